@@ -1,0 +1,183 @@
+"""Every error that apyfal raises, as one tree.
+
+`AcceleratorException` is the root, so one ``except`` catches all of it. Storage errors are also the builtin
+`OSError` of the matching kind, so code written for local files keeps working when its path becomes a URL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+__all__ = [
+    "AcceleratorException",
+    "AccessDenied",
+    "AuthenticationError",
+    "ChecksumMismatch",
+    "ConfigurationError",
+    "CopyRefused",
+    "DeviceLost",
+    "DeviceMemoryExhausted",
+    "DeviceNotFound",
+    "DriverError",
+    "DriverUnavailable",
+    "ForkedProcess",
+    "HostError",
+    "InvalidURL",
+    "JobRejected",
+    "KernelError",
+    "MountError",
+    "ObjectChanged",
+    "ObjectExists",
+    "ObjectNotFound",
+    "ParameterError",
+    "ProgramError",
+    "RunCancelled",
+    "RunTimeout",
+    "StorageError",
+    "StoreUnavailable",
+    "TransferTimeout",
+    "UnsupportedByStore",
+    "did_you_mean",
+]
+
+
+class AcceleratorException(Exception):
+    """Root of all errors raised by apyfal."""
+
+
+# -- what the caller asked for ----------------------------------------------------------------------------------------
+class ConfigurationError(AcceleratorException, ValueError):
+    """A definition, option or configuration file is wrong."""
+
+
+class ParameterError(AcceleratorException, ValueError):
+    """An argument of a call has a wrong value or type."""
+
+
+class CopyRefused(AcceleratorException, BufferError):
+    """``copy=False`` was given and the data cannot be used in place; the message says why."""
+
+
+# -- storage ----------------------------------------------------------------------------------------------------------
+class StorageError(AcceleratorException, OSError):
+    """A store could not do what was asked. Also the base of the more precise ones below."""
+
+
+class InvalidURL(StorageError, ValueError):
+    """The text is no storage URL, or its scheme is not known or not mounted."""
+
+
+class MountError(StorageError, ValueError):
+    """A store cannot be mounted with these parameters."""
+
+
+class ObjectNotFound(StorageError, FileNotFoundError):
+    """There is no such object, bucket or file."""
+
+
+class ObjectExists(StorageError, FileExistsError):
+    """Mode ``x`` was asked for and the object is there."""
+
+
+class AccessDenied(StorageError, PermissionError):
+    """The store refused the operation to these credentials."""
+
+
+class AuthenticationError(AccessDenied):
+    """The store does not know these credentials, or there are none."""
+
+
+class ObjectChanged(StorageError):
+    """The object changed while it was being read; versions are never mixed."""
+
+
+class ChecksumMismatch(StorageError):
+    """The bytes do not have the checksum that the store or the sender stated, twice in a row."""
+
+
+class StoreUnavailable(StorageError, ConnectionError):
+    """The store could not be reached, or kept failing until the retry quota was spent."""
+
+
+class TransferTimeout(StorageError, TimeoutError):
+    """The store stopped answering, or a transfer stopped moving, for longer than its timeout."""
+
+
+class UnsupportedByStore(StorageError, NotImplementedError):
+    """This kind of store cannot do this (appending to an S3 object, say)."""
+
+
+# -- devices ----------------------------------------------------------------------------------------------------------
+class DriverError(AcceleratorException, RuntimeError):
+    """A device or its driver failed; the message holds the device, the buffer and the driver's own text."""
+
+
+class DriverUnavailable(DriverError):
+    """The driver's vendor library is missing or unusable on this machine."""
+
+
+class DeviceNotFound(DriverError, LookupError):
+    """No device of this driver matches."""
+
+
+class DeviceLost(DriverError):
+    """The device went away; every later call on it raises this too."""
+
+
+class DeviceMemoryExhausted(DriverError, MemoryError):
+    """The device's own memory is full."""
+
+
+class ProgramError(DriverError):
+    """The program cannot be loaded or built, or does not contain this kernel."""
+
+
+class KernelError(DriverError):
+    """A run ended in an error state."""
+
+
+class RunTimeout(DriverError, TimeoutError):
+    """A run did not end in time; it was cancelled, or the device is marked as hung."""
+
+
+class RunCancelled(DriverError):
+    """A run was cancelled before it ended."""
+
+
+class ForkedProcess(DriverError):
+    """A device or buffer of the parent process was used in a forked child."""
+
+
+# -- remote hosts -----------------------------------------------------------------------------------------------------
+class HostError(AcceleratorException):
+    """A remote host answered with an error of its own."""
+
+
+class JobRejected(HostError):
+    """The host will not take the job now (limits) or at all (its rules)."""
+
+
+def did_you_mean(value: str, choices: Iterable[str]) -> str:
+    """Text that ends an error about an unknown name: the nearest choices, or all of them.
+
+    Parameters
+    ----------
+    value
+        What was given.
+    choices
+        What is valid.
+
+    Returns
+    -------
+    str
+        ``"; did you mean 'sha3'?"``, or ``"; expected one of a, b, c"``, or an empty string without choices.
+    """
+    import difflib  # only on the way to an error: it would double the time that importing this module takes
+
+    known = sorted(set(choices))
+    near = difflib.get_close_matches(value, known, n=3, cutoff=0.6)
+    if near:
+        return "; did you mean " + " or ".join(repr(name) for name in near) + "?"
+    if known:
+        return "; expected one of " + ", ".join(known)
+    return ""

@@ -1,0 +1,162 @@
+"""What a store must offer. All handlers implement these two classes; the transfer engine does everything else.
+
+A handler knows one store's protocol and nothing about buffers, threads, retries, verification or limits. Those live once,
+in `apyfal.storage.transfer`. Every method is called from several threads at once, makes one attempt, and raises an
+error from `apyfal.exceptions`; `StoreUnavailable` and `TransferTimeout` mean that another attempt may succeed.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import ClassVar
+
+from apyfal.exceptions import UnsupportedByStore
+
+__all__ = ["Handler", "Limits", "ObjectInfo", "RangeReader", "Upload"]
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """One version of one object, as its store describes it.
+
+    Attributes
+    ----------
+    path
+        The object's path inside the store, as given to the handler (``bucket/key``), without scheme and query.
+    size
+        Bytes, or ``None`` where the store does not tell (a chunked web page).
+    etag
+        A strong validator, quoted as the store sent it; ``None`` when there is none or it is weak.
+    mtime
+        Seconds since the epoch, or ``None``.
+    checksums
+        Of the whole object: algorithm name in lower case (``crc64nvme``, ``crc32c``, ``md5``) to raw bytes.
+    ranges
+        Whether a part of the object can be read.
+    encoding
+        Content-Encoding, where the stored bytes are not the content. Such objects are never resumed by byte.
+    version
+        The store's own version id, where it keeps versions.
+    is_directory
+        A directory or common prefix: no content.
+    """
+
+    path: str
+    size: int | None
+    etag: str | None = None
+    mtime: float | None = None
+    checksums: Mapping[str, bytes] = field(default_factory=dict)
+    ranges: bool = True
+    encoding: str | None = None
+    version: str | None = None
+    is_directory: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a store allows in a multipart upload and in one request (bytes, counts)."""
+
+    min_part: int = 5 << 20
+    max_part: int = 5 << 30
+    max_parts: int = 10_000
+    max_put: int = 5 << 30
+    checksum: str | None = None  # algorithm that parts carry when written, or None
+
+
+class RangeReader(ABC):
+    """The body of one range request, being received."""
+
+    #: the object as this answer described it (a plain GET may be the first thing known about an object)
+    info: ObjectInfo
+
+    @abstractmethod
+    def readinto(self, out: memoryview) -> int:
+        """Receive up to ``len(out)`` bytes at their final address. 0 only at the end of the body as the store framed it.
+
+        A body that ends before its framing says so, a reset and a stall raise `StoreUnavailable` or `TransferTimeout`.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give the connection back if the body was read to its end, close it otherwise. Never raises."""
+
+    def __enter__(self) -> RangeReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Upload(ABC):
+    """One object being written in parts. Nothing is visible in the store before `complete` returns."""
+
+    @abstractmethod
+    def write_part(self, number: int, data: memoryview, checksum: bytes | None) -> None:
+        """Send part `number` (from 1) from the caller's memory; the same number again replaces it.
+
+        `checksum` is the part's, in the algorithm of `Handler.limits`.
+        """
+
+    @abstractmethod
+    def complete(self, size: int, checksum: bytes | None) -> ObjectInfo:
+        """Make the object visible; `size` and `checksum` are of the whole. Idempotent: a lost answer may be asked again."""
+
+    @abstractmethod
+    def abort(self) -> None:
+        """Remove every trace of the parts. Idempotent."""
+
+
+class Handler(ABC):
+    """One mounted store."""
+
+    #: canonical scheme, and other names for it
+    scheme: ClassVar[str]
+    aliases: ClassVar[tuple[str, ...]] = ()
+    limits: Limits = Limits()
+
+    # -- read ---------------------------------------------------------------------------------------------------------
+    @abstractmethod
+    def describe(self, path: str) -> ObjectInfo:
+        """Look an object up. Raises `ObjectNotFound`, `AccessDenied`, ..."""
+
+    @abstractmethod
+    def read(self, path: str, start: int, stop: int | None, version_of: ObjectInfo | None) -> RangeReader:
+        """Begin to receive bytes ``start`` to ``stop`` (exclusive; ``None``: to the end) of `path`.
+
+        With `version_of`, of that version only (If-Match or the like): `ObjectChanged` otherwise. The answer has been
+        validated when this returns: status, Content-Range, ETag. A store without ranges may be asked for 0 to
+        ``None`` only.
+        """
+
+    # -- write --------------------------------------------------------------------------------------------------------
+    def put(self, path: str, data: memoryview, checksum: bytes | None, *, exclusive: bool = False) -> ObjectInfo:
+        """Write a whole object in one request, from the caller's memory."""
+        raise UnsupportedByStore(f"{self.scheme}: cannot write {path!r}: this store is read-only")
+
+    def upload(self, path: str, *, size: int | None, exclusive: bool = False) -> Upload:
+        """Begin an upload in parts. `size` is ``None`` for a stream of unknown length."""
+        raise UnsupportedByStore(f"{self.scheme}: cannot write {path!r}: this store is read-only")
+
+    def copy(self, source: ObjectInfo, destination: str) -> ObjectInfo:
+        """Copy inside this store, by the store itself. `UnsupportedByStore` makes the engine stream instead."""
+        raise UnsupportedByStore(f"{self.scheme}: no server-side copy")
+
+    # -- names --------------------------------------------------------------------------------------------------------
+    def remove(self, path: str) -> None:
+        """Remove one object; `ObjectNotFound` when there is none."""
+        raise UnsupportedByStore(f"{self.scheme}: cannot remove {path!r}")
+
+    def list(self, path: str, *, recursive: bool = False) -> Iterator[ObjectInfo]:
+        """What is below `path`: objects, and (unless `recursive`) directories or common prefixes."""
+        raise UnsupportedByStore(f"{self.scheme}: cannot list {path!r}")
+
+    def makedirs(self, path: str) -> None:
+        """Make a directory or bucket, with its parents; nothing where the store has none. Existing is fine."""
+
+    def close(self) -> None:
+        """Close idle connections; the handler can be used again."""

@@ -1,0 +1,79 @@
+"""Build the one extension of apyfal; everything else is in pyproject.toml.
+
+All of csrc/ and all of apyfal/_core/*.pyx become a single shared object, so that pools, devices and counters exist once in
+a process. Each .pyx is still a module of its own: apyfal/_core/__init__.py loads them from that object by name.
+
+Switches, from the environment:
+
+    APYFAL_DEBUG=1       -O0 -g, assertions
+    APYFAL_SANITIZE=...  address,undefined or thread (run with the matching runtime preloaded)
+    APYFAL_COVERAGE=1    line coverage of the C sources (gcov)
+    APYFAL_WERROR=1      warnings are errors (set by .ci/run)
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import numpy
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+ROOT = Path(__file__).parent
+os.chdir(ROOT)
+
+
+def switch(name):
+    return os.environ.get(name, "") not in ("", "0")
+
+
+compile_args = ["-std=gnu11", "-fvisibility=hidden", "-Wall", "-Wextra"]
+link_args = []
+macros = [("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"), ("NPY_TARGET_VERSION", "NPY_1_25_API_VERSION"), ("_GNU_SOURCE", "1")]
+if switch("APYFAL_WERROR"):
+    compile_args.append("-Werror")
+if switch("APYFAL_DEBUG"):
+    compile_args += ["-O0", "-g3", "-UNDEBUG"]
+    macros.append(("APF_DEBUG", "1"))
+else:
+    compile_args += ["-O3", "-g1"]
+if sanitizers := os.environ.get("APYFAL_SANITIZE"):
+    flags = [f"-fsanitize={sanitizers}", "-fno-omit-frame-pointer"]
+    compile_args += [*flags, "-g"]
+    link_args += flags
+if switch("APYFAL_COVERAGE"):
+    compile_args += ["--coverage", "-O0"]
+    link_args.append("--coverage")
+
+# What Cython generates is not ours to warn about; -Wextra finds nothing but its unused parameters.
+compile_args += ["-Wno-unused-parameter", "-Wno-missing-field-initializers"]
+
+modules = cythonize(
+    [
+        Extension(f"apyfal._core.{source.stem}", [str(source)], include_dirs=["csrc", numpy.get_include()])
+        for source in sorted(Path("apyfal/_core").glob("*.pyx"))
+    ],
+    compiler_directives={
+        "language_level": 3,
+        "embedsignature": True,
+        "binding": True,
+        "boundscheck": False,
+        "wraparound": False,
+        "initializedcheck": False,
+    },
+)
+
+setup(
+    ext_modules=[
+        Extension(
+            "apyfal._core._native",
+            sources=[source for module in modules for source in module.sources] + sorted(map(str, Path("csrc").glob("*.c"))),
+            depends=sorted(map(str, Path("csrc").glob("*.h"))),
+            include_dirs=["csrc", numpy.get_include()],
+            define_macros=macros,
+            extra_compile_args=compile_args,
+            extra_link_args=link_args,
+            libraries=["z", "dl", "pthread"] if sys.platform.startswith("linux") else ["z"],
+        )
+    ]
+)
