@@ -35,6 +35,7 @@ __all__ = [
     "RunTimeout",
     "StorageError",
     "StoreUnavailable",
+    "TransferCancelled",
     "TransferTimeout",
     "UnsupportedByStore",
     "did_you_mean",
@@ -60,7 +61,42 @@ class CopyRefused(AcceleratorException, BufferError):
 
 # -- storage ----------------------------------------------------------------------------------------------------------
 class StorageError(AcceleratorException, OSError):
-    """A store could not do what was asked. Also the base of the more precise ones below."""
+    """A store could not do what was asked. Also the base of the more precise ones below.
+
+    Attributes
+    ----------
+    path
+        What was being read or written, as the handler was given it.
+    offset
+        The byte of the object at which it failed.
+    code
+        The store's own error code (``SlowDown``, ``NoSuchKey``).
+    status
+        The HTTP status of the answer.
+    request_id
+        The store's own id of the failed request, for its operators.
+    retry_after
+        Seconds after which the store wants to be asked again.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        path: str | None = None,
+        offset: int | None = None,
+        code: str | None = None,
+        status: int | None = None,
+        request_id: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.path = path
+        self.offset = offset
+        self.code = code
+        self.status = status
+        self.request_id = request_id
+        self.retry_after = retry_after
 
 
 class InvalidURL(StorageError, ValueError):
@@ -101,6 +137,10 @@ class StoreUnavailable(StorageError, ConnectionError):
 
 class TransferTimeout(StorageError, TimeoutError):
     """The store stopped answering, or a transfer stopped moving, for longer than its timeout."""
+
+
+class TransferCancelled(StorageError):
+    """The caller cancelled a transfer; nothing of it became visible."""
 
 
 class UnsupportedByStore(StorageError, NotImplementedError):

@@ -119,6 +119,11 @@ class Handler(ABC):
     aliases: ClassVar[tuple[str, ...]] = ()
     limits: Limits = Limits()
 
+    #: what the mount allows all its transfers together; ``None``: no limit. Bytes a second, bytes, connections.
+    bandwidth: float | None = None
+    memory_limit: int | None = None
+    max_concurrency: int | None = None
+
     # -- read ---------------------------------------------------------------------------------------------------------
     @abstractmethod
     def describe(self, path: str) -> ObjectInfo:
