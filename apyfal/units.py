@@ -1,0 +1,112 @@
+"""Sizes and durations as people write them: ``"256MiB"``, ``"1.5min"``."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from apyfal.exceptions import ParameterError, did_you_mean
+
+__all__ = ["format_duration", "format_size", "parse_duration", "parse_size"]
+
+# IEC 80000-13 prefixes are powers of 1024, SI prefixes of 1000; a bare letter means the binary one, as it does in dd.
+_SIZE_UNITS = {"B": 1, "byte": 1, "bytes": 1}
+for _power, _letter in enumerate("KMGTP", start=1):
+    _SIZE_UNITS[_letter] = _SIZE_UNITS[f"{_letter}iB"] = 1024**_power
+    _SIZE_UNITS[f"{_letter}B"] = 1000**_power
+_SIZE_BY_FOLDED = {unit.casefold(): factor for unit, factor in _SIZE_UNITS.items()}
+
+_DURATION_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+
+_QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([A-Za-z]*)\s*", re.ASCII)
+
+
+def parse_size(value: str | int) -> int:
+    """Bytes that `value` stands for.
+
+    Parameters
+    ----------
+    value
+        A number of bytes, or text: a number and ``B``, ``KiB``, ``MiB``, ``GiB``, ``TiB``, ``PiB`` (powers of 1024;
+        ``K``, ``M`` ... mean the same), ``KB``, ``MB`` ... (powers of 1000), in any case.
+
+    Returns
+    -------
+    int
+        At least 0.
+
+    Raises
+    ------
+    ParameterError
+        `value` is no size, is negative, or is not a whole number of bytes.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        if value < 0:
+            raise ParameterError(f"{value} is not a size: expected 0 or more bytes")
+        return value
+    match = _QUANTITY.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ParameterError(f"{str(value)!r} is not a size: expected bytes, or text like '64KiB', '256MiB', '1.5GB'")
+    number, unit = match.groups()
+    factor = _SIZE_BY_FOLDED.get(unit.casefold() or "b")
+    if factor is None:
+        raise ParameterError(f"{str(value)!r} is not a size: unknown unit {unit!r}{did_you_mean(unit, _SIZE_UNITS)}")
+    if number.isdecimal():
+        return int(number) * factor
+    size = float(number) * factor
+    if not size.is_integer():
+        raise ParameterError(f"{str(value)!r} is not a size: not a whole number of bytes")
+    return int(size)
+
+
+def parse_duration(value: str | float) -> float:
+    """Seconds that `value` stands for.
+
+    Parameters
+    ----------
+    value
+        Seconds, or text: a number and ``us``, ``ms``, ``s`` (the default), ``min``, ``h`` or ``d``.
+
+    Raises
+    ------
+    ParameterError
+        `value` is no duration, is negative, or is not finite.
+    """
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if not math.isfinite(value) or value < 0:
+            raise ParameterError(f"{value} is not a duration: expected 0 or more seconds")
+        return float(value)
+    match = _QUANTITY.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ParameterError(f"{str(value)!r} is not a duration: expected seconds, or text like '500ms', '30s', '5min'")
+    number, unit = match.groups()
+    factor = _DURATION_UNITS.get(unit.casefold() or "s")
+    if factor is None:
+        raise ParameterError(
+            f"{str(value)!r} is not a duration: unknown unit {unit!r}{did_you_mean(unit, _DURATION_UNITS)}"
+        )
+    return float(number) * factor
+
+
+def format_size(size: float) -> str:
+    """`size` bytes for people, in powers of 1024: ``"1.5 GiB"``."""
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if abs(size) < 1024:
+            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} PiB"
+
+
+def format_duration(seconds: float) -> str:
+    """`seconds` for people: ``"2 h 05 min"``, ``"1.2 s"``, ``"340 us"``."""
+    if seconds < 1e-3:
+        return f"{seconds * 1e6:.0f} us"
+    if seconds < 1:
+        return f"{seconds * 1e3:.1f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min"
