@@ -1,0 +1,55 @@
+"""Fixtures for every test: one real server of each kind, started by the first test that asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from servers.azurite import Azurite, azurite
+from servers.ceph import Ceph, ceph
+from servers.gcs import FakeGcs, gcs
+from servers.moto import Moto, moto
+from servers.nginx import Nginx, nginx
+from servers.swift import Swift, swift
+
+
+@pytest.fixture(scope="session")
+def ceph_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ceph]:
+    """A Ceph RADOS Gateway (S3)."""
+    with ceph(tmp_path_factory.mktemp("ceph")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def moto_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Moto]:
+    """Moto (S3, with the AWS checksums)."""
+    with moto(tmp_path_factory.mktemp("moto")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def nginx_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
+    """nginx: a directory in every way that the web serves files."""
+    with nginx(tmp_path_factory.mktemp("nginx")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def swift_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swift]:
+    """OpenStack Swift, with v1 and v3 authentication and the S3 interface."""
+    with swift(tmp_path_factory.mktemp("swift")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def azurite_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
+    """Azurite (Azure Blob)."""
+    with azurite(tmp_path_factory.mktemp("azurite")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def gcs_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeGcs]:
+    """fake-gcs-server (Google Cloud Storage's JSON API)."""
+    with gcs(tmp_path_factory.mktemp("gcs")) as server:
+        yield server
