@@ -15,13 +15,15 @@ const char *apf_error_text(int code); /* "out of host memory" */
 /* Fill *err (NULL: nothing) and return `code`. `sys` 0 or an errno, whose text is appended. */
 int apf_fail(apf_error *err, int code, int sys, const char *format, ...) __attribute__((format(printf, 4, 5)));
 
-/* -- allocation (alloc.c): every allocation of csrc/ goes through these, so that each can be made to fail ------------ */
+/* -- allocation (alloc.c): every allocation of csrc/ goes through these, so that each can be made to fail ------------
+ */
 
 void *apf_calloc(size_t count, size_t size);
 void apf_free(void *memory);
 /* The allocation after the next `n` fails, once; negative: none. For tests. Returns the allocations made so far. */
 uint64_t apf_fail_allocation(int64_t n);
-/* Counts down the injected failure for an allocation that is not a calloc (a mapping, a thread): true if it must fail. */
+/* Counts down the injected failure for an allocation that is not a calloc (a mapping, a thread): true if it must fail.
+ */
 int apf_allocation_fails(void);
 
 /* What is alive in this process. Zero when everything has been closed. */
@@ -34,7 +36,8 @@ typedef struct apf_live {
 extern apf_live apf_live_now; /* changed atomically */
 #define apf_live_add(name, n) __atomic_add_fetch(&apf_live_now.name, (n), __ATOMIC_RELAXED)
 
-/* -- host memory (buffer.c, pool.c) ---------------------------------------------------------------------------------- */
+/* -- host memory (buffer.c, pool.c) ----------------------------------------------------------------------------------
+ */
 
 enum {
     APF_BUFFER_LOCKED = 1 << 0,   /* mlock succeeded: it cannot be paged out */
@@ -50,7 +53,8 @@ enum {
  * a run or an array holds is never reused. */
 typedef struct apf_buffer apf_buffer;
 
-/* `size` bytes (0 is one page) from the pool: faulted in, contents undefined. NO_MEMORY (also: over the pool's limit). */
+/* `size` bytes (0 is one page) from the pool: faulted in, contents undefined. NO_MEMORY (also: over the pool's limit).
+ */
 int apf_buffer_new(size_t size, apf_buffer **buffer, apf_error *err);
 /* Memory of the caller's, for one call; he keeps it alive while there are references. */
 int apf_buffer_wrap(void *data, size_t size, int readonly, apf_buffer **buffer, apf_error *err);
@@ -67,23 +71,24 @@ int apf_buffer_resize(apf_buffer **buffer, size_t size, apf_error *err);
 apf_buffer *apf_buffer_find(const void *data, size_t size);
 
 typedef struct apf_pool_stats {
-    uint64_t limit;      /* bytes that the pool may hold in all */
-    uint64_t used;       /* bytes in use */
-    uint64_t idle;       /* bytes kept for reuse */
-    uint64_t locked;     /* of both, bytes that are mlocked */
-    uint64_t reuses;     /* requests served without new memory */
-    uint64_t growths;    /* requests that took new memory */
+    uint64_t limit;   /* bytes that the pool may hold in all */
+    uint64_t used;    /* bytes in use */
+    uint64_t idle;    /* bytes kept for reuse */
+    uint64_t locked;  /* of both, bytes that are mlocked */
+    uint64_t reuses;  /* requests served without new memory */
+    uint64_t growths; /* requests that took new memory */
 } apf_pool_stats;
 void apf_pool_stats_get(apf_pool_stats *stats);
 void apf_pool_limit_set(uint64_t bytes); /* 0: the default, half of the machine's memory */
 /* Give idle memory back to the system until at most `keep` bytes are idle (slabs of small buffers stay). */
 void apf_pool_trim(uint64_t keep);
 
-/* -- host files (hostfile.c) ----------------------------------------------------------------------------------------- */
+/* -- host files (hostfile.c) -----------------------------------------------------------------------------------------
+ */
 
 enum {
-    APF_MAP_READ = 0,      /* shared, read-only: drivers that pin for writing refuse it */
-    APF_MAP_WRITE = 1,     /* shared, writable: changes reach the file; usable in place by every driver */
+    APF_MAP_READ = 0,  /* shared, read-only: drivers that pin for writing refuse it */
+    APF_MAP_WRITE = 1, /* shared, writable: changes reach the file; usable in place by every driver */
 };
 /* Map [offset, offset + size) of the open regular file `fd` (kept by the caller, may be closed afterwards) as a buffer.
  * `offset` is a multiple of the page size; the range lies inside the file.
@@ -94,7 +99,8 @@ int apf_hostfile_flush(apf_buffer *buffer, apf_error *err);
 /* memcpy that returns TRUNCATED instead of dying of SIGBUS when either side is a mapped file that shrank. */
 int apf_copy(void *to, const void *from, size_t size, apf_error *err);
 
-/* -- drivers and devices (registry.c, device.c, run.c): the ABI of driver.h with ownership, fork checks and reuse ----- */
+/* -- drivers and devices (registry.c, device.c, run.c): the ABI of driver.h with ownership, fork checks and reuse -----
+ */
 
 typedef struct apf_device apf_device;
 typedef struct apf_kernel apf_kernel;
@@ -148,14 +154,16 @@ void apf_run_times(apf_run *run, apf_times *times);
  * (never reused), since the device may still write there. */
 void apf_run_release(apf_run *run, int64_t grace);
 
-/* True in a process forked after `generation` was taken: threads and devices of the parent are not here. */
+/* Changes in a forked child: devices and threads of the parent are not there, and calls on them give FORKED. */
 uint32_t apf_fork_generation(void);
 
-/* -- built-in drivers -------------------------------------------------------------------------------------------------- */
+/* -- built-in drivers
+ * -------------------------------------------------------------------------------------------------- */
 
 extern const apf_driver apf_driver_emulator, apf_driver_opencl, apf_driver_xrt, apf_driver_xdma;
 
-/* -- software models of the emulator (driver_emulator.c) --------------------------------------------------------------- */
+/* -- software models of the emulator (driver_emulator.c)
+ * --------------------------------------------------------------- */
 
 /* One argument as a model sees it: device memory, or a scalar. */
 typedef struct apf_model_arg {
@@ -182,7 +190,8 @@ typedef struct apf_model_entry {
     const char *signature; /* one letter an argument: b buffer, s scalar */
 } apf_model_entry;
 
-extern const apf_model_entry *const apf_models_builtin[]; /* NULL-terminated list of tables, each ended by a NULL name */
+extern const apf_model_entry *const
+    apf_models_builtin[]; /* NULL-terminated list of tables, each ended by a NULL name */
 /* Make a model loadable by name, or replace it; `drop` is called with context when nothing uses it any more. */
 int apf_model_register(const char *name, apf_model function, void *context, void (*drop)(void *), apf_error *err);
 

@@ -1,7 +1,7 @@
 /* driver.h - the driver ABI.
  *
- * A driver makes one kind of device usable: it fills in one apf_driver table. The five built-in drivers are linked in; a
- * third party ships a shared library that exports
+ * A driver makes one kind of device usable: it fills in one apf_driver table. The five built-in drivers are linked in;
+ * a third party ships a shared library that exports
  *
  *     const apf_driver *apf_driver_v1(void);
  *
@@ -9,8 +9,8 @@
  *
  * Contract, for every function of the table:
  *   - It returns APF_OK or one code of APF_ERRORS, and then fills *err with the vendor's own text.
- *   - It is called from any thread, without Python's GIL; calls on different objects may overlap. The caller never frees
- *     or closes an object that another call is using.
+ *   - It is called from any thread, without Python's GIL; calls on different objects may overlap. The caller never
+ * frees or closes an object that another call is using.
  *   - Handles belong to the caller, who ends each with the function named beside it.
  *   - It never blocks without bound: work on the device is waited for in `wait` alone, a DMA is bounded by the vendor's
  *     own timeout.
@@ -75,37 +75,38 @@ typedef struct apf_option {
 
 /* What a device or its driver can do (apf_device_info.capabilities). */
 enum {
-    APF_CAP_IMPORT = 1 << 0,        /* host memory is used in place (else: copied through the driver's own buffers) */
+    APF_CAP_IMPORT = 1 << 0,          /* host memory is used in place (else: copied through the driver's own buffers) */
     APF_CAP_IMPORT_READONLY = 1 << 1, /* read-only host memory too */
-    APF_CAP_OFFSET = 1 << 2,        /* an argument may begin inside a buffer object, at info.offset_align */
-    APF_CAP_CANCEL = 1 << 3,        /* a run that started can be cancelled */
-    APF_CAP_COUNTERS = 1 << 4,      /* `counters` counts bytes and runs */
-    APF_CAP_DUPLEX = 1 << 5,        /* both DMA directions and compute overlap */
+    APF_CAP_OFFSET = 1 << 2,          /* an argument may begin inside a buffer object, at info.offset_align */
+    APF_CAP_CANCEL = 1 << 3,          /* a run that started can be cancelled */
+    APF_CAP_COUNTERS = 1 << 4,        /* `counters` counts bytes and runs */
+    APF_CAP_DUPLEX = 1 << 5,          /* both DMA directions and compute overlap */
     APF_CAP_SEPARATE_MEMORY = 1 << 6, /* the device's memory is its own: a missing sync shows */
 };
 
 typedef struct apf_device_info {
     char name[128];
     char vendor[64];
-    char identity[64];       /* bus address or the like, stable over restarts */
-    char version[64];        /* of the vendor's driver or library */
-    uint64_t memory;         /* bytes; 0: unknown */
-    uint64_t max_buffer;     /* bytes in one buffer object; 0: no limit */
-    uint32_t import_align;   /* address of imported memory must be a multiple of this */
-    uint32_t size_align;     /* and its size of this (1: any) */
-    uint32_t offset_align;   /* an argument's offset in a buffer object must be a multiple of this */
-    uint32_t capabilities;   /* APF_CAP_* */
-    uint32_t compute_units;  /* runs that make progress at once */
+    char identity[64];      /* bus address or the like, stable over restarts */
+    char version[64];       /* of the vendor's driver or library */
+    uint64_t memory;        /* bytes; 0: unknown */
+    uint64_t max_buffer;    /* bytes in one buffer object; 0: no limit */
+    uint32_t import_align;  /* address of imported memory must be a multiple of this */
+    uint32_t size_align;    /* and its size of this (1: any) */
+    uint32_t offset_align;  /* an argument's offset in a buffer object must be a multiple of this */
+    uint32_t capabilities;  /* APF_CAP_* */
+    uint32_t compute_units; /* runs that make progress at once */
     uint32_t reserved[7];
 } apf_device_info;
 
 typedef struct apf_program {
-    const void *data;    /* the program's bytes: source or binary; NULL where the driver needs none */
+    const void *data; /* the program's bytes: source or binary; NULL where the driver needs none */
     size_t size;
     const char *name;    /* where it came from, for messages; may end in a telling suffix */
     const char *kernel;  /* the kernel to open in it */
     const char *options; /* build options for source; may be NULL */
-    const char *arguments; /* the definition's argument names in order, comma-separated; for messages and register maps */
+    const char
+        *arguments; /* the definition's argument names in order, comma-separated; for messages and register maps */
 } apf_program;
 
 enum { APF_TO_DEVICE = 0, APF_FROM_DEVICE = 1 };
@@ -202,7 +203,8 @@ typedef struct apf_driver {
     /* Wait until the run and its SYNC_FROM are done; timeout in ns, negative: none. May be called again after TIMEOUT.
      * TIMEOUT, CANCELLED, KERNEL, DEVICE_LOST, IO. */
     int (*wait)(apf_drv_run *run, int64_t timeout, apf_error *err);
-    /* Ask a run to end; `wait` then says how it ended. UNSUPPORTED: it cannot be stopped. */
+    /* Ask a run to end; `wait` then says how it ended. UNSUPPORTED: it cannot be stopped. The one function that may be
+     * called on a run while another thread is in `wait` on it. */
     int (*cancel)(apf_drv_run *run, apf_error *err);
     /* The run has ended, or is abandoned: then its buffer objects stay untouched until the device is closed. */
     void (*release)(apf_drv_run *run);

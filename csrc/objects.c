@@ -1,0 +1,367 @@
+/* What lives on a device: kernels and buffer objects, and the cache of imports that stays with host memory. */
+#include "internal.h"
+
+static pthread_mutex_t layer = PTHREAD_MUTEX_INITIALIZER; /* lists and counts of kernels and buffer objects */
+
+void apf_objects_fork_prepare(void) { pthread_mutex_lock(&layer); }
+
+void apf_objects_fork_done(void) { pthread_mutex_unlock(&layer); }
+
+/* Handles are ended outside of the layer's lock where a call into the device could be entered (unpinning takes
+ * milliseconds), and under it while the device is closing: the driver cannot be closed before that lock was had. In a
+ * forked child they are the parent's. */
+
+/* -- kernels
+ * --------------------------------------------------------------------------------------------------------------- */
+
+int apf_kernel_load(apf_device *device, const apf_program *program, apf_kernel **loaded, apf_error *err)
+{
+    apf_kernel *kernel = apf_calloc(1, sizeof *kernel);
+    if (!kernel) return apf_fail(err, APF_NO_MEMORY, 0, "no memory for a kernel");
+    int code = apf_device_enter(device, err);
+    if (code == APF_OK) {
+        code = apf_device_result(device, device->driver->load(device->handle, program, &kernel->handle, err));
+        if (code == APF_OK) {
+            kernel->device = device;
+            kernel->refs = 1;
+            apf_device_retain(device);
+            pthread_mutex_lock(&layer);
+            kernel->next = device->kernels;
+            if (kernel->next) kernel->next->previous = kernel;
+            device->kernels = kernel;
+            pthread_mutex_unlock(&layer);
+            apf_live_add(kernels, 1);
+        }
+        apf_device_leave(device);
+    }
+    if (code != APF_OK)
+        apf_free(kernel);
+    else
+        *loaded = kernel;
+    return code;
+}
+
+static void kernel_unlink(apf_kernel *kernel)
+{
+    if (kernel->next) kernel->next->previous = kernel->previous;
+    if (kernel->previous)
+        kernel->previous->next = kernel->next;
+    else
+        kernel->device->kernels = kernel->next;
+}
+
+void apf_kernel_retain(apf_kernel *kernel)
+{
+    pthread_mutex_lock(&layer);
+    kernel->refs++;
+    pthread_mutex_unlock(&layer);
+}
+
+void apf_kernel_release(apf_kernel *kernel)
+{
+    if (!kernel) return;
+    apf_device *device = kernel->device;
+    const int entered = apf_device_enter_any(device);
+    pthread_mutex_lock(&layer);
+    const int last = --kernel->refs == 0;
+    apf_drv_kernel *handle = last ? kernel->handle : NULL;
+    if (handle) {
+        kernel_unlink(kernel);
+        if (!entered && apf_device_here(device)) device->driver->unload(handle);
+    }
+    pthread_mutex_unlock(&layer);
+    if (handle && entered) device->driver->unload(handle);
+    if (entered) apf_device_leave(device);
+    if (!last) return;
+    apf_live_add(kernels, -1);
+    apf_free(kernel);
+    apf_device_release(device);
+}
+
+int apf_kernel_bank(apf_kernel *kernel, uint32_t index, uint32_t *bank, apf_error *err)
+{
+    int code = apf_device_enter(kernel->device, err);
+    if (code != APF_OK) return code;
+    code = kernel->device->driver->bank(kernel->handle, index, bank, err);
+    apf_device_leave(kernel->device);
+    return code;
+}
+
+/* -- buffer objects
+ * ---------------------------------------------------------------------------------------------------------- */
+
+static void bo_link(apf_bo *bo)
+{
+    apf_device *device = bo->device;
+    bo->next = device->bos;
+    if (bo->next) bo->next->previous = bo;
+    device->bos = bo;
+}
+
+static void bo_unlink(apf_bo *bo)
+{
+    if (bo->next) bo->next->previous = bo->previous;
+    if (bo->previous)
+        bo->previous->next = bo->next;
+    else
+        bo->device->bos = bo->next;
+    bo->next = bo->previous = NULL;
+}
+
+static void bo_detach(apf_bo *bo)
+{
+    for (apf_bo **at = &bo->buffer->attached; *at; at = &(*at)->sibling)
+        if (*at == bo) {
+            *at = bo->sibling;
+            break;
+        }
+    bo->attached = 0;
+}
+
+static void bo_free(apf_bo *bo)
+{
+    apf_live_add(bos, -1);
+    apf_free(bo);
+}
+
+/* Unlink the cached imports of a device that nothing uses; the caller ends the list (by `next`). */
+static apf_bo *unlink_unused(apf_device *device)
+{
+    apf_bo *unused = NULL;
+    for (apf_bo *bo = device->bos, *next; bo; bo = next) {
+        next = bo->next;
+        if (bo->refs) continue;
+        bo_detach(bo);
+        bo_unlink(bo);
+        bo->next = unused;
+        unused = bo;
+    }
+    return unused;
+}
+
+static int drop_unused(apf_device *device)
+{
+    pthread_mutex_lock(&layer);
+    apf_bo *unused = unlink_unused(device);
+    pthread_mutex_unlock(&layer);
+    const int any = unused != NULL;
+    while (unused) {
+        apf_bo *next = unused->next;
+        device->driver->free(unused->handle);
+        bo_free(unused);
+        unused = next;
+    }
+    return any;
+}
+
+/* Make the driver's object; when the device's memory is full of unused imports, drop those and try again. */
+static int bo_make(apf_bo *bo, apf_error *err)
+{
+    apf_device *device = bo->device;
+    const apf_driver *driver = device->driver;
+    for (int again = 1;; again = 0) {
+        int code = bo->buffer ? driver->import(device->handle, bo->buffer->data, bo->size,
+                                               !!(bo->buffer->flags & APF_BUFFER_READONLY), bo->bank, &bo->handle, err)
+                              : driver->alloc(device->handle, bo->size, bo->bank, &bo->handle, err);
+        if (code != APF_DEVICE_MEMORY || !again || !drop_unused(device)) return apf_device_result(device, code);
+    }
+}
+
+static int bo_new(apf_device *device, apf_buffer *buffer, uint64_t size, uint32_t bank, apf_bo **made, apf_error *err)
+{
+    apf_bo *bo = apf_calloc(1, sizeof *bo);
+    if (!bo) return apf_fail(err, APF_NO_MEMORY, 0, "no memory for a buffer object");
+    bo->device = device;
+    bo->buffer = buffer;
+    bo->size = size;
+    bo->bank = bank;
+    bo->refs = 1;
+    int code = bo_make(bo, err);
+    if (code != APF_OK) {
+        apf_free(bo);
+        return code;
+    }
+    apf_live_add(bos, 1);
+    apf_device_retain(device);
+    if (buffer) apf_buffer_retain(buffer);
+    *made = bo;
+    return APF_OK;
+}
+
+int apf_bo_alloc(apf_device *device, uint64_t size, uint32_t bank, apf_bo **made, apf_error *err)
+{
+    int code = apf_device_enter(device, err);
+    if (code != APF_OK) return code;
+    if ((code = bo_new(device, NULL, size, bank, made, err)) == APF_OK) {
+        pthread_mutex_lock(&layer);
+        bo_link(*made);
+        pthread_mutex_unlock(&layer);
+    }
+    apf_device_leave(device);
+    return code;
+}
+
+/* A reference to the cached import of `buffer`, or NULL. Under the layer's lock. */
+static apf_bo *cached(apf_device *device, apf_buffer *buffer, uint32_t bank)
+{
+    for (apf_bo *bo = buffer->attached; bo; bo = bo->sibling)
+        if (bo->device == device && bo->bank == bank) {
+            if (bo->refs++ == 0) {
+                apf_buffer_retain(buffer);
+                apf_device_retain(device);
+            }
+            return bo;
+        }
+    return NULL;
+}
+
+/* Enter a fresh bo in the lists; returns another thread's if that was first. Under the layer's lock. */
+static apf_bo *publish(apf_bo *fresh)
+{
+    apf_buffer *buffer = fresh->buffer;
+    if (buffer->flags & APF_BUFFER_FOREIGN) {
+        bo_link(fresh);
+        return fresh;
+    }
+    apf_bo *first = cached(fresh->device, buffer, fresh->bank);
+    if (first) return first;
+    bo_link(fresh);
+    fresh->attached = 1;
+    fresh->sibling = buffer->attached;
+    buffer->attached = fresh;
+    return fresh;
+}
+
+int apf_bo_import(apf_device *device, apf_buffer *buffer, uint32_t bank, apf_bo **imported, apf_error *err)
+{
+    int code = apf_device_enter(device, err);
+    if (code != APF_OK) return code;
+    pthread_mutex_lock(&layer);
+    apf_bo *bo = cached(device, buffer, bank);
+    pthread_mutex_unlock(&layer);
+    if (!bo) {
+        /* The whole block of a pooled buffer, since its next user may need more of it. */
+        uint64_t size = buffer->flags & (APF_BUFFER_FOREIGN | APF_BUFFER_MAPPED) ? buffer->size : buffer->capacity;
+        apf_bo *fresh;
+        if ((code = bo_new(device, buffer, size, bank, &fresh, err)) == APF_OK) {
+            pthread_mutex_lock(&layer);
+            bo = publish(fresh);
+            pthread_mutex_unlock(&layer);
+            if (bo != fresh) {
+                device->driver->free(fresh->handle);
+                bo_free(fresh);
+                apf_buffer_release(buffer); /* not the last reference: the caller has one */
+                apf_device_release(device);
+            }
+        }
+    }
+    apf_device_leave(device);
+    *imported = bo;
+    return code;
+}
+
+void apf_bo_retain(apf_bo *bo)
+{
+    pthread_mutex_lock(&layer);
+    bo->refs++;
+    pthread_mutex_unlock(&layer);
+}
+
+void apf_bo_release(apf_bo *bo)
+{
+    if (!bo) return;
+    apf_device *device = bo->device;
+    apf_buffer *buffer = bo->buffer;
+    const int entered = apf_device_enter_any(device);
+    pthread_mutex_lock(&layer);
+    const int last = --bo->refs == 0, cache = bo->attached;
+    apf_drv_bo *handle = last && !cache ? bo->handle : NULL;
+    if (handle) {
+        bo_unlink(bo);
+        if (!entered && apf_device_here(device)) device->driver->free(handle);
+    }
+    pthread_mutex_unlock(&layer);
+    if (handle && entered) device->driver->free(handle);
+    if (entered) apf_device_leave(device);
+    if (!last) return;
+    if (!cache) bo_free(bo);
+    apf_buffer_release(buffer);
+    apf_device_release(device);
+}
+
+void apf_bo_abandon(apf_bo *bo)
+{
+    pthread_mutex_lock(&layer);
+    if (bo->attached) bo_detach(bo);
+    if (bo->handle) bo_unlink(bo);
+    bo->handle = NULL; /* the driver's to end, with the device */
+    pthread_mutex_unlock(&layer);
+}
+
+uint64_t apf_bo_size(const apf_bo *bo) { return bo->size; }
+
+int apf_bo_sync(apf_bo *bo, int direction, uint64_t offset, uint64_t size, apf_error *err)
+{
+    if (offset > bo->size || size > bo->size - offset)
+        return apf_fail(err, APF_INVALID, 0, "cannot sync bytes %llu to %llu of a buffer object of %llu",
+                        (unsigned long long)offset, (unsigned long long)(offset + size), (unsigned long long)bo->size);
+    if (!bo->buffer) return apf_fail(err, APF_INVALID, 0, "device memory has no host side to sync with");
+    if (direction == APF_FROM_DEVICE && bo->buffer->flags & APF_BUFFER_READONLY)
+        return apf_fail(err, APF_READ_ONLY, 0, "cannot write to the read-only host side of a buffer object");
+    int code = apf_device_enter(bo->device, err);
+    if (code != APF_OK) return code;
+    if (size) code = apf_device_result(bo->device, bo->device->driver->sync(bo->handle, direction, offset, size, err));
+    apf_device_leave(bo->device);
+    return code;
+}
+
+/* -- ends
+ * ------------------------------------------------------------------------------------------------------------------------
+ */
+
+/* The memory of `buffer` goes: end the drivers' views of it (none has references). */
+void apf_attachments_drop(apf_buffer *buffer)
+{
+    for (;;) {
+        pthread_mutex_lock(&layer);
+        apf_bo *bo = buffer->attached;
+        if (!bo) break;
+        apf_device *device = bo->device; /* there as long as something of it is attached */
+        const int entered = apf_device_enter_any(device);
+        bo_detach(bo);
+        bo_unlink(bo);
+        if (!entered && apf_device_here(device)) device->driver->free(bo->handle);
+        pthread_mutex_unlock(&layer);
+        if (entered) {
+            device->driver->free(bo->handle);
+            apf_device_leave(device);
+        }
+        bo_free(bo);
+    }
+    pthread_mutex_unlock(&layer);
+}
+
+/* The device closes, no call is in it: end all that its driver knows. Objects with references stay as empty shells. */
+void apf_device_end_objects(apf_device *device)
+{
+    pthread_mutex_lock(&layer);
+    apf_bo *bos = device->bos;
+    apf_kernel *kernels = device->kernels;
+    device->bos = NULL;
+    device->kernels = NULL;
+    for (apf_bo *bo = bos, *next; bo; bo = next) {
+        next = bo->next;
+        if (bo->attached) bo_detach(bo);
+        bo->next = bo->previous = NULL;
+        device->driver->free(bo->handle);
+        bo->handle = NULL;
+        if (!bo->refs) bo_free(bo);
+    }
+    for (apf_kernel *kernel = kernels, *next; kernel; kernel = next) {
+        next = kernel->next;
+        kernel->next = kernel->previous = NULL;
+        device->driver->unload(kernel->handle);
+        kernel->handle = NULL;
+    }
+    pthread_mutex_unlock(&layer);
+}

@@ -1,0 +1,231 @@
+/* Runs: in flight until a wait says otherwise, and until then the owner of all that the device may touch. */
+#include "internal.h"
+
+#include <errno.h>
+#include <time.h>
+
+struct apf_run {
+    apf_kernel *kernel;
+    apf_drv_run *handle; /* NULL once ended */
+    apf_times times;
+    pthread_mutex_t lock;  /* the fields above and below */
+    pthread_cond_t waited; /* a waiter left */
+    int waiting;           /* a thread is in the driver's wait */
+    int code;              /* once ended */
+    apf_error error;
+    uint32_t count;
+    apf_bo *bos[]; /* held; NULL for scalars */
+};
+
+static void now(struct timespec *at) { clock_gettime(CLOCK_MONOTONIC, at); }
+
+static int64_t nanoseconds(const struct timespec *at) { return (int64_t)at->tv_sec * 1000000000 + at->tv_nsec; }
+
+/* -- start
+ * -------------------------------------------------------------------------------------------------------------------
+ */
+
+static int check_argument(const apf_kernel *kernel, const apf_run_arg *arg, uint32_t index, apf_error *err)
+{
+    if (arg->arg.kind != APF_BUFFER) return APF_OK;
+    const apf_bo *bo = arg->bo;
+    if (!bo || bo->device != kernel->device || !bo->handle)
+        return apf_fail(err, APF_ARGUMENT, 0, "argument %u: no buffer object of device '%s'", index,
+                        kernel->device->info.name);
+    if (arg->arg.offset > bo->size || arg->arg.size > bo->size - arg->arg.offset)
+        return apf_fail(err, APF_ARGUMENT, 0, "argument %u: bytes %llu to %llu of a buffer object of %llu", index,
+                        (unsigned long long)arg->arg.offset, (unsigned long long)(arg->arg.offset + arg->arg.size),
+                        (unsigned long long)bo->size);
+    if (arg->arg.flags & (APF_SYNC_TO | APF_SYNC_FROM) && !bo->buffer)
+        return apf_fail(err, APF_ARGUMENT, 0, "argument %u: device memory has no host side to sync with", index);
+    if (arg->arg.flags & APF_SYNC_FROM && bo->buffer->flags & APF_BUFFER_READONLY)
+        return apf_fail(err, APF_READ_ONLY, 0, "argument %u: its host side is read-only", index);
+    return APF_OK;
+}
+
+static int start_in_driver(apf_run *run, const apf_run_arg *args, uint32_t count, apf_error *err)
+{
+    enum { FEW = 16 };
+    apf_arg few[FEW];
+    apf_arg *raw = count <= FEW ? few : apf_calloc(count, sizeof *raw);
+    if (!raw) return apf_fail(err, APF_NO_MEMORY, 0, "no memory for %u kernel arguments", count);
+    for (uint32_t i = 0; i < count; i++) {
+        raw[i] = args[i].arg;
+        if (raw[i].kind == APF_BUFFER) raw[i].bo = args[i].bo->handle;
+    }
+    apf_device *device = run->kernel->device;
+    int code = apf_device_result(device, device->driver->start(run->kernel->handle, raw, count, &run->handle, err));
+    if (raw != few) apf_free(raw);
+    return code;
+}
+
+static apf_run *run_new(uint32_t count, apf_error *err)
+{
+    apf_run *run = apf_calloc(1, sizeof *run + count * sizeof(apf_bo *));
+    if (!run) {
+        apf_fail(err, APF_NO_MEMORY, 0, "no memory for a run");
+        return NULL;
+    }
+    pthread_mutex_init(&run->lock, NULL);
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&run->waited, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+    return run;
+}
+
+static void run_free(apf_run *run)
+{
+    pthread_mutex_destroy(&run->lock);
+    pthread_cond_destroy(&run->waited);
+    apf_free(run);
+}
+
+int apf_run_start(apf_kernel *kernel, const apf_run_arg *args, uint32_t count, apf_run **started, apf_error *err)
+{
+    apf_device *device = kernel->device;
+    apf_run *run = run_new(count, err);
+    if (!run) return APF_NO_MEMORY;
+    int code = apf_device_enter(device, err);
+    if (code != APF_OK) {
+        run_free(run);
+        return code;
+    }
+    for (uint32_t i = 0; i < count && code == APF_OK; i++) code = check_argument(kernel, &args[i], i, err);
+    run->kernel = kernel;
+    run->count = count;
+    if (code == APF_OK) {
+        /* Held and counted before the driver has it: it may end at once. */
+        apf_kernel_retain(kernel);
+        for (uint32_t i = 0; i < count; i++)
+            if (args[i].arg.kind == APF_BUFFER) apf_bo_retain(run->bos[i] = args[i].bo);
+        apf_device_in_flight(device, +1);
+        code = start_in_driver(run, args, count, err);
+        if (code != APF_OK) {
+            apf_device_in_flight(device, -1);
+            for (uint32_t i = 0; i < count; i++) apf_bo_release(run->bos[i]);
+            apf_kernel_release(kernel);
+        }
+    }
+    apf_device_leave(device);
+    if (code != APF_OK) {
+        run_free(run);
+        return code;
+    }
+    apf_live_add(runs, 1);
+    *started = run;
+    return APF_OK;
+}
+
+/* -- wait and end
+ * -------------------------------------------------------------------------------------------------------------- */
+
+/* The device has let go of everything. Under the run's lock; the references are given back by the caller after it. */
+static void ended(apf_run *run, int code, const apf_error *error)
+{
+    const apf_driver *driver = run->kernel->device->driver;
+    if (driver->times) driver->times(run->handle, &run->times);
+    driver->release(run->handle);
+    run->handle = NULL;
+    run->code = code;
+    run->error = *error;
+    apf_device_in_flight(run->kernel->device, -1);
+}
+
+static void give_back(apf_run *run)
+{
+    for (uint32_t i = 0; i < run->count; i++) {
+        apf_bo_release(run->bos[i]);
+        run->bos[i] = NULL;
+    }
+}
+
+/* Wait for another thread's wait to leave; false on timeout. Under the lock. */
+static int wait_turn(apf_run *run, const struct timespec *until)
+{
+    while (run->handle && run->waiting)
+        if (!until)
+            pthread_cond_wait(&run->waited, &run->lock);
+        else if (pthread_cond_timedwait(&run->waited, &run->lock, until) == ETIMEDOUT)
+            return 0;
+    return 1;
+}
+
+int apf_run_wait(apf_run *run, int64_t timeout, apf_error *err)
+{
+    apf_device *device = run->kernel->device;
+    if (!apf_device_here(device))
+        return apf_fail(err, APF_FORKED, 0, "a run was started before a fork; it is the parent's");
+    struct timespec until = {0};
+    if (timeout >= 0) {
+        now(&until);
+        int64_t at = nanoseconds(&until);
+        at = timeout > INT64_MAX - at ? INT64_MAX : at + timeout;
+        until.tv_sec = at / 1000000000;
+        until.tv_nsec = at % 1000000000;
+    }
+    apf_error error = {0};
+    pthread_mutex_lock(&run->lock);
+    if (!wait_turn(run, timeout >= 0 ? &until : NULL)) {
+        pthread_mutex_unlock(&run->lock);
+        return apf_fail(err, APF_TIMEOUT, 0, "a run did not end in time");
+    }
+    int finished = 0;
+    if (run->handle) {
+        run->waiting = 1;
+        pthread_mutex_unlock(&run->lock);
+        int code = apf_device_result(device, device->driver->wait(run->handle, timeout, &error));
+        pthread_mutex_lock(&run->lock);
+        run->waiting = 0;
+        pthread_cond_broadcast(&run->waited);
+        if (code == APF_TIMEOUT) {
+            pthread_mutex_unlock(&run->lock);
+            if (err) *err = error;
+            return code;
+        }
+        ended(run, code, &error);
+        finished = 1;
+    }
+    int code = run->code;
+    if (code != APF_OK && err) *err = run->error;
+    pthread_mutex_unlock(&run->lock);
+    if (finished) give_back(run);
+    return code;
+}
+
+int apf_run_cancel(apf_run *run, apf_error *err)
+{
+    apf_device *device = run->kernel->device;
+    if (!apf_device_here(device))
+        return apf_fail(err, APF_FORKED, 0, "a run was started before a fork; it is the parent's");
+    pthread_mutex_lock(&run->lock);
+    int code = run->handle ? device->driver->cancel(run->handle, err) : APF_OK;
+    pthread_mutex_unlock(&run->lock);
+    return code;
+}
+
+void apf_run_times(apf_run *run, apf_times *times) { *times = run->times; }
+
+/* It cannot be ended: its memory stays away from the pool for good, since the device may still write there. */
+static void abandon(apf_run *run)
+{
+    apf_device *device = run->kernel->device;
+    for (uint32_t i = 0; i < run->count; i++)
+        if (run->bos[i]) apf_bo_abandon(run->bos[i]);
+    device->driver->release(run->handle);
+    run->handle = NULL;
+    apf_device_in_flight(device, -1);
+}
+
+void apf_run_release(apf_run *run, int64_t grace)
+{
+    if (!run) return;
+    if (run->handle && apf_device_here(run->kernel->device)) {
+        apf_run_cancel(run, NULL);
+        if (apf_run_wait(run, grace, NULL) == APF_TIMEOUT) abandon(run);
+    }
+    apf_kernel_release(run->kernel);
+    run_free(run);
+    apf_live_add(runs, -1);
+}
