@@ -23,9 +23,11 @@ __all__ = [
     "ForkedProcess",
     "HostError",
     "InvalidURL",
+    "IsADirectory",
     "JobRejected",
     "KernelError",
     "MountError",
+    "NotADirectory",
     "ObjectChanged",
     "ObjectExists",
     "ObjectNotFound",
@@ -113,6 +115,14 @@ class ObjectNotFound(StorageError, FileNotFoundError):
 
 class ObjectExists(StorageError, FileExistsError):
     """Mode ``x`` was asked for and the object is there."""
+
+
+class IsADirectory(StorageError, IsADirectoryError):
+    """A directory is where a file was expected."""
+
+
+class NotADirectory(StorageError, NotADirectoryError):
+    """A file is where a directory was expected."""
 
 
 class AccessDenied(StorageError, PermissionError):
