@@ -1,0 +1,1 @@
+"""Data wherever it is, named by one string: ``scheme://path``."""

@@ -1,0 +1,119 @@
+"""Which module speaks to which kind of store.
+
+The built-in providers are a static table, so that finding one imports nothing. Others come from packages that declare
+an entry point in the group ``apyfal.storage``: its name is the provider's (a URL scheme), its value a subclass of
+`apyfal.storage.handler.Handler`, ``package.module:ClassName``.
+
+The keyword-only parameters of the handler's ``__init__`` are what can be given to `apyfal.storage.mount`; their
+annotations (``str``, ``int``, ``float``, ``bool``, each perhaps ``| None``) say how a text from a configuration file
+is read.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from apyfal.exceptions import MountError, did_you_mean
+from apyfal.storage.handler import Handler
+
+__all__ = ["BUILT_IN", "ENTRY_POINTS", "HOST_SCHEME", "Provider", "canonical", "find", "handler_class", "names"]
+
+#: entry point group in which other packages declare their providers
+ENTRY_POINTS = "apyfal.storage"
+
+#: files on a remotely controlled accelerator's host: a scheme that means something to the host only
+HOST_SCHEME = "host"
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """Where one kind of store is implemented.
+
+    Attributes
+    ----------
+    name
+        The URL scheme that stands for it.
+    target
+        The handler class, ``package.module:ClassName``.
+    aliases
+        Other schemes that mean the same.
+    local
+        Needs no account: usable without being mounted, and never mounted from a configuration's host sections.
+    """
+
+    name: str
+    target: str
+    aliases: tuple[str, ...] = ()
+    local: bool = False
+
+
+BUILT_IN = {
+    provider.name: provider
+    for provider in (
+        Provider("file", "apyfal.storage.schemes.file:FileHandler", local=True),
+        Provider("http", "apyfal.storage.schemes.http:HTTPHandler", local=True),
+        Provider("https", "apyfal.storage.schemes.http:HTTPSHandler", local=True),
+        Provider("s3", "apyfal.storage.schemes.s3:S3Handler", ("aws",)),
+        Provider("swift", "apyfal.storage.schemes.swift:SwiftHandler", ("openstack",)),
+        Provider("oss", "apyfal.storage.schemes.oss:OSSHandler", ("alibaba",)),
+        Provider("gs", "apyfal.storage.schemes.gs:GSHandler", ("gcs",)),
+        Provider("az", "apyfal.storage.schemes.azure:AzureHandler", ("azure",)),
+        Provider("fsspec", "apyfal.storage.schemes.fsspec:FsspecHandler"),
+    )
+}
+
+_ALIASES = {alias: provider.name for provider in BUILT_IN.values() for alias in provider.aliases}
+
+
+def canonical(name: str) -> str:
+    """Give a provider's own name for any of its names: ``aws`` is ``s3``, ``aws.lab`` is ``s3.lab``, others stay."""
+    head, dot, rest = name.partition(".")
+    return _ALIASES.get(head, head) + dot + rest
+
+
+def names() -> list[str]:
+    """List every provider that can be named, aliases included."""
+    return sorted({*BUILT_IN, *_ALIASES, *(provider.name for provider in _third_party())})
+
+
+def find(name: str) -> Provider | None:
+    """Find a provider by any of its names, or return ``None``."""
+    name = canonical(name)
+    if name in BUILT_IN:
+        return BUILT_IN[name]
+    return next((provider for provider in _third_party() if provider.name == name), None)
+
+
+def handler_class(provider: Provider) -> type[Handler]:
+    """Import a provider's handler.
+
+    Raises
+    ------
+    MountError
+        When the module does not exist, cannot be imported, or holds no such handler.
+    """
+    module_name, _, class_name = provider.target.partition(":")
+    try:
+        found = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError) as error:
+        raise MountError(
+            f"storage provider {provider.name!r} cannot be loaded from {provider.target}: {error}"
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, Handler)):
+        raise MountError(f"provider {provider.name!r}: {provider.target} is no apyfal.storage.handler.Handler")
+    return found
+
+
+def unknown(name: str) -> MountError:
+    """Make the error for a provider that nobody offers."""
+    return MountError(f"unknown storage provider {name!r}{did_you_mean(name, names())}")
+
+
+def _third_party() -> Iterator[Provider]:
+    from importlib.metadata import entry_points  # reads every installed package's metadata: only when it comes to that
+
+    for entry in entry_points(group=ENTRY_POINTS):
+        if entry.name not in BUILT_IN and entry.name not in _ALIASES:
+            yield Provider(entry.name, entry.value)

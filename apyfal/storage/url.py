@@ -1,0 +1,160 @@
+"""What a storage URL means, as text: which scheme, and which path in its store.
+
+Rules
+-----
+- A text without ``scheme://`` is a local path, taken as it is; so is every `os.PathLike`.
+- Schemes are case-insensitive. ``file://`` and ``host://`` take an absolute path, with an empty or ``localhost``
+  authority.
+- Everything after ``scheme://`` is the path, verbatim: ``%``, ``?``, ``#``, ``//``, blanks and a trailing ``/`` are
+  part of an object's name. Only ``http`` and ``https`` URLs are read as the web reads them (percent-encoding, query).
+- Spellings that look like a URL but are not one (``host:/x``, ``" s3://b/k"``, ``Path("s3://b/k")``, a NUL character)
+  are refused rather than taken for a local file with a strange name.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+
+from apyfal.exceptions import InvalidURL, ParameterError
+from apyfal.storage.providers import BUILT_IN, HOST_SCHEME, canonical
+
+__all__ = ["Location", "is_file_object", "parse", "redact"]
+
+# RFC 3986 section 3.1, and "_", which mount names may hold
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+._-]*)://", re.ASCII)
+_COLLAPSED = re.compile(r"([A-Za-z][A-Za-z0-9+._-]*):(?!//)", re.ASCII)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_WEB = ("http", "https")
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A parsed URL.
+
+    Attributes
+    ----------
+    scheme
+        ``file``, ``http``, a provider's own name or a mount's name, in lower case; a provider's alias is replaced.
+    path
+        The path inside the store (``bucket/key``), or a local path for ``file``.
+    """
+
+    scheme: str
+    path: str
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this is a file of this machine."""
+        return self.scheme == "file"
+
+    def __str__(self) -> str:
+        return self.path if self.is_local else redact(f"{self.scheme}://{self.path}")
+
+    @property
+    def url(self) -> str:
+        """The URL as it can be parsed again; may hold a signature or password, unlike ``str()``."""
+        return self.path if self.is_local else f"{self.scheme}://{self.path}"
+
+
+def parse(url: object) -> Location:
+    """Read a storage URL or a path.
+
+    Parameters
+    ----------
+    url
+        A `str`, or an `os.PathLike` (always a local path).
+
+    Returns
+    -------
+    Location
+        Nothing has been looked up: the scheme need not be mounted.
+
+    Raises
+    ------
+    InvalidURL
+        For a text that is neither a path nor a URL.
+    ParameterError
+        For a value of another type.
+    """
+    if isinstance(url, str):
+        return _parse_text(url)
+    if isinstance(url, os.PathLike):
+        path: str | bytes = os.fspath(url)
+        return _local(os.fsdecode(path))
+    raise ParameterError(
+        f"{_shown(url)} is no storage location; expected a URL or path as str, an os.PathLike or an open binary file"
+    )
+
+
+def is_file_object(value: object) -> bool:
+    """Whether `value` is an open file (anything with ``read`` or ``write``) rather than the name of one."""
+    return not isinstance(value, str | os.PathLike) and (
+        callable(getattr(value, "read", None)) or callable(getattr(value, "write", None))
+    )
+
+
+def redact(url: str) -> str:
+    """Remove what may be secret from a URL before it is shown: a web URL's user, password and query values."""
+    match = _SCHEME.match(url)
+    if match is None or match[1].lower() not in _WEB:
+        return url
+    before, at, host_and_path = url[match.end() :].partition("@")
+    if not at or "/" in before:
+        host_and_path = url[match.end() :]
+    path, query, _ = host_and_path.partition("?")
+    return url[: match.end()] + path + ("?..." if query else "")
+
+
+def _parse_text(text: str) -> Location:
+    match = _SCHEME.match(text)
+    if match is None:
+        return _local(text)
+    scheme = canonical(match[1].lower())
+    path = text[match.end() :]
+    if "\0" in path:
+        raise InvalidURL(f"{redact(text)!r} holds a NUL character")
+    if scheme == "file":
+        path = _absolute(path, text)
+    elif scheme in _WEB and _CONTROL.search(path):
+        raise InvalidURL(f"{redact(text)!r} holds a control character, which no web address may")
+    elif not path.strip("/"):
+        return Location(scheme, "")
+    return Location(scheme, path)
+
+
+def _absolute(path: str, text: str) -> str:
+    authority, slash, rest = path.partition("/")
+    if not slash or authority.lower() not in ("", "localhost"):
+        raise InvalidURL(
+            f"{text!r} names no absolute path of this machine; expected three slashes, file:///{path.lstrip('/')}"
+        )
+    return slash + rest
+
+
+def _local(text: str) -> Location:
+    if not text:
+        raise InvalidURL("an empty text is no storage URL or path")
+    if "\0" in text:
+        raise InvalidURL(f"{text!r} holds a NUL character")
+    before, separator, _ = text.partition("://")
+    if separator and "/" not in before:
+        raise InvalidURL(
+            f"{text!r} is no URL: {before!r} is no scheme (a letter, then letters, digits and '+._-'); "
+            f"for a local file of this name write {'./' + text!r}"
+        )
+    collapsed = _COLLAPSED.match(text)
+    if collapsed and (canonical(collapsed[1].lower()) in BUILT_IN or collapsed[1].lower() == HOST_SCHEME):
+        rest = text[collapsed.end() :].lstrip("/")
+        slashes = ":///" if collapsed[1].lower() == "file" else "://"
+        raise InvalidURL(
+            f"{text!r} is no URL: did you mean {collapsed[1].lower() + slashes + rest!r}? "
+            f"(URLs are given as str: a pathlib.Path folds their slashes; a local file of this name is {'./' + text!r})"
+        )
+    return Location("file", text)
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
