@@ -1,0 +1,199 @@
+"""Where clients may make the host connect: every row of the URL table, directly, by name and by rebinding."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from apyfal.exceptions import AccessDenied, ConfigurationError, StoreUnavailable
+from apyfal.host.outbound import Endpoint, OutboundGate, is_denied_address
+
+# First, last and some inner address of every refused range of 06-faults.md.
+DENIED_ADDRESSES = [
+    "0.0.0.0", "0.0.0.1", "0.255.255.255", "10.0.0.0", "10.0.0.1", "10.255.255.255", "100.64.0.0", "100.100.100.200",
+    "100.127.255.255", "127.0.0.0", "127.0.0.1", "127.0.1.1", "127.255.255.254", "169.254.0.0", "169.254.169.254",
+    "169.254.170.2", "169.254.255.255", "172.16.0.0", "172.17.0.1", "172.31.255.255", "192.0.0.0", "192.0.0.192",
+    "192.0.0.255", "192.168.0.0", "192.168.1.1", "192.168.255.255", "198.18.0.0", "198.19.255.255", "224.0.0.0",
+    "224.0.0.251", "239.255.255.255", "240.0.0.0", "250.1.2.3", "255.255.255.255",
+    "::", "::1", "::7f00:1", "::ffff:0:0", "::ffff:127.0.0.1", "::ffff:8.8.8.8", "::ffff:ffff:ffff", "::ffff:0:7f00:1",
+    "64:ff9b::", "64:ff9b::7f00:1", "64:ff9b::808:808", "64:ff9b:1::1", "2001::",
+    "2001:0:ffff:ffff:ffff:ffff:ffff:ffff",
+    "2002::", "2002:7f00:1::", "2002:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "fc00::", "fd00:ec2::254",
+    "fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "fe80::", "fe80::1", "febf:ffff::1", "fec0::", "feff::1", "ff00::",
+    "ff02::1", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
+]  # fmt: skip
+
+# The addresses just outside those ranges, and well-known public ones.
+PUBLIC_ADDRESSES = [
+    "1.0.0.0", "8.8.8.8", "9.255.255.255", "11.0.0.0", "100.63.255.255", "100.128.0.0", "126.255.255.255", "128.0.0.0",
+    "169.253.255.255", "169.255.0.0", "172.15.255.255", "172.32.0.0", "191.255.255.255", "192.0.1.0", "192.167.255.255",
+    "192.169.0.0", "198.17.255.255", "198.20.0.0", "223.255.255.255", "52.216.0.1", "93.184.216.34",
+    "2001:1::1", "2001:4860:4860::8888", "2003::1", "2606:4700:4700::1111", "2a00:1450:4001::1", "fbff::1", "fe00::1",
+    "64:ff9a::1", "64:ff9b:2::1",
+]  # fmt: skip
+
+# Texts that mean a refused address, or that two readers may read differently.
+DENIED_URLS = [
+    "http://2130706433/", "http://0x7f000001/", "http://0x7f.0.0.1/", "http://0177.0.0.1/", "http://017700000001/",
+    "http://127.1/", "http://127.0.1/", "http://0/", "http://0.0.0/", "http://00000177.0.0.1/", "http://127.0.0.01/",
+    "http://0x7f.1/", "http://0X7F000001/", "http://127.0.0.0x1/", "http://1.2.3.4.5/", "http://256.256.256.256/",
+    "http://3232235777/", "http://2852039166/latest/meta-data/", "http://0xa9fea9fe/", "http://0251.0376.0251.0376/",
+    "http://127.0.0.1.:80/", "http://127.0.0.1:80/", "https://[::1]/", "https://[::ffff:127.0.0.1]/",
+    "https://[0:0:0:0:0:0:0:1]/", "https://[::ffff:7f00:1]/", "https://[fe80::1%25eth0]/", "https://[fe80::1%eth0]/",
+    "https://[::127.0.0.1]/", "http://[64:ff9b::a00:1]/", "http://[2002:a00:1::]/", "https://[v1.x]/", "https://[::1/",
+    "http://user@93.184.216.34/", "http://user:password@93.184.216.34/", "http://93.184.216.34@127.0.0.1/",
+    "http://127.0.0.1@93.184.216.34/", "http://@127.0.0.1/", "http://public.test\\@127.0.0.1/",
+    "http://127.0.0.1\\.public.test/", "http:\\\\127.0.0.1/", "http://public.test\r\nHost: 127.0.0.1/", "http://a\rb/",
+    "http://public.test/\r\nX: y", "http://public.test/\nx", "http://public.test/\tx", "http://public.test/\0",
+    " http://public.test/", "http://public.test /", "http:// public.test/", "http://pub lic.test/",
+    "http://\uff11\uff12\uff17.0.0.1/", "http://\u2460\u2461\u2466.0.0.1/", "http://127\u30020\u30020\u30021/",
+    "http://loc\u00e4lhost/", "http://\u212aelvin.test/", "file:///etc/passwd", "ftp://public.test/",
+    "gopher://public.test/",
+    "dict://public.test:11211/", "unix:///run/socket", "data:text/plain,x", "//public.test/", "://public.test/", "",
+    "http://",
+    "http:///path", "http://:80/", "http://public.test:0/", "http://public.test:65536/", "http://public.test:-1/",
+    "http://public.test:8x/", "http://public.test:/", "http://.public.test/", "http://public..test/",
+    "http://-public.test/", "http://public-.test/", "http://" + "a" * 64 + ".test/", "http://" + "a." * 130 + "test/",
+    "http://public.test%2f/", "http://127.0.0.1%2f.public.test/", "http://%6c%6f%63alhost/", "http://[127.0.0.1]/",
+    "http://localhost:8080\\@public.test/", "http://public.test,127.0.0.1/", "http://*/", "http://0x/",
+]  # fmt: skip
+
+
+class Names:
+    """A name server that gives each name its answers in turn, and remembers what was asked."""
+
+    def __init__(self, **answers: list[list[str]]) -> None:
+        self.answers = {name.replace("_", "."): turns for name, turns in answers.items()}
+        self.asked: list[str] = []
+
+    def __call__(self, host: str, port: int) -> list[str]:
+        self.asked.append(host)
+        turns = self.answers.get(host)
+        if turns is None:
+            return [host] if host[0].isdigit() or ":" in host else []
+        return turns[min(self.asked.count(host), len(turns)) - 1]
+
+
+def test_the_table_is_as_long_as_promised() -> None:
+    assert len(set(DENIED_ADDRESSES) | set(DENIED_URLS)) >= 100
+
+
+@pytest.mark.parametrize("address", DENIED_ADDRESSES)
+def test_refused_addresses(address: str) -> None:
+    assert is_denied_address(address)
+    gate = OutboundGate(resolver=Names(evil_test=[[address]], mixed_test=[["93.184.216.34", address]]))
+    for host in ("evil.test", "EVIL.test.", "mixed.test", address):
+        with pytest.raises(AccessDenied):
+            gate(host, 443)
+    with pytest.raises(AccessDenied):
+        gate.check_url(f"https://[{address}]/x" if ":" in address else f"https://{address}/x")
+
+
+@pytest.mark.parametrize("address", PUBLIC_ADDRESSES)
+def test_public_addresses(address: str) -> None:
+    assert not is_denied_address(address)
+    gate = OutboundGate(resolver=Names(good_test=[[address]]))
+    assert gate("good.test", 443) == [address]
+    gate.check_url(f"https://[{address}]/x" if ":" in address else f"https://{address}/x")
+
+
+@pytest.mark.parametrize("url", DENIED_URLS)
+def test_refused_urls(url: str) -> None:
+    names = Names(public_test=[["93.184.216.34"]])
+    with pytest.raises(AccessDenied) as caught:
+        OutboundGate(resolver=names).check_url(url)
+    assert not names.asked, "nothing may be looked up for it"
+    assert ":password" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "host", ["2130706433", "127.1", "0x7f.1", "0177.1", "fe80::1%eth0", "a\\b", "a b", "", "\u2460"]
+)
+def test_hosts_that_reach_the_pool_by_a_redirect_are_checked_too(host: str) -> None:
+    names = Names()
+    with pytest.raises(AccessDenied):
+        OutboundGate(resolver=names)(host, 80)
+    assert not names.asked
+
+
+@pytest.mark.parametrize(
+    ("url", "endpoint"),
+    [
+        (
+            "https://b.s3.eu-west-1.amazonaws.com/k?x=1",
+            Endpoint("https", "b.s3.eu-west-1.amazonaws.com", 443),
+        ),
+        ("http://Public.Test:8080", Endpoint("http", "public.test", 8080)),
+        ("public.test", Endpoint("https", "public.test", 443)),
+        ("public.test:9000", Endpoint("https", "public.test", 9000)),
+        ("https://xn--bcher-kva.example/", Endpoint("https", "xn--bcher-kva.example", 443)),
+        ("https://under_score.test/", Endpoint("https", "under_score.test", 443)),
+        ("https://1e100.net/", Endpoint("https", "1e100.net", 443)),
+        ("https://[2606:4700:4700::1111]:8443/", Endpoint("https", "2606:4700:4700::1111", 8443)),
+    ],
+)
+def test_accepted_urls(url: str, endpoint: Endpoint) -> None:
+    assert OutboundGate().check_url(url) == endpoint
+
+
+def test_rebinding_name_is_resolved_once_for_each_connection() -> None:
+    names = Names(rebind_test=[["93.184.216.34"], ["127.0.0.1"]])
+    gate = OutboundGate(resolver=names)
+    assert gate("rebind.test", 80) == ["93.184.216.34"]  # what is returned is what is connected to
+    assert names.asked == ["rebind.test"]
+    with pytest.raises(AccessDenied):
+        gate("rebind.test", 80)
+
+
+def test_private_endpoints_allowed_by_name() -> None:
+    names = Names(minio_lab=[["10.0.0.9"]], other_lab=[["10.0.0.9"]], any_lab=[["192.168.1.5"]])
+    gate = OutboundGate(["minio.lab:9000", "ANY.lab", "[fd00::1]:80", "10.1.1.1"], resolver=names)
+    assert gate("minio.lab", 9000) == ["10.0.0.9"]
+    assert gate("any.lab", 1) == ["192.168.1.5"]
+    assert gate("fd00::1", 80) == ["fd00::1"]
+    assert gate("10.1.1.1", 80) == ["10.1.1.1"]
+    for host, port in (("minio.lab", 80), ("other.lab", 9000), ("10.0.0.9", 9000), ("fd00::1", 81)):
+        with pytest.raises(AccessDenied):
+            gate(host, port)
+
+
+@pytest.mark.parametrize(
+    "entry", ["", "host:0", "host:99999", "host:x", "http://host", "a b", "*", "2130706433", "::1%1"]
+)
+def test_malformed_private_endpoint(entry: str) -> None:
+    with pytest.raises(ConfigurationError, match="private_endpoints"):
+        OutboundGate([entry])
+
+
+def test_own_port_is_refused_whatever_is_allowed() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9)) if _has_route() else None
+        own = probe.getsockname()[0]
+    names = Names(me_test=[[own]], loop_test=[["127.0.0.1"]])
+    gate = OutboundGate(["me.test", "loop.test", "127.0.0.1"], own_ports=[8443], resolver=names)
+    for host in ("loop.test", "127.0.0.1", *(["me.test"] if own != "0.0.0.0" else [])):
+        with pytest.raises(AccessDenied, match="own service"):
+            gate(host, 8443)
+    assert gate("loop.test", 9000) == ["127.0.0.1"]
+
+
+def _has_route() -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        return probe.connect_ex(("192.0.2.1", 9)) == 0
+
+
+def test_unknown_name() -> None:
+    with pytest.raises(StoreUnavailable, match="no address"):
+        OutboundGate(resolver=Names())("nowhere.test", 80)
+
+
+def test_system_resolver_refuses_localhost() -> None:
+    with pytest.raises(AccessDenied):
+        OutboundGate()("localhost", 80)
+
+
+def test_messages_show_no_signature() -> None:
+    with pytest.raises(AccessDenied) as caught:
+        OutboundGate().check_url("http://127.0.0.1/key?X-Amz-Signature=CANARY")
+    assert "CANARY" not in str(caught.value)
