@@ -20,7 +20,14 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import NoReturn, TypeVar
 
-from apyfal.exceptions import AccessDenied, ConfigurationError, ObjectExists, ObjectNotFound, StorageError
+from apyfal.exceptions import (
+    AccessDenied,
+    ConfigurationError,
+    IsADirectory,
+    ObjectExists,
+    ObjectNotFound,
+    StorageError,
+)
 from apyfal.host import kernel
 from apyfal.host.resolve import MAX_LINKS, Resolver, kernel_resolve, walk_resolve
 
@@ -241,10 +248,10 @@ class Whitelist:
                 elif error.errno in (errno.EXDEV, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG):
                     denied = True
                 else:
-                    raise StorageError(error.errno, f"host://{path}: {error.strerror}") from error
+                    raise StorageError(f"host://{path}: {error.strerror}") from error
         if denied or absent is None:
             _deny(path)
-        raise ObjectNotFound(errno.ENOENT, f"host://{path}: no such file on the host")
+        raise ObjectNotFound(f"host://{path}: no such file on the host")
 
     def _open(self, path: str) -> int:
         def attempt(root: int, relative: str) -> int:
@@ -297,9 +304,9 @@ class Whitelist:
             _deny(path)
         with contextlib.suppress(ObjectNotFound):
             if self._stat(path).is_directory:
-                raise StorageError(errno.EISDIR, f"host://{path}: is a directory")
+                raise IsADirectory(f"host://{path}: is a directory")
             if exclusive:
-                raise ObjectExists(errno.EEXIST, f"host://{path}: exists already")
+                raise ObjectExists(f"host://{path}: exists already")
 
         def attempt(root: int, relative: str, must_exist: bool) -> PendingFile:
             parent, last = self._parent(root, relative)
@@ -369,7 +376,7 @@ class Whitelist:
                 made = f"{made}/{name}"
             with self._resolved(root, made) as found:
                 if not stat.S_ISDIR(os.fstat(found).st_mode):
-                    raise ObjectExists(errno.EEXIST, f"host://{path}: exists and is no directory")
+                    raise ObjectExists(f"host://{path}: exists and is no directory")
 
         self._first(path, attempt)
 
@@ -419,7 +426,7 @@ class PendingFile:
             try:
                 os.link(self._temporary, self._name, src_dir_fd=self._parent, dst_dir_fd=self._parent)
             except FileExistsError as error:
-                raise ObjectExists(errno.EEXIST, f"host://{self._path}: exists already") from error
+                raise ObjectExists(f"host://{self._path}: exists already") from error
             os.unlink(self._temporary, dir_fd=self._parent)
         else:
             os.rename(self._temporary, self._name, src_dir_fd=self._parent, dst_dir_fd=self._parent)
@@ -475,4 +482,4 @@ def _entry(path: str, found: os.stat_result) -> HostEntry:
 
 
 def _deny(path: str) -> NoReturn:
-    raise AccessDenied(errno.EACCES, f"host://{path!r}: not inside a directory that this host allows")
+    raise AccessDenied(f"host://{path!r}: not inside a directory that this host allows")

@@ -14,7 +14,6 @@ Pythons that are supported. Sources: the IANA special-purpose address registries
 from __future__ import annotations
 
 import contextlib
-import errno
 import ipaddress
 import re
 import socket
@@ -225,11 +224,11 @@ class OutboundGate:
         try:
             addresses = self._resolver(host, port)
         except OSError as error:
-            raise StoreUnavailable(errno.EHOSTUNREACH, f"{host}: the name cannot be resolved") from error
+            raise StoreUnavailable(f"{host}: the name cannot be resolved") from error
         for address in addresses:
             self._check_address(host, address, port)
         if not addresses:
-            raise StoreUnavailable(errno.EHOSTUNREACH, f"{host}: the name has no address")
+            raise StoreUnavailable(f"{host}: the name has no address")
         return addresses
 
     def _check_address(self, host: str, address: str, port: int) -> None:
@@ -274,4 +273,4 @@ def _is_own_address(address: str) -> bool:
 def _refuse(shown: str, reason: str) -> NoReturn:
     """Raise the one error of this module. What may hold a password or a signature is not shown."""
     text = re.sub(r"[^/]*@", "...@", str(shown).partition("?")[0])
-    raise AccessDenied(errno.EACCES, f"{text!r} cannot be reached through this host: {reason}")
+    raise AccessDenied(f"{text!r} cannot be reached through this host: {reason}")
