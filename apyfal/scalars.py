@@ -1,0 +1,96 @@
+"""The C scalar types that a kernel's arguments may have, and Python values as such."""
+
+from __future__ import annotations
+
+import operator
+
+import numpy as np
+
+from apyfal.exceptions import ParameterError, did_you_mean
+
+__all__ = ["DTYPE_CODES", "SCALAR_TYPES", "number_of", "parse_scalar_type", "scalar", "wire_type"]
+
+#: What a scalar argument may be: name to dtype, in the order of ``APF_SCALARS`` in csrc/driver.h.
+SCALAR_TYPES: dict[str, np.dtype] = {
+    name: np.dtype(name)
+    for name in ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64")
+}
+
+#: How a kernel is told the type of its elements (argument ``dtype``). 1 to 10 are the codes of ``APF_SCALARS``;
+#: half precision has no scalar argument of its own, only elements.
+DTYPE_CODES: dict[np.dtype, int] = {dtype: code for code, dtype in enumerate(SCALAR_TYPES.values(), start=1)}
+DTYPE_CODES[np.dtype("float16")] = 11
+
+# numpy's own look-ups take microseconds, which is long beside a job of a few kilobytes
+_WHOLE_LIMITS = {
+    dtype: (int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)) for dtype in DTYPE_CODES if dtype.kind in "iu"
+}
+_LARGEST = {dtype: float(np.finfo(dtype).max) for dtype in DTYPE_CODES if dtype.kind == "f"}
+
+
+def parse_scalar_type(text: str) -> np.dtype:
+    """Return the dtype that `text` names; `ParameterError` where it is no C scalar type of fixed size."""
+    try:
+        return SCALAR_TYPES[text]
+    except KeyError:
+        raise ParameterError(f"unknown scalar type {text!r}{did_you_mean(text, SCALAR_TYPES)}") from None
+
+
+def wire_type(dtype: np.dtype) -> np.dtype:
+    """Return the type in which a scalar of `dtype` is passed to a kernel: its own, but float32 for half precision."""
+    return SCALAR_TYPES["float32"] if dtype == np.float16 else dtype
+
+
+def scalar(value: object, dtype: np.dtype, what: str) -> int | float:
+    """`value` as a Python number that `dtype` can hold.
+
+    Parameters
+    ----------
+    value
+        A number, or text that is one (``"0x10"`` for an integer is fine).
+    dtype
+        An integer or floating-point type.
+    what
+        What the value is, for messages: ``"parameter 'a'"``.
+
+    Raises
+    ------
+    ParameterError
+        `value` is no number, is not whole where `dtype` is, or is out of its range.
+    """
+    return _integer(value, dtype, what) if dtype.kind in "iu" else _floating(value, dtype, what)
+
+
+def number_of(value: object, what: str) -> int | float:
+    """`value` as a number whose type is not known yet; `ParameterError` where it is none."""
+    try:
+        return _whole(value)
+    except (TypeError, ValueError):
+        return _floating(value, SCALAR_TYPES["float64"], what)
+
+
+def _whole(value: object) -> int:
+    return int(value, 0) if isinstance(value, str) else operator.index(value)  # type: ignore[arg-type]  # TypeError
+
+
+def _integer(value: object, dtype: np.dtype, what: str) -> int:
+    try:
+        number = _whole(value)
+    except (TypeError, ValueError):
+        raise ParameterError(f"{what}: expected a whole number ({dtype}), not {value!r}") from None
+    low, high = _WHOLE_LIMITS[dtype]
+    if not low <= number <= high:
+        raise ParameterError(f"{what}: {number} is out of the range of {dtype}, {low} to {high}")
+    return number
+
+
+def _floating(value: object, dtype: np.dtype, what: str) -> float:
+    try:
+        number = float(value)  # type: ignore[arg-type]  # TypeError
+    except (TypeError, ValueError):
+        raise ParameterError(f"{what}: expected a number ({dtype}), not {value!r}") from None
+    except OverflowError:
+        raise ParameterError(f"{what}: {value!r} is out of the range of {dtype}") from None
+    if abs(number) > _LARGEST[dtype] and abs(number) != float("inf"):
+        raise ParameterError(f"{what}: {number} is out of the range of {dtype}")
+    return number
