@@ -88,9 +88,13 @@ class Section(Mapping[str, Value]):
     def require(self, key: str) -> Value:
         """Return the value of `key`, or raise `ConfigurationError` naming the section that lacks it."""
         if key not in self._values:
-            place = f"{self.file}, " if self.file else ""
-            raise ConfigurationError(f"{place}[{self.name}]: key {key!r} is missing")
+            raise self.missing(key)
         return self._values[key]
+
+    def missing(self, key: str) -> ConfigurationError:
+        """Return the error that says that `key` is not there (the caller raises it)."""
+        place = f"{self.file}, " if self.file else ""
+        return ConfigurationError(f"{place}[{self.name}]: key {key!r} is missing")
 
     def text(self, key: str, default: _Default) -> str | _Default:
         """Text of `key`, not empty."""

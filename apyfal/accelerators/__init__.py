@@ -1,0 +1,13 @@
+"""The accelerators that can be named: the reference ones, software models, plugins, and those of the configuration.
+
+A plugin is a distribution with an entry point in the group ``apyfal.accelerators``, whose name is the accelerator's and
+whose object is its `Definition`.
+"""
+
+from __future__ import annotations
+
+from apyfal.accelerators.models import model
+from apyfal.accelerators.registry import get, names, register
+from apyfal.accelerators.resolve import available, resolve
+
+__all__ = ["available", "get", "model", "names", "register", "resolve"]
