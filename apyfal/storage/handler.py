@@ -163,5 +163,9 @@ class Handler(ABC):
     def makedirs(self, path: str) -> None:
         """Make a directory or bucket, with its parents; nothing where the store has none. Existing is fine."""
 
+    def path_of(self, url: str) -> str | None:
+        """Path inside this store of the object that a full web address names; ``None``: it is not one of this store's."""
+        return None
+
     def close(self) -> None:
         """Close idle connections; the handler can be used again."""
