@@ -3,8 +3,7 @@
 Rules
 -----
 - A text without ``scheme://`` is a local path, taken as it is; so is every `os.PathLike`.
-- Schemes are case-insensitive. ``file://`` and ``host://`` take an absolute path, with an empty or ``localhost``
-  authority.
+- Schemes are case-insensitive. ``file://`` takes an absolute path, with an empty or ``localhost`` authority.
 - Everything after ``scheme://`` is the path, verbatim: ``%``, ``?``, ``#``, ``//``, blanks and a trailing ``/`` are
   part of an object's name. Only ``http`` and ``https`` URLs are read as the web reads them (percent-encoding, query).
 - Spellings that look like a URL but are not one (``host:/x``, ``" s3://b/k"``, ``Path("s3://b/k")``, a NUL character)
