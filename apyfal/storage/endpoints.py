@@ -166,7 +166,7 @@ class LocalSource(Source):
         status = os.fstat(self._descriptor)
         self._position = 0
         self.size: int | None = None
-        if stat.S_ISREG(status.st_mode) and _says_its_size(self._descriptor, status):
+        if stat.S_ISREG(status.st_mode) and local.says_its_size(self._descriptor, status):
             self.seekable = True
             if local.own_descriptor(path) is None:
                 self.path = path
@@ -320,13 +320,6 @@ class FileObjectSink(Sink):
         with contextlib.suppress(AttributeError, OSError):
             self._file.seek(self._start)
             self._file.truncate()
-
-
-def _says_its_size(descriptor: int, status: os.stat_result) -> bool:
-    # files below /proc and /sys have no blocks and say 0 or 4096 whatever they hold
-    if status.st_blocks or status.st_size > 4096:
-        return True
-    return len(os.pread(descriptor, 4097, 0)) == status.st_size
 
 
 def _name_of(file: object) -> str:

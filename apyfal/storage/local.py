@@ -29,7 +29,7 @@ from apyfal.exceptions import (
     UnsupportedByStore,
 )
 
-__all__ = ["LocalWriter", "open_to_read", "read_into", "storage_error", "translating", "write_all"]
+__all__ = ["LocalWriter", "open_to_read", "read_into", "says_its_size", "storage_error", "translating", "write_all"]
 
 _KINDS: dict[int, type[StorageError]] = {
     errno.ENOENT: ObjectNotFound,
@@ -79,7 +79,9 @@ def translating(doing: str, path: str) -> Iterator[None]:
         raise
     except OSError as error:
         code = error.errno or 0
-        raise storage_error(code, f"cannot {doing}: {os.strerror(code) if code else error}", path) from error
+        raise storage_error(
+            code, f"cannot {doing}: {os.strerror(code) if code else error.strerror or error}", path
+        ) from error
     except ValueError as error:  # what Python says to a NUL or an unencodable character in a name
         raise storage_error(errno.EINVAL, f"cannot {doing}: {error}", path) from error
 
@@ -137,6 +139,13 @@ def _has_writer(descriptor: int) -> bool:
     return False
 
 
+def says_its_size(descriptor: int, status: os.stat_result) -> bool:
+    """Whether a regular file's size is that of its content; files below /proc and /sys say 0 or 4096 whatever it is."""
+    if status.st_blocks or status.st_size > 4096:
+        return True
+    return len(os.pread(descriptor, 4097, 0)) == status.st_size
+
+
 def read_into(descriptor: int, out: memoryview, offset: int | None = None) -> int:
     """Read once, at `offset` or at the descriptor's own position, straight into `out`. 0 only at the end."""
     out = out[:_MOST_AT_ONCE]
@@ -167,6 +176,8 @@ class LocalWriter:
         Fail when the destination exists, now or at `commit`.
     readable
         Whether the descriptor can be read as well.
+    mode
+        The permission bits to give it; default: those of the file that is replaced, or else of the umask.
 
     Raises
     ------
@@ -179,9 +190,18 @@ class LocalWriter:
     has those of the umask. Other hard links to a replaced file keep the old content.
     """
 
-    def __init__(self, path: str, *, size: int | None = None, exclusive: bool = False, readable: bool = False) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        size: int | None = None,
+        exclusive: bool = False,
+        readable: bool = False,
+        mode: int | None = None,
+    ) -> None:
         self.path = path
         self._exclusive = exclusive
+        self._mode = mode
         self._temporary: str | None = None
         self._directory_fd = -1
         self._old: os.stat_result | None = None
@@ -281,8 +301,10 @@ class LocalWriter:
     # -- publishing ---------------------------------------------------------------------------------------------------
     def _adopt_permissions(self) -> None:
         if self._old is None:
+            if self._mode is not None:
+                os.fchmod(self.fd, self._mode)
             return
-        mode = stat.S_IMODE(self._old.st_mode)
+        mode = stat.S_IMODE(self._old.st_mode) if self._mode is None else self._mode
         mine = os.fstat(self.fd)
         if (self._old.st_uid, self._old.st_gid) != (mine.st_uid, mine.st_gid):
             try:

@@ -1,0 +1,188 @@
+"""Local files as a store, for mounts such as ``provider = file, root = /data``. Plain paths do not come this way."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from collections.abc import Iterator
+
+from apyfal.exceptions import ObjectChanged, StorageError
+from apyfal.storage import local
+from apyfal.storage.handler import Handler, Limits, ObjectInfo, RangeReader, Upload
+from apyfal.storage.local_copy import copy_file
+
+__all__ = ["FileHandler", "describe", "list_directory"]
+
+
+class FileHandler(Handler):
+    """The files of this machine; paths are those of the operating system."""
+
+    scheme = "file"
+    limits = Limits(min_part=1, max_part=1 << 62, max_parts=1 << 62, max_put=1 << 62)
+
+    def describe(self, path: str) -> ObjectInfo:
+        """Look a file or directory up."""
+        return describe(path)
+
+    def read(self, path: str, start: int, stop: int | None, version_of: ObjectInfo | None) -> RangeReader:
+        """Open a range of a file; `version_of` means the same inode, size and modification time."""
+        return _FileReader(path, start, stop, version_of)
+
+    def put(self, path: str, data: memoryview, checksum: bytes | None, *, exclusive: bool = False) -> ObjectInfo:
+        """Write a whole file."""
+        writer = local.LocalWriter(path, size=len(data), exclusive=exclusive)
+        try:
+            writer.write(data)
+            writer.commit()
+        finally:
+            writer.abort()
+        return describe(path)
+
+    def upload(self, path: str, *, size: int | None, exclusive: bool = False) -> Upload:
+        """Begin a file that is written in parts of one size (the last may be shorter)."""
+        return _FileUpload(path, size, exclusive)
+
+    def copy(self, source: ObjectInfo, destination: str) -> ObjectInfo:
+        """Copy by the kernel."""
+        copy_file(source.path, destination)
+        return describe(destination)
+
+    def remove(self, path: str) -> None:
+        """Remove a file or a symbolic link, as `os.remove`."""
+        with local.translating("remove", path):
+            os.remove(path)
+
+    def list(self, path: str, *, recursive: bool = False) -> Iterator[ObjectInfo]:
+        """List a directory in the order of names; `recursive` yields files only and follows no link to a directory."""
+        return list_directory(path, recursive=recursive)
+
+    def makedirs(self, path: str) -> None:
+        """Make a directory with its parents."""
+        with local.translating("make the directory", path):
+            os.makedirs(path, exist_ok=True)
+
+
+def describe(path: str) -> ObjectInfo:
+    """Look a file or directory up, following links.
+
+    Raises
+    ------
+    ObjectNotFound, AccessDenied, NotADirectory, StorageError
+        As stat(2).
+    """
+    with local.translating("look up", path):
+        return _info(path, os.stat(path))
+
+
+def list_directory(path: str, *, recursive: bool = False) -> Iterator[ObjectInfo]:
+    """List what is in a directory; broken links are left out.
+
+    Raises
+    ------
+    ObjectNotFound, NotADirectory, AccessDenied, StorageError
+        When it cannot be listed; with `recursive`, for any directory below as well.
+    """
+    with local.translating("list", path), os.scandir(path) as scan:
+        entries = sorted(scan, key=lambda entry: entry.name)
+    for entry in entries:
+        if recursive and entry.is_dir(follow_symlinks=False):
+            yield from list_directory(entry.path, recursive=True)
+            continue
+        try:
+            status = entry.stat()
+        except OSError:  # it went away meanwhile, or leads nowhere
+            continue
+        if not (recursive and stat.S_ISDIR(status.st_mode)):
+            yield _info(entry.path, status)
+
+
+def _info(path: str, status: os.stat_result) -> ObjectInfo:
+    directory = stat.S_ISDIR(status.st_mode)
+    return ObjectInfo(
+        path=path,
+        size=None if directory else status.st_size,
+        etag=None if directory else f'"{status.st_ino:x}-{status.st_size:x}-{status.st_mtime_ns:x}"',
+        mtime=status.st_mtime_ns / 1e9,
+        ranges=stat.S_ISREG(status.st_mode),
+        is_directory=directory,
+    )
+
+
+class _FileReader(RangeReader):
+    """A range of one file."""
+
+    def __init__(self, path: str, start: int, stop: int | None, version_of: ObjectInfo | None) -> None:
+        self._path = path
+        self._descriptor = local.open_to_read(path)
+        self.info = _info(path, os.fstat(self._descriptor))
+        if version_of is not None and version_of.etag not in (None, self.info.etag):
+            self.close()
+            raise ObjectChanged(f"{path!r} changed while it was being read", path=path)
+        self._position = start
+        self._stop = stop
+
+    def readinto(self, out: memoryview) -> int:
+        """Read once."""
+        if self._stop is not None:
+            out = out[: max(0, self._stop - self._position)]
+        with local.translating("read", self._path):
+            count = local.read_into(self._descriptor, out, self._position if self.info.ranges else None)
+        if count == 0 and len(out) and self._stop is not None:
+            raise ObjectChanged(f"{self._path!r} ended before byte {self._stop}: it was truncated", path=self._path)
+        self._position += count
+        return count
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+class _FileUpload(Upload):
+    """Parts of one file, written where they belong.
+
+    Where part `n` goes follows from the size of the first: those that come earlier wait for it.
+    """
+
+    def __init__(self, path: str, size: int | None, exclusive: bool) -> None:
+        self._path = path
+        self._writer = local.LocalWriter(path, size=size, exclusive=exclusive)
+        self._size = size
+        self._part_size: int | None = None
+        self._known = threading.Condition()
+        self._done: ObjectInfo | None = None
+
+    def write_part(self, number: int, data: memoryview, checksum: bytes | None) -> None:
+        """Write one part at its place."""
+        offset = self._offset(number, len(data))
+        with local.translating("write", self._path):
+            local.write_all(self._writer.fd, data, offset)
+
+    def complete(self, size: int, checksum: bytes | None) -> ObjectInfo:
+        """Give the file its name."""
+        if self._done is None:
+            with local.translating("write", self._path):
+                if not self._writer.direct:
+                    os.ftruncate(self._writer.fd, size)
+            self._writer.commit()
+            self._done = describe(self._path)
+        return self._done
+
+    def abort(self) -> None:
+        """Remove the unfinished file."""
+        self._writer.abort()
+        with self._known:
+            self._known.notify_all()
+
+    def _offset(self, number: int, length: int) -> int:
+        with self._known:
+            if self._part_size is None and number == 1:
+                self._part_size = length
+                self._known.notify_all()
+            while self._part_size is None and not self._writer.closed:
+                self._known.wait()
+            if self._part_size is None:
+                raise StorageError(f"the upload to {self._path!r} was aborted", path=self._path)
+            return (number - 1) * self._part_size
