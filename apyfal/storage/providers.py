@@ -12,13 +12,24 @@ is read.
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from apyfal.exceptions import MountError, did_you_mean
 from apyfal.storage.handler import Handler
 
-__all__ = ["BUILT_IN", "ENTRY_POINTS", "HOST_SCHEME", "Provider", "canonical", "find", "handler_class", "names"]
+__all__ = [
+    "BUILT_IN",
+    "ENTRY_POINTS",
+    "HOST_SCHEME",
+    "Provider",
+    "canonical",
+    "find",
+    "handler_class",
+    "names",
+    "unknown",
+]
 
 #: entry point group in which other packages declare their providers
 ENTRY_POINTS = "apyfal.storage"
@@ -39,6 +50,8 @@ class Provider:
         The handler class, ``package.module:ClassName``.
     aliases
         Other schemes that mean the same.
+    web
+        Pattern of the web addresses (without scheme) of its objects, where they can be told from others.
     local
         Needs no account: usable without being mounted, and never mounted from a configuration's host sections.
     """
@@ -46,7 +59,16 @@ class Provider:
     name: str
     target: str
     aliases: tuple[str, ...] = ()
+    web: str | None = None
     local: bool = False
+
+    def may_be_at(self, address: str, endpoint_url: str | None) -> bool:
+        """Whether a web address (without scheme) may be that of an object of such a store."""
+        if self.local:
+            return False
+        if endpoint_url and address.startswith(endpoint_url.partition("://")[2].rstrip("/") + "/"):
+            return True
+        return self.web is not None and re.match(self.web, address) is not None
 
 
 BUILT_IN = {
@@ -55,11 +77,15 @@ BUILT_IN = {
         Provider("file", "apyfal.storage.schemes.file:FileHandler", local=True),
         Provider("http", "apyfal.storage.schemes.http:HTTPHandler", local=True),
         Provider("https", "apyfal.storage.schemes.http:HTTPSHandler", local=True),
-        Provider("s3", "apyfal.storage.schemes.s3:S3Handler", ("aws",)),
-        Provider("swift", "apyfal.storage.schemes.swift:SwiftHandler", ("openstack",)),
-        Provider("oss", "apyfal.storage.schemes.oss:OSSHandler", ("alibaba",)),
-        Provider("gs", "apyfal.storage.schemes.gs:GSHandler", ("gcs",)),
-        Provider("az", "apyfal.storage.schemes.azure:AzureHandler", ("azure",)),
+        Provider(
+            "s3", "apyfal.storage.schemes.s3:S3Handler", ("aws",), r"([^/]+\.)?s3[.-][^/]*\.?amazonaws\.com(\.cn)?/"
+        ),
+        Provider(
+            "swift", "apyfal.storage.schemes.swift:SwiftHandler", ("openstack",), r"[^/]+/(?:.*/)?v1/[^/]+/[^/]+/."
+        ),
+        Provider("oss", "apyfal.storage.schemes.oss:OSSHandler", ("alibaba",), r"[^/]+\.aliyuncs\.com/."),
+        Provider("gs", "apyfal.storage.schemes.gs:GSHandler", ("gcs",), r"([^/]+\.)?storage\.googleapis\.com/."),
+        Provider("az", "apyfal.storage.schemes.azure:AzureHandler", ("azure",), r"[^/]+\.blob\.core\.[^/]+/."),
         Provider("fsspec", "apyfal.storage.schemes.fsspec:FsspecHandler"),
     )
 }
