@@ -9,8 +9,8 @@ enum { MOST = 64 };
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static const apf_driver *drivers[MOST] = {
     &apf_driver_emulator,
-#ifdef APF_ALL_DRIVERS
     &apf_driver_opencl,
+#ifdef APF_ALL_DRIVERS
     &apf_driver_xrt,
     &apf_driver_xdma,
 #endif
