@@ -1,0 +1,261 @@
+/* Kernels of the software card: models by name, built in or registered, and the checks of their arguments. */
+#include "emulator.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+struct emu_model {
+    emu_model *next;
+    apf_model_entry entry; /* entry.name is this model's own text where registered */
+    void (*drop)(void *);
+    int64_t refs; /* the list and loaded kernels; under the registry's lock */
+    int builtin;
+};
+
+/* Models that were registered, newest first. */
+static pthread_mutex_t registry_lock = PTHREAD_MUTEX_INITIALIZER;
+static emu_model *registry;
+
+/* -- registry -- */
+
+static const apf_model_entry *builtin_find(const char *name)
+{
+    for (const apf_model_entry *const *table = apf_models_builtin; *table; table++)
+        for (const apf_model_entry *entry = *table; entry->name; entry++)
+            if (!strcmp(entry->name, name)) return entry;
+    return NULL;
+}
+
+static void model_drop(emu_model *model)
+{
+    pthread_mutex_lock(&registry_lock);
+    const int last = --model->refs == 0;
+    pthread_mutex_unlock(&registry_lock);
+    if (!last) return;
+    if (model->drop) model->drop(model->entry.context);
+    if (!model->builtin) apf_free((char *)(uintptr_t)model->entry.name);
+    apf_free(model);
+}
+
+static char *copy_text(const char *text)
+{
+    const size_t size = strlen(text) + 1;
+    char *copy = apf_calloc(1, size);
+    if (copy) memcpy(copy, text, size);
+    return copy;
+}
+
+/* Put `fresh` (NULL: nothing) in the place of the model called `name`; returns that one (NULL: none). */
+static emu_model *registry_replace(const char *name, emu_model *fresh)
+{
+    emu_model *old = NULL;
+    pthread_mutex_lock(&registry_lock);
+    for (emu_model **at = &registry; *at; at = &(*at)->next)
+        if (!strcmp((*at)->entry.name, name)) {
+            old = *at;
+            *at = old->next;
+            break;
+        }
+    if (fresh) {
+        fresh->next = registry;
+        registry = fresh;
+    }
+    pthread_mutex_unlock(&registry_lock);
+    return old;
+}
+
+int apf_model_register(const char *name, apf_model function, void *context, void (*drop)(void *), apf_error *err)
+{
+    if (builtin_find(name)) return apf_fail(err, APF_INVALID, 0, "the name '%s' is taken by a built-in model", name);
+    emu_model *fresh = NULL;
+    if (function) {
+        fresh = apf_calloc(1, sizeof *fresh);
+        char *own = fresh ? copy_text(name) : NULL;
+        if (!own) {
+            apf_free(fresh);
+            return apf_fail(err, APF_NO_MEMORY, 0, "no memory to register model '%s'", name);
+        }
+        fresh->entry = (apf_model_entry){.name = own, .function = function, .context = context};
+        fresh->drop = drop;
+        fresh->refs = 1;
+    }
+    emu_model *old = registry_replace(name, fresh);
+    if (old) model_drop(old);
+    return APF_OK;
+}
+
+/* -- load -- */
+
+/* The names of all models, for a message. */
+static void list_models(char *text, size_t size)
+{
+    size_t length = 0;
+    text[0] = '\0';
+#define ADD(name) length += (size_t)snprintf(text + length, size - length, "%s%s", length ? ", " : "", (name))
+    for (const apf_model_entry *const *table = apf_models_builtin; *table; table++)
+        for (const apf_model_entry *entry = *table; entry->name && length < size; entry++) ADD(entry->name);
+    pthread_mutex_lock(&registry_lock);
+    for (const emu_model *model = registry; model && length < size; model = model->next) ADD(model->entry.name);
+    pthread_mutex_unlock(&registry_lock);
+#undef ADD
+}
+
+/* The registered model of that name, with a reference, or NULL. */
+static emu_model *registry_find(const char *name)
+{
+    pthread_mutex_lock(&registry_lock);
+    emu_model *model = registry;
+    while (model && strcmp(model->entry.name, name)) model = model->next;
+    if (model) model->refs++;
+    pthread_mutex_unlock(&registry_lock);
+    return model;
+}
+
+static int model_find(const char *name, emu_model **found, apf_error *err)
+{
+    if ((*found = registry_find(name))) return APF_OK;
+    const apf_model_entry *entry = builtin_find(name);
+    if (!entry) {
+        char all[512];
+        list_models(all, sizeof all);
+        return apf_fail(err, APF_NOT_FOUND, 0, "the emulator has no model '%s'; there are: %s", name, all);
+    }
+    emu_model *model = apf_calloc(1, sizeof *model);
+    if (!model) return apf_fail(err, APF_NO_MEMORY, 0, "no memory to load model '%s'", name);
+    model->entry = *entry;
+    model->refs = 1;
+    model->builtin = 1;
+    *found = model;
+    return APF_OK;
+}
+
+int emu_load(emu_card *card, const apf_program *program, apf_drv_kernel **loaded, apf_error *err)
+{
+    pthread_mutex_lock(&card->lock);
+    int code = card->lost ? emu_fail_lost(card, err) : APF_OK;
+    pthread_mutex_unlock(&card->lock);
+    if (code != APF_OK) return code;
+    if (!program->kernel || !*program->kernel)
+        return apf_fail(err, APF_NOT_FOUND, 0, "no kernel is named: the emulator loads its models by name");
+    apf_drv_kernel *kernel = apf_calloc(1, sizeof *kernel);
+    char *arguments = kernel && program->arguments ? copy_text(program->arguments) : NULL;
+    if (!kernel || (program->arguments && !arguments))
+        code = apf_fail(err, APF_NO_MEMORY, 0, "no memory to load model '%s'", program->kernel);
+    else
+        code = model_find(program->kernel, &kernel->model, err);
+    if (code != APF_OK) {
+        apf_free(arguments);
+        apf_free(kernel);
+        return code;
+    }
+    kernel->card = card;
+    kernel->arguments = arguments;
+    kernel->refs = 1;
+    *loaded = kernel;
+    return APF_OK;
+}
+
+void emu_unload(apf_drv_kernel *kernel)
+{
+    if (__atomic_sub_fetch(&kernel->refs, 1, __ATOMIC_ACQ_REL) > 0) return;
+    model_drop(kernel->model);
+    apf_free(kernel->arguments);
+    apf_free(kernel);
+}
+
+const char *emu_kernel_name(const apf_drv_kernel *kernel) { return kernel->model->entry.name; }
+
+int emu_call_model(const apf_drv_kernel *kernel, const apf_model_arg *args, uint32_t count,
+                   const volatile int *cancelled, apf_error *err)
+{
+    const apf_model_entry *entry = &kernel->model->entry;
+    return entry->function(entry->context, args, count, cancelled, err);
+}
+
+/* -- arguments -- */
+
+/* Argument `index` for a message: its number, and its name where the definition gave one. */
+static const char *describe(const apf_drv_kernel *kernel, uint32_t index, char *text, size_t size)
+{
+    const char *name = kernel->arguments;
+    for (uint32_t i = 0; name && i < index; i++)
+        if ((name = strchr(name, ','))) name++;
+    if (!name)
+        snprintf(text, size, "argument %u of '%s'", index, emu_kernel_name(kernel));
+    else {
+        name += strspn(name, " ");
+        snprintf(text, size, "argument %u (%.*s) of '%s'", index, (int)strcspn(name, ", "), name,
+                 emu_kernel_name(kernel));
+    }
+    return text;
+}
+
+static const char *kind_name(uint32_t kind)
+{
+    static const char *const names[] = {"a buffer",
+#define NAME(name) "a scalar (" #name ")",
+                                        APF_SCALARS(NAME)
+#undef NAME
+    };
+    return kind < sizeof names / sizeof *names ? names[kind] : "of an unknown kind";
+}
+
+static int check_buffer(const apf_drv_kernel *kernel, const apf_arg *arg, uint32_t index, apf_error *err)
+{
+    char who[128];
+    const apf_drv_bo *bo = arg->bo;
+    describe(kernel, index, who, sizeof who);
+    if (!bo) return apf_fail(err, APF_ARGUMENT, 0, "%s: no buffer object", who);
+    if (bo->card != kernel->card) return apf_fail(err, APF_ARGUMENT, 0, "%s: of another device", who);
+    if (arg->offset > bo->size || arg->size > bo->size - arg->offset)
+        return apf_fail(err, APF_ARGUMENT, 0, "%s: bytes %llu to %llu of a buffer object of %llu", who,
+                        (unsigned long long)arg->offset, (unsigned long long)(arg->offset + arg->size),
+                        (unsigned long long)bo->size);
+    if (arg->offset % EMU_OFFSET_ALIGN)
+        return apf_fail(err, APF_MISALIGNED, 0, "%s: offset %llu is not a multiple of %d", who,
+                        (unsigned long long)arg->offset, EMU_OFFSET_ALIGN);
+    if (arg->flags & (APF_SYNC_TO | APF_SYNC_FROM) && !bo->host)
+        return apf_fail(err, APF_ARGUMENT, 0, "%s: device memory alone has no host side to sync with", who);
+    if (arg->flags & APF_SYNC_FROM && bo->readonly)
+        return apf_fail(err, APF_READ_ONLY, 0, "%s: its host side is read-only", who);
+    return APF_OK;
+}
+
+static int check_argument(const apf_drv_kernel *kernel, const apf_arg *arg, uint32_t index, apf_error *err)
+{
+    char who[128];
+    const char *signature = kernel->model->entry.signature;
+    const int is_buffer = arg->kind == APF_BUFFER;
+    if (arg->kind > APF_F64 || (signature && is_buffer != (signature[index] == 'b')))
+        return apf_fail(err, APF_ARGUMENT, 0, "%s is %s: expected %s", describe(kernel, index, who, sizeof who),
+                        kind_name(arg->kind), signature && signature[index] == 'b' ? "a buffer" : "a scalar");
+    return is_buffer ? check_buffer(kernel, arg, index, err) : APF_OK;
+}
+
+int emu_check_arguments(const apf_drv_kernel *kernel, const apf_arg *args, uint32_t count, apf_error *err)
+{
+    const char *signature = kernel->model->entry.signature;
+    if (signature && strlen(signature) != count)
+        return apf_fail(err, APF_ARGUMENT, 0, "'%s' takes %zu arguments%s%s%s, not %u", emu_kernel_name(kernel),
+                        strlen(signature), kernel->arguments ? " (" : "", kernel->arguments ? kernel->arguments : "",
+                        kernel->arguments ? ")" : "", count);
+    for (uint32_t i = 0; i < count; i++) {
+        int code = check_argument(kernel, &args[i], i, err);
+        if (code != APF_OK) return code;
+    }
+    return APF_OK;
+}
+
+int emu_bank(apf_drv_kernel *kernel, uint32_t index, uint32_t *bank, apf_error *err)
+{
+    char who[128];
+    const char *signature = kernel->model->entry.signature;
+    if (signature && index >= strlen(signature))
+        return apf_fail(err, APF_ARGUMENT, 0, "'%s' has no argument %u: it takes %zu", emu_kernel_name(kernel), index,
+                        strlen(signature));
+    if (signature && signature[index] != 'b')
+        return apf_fail(err, APF_ARGUMENT, 0, "%s is a scalar", describe(kernel, index, who, sizeof who));
+    *bank = 0;
+    return APF_OK;
+}

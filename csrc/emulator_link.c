@@ -1,0 +1,132 @@
+/* Transfers between host and card: the copy itself, the time that a real bus would take, and faults on request.
+ *
+ * Each direction is one lane with a clock of its own: a transfer begins when the one before it has ended, whoever made
+ * it, and lasts latency + size / bandwidth. The two directions and compute do not wait for each other.
+ */
+#include "emulator.h"
+
+#include <sys/prctl.h>
+#include <time.h>
+
+/* A transfer looks for a reason to stop after this many bytes: a ms or so. */
+#define SLICE (8ull << 20)
+
+uint64_t emu_now(void)
+{
+    struct timespec at;
+    clock_gettime(CLOCK_MONOTONIC, &at);
+    return (uint64_t)at.tv_sec * 1000000000u + (uint64_t)at.tv_nsec;
+}
+
+uint64_t emu_duration(uint64_t bytes, uint64_t bandwidth)
+{
+    return bandwidth ? (uint64_t)((double)bytes * 1e9 / (double)bandwidth) : 0;
+}
+
+int emu_due(uint64_t *countdown) { return *countdown && --*countdown == 0; }
+
+int emu_fail_lost(const emu_card *card, apf_error *err)
+{
+    return apf_fail(err, APF_DEVICE_LOST, 0, "software card %u was lost", card->index);
+}
+
+int emu_operation(emu_card *card, apf_error *err)
+{
+    if (emu_due(&card->settings.lose_device)) {
+        card->lost = 1;
+        pthread_cond_broadcast(&card->wake);
+    }
+    return card->lost ? emu_fail_lost(card, err) : APF_OK;
+}
+
+static int stopped(const emu_card *card, const volatile int *cancelled)
+{
+    return (cancelled && __atomic_load_n(cancelled, __ATOMIC_RELAXED)) ||
+           __atomic_load_n(&card->closing, __ATOMIC_RELAXED);
+}
+
+void emu_sleep(emu_card *card, uint64_t deadline, const volatile int *cancelled)
+{
+    /* Threads may by default be woken 50 us late, for the sake of batteries: too coarse for a transfer of that length.
+     */
+    const int slack = prctl(PR_GET_TIMERSLACK, 0, 0, 0, 0);
+    prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0);
+    while (!card->lost && !stopped(card, cancelled) && emu_now() < deadline) {
+        const struct timespec until = {(time_t)(deadline / 1000000000u), (long)(deadline % 1000000000u)};
+        pthread_cond_timedwait(&card->wake, &card->lock, &until);
+    }
+    prctl(PR_SET_TIMERSLACK, slack, 0, 0, 0);
+}
+
+/* Faults, and the place of this transfer in its direction's time. Under the lock. */
+static int transfer_begin(emu_card *card, int direction, uint64_t size, uint64_t *end, apf_error *err)
+{
+    emu_settings *settings = &card->settings;
+    *end = 0;
+    int code = emu_operation(card, err);
+    if (code != APF_OK) return code;
+    if (emu_due(direction == APF_TO_DEVICE ? &settings->fail_to_device : &settings->fail_from_device))
+        return apf_fail(err, APF_IO, 0, "software card %u: injected failure of a transfer %s", card->index,
+                        direction == APF_TO_DEVICE ? "to the device" : "from the device");
+    const uint64_t bandwidth =
+        direction == APF_TO_DEVICE ? settings->to_device_bandwidth : settings->from_device_bandwidth;
+    if (bandwidth || settings->latency) {
+        const uint64_t now = emu_now();
+        const uint64_t begin = card->link_free[direction] > now ? card->link_free[direction] : now;
+        *end = card->link_free[direction] = begin + settings->latency + emu_duration(size, bandwidth);
+    }
+    return APF_OK;
+}
+
+static int copy(apf_drv_bo *bo, int direction, uint64_t offset, uint64_t size, const volatile int *cancelled,
+                apf_error *err)
+{
+    for (uint64_t done = 0; done < size; done += SLICE) {
+        if (stopped(bo->card, cancelled))
+            return apf_fail(err, APF_CANCELLED, 0, "software card %u: transfer cancelled after %llu of %llu bytes",
+                            bo->card->index, (unsigned long long)done, (unsigned long long)size);
+        const uint64_t bytes = size - done < SLICE ? size - done : SLICE;
+        uint8_t *host = bo->host + offset + done, *device = bo->block->data + offset + done;
+        int code = direction == APF_TO_DEVICE ? apf_copy(device, host, bytes, err) : apf_copy(host, device, bytes, err);
+        if (code != APF_OK) return code;
+    }
+    return APF_OK;
+}
+
+int emu_transfer(apf_drv_bo *bo, int direction, uint64_t offset, uint64_t size, const volatile int *cancelled,
+                 apf_error *err)
+{
+    emu_card *card = bo->card;
+    uint64_t end;
+    pthread_mutex_lock(&card->lock);
+    int code = transfer_begin(card, direction, size, &end, err);
+    pthread_mutex_unlock(&card->lock);
+    if (code != APF_OK) return code;
+    code = copy(bo, direction, offset, size, cancelled, err);
+    pthread_mutex_lock(&card->lock);
+    if (code == APF_OK) {
+        if (end) emu_sleep(card, end, cancelled);
+        if (card->lost)
+            code = emu_fail_lost(card, err);
+        else
+            *(direction == APF_TO_DEVICE ? &card->counters.to_device : &card->counters.from_device) += size;
+    }
+    pthread_mutex_unlock(&card->lock);
+    return code;
+}
+
+int emu_sync(apf_drv_bo *bo, int direction, uint64_t offset, uint64_t size, apf_error *err)
+{
+    const uint32_t index = bo->card->index;
+    if (direction != APF_TO_DEVICE && direction != APF_FROM_DEVICE)
+        return apf_fail(err, APF_INVALID, 0, "software card %u: %d is no direction", index, direction);
+    if (!bo->host)
+        return apf_fail(err, APF_INVALID, 0, "software card %u: device memory alone has no host side to sync with",
+                        index);
+    if (offset > bo->size || size > bo->size - offset)
+        return apf_fail(err, APF_INVALID, 0, "software card %u: bytes %llu to %llu of a buffer object of %llu", index,
+                        (unsigned long long)offset, (unsigned long long)(offset + size), (unsigned long long)bo->size);
+    if (direction == APF_FROM_DEVICE && bo->readonly)
+        return apf_fail(err, APF_READ_ONLY, 0, "software card %u: the host side is read-only", index);
+    return emu_transfer(bo, direction, offset, size, NULL, err);
+}

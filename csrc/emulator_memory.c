@@ -1,0 +1,214 @@
+/* Device memory of the software card.
+ *
+ * Its pages are its own and never the host's. Each allocation is filled with poison, so that data that was not brought
+ * there shows as such. Fresh pages cost far more than filling them, so freed blocks are kept, up to `idle_memory`.
+ */
+#include "emulator.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+
+enum { POISON = 0xA5 };
+
+#define PAGE 4096ull
+#define HUGE_PAGE (2ull << 20)
+
+/* -- blocks -- */
+
+/* Sizes in steps of at most a quarter, so that a block fits the next request of about its size. */
+static uint64_t block_capacity(uint64_t size)
+{
+    if (size <= PAGE) return PAGE;
+    const uint64_t step = 1ull << (63 - __builtin_clzll(size - 1)) >> 2;
+    const uint64_t unit = step > PAGE ? step : PAGE;
+    return (size + unit - 1) / unit * unit;
+}
+
+static emu_block *block_map(uint64_t capacity, apf_error *err)
+{
+    emu_block *block = apf_calloc(1, sizeof *block);
+    if (!block) {
+        apf_fail(err, APF_NO_MEMORY, 0, "no memory for a block of device memory");
+        return NULL;
+    }
+    void *data = apf_allocation_fails()
+                     ? MAP_FAILED
+                     : mmap(NULL, capacity, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (data == MAP_FAILED) {
+        apf_fail(err, APF_NO_MEMORY, ENOMEM, "the host has no %llu bytes to stand for device memory",
+                 (unsigned long long)capacity);
+        apf_free(block);
+        return NULL;
+    }
+    if (capacity >= HUGE_PAGE) madvise(data, capacity, MADV_HUGEPAGE); /* advice: its failure changes nothing */
+    block->data = data;
+    block->capacity = capacity;
+    return block;
+}
+
+static void block_unmap(emu_block *block)
+{
+    munmap(block->data, block->capacity);
+    apf_free(block);
+}
+
+/* An idle block for `capacity` bytes, or NULL. Under the lock. */
+static emu_block *block_reuse(emu_memory *memory, uint64_t capacity)
+{
+    for (emu_block **at = &memory->free; *at; at = &(*at)->next)
+        if ((*at)->capacity == capacity) {
+            emu_block *block = *at;
+            *at = block->next;
+            memory->idle -= capacity;
+            return block;
+        }
+    return NULL;
+}
+
+/* Keep a block, or give it back to the system where there is enough. Under the lock. */
+static void block_keep(emu_card *card, emu_block *block)
+{
+    emu_memory *memory = &card->memory;
+    if (memory->idle + block->capacity > card->settings.idle_memory) {
+        block_unmap(block);
+        return;
+    }
+    memory->idle += block->capacity;
+    block->next = memory->free;
+    memory->free = block;
+}
+
+/* Make room in the kept blocks' share of the host's memory for a fresh block: the oldest sizes are the ones that nobody
+ * asks for. Under the lock. */
+static void blocks_trim(emu_memory *memory, uint64_t keep)
+{
+    while (memory->free && memory->idle > keep) {
+        emu_block **at = &memory->free;
+        while ((*at)->next) at = &(*at)->next;
+        memory->idle -= (*at)->capacity;
+        block_unmap(*at);
+        *at = NULL;
+    }
+}
+
+/* -- buffer objects -- */
+
+static int fail_full(const emu_card *card, uint64_t size, apf_error *err)
+{
+    const uint64_t total = card->settings.memory, used = card->memory.used;
+    return apf_fail(err, APF_DEVICE_MEMORY, 0, "software card %u: %llu bytes asked for, %llu of %llu are free",
+                    card->index, (unsigned long long)size, (unsigned long long)(total > used ? total - used : 0),
+                    (unsigned long long)total);
+}
+
+/* Take `size` bytes of the card's memory: the account, and an idle block where one fits. */
+static int reserve(emu_card *card, uint64_t size, emu_block **block, apf_error *err)
+{
+    const uint64_t total = card->settings.memory;
+    pthread_mutex_lock(&card->lock);
+    int code = emu_operation(card, err);
+    if (code == APF_OK && emu_due(&card->settings.fail_alloc))
+        code = apf_fail(err, APF_DEVICE_MEMORY, 0, "software card %u: injected failure of an allocation", card->index);
+    if (code == APF_OK && (size > total || card->memory.used > total - size)) code = fail_full(card, size, err);
+    if (code == APF_OK) {
+        card->memory.used += size;
+        const uint64_t capacity = block_capacity(size);
+        *block = block_reuse(&card->memory, capacity);
+        if (!*block && card->memory.idle + capacity > card->settings.idle_memory)
+            blocks_trim(&card->memory, card->settings.idle_memory / 2);
+    }
+    pthread_mutex_unlock(&card->lock);
+    return code;
+}
+
+static void unreserve(emu_card *card, uint64_t size)
+{
+    pthread_mutex_lock(&card->lock);
+    card->memory.used -= size;
+    pthread_mutex_unlock(&card->lock);
+}
+
+static void bo_link(apf_drv_bo *bo)
+{
+    emu_card *card = bo->card;
+    pthread_mutex_lock(&card->lock);
+    bo->next = card->memory.bos;
+    if (bo->next) bo->next->previous = bo;
+    card->memory.bos = bo;
+    pthread_mutex_unlock(&card->lock);
+}
+
+int emu_alloc(emu_card *card, uint64_t size, uint32_t bank, apf_drv_bo **made, apf_error *err)
+{
+    (void)bank; /* there is one */
+    apf_drv_bo *bo = apf_calloc(1, sizeof *bo);
+    if (!bo) return apf_fail(err, APF_NO_MEMORY, 0, "no memory for a buffer object");
+    int code = reserve(card, size, &bo->block, err);
+    if (code != APF_OK) {
+        apf_free(bo);
+        return code;
+    }
+    if (!bo->block && !(bo->block = block_map(block_capacity(size), err))) {
+        unreserve(card, size);
+        apf_free(bo);
+        return APF_NO_MEMORY;
+    }
+    memset(bo->block->data, POISON, size);
+    bo->card = card;
+    bo->size = size;
+    bo->refs = 1;
+    bo_link(bo);
+    *made = bo;
+    return APF_OK;
+}
+
+int emu_import(emu_card *card, void *data, uint64_t size, uint32_t readonly, uint32_t bank, apf_drv_bo **bo,
+               apf_error *err)
+{
+    pthread_mutex_lock(&card->lock);
+    const uint64_t align = card->settings.import_align;
+    const int read_only_too = card->settings.read_only_import != 0;
+    pthread_mutex_unlock(&card->lock);
+    if (!data) return apf_fail(err, APF_INVALID, 0, "software card %u: no memory to import", card->index);
+    if ((uintptr_t)data % align)
+        return apf_fail(err, APF_MISALIGNED, 0, "software card %u: address %p is not a multiple of %llu", card->index,
+                        data, (unsigned long long)align);
+    if (readonly && !read_only_too)
+        return apf_fail(err, APF_READ_ONLY, 0, "software card %u: imports only memory that can be written",
+                        card->index);
+    int code = emu_alloc(card, size, bank, bo, err);
+    if (code != APF_OK) return code;
+    (*bo)->host = data;
+    (*bo)->readonly = readonly != 0;
+    return APF_OK;
+}
+
+static void bo_end(apf_drv_bo *bo)
+{
+    emu_memory *memory = &bo->card->memory;
+    if (bo->next) bo->next->previous = bo->previous;
+    *(bo->previous ? &bo->previous->next : &memory->bos) = bo->next;
+    memory->used -= bo->size;
+    block_keep(bo->card, bo->block);
+    apf_free(bo);
+}
+
+void emu_bo_drop(apf_drv_bo *bo)
+{
+    if (--bo->refs == 0) bo_end(bo);
+}
+
+void emu_free(apf_drv_bo *bo)
+{
+    emu_card *card = bo->card;
+    pthread_mutex_lock(&card->lock);
+    emu_bo_drop(bo);
+    pthread_mutex_unlock(&card->lock);
+}
+
+void emu_memory_end(emu_card *card)
+{
+    while (card->memory.bos) bo_end(card->memory.bos);
+    blocks_trim(&card->memory, 0);
+}

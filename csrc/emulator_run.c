@@ -1,0 +1,296 @@
+/* Runs of the software card: made from arguments, passed through the lanes, waited for. */
+#include "emulator.h"
+
+#include <errno.h>
+#include <time.h>
+
+enum { RUN_ARGS = 12, RUN_SPARES = 64 };
+
+/* -- start -- */
+
+/* A run for `count` arguments, from the spare ones where one fits. Under the lock. */
+static apf_drv_run *run_take(emu_card *card, uint32_t count)
+{
+    apf_drv_run *run = card->spare;
+    if (run && run->capacity >= count) {
+        card->spare = run->next;
+        card->spares--;
+        return run;
+    }
+    const uint32_t capacity = count > RUN_ARGS ? count : RUN_ARGS;
+    run = apf_calloc(1, sizeof *run + capacity * sizeof(emu_use));
+    apf_model_arg *args = run ? apf_calloc(capacity, sizeof *args) : NULL;
+    if (!args) {
+        apf_free(run);
+        return NULL;
+    }
+    run->args = args;
+    run->capacity = capacity;
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&run->ended, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+    return run;
+}
+
+static void run_free(apf_drv_run *run)
+{
+    pthread_cond_destroy(&run->ended);
+    apf_free(run->args);
+    apf_free(run);
+}
+
+static void run_fill(apf_drv_run *run, apf_drv_kernel *kernel, const apf_arg *args, uint32_t count)
+{
+    run->card = kernel->card;
+    run->kernel = kernel;
+    run->next = NULL;
+    run->waiting = run->computed = run->released = run->cancelled = run->done = run->code = 0;
+    run->times = (apf_times){0, 0};
+    run->error.code = APF_OK;
+    run->error.sys = 0;
+    run->error.text[0] = '\0';
+    run->count = count;
+    for (uint32_t i = 0; i < count; i++) {
+        const apf_arg *from = &args[i];
+        run->uses[i] = (emu_use){0};
+        run->args[i] = (apf_model_arg){.kind = from->kind, .value.u = from->value.u};
+        if (from->kind != APF_BUFFER) continue;
+        run->uses[i] = (emu_use){from->bo, from->flags, from->offset, from->size, from->bo->tickets};
+        run->args[i].data = from->bo->block->data + from->offset;
+        run->args[i].size = from->size;
+        from->bo->refs++;
+    }
+    /* Only now: an argument does not wait for another one of its own run. */
+    for (uint32_t i = 0; i < count; i++)
+        if (run->uses[i].bo) run->uses[i].bo->tickets++;
+}
+
+int emu_start(apf_drv_kernel *kernel, const apf_arg *args, uint32_t count, apf_drv_run **started, apf_error *err)
+{
+    emu_card *card = kernel->card;
+    int code = emu_check_arguments(kernel, args, count, err);
+    if (code != APF_OK) return code;
+    pthread_mutex_lock(&card->lock);
+    apf_drv_run *run = NULL;
+    if (card->lost)
+        code = emu_fail_lost(card, err);
+    else if (!(run = run_take(card, count)))
+        code = apf_fail(err, APF_NO_MEMORY, 0, "no memory for a run");
+    if (code == APF_OK) {
+        run_fill(run, kernel, args, count);
+        __atomic_add_fetch(&kernel->refs, 1, __ATOMIC_RELAXED);
+        code = emu_queue_put(run, err);
+        if (code != APF_OK) emu_run_finish(run, code);
+    }
+    pthread_mutex_unlock(&card->lock);
+    if (code == APF_OK)
+        *started = run;
+    else if (run)
+        emu_run_recycle(run);
+    return code;
+}
+
+/* -- stages -- */
+
+static int move(apf_drv_run *run, uint32_t flag, int direction)
+{
+    int code = APF_OK;
+    for (uint32_t i = 0; i < run->count && code == APF_OK; i++)
+        if (run->uses[i].flags & flag)
+            code = emu_transfer(run->uses[i].bo, direction, run->uses[i].offset, run->uses[i].size, &run->cancelled,
+                                &run->error);
+    return code;
+}
+
+/* Never end, as a kernel that waits for data that does not come. Under the lock. */
+static void hang(apf_drv_run *run)
+{
+    emu_card *card = run->card;
+    while (!card->lost && !card->closing && (!run->cancelled || card->settings.ignore_cancel))
+        pthread_cond_wait(&card->wake, &card->lock);
+}
+
+/* Faults of a run. Under the lock. */
+static int begin(apf_drv_run *run)
+{
+    emu_card *card = run->card;
+    int code = emu_operation(card, &run->error);
+    if (code != APF_OK) return code;
+    const int fails = emu_due(&card->settings.fail_run);
+    if (emu_due(&card->settings.hang_run)) {
+        hang(run);
+        return card->lost ? emu_fail_lost(card, &run->error)
+                          : apf_fail(&run->error, APF_CANCELLED, 0, "software card %u: a run of '%s' was cancelled",
+                                     card->index, emu_kernel_name(run->kernel));
+    }
+    if (fails)
+        return apf_fail(&run->error, APF_KERNEL, 0, "software card %u: injected failure of a run of '%s'", card->index,
+                        emu_kernel_name(run->kernel));
+    return APF_OK;
+}
+
+/* Take the time that the simulated card would. Under the lock. */
+static void last(apf_drv_run *run)
+{
+    emu_card *card = run->card;
+    const emu_settings *settings = &card->settings;
+    if (!settings->run_latency && !settings->compute_bandwidth) return;
+    uint64_t largest = 0;
+    for (uint32_t i = 0; i < run->count; i++)
+        if (run->args[i].size > largest) largest = run->args[i].size;
+    emu_sleep(card, run->times.start + settings->run_latency + emu_duration(largest, settings->compute_bandwidth),
+              &run->cancelled);
+}
+
+static int compute(apf_drv_run *run)
+{
+    emu_card *card = run->card;
+    pthread_mutex_lock(&card->lock);
+    int code = begin(run);
+    pthread_mutex_unlock(&card->lock);
+    if (code != APF_OK) return code;
+    run->times.start = emu_now();
+    const int failed = emu_call_model(run->kernel, run->args, run->count, &run->cancelled, &run->error);
+    pthread_mutex_lock(&card->lock);
+    if (!failed) last(run);
+    run->times.end = emu_now();
+    if (card->lost)
+        code = emu_fail_lost(card, &run->error);
+    else if (run->cancelled || card->closing)
+        code = apf_fail(&run->error, APF_CANCELLED, 0, "software card %u: a run of '%s' was cancelled", card->index,
+                        emu_kernel_name(run->kernel));
+    else if (failed) {
+        code = run->error.code = APF_KERNEL;
+        if (!run->error.text[0]) apf_fail(&run->error, code, 0, "'%s' failed", emu_kernel_name(run->kernel));
+    }
+    pthread_mutex_unlock(&card->lock);
+    return code;
+}
+
+int emu_run_stage(apf_drv_run *run, enum emu_stage stage)
+{
+    switch (stage) {
+    case EMU_TO:
+        return move(run, APF_SYNC_TO, APF_TO_DEVICE);
+    case EMU_RUN:
+        return compute(run);
+    default:
+        return move(run, APF_SYNC_FROM, APF_FROM_DEVICE);
+    }
+}
+
+/* -- end -- */
+
+/* Change how many results of this run are on the way out. */
+static void leaving(const apf_drv_run *run, int change)
+{
+    for (uint32_t i = 0; i < run->count; i++)
+        if (run->uses[i].flags & APF_SYNC_FROM) run->uses[i].bo->leaving += (uint32_t)change;
+}
+
+void emu_run_computed(apf_drv_run *run)
+{
+    run->computed = 1;
+    leaving(run, +1);
+}
+
+void emu_run_finish(apf_drv_run *run, int code)
+{
+    if (run->computed) leaving(run, -1);
+    for (uint32_t i = 0; i < run->count; i++) {
+        apf_drv_bo *bo = run->uses[i].bo;
+        if (!bo) continue;
+        bo->served++;
+        emu_bo_drop(bo);
+    }
+    run->code = code;
+    if (code == APF_OK) run->card->counters.runs++;
+    __atomic_store_n(&run->done, 1, __ATOMIC_RELEASE);
+    pthread_cond_broadcast(&run->ended);
+    emu_queue_poke(run->card);
+}
+
+void emu_run_recycle(apf_drv_run *run)
+{
+    emu_card *card = run->card;
+    emu_unload(run->kernel);
+    pthread_mutex_lock(&card->lock);
+    const int keep = card->spares < RUN_SPARES;
+    if (keep) {
+        run->next = card->spare;
+        card->spare = run;
+        card->spares++;
+    }
+    pthread_mutex_unlock(&card->lock);
+    if (!keep) run_free(run);
+}
+
+void emu_runs_end(emu_card *card)
+{
+    while (card->spare) {
+        apf_drv_run *run = card->spare;
+        card->spare = run->next;
+        run_free(run);
+    }
+}
+
+int emu_wait(apf_drv_run *run, int64_t timeout, apf_error *err)
+{
+    emu_card *card = run->card;
+    const uint64_t now = timeout >= 0 ? emu_now() : 0;
+    const uint64_t deadline = (uint64_t)timeout > INT64_MAX - now ? INT64_MAX : now + (uint64_t)timeout;
+    const struct timespec until = {(time_t)(deadline / 1000000000u), (long)(deadline % 1000000000u)};
+    if (timeout) emu_queue_look(&run->done, &card->wait_spin);
+    int late = timeout == 0;
+    pthread_mutex_lock(&card->lock);
+    while (!run->done && !late)
+        if (timeout < 0)
+            pthread_cond_wait(&run->ended, &card->lock);
+        else
+            late = pthread_cond_timedwait(&run->ended, &card->lock, &until) == ETIMEDOUT;
+    const int code = run->done ? run->code : APF_TIMEOUT;
+    if (code == APF_TIMEOUT)
+        apf_fail(err, code, 0, "software card %u: a run of '%s' did not end in time", card->index,
+                 emu_kernel_name(run->kernel));
+    else if (code != APF_OK && err)
+        *err = run->error;
+    pthread_mutex_unlock(&card->lock);
+    return code;
+}
+
+/* Tell a run to end; one that has not begun ends now. Under the lock. */
+static void stop(apf_drv_run *run)
+{
+    if (run->done) return;
+    __atomic_store_n(&run->cancelled, 1, __ATOMIC_RELAXED);
+    if (run->waiting) {
+        emu_queue_remove(run);
+        emu_run_finish(run, apf_fail(&run->error, APF_CANCELLED, 0, "software card %u: a run of '%s' was cancelled",
+                                     run->card->index, emu_kernel_name(run->kernel)));
+    }
+    pthread_cond_broadcast(&run->card->wake);
+}
+
+int emu_cancel(apf_drv_run *run, apf_error *err)
+{
+    (void)err;
+    pthread_mutex_lock(&run->card->lock);
+    stop(run);
+    pthread_mutex_unlock(&run->card->lock);
+    return APF_OK;
+}
+
+void emu_release(apf_drv_run *run)
+{
+    emu_card *card = run->card;
+    pthread_mutex_lock(&card->lock);
+    stop(run);
+    run->released = 1;
+    const int done = run->done;
+    pthread_mutex_unlock(&card->lock);
+    if (done) emu_run_recycle(run); /* else the lane does it */
+}
+
+void emu_times(apf_drv_run *run, apf_times *times) { *times = run->times; }
