@@ -6,8 +6,13 @@ whose object is its `Definition`.
 
 from __future__ import annotations
 
+import sys
+
+from apyfal.accelerators.catalogue import Catalogue
 from apyfal.accelerators.models import model
 from apyfal.accelerators.registry import get, names, register
 from apyfal.accelerators.resolve import available, resolve
 
 __all__ = ["available", "get", "model", "names", "register", "resolve"]
+
+sys.modules[__name__].__class__ = Catalogue

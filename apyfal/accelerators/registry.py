@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib
 import threading
-from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
 
 from apyfal.definition import Definition
 from apyfal.exceptions import ConfigurationError, did_you_mean
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 __all__ = ["get", "names", "register"]
 
@@ -21,6 +24,8 @@ _definitions: dict[str, Definition] = {}
 
 
 def _plugins() -> dict[str, EntryPoint]:
+    from importlib.metadata import entry_points  # takes longer to import than all of apyfal
+
     return {entry.name: entry for entry in entry_points(group=PLUGIN_GROUP)}
 
 

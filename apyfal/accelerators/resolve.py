@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from importlib import resources
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -227,7 +227,7 @@ def _with_program(definition: Definition) -> Definition:
     if definition.program is not None or definition.driver not in _NEED_PROGRAM:
         return definition
     if definition.driver == "opencl":
-        source = resources.files("apyfal.accelerators") / f"{definition.kernel}.cl"
+        source = Path(__file__).with_name(f"{definition.kernel}.cl")
         if source.is_file():
             return replace(definition, program=str(source))
     raise ConfigurationError(

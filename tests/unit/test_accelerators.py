@@ -48,6 +48,13 @@ def test_reference_accelerators_are_there() -> None:
         assert pickle.loads(pickle.dumps(definition)).arguments == definition.arguments
 
 
+def test_the_package_can_be_called() -> None:
+    catalogue: Any = accelerators
+    assert [definition.name for definition in catalogue()] == REFERENCE
+    mine = {"accelerator.mine": {"kernel": "sha3"}}
+    assert "mine(type=sha3-256): the SHA-3 digest of the input's bytes" in str(catalogue(mine))
+
+
 def test_unknown_accelerator() -> None:
     for find in (accelerators.get, accelerators.resolve):
         with pytest.raises(ConfigurationError) as caught:
@@ -312,7 +319,7 @@ def plugins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         named = {"plugged": "acme_plugin:PLUGIN", "broken": "no_such_module:X", "odd": "acme_plugin:Argument"}
         return [EntryPoint(name, value, group) for name, value in named.items()]
 
-    monkeypatch.setattr(registry, "entry_points", entries)
+    monkeypatch.setattr("importlib.metadata.entry_points", entries)
 
 
 @pytest.mark.usefixtures("plugins")
