@@ -1,8 +1,8 @@
 """What a store must offer. All handlers implement these two classes; the transfer engine does everything else.
 
-A handler knows one store's protocol and nothing about buffers, threads, retries, verification or limits. Those live once,
-in `apyfal.storage.transfer`. Every method is called from several threads at once, makes one attempt, and raises an
-error from `apyfal.exceptions`; `StoreUnavailable` and `TransferTimeout` mean that another attempt may succeed.
+A handler knows one store's protocol and nothing about buffers, threads, retries, verification or limits. Those live
+once, in `apyfal.storage.transfer`. Every method is called from several threads at once, makes one attempt, and raises
+an error from `apyfal.exceptions`; `StoreUnavailable` and `TransferTimeout` mean that another attempt may succeed.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class RangeReader(ABC):
 
     @abstractmethod
     def readinto(self, out: memoryview) -> int:
-        """Receive up to ``len(out)`` bytes at their final address. 0 only at the end of the body as the store framed it.
+        """Receive up to ``len(out)`` bytes at their final address; 0 only at the end of the body as it was framed.
 
         A body that ends before its framing says so, a reset and a stall raise `StoreUnavailable` or `TransferTimeout`.
         """
@@ -104,7 +104,7 @@ class Upload(ABC):
 
     @abstractmethod
     def complete(self, size: int, checksum: bytes | None) -> ObjectInfo:
-        """Make the object visible; `size` and `checksum` are of the whole. Idempotent: a lost answer may be asked again."""
+        """Make the object visible; `size` and `checksum` are of the whole. Asked again after a lost answer."""
 
     @abstractmethod
     def abort(self) -> None:
@@ -160,12 +160,12 @@ class Handler(ABC):
         """What is below `path`: objects, and (unless `recursive`) directories or common prefixes."""
         raise UnsupportedByStore(f"{self.scheme}: cannot list {path!r}")
 
-    def makedirs(self, path: str) -> None:
+    def makedirs(self, path: str) -> None:  # noqa: B027  # most stores have no directories to make
         """Make a directory or bucket, with its parents; nothing where the store has none. Existing is fine."""
 
     def path_of(self, url: str) -> str | None:
-        """Path inside this store of the object that a full web address names; ``None``: it is not one of this store's."""
+        """Give the path in this store of the object at a full web address; ``None`` where it is not this store's."""
         return None
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  # not every store keeps connections
         """Close idle connections; the handler can be used again."""
