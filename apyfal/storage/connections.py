@@ -1,0 +1,395 @@
+"""Kept-alive connections to web servers and stores, shared by the threads of one mount."""
+
+from __future__ import annotations
+
+import base64
+import os
+import random
+import socket
+import ssl
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+from urllib.parse import quote, unquote, urlsplit
+
+from apyfal.exceptions import InvalidURL, ParameterError, StorageError, StoreUnavailable, TransferTimeout
+from apyfal.storage.cancel import current_cancel
+from apyfal.storage.wire import Connection, Response
+
+__all__ = ["Client", "Origin", "Timeouts", "split_url"]
+
+_PORTS = {"http": 80, "https": 443}
+#: A connection that was idle this long is not tried again: stores close theirs after 5 (nginx: 75) seconds and more,
+#: and a request on a connection that is just being closed costs a retry.
+_MAX_IDLE = 20.0
+_MAX_KEPT = 64
+#: What stays as it is in an address that people wrote: all that may stand there, and what is encoded already.
+_ENCODED = "%/:=&?~#+!$,;'@()*[]"
+
+
+class Origin(NamedTuple):
+    """Where requests go: what credentials and connections belong to."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @property
+    def authority(self) -> str:
+        """The value of the Host header."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.authority}"
+
+
+class Timeouts(NamedTuple):
+    """Seconds to wait: for a connection, and for any progress on it."""
+
+    connect: float = 10.0
+    stall: float = 30.0
+
+    @classmethod
+    def of(cls, stall: float | None, connect: float | None = None) -> Timeouts:
+        """From a mount's parameters; ``None`` means the default."""
+        stall = cls().stall if stall is None else stall
+        connect = min(cls().connect, stall) if connect is None else connect
+        if stall <= 0 or connect <= 0:
+            raise ParameterError(f"timeouts must be positive, not {stall:g} and {connect:g}")
+        return cls(connect, stall)
+
+
+def split_url(url: str) -> tuple[Origin, str, tuple[str, str] | None]:
+    """Split a web address into its origin, its request target, and the user and password in it.
+
+    Raises
+    ------
+    InvalidURL
+        No http(s) address, or one with control characters. The message never holds a password.
+    """
+    if any(ord(c) < 32 or ord(c) == 127 for c in url):
+        raise InvalidURL("a web address must not contain control characters")
+    parts = urlsplit(url)
+    try:
+        port = parts.port
+    except ValueError as error:
+        raise InvalidURL(f"{parts.scheme}://{parts.hostname}: {error}") from None
+    if parts.scheme not in _PORTS or not parts.hostname:
+        raise InvalidURL(f"{parts.scheme}://{parts.hostname or ''}: expected http://host/... or https://host/...")
+    target = quote(parts.path or "/", safe=_ENCODED)
+    if parts.query:
+        target += "?" + quote(parts.query, safe=_ENCODED)
+    user = (unquote(parts.username), unquote(parts.password or "")) if parts.username is not None else None
+    try:
+        host = parts.hostname.encode("idna").decode("ascii") if not parts.hostname.isascii() else parts.hostname
+    except UnicodeError:
+        raise InvalidURL(f"{parts.hostname!r} is not a host name") from None
+    return Origin(parts.scheme, host, port or _PORTS[parts.scheme]), target, user
+
+
+class Client:
+    """Sends requests, each over an idle connection or a new one.
+
+    Thread-safe. After a fork the child starts with no connections.
+
+    Parameters
+    ----------
+    timeouts
+        For connecting, and for any progress.
+    verify
+        Of TLS. ``True``: the system's and certifi's authorities; a path: of a bundle of its own; ``False``: accept any
+        certificate.
+    proxy
+        URL of a proxy for all requests, ``"none"`` for no proxy; default: as in the environment (``https_proxy``,
+        ``no_proxy``, ...).
+
+    Attributes
+    ----------
+    gate
+        Called with host and port before a connection is made; returns the addresses that may be connected to, or raises
+        to refuse. Redirects pass through it too, as they need connections of their own.
+    """
+
+    def __init__(
+        self,
+        timeouts: Timeouts | None = None,
+        *,
+        verify: str | bool = True,
+        proxy: str | None = None,
+    ) -> None:
+        self.timeouts = timeouts or Timeouts()
+        # From a configuration file everything comes as a text.
+        self._verify = {"true": True, "false": False}.get(verify.lower(), verify) if isinstance(verify, str) else verify
+        self._proxy = None if proxy is None or proxy == "none" else _parse_proxy(proxy)
+        self._ask_environment = proxy is None
+        self.gate: Callable[[str, int], Sequence[str]] | None = None
+        self._lock = threading.Lock()
+        self._idle: dict[Origin, list[Connection]] = {}
+        self._process = os.getpid()
+        weakref.finalize(self, _close_all, self._idle)
+
+    # -- requests -----------------------------------------------------------------------------------------------------
+    def request(
+        self,
+        method: str,
+        origin: Origin,
+        target: str,
+        headers: Iterable[tuple[str, str]] = (),
+        body: Sequence[memoryview] = (),
+    ) -> Response:
+        """Send one request and receive the head of its answer, whatever its status.
+
+        A kept connection that turns out to be closed before any of the answer came is replaced by a new one, unless the
+        method is POST: nothing else is repeated here.
+
+        Parameters
+        ----------
+        method, origin, target
+            The request line; `target` is percent-encoded already.
+        headers
+            In addition to Host and Content-Length.
+        body
+            Sent from the caller's memory, piece after piece.
+
+        Raises
+        ------
+        StoreUnavailable, TransferTimeout
+            No connection, or it broke or stalled.
+        """
+        proxy = self._proxy_of(origin)
+        if proxy is not None and origin.scheme == "http":
+            target = f"http://{origin.authority}{target}"
+        lines = [f"{method} {target} HTTP/1.1", f"Host: {origin.authority}"]
+        lines += [f"{name}: {value}" for name, value in headers]
+        if proxy is not None and origin.scheme == "http" and proxy.authorization:
+            lines.append(f"Proxy-Authorization: {proxy.authorization}")
+        if body or method in ("PUT", "POST"):
+            lines.append(f"Content-Length: {sum(map(len, body))}")
+        text = "\r\n".join(lines)
+        if text.count("\n") != len(lines) - 1 or text.count("\r") != len(lines) - 1:
+            raise ParameterError("a path or header must not contain line breaks")
+        head = (text + "\r\n\r\n").encode("latin-1")
+        while True:
+            connection, fresh = self._lease(origin, proxy)
+            try:
+                return self._exchange(connection, method, head, body)
+            except StoreUnavailable:
+                if fresh or method == "POST":
+                    raise
+
+    def _exchange(self, connection: Connection, method: str, head: bytes, body: Sequence[memoryview]) -> Response:
+        cancel = current_cancel()
+        connection.cancel = cancel
+        try:
+            if cancel is not None:
+                cancel.add(connection)
+                cancel.check()
+            broken: StorageError | None = None
+            try:
+                connection.send(head, body)
+            except (StoreUnavailable, TransferTimeout) as error:
+                broken = error  # it may have answered first, and said why
+            try:
+                response = connection.read_response(method)
+            except StorageError as error:
+                raise (broken or error) from None
+            if broken is not None:
+                if response.status < 300:
+                    raise broken
+                response.persistent = False
+            response.on_release(self._release)
+            return response
+        except BaseException:
+            self._release(connection, False)
+            raise
+
+    # -- connections --------------------------------------------------------------------------------------------------
+    def _lease(self, origin: Origin, proxy: _Proxy | None) -> tuple[Connection, bool]:
+        """Return an idle connection, or a new one and ``True``."""
+        while True:
+            with self._lock:
+                if self._process != os.getpid():
+                    # The parent's connections: close our copies of their descriptors, send nothing.
+                    self._process = os.getpid()
+                    _close_all(self._idle)
+                kept = self._idle.get(origin)
+                connection = kept.pop() if kept else None
+            if connection is None:
+                return self._connect(origin, proxy), True
+            if time.monotonic() - connection.idle_since < _MAX_IDLE and connection.is_quiet():
+                return connection, False
+            connection.close()
+
+    def _release(self, connection: Connection, usable: bool) -> None:
+        if connection.cancel is not None:
+            connection.cancel.discard(connection)
+            usable = usable and not connection.cancel.is_set()
+            connection.cancel = None
+        if not usable:
+            connection.close()
+            return
+        connection.idle_since = time.monotonic()
+        with self._lock:
+            kept = self._idle.setdefault(connection.key, [])  # type: ignore[arg-type]  # set by _connect only
+            kept.append(connection)
+            surplus = kept.pop(0) if len(kept) > _MAX_KEPT else None
+        if surplus is not None:
+            surplus.close()
+
+    def close(self) -> None:
+        """Close the idle connections. Those in use close as their transfers end."""
+        with self._lock:
+            _close_all(self._idle)
+
+    def _connect(self, origin: Origin, proxy: _Proxy | None) -> Connection:
+        name = f"{origin.host}:{origin.port}"
+        host, port = (proxy.host, proxy.port) if proxy is not None else (origin.host, origin.port)
+        sock = self._open_socket(host, port)
+        try:
+            if proxy is not None and origin.scheme == "https":
+                self._tunnel(sock, origin, proxy)
+            if origin.scheme == "https":
+                sock.settimeout(self.timeouts.connect)
+                sock = _tls_context(self._verify).wrap_socket(
+                    sock, server_hostname=origin.host, suppress_ragged_eofs=False
+                )
+            connection = Connection(sock, name, self.timeouts.stall)
+        except ssl.SSLCertVerificationError as error:
+            sock.close()
+            raise StorageError(f"{name}: its certificate is not accepted: {error.verify_message}") from error
+        except TimeoutError:
+            sock.close()
+            raise TransferTimeout(f"{name}: no TLS connection in {self.timeouts.connect:g} s") from None
+        except OSError as error:
+            sock.close()
+            if isinstance(error, StorageError):
+                raise
+            raise StoreUnavailable(f"{name}: cannot connect: {error.strerror or error}") from error
+        except BaseException:
+            sock.close()
+            raise
+        connection.key = origin
+        return connection
+
+    def _open_socket(self, host: str, port: int) -> socket.socket:
+        try:
+            if self.gate is not None:
+                addresses: list[str] = list(self.gate(host, port))
+            else:
+                addresses = [str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+        except socket.gaierror as error:
+            raise StoreUnavailable(f"{host}:{port}: cannot resolve the name: {error.strerror}") from error
+        except UnicodeError:
+            raise InvalidURL(f"{host!r} is not a host name") from None
+        # A large store answers with many addresses: spread the connections, but keep the resolver's order of families.
+        random.shuffle(addresses)
+        addresses.sort(key=lambda address: ":" in address)
+        failure: OSError = OSError("the name has no address")
+        for address in addresses:
+            try:
+                return socket.create_connection((address, port), self.timeouts.connect)
+            except OSError as error:
+                failure = error
+        if isinstance(failure, TimeoutError):
+            raise TransferTimeout(f"{host}:{port}: no connection in {self.timeouts.connect:g} s")
+        raise StoreUnavailable(f"{host}:{port}: cannot connect: {failure.strerror or failure}") from failure
+
+    def _tunnel(self, sock: socket.socket, origin: Origin, proxy: _Proxy) -> None:
+        """Ask a proxy for a tunnel (RFC 9110, section 9.3.6)."""
+        target = f"{origin.host}:{origin.port}"
+        lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
+        if proxy.authorization:
+            lines.append(f"Proxy-Authorization: {proxy.authorization}")
+        sock.sendall(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):  # byte by byte: what follows belongs to TLS
+            byte = sock.recv(1)
+            if not byte or len(head) > 16384:
+                raise StoreUnavailable(f"proxy {proxy.host}:{proxy.port}: no answer to CONNECT {target}")
+            head += byte
+        status = head.split(b" ", 2)[1:2]
+        if status != [b"200"]:
+            raise StoreUnavailable(
+                f"proxy {proxy.host}:{proxy.port} refused {target}: {head.splitlines()[0][:80].decode('latin-1')}"
+            )
+
+    # -- proxies ------------------------------------------------------------------------------------------------------
+    def _proxy_of(self, origin: Origin) -> _Proxy | None:
+        if not self._ask_environment:
+            return self._proxy
+        url = _environment_proxy(origin)
+        return _parse_proxy(url) if url else None
+
+
+class _Proxy(NamedTuple):
+    host: str
+    port: int
+    authorization: str | None
+
+
+def _parse_proxy(url: str) -> _Proxy:
+    origin, _, user = split_url(url if "://" in url else "http://" + url)
+    if origin.scheme != "http":
+        raise ParameterError(f"proxy {origin.host}:{origin.port}: only http:// proxies can be used")
+    return _Proxy(origin.host, origin.port, basic_authorization(*user) if user else None)
+
+
+def _environment_proxy(origin: Origin) -> str | None:
+    """Return the proxy that curl would use. HTTP_PROXY in upper case is ignored, as it may come from a CGI request."""
+    environ = os.environ
+    url = environ.get(f"{origin.scheme}_proxy") or environ.get("all_proxy") or environ.get("ALL_PROXY")
+    if not url and origin.scheme == "https":
+        url = environ.get("HTTPS_PROXY")
+    if not url:
+        return None
+    for entry in (environ.get("no_proxy") or environ.get("NO_PROXY") or "").split(","):
+        domain = entry.strip().lower().lstrip("*").lstrip(".")
+        if entry.strip() == "*" or (domain and (origin.host == domain or origin.host.endswith("." + domain))):
+            return None
+    return url
+
+
+def basic_authorization(user: str, password: str) -> str:
+    """Return the value of an Authorization header for HTTP's basic scheme (RFC 7617)."""
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode("ascii")
+
+
+@lru_cache(maxsize=16)
+def _tls_context(verify: bool | str) -> ssl.SSLContext:
+    """Make a client context; loading the authorities takes some 20 ms, so contexts are kept."""
+    if verify is False:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    elif verify is True:
+        context = ssl.create_default_context()
+        bundle = os.environ.get("AWS_CA_BUNDLE") or os.environ.get("REQUESTS_CA_BUNDLE") or _certifi()
+        if bundle:
+            context.load_verify_locations(bundle)
+    else:
+        try:
+            folder = os.path.isdir(verify)
+            context = ssl.create_default_context(capath=verify) if folder else ssl.create_default_context(cafile=verify)
+        except OSError as error:
+            raise ParameterError(f"verify={verify!r} is no bundle of certificates: {error.strerror or error}") from None
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _certifi() -> str | None:
+    try:
+        import certifi
+    except ImportError:
+        return None
+    return certifi.where()
+
+
+def _close_all(idle: dict[Origin, list[Connection]]) -> None:
+    for connections in idle.values():
+        for connection in connections:
+            connection.close()
+    idle.clear()
