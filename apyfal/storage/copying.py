@@ -1,0 +1,172 @@
+"""Objects from one place to another: by the store itself, or through a few buffers, reading and writing at once."""
+
+from __future__ import annotations
+
+import threading
+
+from apyfal.exceptions import ChecksumMismatch, UnsupportedByStore
+from apyfal.storage.checksums import best_checksum, combine, crc_function, digest_bytes
+from apyfal.storage.download import download
+from apyfal.storage.handler import Handler, ObjectInfo
+from apyfal.storage.options import Progress, TransferOptions
+from apyfal.storage.parallel import MIB
+from apyfal.storage.ranges import Source, is_resumable
+from apyfal.storage.retry import call, traffic_of
+from apyfal.storage.streams import Stream
+from apyfal.storage.upload import UploadStream, upload
+
+__all__ = ["copy"]
+
+_PART = 8 * MIB
+
+
+def copy(
+    source: Handler,
+    source_path: str,
+    destination: Handler,
+    destination_path: str,
+    *,
+    info: ObjectInfo | None = None,
+    exclusive: bool = False,
+    progress: Progress | None = None,
+    options: TransferOptions = TransferOptions(),  # noqa: B008  # it is frozen
+) -> ObjectInfo:
+    """Copy one object, whole or not at all.
+
+    Within one mount the store copies it, if it can. Between two, each of a few threads reads a part into its buffer and
+    writes it from there, so that both stores work at once.
+
+    Parameters
+    ----------
+    source, source_path
+        What to copy.
+    destination, destination_path
+        Where to.
+    info
+        The version to copy, if known; otherwise the object is looked up.
+    exclusive
+        Fail if there is something at the destination.
+    progress
+        Called with the bytes written and their total.
+    options
+        ``options.memory`` bounds the buffers.
+
+    Returns
+    -------
+    ObjectInfo
+        The copy.
+    """
+    if info is None:
+        info = call(
+            source, lambda: source.describe(source_path), f"cannot read {source_path!r}", limit=options.attempts
+        )
+    version = info
+    if source is destination and not exclusive:
+        try:
+            done = call(
+                source,
+                lambda: source.copy(version, destination_path),
+                f"cannot copy {source_path!r}",
+                limit=options.attempts,
+            )
+        except UnsupportedByStore:
+            pass
+        else:
+            if progress is not None and version.size is not None:
+                progress(version.size, version.size)
+            return done
+    size = info.size if info.encoding is None else None
+    if size is not None and size <= _PART:
+        data = memoryview(bytearray(size))
+        download(source, source_path, data, info=info, options=options)
+        return upload(destination, destination_path, data, exclusive=exclusive, progress=progress, options=options)
+    target = UploadStream(destination, destination_path, size, exclusive=exclusive, progress=progress, options=options)
+    with target:
+        if is_resumable(info):
+            _Relay(source, info, target, options).run()
+        else:
+            _pass_on(source, info, target, options)
+        return target.commit()
+
+
+def _pass_on(source: Handler, info: ObjectInfo, target: UploadStream, options: TransferOptions) -> None:
+    """Copy what can only be read front to back."""
+    buffer = memoryview(bytearray(MIB))
+    with Stream(source, info, options) as reading:
+        while count := reading.readinto(buffer):
+            target.write(buffer[:count])
+
+
+class _Relay:
+    """A few threads, each with a buffer that is filled from the source and sent from."""
+
+    def __init__(self, handler: Handler, info: ObjectInfo, target: UploadStream, options: TransferOptions) -> None:
+        self._info = info
+        self._size = info.size or 0
+        self._target = target
+        self._traffic = traffic_of(handler)
+        self._cancel = options.own_cancel()
+        self._algorithm = best_checksum(info.checksums) if options.verify else None
+        crc = crc_function(self._algorithm) if self._algorithm is not None else None
+        self._source = Source(handler, info, self._traffic, self._cancel, options.attempts, crc)
+        self._part = target.part_size()
+        parts = -(-self._size // self._part)
+        self._workers = max(1, min(options.connections(handler)[0], options.memory // self._part, parts))
+        self._lock = threading.Lock()
+        self._next = 0
+        self._crcs: list[tuple[int, int, int]] = []
+        self._failure: BaseException | None = None
+
+    def run(self) -> None:
+        """Copy everything."""
+        buffer_size = min(self._part, self._size)
+        memory = self._traffic.memory
+        memory.hold(buffer_size)
+        workers = 1
+        while workers < self._workers and memory.try_acquire(buffer_size):
+            workers += 1
+        threads = [threading.Thread(target=self._work, name="apyfal-copy", daemon=True) for _ in range(workers - 1)]
+        try:
+            for thread in threads:
+                thread.start()
+            self._work()
+            for thread in threads:
+                thread.join()
+        finally:
+            memory.release(workers * buffer_size)
+        self._cancel.detach()
+        if self._failure is not None:
+            raise self._failure
+        if self._algorithm is not None:
+            whole = 0
+            for _, length, crc in sorted(self._crcs):
+                whole = combine(self._algorithm, whole, crc, length)
+            if digest_bytes(self._algorithm, whole) != self._info.checksums[self._algorithm]:
+                raise ChecksumMismatch(
+                    f"{self._info.path!r}: the bytes read do not have the {self._algorithm} that the store states",
+                    path=self._info.path,
+                )
+
+    def _work(self) -> None:
+        try:
+            buffer = memoryview(bytearray(min(self._part, self._size)))
+            with self._cancel.scope():
+                while (number := self._claim()) is not None:
+                    begin = (number - 1) * self._part
+                    view = buffer[: min(self._part, self._size - begin)]
+                    crc = self._source.receive(view, begin, lambda count: None)
+                    self._target.write_part(number, view)
+                    with self._lock:
+                        self._crcs.append((begin, len(view), crc))
+        except BaseException as error:
+            with self._lock:
+                if self._failure is None:
+                    self._failure = error
+            self._cancel.set()
+
+    def _claim(self) -> int | None:
+        with self._lock:
+            if self._failure is not None or self._next * self._part >= self._size:
+                return None
+            self._next += 1
+            return self._next
