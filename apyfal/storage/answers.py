@@ -1,0 +1,263 @@
+"""What an HTTP answer says: ranges, versions, checksums, and which error its status is."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import calendar
+import re
+import zlib
+from collections.abc import Mapping
+from dataclasses import replace
+
+from apyfal.exceptions import (
+    AccessDenied,
+    AuthenticationError,
+    ObjectChanged,
+    ObjectNotFound,
+    StorageError,
+    StoreUnavailable,
+    UnsupportedByStore,
+)
+from apyfal.storage.handler import ObjectInfo, RangeReader
+from apyfal.storage.wire import Response
+
+__all__ = [
+    "BodyReader",
+    "GzipReader",
+    "body_reader",
+    "http_date",
+    "range_header",
+    "retry_after",
+    "status_error",
+    "strong_etag",
+]
+
+#: Statuses after which another attempt may succeed.
+TRANSIENT_STATUSES = frozenset((408, 425, 429, 500, 502, 503, 504))
+
+_NAMES = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_MONTHS = {name: number for number, name in enumerate(_NAMES, 1)}
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+
+
+def http_date(text: str | None) -> float | None:
+    """Seconds since the epoch of an HTTP date (RFC 9110, section 5.6.7), or ``None`` for anything else."""
+    if text is None or len(text) != 29 or not text.endswith(" GMT"):
+        return None
+    try:
+        clock = text[17:25].split(":")
+        return float(
+            calendar.timegm(
+                (int(text[12:16]), _MONTHS[text[8:11]], int(text[5:7]), int(clock[0]), int(clock[1]), int(clock[2]))
+            )
+        )
+    except (KeyError, ValueError, IndexError):
+        return None
+
+
+def strong_etag(text: str | None) -> str | None:
+    """Return an ETag as it was sent, if it is strong."""
+    return text if text and not text.startswith("W/") else None
+
+
+def range_header(start: int, stop: int | None) -> str:
+    """Return the value of a Range header for bytes `start` to `stop` (exclusive)."""
+    return f"bytes={start}-{'' if stop is None else stop - 1}"
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds of a Retry-After header; its date form is not used by stores."""
+    value = headers.get("retry-after", "")
+    return float(value) if value.isascii() and value.isdigit() else None
+
+
+def status_error(
+    status: int,
+    message: str,
+    *,
+    path: str,
+    code: str | None = None,
+    request_id: str | None = None,
+    headers: Mapping[str, str],
+) -> StorageError:
+    """Return the error that a status means.
+
+    Parameters
+    ----------
+    status
+        4xx or 5xx.
+    message
+        What was being done, and the store's own text.
+    path, code, request_id
+        For the attributes of the error.
+    headers
+        Of the answer.
+    """
+    kind: type[StorageError]
+    if status in (404, 410):
+        kind = ObjectNotFound
+    elif status in (401, 407):
+        kind = AuthenticationError
+    elif status == 403:
+        kind = AccessDenied
+    elif status == 412:
+        kind = ObjectChanged
+    elif status in (405, 501):
+        kind = UnsupportedByStore
+    elif status in TRANSIENT_STATUSES:
+        kind = StoreUnavailable
+    else:
+        kind = StorageError
+    return kind(message, path=path, code=code, status=status, request_id=request_id, retry_after=retry_after(headers))
+
+
+class BodyReader(RangeReader):
+    """The body of an answer, from which `skip` bytes are dropped and no more than `length` are delivered."""
+
+    def __init__(self, response: Response, info: ObjectInfo, skip: int = 0, length: int | None = None) -> None:
+        self.info = info
+        self._response = response
+        self._skip = skip
+        self._left = length
+
+    def readinto(self, out: memoryview) -> int:
+        if self._skip:
+            scratch = memoryview(bytearray(min(self._skip, 256 << 10)))
+            while self._skip:
+                count = self._response.readinto(scratch[: self._skip])
+                if not count:
+                    return 0
+                self._skip -= count
+        if self._left is None:
+            return self._response.readinto(out)
+        count = self._response.readinto(out[: self._left]) if self._left else 0
+        self._left -= count
+        return count
+
+    def close(self) -> None:
+        self._response.close()
+
+
+class GzipReader(RangeReader):
+    """A body with a Content-Encoding, decoded. Its end must be the end of the compressed data too."""
+
+    def __init__(self, response: Response, info: ObjectInfo) -> None:
+        self.info = info
+        self._response = response
+        self._buffer = memoryview(bytearray(64 << 10))
+        self._decoder = zlib.decompressobj(47)  # gzip or zlib, by its first bytes
+        self._tail = b""
+
+    def readinto(self, out: memoryview) -> int:
+        while len(out):
+            if self._decoder.eof and not self._tail:
+                self._tail = self._decoder.unused_data
+            if self._decoder.eof and self._tail.startswith(b"\x1f\x8b"):
+                self._decoder = zlib.decompressobj(47)  # another gzip member (RFC 1952, section 2.2)
+            data: bytes | memoryview = self._decoder.unconsumed_tail or self._tail
+            self._tail = b""
+            if not data and not self._decoder.eof:
+                count = self._response.readinto(self._buffer)
+                if not count:
+                    raise StoreUnavailable(f"{self.info.path!r}: the compressed body ended early")
+                data = self._buffer[:count]
+            elif not data:
+                count = self._response.readinto(self._buffer)
+                if not count:
+                    return 0
+                self._tail = bytes(self._buffer[:count])
+                if not self._tail.startswith(b"\x1f\x8b"):
+                    raise StorageError(f"{self.info.path!r}: there is more behind the compressed body")
+                continue
+            try:
+                plain = self._decoder.decompress(data, len(out))
+            except zlib.error as error:
+                raise StoreUnavailable(f"{self.info.path!r}: the compressed body is damaged: {error}") from error
+            if plain:
+                out[: len(plain)] = plain
+                return len(plain)
+        return 0
+
+    def close(self) -> None:
+        self._response.close()
+
+
+def body_reader(
+    response: Response, info: ObjectInfo, start: int, stop: int | None, version_of: ObjectInfo | None
+) -> RangeReader:
+    """Check the head of a 200 or 206 answer against what was asked for, and return the reader of its body.
+
+    Parameters
+    ----------
+    response
+        Closed here when it is not what was asked for.
+    info
+        The object as the headers describe it; `size` and `ranges` are filled in here.
+    start, stop, version_of
+        As given to `Handler.read`.
+
+    Raises
+    ------
+    ObjectChanged
+        Another version than `version_of`.
+    StoreUnavailable
+        A range that was not asked for; another attempt may get the right one.
+    """
+    try:
+        if response.status == 206:
+            first, last, total = _content_range(response)
+            if total is None and version_of is not None:
+                total = version_of.size
+            end = last + 1
+            wanted = total if stop is None else stop if total is None else min(stop, total)
+            if first != start or total is None or end != wanted or response.length not in (None, end - first):
+                raise StoreUnavailable(
+                    f"asked for bytes {start} to {stop}, the answer is"
+                    f" {response.headers.get('content-range')!r} with a length of {response.length}"
+                )
+            info = replace(info, size=total)
+            reader: RangeReader = BodyReader(response, info)
+            if response.length is None:
+                reader = BodyReader(response, info, 0, end - first)
+        else:
+            asked = start > 0 or stop is not None
+            info = replace(info, size=response.length, ranges=info.ranges and not asked)
+            length = None if stop is None else stop - start
+            reader = BodyReader(response, info, start, length) if asked else BodyReader(response, info)
+        if version_of is not None:
+            _check_version(info, version_of)
+    except BaseException:
+        response.close()
+        raise
+    return reader
+
+
+def _content_range(response: Response) -> tuple[int, int, int | None]:
+    found = _CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
+    if found is None:
+        raise StoreUnavailable(
+            f"a partial answer with Content-Range {response.headers.get('content-range')!r}", status=response.status
+        )
+    first, last, total = found.groups()
+    if int(last) < int(first) or (total != "*" and int(last) >= int(total)):
+        raise StoreUnavailable(f"a partial answer with Content-Range {found.group()!r}", status=response.status)
+    return int(first), int(last), None if total == "*" else int(total)
+
+
+def _check_version(seen: ObjectInfo, known: ObjectInfo) -> None:
+    differs = known.etag is not None and seen.etag != known.etag
+    if differs or (known.size is not None and seen.size is not None and known.size != seen.size):
+        raise ObjectChanged(
+            f"{known.path!r} changed while it was being read: {known.size} bytes with ETag {known.etag} became"
+            f" {seen.size} bytes with ETag {seen.etag}",
+            path=known.path,
+        )
+
+
+def decode_base64(text: str) -> bytes | None:
+    """Return the bytes of a checksum header; ``None`` for what is not base64 (a composite checksum)."""
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return None

@@ -1,0 +1,175 @@
+"""Files on the web."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import ClassVar
+from urllib.parse import urljoin
+
+from apyfal.exceptions import InvalidURL, MountError, StorageError
+from apyfal.storage.answers import (
+    GzipReader,
+    body_reader,
+    http_date,
+    range_header,
+    status_error,
+    strong_etag,
+)
+from apyfal.storage.connections import Client, Origin, Timeouts, basic_authorization, split_url
+from apyfal.storage.handler import Handler, ObjectInfo, RangeReader
+from apyfal.storage.wire import Response
+
+__all__ = ["HTTPHandler", "HTTPSHandler"]
+
+_MAX_REDIRECTS = 10
+_REDIRECTS = (301, 302, 303, 307, 308)
+_SECRET_HEADERS = ("authorization", "cookie", "proxy-authorization")
+
+
+class HTTPHandler(Handler):
+    """Web servers, with or without ranges; read only.
+
+    Paths are what is behind ``http://``: ``host:port/path?query``, and a full URL is taken too.
+
+    Parameters
+    ----------
+    user, password
+        For HTTP's basic authentication; those in a URL (``user:password@host``) win.
+    headers
+        Sent with every request (a token, say). Neither they nor the password follow a redirect to another origin.
+    verify, proxy
+        Of `apyfal.storage.connections.Client`.
+    timeout, connect_timeout
+        Seconds without any progress (30), and to connect (10).
+
+    Attributes
+    ----------
+    client
+        The connections; its `gate` decides where they may go.
+    """
+
+    scheme: ClassVar[str] = "http"
+
+    def __init__(
+        self,
+        *,
+        user: str | None = None,
+        password: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        verify: str | bool = True,
+        timeout: float | None = None,
+        connect_timeout: float | None = None,
+        proxy: str | None = None,
+    ) -> None:
+        if password is not None and user is None:
+            raise MountError("http: a password needs a user")
+        self._user = (user, password or "") if user is not None else None
+        self._headers = {name.lower(): value for name, value in (headers or {}).items()}
+        self.client = Client(Timeouts.of(timeout, connect_timeout), verify=verify, proxy=proxy)
+
+    def describe(self, path: str) -> ObjectInfo:
+        response = self._follow("HEAD", path, {}, "look up")
+        response.close()
+        if response.status in (405, 501):
+            # No HEAD here: ask for the first byte instead.
+            with self.read(path, 0, 1, None) as reader:
+                return reader.info
+        if response.status >= 400:
+            raise self._error(response, path, "look up")
+        info = _object_info(path, response)
+        size = response.headers.get("content-length", "")
+        return replace(info, size=int(size) if size.isdigit() and info.encoding is None else None)
+
+    def read(self, path: str, start: int, stop: int | None, version_of: ObjectInfo | None) -> RangeReader:
+        headers = {}
+        if start or stop is not None:
+            headers["range"] = range_header(start, stop)
+        if version_of is not None and version_of.etag is not None:
+            headers["if-match"] = version_of.etag
+        response = self._follow("GET", path, headers, "read")
+        if response.status >= 300:
+            raise self._error(response, path, "read")
+        info = _object_info(path, response)
+        if info.encoding is not None:
+            return _decoded(response, info, start, stop)
+        return body_reader(response, info, start, stop, version_of)
+
+    def close(self) -> None:
+        self.client.close()
+
+    def _follow(self, method: str, path: str, headers: Mapping[str, str], what: str) -> Response:
+        """Send a request and follow redirects, with the secrets only as long as the origin is the same."""
+        url = path if "://" in path else f"{self.scheme}://{path}"
+        origin, target, user = split_url(url.partition("#")[0])
+        user = user or self._user
+        first = origin
+        for _ in range(_MAX_REDIRECTS):
+            fields = {"accept-encoding": "identity", **self._headers, **headers}
+            if origin == first:
+                if user is not None and "authorization" not in fields:
+                    fields["authorization"] = basic_authorization(*user)
+            else:
+                # What a user put into the headers of a mount is for its server, whatever it is called.
+                fields = {"accept-encoding": "identity", **headers}
+            response = self.client.request(method, origin, target, fields.items())
+            location = response.headers.get("location")
+            if response.status not in _REDIRECTS or location is None:
+                return response
+            response.read()
+            response.close()
+            origin, target = self._redirected(origin, target, location)
+        raise StorageError(f"cannot {what} {_shown(path)!r}: more than {_MAX_REDIRECTS} redirects", path=_shown(path))
+
+    def _redirected(self, origin: Origin, target: str, location: str) -> tuple[Origin, str]:
+        url = urljoin(f"{origin}{target}", location).partition("#")[0]
+        there, path, _ = split_url(url)
+        if origin.scheme == "https" and there.scheme == "http":
+            raise InvalidURL(f"{origin.host} redirects from https to http at {there.host}: not followed")
+        return there, path
+
+    def _error(self, response: Response, path: str, what: str) -> StorageError:
+        response.close()
+        shown = _shown(path)
+        message = f"cannot {what} {shown!r}: the server answered {response.status}"
+        return status_error(response.status, message, path=shown, headers=response.headers)
+
+
+class HTTPSHandler(HTTPHandler):
+    """The same over TLS."""
+
+    scheme: ClassVar[str] = "https"
+
+
+def _shown(path: str) -> str:
+    """Return a path without what may be secret in it: the user and password, and the query (it may be signed)."""
+    scheme, separator, rest = path.rpartition("://")
+    rest = rest.partition("?")[0]
+    authority, slash, tail = rest.partition("/")
+    return f"{scheme}{separator}{authority.rpartition('@')[2]}{slash}{tail}"
+
+
+def _object_info(path: str, response: Response) -> ObjectInfo:
+    headers = response.headers
+    encoding = headers.get("content-encoding", "identity").lower()
+    return ObjectInfo(
+        path,
+        None,
+        strong_etag(headers.get("etag")),
+        http_date(headers.get("last-modified")),
+        ranges=response.status == 206 or headers.get("accept-ranges", "").lower() == "bytes",
+        encoding=None if encoding == "identity" else encoding,
+    )
+
+
+def _decoded(response: Response, info: ObjectInfo, start: int, stop: int | None) -> RangeReader:
+    """Return a reader that undoes the Content-Encoding, which was sent although only identity was asked for."""
+    known = info.encoding in ("gzip", "x-gzip", "deflate")
+    if not known or response.status != 200 or start or stop is not None:
+        response.close()
+        raise StorageError(
+            f"{_shown(info.path)!r} comes with Content-Encoding {info.encoding!r}"
+            + (", of which no part can be read" if known else ", which cannot be decoded"),
+            path=_shown(info.path),
+        )
+    return GzipReader(response, replace(info, size=None, ranges=False))
