@@ -1,0 +1,112 @@
+"""Credentials and regions the way AWS's own tools find them."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any
+
+from apyfal.exceptions import AuthenticationError, MountError, StorageError
+from apyfal.storage.schemes._sigv4 import Keys
+
+__all__ = ["Chain", "Credentials", "Static", "default_region"]
+
+
+class Credentials:
+    """Where the keys of requests come from. This one has none: requests are not signed."""
+
+    def keys(self) -> Keys | None:
+        """Return the keys that are valid now; ``None`` for anonymous requests."""
+        return None
+
+    def refresh(self) -> bool:
+        """Replace keys that the store calls expired; ``False`` if there are no others."""
+        return False
+
+
+class Static(Credentials):
+    """Keys that were given."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
+
+    def keys(self) -> Keys:
+        return self._keys
+
+
+class Chain(Credentials):
+    """Keys that botocore finds: environment, profiles, single sign-on, container and instance roles.
+
+    Parameters
+    ----------
+    profile
+        The profile's name, or ``None`` for the default.
+    """
+
+    def __init__(self, profile: str | None) -> None:
+        self._profile = profile
+        self._lock = threading.Lock()
+        self._found: Any = None
+
+    def keys(self) -> Keys:
+        with self._lock:
+            if self._found is None:
+                self._found = self._look_up()
+            found = self._found
+        from botocore.exceptions import BotoCoreError
+
+        try:
+            frozen = found.get_frozen_credentials()  # refreshes them before they expire
+        except BotoCoreError as error:
+            raise AuthenticationError(f"cannot refresh the AWS credentials: {error}") from error
+        return Keys(frozen.access_key, frozen.secret_key, frozen.token)
+
+    def refresh(self) -> bool:
+        before = self.keys()
+        with self._lock:
+            self._found = None
+        return self.keys() != before
+
+    def _look_up(self) -> Any:
+        from botocore.exceptions import BotoCoreError
+        from botocore.session import Session
+
+        try:
+            found = Session(profile=self._profile).get_credentials()
+        except BotoCoreError as error:
+            raise AuthenticationError(f"cannot get AWS credentials: {error}") from error
+        if found is None:
+            raise AuthenticationError(
+                "no AWS credentials: give client_id and secret_id, or a profile, or anonymous=True for public data"
+            )
+        return found
+
+
+def default_region(profile: str | None, *, light: bool) -> str | None:
+    """Return the region that AWS's tools would use.
+
+    Parameters
+    ----------
+    profile
+        Whose configuration counts.
+    light
+        Look at the environment only, without importing botocore.
+
+    Raises
+    ------
+    MountError
+        There is no such profile.
+    """
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    if region or light:
+        return region
+    from botocore.exceptions import BotoCoreError, ProfileNotFound
+    from botocore.session import Session
+
+    try:
+        found = Session(profile=profile).get_config_variable("region")
+    except ProfileNotFound as error:
+        raise MountError(str(error)) from None
+    except BotoCoreError as error:
+        raise StorageError(f"cannot read the AWS configuration: {error}") from error
+    return str(found) if found else None

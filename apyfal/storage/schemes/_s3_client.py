@@ -1,0 +1,268 @@
+"""Signed requests to S3 or what speaks its protocol: addresses, regions, clocks, credentials, errors."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import quote, unquote
+
+from apyfal.exceptions import (
+    AuthenticationError,
+    ChecksumMismatch,
+    InvalidURL,
+    ObjectNotFound,
+    StorageError,
+    StoreUnavailable,
+)
+from apyfal.storage.answers import http_date, retry_after, status_error
+from apyfal.storage.connections import Client, Origin, split_url
+from apyfal.storage.schemes._aws import Credentials
+from apyfal.storage.schemes._s3_xml import S3Error, parse_error
+from apyfal.storage.schemes._sigv4 import EMPTY_SHA256, UNSIGNED, Signer
+from apyfal.storage.wire import Response
+
+__all__ = ["S3Client", "split_path"]
+
+#: A bucket name that can be a DNS label under a wildcard certificate.
+_LABEL = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
+_AWS_HOST = re.compile(r"(?:(.+)\.)?s3[.-](?:([a-z0-9-]+)\.)?amazonaws\.com(?:\.cn)?")
+_PLAIN = re.compile(r"[A-Za-z0-9/._~-]*")
+
+#: Error codes that say more than their status (S3 API reference, "Error responses").
+_CODES: Mapping[str, type[StorageError]] = {
+    "NoSuchKey": ObjectNotFound,
+    "NoSuchBucket": ObjectNotFound,
+    "NoSuchUpload": ObjectNotFound,
+    "NoSuchVersion": ObjectNotFound,
+    "InvalidAccessKeyId": AuthenticationError,
+    "SignatureDoesNotMatch": AuthenticationError,
+    "InvalidToken": AuthenticationError,
+    "ExpiredToken": AuthenticationError,
+    "TokenRefreshRequired": AuthenticationError,
+    "AuthorizationHeaderMalformed": AuthenticationError,
+    "RequestTimeTooSkewed": AuthenticationError,
+    "BadDigest": ChecksumMismatch,
+    "InvalidDigest": ChecksumMismatch,
+    "XAmzContentSHA256Mismatch": ChecksumMismatch,
+    "XAmzContentChecksumMismatch": ChecksumMismatch,
+    "IncompleteBody": StoreUnavailable,
+    "RequestTimeout": StoreUnavailable,
+    "SlowDown": StoreUnavailable,
+    "Throttling": StoreUnavailable,
+    "InternalError": StoreUnavailable,
+    "ServiceUnavailable": StoreUnavailable,
+    "OperationAborted": StoreUnavailable,
+    "ConditionalRequestConflict": StoreUnavailable,
+}
+
+
+def split_path(path: str) -> tuple[str, str]:
+    """Split ``bucket/key``; `InvalidURL` without a bucket."""
+    bucket, _, key = path.partition("/")
+    if not bucket:
+        raise InvalidURL(f"{path!r}: expected bucket/key")
+    return bucket, key
+
+
+class S3Client:
+    """Sends requests and turns their errors into `apyfal.exceptions`.
+
+    What a store asks for is done here, once a request: another region, another clock, fresh credentials.
+
+    Parameters
+    ----------
+    client
+        The connections.
+    credentials
+        The keys.
+    region
+        Where buckets are thought to be; corrected for each bucket as the store says.
+    endpoint
+        Origin and path prefix of a store that is not AWS; ``None`` for AWS.
+    addressing
+        ``auto``, ``path`` or ``virtual``.
+    sign_payload
+        ``True`` or ``False``; see `apyfal.storage.schemes.s3.S3Handler`.
+    headers
+        Sent with every request on objects (requester pays).
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        credentials: Credentials,
+        region: str,
+        endpoint: tuple[Origin, str] | None,
+        addressing: str,
+        sign_payload: bool,
+        headers: Mapping[str, str],
+    ) -> None:
+        self.client = client
+        self._credentials = credentials
+        self._region = region
+        self._endpoint = endpoint
+        self._addressing = addressing
+        self._sign_payload = sign_payload
+        self._headers = dict(headers)
+        self._signer = Signer()
+        self._regions: dict[str, str] = {}
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: Sequence[memoryview] = (),
+        what: str = "access",
+    ) -> Response:
+        """Send a request on ``bucket/key`` (or on the service, if `path` is empty).
+
+        Parameters
+        ----------
+        method, headers, body
+            As in HTTP; header names in lower case.
+        path
+            Not encoded.
+        query
+            Not encoded.
+        what
+            The verb of error messages: cannot `what` path.
+
+        Returns
+        -------
+        Response
+            With a status below 300; the caller closes it.
+        """
+        bucket, _, key = path.partition("/")
+        payload = self._payload_hash(body)
+        wanted = {**self._headers, **(headers or {})}
+        encoded = (
+            "&".join(f"{quote(name, safe='-_.~')}={quote(query[name], safe='-_.~')}" for name in sorted(query))
+            if query
+            else ""
+        )
+        repeated: set[str] = set()
+        while True:
+            region = self._regions.get(bucket, self._region)
+            origin, target = self._address(bucket, key, region)
+            keys = self._credentials.keys()
+            if keys is not None:
+                fields = self._signer.sign(method, origin.authority, target, encoded, wanted, payload, keys, region)
+            else:
+                fields = list(wanted.items())
+            url = f"{target}?{encoded}" if encoded else target
+            response = self.client.request(method, origin, url, fields, body)
+            if response.status < 300:
+                return response
+            found = self._read_error(response)
+            cure = self._cure(response, found, bucket, region, repeated)
+            if cure is None:
+                raise self._error(response, found, path, what)
+            repeated.add(cure)
+
+    # -- addresses ----------------------------------------------------------------------------------------------------
+    def _address(self, bucket: str, key: str, region: str) -> tuple[Origin, str]:
+        """Return where to send a request on a bucket in `region`, and its encoded path."""
+        quoted = key if _PLAIN.fullmatch(key) else quote(key, safe="/-_.~")
+        virtual = self._addressing == "virtual" or (
+            self._addressing == "auto" and self._endpoint is None and _LABEL.fullmatch(bucket) is not None
+        )
+        if self._endpoint is not None:
+            origin, prefix = self._endpoint
+        else:
+            domain = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
+            origin, prefix = Origin("https", f"s3.{region}.{domain}", 443), ""
+        if not bucket:
+            return origin, f"{prefix}/"
+        if virtual:
+            return origin._replace(host=f"{bucket}.{origin.host}"), f"{prefix}/{quoted}"
+        return (
+            origin,
+            f"{prefix}/{quote(bucket, safe='-_.~')}/{quoted}" if key else f"{prefix}/{quote(bucket, safe='-_.~')}",
+        )
+
+    def path_of(self, url: str) -> str | None:
+        """Return ``bucket/key`` for a full web address of this store, ``None`` for any other."""
+        try:
+            origin, target, _ = split_url(url)
+        except InvalidURL:
+            return None
+        path = unquote(target.partition("?")[0])
+        if self._endpoint is not None:
+            there, prefix = self._endpoint
+            if not path.startswith(f"{prefix}/"):
+                return None
+            if origin == there:
+                return path[len(prefix) + 1 :] or None
+            bucket = origin.host.removesuffix(f".{there.host}")
+            same = (origin.scheme, origin.port) == (there.scheme, there.port)
+            return f"{bucket}{path[len(prefix) :]}" if same and bucket != origin.host else None
+        found = _AWS_HOST.fullmatch(origin.host)
+        if found is None:
+            return None
+        bucket, region = found.groups()
+        named = f"{bucket}{path}" if bucket else path[1:]
+        if region:
+            self._regions.setdefault(named.partition("/")[0], region)
+        return named or None
+
+    def _payload_hash(self, body: Sequence[memoryview]) -> str:
+        if not body:
+            return EMPTY_SHA256
+        if not self._sign_payload:
+            return UNSIGNED
+        digest = hashlib.sha256()
+        for piece in body:
+            digest.update(piece)
+        return digest.hexdigest()
+
+    # -- errors -------------------------------------------------------------------------------------------------------
+    def _read_error(self, response: Response) -> S3Error:
+        """Read the error's document, whatever of it comes."""
+        try:
+            return parse_error(response.read())
+        except StorageError:
+            return S3Error(None, None, None, None, None)
+        finally:
+            response.close()
+
+    def _cure(self, response: Response, found: S3Error, bucket: str, region: str, repeated: set[str]) -> str | None:
+        """Do what makes the same request right, and return the name of that; ``None`` if nothing does."""
+        headers = response.headers
+        elsewhere = headers.get("x-amz-bucket-region") or found.region
+        if elsewhere and elsewhere != region and response.status in (301, 307, 400, 403) and "region" not in repeated:
+            self._regions[bucket] = elsewhere
+            return "region"
+        # A HEAD has no document: its date tells about the clock.
+        skewed = found.code == "RequestTimeTooSkewed"
+        server_time = http_date(headers.get("date"))
+        if server_time is not None and "clock" not in repeated:
+            offset = server_time - time.time()
+            wrong = abs(offset - self._signer.clock_offset) > 60
+            if skewed or (found.code is None and response.status == 403 and wrong):
+                self._signer.clock_offset = offset
+                return "clock"
+        expired = found.code in ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired")
+        if (expired or (found.code is None and response.status == 400)) and "credentials" not in repeated:
+            return "credentials" if self._credentials.refresh() else None
+        return None
+
+    def _error(self, response: Response, found: S3Error, path: str, what: str) -> StorageError:
+        """Return the error of an answer, with the store's words."""
+        request_id = found.request_id or response.headers.get("x-amz-request-id")
+        parts = [part for part in (found.code, found.message) if part]
+        said = ": ".join(parts) if parts else f"status {response.status}"
+        numbers = f"status {response.status}" + (f", request id {request_id}" if request_id else "")
+        text = f"cannot {what} {path!r}: {said} ({numbers})"
+        kind = _CODES.get(found.code or "")
+        if kind is None and 300 <= response.status < 400:
+            where = response.headers.get("location", "").partition("?")[0]
+            return StorageError(f"{text}: redirected to {where or 'nowhere'}", path=path, status=response.status)
+        details: dict[str, Any] = {"path": path, "code": found.code, "request_id": request_id}
+        if kind is None:
+            return status_error(response.status, text, headers=response.headers, **details)
+        return kind(text, status=response.status, retry_after=retry_after(response.headers), **details)

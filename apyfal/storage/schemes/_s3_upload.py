@@ -1,0 +1,207 @@
+"""Multipart uploads of S3, and copies that are too large for one request."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import threading
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+from xml.etree.ElementTree import Element
+
+from apyfal.exceptions import ObjectChanged, ObjectExists, ObjectNotFound, StorageError, StoreUnavailable
+from apyfal.storage.handler import ObjectInfo, Upload
+from apyfal.storage.retry import call
+from apyfal.storage.schemes._s3_client import S3Client
+from apyfal.storage.schemes._s3_xml import complete_body, parse_error, parse_root, text_of
+from apyfal.storage.wire import Response
+
+if TYPE_CHECKING:
+    from apyfal.storage.schemes.s3 import S3Handler
+
+__all__ = ["S3Upload", "check_answer", "copy_in_parts"]
+
+#: One UploadPartCopy of this size takes seconds, and its limit is 5 GiB.
+_COPY_PART = 1 << 30
+
+
+def check_answer(response: Response, root_tag: str, path: str, what: str) -> Element:
+    """Parse an answer that is a success only if its document says so: S3 may send 200 first and fail later.
+
+    Raises
+    ------
+    StoreUnavailable
+        Another attempt may succeed: an internal error, or a document that is cut.
+    StorageError
+        Any other ``<Error>``.
+    """
+    body = response.read(4 << 20)
+    root = parse_root(body)
+    if root.tag == root_tag:
+        return root
+    found = parse_error(body)
+    request_id = found.request_id or response.headers.get("x-amz-request-id")
+    text = f"cannot {what} {path!r}: {found.code or f'<{root.tag}>'}: {found.message} (request id {request_id})"
+    passing = found.code in (
+        None,
+        "InternalError",
+        "SlowDown",
+        "ServiceUnavailable",
+        "RequestTimeout",
+        "OperationAborted",
+    )
+    kind = StoreUnavailable if passing else ObjectNotFound if found.code == "NoSuchUpload" else StorageError
+    raise kind(text, path=path, code=found.code, status=response.status, request_id=request_id)
+
+
+class S3Upload(Upload):
+    """A multipart upload that was begun."""
+
+    def __init__(
+        self,
+        handler: S3Handler,
+        client: S3Client,
+        path: str,
+        upload_id: str,
+        checksum: str | None,
+        customer: Mapping[str, str],
+        exclusive: bool,
+    ) -> None:
+        self._handler = handler
+        self._client = client
+        self._path = path
+        self._id = upload_id
+        self._checksum = checksum
+        self._customer = customer
+        self._exclusive = exclusive
+        self._lock = threading.Lock()
+        self._parts: dict[int, tuple[str, dict[str, str]]] = {}  # number: ETag, checksum elements
+        self._asked = False
+
+    @classmethod
+    def begin(
+        cls,
+        handler: S3Handler,
+        client: S3Client,
+        path: str,
+        checksum: str | None,
+        encryption: Mapping[str, str],
+        customer: Mapping[str, str],
+        exclusive: bool,
+    ) -> S3Upload:
+        """Begin an upload; see `S3Handler` for the parameters."""
+        headers = dict(encryption)
+        if checksum is not None:
+            headers["x-amz-checksum-algorithm"] = checksum.upper()
+            headers["x-amz-checksum-type"] = "FULL_OBJECT"
+        response = client.request("POST", path, {"uploads": ""}, headers, what="begin to write")
+        answer = check_answer(response, "InitiateMultipartUploadResult", path, "begin to write")
+        upload_id = text_of(answer, "UploadId")
+        if upload_id is None:
+            raise StorageError(f"cannot write {path!r}: the store began an upload without an id", path=path)
+        return cls(handler, client, path, upload_id, checksum, customer, exclusive)
+
+    def write_part(self, number: int, data: memoryview, checksum: bytes | None) -> None:
+        headers = dict(self._customer)
+        elements = {}
+        if checksum is not None and self._checksum is not None:
+            text = base64.b64encode(checksum).decode("ascii")
+            headers[f"x-amz-checksum-{self._checksum}"] = text
+            elements[f"Checksum{self._checksum.upper()}"] = text
+        query = {"partNumber": str(number), "uploadId": self._id}
+        body = (data,) if len(data) else ()
+        response = self._client.request("PUT", self._path, query, headers, body, what=f"write part {number} of")
+        response.read()
+        self._note(number, response.headers.get("etag"), elements)
+
+    def copy_part(self, number: int, headers: Mapping[str, str], start: int, stop: int) -> None:
+        """Let the store copy bytes `start` to `stop` of another object into part `number`."""
+        query = {"partNumber": str(number), "uploadId": self._id}
+        wanted = {**self._customer, **headers, "x-amz-copy-source-range": f"bytes={start}-{stop - 1}"}
+        response = self._client.request("PUT", self._path, query, wanted, what=f"copy part {number} of")
+        result = check_answer(response, "CopyPartResult", self._path, f"copy part {number} of")
+        self._note(number, text_of(result, "ETag"), {})
+
+    def _note(self, number: int, etag: str | None, elements: dict[str, str]) -> None:
+        if etag is None:
+            raise StoreUnavailable(f"the store took part {number} of {self._path!r} without an ETag")
+        with self._lock:
+            self._parts[number] = (etag, elements)
+
+    def complete(self, size: int, checksum: bytes | None) -> ObjectInfo:
+        headers = dict(self._customer)
+        if checksum is not None and self._checksum is not None:
+            headers[f"x-amz-checksum-{self._checksum}"] = base64.b64encode(checksum).decode("ascii")
+            headers["x-amz-checksum-type"] = "FULL_OBJECT"
+            headers["x-amz-mp-object-size"] = str(size)
+        if self._exclusive:
+            headers["if-none-match"] = "*"
+        body = complete_body((number, *self._parts[number]) for number in sorted(self._parts))
+        asked_before, self._asked = self._asked, True
+        try:
+            response = self._client.request(
+                "POST", self._path, {"uploadId": self._id}, headers, (memoryview(body),), what="complete"
+            )
+            result = check_answer(response, "CompleteMultipartUploadResult", self._path, "complete")
+        except (ObjectNotFound, ObjectChanged) as error:
+            # The first answer may have been lost on its way: then the object is there, and it is this one.
+            if asked_before:
+                return self._find(size, checksum, error)
+            if isinstance(error, ObjectChanged):
+                raise ObjectExists(f"cannot write {self._path!r}: it exists", path=self._path, status=412) from None
+            raise
+        return ObjectInfo(self._path, size, text_of(result, "ETag"), version=response.headers.get("x-amz-version-id"))
+
+    def _find(self, size: int, checksum: bytes | None, error: StorageError) -> ObjectInfo:
+        """Return the object if it is provably the one that this upload made; raise `error` otherwise."""
+        info = self._handler.describe(self._path)
+        stated = info.checksums.get(self._checksum or "")
+        same = stated == checksum if stated is not None and checksum is not None else info.etag == self._expected_etag()
+        if info.size != size or not same:
+            raise error
+        return info
+
+    def _expected_etag(self) -> str | None:
+        """Return the ETag that S3 gives to an object of these parts: the MD5 of their MD5s, and how many."""
+        digest = hashlib.md5(usedforsecurity=False)
+        try:
+            for number in sorted(self._parts):
+                digest.update(bytes.fromhex(self._parts[number][0].strip('"')))
+        except ValueError:
+            return None
+        return f'"{digest.hexdigest()}-{len(self._parts)}"'
+
+    def abort(self) -> None:
+        try:
+            self._client.request("DELETE", self._path, {"uploadId": self._id}, what="abort").close()
+        except ObjectNotFound:
+            return  # completed, or aborted before
+
+
+def copy_in_parts(upload: S3Upload, source: ObjectInfo, headers: Mapping[str, str]) -> ObjectInfo:
+    """Copy a large object inside the store.
+
+    Parameters
+    ----------
+    upload
+        Of the destination; aborted when anything fails.
+    source
+        The version to copy.
+    headers
+        That name the source.
+    """
+    size = source.size or 0
+    part = max(_COPY_PART, -(-size // 10_000))
+    handler = upload._handler
+    try:
+        for number, start in enumerate(range(0, size, part), 1):
+            stop = min(start + part, size)
+            call(
+                handler,
+                lambda number=number, start=start, stop=stop: upload.copy_part(number, headers, start, stop),  # type: ignore[misc]  # the defaults bind
+                f"cannot copy part {number} of {source.path!r}",
+            )
+        return call(handler, lambda: upload.complete(size, None), f"cannot complete {source.path!r}")
+    except BaseException:
+        call(handler, upload.abort, "cannot abort the copy")
+        raise

@@ -1,0 +1,124 @@
+"""The XML that S3 speaks."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+from urllib.parse import unquote_plus
+from xml.etree.ElementTree import Element, ParseError, fromstring
+from xml.sax.saxutils import escape
+
+from apyfal.exceptions import StoreUnavailable
+
+__all__ = [
+    "Listing",
+    "S3Error",
+    "complete_body",
+    "parse_buckets",
+    "parse_error",
+    "parse_listing",
+    "parse_root",
+    "text_of",
+]
+
+
+class S3Error(NamedTuple):
+    """What an ``<Error>`` document says."""
+
+    code: str | None
+    message: str | None
+    request_id: str | None
+    region: str | None
+    server_time: str | None
+
+
+class Listing(NamedTuple):
+    """One page of a listing: (key, size, ETag, seconds since the epoch), prefixes, and how to get the next page."""
+
+    objects: list[tuple[str, int, str | None, float | None]]
+    prefixes: list[str]
+    continuation: str | None
+
+
+def parse_root(body: bytes) -> Element:
+    """Parse a document and drop its namespaces; `StoreUnavailable` when it is damaged."""
+    try:
+        root = fromstring(body)
+    except ParseError as error:
+        raise StoreUnavailable(f"the store's answer is no XML: {error}") from None
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
+    return root
+
+
+def text_of(root: Element, name: str) -> str | None:
+    """Return the text of a child, or ``None``."""
+    return root.findtext(name) or None
+
+
+def parse_error(body: bytes) -> S3Error:
+    """Parse an ``<Error>`` document; anything else gives an empty one."""
+    try:
+        root = parse_root(body)
+    except StoreUnavailable:
+        return S3Error(None, None, None, None, None)
+    if root.tag != "Error":
+        found = root.find(".//Error")
+        if found is None:
+            return S3Error(None, None, None, None, None)
+        root = found
+    return S3Error(
+        text_of(root, "Code"),
+        text_of(root, "Message"),
+        text_of(root, "RequestId"),
+        text_of(root, "Region"),
+        text_of(root, "ServerTime"),
+    )
+
+
+def parse_listing(body: bytes) -> Listing:
+    """Parse a ListObjectsV2 answer with ``encoding-type=url``."""
+    root = parse_root(body)
+    if root.tag != "ListBucketResult":
+        raise StoreUnavailable(f"expected a listing, the store answered with <{root.tag}>")
+    decode = unquote_plus if root.findtext("EncodingType") == "url" else str
+    objects = [
+        (
+            decode(item.findtext("Key") or ""),
+            int(item.findtext("Size") or 0),
+            item.findtext("ETag"),
+            _seconds(item.findtext("LastModified")),
+        )
+        for item in root.iter("Contents")
+    ]
+    prefixes = [decode(item.findtext("Prefix") or "") for item in root.iter("CommonPrefixes")]
+    more = (root.findtext("IsTruncated") or "").lower() == "true"
+    return Listing(objects, prefixes, root.findtext("NextContinuationToken") if more else None)
+
+
+def parse_buckets(body: bytes) -> list[tuple[str, float | None]]:
+    """Parse a ListBuckets answer."""
+    return [
+        (item.findtext("Name") or "", _seconds(item.findtext("CreationDate")))
+        for item in parse_root(body).iter("Bucket")
+    ]
+
+
+def complete_body(parts: Iterable[tuple[int, str, Mapping[str, str]]]) -> bytes:
+    """Return the body of a CompleteMultipartUpload request: number, ETag and checksum elements of each part."""
+    lines = ["<CompleteMultipartUpload>"]
+    for number, etag, checksums in parts:
+        extra = "".join(f"<{name}>{escape(value)}</{name}>" for name, value in checksums.items())
+        lines.append(f"<Part><PartNumber>{number}</PartNumber><ETag>{escape(etag)}</ETag>{extra}</Part>")
+    lines.append("</CompleteMultipartUpload>")
+    return "".join(lines).encode()
+
+
+def _seconds(text: str | None) -> float | None:
+    if not text:
+        return None
+    try:
+        return datetime.datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+    except ValueError:
+        return None

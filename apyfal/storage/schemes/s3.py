@@ -1,0 +1,341 @@
+"""AWS S3 and every store that speaks its protocol."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import ipaddress
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import ClassVar
+
+from apyfal.exceptions import MountError, ObjectChanged, ObjectExists, did_you_mean
+from apyfal.storage.answers import body_reader, decode_base64, http_date, range_header, strong_etag
+from apyfal.storage.checksums import crc_function
+from apyfal.storage.connections import Client, Timeouts, split_url
+from apyfal.storage.handler import Handler, Limits, ObjectInfo, RangeReader
+from apyfal.storage.schemes._aws import Chain, Credentials, Static, default_region
+from apyfal.storage.schemes._s3_client import S3Client, split_path
+from apyfal.storage.schemes._s3_upload import S3Upload, check_answer, copy_in_parts
+from apyfal.storage.schemes._s3_xml import parse_buckets, parse_listing, text_of
+from apyfal.storage.schemes._sigv4 import Keys
+
+__all__ = ["S3Handler"]
+
+_CHECKSUMS = ("crc64nvme", "crc32c", "crc32", "sha1", "sha256")
+_ADDRESSING = ("auto", "path", "virtual")
+_SSE = ("AES256", "aws:kms", "aws:kms:dsse")
+#: CopyObject takes no more (S3 API reference).
+_MAX_COPY = 5 << 30
+
+
+class S3Handler(Handler):
+    """One account at one S3 endpoint.
+
+    Parameters
+    ----------
+    client_id, secret_id, session_token
+        Access key, secret key and session token. Without them botocore looks in the usual places.
+    region
+        Of the buckets; those elsewhere are found by asking.
+    endpoint_url
+        Of a store that is not AWS: ``https://host:port``, with a path where it has one.
+    profile
+        Of the AWS configuration files.
+    anonymous
+        Send unsigned requests, for public data.
+    addressing
+        ``path`` (host/bucket/key), ``virtual`` (bucket.host/key), ``auto``: virtual on AWS where the bucket's name
+        allows it.
+    requester_pays
+        Pay for reading other people's buckets.
+    sse, sse_kms_key_id
+        Server-side encryption of what is written: ``AES256``, ``aws:kms`` or ``aws:kms:dsse``, and the key's id.
+    sse_customer_key
+        A key of 32 bytes (or its base64) with which the store encrypts and which it forgets (SSE-C); needs https.
+    checksum
+        Sent with every write: ``crc64nvme``, ``crc32c``, ``crc32``, or ``none``. Default: the best for AWS, none
+        elsewhere, as some stores reject what they do not know.
+    sign_payload
+        Whether the body's SHA-256 is signed. Default: not over https nor to this machine itself, where nobody is in
+        between; it costs more than sending.
+    verify, proxy
+        Of `apyfal.storage.connections.Client`.
+    timeout, connect_timeout
+        Seconds without any progress (30), and to connect (10).
+
+    Attributes
+    ----------
+    client
+        The connections; its `gate` decides where they may go.
+
+    Raises
+    ------
+    MountError
+        A parameter is wrong.
+    """
+
+    scheme: ClassVar[str] = "s3"
+    aliases: ClassVar[tuple[str, ...]] = ("aws",)
+
+    def __init__(
+        self,
+        *,
+        client_id: str | None = None,
+        secret_id: str | None = None,
+        session_token: str | None = None,
+        region: str | None = None,
+        endpoint_url: str | None = None,
+        profile: str | None = None,
+        anonymous: bool = False,
+        addressing: str = "auto",
+        requester_pays: bool = False,
+        sse: str | None = None,
+        sse_kms_key_id: str | None = None,
+        sse_customer_key: str | bytes | None = None,
+        checksum: str | None = None,
+        sign_payload: bool | None = None,
+        verify: str | bool = True,
+        timeout: float | None = None,
+        connect_timeout: float | None = None,
+        proxy: str | None = None,
+    ) -> None:
+        if (client_id is None) != (secret_id is None):
+            raise MountError("s3: client_id and secret_id come together")
+        if addressing not in _ADDRESSING:
+            raise MountError(f"s3: unknown addressing {addressing!r}{did_you_mean(addressing, _ADDRESSING)}")
+        if sse is not None and sse not in _SSE:
+            raise MountError(f"s3: unknown sse {sse!r}{did_you_mean(sse, _SSE)}")
+        endpoint = None
+        secure = True
+        if endpoint_url is not None:
+            origin, target, user = split_url(endpoint_url)
+            if user is not None or "?" in target:
+                raise MountError("s3: endpoint_url must have neither a user nor a query")
+            endpoint = (origin, target.rstrip("/"))
+            secure = origin.scheme == "https" or _is_loopback(origin.host)
+        self.limits = Limits(checksum=_chosen_checksum(checksum, endpoint is None))
+        credentials: Credentials
+        if anonymous:
+            credentials = Credentials()
+        elif client_id is not None and secret_id is not None:
+            credentials = Static(Keys(client_id, secret_id, session_token))
+        else:
+            credentials = Chain(profile)
+        light = client_id is not None or anonymous
+        region = region or default_region(profile, light=light) or "us-east-1"
+        self.client = Client(Timeouts.of(timeout, connect_timeout), verify=verify, proxy=proxy)
+        self._s3 = S3Client(
+            self.client,
+            credentials,
+            region,
+            endpoint,
+            addressing,
+            not secure if sign_payload is None else sign_payload,
+            {"x-amz-request-payer": "requester"} if requester_pays else {},
+        )
+        self._region = region
+        self._customer = _customer_headers(sse_customer_key)
+        self._encryption = dict(self._customer)
+        if sse is not None:
+            self._encryption["x-amz-server-side-encryption"] = sse
+        if sse_kms_key_id is not None:
+            self._encryption["x-amz-server-side-encryption-aws-kms-key-id"] = sse_kms_key_id
+
+    # -- read ---------------------------------------------------------------------------------------------------------
+    def describe(self, path: str) -> ObjectInfo:
+        return self.describe_version(path, None)
+
+    def describe_version(self, path: str, version: str | None) -> ObjectInfo:
+        """Look one version of an object up; ``None``: the current one."""
+        _, key = split_path(path)
+        if not key.rstrip("/"):
+            self._s3.request("HEAD", path.rstrip("/"), what="look up").close()
+            return ObjectInfo(path, 0, is_directory=True)
+        query = {"versionId": version} if version is not None else None
+        with_checksum = {**self._customer, "x-amz-checksum-mode": "ENABLED"}
+        response = self._s3.request("HEAD", path, query, with_checksum, what="look up")
+        response.close()
+        size = response.headers.get("content-length", "")
+        return replace(_object_info(path, response.headers), size=int(size) if size.isdigit() else None)
+
+    def read(self, path: str, start: int, stop: int | None, version_of: ObjectInfo | None) -> RangeReader:
+        split_path(path)
+        headers = dict(self._customer)
+        whole = start == 0 and stop is None
+        if whole:
+            headers["x-amz-checksum-mode"] = "ENABLED"
+        else:
+            headers["range"] = range_header(start, stop)
+        query = None
+        if version_of is not None:
+            if version_of.etag is not None:
+                headers["if-match"] = version_of.etag
+            if version_of.version is not None:
+                query = {"versionId": version_of.version}
+        response = self._s3.request("GET", path, query, headers, what="read")
+        return body_reader(response, _object_info(path, response.headers), start, stop, version_of)
+
+    # -- write --------------------------------------------------------------------------------------------------------
+    def put(self, path: str, data: memoryview, checksum: bytes | None, *, exclusive: bool = False) -> ObjectInfo:
+        split_path(path)
+        headers = dict(self._encryption)
+        if checksum is not None and self.limits.checksum is not None:
+            headers[f"x-amz-checksum-{self.limits.checksum}"] = base64.b64encode(checksum).decode("ascii")
+        if exclusive:
+            headers["if-none-match"] = "*"
+        try:
+            response = self._s3.request("PUT", path, None, headers, (data,) if len(data) else (), what="write")
+        except ObjectChanged as error:
+            raise exists(path, error) from None
+        response.read()
+        return replace(_object_info(path, response.headers), size=len(data))
+
+    def upload(self, path: str, *, size: int | None, exclusive: bool = False) -> S3Upload:
+        split_path(path)
+        return S3Upload.begin(self, self._s3, path, self.limits.checksum, self._encryption, self._customer, exclusive)
+
+    def copy(self, source: ObjectInfo, destination: str) -> ObjectInfo:
+        split_path(destination)
+        headers = copy_headers(source, self._customer)
+        if (source.size or 0) > _MAX_COPY:
+            upload = self.upload(destination, size=source.size)
+            return copy_in_parts(upload, source, headers)
+        response = self._s3.request("PUT", destination, None, {**headers, **self._encryption}, what="copy to")
+        result = check_answer(response, "CopyObjectResult", destination, "copy to")
+        return ObjectInfo(
+            destination, source.size, text_of(result, "ETag"), version=response.headers.get("x-amz-version-id")
+        )
+
+    # -- names --------------------------------------------------------------------------------------------------------
+    def remove(self, path: str) -> None:
+        self.describe(path)  # deleting what is not there succeeds
+        self._s3.request("DELETE", path, what="remove").close()
+
+    def list(self, path: str, *, recursive: bool = False) -> Iterator[ObjectInfo]:
+        if not path.strip("/"):
+            response = self._s3.request("GET", "", what="list")
+            for name, created in parse_buckets(response.read(64 << 20)):
+                yield ObjectInfo(name, None, mtime=created, is_directory=True)
+            return
+        bucket, prefix = split_path(path)
+        if prefix and not prefix.endswith("/"):
+            prefix += "/"
+        query = {"list-type": "2", "encoding-type": "url", "prefix": prefix}
+        if not recursive:
+            query["delimiter"] = "/"
+        while True:
+            response = self._s3.request("GET", bucket, query, what="list")
+            page = parse_listing(response.read(64 << 20))
+            for name in page.prefixes:
+                yield ObjectInfo(f"{bucket}/{name.rstrip('/')}", None, is_directory=True)
+            for key, size, etag, mtime in page.objects:
+                if key != prefix:  # the marker of the directory itself
+                    yield ObjectInfo(f"{bucket}/{key}", size, etag, mtime)
+            if page.continuation is None:
+                return
+            query = {**query, "continuation-token": page.continuation}
+
+    def makedirs(self, path: str) -> None:
+        """Make the bucket; directories need not be made."""
+        bucket, _ = split_path(path)
+        body: tuple[memoryview, ...] = ()
+        if self._region != "us-east-1":
+            place = f"<LocationConstraint>{self._region}</LocationConstraint>"
+            body = (memoryview(f"<CreateBucketConfiguration>{place}</CreateBucketConfiguration>".encode()),)
+        try:
+            self._s3.request("PUT", bucket, None, None, body, what="make").close()
+        except Exception as error:
+            if getattr(error, "code", None) not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
+                raise
+
+    def path_of(self, url: str) -> str | None:
+        return self._s3.path_of(url)
+
+    def close(self) -> None:
+        self.client.close()
+
+
+def exists(path: str, error: ObjectChanged) -> ObjectExists:
+    """Return the error for an exclusive write to a name that is taken, from the failed precondition."""
+    return ObjectExists(
+        f"cannot write {path!r}: it exists",
+        path=path,
+        code=error.code,
+        status=error.status,
+        request_id=error.request_id,
+    )
+
+
+def copy_headers(source: ObjectInfo, customer: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers that name the source of a copy, and only this version of it."""
+    from urllib.parse import quote
+
+    place = "/" + quote(source.path, safe="/-_.~")
+    if source.version is not None:
+        place += f"?versionId={quote(source.version, safe='-_.~')}"
+    headers = {"x-amz-copy-source": place}
+    if source.etag is not None:
+        headers["x-amz-copy-source-if-match"] = source.etag
+    for name, value in customer.items():
+        headers[name.replace("x-amz-", "x-amz-copy-source-", 1)] = value
+    return headers
+
+
+def _object_info(path: str, headers: Mapping[str, str]) -> ObjectInfo:
+    """Describe an object by the headers of an answer, all but its size.
+
+    The Content-Encoding is left out: to S3 it is a remark of whoever wrote the object, and what is stored and delivered
+    are the same bytes.
+    """
+    checksums = {}
+    if headers.get("x-amz-checksum-type", "FULL_OBJECT") == "FULL_OBJECT":
+        for algorithm in _CHECKSUMS:
+            text = headers.get(f"x-amz-checksum-{algorithm}")
+            if text is not None and (value := decode_base64(text)) is not None:
+                checksums[algorithm] = value
+    return ObjectInfo(
+        path,
+        None,
+        strong_etag(headers.get("etag")),
+        http_date(headers.get("last-modified")),
+        checksums,
+        version=headers.get("x-amz-version-id"),
+    )
+
+
+def _chosen_checksum(wanted: str | None, aws: bool) -> str | None:
+    choices = ("crc64nvme", "crc32c", "crc32", "none")
+    if wanted is None:
+        # Without awscrt CRC-32, which every Python has, is the next best.
+        return next((name for name in ("crc64nvme", "crc32") if crc_function(name)), None) if aws else None
+    if wanted not in choices:
+        raise MountError(f"s3: unknown checksum {wanted!r}{did_you_mean(wanted, choices)}")
+    if wanted == "none":
+        return None
+    if crc_function(wanted) is None:
+        raise MountError(f"s3: checksum {wanted!r} needs awscrt: pip install 'apyfal[s3]'")
+    return wanted
+
+
+def _customer_headers(key: bytes | str | None) -> dict[str, str]:
+    if key is None:
+        return {}
+    raw = decode_base64(key) if isinstance(key, str) else key
+    if raw is None or len(raw) != 32:
+        raise MountError("s3: sse_customer_key must be 32 bytes, or their base64")
+    prefix = "x-amz-server-side-encryption-customer"
+    return {
+        f"{prefix}-algorithm": "AES256",
+        f"{prefix}-key": base64.b64encode(raw).decode("ascii"),
+        f"{prefix}-key-md5": base64.b64encode(hashlib.md5(raw, usedforsecurity=False).digest()).decode("ascii"),
+    }
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
