@@ -12,7 +12,9 @@ __all__ = [
     "AcceleratorException",
     "AccessDenied",
     "AuthenticationError",
+    "BufferInUse",
     "ChecksumMismatch",
+    "ClosedError",
     "ConfigurationError",
     "CopyRefused",
     "DeviceLost",
@@ -22,10 +24,12 @@ __all__ = [
     "DriverUnavailable",
     "ForkedProcess",
     "HostError",
+    "HostMemoryExhausted",
     "InvalidURL",
     "IsADirectory",
     "JobRejected",
     "KernelError",
+    "Misaligned",
     "MountError",
     "NotADirectory",
     "ObjectChanged",
@@ -33,12 +37,14 @@ __all__ = [
     "ObjectNotFound",
     "ParameterError",
     "ProgramError",
+    "ReadOnly",
     "RunCancelled",
     "RunTimeout",
     "StorageError",
     "StoreUnavailable",
     "TransferCancelled",
     "TransferTimeout",
+    "UnsupportedByDriver",
     "UnsupportedByStore",
     "did_you_mean",
 ]
@@ -55,6 +61,18 @@ class ConfigurationError(AcceleratorException, ValueError):
 
 class ParameterError(AcceleratorException, ValueError):
     """An argument of a call has a wrong value or type."""
+
+
+class BufferInUse(AcceleratorException, BufferError):
+    """A buffer, run or device cannot be closed, resized or reused: a transfer, a run or a view is alive."""
+
+
+class ClosedError(AcceleratorException, ValueError):
+    """The object was closed before."""
+
+
+class HostMemoryExhausted(AcceleratorException, MemoryError):
+    """No host memory is left, or the pool of pinned memory reached its limit."""
 
 
 class CopyRefused(AcceleratorException, BufferError):
@@ -154,7 +172,7 @@ class TransferCancelled(StorageError):
 
 
 class UnsupportedByStore(StorageError, NotImplementedError):
-    """This kind of store cannot do this (appending to an S3 object, say)."""
+    """The store cannot do this kind of thing (appending to an S3 object, say)."""
 
 
 # -- devices ----------------------------------------------------------------------------------------------------------
@@ -164,6 +182,18 @@ class DriverError(AcceleratorException, RuntimeError):
 
 class DriverUnavailable(DriverError):
     """The driver's vendor library is missing or unusable on this machine."""
+
+
+class UnsupportedByDriver(DriverError, NotImplementedError):
+    """The driver or device cannot do what was asked."""
+
+
+class Misaligned(DriverError, BufferError):
+    """Memory does not have the alignment that the driver needs to use it in place."""
+
+
+class ReadOnly(DriverError, BufferError):
+    """Memory is read-only where it would be written."""
 
 
 class DeviceNotFound(DriverError, LookupError):

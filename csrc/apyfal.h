@@ -152,7 +152,7 @@ int apf_run_cancel(apf_run *run, apf_error *err);
 void apf_run_times(apf_run *run, apf_times *times);
 /* Ended: free it. Still in flight: cancel it, wait up to `grace` ns; after that it is abandoned with all that it holds
  * (never reused), since the device may still write there. */
-void apf_run_release(apf_run *run, int64_t grace);
+int apf_run_release(apf_run *run, int64_t grace); /* returns 1 when it was abandoned */
 
 /* Changes in a forked child: devices and threads of the parent are not there, and calls on them give FORKED. */
 uint32_t apf_fork_generation(void);

@@ -1,5 +1,5 @@
-/* gunzip(src, dst, bytes, capacity, state, first, last, report): gzip data (RFC 1952) of any number of members, over
- * any number of runs.
+/* gunzip(src, dst, bytes, skip, capacity, state, first, last, report): gzip data (RFC 1952) of any number of members,
+ * over any number of runs. A run begins `skip` bytes into src: what earlier runs over the same data consumed.
  *
  * As gzip does, zero bytes after a member are skipped (tapes pad with them); anything else there is an error.
  * Everything that is kept between runs is in the state buffer. */
@@ -129,27 +129,32 @@ static int gunzip(void *context, const apf_model_arg *args, uint32_t count, cons
 {
     (void)context;
     (void)count;
-    uint64_t bytes, capacity, first, last, status;
+    uint64_t bytes, skip, capacity, first, last, status;
     int code = apf_model_count(&args[2], "bytes", &bytes, err);
-    if (code == APF_OK) code = apf_model_count(&args[3], "capacity", &capacity, err);
-    if (code == APF_OK) code = apf_model_count(&args[5], "first", &first, err);
-    if (code == APF_OK) code = apf_model_count(&args[6], "last", &last, err);
+    if (code == APF_OK) code = apf_model_count(&args[3], "skip", &skip, err);
+    if (code == APF_OK) code = apf_model_count(&args[4], "capacity", &capacity, err);
+    if (code == APF_OK) code = apf_model_count(&args[6], "first", &first, err);
+    if (code == APF_OK) code = apf_model_count(&args[7], "last", &last, err);
+    if (code == APF_OK && skip > bytes)
+        code = apf_fail(err, APF_KERNEL, 0, "skip is %llu: expected at most bytes, %llu", (unsigned long long)skip,
+                        (unsigned long long)bytes);
     if (code == APF_OK) code = apf_model_fits(&args[0], "src", bytes, 1, err);
     if (code == APF_OK) code = apf_model_fits(&args[1], "dst", capacity, 1, err);
-    if (code == APF_OK) code = apf_model_fits(&args[4], "state", 1, sizeof(stream_state), err);
-    if (code == APF_OK) code = apf_model_fits(&args[7], "report", APF_REPORT_COUNT, sizeof(uint64_t), err);
-    if (code == APF_OK && first) code = begin(&args[4], err);
+    if (code == APF_OK) code = apf_model_fits(&args[5], "state", 1, sizeof(stream_state), err);
+    if (code == APF_OK) code = apf_model_fits(&args[8], "report", APF_REPORT_COUNT, sizeof(uint64_t), err);
+    if (code == APF_OK && first && !skip) code = begin(&args[5], err);
     if (code != APF_OK) return code;
-    stream_state *state = args[4].data;
+    stream_state *state = args[5].data;
     if (state->self != (uintptr_t)state) return apf_fail(err, APF_KERNEL, 0, "no gzip data was begun, or it failed");
     const uint8_t *src = args[0].data;
     uint8_t *dst = args[1].data;
-    part left = {src, src + bytes, dst, dst + capacity};
+    part left = {src + skip, src + bytes, dst, dst + capacity};
     code = inflate_part(state, &left, &status, cancelled, err);
     if (code == APF_OK && last && status == APF_GUNZIP_DONE && state->phase != BETWEEN)
         code = fail_data(state, state->phase == BEGIN ? "it is empty" : "it ends too early", err);
-    if (code == APF_OK) apf_model_report(&args[7], (uint64_t)(left.in - src), (uint64_t)(left.out - dst), status);
+    if (code == APF_OK)
+        apf_model_report(&args[8], (uint64_t)(left.in - src) - skip, (uint64_t)(left.out - dst), status);
     return code;
 }
 
-const apf_model_entry apf_models_gunzip[] = {{"gunzip", gunzip, NULL, "bbssbssb"}, {0}};
+const apf_model_entry apf_models_gunzip[] = {{"gunzip", gunzip, NULL, "bbsssbssb"}, {0}};

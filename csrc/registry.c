@@ -10,7 +10,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static const apf_driver *drivers[MOST] = {
     &apf_driver_emulator,
     &apf_driver_opencl,
-#ifdef APF_ALL_DRIVERS
+#ifdef APF_WITH_XRT
     &apf_driver_xrt,
     &apf_driver_xdma,
 #endif

@@ -46,7 +46,7 @@ static int check_argument(const apf_kernel *kernel, const apf_run_arg *arg, uint
 static int start_in_driver(apf_run *run, const apf_run_arg *args, uint32_t count, apf_error *err)
 {
     enum { FEW = 16 };
-    apf_arg few[FEW];
+    apf_arg few[FEW] = {0};
     apf_arg *raw = count <= FEW ? few : apf_calloc(count, sizeof *raw);
     if (!raw) return apf_fail(err, APF_NO_MEMORY, 0, "no memory for %u kernel arguments", count);
     for (uint32_t i = 0; i < count; i++) {
@@ -218,14 +218,17 @@ static void abandon(apf_run *run)
     apf_device_in_flight(device, -1);
 }
 
-void apf_run_release(apf_run *run, int64_t grace)
+int apf_run_release(apf_run *run, int64_t grace)
 {
-    if (!run) return;
+    int abandoned = 0;
+    if (!run) return abandoned;
     if (run->handle && apf_device_here(run->kernel->device)) {
         apf_run_cancel(run, NULL);
-        if (apf_run_wait(run, grace, NULL) == APF_TIMEOUT) abandon(run);
+        abandoned = apf_run_wait(run, grace, NULL) == APF_TIMEOUT;
+        if (abandoned) abandon(run);
     }
     apf_kernel_release(run->kernel);
     run_free(run);
     apf_live_add(runs, -1);
+    return abandoned;
 }

@@ -240,7 +240,7 @@ class Whitelist:
         for root, relative in self._candidates(path):
             try:
                 return operation(root, relative)
-            except OSError as error:  # noqa: PERF203 - the next directory is tried because this one failed
+            except OSError as error:
                 if isinstance(error, StorageError):
                     raise
                 if error.errno in (errno.ENOENT, errno.ENOTDIR):

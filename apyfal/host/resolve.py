@@ -31,7 +31,7 @@ def kernel_resolve(directory: int, path: str) -> int:
     for _ in range(_MAX_RETRIES):
         try:
             return kernel.openat2(directory, path, os.O_PATH, kernel.RESOLVE_BENEATH | kernel.RESOLVE_NO_MAGICLINKS)
-        except OSError as error:  # noqa: PERF203 - each turn of the loop is a retry of a failure
+        except OSError as error:
             if error.errno != errno.EAGAIN:
                 raise
     return walk_resolve(directory, path)  # it never has to start again: it keeps hold of each directory it is in

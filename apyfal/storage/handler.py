@@ -160,12 +160,12 @@ class Handler(ABC):
         """What is below `path`: objects, and (unless `recursive`) directories or common prefixes."""
         raise UnsupportedByStore(f"{self.scheme}: cannot list {path!r}")
 
-    def makedirs(self, path: str) -> None:  # noqa: B027  # most stores have no directories to make
+    def makedirs(self, path: str) -> None:  # most stores have no directories to make
         """Make a directory or bucket, with its parents; nothing where the store has none. Existing is fine."""
 
     def path_of(self, url: str) -> str | None:
         """Give the path in this store of the object at a full web address; ``None`` where it is not this store's."""
         return None
 
-    def close(self) -> None:  # noqa: B027  # not every store keeps connections
+    def close(self) -> None:  # not every store keeps connections
         """Close idle connections; the handler can be used again."""

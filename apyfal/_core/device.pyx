@@ -1,0 +1,370 @@
+"""Devices, the kernels and buffer objects on them, and the drivers there are."""
+
+from cpython.buffer cimport PyBUF_ANY_CONTIGUOUS, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset
+
+from apyfal._core cimport capi
+from apyfal._core.buffer cimport Buffer
+from apyfal._core.errors cimport check
+from apyfal import exceptions
+
+TO_DEVICE = capi.APF_TO_DEVICE
+FROM_DEVICE = capi.APF_FROM_DEVICE
+
+CAPABILITIES = {
+    "import": capi.APF_CAP_IMPORT,
+    "import-read-only": capi.APF_CAP_IMPORT_READONLY,
+    "offset": capi.APF_CAP_OFFSET,
+    "cancel": capi.APF_CAP_CANCEL,
+    "counters": capi.APF_CAP_COUNTERS,
+    "duplex": capi.APF_CAP_DUPLEX,
+    "separate-memory": capi.APF_CAP_SEPARATE_MEMORY,
+}
+
+
+cdef class _Options:
+    """A NULL-terminated list of options, with the bytes that it points to."""
+
+    cdef capi.apf_option *list
+    cdef list kept
+
+    def __cinit__(self, options):
+        self.kept = [(str(key).encode(), str(value).encode()) for key, value in (options or {}).items()]
+        self.list = <capi.apf_option *> calloc(len(self.kept) + 1, sizeof(capi.apf_option))
+        if self.list == NULL:
+            raise MemoryError
+        for index, (key, value) in enumerate(self.kept):
+            self.list[index].key = <const char *> (<bytes> key)
+            self.list[index].value = <const char *> (<bytes> value)
+
+    def __dealloc__(self):
+        free(self.list)
+
+
+cdef str text(const char *value):
+    return value.decode("utf-8", "replace")
+
+
+cdef dict describe(const capi.apf_device_info *info):
+    return {
+        "name": text(info.name),
+        "vendor": text(info.vendor),
+        "identity": text(info.identity),
+        "version": text(info.version),
+        "memory": info.memory,
+        "max_buffer": info.max_buffer,
+        "import_align": info.import_align,
+        "size_align": info.size_align,
+        "offset_align": info.offset_align,
+        "compute_units": info.compute_units,
+        "capabilities": frozenset(name for name, bit in CAPABILITIES.items() if info.capabilities & bit),
+    }
+
+
+cdef const capi.apf_driver *find(str name) except NULL:
+    encoded = name.encode()
+    cdef const capi.apf_driver *driver = capi.apf_driver_find(encoded)
+    if driver == NULL:
+        raise exceptions.DriverUnavailable(f"unknown driver {name!r}" + exceptions.did_you_mean(name, drivers()))
+    return driver
+
+
+def drivers():
+    """The drivers there are: name to a one-line summary. None of them has been tried."""
+    cdef const capi.apf_driver *driver
+    found = {}
+    index = 0
+    while True:
+        driver = capi.apf_driver_at(index)
+        if driver == NULL:
+            return found
+        found[text(driver.name)] = text(driver.summary)
+        index += 1
+
+
+def load_driver(path):
+    """Load a third party's driver from a shared library; returns its name.
+
+    Raises
+    ------
+    DriverUnavailable, UnsupportedByDriver, ParameterError
+    """
+    cdef capi.apf_error err
+    cdef const capi.apf_driver *driver = NULL
+    encoded = str(path).encode()
+    cdef const char *raw = encoded
+    cdef int code
+    with nogil:
+        code = capi.apf_driver_load(raw, &driver, &err)
+    check(code, &err)
+    return text(driver.name)
+
+
+def list_devices(str driver not None, options=None):
+    """Describe the devices of a driver.
+
+    Returns
+    -------
+    list of dict
+        One for each device: name, vendor, identity, version, memory, max_buffer, import_align, size_align, offset_align
+        (bytes), compute_units, capabilities.
+
+    Raises
+    ------
+    DriverUnavailable
+        There is no such driver, or its vendor library is not usable.
+    """
+    cdef const capi.apf_driver *found = find(driver)
+    cdef capi.apf_error err
+    cdef capi.apf_device_info infos[64]
+    cdef unsigned int count = 0
+    cdef _Options raw = _Options(options)
+    cdef int code
+    memset(infos, 0, sizeof(infos))
+    with nogil:
+        code = found.list(raw.list, infos, 64, &count, &err)
+    check(code, &err)
+    return [describe(&infos[index]) for index in range(min(count, 64))]
+
+
+cdef class Device:
+    """One open device. Usable from any thread; a forked child gets `ForkedProcess`.
+
+    Parameters
+    ----------
+    driver : str
+        A name in `drivers`.
+    selector : str or None
+        An index, or a part of a device's name or identity; ``None``: the first.
+    options : mapping
+        The driver's own options.
+
+    Raises
+    ------
+    DriverUnavailable, DeviceNotFound, AccessDenied, ParameterError
+    """
+
+    def __init__(self, str driver not None, selector=None, options=None):
+        cdef const capi.apf_driver *found = find(driver)
+        cdef capi.apf_error err
+        cdef capi.apf_device *handle = NULL
+        cdef _Options raw = _Options(options)
+        encoded = None if selector is None else str(selector).encode()
+        cdef const char *chosen = NULL
+        if encoded is not None:
+            chosen = <const char *> (<bytes> encoded)
+        if self.handle != NULL:
+            raise exceptions.ParameterError("a Device is initialised once")
+        cdef int code
+        with nogil:
+            code = capi.apf_device_open(found, chosen, raw.list, &handle, &err)
+        check(code, &err)
+        self.handle = handle
+
+    def __dealloc__(self):
+        cdef capi.apf_device *handle = self.handle
+        if handle != NULL:
+            self.handle = NULL
+            with nogil:
+                capi.apf_device_release(handle)
+
+    def close(self):
+        """End all that lives on the device, and close it; closing twice is fine.
+
+        Raises
+        ------
+        BufferInUse
+            Runs are in flight.
+        """
+        cdef capi.apf_error err
+        cdef int code
+        with nogil:
+            code = capi.apf_device_close(self.handle, &err)
+        check(code, &err)
+
+    @property
+    def driver(self):
+        """Name of the driver."""
+        return text(capi.apf_device_driver(self.handle).name)
+
+    @property
+    def info(self):
+        """What the driver says of the device, as in `list_devices`."""
+        return describe(capi.apf_device_info_of(self.handle))
+
+    def counters(self):
+        """Bytes to and from the device, runs, and device memory in use, since it was opened."""
+        cdef capi.apf_error err
+        cdef capi.apf_counters counters
+        cdef int code
+        with nogil:
+            code = capi.apf_device_counters(self.handle, &counters, &err)
+        check(code, &err)
+        return {
+            "to_device": counters.to_device,
+            "from_device": counters.from_device,
+            "runs": counters.runs,
+            "memory_used": counters.memory_used,
+        }
+
+    def control(self, key, value):
+        """Change a setting of the open device (see the driver's documentation)."""
+        cdef capi.apf_error err
+        raw_key, raw_value = str(key).encode(), str(value).encode()
+        cdef const char *c_key = raw_key
+        cdef const char *c_value = raw_value
+        cdef int code
+        with nogil:
+            code = capi.apf_device_control(self.handle, c_key, c_value, &err)
+        check(code, &err)
+
+    def load(self, str kernel not None, program=None, str name="", str options="", str arguments=""):
+        """Load a program and open its kernel.
+
+        Parameters
+        ----------
+        kernel : str
+            The kernel's name in the program.
+        program : bytes-like or None
+            Source or binary, by driver; ``None`` where the driver needs none.
+        name : str
+            Where the program came from, for messages.
+        options : str
+            Build options for source.
+        arguments : str
+            The definition's argument names in order, separated by commas.
+
+        Raises
+        ------
+        ProgramError
+            With the build log, or the kernels there are.
+        """
+        cdef capi.apf_error err
+        cdef capi.apf_program raw
+        cdef Py_buffer view
+        cdef Kernel loaded = Kernel.__new__(Kernel)
+        texts = [value.encode() for value in (name, kernel, options, arguments)]
+        memset(&raw, 0, sizeof(raw))
+        raw.name, raw.kernel, raw.options, raw.arguments = texts[0], texts[1], texts[2], texts[3]
+        cdef int code
+        if program is not None:
+            PyObject_GetBuffer(program, &view, PyBUF_ANY_CONTIGUOUS)
+            raw.data, raw.size = view.buf, view.len
+        with nogil:
+            code = capi.apf_kernel_load(self.handle, &raw, &loaded.handle, &err)
+        if program is not None:
+            PyBuffer_Release(&view)
+        check(code, &err)
+        loaded.device = self
+        loaded.name = kernel
+        return loaded
+
+    def alloc(self, nbytes, bank=0):
+        """Device memory with no host side, as a `BufferObject`.
+
+        Raises
+        ------
+        DeviceMemoryExhausted
+        """
+        cdef capi.apf_error err
+        cdef BufferObject bo = BufferObject.__new__(BufferObject)
+        cdef unsigned long long size = nbytes
+        cdef unsigned int where = bank
+        cdef int code
+        with nogil:
+            code = capi.apf_bo_alloc(self.handle, size, where, &bo.handle, &err)
+        check(code, &err)
+        bo.device = self
+        return bo
+
+    def import_memory(self, data, bint writable=True, bank=0):
+        """Use host memory in place.
+
+        Parameters
+        ----------
+        data : object with the buffer protocol
+            Contiguous. Memory of the pool and of mapped files is pinned once and stays so; any other is pinned for as long
+            as the result lives, and kept alive by it.
+        writable : bool
+            Whether the device may write there; ``False`` accepts read-only memory where the driver does.
+        bank : int
+            The memory bank, from `Kernel.bank`.
+
+        Returns
+        -------
+        (BufferObject, int)
+            And the offset of `data` in it, in bytes.
+
+        Raises
+        ------
+        Misaligned, ReadOnly, DeviceMemoryExhausted
+        """
+        cdef capi.apf_error err
+        cdef capi.apf_buffer *buffer
+        cdef BufferObject bo = BufferObject.__new__(BufferObject)
+        cdef unsigned int where = bank
+        cdef int code
+        PyObject_GetBuffer(data, &bo.view, PyBUF_ANY_CONTIGUOUS | (PyBUF_WRITABLE if writable else 0))
+        bo.viewed = True
+        bo.device = self
+        buffer = capi.apf_buffer_find(bo.view.buf, bo.view.len)
+        if buffer == NULL:
+            check(capi.apf_buffer_wrap(bo.view.buf, bo.view.len, bo.view.readonly, &buffer, &err), &err)
+        cdef size_t offset = <size_t> bo.view.buf - <size_t> capi.apf_buffer_data(buffer)
+        with nogil:
+            code = capi.apf_bo_import(self.handle, buffer, where, &bo.handle, &err)
+            capi.apf_buffer_release(buffer)
+        check(code, &err)
+        return bo, offset
+
+
+cdef class Kernel:
+    """One kernel of a loaded program; made by `Device.load`."""
+
+    def __dealloc__(self):
+        cdef capi.apf_kernel *handle = self.handle
+        if handle != NULL:
+            self.handle = NULL
+            with nogil:
+                capi.apf_kernel_release(handle)
+
+    def bank(self, index):
+        """Return the memory bank that buffer argument `index` must be in."""
+        cdef capi.apf_error err
+        cdef unsigned int bank = 0
+        cdef unsigned int argument = index
+        cdef int code
+        with nogil:
+            code = capi.apf_kernel_bank(self.handle, argument, &bank, &err)
+        check(code, &err)
+        return bank
+
+
+cdef class BufferObject:
+    """Memory on a device, with or without a host side; made by `Device.alloc` and `Device.import_memory`."""
+
+    def __dealloc__(self):
+        cdef capi.apf_bo *handle = self.handle
+        if handle != NULL:
+            self.handle = NULL
+            with nogil:
+                capi.apf_bo_release(handle)
+        if self.viewed:
+            PyBuffer_Release(&self.view)
+
+    @property
+    def nbytes(self):
+        """Size in bytes; that of the whole imported block where the memory is the pool's."""
+        return capi.apf_bo_size(self.handle)
+
+    def sync(self, direction, offset=0, nbytes=None):
+        """Move bytes between the two sides, `TO_DEVICE` or `FROM_DEVICE`; returns when they are there."""
+        cdef capi.apf_error err
+        cdef int way = direction
+        cdef unsigned long long start = offset
+        cdef unsigned long long size = capi.apf_bo_size(self.handle) - start if nbytes is None else nbytes
+        cdef int code
+        with nogil:
+            code = capi.apf_bo_sync(self.handle, way, start, size, &err)
+        check(code, &err)

@@ -1,0 +1,3 @@
+from collections.abc import Callable
+
+def register_model(name: str, function: Callable[..., object]) -> None: ...

@@ -1,0 +1,66 @@
+"""Arrays in pinned memory: `empty`, `empty_like`, `is_pinned`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from apyfal._core.buffer import Buffer, is_pinned
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike, NDArray
+
+    from apyfal._core.device import Device
+
+__all__ = ["empty", "empty_like", "is_pinned"]
+
+
+def empty(shape: int | Sequence[int], dtype: DTypeLike = float, *, device: Device | None = None) -> NDArray[Any]:
+    """Return a new array in pinned, page-aligned memory from the pool.
+
+    Parameters
+    ----------
+    shape
+        As for `numpy.empty`.
+    dtype
+        Any dtype without Python objects.
+    device
+        Pin the memory for this device now, instead of at its first use there.
+
+    Returns
+    -------
+    ndarray
+        C-contiguous; its contents are undefined. The memory goes back to the pool when the last view dies and no device
+        uses it any more.
+
+    Raises
+    ------
+    HostMemoryExhausted
+        There is no memory, or the pool reached its limit.
+    ValueError
+        The dtype holds Python objects, or a dimension is negative.
+    """
+    kind = np.dtype(dtype)
+    if kind.hasobject:
+        raise ValueError(f"dtype {kind} holds Python objects, which no device can read")
+    dimensions = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
+    if any(length < 0 for length in dimensions):
+        raise ValueError(f"shape {dimensions}: negative dimensions are not allowed")
+    count = math.prod(dimensions)
+    # frombuffer refuses memory without elements, so that an empty array is the front of one with one
+    buffer = Buffer(max(count, 1) * max(kind.itemsize, 1))
+    if kind.itemsize == 0:
+        array: NDArray[Any] = np.ndarray(dimensions, kind)
+        return array
+    array = np.frombuffer(memoryview(buffer), kind, max(count, 1))[:count].reshape(dimensions)
+    if device is not None:
+        device.import_memory(array)
+    return array
+
+
+def empty_like(prototype: NDArray[Any], *, device: Device | None = None) -> NDArray[Any]:
+    """Return a new pinned array of the shape and dtype of `prototype`, in C order."""
+    return empty(prototype.shape, prototype.dtype, device=device)
