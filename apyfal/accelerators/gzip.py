@@ -1,6 +1,6 @@
 """``gzip``: the input, compressed (RFC 1952).
 
-Kernel arguments: ``src, dst, bytes, capacity, level, report``. Every chunk becomes a member of its own, so chunks may
+Kernel arguments: ``src, dst, bytes, capacity, report, level``. Every chunk becomes a member of its own, so chunks may
 be compressed at the same time; the members one after the other are one gzip file.
 """
 
@@ -25,7 +25,7 @@ DEFINITION = Definition(
     name="gzip",
     kernel="gzip",
     summary="the input, compressed",
-    arguments=tuple(Argument(name) for name in ("src", "dst", "bytes", "capacity", "level", "report")),
+    arguments=tuple(Argument(name) for name in ("src", "dst", "bytes", "capacity", "report", "level")),
     parameters={"level": Parameter("level", "int32", 6, minimum=0, maximum=9)},
     out_dtype=np.dtype("uint8"),
     output=REPORTED,

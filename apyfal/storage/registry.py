@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 
-from apyfal.configuration import Configuration, ConfigSource
+from apyfal.configuration import ConfigSource, Configuration
 from apyfal.exceptions import InvalidURL, MountError, did_you_mean
 from apyfal.storage import automount, providers
 from apyfal.storage.handler import Handler

@@ -1,0 +1,57 @@
+"""Data from any storage URL, file or numpy array straight into an accelerator's memory and back.
+
+>>> import apyfal
+>>> with apyfal.Accelerator("sha3") as sha3:
+...     sha3.process(b"abc")["digest"][:8]
+'3a985da7'
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from apyfal.memory import empty, empty_like, is_pinned
+
+if TYPE_CHECKING:
+    from apyfal.accelerator import Accelerator
+    from apyfal.accelerators.resolve import available as accelerators
+    from apyfal.listing import devices
+    from apyfal.log import get_logger
+
+__all__ = [
+    "Accelerator",
+    "accelerators",
+    "devices",
+    "empty",
+    "empty_like",
+    "exceptions",
+    "get_logger",
+    "is_pinned",
+    "storage",
+]
+
+__version__ = "0.1.0"
+
+# What is imported when it is first used: `import apyfal` costs little more than numpy.
+_LAZY = {
+    "Accelerator": "apyfal.accelerator",
+    "devices": "apyfal.listing",
+    "get_logger": "apyfal.log",
+}
+_MODULES = ("accelerators", "exceptions", "storage")  # accelerators is a package that can be called
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name in _MODULES:
+        return import_module(f"apyfal.{name}")
+    if name not in _LAZY:
+        raise AttributeError(f"module 'apyfal' has no attribute {name!r}")
+    value = getattr(import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,406 @@
+"""`Accelerator`: open a card, run jobs on it, close it."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from contextlib import ExitStack
+from time import monotonic
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from apyfal.accelerators import resolve
+from apyfal.card import Card
+from apyfal.configuration import Configuration
+from apyfal.exceptions import AcceleratorException, ClosedError, ParameterError, RunCancelled
+from apyfal.memory import empty
+from apyfal.pipeline.channel import Control
+from apyfal.pipeline.process import Request, array_of, process
+from apyfal.units import parse_duration, parse_size
+from apyfal.workers import Workers
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike, NDArray
+
+    from apyfal.configuration import ConfigSource
+
+__all__ = ["Accelerator"]
+
+#: Jobs of `process_submit` that are at work at once: one on the card, the next being fetched, the last being stored.
+_WORKERS = 3
+#: Jobs that `process_map` submits ahead of the one whose result is asked for.
+_AHEAD = 2 * _WORKERS
+
+_open: weakref.WeakSet[Accelerator] = weakref.WeakSet()
+
+
+class Accelerator:
+    """One accelerator, open.
+
+    Parameters
+    ----------
+    accelerator
+        A name: of a section ``[accelerator.NAME]`` of the configuration, of a reference accelerator, or of a registered
+        software model.
+    config
+        A configuration file's path, or a `Configuration`; ``None``: found as `apyfal.configuration` says.
+    driver, device
+        Where to run it; by default as the definition says, and that is the software card where it says nothing.
+    memory_limit
+        Bytes (or text, ``"256MiB"``) of pinned memory that a job may use for data that is neither in a pinned array nor
+        in an array used in place.
+    host_ip, token, host_type
+        Run it on another machine: see `apyfal.host`.
+    **definition
+        Keys of the definition (``program=``, ``kernel=``, ``dtype=`` ...), which win over the configuration's.
+
+    Raises
+    ------
+    ConfigurationError
+        There is no such accelerator, or its definition is wrong.
+    DriverUnavailable, DeviceNotFound
+        It cannot be run on this machine.
+
+    Notes
+    -----
+    Usable from any thread. A forked child must open its own: there, every call raises `ForkedProcess`.
+    """
+
+    def __new__(cls, *args: Any, host_ip: str | None = None, **keywords: Any) -> Any:
+        """Return a remote accelerator where `host_ip` says so; it has the same methods."""
+        if host_ip is not None:
+            from apyfal.host.client import open_remote
+
+            return open_remote(*args, host_ip=host_ip, **keywords)
+        return super().__new__(cls)
+
+    def __init__(
+        self,
+        accelerator: str | None = None,
+        config: ConfigSource = None,
+        *,
+        driver: str | None = None,
+        device: str | int | None = None,
+        memory_limit: int | str | None = None,
+        host_ip: str | None = None,
+        token: str | None = None,
+        host_type: str | None = None,
+        **definition: object,
+    ) -> None:
+        self._closed = True  # until everything below has worked
+        configuration = Configuration.load(config)
+        given: dict[str, object] = {
+            key: value for key, value in (("driver", driver), ("device", device)) if value is not None
+        }
+        self._definition = resolve(accelerator, configuration, **given, **definition)
+        self._defaults = configuration.section(f"process.{self._definition.name}")
+        self._start_defaults = configuration.section(f"configuration.{self._definition.name}")
+        limit = memory_limit if memory_limit is not None else self._defaults.text("memory_limit", None)
+        self._memory_limit = None if limit is None else parse_size(limit)
+        self._parameters: dict[str, object] = {}
+        self._started = False
+        self._lock = threading.RLock()
+        self._active: set[Control] = set()
+        self._workers: Workers | None = None
+        self._card = Card(self._definition)
+        self._closed = False
+        _open.add(self)
+
+    # -- configuration ------------------------------------------------------------------------------------------------
+    def start(self, src: object = None, *, info_dict: dict[str, Any] | None = None, **parameters: object) -> None:
+        """Configure the accelerator; called again, it configures it anew.
+
+        Parameters
+        ----------
+        src
+            Data (URL, path, file object or array) that is loaded into the card's memory and stays there until `stop`:
+            what the kernel gets as its argument ``coefficients``.
+        info_dict
+            Receives ``bytes_in``, ``device`` and ``driver``.
+        **parameters
+            The accelerator's own, as defaults of `process`.
+        """
+        self._check_open()
+        if src is None:
+            src = self._start_defaults.text("src", None)
+        configured = {key: value.text for key, value in self._start_defaults.items() if key != "src"}
+        self._parameters = {**configured, **parameters}
+        unknown = self._parameters.keys() - self._definition.parameters.keys()
+        if unknown:
+            self._definition.validate_parameters(**{name: self._parameters[name] for name in unknown})
+        nbytes = 0
+        if src is not None:
+            data = _load_all(src)
+            self._card.load(data)
+            nbytes = data.nbytes
+        self._started = True
+        if info_dict is not None:
+            info_dict.update(bytes_in=nbytes, device=self._card.info["name"], driver=self._definition.driver)
+
+    def stop(self) -> None:
+        """End jobs that are still running (they raise `RunCancelled`), and close the device. Stopping twice is fine."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        _open.discard(self)
+        for control in list(self._active):
+            control.fail(RunCancelled("the accelerator was stopped"))
+        if self._workers is not None:
+            self._workers.stop()
+        deadline = monotonic() + 5
+        while self._active and monotonic() < deadline:
+            threading.Event().wait(0.005)
+        self._card.close()
+
+    # -- jobs ---------------------------------------------------------------------------------------------------------
+    def process(
+        self,
+        src: object = None,
+        dst: object = None,
+        *,
+        copy: bool = True,
+        info_dict: dict[str, Any] | None = None,
+        timeout: float | str | None = None,
+        progress: Callable[[int, int | None], None] | None = None,
+        memory_limit: int | str | None = None,
+        **parameters: object,
+    ) -> Any:
+        """Run one job.
+
+        Parameters
+        ----------
+        src
+            The input: a storage URL, path, file object, numpy array or any object with the buffer protocol.
+        dst
+            Where the output goes: the same kinds; ``None``: into a new array.
+        copy
+            ``False``: raise `CopyRefused` instead of copying what cannot be used in place.
+        info_dict
+            Receives ``bytes_in``, ``bytes_out``, ``bytes_copied``, ``copy_reasons``, ``seconds`` by stage, ``chunks``,
+            ``device``, ``driver`` and ``timeline``; also when the job fails.
+        timeout
+            Seconds for the whole job, or text (``"2min"``).
+        progress
+            Called with the bytes of input that are through, and all of them (``None``: not known).
+        memory_limit
+            As for the accelerator, for this job.
+        **parameters
+            The accelerator's own.
+
+        Returns
+        -------
+        ndarray, dict or None
+            Without `dst` a new array, pinned and the caller's; with an array as `dst` that array; the result
+            parameters, for accelerators that compute such; else ``None``.
+
+        Raises
+        ------
+        ParameterError
+            A parameter, type or size does not fit the accelerator.
+        CopyRefused, RunTimeout, RunCancelled, KernelError, DeviceLost, StorageError
+
+        Notes
+        -----
+        A URL, path or file appears whole or stays as it was. The contents of an array given as `dst` are undefined when
+        the job fails.
+        """
+        self._check_open()
+        if timeout is None:
+            timeout = self._defaults.text("timeout", None)
+        seconds = None if timeout is None else parse_duration(timeout)
+        control = Control(None if seconds is None else monotonic() + seconds)
+        return self._process(control, src, dst, copy, info_dict, progress, memory_limit, parameters)
+
+    def _process(
+        self,
+        control: Control,
+        src: object,
+        dst: object,
+        copy: bool,
+        info_dict: dict[str, Any] | None,
+        progress: Callable[[int, int | None], None] | None,
+        memory_limit: int | str | None,
+        parameters: dict[str, object],
+    ) -> Any:
+        with self._lock:
+            self._check_open()
+            if not self._started:
+                self.start()
+            self._active.add(control)
+        try:
+            request = Request(
+                src=src,
+                dst=dst,
+                parameters={**self._configured(), **self._parameters, **parameters},
+                copy=copy and self._defaults.boolean("copy", True),
+                progress=progress,
+                memory_limit=self._memory_limit if memory_limit is None else parse_size(memory_limit),
+                info=info_dict,
+            )
+            return process(self._card, request, control)
+        finally:
+            self._active.discard(control)
+
+    def _configured(self) -> dict[str, object]:
+        known = self._definition.parameters
+        return {key: value.text for key, value in self._defaults.items() if key in known}
+
+    def process_submit(self, src: object = None, dst: object = None, **keywords: Any) -> Future[Any]:
+        """Run one job in the background; the arguments are those of `process`.
+
+        Returns
+        -------
+        concurrent.futures.Future
+            Of what `process` returns. Cancelling it before its turn drops the job.
+        """
+        with self._lock:
+            self._check_open()
+            if self._workers is None:
+                self._workers = Workers(_WORKERS, f"apyfal-{self._definition.name}")
+            return self._workers.submit(self.process, src, dst, **keywords)
+
+    def process_map(
+        self,
+        srcs: Iterable[object] | None = None,
+        dsts: Iterable[object] | None = None,
+        *,
+        timeout: float | str | None = None,
+        info_list: list[dict[str, Any]] | None = None,
+        **parameters: object,
+    ) -> Iterator[Any]:
+        """Run many jobs, several at once; yield their results in order.
+
+        Parameters
+        ----------
+        srcs, dsts
+            What `process` takes, one for each job, of any length; ``None``: none for any job.
+        timeout
+            Seconds for each job.
+        info_list
+            Receives one ``info_dict`` a job, in order.
+        **parameters
+            The accelerator's own, and keywords of `process`, for all jobs.
+
+        Raises
+        ------
+        ParameterError
+            One of `srcs` and `dsts` is longer than the other.
+        """
+        self._check_open()
+        if srcs is None and dsts is None:
+            raise ParameterError("process_map needs srcs, dsts or both: their length is the number of jobs")
+        return self._map(_pairs(srcs, dsts), timeout, info_list, parameters)
+
+    def _map(
+        self,
+        pairs: Iterator[tuple[object, object]],
+        timeout: float | str | None,
+        info_list: list[dict[str, Any]] | None,
+        parameters: dict[str, Any],
+    ) -> Iterator[Any]:
+        pending: list[Future[Any]] = []
+        try:
+            for src, dst in pairs:
+                info: dict[str, Any] | None = None
+                if info_list is not None:
+                    info_list.append(info := {})
+                pending.append(self.process_submit(src, dst, timeout=timeout, info_dict=info, **parameters))
+                if len(pending) >= _AHEAD:
+                    yield pending.pop(0).result()
+            while pending:
+                yield pending.pop(0).result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+    def empty(self, shape: Any, dtype: DTypeLike = float) -> NDArray[Any]:
+        """Return an array in pinned memory that this card knows already; see `apyfal.empty`."""
+        self._check_open()
+        return empty(shape, dtype, device=self._card.device)
+
+    # -- the object ---------------------------------------------------------------------------------------------------
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError(f"accelerator {self._definition.name!r} was stopped")
+
+    def __enter__(self) -> Accelerator:
+        self._check_open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True):
+            self.stop()
+
+    def __repr__(self) -> str:
+        state = "stopped" if self._closed else f"on {self._card.info['name']!r}"
+        return f"<apyfal Accelerator {self._definition.name!r} {state}>"
+
+    def __reduce__(self) -> Any:
+        raise TypeError("an open accelerator cannot be pickled; send its name and open it there")
+
+
+def _load_all(src: object) -> NDArray[Any]:
+    """Return all of a source in pinned, contiguous memory."""
+    array = array_of(src)
+    if array is not None:
+        pinned = empty(array.shape, array.dtype)
+        pinned[...] = array
+        return pinned
+    from apyfal.storage.arrays import load
+
+    return load(src)
+
+
+def _pairs(srcs: Iterable[object] | None, dsts: Iterable[object] | None) -> Iterator[tuple[object, object]]:
+    if srcs is None:
+        return ((None, dst) for dst in dsts or ())
+    if dsts is None:
+        return ((src, None) for src in srcs)
+    return _together(iter(srcs), iter(dsts))
+
+
+def _together(srcs: Iterator[object], dsts: Iterator[object]) -> Iterator[tuple[object, object]]:
+    missing = object()
+    count = 0
+    while True:
+        src, dst = next(srcs, missing), next(dsts, missing)
+        if src is missing and dst is missing:
+            return
+        if src is missing or dst is missing:
+            longer, shorter = ("dsts", "srcs") if src is missing else ("srcs", "dsts")
+            raise ParameterError(f"{longer} is longer than {shorter}, which has {count}")
+        yield src, dst
+        count += 1
+
+
+def _stop_all() -> None:
+    """At exit: vendor libraries abort the process when handles are open."""
+    with ExitStack() as stack:
+        for accelerator in list(_open):
+            stack.callback(_stop_quietly, accelerator)
+
+
+def _stop_quietly(accelerator: Accelerator) -> None:
+    try:
+        accelerator.stop()
+    except AcceleratorException:
+        from apyfal.log import get_logger
+
+        get_logger().debug("a device could not be closed at exit", exc_info=True)
+
+
+def _register() -> None:
+    import atexit
+
+    atexit.register(_stop_all)
+
+
+_register()

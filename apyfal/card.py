@@ -1,0 +1,127 @@
+"""An open device with an accelerator's kernel on it: what the jobs of one `Accelerator` share."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from apyfal._core.device import TO_DEVICE, Device
+from apyfal._core.model import register_model
+from apyfal.memory import empty
+from apyfal.pipeline.slots import Slot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from apyfal._core.device import DeviceInfo, Kernel
+    from apyfal.call import Call
+    from apyfal.definition import Definition
+
+__all__ = ["Card"]
+
+
+class Card:
+    """One device, opened for one definition.
+
+    Parameters
+    ----------
+    definition
+        Names driver, device, options, program and kernel.
+
+    Raises
+    ------
+    DriverUnavailable, DeviceNotFound, AccessDenied, ConfigurationError
+    """
+
+    def __init__(self, definition: Definition) -> None:
+        self.definition = definition
+        self.device = Device(definition.driver, definition.device, definition.options)
+        self.info: DeviceInfo = self.device.info
+        self.loaded: Slot | None = None
+        self._program: bytes | None = None
+        self._kernels: dict[object, Kernel] = {}
+        self._lock = threading.Lock()
+
+    def kernel(self, call: Call) -> Kernel:
+        """Return the kernel for a call; loaded, or built for the call's element types, when first needed.
+
+        Raises
+        ------
+        ProgramError, StorageError
+        """
+        definition = self.definition
+        key = (call.in_dtype, call.out_dtype) if definition.model or definition.driver == "opencl" else None
+        with self._lock:
+            kernel = self._kernels.get(key)
+            if kernel is None:
+                kernel = self._kernels[key] = self._load(call)
+            return kernel
+
+    def _load(self, call: Call) -> Kernel:
+        definition = self.definition
+        name = definition.kernel
+        if definition.model is not None:
+            # One kernel for each pair of element types: the emulator does not know them.
+            name = f"{definition.name}({call.in_dtype},{call.out_dtype})"
+            register_model(name, _over_arrays(definition.model, call))
+        if definition.program is not None and self._program is None:
+            self._program = _read(definition.program)
+        return self.device.load(
+            name,
+            self._program,
+            name=definition.program or "",
+            arguments=",".join(argument.name for argument in definition.arguments),
+        )
+
+    def load(self, data: np.ndarray[Any, Any]) -> None:
+        """Put `data` (contiguous, pinned) on the device, to stay there until `close`."""
+        slot = Slot.over(data, self.device, 0, written=True)
+        slot.sync(TO_DEVICE, data.nbytes)
+        self.loaded = slot
+
+    def close(self) -> None:
+        """Close the device; `BufferInUse` while runs are in flight."""
+        self.device.close()
+        self._kernels.clear()
+        self.loaded = None
+
+
+def _read(url: str) -> bytes:
+    from apyfal.storage.endpoints import open_source
+
+    with open_source(url) as source:
+        content = bytearray()
+        block = empty(1 << 20, np.uint8)
+        while count := source.readinto(block.data):
+            content += block.data[:count]
+        return bytes(content)
+
+
+def _over_arrays(function: Callable[..., object], call: Call) -> Callable[..., None]:
+    """Let a function over numpy arrays take the emulator's memory views, in the kernel's order."""
+    import inspect
+
+    dtypes = {"src": call.in_dtype, "dst": call.out_dtype, "report": np.dtype(np.uint64)}
+    keywords = {
+        name
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+    names = [(argument.name, argument.dtype is None) for argument in call.arguments]
+
+    def run(*values: Any) -> None:
+        positional: list[Any] = []
+        named: dict[str, Any] = {}
+        for (name, is_buffer), value in zip(names, values, strict=True):
+            given = np.frombuffer(value, dtypes.get(name, np.uint8)) if is_buffer and len(value) else value
+            if is_buffer and not len(value):
+                given = np.empty(0, dtypes.get(name, np.uint8))
+            if name in keywords:
+                named[name] = given
+            else:
+                positional.append(given)
+        function(*positional, **named)
+
+    return run

@@ -1,0 +1,160 @@
+"""The front of a pipeline: where a job's input is, chunk by chunk, in memory that the device can use."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from apyfal.handoff import flat_bytes
+from apyfal.pipeline.channel import Aborted, Control
+from apyfal.pipeline.report import Report
+from apyfal.pipeline.slots import Ring, Slot
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from apyfal.storage.endpoints import Source
+
+__all__ = ["ArrayInput", "CopiedInput", "Input", "NoInput", "Piece", "StreamInput"]
+
+
+class Piece(NamedTuple):
+    """One chunk of input: `nbytes` bytes at the front of `slot`, `offset` bytes into the job's input."""
+
+    chunk: int
+    slot: Slot | None
+    nbytes: int
+    offset: int
+    last: bool
+
+
+class Input(ABC):
+    """A job's input. `pieces` is called once, by the stage that fetches."""
+
+    @abstractmethod
+    def pieces(self) -> Iterator[Piece]:
+        """Yield the chunks in order, at least one."""
+
+    def release(self, piece: Piece) -> None:
+        """Take a piece's memory back; the device has read it."""
+        del piece  # memory in place is the caller's
+
+
+class NoInput(Input):
+    """For kernels that take none."""
+
+    def pieces(self) -> Iterator[Piece]:
+        """Yield the one run."""
+        yield Piece(0, None, 0, 0, last=True)
+
+
+class ArrayInput(Input):
+    """An array in place, in parts of `chunk` bytes."""
+
+    def __init__(self, slot: Slot, chunk: int, report: Report) -> None:
+        self._slot = slot
+        self._chunk = chunk
+        self._report = report
+
+    def pieces(self) -> Iterator[Piece]:
+        """Yield parts of the array."""
+        total = len(self._slot.bytes)
+        for index, start in enumerate(range(0, max(total, 1), max(self._chunk, 1))):
+            nbytes = min(self._chunk, total - start)
+            self._report.bytes_in += nbytes
+            yield Piece(index, self._slot.part(start, nbytes), nbytes, start, last=start + nbytes >= total)
+
+
+class _RingInput(Input):
+    """Chunks in a ring of pinned buffers."""
+
+    def __init__(self, ring: Ring, chunk: int, report: Report) -> None:
+        self._ring = ring
+        self._chunk = chunk
+        self._report = report
+
+    @abstractmethod
+    def fill(self, memory: NDArray[np.uint8], offset: int) -> int:
+        """Put the next bytes into `memory`; fewer than it holds only at the end."""
+
+    def pieces(self) -> Iterator[Piece]:
+        """Fill slots until the input ends; one is held back until it is known whether it is the last."""
+        held: Piece | None = None
+        offset = index = 0
+        ended = False
+        while not ended:
+            slot = self._ring.take()
+            with self._report.span("fetch", index):
+                nbytes = self.fill(slot.bytes[: self._chunk], offset)
+            ended = nbytes < self._chunk or self.finished(offset + nbytes)
+            if nbytes == 0 and held is not None:
+                self._ring.give(slot)
+                break
+            if held is not None:
+                yield held
+            held = Piece(index, slot, nbytes, offset, last=False)
+            offset += nbytes
+            index += 1
+            self._report.bytes_in += nbytes
+        if held is not None:
+            yield held._replace(last=True)
+
+    def finished(self, done: int) -> bool:
+        """Whether `done` bytes are known to be all."""
+        return False
+
+    def release(self, piece: Piece) -> None:
+        """Let the slot be filled again."""
+        if piece.slot is not None:
+            self._ring.give(piece.slot)
+
+
+class CopiedInput(_RingInput):
+    """A contiguous array that cannot be used in place: copied, chunk by chunk."""
+
+    def __init__(self, array: NDArray[Any], ring: Ring, chunk: int, report: Report, reason: str) -> None:
+        super().__init__(ring, chunk, report)
+        self._bytes = flat_bytes(array)
+        self._reason = reason
+
+    def fill(self, memory: NDArray[np.uint8], offset: int) -> int:
+        """Copy the next part."""
+        part = self._bytes[offset : offset + len(memory)]
+        memory[: len(part)] = part
+        self._report.copied(len(part), self._reason)
+        return len(part)
+
+    def finished(self, done: int) -> bool:
+        """Whether the whole array was copied."""
+        return done >= len(self._bytes)
+
+
+class StreamInput(_RingInput):
+    """A source, received straight into the ring."""
+
+    def __init__(self, source: Source, ring: Ring, chunk: int, report: Report, control: Control) -> None:
+        super().__init__(ring, chunk, report)
+        self._source = source
+        self._control = control
+
+    def fill(self, memory: NDArray[np.uint8], offset: int) -> int:
+        """Receive until `memory` is full or the source has ended."""
+        view = memory.data
+        done = 0
+        while done < len(view):
+            if self._control.failed:
+                raise Aborted
+            self._control.seconds_left()
+            count = self._source.readinto(view[done:])
+            if not count:
+                break
+            done += count
+            if self._source.size is not None and offset + done >= self._source.size:
+                break
+        return done
+
+    def finished(self, done: int) -> bool:
+        """Whether the source said that it has no more."""
+        return self._source.size is not None and done >= self._source.size

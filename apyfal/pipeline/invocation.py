@@ -1,0 +1,101 @@
+"""One job's kernel arguments: filled in from the call, changed from run to run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from apyfal._core.run import SYNC_FROM, SYNC_TO, Arguments
+from apyfal.pipeline.slots import Slot
+from apyfal.signature import REPORT_WORDS
+
+if TYPE_CHECKING:
+    from apyfal._core.device import BufferObject, Device, Kernel
+    from apyfal._core.run import Run
+    from apyfal.call import Call
+    from apyfal.pipeline.inputs import Piece
+
+__all__ = ["Invocation"]
+
+
+class Invocation:
+    """Starts the runs of one job.
+
+    Parameters
+    ----------
+    call
+        The job's parameters and types.
+    kernel, device
+        What runs it.
+    loaded
+        Device memory that ``start(src=...)`` filled, or ``None``.
+    """
+
+    def __init__(self, call: Call, kernel: Kernel, device: Device, loaded: BufferObject | None = None) -> None:
+        self._kernel = kernel
+        self._arguments = Arguments(len(call.arguments))
+        self._item = call.in_dtype.itemsize
+        self._at: dict[str, tuple[int, str]] = {}
+        self._report: Slot | None = None
+        for index, argument in enumerate(call.arguments):
+            name = argument.name
+            if argument.dtype is not None and argument.value is not None:
+                self._arguments.set_scalar(index, argument.dtype.name, argument.value)
+            elif argument.dtype is not None:
+                self._at[name] = (index, argument.dtype.name)
+            elif name == "state":
+                state = device.alloc(call.state_bytes, kernel.bank(index))
+                self._arguments.set_buffer(index, state, 0, call.state_bytes)
+            elif name == "coefficients":
+                if loaded is not None:
+                    self._arguments.set_buffer(index, loaded, 0, loaded.nbytes)
+            elif name == "report":
+                self._report = Slot.new(8 * REPORT_WORDS, device, kernel.bank(index))
+                self._set_buffer(index, self._report, 8 * REPORT_WORDS, SYNC_FROM)
+            else:
+                self._at[name] = (index, "")
+
+    def _set_buffer(self, index: int, slot: Slot, nbytes: int, flags: int) -> None:
+        self._arguments.set_buffer(index, slot.bo, slot.offset, nbytes, flags)
+
+    def _set(self, name: str, value: int) -> None:
+        place = self._at.get(name)
+        if place is not None:
+            self._arguments.set_scalar(place[0], place[1], value)
+
+    def start(
+        self, piece: Piece, output: Slot | None, *, skip: int = 0, send: bool = False, bring: bool = False
+    ) -> Run:
+        """Start a run over a piece.
+
+        Parameters
+        ----------
+        piece
+            The input.
+        output
+            Where the kernel writes.
+        skip
+            Bytes of the piece that earlier runs consumed.
+        send, bring
+            Move the input to the device before, and all of the output from it after, as part of the run.
+        """
+        if piece.slot is not None and (place := self._at.get("src")):
+            self._set_buffer(place[0], piece.slot, piece.nbytes, SYNC_TO if send else 0)
+        if output is not None and (place := self._at.get("dst")):
+            self._set_buffer(place[0], output, len(output.bytes), SYNC_FROM if bring else 0)
+            self._set("capacity", len(output.bytes))
+        self._set("bytes", piece.nbytes)
+        self._set("count", piece.nbytes // self._item)
+        self._set("offset", piece.offset)
+        self._set("skip", skip)
+        self._set("first", piece.chunk == 0)
+        self._set("last", piece.last)
+        return self._arguments.start(self._kernel)
+
+    def reported(self) -> tuple[int, int, int]:
+        """Return what the kernel reported of the run that ended last: bytes consumed, bytes produced, status."""
+        if self._report is None:
+            raise RuntimeError("this kernel reports nothing")
+        words = self._report.bytes.view(np.uint64)
+        return int(words[0]), int(words[1]), int(words[2])

@@ -1,0 +1,236 @@
+"""A job at work: fetch, to the device, compute, from the device, store; all at once where there are several chunks."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from time import monotonic
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from apyfal._core.device import FROM_DEVICE, TO_DEVICE
+from apyfal.exceptions import KernelError, RunTimeout
+from apyfal.pipeline.channel import Aborted, Channel, Control
+from apyfal.signature import STATUS_DONE, STATUS_FULL
+
+if TYPE_CHECKING:
+    from apyfal._core.run import Run
+    from apyfal.call import Call
+    from apyfal.pipeline.inputs import Input, Piece
+    from apyfal.pipeline.invocation import Invocation
+    from apyfal.pipeline.outputs import Output
+    from apyfal.pipeline.report import Report
+    from apyfal.pipeline.slots import Slot
+
+__all__ = ["Job"]
+
+#: Seconds between looks at the other stages while a run is waited for.
+_LOOK = 0.05
+#: Seconds that a cancelled run gets to end, and threads to leave, before the job returns without them.
+_GRACE = 1.0
+
+
+class _Started(NamedTuple):
+    """A run in flight over a piece, begun `at` seconds into the job; ``run=None``: not begun yet."""
+
+    piece: Piece
+    output: Slot | None
+    run: Run | None
+    at: float
+
+
+class _Done(NamedTuple):
+    """Output that came back: `nbytes` bytes in `slot`; `end`: the last of `chunk`."""
+
+    chunk: int
+    slot: Slot | None
+    nbytes: int
+    read: int
+
+
+class Job:
+    """Runs a kernel over all of an input into an output.
+
+    Parameters
+    ----------
+    call, invocation
+        What is run.
+    source, output
+        Where the data is and goes.
+    control
+        Deadline and failure, shared with what feeds the source.
+    report
+        Collects what was done.
+    progress
+        Called after each chunk with the bytes of input that are through.
+    """
+
+    def __init__(
+        self,
+        call: Call,
+        invocation: Invocation,
+        source: Input,
+        output: Output,
+        control: Control,
+        report: Report,
+        progress: Callable[[int], None] | None,
+    ) -> None:
+        self._call = call
+        self._invocation = invocation
+        self._source = source
+        self._output = output
+        self._control = control
+        self._report = report
+        self._progress = progress
+        self._reports = call.definition.output.kind == "reported"
+        self._through = 0
+        self._idle_since = 0.0
+
+    # -- one chunk: in the calling thread, with as few calls into the driver as it takes ------------------------------
+    def run_single(self) -> None:
+        """Do the job in one run (or as many as its output takes), without threads."""
+        for piece in self._source.pieces():
+            with self._report.span("compute", piece.chunk):
+                output = self._output.slot(piece)
+                run = self._invocation.start(piece, output, send=True, bring=not self._reports)
+                self._wait(run)
+            if self._reports:
+                for done in self._reruns(piece, output):
+                    self._store(done)
+            else:
+                self._store(_Done(piece.chunk, output, len(output.bytes) if output is not None else 0, piece.nbytes))
+            self._source.release(piece)
+
+    # -- many chunks: a thread for each direction ---------------------------------------------------------------------
+    def run_stages(self) -> None:
+        """Do the job with all stages at once; the calling thread stores."""
+        fetched: Channel[Piece] = Channel(self._control, 1)
+        started: Channel[_Started] = Channel(self._control, 1)
+        finished: Channel[_Done] = Channel(self._control, 1)
+        threads = [
+            self._thread("fetch", fetched, self._fetch),
+            self._thread("start", started, lambda put: self._start(fetched, put)),
+            self._thread("finish", finished, lambda put: self._finish(started, put)),
+        ]
+        try:
+            for done in finished:
+                self._store(done)
+        except BaseException as error:
+            self._control.fail(error)
+        for thread in threads:
+            thread.join(_GRACE + 2 * _LOOK if self._control.failed else None)
+        if self._control.failure is not None:
+            raise self._control.failure
+
+    def _thread(
+        self, name: str, channel: Channel[Any], work: Callable[[Callable[[Any], None]], None]
+    ) -> threading.Thread:
+        def body() -> None:
+            try:
+                work(channel.put)
+                channel.end()
+            except Aborted:
+                pass
+            except BaseException as error:
+                self._control.fail(error)
+
+        thread = threading.Thread(target=body, name=f"apyfal-{name}", daemon=True)
+        thread.start()
+        return thread
+
+    def _fetch(self, put: Callable[[Piece], None]) -> None:
+        for piece in self._source.pieces():
+            put(piece)
+
+    def _start(self, fetched: Channel[Piece], put: Callable[[_Started], None]) -> None:
+        for piece in fetched:
+            if piece.slot is not None:
+                with self._report.span("to_device", piece.chunk):
+                    piece.slot.sync(TO_DEVICE, piece.nbytes)
+            if self._reports:  # the next run may be over this same piece: the stage that reads the report starts it
+                put(_Started(piece, None, None, 0.0))
+                continue
+            output = self._output.slot(piece)
+            at = self._report.now()
+            put(_Started(piece, output, self._invocation.start(piece, output), at))
+
+    def _finish(self, started: Channel[_Started], put: Callable[[_Done], None]) -> None:
+        for piece, output, run, at in started:
+            if run is None:
+                for done in self._runs(piece):
+                    put(done)
+            else:
+                self._wait(run)
+                self._report.add("compute", piece.chunk, max(at, self._idle_since))
+                self._idle_since = self._report.now()
+                put(self._bring(piece, output, len(output.bytes) if output is not None else 0, piece.nbytes))
+            self._source.release(piece)
+
+    # -- runs ---------------------------------------------------------------------------------------------------------
+    def _runs(self, piece: Piece) -> Iterator[_Done]:
+        output = self._output.slot(piece)
+        with self._report.span("compute", piece.chunk):
+            self._wait(self._invocation.start(piece, output))
+        yield from self._reruns(piece, output)
+
+    def _reruns(self, piece: Piece, output: Slot | None) -> Iterator[_Done]:
+        """Yield the output of a run that has ended, and run again as long as the kernel says that it was full."""
+        consumed = 0
+        while True:
+            read, produced, status = self._invocation.reported()
+            consumed += read
+            if status not in (STATUS_DONE, STATUS_FULL):
+                raise KernelError(f"kernel {self._call.definition.kernel!r} reported status {status}")
+            yield self._bring(piece, output, produced, read)
+            if status == STATUS_DONE:
+                return
+            if not read and not produced:
+                raise KernelError(f"kernel {self._call.definition.kernel!r} neither reads nor writes any more")
+            output = self._output.slot(piece)
+            with self._report.span("compute", piece.chunk):
+                self._wait(self._invocation.start(piece, output, skip=consumed))
+
+    def _wait(self, run: Run) -> None:
+        """Wait for a run, looking at the deadline and at the other stages."""
+        while not self._ended(run):
+            try:
+                if self._control.failed:
+                    raise Aborted
+                self._control.seconds_left()
+            except (Aborted, RunTimeout):
+                self._cancel(run)
+                raise
+
+    def _ended(self, run: Run) -> bool:
+        left = None if self._control.deadline is None else self._control.deadline - monotonic()
+        try:
+            run.wait(_LOOK if left is None or left > _LOOK else max(left, 0.0))
+        except RunTimeout:
+            return False
+        return True
+
+    @staticmethod
+    def _cancel(run: Run) -> None:
+        try:
+            run.cancel()
+            run.wait(_GRACE)
+        except Exception:
+            pass
+
+    def _bring(self, piece: Piece, output: Slot | None, nbytes: int, read: int) -> _Done:
+        if output is None:
+            return _Done(piece.chunk, None, 0, read)
+        nbytes = self._output.wanted(piece, nbytes)
+        if nbytes:
+            with self._report.span("from_device", piece.chunk):
+                output.sync(FROM_DEVICE, nbytes)
+        return _Done(piece.chunk, output, nbytes, read)
+
+    def _store(self, done: _Done) -> None:
+        if done.slot is not None:
+            with self._report.span("store", done.chunk):
+                self._output.store(done.slot, done.nbytes)
+            self._report.bytes_out += done.nbytes
+        self._report.chunks = done.chunk + 1
+        self._through += done.read
+        if self._progress is not None:
+            self._progress(self._through)

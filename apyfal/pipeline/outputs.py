@@ -1,0 +1,199 @@
+"""The back of a pipeline: where a device writes a job's output, and what becomes of it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from apyfal.exceptions import ParameterError
+from apyfal.handoff import flat_bytes
+from apyfal.memory import empty
+from apyfal.pipeline.slots import Ring, Slot
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from apyfal.call import Call
+    from apyfal.pipeline.inputs import Piece
+    from apyfal.pipeline.report import Report
+    from apyfal.storage.endpoints import Sink
+
+__all__ = ["ArrayOutput", "CopiedOutput", "FixedOutput", "GrowingOutput", "NoOutput", "Output", "SinkOutput"]
+
+
+class Output(ABC):
+    """A job's output. One thread takes slots, another stores them, both in the order of the chunks."""
+
+    @abstractmethod
+    def slot(self, piece: Piece) -> Slot | None:
+        """Return the memory that the run of `piece` writes; ``None``: the kernel has no output."""
+
+    def wanted(self, piece: Piece, nbytes: int) -> int:
+        """Return how many of the `nbytes` bytes that a run produced are to come back."""
+        return nbytes
+
+    @abstractmethod
+    def store(self, slot: Slot, nbytes: int) -> None:
+        """Take the first `nbytes` bytes of a slot, which are on its host side; the slot can then be used again."""
+
+    @abstractmethod
+    def result(self) -> NDArray[np.uint8] | None:
+        """Return all bytes where they are an array of ours; called once, at the end."""
+
+
+class NoOutput(Output):
+    """For kernels that write nothing."""
+
+    def slot(self, piece: Piece) -> Slot | None:
+        """Return none."""
+        return None
+
+    def store(self, slot: Slot, nbytes: int) -> None:
+        """Do nothing."""
+
+    def result(self) -> NDArray[np.uint8] | None:
+        """Return none."""
+        return None
+
+
+class ArrayOutput(Output):
+    """An array in place, each chunk at its own position in it."""
+
+    def __init__(self, slot: Slot, call: Call) -> None:
+        self._slot = slot
+        self._call = call
+
+    def slot(self, piece: Piece) -> Slot:
+        """Return the part that belongs to the piece."""
+        start = self._call.output_bytes(piece.offset) or 0
+        return self._slot.part(start, self._call.output_bytes(piece.nbytes) or 0)
+
+    def store(self, slot: Slot, nbytes: int) -> None:
+        """Leave the bytes where they are."""
+
+    def result(self) -> NDArray[np.uint8]:
+        """Return the whole."""
+        return self._slot.bytes
+
+
+class FixedOutput(Output):
+    """Bytes that the kernel writes in the run of its last chunk."""
+
+    def __init__(self, slot: Slot, nbytes: int) -> None:
+        self._slot = slot
+        self._nbytes = nbytes
+
+    def slot(self, piece: Piece) -> Slot:
+        """Return the same memory for every run."""
+        return self._slot
+
+    def wanted(self, piece: Piece, nbytes: int) -> int:
+        """Return everything after the last chunk, nothing before."""
+        return nbytes if piece.last else 0
+
+    def store(self, slot: Slot, nbytes: int) -> None:
+        """Leave the bytes where they are."""
+
+    def result(self) -> NDArray[np.uint8]:
+        """Return the whole."""
+        return self._slot.bytes[: self._nbytes]
+
+
+class _RingOutput(Output):
+    """Chunks in a ring of pinned buffers."""
+
+    def __init__(self, ring: Ring) -> None:
+        self._ring = ring
+
+    def slot(self, piece: Piece) -> Slot:
+        """Return a free slot, when there is one."""
+        return self._ring.take()
+
+    def result(self) -> NDArray[np.uint8] | None:
+        """Return none: it is elsewhere."""
+        return None
+
+
+class SinkOutput(_RingOutput):
+    """A sink, sent from the ring."""
+
+    def __init__(self, sink: Sink, ring: Ring) -> None:
+        super().__init__(ring)
+        self._sink = sink
+
+    def store(self, slot: Slot, nbytes: int) -> None:
+        """Write."""
+        if nbytes:
+            self._sink.write(slot.bytes[:nbytes].data)
+        self._ring.give(slot)
+
+
+class CopiedOutput(_RingOutput):
+    """An array of the caller's that the device cannot write in place: copied, chunk by chunk."""
+
+    def __init__(self, array: NDArray[Any], ring: Ring, report: Report, reason: str) -> None:
+        super().__init__(ring)
+        self._array = array
+        # What is not contiguous is put together first, and goes to its place as a whole.
+        self._bytes = flat_bytes(array if array.flags.c_contiguous else np.empty(array.shape, array.dtype))
+        self._report = report
+        self._reason = reason
+        self._done = 0
+
+    def store(self, slot: Slot, nbytes: int) -> None:
+        """Copy to the next position."""
+        end = self._done + nbytes
+        if end > len(self._bytes):
+            raise ParameterError(f"dst: it has {len(self._bytes)} bytes, and the output has more")
+        self._bytes[self._done : end] = slot.bytes[:nbytes]
+        self._done = end
+        self._report.copied(nbytes, self._reason)
+        self._ring.give(slot)
+
+    def result(self) -> NDArray[np.uint8]:
+        """Return the bytes that were written."""
+        if not self._array.flags.c_contiguous:
+            self._array[...] = self._bytes.view(self._array.dtype).reshape(self._array.shape)
+        return self._bytes[: self._done]
+
+
+class GrowingOutput(_RingOutput):
+    """A new array whose size only the kernel knows. What fits one run is used where the device wrote it."""
+
+    def __init__(self, ring: Ring, report: Report, reason: str) -> None:
+        super().__init__(ring)
+        self._report = report
+        self._reason = reason
+        self._first: NDArray[np.uint8] | None = None
+        self._all: NDArray[np.uint8] | None = None
+        self._done = 0
+
+    def store(self, slot: Slot, nbytes: int) -> None:
+        """Keep the first slot; copy what follows behind it."""
+        if self._first is None:
+            self._first = slot.bytes
+            self._done = nbytes
+            return
+        if nbytes:
+            self._append(slot.bytes[:nbytes])
+        self._ring.give(slot)
+
+    def _append(self, data: NDArray[np.uint8]) -> None:
+        end = self._done + len(data)
+        if self._all is None or end > len(self._all):
+            grown = empty(max(2 * end, 1 << 20), np.uint8)
+            have = self._first if self._all is None else self._all
+            if have is not None:
+                grown[: self._done] = have[: self._done]
+                self._report.copied(self._done, self._reason)
+            self._all = grown
+        self._all[self._done : end] = data
+        self._report.copied(len(data), self._reason)
+        self._done = end
+
+    def result(self) -> NDArray[np.uint8]:
+        """Return a view of what was produced."""
+        have = self._first if self._all is None else self._all
+        return empty(0, np.uint8) if have is None else have[: self._done]

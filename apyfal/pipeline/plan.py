@@ -1,0 +1,117 @@
+"""How a job's input is cut: chunk size and ring depth, from the definition, the device and the memory limit."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from apyfal.exceptions import ParameterError
+from apyfal.units import format_size
+
+if TYPE_CHECKING:
+    from apyfal._core.device import DeviceInfo
+    from apyfal.call import Call
+
+__all__ = ["DEFAULT_MEMORY_LIMIT", "Plan", "make_plan"]
+
+#: Bytes of pinned ring memory that a job uses at most, where nothing else is said.
+DEFAULT_MEMORY_LIMIT = 256 << 20
+
+#: Large enough that a chunk's fixed costs (some 100 us in all stages together) vanish beside its DMA (800 us at
+#: 10 GB/s), small enough that the stages overlap early (bench/bench_pipeline.py).
+_CHUNK = 8 << 20
+#: One chunk in each of the three stages that touch a ring: being filled, on the card, being emptied.
+_DEPTH = 3
+#: Offsets in buffer objects that every driver accepts.
+_PAGE = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How to cut.
+
+    Attributes
+    ----------
+    chunk
+        Bytes of input a run, but for the last.
+    capacity
+        Bytes of output a run has room for.
+    depth
+        Slots of each ring.
+    single
+        The whole job is one run.
+    """
+
+    chunk: int
+    capacity: int
+    depth: int
+    single: bool
+
+
+def make_plan(
+    call: Call, device: DeviceInfo, total: int | None, *, in_ring: bool, out_ring: bool, memory_limit: int | None
+) -> Plan:
+    """Choose chunk size and depth.
+
+    Parameters
+    ----------
+    call
+        The job.
+    device
+        What the driver says of the device.
+    total
+        Bytes of input; ``None`` where that is not known before the end.
+    in_ring, out_ring
+        Whether input and output go through a ring; arrays used in place need no memory of the job's.
+    memory_limit
+        Bytes of ring memory at most; ``None``: `DEFAULT_MEMORY_LIMIT`.
+
+    Raises
+    ------
+    ParameterError
+        The job cannot be done within the limit: the message says what it needs.
+    """
+    limit = DEFAULT_MEMORY_LIMIT if memory_limit is None else memory_limit
+    if call.granularity is None:
+        if total is None:
+            raise ParameterError(
+                f"accelerator {call.definition.name!r} takes its input whole, and the size of this source is not known"
+            )
+        plan = Plan(total, call.capacity(total), 1, single=True)
+        need = total * in_ring + plan.capacity * out_ring
+        if memory_limit is not None and need > limit:
+            raise ParameterError(
+                f"accelerator {call.definition.name!r} takes its input whole: it needs {format_size(need)}, "
+                f"memory_limit is {format_size(limit)}"
+            )
+        return plan
+    unit = _unit(call)
+    chunk = max(_CHUNK // unit, 1) * unit
+    ceiling = min(filter(None, (call.chunk_limit, device["max_buffer"])), default=None)
+    while chunk > unit and (
+        _need(call, chunk, in_ring, out_ring) > limit
+        or (ceiling is not None and max(chunk, call.capacity(chunk)) > ceiling)
+    ):
+        chunk = max(chunk // 2 // unit, 1) * unit
+    need = _need(call, chunk, in_ring, out_ring)
+    if need > limit:
+        raise ParameterError(
+            f"memory_limit of {format_size(limit)} is too small; this job's smallest ring takes {format_size(need)}"
+        )
+    if total is not None and total <= chunk:
+        return Plan(total, call.capacity(total), 1, single=True)
+    return Plan(chunk, call.capacity(chunk), _DEPTH, single=False)
+
+
+def _need(call: Call, chunk: int, in_ring: bool, out_ring: bool) -> int:
+    return _DEPTH * (chunk * in_ring + call.capacity(chunk) * out_ring)
+
+
+def _unit(call: Call) -> int:
+    """The smallest input that keeps both sides' offsets at pages."""
+    unit = math.lcm(call.granularity or 1, _PAGE)
+    if call.definition.output.kind in ("same", "factor"):
+        output = call.output_bytes(unit) or _PAGE
+        unit *= _PAGE // math.gcd(output, _PAGE)
+    return unit

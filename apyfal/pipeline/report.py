@@ -1,0 +1,78 @@
+"""What a job did: bytes, copies and why, seconds a stage, and the timeline they are summed from."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import perf_counter
+from typing import Any, NamedTuple
+
+__all__ = ["STAGES", "Report", "Span"]
+
+#: In the order that data passes them.
+STAGES = ("fetch", "to_device", "compute", "from_device", "store")
+
+
+class Span(NamedTuple):
+    """One stage at work on one chunk; seconds since the job began."""
+
+    stage: str
+    chunk: int
+    start: float
+    end: float
+
+
+class Report:
+    """Collected while a job runs, by all of its stages."""
+
+    def __init__(self) -> None:
+        self.began = perf_counter()
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.bytes_copied = 0
+        self.chunks = 0
+        self.reasons: dict[str, None] = {}
+        self.spans: list[Span] = []
+        self._lock = threading.Lock()
+
+    def now(self) -> float:
+        """Seconds since the job began."""
+        return perf_counter() - self.began
+
+    def add(self, stage: str, chunk: int, start: float) -> None:
+        """Record that a stage was at work on a chunk from `start` until now."""
+        self.spans.append(Span(stage, chunk, start, self.now()))
+
+    @contextmanager
+    def span(self, stage: str, chunk: int) -> Iterator[None]:
+        """Measure one stage at work on one chunk."""
+        start = self.now()
+        try:
+            yield
+        finally:
+            self.add(stage, chunk, start)
+
+    def copied(self, nbytes: int, reason: str) -> None:
+        """Count a copy that the rule of `apyfal.handoff` asked for."""
+        with self._lock:
+            self.bytes_copied += nbytes
+            self.reasons[reason] = None
+
+    def fill(self, info: dict[str, Any], *, device: str, driver: str) -> None:
+        """Write everything into a caller's ``info_dict``."""
+        seconds = dict.fromkeys(STAGES, 0.0)
+        for span in self.spans:
+            seconds[span.stage] += span.end - span.start
+        seconds["total"] = perf_counter() - self.began
+        info.update(
+            bytes_in=self.bytes_in,
+            bytes_out=self.bytes_out,
+            bytes_copied=self.bytes_copied,
+            copy_reasons=list(self.reasons),
+            seconds=seconds,
+            chunks=self.chunks,
+            device=device,
+            driver=driver,
+            timeline=list(self.spans),
+        )
