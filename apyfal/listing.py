@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from apyfal._core.device import DeviceInfo, drivers, list_devices
+from apyfal._core.device import drivers, list_devices
 from apyfal.exceptions import DriverUnavailable
 from apyfal.units import format_size
+
+if TYPE_CHECKING:
+    from apyfal._core.device import DeviceInfo
 
 __all__ = ["DeviceListing", "devices"]
 
