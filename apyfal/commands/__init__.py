@@ -1,0 +1,1 @@
+"""One module a command of ``apyfal``; see `apyfal.cli.COMMANDS`."""

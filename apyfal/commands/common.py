@@ -1,0 +1,170 @@
+"""What all commands share: their common options, how errors end them, and how they print."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import click
+
+from apyfal.exceptions import (
+    AcceleratorException,
+    ConfigurationError,
+    DeviceNotFound,
+    DriverUnavailable,
+    InvalidURL,
+    MountError,
+    ParameterError,
+)
+
+__all__ = ["Command", "Settings", "common_options", "exit_status", "key_values", "print_json", "print_rows"]
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+#: Exit status by exception, the first that fits. 1 is everything else.
+_STATUS: tuple[tuple[tuple[type[BaseException], ...], int], ...] = (
+    ((ParameterError, ConfigurationError, InvalidURL, MountError), 2),
+    ((FileNotFoundError, DeviceNotFound), 3),
+    ((PermissionError,), 4),
+    ((TimeoutError,), 5),
+    ((ConnectionError, DriverUnavailable), 6),
+)
+
+
+@dataclass
+class Settings:
+    """The options that every command has.
+
+    Attributes
+    ----------
+    json
+        Print one JSON document instead of text.
+    quiet
+        No progress bar.
+    debug
+        Show the traceback of an error.
+    config
+        The configuration file, or ``None`` for the usual ones.
+    """
+
+    json: bool = False
+    quiet: bool = False
+    debug: bool = False
+    config: str | None = None
+
+    @property
+    def progress(self) -> bool:
+        """Whether to show a progress bar: where a person is looking."""
+        return not self.quiet and not self.json and sys.stderr.isatty()
+
+
+class Command(click.Command):
+    """A command whose errors are one line and an exit status."""
+
+    def get_short_help_str(self, limit: int = 100) -> str:
+        """Return the first line of the help."""
+        return super().get_short_help_str(limit)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        settings = ctx.ensure_object(Settings)
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except BrokenPipeError:
+            # Whoever read our output left. What is still buffered would fail again at exit: let it go nowhere.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(128 + signal.SIGPIPE)
+        except Exception as error:
+            if settings.debug:
+                traceback.print_exc()
+            _print_error(error, as_json=settings.json)
+            ctx.exit(exit_status(error))
+
+
+def exit_status(error: BaseException) -> int:
+    """Return the exit status that tells the kind of `error`."""
+    return next((status for kinds, status in _STATUS if isinstance(error, kinds)), 1)
+
+
+def _print_error(error: Exception, *, as_json: bool) -> None:
+    message = " ".join(str(error).split())
+    if not isinstance(error, (AcceleratorException, OSError)):
+        message = f"{type(error).__name__}: {message} (this is a defect of apyfal; --debug shows where)"
+    if as_json:
+        document = {"error": {"type": type(error).__name__, "message": message, "status": exit_status(error)}}
+        click.echo(json.dumps(document), err=True)
+    else:
+        click.echo(f"apyfal: error: {message}", err=True)
+
+
+def _set(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
+    def callback(ctx: click.Context, _: click.Parameter, value: Any) -> None:
+        if value:
+            setattr(ctx.ensure_object(Settings), name, value)
+
+    return callback
+
+
+def _set_config(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        ctx.ensure_object(Settings).config = value
+        os.environ["APYFAL_CONFIG_FILE"] = value  # for what reads the configuration by itself, such as mounts
+
+
+def common_options(function: _Function) -> _Function:
+    """Add the options of `Settings` to a command; they come as the context's object."""
+    flag: dict[str, Any] = {"is_flag": True, "expose_value": False}
+    for option in (
+        click.option("--debug", **flag, callback=_set("debug"), help="Show the traceback of an error."),
+        click.option("-q", "--quiet", **flag, callback=_set("quiet"), help="No progress bar."),
+        click.option("--json", **flag, callback=_set("json"), help="Print JSON."),
+        click.option(
+            "--config", metavar="FILE", expose_value=False, callback=_set_config, help="Configuration file to use."
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def key_values(texts: Iterable[str], option: str) -> dict[str, str]:
+    """Read ``KEY=VALUE`` texts; the last one of a key counts.
+
+    Raises
+    ------
+    click.UsageError
+        One has no ``=`` or no key.
+    """
+    found = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise click.UsageError(f"{option} {text!r}: expected KEY=VALUE", click.get_current_context())
+        found[key.strip()] = value
+    return found
+
+
+def print_json(document: object) -> None:
+    """Print one JSON document; arrays become lists, other objects their text."""
+    click.echo(json.dumps(document, indent=2, default=_plain))
+
+
+def _plain(item: Any) -> object:
+    return item.tolist() if hasattr(item, "tolist") else str(item)
+
+
+def print_rows(rows: Sequence[Sequence[str]], *, header: Sequence[str] = ()) -> None:
+    """Print columns as wide as they need to be, in upper case the `header`."""
+    lines = [[name.upper() for name in header], *rows] if header and rows else list(rows)
+    widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
+    for line in lines:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

@@ -1,0 +1,125 @@
+"""``apyfal process``: run one job."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import click
+
+import apyfal
+from apyfal.accelerators import resolve
+from apyfal.commands.common import Command, Settings, common_options, key_values, print_json
+from apyfal.progress import progress_bar
+from apyfal.trace import write_trace
+from apyfal.units import format_duration, format_size, parse_duration
+
+__all__ = ["command"]
+
+
+@click.command(
+    cls=Command,
+    name="process",
+    epilog="A token for --host is taken from $APYFAL_TOKEN or the configuration, never from the command line.",
+)
+@click.argument("source", required=False)
+@click.option("-a", "--accelerator", metavar="NAME", help="Which one; 'apyfal accelerators' lists them.")
+@click.option("-o", "--output", metavar="URL", help="Where the output goes; '-' is standard output.")
+@click.option("-p", "--parameter", "parameters", multiple=True, metavar="KEY=VALUE", help="A parameter of the job.")
+@click.option("-d", "--define", "defines", multiple=True, metavar="KEY=VALUE", help="A key of [accelerator.NAME].")
+@click.option("--dtype", metavar="TYPE", help="Element type of the source, like int32 or float64.")
+@click.option("--driver", metavar="NAME", help="What runs it: emulator (default), opencl, xrt, xdma or a plugin's.")
+@click.option("--device", metavar="DEVICE", help="An index or part of a name; 'apyfal devices' lists them.")
+@click.option("--host", metavar="URL", help="Run it on another machine: an address or https://host:port.")
+@click.option("--timeout", metavar="TIME", help="Give up after so long: seconds, or text like 500ms, 30s, 5min.")
+@click.option("--memory-limit", metavar="SIZE", help="Host memory the job may take, like 256MiB.")
+@click.option("--no-copy", is_flag=True, help="Fail where data would have to be copied in memory.")
+@click.option("--trace", metavar="FILE", help="Write a timeline of all stages, for ui.perfetto.dev.")
+@click.option("-v", "--verbose", is_flag=True, help="Say afterwards what was done, on standard error.")
+@common_options
+@click.pass_obj
+def command(
+    settings: Settings,
+    /,
+    *,
+    source: str | None,
+    accelerator: str | None,
+    output: str | None,
+    parameters: tuple[str, ...],
+    defines: tuple[str, ...],
+    host: str | None,
+    timeout: str | None,
+    no_copy: bool,
+    trace: str | None,
+    verbose: bool,
+    **options: str | None,
+) -> None:
+    """Run one job of an accelerator over SOURCE, a storage URL, a path, or '-' for standard input.
+
+    Result parameters, such as a digest, are printed; data goes to --output.
+
+    \b
+      apyfal process -a sha3 README.md
+      apyfal process -a gzip -p level=9 s3://lab/reads.bin -o reads.gz
+      apyfal process -a scale --dtype int16 -p a=3 in.raw -o out.raw
+    """  # noqa: D301 - \b is click's mark for lines to be kept as they are
+    job = key_values(parameters, "-p")
+    definition: dict[str, Any] = {**key_values(defines, "-d"), **options}
+    if host is None and output is None and resolve(accelerator, settings.config, **definition).gives_data:
+        raise click.UsageError("the output is data: expected -o URL, or -o - for standard output")
+    info: dict[str, Any] = {}
+    seconds = None if timeout is None else parse_duration(timeout)
+    with (
+        apyfal.Accelerator(
+            accelerator, config=settings.config, host_ip=host, token=os.environ.get("APYFAL_TOKEN"), **definition
+        ) as card,
+        progress_bar(str(accelerator or "process"), enabled=settings.progress) as progress,
+    ):
+        result = card.process(
+            sys.stdin.buffer if source == "-" else source,
+            sys.stdout.buffer if output == "-" else output,
+            copy=not no_copy,
+            info_dict=info,
+            timeout=seconds,
+            progress=progress,
+            **job,
+        )
+    if trace is not None:
+        write_trace(trace, info.get("timeline", ()))
+    info.pop("timeline", None)
+    if verbose:
+        _summarize(info)
+    _print_result(result if isinstance(result, dict) else {}, info, settings, to_stderr=output == "-")
+
+
+def _local(definition: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in definition.items() if key != "memory_limit"}
+
+
+def _print_result(result: dict[str, Any], info: dict[str, Any], settings: Settings, *, to_stderr: bool) -> None:
+    """Print result parameters; not where the data goes."""
+    if settings.json and not to_stderr:
+        print_json({"result": result, "info": info})
+    elif len(result) == 1:
+        click.echo(next(iter(result.values())), err=to_stderr)
+    else:
+        for key, value in result.items():
+            click.echo(f"{key}: {value}", err=to_stderr)
+
+
+def _summarize(info: dict[str, Any]) -> None:
+    seconds = info["seconds"]
+    total = seconds["total"]
+    chunks = "1 chunk" if info["chunks"] == 1 else f"{info['chunks']} chunks"
+    moved = max(info["bytes_in"], info["bytes_out"])
+    rate = f", {format_size(moved / total)}/s" if total else ""
+    click.echo(
+        f"{format_size(info['bytes_in'])} in, {format_size(info['bytes_out'])} out, {chunks}, "
+        f"{format_duration(total)}{rate}, on {info['device']} ({info['driver']})",
+        err=True,
+    )
+    stages = ", ".join(f"{stage} {format_duration(spent)}" for stage, spent in seconds.items() if stage != "total")
+    click.echo(f"stages: {stages}", err=True)
+    reasons = f": {'; '.join(info['copy_reasons'])}" if info["copy_reasons"] else ""
+    click.echo(f"copied in memory: {format_size(info['bytes_copied'])}{reasons}", err=True)
