@@ -257,7 +257,7 @@ int ocl_work_items(const apf_drv_kernel *kernel, const apf_arg *args, size_t *it
         if (index >= kernel->count || args[index].kind == APF_BUFFER || !to_integer(&args[index], 'u', 8, &count))
             return apf_fail(err, APF_ARGUMENT, 0, "argument %u of kernel '%s' is to be the number of work-items", index,
                             kernel->name);
-        *items = count;
+        *items = count / kernel->share + (count % kernel->share != 0);
     }
     /* OpenCL before 2.0 has only whole work-groups; kernels check their index against their count. */
     if (kernel->local > 1) *items = (*items + kernel->local - 1) / kernel->local * kernel->local;

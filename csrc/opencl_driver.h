@@ -63,7 +63,8 @@ struct apf_drv_kernel {
     char name[128];
     int global_argument; /* the scalar that says how many work-items; -1: `global` does */
     size_t global;
-    size_t local; /* 0: the platform chooses */
+    uint64_t share; /* what one work-item does of that scalar's number */
+    size_t local;   /* 0: the platform chooses */
     uint32_t count;
     ocl_parameter parameters[];
 };

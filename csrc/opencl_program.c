@@ -9,7 +9,7 @@
 /* Build options as the definition gives them, split into what the platform's compiler gets and how to launch. */
 typedef struct ocl_options {
     char *build;
-    char global[64]; /* a number, or the name of an argument */
+    char global[64]; /* a number, or the name of an argument, or "argument/elements of a work-item" */
     char local[64];
 } ocl_options;
 
@@ -105,12 +105,19 @@ static int launch_shape(apf_drv_kernel *kernel, const ocl_options *options, cons
     char *end;
     kernel->global_argument = -1;
     kernel->global = strtoull(options->global, &end, 10);
+    kernel->share = 1;
     if (*end || !isdigit((unsigned char)options->global[0])) {
-        kernel->global_argument = named_argument(names, options->global);
-        if (kernel->global_argument < 0)
-            return apf_fail(err, APF_PROGRAM, 0,
-                            "--global=%s: expected a number of work-items or one of the arguments %s", options->global,
-                            names ? names : "");
+        char argument[sizeof options->global];
+        const size_t length = strcspn(options->global, "/");
+        snprintf(argument, sizeof argument, "%.*s", (int)length, options->global);
+        kernel->global_argument = named_argument(names, argument);
+        if (options->global[length]) kernel->share = strtoull(options->global + length + 1, &end, 10);
+        if (kernel->global_argument < 0 || (options->global[length] && *end) || !kernel->share)
+            return apf_fail(
+                err, APF_PROGRAM, 0,
+                "--global=%s: expected a number of work-items, or one of the arguments (%s), which '/N' may "
+                "divide",
+                options->global, names ? names : "");
     }
     if (!*options->local) {
         size_t required[3] = {0};
