@@ -1,0 +1,282 @@
+"""OpenStack Swift, over its own protocol (Object Storage API v1 reference).
+
+The protocol, not python-swiftclient or the cluster's optional S3 interface: a body is received at its final address,
+MD5 and static large objects (SLO) are what every cluster has, and there is nothing to install. An object that is
+written in parts is an SLO: its segments go to the container ``<container>_segments``, as the other Swift clients do it,
+under ``.apyfal/``, and go away with the object. Each segment is sent with its MD5; the CRC-64/NVME of the whole is kept
+with the object as metadata, since the ETag of an SLO is none of its content.
+"""
+
+from __future__ import annotations
+
+import builtins
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import unquote, urlencode
+
+from apyfal.exceptions import ChecksumMismatch, ObjectChanged, ObjectExists
+from apyfal.storage.answers import http_date, strong_etag
+from apyfal.storage.handler import Limits, ObjectInfo, RangeReader
+from apyfal.storage.schemes._rest import Request, RestHandler, folder_prefix, iso_time, quoted, split_path
+from apyfal.storage.schemes._swift_auth import Authenticator, Identity
+from apyfal.storage.schemes._swift_upload import CRC_HEADER, SEGMENT_PREFIX, SwiftUpload
+from apyfal.storage.wire import Response
+
+__all__ = ["SwiftHandler"]
+
+_PAGE = 10_000  # the default of a cluster's account_ and container_listing_limit
+
+
+class SwiftHandler(RestHandler):
+    """One account of an OpenStack Swift cluster.
+
+    Parameters
+    ----------
+    client_id, secret_id
+        User and password, or the id and secret of an application credential. Without them: the environment variables of
+        the OpenStack clients (``OS_USERNAME``, ...) or of Swift's (``ST_USER``, ``ST_KEY``).
+    region
+        Of the object store in Keystone's catalogue; the first one by default.
+    endpoint_url
+        The authentication URL: Keystone's (``https://.../v3``) or Swift's v1 (``https://.../auth/v1.0``).
+    auth_type
+        ``v1``, ``v3password`` or ``v3applicationcredential``; by default what the authentication URL looks like.
+    project, project_id
+        What to be authorized for.
+    user_domain, project_domain
+        Their Keystone domains.
+    interface
+        Which of the object store's endpoints: ``public``, ``internal`` or ``admin``.
+    storage_url
+        Address of the account (``https://.../v1/AUTH_...``) instead of the one that authentication gives.
+    segments_container
+        Where the segments of large objects go; by default ``<container>_segments``.
+    verify, timeout, connect_timeout, proxy
+        As for `RestHandler`.
+    """
+
+    scheme = "swift"
+    aliases = ("openstack",)
+    # max_file_size and max_manifest_segments as a cluster has them if its operator sets nothing
+    limits = Limits(min_part=1 << 20, max_part=5 << 30, max_parts=1000, max_put=5 << 30, checksum="crc64nvme")
+    _request_id_headers = ("x-openstack-request-id", "x-trans-id")
+
+    def __init__(
+        self,
+        *,
+        client_id: str | None = None,
+        secret_id: str | None = None,
+        region: str | None = None,
+        endpoint_url: str | None = None,
+        auth_type: str | None = None,
+        project: str | None = None,
+        project_id: str | None = None,
+        user_domain: str | None = None,
+        project_domain: str | None = None,
+        interface: str | None = None,
+        storage_url: str | None = None,
+        segments_container: str | None = None,
+        verify: str | bool = True,
+        timeout: float | None = None,
+        connect_timeout: float | None = None,
+        proxy: str | None = None,
+    ) -> None:
+        super().__init__(verify=verify, timeout=timeout, connect_timeout=connect_timeout, proxy=proxy)
+        identity = Identity.find(
+            client_id=client_id,
+            secret_id=secret_id,
+            endpoint_url=endpoint_url,
+            auth_type=auth_type,
+            project=project,
+            project_id=project_id,
+            user_domain=user_domain,
+            project_domain=project_domain,
+            region=region,
+            interface=interface,
+            storage_url=storage_url,
+        )
+        self._authenticator = Authenticator(self.client, identity)
+        self._segments_container = segments_container
+
+    def path_of(self, url: str) -> str | None:
+        """Path of the object with this full address, ``https://domain/v1/project/container/object``."""
+        session = self._authenticator.session()
+        root = f"{session.origin}{session.prefix}/"
+        return unquote(url[len(root) :]) if url.startswith(root) else None
+
+    # -- requests -----------------------------------------------------------------------------------------------------
+    def _request(self, method: str, target: str, headers: builtins.list[tuple[str, str]], length: int) -> Request:
+        session = self._authenticator.session()
+        return Request(session.origin, session.prefix + target, [*headers, ("X-Auth-Token", session.token)])
+
+    def _renew(self, refused: Request) -> bool:
+        self._authenticator.session(refused=dict(refused.headers)["X-Auth-Token"])
+        return True
+
+    # -- read ---------------------------------------------------------------------------------------------------------
+    def describe(self, path: str) -> ObjectInfo:
+        """Look an object or a container up."""
+        container, key = split_path(self.scheme, path, key=False)
+        response, _ = self._ask("HEAD", _target(container, key), path, "look up", accept=(200, 204))
+        if not key:
+            return ObjectInfo(path, 0, mtime=_mtime(response), is_directory=True)
+        return self._info(path, response, int(response.headers.get("content-length", 0)))
+
+    def read(self, path: str, start: int, stop: int | None, version_of: ObjectInfo | None) -> RangeReader:
+        """Begin to receive a range, of one version if `version_of` has an ETag."""
+        target = _target(*split_path(self.scheme, path))
+        match = [("If-Match", version_of.etag)] if version_of is not None and version_of.etag else []
+        return self._read_range(target, path, start, stop, version_of, match)
+
+    # -- write --------------------------------------------------------------------------------------------------------
+    def put(self, path: str, data: memoryview, checksum: bytes | None, *, exclusive: bool = False) -> ObjectInfo:
+        """Write a whole object; Swift compares it with its MD5 before it shows it."""
+        container, key = split_path(self.scheme, path)
+        md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
+        headers = [("Content-Type", "application/octet-stream"), ("ETag", md5)]
+        if checksum is not None:
+            headers.append((CRC_HEADER, checksum.hex()))
+        if exclusive:
+            headers.append(("If-None-Match", "*"))
+        superseded = [] if exclusive else self.own_segments(path)
+        accept = (201, 412, 422)
+        response, _ = self._ask(
+            "PUT", _target(container, key), path, "write", headers=headers, body=(data,), accept=accept
+        )
+        if response.status == 412:
+            raise ObjectExists(f"cannot write {path!r}: it exists", path=path, status=412)
+        if response.status == 422:
+            raise ChecksumMismatch(f"cannot write {path!r}: the store received other bytes than were sent", path=path)
+        self.remove_segments(superseded)
+        return self._info(path, response, len(data))
+
+    def upload(self, path: str, *, size: int | None, exclusive: bool = False) -> SwiftUpload:
+        """Begin to write segments."""
+        container, _ = split_path(self.scheme, path)
+        return SwiftUpload(self, path, self._segments_container or f"{container}_segments", exclusive=exclusive)
+
+    def copy(self, source: ObjectInfo, destination: str) -> ObjectInfo:
+        """Copy inside the account; of a large object, every segment."""
+        container, _ = split_path(self.scheme, destination)
+        segments = self.manifest(source.path)
+        if segments:
+            upload = SwiftUpload(self, destination, self._segments_container or f"{container}_segments")
+            return upload.copy_from(source, segments)
+        superseded = self.own_segments(destination)
+        response = self.copy_object(source.path, destination, source.etag)
+        self.remove_segments(superseded)
+        return self._info(destination, response, source.size)
+
+    def copy_object(self, source: str, destination: str, etag: str | None) -> Response:
+        """Copy one plain object or segment; `ObjectChanged` if the store copied another version than `etag`."""
+        origin = quoted("/" + source)
+        headers = [("X-Copy-From", origin)]
+        if etag:
+            headers.append(("If-Match", etag))
+        target = _target(*split_path(self.scheme, destination))
+        response, _ = self._ask("PUT", target, source, "copy", headers=headers, accept=(201, 412))
+        if response.status == 412 or (etag and response.headers.get("etag", "").strip('"') != etag.strip('"')):
+            raise ObjectChanged(f"{source!r} changed while it was being copied", path=source)
+        return response
+
+    # -- large objects ------------------------------------------------------------------------------------------------
+    def manifest(self, path: str) -> builtins.list[dict[str, Any]]:
+        """List the segments of a static large object (``name``, ``hash``, ``bytes``); none of a plain object."""
+        target = _target(*split_path(self.scheme, path))
+        head, _ = self._ask("HEAD", target, path, "look up", accept=(200, 404))
+        if head.headers.get("x-static-large-object", "").lower() != "true":
+            return []
+        _, body = self._ask("GET", target + "?multipart-manifest=get&format=json", path, "look up")
+        segments: list[dict[str, Any]] = json.loads(body)
+        return segments
+
+    def own_segments(self, path: str) -> builtins.list[str]:
+        """List the segments that apyfal wrote for the object that is there now, as ``container/name``."""
+        names = [str(segment["name"]).lstrip("/") for segment in self.manifest(path)]
+        return [name for name in names if name.partition("/")[2].startswith(SEGMENT_PREFIX)]
+
+    def remove_segments(self, names: builtins.list[str]) -> None:
+        """Remove segments that no manifest refers to any more."""
+        for name in names:
+            self._ask("DELETE", _target(*split_path(self.scheme, name)), name, "remove", accept=(204, 404))
+
+    # -- names --------------------------------------------------------------------------------------------------------
+    def remove(self, path: str) -> None:
+        """Remove an object with its segments, or an empty container."""
+        container, key = split_path(self.scheme, path, key=False)
+        target = _target(container, key)
+        if key:
+            head, _ = self._ask("HEAD", target, path, "remove")
+            if head.headers.get("x-static-large-object", "").lower() == "true":
+                target += "?multipart-manifest=delete"
+        self._ask("DELETE", target, path, "remove", accept=(200, 204))
+
+    def list(self, path: str, *, recursive: bool = False) -> Iterator[ObjectInfo]:
+        """List containers, or what is below ``container/prefix``."""
+        container, prefix = folder_prefix(path)
+        if not container:
+            for entry in self._pages("/", {}, path):
+                yield ObjectInfo(entry["name"], None, mtime=iso_time(entry.get("last_modified")), is_directory=True)
+            return
+        query = {"prefix": prefix} if recursive else {"prefix": prefix, "delimiter": "/"}
+        for entry in self._pages(_target(container, ""), query, path):
+            if "subdir" in entry:
+                name = entry["subdir"].rstrip("/")
+                yield ObjectInfo(f"{container}/{name}", None, is_directory=True)
+                continue
+            # The hash of a large object is that of its manifest; "slo_etag" is what a GET says.
+            etag = entry.get("slo_etag") or entry.get("hash")
+            mtime = iso_time(entry.get("last_modified"))
+            if entry["name"] != prefix:  # the marker of the directory itself
+                yield ObjectInfo(f"{container}/{entry['name']}", entry["bytes"], etag=etag, mtime=mtime)
+
+    def _pages(self, target: str, query: dict[str, str], path: str) -> Iterator[dict[str, Any]]:
+        marker = ""
+        while True:
+            text = urlencode({"format": "json", "limit": str(_PAGE), "marker": marker, **query})
+            _, body = self._ask("GET", f"{target}?{text}", path, "list", accept=(200, 204), limit=64 << 20)
+            entries = json.loads(body) if body else []
+            yield from entries
+            if len(entries) < _PAGE:
+                return
+            marker = entries[-1].get("name") or entries[-1]["subdir"]
+
+    def makedirs(self, path: str) -> None:
+        """Make the container; what is below needs nothing made."""
+        container, _ = split_path(self.scheme, path, key=False)
+        self._ask("PUT", _target(container, ""), path, "make", accept=(201, 202))
+
+    def write(
+        self,
+        path: str,
+        headers: builtins.list[tuple[str, str]],
+        body: memoryview,
+        *,
+        query: str = "",
+        accept: tuple[int, ...] = (201,),
+    ) -> Response:
+        """Send a PUT of ``container/key``; for uploads."""
+        target = _target(*split_path(self.scheme, path)) + query
+        return self._ask("PUT", target, path, "write", headers=headers, body=(body,), accept=accept)[0]
+
+    def _info(self, path: str, response: Response, size: int | None) -> ObjectInfo:
+        headers = response.headers
+        etag = headers.get("etag")
+        checksums = {}
+        if crc := headers.get(CRC_HEADER.lower()):
+            checksums["crc64nvme"] = bytes.fromhex(crc)
+        large = "x-static-large-object" in headers or "x-object-manifest" in headers
+        if etag and not large and len(etag.strip('"')) == 32:
+            checksums["md5"] = bytes.fromhex(etag.strip('"'))
+        return ObjectInfo(path, size, strong_etag(etag), _mtime(response), checksums)
+
+
+def _target(container: str, key: str) -> str:
+    return f"/{quoted(container)}/{quoted(key)}" if key else f"/{quoted(container)}"
+
+
+def _mtime(response: Response) -> float | None:
+    stamp = response.headers.get("x-timestamp")
+    return float(stamp) if stamp else http_date(response.headers.get("last-modified"))
