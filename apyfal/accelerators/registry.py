@@ -12,7 +12,7 @@ from apyfal.exceptions import ConfigurationError, did_you_mean
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-__all__ = ["get", "names", "register"]
+__all__ = ["find", "get", "names", "register"]
 
 PLUGIN_GROUP = "apyfal.accelerators"
 
@@ -57,6 +57,20 @@ def names() -> list[str]:
     return sorted({*_REFERENCE, *_definitions, *_plugins()})
 
 
+def find(name: str) -> Definition | None:
+    """Return the accelerator `name`, or ``None``; `ConfigurationError` where its plugin is broken."""
+    if (definition := _definitions.get(name)) is not None:
+        return definition
+    if name in _REFERENCE:
+        found = importlib.import_module(f"{__package__}.{name}").DEFINITION
+    elif (entry := _plugins().get(name)) is not None:
+        found = _load(entry)
+    else:
+        return None
+    with _lock:
+        return _definitions.setdefault(name, found)
+
+
 def get(name: str) -> Definition:
     """Return the accelerator `name`.
 
@@ -65,16 +79,10 @@ def get(name: str) -> Definition:
     ConfigurationError
         There is none, or its plugin is broken.
     """
-    if (definition := _definitions.get(name)) is not None:
-        return definition
-    if name in _REFERENCE:
-        found = importlib.import_module(f"{__package__}.{name}").DEFINITION
-    elif (entry := _plugins().get(name)) is not None:
-        found = _load(entry)
-    else:
+    definition = find(name)
+    if definition is None:
         raise ConfigurationError(f"unknown accelerator {name!r}{did_you_mean(name, names())}")
-    with _lock:
-        return _definitions.setdefault(name, found)
+    return definition
 
 
 def _load(entry: EntryPoint) -> Definition:

@@ -107,18 +107,16 @@ def _texts(given: Mapping[str, object]) -> dict[str, object]:
 
 def _base(name: str, kernel: str | None, section: Section, configuration: Configuration) -> Definition | None:
     """Return the registered accelerator that a definition begins with; ``None``: it says everything itself."""
-    known = registry.names()
     emulated = section.text("driver", "emulator") == "emulator"
     if "arguments" in section:
         if emulated:
             raise section["arguments"].error("the emulator's kernels have arguments of their own; expected none here")
         return None
-    wanted = kernel or name
-    if wanted in known:
-        return registry.get(wanted)
+    if (found := registry.find(kernel or name)) is not None:
+        return found
     if kernel is not None:
         hint = "" if emulated else " (a kernel of your own needs 'arguments')"
-        raise section["kernel"].error(f"unknown kernel {kernel!r}{did_you_mean(kernel, known)}{hint}")
+        raise section["kernel"].error(f"unknown kernel {kernel!r}{did_you_mean(kernel, registry.names())}{hint}")
     if f"accelerator.{name}" not in configuration:
         raise ConfigurationError(f"unknown accelerator {name!r}{did_you_mean(name, _all_names(configuration))}")
     raise section.missing("kernel" if emulated else "arguments")
