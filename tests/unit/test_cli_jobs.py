@@ -1,0 +1,141 @@
+"""Whole jobs from the command line, on the software card."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import apyfal
+from apyfal.cli import main
+
+SOURCE = b"the quick brown fox " * 10_000
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Iterator[Path]:
+    (tmp_path / "in.txt").write_bytes(SOURCE)
+    handler = signal.getsignal(signal.SIGTERM)  # main() sets its own
+    yield tmp_path
+    signal.signal(signal.SIGTERM, handler)
+
+
+def run(folder: Path, *arguments: str, stdin: bytes = b"", status: int = 0) -> tuple[bytes, str]:
+    """Run ``apyfal`` in `folder`; return what it wrote to standard output and error."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(apyfal.__file__).parents[1]), "HOME": str(folder)}
+    environment.pop("APYFAL_CONFIG_FILE", None)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "apyfal", *arguments],
+        cwd=folder,
+        env=environment,
+        input=stdin,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == status, done.stderr.decode()
+    return done.stdout, done.stderr.decode()
+
+
+def test_digest_of_a_file(here: Path) -> None:
+    assert run(here, "process", "-a", "sha3", "in.txt") == (hashlib.sha3_256(SOURCE).hexdigest().encode() + b"\n", "")
+
+
+def test_json_tells_everything(here: Path) -> None:
+    text, _ = run(here, "process", "-a", "sha3", "in.txt", "-p", "type=sha3-512", "--json", "--trace", "t.json")
+    document = json.loads(text)
+    assert document["result"] == {"digest": hashlib.sha3_512(SOURCE).hexdigest()}
+    assert document["info"]["bytes_in"] == len(SOURCE)
+    assert document["info"]["driver"] == "emulator"
+    events = json.loads((here / "t.json").read_text())["traceEvents"]
+    assert "compute" in {event.get("cat") for event in events}
+
+
+def test_pipes(here: Path) -> None:
+    packed, _ = run(here, "process", "-a", "gzip", "-", "-o", "-", stdin=SOURCE)
+    assert gzip.decompress(packed) == SOURCE
+    plain, _ = run(here, "process", "-a", "gunzip", "-", "-o", "-", stdin=gzip.compress(SOURCE))
+    assert plain == SOURCE
+
+
+def test_elements_of_a_type(here: Path) -> None:
+    values = np.arange(-1000, 1000, dtype="int16")
+    values.tofile(here / "in.raw")
+    run(here, "process", "-a", "scale", "--dtype", "int16", "-p", "a=3", "-p", "b=-1", "in.raw", "-o", "out.raw")
+    np.testing.assert_array_equal(np.fromfile(here / "out.raw", "int16"), values * 3 - 1)
+    run(here, "process", "-a", "histogram", "-p", "bins=16", "in.txt", "-o", "counts.raw")
+    expected = np.histogram(np.frombuffer(SOURCE, np.uint8), 16, (0, 256))[0]
+    np.testing.assert_array_equal(np.fromfile(here / "counts.raw", "uint64"), expected)
+
+
+def test_no_input(here: Path) -> None:
+    run(here, "process", "-a", "trng", "-p", "nbytes=10KiB", "-o", "random.bin")
+    content = (here / "random.bin").read_bytes()
+    assert len(content) == 10240
+    assert len(set(content)) == 256
+
+
+def test_an_accelerator_of_the_configuration(here: Path) -> None:
+    (here / "accelerator.conf").write_text(
+        "[accelerator.long]\nkernel = sha3\nparameters = type = sha3-384\n\n[process.short]\ntype = sha3-224\n\n"
+        "[accelerator.short]\nkernel = sha3\n"
+    )
+    assert run(here, "process", "-a", "long", "in.txt")[0].strip().decode() == hashlib.sha3_384(SOURCE).hexdigest()
+    assert run(here, "process", "-a", "short", "in.txt")[0].strip().decode() == hashlib.sha3_224(SOURCE).hexdigest()
+    names = [line.split()[0] for line in run(here, "accelerators")[0].decode().splitlines()]
+    assert {"long", "short", "sha3"} <= set(names)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["-a", "sha3", "none.txt"], 3, "none.txt"),
+        (["-a", "gzip", "in.txt", "-o", "none/out.gz"], 3, "none"),
+        (["-a", "sha33", "in.txt"], 2, "unknown accelerator 'sha33'; did you mean 'sha3'?"),
+        (["-a", "sha3"], 2, "needs src"),
+        (["-a", "sha3", "in.txt", "-p", "typ=x"], 2, "accelerator 'sha3' has no parameter 'typ'; did you mean 'type'?"),
+        (["-a", "sha3", "in.txt", "-p", "type=md5"], 2, "unknown value 'md5'"),
+        (["-a", "sha3", "in.txt", "--driver", "emulater"], 6, "unknown driver 'emulater'; did you mean 'emulator'?"),
+        (["-a", "sha3", "in.txt", "--device", "77"], 3, "77"),
+        (["-a", "gunzip", "in.txt", "-o", "out"], 1, "damaged gzip data"),
+        (["-a", "scale", "--dtype", "int64", "in3.txt", "-o", "out"], 2, "3 bytes"),
+        (["-a", "sha3", "in.txt", "-d", "emulator.hang_run=1", "--timeout", "200ms"], 5, "time"),
+        (["-a", "sha3", "in.txt", "-d", "emulator.memory=4KiB"], 1, "256 bytes asked for"),
+    ],
+)
+def test_failures_are_one_line_and_leave_nothing(
+    here: Path,
+    arguments: list[str],
+    status: int,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("HOME", str(here))
+    monkeypatch.delenv("APYFAL_CONFIG_FILE", raising=False)
+    (here / "in3.txt").write_bytes(b"abc")
+    before = sorted(here.iterdir())
+    assert main(["process", *arguments]) == status
+    output, error = capsys.readouterr()
+    assert output == ""
+    assert error.startswith("apyfal: error: ")
+    assert error.count("\n") == 1
+    assert message in error
+    assert sorted(here.iterdir()) == before
+
+
+def test_devices_lists_the_software_card(here: Path) -> None:
+    document = json.loads(run(here, "devices", "--driver", "emulator", "--json")[0])
+    assert [device["driver"] for device in document["devices"]] == ["emulator"]
+    assert "import" in document["devices"][0]["capabilities"]
+    assert run(here, "devices")[0].splitlines()[1].startswith(b"emulator:0")
