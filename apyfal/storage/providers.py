@@ -52,6 +52,8 @@ class Provider:
         Other schemes that mean the same.
     web
         Pattern of the web addresses (without scheme) of its objects, where they can be told from others.
+    buckets
+        The first part of every path is a bucket or container.
     local
         Needs no account: usable without being mounted, and never mounted from a configuration's host sections.
     """
@@ -60,6 +62,7 @@ class Provider:
     target: str
     aliases: tuple[str, ...] = ()
     web: str | None = None
+    buckets: bool = False
     local: bool = False
 
     def may_be_at(self, address: str, endpoint_url: str | None) -> bool:
@@ -78,14 +81,40 @@ BUILT_IN = {
         Provider("http", "apyfal.storage.schemes.http:HTTPHandler", local=True),
         Provider("https", "apyfal.storage.schemes.http:HTTPSHandler", local=True),
         Provider(
-            "s3", "apyfal.storage.schemes.s3:S3Handler", ("aws",), r"([^/]+\.)?s3[.-][^/]*\.?amazonaws\.com(\.cn)?/"
+            "s3",
+            "apyfal.storage.schemes.s3:S3Handler",
+            ("aws",),
+            web=r"([^/]+\.)?s3[.-][^/]*\.?amazonaws\.com(\.cn)?/",
+            buckets=True,
         ),
         Provider(
-            "swift", "apyfal.storage.schemes.swift:SwiftHandler", ("openstack",), r"[^/]+/(?:.*/)?v1/[^/]+/[^/]+/."
+            "swift",
+            "apyfal.storage.schemes.swift:SwiftHandler",
+            ("openstack",),
+            web=r"[^/]+/(?:.*/)?v1/[^/]+/[^/]+/.",
+            buckets=True,
         ),
-        Provider("oss", "apyfal.storage.schemes.oss:OSSHandler", ("alibaba",), r"[^/]+\.aliyuncs\.com/."),
-        Provider("gs", "apyfal.storage.schemes.gs:GSHandler", ("gcs",), r"([^/]+\.)?storage\.googleapis\.com/."),
-        Provider("az", "apyfal.storage.schemes.azure:AzureHandler", ("azure",), r"[^/]+\.blob\.core\.[^/]+/."),
+        Provider(
+            "oss",
+            "apyfal.storage.schemes.oss:OSSHandler",
+            ("alibaba",),
+            web=r"[^/]+\.aliyuncs\.com/.",
+            buckets=True,
+        ),
+        Provider(
+            "gs",
+            "apyfal.storage.schemes.gs:GSHandler",
+            ("gcs",),
+            web=r"([^/]+\.)?storage\.googleapis\.com/.",
+            buckets=True,
+        ),
+        Provider(
+            "az",
+            "apyfal.storage.schemes.azure:AzureHandler",
+            ("azure",),
+            web=r"[^/]+\.blob\.core\.[^/]+/.",
+            buckets=True,
+        ),
         Provider("fsspec", "apyfal.storage.schemes.fsspec:FsspecHandler"),
     )
 }

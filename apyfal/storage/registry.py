@@ -73,14 +73,15 @@ class Definition:
 
     def same_as(self, other: Definition) -> bool:
         """Whether both mean the same store in the same way, wherever it was said."""
-        return (self.name, self.provider, self.root, self._values()) == (
+        return (self.name, self.provider, self.root, self.values()) == (
             other.name,
             other.provider,
             other.root,
-            other._values(),
+            other.values(),
         )
 
-    def _values(self) -> dict[str, object]:
+    def values(self) -> dict[str, object]:
+        """Give the parameters by name."""
         return {name: parameter.value for name, parameter in self.parameters.items()}
 
     def info(self, connected: bool) -> MountInfo:
@@ -99,7 +100,7 @@ class Definition:
         provider = providers.find(self.provider)
         if provider is None:
             raise providers.unknown(self.provider)
-        values = self._values()
+        values = self.values()
         limits = {name: values.pop(name) for name in ("bandwidth", "memory_limit", "max_concurrency") if name in values}
         handler = providers.handler_class(provider)(**values)
         for name, limit in limits.items():
@@ -174,6 +175,20 @@ class Target:
     def root(self) -> str | None:
         """What stands before every path of this mount."""
         return self._mount.definition.root if self._mount else None
+
+    @property
+    def provider(self) -> str:
+        """Which kind of store it is."""
+        return self._mount.definition.provider if self._mount else ""
+
+    def same_store_as(self, other: Target) -> bool:
+        """Whether both are in one store, reached in the same way, though perhaps under two names."""
+        if self.handler is other.handler:
+            return True
+        if self._mount is None or other._mount is None or self._mount.attached or other._mount.attached:
+            return False
+        mine, theirs = self._mount.definition, other._mount.definition
+        return mine.provider == theirs.provider and mine.values() == theirs.values()
 
     @property
     def retiring(self) -> bool:
