@@ -1,1 +1,74 @@
-"""Data wherever it is, named by one string: ``scheme://path``."""
+"""Data wherever it is, named by one string: ``scheme://path``.
+
+Everything here takes a storage URL as a plain `str`, an `os.PathLike`, and (where it makes sense) an open file.
+
+=====================================  =================================================================================
+`open`                                 a file object, as the builtin's
+`load`, `save`                         a whole file or object as an array in pinned memory, and back
+`copy`                                 from anywhere to anywhere, whole or not at all
+`exists`, `stat`, `listdir`,           as in `os`, `os.path` and `glob`
+`glob`, `walk`, `remove`, `makedirs`
+`mount`, `unmount`, `mounts`           stores and their names
+=====================================  =================================================================================
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from apyfal.storage.arrays import load, save
+    from apyfal.storage.copies import copy
+    from apyfal.storage.files import open
+    from apyfal.storage.globbing import glob
+    from apyfal.storage.names import exists, listdir, makedirs, remove, stat, walk
+    from apyfal.storage.registry import mount, mounts, unmount
+
+__all__ = [
+    "copy",
+    "exists",
+    "glob",
+    "listdir",
+    "load",
+    "makedirs",
+    "mount",
+    "mounts",
+    "open",
+    "remove",
+    "save",
+    "stat",
+    "unmount",
+    "walk",
+]
+
+# Where each is; none of these modules has the name of a function, which importing it would replace.
+_LAZY = {
+    "copy": "copies",
+    "exists": "names",
+    "glob": "globbing",
+    "listdir": "names",
+    "load": "arrays",
+    "makedirs": "names",
+    "mount": "registry",
+    "mounts": "registry",
+    "open": "files",
+    "remove": "names",
+    "save": "arrays",
+    "stat": "names",
+    "unmount": "registry",
+    "walk": "names",
+}
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
