@@ -115,9 +115,7 @@ def _over_arrays(function: Callable[..., object], call: Call) -> Callable[..., N
         positional: list[Any] = []
         named: dict[str, Any] = {}
         for (name, is_buffer), value in zip(names, values, strict=True):
-            given = np.frombuffer(value, dtypes.get(name, np.uint8)) if is_buffer and len(value) else value
-            if is_buffer and not len(value):
-                given = np.empty(0, dtypes.get(name, np.uint8))
+            given = _array(value, dtypes.get(name, np.dtype(np.uint8))) if is_buffer else value
             if name in keywords:
                 named[name] = given
             else:
@@ -125,3 +123,8 @@ def _over_arrays(function: Callable[..., object], call: Call) -> Callable[..., N
         function(*positional, **named)
 
     return run
+
+
+def _array(device_memory: Any, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    view = memoryview(device_memory)
+    return np.frombuffer(view, dtype) if view.nbytes else np.empty(0, dtype)  # frombuffer refuses no bytes

@@ -136,6 +136,7 @@ int apf_bo_import(apf_device *device, apf_buffer *buffer, uint32_t bank, apf_bo 
 void apf_bo_retain(apf_bo *bo);
 void apf_bo_release(apf_bo *bo);
 uint64_t apf_bo_size(const apf_bo *bo);
+void *apf_bo_host(const apf_bo *bo); /* where its host side begins; NULL for device memory */
 int apf_bo_sync(apf_bo *bo, int direction, uint64_t offset, uint64_t size, apf_error *err);
 
 /* Like apf_arg, with the counted object. */

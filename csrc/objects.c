@@ -300,6 +300,8 @@ void apf_bo_abandon(apf_bo *bo)
 
 uint64_t apf_bo_size(const apf_bo *bo) { return bo->size; }
 
+void *apf_bo_host(const apf_bo *bo) { return bo->buffer ? bo->buffer->data : NULL; }
+
 int apf_bo_sync(apf_bo *bo, int direction, uint64_t offset, uint64_t size, apf_error *err)
 {
     if (offset > bo->size || size > bo->size - offset)

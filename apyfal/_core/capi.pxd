@@ -168,6 +168,7 @@ cdef extern from "apyfal.h" nogil:
     void apf_bo_retain(apf_bo *bo)
     void apf_bo_release(apf_bo *bo)
     uint64_t apf_bo_size(const apf_bo *bo)
+    void *apf_bo_host(const apf_bo *bo)
     int apf_bo_sync(apf_bo *bo, int direction, uint64_t offset, uint64_t size, apf_error *err)
 
     ctypedef struct apf_run_arg:

@@ -358,6 +358,12 @@ cdef class BufferObject:
         """Size in bytes; that of the whole imported block where the memory is the pool's."""
         return capi.apf_bo_size(self.handle)
 
+    @property
+    def address(self):
+        """Where the host side begins; ``None`` for device memory."""
+        cdef void *data = capi.apf_bo_host(self.handle)
+        return None if data == NULL else <size_t> data
+
     def sync(self, direction, offset=0, nbytes=None):
         """Move bytes between the two sides, `TO_DEVICE` or `FROM_DEVICE`; returns when they are there."""
         cdef capi.apf_error err

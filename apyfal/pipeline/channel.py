@@ -31,19 +31,25 @@ class Control:
     def __init__(self, deadline: float | None = None) -> None:
         self.deadline = deadline
         self.changed = threading.Condition()
-        self.failure: BaseException | None = None
+        self.failed = False
+        self._failure: BaseException | None = None
 
     def fail(self, error: BaseException) -> None:
         """Stop all stages; the first error is the one that counts."""
         with self.changed:
-            if self.failure is None:
-                self.failure = error
+            if not self.failed:
+                self.failed = True
+                self._failure = error
             self.changed.notify_all()
 
-    @property
-    def failed(self) -> bool:
-        """Whether a stage failed or the job was cancelled."""
-        return self.failure is not None
+    def check(self) -> None:
+        """Raise the error of `fail`, once: kept, it would keep its frames and all that they hold."""
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            try:
+                raise failure
+            finally:
+                del failure
 
     def seconds_left(self) -> float | None:
         """Until the deadline; ``None`` without one.
@@ -80,6 +86,12 @@ class Channel(Generic[Item]):
                 raise Aborted
             self._items.append(item)
             changed.notify_all()
+
+    def clear(self) -> None:
+        """Drop what nobody will take."""
+        with self._control.changed:
+            items, self._items = self._items, deque()
+        items.clear()
 
     def end(self) -> None:
         """Say that no more items come."""

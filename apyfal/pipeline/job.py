@@ -90,9 +90,8 @@ class Job:
         """Do the job in one run (or as many as its output takes), without threads."""
         for piece in self._source.pieces():
             with self._report.span("compute", piece.chunk):
-                output = self._output.slot(piece)
-                run = self._invocation.start(piece, output, send=True, bring=not self._reports)
-                self._wait(run)
+                output = self._room(piece)
+                self._wait(self._invocation.start(piece, output, send=True, bring=not self._reports))
             if self._reports:
                 for done in self._reruns(piece, output):
                     self._store(done)
@@ -118,8 +117,10 @@ class Job:
             self._control.fail(error)
         for thread in threads:
             thread.join(_GRACE + 2 * _LOOK if self._control.failed else None)
-        if self._control.failure is not None:
-            raise self._control.failure
+        if self._control.failed:
+            for channel in (fetched, started, finished):
+                channel.clear()  # runs that were started and not waited for are cancelled with this
+            self._control.check()
 
     def _thread(
         self, name: str, channel: Channel[Any], work: Callable[[Callable[[Any], None]], None]
@@ -149,7 +150,7 @@ class Job:
             if self._reports:  # the next run may be over this same piece: the stage that reads the report starts it
                 put(_Started(piece, None, None, 0.0))
                 continue
-            output = self._output.slot(piece)
+            output = self._room(piece)
             at = self._report.now()
             put(_Started(piece, output, self._invocation.start(piece, output), at))
 
@@ -164,6 +165,12 @@ class Job:
                 self._idle_since = self._report.now()
                 put(self._bring(piece, output, len(output.bytes) if output is not None else 0, piece.nbytes))
             self._source.release(piece)
+
+    def _room(self, piece: Piece) -> Slot | None:
+        """Return memory for the output of a run over a piece: exactly as much as it produces, where that is known."""
+        slot = self._output.slot(piece)
+        nbytes = self._call.output_bytes(piece.nbytes)
+        return slot if slot is None or nbytes is None else slot.part(0, nbytes)
 
     # -- runs ---------------------------------------------------------------------------------------------------------
     def _runs(self, piece: Piece) -> Iterator[_Done]:

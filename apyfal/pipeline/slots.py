@@ -29,12 +29,13 @@ class Slot:
         The device's side: these bytes begin `offset` bytes into `bo`.
     """
 
-    __slots__ = ("bo", "bytes", "offset")
+    __slots__ = ("bo", "bytes", "offset", "whole")
 
-    def __init__(self, memory: NDArray[np.uint8], bo: BufferObject, offset: int) -> None:
+    def __init__(self, memory: NDArray[np.uint8], bo: BufferObject, offset: int, whole: Slot | None = None) -> None:
         self.bytes = memory
         self.bo = bo
         self.offset = offset
+        self.whole = whole  # what this is a part of
 
     @classmethod
     def over(cls, array: NDArray[Any], device: Device, bank: int, *, written: bool) -> Slot:
@@ -50,7 +51,7 @@ class Slot:
 
     def part(self, start: int, nbytes: int) -> Slot:
         """Return `nbytes` bytes of this one from `start` on."""
-        return Slot(self.bytes[start : start + nbytes], self.bo, self.offset + start)
+        return Slot(self.bytes[start : start + nbytes], self.bo, self.offset + start, self.whole or self)
 
     def sync(self, direction: int, nbytes: int) -> None:
         """Move the first `nbytes` bytes between the two sides."""
@@ -85,5 +86,5 @@ class Ring(Channel[Slot]):
         return Slot.new(self.nbytes, self._device, self._bank) if fresh else self.get()
 
     def give(self, slot: Slot) -> None:
-        """Let a slot be taken again."""
-        self.put(slot)
+        """Let a slot, or the slot that this is a part of, be taken again."""
+        self.put(slot.whole or slot)
