@@ -44,8 +44,8 @@ __all__ = [
 _NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _FACTOR = re.compile(r"[0-9]+(\.[0-9]+|/[1-9][0-9]*)?", re.ASCII)
 
-#: Names in ``arguments`` that are buffers: the chunk's input, its output, what ``start(src=...)`` loaded, memory that the
-#: device keeps between the chunks of a job, and four uint64 that the kernel writes (see `REPORT_WORDS`).
+#: Names in ``arguments`` that are buffers: the chunk's input, its output, memory that the device keeps between the
+#: chunks of a job, four uint64 that the kernel writes (see `REPORT_WORDS`), and what ``start(src=...)`` loaded.
 BUFFERS = ("src", "dst", "state", "report", "coefficients")
 
 #: Names that are numbers of the chunk, with their types: elements and bytes in ``src``, bytes in ``dst``, bytes of
