@@ -8,6 +8,10 @@ import click
 
 from apyfal import storage
 from apyfal.commands.common import Command, Settings, common_options, print_json, print_rows
+from apyfal.exceptions import NotADirectory
+from apyfal.storage.handler import ObjectInfo
+from apyfal.storage.names import entries
+from apyfal.storage.url import parse
 
 __all__ = ["command"]
 
@@ -18,33 +22,36 @@ __all__ = ["command"]
 @common_options
 @click.pass_obj
 def command(settings: Settings, /, *, url: str, long: bool) -> None:
-    """List what is below URL: a bucket, a prefix, a directory (by default the working directory)."""
-    names = sorted(storage.listdir(url))
-    if not long:
-        if settings.json:
-            print_json(names)
-        else:
-            for name in names:
-                click.echo(name)
-        return
-    entries = []
-    for name in names:
-        path = f"{url.rstrip('/')}/{name}"
-        entry = None if name.endswith("/") else storage.stat(path)
-        entries.append(
-            {
-                "name": name,
-                "size": entry.size if entry else None,
-                "mtime": entry.mtime if entry else None,
-                "etag": entry.etag if entry else None,
-            }
-        )
+    """List what is directly below URL: a bucket, a prefix, a directory (by default the working directory)."""
+    try:
+        found = entries(parse(url))
+    except NotADirectory:
+        found = [(url, storage.stat(url))]
     if settings.json:
-        print_json(entries)
+        print_json([_document(name, info) for name, info in found])
+    elif long:
+        print_rows([_row(name, info) for name, info in found], header=("size", "modified", "etag", "name"))
     else:
-        print_rows([_row(**entry) for entry in entries], header=("size", "modified", "etag", "name"))
+        for name, info in found:
+            click.echo(_shown(name, info))
 
 
-def _row(name: str, size: int | None, mtime: float | None, etag: str | None) -> list[str]:
-    when = "-" if mtime is None else datetime.fromtimestamp(mtime, timezone.utc).strftime("%Y-%m-%d %H:%M:%SZ")
-    return ["-" if size is None else str(size), when, etag or "-", name]
+def _shown(name: str, info: ObjectInfo) -> str:
+    return f"{name}/" if info.is_directory else name
+
+
+def _document(name: str, info: ObjectInfo) -> dict[str, object]:
+    return {
+        "name": name,
+        "directory": info.is_directory,
+        "size": info.size,
+        "mtime": info.mtime,
+        "etag": info.etag,
+    }
+
+
+def _row(name: str, info: ObjectInfo) -> list[str]:
+    when = "-"
+    if info.mtime is not None:
+        when = datetime.fromtimestamp(info.mtime, timezone.utc).strftime("%Y-%m-%d %H:%M:%SZ")
+    return ["-" if info.size is None else str(info.size), when, info.etag or "-", _shown(name, info)]

@@ -6,6 +6,7 @@ import click
 
 from apyfal import storage
 from apyfal.commands.common import Command, Settings, common_options, print_json, print_rows
+from apyfal.storage.registry import MountInfo
 
 __all__ = ["command"]
 
@@ -15,22 +16,17 @@ __all__ = ["command"]
 @click.pass_obj
 def command(settings: Settings, /) -> None:
     """List the mounted storage: URL scheme, provider, root, and parameters without their secrets."""
-    found = storage.mounts()
+    found = storage.mounts().values()
     if settings.json:
-        print_json(
-            [
-                {"name": one.name, "provider": one.provider, "root": one.root, "parameters": dict(one.parameters)}
-                for one in found
-            ]
-        )
-        return
-    rows = [
-        [
-            f"{one.name}://",
-            one.provider,
-            one.root or "-",
-            " ".join(f"{name}={text}" for name, text in one.parameters.items()),
-        ]
-        for one in found
-    ]
-    print_rows(rows, header=("url", "provider", "root", "parameters"))
+        print_json([_document(one) for one in found])
+    else:
+        print_rows([_row(one) for one in found], header=("url", "provider", "root", "parameters"))
+
+
+def _document(mount: MountInfo) -> dict[str, object]:
+    return {"name": mount.name, "provider": mount.provider, "root": mount.root, "parameters": dict(mount.parameters)}
+
+
+def _row(mount: MountInfo) -> list[str]:
+    parameters = " ".join(f"{name}={text}" for name, text in mount.parameters.items())
+    return [f"{mount.name}://", mount.provider, mount.root or "-", parameters]

@@ -106,6 +106,7 @@ def test_an_accelerator_of_the_configuration(here: Path) -> None:
         (["-a", "sha3", "in.txt", "-p", "type=md5"], 2, "unknown value 'md5'"),
         (["-a", "sha3", "in.txt", "--driver", "emulater"], 6, "unknown driver 'emulater'; did you mean 'emulator'?"),
         (["-a", "sha3", "in.txt", "--device", "77"], 3, "77"),
+        (["-a", "sha3", "s4://bucket/key"], 2, "'s4' is neither mounted nor a storage provider"),
         (["-a", "gunzip", "in.txt", "-o", "out"], 1, "damaged gzip data"),
         (["-a", "scale", "--dtype", "int64", "in3.txt", "-o", "out"], 2, "3 bytes"),
         (["-a", "sha3", "in.txt", "-d", "emulator.hang_run=1", "--timeout", "200ms"], 5, "time"),
@@ -139,3 +140,35 @@ def test_devices_lists_the_software_card(here: Path) -> None:
     assert [device["driver"] for device in document["devices"]] == ["emulator"]
     assert "import" in document["devices"][0]["capabilities"]
     assert run(here, "devices")[0].splitlines()[1].startswith(b"emulator:0")
+
+
+def test_copy_and_ls(here: Path) -> None:
+    (here / "folder").mkdir()
+    (here / "empty").mkdir()
+    run(here, "copy", "in.txt", "folder/a")
+    run(here, "copy", "-", "folder/b", stdin=b"xyz")
+    (here / "folder" / "sub").mkdir()
+    assert (here / "folder/a").read_bytes() == SOURCE
+    assert run(here, "copy", "folder/b", "-")[0] == b"xyz"
+    assert run(here, "ls", "folder")[0] == b"a\nb\nsub/\n"
+    assert run(here, "ls", "empty") == (b"", "")
+    long = [line.split() for line in run(here, "ls", "-l", "folder")[0].decode().splitlines()]
+    assert long[0] == ["SIZE", "MODIFIED", "ETAG", "NAME"]
+    assert [(line[0], line[-1]) for line in long[1:]] == [(str(len(SOURCE)), "a"), ("3", "b"), ("-", "sub/")]
+    document = json.loads(run(here, "ls", "--json", "folder/b")[0])
+    assert [(one["name"], one["size"], one["directory"]) for one in document] == [("folder/b", 3, False)]
+    assert "none" in run(here, "copy", "none", "x", status=3)[1]
+    assert "none" in run(here, "ls", "none", status=3)[1]
+
+
+def test_mounts_of_the_configuration_hide_their_secrets(here: Path) -> None:
+    (here / "accelerator.conf").write_text(
+        "[storage.lab]\nprovider = s3\nroot = bucket/x\nclient_id = me\nsecret_id = hunter2\nregion = eu-west-1\n"
+    )
+    text = run(here, "mounts")[0].decode()
+    line = next(line for line in text.splitlines() if line.startswith("lab://")).split()
+    assert line[:3] == ["lab://", "s3", "bucket/x"]
+    assert "region=eu-west-1" in line
+    document = {one["name"]: one for one in json.loads(run(here, "mounts", "--json")[0])}
+    assert document["lab"]["parameters"]["region"] == "eu-west-1"
+    assert "hunter2" not in text + str(document)
