@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 /* -- SIGBUS
@@ -22,7 +23,11 @@ static pthread_once_t handler_once = PTHREAD_ONCE_INIT;
 
 static void on_sigbus(int signal_number, siginfo_t *information, void *context)
 {
-    if (guard) siglongjmp(*guard, 1);
+    if (guard) {
+        /* As a return from here would: a sanitizer's runtime blocks every signal in its handlers. */
+        pthread_sigmask(SIG_SETMASK, &((ucontext_t *)context)->uc_sigmask, NULL);
+        siglongjmp(*guard, 1);
+    }
     if (previous.sa_flags & SA_SIGINFO) {
         previous.sa_sigaction(signal_number, information, context);
     } else if (previous.sa_handler != SIG_DFL && previous.sa_handler != SIG_IGN) {
@@ -43,7 +48,7 @@ int apf_copy(void *to, const void *from, size_t size, apf_error *err)
 {
     sigjmp_buf here;
     sigjmp_buf *outer = guard;
-    /* 0: the mask need not be saved, since SA_NODEFER leaves SIGBUS unblocked. */
+    /* 0: the mask need not be saved, since the handler puts it back. */
     if (sigsetjmp(here, 0)) {
         guard = outer;
         return apf_fail(err, APF_TRUNCATED, 0, "a mapped file became shorter while %zu bytes of it were moved", size);
