@@ -81,9 +81,9 @@ struct apf_drv_bo {
     int readonly; /* the host side */
     /* Under the card's lock: the owner and the runs in flight that use it. */
     uint32_t refs;
-    /* Runs in flight on one buffer object take turns: `tickets` counts those that were started on it, `served` those
-     * that have ended, `leaving` those whose results are still on the way out. */
-    uint64_t tickets, served;
+    /* Runs in flight on one buffer object take turns: their uses of it in the order of their starts, and how many
+     * results are on the way out of it. */
+    struct emu_use *first_use, *last_use;
     uint32_t leaving;
 };
 
@@ -136,12 +136,13 @@ const char *emu_kernel_name(const apf_drv_kernel *kernel);
 
 /* -- runs (emulator_run.c) -- */
 
-/* One buffer argument of a run. */
+/* One buffer argument of a run in flight. */
 typedef struct emu_use {
+    const apf_drv_run *run;
     apf_drv_bo *bo;
+    struct emu_use *next, *previous; /* of the same buffer object */
     uint32_t flags;
     uint64_t offset, size;
-    uint64_t ticket; /* bo->served from which on no earlier run uses it */
 } emu_use;
 
 /* A run is waiting in a lane, current in a lane, or done. Fields are under the card's lock, except while the run is

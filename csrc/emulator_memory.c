@@ -1,18 +1,21 @@
 /* Device memory of the software card.
  *
  * Its pages are its own and never the host's. Each allocation is filled with poison, so that data that was not brought
- * there shows as such. Fresh pages cost far more than filling them, so freed blocks are kept, up to `idle_memory`.
+ * there shows as such. Fresh pages cost far more than filling them, so freed blocks are kept, up to `idle_memory`;
+ * large ones are not, and cost only what is written of them.
  */
 #include "emulator.h"
 
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 enum { POISON = 0xA5 };
 
 #define PAGE 4096ull
 #define HUGE_PAGE (2ull << 20)
+#define LARGE (256ull << 20) /* blocks from here on are not kept, and poisoned page by page as they are touched */
 
 /* -- blocks -- */
 
@@ -25,6 +28,49 @@ static uint64_t block_capacity(uint64_t size)
     return (size + unit - 1) / unit * unit;
 }
 
+static void *map_pages(uint64_t capacity)
+{
+    void *data = mmap(NULL, capacity, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (data != MAP_FAILED && capacity >= HUGE_PAGE)
+        madvise(data, capacity, MADV_HUGEPAGE); /* advice: its failure changes nothing */
+    return data;
+}
+
+/* A file of poison. Returns its descriptor, -1: the system has no room. */
+static int poison_file(uint64_t size)
+{
+    const int file = memfd_create("apyfal-emulator", MFD_CLOEXEC);
+    if (file < 0) return -1;
+    void *data =
+        ftruncate(file, (off_t)size) ? MAP_FAILED : mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    if (data == MAP_FAILED) {
+        close(file);
+        return -1;
+    }
+    memset(data, POISON, size);
+    munmap(data, size);
+    return file;
+}
+
+/* Memory that is poison before anything touches it: private maps of one small file of poison, side by side. A page
+ * costs memory from when it is written. */
+static void *map_poison(uint64_t capacity)
+{
+    const uint64_t piece = capacity >> 11 > HUGE_PAGE ? capacity >> 11 & ~(PAGE - 1) : HUGE_PAGE; /* 2048 maps or so */
+    const int file = poison_file(piece);
+    if (file < 0) return MAP_FAILED;
+    const int flags = MAP_PRIVATE | MAP_NORESERVE, protection = PROT_READ | PROT_WRITE;
+    uint8_t *data = mmap(NULL, capacity, protection, flags | MAP_ANONYMOUS, -1, 0);
+    for (uint64_t at = 0; data != MAP_FAILED && at < capacity; at += piece) {
+        const uint64_t size = capacity - at < piece ? capacity - at : piece;
+        if (mmap(data + at, size, protection, flags | MAP_FIXED, file, 0) != MAP_FAILED) continue;
+        munmap(data, capacity);
+        data = MAP_FAILED;
+    }
+    close(file);
+    return data;
+}
+
 static emu_block *block_map(uint64_t capacity, apf_error *err)
 {
     emu_block *block = apf_calloc(1, sizeof *block);
@@ -32,16 +78,14 @@ static emu_block *block_map(uint64_t capacity, apf_error *err)
         apf_fail(err, APF_NO_MEMORY, 0, "no memory for a block of device memory");
         return NULL;
     }
-    void *data = apf_allocation_fails()
-                     ? MAP_FAILED
-                     : mmap(NULL, capacity, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *data = MAP_FAILED;
+    if (!apf_allocation_fails()) data = capacity >= LARGE ? map_poison(capacity) : map_pages(capacity);
     if (data == MAP_FAILED) {
         apf_fail(err, APF_NO_MEMORY, ENOMEM, "the host has no %llu bytes to stand for device memory",
                  (unsigned long long)capacity);
         apf_free(block);
         return NULL;
     }
-    if (capacity >= HUGE_PAGE) madvise(data, capacity, MADV_HUGEPAGE); /* advice: its failure changes nothing */
     block->data = data;
     block->capacity = capacity;
     return block;
@@ -70,7 +114,7 @@ static emu_block *block_reuse(emu_memory *memory, uint64_t capacity)
 static void block_keep(emu_card *card, emu_block *block)
 {
     emu_memory *memory = &card->memory;
-    if (memory->idle + block->capacity > card->settings.idle_memory) {
+    if (block->capacity >= LARGE || memory->idle + block->capacity > card->settings.idle_memory) {
         block_unmap(block);
         return;
     }
@@ -79,8 +123,7 @@ static void block_keep(emu_card *card, emu_block *block)
     memory->free = block;
 }
 
-/* Make room in the kept blocks' share of the host's memory for a fresh block: the oldest sizes are the ones that nobody
- * asks for. Under the lock. */
+/* Unmap idle blocks, those that were freed first, until at most `keep` bytes are left. Under the lock. */
 static void blocks_trim(emu_memory *memory, uint64_t keep)
 {
     while (memory->free && memory->idle > keep) {
@@ -105,8 +148,8 @@ static int fail_full(const emu_card *card, uint64_t size, apf_error *err)
 /* Take `size` bytes of the card's memory: the account, and an idle block where one fits. */
 static int reserve(emu_card *card, uint64_t size, emu_block **block, apf_error *err)
 {
-    const uint64_t total = card->settings.memory;
     pthread_mutex_lock(&card->lock);
+    const uint64_t total = card->settings.memory;
     int code = emu_operation(card, err);
     if (code == APF_OK && emu_due(&card->settings.fail_alloc))
         code = apf_fail(err, APF_DEVICE_MEMORY, 0, "software card %u: injected failure of an allocation", card->index);
@@ -154,7 +197,7 @@ int emu_alloc(emu_card *card, uint64_t size, uint32_t bank, apf_drv_bo **made, a
         apf_free(bo);
         return APF_NO_MEMORY;
     }
-    memset(bo->block->data, POISON, size);
+    if (bo->block->capacity < LARGE) memset(bo->block->data, POISON, size);
     bo->card = card;
     bo->size = size;
     bo->refs = 1;

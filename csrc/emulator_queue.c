@@ -50,7 +50,7 @@ static int is_ready(const apf_drv_run *run, enum emu_stage stage)
     for (uint32_t i = 0; i < run->count; i++) {
         const emu_use *use = &run->uses[i];
         if (!use->bo) continue;
-        if (stage == EMU_TO && use->flags & APF_SYNC_TO && use->bo->served < use->ticket) return 0;
+        if (stage == EMU_TO && use->flags & APF_SYNC_TO && use->bo->first_use->run != run) return 0;
         if (stage == EMU_RUN && use->bo->leaving) return 0;
     }
     return 1;

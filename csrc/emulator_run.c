@@ -41,6 +41,26 @@ static void run_free(apf_drv_run *run)
     apf_free(run);
 }
 
+static void use_begin(emu_use *use, const apf_drv_run *run, const apf_arg *arg)
+{
+    apf_drv_bo *bo = arg->bo;
+    *use = (emu_use){.run = run, .bo = bo, .previous = bo->last_use};
+    use->flags = arg->flags;
+    use->offset = arg->offset;
+    use->size = arg->size;
+    *(use->previous ? &use->previous->next : &bo->first_use) = use;
+    bo->last_use = use;
+    bo->refs++;
+}
+
+static void use_end(emu_use *use)
+{
+    apf_drv_bo *bo = use->bo;
+    *(use->previous ? &use->previous->next : &bo->first_use) = use->next;
+    *(use->next ? &use->next->previous : &bo->last_use) = use->previous;
+    emu_bo_drop(bo);
+}
+
 static void run_fill(apf_drv_run *run, apf_drv_kernel *kernel, const apf_arg *args, uint32_t count)
 {
     run->card = kernel->card;
@@ -57,14 +77,10 @@ static void run_fill(apf_drv_run *run, apf_drv_kernel *kernel, const apf_arg *ar
         run->uses[i] = (emu_use){0};
         run->args[i] = (apf_model_arg){.kind = from->kind, .value.u = from->value.u};
         if (from->kind != APF_BUFFER) continue;
-        run->uses[i] = (emu_use){from->bo, from->flags, from->offset, from->size, from->bo->tickets};
+        use_begin(&run->uses[i], run, from);
         run->args[i].data = from->bo->block->data + from->offset;
         run->args[i].size = from->size;
-        from->bo->refs++;
     }
-    /* Only now: an argument does not wait for another one of its own run. */
-    for (uint32_t i = 0; i < count; i++)
-        if (run->uses[i].bo) run->uses[i].bo->tickets++;
 }
 
 int emu_start(apf_drv_kernel *kernel, const apf_arg *args, uint32_t count, apf_drv_run **started, apf_error *err)
@@ -199,12 +215,8 @@ void emu_run_computed(apf_drv_run *run)
 void emu_run_finish(apf_drv_run *run, int code)
 {
     if (run->computed) leaving(run, -1);
-    for (uint32_t i = 0; i < run->count; i++) {
-        apf_drv_bo *bo = run->uses[i].bo;
-        if (!bo) continue;
-        bo->served++;
-        emu_bo_drop(bo);
-    }
+    for (uint32_t i = 0; i < run->count; i++)
+        if (run->uses[i].bo) use_end(&run->uses[i]);
     run->code = code;
     if (code == APF_OK) run->card->counters.runs++;
     __atomic_store_n(&run->done, 1, __ATOMIC_RELEASE);
