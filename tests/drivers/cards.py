@@ -1,0 +1,124 @@
+"""The cards that the conformance suite runs on: one row for each stack that this machine can stand in for.
+
+Every card has a kernel ``increment`` that adds 1 to 32-bit integers, and says what else it can be made to do.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from fixtures.opencl import installation as opencl
+
+__all__ = ["CARDS", "Card", "card"]
+
+KERNELS = str(Path(opencl.__file__).with_name("kernels.cl"))
+
+
+@dataclass(frozen=True)
+class Card:
+    """How to open a card, and what it can be made to do.
+
+    Attributes
+    ----------
+    name, driver
+        Of the row, and of the driver.
+    environment
+        Sets up an installation in a folder; returns the environment of the processes that use it.
+    increment
+        Keywords of `apyfal.Accelerator` for a kernel that adds 1 to 32-bit integers, and its `parameters`.
+    scalars
+        What the kernel takes after source, destination and the number of elements: scalar types and values.
+    hang
+        Keywords for an accelerator whose run does not end before `release` is called with its input.
+    failing, losing
+        Keywords for an accelerator whose run ends in an error, and whose device is lost in the middle.
+    bad_programs
+        Programs that cannot be loaded, with a part of the error that they get.
+    vendor
+        It needs a vendor's runtime.
+    """
+
+    name: str
+    driver: str
+    increment: Mapping[str, Any]
+    environment: Callable[[Path], dict[str, str]] | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    scalars: Sequence[tuple[str, float]] = ()
+    hang: Mapping[str, Any] | None = None
+    release: Callable[[np.ndarray], None] | None = None
+    failing: Mapping[str, Any] | None = None
+    losing: Mapping[str, Any] | None = None
+    bad_programs: Mapping[bytes, str] = field(default_factory=dict)
+    vendor: bool = False
+
+
+def _over_arrays(kernel: str) -> dict[str, Any]:
+    return {
+        "driver": "opencl",
+        "program": KERNELS,
+        "kernel": kernel,
+        "arguments": "src, dst, count",
+        "dtype": "int32",
+        "chunking": "elements",
+    }
+
+
+def _emulator(**settings: str) -> dict[str, Any]:
+    return {"driver": "emulator", "kernel": "scale", "dtype": "int32", "emulator": settings}
+
+
+def _change_input(src: np.ndarray) -> None:
+    src[0] = 1
+
+
+def _end_fake_hang(src: np.ndarray) -> None:
+    ctypes.CDLL(os.environ["APYFAL_OPENCL_LIBRARY"]).fake_opencl_release_hung()
+
+
+def _opencl(name: str, **more: Any) -> Card:
+    return Card(name=name, driver="opencl", increment=_over_arrays("increment"), hang=_over_arrays("hang"), **more)
+
+
+_SOURCE_ERRORS = {
+    b"__kernel void increment(__global int *x) { undeclared = 1; }": "undeclared",
+    b"\x7fELF\0\0\0\0 no program": "is not a program",
+    b"__kernel void other(__global int *x) { x[0] = 1; }": "other",
+}
+
+CARDS = [
+    Card(
+        name="emulator",
+        driver="emulator",
+        increment=_emulator(),
+        parameters={"a": 1, "b": 1},
+        scalars=[("int32", 1), ("int32", 1), ("uint32", 5)],
+        hang=_emulator(hang_run="1"),
+        failing=_emulator(fail_run="1"),
+        losing=_emulator(lose_device="4"),
+    ),
+    _opencl("opencl-intel", environment=opencl.intel, release=_change_input, vendor=True, bad_programs=_SOURCE_ERRORS),
+    _opencl("opencl-pocl", environment=opencl.pocl, release=_change_input, vendor=True, bad_programs=_SOURCE_ERRORS),
+    _opencl(
+        "opencl-fake",
+        environment=opencl.fake,
+        release=_end_fake_hang,
+        failing=_over_arrays("fail"),
+        losing=_over_arrays("lose"),
+        bad_programs={
+            b"#error": "as asked",
+            b"\x7fELF\0\0\0\0 no program": "is not a program",
+            b"__kernel void add(__global uchar *data, uchar term)": "add",
+        },
+    ),
+]
+
+
+def card(name: str) -> Card:
+    """Return the row of this name."""
+    return next(row for row in CARDS if row.name == name)

@@ -1,0 +1,194 @@
+"""What every card must do, one layer lower: buffer objects, parts of them, runs in any order, wrong arguments."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+from drivers.cards import Card, card
+
+import apyfal
+from apyfal._core.device import FROM_DEVICE, TO_DEVICE, Device, Kernel
+from apyfal._core.run import SYNC_FROM, SYNC_TO, Arguments, Run
+from apyfal.exceptions import DeviceMemoryExhausted, Misaligned, ParameterError
+
+
+class Rig:
+    """A card's device with its ``increment`` kernel."""
+
+    def __init__(self, row: Card) -> None:
+        self.row = row
+        self.device = Device(row.driver)
+        program = row.increment.get("program")
+        content = None
+        if program is not None:
+            with open(program, "rb") as file:
+                content = file.read()
+        self.kernel: Kernel = self.device.load(
+            row.increment["kernel"], content, name=program or "", arguments=row.increment.get("arguments", "")
+        )
+        self.capabilities = self.device.info["capabilities"]
+
+    def arguments(
+        self, src: np.ndarray, dst: np.ndarray, *, to: bool = True, back: bool = True, count: int | None = None
+    ) -> Arguments:
+        arguments = Arguments(3 + len(self.row.scalars))
+        for index, (array, flag) in enumerate(((src, SYNC_TO if to else 0), (dst, SYNC_FROM if back else 0))):
+            bo, offset = self.device.import_memory(array)
+            arguments.set_buffer(index, bo, offset, array.nbytes, flag)
+        arguments.set_scalar(2, "uint64", src.size if count is None else count)
+        for index, (kind, value) in enumerate(self.row.scalars, start=3):
+            arguments.set_scalar(index, kind, value)
+        return arguments
+
+    def start(self, src: np.ndarray, dst: np.ndarray, **how: bool) -> Run:
+        return self.arguments(src, dst, **how).start(self.kernel)
+
+
+def _filled(count: int, value: int = 0) -> np.ndarray:
+    array = apyfal.empty(count, np.int32)
+    array[:] = value
+    return array
+
+
+def moves_just_what_it_must(name: str) -> None:
+    rig = Rig(card(name))
+    if "counters" not in rig.capabilities:
+        return
+    src, dst = _filled(3000, 7), _filled(3000)
+    before = rig.device.counters()
+    rig.start(src, dst).wait(20)
+    after = rig.device.counters()
+    assert {key: after[key] - before[key] for key in ("to_device", "from_device", "runs")} == {
+        "to_device": 12000,
+        "from_device": 12000,
+        "runs": 1,
+    }
+    np.testing.assert_array_equal(dst, np.full(3000, 8))
+
+
+def syncs_are_needed_where_memory_is_separate(name: str) -> None:
+    """Without them the host sees nothing of the device, and the device nothing of the host."""
+    rig = Rig(card(name))
+    if "separate-memory" not in rig.capabilities:
+        return
+    src, dst = _filled(1024, 7), _filled(1024, -1)
+    rig.start(src, dst, back=False).wait(20)
+    np.testing.assert_array_equal(dst, np.full(1024, -1))
+    src[:] = 100
+    rig.start(src, dst, to=False).wait(20)
+    np.testing.assert_array_equal(dst, np.full(1024, 8))
+
+
+def syncs_a_part(name: str) -> None:
+    rig = Rig(card(name))
+    src, dst = _filled(4096, 1), _filled(4096)
+    bo, offset = rig.device.import_memory(src)
+    bo.sync(TO_DEVICE, offset, src.nbytes)
+    src[:] = 5
+    bo.sync(TO_DEVICE, offset + 4000, 1000)
+    rig.start(src, dst, to=False).wait(20)
+    expected = np.full(4096, 2)
+    expected[1000:1250] = 6
+    if "separate-memory" in rig.capabilities:
+        np.testing.assert_array_equal(dst, expected)
+    else:
+        np.testing.assert_array_equal(dst[1000:1250], expected[1000:1250])
+    out, at = rig.device.import_memory(dst)
+    dst[:] = -1
+    out.sync(FROM_DEVICE, at + 4400, 20)
+    if "separate-memory" in rig.capabilities:
+        expected[:] = -1
+        expected[1100:1105] = 6
+        np.testing.assert_array_equal(dst, expected)
+    with pytest.raises(ParameterError):
+        bo.sync(TO_DEVICE, bo.nbytes - 4, 8)
+
+
+def arguments_begin_inside_a_buffer(name: str) -> None:
+    rig = Rig(card(name))
+    step = rig.device.info["offset_align"] // 4 or 1
+    src, dst = _filled(1 << 14), _filled(1 << 14, -1)
+    src[:] = np.arange(1 << 14)
+    if "offset" not in rig.capabilities:
+        with pytest.raises(Misaligned):
+            rig.start(src[1024:], dst[:-1024])
+        return
+    for turn in range(40):  # more parts than a driver would keep
+        begin = (turn + 1) * step
+        rig.start(src[begin : begin + 100], dst[begin : begin + 100]).wait(20)
+        np.testing.assert_array_equal(dst[begin : begin + 100], np.arange(begin + 1, begin + 101))
+    if step > 1:
+        with pytest.raises((Misaligned, ParameterError)):
+            rig.start(src[1:101], dst[:100]).wait(20)
+
+
+def runs_are_waited_for_in_any_order(name: str) -> None:
+    rig = Rig(card(name))
+    pairs = [(_filled(2048, turn), _filled(2048)) for turn in range(48)]
+    runs = [rig.start(src, dst) for src, dst in pairs]
+    for turn in reversed(range(48)):
+        runs[turn].wait(20)
+        np.testing.assert_array_equal(pairs[turn][1], np.full(2048, turn + 1))
+
+
+def a_run_waits_for_those_whose_memory_it_uses(name: str) -> None:
+    rig = Rig(card(name))
+    arrays = [_filled(100_000, 40 * step) for step in range(6)]
+    runs = [
+        rig.start(arrays[step], arrays[step + 1], to=step == 0, back=step == 4) for step in range(5)
+    ]  # each on the result of the one before
+    runs[-1].wait(20)
+    np.testing.assert_array_equal(arrays[5], np.full(100_000, 5))
+    for run in runs:
+        run.wait(20)
+    first, second = _filled(100_000, 1), _filled(100_000)
+    for turn in range(20):  # the same memory in every run, one after the other
+        run = rig.start(first, second)
+        run.wait(20)
+        first[:] = second
+        assert second[turn] == turn + 2
+
+
+def out_of_device_memory(name: str) -> None:
+    rig = Rig(card(name))
+    with pytest.raises(DeviceMemoryExhausted):
+        rig.device.alloc(1 << 50)
+    src, dst = _filled(1024, 1), _filled(1024)
+    rig.start(src, dst).wait(20)
+    np.testing.assert_array_equal(dst, np.full(1024, 2))
+
+
+def wrong_arguments(name: str) -> None:
+    rig = Rig(card(name))
+    src, dst = _filled(1024), _filled(1024)
+    with pytest.raises(ParameterError, match="argument"):
+        Arguments(1).start(rig.kernel)
+    bo, offset = rig.device.import_memory(src)
+    swapped = rig.arguments(src, dst)
+    swapped.set_buffer(2, bo, offset, 64, 0)
+    with pytest.raises(ParameterError, match="argument 2"):
+        swapped.start(rig.kernel)
+    scalar = rig.arguments(src, dst)
+    scalar.set_scalar(1, "uint64", 5)
+    with pytest.raises(ParameterError, match="argument 1"):
+        scalar.start(rig.kernel)
+    rig.start(src, dst).wait(20)
+
+
+def many_imports_and_loads_leave_nothing(name: str) -> None:
+    if "counters" not in Rig(card(name)).capabilities:
+        return
+    rig = Rig(card(name))
+    used = rig.device.counters()["memory_used"]
+    for _ in range(20):
+        bo = rig.device.alloc(1 << 16)
+        assert rig.device.counters()["memory_used"] >= used + (1 << 16)
+        del bo
+        Rig(card(name)).device.close()
+    assert rig.device.counters()["memory_used"] == used
+    files = len(os.listdir("/proc/self/fd"))
+    for _ in range(10):
+        Rig(card(name)).device.close()
+    assert len(os.listdir("/proc/self/fd")) <= files + 1

@@ -1,0 +1,277 @@
+"""What every card must do, through the public API. Each function is one case; it gets the name of its card."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+from drivers.cards import Card, card
+
+import apyfal
+from apyfal.exceptions import CopyRefused, DeviceLost, ForkedProcess, KernelError, ProgramError, RunTimeout
+
+
+def _open(row: Card, **more: Any) -> apyfal.Accelerator:
+    return apyfal.Accelerator(**{**row.increment, **more})
+
+
+def _values(count: int, seed: int = 0) -> np.ndarray:
+    values = apyfal.empty(count, np.int32)
+    values[:] = np.random.default_rng(seed).integers(-(1 << 31), 1 << 31, count)
+    return values
+
+
+def _one_more(values: np.ndarray) -> np.ndarray:
+    return (values.view(np.uint32) + np.uint32(1)).view(np.int32)
+
+
+def right_data_of_every_size(name: str) -> None:
+    row = card(name)
+    with _open(row) as accelerator:
+        for count in (1, 2, 15, 1023, 1024, 1025, 65536, (1 << 20) + 3):
+            values = _values(count, count)
+            before = values.copy()
+            result = accelerator.process(values, **row.parameters)
+            np.testing.assert_array_equal(result, _one_more(before))
+            np.testing.assert_array_equal(values, before)
+
+
+def no_bytes(name: str) -> None:
+    row = card(name)
+    with _open(row) as accelerator:
+        assert accelerator.process(np.empty(0, np.int32), **row.parameters).size == 0
+
+
+def in_place_without_a_copy(name: str, folder: str) -> None:
+    """A pinned array, a mapped writable file and a pooled result reach the card as they are."""
+    row = card(name)
+    mapped = np.memmap(os.path.join(folder, "mapped"), np.int32, "w+", shape=(4096,))
+    mapped[:] = np.arange(4096)
+    with _open(row) as accelerator:
+        for values in (_values(4096), mapped):
+            info: dict[str, Any] = {}
+            dst = apyfal.empty(4096, np.int32)
+            result = accelerator.process(values, dst, copy=False, info_dict=info, **row.parameters)
+            assert result is dst
+            np.testing.assert_array_equal(dst, _one_more(np.asarray(values)))
+            assert (info["bytes_copied"], info["copy_reasons"]) == (0, [])
+            assert (info["bytes_in"], info["bytes_out"]) == (16384, 16384)
+
+
+def copied_once_with_the_reason(name: str) -> None:
+    row = card(name)
+    memory = _values(20001)
+    with _open(row) as accelerator:
+        cases = {
+            "contiguous": memory[: 2 * 8192 : 2],
+            "multiple of": memory[1:8193],
+        }
+        for reason, values in cases.items():
+            info: dict[str, Any] = {}
+            result = accelerator.process(values, info_dict=info, **row.parameters)
+            np.testing.assert_array_equal(result, _one_more(np.ascontiguousarray(values)))
+            assert info["bytes_copied"] == values.nbytes
+            assert len(info["copy_reasons"]) == 1
+            assert reason in info["copy_reasons"][0]
+            with pytest.raises(CopyRefused, match=reason):
+                accelerator.process(values, copy=False, **row.parameters)
+
+
+def read_only_memory(name: str, folder: str) -> None:
+    """Used in place where the driver says that it can be, else copied."""
+    row = card(name)
+    path = os.path.join(folder, "read-only")
+    np.arange(4096, dtype=np.int32).tofile(path)
+    values = np.memmap(path, np.int32, "r")
+    in_place = "import-read-only" in apyfal.devices(row.driver)[0]["capabilities"]
+    with _open(row) as accelerator:
+        info: dict[str, Any] = {}
+        result = accelerator.process(values, info_dict=info, **row.parameters)
+        np.testing.assert_array_equal(result, np.arange(1, 4097))
+        assert info["bytes_copied"] == (0 if in_place else values.nbytes)
+
+
+def parts_of_a_pinned_array(name: str) -> None:
+    row = card(name)
+    memory = _values(1 << 16)
+    results = np.zeros(1 << 16, np.int32)
+    with _open(row) as accelerator:
+        for begin, end in ((0, 1024), (1024, 1056), (4096, 4097), (8192, 1 << 16)):
+            results[begin:end] = accelerator.process(memory[begin:end], copy=False, **row.parameters)
+            np.testing.assert_array_equal(results[begin:end], _one_more(memory[begin:end]))
+
+
+def four_threads(name: str) -> None:
+    row = card(name)
+    failures: list[BaseException] = []
+
+    def work(seed: int) -> None:
+        try:
+            for turn in range(25):
+                values = _values(1000 + 17 * turn, seed)
+                np.testing.assert_array_equal(accelerator.process(values, **row.parameters), _one_more(values))
+        except BaseException as error:
+            failures.append(error)
+
+    with _open(row) as accelerator:
+        threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    if failures:
+        raise failures[0]
+
+
+def many_jobs_in_flight(name: str) -> None:
+    row = card(name)
+    sources = [_values(4096, seed) for seed in range(64)]
+    with _open(row) as accelerator:
+        for values, result in zip(sources, accelerator.process_map(sources, **row.parameters), strict=True):
+            np.testing.assert_array_equal(result, _one_more(values))
+
+
+def one_source_for_many_jobs(name: str) -> None:
+    row = card(name)
+    values = _values(1 << 15)
+    with _open(row) as accelerator:
+        for result in accelerator.process_map([values] * 16, **row.parameters):
+            np.testing.assert_array_equal(result, _one_more(values))
+
+
+def timeout_of_a_hung_kernel(name: str) -> None:
+    """It ends in time; and once the card is well again, the accelerator works."""
+    row = card(name)
+    assert row.hang is not None
+    values = apyfal.empty(4096, np.int32)
+    values[:] = 0
+    with apyfal.Accelerator(**row.hang) as accelerator:
+        began = time.monotonic()
+        with pytest.raises(RunTimeout):
+            accelerator.process(values, timeout=0.3, **row.parameters)
+        assert time.monotonic() - began < 5
+        if row.release is not None:
+            row.release(values)
+        ones = apyfal.empty(4096, np.int32)
+        ones[:] = 1
+        assert accelerator.process(ones, timeout=20, **row.parameters).size == 4096
+
+
+def error_of_a_run(name: str) -> None:
+    row = card(name)
+    assert row.failing is not None
+    with apyfal.Accelerator(**row.failing) as accelerator, pytest.raises(KernelError, match=row.failing["kernel"]):
+        accelerator.process(_values(1024), **row.parameters)
+
+
+def loss_of_the_device(name: str) -> None:
+    """The job that meets it says so, and so does every one after it, at once."""
+    row = card(name)
+    assert row.losing is not None
+    with apyfal.Accelerator(**row.losing) as accelerator:
+        sources = [_values(1024)] * 10
+        for _ in range(3):
+            with pytest.raises(DeviceLost):
+                list(accelerator.process_map(sources, timeout=20, **row.parameters))
+    with _open(row) as accelerator:
+        assert accelerator.process(_values(1024), **row.parameters).size == 1024
+
+
+def bad_programs(name: str, folder: str) -> None:
+    row = card(name)
+    for number, (content, complaint) in enumerate(row.bad_programs.items()):
+        path = os.path.join(folder, f"bad{number}")
+        with open(path, "wb") as file:
+            file.write(content)
+        with _open(row, program=path) as accelerator, pytest.raises(ProgramError, match=complaint):
+            accelerator.process(_values(16), **row.parameters)
+
+
+def a_forked_child_is_told(name: str) -> None:
+    row = card(name)
+    with _open(row) as accelerator:
+        accelerator.process(_values(1024), **row.parameters)
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                accelerator.process(np.zeros(1024, np.int32), timeout=5, **row.parameters)
+            except ForkedProcess:
+                code = 0
+            finally:
+                os._exit(code)
+        deadline = time.monotonic() + 20
+        ended, status = 0, 0
+        while not ended and time.monotonic() < deadline:
+            ended, status = os.waitpid(child, os.WNOHANG)
+            time.sleep(0.01)
+        if not ended:
+            os.kill(child, 9)
+            os.waitpid(child, 0)
+        assert ended, "the child hung"
+        assert os.waitstatus_to_exitcode(status) == 0
+        accelerator.process(_values(1024), **row.parameters)
+
+
+def exit_with_a_run_in_flight(name: str) -> None:
+    """Called in a process of its own, which has to end after this returns."""
+    row = card(name)
+    assert row.hang is not None
+    values = apyfal.empty(4096, np.int32)
+    values[:] = 0
+    accelerator = apyfal.Accelerator(**row.hang)
+    accelerator.process_submit(values, **row.parameters)
+    time.sleep(0.2)
+
+
+class _Pattern:
+    """A readable file of 4 GiB and one byte more, made up as it is read."""
+
+    size = (1 << 32) + 1
+
+    def __init__(self) -> None:
+        self.at = 0
+        self.block = np.arange(1 << 20, dtype=np.uint32).view(np.uint8)
+
+    def readinto(self, buffer: memoryview) -> int:
+        view = np.frombuffer(buffer, np.uint8)
+        offset = self.at % self.block.size
+        count = min(view.size, self.size - self.at, self.block.size - offset)
+        view[:count] = self.block[offset : offset + count]
+        self.at += count
+        return count
+
+    def read(self, size: int = -1) -> bytes:
+        raise OSError("expected readinto")
+
+
+class _Expected:
+    """A writable file that compares what it gets."""
+
+    def __init__(self) -> None:
+        self.pattern = _Pattern()
+        self.got = 0
+
+    def write(self, data: memoryview) -> int:
+        given = np.frombuffer(data, np.uint8)
+        wanted = np.empty(given.size, np.uint8)
+        filled = 0
+        while filled < given.size:
+            count = self.pattern.readinto(wanted[filled:].data)
+            assert count, "more bytes than went in"
+            filled += count
+        np.testing.assert_array_equal(given, wanted)
+        self.got += given.size
+        return given.size
+
+
+def more_than_four_gibibytes(name: str) -> None:
+    row = card(name)
+    target = _Expected()
+    with apyfal.Accelerator("loopback", driver=row.driver) as accelerator:
+        accelerator.process(_Pattern(), target, memory_limit="256MiB")
+    assert target.got == _Pattern.size

@@ -1,0 +1,104 @@
+"""The cases of `drivers.job_cases` and `drivers.core_cases`, on all cards of `drivers.cards`."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from drivers import core_cases, job_cases
+from drivers.cards import CARDS, Card
+from drivers.worker import Worker
+
+# What a case needs a card to have; the others run on every card.
+_NEEDS = {
+    "timeout_of_a_hung_kernel": "hang",
+    "exit_with_a_run_in_flight": "hang",
+    "error_of_a_run": "failing",
+    "loss_of_the_device": "losing",
+    "bad_programs": "bad_programs",
+}
+_ALONE = "exit_with_a_run_in_flight"
+_SLOW = {"more_than_four_gibibytes"}
+
+
+def _cases(module: ModuleType) -> dict[str, Callable[..., None]]:
+    return {
+        name: function
+        for name, function in vars(module).items()
+        if inspect.isfunction(function) and function.__module__ == module.__name__ and not name.startswith("_")
+    }
+
+
+def _rows(module: ModuleType) -> list[object]:
+    return [
+        pytest.param(
+            row,
+            name,
+            id=f"{row.name}-{name}",
+            marks=[*([pytest.mark.vendor] if row.vendor else []), *([pytest.mark.slow] if name in _SLOW else [])],
+        )
+        for row in CARDS
+        for name in _cases(module)
+        if name != _ALONE and (name not in _NEEDS or getattr(row, _NEEDS[name]))
+    ]
+
+
+@pytest.fixture(scope="session")
+def environments(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Card], dict[str, str]]:
+    """Installations, each set up by the first test that needs it."""
+    made: dict[str, dict[str, str]] = {}
+
+    def environment(row: Card) -> dict[str, str]:
+        if row.name not in made:
+            folder = tmp_path_factory.mktemp(row.name)
+            made[row.name] = row.environment(folder) if row.environment else {}
+        return made[row.name]
+
+    return environment
+
+
+@pytest.fixture(scope="session")
+def workers(environments: Callable[[Card], dict[str, str]]) -> Iterator[Callable[[Card], Worker]]:
+    """A process for each card."""
+    running: dict[str, Worker] = {}
+
+    def worker(row: Card) -> Worker:
+        if row.name not in running:
+            running[row.name] = Worker(environments(row))
+        return running[row.name]
+
+    yield worker
+    for each in running.values():
+        each.close()
+
+
+@pytest.mark.parametrize(("row", "case"), _rows(job_cases))
+def test_jobs(row: Card, case: str, workers: Callable[[Card], Worker], tmp_path: Path) -> None:
+    wants_folder = "folder" in inspect.signature(_cases(job_cases)[case]).parameters
+    workers(row).call("drivers.job_cases", case, row.name, *([str(tmp_path)] if wants_folder else []), timeout=110)
+
+
+@pytest.mark.parametrize(("row", "case"), _rows(core_cases))
+def test_buffers_and_runs(row: Card, case: str, workers: Callable[[Card], Worker]) -> None:
+    workers(row).call("drivers.core_cases", case, row.name)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param(row, id=row.name, marks=[pytest.mark.vendor] if row.vendor else [])
+        for row in CARDS
+        if row.hang is not None
+    ],
+)
+def test_the_process_ends_with_a_run_in_flight(row: Card, environments: Callable[[Card], dict[str, str]]) -> None:
+    """A program that forgets its accelerator ends all the same, though the card never answers."""
+    code = f"from drivers import job_cases; job_cases.{_ALONE}({row.name!r})"
+    environment = Worker(environments(row)).environment
+    ended = subprocess.run([sys.executable, "-c", code], env=environment, timeout=60, capture_output=True, check=False)
+    assert ended.returncode == 0, ended.stderr.decode()
