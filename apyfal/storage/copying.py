@@ -17,7 +17,7 @@ from apyfal.storage.upload import UploadStream, upload
 
 __all__ = ["copy"]
 
-_PART = 8 * MIB
+PART = 8 * MIB
 
 
 def copy(
@@ -76,7 +76,7 @@ def copy(
                 progress(version.size, version.size)
             return done
     size = info.size if info.encoding is None else None
-    if size is not None and size <= _PART:
+    if size is not None and size <= PART:
         data = memoryview(bytearray(size))
         download(source, source_path, data, info=info, options=options)
         return upload(destination, destination_path, data, exclusive=exclusive, progress=progress, options=options)

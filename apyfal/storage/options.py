@@ -40,7 +40,7 @@ class TransferOptions:
     concurrency: int | None = None
     max_concurrency: int = 16
     verify: bool = True
-    attempts: int = 6
+    attempts: int = 10
     memory: int = 64 << 20
     cancel: Cancel | None = None
 

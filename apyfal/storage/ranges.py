@@ -125,8 +125,8 @@ class Source:
             if failure is not None:
                 if position > first:
                     attempts.progress()
-                if failure.path is None:
-                    failure.path, failure.offset = self.info.path, start + position
+                failure.path = failure.path or self.info.path
+                failure.offset = start + position
                 attempts.failed(failure, f"cannot read {self.info.path!r} at byte {start + position}")
 
 

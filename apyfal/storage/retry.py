@@ -170,12 +170,14 @@ class Attempts:
         self.retries = 0
 
     def progress(self) -> None:
-        """Note that the attempt moved something: the count of attempts starts again."""
+        """Note that the attempt moved something: the count of attempts starts again, and what it took is given back."""
+        if self._failures:
+            self._quota.refund(self._failures)
         self._failures = 0
 
     def success(self) -> None:
         """Note the end of the operation."""
-        self._quota.refund(self.retries)
+        self._quota.refund(self._failures)
 
     def failed(self, error: StorageError, what: str) -> None:
         """Wait before the next attempt, or raise if there is none.
@@ -219,7 +221,7 @@ def restated(error: StorageError, what: str, end: str = "") -> StorageError:
     return new
 
 
-def call(handler: Handler, function: Callable[[], Result], what: str, *, limit: int = 6) -> Result:
+def call(handler: Handler, function: Callable[[], Result], what: str, *, limit: int = 10) -> Result:
     """Do one idempotent operation of `handler`, again while its error is transient.
 
     Parameters

@@ -47,6 +47,7 @@ class Connection:
     __slots__ = (
         "_buffer",
         "_end",
+        "_flags",
         "_pos",
         "_sock",
         "_tls",
@@ -62,6 +63,7 @@ class Connection:
     def __init__(self, sock: socket.socket, name: str, timeout: float) -> None:
         self._sock = sock
         self._tls = isinstance(sock, ssl.SSLSocket)
+        self._flags = 0 if self._tls else socket.MSG_WAITALL
         self._buffer = bytearray(_HEAD_BUFFER)
         self._pos = self._end = 0
         self._waited = 0.0
@@ -144,7 +146,12 @@ class Connection:
 
     def _send_gathered(self, pieces: list[memoryview]) -> list[memoryview]:
         """Send with one system call; returns what is left."""
-        sent = self._call(self._sock.sendmsg, pieces)
+        begin = time.monotonic()
+        try:
+            sent = self._sock.sendmsg(pieces)
+        except OSError as error:
+            raise self._failed(error) from error
+        self._moved(begin, sent)
         while pieces and sent >= len(pieces[0]):
             sent -= len(pieces.pop(0))
         if pieces and sent:
@@ -154,42 +161,54 @@ class Connection:
     def _send_all(self, data: memoryview) -> None:
         done, total = 0, len(data)
         while done < total:
-            done += self._call(self._sock.send, data[done : done + _SEND_PIECE])
+            begin = time.monotonic()
+            try:
+                count = self._sock.send(data[done : done + _SEND_PIECE])
+            except OSError as error:
+                raise self._failed(error) from error
+            done += self._moved(begin, count)
 
     # -- receiving ----------------------------------------------------------------------------------------------------
     def receive_into(self, out: memoryview) -> int:
-        """Receive 1 to ``len(out)`` bytes at their final address; 0 when the peer closed."""
+        """Receive bytes at their final address: all of `out` unless the peer closes, except over TLS (one record)."""
         if self._end > self._pos:
             count = min(len(out), self._end - self._pos)
             out[:count] = memoryview(self._buffer)[self._pos : self._pos + count]
             self._pos += count
             return count
-        return self._call(self._sock.recv_into, out)
+        # Without MSG_WAITALL every segment that arrives would cost a wakeup of Python.
+        return self._receive(out, self._flags)
 
-    def _call(self, function: Callable[[memoryview], int] | Callable[[list[memoryview]], int], argument: object) -> int:
-        """Send or receive once, and notice stalls: the time waited counts, not the time between calls."""
+    def _receive(self, out: memoryview, flags: int) -> int:
         begin = time.monotonic()
         try:
-            count: int = function(argument)  # type: ignore[arg-type]  # the callers pair them rightly
-        except (BlockingIOError, TimeoutError):
-            self._check_cancelled()
-            raise TransferTimeout(f"{self.name}: nothing moved for {self.timeout:g} s") from None
-        except ssl.SSLError as error:
-            self._check_cancelled()
-            raise StoreUnavailable(f"{self.name}: TLS: {error.reason or error}") from error
+            count = self._sock.recv_into(out, 0, flags)
         except OSError as error:
-            self._check_cancelled()
-            raise StoreUnavailable(f"{self.name}: {error.strerror or error}") from error
+            raise self._failed(error) from error
+        return self._moved(begin, count)
+
+    def _moved(self, begin: float, count: int) -> int:
+        """Notice stalls: the time spent waiting counts, not the time between calls."""
         self._waited += time.monotonic() - begin
         self._window += count
-        if self._waited > self.timeout:
+        if self._waited >= self.timeout:
             if self._window < _MIN_RATE * self.timeout:
-                self._check_cancelled()
+                self.check_cancelled()
                 raise TransferTimeout(f"{self.name}: only {self._window} bytes in {self._waited:.1f} s")
             self._waited, self._window = 0.0, 0
         return count
 
-    def _check_cancelled(self) -> None:
+    def _failed(self, error: OSError) -> StorageError:
+        """Return the error to raise for one of the socket."""
+        self.check_cancelled()
+        if isinstance(error, (BlockingIOError, TimeoutError)):
+            return TransferTimeout(f"{self.name}: nothing moved for {self.timeout:g} s")
+        if isinstance(error, ssl.SSLError):
+            return StoreUnavailable(f"{self.name}: TLS: {error.reason or error}")
+        return StoreUnavailable(f"{self.name}: {error.strerror or error}")
+
+    def check_cancelled(self) -> None:
+        """Raise `TransferCancelled` if that is why the socket failed."""
         if self.cancel is not None:
             self.cancel.check()
 
@@ -215,7 +234,7 @@ class Connection:
             else:
                 raise StoreUnavailable(f"{self.name}: the head of the answer is longer than {_MAX_HEAD} bytes")
         with memoryview(self._buffer) as view, view[self._end :] as room:
-            count = self._call(self._sock.recv_into, room)
+            count = self._receive(room, 0)
         self._end += count
         return count
 
@@ -228,7 +247,7 @@ class Connection:
                 self._pos = end + 1
                 return line.rstrip(b"\r")
             if not self._fill():
-                self._check_cancelled()
+                self.check_cancelled()
                 raise StoreUnavailable(f"{self.name}: closed in the middle of a body")
 
     def _read_head(self) -> tuple[int, dict[str, str], bool]:
@@ -237,7 +256,7 @@ class Connection:
         while (end := self._buffer.find(b"\r\n\r\n", max(scanned - 3, self._pos), self._end)) < 0:
             behind = self._end - self._pos
             if not self._fill():
-                self._check_cancelled()
+                self.check_cancelled()
                 raise StoreUnavailable(f"{self.name}: closed before {'the end of' if behind else ''} its answer")
             scanned = self._pos + behind
         lines = self._buffer[self._pos : end].decode("latin-1").split("\r\n")
@@ -337,11 +356,11 @@ class Response:
         count = connection.receive_into(out if self._left < 0 or len(out) <= self._left else out[: self._left])
         if self._left < 0:
             if not count:
-                connection._check_cancelled()
+                connection.check_cancelled()
                 self._finish()
             return count
         if not count:
-            connection._check_cancelled()
+            connection.check_cancelled()
             raise StoreUnavailable(f"{connection.name}: closed with {self._left} bytes of the body still to come")
         self._left -= count
         if self._left == 0:
@@ -365,22 +384,26 @@ class Response:
         return not self._done
 
     def read(self, limit: int = 1 << 20) -> bytes:
-        """Read the rest of a small body (an error, a listing); more than `limit` bytes are an error."""
+        """Read the rest of a small body (an error, a listing); more than `limit` bytes are an error.
+
+        The connection is given back, or closed when this raises.
+        """
         known = self._left if self._left > 0 and not self._chunked else 16 << 10
         data = bytearray(min(known, limit) + 1)
         filled = 0
-        while True:
-            if filled == len(data):
+        try:
+            while True:
                 if filled > limit:
-                    raise StorageError(
-                        f"{self.name}: an answer of more than {limit} bytes where a small one was expected"
-                    )
-                data.extend(bytes(len(data)))
-            with memoryview(data) as view, view[filled:] as room:
-                count = self.readinto(room)
-            if not count:
-                return bytes(data[:filled])
-            filled += count
+                    raise StorageError(f"{self.name}: more than {limit} bytes where a small answer was expected")
+                if filled == len(data):
+                    data.extend(bytes(len(data)))
+                with memoryview(data) as view, view[filled:] as room:
+                    count = self.readinto(room)
+                if not count:
+                    return bytes(data[:filled])
+                filled += count
+        finally:
+            self.close()
 
     def _finish(self) -> None:
         self._done = True
