@@ -1,0 +1,47 @@
+"""The hostile store, and handlers that lose patience with it soon."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+
+import pytest
+from servers.hostile import Hostile, hostile
+
+from apyfal.storage.schemes.s3 import S3Handler
+from apyfal.storage.transfer import TransferOptions
+
+PART = 64 << 10
+#: Five parts and a bit, so that the last one differs.
+DATA = random.Random(3).randbytes(5 * PART + 777)
+OPTIONS = TransferOptions(part_size=PART, concurrency=3)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Hostile]:
+    with hostile() as running:
+        yield running
+
+
+@pytest.fixture
+def store(server: Hostile) -> Iterator[Hostile]:
+    """The hostile store with one object, ``b/data``."""
+    server.reset()
+    server.put("b/data", DATA)
+    yield server
+    server.reset()
+
+
+@pytest.fixture
+def connect(store: Hostile) -> Iterator[Callable[..., S3Handler]]:
+    """Make a handler with its own connections and retry quota."""
+    made = []
+
+    def make(**parameters: object) -> S3Handler:
+        given = {"client_id": "key", "secret_id": "secret", "endpoint_url": store.endpoint_url, "timeout": 0.4}
+        made.append(S3Handler(**{**given, **parameters}))
+        return made[-1]
+
+    yield make
+    for handler in made:
+        handler.close()

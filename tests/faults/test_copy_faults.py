@@ -1,0 +1,184 @@
+"""Every fault of a copy, on either side: the copy is whole, or it is not there."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+
+import pytest
+from awscrt import checksums
+from faults.conftest import DATA, OPTIONS, PART
+from servers.hostile import Answer, Fault, Hostile, Request, error
+
+from apyfal.exceptions import AccessDenied, ChecksumMismatch, ObjectChanged, StorageError, StoreUnavailable
+from apyfal.storage.schemes.s3 import S3Handler
+from apyfal.storage.transfer import TransferOptions, copy
+
+Connect = Callable[..., S3Handler]
+PLACES = pytest.mark.parametrize("place", [0, 2, 4], ids=["first", "middle", "last"])
+
+
+def between(connect: Connect, options: TransferOptions = OPTIONS) -> None:
+    """Copy between two mounts, so that the bytes pass through here."""
+    copy(connect(), "b/data", connect(), "b/copy", options=options)
+
+
+def reading(place: int) -> Callable[[Request], bool]:
+    return lambda request: request.method == "GET" and request.start == place * PART
+
+
+def writing(place: int) -> Callable[[Request], bool]:
+    return lambda request: request.method == "PUT" and request.part == place + 1
+
+
+def answer(found: Answer) -> dict[str, object]:
+    return {"kind": "change", "act": lambda request: found}
+
+
+def check_whole(store: Hostile) -> None:
+    assert store.objects["b/copy"].data == DATA
+    assert not store.uploads
+
+
+def check_nothing(store: Hostile) -> None:
+    assert "b/copy" not in store.objects
+    assert not store.uploads
+
+
+@pytest.fixture(autouse=True)
+def _large_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small objects are copied as one piece: let this one count as large."""
+    monkeypatch.setattr("apyfal.storage.copying.PART", PART)
+
+
+PASSING = {
+    "cut": {"kind": "cut", "at": 1000},
+    "reset": {"kind": "reset", "at": -10},
+    "silence": {"kind": "stall", "at": 100},
+    "slow loris": {"kind": "drip", "at": 0},
+    "500": answer(error(500, "InternalError")),
+    "503": answer(error(503, "SlowDown")),
+}
+
+
+@PLACES
+@pytest.mark.parametrize("side", [reading, writing], ids=["source", "destination"])
+@pytest.mark.parametrize("fault", PASSING)
+def test_a_copy_survives(
+    store: Hostile, connect: Connect, fault: str, side: Callable[[int], Callable[[Request], bool]], place: int
+) -> None:
+    parameters = dict(PASSING[fault])
+    if side is writing and parameters.get("at", -1) >= 0:
+        parameters["at"] = -50  # the answer to a write has no body
+    store.faults.append(Fault(when=side(place), **parameters))
+    between(connect)
+    assert len(store.hit) == 1
+    check_whole(store)
+
+
+LASTING = {
+    "source 403": (reading, answer(error(403, "AccessDenied")), AccessDenied),
+    "source 412": (reading, answer(error(412, "PreconditionFailed")), ObjectChanged),
+    "source closed": (reading, {"kind": "cut", "at": 0}, StoreUnavailable),
+    "destination 403": (writing, answer(error(403, "AccessDenied")), AccessDenied),
+    "destination 503": (writing, answer(error(503, "SlowDown")), StoreUnavailable),
+}
+
+
+@PLACES
+@pytest.mark.parametrize("fault", LASTING)
+def test_a_failed_copy_leaves_nothing(store: Hostile, connect: Connect, fault: str, place: int) -> None:
+    side, parameters, kind = LASTING[fault]
+    store.faults.append(Fault(when=side(place), times=-1, **parameters))
+    with pytest.raises(kind):
+        between(connect, TransferOptions(part_size=PART, concurrency=3, attempts=3))
+    check_nothing(store)
+
+
+@PLACES
+def test_a_failed_copy_leaves_the_old_object(store: Hostile, connect: Connect, place: int) -> None:
+    store.put("b/copy", b"old")
+    store.faults.append(Fault(when=reading(place), times=-1, **answer(error(403, "AccessDenied"))))
+    with pytest.raises(AccessDenied):
+        between(connect)
+    assert store.objects["b/copy"].data == b"old"
+    assert not store.uploads
+
+
+@PLACES
+def test_a_source_that_changes_is_not_copied(store: Hostile, connect: Connect, place: int) -> None:
+    store.faults.append(Fault("change", reading(place), act=lambda request: store.put("b/data", DATA[::-1]) and None))
+    with pytest.raises(ObjectChanged):
+        between(connect)
+    check_nothing(store)
+
+
+@PLACES
+def test_a_flipped_bit_is_not_copied(store: Hostile, connect: Connect, place: int) -> None:
+    value = base64.b64encode(checksums.crc64nvme(DATA).to_bytes(8, "big")).decode()
+    store.put("b/data", DATA, x_amz_checksum_crc64nvme=value)
+    store.faults.append(Fault("flip", reading(place), at=77))
+    with pytest.raises(ChecksumMismatch):
+        between(connect)
+    check_nothing(store)
+
+
+def test_inside_a_store_the_store_copies(store: Hostile, connect: Connect) -> None:
+    handler = connect()
+    copy(handler, "b/data", handler, "b/copy")
+    check_whole(store)
+    assert [request.method for request in store.requests] == ["HEAD", "PUT"]
+
+
+INSIDE = {
+    "500": answer(error(500, "InternalError")),
+    "lost answer": {"kind": "lose"},
+    "200 with an error": answer(Answer(200, {}, error(500, "InternalError").body)),
+    "200 with half a document": answer(Answer(200, {}, b"<CopyObjectResult>")),
+    "silence": {"kind": "stall", "at": -100_000},
+}
+
+
+@pytest.mark.parametrize("fault", INSIDE)
+def test_a_copy_inside_a_store_survives(store: Hostile, connect: Connect, fault: str) -> None:
+    store.faults.append(Fault(when=lambda request: request.method == "PUT", **INSIDE[fault]))
+    handler = connect()
+    copy(handler, "b/data", handler, "b/copy")
+    assert len(store.hit) == 1
+    check_whole(store)
+
+
+def test_a_200_with_an_error_is_no_copy(store: Hostile, connect: Connect) -> None:
+    found = Answer(200, {}, error(403, "AccessDenied").body)
+    store.faults.append(Fault(when=lambda request: request.method == "PUT", times=-1, **answer(found)))
+    handler = connect()
+    with pytest.raises(StorageError, match="AccessDenied"):
+        copy(handler, "b/data", handler, "b/copy")
+    check_nothing(store)
+
+
+@PLACES
+@pytest.mark.parametrize("fault", [*INSIDE, None])
+def test_a_large_copy_inside_a_store_is_made_of_parts(
+    store: Hostile, connect: Connect, monkeypatch: pytest.MonkeyPatch, fault: str | None, place: int
+) -> None:
+    monkeypatch.setattr("apyfal.storage.schemes.s3._MAX_COPY", PART)
+    monkeypatch.setattr("apyfal.storage.schemes._s3_upload._COPY_PART", PART)
+    if fault is not None:
+        store.faults.append(Fault(when=writing(place), **INSIDE[fault]))
+    handler = connect()
+    copy(handler, "b/data", handler, "b/copy")
+    assert len(store.hit) == (fault is not None)
+    check_whole(store)
+
+
+def test_a_large_copy_that_fails_leaves_nothing(
+    store: Hostile, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("apyfal.storage.schemes.s3._MAX_COPY", PART)
+    monkeypatch.setattr("apyfal.storage.schemes._s3_upload._COPY_PART", PART)
+    store.faults.append(Fault(when=writing(3), times=-1, **answer(error(403, "AccessDenied"))))
+    handler = connect()
+    with pytest.raises(AccessDenied):
+        copy(handler, "b/data", handler, "b/copy")
+    check_nothing(store)
