@@ -290,31 +290,7 @@ class Accelerator:
             One of `srcs` and `dsts` is longer than the other.
         """
         self._check_open()
-        if srcs is None and dsts is None:
-            raise ParameterError("process_map needs srcs, dsts or both: their length is the number of jobs")
-        return self._map(_pairs(srcs, dsts), timeout, info_list, parameters)
-
-    def _map(
-        self,
-        pairs: Iterator[tuple[object, object]],
-        timeout: float | str | None,
-        info_list: list[dict[str, Any]] | None,
-        parameters: dict[str, Any],
-    ) -> Iterator[Any]:
-        pending: list[Future[Any]] = []
-        try:
-            for src, dst in pairs:
-                info: dict[str, Any] | None = None
-                if info_list is not None:
-                    info_list.append(info := {})
-                pending.append(self.process_submit(src, dst, timeout=timeout, info_dict=info, **parameters))
-                if len(pending) >= _AHEAD:
-                    yield pending.pop(0).result()
-            while pending:
-                yield pending.pop(0).result()
-        finally:
-            for future in pending:
-                future.cancel()
+        return map_jobs(self.process_submit, srcs, dsts, timeout, info_list, parameters)
 
     def empty(self, shape: Any, dtype: DTypeLike = float) -> NDArray[Any]:
         """Return an array in pinned memory that this card knows already; see `apyfal.empty`."""
@@ -357,6 +333,43 @@ def _load_all(src: object) -> NDArray[Any]:
     from apyfal.storage.arrays import load
 
     return load(src)
+
+
+def map_jobs(
+    submit: Callable[..., Future[Any]],
+    srcs: Iterable[object] | None,
+    dsts: Iterable[object] | None,
+    timeout: float | str | None,
+    info_list: list[dict[str, Any]] | None,
+    parameters: dict[str, Any],
+) -> Iterator[Any]:
+    """Submit many jobs, a few ahead of the one whose result is asked for; see `Accelerator.process_map`."""
+    if srcs is None and dsts is None:
+        raise ParameterError("process_map needs srcs, dsts or both: their length is the number of jobs")
+    return _mapped(submit, _pairs(srcs, dsts), timeout, info_list, parameters)
+
+
+def _mapped(
+    submit: Callable[..., Future[Any]],
+    pairs: Iterator[tuple[object, object]],
+    timeout: float | str | None,
+    info_list: list[dict[str, Any]] | None,
+    parameters: dict[str, Any],
+) -> Iterator[Any]:
+    pending: list[Future[Any]] = []
+    try:
+        for src, dst in pairs:
+            info: dict[str, Any] | None = None
+            if info_list is not None:
+                info_list.append(info := {})
+            pending.append(submit(src, dst, timeout=timeout, info_dict=info, **parameters))
+            if len(pending) >= _AHEAD:
+                yield pending.pop(0).result()
+        while pending:
+            yield pending.pop(0).result()
+    finally:
+        for future in pending:
+            future.cancel()
 
 
 def _pairs(srcs: Iterable[object] | None, dsts: Iterable[object] | None) -> Iterator[tuple[object, object]]:
