@@ -1,0 +1,134 @@
+"""What the operator of a host decides: the ``[security]`` section of the configuration, and the arguments of the
+command.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from apyfal.configuration import ConfigSource, Configuration
+from apyfal.exceptions import ConfigurationError
+from apyfal.host.tokens import default_state_directory
+
+__all__ = ["Settings", "default_socket"]
+
+
+def default_socket() -> Path:
+    """Where the daemon's Unix socket is: systemd's RuntimeDirectory, else ``$XDG_RUNTIME_DIR``, else the state
+    directory.
+    """
+    if given := os.environ.get("RUNTIME_DIRECTORY"):
+        return Path(given.split(":")[0]) / "host.sock"
+    if given := os.environ.get("XDG_RUNTIME_DIR"):
+        return Path(given) / "apyfal" / "host.sock"
+    return default_state_directory() / "host.sock"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The daemon's settings. Sizes in bytes, durations in seconds.
+
+    Attributes
+    ----------
+    authorized_host_dirs
+        Directories that ``host://`` may name; ``None``: ``~/shared``.
+    private_endpoints
+        ``host`` or ``host:port`` that clients may make this host connect to although the address is private.
+    state_directory
+        Tokens, journal, certificate and spooled data.
+    audit_log
+        File of the audit log; ``None``: standard error.
+    max_body
+        Largest request body.
+    spool_above
+        Bodies larger than this are kept in a file, not in memory.
+    memory_limit
+        For the data of all jobs together.
+    max_jobs, max_jobs_of_user
+        Jobs that may wait.
+    max_sessions, max_sessions_of_user
+        Sessions that may be open.
+    max_connections
+        Open connections.
+    request_rate
+        Requests a second of one user, ten times as many at once.
+    workers
+        Jobs that run at once.
+    session_timeout
+        A session that is not used for so long is closed.
+    stall_timeout
+        A connection that does not move for so long in the middle of a request or an answer is closed.
+    stop_timeout
+        How long running jobs may go on when the daemon is asked to stop.
+    keep_jobs, keep_outputs
+        How long ended jobs, and outputs that nobody has fetched, are remembered.
+    """
+
+    authorized_host_dirs: tuple[str, ...] | None = None
+    private_endpoints: tuple[str, ...] = ()
+    state_directory: Path = Path()
+    audit_log: Path | None = None
+    max_body: int = 64 << 30
+    spool_above: int = 4 << 30
+    memory_limit: int = 16 << 30
+    max_jobs: int = 1024
+    max_jobs_of_user: int = 256
+    max_sessions: int = 256
+    max_sessions_of_user: int = 32
+    max_connections: int = 4096
+    request_rate: int = 5000
+    workers: int = 4
+    session_timeout: float = 3600.0
+    stall_timeout: float = 30.0
+    stop_timeout: float = 30.0
+    keep_jobs: float = 3600.0
+    keep_outputs: float = 300.0
+
+    @classmethod
+    def load(cls, config: ConfigSource = None, **arguments: object) -> Settings:
+        """Read the ``[security]`` section of a configuration; `arguments` that are not ``None`` win.
+
+        Raises
+        ------
+        ConfigurationError
+            A value is malformed or unusable; the message names file, line and key.
+        """
+        section = Configuration.load(config).section("security")
+        values: dict[str, object] = {}
+        if "authorized_host_dirs" in section:
+            values["authorized_host_dirs"] = tuple(str(path) for path in section.paths("authorized_host_dirs"))
+        values["private_endpoints"] = tuple(str(part) for part in section.parts("private_endpoints", None))
+        values["state_directory"] = Path(
+            os.path.expanduser(section.text("state_directory", "") or default_state_directory())
+        )
+        if audit_log := section.text("audit_log", None):
+            values["audit_log"] = Path(os.path.expanduser(audit_log))
+        for name in ("max_body", "spool_above", "memory_limit"):
+            values[name] = section.size(name, None)
+        for name in _COUNTS:
+            values[name] = section.integer(name, None, minimum=1)
+        for name in _DURATIONS:
+            values[name] = section.duration(name, None)
+        values.update(arguments)
+        given: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
+        settings = cls(**given)
+        if settings.spool_above > settings.memory_limit:
+            settings = replace(settings, spool_above=settings.memory_limit)
+        if settings.authorized_host_dirs == ():
+            raise ConfigurationError("[security] authorized_host_dirs: expected at least one directory")
+        return settings
+
+
+_COUNTS = (
+    "max_jobs",
+    "max_jobs_of_user",
+    "max_sessions",
+    "max_sessions_of_user",
+    "max_connections",
+    "request_rate",
+    "workers",
+)
+_DURATIONS = ("session_timeout", "stall_timeout", "stop_timeout", "keep_jobs", "keep_outputs")
