@@ -1,0 +1,121 @@
+"""Routes declare themselves: path, who may call, and what goes in and out, in one decorator.
+
+The router, the authorization, the OpenAPI document and the tests all read the declaration, so that there is no route
+without a rule.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+__all__ = ["PUBLIC", "Body", "Parameter", "Route", "declared", "route"]
+
+#: access rule of routes that anybody may call
+PUBLIC = "public"
+
+_F = TypeVar("_F", bound=Callable[..., Awaitable[Any]])
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter in the query or the header; those in the path are read from it."""
+
+    name: str
+    schema: Mapping[str, Any]
+    description: str
+    where: str = "query"
+    required: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """What a request or an answer carries: content type to schema name or inline schema."""
+
+    description: str
+    content: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The declaration of one route.
+
+    Attributes
+    ----------
+    method, path
+        As the router takes them.
+    access
+        The scope that a token needs, or `PUBLIC`.
+    summary
+        One line of the document.
+    parameters, body, answers
+        What goes in and comes out; `answers` by status.
+    handler
+        The bound method; set by `declared`.
+    """
+
+    method: str
+    path: str
+    access: str
+    summary: str
+    parameters: tuple[Parameter, ...] = ()
+    body: Body | None = None
+    answers: Mapping[int, Body] = field(default_factory=dict)
+    handler: Callable[[web.Request], Awaitable[web.StreamResponse]] | None = None
+
+    @property
+    def operation(self) -> str:
+        """The operation's id: the method that handles it."""
+        return getattr(self.handler, "__name__", "")
+
+    @property
+    def path_parameters(self) -> list[str]:
+        """Names in the path, in order."""
+        return re.findall(r"\{(\w+)(?::[^}]*)?\}", self.path)
+
+
+def route(
+    method: str,
+    path: str,
+    *,
+    access: str,
+    summary: str,
+    parameters: tuple[Parameter, ...] = (),
+    body: Body | None = None,
+    answers: Mapping[int, Body] | None = None,
+) -> Callable[[_F], _F]:
+    """Declare the decorated method to be the handler of a route. `access` has no default: it must be thought of."""
+
+    def mark(function: _F) -> _F:
+        function.__route__ = Route(method, path, access, summary, parameters, body, answers or {})  # type: ignore[attr-defined]  # read by `declared`
+        return function
+
+    return mark
+
+
+def declared(*holders: object) -> list[Route]:
+    """List the routes that the methods of these objects declare, bound to their handlers."""
+    found = []
+    for holder in holders:
+        for name, function in vars(type(holder)).items():
+            declaration: Route | None = getattr(function, "__route__", None)
+            if declaration is not None:
+                found.append(
+                    Route(
+                        declaration.method,
+                        declaration.path,
+                        declaration.access,
+                        declaration.summary,
+                        declaration.parameters,
+                        declaration.body,
+                        declaration.answers,
+                        getattr(holder, name),
+                    )
+                )
+    return found
