@@ -482,4 +482,4 @@ def _entry(path: str, found: os.stat_result) -> HostEntry:
 
 
 def _deny(path: str) -> NoReturn:
-    raise AccessDenied(f"host://{path!r}: not inside a directory that this host allows")
+    raise AccessDenied(f"{'host://' + path!r}: not inside a directory that this host allows")

@@ -101,6 +101,7 @@ class OutboundGate:
         ``[security] private_endpoints``.
     own_ports
         Ports that this daemon listens on. Never connected to on an address of this machine, whatever is allowed.
+        An attribute too, for ports that are known later.
     resolver
         For tests. Default: the system's.
 
@@ -118,7 +119,7 @@ class OutboundGate:
         resolver: Resolver | None = None,
     ) -> None:
         self._private = {_private_endpoint(entry) for entry in private_endpoints}
-        self._own_ports = frozenset(own_ports)
+        self.own_ports = frozenset(own_ports)
         self._resolver: Resolver = resolver or _system_resolver
 
     # -- text ----------------------------------------------------------------------------------------------------------
@@ -234,7 +235,7 @@ class OutboundGate:
     def _check_address(self, host: str, address: str, port: int) -> None:
         if "%" in address:
             _refuse(host, "its address has a zone")
-        if port in self._own_ports and _is_own_address(address):
+        if port in self.own_ports and _is_own_address(address):
             _refuse(f"{host}:{port}", "that is this host's own service")
         if (host, port) in self._private or (host, None) in self._private:
             return
