@@ -1,0 +1,218 @@
+"""Request bodies into pinned memory or a spool file, and outputs out of them, with a limit on how slow a peer may
+be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+from apyfal.exceptions import ParameterError
+from apyfal.host.scheduling import TooBusy
+from apyfal.host.wire import ArrayType
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+__all__ = ["Data", "MemoryBudget", "Stalled", "TooLarge", "receive", "send"]
+
+_CHUNK = 1 << 20
+# A spool file is read and written by the event loop: pieces are small enough not to hold up others.
+_SPOOL_CHUNK = 256 << 10
+
+
+class TooLarge(ParameterError):
+    """The body is larger than the host takes (HTTP 413)."""
+
+
+class Stalled(ConnectionError):
+    """The peer did not send or take anything for too long; its connection is closed."""
+
+
+class MemoryBudget:
+    """Bytes that bodies and outputs of all jobs hold together. Used by one thread."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.used = 0
+
+    def take(self, nbytes: int) -> None:
+        """Reserve, or raise `TooBusy`."""
+        if self.used + nbytes > self.limit:
+            raise TooBusy(f"the host has no memory left for {nbytes} bytes now; try again")
+        self.used += nbytes
+
+    def give(self, nbytes: int) -> None:
+        """Return what was reserved."""
+        self.used -= nbytes
+
+
+class Data:
+    """A job's input or output: an array in memory, or a spool file, with its share of the budget.
+
+    Parameters
+    ----------
+    array
+        In memory.
+    file
+        Spooled instead, open and without a name.
+    budget
+        What `array` counts against, already taken.
+    """
+
+    def __init__(
+        self,
+        array: np.ndarray[Any, Any] | None = None,
+        file: IO[bytes] | None = None,
+        budget: MemoryBudget | None = None,
+    ) -> None:
+        self.array = array
+        self.file = file
+        self.nbytes = array.nbytes if array is not None else os.fstat(file.fileno()).st_size if file is not None else 0
+        self._budget = budget
+
+    def close(self) -> None:
+        """Free the memory, the file and the budget. Idempotent."""
+        budget, self._budget = self._budget, None
+        if budget is not None:
+            budget.give(self.nbytes)
+        self.array = None
+        if self.file is not None:
+            self.file.close()
+            self.file = None
+
+
+class _Watch:
+    """Closes a connection that makes no progress. Cheaper than a timeout around every chunk."""
+
+    def __init__(self, request: web.Request, timeout: float) -> None:
+        self._request = request
+        self._timeout = timeout
+        self._moved = False
+        self.stalled = False
+        self._timer = asyncio.get_running_loop().call_later(timeout, self._check)
+
+    def moved(self) -> None:
+        self._moved = True
+
+    def _check(self) -> None:
+        if self._moved:
+            self._moved = False
+            self._timer = asyncio.get_running_loop().call_later(self._timeout, self._check)
+            return
+        self.stalled = True
+        if self._request.transport is not None:
+            self._request.transport.abort()
+
+    def __enter__(self) -> _Watch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+
+
+async def receive(
+    request: web.Request,
+    array: ArrayType | None,
+    *,
+    max_body: int,
+    spool_above: int,
+    spool_directory: Path,
+    stall_timeout: float,
+    budget: MemoryBudget,
+    allocate: Callable[[int], np.ndarray[Any, Any]],
+) -> Data:
+    """Receive the body of a request.
+
+    Parameters
+    ----------
+    request
+        With a Content-Length.
+    array
+        What the body is; ``None``: the bytes of a file.
+    max_body, spool_above, spool_directory, stall_timeout
+        As in `apyfal.host.settings.Settings`.
+    budget
+        What the memory counts against.
+    allocate
+        Makes pinned memory of so many bytes.
+
+    Raises
+    ------
+    ParameterError
+        No length, or not that of `array`.
+    TooLarge, TooBusy, Stalled
+    """
+    length = request.content_length
+    if length is None:
+        raise ParameterError("the request needs a Content-Length")
+    if length > max_body:
+        raise TooLarge(f"a body of {length} bytes is larger than the {max_body} that this host takes")
+    if array is not None and array.nbytes != length:
+        raise ParameterError(f"src: an array of {array.nbytes} bytes in a body of {length}")
+    if length > spool_above and array is None:
+        return await _receive_spooled(request, length, spool_directory, stall_timeout)
+    budget.take(length)
+    try:
+        memory = allocate(length)
+        view = memory.data
+        with _Watch(request, stall_timeout) as watch:
+            done = 0
+            while done < length:
+                chunk = await request.content.readany()
+                if not chunk:
+                    raise Stalled("the request stalled") if watch.stalled else ConnectionError("the body ended early")
+                view[done : done + len(chunk)] = chunk
+                done += len(chunk)
+                watch.moved()
+        typed = memory if array is None else memory.view(array.dtype).reshape(array.shape)
+    except BaseException:
+        budget.give(length)
+        raise
+    return Data(array=typed, budget=budget)
+
+
+async def _receive_spooled(request: web.Request, length: int, directory: Path, stall_timeout: float) -> Data:
+    loop = asyncio.get_running_loop()
+    file: IO[bytes] = tempfile.TemporaryFile(dir=directory, buffering=0)  # noqa: SIM115 - it outlives this function
+    try:
+        with _Watch(request, stall_timeout) as watch:
+            done = 0
+            while done < length:
+                chunk = await request.content.readany()
+                if not chunk:
+                    raise Stalled("the request stalled") if watch.stalled else ConnectionError("the body ended early")
+                await loop.run_in_executor(None, file.write, chunk)
+                done += len(chunk)
+                watch.moved()
+        file.seek(0)
+    except BaseException:
+        file.close()
+        raise
+    return Data(file=file)
+
+
+async def send(response: web.StreamResponse, request: web.Request, data: Data, stall_timeout: float) -> None:
+    """Send `data` as the body of a response that has been prepared with its Content-Length."""
+    with _Watch(request, stall_timeout) as watch:
+        if data.array is not None:
+            flat: np.ndarray[Any, Any] = np.ascontiguousarray(data.array).reshape(-1).view(np.uint8)
+            view = flat.data
+            for start in range(0, data.nbytes, _CHUNK):
+                await response.write(view[start : start + _CHUNK])
+                watch.moved()
+        elif data.file is not None:
+            loop = asyncio.get_running_loop()
+            offset = 0
+            while offset < data.nbytes:
+                chunk = await loop.run_in_executor(None, os.pread, data.file.fileno(), _SPOOL_CHUNK, offset)
+                await response.write(chunk)
+                offset += len(chunk)
+                watch.moved()
+        await response.write_eof()
