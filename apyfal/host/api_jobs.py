@@ -1,0 +1,493 @@
+"""The routes of sessions and jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from apyfal.exceptions import ParameterError
+from apyfal.host.audit import AuditLog
+from apyfal.host.auth import User
+from apyfal.host.bodies import Data, MemoryBudget, TooLarge, receive, send
+from apyfal.host.jobs import Conflict, Engine, Job, fingerprint
+from apyfal.host.journal import Entry
+from apyfal.host.references import References
+from apyfal.host.routes import Body, Parameter, route
+from apyfal.host.sessions import NotFound, Session, Sessions
+from apyfal.host.settings import Settings
+from apyfal.host.shared_memory import Region, machine_id
+from apyfal.host.wire import JOB_HEADER, KEY_HEADER, JobSpec
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+__all__ = ["JobRoutes", "SessionRoutes", "read_json", "user_of"]
+
+_MAX_JSON = 1 << 20
+_MAX_WAIT = 60.0
+_PROGRESS_INTERVAL = 0.2
+_OCTETS = "application/octet-stream"
+
+_WAIT = Parameter("wait", {"type": "number", "minimum": 0, "maximum": _MAX_WAIT}, "Seconds to wait for the job to end.")
+_JOB = Body("The job.", {"application/json": "Job"})
+_JOB_OR_DATA = Body(
+    "The job; with its output as the body where that was asked for (Accept: application/octet-stream).",
+    {"application/json": "Job", _OCTETS: {"type": "string", "format": "binary"}},
+    {JOB_HEADER: "The job as JSON, where the body is its output."},
+)
+_NOTHING = Body("Done.")
+
+
+def user_of(request: web.Request) -> User:
+    """Return the caller, whom the middleware has let in."""
+    user: User = request["user"]
+    return user
+
+
+async def read_json(request: web.Request) -> Any:
+    """Read a JSON body of at most 1 MiB."""
+    if request.content_type != "application/json":
+        raise ParameterError(f"content type {request.content_type!r}: expected application/json")
+    if (request.content_length or 0) > _MAX_JSON:
+        raise TooLarge(f"a JSON body of more than {_MAX_JSON} bytes")
+    text = bytearray()
+    async for chunk in request.content.iter_any():
+        text += chunk
+        if len(text) > _MAX_JSON:
+            raise TooLarge(f"a JSON body of more than {_MAX_JSON} bytes")
+    return _parsed(bytes(text))
+
+
+def _parsed(text: bytes | str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise ParameterError("the JSON is malformed") from None
+
+
+def _wait_of(request: web.Request) -> float:
+    text = request.query.get("wait", "0")
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= _MAX_WAIT:
+        raise ParameterError(f"wait {text!r}: expected 0 to {_MAX_WAIT:g} seconds")
+    return seconds
+
+
+class SessionRoutes:
+    """Opening and closing accelerators, their mounts and shared memory.
+
+    Parameters
+    ----------
+    sessions, references, settings, audit
+        The daemon's.
+    budget
+        What shared memory counts against.
+    memory_socket
+        Path of the socket that hands out shared memory; ``None``: there is none.
+    close
+        Ends a session: stops its accelerator and frees what it holds.
+    """
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        references: References,
+        settings: Settings,
+        audit: AuditLog,
+        budget: MemoryBudget,
+        memory_socket: str | None,
+        close: Callable[[Session], None],
+    ) -> None:
+        self._sessions = sessions
+        self._references = references
+        self._settings = settings
+        self._audit = audit
+        self._budget = budget
+        self._memory_socket = memory_socket
+        self._close = close
+
+    @route(
+        "POST",
+        "/v1/sessions",
+        access="process",
+        summary="Open an accelerator",
+        body=Body("What to open.", {"application/json": "SessionRequest"}),
+        answers={201: Body("The session.", {"application/json": "Session"})},
+    )
+    async def open_session(self, request: web.Request) -> web.StreamResponse:
+        """Open a session; the accelerator itself is opened by its first job."""
+        from aiohttp import web
+
+        options = await read_json(request)
+        if not isinstance(options, dict) or "accelerator" not in options:
+            raise ParameterError("expected an object with the accelerator's name")
+        for name, value in options.items():
+            allowed: tuple[type, ...] = (str, int) if name == "device" else (str,)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, allowed)):
+                raise ParameterError(f"{name}: expected a text")
+            if isinstance(value, str) and len(value) > 256:
+                raise ParameterError(f"{name}: expected at most 256 characters")
+        user = user_of(request)
+        session = self._sessions.open(user.name, {name: value for name, value in options.items() if value is not None})
+        self._audit.write("session opened", user=user.name, session=session.id, accelerator=options["accelerator"])
+        document = session.document()
+        if self._memory_socket is not None:
+            document["memory"] = {"socket": self._memory_socket, "machine": machine_id()}
+        return web.json_response(document, status=201)
+
+    @route(
+        "GET",
+        "/v1/sessions",
+        access="process",
+        summary="List your sessions",
+        answers={200: Body("The sessions.", {"application/json": {"type": "object"}})},
+    )
+    async def list_sessions(self, request: web.Request) -> web.StreamResponse:
+        """List sessions; those of everybody for an administrator."""
+        from aiohttp import web
+
+        found = self._sessions.of(user_of(request).scope_of_view)
+        return web.json_response({"sessions": [session.document() for session in found]})
+
+    @route(
+        "DELETE",
+        "/v1/sessions/{session}",
+        access="process",
+        summary="Close a session, its accelerator, mounts and shared memory",
+        answers={204: _NOTHING},
+    )
+    async def close_session(self, request: web.Request) -> web.StreamResponse:
+        """Close a session; jobs of it that run come to their end first."""
+        from aiohttp import web
+
+        session = self._session(request)
+        self._close(session)
+        return web.Response(status=204)
+
+    @route(
+        "PUT",
+        "/v1/sessions/{session}/mounts/{name}",
+        access="process",
+        summary="Bring a storage mount, for this session only",
+        body=Body("The provider, the account and the place.", {"application/json": "MountRequest"}),
+        answers={204: _NOTHING},
+    )
+    async def add_mount(self, request: web.Request) -> web.StreamResponse:
+        """Mount a store with the client's own account."""
+        from aiohttp import web
+
+        session = self._session(request)
+        parameters = await read_json(request)
+        name = request.match_info["name"]
+        if not isinstance(parameters, dict):
+            raise ParameterError("expected an object of parameters")
+        mount = await asyncio.get_running_loop().run_in_executor(None, self._references.mount, name, parameters)
+        old = session.mounts.pop(name, None)
+        session.mounts[name] = mount
+        if old is not None:
+            self._references.unmount(old)
+        self._audit.write("mounted", user=session.user, session=session.id, name=name, provider=parameters["provider"])
+        return web.Response(status=204)
+
+    @route(
+        "DELETE",
+        "/v1/sessions/{session}/mounts/{name}",
+        access="process",
+        summary="Forget a mount of this session",
+        answers={204: _NOTHING},
+    )
+    async def remove_mount(self, request: web.Request) -> web.StreamResponse:
+        """Unmount."""
+        from aiohttp import web
+
+        mount = self._session(request).mounts.pop(request.match_info["name"], None)
+        if mount is None:
+            raise NotFound("no such mount in this session")
+        self._references.unmount(mount)
+        return web.Response(status=204)
+
+    @route(
+        "POST",
+        "/v1/sessions/{session}/memory",
+        access="process",
+        summary="Make memory that a client on this machine can share",
+        body=Body("Its size.", {"application/json": "MemoryRequest"}),
+        answers={201: Body("Its name, and the ticket for its descriptor.", {"application/json": {"type": "object"}})},
+    )
+    async def share_memory(self, request: web.Request) -> web.StreamResponse:
+        """Make a region of shared memory."""
+        from aiohttp import web
+
+        session = self._session(request)
+        document = await read_json(request)
+        nbytes = document.get("nbytes") if isinstance(document, dict) and len(document) == 1 else None
+        if isinstance(nbytes, bool) or not isinstance(nbytes, int) or nbytes < 1:
+            raise ParameterError("nbytes: expected a whole number, 1 or more")
+        if self._memory_socket is None:
+            raise Conflict("this host shares no memory")
+        self._budget.take(nbytes)
+        try:
+            region = Region(nbytes)
+        except BaseException:
+            self._budget.give(nbytes)
+            raise
+        session.regions[region.name] = region
+        return web.json_response({"name": region.name, "ticket": region.ticket, "nbytes": nbytes}, status=201)
+
+    @route(
+        "DELETE",
+        "/v1/sessions/{session}/memory/{region}",
+        access="process",
+        summary="Give shared memory up",
+        answers={204: _NOTHING},
+    )
+    async def release_memory(self, request: web.Request) -> web.StreamResponse:
+        """Free the daemon's side of a region."""
+        from aiohttp import web
+
+        region = self._session(request).regions.pop(request.match_info["region"], None)
+        if region is None:
+            raise NotFound("no such shared memory in this session")
+        region.close()
+        self._budget.give(region.nbytes)
+        return web.Response(status=204)
+
+    def _session(self, request: web.Request) -> Session:
+        return self._sessions.get(user_of(request).name, request.match_info["session"])
+
+
+class JobRoutes:
+    """Submitting, watching and cancelling jobs, and fetching what they made.
+
+    Parameters
+    ----------
+    sessions, engine, settings, audit, budget
+        The daemon's.
+    allocate
+        Makes pinned memory of so many bytes.
+    """
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        engine: Engine,
+        settings: Settings,
+        audit: AuditLog,
+        budget: MemoryBudget,
+        allocate: Callable[[int], np.ndarray[Any, Any]],
+    ) -> None:
+        self._sessions = sessions
+        self._engine = engine
+        self._settings = settings
+        self._audit = audit
+        self._budget = budget
+        self._allocate = allocate
+
+    @route(
+        "POST",
+        "/v1/sessions/{session}/jobs",
+        access="process",
+        summary="Start or process: run one job",
+        parameters=(
+            _WAIT,
+            Parameter(
+                KEY_HEADER,
+                {"type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[A-Za-z0-9_.:-]+$"},
+                "Names this request, so that it runs once however often it is sent.",
+                "header",
+            ),
+            Parameter(JOB_HEADER, {"type": "string"}, "The job as JSON, where the body is its data.", "header"),
+        ),
+        body=Body(
+            "The job, or its data with the job in a header.",
+            {"application/json": "JobRequest", _OCTETS: {"type": "string", "format": "binary"}},
+        ),
+        answers={200: _JOB_OR_DATA, 202: _JOB},
+    )
+    async def submit_job(self, request: web.Request) -> web.StreamResponse:
+        """Take a job in, once for each key; answer when it has ended or the wait is over."""
+        wait = _wait_of(request)
+        user = user_of(request)
+        key = request.headers.get(KEY_HEADER) or secrets.token_hex(16)
+        if len(key) > 128 or not all(
+            character.isascii() and (character.isalnum() or character in "_.:-") for character in key
+        ):
+            raise ParameterError("the idempotency key: expected 1 to 128 letters, digits and _.:-")
+        session = self._sessions.get(user.name, request.match_info["session"])
+        spec, data = await self._read(request)
+        try:
+            mark = fingerprint(spec, sorted(session.options.items()), data)
+            known = self._engine.known(user.name, key, mark)
+            if known is None:
+                job = Job(user.name, session, spec, key, data)
+                self._engine.submit(job, mark)
+                data = None
+                known = job
+            elif isinstance(known, Job) and not known.ended.is_set():
+                raise Conflict("the same job is running already", known.id)
+        finally:
+            if data is not None:
+                data.close()
+        return await self._answer(request, known, wait)
+
+    @route(
+        "GET",
+        "/v1/jobs",
+        access="process",
+        summary="List your jobs",
+        parameters=(Parameter("key", {"type": "string", "maxLength": 128}, "Only the job with this idempotency key."),),
+        answers={200: Body("The jobs.", {"application/json": {"type": "object"}})},
+    )
+    async def list_jobs(self, request: web.Request) -> web.StreamResponse:
+        """List jobs; those of everybody for an administrator."""
+        from aiohttp import web
+
+        user = user_of(request)
+        key = request.query.get("key")
+        if key is not None:
+            known = self._engine.known(user.name, key, None)
+            return web.json_response({"jobs": [] if known is None else [_document(known)]})
+        return web.json_response({"jobs": [job.document() for job in self._engine.of(user.scope_of_view)]})
+
+    @route(
+        "GET",
+        "/v1/jobs/{job}",
+        access="process",
+        summary="Look at a job",
+        parameters=(_WAIT,),
+        answers={200: _JOB_OR_DATA, 202: _JOB},
+    )
+    async def get_job(self, request: web.Request) -> web.StreamResponse:
+        """Answer with the job, when it has ended or the wait is over."""
+        wait = _wait_of(request)
+        return await self._answer(request, self._find(request), wait)
+
+    @route("DELETE", "/v1/jobs/{job}", access="process", summary="Cancel a job", answers={200: _JOB})
+    async def cancel_job(self, request: web.Request) -> web.StreamResponse:
+        """Cancel a job that waits or runs."""
+        from aiohttp import web
+
+        job = self._find(request)
+        if isinstance(job, Entry):
+            raise Conflict(f"the job is {job.state} already")
+        self._engine.cancel(job)
+        self._audit.write("job cancelled", user=user_of(request).name, job=job.id)
+        return web.json_response(job.document())
+
+    @route(
+        "DELETE",
+        "/v1/jobs/{job}/output",
+        access="process",
+        summary="Free an output that has arrived",
+        answers={204: _NOTHING},
+    )
+    async def release_output(self, request: web.Request) -> web.StreamResponse:
+        """Free the memory of an output."""
+        from aiohttp import web
+
+        job = self._find(request)
+        if isinstance(job, Job):
+            if not job.ended.is_set():
+                raise Conflict("the job has not ended", job.id)
+            self._engine.release_output(job)
+        return web.Response(status=204)
+
+    @route(
+        "GET",
+        "/v1/jobs/{job}/events",
+        access="process",
+        summary="Follow a job's progress",
+        answers={200: Body("Server-sent events: progress, then end.", {"text/event-stream": {"type": "string"}})},
+    )
+    async def follow_job(self, request: web.Request) -> web.StreamResponse:
+        """Send an event whenever the job got further, and a last one with the job when it has ended."""
+        from aiohttp import web
+
+        job = self._find(request)
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
+        await response.prepare(request)
+        seen: object = None
+        while isinstance(job, Job) and not job.ended.is_set():
+            if job.progress != seen:
+                seen = job.progress
+                done, total = job.progress or (0, None)
+                await response.write(_event("progress", {"done": done, "total": total}))
+            waiting = asyncio.ensure_future(job.ended.wait())
+            await asyncio.wait({waiting}, timeout=_PROGRESS_INTERVAL)
+            waiting.cancel()
+        await response.write(_event("end", _document(job)))
+        await response.write_eof()
+        return response
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+    async def _read(self, request: web.Request) -> tuple[JobSpec, Data | None]:
+        """Read a job, and its data where that is the body."""
+        if JOB_HEADER not in request.headers:
+            spec = JobSpec.parse(await read_json(request))
+            if spec.src is not None and spec.src.body:
+                raise ParameterError(f"src: a job whose body is its data comes in the header {JOB_HEADER}")
+            return spec, None
+        spec = JobSpec.parse(_parsed(request.headers[JOB_HEADER]))
+        if spec.src is None or not spec.src.body:
+            raise ParameterError(f"a job in the header {JOB_HEADER} has its data in the body: src: expected body")
+        data = await receive(
+            request,
+            spec.src.array,
+            max_body=self._settings.max_body,
+            spool_above=self._settings.spool_above,
+            spool_directory=self._settings.state_directory,
+            stall_timeout=self._settings.stall_timeout,
+            budget=self._budget,
+            allocate=self._allocate,
+        )
+        return spec, data
+
+    def _find(self, request: web.Request) -> Job | Entry:
+        return self._engine.get(user_of(request).scope_of_view, request.match_info["job"])
+
+    async def _answer(self, request: web.Request, job: Job | Entry, wait: float) -> web.StreamResponse:
+        from aiohttp import web
+
+        if isinstance(job, Job) and not job.ended.is_set():
+            try:
+                await asyncio.wait_for(job.ended.wait(), wait)
+            except asyncio.TimeoutError:
+                return web.json_response(job.document(), status=202)
+        document = _document(job)
+        output = _output_of(job)
+        if output is None or request.headers.get("Accept") != _OCTETS:
+            return web.json_response(document)
+        headers = {JOB_HEADER: json.dumps(document), "Content-Type": _OCTETS}
+        if output.array is not None and output.nbytes <= _MAX_JSON:
+            return web.Response(body=output.array.tobytes(), headers=headers)
+        response = web.StreamResponse(headers=headers)
+        response.content_length = output.nbytes
+        await response.prepare(request)
+        await send(response, request, output, self._settings.stall_timeout)
+        return response
+
+
+def _document(job: Job | Entry) -> dict[str, Any]:
+    if isinstance(job, Job):
+        return job.document()
+    return job.answer or {"id": job.id, "state": job.state}
+
+
+def _output_of(job: Job | Entry) -> Data | None:
+    """Return the output of an ended job, where it is still there."""
+    if isinstance(job, Job) and job.output is not None:
+        return job.output
+    kept = job.output if isinstance(job, Entry) else None
+    return None if kept is None else Data(array=np.frombuffer(kept, dtype=np.uint8))
+
+
+def _event(name: str, document: dict[str, Any]) -> bytes:
+    return f"event: {name}\ndata: {json.dumps(document)}\n\n".encode()

@@ -1,0 +1,395 @@
+"""The daemon: everything put together, its listeners, and its orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import ssl
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from apyfal.exceptions import ConfigurationError, HostError
+from apyfal.host import openapi
+from apyfal.host.access import Whitelist
+from apyfal.host.api_info import InfoRoutes
+from apyfal.host.api_jobs import JobRoutes, SessionRoutes
+from apyfal.host.api_storage import StorageRoutes
+from apyfal.host.audit import AuditLog
+from apyfal.host.auth import Gatekeeper
+from apyfal.host.bodies import MemoryBudget
+from apyfal.host.hoststore import HostStore
+from apyfal.host.jobs import Engine
+from apyfal.host.journal import Journal
+from apyfal.host.metrics import Metrics
+from apyfal.host.outbound import OutboundGate
+from apyfal.host.references import References, gated
+from apyfal.host.routes import Route, declared
+from apyfal.host.sessions import OpenAccelerator, Session, Sessions
+from apyfal.host.settings import Settings
+from apyfal.host.shared_memory import Region, TicketServer
+from apyfal.host.tokens import TokenStore
+from apyfal.log import get_logger
+from apyfal.storage import providers, registry
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+__all__ = ["Daemon", "Listener", "serve"]
+
+_HOUSEKEEPING = 1.0
+_HEADER_TIMEOUT = 20.0
+_IDLE_TIMEOUT = 75.0
+#: a larger read buffer than aiohttp's lets a body arrive in pieces of what the socket holds
+_READ_BUFFER = 1 << 20
+
+
+class Listener:
+    """One address that the daemon listens on.
+
+    Parameters
+    ----------
+    unix
+        Path of a Unix socket.
+    host, port
+        Or an address; port 0: any.
+    tls
+        For the address; needed unless that is a loopback address.
+    """
+
+    def __init__(
+        self, *, unix: Path | None = None, host: str = "", port: int = 0, tls: ssl.SSLContext | None = None
+    ) -> None:
+        self.unix = unix
+        self.host = host
+        self.port = port
+        self.tls = tls
+
+
+class Daemon:
+    """The daemon.
+
+    Parameters
+    ----------
+    settings
+        The operator's.
+    listeners
+        Where to listen.
+    config
+        The configuration that accelerators are looked up in.
+    open_accelerator
+        For tests; default: `apyfal.Accelerator`.
+
+    Attributes
+    ----------
+    routes
+        All of them, with their rules.
+    ports
+        Where it listens, by listener, once it does.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        listeners: list[Listener],
+        *,
+        config: Any = None,
+        open_accelerator: OpenAccelerator | None = None,
+    ) -> None:
+        self.settings = settings
+        self._listeners = listeners
+        self._config = config
+        self._open_accelerator = open_accelerator or self._open
+        self._stop_requested = asyncio.Event()
+        self._state = "starting"
+        self.ports: list[int] = []
+
+    # -- putting together ----------------------------------------------------------------------------------------------
+    def _assemble(self) -> web.Application:
+        from aiohttp import web
+
+        settings = self.settings
+        settings.state_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._audit = AuditLog(settings.audit_log)
+        self._tokens = TokenStore(settings.state_directory / "tokens.json")
+        self._whitelist = Whitelist(settings.authorized_host_dirs)
+        self._gate = OutboundGate(settings.private_endpoints, [listener.port for listener in self._listeners])
+        self._table = registry.table
+        self._attach_stores()
+        self._references = References(self._whitelist, self._gate, self._table)
+        self._budget = MemoryBudget(settings.memory_limit)
+        self._journal = Journal(settings.state_directory / "jobs.sqlite")
+        self._sessions = Sessions(settings.max_sessions, settings.max_sessions_of_user)
+        self._engine = Engine(
+            journal=self._journal,
+            references=self._references,
+            open_accelerator=self._open_accelerator,
+            allocate=_allocate,
+            budget=self._budget,
+            workers=settings.workers,
+            limit=settings.max_jobs,
+            limit_of_user=settings.max_jobs_of_user,
+            spool_directory=settings.state_directory,
+        )
+        self._metrics = self._make_metrics()
+        memory_socket = next(
+            (listener.unix.with_suffix(".memory") for listener in self._listeners if listener.unix), None
+        )
+        self._ticket_server = None if memory_socket is None else TicketServer(memory_socket, self._region)
+        shared = None if memory_socket is None else str(memory_socket)
+        common = (self._sessions, self._references, settings, self._audit, self._budget)
+        info = InfoRoutes(self._references, _accelerators, _devices, lambda: self._state, self._metrics.text)
+        self.routes: list[Route] = declared(
+            SessionRoutes(*common, shared, self.close_session),
+            JobRoutes(self._sessions, self._engine, settings, self._audit, self._budget, _allocate),
+            StorageRoutes(*common, self._table, _allocate),
+            info,
+        )
+        from apyfal import __version__
+
+        info.document = openapi.document(self.routes, __version__)
+        self._gatekeeper = Gatekeeper(
+            self.routes, self._tokens, self._audit, settings.request_rate, self._metrics.observe
+        )
+        application = web.Application(
+            middlewares=[self._gatekeeper.middleware()],
+            handler_args={
+                "read_bufsize": _READ_BUFFER,
+                "keepalive_timeout": _IDLE_TIMEOUT,
+                "access_log": None,
+                "auto_decompress": False,  # a compressed body is refused, not unpacked: it has no honest length
+            },
+        )
+        for route in self.routes:
+            application.router.add_route(route.method, route.path, route.handler)  # type: ignore[arg-type]  # set by `declared`
+        return application
+
+    def _attach_stores(self) -> None:
+        """Give ``host://`` its meaning, and the web its gate, in this process."""
+        self._table.attach(providers.HOST_SCHEME, HostStore(self._whitelist))
+        for scheme in ("http", "https"):
+            provider = providers.BUILT_IN[scheme]
+            self._table.attach(scheme, gated(providers.handler_class(provider), self._gate))
+
+    def _make_metrics(self) -> Metrics:
+        engine, budget = self._engine, self._budget
+        return Metrics(
+            {
+                "apyfal_jobs_waiting": ("Jobs that wait", lambda: engine.waiting),
+                "apyfal_jobs_running": ("Jobs that run", lambda: engine.running),
+                "apyfal_sessions": ("Open sessions", lambda: len(self._sessions)),
+                "apyfal_memory_bytes": ("Memory held by bodies, outputs and shared memory", lambda: budget.used),
+            },
+            {
+                "apyfal_jobs": ("Jobs ended", lambda: dict(engine.finished)),
+                "apyfal_job_seconds": ("Time that jobs took", lambda: engine.seconds),
+                "apyfal_received_bytes": ("Bytes of jobs' inputs", lambda: engine.bytes_in),
+                "apyfal_sent_bytes": ("Bytes of jobs' outputs", lambda: engine.bytes_out),
+            },
+        )
+
+    def _open(self, accelerator: str | None = None, **options: Any) -> Any:
+        from apyfal.accelerator import Accelerator
+
+        return Accelerator(accelerator, self._config, **options)
+
+    # -- life ----------------------------------------------------------------------------------------------------------
+    async def run(self, ready: Callable[[], None] = lambda: None) -> None:
+        """Serve until `stop` is called or SIGTERM or SIGINT comes, then end in order. SIGHUP reads settings anew.
+
+        Parameters
+        ----------
+        ready
+            Called once the daemon listens.
+        """
+        from aiohttp import web
+
+        runner = web.AppRunner(self._assemble(), handle_signals=False, shutdown_timeout=self.settings.stop_timeout)
+        await runner.setup()
+        servers: list[asyncio.AbstractServer] = []
+        housekeeping: asyncio.Task[None] | None = None
+        try:
+            for entry in self._journal.recover():
+                self._audit.write("job interrupted", user=entry.user, job=entry.id, ran=(entry.answer or {}).get("ran"))
+            if self._ticket_server is not None:
+                self._ticket_server.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._ticket_server.start()
+            servers += [await self._listen(runner, listener) for listener in self._listeners]
+            self._handle_signals()
+            housekeeping = asyncio.create_task(self._keep_house())
+            self._state = "ok"
+            self._audit.write("started", listeners=len(servers), landlock=self._whitelist.landlocked)
+            ready()
+            await self._stop_requested.wait()
+            await self._wind_down()
+        finally:
+            if housekeeping is not None:
+                housekeeping.cancel()
+            for server in servers:
+                server.close()
+            await runner.cleanup()
+            for session in self._sessions.of(None):
+                self.close_session(session)
+            if self._ticket_server is not None:
+                self._ticket_server.stop()
+            self._journal.close()
+            self._whitelist.close()
+            self._audit.close()
+
+    def stop(self) -> None:
+        """Ask the daemon to end: no new jobs, those that run may finish."""
+        self._state = "stopping"
+        self._stop_requested.set()
+
+    async def _wind_down(self) -> None:
+        left = await self._engine.stop(self.settings.stop_timeout)
+        for job in left:
+            self._audit.write("job left", user=job.user, job=job.id, state=job.state)
+        if left:
+            get_logger().warning("%d jobs did not end; they are reported when this host starts again", len(left))
+        self._audit.write("stopped", jobs_left=len(left))
+
+    async def _listen(self, runner: web.AppRunner, listener: Listener) -> asyncio.AbstractServer:
+        loop = asyncio.get_running_loop()
+        factory = self._connection_factory(runner)
+        try:
+            if listener.unix is not None:
+                listener.unix.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                with contextlib.suppress(FileNotFoundError):
+                    listener.unix.unlink()
+                server = await loop.create_unix_server(factory, str(listener.unix), backlog=1024)
+                listener.unix.chmod(0o600)
+                self.ports.append(0)
+                return server
+            tcp = await loop.create_server(factory, listener.host, listener.port, ssl=listener.tls, backlog=1024)
+        except OSError as error:
+            where = listener.unix or f"{listener.host}:{listener.port}"
+            raise ConfigurationError(f"cannot listen on {where}: {error.strerror or error}") from error
+        port = int(tcp.sockets[0].getsockname()[1])
+        listener.port = port
+        self._gate.own_ports |= {port}
+        self.ports.append(port)
+        return tcp
+
+    def _connection_factory(self, runner: web.AppRunner) -> Callable[[], asyncio.Protocol]:
+        """Make connections that are closed when they are too many, or send no request for too long."""
+        server = runner.server
+        if server is None:
+            raise HostError("the runner is not set up")
+        fresh = self._gatekeeper.fresh
+        loop = asyncio.get_running_loop()
+
+        def expire(protocol: Any) -> None:
+            if protocol in fresh:
+                fresh.discard(protocol)
+                if protocol.transport is not None:
+                    protocol.transport.abort()
+
+        def make() -> asyncio.Protocol:
+            protocol = server()
+            fresh.add(protocol)
+            too_many = len(server.connections) >= self.settings.max_connections
+            loop.call_later(0.0 if too_many else _HEADER_TIMEOUT, expire, protocol)
+            return protocol
+
+        return make
+
+    def _handle_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(ValueError, RuntimeError):  # not in the main thread: a test's daemon
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self.stop)
+            loop.add_signal_handler(signal.SIGHUP, self.reload)
+
+    def reload(self) -> None:
+        """Read the configuration again: mounts, allowed directories and private endpoints change for new requests."""
+        try:
+            settings = Settings.load(self._config)
+            whitelist = Whitelist(settings.authorized_host_dirs)
+            gate = OutboundGate(settings.private_endpoints, self._gate.own_ports)
+        except ConfigurationError as error:
+            self._audit.write("reload failed", reason=error)
+            get_logger().error("the configuration was not read anew: %s", error)
+            return
+        old, self._whitelist, self._gate = self._whitelist, whitelist, gate
+        self._attach_stores()
+        self._references.replace(whitelist, gate)
+        old.close()
+        self._audit.write("reloaded", directories=len(whitelist.directories))
+
+    # -- housekeeping --------------------------------------------------------------------------------------------------
+    async def _keep_house(self) -> None:
+        while True:
+            await asyncio.sleep(_HOUSEKEEPING)
+            for session in self._sessions.idle(self.settings.session_timeout):
+                self._audit.write("session expired", user=session.user, session=session.id)
+                self.close_session(session)
+            now = time.time()
+            self._engine.expire_outputs(self.settings.keep_outputs)
+            self._journal.forget(now - self.settings.keep_outputs, now - self.settings.keep_jobs)
+
+    def close_session(self, session: Session) -> None:
+        """End a session: nobody finds it any more, and its accelerator stops when its jobs have ended."""
+        if not self._sessions.remove(session):
+            return
+        for mount in session.mounts.values():
+            self._references.unmount(mount)
+        session.mounts.clear()
+        for region in session.regions.values():
+            region.close()
+            self._budget.give(region.nbytes)
+        session.regions.clear()
+        asyncio.get_running_loop().run_in_executor(None, session.stop)
+
+    def _region(self, name: str) -> Region | None:
+        return next((session.regions[name] for session in self._sessions.of(None) if name in session.regions), None)
+
+
+def _allocate(nbytes: int) -> np.ndarray[Any, Any]:
+    from apyfal.memory import empty
+
+    return empty((nbytes,), np.uint8)
+
+
+def _accelerators() -> list[Any]:
+    import apyfal
+
+    return list(apyfal.accelerators())
+
+
+def _devices() -> list[Any]:
+    import apyfal
+
+    return list(apyfal.devices())
+
+
+def serve(daemon_of: Callable[[], Daemon], ready: Callable[[Daemon], None]) -> None:
+    """Run a daemon until it is told to stop.
+
+    Parameters
+    ----------
+    daemon_of
+        Makes it; called on the event loop.
+    ready
+        Called with it once it listens.
+    """
+
+    async def main() -> None:
+        daemon = daemon_of()
+        await daemon.run(lambda: ready(daemon))
+
+    _no_core_dumps()
+    asyncio.run(main())
+
+
+def _no_core_dumps() -> None:
+    """Keep tokens and users' data out of core files and other processes' reach (``PR_SET_DUMPABLE`` off)."""
+    import ctypes
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)

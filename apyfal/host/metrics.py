@@ -1,0 +1,68 @@
+"""Prometheus metrics of the daemon."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
+__all__ = ["Metrics"]
+
+
+class Metrics:
+    """Counts requests, and reads the rest from the daemon when it is asked.
+
+    Parameters
+    ----------
+    gauges
+        Name to (help, function that reads the value).
+    counters
+        The same, for values that only grow; a function may return one value for each of the label ``state``.
+    """
+
+    def __init__(
+        self,
+        gauges: dict[str, tuple[str, Callable[[], float]]],
+        counters: dict[str, tuple[str, Callable[[], float | dict[str, int]]]],
+    ) -> None:
+        from prometheus_client import CollectorRegistry, Counter, Histogram
+
+        self._gauges = gauges
+        self._counters = counters
+        self._registry = CollectorRegistry()
+        self._requests = Counter(
+            "apyfal_requests", "Requests answered", ["operation", "status"], registry=self._registry
+        )
+        self._seconds = Histogram(
+            "apyfal_request_seconds", "Time to answer a request", ["operation"], registry=self._registry
+        )
+        self._registry.register(self)
+
+    def observe(self, operation: str, status: int, seconds: float) -> None:
+        """Count one request."""
+        self._requests.labels(operation, str(status)).inc()
+        self._seconds.labels(operation).observe(seconds)
+
+    def collect(self) -> Iterator[Metric]:
+        """Read the values; called by the registry."""
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+        for name, (text, read) in self._gauges.items():
+            yield GaugeMetricFamily(name, text, value=read())
+        for name, (text, count) in self._counters.items():
+            value = count()
+            if isinstance(value, dict):
+                family = CounterMetricFamily(name, text, labels=["state"])
+                for state, number in value.items():
+                    family.add_metric([state], number)
+                yield family
+            else:
+                yield CounterMetricFamily(name, text, value=value)
+
+    def text(self) -> bytes:
+        """Return everything in Prometheus's text format."""
+        from prometheus_client import generate_latest
+
+        return generate_latest(self._registry)
