@@ -1,0 +1,486 @@
+"""`RemoteAccelerator`: an accelerator of another machine, with the methods of a local one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from apyfal.configuration import ConfigSource, Configuration
+from apyfal.exceptions import (
+    AcceleratorException,
+    ClosedError,
+    ConfigurationError,
+    HostError,
+    JobRejected,
+    ParameterError,
+    RunCancelled,
+    RunTimeout,
+)
+from apyfal.host.http_client import Answer, Host, Refused, parse_address
+from apyfal.host.remote_data import Input, Output, SharedPool
+from apyfal.host.wire import JOB_HEADER, KEY_HEADER, ArrayType, JobSpec, error_from, plain
+from apyfal.memory import empty
+from apyfal.units import parse_duration
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike, NDArray
+
+__all__ = ["RemoteAccelerator", "open_host", "open_remote"]
+
+#: seconds a request is repeated for when the host cannot be reached: long enough for a restart
+_RETRY_FOR = 60.0
+_FIRST_DELAY = 0.05
+_MAX_DELAY = 2.0
+_WAIT = 30  # seconds that one request waits for its job
+_WORKERS = 4
+_OCTETS = "application/octet-stream"
+_RELEASE_FROM = 64 << 10  # outputs that the host holds in memory until they are released
+
+
+def open_host(config: ConfigSource = None, *, host_ip: str | None = None, token: str | None = None) -> Host:
+    """Return the host that the arguments and the ``[host]`` section name; nothing is connected yet.
+
+    Parameters
+    ----------
+    config
+        As in `apyfal.Accelerator`.
+    host_ip
+        See `apyfal.host.http_client.parse_address`. Default: ``host_ip`` of ``[host]``.
+    token
+        Default: ``$APYFAL_TOKEN``, then ``token`` or the file ``token_file`` of ``[host]``.
+
+    Raises
+    ------
+    ConfigurationError, ParameterError
+        There is no host, its address is malformed, or the token file cannot be read.
+    """
+    section = Configuration.load(config).section("host")
+    address = host_ip if host_ip is not None else section.text("host_ip", None)
+    if address is None:
+        raise ConfigurationError("no host: give host_ip, or host_ip in [host] of the configuration")
+    if token is None:
+        token = os.environ.get("APYFAL_TOKEN") or section.text("token", None)
+    if token is None and (file := section.text("token_file", None)) is not None:
+        try:
+            token = Path(os.path.expanduser(file)).read_text("ascii").strip()
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(f"[host] token_file: {file!r} cannot be read") from error
+    return Host(parse_address(str(address)), token)
+
+
+def open_remote(
+    accelerator: str | None = None,
+    config: ConfigSource = None,
+    *,
+    host_ip: str | None = None,
+    token: str | None = None,
+    host_type: str | None = None,
+    driver: str | None = None,
+    device: str | int | None = None,
+    memory_limit: int | str | None = None,
+    **definition: object,
+) -> RemoteAccelerator:
+    """Open an accelerator of another machine; the parameters are those of `apyfal.Accelerator`.
+
+    `host_type` says which store the host's account belongs to, and means nothing for the connection.
+
+    Raises
+    ------
+    ParameterError
+        A part of the definition was given: that is the host's.
+    HostError, ConnectionError
+        The host cannot be reached, or does not let this token in.
+    """
+    if definition:
+        names = ", ".join(sorted(definition))
+        raise ParameterError(f"{names}: an accelerator is defined on its host, in [accelerator.{accelerator}] there")
+    host = open_host(config, host_ip=host_ip, token=token)
+    options = {"accelerator": accelerator, "driver": driver, "device": device}
+    return RemoteAccelerator(host, options, memory_limit)
+
+
+class RemoteAccelerator:
+    """An accelerator of another machine, open.
+
+    URLs are passed on, and their data never comes here; arrays, files and file objects are sent and received. Each job
+    has a key of its own, by which the host runs it once, however often a broken connection makes it be asked again.
+
+    Parameters
+    ----------
+    host
+        Where it is.
+    options
+        ``accelerator``, ``driver``, ``device``.
+    memory_limit
+        For each job, on the host.
+
+    Notes
+    -----
+    Usable from any thread.
+    """
+
+    def __init__(self, host: Host, options: Mapping[str, object], memory_limit: int | str | None = None) -> None:
+        self._host = host
+        self._options = dict(options)
+        self._memory_limit = memory_limit
+        self._lock = threading.RLock()
+        self._closed = False
+        self._session: str | None = None
+        self._pool: SharedPool | None = None
+        self._mounts: dict[str, dict[str, object]] = {}
+        self._start: tuple[object, dict[str, object]] | None = None
+        self._workers: ThreadPoolExecutor | None = None
+        self._finalizer = weakref.finalize(self, host.close)
+        try:
+            self._open_session()
+        except BaseException:
+            self._finalizer()
+            raise
+
+    # -- configuration -------------------------------------------------------------------------------------------------
+    def start(self, src: object = None, *, info_dict: dict[str, Any] | None = None, **parameters: object) -> None:
+        """Configure the accelerator; see `apyfal.Accelerator.start`."""
+        self._check_open()
+        with self._lock:
+            self._start = (src, parameters)
+            self._run("start", src, None, parameters, info_dict=info_dict)
+
+    def mount(self, storage_type: str, *, provider: str, **parameters: object) -> None:
+        """Let this session's jobs use a store with an account of the client's; the host forgets it with the session.
+
+        Parameters
+        ----------
+        storage_type
+            The URL scheme, for this session only.
+        provider
+            ``s3``, ``swift``, ``oss``, ``gs`` or ``az``.
+        **parameters
+            As in `apyfal.storage.mount`; an account is needed, for the host's own is not lent.
+        """
+        self._check_open()
+        given = {name: value for name, value in {"provider": provider, **parameters}.items() if value is not None}
+        with self._lock:
+            self._host.json("PUT", f"/v1/sessions/{self._session}/mounts/{storage_type}", given)
+            self._mounts[storage_type] = given
+
+    def stop(self) -> None:
+        """Close the session; what runs on the host comes to its end. Stopping twice is fine."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        if self._workers is not None:
+            self._workers.shutdown(wait=True, cancel_futures=True)
+        if self._pool is not None:
+            self._pool.close()
+        # If it is gone, or cannot be reached: the host closes sessions that nobody uses.
+        with contextlib.suppress(OSError, AcceleratorException):
+            self._host.json("DELETE", f"/v1/sessions/{self._session}")
+        self._finalizer()
+
+    # -- jobs ----------------------------------------------------------------------------------------------------------
+    def process(
+        self,
+        src: object = None,
+        dst: object = None,
+        *,
+        copy: bool = True,
+        info_dict: dict[str, Any] | None = None,
+        timeout: float | str | None = None,
+        progress: Callable[[int, int | None], None] | None = None,
+        memory_limit: int | str | None = None,
+        **parameters: object,
+    ) -> Any:
+        """Run one job on the host; see `apyfal.Accelerator.process`.
+
+        Raises
+        ------
+        HostError
+            The host failed, or stopped while the job ran: then it is not known what was written.
+        JobRejected
+            The host had no room for the job for a minute.
+        ConnectionError
+            The host could not be reached for a minute.
+        """
+        self._check_open()
+        return self._run(
+            "process",
+            src,
+            dst,
+            parameters,
+            copy=copy,
+            info_dict=info_dict,
+            timeout=None if timeout is None else parse_duration(timeout),
+            progress=progress,
+            memory_limit=memory_limit if memory_limit is not None else self._memory_limit,
+        )
+
+    def process_submit(self, src: object = None, dst: object = None, **keywords: Any) -> Future[Any]:
+        """Run one job in the background; see `apyfal.Accelerator.process_submit`."""
+        with self._lock:
+            self._check_open()
+            if self._workers is None:
+                self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="apyfal-remote")
+            return self._workers.submit(self.process, src, dst, **keywords)
+
+    def process_map(
+        self,
+        srcs: Iterable[object] | None = None,
+        dsts: Iterable[object] | None = None,
+        *,
+        timeout: float | str | None = None,
+        info_list: list[dict[str, Any]] | None = None,
+        **parameters: object,
+    ) -> Iterator[Any]:
+        """Run many jobs, several at once; see `apyfal.Accelerator.process_map`."""
+        from apyfal.accelerator import map_jobs
+
+        self._check_open()
+        return map_jobs(self.process_submit, srcs, dsts, timeout, info_list, parameters)
+
+    def empty(self, shape: Any, dtype: DTypeLike = float) -> NDArray[Any]:
+        """Return an array that goes to the host without a copy where it is this machine; else as `apyfal.empty`."""
+        self._check_open()
+        if self._pool is None:
+            return empty(shape, dtype)
+        dimensions = (shape,) if isinstance(shape, int | np.integer) else tuple(shape)
+        return self._pool.empty(ArrayType(np.dtype(dtype), tuple(int(length) for length in dimensions)))
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+    def _run(
+        self,
+        kind: str,
+        src: object,
+        dst: object,
+        parameters: Mapping[str, object],
+        *,
+        copy: bool = True,
+        info_dict: dict[str, Any] | None = None,
+        timeout: float | None = None,
+        progress: Callable[[int, int | None], None] | None = None,
+        memory_limit: int | str | None = None,
+    ) -> Any:
+        began = time.monotonic()
+        key = secrets.token_hex(16)
+        retry = _Retry(timeout)
+        while True:
+            session, pool = self._session, self._pool
+            with Input(src, pool) as source, Output(dst, pool, source.nbytes) as target:
+                spec = JobSpec(
+                    kind=kind,
+                    src=source.origin,
+                    dst=target.destination,
+                    parameters=plain(parameters),
+                    copy=copy,
+                    timeout=timeout,
+                    memory_limit=memory_limit,
+                )
+                try:
+                    document, result = self._ask(
+                        f"/v1/sessions/{session}/jobs", key, spec, source, target, retry, progress
+                    )
+                except _SessionLost:
+                    self._renew(session, restart=kind != "start")
+                    retry.pause("the host does not keep the session", None)
+                    continue
+            if document["state"] == "interrupted" and document.get("ran") is False:
+                key = secrets.token_hex(16)  # the host is certain that it did not run
+                continue
+            if info_dict is not None:
+                info_dict.update(document.get("info") or {}, host=str(self._host.address))
+                seconds = info_dict.setdefault("seconds", {})
+                seconds["network"] = max(0.0, time.monotonic() - began - float(seconds.get("total", 0.0)))
+            _raise_failure(document)
+            return result
+
+    def _ask(
+        self,
+        target: str,
+        key: str,
+        spec: JobSpec,
+        source: Input,
+        output: Output,
+        retry: _Retry,
+        progress: Callable[[int, int | None], None] | None,
+    ) -> tuple[dict[str, Any], Any]:
+        """Submit, until the host has answered; then wait until the job has ended. Its document and result."""
+        headers = {KEY_HEADER: key, "Accept": _OCTETS}
+        job_id: str | None = None
+        while True:
+            try:
+                if job_id is not None:
+                    if progress is not None:
+                        self._follow(job_id, progress)
+                    answer = self._host.request("GET", f"/v1/jobs/{job_id}?wait={_WAIT}", headers={"Accept": _OCTETS})
+                elif source.length is not None:
+                    answer = self._host.request(
+                        "POST",
+                        f"{target}?wait={0 if progress else _WAIT}",
+                        headers={**headers, JOB_HEADER: spec.text(), "Content-Type": _OCTETS},
+                        body=source.pieces(),
+                        length=source.length,
+                    )
+                else:
+                    answer = self._host.request(
+                        "POST", f"{target}?wait={0 if progress else _WAIT}", headers=headers, json_body=spec.document()
+                    )
+                with answer:
+                    document = _document(answer)
+                    if answer.status == 202:
+                        job_id = document["id"]
+                        retry.check()
+                        continue
+                    has_body = answer.header(JOB_HEADER) is not None
+                    result = None
+                    if document["state"] == "done":
+                        result = output.receive(answer if has_body else None, document)
+            except Refused as refused:
+                job_id = self._refused(refused, job_id, retry)
+                continue
+            except (ConnectionError, TimeoutError) as error:
+                if isinstance(error, AcceleratorException):
+                    raise
+                retry.pause(f"{self._host.address} cannot be reached", None, error)
+                continue
+            if has_body and (document.get("output") or {}).get("nbytes", 0) > _RELEASE_FROM:
+                self._release(document["id"])
+            return document, result
+
+    def _refused(self, refused: Refused, job_id: str | None, retry: _Retry) -> str | None:
+        """Decide what an error answer means for a job: wait for the one that runs, come again, or raise it."""
+        if refused.status == 409 and isinstance(refused.document.get("job"), str):
+            return str(refused.document["job"])
+        if refused.status == 404 and job_id is None:
+            raise _SessionLost
+        if refused.status in (429, 503, 409):
+            retry.pause(str(refused.error()), refused.retry_after, refused.error())
+            return job_id
+        raise refused.error() from None
+
+    def _follow(self, job_id: str, progress: Callable[[int, int | None], None]) -> None:
+        """Report a job's progress until it has ended."""
+        event = ""
+        with self._host.request("GET", f"/v1/jobs/{job_id}/events", headers={"Accept": "text/event-stream"}) as answer:
+            for line in answer.lines():
+                name, _, value = line.decode("utf-8").rstrip("\n").partition(": ")
+                if name == "event":
+                    event = value
+                elif name == "data" and event == "progress":
+                    state = json.loads(value)
+                    progress(state["done"], state["total"])
+                elif name == "data" and event == "end":
+                    state = json.loads(value).get("progress") or {}
+                    if state.get("done"):
+                        progress(state["done"], state["total"])
+
+    def _release(self, job_id: str) -> None:
+        with contextlib.suppress(OSError, AcceleratorException):  # else the host frees it after a while
+            self._host.json("DELETE", f"/v1/jobs/{job_id}/output")
+
+    def _open_session(self) -> None:
+        retry = _Retry(None, 10.0 if self._session is None else _RETRY_FOR)
+        while True:
+            try:
+                document = self._host.json("POST", "/v1/sessions", self._options)
+                break
+            except JobRejected as error:
+                retry.pause(str(error), None, error)
+            except (ConnectionError, TimeoutError) as error:
+                retry.pause(f"{self._host.address} cannot be reached", None, error)
+        self._session = document["id"]
+        self._pool = SharedPool.of(self._host, document)
+
+    def _renew(self, lost: str | None, *, restart: bool) -> None:
+        """Open a session in the place of one that the host does not know any more, as after a restart of it."""
+        with self._lock:
+            self._check_open()
+            if self._session != lost:
+                return  # another thread did
+            if self._pool is not None:
+                self._pool.close()
+            self._open_session()
+            for name, parameters in self._mounts.items():
+                self._host.json("PUT", f"/v1/sessions/{self._session}/mounts/{name}", parameters)
+            if restart and self._start is not None:
+                src, parameters = self._start
+                self._run("start", src, None, parameters)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError(f"accelerator {self._options['accelerator']!r} was stopped")
+
+    def __enter__(self) -> RemoteAccelerator:
+        self._check_open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        state = "stopped" if self._closed else f"on {self._host.address}"
+        return f"<apyfal RemoteAccelerator {self._options['accelerator']!r} {state}>"
+
+
+class _SessionLost(Exception):
+    """The host does not know the session."""
+
+
+class _Retry:
+    """How long and how often one job is asked for again."""
+
+    def __init__(self, timeout: float | None, longest: float = _RETRY_FOR) -> None:
+        now = time.monotonic()
+        self._end = None if timeout is None else now + timeout + _MAX_DELAY
+        self._longest = longest
+        self._give_up: float | None = None
+        self._delay = _FIRST_DELAY
+
+    def pause(self, reason: str, delay: float | None, error: BaseException | None = None) -> None:
+        """Wait before the next attempt, or raise what `reason` and `error` say when it has been long enough."""
+        now = time.monotonic()
+        if self._give_up is None:
+            self._give_up = now + self._longest
+        if now >= self._give_up:
+            if isinstance(error, AcceleratorException):
+                raise error
+            raise HostConnectionError(f"{reason} for {self._longest:g} s: {error or 'no answer'}") from error
+        self.check()
+        time.sleep(min(self._delay if delay is None else delay, _MAX_DELAY) * (0.5 + secrets.randbelow(1000) / 1000))
+        self._delay = min(2 * self._delay, _MAX_DELAY)
+
+    def check(self) -> None:
+        """Raise `RunTimeout` when the job's own time is over and the host has not said so."""
+        if self._end is not None and time.monotonic() > self._end:
+            raise RunTimeout("the job did not end in time, nor did its host say so")
+
+
+class HostConnectionError(HostError, ConnectionError):
+    """The host cannot be reached."""
+
+
+def _document(answer: Answer) -> dict[str, Any]:
+    header = answer.header(JOB_HEADER)
+    document: dict[str, Any] = answer.json() if header is None else json.loads(header)
+    return document
+
+
+def _raise_failure(document: Mapping[str, Any]) -> None:
+    state = document["state"]
+    if state == "cancelled":
+        raise RunCancelled("the job was cancelled")
+    if state != "done":
+        raise error_from(document.get("error"))

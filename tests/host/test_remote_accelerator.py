@@ -1,0 +1,226 @@
+"""`Accelerator(host_ip=...)`: every method as with a card of one's own."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from host_daemon import RunningDaemon
+
+import apyfal
+from apyfal.exceptions import (
+    AccessDenied,
+    AuthenticationError,
+    ClosedError,
+    ConfigurationError,
+    HostError,
+    ObjectNotFound,
+    ParameterError,
+    RunTimeout,
+)
+
+
+@pytest.fixture(params=["tcp", "unix"])
+def where(request: pytest.FixtureRequest, daemon: RunningDaemon) -> dict[str, str | None]:
+    """Over the socket, and (for arrays of some size) through shared memory."""
+    if request.param == "tcp":
+        return {"host_ip": daemon.url, "token": daemon.token()}
+    return {"host_ip": daemon.unix, "token": None}
+
+
+@pytest.fixture
+def loopback(where: dict[str, str | None]) -> Iterator[apyfal.Accelerator]:
+    with apyfal.Accelerator("loopback", **where) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("count", [0, 1, 1000, 100_000, 1 << 20])
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "int64"])
+def test_arrays_go_and_come_back(loopback: apyfal.Accelerator, count: int, dtype: str) -> None:
+    data = np.arange(count).astype(dtype)
+    info: dict[str, object] = {}
+    if count == 0:
+        data = data.reshape(0)
+    result = loopback.process(data, info_dict=info)
+    assert result.dtype == data.dtype
+    np.testing.assert_array_equal(result, data)
+    assert info["bytes_in"] == data.nbytes
+    assert info["driver"] == "emulator"
+    target = np.zeros_like(data)
+    assert loopback.process(data, target) is target
+    np.testing.assert_array_equal(target, data)
+
+
+def test_results_of_shared_memory_stay_valid(where: dict[str, str | None]) -> None:
+    """A view keeps its memory although the array it was made of is gone, and later jobs do not write into it."""
+    with apyfal.Accelerator("loopback", **where) as loopback:
+        first = np.full(1 << 20, 1, np.uint8)
+        kept = loopback.process(first)[5:]
+        for value in range(2, 6):
+            loopback.process(np.full(1 << 20, value, np.uint8))
+        assert (kept == 1).all()
+    assert (kept == 1).all(), "and after the session has ended"
+
+
+def test_arrays_from_empty_are_used_where_they_are(daemon: RunningDaemon) -> None:
+    with apyfal.Accelerator("scale", host_ip=daemon.unix) as scale:
+        data = scale.empty(1 << 18, np.float32)
+        data[:] = np.arange(1 << 18)
+        target = scale.empty(1 << 18, np.float32)
+        assert scale.process(data, target, a=2, b=1) is target
+        np.testing.assert_array_equal(target, data * 2 + 1)
+
+
+def test_non_contiguous_arrays_and_plain_bytes(loopback: apyfal.Accelerator) -> None:
+    data = np.arange(600_000, dtype=np.int32).reshape(2, -1)
+    np.testing.assert_array_equal(loopback.process(data[:, ::2]), data[:, ::2])
+    target = np.zeros((2, 600_000), np.int32)
+    loopback.process(data, target[:, ::2])
+    np.testing.assert_array_equal(target[:, ::2], data)
+    assert not target[:, 1::2].any()
+    assert bytes(loopback.process(b"bytes")) == b"bytes"
+    assert bytes(loopback.process(memoryview(bytearray(b"view")))) == b"view"
+
+
+def test_files_of_the_client_travel(loopback: apyfal.Accelerator, tmp_path: Path) -> None:
+    content = np.random.default_rng(1).bytes(3_000_000)
+    (tmp_path / "src").write_bytes(content)
+    assert loopback.process(str(tmp_path / "src"), tmp_path / "dst") is None
+    assert (tmp_path / "dst").read_bytes() == content
+    loopback.process(f"file://{tmp_path}/src", f"file://{tmp_path}/dst2")
+    assert (tmp_path / "dst2").read_bytes() == content
+    target = io.BytesIO()
+    loopback.process(io.BytesIO(content), target)
+    assert target.getvalue() == content
+    with open(tmp_path / "src", "rb", buffering=0) as file:
+        file.seek(1000)
+        assert bytes(loopback.process(file)) == content[1000:]
+
+
+def test_a_failed_job_leaves_the_client_file_as_it_was(daemon: RunningDaemon, tmp_path: Path) -> None:
+    (tmp_path / "dst").write_bytes(b"before")
+    gunzip = apyfal.Accelerator("gunzip", host_ip=daemon.unix)
+    with gunzip, pytest.raises(apyfal.exceptions.AcceleratorException):
+        gunzip.process(b"this is no gzip stream", tmp_path / "dst")
+    assert (tmp_path / "dst").read_bytes() == b"before"
+    assert [file.name for file in tmp_path.iterdir()] == ["dst"]
+
+
+def test_files_of_the_host_are_used_in_place(loopback: apyfal.Accelerator, daemon: RunningDaemon) -> None:
+    content = np.random.default_rng(2).bytes(300_000)
+    (daemon.shared / "reads").write_bytes(content)
+    assert loopback.process("host://reads", "host://copy") is None
+    assert (daemon.shared / "copy").read_bytes() == content
+    assert bytes(loopback.process("host://reads")) == content
+    loopback.process(np.frombuffer(content, np.uint8), f"host://{daemon.shared}/third")
+    assert (daemon.shared / "third").read_bytes() == content
+
+
+def test_results_that_are_no_data(daemon: RunningDaemon) -> None:
+    with apyfal.Accelerator("sha3", host_ip=daemon.unix) as sha3:
+        assert sha3.process(b"abc") == {"digest": hashlib.sha3_256(b"abc").hexdigest()}
+        assert sha3.process(b"abc", type="sha3-512") == {"digest": hashlib.sha3_512(b"abc").hexdigest()}
+        sha3.start(type="sha3-384")
+        assert sha3.process(b"abc") == {"digest": hashlib.sha3_384(b"abc").hexdigest()}
+
+
+def test_accelerator_without_input(daemon: RunningDaemon) -> None:
+    with apyfal.Accelerator("trng", host_ip=daemon.unix) as trng:
+        assert trng.process(nbytes=1000).nbytes == 1000
+
+
+def test_jobs_in_the_background(loopback: apyfal.Accelerator) -> None:
+    futures = [loopback.process_submit(np.full(100, number, np.uint8)) for number in range(20)]
+    assert [int(future.result()[0]) for future in futures] == list(range(20))
+    infos: list[dict[str, object]] = []
+    results = loopback.process_map([np.full(10, number, np.uint8) for number in range(30)], info_list=infos)
+    assert [int(result[0]) for result in results] == list(range(30))
+    assert len(infos) == 30
+
+
+def test_progress_is_reported(loopback: apyfal.Accelerator) -> None:
+    seen: list[tuple[int, int | None]] = []
+    loopback.process(np.zeros(1 << 20, np.uint8), progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (1 << 20, 1 << 20)
+
+
+def test_errors_are_those_of_a_local_accelerator(loopback: apyfal.Accelerator, daemon: RunningDaemon) -> None:
+    with pytest.raises(ObjectNotFound, match="host://missing"):
+        loopback.process("host://missing")
+    with pytest.raises(ObjectNotFound):
+        loopback.process("/no/such/file/of/the/client")
+    with pytest.raises(ParameterError, match="no_such_parameter"):
+        loopback.process(b"x", no_such_parameter=1)
+    with pytest.raises(AccessDenied):
+        loopback.process("s3://not-mounted/key")
+    with pytest.raises(ParameterError, match="cannot be sent"):
+        loopback.process(np.array([object()]))
+
+
+def test_unknown_accelerator_and_definitions(daemon: RunningDaemon) -> None:
+    wrong = apyfal.Accelerator("sha33", host_ip=daemon.unix)
+    with wrong, pytest.raises(ConfigurationError, match="did you mean 'sha3'"):
+        wrong.process(b"x")
+    with pytest.raises(ParameterError, match="defined on its host"):
+        apyfal.Accelerator("x", host_ip=daemon.unix, program="s3://bucket/program.xclbin")
+
+
+def test_timeouts_end_the_job(daemon: RunningDaemon) -> None:
+    data = np.random.default_rng(4).integers(0, 256, 1 << 25, np.uint8)
+    with apyfal.Accelerator("gzip", host_ip=daemon.unix) as gzip, pytest.raises(RunTimeout):
+        gzip.process(data, level=9, timeout=0.05)
+
+
+def test_stopping(daemon: RunningDaemon) -> None:
+    accelerator = apyfal.Accelerator("loopback", host_ip=daemon.url, token=daemon.token())
+    accelerator.process(b"x")
+    accelerator.stop()
+    accelerator.stop()
+    with pytest.raises(ClosedError):
+        accelerator.process(b"x")
+    assert "stopped" in repr(accelerator)
+
+
+def test_wrong_tokens_and_addresses(daemon: RunningDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("APYFAL_TOKEN", raising=False)
+    for token in (None, "wrong", "apf_0123456789ab_" + "A" * 43):
+        with pytest.raises(AuthenticationError, match="valid token"):
+            apyfal.Accelerator("loopback", host_ip=daemon.url, token=token)
+    for address in ("http://10.0.0.1", "ftp://x", "", "host:port", "https://u@h", "https://h/path", "unix://x"):
+        with pytest.raises(ParameterError, match="host_ip"):
+            apyfal.Accelerator("loopback", host_ip=address)
+
+
+def test_token_and_address_from_the_configuration(daemon: RunningDaemon, tmp_path: Path) -> None:
+    from apyfal.host.client import open_remote
+
+    (tmp_path / "token").write_text(daemon.token() + "\n")
+    config = {"host": {"host_ip": daemon.url, "token_file": str(tmp_path / "token")}}
+    with open_remote("loopback", config) as opened:
+        assert bytes(opened.process(b"x")) == b"x"
+
+
+def test_large_files_are_spooled(tmp_path: Path) -> None:
+    from host_daemon import running
+
+    content = np.random.default_rng(3).bytes(2_000_000)
+    (tmp_path / "src").write_bytes(content)
+    (tmp_path / "daemon").mkdir()
+    with running(tmp_path / "daemon", spool_above=1_000_000) as daemon:
+        with apyfal.Accelerator("loopback", host_ip=daemon.url, token=daemon.token()) as loopback:
+            loopback.process(tmp_path / "src", tmp_path / "dst")
+            assert (tmp_path / "dst").read_bytes() == content
+        assert {file.name for file in daemon.state.iterdir()} >= {"jobs.sqlite", "tokens.json"}
+        assert not [file for file in daemon.state.iterdir() if file.name.startswith(("tmp", "spool"))]
+
+
+def test_host_errors_hide_what_happened_inside(daemon: RunningDaemon) -> None:
+    from apyfal.host.wire import error_document, error_from
+
+    error = error_from(error_document(ZeroDivisionError("internal path /etc/secret")))
+    assert isinstance(error, HostError)
+    assert "secret" not in str(error)

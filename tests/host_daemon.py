@@ -1,0 +1,165 @@
+"""A daemon in a process of its own, for the tests: started, asked, killed and started again.
+
+Run as a script it is the daemon: ``host_daemon.py '<settings as JSON>'``. It prints its port and serves until SIGTERM.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from apyfal.host.http_client import Host, parse_address
+from apyfal.host.tokens import TokenStore
+
+ROOT = Path(__file__).parent.parent
+
+
+class RunningDaemon:
+    """A daemon that tests talk to.
+
+    Attributes
+    ----------
+    directory
+        Holds its state, its shared directory, its socket and its logs.
+    url, unix
+        Where it listens.
+    """
+
+    def __init__(self, directory: Path, **settings: Any) -> None:
+        self.directory = directory
+        self.shared = directory / "shared"
+        self.state = directory / "state"
+        self.shared.mkdir(exist_ok=True, mode=0o700)
+        self.state.mkdir(exist_ok=True, mode=0o700)
+        self.unix = f"unix://{directory}/run/host.sock"
+        self.tokens = TokenStore(self.state / "tokens.json")
+        self.settings = settings
+        self.port = 0
+        self.process: subprocess.Popen[str] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def token(self, user: str = "alice", *scopes: str) -> str:
+        return self.tokens.create(user, scopes or ("process", "storage"))
+
+    def host(self, token: str | None) -> Host:
+        return Host(parse_address(self.url), token)
+
+    def start(self) -> None:
+        """Start it, on the port it had before."""
+        options = {"directory": str(self.directory), "port": self.port, "settings": self.settings}
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(self.directory)}
+        with open(self.directory / "stderr", "ab") as errors:
+            self.process = subprocess.Popen(
+                [sys.executable, "-X", "faulthandler", __file__, json.dumps(options)],
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env=environment,
+                cwd=self.directory,
+            )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line.startswith("port "), (self.directory / "stderr").read_text()
+        self.port = int(line.split()[1])
+
+    def stop(self, number: int = signal.SIGTERM, timeout: float = 20.0) -> int:
+        """Send a signal and wait for the end; the exit status."""
+        assert self.process is not None
+        self.process.send_signal(number)
+        try:
+            status = self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise
+        finally:
+            if self.process.stdout is not None:
+                self.process.stdout.close()
+            self.process = None
+        return status
+
+    def audit(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.directory / "audit.log").read_text().splitlines()]
+
+    def errors(self) -> str:
+        return (self.directory / "stderr").read_text()
+
+
+@contextlib.contextmanager
+def running(directory: Path, **settings: Any) -> Iterator[RunningDaemon]:
+    """Run a daemon for a block; it must end in order, without a traceback."""
+    daemon = RunningDaemon(directory, **settings)
+    daemon.start()
+    try:
+        yield daemon
+    finally:
+        if daemon.process is not None:
+            status = daemon.stop()
+            assert status == 0, daemon.errors()
+    assert "Traceback" not in daemon.errors(), daemon.errors()
+
+
+# -- the daemon's own process ------------------------------------------------------------------------------------------
+class Counting:
+    """An accelerator that writes down each run, in one atomic append, before it does anything."""
+
+    def __init__(self, accelerator: str | None = None, **options: Any) -> None:
+        self._log = os.open("runs.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def start(self, src: object = None, **parameters: Any) -> None:
+        """Nothing to configure."""
+
+    def process(self, src: Any = None, dst: object = None, **options: Any) -> dict[str, Any]:
+        """Say which job this is; sleep for so long."""
+        os.write(self._log, f"{options['number']}\n".encode())
+        time.sleep(options.get("seconds", 0.0))
+        return {"number": options["number"], "bytes": 0 if src is None else len(src)}
+
+    def stop(self) -> None:
+        """Close the log."""
+        os.close(self._log)
+
+
+def _main() -> None:
+    faulthandler.enable()
+    import asyncio
+
+    from apyfal.host.daemon import Daemon, Listener
+    from apyfal.host.settings import Settings
+
+    options = json.loads(sys.argv[1])
+    directory = Path(options["directory"])
+    given = options["settings"]
+    counting = given.pop("counting", False)
+    for name in ("authorized_host_dirs", "private_endpoints"):
+        if name in given:
+            given[name] = tuple(given[name])
+    settings = Settings.load(
+        {},
+        **{"authorized_host_dirs": (str(directory / "shared"),), **given},
+        state_directory=directory / "state",
+        audit_log=directory / "audit.log",
+    )
+
+    async def serve() -> None:
+        listeners = [Listener(host="127.0.0.1", port=options["port"]), Listener(unix=directory / "run" / "host.sock")]
+        daemon = Daemon(settings, listeners, config={}, open_accelerator=Counting if counting else None)
+        await daemon.run(lambda: print(f"port {daemon.ports[0]}", flush=True))
+
+    asyncio.run(serve())
+
+
+if __name__ == "__main__":
+    _main()
