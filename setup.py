@@ -12,7 +12,6 @@ Switches, from the environment:
 """
 
 import os
-import sys
 from pathlib import Path
 
 import numpy
@@ -74,7 +73,7 @@ setup(
             define_macros=macros,
             extra_compile_args=compile_args,
             extra_link_args=link_args,
-            libraries=["z", "dl", "pthread"] if sys.platform.startswith("linux") else ["z"],
+            libraries=["z", "dl", "pthread"],
         )
     ]
 )

@@ -14,9 +14,11 @@ from apyfal.memory import empty, empty_like, is_pinned
 
 if TYPE_CHECKING:
     from apyfal.accelerator import Accelerator
-    from apyfal.accelerators.resolve import available as accelerators
+    from apyfal.accelerators.catalogue import Catalogue
     from apyfal.listing import devices
     from apyfal.log import get_logger
+
+    accelerators: Catalogue  # the package itself, which can be called
 
 __all__ = [
     "Accelerator",

@@ -235,35 +235,43 @@ static int zip_deflate(zip *z, size_t bytes, size_t capacity, uint64_t level)
     return rig_run(&z->it, z->gzip, args, 6);
 }
 
-static int zip_inflate(zip *z, const void *data, size_t bytes, size_t capacity, int first, int last)
+/* One run over `bytes` of data, of which earlier ones consumed `skip`. */
+static int zip_inflate_rest(zip *z, const void *data, size_t bytes, size_t skip, size_t capacity, int first, int last)
 {
     memcpy(z->it.memory[z->src], data, bytes);
     const apf_arg args[] = {arg_buffer(&z->it, z->src, APF_SYNC_TO),
                             arg_buffer(&z->it, z->dst, APF_SYNC_FROM),
                             arg_u64(bytes),
+                            arg_u64(skip),
                             arg_u64(capacity),
                             arg_buffer(&z->it, z->state, 0),
                             arg_u64((uint64_t)first),
                             arg_u64((uint64_t)last),
                             arg_buffer(&z->it, z->report, APF_SYNC_FROM)};
-    return rig_run(&z->it, z->gunzip, args, 8);
+    return rig_run(&z->it, z->gunzip, args, 9);
+}
+
+static int zip_inflate(zip *z, const void *data, size_t bytes, size_t capacity, int first, int last)
+{
+    return zip_inflate_rest(z, data, bytes, 0, capacity, first, last);
 }
 
 /* Inflate `size` bytes in parts of `part` with `room` for the output of a run; returns what came out. */
 static size_t zip_inflate_all(zip *z, const uint8_t *data, size_t size, size_t part, size_t room, uint8_t *out)
 {
-    size_t at = 0, produced = 0, end = 0;
-    int first = 1;
-    uint64_t status = APF_GUNZIP_DONE;
-    do {
-        if (status == APF_GUNZIP_DONE) end = size - at < part ? size : at + part;
-        CHECK_OK(zip_inflate(z, data + at, end - at, room, first, end == size), z->it.err);
-        memcpy(out + produced, z->it.memory[z->dst], zip_report(z)[APF_REPORT_PRODUCED]);
-        at += zip_report(z)[APF_REPORT_CONSUMED];
-        produced += zip_report(z)[APF_REPORT_PRODUCED];
-        status = zip_report(z)[APF_REPORT_STATUS];
-        first = 0;
-    } while (at < size || status == APF_GUNZIP_FULL);
+    size_t produced = 0;
+    for (size_t begin = 0; begin < size; begin += part) {
+        const size_t bytes = size - begin < part ? size - begin : part;
+        size_t skip = 0;
+        do {
+            CHECK_OK(zip_inflate_rest(z, data + begin, bytes, skip, room, begin == 0, begin + bytes == size),
+                     z->it.err);
+            memcpy(out + produced, z->it.memory[z->dst], zip_report(z)[APF_REPORT_PRODUCED]);
+            skip += zip_report(z)[APF_REPORT_CONSUMED];
+            produced += zip_report(z)[APF_REPORT_PRODUCED];
+        } while (zip_report(z)[APF_REPORT_STATUS] == APF_GUNZIP_FULL);
+        CHECK_EQUAL(skip, bytes);
+    }
     return produced;
 }
 
@@ -358,6 +366,8 @@ static void damaged_gzip_data_is_refused(void)
 #undef EXPECT
     CHECK_CODE(zip_inflate(&z, good, 100, 8193, 1, 1), APF_KERNEL, z.it.err);
     CHECK_TEXT(z.it.err.text, "dst has 8192 bytes");
+    CHECK_CODE(zip_inflate_rest(&z, good, 100, 101, 8192, 1, 1), APF_KERNEL, z.it.err);
+    CHECK_TEXT(z.it.err.text, "skip is 101");
     zip_close(&z);
 }
 

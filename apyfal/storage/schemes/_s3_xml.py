@@ -15,6 +15,7 @@ __all__ = [
     "Listing",
     "S3Error",
     "complete_body",
+    "etag_of",
     "parse_buckets",
     "parse_error",
     "parse_listing",
@@ -57,6 +58,12 @@ def text_of(root: Element, name: str) -> str | None:
     return root.findtext(name) or None
 
 
+def etag_of(root: Element) -> str | None:
+    """Return the ETag that a document names, as headers have it; ``None`` where Ceph states an empty one."""
+    text = root.findtext("ETag")
+    return f'"{text}"' if text and not text.startswith(('"', "W/")) else text or None
+
+
 def parse_error(body: bytes) -> S3Error:
     """Parse an ``<Error>`` document; anything else gives an empty one."""
     try:
@@ -87,7 +94,7 @@ def parse_listing(body: bytes) -> Listing:
         (
             decode(item.findtext("Key") or ""),
             int(item.findtext("Size") or 0),
-            item.findtext("ETag"),
+            etag_of(item),
             _seconds(item.findtext("LastModified")),
         )
         for item in root.iter("Contents")

@@ -1,0 +1,58 @@
+"""Who a Google Cloud Storage mount is. google-auth (``pip install 'apyfal[gs]'``) finds and renews the tokens."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from apyfal.exceptions import AuthenticationError, MountError
+
+__all__ = ["Tokens"]
+
+_SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
+
+
+class Tokens:
+    """Keeps one valid access token for all threads of a mount.
+
+    Parameters
+    ----------
+    credentials_file
+        Of a service account (or of an external account), as Google hands it out; ``None``: google-auth's default chain
+        (``GOOGLE_APPLICATION_CREDENTIALS``, gcloud, the instance's service account).
+    """
+
+    def __init__(self, credentials_file: str | None = None) -> None:
+        self._file = credentials_file
+        self._lock = threading.Lock()
+        self._credentials: Any = None
+        self.project: str | None = None
+
+    def token(self, *, refused: str | None = None) -> str:
+        """Return a token that should be valid; never the one that was just `refused`."""
+        with self._lock:
+            try:
+                import google.auth
+                from google.auth import exceptions
+                from google.auth.transport.requests import Request
+            except ImportError:
+                raise MountError("gs: Google's credentials need google-auth: pip install 'apyfal[gs]'") from None
+            try:
+                if self._credentials is None:
+                    if self._file is None:
+                        found = google.auth.default(scopes=[_SCOPE])
+                    else:
+                        found = google.auth.load_credentials_from_file(self._file, scopes=[_SCOPE])
+                    self._credentials, self.project = found
+                if not self._credentials.valid or self._credentials.token == refused:
+                    self._credentials.refresh(Request())
+            except OSError as error:
+                raise MountError(f"gs: cannot read credentials_file {self._file!r}: {error.strerror}") from error
+            except exceptions.GoogleAuthError as error:
+                hint = (
+                    "expected client_id and secret_id (HMAC), credentials_file, anonymous=True, or Google's own chain"
+                )
+                reason = str(error).partition("\n")[0][:200]
+                raise AuthenticationError(f"gs: no credentials: {reason}; {hint}") from error
+            token: str = self._credentials.token
+            return token

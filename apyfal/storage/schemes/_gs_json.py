@@ -1,0 +1,322 @@
+"""Google Cloud Storage over its JSON API (Cloud Storage JSON API reference, v1)."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+import uuid
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from apyfal.exceptions import ChecksumMismatch, MountError, ObjectChanged, ObjectExists, StorageError
+from apyfal.storage.answers import decode_base64, http_date
+from apyfal.storage.connections import Origin
+from apyfal.storage.handler import Limits, ObjectInfo, RangeReader, Upload
+from apyfal.storage.schemes._gs_auth import Tokens
+from apyfal.storage.schemes._rest import Request, RestHandler, folder_prefix, iso_time, split_path
+from apyfal.storage.wire import Response
+
+__all__ = ["GSJsonHandler"]
+
+#: Parts of uploads are named so, in the bucket's root; listings leave them out.
+PART_PREFIX = ".apyfal-upload/"
+#: Objects that one request composes ("Objects: compose").
+_COMPOSE = 32
+_BOUNDARY = "apyfal-5f0c2d7e9b1a4c38"
+
+
+class GSJsonHandler(RestHandler):
+    """One Google Cloud project, asked through the JSON API.
+
+    Parameters
+    ----------
+    origin
+        Of the service.
+    tokens
+        Where access tokens come from; ``None``: be nobody.
+    project
+        That buckets are listed and made in; by default that of the credentials.
+    how
+        Of `RestHandler`.
+    """
+
+    scheme = "gs"
+    # Composing has no smallest part. 32 * 32 parts are two rounds of it.
+    limits = Limits(min_part=1 << 20, max_part=5 << 40, max_parts=_COMPOSE**2, max_put=5 << 40, checksum="crc32c")
+    _request_id_headers = ("x-guploader-uploadid",)
+
+    def __init__(self, origin: Origin, tokens: Tokens | None, project: str | None, **how: Any) -> None:
+        super().__init__(**how)
+        self._origin = origin
+        self._tokens = tokens
+        self._project = project
+
+    # -- requests -----------------------------------------------------------------------------------------------------
+    def _request(self, method: str, target: str, headers: list[tuple[str, str]], length: int) -> Request:
+        if self._tokens is not None:
+            headers = [*headers, ("Authorization", f"Bearer {self._tokens.token()}")]
+        return Request(self._origin, target, headers)
+
+    def _renew(self, refused: Request) -> bool:
+        if self._tokens is None:
+            return False
+        self._tokens.token(refused=dict(refused.headers)["Authorization"].partition(" ")[2])
+        return True
+
+    def _reason(self, response: Response, body: bytes) -> tuple[str | None, str]:
+        try:
+            error = json.loads(body)["error"]
+            return error["errors"][0]["reason"], error["message"]
+        except (ValueError, KeyError, TypeError, IndexError):
+            return None, ""
+
+    def _call(
+        self,
+        method: str,
+        target: str,
+        path: str,
+        what: str,
+        content: object = None,
+        accept: tuple[int, ...] = (200,),
+    ) -> tuple[int, Any]:
+        """Send and receive JSON; returns the status and what the answer says."""
+        body = () if content is None else (memoryview(json.dumps(content).encode()),)
+        headers = [("Content-Type", "application/json")] if body else []
+        response, answer = self._ask(
+            method, target, path, what, headers=headers, body=body, accept=accept, limit=64 << 20
+        )
+        return response.status, json.loads(answer) if answer and response.status == 200 else {}
+
+    # -- read ---------------------------------------------------------------------------------------------------------
+    def describe(self, path: str) -> ObjectInfo:
+        """Look an object or a bucket up."""
+        bucket, key = split_path(self.scheme, path, key=False)
+        if not key:
+            self._call("GET", _bucket(bucket), path, "look up")
+            return ObjectInfo(path, 0, is_directory=True)
+        return _described(self._call("GET", _object(path), path, "look up")[1], path)
+
+    def read(self, path: str, start: int, stop: int | None, version_of: ObjectInfo | None) -> RangeReader:
+        """Begin to receive a range, of one generation if `version_of` has one."""
+        split_path(self.scheme, path)
+        target = _object(path) + "?alt=media"
+        if version_of is not None and version_of.version is not None:
+            target += f"&ifGenerationMatch={version_of.version}"
+        # What was stored compressed is to come as it was stored, not decompressed on the way ("Transcoding of
+        # gzip-compressed files"): its size and checksums are those of the stored bytes.
+        headers = [("Accept-Encoding", "gzip")]
+        return self._read_range(target, path, start, stop, version_of, headers)
+
+    def _info(self, path: str, response: Response, size: int | None) -> ObjectInfo:
+        headers = response.headers
+        generation = headers.get("x-goog-generation")
+        checksums = {}
+        for field in headers.get("x-goog-hash", "").split(","):
+            name, _, value = field.strip().partition("=")
+            if name in ("crc32c", "md5") and (digest := decode_base64(value)) is not None:
+                checksums[name] = digest
+        mtime = http_date(headers.get("last-modified"))
+        return ObjectInfo(path, size, _etag(generation), mtime, checksums, version=generation)
+
+    # -- write --------------------------------------------------------------------------------------------------------
+    def put(self, path: str, data: memoryview, checksum: bytes | None, *, exclusive: bool = False) -> ObjectInfo:
+        """Write a whole object; the store compares it with its CRC-32C before it shows it."""
+        bucket, key = split_path(self.scheme, path)
+        metadata = {"name": key, "contentType": "application/octet-stream"}
+        if checksum is not None:
+            metadata["crc32c"] = base64.b64encode(checksum).decode()
+        head = (
+            f"--{_BOUNDARY}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n{json.dumps(metadata)}\r\n"
+            f"--{_BOUNDARY}\r\nContent-Type: application/octet-stream\r\n\r\n"
+        )
+        query = "?uploadType=multipart" + ("&ifGenerationMatch=0" if exclusive else "")
+        response, answer = self._ask(
+            "POST",
+            f"/upload/storage/v1/b/{_quoted(bucket)}/o{query}",
+            path,
+            "write",
+            headers=[("Content-Type", f"multipart/related; boundary={_BOUNDARY}")],
+            body=(memoryview(head.encode()), data, memoryview(f"\r\n--{_BOUNDARY}--\r\n".encode())),
+            accept=(200, 412),
+        )
+        if response.status == 412:
+            raise _exists(path)
+        return _checked(_described(json.loads(answer), path), checksum)
+
+    def upload(self, path: str, *, size: int | None, exclusive: bool = False) -> Upload:
+        """Begin to write parts."""
+        split_path(self.scheme, path)
+        return _Composition(self, path, exclusive)
+
+    def compose(self, path: str, parts: list[ObjectInfo], *, exclusive: bool = False) -> ObjectInfo:
+        """Make one object of up to 32, each of just this generation."""
+        sources = [
+            {
+                "name": part.path.partition("/")[2],
+                "generation": part.version,
+                "objectPreconditions": {"ifGenerationMatch": part.version},
+            }
+            for part in parts
+        ]
+        content = {"sourceObjects": sources, "destination": {"contentType": "application/octet-stream"}}
+        target = f"{_object(path)}/compose" + ("?ifGenerationMatch=0" if exclusive else "")
+        status, made = self._call("POST", target, path, "write", content, accept=(200, 412))
+        if status == 412:
+            raise _exists(path) if exclusive else StorageError(f"cannot write {path!r}: a part changed", path=path)
+        return _described(made, path)
+
+    def copy(self, source: ObjectInfo, destination: str) -> ObjectInfo:
+        """Copy inside the store ("Objects: rewrite"), in as many requests as it wants."""
+        split_path(self.scheme, destination)
+        query = {} if source.version is None else {"ifSourceGenerationMatch": source.version}
+        target = f"{_object(source.path)}/rewriteTo{_object(destination).removeprefix('/storage/v1')}"
+        while True:
+            text = f"?{urlencode(query)}" if query else ""
+            status, answer = self._call("POST", target + text, source.path, "copy", accept=(200, 412))
+            if status == 412:
+                raise ObjectChanged(f"{source.path!r} changed while it was being copied", path=source.path)
+            if answer["done"]:
+                return _described(answer["resource"], destination)
+            query["rewriteToken"] = answer["rewriteToken"]
+
+    # -- names --------------------------------------------------------------------------------------------------------
+    def remove(self, path: str) -> None:
+        """Remove an object, or an empty bucket."""
+        bucket, key = split_path(self.scheme, path, key=False)
+        self._ask("DELETE", _object(path) if key else _bucket(bucket), path, "remove", accept=(200, 204))
+
+    def list(self, path: str, *, recursive: bool = False) -> Iterator[ObjectInfo]:
+        """List buckets, or what is below ``bucket/prefix``."""
+        bucket, prefix = folder_prefix(path)
+        if not bucket:
+            for page in self._pages("/storage/v1/b", {"project": self._project_for("list")}, path):
+                for found in page.get("items", ()):
+                    yield ObjectInfo(found["name"], None, mtime=iso_time(found.get("timeCreated")), is_directory=True)
+            return
+        query = {"prefix": prefix} if recursive else {"prefix": prefix, "delimiter": "/"}
+        for page in self._pages(f"{_bucket(bucket)}/o", query, path):
+            for name in page.get("prefixes", ()):
+                if prefix or name != PART_PREFIX:
+                    yield ObjectInfo(f"{bucket}/{name.rstrip('/')}", None, is_directory=True)
+            for found in page.get("items", ()):
+                name = found["name"]
+                if name != prefix and (prefix or not name.startswith(PART_PREFIX)):
+                    yield _described(found, f"{bucket}/{name}")
+
+    def _pages(self, target: str, query: dict[str, str], path: str) -> Iterator[dict[str, Any]]:
+        token = ""
+        while True:
+            text = urlencode({**query, **({"pageToken": token} if token else {})})
+            _, page = self._call("GET", f"{target}?{text}", path, "list")
+            yield page
+            token = page.get("nextPageToken", "")
+            if not token:
+                return
+
+    def makedirs(self, path: str) -> None:
+        """Make the bucket; what is below needs nothing made."""
+        bucket, _ = split_path(self.scheme, path, key=False)
+        target = f"/storage/v1/b?{urlencode({'project': self._project_for('make')})}"
+        self._call("POST", target, path, "make", {"name": bucket}, accept=(200, 409))
+
+    def _project_for(self, what: str) -> str:
+        if self._project is None and self._tokens is not None:
+            self._tokens.token()
+            self._project = self._tokens.project
+        if self._project is None:
+            raise MountError(f"gs: to {what} buckets, the mount needs project=")
+        return self._project
+
+
+class _Composition(Upload):
+    """One object being written as parts of their own, which the store then puts together."""
+
+    def __init__(self, handler: GSJsonHandler, path: str, exclusive: bool) -> None:
+        self._handler = handler
+        self._path = path
+        self._exclusive = exclusive
+        self._folder = f"{path.partition('/')[0]}/{PART_PREFIX}{uuid.uuid4().hex}"
+        self._lock = threading.Lock()
+        self._parts: dict[int, ObjectInfo] = {}
+        self._made: ObjectInfo | None = None
+
+    def write_part(self, number: int, data: memoryview, checksum: bytes | None) -> None:
+        """Send one part; the store compares it with its CRC-32C."""
+        info = self._handler.put(f"{self._folder}/{number:08d}", data, checksum)
+        with self._lock:
+            self._parts[number] = info
+
+    def complete(self, size: int, checksum: bytes | None) -> ObjectInfo:
+        """Put the parts together, 32 at a time, and remove them."""
+        if self._made is not None:
+            return self._made
+        level = [self._parts[number] for number in sorted(self._parts)]
+        total = sum(part.size or 0 for part in level)
+        if total != size:
+            raise StorageError(f"cannot write {self._path!r}: {total} bytes were sent of {size}", path=self._path)
+        depth = 0
+        while len(level) > _COMPOSE:
+            depth += 1
+            groups = [level[i : i + _COMPOSE] for i in range(0, len(level), _COMPOSE)]
+            level = [
+                self._handler.compose(f"{self._folder}/{depth}-{number:08d}", group)
+                for number, group in enumerate(groups)
+            ]
+        try:
+            made = self._handler.compose(self._path, level, exclusive=self._exclusive)
+        except ObjectExists:
+            made = self._handler.describe(self._path)
+            # After a lost answer the object that is there may be ours.
+            if checksum is None or made.size != size or made.checksums.get("crc32c") != checksum:
+                raise
+        self._made = _checked(made, checksum)
+        self.abort()
+        return self._made
+
+    def abort(self) -> None:
+        """Remove the parts, those included whose answer was lost."""
+        for info in list(self._handler.list(self._folder, recursive=True)):
+            self._handler._ask("DELETE", _object(info.path), info.path, "remove", accept=(200, 204, 404))
+
+
+def _quoted(name: str) -> str:
+    return quote(name, safe="-_.~")
+
+
+def _bucket(bucket: str) -> str:
+    return f"/storage/v1/b/{_quoted(bucket)}"
+
+
+def _object(path: str) -> str:
+    bucket, _, key = path.partition("/")
+    return f"{_bucket(bucket)}/o/{_quoted(key)}"
+
+
+def _etag(generation: str | None) -> str | None:
+    # The ETags of metadata and of content are different texts in this API; the generation is what it goes by.
+    return None if generation is None else f'"{generation}"'
+
+
+def _described(found: dict[str, Any], path: str) -> ObjectInfo:
+    stated = {"crc32c": found.get("crc32c"), "md5": found.get("md5Hash")}
+    checksums = {name: digest for name, text in stated.items() if text and (digest := decode_base64(text)) is not None}
+    return ObjectInfo(
+        path,
+        int(found["size"]) if "size" in found else 0,
+        _etag(found.get("generation")),
+        iso_time(found.get("updated")),
+        checksums,
+        version=found.get("generation"),
+    )
+
+
+def _checked(info: ObjectInfo, checksum: bytes | None) -> ObjectInfo:
+    if checksum is not None and info.checksums.get("crc32c", checksum) != checksum:
+        raise ChecksumMismatch(f"cannot write {info.path!r}: the store has other bytes than were sent", path=info.path)
+    return info
+
+
+def _exists(path: str) -> ObjectExists:
+    return ObjectExists(f"cannot write {path!r}: it exists", path=path, status=412)

@@ -1,0 +1,123 @@
+"""Google Cloud Storage.
+
+With tokens (a service account, the machine's own, whoever is signed in): the JSON API over apyfal's own connections.
+google-cloud-storage hands out `bytes` and copies what it uploads; a GET of this API is a body that can be received at
+its final address, and its CRC-32C covers every object. Parts of an upload are objects of their own that the store
+composes: unlike its resumable uploads, they can be sent in parallel.
+
+With an HMAC key (`client_id` and `secret_id`): the S3-compatible XML API, the only one that takes such keys, through
+the S3 handler. It has no exclusive writing, and states no CRC-32C that way.
+"""
+
+from __future__ import annotations
+
+import os
+
+from apyfal.exceptions import MountError, UnsupportedByStore
+from apyfal.storage.connections import split_url
+from apyfal.storage.handler import ObjectInfo
+from apyfal.storage.schemes._delegate import Delegate
+from apyfal.storage.schemes._gs_auth import Tokens
+from apyfal.storage.schemes._gs_json import GSJsonHandler
+from apyfal.storage.schemes._s3_upload import S3Upload
+from apyfal.storage.schemes.s3 import S3Handler
+
+__all__ = ["GSHandler"]
+
+_SERVICE = "https://storage.googleapis.com"
+
+
+class GSHandler(Delegate):
+    """Google Cloud Storage.
+
+    Parameters
+    ----------
+    client_id, secret_id
+        An HMAC key.
+    region
+        Where buckets are made with an HMAC key.
+    endpoint_url
+        Of another server than Google's; by default ``$STORAGE_EMULATOR_HOST``, without credentials, if that is set.
+    project
+        That buckets are listed and made in; by default that of the credentials.
+    credentials_file
+        Of a service account or an external account. Without it google-auth looks in the usual places.
+    anonymous
+        Whether to be nobody.
+    verify, timeout, connect_timeout, proxy
+        As for `apyfal.storage.schemes.s3.S3Handler`.
+    """
+
+    scheme = "gs"
+    aliases = ("gcs",)
+
+    def __init__(
+        self,
+        *,
+        client_id: str | None = None,
+        secret_id: str | None = None,
+        region: str | None = None,
+        endpoint_url: str | None = None,
+        project: str | None = None,
+        credentials_file: str | None = None,
+        anonymous: bool = False,
+        verify: str | bool = True,
+        timeout: float | None = None,
+        connect_timeout: float | None = None,
+        proxy: str | None = None,
+    ) -> None:
+        if (client_id is None) != (secret_id is None):
+            raise MountError("gs: client_id and secret_id come together: they are an HMAC key")
+        if client_id is not None and (credentials_file is not None or anonymous):
+            raise MountError("gs: an HMAC key (client_id), credentials_file and anonymous exclude each other")
+        emulator = os.environ.get("STORAGE_EMULATOR_HOST")
+        if endpoint_url is None and emulator:
+            endpoint_url = emulator if "://" in emulator else f"http://{emulator}"
+            anonymous = anonymous or (client_id is None and credentials_file is None)
+        endpoint_url = endpoint_url or _SERVICE
+        if client_id is not None:
+            interoperable = _Interoperable(
+                client_id=client_id,
+                secret_id=secret_id,
+                region=region or "auto",
+                endpoint_url=endpoint_url,
+                addressing="path",
+                checksum="none",
+                verify=verify,
+                timeout=timeout,
+                connect_timeout=connect_timeout,
+                proxy=proxy,
+            )
+            super().__init__(interoperable, interoperable.client)
+            return
+        store = GSJsonHandler(
+            split_url(endpoint_url)[0],
+            None if anonymous else Tokens(credentials_file),
+            project or os.environ.get("GOOGLE_CLOUD_PROJECT"),
+            verify=verify,
+            timeout=timeout,
+            connect_timeout=connect_timeout,
+            proxy=proxy,
+        )
+        super().__init__(store, store.client)
+
+
+class _Interoperable(S3Handler):
+    """The XML API, as an S3 client uses it. It does not know ``If-None-Match``, and would overwrite."""
+
+    def put(self, path: str, data: memoryview, checksum: bytes | None, *, exclusive: bool = False) -> ObjectInfo:
+        """Write a whole object."""
+        _refuse_exclusive(path, exclusive)
+        return super().put(path, data, checksum)
+
+    def upload(self, path: str, *, size: int | None, exclusive: bool = False) -> S3Upload:
+        """Begin an upload in parts."""
+        _refuse_exclusive(path, exclusive)
+        return super().upload(path, size=size)
+
+
+def _refuse_exclusive(path: str, exclusive: bool) -> None:
+    if exclusive:
+        raise UnsupportedByStore(
+            f"cannot write {path!r} exclusively with an HMAC key; mount gs with credentials_file", path=path
+        )

@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# One verb a task. Uses $PYTHON (default: python3), into which `$PYTHON -m pip install -e '.[test,dev]'` was done.
+set -euo pipefail
+cd "$(dirname "$0")"
+PYTHON=${PYTHON:-python3}
+
+help() {
+    cat <<'TEXT'
+usage: ./do VERB [arguments]
+
+  build           compile the extension into the source tree
+  test [ARGS]     run all tests, or what pytest's ARGS say
+  quick           run the tests that need no server and no vendor's runtime (under three minutes)
+  lint            ruff (style, format) and cython-lint
+  format          let ruff rewrite the format
+  types           mypy --strict and pyright
+  asan [ARGS]     the quick tests under AddressSanitizer and UndefinedBehaviorSanitizer, built apart in build/asan
+  bench NAME ...  run bench/bench_NAME.py; without a name, list them
+  wheels [ARGS]   build, audit and test wheels with cibuildwheel
+  clean           remove what was built
+TEXT
+}
+
+QUICK=(tests/unit tests/lifetime tests/drivers -m 'not vendor and not server')
+
+build() {
+    "$PYTHON" setup.py -q build_ext --inplace "$@"
+}
+
+# The tests import apyfal from the source tree, unless run from elsewhere with another one on the path.
+asan() {
+    local lib=$PWD/build/asan/lib root=$PWD compiler=${CC:-cc}
+    APYFAL_DEBUG=1 APYFAL_SANITIZE=address,undefined \
+        "$PYTHON" setup.py -q build --build-base build/asan --build-lib "$lib"
+    cd build/asan
+    local args=()
+    for arg in "${@:-${QUICK[@]}}"; do
+        case $arg in tests*) arg=$root/$arg ;; esac
+        args+=("$arg")
+    done
+    # Python's own allocator hides overruns from the sanitizer, and Python leaks by design.
+    env LD_PRELOAD="$("$compiler" -print-file-name=libasan.so) $("$compiler" -print-file-name=libubsan.so)" \
+        PYTHONMALLOC=malloc PYTHONPATH="$lib" APYFAL_SANITIZED=1 \
+        ASAN_OPTIONS=detect_leaks=0:handle_segv=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+        "$PYTHON" -m pytest -c "$root/pyproject.toml" --rootdir "$root" -p no:cacheprovider "${args[@]}"
+}
+
+bench() {
+    if [ $# -eq 0 ]; then
+        for file in bench/bench_*.py; do basename "$file" .py | sed 's/^bench_//'; done
+    else
+        "$PYTHON" "bench/bench_$1.py" "${@:2}"
+    fi
+}
+
+verb=${1:-help}
+shift || true
+case $verb in
+    build) build "$@" ;;
+    test) "$PYTHON" -m pytest "$@" ;;
+    quick) "$PYTHON" -m pytest "${QUICK[@]}" "$@" ;;
+    lint) "$PYTHON" -m ruff check && "$PYTHON" -m ruff format --check && "$PYTHON" -m cython_lint apyfal/_core ;;
+    format) "$PYTHON" -m ruff format ;;
+    types) "$PYTHON" -m mypy && "$PYTHON" -m pyright ;;
+    asan) asan "$@" ;;
+    bench) bench "$@" ;;
+    wheels) "$PYTHON" -m cibuildwheel "$@" ;;
+    clean) rm -rf build dist wheelhouse apyfal/_core/*.c apyfal/_core/*.so ./*.egg-info ;;
+    help | -h | --help) help ;;
+    *)
+        echo "do: unknown verb '$verb'; expected one of build, test, quick, lint, format, types, asan, bench, wheels, clean" >&2
+        exit 2
+        ;;
+esac

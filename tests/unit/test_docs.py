@@ -1,0 +1,99 @@
+"""What the documentation shows is run: Python blocks, configurations and command lines."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import apyfal
+from apyfal.cli import COMMANDS
+from apyfal.configuration import Configuration
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(language: str) -> list[object]:
+    """Return the fenced blocks in `language` of all pages, with their place as id."""
+    found: list[object] = []
+    for page in PAGES:
+        for match in re.finditer(rf"^```{language}\n(.*?)^```", page.read_text(), re.S | re.M):
+            line = page.read_text().count("\n", 0, match.start()) + 1
+            found.append(pytest.param(match[1], id=f"{page.name}:{line}"))
+    return found
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_python_runs_as_pasted(code: str, tmp_path: Path) -> None:
+    program = f"import sys; sys.path.insert(0, {str(Path(apyfal.__file__).parents[1])!r})\n{code}"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        cwd=tmp_path,
+        env={"HOME": str(tmp_path), "PATH": ""},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    for line in code.splitlines():
+        if line.startswith("print(") and "  # " in line:
+            assert done.stdout.strip() == line.partition("  # ")[2]
+
+
+@pytest.mark.parametrize("text", blocks("ini"))
+def test_configurations_are_valid(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "accelerator.conf"
+    path.write_text(text)
+    configuration = Configuration.load(path)
+    assert configuration.sections()
+    for name in configuration.sections("accelerator"):
+        assert apyfal.accelerators.resolve(name.partition(".")[2], configuration).name
+
+
+@pytest.mark.parametrize("text", blocks("sh"))
+def test_command_lines_are_accepted(text: str) -> None:
+    for line in re.split(r"\n|&&", text):
+        words = shlex.split(line, comments=True)
+        if words[:1] == ["apyfal"] and not words[1].startswith("-"):
+            command = importlib.import_module(COMMANDS[words[1]][0]).command
+            with command.make_context(words[1], words[2:]) as context:
+                assert context.params is not None
+        if words[:1] == ["./do"]:
+            assert words[1] in verbs()
+
+
+def verbs() -> list[str]:
+    """Return the verbs that ``./do`` explains."""
+    text = subprocess.run([ROOT / "do"], capture_output=True, text=True, check=True).stdout
+    return re.findall(r"^  ([a-z]+) ", text, re.M)
+
+
+def test_contributing_lists_the_verbs_of_do() -> None:
+    assert re.findall(r"^\| `([a-z]+)` \|", (ROOT / "CONTRIBUTING.md").read_text(), re.M) == verbs()
+    unknown = subprocess.run([ROOT / "do", "tset"], capture_output=True, text=True, check=False)
+    assert unknown.returncode == 2
+    assert unknown.stderr.startswith("do: unknown verb 'tset'; expected one of build, test,")
+
+
+def test_the_command_line_page_lists_the_commands() -> None:
+    table = re.findall(r"^\| `([a-z]+)` \|", (ROOT / "docs/cli.md").read_text(), re.M)
+    assert table == list(COMMANDS)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?://)([^)#]+)[^)]*\)", page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+def test_files_that_the_architecture_names_are_there() -> None:
+    text = (ROOT / "docs/architecture.md").read_text()
+    for path in re.findall(r"`((?:csrc|apyfal|tests)/[\w./]*)`", text):
+        assert (ROOT / path).exists(), path
