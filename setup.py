@@ -29,7 +29,11 @@ def switch(name):
 # Floating-point results are those of numpy, so no fused multiply-adds where the source has a product and a sum.
 compile_args = ["-std=gnu11", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Wextra"]
 link_args = []
-macros = [("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"), ("NPY_TARGET_VERSION", "NPY_1_25_API_VERSION"), ("_GNU_SOURCE", "1")]
+macros = [
+    ("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"),
+    ("NPY_TARGET_VERSION", "NPY_1_25_API_VERSION"),
+    ("_GNU_SOURCE", "1"),
+]
 if switch("APYFAL_WERROR"):
     compile_args.append("-Werror")
 if switch("APYFAL_DEBUG"):
@@ -67,7 +71,8 @@ setup(
     ext_modules=[
         Extension(
             "apyfal._core._native",
-            sources=[source for module in modules for source in module.sources] + sorted(map(str, Path("csrc").glob("*.c"))),
+            sources=[source for module in modules for source in module.sources]
+            + sorted(map(str, Path("csrc").glob("*.c"))),
             depends=sorted(map(str, Path("csrc").glob("*.h"))),
             include_dirs=["csrc", numpy.get_include()],
             define_macros=macros,

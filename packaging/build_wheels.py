@@ -1,9 +1,9 @@
 """Build, audit, install and test wheels for every CPython on this machine, without containers.
 
-`cibuildwheel` (see pyproject.toml) makes the released wheels in manylinux and musllinux images. This script gives the same
-check where there are none: zig's C compiler, from PyPI, builds against an old glibc; auditwheel says what the wheel
-really needs; the wheel is installed into a fresh environment that finds no compiler; its files are compared with the tree;
-the tests run against it.
+`cibuildwheel` (see pyproject.toml) makes the released wheels in manylinux and musllinux images. This script gives the
+same check where there are none: zig's C compiler, from PyPI, builds against an old glibc; auditwheel says what the
+wheel really needs; the wheel is installed into a fresh environment that finds no compiler; its files are compared with
+the tree; the tests run against it.
 
 Use: python packaging/build_wheels.py [--python python3.12 ...] [--out wheelhouse] [--no-tests] [-- pytest arguments]
 """
@@ -101,8 +101,8 @@ def compare(wheel: Path) -> None:
     native = {name for name in held if name.startswith("apyfal/_core/_native.")}
     if len(native) != 1 or held - native != expected:
         sys.exit(
-            f"build_wheels: {wheel.name}: missing {sorted(expected - held)}, unexpected {sorted(held - native - expected)}, "
-            f"native {sorted(native)}"
+            f"build_wheels: {wheel.name}: missing {sorted(expected - held)}, "
+            f"unexpected {sorted(held - native - expected)}, native {sorted(native)}"
         )
 
 

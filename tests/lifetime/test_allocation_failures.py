@@ -77,12 +77,10 @@ def test_every_allocation_may_fail(work, tmp_path):
         try:
             work(tmp_path)
             reached = errors.fail_allocation(None) - made > nth
-        except (MemoryError, apyfal.exceptions.AcceleratorException) as error:
+        except MemoryError:  # HostMemoryExhausted and DeviceMemoryExhausted are such
             errors.fail_allocation(None)
-            assert "memory" in str(error).lower() or isinstance(error, MemoryError), error
             failures += 1
             reached = True
-        del made
         gc.collect()
         live = errors.live()
         assert {key: live[key] for key in live if key != "mappings"} == {
