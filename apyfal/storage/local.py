@@ -343,7 +343,8 @@ class LocalWriter:
 
 
 def _discard(process: int, descriptor: int, directory: int, temporary: str | None) -> None:
-    os.close(descriptor)
+    with contextlib.suppress(OSError):  # somebody else may have closed it; there is nothing to lose any more
+        os.close(descriptor)
     if directory >= 0:
         if temporary is not None and process == os.getpid():  # not a forked child's to remove
             with contextlib.suppress(FileNotFoundError):

@@ -47,6 +47,11 @@ class Whole(Protocol):
         """Publish it."""
 
 
+def _shown(file: ObjectReader | ObjectWriter) -> str:
+    state = "[closed]" if file.closed else f"name={file.name!r} mode={file.mode!r}"
+    return f"<apyfal.storage.{type(file).__name__} {state}>"
+
+
 class _AbortsOnError(io.RawIOBase):
     """A raw file whose ``with`` block drops everything when it raises."""
 
@@ -69,11 +74,12 @@ def forsake(file: Whole) -> None:
             return
     except ValueError:  # not even opened
         return
-    warnings.warn(
-        f"unclosed file {file.name!r}: what was written is dropped", ResourceWarning, stacklevel=3, source=file
-    )
     file.abort()
-    file.close()
+    try:
+        file.close()
+    finally:  # last, as it may raise (warnings as errors)
+        text = f"unclosed file {file.name!r}: what was written is dropped"
+        warnings.warn(text, ResourceWarning, stacklevel=3, source=file)
 
 
 class AtomicFile(_AbortsOnError, io.FileIO):
@@ -134,14 +140,23 @@ class ObjectReader(io.RawIOBase):
 
     def __init__(self, source: ObjectSource, name: str) -> None:
         self.name = name
-        self.mode = "rb"
         self._source = source
         self._position = 0
+
+    @property
+    def mode(self) -> str:
+        """How it was opened."""
+        return "rb"
 
     def readable(self) -> bool:
         """It is, while open."""
         self._check()
         return True
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        """Fail: it is open for reading."""
+        self._check()
+        raise io.UnsupportedOperation("File not open for writing")
 
     def seekable(self) -> bool:
         """Whether the store can be asked for any part of it."""
@@ -151,11 +166,16 @@ class ObjectReader(io.RawIOBase):
     def readinto(self, out: WriteableBuffer, /) -> int:
         """Read once, into the caller's memory."""
         self._check()
+        view = memoryview(out).cast("B")
         if self._source.size is not None and self._position >= self._source.size:
             return 0
-        count = self._source.readinto(memoryview(out).cast("B"))
+        count = self._source.readinto(view)
         self._position += count
         return count
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read once, or to the end."""
+        return super().read(-1 if size is None else size) or b""
 
     def readall(self) -> bytes:
         """Read to the end."""
@@ -199,6 +219,9 @@ class ObjectReader(io.RawIOBase):
             finally:
                 super().close()
 
+    def __repr__(self) -> str:
+        return _shown(self)
+
     def _check(self) -> None:
         if self.closed:
             raise ValueError("I/O operation on closed file.")
@@ -209,10 +232,30 @@ class ObjectWriter(_AbortsOnError):
 
     def __init__(self, sink: Sink, name: str, mode: str) -> None:
         self.name = name
-        self.mode = mode
+        self._mode = mode
         self._sink = sink
         self._position = 0
         self._aborted = False
+
+    @property
+    def mode(self) -> str:
+        """How it was opened."""
+        return self._mode
+
+    def readinto(self, out: WriteableBuffer, /) -> int:
+        """Fail: it is open for writing."""
+        self._check()
+        raise io.UnsupportedOperation("File not open for reading")
+
+    def readable(self) -> bool:
+        """It is not."""
+        self._check()
+        return False
+
+    def seekable(self) -> bool:
+        """It is not: what was sent stays as it is."""
+        self._check()
+        return False
 
     def writable(self) -> bool:
         """It is, while open."""
@@ -231,6 +274,13 @@ class ObjectWriter(_AbortsOnError):
                 raise
         self._position += len(view)
         return len(view)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        """Fail: what was sent stays as it is."""
+        self._check()
+        raise io.UnsupportedOperation(
+            f"{self.name}: an object that is being written cannot be sought in; mode 'w+' can"
+        )
 
     def tell(self) -> int:
         """Give the number of bytes written."""
@@ -255,6 +305,9 @@ class ObjectWriter(_AbortsOnError):
 
     def __del__(self) -> None:
         forsake(self)
+
+    def __repr__(self) -> str:
+        return _shown(self)
 
     def _check(self) -> None:
         if self.closed:
