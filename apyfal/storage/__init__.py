@@ -8,6 +8,7 @@ Everything here takes a storage URL as a plain `str`, an `os.PathLike`, and (whe
 `copy`                                 from anywhere to anywhere, whole or not at all
 `exists`, `stat`, `listdir`,           as in `os`, `os.path` and `glob`
 `glob`, `walk`, `remove`, `makedirs`
+`filesystem`                           all of it as a filesystem of fsspec
 `mount`, `unmount`, `mounts`           stores and their names
 =====================================  =================================================================================
 """
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from apyfal.storage.arrays import load, save
     from apyfal.storage.copies import copy
     from apyfal.storage.files import open
+    from apyfal.storage.fsspec_adapter import filesystem
     from apyfal.storage.globbing import glob
     from apyfal.storage.names import exists, listdir, makedirs, remove, stat, walk
     from apyfal.storage.registry import mount, mounts, unmount
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "copy",
     "exists",
+    "filesystem",
     "glob",
     "listdir",
     "load",
@@ -45,6 +48,7 @@ __all__ = [
 _LAZY = {
     "copy": "copies",
     "exists": "names",
+    "filesystem": "fsspec_adapter",
     "glob": "globbing",
     "listdir": "names",
     "load": "arrays",
