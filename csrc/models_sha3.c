@@ -56,9 +56,10 @@ static inline uint64_t rotate(uint64_t lane, unsigned by) { return by ? lane << 
 #define EACH_LANE(X, p)                                                                                                \
     X(p##00, 0)                                                                                                        \
     X(p##01, 1)                                                                                                        \
-    X(p##02, 2) X(p##03, 3) X(p##04, 4) X(p##10, 5) X(p##11, 6) X(p##12, 7) X(p##13, 8) X(p##14, 9) X(p##20, 10)       \
-        X(p##21, 11) X(p##22, 12) X(p##23, 13) X(p##24, 14) X(p##30, 15) X(p##31, 16) X(p##32, 17) X(p##33, 18)        \
-            X(p##34, 19) X(p##40, 20) X(p##41, 21) X(p##42, 22) X(p##43, 23) X(p##44, 24)
+    X(p##02, 2)                                                                                                        \
+    X(p##03, 3) X(p##04, 4) X(p##10, 5) X(p##11, 6) X(p##12, 7) X(p##13, 8) X(p##14, 9) X(p##20, 10) X(p##21, 11)      \
+        X(p##22, 12) X(p##23, 13) X(p##24, 14) X(p##30, 15) X(p##31, 16) X(p##32, 17) X(p##33, 18) X(p##34, 19)        \
+            X(p##40, 20) X(p##41, 21) X(p##42, 22) X(p##43, 23) X(p##44, 24)
 
 /* Keccak-f[1600] with all lanes in variables, two rounds at a time so that none is moved. */
 static void permute(uint64_t *lanes)

@@ -160,7 +160,7 @@ cdef class Buffer:
         kind = "mapped file" if self.mapped else "pinned" if self.locked else "not locked"
         return f"<apyfal Buffer of {self.nbytes} bytes at {self.address:#x}, {kind}>"
 
-    # -- what others see ------------------------------------------------------------------------------------------------
+    # -- what others see ----------------------------------------------------------------------------------------------
     def __getbuffer__(self, Py_buffer *view, int flags):
         self.opened()
         PyBuffer_FillInfo(view, self, capi.apf_buffer_data(self.handle), capi.apf_buffer_size(self.handle),
@@ -172,7 +172,10 @@ cdef class Buffer:
 
     @property
     def __array_interface__(self):
-        """Version 3 of numpy's array interface. The address cannot be taken back: `close` and `resize` are refused from now on."""
+        """Version 3 of numpy's array interface.
+
+        The address cannot be taken back: `close` and `resize` are refused from now on.
+        """
         self.opened()
         self.address_given = True
         return {"version": 3, "shape": (self.nbytes,), "typestr": "|u1", "data": (self.address, self.readonly)}
@@ -188,7 +191,7 @@ cdef class Buffer:
         return (1, 0)
 
 
-# -- by address -----------------------------------------------------------------------------------------------------------
+# -- by address -------------------------------------------------------------------------------------------------------
 def is_pinned(data):
     """Whether the bytes of `data` (any object with the buffer protocol) lie in memory of the pool or in a mapped file.
 
@@ -211,7 +214,7 @@ def is_pinned(data):
     return True
 
 
-# -- the pool ---------------------------------------------------------------------------------------------------------------
+# -- the pool ---------------------------------------------------------------------------------------------------------
 def pool_stats():
     """Bytes and counts of the pool: limit, used, idle, locked, reuses, growths."""
     cdef capi.apf_pool_stats stats

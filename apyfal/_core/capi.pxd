@@ -71,7 +71,8 @@ cdef extern from "apyfal.h" nogil:
     enum:
         APF_MAP_READ
         APF_MAP_WRITE
-    int apf_hostfile_map(int fd, uint64_t offset, size_t size, int mode, int populate, apf_buffer **buffer, apf_error *err)
+    int apf_hostfile_map(int fd, uint64_t offset, size_t size, int mode, int populate, apf_buffer **buffer,
+                         apf_error *err)
     int apf_hostfile_flush(apf_buffer *buffer, apf_error *err)
     int apf_copy(void *to, const void *source, size_t size, apf_error *err)
 
@@ -135,7 +136,8 @@ cdef extern from "apyfal.h" nogil:
     ctypedef struct apf_driver:
         const char *name
         const char *summary
-        int (*list)(const apf_option *options, apf_device_info *infos, uint32_t capacity, uint32_t *count, apf_error *err) noexcept nogil
+        int (*list)(const apf_option *options, apf_device_info *infos, uint32_t capacity, uint32_t *count,
+                    apf_error *err) noexcept nogil
 
     ctypedef struct apf_device:
         pass
@@ -193,4 +195,5 @@ cdef extern from "apyfal.h" nogil:
         apf_model_value value
     ctypedef int (*apf_model)(void *context, const apf_model_arg *args, uint32_t count, const volatile int *cancelled,
                               apf_error *err) noexcept nogil
-    int apf_model_register(const char *name, apf_model function, void *context, void (*drop)(void *) noexcept nogil, apf_error *err)
+    int apf_model_register(const char *name, apf_model function, void *context, void (*drop)(void *) noexcept nogil,
+                           apf_error *err)

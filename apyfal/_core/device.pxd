@@ -13,6 +13,6 @@ cdef class Kernel:
 cdef class BufferObject:
     cdef apf_bo *handle
     cdef readonly Device device
-    # Memory of the caller's that the device may touch: kept until this object goes, and this object until its runs ended.
+    # Memory of the caller's that the device may touch: kept until this object goes, and that until its runs ended.
     cdef Py_buffer view
     cdef bint viewed

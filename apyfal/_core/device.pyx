@@ -5,7 +5,6 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from apyfal._core cimport capi
-from apyfal._core.buffer cimport Buffer
 from apyfal._core.errors cimport check
 from apyfal import exceptions
 
@@ -284,8 +283,8 @@ cdef class Device:
         Parameters
         ----------
         data : object with the buffer protocol
-            Contiguous. Memory of the pool and of mapped files is pinned once and stays so; any other is pinned for as long
-            as the result lives, and kept alive by it.
+            Contiguous. Memory of the pool and of mapped files is pinned once and stays so; any other is pinned for as
+            long as the result lives, and kept alive by it.
         writable : bool
             Whether the device may write there; ``False`` accepts read-only memory where the driver does.
         bank : int

@@ -151,8 +151,10 @@ cdef class Run:
                 if left <= 0:
                     break
         if code == capi.APF_TIMEOUT:
-            raise exceptions.RunTimeout(f"a run of kernel {(<Kernel> self.owners[0]).name!r} on "
-                                        f"{(<Kernel> self.owners[0]).device.info['name']!r} did not end within {timeout:g} s")
+            kernel = <Kernel> self.owners[0]
+            raise exceptions.RunTimeout(
+                f"a run of kernel {kernel.name!r} on {kernel.device.info['name']!r} did not end within {timeout:g} s"
+            )
         check(code, &err)
 
     def cancel(self):
