@@ -3,6 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 PYTHON=${PYTHON:-python3}
+PATH=$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("scripts"))'):$PATH
 
 help() {
     cat <<'TEXT'
@@ -11,12 +12,12 @@ usage: ./do VERB [arguments]
   build           compile the extension into the source tree
   test [ARGS]     run all tests, or what pytest's ARGS say
   quick           run the tests that need no server and no vendor's runtime (under three minutes)
-  lint            ruff (style, format) and cython-lint
-  format          let ruff rewrite the format
+  lint            ruff (style, format), cython-lint, clang-format
+  format          let ruff and clang-format rewrite the format
   types           mypy --strict and pyright
   asan [ARGS]     the quick tests under AddressSanitizer and UndefinedBehaviorSanitizer, built apart in build/asan
   bench NAME ...  run bench/bench_NAME.py; without a name, list them
-  wheels [ARGS]   build, audit and test wheels with cibuildwheel
+  wheels [ARGS]   build, audit and test wheels for every Python on this machine
   clean           remove what was built
 TEXT
 }
@@ -25,6 +26,13 @@ QUICK=(tests/unit tests/lifetime tests/drivers -m 'not vendor and not server')
 
 build() {
     "$PYTHON" setup.py -q build_ext --inplace "$@"
+}
+
+lint() {
+    ruff check
+    ruff format --check
+    cython-lint --max-line-length 120 apyfal/_core
+    clang-format --dry-run --Werror csrc/*.[ch] tests/c/*.c
 }
 
 # The tests import apyfal from the source tree, unless run from elsewhere with another one on the path.
@@ -59,12 +67,12 @@ case $verb in
     build) build "$@" ;;
     test) "$PYTHON" -m pytest "$@" ;;
     quick) "$PYTHON" -m pytest "${QUICK[@]}" "$@" ;;
-    lint) "$PYTHON" -m ruff check && "$PYTHON" -m ruff format --check && "$PYTHON" -m cython_lint apyfal/_core ;;
-    format) "$PYTHON" -m ruff format ;;
-    types) "$PYTHON" -m mypy && "$PYTHON" -m pyright ;;
+    lint) lint ;;
+    format) ruff format && clang-format -i csrc/*.[ch] tests/c/*.c ;;
+    types) mypy && pyright ;;
     asan) asan "$@" ;;
     bench) bench "$@" ;;
-    wheels) "$PYTHON" -m cibuildwheel "$@" ;;
+    wheels) "$PYTHON" packaging/build_wheels.py "$@" ;;
     clean) rm -rf build dist wheelhouse apyfal/_core/*.c apyfal/_core/*.so ./*.egg-info ;;
     help | -h | --help) help ;;
     *)
