@@ -1,0 +1,63 @@
+"""The opencl driver beside the conformance suite: the cases of `drivers.opencl_cases`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from drivers import opencl_cases
+from drivers.worker import Worker
+from fixtures.opencl import installation
+
+_ON_VENDORS = (
+    "scalars_of_every_type",
+    "build_logs_are_in_the_error",
+    "reference_accelerators_give_the_emulators_results",
+)
+_WITHOUT = ("no_library", "another_library", "no_platform")
+_ON_FAKE = [
+    name
+    for name, value in vars(opencl_cases).items()
+    if not name.startswith("_")
+    and getattr(value, "__module__", "") == opencl_cases.__name__
+    and name not in (*_ON_VENDORS, *_WITHOUT)
+]
+
+
+@pytest.fixture(scope="module")
+def fake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    """A process with the fake library."""
+    with Worker(installation.fake(tmp_path_factory.mktemp("fake"))) as worker:
+        yield worker
+
+
+@pytest.mark.parametrize("case", _ON_FAKE)
+def test_on_the_fake(case: str, fake: Worker) -> None:
+    fake.call("drivers.opencl_cases", case)
+
+
+@pytest.mark.vendor
+@pytest.mark.parametrize("case", _ON_VENDORS)
+@pytest.mark.parametrize("vendor", ["intel", "pocl"])
+def test_on_vendors(vendor: str, case: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    with Worker(getattr(installation, vendor)(tmp_path_factory.mktemp(vendor))) as worker:
+        worker.call("drivers.opencl_cases", case)
+
+
+@pytest.mark.parametrize(
+    ("case", "environment"),
+    [
+        ("no_library", {"APYFAL_OPENCL_LIBRARY": "/nowhere/libOpenCL.so"}),
+        ("another_library", {"APYFAL_OPENCL_LIBRARY": "libz.so.1"}),
+    ],
+)
+def test_without_opencl(case: str, environment: dict[str, str]) -> None:
+    with Worker(environment) as worker:
+        worker.call("drivers.opencl_cases", case)
+
+
+@pytest.mark.vendor
+def test_without_a_platform(tmp_path: Path) -> None:
+    with Worker({"OCL_ICD_VENDORS": str(tmp_path), "LD_LIBRARY_PATH": ""}) as worker:
+        worker.call("drivers.opencl_cases", "no_platform")
