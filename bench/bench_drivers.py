@@ -1,0 +1,247 @@
+"""What a driver costs over the vendor's API used by hand: job latency, throughput, and how much of the DMA is hidden.
+
+    python bench/bench_drivers.py [--card NAME ...] [--quick] [--json FILE]
+
+Every card runs in a process of its own, with the installation that the tests use. Both sides do the same job with the
+same kernel: bring the input to the device, run, bring the output back, wait. Their turns alternate, so that a busy
+machine hurts both; the result is checked before and after every series. Reported are the median, the fastest and the
+spread (the middle half) of the turns.
+
+    hand      the vendor's API from Python: for OpenCL pyopencl, CL_MEM_USE_HOST_PTR buffers, one in-order queue
+    driver    apyfal's driver: `Arguments.start` and `Run.wait`
+    process   `Accelerator.process` with pinned arrays as source and destination
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from fixtures.opencl import installation as opencl  # noqa: E402  # it is found by the line above
+
+SMALL, LARGE = 4 << 10, 64 << 20
+LOOPBACK = (ROOT / "apyfal" / "accelerators" / "loopback.cl").read_text()
+
+Job = Callable[[], None]
+
+
+# -- measuring ---------------------------------------------------------------------------------------------------------
+def alternate(jobs: dict[str, Job], turns: int) -> dict[str, dict[str, float]]:
+    """Time every job `turns` times, one after the other; seconds."""
+    times: dict[str, list[float]] = {name: [] for name in jobs}
+    for turn in range(turns + max(3, turns // 20)):
+        for name, job in jobs.items():
+            began = time.perf_counter()
+            job()
+            if turn >= max(3, turns // 20):
+                times[name].append(time.perf_counter() - began)
+    return {name: summary(seconds) for name, seconds in times.items()}
+
+
+def summary(seconds: list[float]) -> dict[str, float]:
+    """Median, fastest and the width of the middle half."""
+    low, middle, high = statistics.quantiles(seconds, n=4)
+    return {"median": middle, "fastest": min(seconds), "spread": high - low}
+
+
+# -- OpenCL ------------------------------------------------------------------------------------------------------------
+def by_hand_opencl(src: np.ndarray, dst: np.ndarray) -> Job:
+    """The job as one writes it with pyopencl, over the same memory."""
+    import pyopencl as cl
+
+    device = cl.get_platforms()[0].get_devices()[0]
+    context = cl.Context([device])
+    queue = cl.CommandQueue(context)
+    kernel = cl.Program(context, LOOPBACK).build().loopback
+    flags = cl.mem_flags
+    source = cl.Buffer(context, flags.READ_ONLY | flags.USE_HOST_PTR, hostbuf=src)
+    target = cl.Buffer(context, flags.WRITE_ONLY | flags.USE_HOST_PTR, hostbuf=dst)
+    items = max(src.nbytes // 16, 1)
+    nbytes = np.uint64(src.nbytes)
+
+    def job() -> None:
+        cl.enqueue_copy(queue, source, src, is_blocking=False)
+        kernel(queue, (items,), None, source, target, nbytes)
+        cl.enqueue_copy(queue, dst, target, is_blocking=False).wait()
+
+    return job
+
+
+def by_driver(src: np.ndarray, dst: np.ndarray, driver: str, program: bytes | None) -> Job:
+    """The job through the core."""
+    from apyfal._core.device import Device
+    from apyfal._core.run import SYNC_FROM, SYNC_TO, Arguments
+
+    device = Device(driver)
+    kernel = device.load("loopback", program, name="loopback.cl", arguments="src,dst,bytes")
+    arguments = Arguments(3)
+    for index, (array, flags) in enumerate(((src, SYNC_TO), (dst, SYNC_FROM))):
+        bo, offset = device.import_memory(array)
+        arguments.set_buffer(index, bo, offset, array.nbytes, flags)
+    arguments.set_scalar(2, "uint64", src.nbytes)
+
+    def job() -> None:
+        arguments.start(kernel).wait()
+
+    return job
+
+
+def by_process(src: np.ndarray, dst: np.ndarray, driver: str) -> Job:
+    """The job through the public API."""
+    import apyfal
+
+    accelerator = apyfal.Accelerator("loopback", driver=driver)
+
+    def job() -> None:
+        accelerator.process(src, dst, copy=False)
+
+    return job
+
+
+def compare(driver: str, by_hand: Callable[[np.ndarray, np.ndarray], Job] | None, quick: bool) -> dict[str, Any]:
+    """Latency and throughput of one card, in this process."""
+    import apyfal
+
+    results: dict[str, Any] = {}
+    for name, nbytes, turns in (("4 KiB", SMALL, 60 if quick else 3000), ("64 MiB", LARGE, 4 if quick else 40)):
+        src, dst = apyfal.empty(nbytes, np.uint8), apyfal.empty(nbytes, np.uint8)
+        src[:] = np.random.default_rng(1).integers(0, 256, nbytes, np.uint8)
+        program = LOOPBACK.encode() if driver == "opencl" else None
+        jobs = {"hand": by_hand(src, dst)} if by_hand else {}
+        jobs |= {"driver": by_driver(src, dst, driver, program), "process": by_process(src, dst, driver)}
+        for way, job in jobs.items():
+            dst[:] = 0
+            job()
+            if not np.array_equal(src, dst):
+                raise SystemExit(f"{driver}, {name}, {way}: wrong data")
+        results[name] = alternate(jobs, turns)
+        if not np.array_equal(src, dst):
+            raise SystemExit(f"{driver}, {name}: wrong data")
+    return results
+
+
+def overlap(driver: str, quick: bool) -> dict[str, Any]:
+    """How much of the shorter DMA direction a queue of jobs hides, on a card whose times are known: the fake one."""
+    import apyfal
+    from apyfal._core.device import Device
+    from apyfal._core.run import SYNC_FROM, SYNC_TO, Arguments
+
+    rates = {key: float(os.environ[f"FAKE_OPENCL_{key}"]) for key in ("TO_DEVICE", "FROM_DEVICE", "COMPUTE")}
+    nbytes, jobs, slots = 1 << 20, 16 if quick else 96, 6
+    device = Device(driver)
+    kernel = device.load("loopback", LOOPBACK.encode(), name="loopback.cl", arguments="src,dst,bytes")
+    ring = []
+    for slot in range(slots):
+        arguments = Arguments(3)
+        arrays = apyfal.empty(nbytes, np.uint8), apyfal.empty(nbytes, np.uint8)
+        arrays[0][:] = slot + 1
+        arrays[1][:] = 0
+        for index, (array, flags) in enumerate(zip(arrays, (SYNC_TO, SYNC_FROM), strict=True)):
+            bo, offset = device.import_memory(array)
+            arguments.set_buffer(index, bo, offset, nbytes, flags)
+        arguments.set_scalar(2, "uint64", nbytes)
+        ring.append((arguments, arrays))
+    began = time.perf_counter()
+    flying: list[Any] = []
+    for job in range(jobs):
+        if len(flying) == slots:
+            flying.pop(0).wait()
+        flying.append(ring[job % slots][0].start(kernel))
+    for run in flying:
+        run.wait()
+    took = time.perf_counter() - began
+    for _, (src, dst) in ring:
+        if not np.array_equal(src, dst):
+            raise SystemExit("overlap: wrong data")
+    # A kernel's time is by work-item, of which there is one for 16 bytes.
+    stage = {key: jobs * (nbytes // 16 if key == "COMPUTE" else nbytes) / rate for key, rate in rates.items()}
+    shorter = min(stage["TO_DEVICE"], stage["FROM_DEVICE"])
+    # The first job's transfer to the card and the last one's from it have nothing to hide behind. All that is visible
+    # beside the longest stage counts against the shorter direction.
+    hidden = 1 - (took - max(stage.values())) / shorter
+    return {"seconds": took, "stages": stage, "hidden": hidden}
+
+
+# -- cards -------------------------------------------------------------------------------------------------------------
+CARDS: dict[str, tuple[str, Callable[[Path], dict[str, str]], Callable[[np.ndarray, np.ndarray], Job] | None]] = {
+    "emulator": ("emulator", lambda folder: {}, None),
+    "opencl-intel": ("opencl", opencl.intel, by_hand_opencl),
+    "opencl-pocl": ("opencl", opencl.pocl, by_hand_opencl),
+}
+OVERLAP = "opencl-fake"
+FAKE_RATES = {"TO_DEVICE": 5e7, "FROM_DEVICE": 6e7, "COMPUTE": 5e7 / 16}
+
+
+def in_own_process(card: str, quick: bool, folder: Path) -> dict[str, Any]:
+    """Run this file for one card with its environment."""
+    if card == OVERLAP:
+        environment = opencl.fake(folder) | {f"FAKE_OPENCL_{key}": str(rate) for key, rate in FAKE_RATES.items()}
+    else:
+        environment = CARDS[card][1](folder)
+    command = [sys.executable, __file__, "--inside", card, *(["--quick"] if quick else [])]
+    done = subprocess.run(command, env={**os.environ, **environment}, stdout=subprocess.PIPE, check=True, timeout=900)
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def show(card: str, result: dict[str, Any]) -> None:
+    """Print one card's figures."""
+    if card == OVERLAP:
+        stages = ", ".join(f"{name.lower()} {seconds:.3f} s" for name, seconds in result["stages"].items())
+        print(f"{card}: {result['seconds']:.3f} s for {stages}: {result['hidden']:.1%} of the shorter direction hidden")
+        return
+    for size, ways in result.items():
+        hand = ways.get("hand")
+        for way, times in ways.items():
+            nbytes = LARGE if size == "64 MiB" else SMALL
+            text = f"{card:13} {size:7} {way:8} median {times['median'] * 1e6:9.1f} us"
+            text += f"  fastest {times['fastest'] * 1e6:9.1f} us  spread {times['spread'] * 1e6:8.1f} us"
+            if nbytes == LARGE:
+                text += f"  {nbytes / times['median'] / 1e9:6.2f} GB/s"
+            if hand and way != "hand":
+                text += f"  {times['median'] / hand['median']:.2f} of by hand"
+            print(text)
+
+
+def main() -> None:
+    """Run what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--card", action="append", choices=[*CARDS, OVERLAP], help="default: all")
+    parser.add_argument("--quick", action="store_true", help="few turns: does it work?")
+    parser.add_argument("--json", type=Path, help="write all figures there")
+    parser.add_argument("--inside", choices=[*CARDS, OVERLAP], help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.inside == OVERLAP:
+        print(json.dumps(overlap("opencl", options.quick)))
+        return
+    if options.inside:
+        driver, _, by_hand = CARDS[options.inside]
+        print(json.dumps(compare(driver, by_hand, options.quick)))
+        return
+    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
+    results = {}
+    for card in options.card or [*CARDS, OVERLAP]:
+        with tempfile.TemporaryDirectory() as folder:
+            results[card] = in_own_process(card, options.quick, Path(folder))
+        show(card, results[card])
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=2))
+
+
+if __name__ == "__main__":
+    main()
