@@ -10,16 +10,15 @@ from __future__ import annotations
 import os
 import re
 import threading
-import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from types import TracebackType
+from dataclasses import dataclass
 
 from apyfal.configuration import ConfigSource, Configuration
 from apyfal.exceptions import InvalidURL, MountError, did_you_mean
 from apyfal.storage import automount, providers
 from apyfal.storage.handler import Handler
-from apyfal.storage.parameters import Parameter, checked, shown
+from apyfal.storage.mounted import Definition, Mount, MountInfo, Target
+from apyfal.storage.parameters import checked
 from apyfal.storage.url import Location
 
 __all__ = ["MountInfo", "MountTable", "Target", "mount", "mounts", "resolve", "snapshot", "table", "unmount"]
@@ -27,196 +26,13 @@ __all__ = ["MountInfo", "MountTable", "Target", "mount", "mounts", "resolve", "s
 _NAME = re.compile(r"[a-z][a-z0-9+_-]*(\.[a-z0-9+_-]+)*", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class MountInfo:
-    """One mount, as it may be shown.
-
-    Attributes
-    ----------
-    name
-        The URL scheme.
-    provider
-        Which kind of store.
-    root
-        What stands before every path, or ``None``.
-    parameters
-        Names to texts; secrets are ``***``.
-    origins
-        Names to where each value was said: ``argument``, or file, line, section and key.
-    connected
-        Whether it has been used.
-    """
-
-    name: str
-    provider: str
-    root: str | None = None
-    parameters: Mapping[str, str] = field(default_factory=dict)
-    origins: Mapping[str, str] = field(default_factory=dict)
-    connected: bool = False
-
-    def __str__(self) -> str:
-        said = "".join(f" {name}={value}" for name, value in self.parameters.items())
-        return f"{self.name}:// {self.provider}{f' root={self.root}' if self.root else ''}{said}"
-
-
-@dataclass(frozen=True, slots=True)
-class Definition:
-    """What a mount is, without its connections. Can be pickled; its ``repr`` shows no secret."""
-
-    name: str
-    provider: str
-    root: str | None = None
-    parameters: Mapping[str, Parameter] = field(default_factory=dict)
-
-    def __repr__(self) -> str:
-        return f"<mount {self.info(False)}>"
-
-    def same_as(self, other: Definition) -> bool:
-        """Whether both mean the same store in the same way, wherever it was said."""
-        return (self.name, self.provider, self.root, self.values()) == (
-            other.name,
-            other.provider,
-            other.root,
-            other.values(),
-        )
-
-    def values(self) -> dict[str, object]:
-        """Give the parameters by name."""
-        return {name: parameter.value for name, parameter in self.parameters.items()}
-
-    def info(self, connected: bool) -> MountInfo:
-        """Give what may be shown."""
-        return MountInfo(
-            self.name,
-            self.provider,
-            self.root,
-            {name: shown(name, parameter.value) for name, parameter in self.parameters.items()},
-            {name: parameter.origin for name, parameter in self.parameters.items()},
-            connected,
-        )
-
-    def connect(self) -> Handler:
-        """Make the handler."""
-        provider = providers.find(self.provider)
-        if provider is None:
-            raise providers.unknown(self.provider)
-        values = self.values()
-        limits = {name: values.pop(name) for name in ("bandwidth", "memory_limit", "max_concurrency") if name in values}
-        handler = providers.handler_class(provider)(**values)
-        for name, limit in limits.items():
-            setattr(handler, name, limit)
-        return handler
-
-
-class _Mount:
-    """One name in the table: its definition, its handler once it is used, and how many use it."""
-
-    def __init__(self, definition: Definition, attached: Handler | None = None) -> None:
-        self.definition = definition
-        self.handler = attached
-        self.attached = attached is not None  # not made from the definition, and cannot be made again
-        self.users = 0
-        self.idle = threading.Condition()
-        self.retired = False
-
-    def acquire(self) -> Handler:
-        with self.idle:
-            if self.retired:
-                raise InvalidURL(f"{self.definition.name}:// is being unmounted")
-            if self.handler is None:
-                self.handler = self.definition.connect()
-            self.users += 1
-            return self.handler
-
-    def release(self) -> None:
-        with self.idle:
-            self.users -= 1
-            if self.users == 0:
-                self.idle.notify_all()
-                if self.retired:
-                    self._close()
-
-    def retire(self) -> None:
-        """Close as soon as nobody uses it."""
-        with self.idle:
-            self.retired = True
-            if self.users == 0:
-                self._close()
-
-    def retire_within(self, timeout: float) -> int:
-        """Close when nobody uses it within `timeout` seconds; else give the number of users and leave all as it was."""
-        deadline = time.monotonic() + timeout
-        with self.idle:
-            self.retired = True
-            while self.users and (rest := deadline - time.monotonic()) > 0:
-                self.idle.wait(rest)
-            if self.users:
-                self.retired = False
-                return self.users
-            self._close()
-            return 0
-
-    def _close(self) -> None:
-        handler, self.handler = self.handler, None
-        if handler is not None:
-            handler.close()
-
-
-class Target:
-    """A path in a mounted store, in use: the mount stays until `release`. A context manager."""
-
-    def __init__(self, mount: _Mount, path: str, location: Location) -> None:
-        self.handler = mount.acquire()
-        self.path = path
-        self.location = location
-        self._mount: _Mount | None = mount
-
-    @property
-    def root(self) -> str | None:
-        """What stands before every path of this mount."""
-        return self._mount.definition.root if self._mount else None
-
-    @property
-    def provider(self) -> str:
-        """Which kind of store it is."""
-        return self._mount.definition.provider if self._mount else ""
-
-    def same_store_as(self, other: Target) -> bool:
-        """Whether both are in one store, reached in the same way, though perhaps under two names."""
-        if self.handler is other.handler:
-            return True
-        if self._mount is None or other._mount is None or self._mount.attached or other._mount.attached:
-            return False
-        mine, theirs = self._mount.definition, other._mount.definition
-        return mine.provider == theirs.provider and mine.values() == theirs.values()
-
-    @property
-    def retiring(self) -> bool:
-        """Whether the mount waits for its users to end."""
-        return self._mount is not None and self._mount.retired
-
-    def release(self) -> None:
-        """Stop using the mount. May be called again."""
-        mount, self._mount = self._mount, None
-        if mount is not None:
-            mount.release()
-
-    def __enter__(self) -> Target:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.release()
-
-
 class MountTable:
     """All mounts of a process. There is one, `table`; its functions are those of `apyfal.storage`."""
 
     def __init__(self) -> None:
         self._reset_lock()
-        self._mounts: dict[str, _Mount] = {}  # by `mount`
-        self._automatic: dict[str, _Mount] = {}  # from the configuration, or a provider's own name
+        self._mounts: dict[str, Mount] = {}  # by `mount`
+        self._automatic: dict[str, Mount] = {}  # from the configuration, or a provider's own name
         self._hidden: set[str] = set()  # unmounted, though the configuration has them
         self._seen: object = None
         self._configuration = Configuration({})
@@ -281,7 +97,7 @@ class MountTable:
                         f"{definition.name!r} is already mounted with other parameters; "
                         f"give replace=True, or another name such as '{definition.name.partition('.')[0]}.other'"
                     )
-            self._mounts[definition.name] = _Mount(definition)
+            self._mounts[definition.name] = Mount(definition)
             self._hidden.discard(definition.name)
         if old is not None:
             old.retire()
@@ -336,7 +152,7 @@ class MountTable:
         """Mount a handler that exists already, such as one of the host's own. It is not part of `snapshot`."""
         with self._lock:
             old = self._mounts.get(name)
-            self._mounts[name] = _Mount(Definition(name, handler.scheme), handler)
+            self._mounts[name] = Mount(Definition(name, handler.scheme), handler)
             self._hidden.discard(name)
         if old is not None:
             old.retire()
@@ -359,10 +175,16 @@ class MountTable:
             claimed = self._claimed(location)
             if claimed is not None:
                 return claimed
-        mounted = self._find(location.scheme)
-        if mounted is None:
-            raise self._not_mounted(location)
-        return Target(mounted, _below(mounted.definition, location), location)
+        while True:
+            mounted = self._find(location.scheme)
+            if mounted is None:
+                raise self._not_mounted(location)
+            path = mounted.definition.below(location)
+            try:
+                return Target(mounted, path, location)
+            except InvalidURL:
+                if self._find(location.scheme) in (None, mounted):  # else it was replaced since it was found
+                    raise
 
     def snapshot(self) -> Snapshot:
         """Give what `mount` has made in this process, to be pickled and restored in another."""
@@ -376,7 +198,7 @@ class MountTable:
                 old = self._mounts.get(definition.name)
                 if old is not None and old.definition.same_as(definition):
                     continue
-                self._mounts[definition.name] = _Mount(definition)
+                self._mounts[definition.name] = Mount(definition)
                 self._hidden.discard(definition.name)
             if old is not None:
                 old.retire()
@@ -394,7 +216,7 @@ class MountTable:
         self._reset_lock()
         for known in (self._mounts, self._automatic):
             for name, mounted in known.items():
-                known[name] = _Mount(mounted.definition, mounted.handler if mounted.attached else None)
+                known[name] = Mount(mounted.definition, mounted.handler if mounted.attached else None)
 
     # -- private ------------------------------------------------------------------------------------------------------
     def _reset_lock(self) -> None:
@@ -413,7 +235,7 @@ class MountTable:
             mounted.retire()
         return configuration
 
-    def _find(self, name: str) -> _Mount | None:
+    def _find(self, name: str) -> Mount | None:
         with self._lock:
             mounted = self._mounts.get(name)
             if mounted is not None or name in self._hidden or name == providers.HOST_SCHEME:
@@ -421,7 +243,7 @@ class MountTable:
             configuration = self._refreshed()
             mounted = self._automatic.get(name)
             if mounted is None and (name in automount.configured(configuration) or providers.find(name) is not None):
-                mounted = self._automatic[name] = _Mount(_define(name, configuration, {}))
+                mounted = self._automatic[name] = Mount(_define(name, configuration, {}))
             return mounted
 
     def _claimed(self, location: Location) -> Target | None:
@@ -503,15 +325,3 @@ def _define(
     if root is None:
         root = automount.root_of(name, configuration)
     return Definition(name, found.name, root or None, parameters)
-
-
-def _below(definition: Definition, location: Location) -> str:
-    """Put the mount's root before the location's path."""
-    path = location.path
-    if definition.root is None:
-        return path
-    provider = providers.BUILT_IN.get(definition.provider)
-    hierarchical = provider is not None and (provider.local or provider.name == "fsspec")
-    if hierarchical and ".." in path.split("/"):
-        raise InvalidURL(f"{str(location)!r} leaves the root of its mount")
-    return f"{definition.root.rstrip('/')}/{path.lstrip('/') if hierarchical else path}"
