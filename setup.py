@@ -1,6 +1,6 @@
 """Build the one extension of apyfal; everything else is in pyproject.toml.
 
-All of csrc/ and all of apyfal/_core/*.pyx become a single shared object, so that pools, devices and counters exist once in
+All of csrc/ and all of apyfal/_core/*.pyx become one shared object, so that pools, devices and counters exist once in
 a process. Each .pyx is still a module of its own: apyfal/_core/__init__.py loads them from that object by name.
 
 Switches, from the environment:

@@ -12,6 +12,7 @@ import apyfal
 from apyfal._core import errors
 from apyfal._core.buffer import Buffer, trim_pool
 from apyfal._core.hostfile import map_file
+from apyfal.exceptions import KernelError
 
 MIB = 1 << 20
 
@@ -69,6 +70,7 @@ def mapped(tmp_path):
 def test_every_allocation_may_fail(work, tmp_path):
     trim_pool()
     work(tmp_path)  # so that what is made once is made
+    gc.collect()
     before = errors.live()
     failures = 0
     for nth in range(400):
@@ -77,8 +79,10 @@ def test_every_allocation_may_fail(work, tmp_path):
         try:
             work(tmp_path)
             reached = errors.fail_allocation(None) - made > nth
-        except MemoryError:  # HostMemoryExhausted and DeviceMemoryExhausted are such
+        except (MemoryError, KernelError) as error:  # HostMemoryExhausted and DeviceMemoryExhausted are the former
             errors.fail_allocation(None)
+            if isinstance(error, KernelError) and "insufficient memory" not in str(error):
+                raise  # zlib's own allocation is what may fail inside of a kernel
             failures += 1
             reached = True
         gc.collect()
