@@ -86,6 +86,8 @@ class Daemon:
 
     Attributes
     ----------
+    listeners
+        As given; a port that was 0 is the one it got.
     routes
         All of them, with their rules.
     ports
@@ -101,7 +103,7 @@ class Daemon:
         open_accelerator: OpenAccelerator | None = None,
     ) -> None:
         self.settings = settings
-        self._listeners = listeners
+        self.listeners = listeners
         self._config = config
         self._open_accelerator = open_accelerator or self._open
         self._stop_requested = asyncio.Event()
@@ -117,7 +119,7 @@ class Daemon:
         self._audit = AuditLog(settings.audit_log)
         self._tokens = TokenStore(settings.state_directory / "tokens.json")
         self._whitelist = Whitelist(settings.authorized_host_dirs)
-        self._gate = OutboundGate(settings.private_endpoints, [listener.port for listener in self._listeners])
+        self._gate = OutboundGate(settings.private_endpoints, [listener.port for listener in self.listeners])
         self._table = registry.table
         self._attach_stores()
         self._references = References(self._whitelist, self._gate, self._table)
@@ -137,7 +139,7 @@ class Daemon:
         )
         self._metrics = self._make_metrics()
         memory_socket = next(
-            (listener.unix.with_suffix(".memory") for listener in self._listeners if listener.unix), None
+            (listener.unix.with_suffix(".memory") for listener in self.listeners if listener.unix), None
         )
         self._ticket_server = None if memory_socket is None else TicketServer(memory_socket, self._region)
         shared = None if memory_socket is None else str(memory_socket)
@@ -218,7 +220,7 @@ class Daemon:
             if self._ticket_server is not None:
                 self._ticket_server.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self._ticket_server.start()
-            servers += [await self._listen(runner, listener) for listener in self._listeners]
+            servers += [await self._listen(runner, listener) for listener in self.listeners]
             self._handle_signals()
             housekeeping = asyncio.create_task(self._keep_house())
             self._state = "ok"
