@@ -10,6 +10,7 @@ __all__ = ["command"]
 
 
 @click.group(name="host")
+@common_options
 def command() -> None:
     """Look after this machine as a host."""
 

@@ -16,6 +16,7 @@ __all__ = ["command"]
 
 
 @click.group(name="token")
+@common_options
 def command() -> None:
     """Create, list and revoke the tokens of this host."""
 
