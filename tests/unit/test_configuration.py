@@ -5,9 +5,12 @@ import pickle
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
-from apyfal.configuration import Configuration, Value
+from apyfal.configuration import KINDS, Configuration, Value
 from apyfal.exceptions import ConfigurationError
+from apyfal.ini import parse
 
 EXAMPLE = """\
 ; what this card runs
@@ -322,3 +325,40 @@ def test_values_survive_pickle_and_copy(file: Path) -> None:
         assert other == value
         assert other.where == value.where
         assert other.parts(None)[1].line == 28
+
+
+# -- anything at all --------------------------------------------------------------------------------------------------
+TEXTS = st.text(st.sampled_from(" \t\r\n[]=;#.\"'%~$\\abcé_-\x00\u2028") | st.characters(codec="utf-8"), max_size=200)
+
+
+@given(TEXTS)
+@example("[host]\n =\n")
+@example("[host]\na=\x0c\n b")
+@settings(max_examples=300, deadline=None)
+def test_any_text_is_read_or_refused_in_one_line(text: str) -> None:
+    refusal = ""
+    sections: dict[str, dict[str, Value]] = {}
+    try:
+        sections = parse(text, Path("any.conf"), KINDS)
+    except ConfigurationError as error:
+        refusal = str(error)
+    assert not refusal or (refusal.startswith("any.conf, line ") and "\n" not in refusal)
+    for name, values in sections.items():
+        for key, value in values.items():
+            assert (value.section, value.key) == (name, key)
+            assert value.parts(None) == [part.strip() for part in value.split("\n") if part.strip()]
+
+
+NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True)
+VALUES = st.from_regex(r"([!-:<-~]([ -:<-~]{0,20}[!-:<-~])?)?", fullmatch=True).filter(lambda text: " ;" not in text)
+
+
+@given(st.dictionaries(NAMES, st.dictionaries(NAMES, VALUES, max_size=4), max_size=4))
+@settings(max_examples=100, deadline=None)
+def test_what_is_written_is_read_back(mounts: dict[str, dict[str, str]]) -> None:
+    lines = []
+    for mount, values in mounts.items():
+        lines.append(f"[storage.{mount}]")
+        lines += [f"{key} = {value}" for key, value in values.items()]
+    read = parse("\n".join(lines), Path("any.conf"), KINDS)
+    assert {name.partition(".")[2]: {**values} for name, values in read.items()} == mounts
