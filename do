@@ -22,7 +22,7 @@ usage: ./do VERB [arguments]
 TEXT
 }
 
-QUICK=(tests/unit tests/lifetime tests/drivers -m 'not vendor and not server')
+QUICK=(tests/unit tests/lifetime tests/drivers -m 'not vendor and not server and not slow')
 
 build() {
     "$PYTHON" setup.py -q build_ext --inplace "$@"
