@@ -17,6 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
+import apyfal
+
 __all__ = ["CaseFailed", "Worker"]
 
 TESTS = Path(__file__).parents[1]
@@ -31,7 +33,8 @@ class Worker:
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.environment = {**os.environ, **environment}
-        paths = [str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")]
+        package = str(Path(apyfal.__file__).parents[1])  # the build under test, wherever it is
+        paths = [str(TESTS), package, os.environ.get("PYTHONPATH", "")]
         self.environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
         self._process: subprocess.Popen[bytes] | None = None
 
