@@ -16,14 +16,14 @@ import apyfal
 PACKAGE = Path(apyfal.__file__).parent
 
 #: Modules and packages of apyfal by layer; a layer imports itself and those before it.
-LAYERS = [
-    "_core exceptions units log ini configuration memory handoff".split(),
-    "storage testing".split(),
-    "scalars signature call definition accelerators pipeline card workers listing accelerator".split(),
-    "host".split(),
-    "progress trace commands cli __main__".split(),
-]
-RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+LAYERS = (
+    "_core exceptions units log ini configuration memory handoff",
+    "storage testing",
+    "scalars signature call definition accelerators pipeline card workers listing accelerator",
+    "host",
+    "progress trace commands cli __main__",
+)
+RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names.split()}
 
 #: What leads upwards on purpose: the one class that is local or remote.
 DOORS = {("accelerator", "host")}
