@@ -1,0 +1,83 @@
+/* xrt_internal.h - what the files of the xrt driver share. */
+#ifndef APF_XRT_INTERNAL_H
+#define APF_XRT_INTERNAL_H
+
+#include "xrt_api.h"
+#include "xrt_xclbin.h"
+
+#include <pthread.h>
+
+#define XRT_OFFSET_ALIGN 64u /* of arguments in buffer objects: the widest AXI port has 512 bits */
+
+struct apf_drv_device {
+    const xrt_api *xrt;
+    xrt_device handle;
+    apf_device_info info;
+    pthread_mutex_t lock;   /* the loaded xclbin: the next two */
+    unsigned kernels;       /* open in it */
+    xrt_xclbin xclbin;      /* uuid and banks; its data is gone */
+    apf_drv_run *abandoned; /* runs that never ended, closed with the device; under the lock */
+    apf_counters counters;  /* changed atomically */
+};
+
+struct apf_drv_kernel {
+    apf_drv_device *device;
+    xrt_kernel handle;
+    char name[128];
+    uint32_t count;
+    xrt_parameter *parameters;
+    pthread_mutex_t lock;
+    apf_drv_run *idle; /* ended runs, for the next start; under the lock */
+    uint32_t idle_count;
+};
+
+/* Part of a buffer object from `offset` on, as an argument. Stays with the object while it is used or recent. */
+typedef struct xrt_part {
+    xrt_bo handle;
+    uint64_t offset;
+    uint64_t identity; /* never used twice in the process, unlike handles */
+    uint32_t users;    /* runs */
+    struct xrt_part *next;
+} xrt_part;
+
+struct apf_drv_bo {
+    apf_drv_device *device;
+    uint64_t size;
+    uint8_t *data;   /* the caller's memory; NULL: none */
+    uint8_t *mapped; /* memory of a host-only object, which is XRT's own; else NULL */
+    int device_only; /* no host side */
+    xrt_part whole;  /* users is not counted */
+    xrt_part *parts; /* with other offsets; under the lock */
+    pthread_mutex_t lock;
+};
+
+/* xrt_buffer.c */
+int xrt_bo_alloc(apf_drv_device *device, uint64_t size, uint32_t bank, apf_drv_bo **bo, apf_error *err);
+int xrt_bo_import(apf_drv_device *device, void *data, uint64_t size, uint32_t readonly, uint32_t bank, apf_drv_bo **bo,
+                  apf_error *err);
+void xrt_bo_free(apf_drv_bo *bo);
+int xrt_bo_sync(apf_drv_bo *bo, int direction, uint64_t offset, uint64_t size, apf_error *err);
+/* The part from `offset` on, used until xrt_part_leave. */
+int xrt_part_use(apf_drv_bo *bo, uint64_t offset, xrt_part **part, apf_error *err);
+void xrt_part_leave(apf_drv_bo *bo, xrt_part *part);
+/* Buffer objects are made and freed under one lock: XRT's emulation shims are not thread-safe there (2.13), and runs
+ * have a hidden one each. */
+void xrt_objects_lock(void);
+void xrt_objects_unlock(void);
+
+/* xrt_arguments.c */
+/* Check argument `index` against what the xclbin says, before anything is done with it. ARGUMENT. */
+int xrt_argument_check(const apf_drv_kernel *kernel, uint32_t index, const apf_arg *arg, apf_error *err);
+/* Set a scalar that was checked; as xrtRunSetArg. */
+int xrt_scalar_set(const apf_drv_kernel *kernel, xrt_run run, uint32_t index, const apf_arg *arg);
+
+/* xrt_run.c */
+int xrt_run_start(apf_drv_kernel *kernel, const apf_arg *args, uint32_t count, apf_drv_run **run, apf_error *err);
+int xrt_run_wait(apf_drv_run *run, int64_t timeout, apf_error *err);
+int xrt_run_cancel(apf_drv_run *run, apf_error *err);
+void xrt_run_release(apf_drv_run *run);
+void xrt_run_times(apf_drv_run *run, apf_times *times);
+/* Close a list of runs. */
+void xrt_runs_close(const xrt_api *xrt, apf_drv_run *runs);
+
+#endif
