@@ -1,0 +1,218 @@
+/* Runs of the xdma driver. A kernel runs one at a time, the others queue. There is no thread for that: whoever waits
+ * watches the hardware, and starts the next run when one ends. */
+#include "xdma_internal.h"
+
+#include <errno.h>
+#include <string.h>
+#include <time.h>
+
+/* States: queued -> in the hardware (the first of its kernel's queue) -> ended, out of the queue. */
+struct apf_drv_run {
+    apf_drv_kernel *kernel;
+    apf_drv_run *next; /* in the queue */
+    int ended;
+    int abandoned; /* released before it ended */
+    int synced;    /* its results were brought back, or could not be */
+    int code;
+    apf_error error;
+    apf_times times;
+    uint32_t count;
+    apf_arg args[];
+};
+
+static void end_first(apf_drv_kernel *kernel, int code, const apf_error *error)
+{
+    apf_drv_run *run = kernel->first;
+    kernel->first = run->next;
+    if (!kernel->first) kernel->last = NULL;
+    run->ended = 1;
+    run->code = code;
+    run->times.end = (uint64_t)xdma_now();
+    if (code != APF_OK)
+        run->error = *error;
+    else
+        __atomic_add_fetch(&kernel->device->counters.runs, 1, __ATOMIC_RELAXED);
+    if (run->abandoned) apf_free(run);
+}
+
+/* Put the first run of the queue into the hardware; runs that cannot be are ended. */
+static void go(apf_drv_kernel *kernel)
+{
+    while (kernel->first) {
+        apf_error error;
+        kernel->first->times.start = (uint64_t)xdma_now();
+        const int code = xdma_kernel_go(kernel, kernel->first->args, &error);
+        if (code == APF_OK) return;
+        end_first(kernel, code, &error);
+    }
+}
+
+static int sync_all(const apf_drv_run *run, uint32_t flag, int direction, apf_error *err)
+{
+    for (uint32_t i = 0; i < run->count; i++) {
+        const apf_arg *arg = &run->args[i];
+        if (arg->kind != APF_BUFFER || !(arg->flags & flag)) continue;
+        const int code = xdma_bo_sync(arg->bo, direction, arg->offset, arg->size, err);
+        if (code != APF_OK) return code;
+    }
+    return APF_OK;
+}
+
+static int check(const apf_drv_kernel *kernel, const apf_arg *args, uint32_t count, apf_error *err)
+{
+    if (*kernel->name && count != kernel->count)
+        return apf_fail(err, APF_ARGUMENT, 0, "'%s' has %u arguments; got %u", kernel->name, kernel->count, count);
+    for (uint32_t i = 0; i < count; i++) {
+        const apf_arg *arg = &args[i];
+        if (arg->kind == APF_BUFFER && (arg->offset > arg->bo->size || arg->size > arg->bo->size - arg->offset))
+            return apf_fail(err, APF_ARGUMENT, 0, "argument %u is [%llu, %llu + %llu) of a buffer object of %llu bytes",
+                            i, (unsigned long long)arg->offset, (unsigned long long)arg->offset,
+                            (unsigned long long)arg->size, (unsigned long long)arg->bo->size);
+        if (!*kernel->name) continue;
+        if (arg->kind == APF_BUFFER && arg->offset % kernel->device->info.offset_align)
+            return apf_fail(err, APF_MISALIGNED, 0,
+                            "argument %u of '%s' begins at byte %llu of its buffer object; expected a multiple of %u",
+                            i, kernel->name, (unsigned long long)arg->offset, kernel->device->info.offset_align);
+        const uint32_t wanted = kernel->registers[i].kind;
+        if (wanted != XDMA_ANY && (wanted == XDMA_BUFFER) != (arg->kind == APF_BUFFER))
+            return apf_fail(err, APF_ARGUMENT, 0, "argument %u of '%s' is a %s in xdma.registers; got a %s", i,
+                            kernel->name, wanted == XDMA_BUFFER ? "buffer" : "scalar",
+                            arg->kind == APF_BUFFER ? "buffer" : "scalar");
+        if (wanted == XDMA_SCALAR_32 && arg->value.i != (int32_t)arg->value.i && arg->value.u > UINT32_MAX)
+            return apf_fail(err, APF_ARGUMENT, 0, "argument %u of '%s' has a register of 32 bits; %lld does not fit", i,
+                            kernel->name, (long long)arg->value.i);
+    }
+    return APF_OK;
+}
+
+int xdma_run_start(apf_drv_kernel *kernel, const apf_arg *args, uint32_t count, apf_drv_run **started, apf_error *err)
+{
+    int code = check(kernel, args, count, err);
+    if (code != APF_OK) return code;
+    apf_drv_run *run = apf_calloc(1, sizeof *run + count * sizeof *args);
+    if (!run) return apf_fail(err, APF_NO_MEMORY, 0, "no memory for a run");
+    run->kernel = kernel;
+    run->count = count;
+    memcpy(run->args, args, count * sizeof *args);
+    code = sync_all(run, APF_SYNC_TO, APF_TO_DEVICE, err);
+    if (code != APF_OK) {
+        apf_free(run);
+        return code;
+    }
+    pthread_mutex_lock(&kernel->lock);
+    if (!*kernel->name) {
+        run->ended = 1;
+        run->times.start = run->times.end = (uint64_t)xdma_now();
+        __atomic_add_fetch(&kernel->device->counters.runs, 1, __ATOMIC_RELAXED);
+    } else if (kernel->last) {
+        kernel->last = kernel->last->next = run;
+    } else {
+        kernel->first = kernel->last = run;
+        go(kernel);
+    }
+    pthread_mutex_unlock(&kernel->lock);
+    *started = run;
+    return APF_OK;
+}
+
+/* -- wait ---------------------------------------------------------------------------------------------------------- */
+
+/* Watch the hardware for all who wait, until the first run ends or the deadline passed. Called with the lock, which is
+ * given back meanwhile: nobody else takes the first run out of the queue while `driving`. */
+static void drive(apf_drv_kernel *kernel, int64_t deadline)
+{
+    apf_error error;
+    int done = 0;
+    kernel->driving = 1;
+    pthread_mutex_unlock(&kernel->lock);
+    const int code = xdma_kernel_watch(kernel, deadline, &done, &error);
+    pthread_mutex_lock(&kernel->lock);
+    kernel->driving = 0;
+    if (code == APF_DEVICE_LOST) {
+        while (kernel->first) end_first(kernel, code, &error);
+    } else if (done || code != APF_OK) {
+        end_first(kernel, code, &error);
+        go(kernel);
+    }
+    pthread_cond_broadcast(&kernel->changed);
+}
+
+static void wait_changed(apf_drv_kernel *kernel, int64_t deadline)
+{
+    if (deadline < 0) {
+        pthread_cond_wait(&kernel->changed, &kernel->lock);
+        return;
+    }
+    const struct timespec until = {deadline / 1000000000, deadline % 1000000000};
+    pthread_cond_timedwait(&kernel->changed, &kernel->lock, &until);
+}
+
+int xdma_run_wait(apf_drv_run *run, int64_t timeout, apf_error *err)
+{
+    apf_drv_kernel *kernel = run->kernel;
+    const int64_t deadline = timeout < 0 ? -1 : xdma_now() + timeout;
+    int looked = 0;
+    pthread_mutex_lock(&kernel->lock);
+    while (!run->ended && (!looked || deadline < 0 || xdma_now() < deadline)) {
+        if (kernel->driving)
+            wait_changed(kernel, deadline);
+        else
+            drive(kernel, deadline);
+        looked = 1;
+    }
+    const int ended = run->ended;
+    pthread_mutex_unlock(&kernel->lock);
+    if (!ended)
+        return apf_fail(err, APF_TIMEOUT, 0,
+                        "'%s' on '%s' still runs after %.3f s; it cannot be stopped but by a reset", kernel->name,
+                        kernel->device->info.name, (double)timeout / 1e9);
+    if (!run->synced) {
+        run->synced = 1;
+        if (run->code == APF_OK) run->code = sync_all(run, APF_SYNC_FROM, APF_FROM_DEVICE, &run->error);
+    }
+    if (run->code != APF_OK && err) *err = run->error;
+    return run->code;
+}
+
+int xdma_run_cancel(apf_drv_run *run, apf_error *err)
+{
+    apf_drv_kernel *kernel = run->kernel;
+    int code = APF_OK;
+    pthread_mutex_lock(&kernel->lock);
+    if (!run->ended && run == kernel->first) {
+        code = apf_fail(err, APF_UNSUPPORTED, 0, "'%s' on '%s' runs, and cannot be stopped but by a reset of the card",
+                        kernel->name, kernel->device->info.name);
+    } else if (!run->ended) {
+        apf_drv_run *before = kernel->first;
+        while (before->next != run) before = before->next;
+        before->next = run->next;
+        if (kernel->last == run) kernel->last = before;
+        run->ended = 1;
+        run->code =
+            apf_fail(&run->error, APF_CANCELLED, 0, "the run of '%s' was cancelled before it began", kernel->name);
+        pthread_cond_broadcast(&kernel->changed);
+    }
+    pthread_mutex_unlock(&kernel->lock);
+    return code;
+}
+
+void xdma_run_release(apf_drv_run *run)
+{
+    apf_drv_kernel *kernel = run->kernel;
+    pthread_mutex_lock(&kernel->lock);
+    const int ended = run->ended;
+    run->abandoned = 1;
+    pthread_mutex_unlock(&kernel->lock);
+    if (ended) apf_free(run);
+}
+
+void xdma_runs_drop(apf_drv_kernel *kernel)
+{
+    while (kernel->first) {
+        apf_drv_run *next = kernel->first->next;
+        apf_free(kernel->first);
+        kernel->first = next;
+    }
+}
+
+void xdma_run_times(apf_drv_run *run, apf_times *times) { *times = run->times; }
