@@ -10,10 +10,8 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static const apf_driver *drivers[MOST] = {
     &apf_driver_emulator,
     &apf_driver_opencl,
-#ifdef APF_WITH_XRT
     &apf_driver_xrt,
     &apf_driver_xdma,
-#endif
 };
 
 const apf_driver *apf_driver_at(uint32_t index)
