@@ -14,9 +14,13 @@ from typing import Any
 
 import numpy as np
 from fixtures.opencl import installation as opencl
+from fixtures.xdma import card as xdma
+from fixtures.xrt import installation as xrt
 
 __all__ = ["CARDS", "Card", "card"]
 
+# Written when the installation is set up; only the processes that use it need the path.
+XCLBIN = os.environ.get("APYFAL_TEST_XCLBIN", "")
 KERNELS = str(Path(opencl.__file__).with_name("kernels.cl"))
 
 
@@ -32,6 +36,8 @@ class Card:
         Sets up an installation in a folder; returns the environment of the processes that use it.
     increment
         Keywords of `apyfal.Accelerator` for a kernel that adds 1 to 32-bit integers, and its `parameters`.
+    loopback
+        Keywords for an accelerator that copies bytes, where it is not simply called that.
     scalars
         What the kernel takes after source, destination and the number of elements: scalar types and values.
     hang
@@ -49,6 +55,7 @@ class Card:
     increment: Mapping[str, Any]
     environment: Callable[[Path], dict[str, str]] | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    loopback: Mapping[str, Any] | None = None
     scalars: Sequence[tuple[str, float]] = ()
     hang: Mapping[str, Any] | None = None
     release: Callable[[np.ndarray], None] | None = None
@@ -85,6 +92,30 @@ def _opencl(name: str, **more: Any) -> Card:
     return Card(name=name, driver="opencl", increment=_over_arrays("increment"), hang=_over_arrays("hang"), **more)
 
 
+def _xrt(kernel: str) -> dict[str, Any]:
+    return {**_over_arrays(kernel), "driver": "xrt", "program": XCLBIN}
+
+
+def _end_xrt_hang(src: np.ndarray) -> None:
+    xrt.Card(Path(os.environ["XILINX_XRT"])).set(hold=0)
+
+
+def _xdma(control: int, **more: str) -> dict[str, Any]:
+    settings = {"registers": "src:0x10:buffer, dst:0x1c:buffer, count:0x28:64", "control": hex(control), **more}
+    return {
+        "driver": "xdma",
+        "kernel": "increment",
+        "arguments": "src, dst, count",
+        "dtype": "int32",
+        "chunking": "elements",
+        "xdma": {"memory": "6 GiB", **settings},
+    }
+
+
+def _end_xdma_hang(src: np.ndarray) -> None:
+    xdma.Card().set(hold=0)
+
+
 _SOURCE_ERRORS = {
     b"__kernel void increment(__global int *x) { undeclared = 1; }": "undeclared",
     b"\x7fELF\0\0\0\0 no program": "is not a program",
@@ -115,6 +146,32 @@ CARDS = [
             b"\x7fELF\0\0\0\0 no program": "is not a program",
             b"__kernel void add(__global uchar *data, uchar term)": "add",
         },
+    ),
+    Card(
+        name="xrt",
+        driver="xrt",
+        environment=xrt.functional,
+        increment=_xrt("increment"),
+        loopback={**_xrt("loopback"), "dtype": "uint8"},
+        hang=_xrt("hang"),
+        release=_end_xrt_hang,
+        failing=_xrt("fail"),
+        losing=_xrt("lose"),
+        bad_programs={b"xclbin1": "no xclbin", b"xclbin2\0" + bytes(600): "damaged"},
+        vendor=True,
+    ),
+    *(
+        Card(
+            name=f"xdma-{name}",
+            driver="xdma",
+            environment=xdma.environment,
+            increment=_xdma(0, **settings),
+            loopback={**_xdma(0x1000, **settings), "dtype": "uint8"},
+            hang=_xdma(0x2000, **settings),
+            release=_end_xdma_hang,
+            losing=_xdma(0x3000, **settings),
+        )
+        for name, settings in {"mapped": {}, "called": {"access": "call"}, "interrupts": {"events": "0"}}.items()
     ),
 ]
 

@@ -19,7 +19,7 @@ class Rig:
 
     def __init__(self, row: Card) -> None:
         self.row = row
-        self.device = Device(row.driver)
+        self.device = Device(row.driver, None, row.increment.get(row.driver))
         program = row.increment.get("program")
         content = None
         if program is not None:

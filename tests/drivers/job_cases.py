@@ -272,6 +272,6 @@ class _Expected:
 def more_than_four_gibibytes(name: str) -> None:
     row = card(name)
     target = _Expected()
-    with apyfal.Accelerator("loopback", driver=row.driver) as accelerator:
+    with apyfal.Accelerator(**(row.loopback or {"accelerator": "loopback", "driver": row.driver})) as accelerator:
         accelerator.process(_Pattern(), target, memory_limit="256MiB")
     assert target.got == _Pattern.size
