@@ -10,6 +10,7 @@ from servers.ceph import Ceph, ceph
 from servers.gcs import FakeGcs, gcs
 from servers.moto import Moto, moto
 from servers.nginx import Nginx, nginx
+from servers.sftp import Sftp, sftp
 from servers.swift import Swift, swift
 
 
@@ -52,4 +53,11 @@ def azurite_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite
 def gcs_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeGcs]:
     """fake-gcs-server (Google Cloud Storage's JSON API)."""
     with gcs(tmp_path_factory.mktemp("gcs")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def sftp_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sftp]:
+    """An SSH server with SFTP."""
+    with sftp(tmp_path_factory.mktemp("sftp")) as server:
         yield server

@@ -167,7 +167,8 @@ class HandlerConformance:
         before = handler.describe(f"{folder}/object")
         self.put(handler, f"{folder}/object", b"second")
         assert self.get(handler, f"{folder}/object") == b"second"
-        assert handler.describe(f"{folder}/object").etag != before.etag
+        if self.changes_noticed:
+            assert handler.describe(f"{folder}/object").etag != before.etag
 
     def test_the_modification_time_is_recent(self, handler: Handler, folder: str) -> None:
         import time

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-SERVERS = ("azurite", "ceph", "gcs", "keystone", "moto", "nginx", "swift")
+SERVERS = ("azurite", "ceph", "gcs", "keystone", "moto", "nginx", "sftp", "swift")
 
 
 def main() -> None:
