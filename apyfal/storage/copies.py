@@ -128,7 +128,7 @@ def _is_web(location: Location) -> bool:
 
 
 def _is_stream(location: Location) -> bool:
-    """Whether this is a pipe, a device or the like, or a file too small to say its size; see `local.says_its_size`."""
+    """Whether this is a pipe, a device or the like, or a file too small to say its size; see `disk.says_its_size`."""
     if not location.is_local:
         return False
     if local.own_descriptor(location.path) is not None:

@@ -28,8 +28,9 @@ from apyfal.exceptions import (
     TransferTimeout,
     UnsupportedByStore,
 )
+from apyfal.storage import disk
 
-__all__ = ["LocalWriter", "open_to_read", "read_into", "says_its_size", "storage_error", "translating", "write_all"]
+__all__ = ["LocalWriter", "open_to_read", "own_descriptor", "storage_error", "translating"]
 
 _KINDS: dict[int, type[StorageError]] = {
     errno.ENOENT: ObjectNotFound,
@@ -46,9 +47,6 @@ _KINDS: dict[int, type[StorageError]] = {
 # "/dev/fd/3" and its like name this process's own descriptor, whatever it leads to
 _OWN_DESCRIPTOR = re.compile(r"/(?:dev/(?:fd/(\d+)|(stdin|stdout|stderr))|proc/(?:self|thread-self)/fd/(\d+))")
 _STANDARD = {"stdin": 0, "stdout": 1, "stderr": 2}
-
-# Linux moves at most this many bytes in one call (read(2)): a page less than 2 GiB
-_MOST_AT_ONCE = 0x7FFF_F000
 
 
 def storage_error(code: int, text: str, path: str) -> StorageError:
@@ -139,30 +137,6 @@ def _has_writer(descriptor: int) -> bool:
     return False
 
 
-def says_its_size(descriptor: int, status: os.stat_result) -> bool:
-    """Whether a regular file's size is that of its content; files below /proc and /sys say 0 or 4096 whatever it is."""
-    if status.st_blocks or status.st_size > 4096:
-        return True
-    return len(os.pread(descriptor, 4097, 0)) == status.st_size
-
-
-def read_into(descriptor: int, out: memoryview, offset: int | None = None) -> int:
-    """Read once, at `offset` or at the descriptor's own position, straight into `out`. 0 only at the end."""
-    out = out[:_MOST_AT_ONCE]
-    return os.readv(descriptor, [out]) if offset is None else os.preadv(descriptor, [out], offset)
-
-
-def write_all(descriptor: int, data: memoryview, offset: int | None = None) -> None:
-    """Write all of `data`, at `offset` or at the descriptor's own position."""
-    done = 0
-    while done < len(data):
-        piece = data[done : done + _MOST_AT_ONCE]
-        if offset is None:
-            done += os.write(descriptor, piece)
-        else:
-            done += os.pwrite(descriptor, piece, offset + done)
-
-
 class LocalWriter:
     """One local file being written; nothing is visible before `commit`.
 
@@ -210,11 +184,19 @@ class LocalWriter:
             self.direct = self._open_special(flags)
             if not self.direct:
                 self._open_unnamed(flags)
+            self._around_fd = -1
+            self._position = 0
+            if size and not self.direct:
+                try:
+                    self._make_room(size)
+                except BaseException:
+                    _discard(os.getpid(), (self.fd,), self._directory_fd, self._temporary)
+                    raise
             # for what is left behind without commit or abort; also runs at interpreter exit
-            self._cleanup = weakref.finalize(self, _discard, os.getpid(), self.fd, self._directory_fd, self._temporary)
-            if size and not self.direct and (room := os.fstatvfs(self.fd)).f_bavail * room.f_frsize < size:
-                self.abort()
-                raise OSError(errno.ENOSPC, "No space left on device")
+            descriptors = (self.fd,) if self._around_fd < 0 else (self.fd, self._around_fd)
+            self._cleanup = weakref.finalize(
+                self, _discard, os.getpid(), descriptors, self._directory_fd, self._temporary
+            )
 
     fd: int  #: the open descriptor, owned by this object until `commit` or `abort`
 
@@ -225,8 +207,20 @@ class LocalWriter:
 
     def write(self, data: memoryview) -> None:
         """Append all of `data`."""
+        if self.direct:
+            with translating("write", self.path):
+                disk.write_all(self.fd, data)
+        else:
+            self.write_at(data, self._position)
+        self._position += len(data)
+
+    def write_at(self, data: memoryview, offset: int) -> None:
+        """Write all of `data` at `offset` of a regular file; from any number of threads."""
         with translating("write", self.path):
-            write_all(self.fd, data)
+            done = 0
+            if self._around_fd >= 0:
+                done = disk.write_around_cache(self._around_fd, data, offset)
+            disk.write_all(self.fd, data[done:], offset + done)
 
     def commit(self) -> None:
         """Make the file visible under its name, on disk. After an error the destination is as it was.
@@ -298,6 +292,13 @@ class LocalWriter:
         # cut, since a name may have 255 bytes and this adds to it; the random part makes it unique
         return f".{os.fsdecode(os.fsencode(self._name)[:200])}.{secrets.token_hex(8)}.tmp"
 
+    def _make_room(self, size: int) -> None:
+        if size < disk.LARGE:
+            disk.require_room(self.fd, size)
+        else:
+            disk.reserve(self.fd, size)
+            self._around_fd = disk.open_around_cache(self.fd)
+
     # -- publishing ---------------------------------------------------------------------------------------------------
     def _adopt_permissions(self) -> None:
         if self._old is None:
@@ -342,9 +343,10 @@ class LocalWriter:
             raise
 
 
-def _discard(process: int, descriptor: int, directory: int, temporary: str | None) -> None:
-    with contextlib.suppress(OSError):  # somebody else may have closed it; there is nothing to lose any more
-        os.close(descriptor)
+def _discard(process: int, descriptors: tuple[int, ...], directory: int, temporary: str | None) -> None:
+    for descriptor in descriptors:
+        with contextlib.suppress(OSError):  # somebody else may have closed it; there is nothing to lose any more
+            os.close(descriptor)
     if directory >= 0:
         if temporary is not None and process == os.getpid():  # not a forked child's to remove
             with contextlib.suppress(FileNotFoundError):

@@ -13,7 +13,7 @@ import stat
 from collections.abc import Callable, Iterator
 
 from apyfal.exceptions import StorageError
-from apyfal.storage import local
+from apyfal.storage import disk, local
 
 __all__ = ["copy_file"]
 
@@ -47,15 +47,14 @@ def copy_file(source: str, destination: str, progress: Callable[[int, int | None
         status = os.fstat(descriptor)
         regular = stat.S_ISREG(status.st_mode)
         _refuse_same(status, source, destination)
-        writer = local.LocalWriter(
-            destination,
-            size=status.st_blocks * 512 if regular else None,
-            mode=stat.S_IMODE(status.st_mode) if regular else None,
-        )
+        writer = local.LocalWriter(destination, mode=stat.S_IMODE(status.st_mode) if regular else None)
         try:
+            if regular and not writer.direct:
+                with local.translating("write", destination):
+                    disk.require_room(writer.fd, status.st_blocks * 512)
             total = status.st_size if regular else None
             with local.translating(f"copy to {destination!r}", source):
-                if regular and not writer.direct and local.says_its_size(descriptor, status):
+                if regular and not writer.direct and disk.says_its_size(descriptor, status):
                     for done in _by_kernel(descriptor, writer.fd, status.st_size):
                         if progress:
                             progress(done, total)
@@ -119,14 +118,14 @@ def _copy_range(source: int, destination: int, offset: int, count: int) -> int:
         if error.errno not in _CANNOT:
             raise
     data = memoryview(os.pread(source, min(count, _BUFFER), offset))
-    local.write_all(destination, data, offset)
+    disk.write_all(destination, data, offset)
     return len(data)
 
 
 def _by_hand(source: int, destination: int) -> Iterator[int]:
     buffer = memoryview(bytearray(_BUFFER))
     done = 0
-    while count := local.read_into(source, buffer):
-        local.write_all(destination, buffer[:count])
+    while count := disk.read_into(source, buffer):
+        disk.write_all(destination, buffer[:count])
         done += count
         yield done

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from apyfal.exceptions import StorageError
-from apyfal.storage import file_objects, local
+from apyfal.storage import disk, file_objects, local
 from apyfal.storage.registry import Target
 from apyfal.storage.streams import stream
 
@@ -83,7 +83,7 @@ class LocalSource(Source):
         status = os.fstat(self._descriptor)
         self._position = 0
         self.size: int | None = None
-        if stat.S_ISREG(status.st_mode) and local.says_its_size(self._descriptor, status):
+        if stat.S_ISREG(status.st_mode) and disk.says_its_size(self._descriptor, status):
             self.seekable = True
             if local.own_descriptor(path) is None:
                 self.path = path
@@ -96,8 +96,8 @@ class LocalSource(Source):
         """Read once at the position, which moves on."""
         with local.translating("read", self.name):
             if not self.seekable:
-                return local.read_into(self._descriptor, out)
-            count = local.read_into(self._descriptor, out, self._position)
+                return disk.read_into(self._descriptor, out)
+            count = disk.read_into(self._descriptor, out, self._position)
         if count == 0 and len(out) and self.size is not None and self._position - self._start < self.size:
             raise _ended_early(self.name, self._position - self._start, self.size)
         self._position += count
@@ -108,7 +108,7 @@ class LocalSource(Source):
         if not self.seekable:
             return super().pread(out, offset)
         with local.translating("read", self.name):
-            return local.read_into(self._descriptor, out, self._start + offset)
+            return disk.read_into(self._descriptor, out, self._start + offset)
 
     def close(self) -> None:
         """Close the descriptor."""

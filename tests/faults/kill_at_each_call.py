@@ -87,6 +87,19 @@ def _saved(path: Path) -> None:
     storage.save(path, np.frombuffer(NEW, np.uint8))
 
 
+def _around_cache(path: Path) -> None:
+    """Write as large files are written, from aligned memory."""
+    import mmap
+
+    from apyfal.storage import disk, endpoints
+
+    disk.LARGE = disk._DIRECT_AT_LEAST = 4096
+    memory = memoryview(mmap.mmap(-1, len(NEW)))
+    memory[:] = NEW
+    with endpoints.open_sink(path, len(NEW)) as sink:
+        sink.write(memory)
+
+
 def _named(path: Path) -> None:
     os.path.isdir = lambda _: False  # type: ignore[assignment]  # no /proc: as where unnamed files cannot be had
     _opened(path, "wb")
@@ -100,6 +113,7 @@ WRITES: dict[str, tuple[Callable[[Path], None], bool]] = {
     "named": (_named, True),
     "copy": (_copied, True),
     "save": (_saved, True),
+    "around-cache": (_around_cache, True),
 }
 
 

@@ -13,7 +13,7 @@ import pytest
 PROGRAM = Path(__file__).with_name("kill_at_each_call.py")
 
 
-@pytest.mark.parametrize("write", ["replace", "new", "exclusive", "named", "copy", "save"])
+@pytest.mark.parametrize("write", ["replace", "new", "exclusive", "named", "copy", "save", "around-cache"])
 def test_old_or_new(tmp_path: Path, write: str) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error", str(PROGRAM), write, str(tmp_path)],

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 
 from apyfal.exceptions import ObjectChanged, StorageError
-from apyfal.storage import local
+from apyfal.storage import disk, local
 from apyfal.storage.handler import Handler, Limits, ObjectInfo, RangeReader, Upload
 from apyfal.storage.local_copy import copy_file
 
@@ -127,7 +127,7 @@ class _FileReader(RangeReader):
         if self._stop is not None:
             out = out[: max(0, self._stop - self._position)]
         with local.translating("read", self._path):
-            count = local.read_into(self._descriptor, out, self._position if self.info.ranges else None)
+            count = disk.read_into(self._descriptor, out, self._position if self.info.ranges else None)
         if count == 0 and len(out) and self._stop is not None:
             raise ObjectChanged(f"{self._path!r} ended before byte {self._stop}: it was truncated", path=self._path)
         self._position += count
@@ -157,8 +157,7 @@ class _FileUpload(Upload):
     def write_part(self, number: int, data: memoryview, checksum: bytes | None) -> None:
         """Write one part at its place."""
         offset = self._offset(number, len(data))
-        with local.translating("write", self._path):
-            local.write_all(self._writer.fd, data, offset)
+        self._writer.write_at(data, offset)
 
     def complete(self, size: int, checksum: bytes | None) -> ObjectInfo:
         """Give the file its name."""

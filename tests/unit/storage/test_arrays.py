@@ -11,7 +11,8 @@ from memory_store import MemoryHandler
 
 from apyfal import storage
 from apyfal.exceptions import ObjectNotFound, ParameterError
-from apyfal.memory import is_pinned
+from apyfal.memory import empty, is_pinned
+from apyfal.storage.endpoints import open_sink
 
 DATA = np.random.default_rng(0).integers(0, 1 << 30, 3_000_000, dtype=np.int32)
 
@@ -39,6 +40,17 @@ def test_where_it_lies(tmp_path: Path, store: MemoryHandler) -> None:
     assert not mapped.flags.writeable
     assert received.flags.writeable
     assert is_pinned(received)
+
+
+def test_large_local_files_are_written_around_the_cache(tmp_path: Path) -> None:
+    data = empty((64 << 20) + 4097, np.uint8)
+    data[:] = np.arange(len(data)) % 251
+    storage.save(tmp_path / "f", data)
+    assert np.array_equal(storage.load(tmp_path / "f"), data)
+    with open_sink(tmp_path / "f", len(data)) as sink:  # in pieces that are aligned and not
+        for begin, end in ((0, 5 << 20), (5 << 20, 5 << 20 | 1), (5 << 20 | 1, 9 << 20), (9 << 20, len(data))):
+            sink.write(data[begin:end].data)
+    assert np.array_equal(storage.load(tmp_path / "f"), data)
 
 
 def test_out(url: str) -> None:

@@ -145,7 +145,7 @@ def test_a_sink_is_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 def test_a_sink_without_room(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="No space left"):
+    with pytest.raises(StorageError, match=r"No space left|too large"):
         open_sink(tmp_path / "out", 1 << 60)
     assert os.listdir(tmp_path) == []
 
