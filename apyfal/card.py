@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -10,16 +11,20 @@ import numpy as np
 from apyfal._core.device import TO_DEVICE, Device
 from apyfal._core.model import register_model
 from apyfal.memory import empty
+from apyfal.pipeline.invocation import Invocation
 from apyfal.pipeline.slots import Slot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping
 
     from apyfal._core.device import DeviceInfo, Kernel
     from apyfal.call import Call
     from apyfal.definition import Definition
 
 __all__ = ["Card"]
+
+#: Combinations of parameters and element type whose kernel arguments are kept for the next job.
+_KEPT = 64
 
 
 class Card:
@@ -43,6 +48,41 @@ class Card:
         self._program: bytes | None = None
         self._kernels: dict[object, Kernel] = {}
         self._lock = threading.Lock()
+        self._calls: dict[object, Call] = {}
+        self._spare: dict[Call, list[Invocation]] = {}
+
+    def call(self, dtype: np.dtype[Any] | None, parameters: Mapping[str, object]) -> Call:
+        """Bind one job's parameters and element type; what was bound lately is kept.
+
+        Raises
+        ------
+        ParameterError
+        """
+        key = (dtype, *parameters.items())
+        try:
+            return self._calls[key]
+        except (KeyError, TypeError):  # not bound yet, or a parameter that has no hash
+            pass
+        call = self.definition.bind(dtype, **parameters)
+        with self._lock, contextlib.suppress(TypeError):
+            if len(self._calls) >= _KEPT:
+                self._calls.clear()
+                self._spare.clear()
+            self._calls[key] = call
+        return call
+
+    @contextlib.contextmanager
+    def invocation(self, call: Call, kernel: Kernel) -> Iterator[Invocation]:
+        """Lend a call's kernel arguments, with the device memory that they keep; after a failure, not again."""
+        with self._lock:
+            spare = self._spare.setdefault(call, [])
+            lent = spare.pop() if spare else None
+        if lent is None:
+            lent = Invocation(call, kernel, self.device, self.loaded)
+        yield lent
+        with self._lock:
+            if call in self._spare:
+                spare.append(lent)
 
     def kernel(self, call: Call) -> Kernel:
         """Return the kernel for a call; loaded, or built for the call's element types, when first needed.
@@ -79,12 +119,15 @@ class Card:
         """Put `data` (contiguous, pinned) on the device, to stay there until `close`."""
         slot = Slot.over(data, self.device, 0, written=True)
         slot.sync(TO_DEVICE, data.nbytes)
-        self.loaded = slot
+        with self._lock:
+            self.loaded = slot
+            self._spare.clear()
 
     def close(self) -> None:
         """Close the device; `BufferInUse` while runs are in flight."""
         self.device.close()
         self._kernels.clear()
+        self._spare.clear()
         self.loaded = None
 
 

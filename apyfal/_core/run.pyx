@@ -84,6 +84,11 @@ cdef class Arguments:
         value.bo = NULL
         self.owners[index] = None
 
+    def clear(self, index):
+        """Let go of the buffer object of argument `index`; it must be set again before the next `start`."""
+        self.at(index).bo = NULL
+        self.owners[index] = None
+
     def start(self, Kernel kernel not None):
         """Start a run of `kernel` with these values; they may be changed as soon as this returns.
 

@@ -11,7 +11,7 @@ from apyfal.pipeline.slots import Slot
 from apyfal.signature import REPORT_WORDS
 
 if TYPE_CHECKING:
-    from apyfal._core.device import BufferObject, Device, Kernel
+    from apyfal._core.device import Device, Kernel
     from apyfal._core.run import Run
     from apyfal.call import Call
     from apyfal.pipeline.inputs import Piece
@@ -32,11 +32,11 @@ class Invocation:
         Device memory that ``start(src=...)`` filled, or ``None``.
     """
 
-    def __init__(self, call: Call, kernel: Kernel, device: Device, loaded: BufferObject | None = None) -> None:
+    def __init__(self, call: Call, kernel: Kernel, device: Device, loaded: Slot | None = None) -> None:
         self._kernel = kernel
         self._arguments = Arguments(len(call.arguments))
         self._item = call.in_dtype.itemsize
-        self._at: dict[str, tuple[int, str]] = {}
+        self._at: dict[str, tuple[int, str]] = {}  # what changes from run to run
         self._report: Slot | None = None
         for index, argument in enumerate(call.arguments):
             name = argument.name
@@ -49,7 +49,7 @@ class Invocation:
                 self._arguments.set_buffer(index, state, 0, call.state_bytes)
             elif name == "coefficients":
                 if loaded is not None:
-                    self._arguments.set_buffer(index, loaded, 0, loaded.nbytes)
+                    self._set_buffer(index, loaded, len(loaded.bytes), 0)
             elif name == "report":
                 self._report = Slot.new(8 * REPORT_WORDS, device, kernel.bank(index))
                 self._set_buffer(index, self._report, 8 * REPORT_WORDS, SYNC_FROM)
@@ -92,6 +92,12 @@ class Invocation:
         self._set("first", piece.chunk == 0)
         self._set("last", piece.last)
         return self._arguments.start(self._kernel)
+
+    def forget(self) -> None:
+        """Let go of the last run's input and output memory."""
+        for name in ("src", "dst"):
+            if (place := self._at.get(name)) is not None:
+                self._arguments.clear(place[0])
 
     def reported(self) -> tuple[int, int, int]:
         """Return what the kernel reported of the run that ended last: bytes consumed, bytes produced, status."""

@@ -13,7 +13,6 @@ from apyfal.exceptions import CopyRefused, ParameterError
 from apyfal.handoff import reason_to_copy
 from apyfal.memory import empty
 from apyfal.pipeline.inputs import ArrayInput, CopiedInput, Input, NoInput, StreamInput
-from apyfal.pipeline.invocation import Invocation
 from apyfal.pipeline.job import Job
 from apyfal.pipeline.outputs import (
     ArrayOutput,
@@ -88,7 +87,7 @@ class _Setup:
         self.definition = card.definition
         self.array = self._input_array()
         dtype = None if self.array is None else self.array.dtype
-        self.call: Call = self.definition.bind(dtype, **request.parameters)
+        self.call: Call = card.call(dtype, request.parameters)
         self.kernel: Kernel = card.kernel(self.call)
 
     # -- what was given -----------------------------------------------------------------------------------------------
@@ -155,20 +154,13 @@ class _Setup:
         )
         input_ = self._input(plan, source, in_reason)
         output = self._output(plan, target, sink, out_reason, total)
-        loaded = self.card.loaded.bo if self.card.loaded is not None else None
-        job = Job(
-            call,
-            Invocation(call, self.kernel, self.card.device, loaded),
-            input_,
-            output,
-            self.control,
-            self.report,
-            self._progress(total),
-        )
-        if plan.single:
-            job.run_single()
-        else:
-            job.run_stages()
+        with self.card.invocation(call, self.kernel) as invocation:
+            job = Job(call, invocation, input_, output, self.control, self.report, self._progress(total))
+            if plan.single:
+                job.run_single()
+            else:
+                job.run_stages()
+            invocation.forget()
         if total is None:
             call.check_size(self.report.bytes_in)
         return self._result(output, target, sink)
