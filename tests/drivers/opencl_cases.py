@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,7 +14,7 @@ import pytest
 
 import apyfal
 from apyfal._core.device import TO_DEVICE, Device, Kernel
-from apyfal._core.run import SYNC_FROM, SYNC_TO, Arguments
+from apyfal._core.run import SYNC_FROM, SYNC_TO, Arguments, Run
 from apyfal.exceptions import (
     DeviceNotFound,
     DriverUnavailable,
@@ -197,6 +198,60 @@ def commands_come_in_order_and_no_more_than_needed() -> None:
     arguments.set_scalar(2, "uint64", 300)
     arguments.start(kernel).wait(20)
     assert _log() == ["w 0+300", "k loopback 1", "r 0+300"]
+
+
+def _start(device: Device, kernel: Kernel, src: np.ndarray, dst: np.ndarray, to: bool, back: bool) -> Run:
+    arguments = Arguments(3)
+    for index, (array, flags) in enumerate(((src, SYNC_TO if to else 0), (dst, SYNC_FROM if back else 0))):
+        bo, offset = device.import_memory(array)
+        arguments.set_buffer(index, bo, offset, array.nbytes, flags)
+    arguments.set_scalar(2, "uint64", src.size)
+    return arguments.start(kernel)
+
+
+def a_result_is_not_overwritten_while_it_comes_back() -> None:
+    with _environment(FAKE_OPENCL_FROM_DEVICE="40000"):
+        device = Device("opencl")
+        kernel = device.load("increment", _FAKE)
+        one, five, result = _filled(1000, "int32", 1), _filled(1000, "int32", 5), _filled(1000, "int32")
+        first = _start(device, kernel, one, result, to=True, back=True)
+        second = _start(device, kernel, five, result, to=True, back=False)
+        first.wait(20)
+        second.wait(20)
+    np.testing.assert_array_equal(result, np.full(1000, 2))
+
+
+def an_input_is_not_overwritten_while_it_is_used() -> None:
+    with _environment(FAKE_OPENCL_COMPUTE="10"):
+        device = Device("opencl")
+        kernel = device.load("increment", _FAKE)
+        source, result = _filled(1000, "int32", 1), _filled(1000, "int32")
+        run = _start(device, kernel, source, result, to=True, back=True)
+        time.sleep(0.03)  # its upload is over, and it computes for 0.1 s
+        source[:] = 9
+        bo, offset = device.import_memory(source)
+        bo.sync(TO_DEVICE, offset, source.nbytes)
+        run.wait(20)
+    np.testing.assert_array_equal(result, np.full(1000, 2))
+
+
+def compute_units_work_at_once_unless_one_needs_the_other() -> None:
+    with _environment(FAKE_OPENCL_COMPUTE="10"):
+        device = Device("opencl", None, {"compute_units": "2"})
+        kernel = device.load("increment", _FAKE)
+        arrays = [_filled(1000, "int32", value) for value in (1, 0, 0)]
+        began = time.monotonic()
+        chain = [_start(device, kernel, *arrays[step : step + 2], to=step == 0, back=True) for step in range(2)]
+        for run in chain:
+            run.wait(20)
+        assert time.monotonic() - began > 0.19
+        np.testing.assert_array_equal(arrays[2], np.full(1000, 3))
+        began = time.monotonic()
+        apart = [_start(device, kernel, arrays[0], dst, to=False, back=True) for dst in arrays[1:]]
+        for run in apart:
+            run.wait(20)
+        assert time.monotonic() - began < 0.19
+        np.testing.assert_array_equal(arrays[2], np.full(1000, 2))
 
 
 def nothing_is_left() -> None:
