@@ -89,6 +89,12 @@ static int xrt_open(const char *selector, const apf_option *options, apf_drv_dev
     }
     describe_handle(xrt, by_address ? selector : identity, &device->info);
     pthread_mutex_init(&device->lock, NULL);
+    pthread_mutex_init(&device->order, NULL);
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&device->moved, &monotonic);
+    pthread_condattr_destroy(&monotonic);
     *opened = device;
     return APF_OK;
 }
@@ -108,6 +114,8 @@ static void xrt_close(apf_drv_device *device)
     device->xrt->DeviceClose(device->handle);
     xrt_xclbin_end(&device->xclbin);
     pthread_mutex_destroy(&device->lock);
+    pthread_mutex_destroy(&device->order);
+    pthread_cond_destroy(&device->moved);
     apf_free(device);
 }
 
@@ -170,7 +178,7 @@ static int xrt_load_program(apf_drv_device *device, const apf_program *program, 
     }
     if (code == APF_OK) {
         device->kernels++;
-        device->info.compute_units = selected_units(program->kernel, units);
+        kernel->units = device->info.compute_units = selected_units(program->kernel, units);
     }
     pthread_mutex_unlock(&device->lock);
     xrt_xclbin_end(&xclbin);

@@ -6,13 +6,13 @@
 #include <string.h>
 #include <time.h>
 
-/* States: queued -> in the hardware (the first of its kernel's queue) -> ended, out of the queue. */
+/* States: queued -> in the hardware (the first of its kernel's queue) -> out of the queue, results on their way ->
+ * ended. */
 struct apf_drv_run {
     apf_drv_kernel *kernel;
     apf_drv_run *next; /* in the queue */
     int ended;
     int abandoned; /* released before it ended */
-    int synced;    /* its results were brought back, or could not be */
     int code;
     apf_error error;
     apf_times times;
@@ -20,18 +20,33 @@ struct apf_drv_run {
     apf_arg args[];
 };
 
-static void end_first(apf_drv_kernel *kernel, int code, const apf_error *error)
+static int sync_all(const apf_drv_run *run, uint32_t flag, int direction, apf_error *err)
+{
+    for (uint32_t i = 0; i < run->count; i++) {
+        const apf_arg *arg = &run->args[i];
+        if (arg->kind != APF_BUFFER || !(arg->flags & flag)) continue;
+        const int code = xdma_bo_sync(arg->bo, direction, arg->offset, arg->size, err);
+        if (code != APF_OK) return code;
+    }
+    return APF_OK;
+}
+
+/* Take the first run out of the queue. */
+static apf_drv_run *take_first(apf_drv_kernel *kernel)
 {
     apf_drv_run *run = kernel->first;
     kernel->first = run->next;
     if (!kernel->first) kernel->last = NULL;
+    run->times.end = (uint64_t)xdma_now();
+    return run;
+}
+
+/* `error`: NULL where run->error has it already. */
+static void end(apf_drv_run *run, int code, const apf_error *error)
+{
     run->ended = 1;
     run->code = code;
-    run->times.end = (uint64_t)xdma_now();
-    if (code != APF_OK)
-        run->error = *error;
-    else
-        __atomic_add_fetch(&kernel->device->counters.runs, 1, __ATOMIC_RELAXED);
+    if (code != APF_OK && error) run->error = *error;
     if (run->abandoned) apf_free(run);
 }
 
@@ -43,19 +58,40 @@ static void go(apf_drv_kernel *kernel)
         kernel->first->times.start = (uint64_t)xdma_now();
         const int code = xdma_kernel_go(kernel, kernel->first->args, &error);
         if (code == APF_OK) return;
-        end_first(kernel, code, &error);
+        end(take_first(kernel), code, &error);
     }
 }
 
-static int sync_all(const apf_drv_run *run, uint32_t flag, int direction, apf_error *err)
+/* Whether the next run may change what is still to be brought back from this one. */
+static int shares_results(const apf_drv_run *run, const apf_drv_run *next)
 {
     for (uint32_t i = 0; i < run->count; i++) {
-        const apf_arg *arg = &run->args[i];
-        if (arg->kind != APF_BUFFER || !(arg->flags & flag)) continue;
-        const int code = xdma_bo_sync(arg->bo, direction, arg->offset, arg->size, err);
-        if (code != APF_OK) return code;
+        const apf_arg *a = &run->args[i];
+        if (a->kind != APF_BUFFER || !(a->flags & APF_SYNC_FROM)) continue;
+        for (uint32_t j = 0; next && j < next->count; j++) {
+            const apf_arg *b = &next->args[j];
+            if (b->kind == APF_BUFFER && b->bo == a->bo && a->offset < b->offset + b->size &&
+                b->offset < a->offset + a->size)
+                return 1;
+        }
     }
-    return APF_OK;
+    return 0;
+}
+
+/* The first run is done: bring its results back, while the next one runs if it can. Called by the one who drives, with
+ * the lock, which is given back meanwhile. */
+static void finish_first(apf_drv_kernel *kernel)
+{
+    apf_drv_run *run = take_first(kernel);
+    apf_error error;
+    const int abandoned = run->abandoned, after = shares_results(run, kernel->first);
+    __atomic_add_fetch(&kernel->device->counters.runs, 1, __ATOMIC_RELAXED);
+    if (!after) go(kernel);
+    pthread_mutex_unlock(&kernel->lock);
+    const int code = abandoned ? APF_OK : sync_all(run, APF_SYNC_FROM, APF_FROM_DEVICE, &error);
+    pthread_mutex_lock(&kernel->lock);
+    end(run, code, &error);
+    if (after) go(kernel);
 }
 
 static int check(const apf_drv_kernel *kernel, const apf_arg *args, uint32_t count, apf_error *err)
@@ -99,19 +135,17 @@ int xdma_run_start(apf_drv_kernel *kernel, const apf_arg *args, uint32_t count, 
         apf_free(run);
         return code;
     }
+    *started = run;
+    run->times.start = (uint64_t)xdma_now();
+    if (!*kernel->name) return APF_OK; /* the rest is done by `wait` */
     pthread_mutex_lock(&kernel->lock);
-    if (!*kernel->name) {
-        run->ended = 1;
-        run->times.start = run->times.end = (uint64_t)xdma_now();
-        __atomic_add_fetch(&kernel->device->counters.runs, 1, __ATOMIC_RELAXED);
-    } else if (kernel->last) {
+    if (kernel->last) {
         kernel->last = kernel->last->next = run;
     } else {
         kernel->first = kernel->last = run;
         go(kernel);
     }
     pthread_mutex_unlock(&kernel->lock);
-    *started = run;
     return APF_OK;
 }
 
@@ -127,13 +161,15 @@ static void drive(apf_drv_kernel *kernel, int64_t deadline)
     pthread_mutex_unlock(&kernel->lock);
     const int code = xdma_kernel_watch(kernel, deadline, &done, &error);
     pthread_mutex_lock(&kernel->lock);
-    kernel->driving = 0;
     if (code == APF_DEVICE_LOST) {
-        while (kernel->first) end_first(kernel, code, &error);
-    } else if (done || code != APF_OK) {
-        end_first(kernel, code, &error);
+        while (kernel->first) end(take_first(kernel), code, &error);
+    } else if (code != APF_OK) {
+        end(take_first(kernel), code, &error);
         go(kernel);
+    } else if (done) {
+        finish_first(kernel);
     }
+    kernel->driving = 0;
     pthread_cond_broadcast(&kernel->changed);
 }
 
@@ -152,6 +188,11 @@ int xdma_run_wait(apf_drv_run *run, int64_t timeout, apf_error *err)
     apf_drv_kernel *kernel = run->kernel;
     const int64_t deadline = timeout < 0 ? -1 : xdma_now() + timeout;
     int looked = 0;
+    if (!*kernel->name && !run->ended) {
+        run->times.end = run->times.start;
+        end(run, sync_all(run, APF_SYNC_FROM, APF_FROM_DEVICE, &run->error), NULL);
+        __atomic_add_fetch(&kernel->device->counters.runs, 1, __ATOMIC_RELAXED);
+    }
     pthread_mutex_lock(&kernel->lock);
     while (!run->ended && (!looked || deadline < 0 || xdma_now() < deadline)) {
         if (kernel->driving)
@@ -166,10 +207,6 @@ int xdma_run_wait(apf_drv_run *run, int64_t timeout, apf_error *err)
         return apf_fail(err, APF_TIMEOUT, 0,
                         "'%s' on '%s' still runs after %.3f s; it cannot be stopped but by a reset", kernel->name,
                         kernel->device->info.name, (double)timeout / 1e9);
-    if (!run->synced) {
-        run->synced = 1;
-        if (run->code == APF_OK) run->code = sync_all(run, APF_SYNC_FROM, APF_FROM_DEVICE, &run->error);
-    }
     if (run->code != APF_OK && err) *err = run->error;
     return run->code;
 }
@@ -179,17 +216,16 @@ int xdma_run_cancel(apf_drv_run *run, apf_error *err)
     apf_drv_kernel *kernel = run->kernel;
     int code = APF_OK;
     pthread_mutex_lock(&kernel->lock);
-    if (!run->ended && run == kernel->first) {
+    apf_drv_run *before = kernel->first;
+    while (before && before != run && before->next != run) before = before->next;
+    if (before == run) {
         code = apf_fail(err, APF_UNSUPPORTED, 0, "'%s' on '%s' runs, and cannot be stopped but by a reset of the card",
                         kernel->name, kernel->device->info.name);
-    } else if (!run->ended) {
-        apf_drv_run *before = kernel->first;
-        while (before->next != run) before = before->next;
+    } else if (before) {
         before->next = run->next;
         if (kernel->last == run) kernel->last = before;
-        run->ended = 1;
-        run->code =
-            apf_fail(&run->error, APF_CANCELLED, 0, "the run of '%s' was cancelled before it began", kernel->name);
+        end(run, apf_fail(&run->error, APF_CANCELLED, 0, "the run of '%s' was cancelled before it began", kernel->name),
+            NULL);
         pthread_cond_broadcast(&kernel->changed);
     }
     pthread_mutex_unlock(&kernel->lock);
@@ -200,7 +236,7 @@ void xdma_run_release(apf_drv_run *run)
 {
     apf_drv_kernel *kernel = run->kernel;
     pthread_mutex_lock(&kernel->lock);
-    const int ended = run->ended;
+    const int ended = run->ended || !*kernel->name;
     run->abandoned = 1;
     pthread_mutex_unlock(&kernel->lock);
     if (ended) apf_free(run);
