@@ -111,3 +111,21 @@ uint16_t apf_float_to_half(float value)
     bits += 0xfff + odd; /* half of the last place, less a bit where that is even */
     return sign | (uint16_t)((bits >> 13) - ((127 - 15) << 10));
 }
+
+/* Rounded once: what is cut off on the way to single precision is kept as the last bit of an odd number, which is never
+ * in the middle between two halves ("rounding to odd"). */
+uint16_t apf_double_to_half(double value)
+{
+    float single = (float)value;
+    if ((double)single != value && value == value) {
+        uint32_t bits;
+        memcpy(&bits, &single, sizeof bits);
+        if (!(bits & 1)) {
+            const double magnitude = value < 0 ? -value : value,
+                         reached = single < 0 ? -(double)single : (double)single;
+            bits += reached < magnitude ? 1u : -1u;
+            memcpy(&single, &bits, sizeof single);
+        }
+    }
+    return apf_float_to_half(single);
+}

@@ -41,8 +41,9 @@ void apf_model_report(const apf_model_arg *arg, uint64_t consumed, uint64_t prod
 /* Bytes of an element of `type` (an apf scalar kind or APF_MODEL_F16). KERNEL: none of them. */
 int apf_model_element(uint64_t type, uint64_t *size, apf_error *err);
 
-/* Half precision to and from single, rounding to the nearest, ties to even. */
+/* Half precision to and from others, rounding to the nearest, ties to even. */
 float apf_half_to_float(uint16_t half);
 uint16_t apf_float_to_half(float value);
+uint16_t apf_double_to_half(double value);
 
 #endif

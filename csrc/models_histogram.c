@@ -6,6 +6,7 @@
  * type; an index is estimated in that type and double, and corrected against the edges on both sides. */
 #include "models.h"
 
+#include <float.h>
 #include <string.h>
 
 #define SLICE (1ull << 20) /* elements */
@@ -16,7 +17,8 @@ typedef struct job {
     uint64_t first, last; /* elements */
     uint64_t bins;
     double lo, hi;
-    double step; /* 0: hi - lo is too small to be divided */
+    double lowest, highest; /* the same, rounded to the elements' type */
+    double step;            /* 0: hi - lo is too small to be divided */
 } job;
 
 static double edge(const job *todo, uint64_t index)
@@ -26,42 +28,51 @@ static double edge(const job *todo, uint64_t index)
     return (double)index * todo->step + todo->lo;
 }
 
-/* `type` is the elements', `real` the one of edges and distances. NaN is in no bin: both comparisons fail. */
-#define PLACE(name, type, real)                                                                                        \
-    static inline uint64_t name##_bin(const job *todo, type element)                                                   \
+/* Rounding to the type in which numpy has edges and distances: double for whole numbers, else the elements' own. */
+#define TO_DOUBLE(value) ((double)(value))
+#define TO_FLOAT(value) ((float)(value))
+#define TO_HALF(value) apf_half_to_float(apf_double_to_half((double)(value)))
+
+/* `value` is an element as a real number, between lowest and highest. */
+#define PLACE(name, real, rounded)                                                                                     \
+    static inline uint64_t name(const job *todo, real value)                                                           \
     {                                                                                                                  \
-        const real value = (real)element;                                                                              \
-        const real distance = value - (real)todo->lo;                                                                  \
-        uint64_t index = (uint64_t)((double)distance / (todo->hi - todo->lo) * (double)todo->bins);                    \
-        if (index >= todo->bins) index = todo->bins - 1;                                                               \
-        if (value < (real)edge(todo, index)) return index - 1;                                                         \
-        return index + (index != todo->bins - 1 && value >= (real)edge(todo, index + 1));                              \
-    }                                                                                                                  \
-    static inline int name##_inside(const job *todo, type element)                                                     \
-    {                                                                                                                  \
-        return (real)element >= (real)todo->lo && (real)element <= (real)todo->hi;                                     \
+        const real distance = rounded(value - (real)todo->lowest);                                                     \
+        const double estimate = (double)distance / (todo->hi - todo->lo) * (double)todo->bins;                         \
+        const uint64_t index = estimate < (double)todo->bins ? (uint64_t)estimate : todo->bins - 1;                    \
+        if (value < rounded(edge(todo, index))) return index - 1;                                                      \
+        return index + (index != todo->bins - 1 && value >= rounded(edge(todo, index + 1)));                           \
     }
 
-#define COUNT(name, type, real)                                                                                        \
-    PLACE(name, type, real)                                                                                            \
+PLACE(place_double, double, TO_DOUBLE)
+PLACE(place_float, float, TO_FLOAT)
+PLACE(place_half, float, TO_HALF)
+
+/* NaN is in no bin: both comparisons fail. */
+static inline int inside(const job *todo, double value) { return value >= todo->lowest && value <= todo->highest; }
+
+/* A copy of the job is the loop's own: stores to the counts cannot change it, so it stays in registers. */
+#define COUNT(name, type, real, loaded, place)                                                                         \
     static void name(const job *todo)                                                                                  \
     {                                                                                                                  \
-        const type *src = todo->src;                                                                                   \
-        for (uint64_t i = todo->first; i < todo->last; i++)                                                            \
-            if (name##_inside(todo, src[i])) todo->counts[name##_bin(todo, src[i])]++;                                 \
+        const job own = *todo;                                                                                         \
+        const type *src = own.src;                                                                                     \
+        for (uint64_t i = own.first; i < own.last; i++) {                                                              \
+            const real value = loaded(src[i]);                                                                         \
+            if (inside(&own, (double)value)) own.counts[place(&own, value)]++;                                         \
+        }                                                                                                              \
     }
 
 /* Bytes: count each value first, in four tables so that runs of one value do not wait for each other's stores. */
 #define COUNT_BYTES(name, type)                                                                                        \
-    PLACE(name, type, double)                                                                                          \
     static void name(const job *todo)                                                                                  \
     {                                                                                                                  \
         uint32_t tables[4][256];                                                                                       \
         count_bytes((const uint8_t *)todo->src + todo->first, todo->last - todo->first, tables);                       \
-        for (int value = 0; value < 256; value++) {                                                                    \
-            const uint64_t found =                                                                                     \
-                (uint64_t)tables[0][value] + tables[1][value] + tables[2][value] + tables[3][value];                   \
-            if (found && name##_inside(todo, (type)value)) todo->counts[name##_bin(todo, (type)value)] += found;       \
+        for (int byte = 0; byte < 256; byte++) {                                                                       \
+            const uint64_t found = (uint64_t)tables[0][byte] + tables[1][byte] + tables[2][byte] + tables[3][byte];    \
+            const double value = (double)(type)byte;                                                                   \
+            if (found && inside(todo, value)) todo->counts[place_double(todo, value)] += found;                        \
         }                                                                                                              \
     }
 
@@ -79,38 +90,49 @@ static void count_bytes(const uint8_t *src, uint64_t count, uint32_t tables[4][2
 
 COUNT_BYTES(count_i8, int8_t)
 COUNT_BYTES(count_u8, uint8_t)
-COUNT(count_i16, int16_t, double)
-COUNT(count_u16, uint16_t, double)
-COUNT(count_i32, int32_t, double)
-COUNT(count_u32, uint32_t, double)
-COUNT(count_i64, int64_t, double)
-COUNT(count_u64, uint64_t, double)
-COUNT(count_f32, float, float)
-COUNT(count_f64, double, double)
+COUNT(count_i16, int16_t, double, TO_DOUBLE, place_double)
+COUNT(count_u16, uint16_t, double, TO_DOUBLE, place_double)
+COUNT(count_i32, int32_t, double, TO_DOUBLE, place_double)
+COUNT(count_u32, uint32_t, double, TO_DOUBLE, place_double)
+COUNT(count_i64, int64_t, double, TO_DOUBLE, place_double)
+COUNT(count_u64, uint64_t, double, TO_DOUBLE, place_double)
+COUNT(count_f16, uint16_t, float, apf_half_to_float, place_half)
+COUNT(count_f32, float, float, TO_FLOAT, place_float)
+COUNT(count_f64, double, double, TO_DOUBLE, place_double)
 
 static void (*const counters[])(const job *) = {
-    [APF_I8] = count_i8,   [APF_U8] = count_u8,   [APF_I16] = count_i16, [APF_U16] = count_u16, [APF_I32] = count_i32,
-    [APF_U32] = count_u32, [APF_I64] = count_i64, [APF_U64] = count_u64, [APF_F32] = count_f32, [APF_F64] = count_f64,
+    [APF_I8] = count_i8,   [APF_U8] = count_u8,   [APF_I16] = count_i16,       [APF_U16] = count_u16,
+    [APF_I32] = count_i32, [APF_U32] = count_u32, [APF_I64] = count_i64,       [APF_U64] = count_u64,
+    [APF_F32] = count_f32, [APF_F64] = count_f64, [APF_MODEL_F16] = count_f16,
 };
+
+static double rounded_to(uint64_t type, double value)
+{
+    /* volatile: gcc 12 drops the two conversions where it vectorizes a pair of them. */
+    const volatile float single = TO_FLOAT(value);
+    if (type == APF_F32) return (double)single;
+    return type == APF_MODEL_F16 ? (double)TO_HALF(value) : value;
+}
 
 /* Bins and edges, as numpy accepts them. */
 static int prepare(job *todo, uint64_t type, apf_error *err)
 {
     if (todo->bins == 0) return apf_fail(err, APF_KERNEL, 0, "bins is 0: expected at least 1");
-    if (!(todo->lo <= todo->hi) || !(todo->hi - todo->lo <= 0x1p1023))
-        return apf_fail(err, APF_KERNEL, 0, "the range is %g to %g: expected finite numbers in order", todo->lo,
-                        todo->hi);
     if (todo->lo == todo->hi) {
         todo->lo -= 0.5;
         todo->hi += 0.5;
     }
+    todo->lowest = rounded_to(type, todo->lo);
+    todo->highest = rounded_to(type, todo->hi);
+    if (!(todo->lo < todo->hi && rounded_to(type, todo->highest - todo->lowest) <= DBL_MAX))
+        return apf_fail(err, APF_KERNEL, 0,
+                        "the range is %g to %g: expected numbers in order, less than the largest apart", todo->lo,
+                        todo->hi);
     todo->step = (todo->hi - todo->lo) / (double)todo->bins;
-    for (uint64_t i = 0; i < todo->bins; i++) {
-        const double left = edge(todo, i), right = edge(todo, i + 1);
-        if (type == APF_F32 ? (float)left >= (float)right : left >= right)
+    for (uint64_t i = 0; i < todo->bins; i++)
+        if (rounded_to(type, edge(todo, i)) >= rounded_to(type, edge(todo, i + 1)))
             return apf_fail(err, APF_KERNEL, 0, "%llu bins are too many for the range %g to %g",
                             (unsigned long long)todo->bins, todo->lo, todo->hi);
-    }
     return APF_OK;
 }
 
@@ -127,8 +149,6 @@ static int histogram(void *context, const apf_model_arg *args, uint32_t count, c
     if (code == APF_OK) code = apf_model_count(&args[6], "bins", &todo.bins, err);
     if (code == APF_OK) code = apf_model_count(&args[7], "type", &type, err);
     if (code == APF_OK) code = apf_model_element(type, &size, err);
-    if (code == APF_OK && type == APF_MODEL_F16)
-        code = apf_fail(err, APF_KERNEL, 0, "histogram takes no half precision elements");
     if (code == APF_OK) code = apf_model_fits(&args[0], "src", elements, size, err);
     if (code == APF_OK) code = apf_model_fits(&args[3], "state", todo.bins, sizeof(uint64_t), err);
     if (code == APF_OK && last) code = apf_model_fits(&args[1], "dst", todo.bins, sizeof(uint64_t), err);

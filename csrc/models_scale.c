@@ -13,14 +13,16 @@ typedef struct job {
     double ra, rb; /* floats */
 } job;
 
-/* Narrow types compute in 32 bits: unsigned, since signed overflow has no meaning in C. */
+/* Unsigned, since signed overflow has no meaning in C; `wide` is the narrowest type in which nothing of the result is
+ * lost. Everything is in locals, since a store to bytes might change anything else. */
 #define SCALE_INTEGER(name, type, wide)                                                                                \
     static void name(const job *todo)                                                                                  \
     {                                                                                                                  \
         const type *src = todo->src;                                                                                   \
         type *dst = todo->dst;                                                                                         \
         const wide a = (wide)todo->a, b = (wide)todo->b;                                                               \
-        for (uint64_t i = todo->first; i < todo->last; i++) dst[i] = (type)(a * (wide)src[i] + b);                     \
+        const uint64_t last = todo->last;                                                                              \
+        for (uint64_t i = todo->first; i < last; i++) dst[i] = (type)(a * (wide)src[i] + b);                           \
     }
 
 #define SCALE_FLOAT(name, type)                                                                                        \
@@ -29,11 +31,12 @@ typedef struct job {
         const type *src = todo->src;                                                                                   \
         type *dst = todo->dst;                                                                                         \
         const type a = (type)todo->ra, b = (type)todo->rb;                                                             \
-        for (uint64_t i = todo->first; i < todo->last; i++) dst[i] = a * src[i] + b;                                   \
+        const uint64_t last = todo->last;                                                                              \
+        for (uint64_t i = todo->first; i < last; i++) dst[i] = a * src[i] + b;                                         \
     }
 
 /* A wrapped result has the same bits whether its type has a sign or not. */
-SCALE_INTEGER(scale_8, uint8_t, uint32_t)
+SCALE_INTEGER(scale_8, uint8_t, uint16_t)
 SCALE_INTEGER(scale_16, uint16_t, uint32_t)
 SCALE_INTEGER(scale_32, uint32_t, uint32_t)
 SCALE_INTEGER(scale_64, uint64_t, uint64_t)
