@@ -68,6 +68,7 @@ def host_path(url: str) -> str:
         raise AccessDenied(f"{url!r}: files of the host are named host://path, in lower case")
     if (
         path != path.strip()
+        or path == "/"
         or path.startswith("//")
         or len(os.fsencode(path)) > _MAX_PATH
         or any(character < " " or character in "\\\x7f" for character in path)
