@@ -19,7 +19,7 @@ import numpy as np
 
 from apyfal.exceptions import HostError, ParameterError, RunCancelled
 from apyfal.host.bodies import Data, MemoryBudget
-from apyfal.host.journal import Entry, Journal
+from apyfal.host.journal import NOT_RUN, Entry, Journal
 from apyfal.host.references import References
 from apyfal.host.scheduling import FairQueue
 from apyfal.host.sessions import NotFound, OpenAccelerator, Session
@@ -73,13 +73,15 @@ class Job:
     Attributes
     ----------
     state
-        ``queued``, ``running``, ``done``, ``failed`` or ``cancelled``.
+        ``queued``, ``running``, ``done``, ``failed``, ``cancelled`` or ``interrupted``.
     data, output
         What came in with the request; what goes out with the answer.
     output_region
         The shared memory that the output is in instead.
     progress
         Bytes through and bytes in all, set by the worker.
+    began
+        Whether it was started.
     ended
         Set when it has.
     """
@@ -99,6 +101,7 @@ class Job:
     output_region: str | None = None
     progress: tuple[int, int | None] | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+    began: bool = False
     ended_at: float = 0.0
     cancelled: bool = False
 
@@ -113,7 +116,7 @@ class Job:
         return {
             "id": self.id,
             "state": self.state,
-            "ran": self.state != "queued" and not (self.state == "cancelled" and not self.info),
+            "ran": self.began,
             "info": self.info,
             "result": self.result,
             "output": output,
@@ -172,7 +175,7 @@ class Engine:
         self._stopping = False
         self._idle = asyncio.Event()
         self._idle.set()
-        self.finished: dict[str, int] = {"done": 0, "failed": 0, "cancelled": 0}
+        self.finished: dict[str, int] = {"done": 0, "failed": 0, "cancelled": 0, "interrupted": 0}
         self.seconds = 0.0
         self.bytes_in = 0
         self.bytes_out = 0
@@ -250,6 +253,7 @@ class Engine:
 
     def _begin(self, job: Job) -> None:
         job.state = "running"
+        job.began = True
         self._running.add(job)
         self._idle.clear()
         started = time.perf_counter()
@@ -395,13 +399,16 @@ class Engine:
                 del self._jobs[job.id]
 
     async def stop(self, timeout: float) -> list[Job]:
-        """Start no more jobs, wait for those that run, and return those that did not end or never ran."""
+        """Start no more jobs, say so of those that wait, and let those that run end; return those that did not."""
         self._stopping = True
+        while (waiting := self._queue.take()) is not None:
+            waiting.state = "interrupted"
+            waiting.error = {"type": HostError.__name__, "message": NOT_RUN}
+            self._end(waiting)
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._idle.wait(), timeout)
-        left = [*self._queue, *self._running]
         self._pool.shutdown(wait=False, cancel_futures=True)
-        return left
+        return list(self._running)
 
 
 def _region_of(job: Job, name: str) -> Region:

@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Entry", "Journal"]
+__all__ = ["NOT_RUN", "Entry", "Journal"]
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
@@ -36,7 +36,8 @@ CREATE INDEX IF NOT EXISTS by_change ON jobs (changed);
 _VERSION = 1
 _BATCH = 500
 
-_NOT_RUN = "the host stopped before the job was started: it did not run"
+#: why a job that waited has ended
+NOT_RUN = "the host stopped before the job was started: it did not run"
 _UNKNOWN = "the host stopped while the job was running: it will not be run again, and what it wrote is not known"
 
 
@@ -123,7 +124,7 @@ class Journal:
             if entry is None:
                 continue
             ran = None if entry.state == "running" else False
-            message = _UNKNOWN if entry.state == "running" else _NOT_RUN
+            message = _UNKNOWN if entry.state == "running" else NOT_RUN
             answer = {
                 "id": job_id,
                 "state": "interrupted",
