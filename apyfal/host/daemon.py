@@ -163,6 +163,7 @@ class Daemon:
                 "read_bufsize": _READ_BUFFER,
                 "keepalive_timeout": _IDLE_TIMEOUT,
                 "access_log": None,
+                "logger": get_logger(),  # silent by default: malformed requests cannot fill the journal
                 "auto_decompress": False,  # a compressed body is refused, not unpacked: it has no honest length
             },
         )
