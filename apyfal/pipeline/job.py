@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -84,6 +85,7 @@ class Job:
         self._reports = call.definition.output.kind == "reported"
         self._through = 0
         self._idle_since = 0.0
+        self._in_flight: deque[Run] = deque()  # in the order of their starts
 
     # -- one chunk: in the calling thread, with as few calls into the driver as it takes ------------------------------
     def run_single(self) -> None:
@@ -118,8 +120,11 @@ class Job:
         for thread in threads:
             thread.join(_GRACE + 2 * _LOOK if self._control.failed else None)
         if self._control.failed:
+            # Not left to the last reference: the error's own frames may have it.
+            while self._in_flight:
+                self._cancel(self._in_flight.popleft())
             for channel in (fetched, started, finished):
-                channel.clear()  # runs that were started and not waited for are cancelled with this
+                channel.clear()
             self._control.check()
 
     def _thread(
@@ -152,7 +157,9 @@ class Job:
                 continue
             output = self._room(piece)
             at = self._report.now()
-            put(_Started(piece, output, self._invocation.start(piece, output), at))
+            run = self._invocation.start(piece, output)
+            self._in_flight.append(run)
+            put(_Started(piece, output, run, at))
 
     def _finish(self, started: Channel[_Started], put: Callable[[_Done], None]) -> None:
         for piece, output, run, at in started:
@@ -161,6 +168,7 @@ class Job:
                     put(done)
             else:
                 self._wait(run)
+                self._in_flight.popleft()
                 self._report.add("compute", piece.chunk, max(at, self._idle_since))
                 self._idle_since = self._report.now()
                 put(self._bring(piece, output, len(output.bytes) if output is not None else 0, piece.nbytes))
