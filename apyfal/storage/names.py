@@ -6,7 +6,7 @@ import errno
 import os
 from collections.abc import Iterator
 
-from apyfal.exceptions import NotADirectory, ObjectExists, ObjectNotFound
+from apyfal.exceptions import NotADirectory, ObjectExists, ObjectNotFound, UnsupportedByStore
 from apyfal.storage import local
 from apyfal.storage.handler import ObjectInfo
 from apyfal.storage.registry import Target, resolve
@@ -184,7 +184,10 @@ def _entries(target: Target, what: str) -> Iterator[tuple[str, ObjectInfo]]:
 
 def _has_entries(target: Target, what: str) -> bool:
     def first() -> bool:
-        return next(iter(target.handler.list(target.path)), None) is not None
+        try:
+            return next(iter(target.handler.list(target.path)), None) is not None
+        except UnsupportedByStore:
+            return False  # the web has no directories
 
     return call(target.handler, first, what)
 
