@@ -6,6 +6,7 @@ has returned.
 
 from __future__ import annotations
 
+from apyfal.exceptions import UnsupportedByStore
 from apyfal.storage import registry
 from apyfal.storage.sinks import FileObjectSink, LocalSink, ObjectSink, Sink
 from apyfal.storage.sources import FileObjectSource, LocalSource, ObjectSource, Source
@@ -80,6 +81,8 @@ def sink_at(location: Location, size: int | None = None, *, exclusive: bool = Fa
         return LocalSink(location.path, size, exclusive)
     target = registry.resolve(location)
     try:
+        if type(target.handler).put is Handler.put:
+            raise UnsupportedByStore(f"cannot write {str(location)!r}: this store is read-only", path=target.path)
         return ObjectSink(target, size, exclusive)
     except BaseException:
         target.release()
