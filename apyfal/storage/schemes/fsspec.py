@@ -38,6 +38,8 @@ from apyfal.storage.handler import Handler, Limits, ObjectInfo, RangeReader, Upl
 __all__ = ["FsspecHandler"]
 
 _TEMPORARY = ".apyfal-"
+#: Read at once from filesystems where each read is a request.
+_BLOCK = 4 << 20
 #: Names that the mounts of other providers use, to what fsspec's filesystems call the same.
 _COMMON = {"client_id": "username", "secret_id": "password"}
 
@@ -78,6 +80,9 @@ class FsspecHandler(Handler):
         self._kept: Any = None
         # Filesystems over an event loop take calls from any thread; others (paramiko's, ftplib's) have one connection.
         safe = protocol in ("memory", "file", "local") or getattr(kind, "async_impl", False)
+        # Those read a range in one request, where an open file would read ahead; and all open files of the one in
+        # memory share their position.
+        self._ranged = protocol == "memory" or getattr(kind, "async_impl", False)
         self._guard: contextlib.AbstractContextManager[Any] = contextlib.nullcontext() if safe else threading.RLock()
         self._lock = threading.Lock()
 
@@ -105,6 +110,9 @@ class FsspecHandler(Handler):
             raise IsADirectory(f"cannot read {path!r}: it is a directory", path=path)
         if version_of is not None and version_of.etag is not None and version_of.etag != info.etag:
             raise ObjectChanged(f"{path!r} changed while it was being read", path=path)
+        if self._ranged:
+            end = info.size if stop is None or info.size is None else min(stop, info.size)
+            return _BlockReader(self, info, start, end)
         with self.doing("read", path):
             file = self._files.open(_absolute(path), "rb")
             if start:
@@ -129,6 +137,12 @@ class FsspecHandler(Handler):
     def copy(self, source: ObjectInfo, destination: str) -> ObjectInfo:
         """Leave it to the engine: most filesystems of fsspec copy through this machine anyway, and not atomically."""
         raise UnsupportedByStore(f"{self._protocol}: no server-side copy")
+
+    def block(self, path: str, start: int, stop: int | None) -> bytes:
+        """Read a range in one call; for readers."""
+        with self.doing("read", path):
+            data: bytes = self._files.cat_file(_absolute(path), start=start, end=stop)
+            return data
 
     def begin(self, path: str) -> IO[bytes]:
         """Open a file to be written; for uploads."""
@@ -231,6 +245,33 @@ class FsspecHandler(Handler):
             # A time in whole seconds (SFTP, FTP) tells no two versions apart: there is no validator then.
             etag = f'"{size:x}-{mtime}"'
         return ObjectInfo(path, size, str(etag) if etag else None, mtime)
+
+
+class _BlockReader(RangeReader):
+    """A range, asked for block by block."""
+
+    def __init__(self, handler: FsspecHandler, info: ObjectInfo, start: int, stop: int | None) -> None:
+        self.info = info
+        self._handler = handler
+        self._position = start
+        self._stop = stop
+        self._block = memoryview(b"")
+
+    def readinto(self, out: memoryview) -> int:
+        """Copy from the current block; 0 at the end of the range or of the file."""
+        if not self._block and (self._stop is None or self._position < self._stop):
+            end = self._position + max(len(out), _BLOCK)
+            end = end if self._stop is None else min(end, self._stop)
+            self._block = memoryview(self._handler.block(self.info.path, self._position, end))
+        count = min(len(out), len(self._block))
+        out[:count] = self._block[:count]
+        self._block = self._block[count:]
+        self._position += count
+        return count
+
+    def close(self) -> None:
+        """Forget the block."""
+        self._block = memoryview(b"")
 
 
 class _FileReader(RangeReader):
