@@ -1,0 +1,380 @@
+"""The conformance suite of `apyfal.storage` as its users see it: every function and mode, on one store.
+
+A provider's tests subclass `StorageConformance` and say where to write::
+
+    class TestMyStore(StorageConformance):
+        @pytest.fixture(scope="class")
+        @classmethod
+        def place(cls, my_server):
+            apyfal.storage.mount("mystore-test", provider="mystore", endpoint_url=my_server.url, ...)
+            apyfal.storage.makedirs("mystore-test://bucket", exist_ok=True)
+            yield "mystore-test://bucket"
+            apyfal.storage.unmount("mystore-test")
+
+The first line of each test's docstring is the feature that it proves; a store that has not got it says so in the class
+attributes, and is then expected to refuse it. ``tools/storage_support.py`` makes the table in the documentation of
+that. `apyfal.testing.handlers` has the suite for the level below.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from apyfal import storage
+from apyfal.exceptions import AccessDenied, ObjectExists, ObjectNotFound, StorageError, UnsupportedByStore
+from apyfal.testing.handlers import AWKWARD_KEYS, pattern
+
+__all__ = ["PART", "StorageConformance"]
+
+#: Up to this size the engine writes one request.
+PART = 16 << 20
+
+Note = Callable[[str, object], None]
+
+
+class StorageConformance:
+    """Tests of one store; subclass it and give it a `place` fixture, the URL of a bucket or directory.
+
+    Attributes
+    ----------
+    writable, lists, exclusive
+        What the store can do; what it cannot must raise `UnsupportedByStore`.
+    updates
+        Whether files can be appended to and changed in place.
+    awkward_keys
+        Names to be kept as they are, without those that the store's documentation rules out.
+    large
+        Bytes of the largest object.
+    """
+
+    writable = True
+    lists = True
+    exclusive = True
+    updates = False
+    awkward_keys: tuple[str, ...] = AWKWARD_KEYS
+    large = 200 << 20
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def place(cls) -> Iterator[str]:
+        """Give the URL to work below; a subclass must override this."""
+        raise NotImplementedError("a subclass of StorageConformance must define the fixture 'place'")
+
+    @pytest.fixture
+    def folder(self, place: str) -> Iterator[str]:
+        """Give a prefix of the test's own, emptied at its end."""
+        url = f"{place}/{uuid.uuid4().hex[:12]}"
+        if self.writable:
+            storage.makedirs(url, exist_ok=True)
+        yield url
+        if self.writable:
+            self.clean(url)
+
+    def clean(self, folder: str) -> None:
+        """Remove what a test made."""
+        if storage.exists(folder):
+            for top, _, files in list(storage.walk(folder)):
+                for name in files:
+                    storage.remove(f"{top.rstrip('/')}/{name}")
+
+    # -- for subclasses of special stores -----------------------------------------------------------------------------
+    def seed(self, url: str, data: bytes) -> None:
+        """Put data where tests read them; for a store that cannot be written through apyfal."""
+        storage.save(url, np.frombuffer(data, np.uint8))
+
+    def url(self, folder: str, key: str) -> str:
+        """Give the URL of a key; for a scheme that wants it encoded."""
+        return f"{folder}/{key}"
+
+    def denied(self, folder: str) -> tuple[str, AbstractContextManager[object]] | None:
+        """Give a URL that may not be read, and a context in which that is so; ``None`` if the server cannot deny."""
+        return None
+
+    def refuses(self, note: Note, *actions: Callable[[], object]) -> None:
+        """Expect that the store refuses what it cannot do."""
+        note("support", "no")
+        for action in actions:
+            with pytest.raises((UnsupportedByStore, io.UnsupportedOperation)):
+                action()
+
+    # -- whole objects ------------------------------------------------------------------------------------------------
+    @pytest.mark.parametrize("size", [0, 1, 1000, PART - 1, PART, PART + 1])
+    def test_load_and_save(self, folder: str, size: int, record_property: Note) -> None:
+        """Arrays: `load` and `save`, in one request and in parts"""
+        data = np.frombuffer(pattern(size), np.uint8)
+        url = self.url(folder, "array")
+        self.seed(url, data.tobytes())
+        assert np.array_equal(storage.load(url), data)
+        out = np.full(size, 0xEE, np.uint8)
+        assert storage.load(url, out=out) is out
+        assert np.array_equal(out, data)
+        if not self.writable:
+            self.refuses(record_property, lambda: storage.save(url, data))
+            assert np.array_equal(storage.load(url), data)
+
+    def test_large(self, folder: str) -> None:
+        """200 MiB: parallel ranges, parallel parts"""
+        data = np.random.default_rng(4).integers(0, 256, self.large, np.uint8)
+        url = self.url(folder, "large")
+        self.seed(url, data.tobytes()) if not self.writable else storage.save(url, data)
+        assert storage.stat(url).size == self.large
+        found = storage.load(url)
+        assert hashlib.sha256(found.data).digest() == hashlib.sha256(data.data).digest()
+
+    def test_typed_arrays(self, folder: str) -> None:
+        """Arrays of other types and shapes"""
+        array = np.arange(600, dtype="<i4").reshape(20, 30)
+        self.seed(self.url(folder, "typed"), array.tobytes())
+        assert np.array_equal(storage.load(self.url(folder, "typed"), dtype="<i4", shape=(20, -1)), array)
+
+    # -- open ---------------------------------------------------------------------------------------------------------
+    @pytest.mark.parametrize("size", [0, 1, 100_000, PART + 1])
+    def test_open_to_write(self, folder: str, size: int, record_property: Note) -> None:
+        """`open` to write (``w``), of unknown length"""
+        url, data = self.url(folder, "written"), pattern(size, 1)
+        if not self.writable:
+            self.refuses(record_property, lambda: storage.open(url, "wb"))
+            return
+        with storage.open(url, "wb") as file:
+            for begin in range(0, size, 3_000_001):
+                file.write(data[begin : begin + 3_000_001])
+            assert not storage.exists(url)
+        assert storage.stat(url).size == size
+        assert storage.load(url).tobytes() == data
+
+    def test_open_to_read(self, folder: str) -> None:
+        """`open` to read (``r``): `read`, `readinto`, seeking"""
+        data = pattern(300_000, 2)
+        url = self.url(folder, "read")
+        self.seed(url, data)
+        with storage.open(url, "rb") as file:
+            assert file.readable()
+            assert file.read(10) == data[:10]
+            if file.seekable():
+                assert file.seek(-100, io.SEEK_END) == len(data) - 100
+                assert file.read() == data[-100:]
+                assert file.seek(150_000) == 150_000
+                buffer = bytearray(70_000)
+                assert isinstance(file, io.BufferedIOBase)
+                assert file.readinto(buffer) > 0
+                file.seek(0)
+            else:
+                data = data[10:]
+            assert file.read() == data
+            assert file.read() == b""
+
+    def test_text(self, folder: str) -> None:
+        """Text, with encodings and line ends"""
+        text = "grün\nzwei\r\ndrei\n" * 500
+        self.seed(self.url(folder, "text"), text.encode("utf-16"))
+        with storage.open(self.url(folder, "text"), "r", encoding="utf-16", newline="") as file:
+            assert file.read() == text
+
+    def test_an_exception_leaves_the_old_object(self, folder: str, record_property: Note) -> None:
+        """Nothing is visible of a write that was broken off"""
+        if not self.writable:
+            record_property("support", "no")
+            return
+        url = self.url(folder, "object")
+        storage.save(url, np.frombuffer(b"old", np.uint8))
+
+        def broken_off() -> None:
+            with storage.open(url, "wb") as file:
+                file.write(pattern(3 << 20))
+                raise KeyError("stop")
+
+        with pytest.raises(KeyError):
+            broken_off()
+        assert storage.load(url).tobytes() == b"old"
+        assert storage.listdir(folder) == ["object"]
+
+    def test_open_exclusively(self, folder: str, record_property: Note) -> None:
+        """`open` where there is nothing (``x``)"""
+        url = self.url(folder, "exclusive")
+        if not (self.writable and self.exclusive):
+            self.refuses(record_property, lambda: self._write(url, "xb", b"first"))
+            return
+        self._write(url, "xb", b"first")
+        with pytest.raises(ObjectExists):
+            self._write(url, "xb", b"second")
+        assert storage.load(url).tobytes() == b"first"
+
+    def test_open_to_change(self, folder: str, record_property: Note) -> None:
+        """`open` to append and to change in place (``a``, ``r+``)"""
+        url = self.url(folder, "changed")
+        self.seed(url, b"0123456789")
+        if not self.updates:
+            self.refuses(record_property, lambda: storage.open(url, "ab"), lambda: storage.open(url, "r+b"))
+            return
+        self._write(url, "ab", b"abc")
+        with storage.open(url, "r+b") as file:
+            file.seek(2)
+            file.write(b"--")
+        assert storage.load(url).tobytes() == b"01--456789abc"
+
+    def _write(self, url: str, mode: str, data: bytes) -> None:
+        with storage.open(url, mode) as file:
+            file.write(data)
+
+    # -- names --------------------------------------------------------------------------------------------------------
+    def test_awkward_names(self, folder: str) -> None:
+        """Unicode and awkward names"""
+        for number, key in enumerate(self.awkward_keys):
+            self.seed(self.url(folder, key), pattern(9, number))
+        for number, key in enumerate(self.awkward_keys):
+            assert storage.load(self.url(folder, key)).tobytes() == pattern(9, number), key
+            assert storage.exists(self.url(folder, key))
+        if self.lists:
+            tops = {key.split("/", 1)[0] for key in self.awkward_keys}
+            assert set(storage.listdir(folder)) == tops
+
+    def test_exists_and_stat(self, folder: str) -> None:
+        """`exists` and `stat`"""
+        url = self.url(folder, "there")
+        self.seed(url, b"abc")
+        assert storage.exists(url)
+        assert not storage.exists(self.url(folder, "missing"))
+        info = storage.stat(url)
+        assert (info.size, info.is_directory) == (3, False)
+        assert info.mtime is not None
+        assert abs(info.mtime - time.time()) < 120
+
+    def test_listing(self, folder: str, record_property: Note) -> None:
+        """`listdir`, `glob` and `walk`"""
+        if not self.lists:
+            self.refuses(record_property, lambda: storage.listdir(folder))
+            return
+        for name in ("a.bin", "b.txt", "sub/c.bin", "sub/deep/d.bin"):
+            self.seed(self.url(folder, name), b"x")
+        assert storage.listdir(folder) == ["a.bin", "b.txt", "sub"]
+        assert sorted(storage.glob(f"{folder}/*.bin")) == [f"{folder}/a.bin"]
+        assert sorted(storage.glob(f"{folder}/**/*.bin")) == [
+            f"{folder}/a.bin",
+            f"{folder}/sub/c.bin",
+            f"{folder}/sub/deep/d.bin",
+        ]
+        walked = {Path(top).name: (sorted(folders), sorted(files)) for top, folders, files in storage.walk(folder)}
+        assert walked["sub"] == (["deep"], ["c.bin"])
+        assert walked["deep"] == ([], ["d.bin"])
+        assert storage.stat(f"{folder}/sub").is_directory
+
+    def test_remove(self, folder: str, record_property: Note) -> None:
+        """`remove`"""
+        url = self.url(folder, "removed")
+        self.seed(url, b"x")
+        if not self.writable:
+            self.refuses(record_property, lambda: storage.remove(url))
+            return
+        storage.remove(url)
+        assert not storage.exists(url)
+        with pytest.raises(ObjectNotFound):
+            storage.remove(url)
+
+    def test_makedirs(self, place: str, record_property: Note) -> None:
+        """`makedirs`"""
+        if not self.writable:
+            record_property("support", "no")
+            return
+        storage.makedirs(place, exist_ok=True)
+        with pytest.raises(ObjectExists):
+            storage.makedirs(place)
+
+    def test_missing(self, folder: str) -> None:
+        """Missing objects and buckets are told as such"""
+        url = self.url(folder, "missing")
+        for action in (storage.load, storage.stat, storage.open):
+            with pytest.raises(FileNotFoundError):
+                action(url)
+        with pytest.raises(ObjectNotFound, match="missing"):
+            storage.copy(url, io.BytesIO())
+
+    # -- copies -------------------------------------------------------------------------------------------------------
+    def test_copy_inside(self, folder: str, record_property: Note) -> None:
+        """`copy` inside the store"""
+        data = pattern(PART + 5, 3)
+        source, copy = self.url(folder, "source"), self.url(folder, "copy ü")
+        self.seed(source, data)
+        if not self.writable:
+            self.refuses(record_property, lambda: storage.copy(source, copy))
+            return
+        storage.copy(source, copy)
+        assert storage.load(copy).tobytes() == data
+
+    def test_copy_from_and_to_a_file(self, folder: str, tmp_path: Path, record_property: Note) -> None:
+        """`copy` from and to local files, with progress"""
+        data = pattern(PART + 5, 4)
+        url = self.url(folder, "copied")
+        moved: list[int] = []
+        if self.writable:
+            (tmp_path / "from").write_bytes(data)
+            storage.copy(tmp_path / "from", url, progress=lambda done, total: moved.append(done))
+            assert moved[-1] == len(data)
+        else:
+            self.seed(url, data)
+        storage.copy(url, tmp_path / "to")
+        assert (tmp_path / "to").read_bytes() == data
+
+    def test_a_failed_copy_leaves_the_destination(self, folder: str, tmp_path: Path, record_property: Note) -> None:
+        """A failed `copy` leaves its destination as it was"""
+        if not self.writable:
+            record_property("support", "no")
+            return
+        url = self.url(folder, "kept")
+        storage.save(url, np.frombuffer(b"kept", np.uint8))
+        with pytest.raises(ObjectNotFound):
+            storage.copy(self.url(folder, "missing"), url)
+        assert storage.load(url).tobytes() == b"kept"
+
+    # -- access -------------------------------------------------------------------------------------------------------
+    def test_no_permission(self, folder: str, record_property: Note) -> None:
+        """What may not be read is told as such"""
+        found = self.denied(folder)
+        if found is None:
+            record_property("support", "not tested")
+            return
+        url, context = found
+        with context, pytest.raises(AccessDenied) as caught:
+            storage.load(url)
+        assert isinstance(caught.value, PermissionError)
+        assert isinstance(caught.value, StorageError)
+
+    # -- many at once -------------------------------------------------------------------------------------------------
+    def test_concurrent_use(self, folder: str) -> None:
+        """Use from many threads"""
+        begin = threading.Barrier(8)
+
+        def work(number: int) -> bool:
+            url, data = self.url(folder, f"object-{number}"), pattern(50_000 + number, number)
+            if number < 8:
+                begin.wait(30)
+            self.seed(url, data)
+            with storage.open(url, "rb") as file:
+                good = bool(file.read() == data)
+            return good and storage.stat(url).size == len(data)
+
+        with ThreadPoolExecutor(8) as pool:
+            assert all(pool.map(work, range(32)))
+
+    def test_one_object_from_many_threads(self, folder: str) -> None:
+        """One object, read by many threads"""
+        data = pattern(2 << 20, 5)
+        url = self.url(folder, "shared")
+        self.seed(url, data)
+
+        def read(_: int) -> Any:
+            return storage.load(url).tobytes() == data
+
+        with ThreadPoolExecutor(8) as pool:
+            assert all(pool.map(read, range(16)))
