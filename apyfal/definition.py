@@ -20,6 +20,9 @@ from apyfal.signature import CHUNK_SCALARS, FILLED_IN, REQUIRED, SAME, WHOLE, Ar
 
 __all__ = ["Definition"]
 
+#: Keywords of `apyfal.Accelerator.process` itself, besides ``src`` and ``dst``.
+_TAKEN = frozenset({"copy", "info_dict", "info_list", "memory_limit", "progress", "self", "timeout"})
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Definition:
@@ -128,6 +131,8 @@ class Definition:
         for name, parameter in self.parameters.items():
             if name in FILLED_IN:
                 raise self._error(f"a parameter cannot be called {name!r}: apyfal fills it in")
+            if name in _TAKEN:
+                raise self._error(f"a parameter cannot be called {name!r}: `process` has an argument of that name")
             if name not in given and not self.prepare and parameter.dtype != "object":
                 raise self._error(f"parameter {name!r} is not among the arguments")
 
@@ -149,7 +154,7 @@ class Definition:
         """Whether a run may end with `STATUS_FULL`, to be run again over the rest of its chunk."""
         return any(argument.name == "skip" for argument in self.arguments)
 
-    def validate_parameters(self, **given: object) -> dict[str, object]:
+    def validate_parameters(self, /, **given: object) -> dict[str, object]:
         """Return all parameters: those `given`, checked, and the defaults of the others.
 
         Raises
@@ -169,7 +174,7 @@ class Definition:
             raise ParameterError(f"accelerator {self.name!r} needs {missing}")
         return values
 
-    def bind(self, dtype: np.dtype | None = None, **given: object) -> Call:
+    def bind(self, dtype: np.dtype | None = None, /, **given: object) -> Call:
         """Return the call of one job.
 
         Parameters

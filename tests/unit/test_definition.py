@@ -37,6 +37,11 @@ def define(arguments: str = "src, dst, count", **given: Any) -> Definition:
         ("src, dst, cuont", {}, "'cuont' is neither a parameter .* did you mean 'count'"),
         ("src, dst", {"parameters": {"a": Parameter("a", "int32")}}, "parameter 'a' is not among the arguments"),
         ("src, dst, first", {"parameters": {"first": Parameter("first", "int32")}}, "cannot be called 'first'"),
+        (
+            "src, dst, copy",
+            {"parameters": {"copy": Parameter("copy", "int32")}},
+            "`process` has an argument of that name",
+        ),
         ("src, dst", {"model": print, "driver": "opencl"}, "runs on driver 'emulator' only, not on 'opencl'"),
         ("src, dst", {"in_dtype": np.dtype(object)}, "they are Python objects"),
         (
