@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import threading
 
 from apyfal.exceptions import ChecksumMismatch, UnsupportedByStore
@@ -149,7 +150,8 @@ class _Relay:
 
     def _work(self) -> None:
         try:
-            buffer = memoryview(bytearray(min(self._part, self._size)))
+            # aligned to pages, so that a local file can be written from it around the page cache
+            buffer = memoryview(mmap.mmap(-1, min(self._part, self._size)))
             with self._cancel.scope():
                 while (number := self._claim()) is not None:
                     begin = (number - 1) * self._part
