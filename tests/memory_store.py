@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 
-from apyfal.exceptions import ObjectChanged, ObjectExists, ObjectNotFound, StoreUnavailable
+from apyfal.exceptions import ObjectChanged, ObjectExists, ObjectNotFound, StorageError
 from apyfal.storage.handler import Handler, Limits, ObjectInfo, RangeReader, Upload
 
 
@@ -50,7 +50,7 @@ class MemoryHandler(Handler):
             self.calls.append(call)
             if self.fail.get(call, 0):
                 self.fail[call] -= 1
-                raise StoreUnavailable(f"{call} fails on demand")
+                raise StorageError(f"{call} fails on demand")  # not of the kind that is tried again
 
     def store(self, path: str, data: bytes, exclusive: bool = False) -> ObjectInfo:
         with self.lock:

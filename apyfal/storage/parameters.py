@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from apyfal import units
@@ -82,20 +82,14 @@ def accepted(handler: type[Handler]) -> dict[str, Callable[[str], object]]:
 
     They are the keyword-only parameters of the handler's ``__init__``, and the limits that all mounts have.
     """
-    initializer = inspect.signature(handler.__init__)
     hints = typing.get_type_hints(handler.__init__)
-    names = [
-        parameter.name
-        for parameter in initializer.parameters.values()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-    ]
+    names = [parameter.name for parameter in _parameters(handler) if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
     return {name: _converter(hints.get(name, str)) for name in names} | _LIMITS
 
 
 def takes_anything(handler: type[Handler]) -> bool:
     """Whether a provider takes parameters of any name (as fsspec does, for the filesystem below it)."""
-    parameters = inspect.signature(handler.__init__).parameters.values()
-    return any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
+    return any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in _parameters(handler))
 
 
 def checked(
@@ -143,6 +137,12 @@ def checked(
 def shown(name: str, value: object) -> str:
     """Give the text of a parameter as it may be seen: secrets are masked."""
     return "***" if is_secret(name) and value is not None else str(value)
+
+
+def _parameters(handler: type[Handler]) -> Iterable[inspect.Parameter]:
+    if handler.__init__ is object.__init__:
+        return ()  # it would say that it takes anything
+    return inspect.signature(handler.__init__).parameters.values()
 
 
 def _error(mount: str, name: str, value: object, reason: str) -> AcceleratorException:

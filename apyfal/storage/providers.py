@@ -91,7 +91,7 @@ BUILT_IN = {
             "swift",
             "apyfal.storage.schemes.swift:SwiftHandler",
             ("openstack",),
-            web=r"[^/]+/(?:.*/)?v1/[^/]+/[^/]+/.",
+            web=r"[^/]+/(?:.*/)?v1/[^/]+/.",
             buckets=True,
         ),
         Provider(
