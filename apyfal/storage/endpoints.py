@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from apyfal.exceptions import UnsupportedByStore
 from apyfal.storage import registry
+from apyfal.storage.handler import Handler
 from apyfal.storage.sinks import FileObjectSink, LocalSink, ObjectSink, Sink
 from apyfal.storage.sources import FileObjectSource, LocalSource, ObjectSource, Source
 from apyfal.storage.url import Location, is_file_object, parse
