@@ -54,6 +54,19 @@ static int64_t card_select(const emu_settings *settings, const char *selector)
     return -1;
 }
 
+/* The lock is held for a fraction of a us, often against a thread on the other side of a hand-over: glibc's adaptive
+ * kind looks for that long before it sleeps. */
+static void lock_init(pthread_mutex_t *lock)
+{
+    pthread_mutexattr_t attributes;
+    pthread_mutexattr_init(&attributes);
+#ifdef __GLIBC__
+    pthread_mutexattr_settype(&attributes, PTHREAD_MUTEX_ADAPTIVE_NP);
+#endif
+    pthread_mutex_init(lock, &attributes);
+    pthread_mutexattr_destroy(&attributes);
+}
+
 static int card_open(const char *selector, const apf_option *options, emu_card **opened, apf_error *err)
 {
     emu_settings settings;
@@ -68,7 +81,7 @@ static int card_open(const char *selector, const apf_option *options, emu_card *
     card->index = (uint32_t)index;
     card->refs = 1;
     card->settings = settings;
-    pthread_mutex_init(&card->lock, NULL);
+    lock_init(&card->lock);
     emu_queue_init(card);
     *opened = card;
     return APF_OK;

@@ -206,8 +206,10 @@ int emu_queue_put(apf_drv_run *run, apf_error *err);
 void emu_queue_remove(apf_drv_run *run);
 /* Look again for work whose turn has come. Under the lock. */
 void emu_queue_poke(emu_card *card);
-/* Wait without sleeping until *flag is set, for a time that adapts to how often that succeeds. Without the lock. */
-int emu_queue_look(const int *flag, uint32_t *budget);
+/* Wait without sleeping until *flag is set, for at most *patience ns. Returns when that began. Without the lock. */
+uint64_t emu_queue_look(const int *flag, const uint32_t *patience);
+/* What was waited for from `begin` on has come: more patience where that was soon, less where it was not. */
+void emu_queue_learn(uint64_t begin, uint32_t *patience);
 void emu_queue_init(emu_card *card);
 /* End all runs and threads, in bounded time. A thread that is stuck in a model is left behind; it keeps the card alive
  * and touches no host memory any more. */
@@ -233,7 +235,7 @@ struct apf_drv_device {
     emu_lane lanes[EMU_LANES];
     apf_drv_run *spare; /* ended runs, kept for reuse */
     uint32_t spares;
-    uint32_t wait_spin, work_spin; /* ns that waiting and working threads look before they sleep; atomic */
+    uint32_t wait_patience, work_patience; /* ns that those who wait for a run, and lanes, look first; atomic */
 };
 
 /* Give a reference back; the last one frees the card. Without the lock. */

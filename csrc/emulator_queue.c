@@ -19,7 +19,8 @@
 /* How long close waits for a model that does not look at `cancelled`. */
 #define CLOSE_NS 1000000000ull
 
-enum { SPIN_LEAST = 1000, SPIN_MOST = 50000 }; /* ns */
+/* The longest wait, in ns, in which looking is better than sleeping: about what it costs to be woken, both sides. */
+#define SPIN_MOST 30000u
 
 /* -- what a stage has to do, and when -- */
 
@@ -156,17 +157,19 @@ static int lanes_pass(apf_drv_run *run, enum emu_stage stage)
 static apf_drv_run *lane_next(emu_lane *lane)
 {
     emu_card *card = lane->card;
+    uint64_t begin = 0;
     while (!card->closing) {
         apf_drv_run *run = lane->first;
         if (run && !lane->current && is_ready(run, lane->stage)) {
+            if (begin) emu_queue_learn(begin, &card->work_patience);
             emu_queue_remove(run);
             return run;
         }
-        if (!run && lane->stage == EMU_RUN) {
+        if (!run && !begin && lane->stage == EMU_RUN) {
             pthread_mutex_unlock(&card->lock);
-            emu_queue_look(&lane->filled, &card->work_spin);
+            begin = emu_queue_look(&lane->filled, &card->work_patience);
             pthread_mutex_lock(&card->lock);
-            if (lane->first || card->closing) continue;
+            continue;
         }
         pthread_cond_wait(&lane->work, &card->lock);
     }
@@ -217,20 +220,30 @@ static void relax(void)
 #endif
 }
 
-int emu_queue_look(const int *flag, uint32_t *budget)
+uint64_t emu_queue_look(const int *flag, const uint32_t *patience)
 {
-    const uint32_t spin = __atomic_load_n(budget, __ATOMIC_RELAXED);
-    if (!spin) return 0;
-    const uint64_t end = emu_now() + spin;
-    int found;
+    const uint64_t begin = emu_now(), end = begin + __atomic_load_n(patience, __ATOMIC_RELAXED);
     do {
-        for (int i = 0; i < 16 && !(found = __atomic_load_n(flag, __ATOMIC_ACQUIRE)); i++) relax();
-    } while (!found && emu_now() < end);
-    uint32_t next = found ? spin * 2 : spin / 2;
-    if (next < SPIN_LEAST) next = SPIN_LEAST;
-    if (next > SPIN_MOST) next = SPIN_MOST;
-    __atomic_store_n(budget, next, __ATOMIC_RELAXED);
-    return found;
+        for (int i = 0; i < 16 && !__atomic_load_n(flag, __ATOMIC_ACQUIRE); i++) relax();
+    } while (!__atomic_load_n(flag, __ATOMIC_ACQUIRE) && emu_now() < end);
+    return begin;
+}
+
+/* On a single processor looking keeps the other thread from setting what is looked for. */
+static int can_look(void)
+{
+    static int processors; /* atomic: every thread finds the same number */
+    int known = __atomic_load_n(&processors, __ATOMIC_RELAXED);
+    if (!known) __atomic_store_n(&processors, known = (int)sysconf(_SC_NPROCESSORS_ONLN), __ATOMIC_RELAXED);
+    return known > 1;
+}
+
+void emu_queue_learn(uint64_t begin, uint32_t *patience)
+{
+    if (!can_look()) return;
+    const uint32_t before = __atomic_load_n(patience, __ATOMIC_RELAXED);
+    const uint32_t more = before < SPIN_MOST / 2 ? before + SPIN_MOST / 2 : SPIN_MOST;
+    __atomic_store_n(patience, emu_now() - begin < SPIN_MOST ? more : before / 2, __ATOMIC_RELAXED);
 }
 
 void emu_queue_init(emu_card *card)
@@ -245,8 +258,7 @@ void emu_queue_init(emu_card *card)
         card->lanes[i].stage = (enum emu_stage)i;
         pthread_cond_init(&card->lanes[i].work, NULL);
     }
-    /* On a single processor looking keeps the other thread from setting what is looked for. */
-    if (sysconf(_SC_NPROCESSORS_ONLN) > 1) card->wait_spin = card->work_spin = SPIN_MOST / 2;
+    card->wait_patience = card->work_patience = can_look() ? SPIN_MOST : 0;
 }
 
 static void lane_empty(emu_lane *lane)

@@ -248,28 +248,37 @@ void emu_runs_end(emu_card *card)
     }
 }
 
-int emu_wait(apf_drv_run *run, int64_t timeout, apf_error *err)
+/* Sleep until the run is done or it is `deadline` (negative `timeout`: none). */
+static void wait_asleep(apf_drv_run *run, int64_t timeout, uint64_t deadline)
 {
     emu_card *card = run->card;
-    const uint64_t now = timeout >= 0 ? emu_now() : 0;
-    const uint64_t deadline = (uint64_t)timeout > INT64_MAX - now ? INT64_MAX : now + (uint64_t)timeout;
     const struct timespec until = {(time_t)(deadline / 1000000000u), (long)(deadline % 1000000000u)};
-    if (timeout) emu_queue_look(&run->done, &card->wait_spin);
-    int late = timeout == 0;
+    int late = 0;
     pthread_mutex_lock(&card->lock);
     while (!run->done && !late)
         if (timeout < 0)
             pthread_cond_wait(&run->ended, &card->lock);
         else
             late = pthread_cond_timedwait(&run->ended, &card->lock, &until) == ETIMEDOUT;
-    const int code = run->done ? run->code : APF_TIMEOUT;
-    if (code == APF_TIMEOUT)
-        apf_fail(err, code, 0, "software card %u: a run of '%s' did not end in time", card->index,
-                 emu_kernel_name(run->kernel));
-    else if (code != APF_OK && err)
-        *err = run->error;
     pthread_mutex_unlock(&card->lock);
-    return code;
+}
+
+static int is_done(const apf_drv_run *run) { return __atomic_load_n(&run->done, __ATOMIC_ACQUIRE); }
+
+int emu_wait(apf_drv_run *run, int64_t timeout, apf_error *err)
+{
+    emu_card *card = run->card;
+    if (timeout && !is_done(run)) {
+        const uint64_t begin = emu_queue_look(&run->done, &card->wait_patience);
+        if (!is_done(run))
+            wait_asleep(run, timeout, (uint64_t)timeout > INT64_MAX - begin ? INT64_MAX : begin + (uint64_t)timeout);
+        emu_queue_learn(begin, &card->wait_patience);
+    }
+    if (!is_done(run))
+        return apf_fail(err, APF_TIMEOUT, 0, "software card %u: a run of '%s' did not end in time", card->index,
+                        emu_kernel_name(run->kernel));
+    if (run->code != APF_OK && err) *err = run->error;
+    return run->code;
 }
 
 /* Tell a run to end; one that has not begun ends now. Under the lock. */
