@@ -241,13 +241,13 @@ static uint64_t register_space(const apf_drv_kernel *kernel)
 static void xdma_unload(apf_drv_kernel *kernel)
 {
     apf_drv_device *device = kernel->device;
+    xdma_runs_end(kernel);
     if (*kernel->name) {
         pthread_mutex_lock(&device->lock);
         device->kernels = 0;
         xdma_user_close(device);
         pthread_mutex_unlock(&device->lock);
     }
-    xdma_runs_drop(kernel);
     pthread_mutex_destroy(&kernel->lock);
     pthread_cond_destroy(&kernel->changed);
     apf_free(kernel->registers);

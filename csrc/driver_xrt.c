@@ -110,6 +110,7 @@ static int xrt_describe(apf_drv_device *device, apf_device_info *info, apf_error
 
 static void xrt_close(apf_drv_device *device)
 {
+    xrt_order_end(device);
     xrt_runs_close(device->xrt, device->abandoned);
     device->xrt->DeviceClose(device->handle);
     xrt_xclbin_end(&device->xclbin);

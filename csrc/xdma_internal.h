@@ -90,7 +90,9 @@ struct apf_drv_kernel {
     pthread_mutex_t lock;
     pthread_cond_t changed;
     apf_drv_run *first, *last; /* not ended, in the order of their starts; the first is in the hardware */
-    int driving;               /* a waiter watches the hardware */
+    pthread_t helper;          /* drives while the caller starts more */
+    int helping, stopping;
+    int driving; /* a waiter watches the hardware */
 };
 
 /* xdma_options.c */
@@ -134,6 +136,7 @@ int xdma_run_wait(apf_drv_run *run, int64_t timeout, apf_error *err);
 int xdma_run_cancel(apf_drv_run *run, apf_error *err);
 void xdma_run_release(apf_drv_run *run);
 void xdma_run_times(apf_drv_run *run, apf_times *times);
-void xdma_runs_drop(apf_drv_kernel *kernel);
+/* End the helper and free what never ended. */
+void xdma_runs_end(apf_drv_kernel *kernel);
 
 #endif

@@ -1,10 +1,12 @@
-/* Runs of the xdma driver. A kernel runs one at a time, the others queue. There is no thread for that: whoever waits
- * watches the hardware, and starts the next run when one ends. */
+/* Runs of the xdma driver. A kernel runs one at a time, the others queue. Whoever waits watches the hardware, and
+ * starts the next run when one ends; a helper does while several are queued. */
 #include "xdma_internal.h"
 
 #include <errno.h>
 #include <string.h>
 #include <time.h>
+
+#define HELPING 50000000 /* ns at a time: then those who wait have a turn */
 
 /* States: queued -> in the hardware (the first of its kernel's queue) -> out of the queue, results on their way ->
  * ended. */
@@ -94,6 +96,59 @@ static void finish_first(apf_drv_kernel *kernel)
     if (after) go(kernel);
 }
 
+/* -- driving ------------------------------------------------------------------------------------------------------- */
+
+/* Watch the hardware for all who wait, until the first run ends or the deadline passed. Called with the lock, which is
+ * given back meanwhile: nobody else takes the first run out of the queue while `driving`. */
+static void drive(apf_drv_kernel *kernel, int64_t deadline)
+{
+    apf_error error;
+    int done = 0;
+    kernel->driving = 1;
+    pthread_mutex_unlock(&kernel->lock);
+    const int code = xdma_kernel_watch(kernel, deadline, &done, &error);
+    pthread_mutex_lock(&kernel->lock);
+    if (code == APF_DEVICE_LOST) {
+        while (kernel->first) end(take_first(kernel), code, &error);
+    } else if (code != APF_OK) {
+        end(take_first(kernel), code, &error);
+        go(kernel);
+    } else if (done) {
+        finish_first(kernel);
+    }
+    kernel->driving = 0;
+    pthread_cond_broadcast(&kernel->changed);
+}
+
+/* While several runs are queued, somebody drives though the caller does not wait yet: so results of one are brought
+ * back as the data of the next is brought in. */
+static void *help(void *argument)
+{
+    apf_drv_kernel *kernel = argument;
+    pthread_mutex_lock(&kernel->lock);
+    while (!kernel->stopping) {
+        if (kernel->first && kernel->first->next && !kernel->driving)
+            drive(kernel, xdma_now() + HELPING);
+        else
+            pthread_cond_wait(&kernel->changed, &kernel->lock);
+    }
+    pthread_mutex_unlock(&kernel->lock);
+    apf_live_add(threads, -1);
+    return NULL;
+}
+
+/* Called with the lock. Without a thread all is done by those who wait. */
+static void call_helper(apf_drv_kernel *kernel)
+{
+    if (!kernel->helping && !apf_allocation_fails() && pthread_create(&kernel->helper, NULL, help, kernel) == 0) {
+        kernel->helping = 1;
+        apf_live_add(threads, 1);
+    }
+    pthread_cond_broadcast(&kernel->changed);
+}
+
+/* -- start --------------------------------------------------------------------------------------------------------- */
+
 static int check(const apf_drv_kernel *kernel, const apf_arg *args, uint32_t count, apf_error *err)
 {
     if (*kernel->name && count != kernel->count)
@@ -141,6 +196,7 @@ int xdma_run_start(apf_drv_kernel *kernel, const apf_arg *args, uint32_t count, 
     pthread_mutex_lock(&kernel->lock);
     if (kernel->last) {
         kernel->last = kernel->last->next = run;
+        call_helper(kernel);
     } else {
         kernel->first = kernel->last = run;
         go(kernel);
@@ -150,28 +206,6 @@ int xdma_run_start(apf_drv_kernel *kernel, const apf_arg *args, uint32_t count, 
 }
 
 /* -- wait ---------------------------------------------------------------------------------------------------------- */
-
-/* Watch the hardware for all who wait, until the first run ends or the deadline passed. Called with the lock, which is
- * given back meanwhile: nobody else takes the first run out of the queue while `driving`. */
-static void drive(apf_drv_kernel *kernel, int64_t deadline)
-{
-    apf_error error;
-    int done = 0;
-    kernel->driving = 1;
-    pthread_mutex_unlock(&kernel->lock);
-    const int code = xdma_kernel_watch(kernel, deadline, &done, &error);
-    pthread_mutex_lock(&kernel->lock);
-    if (code == APF_DEVICE_LOST) {
-        while (kernel->first) end(take_first(kernel), code, &error);
-    } else if (code != APF_OK) {
-        end(take_first(kernel), code, &error);
-        go(kernel);
-    } else if (done) {
-        finish_first(kernel);
-    }
-    kernel->driving = 0;
-    pthread_cond_broadcast(&kernel->changed);
-}
 
 static void wait_changed(apf_drv_kernel *kernel, int64_t deadline)
 {
@@ -242,8 +276,13 @@ void xdma_run_release(apf_drv_run *run)
     if (ended) apf_free(run);
 }
 
-void xdma_runs_drop(apf_drv_kernel *kernel)
+void xdma_runs_end(apf_drv_kernel *kernel)
 {
+    pthread_mutex_lock(&kernel->lock);
+    kernel->stopping = 1;
+    pthread_cond_broadcast(&kernel->changed);
+    pthread_mutex_unlock(&kernel->lock);
+    if (kernel->helping) pthread_join(kernel->helper, NULL);
     while (kernel->first) {
         apf_drv_run *next = kernel->first->next;
         apf_free(kernel->first);

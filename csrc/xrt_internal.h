@@ -21,6 +21,8 @@ struct apf_drv_device {
     pthread_mutex_t order;     /* of the runs: the rest, and their phases */
     pthread_cond_t moved;      /* a phase or claim has changed */
     apf_drv_run *first, *last; /* not ended, in the order of their starts */
+    pthread_t helper;          /* brings results back while the caller starts more */
+    int helping, stopping;
 };
 
 struct apf_drv_kernel {
@@ -83,8 +85,9 @@ struct apf_drv_run {
     xrt_run handle;
     apf_drv_run *next;            /* idle or abandoned: in a list */
     apf_drv_run *later, *earlier; /* in the device's order */
-    int phase, claimed;
-    int code; /* ended: how */
+    int phase, claimed, abandoned;
+    uint64_t results; /* bytes to bring back */
+    int code;         /* ended: how */
     apf_error error;
     pthread_mutex_t lock; /* of the next three */
     int aborting;         /* abort was asked for */
@@ -128,6 +131,8 @@ void xrt_runs_close(const xrt_api *xrt, apf_drv_run *runs);
 /* Put a run last in the device's order, and start it unless an earlier one is in its way. */
 int xrt_order_enter(apf_drv_run *run, apf_error *err);
 int xrt_run_wait(apf_drv_run *run, int64_t timeout, apf_error *err);
+/* End the helper of a device without runs. */
+void xrt_order_end(apf_drv_device *device);
 /* Take a run out of the order that XRT does not have, or has no more: then true. */
 int xrt_order_leave(apf_drv_run *run);
 

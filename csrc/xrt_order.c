@@ -5,6 +5,10 @@
 #include <errno.h>
 #include <time.h>
 
+#define WORTH_HELP (64u << 10) /* bytes of results */
+#define FIRST_PAUSE 20000      /* ns */
+#define LONGEST_PAUSE 1000000
+
 /* -- who is in whose way ------------------------------------------------------------------------------------------- */
 
 /* An argument that is only brought to the device is an input. Of any other the kernel may change the memory. */
@@ -116,6 +120,14 @@ static void unclaim(apf_drv_run *run)
     pthread_cond_broadcast(&run->kernel->device->moved);
 }
 
+/* Wait for somebody else's move; false: the deadline passed. */
+static int wait_moved(apf_drv_device *device, int64_t deadline)
+{
+    if (deadline < 0) return pthread_cond_wait(&device->moved, &device->order) == 0;
+    const struct timespec until = {deadline / 1000000000, deadline % 1000000000};
+    return pthread_cond_timedwait(&device->moved, &device->order, &until) != ETIMEDOUT;
+}
+
 /* Start what was kept back and need not be any longer. */
 static void launch_ready(apf_drv_device *device)
 {
@@ -132,6 +144,63 @@ static void launch_ready(apf_drv_device *device)
     }
 }
 
+/* -- helper -------------------------------------------------------------------------------------------------------- */
+
+/* The first run that is done but for its results. */
+static apf_drv_run *find_done(const apf_drv_device *device)
+{
+    for (apf_drv_run *run = device->first; run; run = run->later)
+        if (run->phase == XRT_STARTED && !run->claimed && !run->abandoned && run->results >= WORTH_HELP &&
+            xrt_state_ended(device->xrt->RunState(run->handle)))
+            return run;
+    return NULL;
+}
+
+/* While several runs are in flight, results of one are brought back as the caller brings in the data of the next. */
+static void *help(void *argument)
+{
+    apf_drv_device *device = argument;
+    int64_t pause = FIRST_PAUSE;
+    pthread_mutex_lock(&device->order);
+    while (!device->stopping) {
+        apf_drv_run *run = device->first != device->last ? find_done(device) : NULL;
+        if (run) {
+            pause = FIRST_PAUSE;
+            run->claimed = 1;
+            finish(run, 0);
+            unclaim(run);
+            launch_ready(device);
+        } else if (device->first == device->last) {
+            pthread_cond_wait(&device->moved, &device->order);
+        } else {
+            wait_moved(device, xrt_now() + pause);
+            if (pause < LONGEST_PAUSE) pause += pause / 4;
+        }
+    }
+    pthread_mutex_unlock(&device->order);
+    apf_live_add(threads, -1);
+    return NULL;
+}
+
+/* Called with the lock. Without a thread all is done by those who wait. */
+static void call_helper(apf_drv_device *device)
+{
+    if (!device->helping && !apf_allocation_fails() && pthread_create(&device->helper, NULL, help, device) == 0) {
+        device->helping = 1;
+        apf_live_add(threads, 1);
+    }
+    pthread_cond_broadcast(&device->moved);
+}
+
+void xrt_order_end(apf_drv_device *device)
+{
+    pthread_mutex_lock(&device->order);
+    device->stopping = 1;
+    pthread_cond_broadcast(&device->moved);
+    pthread_mutex_unlock(&device->order);
+    if (device->helping) pthread_join(device->helper, NULL);
+}
+
 /* -- start and wait ------------------------------------------------------------------------------------------------ */
 
 int xrt_order_enter(apf_drv_run *run, apf_error *err)
@@ -139,7 +208,7 @@ int xrt_order_enter(apf_drv_run *run, apf_error *err)
     apf_drv_device *device = run->kernel->device;
     pthread_mutex_lock(&device->order);
     run->phase = XRT_DEFERRED;
-    run->claimed = 0;
+    run->claimed = run->abandoned = 0;
     append(run);
     if (!blocker(run)) {
         run->claimed = 1;
@@ -147,17 +216,10 @@ int xrt_order_enter(apf_drv_run *run, apf_error *err)
         unclaim(run);
     }
     const int code = run->code;
+    if (code == APF_OK && run->results >= WORTH_HELP && device->first != device->last) call_helper(device);
     pthread_mutex_unlock(&device->order);
     if (code != APF_OK && err) *err = run->error;
     return code;
-}
-
-/* Wait for somebody else's move; false: the deadline passed. */
-static int wait_moved(apf_drv_device *device, int64_t deadline)
-{
-    if (deadline < 0) return pthread_cond_wait(&device->moved, &device->order) == 0;
-    const struct timespec until = {deadline / 1000000000, deadline % 1000000000};
-    return pthread_cond_timedwait(&device->moved, &device->order, &until) != ETIMEDOUT;
 }
 
 /* Bring `run`, or the run that it waits for, one step further. */
@@ -228,6 +290,7 @@ int xrt_order_leave(apf_drv_run *run)
         launch_ready(device);
     }
     const int ended = run->phase == XRT_ENDED;
+    run->abandoned = !ended;
     pthread_mutex_unlock(&device->order);
     return ended;
 }

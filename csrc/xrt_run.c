@@ -99,6 +99,7 @@ static int set(apf_drv_run *run, uint32_t index, const apf_arg *arg, apf_error *
     *held = (xrt_held){NULL, NULL, 0, 0, 0};
     if (arg->kind == APF_BUFFER) {
         *held = (xrt_held){arg->bo, NULL, arg->offset, arg->size, arg->flags};
+        if (arg->flags & APF_SYNC_FROM) run->results += arg->size;
         const int code = xrt_part_use(arg->bo, arg->offset, &held->part, err);
         if (code != APF_OK) return code;
         value = held->part->identity;
@@ -141,6 +142,7 @@ int xrt_run_start(apf_drv_kernel *kernel, const apf_arg *args, uint32_t count, a
     if (code != APF_OK) return code;
     run->code = APF_OK;
     run->aborting = 0;
+    run->results = 0;
     for (uint32_t i = 0; code == APF_OK && i < count; i++) code = set(run, i, &args[i], err);
     if (code == APF_OK) code = xrt_order_enter(run, err);
     if (code != APF_OK) {
