@@ -7,7 +7,8 @@ same kernel: bring the input to the device, run, bring the output back, wait. Th
 machine hurts both; the result is checked before and after every series. Reported are the median, the fastest and the
 spread (the middle half) of the turns.
 
-    hand      the vendor's API from Python: for OpenCL pyopencl, CL_MEM_USE_HOST_PTR buffers, one in-order queue
+    hand      the vendor's API from Python: for OpenCL pyopencl, CL_MEM_USE_HOST_PTR buffers, one in-order queue;
+              for XRT ctypes, user-pointer buffers, one run used again
     driver    apyfal's driver: `Arguments.start` and `Run.wait`
     process   `Accelerator.process` with pinned arrays as source and destination
 """
@@ -32,7 +33,9 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
+import by_hand_xrt  # noqa: E402  # beside this file, which other modules import too
 from fixtures.opencl import installation as opencl  # noqa: E402  # it is found by the line above
+from fixtures.xrt import installation as xrt  # noqa: E402  # likewise
 
 SMALL, LARGE = 4 << 10, 64 << 20
 LOOPBACK = (ROOT / "apyfal" / "accelerators" / "loopback.cl").read_text()
@@ -88,7 +91,7 @@ def by_driver(src: np.ndarray, dst: np.ndarray, driver: str, program: bytes | No
     from apyfal._core.run import SYNC_FROM, SYNC_TO, Arguments
 
     device = Device(driver)
-    kernel = device.load("loopback", program, name="loopback.cl", arguments="src,dst,bytes")
+    kernel = device.load("loopback", program, name="loopback", arguments="src,dst,bytes")
     arguments = Arguments(3)
     for index, (array, flags) in enumerate(((src, SYNC_TO), (dst, SYNC_FROM))):
         bo, offset = device.import_memory(array)
@@ -101,11 +104,31 @@ def by_driver(src: np.ndarray, dst: np.ndarray, driver: str, program: bytes | No
     return job
 
 
+def program_of(driver: str) -> bytes | None:
+    """The program with the kernel `loopback`."""
+    if driver == "xrt":
+        return Path(os.environ["APYFAL_TEST_XCLBIN"]).read_bytes()
+    return LOOPBACK.encode() if driver == "opencl" else None
+
+
+def definition(driver: str) -> dict[str, str]:
+    """What `Accelerator` is given for it."""
+    if driver != "xrt":
+        return {"accelerator": "loopback", "driver": driver}
+    return {
+        "driver": driver,
+        "program": os.environ["APYFAL_TEST_XCLBIN"],
+        "kernel": "loopback",
+        "arguments": "src, dst, bytes",
+        "dtype": "uint8",
+    }
+
+
 def by_process(src: np.ndarray, dst: np.ndarray, driver: str) -> Job:
     """The job through the public API."""
     import apyfal
 
-    accelerator = apyfal.Accelerator("loopback", driver=driver)
+    accelerator = apyfal.Accelerator(**definition(driver))
 
     def job() -> None:
         accelerator.process(src, dst, copy=False)
@@ -121,7 +144,7 @@ def compare(driver: str, by_hand: Callable[[np.ndarray, np.ndarray], Job] | None
     for name, nbytes, turns in (("4 KiB", SMALL, 60 if quick else 3000), ("64 MiB", LARGE, 4 if quick else 40)):
         src, dst = apyfal.empty(nbytes, np.uint8), apyfal.empty(nbytes, np.uint8)
         src[:] = np.random.default_rng(1).integers(0, 256, nbytes, np.uint8)
-        program = LOOPBACK.encode() if driver == "opencl" else None
+        program = program_of(driver)
         jobs = {"hand": by_hand(src, dst)} if by_hand else {}
         jobs |= {"driver": by_driver(src, dst, driver, program), "process": by_process(src, dst, driver)}
         for way, job in jobs.items():
@@ -136,15 +159,19 @@ def compare(driver: str, by_hand: Callable[[np.ndarray, np.ndarray], Job] | None
 
 
 def overlap(driver: str, quick: bool) -> dict[str, Any]:
-    """How much of the shorter DMA direction a queue of jobs hides, on a card whose times are known: the fake one."""
+    """How much of the shorter DMA direction a queue of jobs hides, on a card whose times are known: a stand-in."""
     import apyfal
     from apyfal._core.device import Device
     from apyfal._core.run import SYNC_FROM, SYNC_TO, Arguments
 
-    rates = {key: float(os.environ[f"FAKE_OPENCL_{key}"]) for key in ("TO_DEVICE", "FROM_DEVICE", "COMPUTE")}
+    rates = FAKE_RATES
     nbytes, jobs, slots = 1 << 20, 16 if quick else 96, 6
     device = Device(driver)
-    kernel = device.load("loopback", LOOPBACK.encode(), name="loopback.cl", arguments="src,dst,bytes")
+    kernel = device.load("loopback", program_of(driver), name="loopback", arguments="src,dst,bytes")
+    if driver == "xrt":
+        delay = round(1e9 * nbytes / 16 / rates["COMPUTE"])
+        to, back = round(rates["TO_DEVICE"]), round(rates["FROM_DEVICE"])
+        by_hand_xrt.set_card(to_bandwidth=to, from_bandwidth=back, delay=delay)
     ring = []
     for slot in range(slots):
         arguments = Arguments(3)
@@ -182,14 +209,17 @@ CARDS: dict[str, tuple[str, Callable[[Path], dict[str, str]], Callable[[np.ndarr
     "emulator": ("emulator", lambda folder: {}, None),
     "opencl-intel": ("opencl", opencl.intel, by_hand_opencl),
     "opencl-pocl": ("opencl", opencl.pocl, by_hand_opencl),
+    "xrt": ("xrt", xrt.functional, by_hand_xrt.by_hand),
 }
-OVERLAP = "opencl-fake"
+OVERLAPS = {"opencl-fake": "opencl", "xrt-overlap": "xrt"}
 FAKE_RATES = {"TO_DEVICE": 5e7, "FROM_DEVICE": 6e7, "COMPUTE": 5e7 / 16}
 
 
 def in_own_process(card: str, quick: bool, folder: Path) -> dict[str, Any]:
     """Run this file for one card with its environment."""
-    if card == OVERLAP:
+    if card == "xrt-overlap":
+        environment = xrt.functional(folder)
+    elif card in OVERLAPS:
         environment = opencl.fake(folder) | {f"FAKE_OPENCL_{key}": str(rate) for key, rate in FAKE_RATES.items()}
     else:
         environment = CARDS[card][1](folder)
@@ -201,7 +231,7 @@ def in_own_process(card: str, quick: bool, folder: Path) -> dict[str, Any]:
 
 def show(card: str, result: dict[str, Any]) -> None:
     """Print one card's figures."""
-    if card == OVERLAP:
+    if card in OVERLAPS:
         stages = ", ".join(f"{name.lower()} {seconds:.3f} s" for name, seconds in result["stages"].items())
         print(f"{card}: {result['seconds']:.3f} s for {stages}: {result['hidden']:.1%} of the shorter direction hidden")
         return
@@ -221,13 +251,13 @@ def show(card: str, result: dict[str, Any]) -> None:
 def main() -> None:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--card", action="append", choices=[*CARDS, OVERLAP], help="default: all")
+    parser.add_argument("--card", action="append", choices=[*CARDS, *OVERLAPS], help="default: all")
     parser.add_argument("--quick", action="store_true", help="few turns: does it work?")
     parser.add_argument("--json", type=Path, help="write all figures there")
-    parser.add_argument("--inside", choices=[*CARDS, OVERLAP], help=argparse.SUPPRESS)
+    parser.add_argument("--inside", choices=[*CARDS, *OVERLAPS], help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.inside == OVERLAP:
-        print(json.dumps(overlap("opencl", options.quick)))
+    if options.inside in OVERLAPS:
+        print(json.dumps(overlap(OVERLAPS[options.inside], options.quick)))
         return
     if options.inside:
         driver, _, by_hand = CARDS[options.inside]
@@ -235,7 +265,7 @@ def main() -> None:
         return
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     results = {}
-    for card in options.card or [*CARDS, OVERLAP]:
+    for card in options.card or [*CARDS, *OVERLAPS]:
         with tempfile.TemporaryDirectory() as folder:
             results[card] = in_own_process(card, options.quick, Path(folder))
         show(card, results[card])
