@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Protocol
 
 from apyfal.exceptions import TransferCancelled
@@ -34,7 +32,8 @@ class Cancel:
     def __init__(self, parent: Cancel | None = None) -> None:
         # Reentrant: interrupting a child runs under the lock of its parent, and a signal handler may call `set`.
         self._lock = threading.RLock()
-        self._event = threading.Event()
+        self._set = False
+        self._event: threading.Event | None = None  # made by the first that waits: most transfers never do
         self._watched: set[Interruptible] = set()
         self._parent = parent
         if parent is not None:
@@ -45,7 +44,9 @@ class Cancel:
         # Under the lock, so that nothing is interrupted after its `discard` returned: by then a connection may
         # already serve somebody else.
         with self._lock:
-            self._event.set()
+            self._set = True
+            if self._event is not None:
+                self._event.set()
             for one in tuple(self._watched):
                 one.interrupt()
 
@@ -55,22 +56,27 @@ class Cancel:
 
     def is_set(self) -> bool:
         """Whether it was cancelled."""
-        return self._event.is_set()
+        return self._set
 
     def wait(self, seconds: float) -> bool:
         """Sleep, but not longer than until the cancellation; returns whether it came."""
+        with self._lock:
+            if self._event is None:
+                self._event = threading.Event()
+            if self._set:
+                self._event.set()
         return self._event.wait(seconds)
 
     def check(self) -> None:
         """Raise `TransferCancelled` if it was cancelled."""
-        if self._event.is_set():
+        if self._set:
             raise TransferCancelled("the transfer was cancelled")
 
     def add(self, one: Interruptible) -> None:
         """Interrupt `one` when cancelled; at once if that has happened."""
         with self._lock:
             self._watched.add(one)
-            if self._event.is_set():
+            if self._set:
                 one.interrupt()
 
     def discard(self, one: Interruptible) -> None:
@@ -83,15 +89,27 @@ class Cancel:
         if self._parent is not None:
             self._parent.discard(self)
 
-    @contextmanager
-    def scope(self) -> Iterator[Cancel]:
+    def scope(self) -> Scope:
         """Make this the `Cancel` of everything that the calling thread does in the ``with`` block."""
-        before = getattr(_thread, "cancel", None)
-        _thread.cancel = self
-        try:
-            yield self
-        finally:
-            _thread.cancel = before
+        return Scope(self)
+
+
+class Scope:
+    """What `Cancel.scope` returns: a context manager."""
+
+    __slots__ = ("_before", "_cancel")
+
+    def __init__(self, cancel: Cancel) -> None:
+        self._cancel = cancel
+        self._before: Cancel | None = None
+
+    def __enter__(self) -> Cancel:
+        self._before = current_cancel()
+        _thread.cancel = self._cancel
+        return self._cancel
+
+    def __exit__(self, *error: object) -> None:
+        _thread.cancel = self._before
 
 
 _thread = threading.local()

@@ -25,6 +25,7 @@ _PORTS = {"http": 80, "https": 443}
 #: A connection that was idle this long is not tried again: stores close theirs after 5 (nginx: 75) seconds and more,
 #: and a request on a connection that is just being closed costs a retry.
 _MAX_IDLE = 20.0
+_SURELY_OPEN = 0.2
 _MAX_KEPT = 64
 #: What stays as it is in an address that people wrote: all that may stand there, and what is encoded already.
 _ENCODED = "%/:=&?~#+!$,;'@()*[]"
@@ -126,6 +127,7 @@ class Client:
         self._verify = {"true": True, "false": False}.get(verify.lower(), verify) if isinstance(verify, str) else verify
         self._proxy = None if proxy is None or proxy == "none" else _parse_proxy(proxy)
         self._ask_environment = proxy is None
+        self._known_proxies: dict[Origin, _Proxy | None] = {}
         self.gate: Callable[[str, int], Sequence[str]] | None = None
         self._lock = threading.Lock()
         self._idle: dict[Origin, list[Connection]] = {}
@@ -174,7 +176,7 @@ class Client:
             raise ParameterError("a path or header must not contain line breaks")
         head = (text + "\r\n\r\n").encode("latin-1")
         while True:
-            connection, fresh = self._lease(origin, proxy)
+            connection, fresh = self._lease(origin, proxy, method == "POST")
             try:
                 return self._exchange(connection, method, head, body)
             except StoreUnavailable:
@@ -208,8 +210,11 @@ class Client:
             raise
 
     # -- connections --------------------------------------------------------------------------------------------------
-    def _lease(self, origin: Origin, proxy: _Proxy | None) -> tuple[Connection, bool]:
-        """Return an idle connection, or a new one and ``True``."""
+    def _lease(self, origin: Origin, proxy: _Proxy | None, careful: bool) -> tuple[Connection, bool]:
+        """Return an idle connection, or a new one and ``True``.
+
+        `careful` looks at every idle one before it is used: for requests that are not repeated.
+        """
         while True:
             with self._lock:
                 if self._process != os.getpid():
@@ -220,7 +225,9 @@ class Client:
                 connection = kept.pop() if kept else None
             if connection is None:
                 return self._connect(origin, proxy), True
-            if time.monotonic() - connection.idle_since < _MAX_IDLE and connection.is_quiet():
+            idle = time.monotonic() - connection.idle_since
+            # One that was in use just now is not looked at: `request` repeats what fails for that.
+            if (idle < _SURELY_OPEN and not careful) or (idle < _MAX_IDLE and connection.is_quiet()):
                 return connection, False
             connection.close()
 
@@ -321,8 +328,10 @@ class Client:
     def _proxy_of(self, origin: Origin) -> _Proxy | None:
         if not self._ask_environment:
             return self._proxy
-        url = _environment_proxy(origin)
-        return _parse_proxy(url) if url else None
+        if origin not in self._known_proxies:
+            url = _environment_proxy(origin)
+            self._known_proxies[origin] = _parse_proxy(url) if url else None
+        return self._known_proxies[origin]
 
 
 class _Proxy(NamedTuple):

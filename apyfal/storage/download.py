@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from apyfal.exceptions import ChecksumMismatch, ParameterError, StorageError
 from apyfal.storage.cancel import Cancel
-from apyfal.storage.checksums import best_checksum, crc_function, digest_bytes
+from apyfal.storage.checksums import best_checksum, crc_function, digest_bytes, new_hasher
 from apyfal.storage.handler import Handler, ObjectInfo, RangeReader
 from apyfal.storage.options import Progress, TransferOptions
-from apyfal.storage.parallel import Parallel
+from apyfal.storage.parallel import FIRST_PART, Parallel
 from apyfal.storage.ranges import Source, is_resumable
 from apyfal.storage.retry import Attempts, traffic_of
 from apyfal.storage.sequential import Room, read_sequentially
@@ -154,10 +154,47 @@ def _attempt(
     algorithm = best_checksum(info.checksums) if options.verify and start == 0 and end == info.size else None
     crc = crc_function(algorithm) if algorithm is not None else None
     source = Source(handler, info, traffic, cancel, options.attempts, crc)
-    value = Parallel(source, view, start, algorithm, options, progress, on_ready).run(reader)
-    if algorithm is not None and value is not None and digest_bytes(algorithm, value) != info.checksums[algorithm]:
+    if len(view) <= (options.part_size or FIRST_PART):
+        value = _receive_one(source, view, start, reader, progress, on_ready)
+        if algorithm is None and options.verify and len(view) == info.size and not _digest_agrees(info, view):
+            return None
+    else:
+        value = Parallel(source, view, start, algorithm, options, progress, on_ready).run(reader)
+    if algorithm is not None and digest_bytes(algorithm, value) != info.checksums[algorithm]:
         return None
     return info
+
+
+def _receive_one(
+    source: Source,
+    out: memoryview,
+    start: int,
+    reader: RangeReader | None,
+    progress: Progress | None,
+    on_ready: Callable[[int], None] | None,
+) -> int:
+    """Receive what is not worth a second connection, in this thread; returns its CRC."""
+    done = 0
+
+    def moved(count: int) -> None:
+        nonlocal done
+        done += count
+        if on_ready is not None:
+            on_ready(done)
+        if progress is not None:
+            progress(done, len(out))
+
+    return source.receive(out, start, moved, reader) if len(out) or reader is not None else 0
+
+
+def _digest_agrees(info: ObjectInfo, data: memoryview) -> bool:
+    """Compare a small object with a checksum that cannot be combined from parts (MD5, SHA), where one is stated."""
+    for algorithm, stated in info.checksums.items():
+        hasher = new_hasher(algorithm)
+        if hasher is not None:
+            hasher.update(data)
+            return hasher.digest() == stated
+    return True
 
 
 def _open(handler: Handler, path: str, start: int, stop: int | None, attempts: int, cancel: Cancel) -> RangeReader:

@@ -11,9 +11,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from apyfal.exceptions import UnsupportedByStore
+
+if TYPE_CHECKING:
+    from apyfal.storage.retry import Traffic
 
 __all__ = ["Handler", "Limits", "ObjectInfo", "RangeReader", "Upload"]
 
@@ -123,6 +126,9 @@ class Handler(ABC):
     bandwidth: float | None = None
     memory_limit: int | None = None
     max_concurrency: int | None = None
+
+    #: what the transfer engine keeps for this mount
+    traffic: Traffic | None = None
 
     # -- read ---------------------------------------------------------------------------------------------------------
     @abstractmethod

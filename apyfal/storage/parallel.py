@@ -11,7 +11,7 @@ from apyfal.storage.handler import RangeReader
 from apyfal.storage.options import Progress, TransferOptions
 from apyfal.storage.ranges import Source
 
-__all__ = ["MIB", "Parallel", "adapted_part_size"]
+__all__ = ["FIRST_PART", "MIB", "Parallel", "adapted_part_size"]
 
 MIB = 1 << 20
 FIRST_PART = 8 * MIB
@@ -76,8 +76,8 @@ class Parallel:
         self._window = (time.monotonic(), 0)
         self._best_rate = 0.0
 
-    def run(self, reader: RangeReader | None) -> int | None:
-        """Receive everything; returns the CRC of the range.
+    def run(self, reader: RangeReader | None) -> int:
+        """Receive everything; returns the CRC of the range, 0 without an algorithm.
 
         Parameters
         ----------
@@ -98,7 +98,7 @@ class Parallel:
         if self._failure is not None:
             raise self._failure
         if self._algorithm is None:
-            return None
+            return 0
         whole = 0
         for _, length, crc in sorted(self._crcs):
             whole = combine(self._algorithm, whole, crc, length)

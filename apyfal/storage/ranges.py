@@ -14,8 +14,8 @@ from apyfal.storage.retry import Attempts, Traffic
 
 __all__ = ["CHUNK", "Source", "changed", "is_resumable"]
 
-#: Received, checksummed and reported at once: small enough to stay in the second-level cache in between.
-CHUNK = 512 << 10
+#: Received, checksummed and reported at once: small enough to be in the cache still.
+CHUNK = 1 << 20
 
 
 def is_resumable(info: ObjectInfo) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import threading
 import time
-import weakref
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -135,17 +134,18 @@ class Traffic:
             self.connection_rate = count / seconds
 
 
-_traffic: weakref.WeakKeyDictionary[Handler, Traffic] = weakref.WeakKeyDictionary()
-_traffic_lock = threading.Lock()
+_making = threading.Lock()
 
 
 def traffic_of(handler: Handler) -> Traffic:
-    """Return what the transfers of `handler` share."""
-    with _traffic_lock:
-        traffic = _traffic.get(handler)
-        if traffic is None:
-            traffic = _traffic[handler] = Traffic(handler)
-        return traffic
+    """Return what the transfers of `handler` share; made by the first of them."""
+    traffic = handler.traffic
+    if traffic is None:
+        with _making:
+            traffic = handler.traffic
+            if traffic is None:
+                traffic = handler.traffic = Traffic(handler)
+    return traffic
 
 
 class Attempts:

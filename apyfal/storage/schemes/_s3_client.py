@@ -109,6 +109,7 @@ class S3Client:
         self._headers = dict(headers)
         self._signer = Signer()
         self._regions: dict[str, str] = {}
+        self._places: dict[tuple[str, str], tuple[Origin, str]] = {}
 
     def request(
         self,
@@ -167,23 +168,29 @@ class S3Client:
     # -- addresses ----------------------------------------------------------------------------------------------------
     def _address(self, bucket: str, key: str, region: str) -> tuple[Origin, str]:
         """Return where to send a request on a bucket in `region`, and its encoded path."""
-        quoted = key if _PLAIN.fullmatch(key) else quote(key, safe="/-_.~")
-        virtual = self._addressing == "virtual" or (
-            self._addressing == "auto" and self._endpoint is None and _LABEL.fullmatch(bucket) is not None
-        )
+        place = self._places.get((bucket, region))
+        if place is None:
+            place = self._places[bucket, region] = self._place(bucket, region)
+        origin, prefix = place
+        if not key:
+            return origin, prefix or "/"
+        return origin, f"{prefix}/{key if _PLAIN.fullmatch(key) else quote(key, safe='/-_.~')}"
+
+    def _place(self, bucket: str, region: str) -> tuple[Origin, str]:
+        """Return the origin of a bucket, and what stands before its keys."""
         if self._endpoint is not None:
             origin, prefix = self._endpoint
         else:
             domain = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
             origin, prefix = Origin("https", f"s3.{region}.{domain}", 443), ""
         if not bucket:
-            return origin, f"{prefix}/"
-        if virtual:
-            return origin._replace(host=f"{bucket}.{origin.host}"), f"{prefix}/{quoted}"
-        return (
-            origin,
-            f"{prefix}/{quote(bucket, safe='-_.~')}/{quoted}" if key else f"{prefix}/{quote(bucket, safe='-_.~')}",
+            return origin, prefix
+        virtual = self._addressing == "virtual" or (
+            self._addressing == "auto" and self._endpoint is None and _LABEL.fullmatch(bucket) is not None
         )
+        if virtual:
+            return origin._replace(host=f"{bucket}.{origin.host}"), prefix
+        return origin, f"{prefix}/{quote(bucket, safe='-_.~')}"
 
     def path_of(self, url: str) -> str | None:
         """Return ``bucket/key`` for a full web address of this store, ``None`` for any other."""
