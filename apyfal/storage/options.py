@@ -40,7 +40,7 @@ class TransferOptions:
     concurrency: int | None = None
     max_concurrency: int = 16
     verify: bool = True
-    attempts: int = 10
+    attempts: int = 8
     memory: int = 64 << 20
     cancel: Cancel | None = None
 

@@ -20,7 +20,8 @@ Result = TypeVar("Result")
 TRANSIENT = (StoreUnavailable, TransferTimeout)
 
 _BASE_DELAY = 0.05
-_MAX_DELAY = 20.0
+_MAX_DELAY = 5.0
+_MAX_RETRY_AFTER = 60.0
 
 
 class Quota:
@@ -204,7 +205,7 @@ class Attempts:
         # Full jitter: retries of many threads must not come back in step.
         delay = random.uniform(0.0, min(_MAX_DELAY, _BASE_DELAY * 2.0**self._failures))
         if error.retry_after is not None:
-            delay = max(delay, min(error.retry_after, _MAX_DELAY))
+            delay = max(delay, min(error.retry_after, _MAX_RETRY_AFTER))
         if self._cancel is None:
             time.sleep(delay)
         elif self._cancel.wait(delay):
@@ -221,7 +222,7 @@ def restated(error: StorageError, what: str, end: str = "") -> StorageError:
     return new
 
 
-def call(handler: Handler, function: Callable[[], Result], what: str, *, limit: int = 10) -> Result:
+def call(handler: Handler, function: Callable[[], Result], what: str, *, limit: int = 8) -> Result:
     """Do one idempotent operation of `handler`, again while its error is transient.
 
     Parameters

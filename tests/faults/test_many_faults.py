@@ -73,13 +73,15 @@ def test_ten_thousand_transfers_with_one_connection_in_five_broken(store: Hostil
     info = handler.describe("b/data")
     store.faults.append(Chance("cut", broken, times=-1))
 
+    options = TransferOptions(attempts=15)  # eight breaks in a row are to be expected in so many
+
     def transfer(number: int) -> bool:
         if number % 4 == 0:
             name = f"b/{number}"
-            upload(handler, name, memoryview(data))
+            upload(handler, name, memoryview(data), options=options)
             return store.objects.pop(name).data == data
         out = bytearray(len(data))
-        download(handler, "b/data", memoryview(out), info=info if number % 4 > 1 else None)
+        download(handler, "b/data", memoryview(out), info=info if number % 4 > 1 else None, options=options)
         return out == data
 
     with ThreadPoolExecutor(4) as pool:
