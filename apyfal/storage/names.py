@@ -105,15 +105,23 @@ def entries(location: Location) -> list[tuple[str, ObjectInfo]]:
     """List what is directly below a location, by name.
 
     In a store, an object and a common prefix can have the same name; both are then listed. The object whose name is the
-    prefix itself, which some tools make as a directory's mark, is not.
+    prefix itself, which some tools make as a directory's mark, is not; nor is what follows ``//``, which has no name of
+    its own here.
     """
     if location.is_local:
         found = [(os.path.basename(info.path), info) for info in list_directory(location.path)]
     else:
         with resolve(location) as target:
-            found = list(_entries(target, f"cannot list {str(location)!r}"))
-            if not found and target.path.strip("/"):
+            prefix = target.path if not target.path or target.path.endswith("/") else target.path + "/"
+            # the whole listing is repeated after a break: its pages belong together
+            listed = call(
+                target.handler, lambda: list(target.handler.list(target.path)), f"cannot list {str(location)!r}"
+            )
+            if not listed and target.path.strip("/"):
                 _require_directory(target, location)
+        names = [(info.path[len(prefix) :], info) for info in listed]
+        found = [(name.rstrip("/") if info.is_directory else name, info) for name, info in names]
+        found = [(name, info) for name, info in found if name]
     return sorted(found, key=lambda one: one[0])
 
 
@@ -173,15 +181,6 @@ def _walk(location: Location) -> Iterator[tuple[str, list[str], list[str]]]:
             yield from _walk(below)
 
 
-def _entries(target: Target, what: str) -> Iterator[tuple[str, ObjectInfo]]:
-    prefix = target.path if not target.path or target.path.endswith("/") else target.path + "/"
-    # the whole listing is repeated after a break: its pages belong together
-    for info in call(target.handler, lambda: list(target.handler.list(target.path)), what):
-        name = info.path[len(prefix) :].rstrip("/") if info.is_directory else info.path[len(prefix) :]
-        if name:
-            yield name, info
-
-
 def _has_entries(target: Target, what: str) -> bool:
     def first() -> bool:
         try:
@@ -193,7 +192,12 @@ def _has_entries(target: Target, what: str) -> bool:
 
 
 def _require_directory(target: Target, location: Location) -> None:
-    """Raise the error for an empty listing, unless it is that of an empty directory or bucket."""
-    info = call(target.handler, lambda: target.handler.describe(target.path), f"cannot list {str(location)!r}")
+    """Raise the error for an empty listing, unless it is that of an empty directory, bucket or directory's mark."""
+    what = f"cannot list {str(location)!r}"
+    try:
+        info = call(target.handler, lambda: target.handler.describe(target.path), what)
+    except ObjectNotFound:
+        call(target.handler, lambda: target.handler.describe(target.path.rstrip("/") + "/"), what)
+        return
     if not info.is_directory:
         raise local.storage_error(errno.ENOTDIR, "cannot list: it is an object, not a directory", str(location))
