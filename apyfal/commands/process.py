@@ -17,6 +17,8 @@ from apyfal.units import format_duration, format_size, parse_duration
 
 __all__ = ["command"]
 
+_DATA = "the output is data: expected -o URL, or -o - for standard output"
+
 
 @click.command(
     cls=Command,
@@ -50,6 +52,7 @@ def command(
     defines: tuple[str, ...],
     host: str | None,
     timeout: str | None,
+    memory_limit: str | None,
     no_copy: bool,
     trace: str | None,
     verbose: bool,
@@ -65,9 +68,10 @@ def command(
       apyfal process -a scale --dtype int16 -p a=3 in.raw -o out.raw
     """  # noqa: D301 - \b is click's mark for lines to be kept as they are
     job = key_values(parameters, "-p")
-    definition: dict[str, Any] = {**key_values(defines, "-d"), **options}
+    given = {key: text for key, text in options.items() if text is not None}
+    definition: dict[str, Any] = {**key_values(defines, "-d"), **given}
     if host is None and output is None and resolve(accelerator, settings.config, **definition).gives_data:
-        raise click.UsageError("the output is data: expected -o URL, or -o - for standard output")
+        raise click.UsageError(_DATA)
     info: dict[str, Any] = {}
     seconds = None if timeout is None else parse_duration(timeout)
     with (
@@ -80,21 +84,20 @@ def command(
             sys.stdin.buffer if source == "-" else source,
             sys.stdout.buffer if output == "-" else output,
             copy=not no_copy,
+            memory_limit=memory_limit,
             info_dict=info,
             timeout=seconds,
             progress=progress,
             **job,
         )
+    if output is None and not isinstance(result, dict):
+        raise click.UsageError(_DATA)  # of a host's accelerator this is known only now
     if trace is not None:
         write_trace(trace, info.get("timeline", ()))
     info.pop("timeline", None)
     if verbose:
         _summarize(info)
     _print_result(result if isinstance(result, dict) else {}, info, settings, to_stderr=output == "-")
-
-
-def _local(definition: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in definition.items() if key != "memory_limit"}
 
 
 def _print_result(result: dict[str, Any], info: dict[str, Any], settings: Settings, *, to_stderr: bool) -> None:

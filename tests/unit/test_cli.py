@@ -271,7 +271,6 @@ def test_process_passes_everything_on(card: type[FakeAccelerator], monkeypatch: 
         "dtype": "int16",
         "driver": "opencl",
         "device": "1",
-        "memory_limit": "64MiB",
         "host_ip": "https://card:4443",
         "token": "hunter2",
     }
@@ -279,6 +278,7 @@ def test_process_passes_everything_on(card: type[FakeAccelerator], monkeypatch: 
         "src": "s3://lab/in",
         "dst": "out.raw",
         "copy": False,
+        "memory_limit": "64MiB",
         "timeout": 120.0,
         "progress": None,
         "a": "3",

@@ -51,7 +51,8 @@ def test_digest_of_a_file(here: Path) -> None:
 
 
 def test_json_tells_everything(here: Path) -> None:
-    text, _ = run(here, "process", "-a", "sha3", "in.txt", "-p", "type=sha3-512", "--json", "--trace", "t.json")
+    options = ["-p", "type=sha3-512", "--json", "--trace", "t.json", "--memory-limit", "8MiB"]
+    text, _ = run(here, "process", "-a", "sha3", "in.txt", *options)
     document = json.loads(text)
     assert document["result"] == {"digest": hashlib.sha3_512(SOURCE).hexdigest()}
     assert document["info"]["bytes_in"] == len(SOURCE)
@@ -110,6 +111,7 @@ def test_an_accelerator_of_the_configuration(here: Path) -> None:
         (["-a", "gunzip", "in.txt", "-o", "out"], 1, "damaged gzip data"),
         (["-a", "scale", "--dtype", "int64", "in3.txt", "-o", "out"], 2, "3 bytes"),
         (["-a", "sha3", "in.txt", "-d", "emulator.hang_run=1", "--timeout", "200ms"], 5, "time"),
+        (["-a", "sha3", "in.txt", "--memory-limit", "lots"], 2, "'lots' is not a size"),
         (["-a", "sha3", "in.txt", "-d", "emulator.memory=4KiB"], 1, "256 bytes asked for"),
     ],
 )
