@@ -294,8 +294,6 @@ class TestFsspecSftp(StorageConformance):
     """fsspec (SFTP)"""
 
     server: Sftp
-    # asyncssh and paramiko in Python move some 20 MiB/s on one connection
-    large = 20 << 20
 
     @pytest.fixture(scope="class")
     @classmethod
