@@ -149,7 +149,9 @@ static int set_up(apf_drv_device *device, const settings *set, apf_error *err)
         device->context = NULL;
         return ocl_fail(device, err, status, APF_IO, "making a context");
     }
-    return make_queues(device, err);
+    int code = make_queues(device, err);
+    if (code == APF_OK) device->shares = ocl_probe_sharing(device);
+    return code;
 }
 
 static int open_device(const char *selector, const apf_option *options, apf_drv_device **opened, apf_error *err)

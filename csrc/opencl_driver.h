@@ -22,6 +22,7 @@ struct apf_drv_device {
     uint32_t units;
     uint32_t version; /* of the platform, times 10: 12 is OpenCL 1.2 */
     int migrates;     /* DMA by clEnqueueMigrateMemObjects */
+    int shares;       /* imported memory is the device's own: nothing has to be moved */
     int lost;         /* atomic: the vendor said that the device is gone */
     apf_device_info info;
     char *build; /* options for programs that bring none; may be NULL */
@@ -181,6 +182,10 @@ void ocl_trim_parts(apf_drv_bo *bo);
 /* Enqueue the DMA of a part behind the events; under `submit`. */
 int ocl_enqueue_dma(apf_drv_bo *bo, int direction, uint64_t offset, uint64_t size, cl_uint count, const cl_event *after,
                     cl_event *event, apf_error *err);
+
+/* -- opencl_sharing.c */
+/* Find out whether imported memory is the very memory that the device works in. */
+int ocl_probe_sharing(const apf_drv_device *device);
 
 /* -- opencl_submit.c (under `submit`) */
 /* Enqueue the uploads, the kernel and the downloads of a run; after an error some may have been. */

@@ -71,6 +71,16 @@ static void add_command(apf_drv_run *run, cl_event event, ocl_stage stage, uint3
     run->commands[run->command_count++] = (ocl_command){.event = event, .stage = stage, .argument = argument};
 }
 
+/* A run's transfer, where memory is shared: there is nothing to do but to count what is now the other side's. */
+static int hand_over(const apf_arg *arg, int direction)
+{
+    apf_drv_device *device = arg->bo->device;
+    if (!device->shares) return 0;
+    __atomic_add_fetch(direction == APF_TO_DEVICE ? &device->counted.to_device : &device->counted.from_device,
+                       arg->size, __ATOMIC_RELAXED);
+    return 1;
+}
+
 static int submit_dma(apf_drv_run *run, const apf_arg *arg, uint32_t index, int direction, const waits *after,
                       apf_error *err)
 {
@@ -87,6 +97,7 @@ static int submit_uploads(apf_drv_run *run, const apf_arg *args, uint32_t count,
 {
     for (uint32_t i = 0; i < count; i++) {
         if (args[i].kind != APF_BUFFER || !(args[i].flags & APF_SYNC_TO) || !args[i].size) continue;
+        if (hand_over(&args[i], APF_TO_DEVICE)) continue;
         waits after;
         clear(&after);
         add_conflicts(&after, args[i].bo, OCL_TO, 0, OCL_TO);
@@ -133,6 +144,7 @@ static int submit_downloads(apf_drv_run *run, const apf_arg *args, uint32_t coun
     const uint32_t before = run->command_count;
     for (uint32_t i = 0; i < count; i++) {
         if (args[i].kind != APF_BUFFER || !(args[i].flags & APF_SYNC_FROM) || !args[i].size) continue;
+        if (hand_over(&args[i], APF_FROM_DEVICE)) continue;
         waits after;
         clear(&after);
         if (before) add_wait(&after, run->commands[before - 1].event);
@@ -171,6 +183,7 @@ int ocl_submit_sync(apf_drv_run *run, const apf_arg *arg, int direction, apf_err
     waits after;
     clear(&after);
     add_conflicts(&after, arg->bo, queue, direction == APF_FROM_DEVICE, queue);
+    if (!after.count && hand_over(arg, direction)) return APF_OK;
     int code = submit_dma(run, arg, 0, direction, &after, err);
     if (code == APF_OK) run->api->clFlush(run->device->queues[queue]);
     return code;
