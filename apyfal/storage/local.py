@@ -262,6 +262,8 @@ class LocalWriter:
         mode = self._old.st_mode
         if stat.S_ISDIR(mode):
             raise IsADirectoryError(errno.EISDIR, "Is a directory")
+        if self.path.endswith("/"):
+            raise NotADirectoryError(errno.ENOTDIR, "Not a directory")
         if stat.S_ISREG(mode):
             if not os.access(self._target, os.W_OK, effective_ids=True):
                 raise PermissionError(errno.EACCES, "Permission denied")
@@ -273,7 +275,12 @@ class LocalWriter:
 
     def _open_unnamed(self, flags: int) -> None:
         folder, self._name = os.path.split(self._target)
-        self._directory_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self._directory_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._can_sync = True
+        except PermissionError:  # it may be written, perhaps, but not listed, nor synced then
+            self._directory_fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._can_sync = False
         try:
             try:
                 if not os.path.isdir("/proc/self/fd"):  # through which such a file gets its name
@@ -332,7 +339,8 @@ class LocalWriter:
             os.unlink(self._temporary, dir_fd=folder)
         else:
             self._rename(self._temporary)
-        os.fsync(folder)
+        if self._can_sync:
+            os.fsync(folder)
 
     def _rename(self, temporary: str) -> None:
         try:

@@ -205,6 +205,7 @@ def test_worker_processes_get_the_mounts(mounts: MountTable) -> None:
         assert pool.submit(_in_worker, "lab://x").result(60) == {}
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")  # the child only looks up a mount
 def test_a_forked_child_makes_its_own_connections(mounts: MountTable, memory_provider: str) -> None:
     mounts.mount("memory")
     handler, _ = used(mounts, "memory://x")
