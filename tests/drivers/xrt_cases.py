@@ -363,9 +363,10 @@ def no_allocation_may_fail_unnoticed() -> None:
             if error.name != "NO_MEMORY":
                 raise
         else:
-            driver.library.apf_fail_allocation(-1)
             assert number > 5
             return
+        finally:
+            driver.library.apf_fail_allocation(-1)
     raise AssertionError("there is no end of allocations")
 
 

@@ -1,0 +1,24 @@
+"""The xdma driver over the stand-in card, which is preloaded into the process that uses it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from drivers import abi, xdma_cases
+from drivers.worker import Worker
+from fixtures.xdma import card
+
+
+@pytest.fixture(scope="module")
+def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    """A process with the stand-in card."""
+    folder = tmp_path_factory.mktemp("xdma")
+    library = abi.build(folder / "libapyfal_drivers.so")
+    with Worker({**card.environment(folder), "APYFAL_TEST_DRIVERS": str(library)}) as running:
+        yield running
+
+
+@pytest.mark.parametrize("case", xdma_cases.CASES)
+def test_xdma(case: str, worker: Worker) -> None:
+    worker.call("drivers.xdma_cases", case)
