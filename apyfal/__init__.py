@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from apyfal.accelerators.catalogue import Catalogue
     from apyfal.listing import devices
     from apyfal.log import get_logger
+    from apyfal.pool import AcceleratorPoolExecutor
 
     accelerators: Catalogue  # the package itself, which can be called
 
 __all__ = [
     "Accelerator",
+    "AcceleratorPoolExecutor",
     "accelerators",
     "devices",
     "empty",
@@ -37,6 +39,7 @@ __version__ = "0.1.0"
 # What is imported when it is first used: `import apyfal` costs little more than numpy.
 _LAZY = {
     "Accelerator": "apyfal.accelerator",
+    "AcceleratorPoolExecutor": "apyfal.pool",
     "devices": "apyfal.listing",
     "get_logger": "apyfal.log",
 }

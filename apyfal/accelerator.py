@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from apyfal.accelerators import resolve
 from apyfal.card import Card
 from apyfal.configuration import Configuration
-from apyfal.exceptions import AcceleratorException, ClosedError, ParameterError, RunCancelled
+from apyfal.exceptions import AcceleratorException, ClosedError, RunCancelled
+from apyfal.mapping import map_jobs
 from apyfal.memory import empty
 from apyfal.pipeline.channel import Control
 from apyfal.pipeline.process import Request, array_of, process
@@ -30,8 +31,6 @@ __all__ = ["Accelerator"]
 
 #: Jobs of `process_submit` that are at work at once: one on the card, the next being fetched, the last being stored.
 _WORKERS = 3
-#: Jobs that `process_map` submits ahead of the one whose result is asked for.
-_AHEAD = 2 * _WORKERS
 
 _open: weakref.WeakSet[Accelerator] = weakref.WeakSet()
 
@@ -290,7 +289,7 @@ class Accelerator:
             One of `srcs` and `dsts` is longer than the other.
         """
         self._check_open()
-        return map_jobs(self.process_submit, srcs, dsts, timeout, info_list, parameters)
+        return map_jobs(self.process_submit, srcs, dsts, timeout, info_list, parameters, ahead=2 * _WORKERS)
 
     def empty(self, shape: Any, dtype: DTypeLike = float) -> NDArray[Any]:
         """Return an array in pinned memory that this card knows already; see `apyfal.empty`."""
@@ -333,65 +332,6 @@ def _load_all(src: object) -> NDArray[Any]:
     from apyfal.storage.arrays import load
 
     return load(src)
-
-
-def map_jobs(
-    submit: Callable[..., Future[Any]],
-    srcs: Iterable[object] | None,
-    dsts: Iterable[object] | None,
-    timeout: float | str | None,
-    info_list: list[dict[str, Any]] | None,
-    parameters: dict[str, Any],
-) -> Iterator[Any]:
-    """Submit many jobs, a few ahead of the one whose result is asked for; see `Accelerator.process_map`."""
-    if srcs is None and dsts is None:
-        raise ParameterError("process_map needs srcs, dsts or both: their length is the number of jobs")
-    return _mapped(submit, _pairs(srcs, dsts), timeout, info_list, parameters)
-
-
-def _mapped(
-    submit: Callable[..., Future[Any]],
-    pairs: Iterator[tuple[object, object]],
-    timeout: float | str | None,
-    info_list: list[dict[str, Any]] | None,
-    parameters: dict[str, Any],
-) -> Iterator[Any]:
-    pending: list[Future[Any]] = []
-    try:
-        for src, dst in pairs:
-            info: dict[str, Any] | None = None
-            if info_list is not None:
-                info_list.append(info := {})
-            pending.append(submit(src, dst, timeout=timeout, info_dict=info, **parameters))
-            if len(pending) >= _AHEAD:
-                yield pending.pop(0).result()
-        while pending:
-            yield pending.pop(0).result()
-    finally:
-        for future in pending:
-            future.cancel()
-
-
-def _pairs(srcs: Iterable[object] | None, dsts: Iterable[object] | None) -> Iterator[tuple[object, object]]:
-    if srcs is None:
-        return ((None, dst) for dst in dsts or ())
-    if dsts is None:
-        return ((src, None) for src in srcs)
-    return _together(iter(srcs), iter(dsts))
-
-
-def _together(srcs: Iterator[object], dsts: Iterator[object]) -> Iterator[tuple[object, object]]:
-    missing = object()
-    count = 0
-    while True:
-        src, dst = next(srcs, missing), next(dsts, missing)
-        if src is missing and dst is missing:
-            return
-        if src is missing or dst is missing:
-            longer, shorter = ("dsts", "srcs") if src is missing else ("srcs", "dsts")
-            raise ParameterError(f"{longer} is longer than {shorter}, which has {count}")
-        yield src, dst
-        count += 1
 
 
 def _stop_all() -> None:

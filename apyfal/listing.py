@@ -9,6 +9,8 @@ from apyfal.exceptions import DriverUnavailable
 from apyfal.units import format_size
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from apyfal._core.device import DeviceInfo
 
 __all__ = ["DeviceListing", "devices"]
@@ -39,8 +41,8 @@ class _Device(dict[str, Any]):
         return f"{self['driver']}:{self['index']}  {self['name']}  ({self['vendor']}, {memory})"
 
 
-def devices(driver: str | None = None) -> DeviceListing:
-    """List the devices of all drivers, or of one.
+def devices(driver: str | None = None, options: Mapping[str, object] | None = None) -> DeviceListing:
+    """List the devices of all drivers, or of one (with its options, such as ``{"devices": 4}`` for the emulator).
 
     Returns
     -------
@@ -58,7 +60,7 @@ def devices(driver: str | None = None) -> DeviceListing:
     for name in drivers() if driver is None else [driver]:
         found: list[DeviceInfo] = []
         try:
-            found = list_devices(name)
+            found = list_devices(name, options)
         except DriverUnavailable as error:
             if driver is not None:
                 raise

@@ -245,10 +245,10 @@ class RemoteAccelerator:
         **parameters: object,
     ) -> Iterator[Any]:
         """Run many jobs, several at once; see `apyfal.Accelerator.process_map`."""
-        from apyfal.accelerator import map_jobs
+        from apyfal.mapping import map_jobs
 
         self._check_open()
-        return map_jobs(self.process_submit, srcs, dsts, timeout, info_list, parameters)
+        return map_jobs(self.process_submit, srcs, dsts, timeout, info_list, parameters, ahead=2 * _WORKERS)
 
     def empty(self, shape: Any, dtype: DTypeLike = float) -> NDArray[Any]:
         """Return an array that goes to the host without a copy where it is this machine; else as `apyfal.empty`."""

@@ -1,0 +1,103 @@
+"""One job list over several software cards."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import apyfal
+from apyfal._core import errors
+from apyfal.exceptions import ClosedError, DeviceLost, DeviceNotFound, KernelError, ParameterError
+
+FOUR = {"emulator": {"devices": 4}}
+
+
+def test_jobs_go_to_all_cards_and_keep_their_order():
+    inputs = [bytes([number % 251]) * 500 for number in range(200)]
+    with apyfal.AcceleratorPoolExecutor("loopback", **FOUR) as pool:
+        assert [result.tobytes() for result in pool.process_map(inputs)] == inputs
+        assert sum(card.jobs for card in pool.statistics) == 200
+        assert len(pool.statistics) == 4
+    assert errors.live()["devices"] == 0
+
+
+def test_four_cards_of_equal_speed_are_four_times_one():
+    # A run takes 20 ms on each card, whatever this machine's processors do meanwhile.
+    def seconds(count: int) -> float:
+        slow = {"emulator": {"devices": 4, "run_latency": "20000"}}
+        with apyfal.AcceleratorPoolExecutor("loopback", count, **slow) as pool:
+            list(pool.process_map([b"x"] * count * 3))  # everything is open and warm
+            start = time.perf_counter()
+            list(pool.process_map([b"x"] * 120))
+            return time.perf_counter() - start
+
+    assert seconds(1) / seconds(4) >= 3.8
+
+
+@pytest.mark.parametrize("nth", [1, 5, 50])
+def test_a_card_that_fails_is_taken_out_and_its_jobs_run_elsewhere(tmp_path, nth):
+    inputs = [np.full(1000, number % 251, "u1") for number in range(100)]
+    with apyfal.AcceleratorPoolExecutor("loopback", **FOUR) as pool:
+        pool._cards[2]._card.device.control("lose_device", nth)
+        targets = [tmp_path / str(number) for number in range(100)]
+        assert list(pool.process_map(inputs, targets)) == [None] * 100
+        assert [target.read_bytes() for target in targets] == [data.tobytes() for data in inputs]
+        assert sum(card.jobs for card in pool.statistics) == 100, "none was lost, none ran twice to its end"
+        failed = [card for card in pool.statistics if card.error is not None]
+        assert [card.name for card in failed] in ([], ["emulator:2"])
+        if failed:
+            assert failed[0].error.startswith("DeviceLost")
+
+
+def test_a_job_that_fails_by_itself_takes_no_card_out():
+    with apyfal.AcceleratorPoolExecutor("gunzip", **FOUR) as pool:
+        futures = [pool.process_submit(b"no gzip") for _ in range(20)]
+        for future in futures:
+            with pytest.raises(KernelError):
+                future.result()
+        assert [card.error for card in pool.statistics] == [None] * 4
+
+
+def test_when_all_cards_are_gone_everything_raises():
+    with apyfal.AcceleratorPoolExecutor("loopback", 2, emulator={"devices": 2}) as pool:
+        for card in pool._cards:
+            card._card.device.control("lose_device", 1)
+        futures = []
+        for _ in range(20):
+            try:
+                futures.append(pool.process_submit(b"abc"))
+            except DeviceLost:
+                break
+        for future in futures:
+            with pytest.raises(DeviceLost):
+                future.result(timeout=10)
+        with pytest.raises(DeviceLost, match="no card of the pool is left"):
+            pool.process_submit(b"abc")
+
+
+def test_stop_ends_everything():
+    before = threading.active_count()
+    pool = apyfal.AcceleratorPoolExecutor("loopback", **FOUR)
+    futures = [pool.process_submit(np.zeros(1 << 20, "u1")) for _ in range(50)]
+    pool.stop()
+    assert all(future.done() or future.cancelled() for future in futures)
+    with pytest.raises(ClosedError):
+        pool.process_submit(b"a")
+    assert threading.active_count() <= before
+
+
+@pytest.mark.parametrize(
+    ("keywords", "error", "text"),
+    [
+        ({"workers_count": 5}, DeviceNotFound, "asks for 5 devices of driver 'emulator', and there are 4"),
+        ({"workers_count": 0}, ParameterError, "expected 1 or more"),
+        ({"hosts": []}, DeviceNotFound, "hosts, and there are 0"),
+        ({"hosts": ["a"], "executor": object()}, ParameterError, "not both"),
+    ],
+)
+def test_wrong_pools(keywords, error, text):
+    with pytest.raises(error, match=text):
+        apyfal.AcceleratorPoolExecutor("loopback", **FOUR, **keywords)
