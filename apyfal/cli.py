@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "mounts": ("apyfal.commands.mounts", "List the mounted storage."),
     "accelerators": ("apyfal.commands.accelerators", "List the accelerators that can be run."),
     "devices": ("apyfal.commands.devices", "List the devices that accelerators run on."),
+    "bench": ("apyfal.commands.bench", "Measure what a device does on this machine."),
     "serve": ("apyfal.commands.serve", "Share this machine's accelerators with remote users."),
     "token": ("apyfal.commands.token", "Create, list and revoke the tokens of remote users."),
     "host": ("apyfal.commands.host", "Check that this machine is fit to be a host."),

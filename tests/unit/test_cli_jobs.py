@@ -174,3 +174,18 @@ def test_mounts_of_the_configuration_hide_their_secrets(here: Path) -> None:
     document = {one["name"]: one for one in json.loads(run(here, "mounts", "--json")[0])}
     assert document["lab"]["parameters"]["region"] == "eu-west-1"
     assert "hunter2" not in text + str(document)
+
+
+def test_bench_measures_and_checks(here: Path) -> None:
+    document = json.loads(run(here, "bench", "--size", "1MiB", "--repeat", "2", "--json")[0])
+    assert document["driver"] == "emulator"
+    assert document["large"]["bytes"] == 1 << 20
+    assert document["large"]["bytes_copied"] == 0
+    for part in ("small", "large"):
+        seconds = document[part]["seconds"]
+        assert 0 < seconds["least"] <= seconds["median"] <= seconds["most"]
+    lines = run(here, "bench", "--size", "64KiB", "--repeat", "1")[0].decode().splitlines()
+    assert lines[0].startswith("software card 0 (emulator) on ")
+    assert lines[2].split() == ["WHAT", "MEDIAN", "LEAST", "MOST"]
+    error = run(here, "bench", "-a", "scale", "--size", "8KiB", "-q", "--device", "9", status=3)[1]
+    assert error.startswith("apyfal: error: ")
