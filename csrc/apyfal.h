@@ -193,7 +193,8 @@ typedef struct apf_model_entry {
 
 extern const apf_model_entry *const
     apf_models_builtin[]; /* NULL-terminated list of tables, each ended by a NULL name */
-/* Make a model loadable by name, or replace it; `drop` is called with context when nothing uses it any more. */
+/* Make a model loadable by name, or replace it (NULL: remove it); `drop` is called with context when nothing uses it
+ * any more. INVALID (a built-in model has the name), NO_MEMORY; then context is still the caller's. */
 int apf_model_register(const char *name, apf_model function, void *context, void (*drop)(void *), apf_error *err);
 
 #endif

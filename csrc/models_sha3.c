@@ -53,13 +53,12 @@ static inline uint64_t rotate(uint64_t lane, unsigned by) { return by ? lane << 
         ROW(t, 4, f##02 ^ d2, 62, f##13 ^ d3, 55, f##24 ^ d4, 39, f##30 ^ d0, 41, f##41 ^ d1, 2, 0);                   \
     } while (0)
 
+/* clang-format off */
+#define LANES_OF_ROW(X, p, y)                                                                                          \
+    X(p##y##0, 5 * y) X(p##y##1, 5 * y + 1) X(p##y##2, 5 * y + 2) X(p##y##3, 5 * y + 3) X(p##y##4, 5 * y + 4)
 #define EACH_LANE(X, p)                                                                                                \
-    X(p##00, 0)                                                                                                        \
-    X(p##01, 1)                                                                                                        \
-    X(p##02, 2)                                                                                                        \
-    X(p##03, 3) X(p##04, 4) X(p##10, 5) X(p##11, 6) X(p##12, 7) X(p##13, 8) X(p##14, 9) X(p##20, 10) X(p##21, 11)      \
-        X(p##22, 12) X(p##23, 13) X(p##24, 14) X(p##30, 15) X(p##31, 16) X(p##32, 17) X(p##33, 18) X(p##34, 19)        \
-            X(p##40, 20) X(p##41, 21) X(p##42, 22) X(p##43, 23) X(p##44, 24)
+    LANES_OF_ROW(X, p, 0) LANES_OF_ROW(X, p, 1) LANES_OF_ROW(X, p, 2) LANES_OF_ROW(X, p, 3) LANES_OF_ROW(X, p, 4)
+/* clang-format on */
 
 /* Keccak-f[1600] with all lanes in variables, two rounds at a time so that none is moved. */
 static void permute(uint64_t *lanes)
