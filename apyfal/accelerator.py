@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 
     from apyfal.configuration import ConfigSource
 
-__all__ = ["Accelerator"]
+__all__ = ["LOCAL", "Accelerator", "host_ip_of"]
+
+#: The `host_ip` of this machine.
+LOCAL = "local"
 
 #: Jobs of `process_submit` that are at work at once: one on the card, the next being fetched, the last being stored.
 _WORKERS = 3
@@ -51,7 +54,8 @@ class Accelerator:
         Bytes (or text, ``"256MiB"``) of pinned memory that a job may use for data that is neither in a pinned array nor
         in an array used in place.
     host_ip, token, host_type
-        Run it on another machine: see `apyfal.host`.
+        Run it on another machine: see `apyfal.host`. Without `host_ip`, ``host_ip`` of ``[host]`` in the configuration
+        says so; ``"local"`` is this machine whatever is said there.
     **definition
         Keys of the definition (``program=``, ``kernel=``, ``dtype=`` ...), which win over the configuration's.
 
@@ -67,12 +71,20 @@ class Accelerator:
     Usable from any thread. A forked child must open its own: there, every call raises `ForkedProcess`.
     """
 
-    def __new__(cls, *args: Any, host_ip: str | None = None, **keywords: Any) -> Any:
+    def __new__(
+        cls,
+        accelerator: str | None = None,
+        config: ConfigSource = None,
+        *,
+        host_ip: str | None = None,
+        **keywords: Any,
+    ) -> Any:
         """Return a remote accelerator where `host_ip` says so; it has the same methods."""
-        if host_ip is not None:
+        address = host_ip_of(config) if host_ip is None else host_ip
+        if address is not None and address != LOCAL:
             from apyfal.host.client import open_remote
 
-            return open_remote(*args, host_ip=host_ip, **keywords)
+            return open_remote(accelerator, config, host_ip=address, **keywords)
         return super().__new__(cls)
 
     def __init__(
@@ -332,6 +344,11 @@ def _load_all(src: object) -> NDArray[Any]:
     from apyfal.storage.arrays import load
 
     return load(src)
+
+
+def host_ip_of(config: ConfigSource) -> str | None:
+    """Return the host that a configuration asks for; ``None``: this machine."""
+    return Configuration.load(config).section("host").text("host_ip", None)
 
 
 def _stop_all() -> None:

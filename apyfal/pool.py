@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from apyfal.accelerator import Accelerator
+from apyfal.accelerator import LOCAL, Accelerator
 from apyfal.accelerators import resolve
 from apyfal.exceptions import (
     AcceleratorException,
@@ -163,7 +163,7 @@ class AcceleratorPoolExecutor:
         else:
             resolved = resolve(accelerator, config, **definition)
             found = devices(resolved.driver, resolved.options)
-            places = [(f"{resolved.driver}:{device['index']}", {"device": str(device["index"])}) for device in found]
+            places = [(f"{resolved.driver}:{device['index']}", _here(device)) for device in found]
             what = f"devices of driver {resolved.driver!r}"
         if not places or (count is not None and count > len(places)):
             raise DeviceNotFound(f"the pool asks for {count or 'some'} {what}, and there are {len(places)}")
@@ -300,6 +300,10 @@ class AcceleratorPoolExecutor:
     def __repr__(self) -> str:
         working = sum(card.error is None for card in self.statistics)
         return f"<apyfal AcceleratorPoolExecutor of {len(self.statistics)} cards, {working} working>"
+
+
+def _here(device: dict[str, Any]) -> dict[str, Any]:
+    return {"host_ip": LOCAL, "device": str(device["index"])}
 
 
 def _token(token: str | None, hosts: Sequence[str] | None) -> dict[str, Any]:

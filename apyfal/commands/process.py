@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 import apyfal
+from apyfal.accelerator import LOCAL, host_ip_of
 from apyfal.accelerators import resolve
 from apyfal.commands.common import Command, Settings, common_options, key_values, print_json
 from apyfal.progress import progress_bar
@@ -33,7 +34,7 @@ _DATA = "the output is data: expected -o URL, or -o - for standard output"
 @click.option("--dtype", metavar="TYPE", help="Element type of the source, like int32 or float64.")
 @click.option("--driver", metavar="NAME", help="What runs it: emulator (default), opencl, xrt, xdma or a plugin's.")
 @click.option("--device", metavar="DEVICE", help="An index or part of a name; 'apyfal devices' lists them.")
-@click.option("--host", metavar="URL", help="Run it on another machine: an address or https://host:port.")
+@click.option("--host", metavar="URL", help="Run it on another machine: address or https://host:port; 'local': here.")
 @click.option("--timeout", metavar="TIME", help="Give up after so long: seconds, or text like 500ms, 30s, 5min.")
 @click.option("--memory-limit", metavar="SIZE", help="Host memory the job may take, like 256MiB.")
 @click.option("--no-copy", is_flag=True, help="Fail where data would have to be copied in memory.")
@@ -70,7 +71,8 @@ def command(
     job = key_values(parameters, "-p")
     given = {key: text for key, text in options.items() if text is not None}
     definition: dict[str, Any] = {**key_values(defines, "-d"), **given}
-    if host is None and output is None and resolve(accelerator, settings.config, **definition).gives_data:
+    here = (host or host_ip_of(settings.config) or LOCAL) == LOCAL
+    if here and output is None and resolve(accelerator, settings.config, **definition).gives_data:
         raise click.UsageError(_DATA)
     info: dict[str, Any] = {}
     seconds = None if timeout is None else parse_duration(timeout)

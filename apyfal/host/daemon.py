@@ -196,9 +196,9 @@ class Daemon:
         )
 
     def _open(self, accelerator: str | None = None, **options: Any) -> Any:
-        from apyfal.accelerator import Accelerator
+        from apyfal.accelerator import LOCAL, Accelerator
 
-        return Accelerator(accelerator, self._config, **options)
+        return Accelerator(accelerator, self._config, host_ip=LOCAL, **options)
 
     # -- life ----------------------------------------------------------------------------------------------------------
     async def run(self, ready: Callable[[], None] = lambda: None) -> None:

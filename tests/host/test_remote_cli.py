@@ -62,6 +62,16 @@ def test_failures_are_one_line(
     assert message in error
 
 
+def test_the_host_of_the_configuration(here: Path, daemon: RunningDaemon, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "accelerator.conf").write_text(f"[host]\nhost_ip = {daemon.url}\n")
+    assert main(["process", "-a", "sha3", "in.txt", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["info"]["host"] == daemon.url
+    assert main(["process", "-a", "sha3", "in.txt", "--json", "--host", "local"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["result"] == {"digest": hashlib.sha3_256(SOURCE).hexdigest()}
+    assert "host" not in document["info"]
+
+
 def test_a_wrong_token_is_not_shown(
     here: Path, daemon: RunningDaemon, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
