@@ -20,7 +20,7 @@ from apyfal.exceptions import (
     UnsupportedByStore,
 )
 from apyfal.storage.handler import ObjectInfo, RangeReader
-from apyfal.storage.wire import Response
+from apyfal.storage.response import Response
 
 __all__ = [
     "BodyReader",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import random
 import socket
@@ -13,39 +12,21 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
-from urllib.parse import quote, unquote, urlsplit
 
 from apyfal.exceptions import InvalidURL, ParameterError, StorageError, StoreUnavailable, TransferTimeout
 from apyfal.storage.cancel import current_cancel
-from apyfal.storage.wire import Connection, Response
+from apyfal.storage.origins import Origin
+from apyfal.storage.proxies import Proxy, environment_proxy, parse_proxy
+from apyfal.storage.response import Response
+from apyfal.storage.wire import Connection
 
-__all__ = ["Client", "Origin", "Timeouts", "split_url"]
+__all__ = ["Client", "Timeouts"]
 
-_PORTS = {"http": 80, "https": 443}
 #: A connection that was idle this long is not tried again: stores close theirs after 5 (nginx: 75) seconds and more,
 #: and a request on a connection that is just being closed costs a retry.
 _MAX_IDLE = 20.0
 _SURELY_OPEN = 0.2
 _MAX_KEPT = 64
-#: What stays as it is in an address that people wrote: all that may stand there, and what is encoded already.
-_ENCODED = "%/:=&?~#+!$,;'@()*[]"
-
-
-class Origin(NamedTuple):
-    """Where requests go: what credentials and connections belong to."""
-
-    scheme: str
-    host: str
-    port: int
-
-    @property
-    def authority(self) -> str:
-        """The value of the Host header."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
-
-    def __str__(self) -> str:
-        return f"{self.scheme}://{self.authority}"
 
 
 class Timeouts(NamedTuple):
@@ -62,34 +43,6 @@ class Timeouts(NamedTuple):
         if stall <= 0 or connect <= 0:
             raise ParameterError(f"timeouts must be positive, not {stall:g} and {connect:g}")
         return cls(connect, stall)
-
-
-def split_url(url: str) -> tuple[Origin, str, tuple[str, str] | None]:
-    """Split a web address into its origin, its request target, and the user and password in it.
-
-    Raises
-    ------
-    InvalidURL
-        No http(s) address, or one with control characters. The message never holds a password.
-    """
-    if any(ord(c) < 32 or ord(c) == 127 for c in url):
-        raise InvalidURL("a web address must not contain control characters")
-    parts = urlsplit(url)
-    try:
-        port = parts.port
-    except ValueError as error:
-        raise InvalidURL(f"{parts.scheme}://{parts.hostname}: {error}") from None
-    if parts.scheme not in _PORTS or not parts.hostname:
-        raise InvalidURL(f"{parts.scheme}://{parts.hostname or ''}: expected http://host/... or https://host/...")
-    target = quote(parts.path or "/", safe=_ENCODED)
-    if parts.query:
-        target += "?" + quote(parts.query, safe=_ENCODED)
-    user = (unquote(parts.username), unquote(parts.password or "")) if parts.username is not None else None
-    try:
-        host = parts.hostname.encode("idna").decode("ascii") if not parts.hostname.isascii() else parts.hostname
-    except UnicodeError:
-        raise InvalidURL(f"{parts.hostname!r} is not a host name") from None
-    return Origin(parts.scheme, host, port or _PORTS[parts.scheme]), target, user
 
 
 class Client:
@@ -125,9 +78,9 @@ class Client:
         self.timeouts = timeouts or Timeouts()
         # From a configuration file everything comes as a text.
         self._verify = {"true": True, "false": False}.get(verify.lower(), verify) if isinstance(verify, str) else verify
-        self._proxy = None if proxy is None or proxy == "none" else _parse_proxy(proxy)
+        self._proxy = None if proxy is None or proxy == "none" else parse_proxy(proxy)
         self._ask_environment = proxy is None
-        self._known_proxies: dict[Origin, _Proxy | None] = {}
+        self._known_proxies: dict[Origin, Proxy | None] = {}
         self.gate: Callable[[str, int], Sequence[str]] | None = None
         self._lock = threading.Lock()
         self._idle: dict[Origin, list[Connection]] = {}
@@ -210,7 +163,7 @@ class Client:
             raise
 
     # -- connections --------------------------------------------------------------------------------------------------
-    def _lease(self, origin: Origin, proxy: _Proxy | None, careful: bool) -> tuple[Connection, bool]:
+    def _lease(self, origin: Origin, proxy: Proxy | None, careful: bool) -> tuple[Connection, bool]:
         """Return an idle connection, or a new one and ``True``.
 
         `careful` looks at every idle one before it is used: for requests that are not repeated.
@@ -252,7 +205,7 @@ class Client:
         with self._lock:
             _close_all(self._idle)
 
-    def _connect(self, origin: Origin, proxy: _Proxy | None) -> Connection:
+    def _connect(self, origin: Origin, proxy: Proxy | None) -> Connection:
         name = f"{origin.host}:{origin.port}"
         host, port = (proxy.host, proxy.port) if proxy is not None else (origin.host, origin.port)
         sock = self._open_socket(host, port)
@@ -305,7 +258,7 @@ class Client:
             raise TransferTimeout(f"{host}:{port}: no connection in {self.timeouts.connect:g} s")
         raise StoreUnavailable(f"{host}:{port}: cannot connect: {failure.strerror or failure}") from failure
 
-    def _tunnel(self, sock: socket.socket, origin: Origin, proxy: _Proxy) -> None:
+    def _tunnel(self, sock: socket.socket, origin: Origin, proxy: Proxy) -> None:
         """Ask a proxy for a tunnel (RFC 9110, section 9.3.6)."""
         target = f"{origin.host}:{origin.port}"
         lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
@@ -325,46 +278,13 @@ class Client:
             )
 
     # -- proxies ------------------------------------------------------------------------------------------------------
-    def _proxy_of(self, origin: Origin) -> _Proxy | None:
+    def _proxy_of(self, origin: Origin) -> Proxy | None:
         if not self._ask_environment:
             return self._proxy
         if origin not in self._known_proxies:
-            url = _environment_proxy(origin)
-            self._known_proxies[origin] = _parse_proxy(url) if url else None
+            url = environment_proxy(origin)
+            self._known_proxies[origin] = parse_proxy(url) if url else None
         return self._known_proxies[origin]
-
-
-class _Proxy(NamedTuple):
-    host: str
-    port: int
-    authorization: str | None
-
-
-def _parse_proxy(url: str) -> _Proxy:
-    origin, _, user = split_url(url if "://" in url else "http://" + url)
-    if origin.scheme != "http":
-        raise ParameterError(f"proxy {origin.host}:{origin.port}: only http:// proxies can be used")
-    return _Proxy(origin.host, origin.port, basic_authorization(*user) if user else None)
-
-
-def _environment_proxy(origin: Origin) -> str | None:
-    """Return the proxy that curl would use. HTTP_PROXY in upper case is ignored, as it may come from a CGI request."""
-    environ = os.environ
-    url = environ.get(f"{origin.scheme}_proxy") or environ.get("all_proxy") or environ.get("ALL_PROXY")
-    if not url and origin.scheme == "https":
-        url = environ.get("HTTPS_PROXY")
-    if not url:
-        return None
-    for entry in (environ.get("no_proxy") or environ.get("NO_PROXY") or "").split(","):
-        domain = entry.strip().lower().lstrip("*").lstrip(".")
-        if entry.strip() == "*" or (domain and (origin.host == domain or origin.host.endswith("." + domain))):
-            return None
-    return url
-
-
-def basic_authorization(user: str, password: str) -> str:
-    """Return the value of an Authorization header for HTTP's basic scheme (RFC 7617)."""
-    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode("ascii")
 
 
 @lru_cache(maxsize=16)

@@ -14,7 +14,8 @@ from apyfal.storage.parallel import MIB
 from apyfal.storage.ranges import Source, is_resumable
 from apyfal.storage.retry import call, traffic_of
 from apyfal.storage.streams import Stream
-from apyfal.storage.upload import UploadStream, upload
+from apyfal.storage.upload import upload
+from apyfal.storage.upload_stream import UploadStream
 
 __all__ = ["copy"]
 

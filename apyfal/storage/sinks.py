@@ -11,7 +11,7 @@ from typing import Any
 
 from apyfal.storage import file_objects, local
 from apyfal.storage.registry import Target
-from apyfal.storage.upload import UploadStream
+from apyfal.storage.upload_stream import UploadStream
 
 __all__ = ["FileObjectSink", "LocalSink", "ObjectSink", "Sink"]
 

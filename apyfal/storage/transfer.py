@@ -13,7 +13,8 @@ from apyfal.storage.download import Allocate, download
 from apyfal.storage.options import Progress, TransferOptions
 from apyfal.storage.retry import call
 from apyfal.storage.streams import Stream, stream
-from apyfal.storage.upload import UploadStream, upload
+from apyfal.storage.upload import upload
+from apyfal.storage.upload_stream import UploadStream
 
 __all__ = [
     "Allocate",

@@ -11,12 +11,13 @@ import socket
 import ssl
 import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from apyfal.exceptions import StorageError, StoreUnavailable, TransferTimeout
 from apyfal.storage.cancel import Cancel
+from apyfal.storage.response import Response
 
-__all__ = ["Connection", "Response"]
+__all__ = ["Connection"]
 
 #: Heads are read through a buffer of this size; what it catches of the body beyond the head is copied, once a response.
 _HEAD_BUFFER = 16 << 10
@@ -281,143 +282,3 @@ class Connection:
         connection = headers.get("connection", "").lower()
         persistent = "keep-alive" in connection if version == "HTTP/1.0" else "close" not in connection
         return int(code), headers, persistent
-
-
-class Response:
-    """An answer whose body is still on the connection.
-
-    Attributes
-    ----------
-    status
-        The HTTP status.
-    headers
-        Names in lower case; repeated fields joined by commas.
-    length
-        Bytes that the body will have; ``None`` if the framing does not say (chunked, or until the peer closes).
-    """
-
-    __slots__ = ("_chunked", "_connection", "_done", "_left", "_release", "headers", "length", "persistent", "status")
-
-    def __init__(
-        self, connection: Connection, method: str, status: int, headers: dict[str, str], persistent: bool
-    ) -> None:
-        self.status = status
-        self.headers = headers
-        self.persistent = persistent
-        self._connection: Connection | None = connection
-        self._release: Callable[[Connection, bool], None] | None = None
-        self._chunked = False
-        self._done = False
-        self.length: int | None = None
-        if method == "HEAD" or status in (204, 304):
-            self.length = 0
-        elif "transfer-encoding" in headers:
-            if headers["transfer-encoding"].lower() != "chunked":
-                raise StorageError(
-                    f"{connection.name}: transfer encoding {headers['transfer-encoding']!r} is not known"
-                )
-            self._chunked = True
-        elif "content-length" in headers:
-            text = headers["content-length"]
-            if not (text.isascii() and text.isdigit()):
-                raise StoreUnavailable(f"{connection.name}: Content-Length is {text[:40]!r}")
-            self.length = int(text)
-        # Bytes left of the body, or of the current chunk; -1: until the peer closes.
-        self._left = 0 if self._chunked else -1 if self.length is None else self.length
-        if self._left < 0:
-            self.persistent = False
-
-    def on_release(self, release: Callable[[Connection, bool], None]) -> None:
-        """Set who gets the connection back, with whether it can be used again; at once if there is no body."""
-        self._release = release
-        if self.length == 0:
-            self._finish()
-
-    @property
-    def name(self) -> str:
-        """``host:port`` of the peer, for messages."""
-        return self._connection.name if self._connection is not None else "the store"
-
-    def readinto(self, out: memoryview) -> int:
-        """Receive 1 to ``len(out)`` bytes at their final address; 0 only at the end of the body as it was framed.
-
-        Raises
-        ------
-        StoreUnavailable
-            The connection broke, or ended before its framing said so.
-        TransferTimeout
-            Nothing, or next to nothing, came for the connection's timeout.
-        """
-        connection = self._connection
-        if self._done or connection is None or not len(out):
-            return 0
-        if self._left == 0 and self._chunked and not self._next_chunk(connection):
-            return 0
-        count = connection.receive_into(out if self._left < 0 or len(out) <= self._left else out[: self._left])
-        if self._left < 0:
-            if not count:
-                connection.check_cancelled()
-                self._finish()
-            return count
-        if not count:
-            connection.check_cancelled()
-            raise StoreUnavailable(f"{connection.name}: closed with {self._left} bytes of the body still to come")
-        self._left -= count
-        if self._left == 0:
-            if self._chunked:
-                if connection.read_line():
-                    raise StoreUnavailable(f"{connection.name}: malformed chunk")
-            else:
-                self._finish()
-        return count
-
-    def _next_chunk(self, connection: Connection) -> bool:
-        line = connection.read_line()
-        size = line.split(b";", 1)[0].strip()
-        if not size or size.strip(b"0123456789abcdefABCDEF"):
-            raise StoreUnavailable(f"{connection.name}: malformed chunk size {line[:40]!r}")
-        self._left = int(size, 16)
-        if self._left == 0:
-            while connection.read_line():
-                pass  # trailers
-            self._finish()
-        return not self._done
-
-    def read(self, limit: int = 1 << 20) -> bytes:
-        """Read the rest of a small body (an error, a listing); more than `limit` bytes are an error.
-
-        The connection is given back, or closed when this raises.
-        """
-        known = self._left if self._left > 0 and not self._chunked else 16 << 10
-        data = bytearray(min(known, limit) + 1)
-        filled = 0
-        try:
-            while True:
-                if filled > limit:
-                    raise StorageError(f"{self.name}: more than {limit} bytes where a small answer was expected")
-                if filled == len(data):
-                    data.extend(bytes(len(data)))
-                with memoryview(data) as view, view[filled:] as room:
-                    count = self.readinto(room)
-                if not count:
-                    return bytes(data[:filled])
-                filled += count
-        finally:
-            self.close()
-
-    def _finish(self) -> None:
-        self._done = True
-        self._give_back(self.persistent)
-
-    def _give_back(self, usable: bool) -> None:
-        connection, self._connection = self._connection, None
-        if connection is None:
-            return
-        if self._release is not None:
-            self._release(connection, usable)
-        else:
-            connection.close()
-
-    def close(self) -> None:
-        """Give the connection back if the body was read to its end, close it otherwise."""
-        self._give_back(False)

@@ -16,9 +16,10 @@ from urllib.parse import quote
 
 from apyfal.exceptions import AuthenticationError, InvalidURL, StorageError
 from apyfal.storage.answers import body_reader, range_header, status_error
-from apyfal.storage.connections import Client, Origin, Timeouts
+from apyfal.storage.connections import Client, Timeouts
 from apyfal.storage.handler import Handler, ObjectInfo, RangeReader
-from apyfal.storage.wire import Response
+from apyfal.storage.origins import Origin
+from apyfal.storage.response import Response
 
 __all__ = ["Request", "RestHandler", "folder_prefix", "iso_time", "quoted", "split_path"]
 

@@ -18,11 +18,12 @@ from apyfal.exceptions import (
     StoreUnavailable,
 )
 from apyfal.storage.answers import http_date, retry_after, status_error
-from apyfal.storage.connections import Client, Origin, split_url
+from apyfal.storage.connections import Client
+from apyfal.storage.origins import Origin, split_url
+from apyfal.storage.response import Response
 from apyfal.storage.schemes._aws import Credentials
 from apyfal.storage.schemes._s3_xml import S3Error, parse_error
 from apyfal.storage.schemes._sigv4 import EMPTY_SHA256, UNSIGNED, Signer
-from apyfal.storage.wire import Response
 
 __all__ = ["S3Client", "split_path"]
 

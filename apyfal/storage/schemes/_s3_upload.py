@@ -11,10 +11,10 @@ from xml.etree.ElementTree import Element
 
 from apyfal.exceptions import ObjectChanged, ObjectExists, ObjectNotFound, StorageError, StoreUnavailable
 from apyfal.storage.handler import ObjectInfo, Upload
+from apyfal.storage.response import Response
 from apyfal.storage.retry import call
 from apyfal.storage.schemes._s3_client import S3Client
 from apyfal.storage.schemes._s3_xml import complete_body, etag_of, parse_error, parse_root, text_of
-from apyfal.storage.wire import Response
 
 if TYPE_CHECKING:
     from apyfal.storage.schemes.s3 import S3Handler

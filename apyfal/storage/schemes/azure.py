@@ -28,8 +28,9 @@ from xml.etree import ElementTree
 from apyfal.exceptions import MountError, ObjectChanged, ObjectExists, StorageError, UnsupportedByStore
 from apyfal.storage.answers import decode_base64, http_date, strong_etag
 from apyfal.storage.cancel import current_cancel
-from apyfal.storage.connections import split_url
 from apyfal.storage.handler import Limits, ObjectInfo, RangeReader, Upload
+from apyfal.storage.origins import split_url
+from apyfal.storage.response import Response
 from apyfal.storage.schemes._azure_auth import (
     Anonymous,
     Credential,
@@ -39,7 +40,6 @@ from apyfal.storage.schemes._azure_auth import (
     settings_of_connection,
 )
 from apyfal.storage.schemes._rest import Request, RestHandler, folder_prefix, quoted, split_path
-from apyfal.storage.wire import Response
 
 __all__ = ["AzureHandler"]
 

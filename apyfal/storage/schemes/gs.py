@@ -14,8 +14,8 @@ from __future__ import annotations
 import os
 
 from apyfal.exceptions import MountError, UnsupportedByStore
-from apyfal.storage.connections import split_url
 from apyfal.storage.handler import ObjectInfo
+from apyfal.storage.origins import split_url
 from apyfal.storage.schemes._delegate import Delegate
 from apyfal.storage.schemes._gs_auth import Tokens
 from apyfal.storage.schemes._gs_json import GSJsonHandler

@@ -16,9 +16,10 @@ from apyfal.storage.answers import (
     status_error,
     strong_etag,
 )
-from apyfal.storage.connections import Client, Origin, Timeouts, basic_authorization, split_url
+from apyfal.storage.connections import Client, Timeouts
 from apyfal.storage.handler import Handler, ObjectInfo, RangeReader
-from apyfal.storage.wire import Response
+from apyfal.storage.origins import Origin, basic_authorization, split_url
+from apyfal.storage.response import Response
 
 __all__ = ["HTTPHandler", "HTTPSHandler"]
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import ipaddress
 
 from apyfal.exceptions import MountError, UnsupportedByStore
-from apyfal.storage.connections import split_url
 from apyfal.storage.handler import ObjectInfo
+from apyfal.storage.origins import split_url
 from apyfal.storage.schemes._s3_upload import S3Upload
 from apyfal.storage.schemes.s3 import S3Handler
 

@@ -12,8 +12,9 @@ from typing import ClassVar
 from apyfal.exceptions import MountError, ObjectChanged, ObjectExists, UnsupportedByStore, did_you_mean
 from apyfal.storage.answers import body_reader, decode_base64, http_date, range_header, strong_etag
 from apyfal.storage.checksums import crc_function
-from apyfal.storage.connections import Client, Timeouts, split_url
+from apyfal.storage.connections import Client, Timeouts
 from apyfal.storage.handler import Handler, Limits, ObjectInfo, RangeReader
+from apyfal.storage.origins import split_url
 from apyfal.storage.schemes._aws import Chain, Credentials, Static, default_region
 from apyfal.storage.schemes._s3_client import S3Client, split_path
 from apyfal.storage.schemes._s3_upload import S3Upload, check_answer, copy_in_parts
