@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from awscrt import checksums
-from faults.conftest import DATA, OPTIONS, PART
+from faults.conftest import DATA, OPTIONS, PART, patience
 from servers.hostile import Answer, Fault, Hostile, Request, error
 
 from apyfal.exceptions import AccessDenied, ChecksumMismatch, ObjectChanged, StorageError, StoreUnavailable
@@ -18,9 +18,9 @@ Connect = Callable[..., S3Handler]
 PLACES = pytest.mark.parametrize("place", [0, 2, 4], ids=["first", "middle", "last"])
 
 
-def between(connect: Connect, options: TransferOptions = OPTIONS) -> None:
+def between(connect: Connect, options: TransferOptions = OPTIONS, timeout: float = 10.0) -> None:
     """Copy between two mounts, so that the bytes pass through here."""
-    copy(connect(), "b/data", connect(), "b/copy", options=options)
+    copy(connect(timeout=timeout), "b/data", connect(timeout=timeout), "b/copy", options=options)
 
 
 def reading(place: int) -> Callable[[Request], bool]:
@@ -71,7 +71,7 @@ def test_a_copy_survives(
     if side is writing and parameters.get("at", -1) >= 0:
         parameters["at"] = -50  # the answer to a write has no body
     store.faults.append(Fault(when=side(place), **parameters))
-    between(connect)
+    between(connect, timeout=patience(parameters))
     assert len(store.hit) == 1
     check_whole(store)
 
@@ -142,7 +142,7 @@ INSIDE = {
 @pytest.mark.parametrize("fault", INSIDE)
 def test_a_copy_inside_a_store_survives(store: Hostile, connect: Connect, fault: str) -> None:
     store.faults.append(Fault(when=lambda request: request.method == "PUT", **INSIDE[fault]))
-    handler = connect()
+    handler = connect(timeout=patience(INSIDE[fault]))
     copy(handler, "b/data", handler, "b/copy")
     assert len(store.hit) == 1
     check_whole(store)
@@ -166,7 +166,7 @@ def test_a_large_copy_inside_a_store_is_made_of_parts(
     monkeypatch.setattr("apyfal.storage.schemes._s3_upload._COPY_PART", PART)
     if fault is not None:
         store.faults.append(Fault(when=writing(place), **INSIDE[fault]))
-    handler = connect()
+    handler = connect(timeout=patience(INSIDE[fault or "500"]))
     copy(handler, "b/data", handler, "b/copy")
     assert len(store.hit) == (fault is not None)
     check_whole(store)

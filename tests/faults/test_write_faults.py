@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from faults.conftest import DATA, OPTIONS, PART
+from faults.conftest import DATA, OPTIONS, PART, patience
 from servers.hostile import Answer, Fault, Hostile, Request, error
 
 from apyfal.exceptions import (
@@ -88,7 +88,7 @@ PASSING = {
 @pytest.mark.parametrize("fault", PASSING)
 def test_a_part_survives(store: Hostile, connect: Connect, fault: str, way: str, part: int) -> None:
     store.faults.append(Fault(when=at_part(part), **PASSING[fault]))
-    send(connect(), way)
+    send(connect(timeout=patience(PASSING[fault])), way)
     assert len(store.hit) == 1
     check_whole(store)
 
@@ -111,7 +111,7 @@ def test_a_part_that_fails_ends_the_upload(store: Hostile, connect: Connect, fau
     parameters, kind = LASTING[fault]
     store.faults.append(Fault(when=at_part(part), times=-1, **parameters))
     with pytest.raises(kind) as caught:
-        send(connect(timeout=0.15), way, TransferOptions(part_size=PART, concurrency=3, attempts=3))
+        send(connect(timeout=patience(parameters)), way, TransferOptions(part_size=PART, concurrency=3, attempts=3))
     assert "b/new" in str(caught.value)
     check_nothing(store)
 
@@ -124,7 +124,7 @@ def test_the_begin_survives(store: Hostile, connect: Connect, fault: str, way: s
     if fault == "silence":
         parameters["act"] = lambda request: Answer(500)
     store.faults.append(Fault(when=at_begin, **parameters))
-    send(connect(), way)
+    send(connect(timeout=patience(parameters)), way)
     check_whole(store)
 
 
@@ -145,7 +145,7 @@ COMPLETING = {
 @pytest.mark.parametrize("fault", COMPLETING)
 def test_the_completion_survives(store: Hostile, connect: Connect, fault: str, way: str) -> None:
     store.faults.append(Fault(when=at_complete, **COMPLETING[fault]))
-    send(connect(), way)
+    send(connect(timeout=patience(COMPLETING[fault])), way)
     assert len(store.hit) == 1
     check_whole(store)
 
@@ -175,7 +175,7 @@ SMALL = random.Random(4).randbytes(5000)
 @pytest.mark.parametrize("fault", PASSING)
 def test_a_small_object_survives(store: Hostile, connect: Connect, fault: str) -> None:
     store.faults.append(Fault(when=lambda request: request.method == "PUT", **PASSING[fault]))
-    upload(connect(), "b/new", memoryview(SMALL))
+    upload(connect(timeout=patience(PASSING[fault])), "b/new", memoryview(SMALL))
     assert store.objects["b/new"].data == SMALL
 
 
@@ -197,12 +197,15 @@ def test_exclusive_refuses_what_exists(store: Hostile, connect: Connect, way: st
     assert not store.uploads
 
 
-def test_exclusive_after_a_lost_answer_knows_its_own_object(store: Hostile, connect: Connect) -> None:
+@pytest.mark.parametrize("checksum", [None, "crc64nvme"])
+def test_exclusive_after_a_lost_answer_knows_its_own_object(
+    store: Hostile, connect: Connect, checksum: str | None
+) -> None:
     for data in (SMALL, DATA):
         store.objects.pop("b/new", None)
         store.faults.append(Fault("lose", lambda request: request.method == "PUT" or at_complete(request)))
         options = TransferOptions(part_size=PART)
-        upload(connect(checksum="crc64nvme"), "b/new", memoryview(data), exclusive=True, options=options)
+        upload(connect(checksum=checksum), "b/new", memoryview(data), exclusive=True, options=options)
         assert store.objects["b/new"].data == data
 
 
