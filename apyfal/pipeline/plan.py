@@ -99,9 +99,16 @@ def make_plan(
         raise ParameterError(
             f"memory_limit of {format_size(limit)} is too small; this job's smallest ring takes {format_size(need)}"
         )
-    if total is not None and total <= chunk:
+    if total is not None and (total <= chunk or _nothing_moves(call, device, total, ceiling, in_ring or out_ring)):
         return Plan(total, call.capacity(total), 1, single=True)
     return Plan(chunk, call.capacity(chunk), _DEPTH, single=False)
+
+
+def _nothing_moves(call: Call, device: DeviceInfo, total: int, ceiling: int | None, rings: bool) -> bool:
+    """Where the device works in the arrays themselves there is no transfer to hide behind another chunk's computing."""
+    if rings or "separate-memory" in device["capabilities"]:
+        return False
+    return ceiling is None or max(total, call.capacity(total)) <= ceiling
 
 
 def _need(call: Call, chunk: int, in_ring: bool, out_ring: bool) -> int:

@@ -127,6 +127,19 @@ def four_threads(name: str) -> None:
         raise failures[0]
 
 
+def cut_only_where_bytes_move(name: str) -> None:
+    """A long job in place is one run where the device works in the host's memory, and many where stages can overlap."""
+    row = card(name)
+    values = _values(6 << 20)
+    dst = apyfal.empty(values.size, np.int32)
+    moves = "separate-memory" in apyfal.devices(row.driver)[0]["capabilities"]
+    with _open(row) as accelerator:
+        info: dict[str, Any] = {}
+        accelerator.process(values, dst, copy=False, info_dict=info, **row.parameters)
+        np.testing.assert_array_equal(dst, _one_more(values))
+        assert info["chunks"] == (3 if moves else 1)
+
+
 def many_jobs_in_flight(name: str) -> None:
     row = card(name)
     sources = [_values(4096, seed) for seed in range(64)]
