@@ -39,6 +39,7 @@ class Whole(Protocol):
     @property
     def closed(self) -> bool:
         """Whether it was closed."""
+        raise NotImplementedError
 
     def abort(self) -> None:
         """Drop everything, what comes included; `close` then leaves the destination as it was."""

@@ -1,0 +1,34 @@
+"""Storage, typed as a user's program: checked by mypy and pyright, never run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from apyfal import storage
+from apyfal.storage.endpoints import open_sink, open_source
+
+
+def store() -> None:
+    """Use the public names with the types that they promise."""
+    storage.mount("my_storage", provider="s3", root="bucket/prefix", client_id="me", secret_id="x", verify=True)
+    for name, info in storage.mounts().items():
+        print(name, info.provider, info.parameters.get("region"), info.connected)
+    with storage.open("my_storage://text", "w", encoding="utf-8") as file:
+        file.write("text")
+    where: str = storage.copy("my_storage://text", Path("copy"), progress=lambda done, total: print(done, total))
+    size: int | None = storage.stat(where).size
+    out = np.empty(size or 0, np.uint8)
+    storage.save("my_storage://array", storage.load(where, dtype="uint8", shape=(-1, 2), out=out))
+    names: list[str] = [*storage.listdir("my_storage://"), *storage.glob("my_storage://*")]
+    for top, directories, files in storage.walk("my_storage://"):
+        print(top, directories, files, names)
+    if storage.exists("my_storage://text"):
+        storage.remove("my_storage://text")
+    storage.makedirs("my_storage://folder", exist_ok=True)
+    with open_source(where) as source, open_sink("copy", source.size) as sink:
+        buffer = memoryview(bytearray(4096))
+        while count := source.readinto(buffer):
+            sink.write(buffer[:count])
+    storage.unmount("my_storage")
