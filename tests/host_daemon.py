@@ -135,9 +135,11 @@ class Counting:
 def _main() -> None:
     faulthandler.enable()
     import asyncio
+    import logging
 
     from apyfal.host.daemon import Daemon, Listener
     from apyfal.host.settings import Settings
+    from apyfal.log import get_logger
 
     options = json.loads(sys.argv[1])
     directory = Path(options["directory"])
@@ -152,6 +154,8 @@ def _main() -> None:
         state_directory=directory / "state",
         audit_log=directory / "audit.log",
     )
+
+    get_logger().addHandler(logging.StreamHandler())  # a test that makes the daemon log a traceback fails
 
     async def serve() -> None:
         listeners = [Listener(host="127.0.0.1", port=options["port"]), Listener(unix=directory / "run" / "host.sock")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 import ssl
 import time
@@ -163,7 +164,7 @@ class Daemon:
                 "read_bufsize": _READ_BUFFER,
                 "keepalive_timeout": _IDLE_TIMEOUT,
                 "access_log": None,
-                "logger": get_logger(),  # silent by default: malformed requests cannot fill the journal
+                "logger": _quiet_logger(),
                 "auto_decompress": False,  # a compressed body is refused, not unpacked: it has no honest length
             },
         )
@@ -386,7 +387,23 @@ def serve(daemon_of: Callable[[], Daemon], ready: Callable[[Daemon], None]) -> N
         await daemon.run(lambda: ready(daemon))
 
     _no_core_dumps()
+    _log_to_standard_error()
     asyncio.run(main())
+
+
+def _quiet_logger() -> logging.Logger:
+    """Return a logger for what aiohttp says of malformed requests: anybody could fill the system's log with it."""
+    logger = logging.getLogger("apyfal.host.malformed")
+    logger.propagate = False
+    logger.addHandler(logging.NullHandler())
+    return logger
+
+
+def _log_to_standard_error() -> None:
+    handler = logging.StreamHandler()
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    get_logger().addHandler(handler)
 
 
 def _no_core_dumps() -> None:
