@@ -18,6 +18,7 @@ from apyfal.host.jobs import Conflict, Engine, Job, fingerprint
 from apyfal.host.journal import Entry
 from apyfal.host.references import References
 from apyfal.host.routes import Body, Parameter, route
+from apyfal.host.scheduling import TooMany
 from apyfal.host.sessions import NotFound, Session, Sessions
 from apyfal.host.settings import Settings
 from apyfal.host.shared_memory import Region, machine_id
@@ -233,6 +234,9 @@ class SessionRoutes:
             raise ParameterError("nbytes: expected a whole number, 1 or more")
         if self._memory_socket is None:
             raise Conflict("this host shares no memory")
+        own = sum(region.nbytes for other in self._sessions.of(session.user) for region in other.regions.values())
+        if own + nbytes > self._budget.limit // 2:
+            raise TooMany(f"{own} bytes of memory are shared with you, and half of the host's is for others")
         self._budget.take(nbytes)
         try:
             region = Region(nbytes)
