@@ -1,0 +1,157 @@
+"""What clients may name, and the mounts that they may bring."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from apyfal.exceptions import AccessDenied, MountError, ParameterError, StorageError
+from apyfal.host.access import Whitelist
+from apyfal.host.outbound import OutboundGate
+from apyfal.host.references import References, gated
+from apyfal.storage import providers
+from apyfal.storage.registry import MountTable
+from apyfal.storage.schemes.file import FileHandler
+from apyfal.storage.url import parse
+
+ACCOUNT = {"provider": "s3", "client_id": "id", "secret_id": "secret"}
+
+
+class Names:
+    """A name server that remembers what was asked."""
+
+    def __init__(self, **answers: str) -> None:
+        self.answers = {name.replace("_", "."): answer for name, answer in answers.items()}
+        self.asked: list[str] = []
+
+    def __call__(self, host: str, port: int) -> list[str]:
+        self.asked.append(host)
+        return [self.answers.get(host, host)]
+
+
+@pytest.fixture
+def references(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[References]:
+    monkeypatch.setenv("APYFAL_CONFIG_FILE", "")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    table = MountTable()
+    table.mount("lab", provider="s3", client_id="operator", secret_id="operators-secret", config={})
+    table.mount("disk", provider="file", root=str(tmp_path), config={})
+    with Whitelist([str(tmp_path)]) as whitelist:
+        yield References(whitelist, OutboundGate(resolver=Names(public_test="93.184.216.34")), table)
+    table.clear()
+
+
+def test_urls_that_are_admitted(references: References) -> None:
+    for url in ("host://a/b", "https://public.test/x?y=1", "lab://bucket/key", "lab://bucket/a..b"):
+        assert references.admit(url, {}) == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "file:///etc/passwd", "/etc/passwd", "FILE:///x", "HOST://x", "Lab://b/k", "s3://b/k", "disk://etc/passwd",
+        "gs://b/k",
+        "nothing://x", "lab:/b", "lab", "", "client-0123://b/k", "https://127.0.0.1/", "http://169.254.169.254/latest/",
+        "lab://bucket/../other", "lab://..", "fsspec://x", "apyfal://x", "ftp://x", "data:,x", " lab://b/k",
+        "lab ://b/k",
+    ],
+)  # fmt: skip
+def test_urls_that_are_refused(references: References, url: str) -> None:
+    with pytest.raises(AccessDenied) as caught:
+        references.admit(url, {})
+    assert "operators-secret" not in str(caught.value)
+
+
+def test_session_mounts_have_their_own_account_and_the_gate(references: References) -> None:
+    mount = references.mount("mine", {**ACCOUNT, "root": "bucket/prefix/", "endpoint_url": "https://public.test"})
+    mounts = {"mine": mount}
+    assert references.admit("mine://key", mounts) == f"{mount.internal}://bucket/prefix/key"
+    with pytest.raises(AccessDenied):
+        references.admit("mine://key", {})
+    with pytest.raises(AccessDenied):
+        references.admit(f"{mount.internal}://bucket/key", mounts)
+    assert mount.internal not in references.operator_mounts()
+    with references._table.resolve(parse(f"{mount.internal}://bucket/key")) as target:
+        assert isinstance(target.handler.client.gate, OutboundGate)
+    references.unmount(mount)
+    with pytest.raises(MountError):
+        references.unmount(mount)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"provider": "s3"}, {"provider": "s3", "client_id": "x"}, {**ACCOUNT, "provider": "file"},
+        {**ACCOUNT, "provider": "fsspec"}, {**ACCOUNT, "provider": "http"}, {**ACCOUNT, "provider": "lab"}, {},
+        {**ACCOUNT, "provider": 1}, {**ACCOUNT, "profile": "default"}, {**ACCOUNT, "verify": "/etc/shadow"},
+        {**ACCOUNT, "proxy": "http://127.0.0.1"}, {**ACCOUNT, "region": ["x"]}, {**ACCOUNT, "no_such": "x"},
+    ],
+)  # fmt: skip
+def test_mounts_that_a_client_may_not_bring(references: References, parameters: dict[str, object]) -> None:
+    before = set(references._table.mounts())
+    with pytest.raises((MountError, ParameterError)):
+        references.mount("mine", parameters)
+    assert set(references._table.mounts()) == before
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["http://127.0.0.1:9000", "https://10.0.0.1", "http://user@public.test", "file:///x"]
+)
+def test_endpoints_that_the_gate_refuses(references: References, endpoint: str) -> None:
+    with pytest.raises(AccessDenied):
+        references.mount("mine", {**ACCOUNT, "endpoint_url": endpoint})
+
+
+@pytest.mark.parametrize("name", ["host", "http", "https", "file", "A", "a.b", "client/..", "", "x" * 64, "1a"])
+def test_names_that_a_session_mount_may_not_have(references: References, name: str) -> None:
+    with pytest.raises(ParameterError, match="new name"):
+        references.mount(name, ACCOUNT)
+
+
+def test_stores_whose_connections_the_gate_would_not_see() -> None:
+    class Ungated(FileHandler):
+        def __init__(self, *, proxy: str | None = None) -> None:
+            self.proxy = proxy
+
+    with pytest.raises(MountError, match="through a gate"):
+        gated(Ungated, OutboundGate())
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "http://127.0.0.1:{port}/x", "http://localhost:{port}/x", "http://[::1]:{port}/x", "http://2130706433:{port}/x",
+        "http://0x7f.1:{port}/", "http://0:{port}/", "http://127.1:{port}/", "http://[::ffff:127.0.0.1]:{port}/",
+        "http://evil.test:{port}/", "http://169.254.169.254/latest/meta-data/", "//127.0.0.1:{port}/x",
+        "http://user:password@127.0.0.1:{port}/", "http://rebind.test:{port}/",
+    ],
+)  # fmt: skip
+def test_redirects_reach_nothing_that_is_refused(location: str) -> None:
+    """A server that is allowed by name sends us on: no connection is made to a refused address."""
+    with socket.create_server(("127.0.0.1", 0)) as allowed, socket.create_server(("127.0.0.1", 0)) as forbidden:
+        port, inner = allowed.getsockname()[1], forbidden.getsockname()[1]
+        forbidden.settimeout(0.05)
+
+        def answer() -> None:
+            connection, _ = allowed.accept()
+            with connection:
+                connection.recv(65536)
+                target = location.replace("{port}", str(inner))
+                connection.sendall(f"HTTP/1.1 302 Found\r\nLocation: {target}\r\nContent-Length: 0\r\n\r\n".encode())
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        names = Names(allowed_test="127.0.0.1", evil_test="127.0.0.1", rebind_test="127.0.0.1", localhost="127.0.0.1")
+        gate = OutboundGate([f"allowed.test:{port}"], resolver=names)
+        handler = gated(providers.handler_class(providers.BUILT_IN["http"]), gate)
+        with pytest.raises(StorageError):
+            handler.describe(f"allowed.test:{port}/x")
+        thread.join()
+        handler.close()
+        with pytest.raises(TimeoutError):
+            forbidden.accept()

@@ -1,0 +1,101 @@
+"""What travels: jobs there and back again, and what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from apyfal import exceptions
+from apyfal.exceptions import AcceleratorException, HostError, ParameterError
+from apyfal.host.scheduling import TooMany
+from apyfal.host.wire import (
+    ArrayType,
+    Destination,
+    JobSpec,
+    Origin,
+    SharedArray,
+    error_document,
+    error_from,
+    plain,
+)
+
+ARRAY = ArrayType(np.dtype("<f4"), (2, 3))
+SHARED = SharedArray("0" * 32, 64, ARRAY)
+
+
+@pytest.mark.parametrize(
+    "src", [None, Origin(url="s3://b/k"), Origin(body=True), Origin(body=True, array=ARRAY), Origin(shared=SHARED)]
+)
+@pytest.mark.parametrize(
+    "dst",
+    [
+        None,
+        Destination(url="host://x"),
+        Destination(array=ARRAY),
+        Destination(data=True),
+        Destination(shared=SHARED),
+        Destination(memory="1" * 32),
+    ],
+)
+def test_jobs_there_and_back(src: Origin | None, dst: Destination | None) -> None:
+    spec = JobSpec("process", src, dst, {"a": 1.5, "name": "x"}, False, 2.0, "1MiB")
+    assert JobSpec.parse(spec.document()) == spec
+    assert "\n" not in spec.text()
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        None, [], 1, "x", {"kind": "stop"}, {"unknown": 1}, {"src": {}}, {"src": {"url": ""}}, {"src": {"url": 1}},
+        {"src": {"url": "x" * 9000}}, {"src": {"url": "x", "body": True}}, {"src": {"body": False}}, {"src": []},
+        {"src": {"array": {"dtype": "<f4", "shape": []}}},
+        {"src": {"body": True, "array": {"dtype": "O", "shape": []}}},
+        {"src": {"body": True, "array": {"dtype": "<f3", "shape": []}}},
+        {"src": {"body": True, "array": {"dtype": "<f4"}}},
+        {"dst": {"array": {"dtype": "<f4", "shape": [-1]}}},
+        {"dst": {"array": {"dtype": "<f4", "shape": [1 << 61, 4]}}},
+        {"dst": {"array": {"dtype": "<f4", "shape": [1.5]}}}, {"dst": {"array": {"dtype": "<f4", "shape": [1] * 33}}},
+        {"dst": {"array": {"dtype": "<f4", "shape": [True]}}}, {"dst": {"data": 1}}, {"dst": {"memory": "../x"}},
+        {"dst": {"shared": {"region": "x", "array": {"dtype": "<f4", "shape": []}}}}, {"dst": {}},
+        {"dst": {"shared": {"region": "0" * 32, "offset": -1, "array": {"dtype": "<f4", "shape": []}}}},
+        {"kind": "start", "dst": {"data": True}}, {"parameters": []}, {"parameters": {"not a name": 1}},
+        {"parameters": {"src": 1}}, {"parameters": {"info_dict": {}}}, {"copy": 1}, {"timeout": 0}, {"timeout": "1"},
+        {"timeout": float("inf")}, {"timeout": True}, {"memory_limit": -1}, {"memory_limit": 1.5},
+    ],
+)  # fmt: skip
+def test_malformed_jobs(document: object) -> None:
+    with pytest.raises(ParameterError):
+        JobSpec.parse(document)
+
+
+def test_types_that_cannot_be_sent() -> None:
+    for array in (np.array([object()]), np.zeros(2, "datetime64[s]"), np.zeros(2, "U3"), np.zeros(2, "f4,i4")):
+        with pytest.raises(ParameterError, match="cannot be sent"):
+            ArrayType.of(array)
+    for dtype in ("u1", "i8", "f2", "f8", "c16", "?", ">i4"):
+        kind = ArrayType.of(np.zeros((2, 0), dtype))
+        assert ArrayType.parse(kind.document(), "x") == kind
+
+
+@pytest.mark.parametrize("name", exceptions.__all__)
+def test_errors_arrive_as_what_they_are(name: str) -> None:
+    kind = getattr(exceptions, name)
+    if not isinstance(kind, type):
+        return
+    arrived = error_from(error_document(kind("a message")))
+    assert type(arrived) is kind
+    assert "a message" in str(arrived)
+
+
+def test_errors_of_the_host_s_own_become_their_nearest_public_class() -> None:
+    assert type(error_from(error_document(TooMany("x")))) is exceptions.JobRejected
+    assert type(error_from({"type": "no such", "message": "x"})) is HostError
+    assert type(error_from({"type": "did_you_mean", "message": "x"})) is HostError
+    assert isinstance(error_from(None), AcceleratorException)
+    assert "secret" not in error_document(KeyError("secret"))["message"]
+    assert "Signature" not in error_document(HostError("https://b/k?X-Amz-Signature=1"))["message"]
+
+
+def test_plain_values() -> None:
+    value = {"a": np.float32(1.5), "b": np.arange(2), "c": b"\xff", "d": float("nan"), "e": (1, {2}), "f": None}
+    assert plain(value) == {"a": 1.5, "b": [0, 1], "c": "ff", "d": None, "e": [1, [2]], "f": None}
