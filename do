@@ -32,7 +32,7 @@ lint() {
     ruff check
     ruff format --check
     cython-lint --max-line-length 120 apyfal/_core
-    clang-format --dry-run --Werror csrc/*.[ch] tests/c/*.c
+    clang-format --dry-run --Werror csrc/*.[ch] tests/c/*.[ch] tests/fixtures/*/*.[ch]
 }
 
 # The tests import apyfal from the source tree, unless run from elsewhere with another one on the path.
@@ -68,7 +68,7 @@ case $verb in
     test) "$PYTHON" -m pytest "$@" ;;
     quick) "$PYTHON" -m pytest "${QUICK[@]}" "$@" ;;
     lint) lint ;;
-    format) ruff format && clang-format -i csrc/*.[ch] tests/c/*.c ;;
+    format) ruff format && clang-format -i csrc/*.[ch] tests/c/*.[ch] tests/fixtures/*/*.[ch] ;;
     types) mypy && pyright ;;
     asan) asan "$@" ;;
     bench) bench "$@" ;;
