@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path += [str(ROOT), str(ROOT / "tests")]  # last: an installed apyfal is what is measured
 
 import by_hand_xrt  # noqa: E402  # beside this file, which other modules import too
 from fixtures.opencl import installation as opencl  # noqa: E402  # it is found by the line above
