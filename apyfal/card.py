@@ -58,7 +58,8 @@ class Card:
         ------
         ParameterError
         """
-        key = (dtype, *parameters.items())
+        # Equal values may mean different things: 0.0 and -0.0, 1 and True.
+        key = (dtype, *parameters.items(), *map(repr, parameters.values()))
         try:
             return self._calls[key]
         except (KeyError, TypeError):  # not bound yet, or a parameter that has no hash

@@ -70,6 +70,12 @@ def test_scale_of_floats_rounds_twice_as_numpy_does(dtype: str, data: st.DataObj
     assert _same_bits(_cards["scale"].process(source, a=float(a), b=float(b)), expected)
 
 
+def test_scale_keeps_the_sign_of_zero() -> None:
+    zero = np.array([-0.0], np.float32)
+    for b in (-0.0, 0.0, -0.0):
+        assert _same_bits(_cards["scale"].process(zero, a=1.0, b=b), zero + np.float32(b))
+
+
 def test_scale_of_every_half() -> None:
     halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
     for a, b in ((1, 0), (3.14, -2.7), (-1e-3, 6e-8), (1000, 1)):
