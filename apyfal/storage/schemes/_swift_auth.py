@@ -160,12 +160,13 @@ class Authenticator:
         answer, body = self._ask("POST", path, headers, content, (201,))
         try:
             token = json.loads(body)["token"]
-            session = Session(answer["x-subject-token"], *self._endpoint(token), iso_time(token.get("expires_at")))
+            return Session(answer["x-subject-token"], *self._endpoint(token), iso_time(token.get("expires_at")))
+        except MountError:
+            raise
         except (ValueError, KeyError, TypeError) as error:
             raise StorageError(
                 f"swift: {identity.auth_url} gave no token of the Identity API v3 ({type(error).__name__})"
             ) from None
-        return session
 
     def _endpoint(self, token: dict[str, Any]) -> tuple[Origin, str]:
         """Find the object store in a token's catalogue."""
