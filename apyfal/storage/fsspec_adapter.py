@@ -11,9 +11,9 @@ import contextlib
 import os
 from collections.abc import Callable
 from datetime import datetime, timezone
-from typing import IO, Any
+from typing import Any
 
-from fsspec.callbacks import DEFAULT_CALLBACK, Callback
+from fsspec.callbacks import DEFAULT_CALLBACK
 from fsspec.spec import AbstractFileSystem
 
 from apyfal.exceptions import IsADirectory, ObjectNotFound, UnsupportedByStore
@@ -150,7 +150,15 @@ class ApyfalFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has 
         text = {key: kwargs.pop(key) for key in ("encoding", "errors", "newline") if key in kwargs}
         return files.open(self._strip_protocol(path), mode, block_size or -1, **text)
 
-    def _open(self, path: str, mode: str = "rb", block_size: int | None = None, **kwargs: Any) -> IO[bytes]:
+    def _open(
+        self,
+        path: str,
+        mode: str = "rb",
+        block_size: int | None = None,
+        autocommit: bool = True,
+        cache_options: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Any:
         return files.open(self._strip_protocol(path), mode)
 
     def cat_file(self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any) -> bytes:
@@ -195,7 +203,7 @@ class ApyfalFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has 
         copies.copy(path1, path2)
 
     def get_file(
-        self, rpath: str, lpath: Any, callback: Callback = DEFAULT_CALLBACK, outfile: Any = None, **kwargs: Any
+        self, rpath: str, lpath: Any = None, callback: Any = DEFAULT_CALLBACK, outfile: Any = None, **kwargs: Any
     ) -> None:
         """Copy one file to a local path or open file."""
         target = outfile if outfile is not None else lpath
@@ -209,7 +217,7 @@ class ApyfalFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has 
         copies.copy(rpath, target, progress=_reporting(callback))
 
     def put_file(
-        self, lpath: str, rpath: str, callback: Callback = DEFAULT_CALLBACK, mode: str = "overwrite", **kwargs: Any
+        self, lpath: str, rpath: str, callback: Any = DEFAULT_CALLBACK, mode: str = "overwrite", **kwargs: Any
     ) -> None:
         """Copy one local file, or make the directory that `lpath` is."""
         rpath = self._strip_protocol(rpath)
@@ -253,7 +261,7 @@ def _described(path: str, info: ObjectInfo) -> dict[str, Any]:
     return described
 
 
-def _reporting(callback: Callback) -> Callable[[int, int | None], None] | None:
+def _reporting(callback: Any) -> Callable[[int, int | None], None] | None:
     if callback is DEFAULT_CALLBACK:
         return None
 
