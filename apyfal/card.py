@@ -10,6 +10,7 @@ import numpy as np
 
 from apyfal._core.device import TO_DEVICE, Device
 from apyfal._core.model import register_model
+from apyfal.drivers import require_driver
 from apyfal.memory import empty
 from apyfal.pipeline.invocation import Invocation
 from apyfal.pipeline.slots import Slot
@@ -42,7 +43,7 @@ class Card:
 
     def __init__(self, definition: Definition) -> None:
         self.definition = definition
-        self.device = Device(definition.driver, definition.device, definition.options)
+        self.device = Device(require_driver(definition.driver), definition.device, definition.options)
         self.info: DeviceInfo = self.device.info
         self.loaded: Slot | None = None
         self._program: bytes | None = None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from apyfal._core.device import drivers, list_devices
+from apyfal._core.device import list_devices
+from apyfal.drivers import driver_names, require_driver
 from apyfal.exceptions import DriverUnavailable
 from apyfal.units import format_size
 
@@ -57,9 +58,10 @@ def devices(driver: str | None = None, options: Mapping[str, object] | None = No
         `driver` was named, and there is none or it is not usable here.
     """
     listing = DeviceListing()
-    for name in drivers() if driver is None else [driver]:
+    for name in driver_names() if driver is None else [driver]:
         found: list[DeviceInfo] = []
         try:
+            name = require_driver(name)
             found = list_devices(name, options)
         except DriverUnavailable as error:
             if driver is not None:

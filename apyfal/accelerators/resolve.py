@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -191,7 +192,7 @@ def _options(section: Section, driver: str) -> dict[str, str]:
         head, dot, option = key.partition(".")
         if not dot:
             continue
-        if head == driver:
+        if head == driver or (os.sep in driver and head not in _DRIVERS):  # a library does not say its name yet
             options[option] = value.text
         elif head not in _DRIVERS:
             raise value.error(f"unknown driver {head!r}{did_you_mean(head, {*_DRIVERS, driver})}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,8 @@ __all__ = ["CARDS", "Card", "card"]
 
 # Written when the installation is set up; only the processes that use it need the path.
 XCLBIN = os.environ.get("APYFAL_TEST_XCLBIN", "")
+PLUGIN = os.environ.get("APYFAL_TEST_PLUGIN", "example")
+ROOT = Path(__file__).parents[2]
 KERNELS = str(Path(opencl.__file__).with_name("kernels.cl"))
 
 
@@ -112,6 +115,15 @@ def _xdma(control: int, **more: str) -> dict[str, Any]:
     }
 
 
+def _plugin(folder: Path) -> dict[str, str]:
+    """Build the example of a third party's driver."""
+    library = folder / "libexample_driver.so"
+    command = ["cc", "-std=c11", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared", f"-I{ROOT / 'csrc'}"]
+    command += ["-o", str(library), str(ROOT / "examples" / "plugin_driver" / "example_driver.c")]
+    subprocess.run(command, check=True, timeout=60)
+    return {"APYFAL_TEST_PLUGIN": str(library)}
+
+
 def _end_xdma_hang(src: np.ndarray) -> None:
     xdma.Card().set(hold=0)
 
@@ -172,6 +184,13 @@ CARDS = [
             losing=_xdma(0x3000, **settings),
         )
         for name, settings in {"mapped": {}, "called": {"access": "call"}, "interrupts": {"events": "0"}}.items()
+    ),
+    Card(
+        name="plugin",
+        driver=PLUGIN,
+        environment=_plugin,
+        increment={**_over_arrays("increment"), "driver": PLUGIN, "program": None},
+        loopback={**_over_arrays("loopback"), "driver": PLUGIN, "program": None, "dtype": "uint8"},
     ),
 ]
 

@@ -11,6 +11,7 @@ from drivers.cards import Card, card
 import apyfal
 from apyfal._core.device import FROM_DEVICE, TO_DEVICE, Device, Kernel
 from apyfal._core.run import SYNC_FROM, SYNC_TO, Arguments, Run
+from apyfal.drivers import require_driver
 from apyfal.exceptions import DeviceMemoryExhausted, Misaligned, ParameterError
 
 
@@ -19,7 +20,7 @@ class Rig:
 
     def __init__(self, row: Card) -> None:
         self.row = row
-        self.device = Device(row.driver, None, row.increment.get(row.driver))
+        self.device = Device(require_driver(row.driver), None, row.increment.get(row.driver))
         program = row.increment.get("program")
         content = None
         if program is not None:
