@@ -65,8 +65,13 @@ def test_dask_with_a_killed_worker(files):
 
 @pytest.mark.filterwarnings("ignore")
 def test_ray_with_a_killed_worker(files, monkeypatch):
-    monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    for name, value in {
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_raylet_start_wait_time_s": "180",
+    }.items():
+        monkeypatch.setenv(name, value)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import ray
@@ -74,14 +79,14 @@ def test_ray_with_a_killed_worker(files, monkeypatch):
         ray.init(
             num_cpus=4,
             resources={"apyfal": 4},
+            object_store_memory=100 << 20,
             include_dashboard=False,
             log_to_driver=False,
             configure_logging=False,
-            _node_ip_address="127.0.0.1",
         )
     try:
         with apyfal.AcceleratorPoolExecutor("sha3", executor=ray) as pool:
-            pids = ray.remote(os.getpid).options(resources={"apyfal": 1}, num_cpus=0)
+            pids = ray.remote(lambda: os.getpid()).options(resources={"apyfal": 1}, num_cpus=0)
             results = []
             for number, result in enumerate(pool.process_map(str(files / f"{n}") for n in range(JOBS))):
                 results.append(result)
