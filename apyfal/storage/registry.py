@@ -7,6 +7,7 @@ from any thread, and after a fork: the child makes its own connections.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import threading
@@ -14,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from apyfal.configuration import ConfigSource, Configuration
-from apyfal.exceptions import InvalidURL, MountError, did_you_mean
+from apyfal.exceptions import ConfigurationError, InvalidURL, MountError, StorageError, did_you_mean
 from apyfal.storage import automount, providers
 from apyfal.storage.handler import Handler
 from apyfal.storage.mounted import Definition, Mount, MountInfo, Target
@@ -246,20 +247,36 @@ class MountTable:
                 mounted = self._automatic[name] = Mount(_define(name, configuration, {}))
             return mounted
 
+    def _usable(self) -> dict[str, Definition]:
+        """Give the mounts that can be made: what is wrong with another one is reported when that is used."""
+        for name in automount.configured(self._refreshed()):
+            with contextlib.suppress(MountError, ConfigurationError):
+                self._find(name)
+        with self._lock:
+            known = self._automatic | self._mounts
+        return {name: mounted.definition for name, mounted in known.items()}
+
     def _claimed(self, location: Location) -> Target | None:
-        for info in self.mounts().values():
-            provider = providers.find(info.provider)
-            if provider is None or not provider.may_be_at(location.path, info.parameters.get("endpoint_url")):
+        for name, definition in self._usable().items():
+            provider = providers.find(definition.provider)
+            endpoint = definition.values().get("endpoint_url")
+            if provider is None or not provider.may_be_at(location.path, str(endpoint) if endpoint else None):
                 continue
-            mounted = self._find(info.name)
+            mounted = self._find(name)
             if mounted is None:
                 continue
             target = Target(mounted, "", location)
-            path = target.handler.path_of(location.url)
+            path = None
+            try:
+                # a store that cannot be asked does not keep anybody from an ordinary web page
+                with contextlib.suppress(StorageError):
+                    path = target.handler.path_of(location.url)
+            finally:
+                if path is None:
+                    target.release()
             if path is not None:
                 target.path = path
                 return target
-            target.release()
         return None
 
     def _not_mounted(self, location: Location) -> InvalidURL:
@@ -273,7 +290,7 @@ class MountTable:
             return InvalidURL(f"{str(location)!r}: {scheme!r} was unmounted")
         return InvalidURL(
             f"{str(location)!r}: {scheme!r} is neither mounted nor a storage provider"
-            f"{did_you_mean(scheme, {*self.mounts(), *providers.names()})}"
+            f"{did_you_mean(scheme, {*self._usable(), *providers.names()})}"
         )
 
 

@@ -325,6 +325,17 @@ def test_bad_configuration(mounts: MountTable, memory_provider: str, home: Path,
         assert CANARY not in str(caught.value)
 
 
+def test_what_is_wrong_with_one_store_does_not_stop_another(
+    mounts: MountTable, memory_provider: str, home: Path
+) -> None:
+    configure(home, "[storage.bad]\nprovider = memry\n[storage.good]\nprovider = memory\n")
+    assert given(mounts, "good://x") == DEFAULTS
+    with mounts.resolve(parse("https://somewhere.example/page")) as target:
+        assert target.handler.scheme == "https"
+    with pytest.raises(InvalidURL, match="did you mean 'good'"):
+        mounts.resolve(parse("goood://x"))
+
+
 def test_unmounting_what_the_configuration_has(mounts: MountTable, memory_provider: str, home: Path) -> None:
     configure(home, "[storage.lab]\nprovider = memory\n")
     used(mounts, "lab://x")
