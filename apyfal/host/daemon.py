@@ -44,6 +44,7 @@ __all__ = ["Daemon", "Listener", "serve"]
 
 _HOUSEKEEPING = 1.0
 _HEADER_TIMEOUT = 20.0
+_COUNT_AFTER = 0.05  # a connection is counted by aiohttp a few turns of the loop after it was accepted
 _IDLE_TIMEOUT = 75.0
 #: a larger read buffer than aiohttp's lets a body arrive in pieces of what the socket holds
 _READ_BUFFER = 1 << 20
@@ -287,17 +288,28 @@ class Daemon:
         fresh = self._gatekeeper.fresh
         loop = asyncio.get_running_loop()
 
+        refused: set[Any] = set()
+
         def expire(protocol: Any) -> None:
             if protocol in fresh:
                 fresh.discard(protocol)
                 if protocol.transport is not None:
                     protocol.transport.abort()
 
+        def count(protocol: Any) -> None:
+            connections = server.connections
+            if len(connections) <= self.settings.max_connections:
+                return
+            refused.intersection_update(connections)  # those that are closing, but not closed yet
+            if protocol in fresh and len(connections) - len(refused) > self.settings.max_connections:
+                refused.add(protocol)
+                expire(protocol)
+
         def make() -> asyncio.Protocol:
             protocol = server()
             fresh.add(protocol)
-            too_many = len(server.connections) >= self.settings.max_connections
-            loop.call_later(0.0 if too_many else _HEADER_TIMEOUT, expire, protocol)
+            loop.call_later(_COUNT_AFTER, count, protocol)
+            loop.call_later(_HEADER_TIMEOUT, expire, protocol)
             return protocol
 
         return make
