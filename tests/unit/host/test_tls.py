@@ -13,6 +13,8 @@ import pytest
 from apyfal.exceptions import ConfigurationError, HostError, ParameterError
 from apyfal.host import tls
 
+pytest.importorskip("cryptography", reason="the extra 'host' is not installed")
+
 
 def handshake(server: ssl.SSLContext, client: ssl.SSLContext, name: str) -> ssl.SSLSocket:
     """Connect `client` to `server` over a socket pair; the client's side."""
