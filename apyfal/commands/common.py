@@ -23,7 +23,7 @@ from apyfal.exceptions import (
     ParameterError,
 )
 
-__all__ = ["Command", "Settings", "common_options", "exit_status", "key_values", "print_json", "print_rows"]
+__all__ = ["Command", "Settings", "common_options", "exit_status", "key_values", "print_json", "print_rows", "use_host"]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -151,6 +151,16 @@ def key_values(texts: Iterable[str], option: str) -> dict[str, str]:
             raise click.UsageError(f"{option} {text!r}: expected KEY=VALUE", click.get_current_context())
         found[key.strip()] = value
     return found
+
+
+def use_host(settings: Settings, *urls: str) -> None:
+    """Let ``host://`` in `urls` mean the files of the host that the configuration's ``[host]`` section names."""
+    if not any(url.startswith("host://") for url in urls):
+        return
+    from apyfal.host.client import open_host
+    from apyfal.host.remote_store import attach_host
+
+    attach_host(open_host(settings.config))
 
 
 def print_json(document: object) -> None:

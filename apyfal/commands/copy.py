@@ -7,7 +7,7 @@ import sys
 import click
 
 from apyfal import storage
-from apyfal.commands.common import Command, Settings, common_options, print_json
+from apyfal.commands.common import Command, Settings, common_options, print_json, use_host
 from apyfal.progress import progress_bar
 
 __all__ = ["command"]
@@ -24,6 +24,7 @@ def command(settings: Settings, /, *, source: str, destination: str) -> None:
     Within one store the store copies by itself; between two, the data is streamed in bounded memory. A copy that fails
     leaves the destination as it was.
     """
+    use_host(settings, source, destination)
     with progress_bar(source, enabled=settings.progress) as progress:
         storage.copy(
             sys.stdin.buffer if source == "-" else source,

@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 import click
 
 from apyfal import storage
-from apyfal.commands.common import Command, Settings, common_options, print_json, print_rows
+from apyfal.commands.common import Command, Settings, common_options, print_json, print_rows, use_host
 from apyfal.exceptions import NotADirectory
 from apyfal.storage.handler import ObjectInfo
 from apyfal.storage.names import entries
@@ -23,6 +23,7 @@ __all__ = ["command"]
 @click.pass_obj
 def command(settings: Settings, /, *, url: str, long: bool) -> None:
     """List what is directly below URL: a bucket, a prefix, a directory (by default the working directory)."""
+    use_host(settings, url)
     try:
         found = entries(parse(url))
     except NotADirectory:
