@@ -1,8 +1,8 @@
 """Make docs/storage-support.md from a run of the storage conformance suite against its real servers.
 
-Usage: ``python tools/storage_support.py`` runs the suite and rewrites the table; ``--junit FILE`` takes the results of
-a run that is there (``pytest tests/storage/test_conformance.py --junitxml=FILE``); ``--check`` fails if the table in
-the tree is not that of the results.
+Usage: ``python tools/storage_support.py`` runs the suite and rewrites the table. ``--junit FILE`` takes the results of
+a run that is there (``pytest tests/storage/test_conformance.py -o junit_family=xunit1 --junitxml=FILE``). ``--check``
+fails if the table in the tree is not that of the results.
 """
 
 from __future__ import annotations
@@ -74,7 +74,9 @@ def main() -> int:
         junit = arguments.junit
         if junit is None:
             junit = Path(directory) / "results.xml"
-            command = [sys.executable, "-m", "pytest", "-q", str(TESTS), f"--junitxml={junit}"]
+            # properties of a test are in the older family of the format only
+            family = ["-o", "junit_family=xunit1"]
+            command = [sys.executable, "-m", "pytest", "-q", str(TESTS), f"--junitxml={junit}", *family]
             subprocess.run(command, cwd=ROOT, check=False)
         page = table(results(junit))
     if arguments.check:
