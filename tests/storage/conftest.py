@@ -1,0 +1,77 @@
+"""Every store of the test servers, mounted, for tests that go between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from servers.azurite import Azurite
+from servers.ceph import Ceph
+from servers.gcs import FakeGcs
+from servers.moto import Moto
+from servers.sftp import Sftp
+from servers.swift import Swift
+
+from apyfal import storage
+
+
+def parameters(
+    moto: Moto, ceph: Ceph, swift: Swift, azurite: Azurite, gcs: FakeGcs, sftp: Sftp
+) -> dict[str, dict[str, Any]]:
+    """Give what each mount is made of."""
+    keys = {"client_id": moto.access_key, "secret_id": moto.secret_key, "endpoint_url": moto.endpoint_url}
+    return {
+        "s3-moto": {"provider": "s3", **keys, "checksum": "crc64nvme"},
+        "s3-ceph": {
+            "provider": "s3",
+            "endpoint_url": ceph.endpoint_url,
+            "client_id": ceph.access_key,
+            "secret_id": ceph.secret_key,
+        },
+        "swift-v1": {
+            "provider": "swift",
+            "endpoint_url": swift.auth_url,
+            "client_id": swift.user,
+            "secret_id": swift.key,
+        },
+        "az-azurite": {
+            "provider": "az",
+            "endpoint_url": azurite.endpoint_url,
+            "client_id": azurite.account,
+            "secret_id": azurite.key,
+        },
+        "gs-fake": {"provider": "gs", "endpoint_url": gcs.endpoint_url, "project": gcs.project, "anonymous": True},
+        "oss-moto": {"provider": "oss", **keys, "region": moto.region},
+        "fsspec-memory": {"provider": "fsspec", "protocol": "memory"},
+        "fsspec-sftp": {
+            "provider": "fsspec",
+            "protocol": "sftp",
+            "host": sftp.host,
+            "port": sftp.port,
+            "client_id": sftp.user,
+            "secret_id": sftp.password,
+        },
+    }
+
+
+@pytest.fixture(scope="module")
+def stores(
+    tmp_path_factory: pytest.TempPathFactory,
+    moto_server: Moto,
+    ceph_server: Ceph,
+    swift_server: Swift,
+    azurite_server: Azurite,
+    gcs_server: FakeGcs,
+    sftp_server: Sftp,
+) -> Iterator[dict[str, str]]:
+    """Mount each store; gives its name and the URL of a bucket in it."""
+    urls = {"file": str(tmp_path_factory.mktemp("stores"))}
+    mounts = parameters(moto_server, ceph_server, swift_server, azurite_server, gcs_server, sftp_server)
+    for name, given in mounts.items():
+        storage.mount(name, **given)
+        urls[name] = f"{name}://{name}-bucket"
+        storage.makedirs(urls[name], exist_ok=True)
+    yield urls
+    for name in mounts:
+        storage.unmount(name)
