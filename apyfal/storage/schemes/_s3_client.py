@@ -241,7 +241,7 @@ class S3Client:
     def _cure(self, response: Response, found: S3Error, bucket: str, region: str, repeated: set[str]) -> str | None:
         """Do what makes the same request right, and return the name of that; ``None`` if nothing does."""
         headers = response.headers
-        elsewhere = headers.get("x-amz-bucket-region") or found.region
+        elsewhere = headers.get("x-amz-bucket-region") or found.region or self._region_in(headers.get("location"))
         if elsewhere and elsewhere != region and response.status in (301, 307, 400, 403) and "region" not in repeated:
             self._regions[bucket] = elsewhere
             return "region"
@@ -258,6 +258,17 @@ class S3Client:
         if (expired or (found.code is None and response.status == 400)) and "credentials" not in repeated:
             return "credentials" if self._credentials.refresh() else None
         return None
+
+    def _region_in(self, location: str | None) -> str | None:
+        """Return the region of AWS that a redirect leads to: the only place that is sent signed requests for it."""
+        if location is None or self._endpoint is not None:
+            return None
+        try:
+            host = split_url(location)[0].host
+        except InvalidURL:
+            return None
+        named = _AWS_HOST.fullmatch(host)
+        return named[2] if named is not None else None
 
     def _error(self, response: Response, found: S3Error, path: str, what: str) -> StorageError:
         """Return the error of an answer, with the store's words."""
