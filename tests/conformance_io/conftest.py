@@ -8,22 +8,29 @@ import pytest
 from servers.moto import Moto
 
 from apyfal import storage
+from apyfal.storage import registry
 
 
 @pytest.fixture(scope="session")
-def bucket(moto_server: Moto) -> Iterator[str]:
+def server(moto_server: Moto) -> Iterator[Moto]:
+    """An S3 server; what is mounted of it is closed in the end."""
+    yield moto_server
+    registry.table.clear()
+
+
+@pytest.fixture
+def bucket(server: Moto) -> str:
     """URL of a bucket on an S3 server."""
-    storage.mount(
+    storage.mount(  # nothing, unless another test has cleared the table
         "s3.conformance",
-        client_id=moto_server.access_key,
-        secret_id=moto_server.secret_key,
-        region=moto_server.region,
-        endpoint_url=moto_server.endpoint_url,
+        client_id=server.access_key,
+        secret_id=server.secret_key,
+        region=server.region,
+        endpoint_url=server.endpoint_url,
         config={},
     )
     storage.makedirs("s3.conformance://conformance", exist_ok=True)
-    yield "s3.conformance://conformance"
-    storage.unmount("s3.conformance")
+    return "s3.conformance://conformance"
 
 
 @pytest.fixture(params=["local", "s3"])
