@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
 
     from apyfal.storage.endpoints import Source
 
-__all__ = ["ArrayInput", "CopiedInput", "Input", "NoInput", "Piece", "StreamInput"]
+__all__ = ["ArrayInput", "CopiedInput", "Input", "NoInput", "Piece", "RangesInput", "StreamInput"]
+
+#: Seconds that threads get to leave when the job has failed; they hold what they still need themselves.
+_LEAVE = 1.0
 
 
 class Piece(NamedTuple):
@@ -129,6 +133,92 @@ class CopiedInput(_RingInput):
     def finished(self, done: int) -> bool:
         """Whether the whole array was copied."""
         return done >= len(self._bytes)
+
+
+class RangesInput(Input):
+    """A remote object, several of its chunks received at once, each straight into its slot of the ring."""
+
+    def __init__(self, source: Source, ring: Ring, chunk: int, report: Report, control: Control) -> None:
+        self._source = source
+        self._ring = ring
+        self._chunk = chunk
+        self._report = report
+        self._control = control
+        self._total = source.size or 0
+        self._turn = threading.Lock()  # slots are taken in the order of the chunks, or the first would wait for ever
+        self._next = 0
+        self._arrived: dict[int, Piece] = {}
+
+    def pieces(self) -> Iterator[Piece]:
+        """Yield the chunks in order, whatever order they arrive in."""
+        count = max(1, -(-self._total // max(self._chunk, 1)))
+        if count == 1:
+            yield self._whole()
+            return
+        threads = [
+            threading.Thread(target=self._work, args=(count,), name=f"apyfal-range-{number}", daemon=True)
+            for number in range(min(self._source.connections, count))
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            for index in range(count):
+                yield self._await(index)
+            self._source.verify()
+        finally:
+            if self._control.failed:
+                self._source.interrupt()
+            for thread in threads:
+                thread.join(_LEAVE)
+
+    def _whole(self) -> Piece:
+        slot = self._ring.take()
+        with self._report.span("fetch", 0):
+            done = 0
+            while done < self._total:
+                done += self._source.pread(slot.bytes[done : self._total].data, done)
+        self._report.bytes_in += done
+        return Piece(0, slot, done, 0, last=True)
+
+    def _await(self, index: int) -> Piece:
+        changed = self._control.changed
+        with changed:
+            while index not in self._arrived and not self._control.failed:
+                changed.wait(self._control.seconds_left())
+            if self._control.failed:
+                raise Aborted
+            return self._arrived.pop(index)
+
+    def _work(self, count: int) -> None:
+        try:
+            while not self._control.failed:
+                with self._turn:
+                    if self._next >= count:
+                        return
+                    index = self._next
+                    slot = self._ring.take()
+                    self._next += 1
+                self._fetch(index, slot, count)
+        except Aborted:
+            pass
+        except BaseException as error:
+            self._control.fail(error)
+
+    def _fetch(self, index: int, slot: Slot, count: int) -> None:
+        offset = index * self._chunk
+        nbytes = min(self._chunk, self._total - offset)
+        with self._report.span("fetch", index):
+            if nbytes:
+                self._source.receive(slot.bytes[:nbytes].data, offset)
+        with self._control.changed:
+            self._report.bytes_in += nbytes
+            self._arrived[index] = Piece(index, slot, nbytes, offset, last=index == count - 1)
+            self._control.changed.notify_all()
+
+    def release(self, piece: Piece) -> None:
+        """Let the slot be filled again."""
+        if piece.slot is not None:
+            self._ring.give(piece.slot)
 
 
 class StreamInput(_RingInput):

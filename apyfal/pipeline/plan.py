@@ -21,6 +21,8 @@ DEFAULT_MEMORY_LIMIT = 256 << 20
 #: Large enough that a chunk's fixed costs (some 100 us in all stages together) vanish beside its DMA (800 us at
 #: 10 GB/s), small enough that the stages overlap early (bench/bench_pipeline.py).
 _CHUNK = 8 << 20
+#: Of an object that is received in several ranges at once: the card starts when the first of them is complete.
+_RANGE = 4 << 20
 #: One chunk in each of the three stages that touch a ring: being filled, on the card, being emptied.
 _DEPTH = 3
 #: Offsets in buffer objects that every driver accepts.
@@ -38,7 +40,9 @@ class Plan:
     capacity
         Bytes of output a run has room for.
     depth
-        Slots of each ring.
+        Slots of a ring.
+    in_depth
+        Slots of the ring that the input is received into.
     single
         The whole job is one run.
     """
@@ -46,11 +50,19 @@ class Plan:
     chunk: int
     capacity: int
     depth: int
+    in_depth: int
     single: bool
 
 
 def make_plan(
-    call: Call, device: DeviceInfo, total: int | None, *, in_ring: bool, out_ring: bool, memory_limit: int | None
+    call: Call,
+    device: DeviceInfo,
+    total: int | None,
+    *,
+    in_ring: bool,
+    out_ring: bool,
+    memory_limit: int | None,
+    connections: int = 0,
 ) -> Plan:
     """Choose chunk size and depth.
 
@@ -66,6 +78,8 @@ def make_plan(
         Whether input and output go through a ring; arrays used in place need no memory of the job's.
     memory_limit
         Bytes of ring memory at most; ``None``: `DEFAULT_MEMORY_LIMIT`.
+    connections
+        Chunks that are received at once; 0 is one after the other.
 
     Raises
     ------
@@ -78,7 +92,7 @@ def make_plan(
             raise ParameterError(
                 f"accelerator {call.definition.name!r} takes its input whole, and the size of this source is not known"
             )
-        plan = Plan(total, call.capacity(total), 1, single=True)
+        plan = Plan(total, call.capacity(total), 1, 1, single=True)
         need = total * in_ring + plan.capacity * out_ring
         if memory_limit is not None and need > limit:
             raise ParameterError(
@@ -87,21 +101,22 @@ def make_plan(
             )
         return plan
     unit = _unit(call)
-    chunk = max(_CHUNK // unit, 1) * unit
+    in_depth = _DEPTH + max(connections - 1, 0)
+    chunk = max((_RANGE if connections else _CHUNK) // unit, 1) * unit
     ceiling = min(filter(None, (call.chunk_limit, device["max_buffer"])), default=None)
     while chunk > unit and (
-        _need(call, chunk, in_ring, out_ring) > limit
+        _need(call, chunk, in_depth * in_ring, _DEPTH * out_ring) > limit
         or (ceiling is not None and max(chunk, call.capacity(chunk)) > ceiling)
     ):
         chunk = max(chunk // 2 // unit, 1) * unit
-    need = _need(call, chunk, in_ring, out_ring)
+    need = _need(call, chunk, in_depth * in_ring, _DEPTH * out_ring)
     if need > limit:
         raise ParameterError(
             f"memory_limit of {format_size(limit)} is too small; this job's smallest ring takes {format_size(need)}"
         )
     if total is not None and (total <= chunk or _nothing_moves(call, device, total, ceiling, in_ring or out_ring)):
-        return Plan(total, call.capacity(total), 1, single=True)
-    return Plan(chunk, call.capacity(chunk), _DEPTH, single=False)
+        return Plan(total, call.capacity(total), 1, 1, single=True)
+    return Plan(chunk, call.capacity(chunk), _DEPTH, in_depth, single=False)
 
 
 def _nothing_moves(call: Call, device: DeviceInfo, total: int, ceiling: int | None, rings: bool) -> bool:
@@ -111,8 +126,8 @@ def _nothing_moves(call: Call, device: DeviceInfo, total: int, ceiling: int | No
     return ceiling is None or max(total, call.capacity(total)) <= ceiling
 
 
-def _need(call: Call, chunk: int, in_ring: bool, out_ring: bool) -> int:
-    return _DEPTH * (chunk * in_ring + call.capacity(chunk) * out_ring)
+def _need(call: Call, chunk: int, in_slots: int, out_slots: int) -> int:
+    return chunk * in_slots + call.capacity(chunk) * out_slots
 
 
 def _unit(call: Call) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 from apyfal.exceptions import CopyRefused, ParameterError
 from apyfal.handoff import reason_to_copy
 from apyfal.memory import empty
-from apyfal.pipeline.inputs import ArrayInput, CopiedInput, Input, NoInput, StreamInput
+from apyfal.pipeline.inputs import ArrayInput, CopiedInput, Input, NoInput, RangesInput, StreamInput
 from apyfal.pipeline.job import Job
 from apyfal.pipeline.outputs import (
     ArrayOutput,
@@ -149,6 +149,7 @@ class _Setup:
             self.card.info,
             total,
             in_ring=in_ring,
+            connections=0 if source is None else source.connections,
             out_ring=out_ring and self._has("dst"),
             memory_limit=self.request.memory_limit,
         )
@@ -182,7 +183,9 @@ class _Setup:
     def _input(self, plan: Plan, source: Source | None, reason: str | None) -> Input:
         bank = self._bank("src")
         if source is not None:
-            ring = Ring(self.control, self.card.device, bank, plan.chunk, plan.depth)
+            ring = Ring(self.control, self.card.device, bank, plan.chunk, plan.in_depth)
+            if source.connections and source.size is not None:
+                return RangesInput(source, ring, plan.chunk, self.report, self.control)
             return StreamInput(source, ring, plan.chunk, self.report, self.control)
         if self.array is None:
             return NoInput()

@@ -19,6 +19,11 @@ from apyfal.storage.streams import stream
 __all__ = ["FileObjectSource", "LocalSource", "ObjectSource", "Source"]
 
 
+#: Ranges of one object in flight at once for a reader that takes it in pieces: two already fill a fast link, the others
+#: cover the time until an answer begins.
+_CONNECTIONS = 4
+
+
 class Source(ABC):
     """Bytes to be read, front to back or (where `seekable`) anywhere.
 
@@ -28,6 +33,8 @@ class Source(ABC):
         For messages and progress bars; holds no secret.
     size
         Bytes from the first to the last, or ``None`` where that is not known before the end.
+    connections
+        How many calls of `receive` at once are worth it; 0: it is no remote object, or cannot be read in ranges.
     seekable
         Whether `pread` works. It may then be called from several threads at once.
     path
@@ -37,6 +44,7 @@ class Source(ABC):
     name: str
     size: int | None
     seekable: bool = False
+    connections: int = 0
     path: str | None = None
 
     @abstractmethod
@@ -57,6 +65,16 @@ class Source(ABC):
     def pread(self, out: memoryview, offset: int) -> int:
         """Fill the front of `out` with the bytes from `offset` on; does not move what `readinto` reads next."""
         raise io.UnsupportedOperation(f"{self.name} can only be read from front to back")
+
+    def receive(self, out: memoryview, offset: int) -> None:
+        """Fill all of `out` with the bytes from `offset` on, at their final address; where `connections` is over 0.
+
+        May be called from that many threads at once. Who received everything this way calls `verify` at the end.
+        """
+        raise io.UnsupportedOperation(f"{self.name} can only be read from front to back")
+
+    def verify(self) -> None:
+        """Raise `ChecksumMismatch` where all that was received is not what the store states."""
 
     def interrupt(self) -> None:
         """Make a `readinto` that waits in another thread end soon, with an error. Nothing but `close` may follow."""
@@ -130,6 +148,15 @@ class ObjectSource(Source):
         self._stream = stream(target.handler, target.path)
         self.size = self._stream.size
         self.seekable = self._stream.seekable
+        self.connections = _CONNECTIONS if self.seekable else 0
+
+    def receive(self, out: memoryview, offset: int) -> None:
+        """Receive over one connection of its own."""
+        self._stream.receive(out, offset)
+
+    def verify(self) -> None:
+        """Compare the CRC of all pieces together."""
+        self._stream.verify()
 
     def readinto(self, out: memoryview) -> int:
         """Take what was read ahead."""

@@ -73,6 +73,9 @@ class Stream:
         self._ahead: _ReadAhead | None = None
         self._plain: RangeReader | None = None
         self._sequential_to = 0  # reads that follow each other make read-ahead worth it
+        self._lock = threading.Lock()
+        self._pieces: dict[int, tuple[int, int]] = {}  # what `receive` got: offset to length and CRC
+        self._algorithm = best_checksum(info.checksums) if options.verify else None
         self.info = info
 
     @property
@@ -146,6 +149,48 @@ class Stream:
             )
         return stop - offset
 
+    def receive(self, out: memoryview, offset: int) -> None:
+        """Fill all of `out` with the bytes from `offset` on, at their final address, over one connection.
+
+        For readers that take the whole object in pieces, from several threads at once, and call `verify` at the end.
+
+        Raises
+        ------
+        ObjectChanged, StorageError
+            A break is resumed; these are what is left.
+        """
+        self._check()
+        with self._cancel.scope():
+            crc = self._pieces_source().receive(out, offset, _nothing)
+        with self._lock:
+            self._pieces[offset] = (len(out), crc)
+
+    def verify(self) -> None:
+        """Compare what `receive` has got, all together, with the checksum that the store states, where it has one.
+
+        Raises
+        ------
+        ChecksumMismatch
+            The bytes are not those.
+        """
+        if self._algorithm is None or self.info.size == 0:
+            return
+        whole = position = 0
+        for offset, (nbytes, crc) in sorted(self._pieces.items()):
+            if offset != position:
+                raise ParameterError(f"{self.info.path!r}: byte {position} was not received")
+            whole = combine(self._algorithm, whole, crc, nbytes)
+            position += nbytes
+        if position != self.info.size:
+            raise ParameterError(f"{self.info.path!r}: byte {position} was not received")
+        if digest_bytes(self._algorithm, whole) != self.info.checksums[self._algorithm]:
+            raise _mismatch(self.info, self._algorithm)
+
+    def _pieces_source(self) -> Source:
+        crc = crc_function(self._algorithm) if self._algorithm is not None else None
+        traffic = traffic_of(self._handler)
+        return Source(self._handler, self.info, traffic, self._cancel, self._options.attempts, crc)
+
     def seek(self, position: int) -> None:
         """Let the next `readinto` begin at `position`."""
         self._check()
@@ -206,6 +251,16 @@ class Stream:
         if not count and self.size is not None and self._position != self.size:
             raise StorageError(f"{self.info.path!r} ended after {self._position} of {self.size} bytes")
         return count
+
+
+def _nothing(_: int) -> None:
+    """Take note of no progress."""
+
+
+def _mismatch(info: ObjectInfo, algorithm: str) -> ChecksumMismatch:
+    return ChecksumMismatch(
+        f"{info.path!r}: the bytes read do not have the {algorithm} that the store states", path=info.path
+    )
 
 
 class _ReadAhead:
@@ -270,10 +325,7 @@ class _ReadAhead:
             self._received == self._size
             and digest_bytes(self._algorithm, self._whole) != self._info.checksums[self._algorithm]
         ):
-            raise ChecksumMismatch(
-                f"{self._info.path!r}: the bytes read do not have the {self._algorithm} that the store states",
-                path=self._info.path,
-            )
+            raise _mismatch(self._info, self._algorithm)
 
     def _start_parts(self) -> None:
         """Begin to receive as many parts as memory and connections allow; the lock is held."""
