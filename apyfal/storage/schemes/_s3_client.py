@@ -6,6 +6,7 @@ import hashlib
 import re
 import time
 from collections.abc import Mapping, Sequence
+from http.client import responses
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -274,7 +275,8 @@ class S3Client:
         """Return the error of an answer, with the store's words."""
         request_id = found.request_id or response.headers.get("x-amz-request-id")
         parts = [part for part in (found.code, found.message) if part]
-        said = ": ".join(parts) if parts else f"status {response.status}"
+        # the answer to a HEAD has no body: its status is all that is said
+        said = ": ".join(parts) or responses.get(response.status, "refused")
         numbers = f"status {response.status}" + (f", request id {request_id}" if request_id else "")
         text = f"cannot {what} {path!r}: {said} ({numbers})"
         kind = _CODES.get(found.code or "")
