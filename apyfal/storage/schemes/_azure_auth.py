@@ -181,7 +181,8 @@ def settings_of_connection(text: str | None, environ: Mapping[str, str] | None =
     text = text or env.get("AZURE_STORAGE_CONNECTION_STRING")
     if not text:
         return found
-    fields = dict(part.partition("=")[::2] for part in text.split(";") if part.strip())
+    parts = [part.partition("=") for part in text.split(";") if part.strip()]
+    fields = {name: value for name, _, value in parts}
     keys = {"AccountName": "account", "AccountKey": "key", "SharedAccessSignature": "sas", "BlobEndpoint": "endpoint"}
     found = {name: fields[field] for field, name in keys.items() if fields.get(field)}
     if "account" not in found and "endpoint" not in found:

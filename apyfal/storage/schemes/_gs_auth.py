@@ -39,10 +39,11 @@ class Tokens:
                 raise MountError("gs: Google's credentials need google-auth: pip install 'apyfal[gs]'") from None
             try:
                 if self._credentials is None:
+                    library: Any = google.auth  # half of it has no annotations
                     if self._file is None:
-                        found = google.auth.default(scopes=[_SCOPE])
+                        found = library.default(scopes=[_SCOPE])
                     else:
-                        found = google.auth.load_credentials_from_file(self._file, scopes=[_SCOPE])
+                        found = library.load_credentials_from_file(self._file, scopes=[_SCOPE])
                     self._credentials, self.project = found
                 if not self._credentials.valid or self._credentials.token == refused:
                     self._credentials.refresh(Request())

@@ -62,18 +62,16 @@ class FsspecHandler(Handler):
 
     def __init__(self, *, protocol: str | None = None, **parameters: Any) -> None:
         try:
-            import fsspec
+            from fsspec.registry import available_protocols, get_filesystem_class
         except ImportError:
             raise MountError("fsspec: it is not installed: pip install 'apyfal[fsspec]'") from None
         if not protocol:
             raise MountError("fsspec: no protocol; expected protocol='sftp', 'ftp', 'webdav', 'memory', ...")
-        if protocol not in fsspec.available_protocols():
-            raise MountError(
-                f"fsspec: unknown protocol {protocol!r}{did_you_mean(protocol, fsspec.available_protocols())}"
-            )
+        if protocol not in available_protocols():
+            raise MountError(f"fsspec: unknown protocol {protocol!r}{did_you_mean(protocol, available_protocols())}")
         given = {_COMMON.get(name, name): value for name, value in parameters.items() if value is not None}
         try:
-            kind = fsspec.get_filesystem_class(protocol)
+            kind = get_filesystem_class(protocol)
         except ImportError as error:
             raise MountError(f"fsspec: protocol {protocol!r}: {error}") from error
         self._protocol = protocol
@@ -390,9 +388,10 @@ class _FileUpload(Upload):
 
 def _send_at_once(files: Any) -> None:
     """Switch Nagle's algorithm off for SFTP: paramiko waits for the answer to every 32 KiB, 40 ms each time with it."""
-    transport = getattr(getattr(files, "client", None), "get_transport", None)
+    transport: Any = getattr(getattr(files, "client", None), "get_transport", None)
     if callable(transport):
-        transport().sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection: Any = transport()
+        connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _kind(error: Exception) -> type[StorageError]:
