@@ -19,7 +19,10 @@ PACKAGE = Path(apyfal.__file__).parent
 LAYERS = (
     "_core exceptions units log ini configuration memory handoff",
     "storage testing",
-    "drivers scalars signature call definition accelerators pipeline card workers listing mapping accelerator pool cluster",
+    (
+        "drivers scalars signature call definition accelerators "
+        "pipeline card workers listing mapping accelerator pool cluster"
+    ),
     "host",
     "progress trace commands cli __main__",
 )
