@@ -280,8 +280,8 @@ static int xdma_load(apf_drv_device *device, const apf_program *program, apf_drv
     const char *name = program->kernel ? program->kernel : "";
     int code = APF_OK;
     if (*name && !*device->options.registers)
-        code = apf_fail(err, APF_NOT_FOUND, 0,
-                        "kernel '%s' needs a register map: xdma.registers = NAME:OFFSET, ...", name);
+        code = apf_fail(err, APF_NOT_FOUND, 0, "kernel '%s' needs a register map: xdma.registers = NAME:OFFSET, ...",
+                        name);
     else if (*name)
         code = xdma_registers_read(device->options.registers, program->arguments, name, &kernel->registers,
                                    &kernel->count, err);
