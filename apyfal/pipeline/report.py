@@ -61,7 +61,7 @@ class Report:
 
     def fill(self, info: dict[str, Any], *, device: str, driver: str) -> None:
         """Write everything into a caller's ``info_dict``."""
-        seconds = dict.fromkeys(STAGES, 0.0)
+        seconds: dict[str, float] = dict.fromkeys(STAGES, 0.0)
         for span in self.spans:
             seconds[span.stage] += span.end - span.start
         seconds["total"] = perf_counter() - self.began

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import zlib
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from functools import cache, lru_cache
-from typing import Protocol
+from typing import Any, Protocol
 
 __all__ = ["COMBINABLE", "Hasher", "best_checksum", "combine", "crc_function", "digest_bytes", "new_hasher"]
 
@@ -32,7 +33,7 @@ def crc_function(algorithm: str) -> Crc | None:
         from awscrt import checksums
     except ImportError:
         return zlib.crc32 if algorithm == "crc32" else None
-    functions: dict[str, Crc] = {
+    functions: dict[str, Any] = {  # it takes any buffer, and says that it takes bytes
         "crc64nvme": checksums.crc64nvme,
         "crc32c": checksums.crc32c,
         "crc32": checksums.crc32,
@@ -103,6 +104,7 @@ class Hasher(Protocol):
     def update(self, data: memoryview, /) -> object:
         """Add data."""
 
+    @abstractmethod
     def digest(self) -> bytes:
         """Return the checksum of all data so far."""
 

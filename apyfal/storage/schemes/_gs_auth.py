@@ -32,9 +32,9 @@ class Tokens:
         """Return a token that should be valid; never the one that was just `refused`."""
         with self._lock:
             try:
-                import google.auth
-                from google.auth import exceptions
-                from google.auth.transport.requests import Request
+                import google.auth  # pyright: ignore[reportMissingImports]  # an extra, as the next two
+                from google.auth import exceptions  # pyright: ignore[reportMissingImports]
+                from google.auth.transport.requests import Request  # pyright: ignore[reportMissingImports]
             except ImportError:
                 raise MountError("gs: Google's credentials need google-auth: pip install 'apyfal[gs]'") from None
             try:
