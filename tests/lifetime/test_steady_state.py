@@ -14,7 +14,6 @@ import pytest
 import apyfal
 from apyfal._core.buffer import pool_stats
 
-
 #: AddressSanitizer keeps freed memory aside on purpose, and is slow.
 SANITIZED = "APYFAL_SANITIZED" in os.environ
 
