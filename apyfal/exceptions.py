@@ -25,6 +25,7 @@ __all__ = [
     "ForkedProcess",
     "HostError",
     "HostMemoryExhausted",
+    "HostUnreachable",
     "InvalidURL",
     "IsADirectory",
     "JobRejected",
@@ -231,6 +232,10 @@ class ForkedProcess(DriverError):
 # -- remote hosts -----------------------------------------------------------------------------------------------------
 class HostError(AcceleratorException):
     """A remote host answered with an error of its own."""
+
+
+class HostUnreachable(HostError, ConnectionError):
+    """The host could not be reached for as long as it takes one to restart."""
 
 
 class JobRejected(HostError):

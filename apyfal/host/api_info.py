@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from apyfal.host.api_jobs import user_of
+from apyfal.host.api_sessions import user_of
 from apyfal.host.references import References
 from apyfal.host.routes import PUBLIC, Body, route
 

@@ -1,4 +1,4 @@
-"""The routes of sessions and jobs."""
+"""The routes of jobs: submitting, watching, cancelling, and what they made."""
 
 from __future__ import annotations
 
@@ -11,25 +11,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from apyfal.exceptions import ParameterError
+from apyfal.host.api_sessions import MAX_JSON, parse_json, read_json, user_of
 from apyfal.host.audit import AuditLog
-from apyfal.host.auth import User
-from apyfal.host.bodies import Data, MemoryBudget, TooLarge, receive, send
+from apyfal.host.bodies import Data, MemoryBudget, receive, send
 from apyfal.host.jobs import Conflict, Engine, Job, fingerprint
 from apyfal.host.journal import Entry
-from apyfal.host.references import References
 from apyfal.host.routes import Body, Parameter, route
-from apyfal.host.scheduling import TooMany
-from apyfal.host.sessions import NotFound, Session, Sessions
+from apyfal.host.sessions import Sessions
 from apyfal.host.settings import Settings
-from apyfal.host.shared_memory import Region, machine_id
 from apyfal.host.wire import JOB_HEADER, KEY_HEADER, JobSpec
 
 if TYPE_CHECKING:
     from aiohttp import web
 
-__all__ = ["JobRoutes", "SessionRoutes", "read_json", "user_of"]
+__all__ = ["JobRoutes"]
 
-_MAX_JSON = 1 << 20
 _MAX_WAIT = 60.0
 _PROGRESS_INTERVAL = 0.2
 _OCTETS = "application/octet-stream"
@@ -44,33 +40,6 @@ _JOB_OR_DATA = Body(
 _NOTHING = Body("Done.")
 
 
-def user_of(request: web.Request) -> User:
-    """Return the caller, whom the middleware has let in."""
-    user: User = request["user"]
-    return user
-
-
-async def read_json(request: web.Request) -> Any:
-    """Read a JSON body of at most 1 MiB."""
-    if request.content_type != "application/json":
-        raise ParameterError(f"content type {request.content_type!r}: expected application/json")
-    if (request.content_length or 0) > _MAX_JSON:
-        raise TooLarge(f"a JSON body of more than {_MAX_JSON} bytes")
-    text = bytearray()
-    async for chunk in request.content.iter_any():
-        text += chunk
-        if len(text) > _MAX_JSON:
-            raise TooLarge(f"a JSON body of more than {_MAX_JSON} bytes")
-    return _parsed(bytes(text))
-
-
-def _parsed(text: bytes | str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        raise ParameterError("the JSON is malformed") from None
-
-
 def _wait_of(request: web.Request) -> float:
     text = request.query.get("wait", "0")
     try:
@@ -80,192 +49,6 @@ def _wait_of(request: web.Request) -> float:
     if not 0 <= seconds <= _MAX_WAIT:
         raise ParameterError(f"wait {text!r}: expected 0 to {_MAX_WAIT:g} seconds")
     return seconds
-
-
-class SessionRoutes:
-    """Opening and closing accelerators, their mounts and shared memory.
-
-    Parameters
-    ----------
-    sessions, references, settings, audit
-        The daemon's.
-    budget
-        What shared memory counts against.
-    memory_socket
-        Path of the socket that hands out shared memory; ``None``: there is none.
-    close
-        Ends a session: stops its accelerator and frees what it holds.
-    """
-
-    def __init__(
-        self,
-        sessions: Sessions,
-        references: References,
-        settings: Settings,
-        audit: AuditLog,
-        budget: MemoryBudget,
-        memory_socket: str | None,
-        close: Callable[[Session], None],
-    ) -> None:
-        self._sessions = sessions
-        self._references = references
-        self._settings = settings
-        self._audit = audit
-        self._budget = budget
-        self._memory_socket = memory_socket
-        self._close = close
-
-    @route(
-        "POST",
-        "/v1/sessions",
-        access="process",
-        summary="Open an accelerator",
-        body=Body("What to open.", {"application/json": "SessionRequest"}),
-        answers={201: Body("The session.", {"application/json": "Session"})},
-    )
-    async def open_session(self, request: web.Request) -> web.StreamResponse:
-        """Open a session; the accelerator itself is opened by its first job."""
-        from aiohttp import web
-
-        options = await read_json(request)
-        if not isinstance(options, dict) or "accelerator" not in options:
-            raise ParameterError("expected an object with the accelerator's name")
-        for name, value in options.items():
-            allowed: tuple[type, ...] = (str, int) if name == "device" else (str,)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, allowed)):
-                raise ParameterError(f"{name}: expected a text")
-            if isinstance(value, str) and len(value) > 256:
-                raise ParameterError(f"{name}: expected at most 256 characters")
-        user = user_of(request)
-        session = self._sessions.open(user.name, {name: value for name, value in options.items() if value is not None})
-        self._audit.write("session opened", user=user.name, session=session.id, accelerator=options["accelerator"])
-        document = session.document()
-        if self._memory_socket is not None:
-            document["memory"] = {"socket": self._memory_socket, "machine": machine_id()}
-        return web.json_response(document, status=201)
-
-    @route(
-        "GET",
-        "/v1/sessions",
-        access="process",
-        summary="List your sessions",
-        answers={200: Body("The sessions.", {"application/json": {"type": "object"}})},
-    )
-    async def list_sessions(self, request: web.Request) -> web.StreamResponse:
-        """List sessions; those of everybody for an administrator."""
-        from aiohttp import web
-
-        found = self._sessions.of(user_of(request).scope_of_view)
-        return web.json_response({"sessions": [session.document() for session in found]})
-
-    @route(
-        "DELETE",
-        "/v1/sessions/{session}",
-        access="process",
-        summary="Close a session, its accelerator, mounts and shared memory",
-        answers={204: _NOTHING},
-    )
-    async def close_session(self, request: web.Request) -> web.StreamResponse:
-        """Close a session; jobs of it that run come to their end first."""
-        from aiohttp import web
-
-        session = self._session(request)
-        self._close(session)
-        return web.Response(status=204)
-
-    @route(
-        "PUT",
-        "/v1/sessions/{session}/mounts/{name}",
-        access="process",
-        summary="Bring a storage mount, for this session only",
-        body=Body("The provider, the account and the place.", {"application/json": "MountRequest"}),
-        answers={204: _NOTHING},
-    )
-    async def add_mount(self, request: web.Request) -> web.StreamResponse:
-        """Mount a store with the client's own account."""
-        from aiohttp import web
-
-        session = self._session(request)
-        parameters = await read_json(request)
-        name = request.match_info["name"]
-        if not isinstance(parameters, dict):
-            raise ParameterError("expected an object of parameters")
-        mount = await asyncio.get_running_loop().run_in_executor(None, self._references.mount, name, parameters)
-        old = session.mounts.pop(name, None)
-        session.mounts[name] = mount
-        if old is not None:
-            self._references.unmount(old)
-        self._audit.write("mounted", user=session.user, session=session.id, name=name, provider=parameters["provider"])
-        return web.Response(status=204)
-
-    @route(
-        "DELETE",
-        "/v1/sessions/{session}/mounts/{name}",
-        access="process",
-        summary="Forget a mount of this session",
-        answers={204: _NOTHING},
-    )
-    async def remove_mount(self, request: web.Request) -> web.StreamResponse:
-        """Unmount."""
-        from aiohttp import web
-
-        mount = self._session(request).mounts.pop(request.match_info["name"], None)
-        if mount is None:
-            raise NotFound("no such mount in this session")
-        self._references.unmount(mount)
-        return web.Response(status=204)
-
-    @route(
-        "POST",
-        "/v1/sessions/{session}/memory",
-        access="process",
-        summary="Make memory that a client on this machine can share",
-        body=Body("Its size.", {"application/json": "MemoryRequest"}),
-        answers={201: Body("Its name, and the ticket for its descriptor.", {"application/json": {"type": "object"}})},
-    )
-    async def share_memory(self, request: web.Request) -> web.StreamResponse:
-        """Make a region of shared memory."""
-        from aiohttp import web
-
-        session = self._session(request)
-        document = await read_json(request)
-        nbytes = document.get("nbytes") if isinstance(document, dict) and len(document) == 1 else None
-        if isinstance(nbytes, bool) or not isinstance(nbytes, int) or nbytes < 1:
-            raise ParameterError("nbytes: expected a whole number, 1 or more")
-        if self._memory_socket is None:
-            raise Conflict("this host shares no memory")
-        own = sum(region.nbytes for other in self._sessions.of(session.user) for region in other.regions.values())
-        if own + nbytes > self._budget.limit // 2:
-            raise TooMany(f"{own} bytes of memory are shared with you, and half of the host's is for others")
-        self._budget.take(nbytes)
-        try:
-            region = Region(nbytes)
-        except BaseException:
-            self._budget.give(nbytes)
-            raise
-        session.regions[region.name] = region
-        return web.json_response({"name": region.name, "ticket": region.ticket, "nbytes": nbytes}, status=201)
-
-    @route(
-        "DELETE",
-        "/v1/sessions/{session}/memory/{region}",
-        access="process",
-        summary="Give shared memory up",
-        answers={204: _NOTHING},
-    )
-    async def release_memory(self, request: web.Request) -> web.StreamResponse:
-        """Free the daemon's side of a region."""
-        from aiohttp import web
-
-        region = self._session(request).regions.pop(request.match_info["region"], None)
-        if region is None:
-            raise NotFound("no such shared memory in this session")
-        region.close()
-        self._budget.give(region.nbytes)
-        return web.Response(status=204)
-
-    def _session(self, request: web.Request) -> Session:
-        return self._sessions.get(user_of(request).name, request.match_info["session"])
 
 
 class JobRoutes:
@@ -439,7 +222,7 @@ class JobRoutes:
             if spec.src is not None and spec.src.body:
                 raise ParameterError(f"src: a job whose body is its data comes in the header {JOB_HEADER}")
             return spec, None
-        spec = JobSpec.parse(_parsed(request.headers[JOB_HEADER]))
+        spec = JobSpec.parse(parse_json(request.headers[JOB_HEADER]))
         if spec.src is None or not spec.src.body:
             raise ParameterError(f"a job in the header {JOB_HEADER} has its data in the body: src: expected body")
         data = await receive(
@@ -470,7 +253,7 @@ class JobRoutes:
         if output is None or request.headers.get("Accept") != _OCTETS:
             return web.json_response(document)
         headers = {JOB_HEADER: json.dumps(document), "Content-Type": _OCTETS}
-        if output.array is not None and output.nbytes <= _MAX_JSON:
+        if output.array is not None and output.nbytes <= MAX_JSON:
             return web.Response(body=output.array.tobytes(), headers=headers)
         response = web.StreamResponse(headers=headers)
         response.content_length = output.nbytes

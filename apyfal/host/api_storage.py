@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from apyfal.exceptions import ObjectNotFound, ParameterError
-from apyfal.host.api_jobs import read_json, user_of
+from apyfal.host.api_sessions import read_json, user_of
 from apyfal.host.audit import AuditLog
 from apyfal.host.bodies import Data, MemoryBudget, receive, send
 from apyfal.host.references import References, SessionMount

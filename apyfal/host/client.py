@@ -22,12 +22,11 @@ from apyfal.exceptions import (
     AcceleratorException,
     ClosedError,
     ConfigurationError,
-    HostError,
     JobRejected,
     ParameterError,
     RunCancelled,
-    RunTimeout,
 )
+from apyfal.host.client_retry import RETRY_FOR, Retry
 from apyfal.host.http_client import Answer, Host, Refused, parse_address
 from apyfal.host.remote_data import Input, Output, SharedPool
 from apyfal.host.wire import JOB_HEADER, KEY_HEADER, ArrayType, JobSpec, error_from, plain
@@ -39,10 +38,6 @@ if TYPE_CHECKING:
 
 __all__ = ["RemoteAccelerator", "open_host", "open_remote"]
 
-#: seconds a request is repeated for when the host cannot be reached: long enough for a restart
-_RETRY_FOR = 60.0
-_FIRST_DELAY = 0.05
-_MAX_DELAY = 2.0
 _WAIT = 30  # seconds that one request waits for its job
 _WORKERS = 4
 _OCTETS = "application/octet-stream"
@@ -274,7 +269,7 @@ class RemoteAccelerator:
     ) -> Any:
         began = time.monotonic()
         key = secrets.token_hex(16)
-        retry = _Retry(timeout)
+        retry = Retry(timeout)
         while True:
             session, pool = self._session, self._pool
             with Input(src, pool) as source, Output(dst, pool, source.nbytes) as target:
@@ -312,7 +307,7 @@ class RemoteAccelerator:
         spec: JobSpec,
         source: Input,
         output: Output,
-        retry: _Retry,
+        retry: Retry,
         progress: Callable[[int, int | None], None] | None,
     ) -> tuple[dict[str, Any], Any]:
         """Submit, until the host has answered; then wait until the job has ended. Its document and result."""
@@ -358,7 +353,7 @@ class RemoteAccelerator:
                 self._release(document["id"])
             return document, result
 
-    def _refused(self, refused: Refused, job_id: str | None, retry: _Retry) -> str | None:
+    def _refused(self, refused: Refused, job_id: str | None, retry: Retry) -> str | None:
         """Decide what an error answer means for a job: wait for the one that runs, come again, or raise it."""
         if refused.status == 409 and isinstance(refused.document.get("job"), str):
             return str(refused.document["job"])
@@ -390,7 +385,7 @@ class RemoteAccelerator:
             self._host.json("DELETE", f"/v1/jobs/{job_id}/output")
 
     def _open_session(self) -> None:
-        retry = _Retry(None, 10.0 if self._session is None else _RETRY_FOR)
+        retry = Retry(None, 10.0 if self._session is None else RETRY_FOR)
         while True:
             try:
                 document = self._host.json("POST", "/v1/sessions", self._options)
@@ -437,39 +432,6 @@ class RemoteAccelerator:
 
 class _SessionLost(Exception):
     """The host does not know the session."""
-
-
-class _Retry:
-    """How long and how often one job is asked for again."""
-
-    def __init__(self, timeout: float | None, longest: float = _RETRY_FOR) -> None:
-        now = time.monotonic()
-        self._end = None if timeout is None else now + timeout + _MAX_DELAY
-        self._longest = longest
-        self._give_up: float | None = None
-        self._delay = _FIRST_DELAY
-
-    def pause(self, reason: str, delay: float | None, error: BaseException | None = None) -> None:
-        """Wait before the next attempt, or raise what `reason` and `error` say when it has been long enough."""
-        now = time.monotonic()
-        if self._give_up is None:
-            self._give_up = now + self._longest
-        if now >= self._give_up:
-            if isinstance(error, AcceleratorException):
-                raise error
-            raise HostConnectionError(f"{reason} for {self._longest:g} s: {error or 'no answer'}") from error
-        self.check()
-        time.sleep(min(self._delay if delay is None else delay, _MAX_DELAY) * (0.5 + secrets.randbelow(1000) / 1000))
-        self._delay = min(2 * self._delay, _MAX_DELAY)
-
-    def check(self) -> None:
-        """Raise `RunTimeout` when the job's own time is over and the host has not said so."""
-        if self._end is not None and time.monotonic() > self._end:
-            raise RunTimeout("the job did not end in time, nor did its host say so")
-
-
-class HostConnectionError(HostError, ConnectionError):
-    """The host cannot be reached."""
 
 
 def _document(answer: Answer) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from apyfal.exceptions import ConfigurationError, HostError
 from apyfal.host import openapi
 from apyfal.host.access import Whitelist
 from apyfal.host.api_info import InfoRoutes
-from apyfal.host.api_jobs import JobRoutes, SessionRoutes
+from apyfal.host.api_jobs import JobRoutes
+from apyfal.host.api_sessions import SessionRoutes
 from apyfal.host.api_storage import StorageRoutes
 from apyfal.host.audit import AuditLog
 from apyfal.host.auth import Gatekeeper

@@ -80,10 +80,10 @@ def test_document_says_what_version_and_every_reference_leads_somewhere(document
 
 
 def test_document_lists_every_route(document: dict[str, object]) -> None:
-    from apyfal.host import api_info, api_jobs, api_storage
+    from apyfal.host import api_info, api_jobs, api_sessions, api_storage
 
     declared = set()
-    for holder in (api_info.InfoRoutes, api_jobs.SessionRoutes, api_jobs.JobRoutes, api_storage.StorageRoutes):
+    for holder in (api_info.InfoRoutes, api_sessions.SessionRoutes, api_jobs.JobRoutes, api_storage.StorageRoutes):
         for function in vars(holder).values():
             route = getattr(function, "__route__", None)
             if route is not None:
