@@ -73,7 +73,7 @@ class StorageRoutes:
         "/v1/storage/list",
         access="storage",
         summary="List what is below a URL",
-        parameters=(_URL, _SESSION, Parameter("recursive", {"enum": ["true", "false"]}, "All objects below it.")),
+        parameters=(_URL, _SESSION, Parameter("recursive", {"type": "boolean"}, "All objects below it.")),
         answers={200: Body("The entries.", {"application/json": {"type": "object"}})},
     )
     async def list_storage(self, request: web.Request) -> web.StreamResponse:
@@ -81,7 +81,10 @@ class StorageRoutes:
         from aiohttp import web
 
         url = self._admitted(request)
-        recursive = request.query.get("recursive") == "true"
+        text = request.query.get("recursive", "false")
+        if text not in ("true", "false"):
+            raise ParameterError(f"recursive {text!r}: expected true or false")
+        recursive = text == "true"
 
         def work() -> list[dict[str, Any]]:
             with self._table.resolve(parse(url)) as target:

@@ -8,7 +8,7 @@ import json
 import pytest
 import schemathesis
 from host_daemon import RunningDaemon
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.errors import Unsatisfiable
 from openapi_schema_validator import OAS31Validator
 from schemathesis import Case, GenerationMode
@@ -33,13 +33,22 @@ def fuzz(
     documented = operation.definition.raw["responses"]
 
     @given(case=operation.as_strategy(generation_mode=mode))
-    @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
     def send(case: Case) -> None:
         for name in known.keys() & (case.path_parameters or {}).keys():
             case.path_parameters[name] = known[name]
         answer = case.call(headers=headers, timeout=20)
         statuses.add(answer.status_code)
         assert answer.status_code < 500, answer.text
+        kind = (answer.headers.get("content-type") or [""])[0]
+        if kind.startswith("text/plain") and answer.status_code == 400:
+            return  # no HTTP: aiohttp's parser refused it before any route was looked for
         if answer.status_code >= 400:
             assert set(answer.json()["error"]) == {"type", "message"}
         assert str(answer.status_code) in documented or answer.status_code in (405, 408), answer.text
