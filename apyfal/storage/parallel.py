@@ -19,6 +19,9 @@ _MAX_PART = 64 * MIB
 #: How often the number of connections is looked at (seconds), and how many times the rate another step must bring.
 _WINDOW = 0.25
 _GAIN = 1.15
+#: Bytes a second of one connection above which it is not the store that holds connections back (object stores give
+#: each some 50 to 90 MB/s): more of them would only cost CPU time.
+_FAST = 100e6
 
 
 def adapted_part_size(rate: float) -> int:
@@ -186,7 +189,8 @@ class Parallel:
             return
         rate = (self._moved - before) / (now - since)
         self._window = (now, self._moved)
-        if self._best_rate and rate < self._best_rate * _GAIN:
+        enough = rate > self._running * _FAST or (self._best_rate and rate < self._best_rate * _GAIN)
+        if enough:
             self._adapting = False
             return
         if self._best_rate or self._moved > 4 * FIRST_PART:
