@@ -16,7 +16,8 @@ def map_file(fd, offset, nbytes, writable=False, populate=True):
         The range in bytes; `offset` is a multiple of 4096, the range lies inside the file.
     writable : bool
         Shared and writable: `fd` is open for both, changes reach the file, and every driver can use the memory in
-        place. Otherwise read-only: drivers that pin for writing (all vendors' kernel modules) refuse it, so it is copied once.
+        place. Otherwise read-only: drivers that pin for writing (all vendors' kernel modules) refuse it, so it is
+        copied once.
     populate : bool
         Fault all pages in now.
 
