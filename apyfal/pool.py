@@ -219,6 +219,8 @@ class AcceleratorPoolExecutor:
             with self._lock:
                 statistics.jobs += 1
             job.future.set_result(result)
+        finally:
+            del job  # the error's frames end here: what its future keeps must not keep the future
 
     def _failed(self, index: int, job: _Job, error: BaseException) -> None:
         statistics = self.statistics[index]

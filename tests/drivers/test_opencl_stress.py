@@ -15,6 +15,7 @@ SECONDS = int(os.environ.get("APYFAL_HAMMER_SECONDS", "2"))
 CSRC = installation.CSRC
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(SECONDS + 120)
 @pytest.mark.parametrize("sanitizer", ["thread", "address,undefined"])
 def test_four_threads_on_one_device(sanitizer: str, tmp_path: Path) -> None:
