@@ -124,6 +124,7 @@ class Hostile:
 
     def __init__(self) -> None:
         self.objects: dict[str, Stored] = {}
+        self._generation = 0  # connections of before a reset are nobody's
         self.uploads: dict[str, tuple[str, dict[int, bytes]]] = {}
         self.faults: list[Fault] = []
         self.requests: list[Request] = []
@@ -154,8 +155,12 @@ class Hostile:
         return stored
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Forget everything, the connections included: what an earlier test's transfer still asks does not count."""
         with self._lock:
+            self._generation += 1
+            for sock in self._open:
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
             self.objects.clear()
             self.uploads.clear()
             self.faults.clear()
@@ -184,12 +189,15 @@ class Hostile:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with self._lock:
                 self._open.add(sock)
-            threading.Thread(target=self._serve, args=(sock,), name="hostile-connection", daemon=True).start()
+                generation = self._generation
+            threading.Thread(
+                target=self._serve, args=(sock, generation), name="hostile-connection", daemon=True
+            ).start()
 
-    def _serve(self, sock: socket.socket) -> None:
+    def _serve(self, sock: socket.socket, generation: int) -> None:
         try:
             with sock.makefile("rb", 65536) as stream:
-                while self._one(sock, stream):
+                while self._one(sock, stream, generation):
                     pass
         except OSError:
             pass  # the client went away, or the test ended
@@ -198,7 +206,7 @@ class Hostile:
                 self._open.discard(sock)
             sock.close()
 
-    def _one(self, sock: socket.socket, stream: object) -> bool:
+    def _one(self, sock: socket.socket, stream: object, generation: int) -> bool:
         """Serve one request; ``False`` ends the connection."""
         line = stream.readline()
         if not line:
@@ -210,6 +218,8 @@ class Hostile:
             headers[name.lower()] = value.strip()
         raw_path, _, query = target.partition("?")
         with self._lock:
+            if generation != self._generation:
+                return False
             request = Request(
                 len(self.requests),
                 method,
