@@ -145,7 +145,7 @@ def test(python: str, wheel: Path, scratch: Path, arguments: list[str]) -> None:
     run(inside, "-m", "pip", "install", "-q", "--disable-pip-version-check", f"{wheel}[test]", env=env)
     run(inside, "-c", "import apyfal, sys; sys.exit('site-packages' not in apyfal.__file__)", cwd=elsewhere, env=env)
     ignored = [f"--ignore={name}" for name in LEFT_OUT]
-    command = [inside, "-m", "pytest", "-q", *ignored, *arguments]
+    command: list[str | Path] = [inside, "-m", "pytest", "-q", *ignored, *arguments]
     if subprocess.run(command, cwd=elsewhere, env=env, check=False).returncode:
         # Tests measure time, on a machine that others use too: what fails once is run once more, alone.
         run(*command, "--last-failed", "--last-failed-no-failures", "none", cwd=elsewhere, env=env)
