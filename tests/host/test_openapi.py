@@ -63,11 +63,13 @@ def fuzz(
 @pytest.mark.parametrize("mode", list(GenerationMode))
 def test_no_request_makes_the_host_fail(daemon: RunningDaemon, mode: GenerationMode, examples: int) -> None:
     """Requests as the document allows them, and such as it does not."""
-    token = daemon.token("fuzzer", "process", "storage", "admin")
+    token = daemon.token(f"fuzzer-{mode.name}-{examples}", "process", "storage", "admin")  # who has open sessions left
     host = daemon.host(token)
-    session = host.json("POST", "/v1/sessions", {"accelerator": "sha3"})["id"]
-    job = host.json("POST", f"/v1/sessions/{session}/jobs?wait=20", {"kind": "start"})["id"]
-    host.close()
+    try:
+        session = host.json("POST", "/v1/sessions", {"accelerator": "sha3"})["id"]
+        job = host.json("POST", f"/v1/sessions/{session}/jobs?wait=20", {"kind": "start"})["id"]
+    finally:
+        host.close()
     headers = {"Authorization": f"Bearer {token}"}
     api = schemathesis.openapi.from_url(f"{daemon.url}/openapi.json")
     statuses: set[int] = set()
