@@ -156,6 +156,7 @@ class CopiedOutput(_RingOutput):
         """Return the bytes that were written."""
         if not self._array.flags.c_contiguous:
             self._array[...] = self._bytes.view(self._array.dtype).reshape(self._array.shape)
+            self._report.copied(self._done, self._reason)  # the second copy of these bytes
         return self._bytes[: self._done]
 
 

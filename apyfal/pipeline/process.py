@@ -191,9 +191,13 @@ class _Setup:
             return NoInput()
         if reason is None and self.array.nbytes:
             return ArrayInput(Slot.over(self.array, self.card.device, bank, written=False), plan.chunk, self.report)
-        array = np.ascontiguousarray(self.array)  # its own copy is the one that is counted, below
+        if not self.array.flags.c_contiguous:  # put together in pinned memory: one copy, not one before the ring's
+            together = empty(self.array.shape, self.array.dtype)
+            together[...] = self.array
+            self.report.copied(together.nbytes, reason or "src: empty")
+            return ArrayInput(Slot.over(together, self.card.device, bank, written=False), plan.chunk, self.report)
         ring = Ring(self.control, self.card.device, bank, plan.chunk, plan.depth)
-        return CopiedInput(array, ring, plan.chunk, self.report, reason or "src: empty")
+        return CopiedInput(self.array, ring, plan.chunk, self.report, reason or "src: empty")
 
     # -- output -------------------------------------------------------------------------------------------------------
     def _target(self, total: int | None) -> NDArray[Any] | None:

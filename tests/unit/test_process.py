@@ -110,10 +110,11 @@ def test_misaligned_destination_is_copied(loopback):
 
 
 def test_strided_destination(loopback):
-    dst = np.zeros((1000, 2), np.uint8)
-    loopback.process(data_of(1000), dst[:, 1])
+    dst, info = np.zeros((1000, 2), np.uint8), {}
+    loopback.process(pinned(data_of(1000)), dst[:, 1], info_dict=info)
     assert np.array_equal(dst[:, 1], data_of(1000))
     assert not dst[:, 0].any()
+    assert info["bytes_copied"] == 2000, "put together, then to its places"
 
 
 def test_a_part_of_a_pinned_array_is_used_in_place(loopback):
