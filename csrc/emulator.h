@@ -133,6 +133,8 @@ int emu_check_arguments(const apf_drv_kernel *kernel, const apf_arg *args, uint3
 int emu_call_model(const apf_drv_kernel *kernel, const apf_model_arg *args, uint32_t count,
                    const volatile int *cancelled, apf_error *err);
 const char *emu_kernel_name(const apf_drv_kernel *kernel);
+/* Bytes of buffers over which the kernel is done at once; see apf_model_entry. */
+uint64_t emu_kernel_quick(const apf_drv_kernel *kernel);
 
 /* -- runs (emulator_run.c) -- */
 
@@ -156,7 +158,7 @@ struct apf_drv_run {
     int computed;      /* its results are on the way out */
     int released;      /* nobody waits any more: freed when done */
     int cancelled;     /* atomic: models and transfers look at it */
-    int done;          /* atomic: waiters look at it */
+    int done;          /* atomic: read without the lock once it is set */
     int code;
     pthread_cond_t ended;
     apf_times times;
@@ -174,7 +176,8 @@ void emu_times(apf_drv_run *run, apf_times *times);
 
 /* -- queue (emulator_queue.c) -- */
 
-/* A run passes three lanes, each with a thread of its own, made when it is first needed. */
+/* A run passes three lanes, each with a thread of its own, made when it is first needed. What takes less time than
+ * waking that thread is done by the one that has the run, in its turn: a small job costs no change of threads. */
 enum emu_stage { EMU_TO, EMU_RUN, EMU_FROM, EMU_LANES };
 
 typedef struct emu_lane {
@@ -186,7 +189,6 @@ typedef struct emu_lane {
     int exited;
     apf_drv_run *current;      /* in this stage now */
     apf_drv_run *first, *last; /* waiting, in order */
-    int filled;                /* first is set; atomic, for the thread that looks without the lock */
 } emu_lane;
 
 /* Do one stage of a run; without the lock. Result: its error code. */
@@ -200,16 +202,12 @@ void emu_run_recycle(apf_drv_run *run);
 /* Free the runs kept for reuse; nothing runs any more. */
 void emu_runs_end(emu_card *card);
 
-/* Let a new run begin its way. NO_MEMORY: no thread. Under the lock, which may be given up meanwhile. */
-int emu_queue_put(apf_drv_run *run, apf_error *err);
+/* Let a new run begin its way; it may end at once. Under the lock, which may be given up meanwhile. */
+void emu_queue_put(apf_drv_run *run);
 /* Take a waiting run out of its lane. Under the lock. */
 void emu_queue_remove(apf_drv_run *run);
 /* Look again for work whose turn has come. Under the lock. */
 void emu_queue_poke(emu_card *card);
-/* Wait without sleeping until *flag is set, for at most *patience ns. Returns when that began. Without the lock. */
-uint64_t emu_queue_look(const int *flag, const uint32_t *patience);
-/* What was waited for from `begin` on has come: more patience where that was soon, less where it was not. */
-void emu_queue_learn(uint64_t begin, uint32_t *patience);
 void emu_queue_init(emu_card *card);
 /* End all runs and threads, in bounded time. A thread that is stuck in a model is left behind; it keeps the card alive
  * and touches no host memory any more. */
@@ -235,7 +233,6 @@ struct apf_drv_device {
     emu_lane lanes[EMU_LANES];
     apf_drv_run *spare; /* ended runs, kept for reuse */
     uint32_t spares;
-    uint32_t wait_patience, work_patience; /* ns that those who wait for a run, and lanes, look first; atomic */
 };
 
 /* Give a reference back; the last one frees the card. Without the lock. */

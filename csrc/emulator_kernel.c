@@ -166,6 +166,8 @@ void emu_unload(apf_drv_kernel *kernel)
 
 const char *emu_kernel_name(const apf_drv_kernel *kernel) { return kernel->model->entry.name; }
 
+uint64_t emu_kernel_quick(const apf_drv_kernel *kernel) { return kernel->model->entry.quick; }
+
 int emu_call_model(const apf_drv_kernel *kernel, const apf_model_arg *args, uint32_t count,
                    const volatile int *cancelled, apf_error *err)
 {

@@ -10,17 +10,13 @@
 #include <errno.h>
 #include <signal.h>
 #include <time.h>
-#include <unistd.h>
 
 /* A transfer of at most this many bytes is made at once by the thread that has the run: a copy of it is shorter than
- * waking another thread. */
-#define SMALL (32u << 10)
+ * waking another thread (5 to 50 us). */
+#define SMALL (64u << 10)
 
 /* How long close waits for a model that does not look at `cancelled`. */
 #define CLOSE_NS 1000000000ull
-
-/* The longest wait, in ns, in which looking is better than sleeping: about what it costs to be woken, both sides. */
-#define SPIN_MOST 30000u
 
 /* -- what a stage has to do, and when -- */
 
@@ -34,15 +30,28 @@ static int has_work(const apf_drv_run *run, enum emu_stage stage)
     return 0;
 }
 
-static int is_small(const apf_drv_run *run, enum emu_stage stage)
+/* Bytes of the run's buffers; with `flag`, of those that are moved so. */
+static uint64_t bytes_of(const apf_drv_run *run, uint32_t flag)
 {
-    const emu_settings *settings = &run->card->settings;
-    if (stage == EMU_RUN || settings->latency) return 0;
-    if (stage == EMU_TO ? settings->to_device_bandwidth : settings->from_device_bandwidth) return 0;
     uint64_t bytes = 0;
     for (uint32_t i = 0; i < run->count; i++)
-        if (run->uses[i].flags & (uint32_t)flag_of(stage)) bytes += run->uses[i].size;
-    return bytes <= SMALL;
+        if (run->uses[i].flags & flag || !flag) bytes += run->uses[i].size;
+    return bytes;
+}
+
+/* Whether a stage takes less time than waking the thread whose work it is. */
+static int is_short(const apf_drv_run *run, enum emu_stage stage)
+{
+    const emu_settings *settings = &run->card->settings;
+    switch (stage) {
+    case EMU_TO:
+        return !settings->latency && !settings->to_device_bandwidth && bytes_of(run, APF_SYNC_TO) <= SMALL;
+    case EMU_RUN:
+        return !settings->run_latency && !settings->compute_bandwidth && !settings->hang_run &&
+               bytes_of(run, 0) <= emu_kernel_quick(run->kernel);
+    default:
+        return !settings->latency && !settings->from_device_bandwidth && bytes_of(run, APF_SYNC_FROM) <= SMALL;
+    }
 }
 
 /* Whether earlier runs have let go of what this stage touches. */
@@ -91,7 +100,6 @@ static void lane_append(emu_lane *lane, apf_drv_run *run)
     else
         lane->first = run;
     lane->last = run;
-    __atomic_store_n(&lane->filled, 1, __ATOMIC_RELEASE);
     pthread_cond_signal(&lane->work);
 }
 
@@ -105,7 +113,6 @@ void emu_queue_remove(apf_drv_run *run)
     else
         lane->first = run->next;
     if (lane->last == run) lane->last = before;
-    __atomic_store_n(&lane->filled, lane->first != NULL, __ATOMIC_RELEASE);
     run->waiting = 0;
 }
 
@@ -142,7 +149,7 @@ static int lanes_pass(apf_drv_run *run, enum emu_stage stage)
         const int idle = !lane->first && !lane->current;
         /* With nothing to bring there a run may still not overtake those that do. */
         if (!has_work(run, stage) && (idle || stage == EMU_FROM)) continue;
-        if (idle && is_small(run, stage) && is_ready(run, stage)) {
+        if (idle && is_short(run, stage) && is_ready(run, stage)) {
             code = lane_do(lane, run);
         } else if ((code = lane_start(lane, &run->error)) == APF_OK) {
             lane_append(lane, run);
@@ -157,19 +164,11 @@ static int lanes_pass(apf_drv_run *run, enum emu_stage stage)
 static apf_drv_run *lane_next(emu_lane *lane)
 {
     emu_card *card = lane->card;
-    uint64_t begin = 0;
     while (!card->closing) {
         apf_drv_run *run = lane->first;
         if (run && !lane->current && is_ready(run, lane->stage)) {
-            if (begin) emu_queue_learn(begin, &card->work_patience);
             emu_queue_remove(run);
             return run;
-        }
-        if (!run && !begin && lane->stage == EMU_RUN) {
-            pthread_mutex_unlock(&card->lock);
-            begin = emu_queue_look(&lane->filled, &card->work_patience);
-            pthread_mutex_lock(&card->lock);
-            continue;
         }
         pthread_cond_wait(&lane->work, &card->lock);
     }
@@ -204,47 +203,7 @@ static void *lane_main(void *argument)
 
 /* -- queue -- */
 
-int emu_queue_put(apf_drv_run *run, apf_error *err)
-{
-    int code = lane_start(&run->card->lanes[EMU_RUN], err);
-    if (code == APF_OK) lanes_pass(run, EMU_TO);
-    return code;
-}
-
-static void relax(void)
-{
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
-}
-
-uint64_t emu_queue_look(const int *flag, const uint32_t *patience)
-{
-    const uint64_t begin = emu_now(), end = begin + __atomic_load_n(patience, __ATOMIC_RELAXED);
-    do {
-        for (int i = 0; i < 16 && !__atomic_load_n(flag, __ATOMIC_ACQUIRE); i++) relax();
-    } while (!__atomic_load_n(flag, __ATOMIC_ACQUIRE) && emu_now() < end);
-    return begin;
-}
-
-/* On a single processor looking keeps the other thread from setting what is looked for. */
-static int can_look(void)
-{
-    static int processors; /* atomic: every thread finds the same number */
-    int known = __atomic_load_n(&processors, __ATOMIC_RELAXED);
-    if (!known) __atomic_store_n(&processors, known = (int)sysconf(_SC_NPROCESSORS_ONLN), __ATOMIC_RELAXED);
-    return known > 1;
-}
-
-void emu_queue_learn(uint64_t begin, uint32_t *patience)
-{
-    if (!can_look()) return;
-    const uint32_t before = __atomic_load_n(patience, __ATOMIC_RELAXED);
-    const uint32_t more = before < SPIN_MOST / 2 ? before + SPIN_MOST / 2 : SPIN_MOST;
-    __atomic_store_n(patience, emu_now() - begin < SPIN_MOST ? more : before / 2, __ATOMIC_RELAXED);
-}
+void emu_queue_put(apf_drv_run *run) { lanes_pass(run, EMU_TO); }
 
 void emu_queue_init(emu_card *card)
 {
@@ -258,7 +217,6 @@ void emu_queue_init(emu_card *card)
         card->lanes[i].stage = (enum emu_stage)i;
         pthread_cond_init(&card->lanes[i].work, NULL);
     }
-    card->wait_patience = card->work_patience = can_look() ? SPIN_MOST : 0;
 }
 
 static void lane_empty(emu_lane *lane)

@@ -97,14 +97,10 @@ int emu_start(apf_drv_kernel *kernel, const apf_arg *args, uint32_t count, apf_d
     if (code == APF_OK) {
         run_fill(run, kernel, args, count);
         __atomic_add_fetch(&kernel->refs, 1, __ATOMIC_RELAXED);
-        code = emu_queue_put(run, err);
-        if (code != APF_OK) emu_run_finish(run, code);
+        emu_queue_put(run);
+        *started = run;
     }
     pthread_mutex_unlock(&card->lock);
-    if (code == APF_OK)
-        *started = run;
-    else if (run)
-        emu_run_recycle(run);
     return code;
 }
 
@@ -248,10 +244,12 @@ void emu_runs_end(emu_card *card)
     }
 }
 
-/* Sleep until the run is done or it is `deadline` (negative `timeout`: none). */
-static void wait_asleep(apf_drv_run *run, int64_t timeout, uint64_t deadline)
+/* Sleep until the run is done or `timeout` ns are over (negative: never). */
+static void sleep_until_done(apf_drv_run *run, int64_t timeout)
 {
     emu_card *card = run->card;
+    const uint64_t now = emu_now(),
+                   deadline = (uint64_t)timeout > INT64_MAX - now ? INT64_MAX : now + (uint64_t)timeout;
     const struct timespec until = {(time_t)(deadline / 1000000000u), (long)(deadline % 1000000000u)};
     int late = 0;
     pthread_mutex_lock(&card->lock);
@@ -267,15 +265,9 @@ static int is_done(const apf_drv_run *run) { return __atomic_load_n(&run->done, 
 
 int emu_wait(apf_drv_run *run, int64_t timeout, apf_error *err)
 {
-    emu_card *card = run->card;
-    if (timeout && !is_done(run)) {
-        const uint64_t begin = emu_queue_look(&run->done, &card->wait_patience);
-        if (!is_done(run))
-            wait_asleep(run, timeout, (uint64_t)timeout > INT64_MAX - begin ? INT64_MAX : begin + (uint64_t)timeout);
-        emu_queue_learn(begin, &card->wait_patience);
-    }
+    if (timeout && !is_done(run)) sleep_until_done(run, timeout);
     if (!is_done(run))
-        return apf_fail(err, APF_TIMEOUT, 0, "software card %u: a run of '%s' did not end in time", card->index,
+        return apf_fail(err, APF_TIMEOUT, 0, "software card %u: a run of '%s' did not end in time", run->card->index,
                         emu_kernel_name(run->kernel));
     if (run->code != APF_OK && err) *err = run->error;
     return run->code;

@@ -66,6 +66,26 @@ static void directions_and_compute_overlap(void)
     rig_close(&it);
 }
 
+/* What is shorter than waking a thread is done by the caller, and in the order of the starts all the same. */
+static void a_small_job_needs_no_other_thread(void)
+{
+    rig it = rig_open(NULL);
+    apf_drv_kernel *kernel = rig_load(&it, "loopback", NULL);
+    const int src = rig_import(&it, 4 * KIB), dst = rig_import(&it, 4 * KIB);
+    const apf_arg args[] = {arg_buffer(&it, src, APF_SYNC_TO), arg_buffer(&it, dst, APF_SYNC_FROM), arg_u64(4 * KIB)};
+    for (int i = 1; i < 100; i++) {
+        memset(it.memory[src], i, 4 * KIB);
+        CHECK_OK(rig_run(&it, kernel, args, 3), it.err);
+        CHECK(!memcmp(it.memory[src], it.memory[dst], 4 * KIB));
+    }
+    CHECK_EQUAL(rig_threads(), 0);
+    rig_set(&it, "run_latency", "1ms"); /* takes its time: no longer the caller's */
+    CHECK_OK(rig_run(&it, kernel, args, 3), it.err);
+    CHECK_EQUAL(rig_threads(), 1);
+    it.driver->unload(kernel);
+    rig_close(&it);
+}
+
 typedef struct sharing {
     rig *it;
     int bo;
@@ -467,11 +487,19 @@ static void abandoned_runs_do_no_harm(void)
 }
 
 const check_test tests_queue[] = {
-    TEST(runs_on_one_buffer_are_in_order),    TEST(directions_and_compute_overlap),
-    TEST(transfers_share_their_direction),    TEST(latencies_are_taken),
-    TEST(injected_faults_hit_once),           TEST(a_hung_run_times_out_and_is_cancelled),
-    TEST(close_does_not_wait_for_a_hung_run), TEST(a_lost_device_stays_lost),
-    TEST(every_allocation_can_fail),          TEST(models_are_registered_and_replaced),
-    TEST(a_stuck_model_is_left_behind),       TEST(four_threads_hammer_one_device),
-    TEST(abandoned_runs_do_no_harm),          {0},
+    TEST(runs_on_one_buffer_are_in_order),
+    TEST(directions_and_compute_overlap),
+    TEST(a_small_job_needs_no_other_thread),
+    TEST(transfers_share_their_direction),
+    TEST(latencies_are_taken),
+    TEST(injected_faults_hit_once),
+    TEST(a_hung_run_times_out_and_is_cancelled),
+    TEST(close_does_not_wait_for_a_hung_run),
+    TEST(a_lost_device_stays_lost),
+    TEST(every_allocation_can_fail),
+    TEST(models_are_registered_and_replaced),
+    TEST(a_stuck_model_is_left_behind),
+    TEST(four_threads_hammer_one_device),
+    TEST(abandoned_runs_do_no_harm),
+    {0},
 };
