@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING
 
 from apyfal._core.device import drivers, load_driver
-from apyfal.exceptions import DriverUnavailable, did_you_mean
+from apyfal.exceptions import ConfigurationError, DriverUnavailable, did_you_mean
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -38,8 +38,10 @@ def require_driver(name: str) -> str:
 
     Raises
     ------
+    ConfigurationError
+        There is none of that name.
     DriverUnavailable
-        There is none of that name, or its library or plugin is not usable.
+        Its library or plugin is not usable.
     UnsupportedByDriver
         It was made for another version of the driver ABI.
     ParameterError
@@ -51,7 +53,7 @@ def require_driver(name: str) -> str:
         return load_driver(os.path.expanduser(name))
     entry = _plugins().get(name)
     if entry is None:
-        raise DriverUnavailable(f"unknown driver {name!r}{did_you_mean(name, driver_names())}")
+        raise ConfigurationError(f"unknown driver {name!r}{did_you_mean(name, driver_names())}")
     origin = f"driver {name!r}: plugin {entry.value!r}"
     try:
         path = os.fspath(entry.load())

@@ -54,8 +54,10 @@ def devices(driver: str | None = None, options: Mapping[str, object] | None = No
 
     Raises
     ------
+    ConfigurationError
+        There is no `driver`.
     DriverUnavailable
-        `driver` was named, and there is none or it is not usable here.
+        `driver` was named, and it is not usable here.
     """
     listing = DeviceListing()
     for name in driver_names() if driver is None else [driver]:

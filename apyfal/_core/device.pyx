@@ -65,7 +65,7 @@ cdef const capi.apf_driver *find(str name) except NULL:
     encoded = name.encode()
     cdef const capi.apf_driver *driver = capi.apf_driver_find(encoded)
     if driver == NULL:
-        raise exceptions.DriverUnavailable(f"unknown driver {name!r}" + exceptions.did_you_mean(name, drivers()))
+        raise exceptions.ConfigurationError(f"unknown driver {name!r}" + exceptions.did_you_mean(name, drivers()))
     return driver
 
 
@@ -111,8 +111,10 @@ def list_devices(str driver not None, options=None):
 
     Raises
     ------
+    ConfigurationError
+        There is no such driver.
     DriverUnavailable
-        There is no such driver, or its vendor library is not usable.
+        Its vendor library is not usable.
     """
     cdef const capi.apf_driver *found = find(driver)
     cdef capi.apf_error err
@@ -141,7 +143,7 @@ cdef class Device:
 
     Raises
     ------
-    DriverUnavailable, DeviceNotFound, AccessDenied, ParameterError
+    ConfigurationError, DriverUnavailable, DeviceNotFound, AccessDenied, ParameterError
     """
 
     def __init__(self, str driver not None, selector=None, options=None):

@@ -69,7 +69,11 @@ CASES = {
         exceptions.ConfigurationError,
         "unknown accelerator 'sha33'; did you mean 'sha3'?",
     ),
-    "unknown driver": (opening(accelerator="sha3", driver="emulater"), exceptions.AcceleratorException, "emulator"),
+    "unknown driver": (
+        opening(accelerator="sha3", driver="emulater"),
+        exceptions.ConfigurationError,
+        "unknown driver 'emulater'; did you mean 'emulator'?",
+    ),
     "unknown device": (opening(accelerator="sha3", device="7"), exceptions.DeviceNotFound, "7"),
     "unknown key": (
         opening(accelerator="sha3", chunkin="whole"),

@@ -105,7 +105,7 @@ def test_an_accelerator_of_the_configuration(here: Path) -> None:
         (["-a", "sha3"], 2, "needs src"),
         (["-a", "sha3", "in.txt", "-p", "typ=x"], 2, "accelerator 'sha3' has no parameter 'typ'; did you mean 'type'?"),
         (["-a", "sha3", "in.txt", "-p", "type=md5"], 2, "unknown value 'md5'"),
-        (["-a", "sha3", "in.txt", "--driver", "emulater"], 6, "unknown driver 'emulater'; did you mean 'emulator'?"),
+        (["-a", "sha3", "in.txt", "--driver", "emulater"], 2, "unknown driver 'emulater'; did you mean 'emulator'?"),
         (["-a", "sha3", "in.txt", "--device", "77"], 3, "77"),
         (["-a", "sha3", "s4://bucket/key"], 2, "'s4' is neither mounted nor a storage provider"),
         (["-a", "gunzip", "in.txt", "-o", "out"], 1, "damaged gzip data"),

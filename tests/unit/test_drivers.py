@@ -12,7 +12,7 @@ import pytest
 
 import apyfal
 from apyfal import drivers
-from apyfal.exceptions import DriverUnavailable, UnsupportedByDriver
+from apyfal.exceptions import ConfigurationError, DriverUnavailable, UnsupportedByDriver
 
 ROOT = Path(__file__).parents[2]
 
@@ -68,7 +68,7 @@ def test_broken_plugins_are_named(library: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(DriverUnavailable, match=r"driver 'odd': .* cannot be loaded: TypeError"):
         drivers.require_driver("odd")
     assert "driver 'gone'" in apyfal.devices().unavailable["gone"]
-    with pytest.raises(DriverUnavailable, match="unknown driver 'acmee'; did you mean 'acme'"):
+    with pytest.raises(ConfigurationError, match="unknown driver 'acmee'; did you mean 'acme'"):
         drivers.require_driver("acmee")
 
 
