@@ -119,7 +119,7 @@ static int set_root(void *library, const char *wanted, const char *shim, apf_err
         return apf_fail(err, APF_NO_LIBRARY, 0, "xrt.root '%s' is no XRT installation: it has no lib/%s", wanted, shim);
     if (!wanted && has(set, shim)) return APF_OK;
     const char *root = wanted;
-    char directory[PATH_MAX] = "", above[PATH_MAX];
+    char directory[PATH_MAX] = "", above[PATH_MAX + sizeof "/.."];
     if (!root) {
         Dl_info where;
         if (!dladdr(dlsym(library, "xrtDeviceOpen"), &where) || !realpath(where.dli_fname, directory))
