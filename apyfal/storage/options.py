@@ -23,7 +23,7 @@ class TransferOptions:
     part_size
         Bytes of one request; ``None``: as many as a connection moves in about a second, 8 to 64 MiB.
     concurrency
-        Connections; ``None``: a few, and more as long as they raise the rate.
+        Connections; ``None``: as many as raise the rate (`apyfal.storage.pace`).
     max_concurrency
         Connections at most, where the number adapts (the mount's own limit counts too).
     verify

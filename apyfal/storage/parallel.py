@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 
 from apyfal.storage.checksums import combine
 from apyfal.storage.handler import RangeReader
 from apyfal.storage.options import Progress, TransferOptions
-from apyfal.storage.ranges import Source
+from apyfal.storage.pace import SLOW, Pace
+from apyfal.storage.ranges import CHUNK, Source
 
 __all__ = ["FIRST_PART", "MIB", "Parallel", "adapted_part_size"]
 
 MIB = 1 << 20
 FIRST_PART = 8 * MIB
 _MAX_PART = 64 * MIB
-#: How often the number of connections is looked at (seconds), and how many times the rate another step must bring.
-_WINDOW = 0.25
-_GAIN = 1.15
-#: Bytes a second of one connection above which it is not the store that holds connections back (object stores give
-#: each some 50 to 90 MB/s): more of them would only cost CPU time.
-_FAST = 100e6
 
 
 def adapted_part_size(rate: float) -> int:
@@ -65,7 +59,9 @@ class Parallel:
         self._part_size = options.part_size
         self._progress = progress
         self._on_ready = on_ready
-        self._wanted, self._most = options.connections(source.handler)
+        # where the last transfer had slow connections, this one begins with a few
+        slow = 0.0 < source.traffic.connection_rate < SLOW
+        self._pace = Pace(options, source.handler, step=CHUNK, first=4 if slow else 1)
         self._lock = threading.Lock()
         self._claimed = 0
         self._moved = 0
@@ -75,9 +71,6 @@ class Parallel:
         self._failure: BaseException | None = None
         self._threads: list[threading.Thread] = []
         self._running = 0
-        self._adapting = self._most > self._wanted
-        self._window = (time.monotonic(), 0)
-        self._best_rate = 0.0
 
     def run(self, reader: RangeReader | None) -> int:
         """Receive everything; returns the CRC of the range, 0 without an algorithm.
@@ -87,12 +80,11 @@ class Parallel:
         reader
             An answer that begins at the range's first byte, for the first part.
         """
+        self._running = 1
         part = self._claim(reader is not None)
         if part is not None:
             with self._lock:
-                self._running = 1
-                while self._running < self._wanted and self._claimed < len(self._out):
-                    self._spawn()
+                self._spawn()
             self._work(part, reader)
         elif reader is not None:
             reader.close()
@@ -109,17 +101,19 @@ class Parallel:
 
     # -- who receives what --------------------------------------------------------------------------------------------
     def _spawn(self) -> None:
-        """Start one more thread; the lock is held."""
-        self._running += 1
-        thread = threading.Thread(target=self._work, name="apyfal-download", daemon=True)
-        self._threads.append(thread)
-        thread.start()
+        """Start the threads that are wanted and have something to do; the lock is held."""
+        while self._running < self._pace.wanted and self._claimed < len(self._out) and self._failure is None:
+            self._running += 1
+            thread = threading.Thread(target=self._work, name="apyfal-download", daemon=True)
+            self._threads.append(thread)
+            thread.start()
 
     def _claim(self, opened: bool = False) -> tuple[int, int] | None:
-        """Take the next part; ``None`` when there is none, or this thread is one too many."""
+        """Take the next part; ``None`` when there is none, or this thread is one too many: it has left then."""
         with self._lock:
             left = len(self._out) - self._claimed
-            if not left or self._failure is not None:
+            if not left or self._failure is not None or self._running > self._pace.wanted:
+                self._running -= 1
                 return None
             size = self._part_size
             if size is None:
@@ -148,12 +142,10 @@ class Parallel:
                     part = reader = None
         except BaseException as error:
             with self._lock:
+                self._running -= 1
                 if self._failure is None:
                     self._failure = error
             self._source.cancel.set()
-        finally:
-            with self._lock:
-                self._running -= 1
 
     # -- what is ready ------------------------------------------------------------------------------------------------
     def _note(self, begin: int, count: int) -> None:
@@ -164,8 +156,8 @@ class Parallel:
                 self._announce()
             if self._progress is not None:
                 self._progress(self._moved, len(self._out))
-            if self._adapting:
-                self._adapt()
+            self._pace.moved(count)
+            self._spawn()
 
     def _finish(self, begin: int, size: int, crc: int) -> None:
         with self._lock:
@@ -180,21 +172,3 @@ class Parallel:
         if ready > self._ready and self._on_ready is not None:
             self._ready = ready
             self._on_ready(ready)
-
-    def _adapt(self) -> None:
-        """Add connections as long as each step raised the rate."""
-        now = time.monotonic()
-        since, before = self._window
-        if now - since < _WINDOW:
-            return
-        rate = (self._moved - before) / (now - since)
-        self._window = (now, self._moved)
-        enough = rate > self._running * _FAST or (self._best_rate and rate < self._best_rate * _GAIN)
-        if enough:
-            self._adapting = False
-            return
-        if self._best_rate or self._moved > 4 * FIRST_PART:
-            more = min(self._most - self._running, max(1, self._running // 2))
-            for _ in range(more if self._claimed < len(self._out) else 0):
-                self._spawn()
-        self._best_rate = rate
