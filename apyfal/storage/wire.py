@@ -11,7 +11,8 @@ import socket
 import ssl
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import cast
 
 from apyfal.exceptions import StorageError, StoreUnavailable, TransferTimeout
 from apyfal.storage.cancel import Cancel
@@ -21,11 +22,14 @@ __all__ = ["Connection"]
 
 #: Heads are read through a buffer of this size; what it catches of the body beyond the head is copied, once a response.
 _HEAD_BUFFER = 16 << 10
+_MAX_RECORD = 16 << 10  # RFC 8446, section 5.1
 _MAX_HEAD = 128 << 10
 #: Sent in one call at most, so that a slow receiver is noticed and a cancellation is prompt.
 _SEND_PIECE = 1 << 20
 #: Small requests go out with their head in one system call.
 _GATHER = 256 << 10
+#: Seconds after which records that arrived over TLS are handed on, though there is room for more.
+_GATHERED = 0.25
 #: Bytes a second below which a connection counts as stalled, however regularly it drips.
 _MIN_RATE = 512
 
@@ -171,14 +175,33 @@ class Connection:
 
     # -- receiving ----------------------------------------------------------------------------------------------------
     def receive_into(self, out: memoryview) -> int:
-        """Receive bytes at their final address: all of `out` unless the peer closes, except over TLS (one record)."""
+        """Receive bytes at their final address: all of `out` unless the peer closes or is slow."""
         if self._end > self._pos:
             count = min(len(out), self._end - self._pos)
             out[:count] = memoryview(self._buffer)[self._pos : self._pos + count]
             self._pos += count
             return count
+        if isinstance(self._sock, ssl.SSLSocket) and len(out) > _MAX_RECORD:
+            # it returns a count where it is given a buffer, which typeshed does not know
+            return self._receive_records(cast("Callable[[int, memoryview], int]", self._sock.read), out)
         # Without MSG_WAITALL every segment that arrives would cost a wakeup of Python.
         return self._receive(out, self._flags)
+
+    def _receive_records(self, read: Callable[[int, memoryview], int], out: memoryview) -> int:
+        """Fill `out` record by record: there are 65,536 in a GiB, so that nothing else is done between two."""
+        begin = time.monotonic()
+        done, total = 0, len(out)
+        try:
+            while done < total:
+                count = read(total - done, out[done:])
+                done += count
+                if not count or time.monotonic() - begin > _GATHERED:
+                    break
+        except OSError as error:
+            if not done:
+                raise self._failed(error) from error
+            # what came before counts, and the next call meets the error again
+        return self._moved(begin, done)
 
     def _receive(self, out: memoryview, flags: int) -> int:
         begin = time.monotonic()
