@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from concurrent.futures import Future
 from types import TracebackType
 
 from apyfal.exceptions import StorageError, TransferCancelled
 from apyfal.storage.checksums import combine, crc_function, digest_bytes
+from apyfal.storage.crew import Crew
 from apyfal.storage.handler import Handler, ObjectInfo, Upload
 from apyfal.storage.options import Progress, TransferOptions
+from apyfal.storage.pace import Pace
 from apyfal.storage.part_buffers import PartBuffers
 from apyfal.storage.put import put
 from apyfal.storage.retry import TRANSIENT, Attempts, traffic_of
@@ -18,8 +19,8 @@ from apyfal.storage.retry import TRANSIENT, Attempts, traffic_of
 __all__ = ["UploadStream"]
 
 _MIB = 1 << 20
+#: Large enough to cost next to nothing, small enough to learn from (16 MiB at the rate of a slow connection: 0.2 s).
 _PART = 16 * _MIB
-_MAX_PART = 64 * _MIB
 
 
 class UploadStream:
@@ -57,15 +58,11 @@ class UploadStream:
         self._options = options
         self._traffic = traffic_of(handler)
         self._cancel = options.own_cancel()
-        self._connections = options.connections(handler)[0]
         self._algorithm = handler.limits.checksum if options.verify else None
         self._crc = crc_function(self._algorithm) if self._algorithm is not None else None
         self._changed = threading.Condition()
         self._beginning = threading.Lock()
-        self._queue: deque[_Part] = deque()
-        self._threads: list[threading.Thread] = []
-        self._idle = 0
-        self._ended = False
+        self._crew: Crew[_Part] = Crew("apyfal-upload", Pace(options, handler, step=_PART), self._work)
         self._failure: BaseException | None = None
         self._upload: Upload | None = None
         self._crcs: dict[int, tuple[int, int]] = {}
@@ -230,15 +227,15 @@ class UploadStream:
         if self._closed:
             raise ValueError(f"the upload of {self._path!r} has ended")
 
-    def part_size(self) -> int:
-        """Return the bytes of the next part that suit the store, the size and the limits."""
+    def part_size(self, wish: int = _PART) -> int:
+        """Return the bytes of the next part that suit the store, the size and the limits, at best `wish`."""
         limits = self._handler.limits
         if self._options.part_size is not None:
             size = self._options.part_size
         elif self._size is not None:
-            size = max(_PART, min(_MAX_PART, self._size // (2 * self._connections) // _MIB * _MIB))
+            size = wish
         else:
-            size = min(_PART // 2, max(1, self._options.memory // (self._connections + 1)))
+            size = min(_PART // 2, max(1, self._options.memory // 2))
         if self._size is not None:
             size = max(size, -(-self._size // limits.max_parts))
         else:
@@ -264,31 +261,16 @@ class UploadStream:
             raise StorageError(
                 f"cannot write {self._path!r}: more than {self._handler.limits.max_parts} parts", path=self._path
             )
-        with self._changed:
-            self._queue.append(part)
-            if not self._idle and len(self._threads) < self._connections:
-                thread = threading.Thread(target=self._work, name="apyfal-upload", daemon=True)
-                self._threads.append(thread)
-                thread.start()
-            self._changed.notify()
+        self._crew.put(part)
 
-    def _work(self) -> None:
-        with self._cancel.scope():
-            while True:
-                with self._changed:
-                    self._idle += 1
-                    while not self._queue and not self._ended:
-                        self._changed.wait()
-                    self._idle -= 1
-                    if not self._queue:
-                        return
-                    part = self._queue.popleft()
-                try:
-                    self._write(part)
-                except BaseException as error:
-                    self._fail(error, part)
-                else:
-                    part.future.set_result(None)
+    def _work(self, part: _Part) -> None:
+        try:
+            with self._cancel.scope():
+                self._write(part)
+        except BaseException as error:
+            self._fail(error, part)
+        else:
+            part.future.set_result(None)
 
     def _write(self, part: _Part) -> None:
         self._cancel.check()
@@ -314,17 +296,16 @@ class UploadStream:
             self._changed.notify_all()
             if self._progress is not None:
                 self._progress(self._sent, self._size)
+        self._crew.moved(len(part.data))
 
     def _fail(self, error: BaseException, part: _Part) -> None:
         """Note the first error, and end everything that is under way."""
         with self._changed:
             if self._failure is None:
                 self._failure = error
-            waiting = [part, *self._queue]
-            self._queue.clear()
             self._changed.notify_all()
         self._cancel.set()
-        for one in waiting:
+        for one in (part, *self._crew.clear()):
             one.future.set_exception(self._failure)
 
     # -- begin and end ------------------------------------------------------------------------------------------------
@@ -384,16 +365,10 @@ class UploadStream:
 
     def _close(self) -> None:
         """End the threads; every future is done afterwards."""
-        with self._changed:
-            self._closed = True
-            self._ended = True
-            left = list(self._queue)
-            self._queue.clear()
-            self._changed.notify_all()
-        for part in left:
+        self._closed = True
+        for part in self._crew.clear():
             part.future.set_exception(TransferCancelled(f"the upload of {self._path!r} was aborted"))
-        for thread in self._threads:
-            thread.join()
+        self._crew.close()
         self._cancel.detach()
         self._buffers.close()
         self._buffer = None

@@ -1,0 +1,83 @@
+"""Threads that work through a queue."""
+
+from __future__ import annotations
+
+import threading
+
+from memory_store import MemoryHandler
+
+from apyfal.storage.crew import Crew
+from apyfal.storage.pace import Pace
+from apyfal.storage.transfer import TransferOptions
+
+
+def pace(options: TransferOptions, step: int = 1 << 20) -> Pace:
+    return Pace(options, MemoryHandler(), step=step)
+
+
+def test_every_item_is_done_in_order_by_as_many_as_wanted() -> None:
+    lock = threading.Lock()
+    begun: list[int] = []
+    at_work, most = 0, 0
+
+    def work(item: int) -> None:
+        nonlocal at_work, most
+        with lock:
+            begun.append(item)
+            at_work += 1
+            most = max(most, at_work)
+        threading.Event().wait(0.001)
+        with lock:
+            at_work -= 1
+
+    crew: Crew[int] = Crew("test-crew", pace(TransferOptions(concurrency=3)), work)
+    for item in range(100):
+        crew.put(item)
+    crew.close()
+    assert sorted(begun) == list(range(100))
+    assert begun[:3] == [0, 1, 2]
+    assert most == 3
+
+
+def test_the_one_in_reserve_steps_in_when_the_first_is_held_up() -> None:
+    held, others = threading.Event(), threading.Semaphore(0)
+
+    def work(item: int) -> None:
+        if item == 0:
+            assert held.wait(10)
+        else:
+            others.release()
+
+    crew: Crew[int] = Crew("test-crew", pace(TransferOptions()), work)
+    for item in range(4):
+        crew.put(item)
+    for _ in range(3):
+        assert others.acquire(timeout=10), "nobody stepped in"
+    held.set()
+    crew.close()
+
+
+def test_what_was_not_begun_can_be_taken_back() -> None:
+    held, begun = threading.Event(), threading.Event()
+    done: list[int] = []
+
+    def work(item: int) -> None:
+        begun.set()
+        assert held.wait(10)
+        done.append(item)
+
+    crew: Crew[int] = Crew("test-crew", pace(TransferOptions(concurrency=1)), work)
+    for item in range(3):
+        crew.put(item)
+    assert begun.wait(10)
+    assert crew.clear() == [1, 2]
+    held.set()
+    crew.close()
+    assert done == [0]
+
+
+def test_a_crew_without_work_has_no_threads() -> None:
+    before = threading.active_count()
+    crew: Crew[int] = Crew("test-crew", pace(TransferOptions()), lambda item: None)
+    assert threading.active_count() == before
+    crew.close()
