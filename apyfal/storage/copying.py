@@ -10,8 +10,9 @@ from apyfal.storage.checksums import best_checksum, combine, crc_function, diges
 from apyfal.storage.download import download
 from apyfal.storage.handler import Handler, ObjectInfo
 from apyfal.storage.options import Progress, TransferOptions
+from apyfal.storage.pace import Pace
 from apyfal.storage.parallel import MIB
-from apyfal.storage.ranges import Source, is_resumable
+from apyfal.storage.ranges import CHUNK, Source, is_resumable
 from apyfal.storage.retry import call, traffic_of
 from apyfal.storage.streams import Stream
 from apyfal.storage.upload import upload
@@ -19,6 +20,7 @@ from apyfal.storage.upload_stream import UploadStream
 
 __all__ = ["copy"]
 
+#: What a thread reads before it writes it: small enough for several to fit into the memory, and into a cache.
 PART = 8 * MIB
 
 
@@ -106,36 +108,30 @@ class _Relay:
         self._info = info
         self._size = info.size or 0
         self._target = target
-        self._traffic = traffic_of(handler)
+        self._memory = traffic_of(handler).memory
         self._cancel = options.own_cancel()
         self._algorithm = best_checksum(info.checksums) if options.verify else None
         crc = crc_function(self._algorithm) if self._algorithm is not None else None
-        self._source = Source(handler, info, self._traffic, self._cancel, options.attempts, crc)
-        self._part = target.part_size()
-        parts = -(-self._size // self._part)
-        self._workers = max(1, min(options.connections(handler)[0], options.memory // self._part, parts))
+        self._source = Source(handler, info, traffic_of(handler), self._cancel, options.attempts, crc)
+        self._part = target.part_size(PART)
+        # two, so that one reads while the other writes
+        self._pace = Pace(options, handler, step=CHUNK, first=2, most=options.memory // self._part)
         self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+        self._running = 0
         self._next = 0
         self._crcs: list[tuple[int, int, int]] = []
         self._failure: BaseException | None = None
 
     def run(self) -> None:
         """Copy everything."""
-        buffer_size = min(self._part, self._size)
-        memory = self._traffic.memory
-        memory.hold(buffer_size)
-        workers = 1
-        while workers < self._workers and memory.try_acquire(buffer_size):
-            workers += 1
-        threads = [threading.Thread(target=self._work, name="apyfal-copy", daemon=True) for _ in range(workers - 1)]
-        try:
-            for thread in threads:
-                thread.start()
-            self._work()
-            for thread in threads:
-                thread.join()
-        finally:
-            memory.release(workers * buffer_size)
+        self._memory.hold(self._part)
+        with self._lock:
+            self._running = 1
+            self._spawn()
+        self._work()
+        for thread in self._threads:  # grows while threads run, and each is in it before its starter ends
+            thread.join()
         self._cancel.detach()
         if self._failure is not None:
             raise self._failure
@@ -149,6 +145,19 @@ class _Relay:
                     path=self._info.path,
                 )
 
+    def _spawn(self) -> None:
+        """Start the threads that are wanted, have something to do and get memory for it; the lock is held."""
+        while (
+            self._running < self._pace.wanted
+            and self._next * self._part < self._size
+            and self._failure is None
+            and self._memory.try_acquire(self._part)
+        ):
+            self._running += 1
+            thread = threading.Thread(target=self._work, name="apyfal-copy", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
     def _work(self) -> None:
         try:
             # aligned to pages, so that a local file can be written from it around the page cache
@@ -157,19 +166,30 @@ class _Relay:
                 while (number := self._claim()) is not None:
                     begin = (number - 1) * self._part
                     view = buffer[: min(self._part, self._size - begin)]
-                    crc = self._source.receive(view, begin, lambda count: None)
+                    crc = self._source.receive(view, begin, self._moved)
                     self._target.write_part(number, view)
                     with self._lock:
                         self._crcs.append((begin, len(view), crc))
         except BaseException as error:
             with self._lock:
+                self._running -= 1
                 if self._failure is None:
                     self._failure = error
             self._cancel.set()
+        finally:
+            self._memory.release(self._part)
+
+    def _moved(self, count: int) -> None:
+        with self._lock:
+            self._pace.moved(count)
+            self._spawn()
 
     def _claim(self) -> int | None:
+        """Take the number of the next part; ``None`` when there is none, or this thread is one too many."""
         with self._lock:
-            if self._failure is not None or self._next * self._part >= self._size:
+            done = self._next * self._part >= self._size
+            if done or self._failure is not None or self._running > self._pace.wanted:
+                self._running -= 1
                 return None
             self._next += 1
             return self._next
