@@ -1,68 +1,24 @@
-"""Build the C tests with the compiler at hand, plain and under the sanitizers, and run them.
-
-`CC` names the compiler (default ``cc``). `APYFAL_HAMMER_SECONDS` is how long the threads of the stress test go on.
-"""
+"""The C tests of the core and of the software card, plain and under the sanitizers."""
 
 from __future__ import annotations
 
-import os
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-HERE = Path(__file__).parent
-CSRC = HERE.parents[1] / "csrc"
-
-# Everything of csrc/ but the drivers that need a vendor's library, and the registry that names them.
-VENDOR = ("registry", "driver_opencl", "driver_xrt", "driver_xdma", "opencl", "xrt", "xdma")
-FLAGS = ["-std=gnu11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", "-g", f"-I{CSRC}"]
-LIBRARIES = ["-lz", "-lpthread", "-lm", "-ldl"]
-VARIANTS = {
-    "plain": ["-O3"],
-    "address": ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"],
-    "thread": ["-O1", "-fsanitize=thread", "-fno-omit-frame-pointer"],
-}
-# A race or a leak ends the program with this status.
-ENVIRONMENT = {"ASAN_OPTIONS": "exitcode=66:detect_leaks=1", "TSAN_OPTIONS": "exitcode=66:halt_on_error=1"}
-
-
-def _sources() -> list[Path]:
-    csrc = [source for source in sorted(CSRC.glob("*.c")) if not source.stem.startswith(VENDOR)]
-    return [*csrc, *sorted(HERE.glob("*.c"))]
-
-
-def _compile(source: Path, folder: Path, flags: list[str]) -> Path:
-    result = folder / f"{source.parent.name}-{source.stem}.o"
-    command = [os.environ.get("CC", "cc"), *FLAGS, *flags, "-c", str(source), "-o", str(result)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return result
+from c.building import HERE, VARIANTS, Variant, run
 
 
 @pytest.fixture(scope="module", params=VARIANTS)
-def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def program(request: pytest.FixtureRequest, variant: Callable[[str], Variant]) -> Path:
     """The test program in one variant."""
-    variant: str = request.param
-    folder = tmp_path_factory.mktemp(variant)
-    flags = VARIANTS[variant]
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        objects = list(pool.map(lambda source: _compile(source, folder, flags), _sources()))
-    result = folder / "test"
-    command = [os.environ.get("CC", "cc"), *flags, *map(str, objects), *LIBRARIES, "-o", str(result)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return result
+    return variant(request.param).program("test", [HERE / "main.c", HERE / "rig.c", *sorted(HERE.glob("test_*.c"))])
 
 
 @pytest.mark.timeout(300)
 def test_all_pass(program: Path) -> None:
-    done = subprocess.run(
-        [program], env={**os.environ, **ENVIRONMENT}, capture_output=True, text=True, timeout=280, check=False
-    )
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    assert "ok four_threads_hammer_one_device" in done.stdout.splitlines()
+    assert "ok runs_on_one_buffer_are_in_order" in run(program).splitlines()
 
 
 def test_a_failing_check_is_seen(program: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 import re
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -362,44 +361,6 @@ def no_allocation_may_fail_unnoticed() -> None:
         finally:
             driver.library.apf_fail_allocation(-1)
     raise AssertionError("there is no end of allocations")
-
-
-def four_threads_on_one_device() -> None:
-    failures: list[BaseException] = []
-
-    def work(seconds: float) -> None:
-        try:
-            src, dst = abi.pages(1 << 20, np.int32), abi.pages(1 << 20, np.int32)
-            src[:] = np.arange(1 << 18)
-            x, y = (device.import_(array.ctypes.data, 1 << 20) for array in (src, dst))
-            end = time.monotonic() + seconds
-            turn = 0
-            while time.monotonic() < end:
-                turn += 1
-                offset = 64 * (turn % 50)
-                dst[:1024] = 0
-                run = device.begin(
-                    rig.kernel,
-                    buffer(x, 1 << 19, offset, SYNC_TO),
-                    buffer(y, 1 << 19, 0, SYNC_FROM),
-                    scalar("U64", 1024),
-                )
-                device.wait(run)
-                device.driver.table.release(run)
-                np.testing.assert_array_equal(dst[:1024], np.arange(1, 1025) + offset // 4)
-        except BaseException as error:
-            failures.append(error)
-
-    _card()
-    with _open() as device:
-        rig = _Rig(device)
-        seconds = float(os.environ.get("APYFAL_TEST_SECONDS", "1"))
-        threads = [threading.Thread(target=work, args=(seconds,)) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    assert failures == []
 
 
 def nothing_is_left() -> None:

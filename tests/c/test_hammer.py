@@ -1,0 +1,74 @@
+"""Four threads on one device of each driver under ThreadSanitizer, AddressSanitizer and UndefinedBehaviorSanitizer, and
+what can go wrong with the opencl driver.
+
+Vendors' OpenCL brings threads and compilers of its own, which sanitizers do not understand: there, as it comes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from c.building import HERE, SECONDS, VARIANTS, Variant, run
+from fixtures.opencl import installation as opencl
+from fixtures.xdma import card as xdma
+from fixtures.xrt import installation as xrt
+
+LOOPBACK = HERE.parents[1] / "apyfal" / "accelerators" / "loopback.cl"
+HAMMER = HERE / "hammer.c"
+
+pytestmark = pytest.mark.timeout(SECONDS + 300)
+
+
+def _hammer(program: Path, environment: dict[str, str], driver: str, source: Path | str = "-", *options: str) -> None:
+    printed = run(program, str(SECONDS), driver, str(source), *options, environment=environment)
+    assert int(printed.split()[0]) > 100
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_emulator(name: str, variant: Callable[[str], Variant]) -> None:
+    _hammer(variant(name).program("hammer", [HAMMER]), {}, "emulator")
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("units", [1, 2])
+def test_opencl(units: int, name: str, variant: Callable[[str], Variant], tmp_path: Path) -> None:
+    compiled = variant(name)
+    environment = opencl.fake(tmp_path, *compiled.flags)
+    program = compiled.program("hammer", [HAMMER])
+    _hammer(program, environment, "opencl", LOOPBACK, f"compute_units={units}")
+
+
+@pytest.mark.vendor
+@pytest.mark.parametrize("vendor", [opencl.intel, opencl.pocl])
+def test_vendors_opencl(
+    vendor: Callable[[Path], dict[str, str]], variant: Callable[[str], Variant], tmp_path: Path
+) -> None:
+    _hammer(variant("plain").program("hammer", [HAMMER]), vendor(tmp_path), "opencl", LOOPBACK)
+
+
+@pytest.mark.vendor
+@pytest.mark.parametrize("name", VARIANTS)
+def test_xrt(name: str, variant: Callable[[str], Variant], tmp_path: Path) -> None:
+    compiled = variant(name)
+    environment = xrt.functional(tmp_path, *compiled.flags)
+    _hammer(compiled.program("hammer", [HAMMER]), environment, "xrt", environment["APYFAL_TEST_XCLBIN"])
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("access", ["access=mmap", "access=call", "events=0"])
+def test_xdma(access: str, name: str, variant: Callable[[str], Variant], tmp_path: Path) -> None:
+    # Linked, not preloaded: a sanitizer's own library has to be the first.
+    program = variant(name).program("hammer-xdma", [HAMMER, *xdma.SOURCES], redirect=xdma.CALLS)
+    registers = "registers=src:0x10:buffer, dst:0x1c:buffer, bytes:0x28:64"
+    _hammer(program, xdma.nodes(tmp_path), "xdma", "-", registers, "control=0x1000", access)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_opencl_faults(name: str, variant: Callable[[str], Variant], tmp_path: Path) -> None:
+    compiled = variant(name)
+    environment = opencl.fake(tmp_path, *compiled.flags)
+    library = Path(environment["APYFAL_OPENCL_LIBRARY"])
+    program = compiled.program("opencl-faults", [HERE / "opencl_faults.c"], library)
+    assert len(run(program, environment=environment).splitlines()) == 3
