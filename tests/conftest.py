@@ -7,11 +7,14 @@ from collections.abc import Iterator
 import pytest
 from servers.azurite import Azurite, azurite
 from servers.ceph import Ceph, ceph
-from servers.gcs import FakeGcs, gcs
+from servers.ftp import Ftp, ftp
+from servers.gcs import FakeGcs, gcs, guarded
+from servers.identity import Identity, identity
 from servers.moto import Moto, moto
 from servers.nginx import Nginx, nginx
 from servers.sftp import Sftp, sftp
 from servers.swift import Swift, swift
+from servers.webdav import Webdav, webdav
 
 
 @pytest.fixture(scope="session")
@@ -60,4 +63,41 @@ def gcs_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeGcs]:
 def sftp_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sftp]:
     """An SSH server with SFTP."""
     with sftp(tmp_path_factory.mktemp("sftp")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def ftp_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ftp]:
+    """An FTP server."""
+    with ftp(tmp_path_factory.mktemp("ftp")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def webdav_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Webdav]:
+    """A WebDAV server."""
+    with webdav(tmp_path_factory.mktemp("webdav")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def identity_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Identity]:
+    """A stand-in for the clouds' token services."""
+    with identity(tmp_path_factory.mktemp("identity")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def guarded_gcs_server(
+    tmp_path_factory: pytest.TempPathFactory, gcs_server: FakeGcs, identity_server: Identity
+) -> Iterator[FakeGcs]:
+    """fake-gcs-server behind a gateway that asks for Google's tokens."""
+    with guarded(tmp_path_factory.mktemp("gateway"), gcs_server, identity_server) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def azurite_tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
+    """Azurite over TLS, which takes Entra's tokens."""
+    with azurite(tmp_path_factory.mktemp("azurite-tls"), tls=True) as server:
         yield server

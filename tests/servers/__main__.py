@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-SERVERS = ("azurite", "ceph", "gcs", "keystone", "moto", "nginx", "sftp", "swift")
+SERVERS = ("azurite", "ceph", "ftp", "gcs", "keystone", "moto", "nginx", "sftp", "swift", "webdav")
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["ServerFailed", "answers", "free_ports", "program", "run", "running", "wait_until"]
+__all__ = ["ServerFailed", "answers", "free_ports", "listens", "program", "run", "running", "wait_until"]
 
 HOST = "127.0.0.1"
 
@@ -66,6 +66,15 @@ def answers(url: str, *, headers: Mapping[str, str] | None = None) -> bool:
     except urllib.error.HTTPError as error:
         with error:
             return error.code < 500
+    except OSError:
+        return False
+
+
+def listens(port: int, greeting: bytes = b"") -> bool:
+    """Whether a server takes connections at a port of the loopback interface, and begins with this `greeting`."""
+    try:
+        with socket.create_connection((HOST, port), 5) as connection:
+            return not greeting or connection.recv(len(greeting)) == greeting
     except OSError:
         return False
 

@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from servers.process import HOST, free_ports, running
+from servers.process import HOST, free_ports, listens, running
 
 __all__ = ["Sftp", "sftp"]
 
 
 @dataclass(frozen=True)
 class Sftp:
-    """Where it is, and who may use it."""
+    """Where it is; the first user may do everything, the other one look at names only."""
 
     port: int
     root: Path
     host: str = HOST
     user: str = "reader"
     password: str = "sftp-password"
+    other_user: str = "looker"
+    other_password: str = "looker-password"
 
 
 @contextmanager
@@ -33,27 +34,21 @@ def sftp(directory: Path) -> Iterator[Sftp]:
     (port,) = free_ports()
     made = Sftp(port, directory / "files")
     made.root.mkdir()
-    arguments = ["--port", str(port), "--root", str(made.root), "--user", made.user, "--password", made.password]
     with running(
-        [sys.executable, str(Path(__file__)), *arguments],
+        [sys.executable, str(Path(__file__)), "--port", str(port), "--root", str(made.root)],
         log=directory / "sftp.log",
         env={"PYTHONPATH": str(Path(__file__).parents[1])},
-        ready=lambda: _greets(port),
+        ready=lambda: listens(port, b"SSH-"),
     ):
         yield made
 
 
-def _greets(port: int) -> bool:
-    try:
-        with socket.create_connection((HOST, port), 5) as connection:
-            return connection.recv(4) == b"SSH-"
-    except OSError:
-        return False
-
-
-async def serve(port: int, root: str, user: str, password: str) -> None:
+async def serve(port: int, root: Path) -> None:
     """Serve until the process ends."""
     import asyncssh
+
+    known = Sftp(port, root)
+    passwords = {known.user: known.password, known.other_user: known.other_password}
 
     class Server(asyncssh.SSHServer):
         def begin_auth(self, username: str) -> bool:
@@ -63,10 +58,17 @@ async def serve(port: int, root: str, user: str, password: str) -> None:
             return True
 
         def validate_password(self, username: str, given: str) -> bool:
-            return (username, given) == (user, password)
+            return passwords.get(username) == given
+
+    class NamesOnly(asyncssh.SFTPServer):
+        def refuse(self, *_: object) -> None:
+            raise asyncssh.SFTPPermissionDenied("Permission denied")
+
+        open = open56 = mkdir = remove = rename = posix_rename = setstat = refuse
 
     def files(channel: asyncssh.SSHServerChannel) -> asyncssh.SFTPServer:
-        return asyncssh.SFTPServer(channel, chroot=root)
+        mine = channel.get_extra_info("username") == known.user
+        return (asyncssh.SFTPServer if mine else NamesOnly)(channel, chroot=str(root))
 
     key = asyncssh.generate_private_key("ssh-ed25519")
     await asyncssh.create_server(Server, HOST, port, server_host_keys=[key], sftp_factory=files)
@@ -77,8 +79,7 @@ def main() -> None:
     """Serve what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, required=True)
-    for name in ("--root", "--user", "--password"):
-        parser.add_argument(name, required=True)
+    parser.add_argument("--root", type=Path, required=True)
     asyncio.run(serve(**vars(parser.parse_args())))
 
 

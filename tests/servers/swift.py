@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -45,6 +46,17 @@ class Swift:
     def storage_url(self) -> str:
         """Of the account of `user`."""
         return f"{self.endpoint_url}/v1/AUTH_test"
+
+    def let_read(self, container: str, user: str) -> None:
+        """Let another user of v1 authentication read a container of `user`."""
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        login = {"X-Storage-User": self.user, "X-Storage-Pass": self.key}
+        with opener.open(urllib.request.Request(self.auth_url, headers=login), timeout=20) as answer:
+            token = answer.headers["X-Auth-Token"]
+        granted = {"X-Auth-Token": token, "X-Container-Read": user}
+        url = f"{self.storage_url}/{container}"
+        with opener.open(urllib.request.Request(url, headers=granted, method="POST"), timeout=20):
+            return
 
 
 COMMON = """\
