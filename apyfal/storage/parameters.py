@@ -13,16 +13,17 @@ from apyfal.exceptions import AcceleratorException, MountError, ParameterError, 
 from apyfal.ini import Value, is_secret
 from apyfal.storage.handler import Handler
 
-__all__ = ["ARGUMENT", "Parameter", "accepted", "checked", "shown"]
+__all__ = ["ARGUMENT", "TRUTH", "Parameter", "accepted", "checked", "shown"]
 
 ARGUMENT = "argument"
 
-_TRUTH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+#: how a text says yes or no, in lower case
+TRUTH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
 def _boolean(text: str) -> bool:
     try:
-        return _TRUTH[text.casefold()]
+        return TRUTH[text.casefold()]
     except KeyError:
         raise ParameterError(f"expected true or false, not {text!r}") from None
 
