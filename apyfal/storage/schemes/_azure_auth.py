@@ -133,7 +133,13 @@ class EntraToken(Credential):
 
     @classmethod
     def find(
-        cls, *, tenant_id: str | None, client_id: str | None, secret_id: str | None, managed_identity: bool
+        cls,
+        *,
+        tenant_id: str | None,
+        client_id: str | None,
+        secret_id: str | None,
+        managed_identity: bool,
+        authority: str | None,
     ) -> EntraToken:
         """Choose azure-identity's credential for what was given."""
         try:
@@ -145,7 +151,9 @@ class EntraToken(Credential):
         if tenant_id is not None:
             if not client_id or not secret_id:
                 raise MountError("azure: tenant_id needs client_id and secret_id, those of the service principal")
-            return cls(identity.ClientSecretCredential(tenant_id, client_id, secret_id))
+            # Microsoft's public cloud knows nothing of another one's authority, so it is not asked about it.
+            place: dict[str, Any] = {"authority": authority, "disable_instance_discovery": True} if authority else {}
+            return cls(identity.ClientSecretCredential(tenant_id, client_id, secret_id, **place))
         if managed_identity:
             return cls(identity.ManagedIdentityCredential(client_id=client_id))
         return cls(identity.DefaultAzureCredential(managed_identity_client_id=client_id))
@@ -157,7 +165,7 @@ class EntraToken(Credential):
         try:
             token = self._source.get_token(_SCOPE).token
         except Exception as error:  # azure-identity documents several, all of other libraries
-            reason = str(error).partition("\n")[0][:200]
+            reason = str(error).strip().partition("\n")[0][:200]
             raise AuthenticationError(f"azure: no token of Microsoft Entra ID: {reason}") from error
         return target, [*headers, ("Authorization", f"Bearer {token}")]
 

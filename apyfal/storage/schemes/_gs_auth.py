@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from typing import Any
 
@@ -32,28 +33,41 @@ class Tokens:
         """Return a token that should be valid; never the one that was just `refused`."""
         with self._lock:
             try:
-                import google.auth  # pyright: ignore[reportMissingImports]  # an extra, as the next two
-                from google.auth import exceptions  # pyright: ignore[reportMissingImports]
+                from google.auth import exceptions  # pyright: ignore[reportMissingImports]  # an extra, as the next
                 from google.auth.transport.requests import Request  # pyright: ignore[reportMissingImports]
             except ImportError:
                 raise MountError("gs: Google's credentials need google-auth: pip install 'apyfal[gs]'") from None
             try:
                 if self._credentials is None:
-                    library: Any = google.auth  # half of it has no annotations
-                    if self._file is None:
-                        found = library.default(scopes=[_SCOPE])
-                    else:
-                        found = library.load_credentials_from_file(self._file, scopes=[_SCOPE])
-                    self._credentials, self.project = found
+                    self._credentials, self.project = self._find()
                 if not self._credentials.valid or self._credentials.token == refused:
                     self._credentials.refresh(Request())
             except OSError as error:
                 raise MountError(f"gs: cannot read credentials_file {self._file!r}: {error.strerror}") from error
+            except ValueError:  # whose text may show what is in the file
+                raise MountError(f"gs: credentials_file {self._file!r} is none of Google's") from None
             except exceptions.GoogleAuthError as error:
                 hint = (
                     "expected client_id and secret_id (HMAC), credentials_file, anonymous=True, or Google's own chain"
                 )
-                reason = str(error).partition("\n")[0][:200]
+                reason = str(error.args[0] if error.args else error).partition("\n")[0][:200]
                 raise AuthenticationError(f"gs: no credentials: {reason}; {hint}") from error
             token: str = self._credentials.token
             return token
+
+    def _find(self) -> tuple[Any, str | None]:
+        """Give google-auth's credentials, and the project that they belong to."""
+        import google.auth  # pyright: ignore[reportMissingImports]
+        from google.oauth2 import service_account  # pyright: ignore[reportMissingImports]
+
+        library: Any = google.auth  # half of it has no annotations
+        if self._file is None:
+            found: tuple[Any, str | None] = library.default(scopes=[_SCOPE])
+            return found
+        with open(self._file, encoding="utf-8") as file:
+            content = json.load(file)
+        if isinstance(content, dict) and content.get("type") == "service_account":
+            maker: Any = service_account.Credentials
+            return maker.from_service_account_info(content, scopes=[_SCOPE]), content.get("project_id")
+        found = library.load_credentials_from_file(self._file, scopes=[_SCOPE])
+        return found

@@ -67,6 +67,8 @@ class AzureHandler(RestHandler):
         All of it in one text, as the portal shows it.
     tenant_id
         Of a service principal.
+    authority
+        Where Microsoft Entra ID is for a service principal of another than the public cloud (an ``https`` address).
     managed_identity
         Whether to be the machine's identity.
     anonymous
@@ -95,6 +97,7 @@ class AzureHandler(RestHandler):
         sas: str | None = None,
         connection_string: str | None = None,
         tenant_id: str | None = None,
+        authority: str | None = None,
         managed_identity: bool = False,
         anonymous: bool = False,
         verify: str | bool = True,
@@ -129,6 +132,7 @@ class AzureHandler(RestHandler):
                 client_id=client_id if entra else None,
                 secret_id=secret_id,
                 managed_identity=managed_identity,
+                authority=authority,
             )
         self._takes_crc64 = True
 
