@@ -98,8 +98,15 @@ class StorageConformance:
         """Give the URL of a key; for a scheme that wants it encoded."""
         return f"{folder}/{key}"
 
-    def denied(self, folder: str) -> tuple[str, AbstractContextManager[object]] | None:
-        """Give a URL that may not be read, and a context in which that is so; ``None`` if the server cannot deny."""
+    def unreadable(self, folder: str) -> tuple[str, AbstractContextManager[object]] | None:
+        """Give a URL of `folder` through which nothing may be read, and a context in which that is so.
+
+        ``None`` for a kind of store that has no permissions.
+        """
+        return None
+
+    def unwritable(self, folder: str) -> tuple[str, AbstractContextManager[object]] | None:
+        """Give a URL of `folder` through which nothing may be changed, as in `unreadable`."""
         return None
 
     def refuses(self, note: Note, *actions: Callable[[], object]) -> None:
@@ -338,17 +345,44 @@ class StorageConformance:
         assert storage.load(url).tobytes() == b"kept"
 
     # -- access -------------------------------------------------------------------------------------------------------
-    def test_no_permission(self, folder: str, record_property: Note) -> None:
+    def test_no_permission_to_read(self, folder: str, record_property: Note) -> None:
         """What may not be read is told as such"""
-        found = self.denied(folder)
-        if found is None:
-            record_property("support", "not tested")
+        self.seed(self.url(folder, "secret"), b"secret")
+        place = self.unreadable(folder)
+        if place is None:
+            record_property("support", "none")
             return
-        url, context = found
-        with context, pytest.raises(AccessDenied) as caught:
-            storage.load(url)
+        url, context = place
+        with context:
+            self._is_denied(storage.load, self.url(url, "secret"))
+            self._is_denied(self._read, self.url(url, "secret"))
+
+    def test_no_permission_to_write(self, folder: str, record_property: Note) -> None:
+        """What may not be changed is told as such, and stays"""
+        place = self.unwritable(folder) if self.writable else None
+        if place is None:
+            record_property("support", "none")
+            return
+        self.seed(self.url(folder, "kept"), b"kept")
+        url, context = place
+        with context:
+            for name in ("kept", "new"):
+                self._is_denied(self._write, self.url(url, name), "wb", b"x")
+                self._is_denied(storage.save, self.url(url, name), np.zeros(PART + 1, np.uint8))
+            self._is_denied(storage.remove, self.url(url, "kept"))
+        assert storage.load(self.url(folder, "kept")).tobytes() == b"kept"
+        assert storage.listdir(folder) == ["kept"]
+
+    def _is_denied(self, action: Callable[..., object], *arguments: object) -> None:
+        with pytest.raises(AccessDenied) as caught:
+            action(*arguments)
         assert isinstance(caught.value, PermissionError)
         assert isinstance(caught.value, StorageError)
+        assert "\n" not in str(caught.value)
+
+    def _read(self, url: str) -> None:
+        with storage.open(url) as file:
+            file.read()
 
     # -- many at once -------------------------------------------------------------------------------------------------
     def test_concurrent_use(self, folder: str) -> None:
