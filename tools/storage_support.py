@@ -20,6 +20,11 @@ SUITE = ROOT / "apyfal/testing/storage.py"
 TESTS = ROOT / "tests/storage/test_conformance.py"
 TABLE = ROOT / "docs/storage-support.md"
 
+Cells = dict[tuple[str, str], str]
+
+#: What a cell may say, the worst last.
+ORDER = ("yes", "no", "none", "FAILED")
+
 HEAD = """\
 # What each store supports
 
@@ -27,7 +32,13 @@ HEAD = """\
 
 Each cell is one test of the conformance suite (`apyfal.testing.storage`) against a real server, named in the column's
 head: **yes** is a test that passed, **no** one that passed because the store refuses this with a clear error,
-**untested** one that this server cannot show (an emulator that refuses nobody), **FAILED** what it says.
+**none** one of permissions where there are none to refuse anything by, **FAILED** what it says.
+
+What the servers are not: no test reaches a cloud. Moto stands in for AWS and, as an S3-compatible store, for Alibaba
+OSS; Azurite and fake-gcs-server are emulators; Ceph, Swift, nginx and the servers of SFTP, FTP and WebDAV are the real
+ones. The tokens of Google and of Microsoft Entra ID are obtained, checked, refused and renewed by these clouds' own
+libraries (google-auth, azure-identity) and protocols, from a local stand-in for their token services
+(`tests/servers/identity.py`); Swift's Keystone v3 tokens likewise (`tests/servers/keystone.py`).
 """
 
 
@@ -40,21 +51,52 @@ def titles(path: Path, prefix: str) -> dict[str, str]:
     return found
 
 
-def results(junit: Path) -> dict[tuple[str, str], str]:
-    """Read the cells: (class, test) to its text; the worst of a test's parameters counts."""
-    cells: dict[tuple[str, str], str] = {}
-    order = ["yes", "no", "untested", "FAILED"]
+def note(cells: Cells, name: str, test: str, *, support: object = None, failed: bool = False) -> None:
+    """Put one result into `cells`; the worst of a test's parameters counts.
+
+    Parameters
+    ----------
+    cells
+        (Class, function) to text.
+    name, test
+        The class, and the test with its parameters.
+    support
+        What the test recorded under that name.
+    failed
+        Whether it failed.
+    """
+    text = "FAILED" if failed else str(support) if support in ORDER else "yes"
+    key = name, test.partition("[")[0]
+    cells[key] = max(cells.get(key, "yes"), text, key=ORDER.index)
+
+
+def results(junit: Path) -> Cells:
+    """Read the cells from a report."""
+    cells: Cells = {}
     for case in ElementTree.parse(junit).iter("testcase"):
-        key = case.get("classname", "").rpartition(".")[2], case.get("name", "").partition("[")[0]
         support = {p.get("name"): p.get("value") for p in case.iterfind("properties/property")}.get("support")
-        text = {"no": "no", "not tested": "untested"}.get(support or "", "yes")
-        if case.find("failure") is not None or case.find("error") is not None:
-            text = "FAILED"
-        cells[key] = max(cells.get(key, "yes"), text, key=order.index)
+        failed = case.find("failure") is not None or case.find("error") is not None
+        name = case.get("classname", "").rpartition(".")[2]
+        note(cells, name, case.get("name", ""), support=support, failed=failed)
     return cells
 
 
-def table(cells: dict[tuple[str, str], str]) -> str:
+def differences(cells: Cells) -> list[str]:
+    """List where the table in the tree is not what was found; what was not run counts for nothing."""
+    stores, features = titles(TESTS, "Test"), titles(SUITE, "test_")
+    rows = [[cell.strip() for cell in line.split(" | ")] for line in TABLE.read_text().splitlines() if line[:1] == "|"]
+    heads = [head.strip(" |") for head in rows[0]][1:] if rows else []
+    said = {
+        (head, row[0].strip(" |")): cell.strip(" |") for row in rows for head, cell in zip(heads, row[1:], strict=False)
+    }
+    return [
+        f"{stores[name]}, {features[test]}: {text}, and the table says {said.get((stores[name], features[test]))}"
+        for (name, test), text in cells.items()
+        if test in features and said.get((stores[name], features[test])) != text
+    ]
+
+
+def table(cells: Cells) -> str:
     """Write the page."""
     stores = {name: title for name, title in titles(TESTS, "Test").items() if any(key[0] == name for key in cells)}
     features = titles(SUITE, "test_")

@@ -98,6 +98,10 @@ class StorageConformance:
         """Give the URL of a key; for a scheme that wants it encoded."""
         return f"{folder}/{key}"
 
+    def elsewhere(self, place: str) -> str:
+        """Give a URL in a bucket or directory that does not exist."""
+        return f"{place}-missing/object"
+
     def unreadable(self, folder: str) -> tuple[str, AbstractContextManager[object]] | None:
         """Give a URL of `folder` through which nothing may be read, and a context in which that is so.
 
@@ -298,14 +302,23 @@ class StorageConformance:
         with pytest.raises(ObjectExists):
             storage.makedirs(place)
 
-    def test_missing(self, folder: str) -> None:
+    def test_missing(self, place: str, folder: str) -> None:
         """Missing objects and buckets are told as such"""
-        url = self.url(folder, "missing")
-        for action in (storage.load, storage.stat, storage.open):
-            with pytest.raises(FileNotFoundError):
-                action(url)
-        with pytest.raises(ObjectNotFound, match="missing"):
-            storage.copy(url, io.BytesIO())
+        for url in (self.url(folder, "missing"), self.elsewhere(place)):
+            for action in (storage.load, storage.stat, storage.open):
+                with pytest.raises(FileNotFoundError):
+                    action(url)
+            with pytest.raises(ObjectNotFound, match="missing"):
+                storage.copy(url, io.BytesIO())
+            assert not storage.exists(url)
+        if self.writable:
+            with pytest.raises(ObjectNotFound, match="missing"):
+                storage.remove(self.elsewhere(place))
+            with pytest.raises(ObjectNotFound, match="missing"):
+                self._write(self.elsewhere(place), "wb", b"something")
+        if self.lists:
+            with pytest.raises(ObjectNotFound, match="missing"):
+                storage.listdir(self.elsewhere(place).rpartition("/")[0])
 
     # -- copies -------------------------------------------------------------------------------------------------------
     def test_copy_inside(self, folder: str, record_property: Note) -> None:
@@ -361,7 +374,7 @@ class StorageConformance:
         """What may not be changed is told as such, and stays"""
         place = self.unwritable(folder) if self.writable else None
         if place is None:
-            record_property("support", "none")
+            record_property("support", "none" if self.writable else "no")
             return
         self.seed(self.url(folder, "kept"), b"kept")
         url, context = place

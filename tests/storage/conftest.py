@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import importlib.util
+import sys
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -75,3 +79,38 @@ def stores(
     yield urls
     for name in mounts:
         storage.unmount(name)
+
+
+def load_support() -> ModuleType:
+    """Import the tool that makes the documentation's table."""
+    path = Path(__file__).parents[2] / "tools/storage_support.py"
+    spec = importlib.util.spec_from_file_location("storage_support", path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} cannot be loaded")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+SUPPORT = load_support()
+CELLS: dict[tuple[str, str], str] = {}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Note what the conformance suite finds."""
+    report = yield
+    if item.path == SUPPORT.TESTS and item.parent is not None and (call.when == "call" or report.failed):
+        support = dict(report.user_properties).get("support")
+        SUPPORT.note(CELLS, item.parent.name, item.name, support=support, failed=report.failed)
+    return report
+
+
+@pytest.fixture
+def differences() -> list[str]:
+    """Where the table in the documentation is not what the conformance suite has found so far."""
+    found: list[str] = SUPPORT.differences(CELLS)
+    return found

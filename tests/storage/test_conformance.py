@@ -163,6 +163,9 @@ class TestHttp(StorageConformance):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
 
+    def elsewhere(self, place: str) -> str:
+        return f"{place}/missing/object"
+
     def unreadable(self, folder: str) -> Seen:
         below = folder.removeprefix(self.server.endpoint_url)
         address = self.server.endpoint_url.removeprefix("http://")
@@ -462,3 +465,8 @@ class TestFsspecWebdav(OnServer):
     def share(cls, path: str) -> Parameters:
         who = {"client_id": cls.server.user, "secret_id": cls.server.password}
         return {"provider": "fsspec", "protocol": "webdav", "endpoint_url": cls.server.endpoint_url + path, **who}
+
+
+def test_the_table_in_the_documentation_says_so(differences: list[str]) -> None:
+    # of what ran before it, in this file
+    assert differences == [], "run tools/storage_support.py"
