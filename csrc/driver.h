@@ -14,6 +14,8 @@
  *   - Handles belong to the caller, who ends each with the function named beside it.
  *   - It never blocks without bound: work on the device is waited for in `wait` alone, a DMA is bounded by the vendor's
  *     own timeout.
+ *   - The layer above has checked that ranges lie in their buffer objects, and that there is a host side, writable
+ *     where it is written.
  *   - It is not called in a forked child: the layer above refuses that.
  */
 #ifndef APF_DRIVER_H
@@ -170,7 +172,7 @@ typedef struct apf_driver {
     int (*list)(const apf_option *options, apf_device_info *infos, uint32_t capacity, uint32_t *count, apf_error *err);
 
     /* Open one device: `selector` is an index in `list`, a part of a name or identity, or NULL for the first.
-     * NO_DEVICE, NO_LIBRARY, PERMISSION, BUSY, INVALID (an option). */
+     * NO_DEVICE, NO_LIBRARY, PERMISSION, BUSY, INVALID (an option), UNSUPPORTED (this kind of device). */
     int (*open)(const char *selector, const apf_option *options, apf_drv_device **device, apf_error *err);
     int (*describe)(apf_drv_device *device, apf_device_info *info, apf_error *err);
     /* Every kernel, buffer object and run has been ended before. */
@@ -180,7 +182,8 @@ typedef struct apf_driver {
      * PROGRAM (with build log or the vendor's reason), NOT_FOUND (no such kernel; the text lists those there are). */
     int (*load)(apf_drv_device *device, const apf_program *program, apf_drv_kernel **kernel, apf_error *err);
     void (*unload)(apf_drv_kernel *kernel);
-    /* The memory bank that argument `index` must be in. ARGUMENT: no such argument, or a scalar. */
+    /* The memory bank that argument `index` must be in. ARGUMENT: no such argument, or a scalar. Optional (NULL): there
+     * is one, 0. */
     int (*bank)(apf_drv_kernel *kernel, uint32_t index, uint32_t *bank, apf_error *err);
 
     /* Device memory with no host side. DEVICE_MEMORY. Ended with `free`, like the next. */
@@ -204,13 +207,14 @@ typedef struct apf_driver {
      * TIMEOUT, CANCELLED, KERNEL, DEVICE_LOST, IO. */
     int (*wait)(apf_drv_run *run, int64_t timeout, apf_error *err);
     /* Ask a run to end; `wait` then says how it ended. UNSUPPORTED: it cannot be stopped. The one function that may be
-     * called on a run while another thread is in `wait` on it. */
+     * called on a run while another thread is in `wait` on it. Optional (NULL): UNSUPPORTED. */
     int (*cancel)(apf_drv_run *run, apf_error *err);
     /* The run has ended, or is abandoned: then its buffer objects stay untouched until the device is closed. */
     void (*release)(apf_drv_run *run);
-    void (*times)(apf_drv_run *run, apf_times *times);
 
-    /* Optional (NULL): bytes and runs since open; and settings while open (fault injection, registers ...). */
+    /* Optional (NULL): when a run began and ended on the device; */
+    void (*times)(apf_drv_run *run, apf_times *times);
+    /* bytes and runs since open; and settings while open (fault injection, registers ...). */
     int (*counters)(apf_drv_device *device, apf_counters *counters, apf_error *err);
     int (*control)(apf_drv_device *device, const char *key, const char *value, apf_error *err);
 } apf_driver;

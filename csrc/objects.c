@@ -82,7 +82,9 @@ int apf_kernel_bank(apf_kernel *kernel, uint32_t index, uint32_t *bank, apf_erro
 {
     int code = apf_device_enter(kernel->device, err);
     if (code != APF_OK) return code;
-    code = kernel->device->driver->bank(kernel->handle, index, bank, err);
+    const apf_driver *driver = kernel->device->driver;
+    *bank = 0;
+    if (driver->bank) code = driver->bank(kernel->handle, index, bank, err);
     apf_device_leave(kernel->device);
     return code;
 }

@@ -200,7 +200,11 @@ int apf_run_cancel(apf_run *run, apf_error *err)
     if (!apf_device_here(device))
         return apf_fail(err, APF_FORKED, 0, "a run was started before a fork; it is the parent's");
     pthread_mutex_lock(&run->lock);
-    int code = run->handle ? device->driver->cancel(run->handle, err) : APF_OK;
+    int code = APF_OK;
+    if (run->handle)
+        code = device->driver->cancel
+                   ? device->driver->cancel(run->handle, err)
+                   : apf_fail(err, APF_UNSUPPORTED, 0, "driver '%s' cannot stop a run", device->driver->name);
     pthread_mutex_unlock(&run->lock);
     return code;
 }
