@@ -4,6 +4,7 @@
  * is asynchronous, both directions and compute overlap, and each of its ways to fail can be asked for. Each opening is
  * a card of its own, with its own memory.
  */
+#include "driver_support.h"
 #include "emulator.h"
 
 #include <stdio.h>
@@ -42,14 +43,10 @@ static int card_list(const apf_option *options, apf_device_info *infos, uint32_t
 /* The card that `selector` names: an index, or a part of a name or identity. -1: none. */
 static int64_t card_select(const emu_settings *settings, const char *selector)
 {
-    if (!selector || !*selector) return settings->devices ? 0 : -1;
-    char *end;
-    const unsigned long long index = strtoull(selector, &end, 10);
-    if (!*end && selector[0] >= '0' && selector[0] <= '9') return index < settings->devices ? (int64_t)index : -1;
     for (uint32_t i = 0; i < settings->devices; i++) {
         apf_device_info info;
         describe_card(settings, i, &info);
-        if (strcasestr(info.name, selector) || strcasestr(info.identity, selector)) return i;
+        if (apf_support_selects(selector, i, &info)) return i;
     }
     return -1;
 }

@@ -4,9 +4,9 @@
  *
  * Nodes: /dev/xdma0_h2c_0, xdma0_c2h_0, xdma0_user, xdma0_events_0; /dev/qdma01000-MM-0 (both directions).
  */
+#include "driver_support.h"
 #include "xdma_internal.h"
 
-#include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -19,6 +19,12 @@
 #define MOST_DEVICES 64
 #define ALIGN_GET _IOR('q', 6, int) /* IOCTL_XDMA_ALIGN_GET */
 #define DEFAULT_ALIGN 64            /* the widest data path of the IP, 512 bits */
+
+/* The identifier of a DMA channel in the IP's own registers (AMD's PG195, "Channel Identifier"): channels to the card
+ * begin at 0x0000, those from it at 0x1000. */
+#define FROM_CHANNELS 0x1000
+#define IS_CHANNEL(identifier) ((identifier) >> 20 == 0x1fc)
+#define IS_STREAM(identifier) ((identifier) & 0x8000)
 
 /* -- discovery ----------------------------------------------------------------------------------------------------- */
 
@@ -97,19 +103,18 @@ static int select_device(const xdma_options *options, const char *selector, char
     char names[MOST_DEVICES][64], all[MOST_DEVICES * 66] = "";
     size_t used = 0;
     const uint32_t count = find_devices(options->root, names);
-    const int any = !selector || !*selector;
-    char *end = NULL;
-    const unsigned long index = any ? 0 : strtoul(selector, &end, 10);
-    const int by_index = any || (isdigit((unsigned char)*selector) && !*end);
     for (uint32_t i = 0; i < count; i++) {
-        if (by_index ? i == index : strstr(names[i], selector) != NULL) {
+        apf_device_info info;
+        describe_name(options, names[i], &info);
+        if (apf_support_selects(selector, i, &info)) {
             strcpy(name, names[i]);
             return APF_OK;
         }
         used += (size_t)snprintf(all + used, sizeof all - used, "%s%.63s", i ? ", " : "", names[i]);
     }
-    return apf_fail(err, APF_NO_DEVICE, 0, "no XDMA or QDMA device '%s' in %s; there is: %s", any ? "0" : selector,
-                    options->root, count ? all : "none (is the kernel module xdma loaded?)");
+    return apf_fail(err, APF_NO_DEVICE, 0, "no XDMA or QDMA device '%s' in %s; there is: %s",
+                    selector && *selector ? selector : "0", options->root,
+                    count ? all : "none (is the kernel module loaded? QDMA's streaming queues, -ST-, are not used)");
 }
 
 /* -- open ---------------------------------------------------------------------------------------------------------- */
@@ -163,6 +168,28 @@ static int open_channels(apf_drv_device *device, apf_error *err)
     return APF_OK;
 }
 
+/* Streams (AXI4-Stream) have no addresses, and would take any for nothing. All channels of a card are of one kind,
+ * which only the IP's own registers tell; where they cannot be read it is up to the user to know. */
+static int refuse_streams(const apf_drv_device *device, apf_error *err)
+{
+    char path[512];
+    snprintf(path, sizeof path, "%s/%.32s_control", device->options.root, device->info.name);
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return APF_OK;
+    int streams = 0;
+    for (int direction = 0; direction < 2; direction++) {
+        uint32_t identifier = 0;
+        if (pread(fd, &identifier, sizeof identifier, direction == APF_TO_DEVICE ? 0 : FROM_CHANNELS) ==
+            (ssize_t)sizeof identifier)
+            streams |= IS_CHANNEL(identifier) && IS_STREAM(identifier);
+    }
+    close(fd);
+    if (!streams) return APF_OK;
+    return apf_fail(err, APF_UNSUPPORTED, 0,
+                    "the channels of '%s' are streams (AXI4-Stream); expected memory-mapped ones (AXI4)",
+                    device->info.name);
+}
+
 static void find_align(apf_drv_device *device)
 {
     int align = 0;
@@ -211,6 +238,7 @@ static int xdma_open(const char *selector, const apf_option *given, apf_drv_devi
     xdma_workers_begin(&device->workers);
     code = xdma_memory_begin(device, err);
     if (code == APF_OK) code = open_channels(device, err);
+    if (code == APF_OK) code = refuse_streams(device, err);
     if (code == APF_OK) code = open_events(device, err);
     if (code != APF_OK) {
         xdma_close(device);

@@ -67,6 +67,21 @@ def devices_are_found_by_their_nodes() -> None:
         pass
 
 
+def streams_are_refused() -> None:
+    card = _card()
+    card.set(streaming=1)
+    with (
+        _misses("UNSUPPORTED", r"the channels of 'xdma0' are streams \(AXI4-Stream\); expected memory-mapped"),
+        _open(),
+    ):
+        pass
+    with _open("qdma"):  # whose queues say in their names what they are
+        pass
+    card.set(streaming=0)
+    with _open():
+        pass
+
+
 def options_are_checked() -> None:
     for options, pattern in (
         ({"rot": "/dev"}, r"unknown option 'xdma\.rot'; the xdma driver has xdma\.root, "),
