@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import ExitStack
+from contextlib import contextmanager
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from apyfal import at_exit
 from apyfal.accelerators import resolve
 from apyfal.card import Card
 from apyfal.configuration import Configuration
@@ -18,9 +18,13 @@ from apyfal.exceptions import AcceleratorException, ClosedError, RunCancelled
 from apyfal.mapping import map_jobs
 from apyfal.memory import empty
 from apyfal.pipeline.channel import Control
+from apyfal.pipeline.group import Group
+from apyfal.pipeline.layout import PACK
 from apyfal.pipeline.process import Request, array_of, process
+from apyfal.pipeline.report import Report
+from apyfal.pipeline.small import GroupSize, kind_of
 from apyfal.units import parse_duration, parse_size
-from apyfal.workers import Workers
+from apyfal.workers import Task, Workers
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
@@ -35,7 +39,11 @@ LOCAL = "local"
 #: Jobs of `process_submit` that are at work at once: one on the card, the next being fetched, the last being stored.
 _WORKERS = 3
 
-_open: weakref.WeakSet[Accelerator] = weakref.WeakSet()
+#: Pinned memory below which small jobs do not travel together: that of all that can be under way.
+_GROUPS = 4 * _WORKERS * PACK
+
+#: Keywords of `process` that are not the accelerator's own parameters.
+_OF_PROCESS = frozenset({"copy", "info_dict", "timeout", "progress", "memory_limit"})
 
 
 class Accelerator:
@@ -115,9 +123,13 @@ class Accelerator:
         self._lock = threading.RLock()
         self._active: set[Control] = set()
         self._workers: Workers | None = None
+        self._group_size = GroupSize()
+        self._may_group = self._defaults.boolean("copy", True) and (
+            self._memory_limit is None or self._memory_limit >= _GROUPS
+        )
         self._card = Card(self._definition)
         self._closed = False
-        _open.add(self)
+        at_exit.remember(self)
 
     # -- configuration ------------------------------------------------------------------------------------------------
     def start(self, src: object = None, *, info_dict: dict[str, Any] | None = None, **parameters: object) -> None:
@@ -156,7 +168,7 @@ class Accelerator:
             if self._closed:
                 return
             self._closed = True
-        _open.discard(self)
+        at_exit.forget(self)
         for control in list(self._active):
             control.fail(RunCancelled("the accelerator was stopped"))
         if self._workers is not None:
@@ -218,46 +230,44 @@ class Accelerator:
         A URL, path or file appears whole or stays as it was. The contents of an array given as `dst` are undefined when
         the job fails.
         """
+        with self._active_job(timeout) as control:
+            report = Report()
+            request = Request(
+                src=src,
+                dst=dst,
+                parameters=self._complete(parameters),
+                copy=copy and self._defaults.boolean("copy", True),
+                progress=progress,
+                memory_limit=self._memory_limit if memory_limit is None else parse_size(memory_limit),
+                info=info_dict,
+            )
+            result = process(self._card, request, control, report)
+        self._group_size.learn(max(report.bytes_in, report.bytes_out))
+        return result
+
+    @contextmanager
+    def _active_job(self, timeout: float | str | None) -> Iterator[Control]:
+        """Let `stop` know of the job in this block, and begin its time; start the accelerator where nobody has."""
         self._check_open()
         if timeout is None:
             timeout = self._defaults.text("timeout", None)
         seconds = None if timeout is None else parse_duration(timeout)
         control = Control(None if seconds is None else monotonic() + seconds)
-        return self._process(control, src, dst, copy, info_dict, progress, memory_limit, parameters)
-
-    def _process(
-        self,
-        control: Control,
-        src: object,
-        dst: object,
-        copy: bool,
-        info_dict: dict[str, Any] | None,
-        progress: Callable[[int, int | None], None] | None,
-        memory_limit: int | str | None,
-        parameters: dict[str, object],
-    ) -> Any:
         with self._lock:
             self._check_open()
             if not self._started:
                 self.start()
             self._active.add(control)
         try:
-            request = Request(
-                src=src,
-                dst=dst,
-                parameters={**self._configured(), **self._parameters, **parameters},
-                copy=copy and self._defaults.boolean("copy", True),
-                progress=progress,
-                memory_limit=self._memory_limit if memory_limit is None else parse_size(memory_limit),
-                info=info_dict,
-            )
-            return process(self._card, request, control)
+            yield control
         finally:
             self._active.discard(control)
 
-    def _configured(self) -> dict[str, object]:
+    def _complete(self, parameters: Mapping[str, object]) -> dict[str, object]:
+        """Add what the configuration and `start` say."""
         known = self._definition.parameters
-        return {key: value.text for key, value in self._defaults.items() if key in known}
+        configured = {key: value.text for key, value in self._defaults.items() if key in known}
+        return {**configured, **self._parameters, **parameters}
 
     def process_submit(self, src: object = None, dst: object = None, **keywords: Any) -> Future[Any]:
         """Run one job in the background; the arguments are those of `process`.
@@ -270,8 +280,37 @@ class Accelerator:
         with self._lock:
             self._check_open()
             if self._workers is None:
-                self._workers = Workers(_WORKERS, f"apyfal-{self._definition.name}")
-            return self._workers.submit(self.process, src, dst, **keywords)
+                name = f"apyfal-{self._definition.name}"
+                self._workers = Workers(_WORKERS, name, self._run_tasks, self._group_size)
+            kind = kind_of(src, dst, keywords) if self._may_group else None
+            return self._workers.submit(Task(src, dst, keywords, kind))
+
+    def _run_tasks(self, tasks: list[Task]) -> None:
+        """Run one job, or several small ones together."""
+        if len(tasks) > 1:
+            tasks = self._run_together(tasks)
+        for task in tasks:
+            try:
+                result = self.process(task.src, task.dst, **task.keywords)
+            except BaseException as error:
+                task.future.set_exception(error)
+            else:
+                task.future.set_result(result)
+                del result
+            del task
+        del tasks
+
+    def _run_together(self, tasks: list[Task]) -> list[Task]:
+        """Return those that have to run alone."""
+        given = {key: value for key, value in tasks[0].keywords.items() if key not in _OF_PROCESS}
+        try:
+            with self._active_job(tasks[0].keywords.get("timeout")) as control:
+                group = Group(self._card, tasks, self._complete(given), control)
+                left = group.run()
+        except AcceleratorException:
+            return tasks  # whatever is wrong is said to each of them
+        self._group_size.learn(group.largest)
+        return left
 
     def process_map(
         self,
@@ -301,7 +340,11 @@ class Accelerator:
             One of `srcs` and `dsts` is longer than the other.
         """
         self._check_open()
-        return map_jobs(self.process_submit, srcs, dsts, timeout, info_list, parameters, ahead=2 * _WORKERS)
+        return map_jobs(self.process_submit, srcs, dsts, timeout, info_list, parameters, ahead=self._ahead)
+
+    def _ahead(self) -> int:
+        """Return how many jobs `process_map` submits ahead: for every worker what it takes, and as much again."""
+        return 2 * _WORKERS * self._group_size()
 
     def empty(self, shape: Any, dtype: DTypeLike = float) -> NDArray[Any]:
         """Return an array in pinned memory that this card knows already; see `apyfal.empty`."""
@@ -349,28 +392,3 @@ def _load_all(src: object) -> NDArray[Any]:
 def host_ip_of(config: ConfigSource) -> str | None:
     """Return the host that a configuration asks for; ``None``: this machine."""
     return Configuration.load(config).section("host").text("host_ip", None)
-
-
-def _stop_all() -> None:
-    """At exit: vendor libraries abort the process when handles are open."""
-    with ExitStack() as stack:
-        for accelerator in list(_open):
-            stack.callback(_stop_quietly, accelerator)
-
-
-def _stop_quietly(accelerator: Accelerator) -> None:
-    try:
-        accelerator.stop()
-    except AcceleratorException:
-        from apyfal.log import get_logger
-
-        get_logger().debug("a device could not be closed at exit", exc_info=True)
-
-
-def _register() -> None:
-    import atexit
-
-    atexit.register(_stop_all)
-
-
-_register()

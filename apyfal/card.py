@@ -51,6 +51,7 @@ class Card:
         self._lock = threading.Lock()
         self._calls: dict[object, Call] = {}
         self._spare: dict[Call, list[Invocation]] = {}
+        self._slots: dict[tuple[int, int], list[Slot]] = {}
 
     def call(self, dtype: np.dtype[Any] | None, parameters: Mapping[str, object]) -> Call:
         """Bind one job's parameters and element type; what was bound lately is kept.
@@ -85,6 +86,18 @@ class Card:
         with self._lock:
             if call in self._spare:
                 spare.append(lent)
+
+    @contextlib.contextmanager
+    def lent(self, nbytes: int, bank: int) -> Iterator[Slot]:
+        """Lend pinned memory that the device knows already; after a failure, when it may be in use still, not again."""
+        with self._lock:
+            slots = self._slots.setdefault((nbytes, bank), [])
+            slot = slots.pop() if slots else None
+        if slot is None:
+            slot = Slot.new(nbytes, self.device, bank)
+        yield slot
+        with self._lock:
+            slots.append(slot)
 
     def kernel(self, call: Call) -> Kernel:
         """Return the kernel for a call; loaded, or built for the call's element types, when first needed.
@@ -130,6 +143,7 @@ class Card:
         self.device.close()
         self._kernels.clear()
         self._spare.clear()
+        self._slots.clear()
         self.loaded = None
 
 

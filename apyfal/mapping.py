@@ -20,9 +20,9 @@ def map_jobs(
     info_list: list[dict[str, Any]] | None,
     parameters: dict[str, Any],
     *,
-    ahead: int,
+    ahead: Callable[[], int],
 ) -> Iterator[Any]:
-    """Submit many jobs, `ahead` of them before the first result is waited for; see `Accelerator.process_map`."""
+    """Submit many jobs, as many ahead of the first result as `ahead` says; see `Accelerator.process_map`."""
     if srcs is None and dsts is None:
         raise ParameterError("process_map needs srcs, dsts or both: their length is the number of jobs")
     return _mapped(submit, _pairs(srcs, dsts), timeout, info_list, parameters, ahead)
@@ -34,7 +34,7 @@ def _mapped(
     timeout: float | str | None,
     info_list: list[dict[str, Any]] | None,
     parameters: dict[str, Any],
-    ahead: int,
+    ahead: Callable[[], int],
 ) -> Iterator[Any]:
     pending: deque[Future[Any]] = deque()
     try:
@@ -43,7 +43,7 @@ def _mapped(
             if info_list is not None:
                 info_list.append(info := {})
             pending.append(submit(src, dst, timeout=timeout, info_dict=info, **parameters))
-            if len(pending) >= ahead:
+            while len(pending) >= ahead():
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()

@@ -20,6 +20,7 @@ from apyfal.exceptions import (
     DriverError,
     HostError,
     ParameterError,
+    RunCancelled,
     RunTimeout,
     StoreUnavailable,
 )
@@ -194,9 +195,8 @@ class AcceleratorPoolExecutor:
         **parameters: object,
     ) -> Iterator[Any]:
         """Run many jobs, on all cards at once; yield their results in order. See `Accelerator.process_map`."""
-        return map_jobs(
-            self.process_submit, srcs, dsts, timeout, info_list, parameters, ahead=2 * _THREADS * self._width
-        )
+        ahead = 2 * _THREADS * self._width
+        return map_jobs(self.process_submit, srcs, dsts, timeout, info_list, parameters, ahead=lambda: ahead)
 
     # -- cards --------------------------------------------------------------------------------------------------------
     def _work(self, index: int) -> None:
@@ -241,7 +241,7 @@ class AcceleratorPoolExecutor:
     def _is_broken(self, index: int, error: BaseException) -> bool:
         if isinstance(error, _CARD_ERRORS):
             return True
-        if isinstance(error, (RunTimeout, StoreUnavailable)) or not isinstance(error, DriverError):
+        if isinstance(error, (RunCancelled, RunTimeout, StoreUnavailable)) or not isinstance(error, DriverError):
             return False  # the job's own: its data, its parameters, its time
         return self._broken_now(index)
 
@@ -261,7 +261,10 @@ class AcceleratorPoolExecutor:
                 job = self._jobs.get_nowait()
             except queue.Empty:
                 return
-            if job is not None and (job.tried or job.future.set_running_or_notify_cancel()):
+            if job is None:  # `stop` wants the threads to leave
+                self._jobs.put(None)
+                return
+            if job.tried or job.future.set_running_or_notify_cancel():
                 job.future.set_exception(DeviceLost(f"no card of the pool is left: {error}"))
 
     # -- the object ---------------------------------------------------------------------------------------------------

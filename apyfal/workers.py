@@ -1,4 +1,4 @@
-"""A few daemon threads that run jobs, with `concurrent.futures.Future` results.
+"""Jobs that wait, and a few daemon threads that take them: one by one, or several of a kind together.
 
 Not a ThreadPoolExecutor: the interpreter joins that one's threads at exit, and would wait for ever for a job whose card
 hangs.
@@ -6,15 +6,36 @@ hangs.
 
 from __future__ import annotations
 
-import queue
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from typing import Any
 
-__all__ = ["Workers"]
+__all__ = ["Task", "Workers"]
 
-_Task = tuple["Future[Any]", Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+
+class Task:
+    """One job that was submitted.
+
+    Attributes
+    ----------
+    future
+        Of its result.
+    src, dst, keywords
+        What `apyfal.Accelerator.process` takes.
+    kind
+        Jobs of one kind, one behind the other, may be taken together; ``None``: this one runs alone.
+    """
+
+    __slots__ = ("dst", "future", "keywords", "kind", "src")
+
+    def __init__(self, src: object, dst: object, keywords: dict[str, Any], kind: Hashable = None) -> None:
+        self.future: Future[Any] = Future()
+        self.src = src
+        self.dst = dst
+        self.keywords = keywords
+        self.kind = kind
 
 
 class Workers:
@@ -23,57 +44,76 @@ class Workers:
     Parameters
     ----------
     count
-        Tasks that run at once.
+        Calls of `run` at once.
     name
         Prefix of the threads' names.
+    run
+        Does one or several jobs of a kind, and settles their futures.
+    together
+        Says how many jobs may be taken at once, now.
     """
 
-    def __init__(self, count: int, name: str) -> None:
+    def __init__(
+        self, count: int, name: str, run: Callable[[list[Task]], None], together: Callable[[], int] = lambda: 1
+    ) -> None:
         self._count = count
         self._name = name
-        self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
+        self._run = run
+        self._together = together
+        self._waiting: deque[Task] = deque()
         self._threads: list[threading.Thread] = []
-        self._idle = threading.Semaphore(0)
-        self._lock = threading.Lock()
+        self._idle = 0
+        self._stopped = False
+        self._changed = threading.Condition(threading.Lock())
 
-    def submit(self, function: Callable[..., Any], /, *args: Any, **keywords: Any) -> Future[Any]:
-        """Run ``function(*args, **keywords)`` in the order of the calls."""
-        future: Future[Any] = Future()
-        with self._lock:
-            self._tasks.put((future, function, args, keywords))
-            if not self._idle.acquire(blocking=False) and len(self._threads) < self._count:
+    def submit(self, task: Task) -> Future[Any]:
+        """Let a thread take the task, in the order of the calls."""
+        with self._changed:
+            self._waiting.append(task)
+            if self._idle:
+                self._changed.notify()
+            elif len(self._threads) < self._count:
                 thread = threading.Thread(target=self._work, name=f"{self._name}-{len(self._threads)}", daemon=True)
                 self._threads.append(thread)
                 thread.start()
-        return future
+        return task.future
+
+    def _take(self) -> list[Task]:
+        with self._changed:
+            self._idle += 1
+            while not self._waiting and not self._stopped:
+                self._changed.wait()
+            self._idle -= 1
+            if not self._waiting:
+                return []
+            tasks = [self._waiting.popleft()]
+            kind = tasks[0].kind
+            if kind is not None:
+                most = self._together()
+                while len(tasks) < most and self._waiting and self._waiting[0].kind == kind:
+                    tasks.append(self._waiting.popleft())
+            return tasks
 
     def _work(self) -> None:
-        while (task := self._tasks.get()) is not None:
-            future, function, args, keywords = task
-            if future.set_running_or_notify_cancel():
-                try:
-                    result = function(*args, **keywords)
-                except BaseException as error:
-                    future.set_exception(error)
-                else:
-                    future.set_result(result)
-                    del result
-            del task, future, function, args, keywords  # an idle thread keeps no one's arrays alive
-            self._idle.release()
+        while tasks := self._take():
+            running = [task for task in tasks if task.future.set_running_or_notify_cancel()]
+            try:
+                self._run(running)
+            except BaseException as error:
+                for task in running:
+                    if not task.future.done():
+                        task.future.set_exception(error)
+            del tasks, running  # an idle thread keeps no one's arrays alive
 
     def stop(self) -> None:
         """Cancel what has not begun, and let the threads leave."""
-        with self._lock:
+        with self._changed:
+            self._stopped = True
             threads, self._threads = self._threads, []
-        while True:
-            try:
-                task = self._tasks.get_nowait()
-            except queue.Empty:
-                break
-            if task is not None:
-                task[0].cancel()
-        for _ in threads:
-            self._tasks.put(None)
+            waiting, self._waiting = self._waiting, deque()
+            self._changed.notify_all()
+        for task in waiting:
+            task.future.cancel()
         for thread in threads:
             if thread is not threading.current_thread():
                 thread.join(5)

@@ -243,7 +243,7 @@ class RemoteAccelerator:
         from apyfal.mapping import map_jobs
 
         self._check_open()
-        return map_jobs(self.process_submit, srcs, dsts, timeout, info_list, parameters, ahead=2 * _WORKERS)
+        return map_jobs(self.process_submit, srcs, dsts, timeout, info_list, parameters, ahead=lambda: 2 * _WORKERS)
 
     def empty(self, shape: Any, dtype: DTypeLike = float) -> NDArray[Any]:
         """Return an array that goes to the host without a copy where it is this machine; else as `apyfal.empty`."""

@@ -42,9 +42,14 @@ class Control:
                 self._failure = error
             self.changed.notify_all()
 
-    def check(self) -> None:
-        """Raise the error of `fail`, once: kept, it would keep its frames and all that they hold."""
+    def take_failure(self) -> BaseException | None:
+        """Return the error of `fail`, once: kept, it would keep its frames and all that they hold."""
         failure, self._failure = self._failure, None
+        return failure
+
+    def check(self) -> None:
+        """Raise the error of `fail`, once."""
+        failure = self.take_failure()
         if failure is not None:
             try:
                 raise failure

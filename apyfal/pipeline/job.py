@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from apyfal._core.device import FROM_DEVICE, TO_DEVICE
-from apyfal.exceptions import KernelError, RunTimeout
+from apyfal.exceptions import KernelError
 from apyfal.pipeline.channel import Aborted, Channel, Control
+from apyfal.pipeline.waiting import GRACE, LOOK, cancel, wait
 from apyfal.signature import STATUS_DONE, STATUS_FULL
 
 if TYPE_CHECKING:
@@ -23,11 +23,6 @@ if TYPE_CHECKING:
     from apyfal.pipeline.slots import Slot
 
 __all__ = ["Job"]
-
-#: Seconds between looks at the other stages while a run is waited for.
-_LOOK = 0.05
-#: Seconds that a cancelled run gets to end, and threads to leave, before the job returns without them.
-_GRACE = 1.0
 
 
 class _Started(NamedTuple):
@@ -93,7 +88,7 @@ class Job:
         for piece in self._source.pieces():
             with self._report.span("compute", piece.chunk):
                 output = self._room(piece)
-                self._wait(self._invocation.start(piece, output, send=True, bring=not self._reports))
+                wait(self._invocation.start(piece, output, send=True, bring=not self._reports), self._control)
             if self._reports:
                 for done in self._reruns(piece, output):
                     self._store(done)
@@ -118,11 +113,11 @@ class Job:
         except BaseException as error:
             self._control.fail(error)
         for thread in threads:
-            thread.join(_GRACE + 2 * _LOOK if self._control.failed else None)
+            thread.join(GRACE + 2 * LOOK if self._control.failed else None)
         if self._control.failed:
             # Not left to the last reference: the error's own frames may have it.
             while self._in_flight:
-                self._cancel(self._in_flight.popleft())
+                cancel(self._in_flight.popleft())
             for channel in (fetched, started, finished):
                 channel.clear()
             self._control.check()
@@ -167,7 +162,7 @@ class Job:
                 for done in self._runs(piece):
                     put(done)
             else:
-                self._wait(run)
+                wait(run, self._control)
                 self._in_flight.popleft()
                 self._report.add("compute", piece.chunk, max(at, self._idle_since))
                 self._idle_since = self._report.now()
@@ -184,7 +179,7 @@ class Job:
     def _runs(self, piece: Piece) -> Iterator[_Done]:
         output = self._output.slot(piece)
         with self._report.span("compute", piece.chunk):
-            self._wait(self._invocation.start(piece, output))
+            wait(self._invocation.start(piece, output), self._control)
         yield from self._reruns(piece, output)
 
     def _reruns(self, piece: Piece, output: Slot | None) -> Iterator[_Done]:
@@ -202,34 +197,7 @@ class Job:
                 raise KernelError(f"kernel {self._call.definition.kernel!r} neither reads nor writes any more")
             output = self._output.slot(piece)
             with self._report.span("compute", piece.chunk):
-                self._wait(self._invocation.start(piece, output, skip=consumed))
-
-    def _wait(self, run: Run) -> None:
-        """Wait for a run, looking at the deadline and at the other stages."""
-        while not self._ended(run):
-            try:
-                if self._control.failed:
-                    raise Aborted
-                self._control.seconds_left()
-            except (Aborted, RunTimeout):
-                self._cancel(run)
-                raise
-
-    def _ended(self, run: Run) -> bool:
-        left = None if self._control.deadline is None else self._control.deadline - monotonic()
-        try:
-            run.wait(_LOOK if left is None or left > _LOOK else max(left, 0.0))
-        except RunTimeout:
-            return False
-        return True
-
-    @staticmethod
-    def _cancel(run: Run) -> None:
-        try:
-            run.cancel()
-            run.wait(_GRACE)
-        except Exception:
-            pass
+                wait(self._invocation.start(piece, output, skip=consumed), self._control)
 
     def _bring(self, piece: Piece, output: Slot | None, nbytes: int, read: int) -> _Done:
         if output is None:

@@ -12,6 +12,7 @@ import numpy as np
 from apyfal.exceptions import CopyRefused, ParameterError
 from apyfal.handoff import reason_to_copy
 from apyfal.memory import empty
+from apyfal.pipeline.channel import Aborted
 from apyfal.pipeline.inputs import ArrayInput, CopiedInput, Input, NoInput, RangesInput, StreamInput
 from apyfal.pipeline.job import Job
 from apyfal.pipeline.outputs import (
@@ -25,6 +26,7 @@ from apyfal.pipeline.outputs import (
 )
 from apyfal.pipeline.plan import Plan, make_plan
 from apyfal.pipeline.report import Report
+from apyfal.pipeline.results import check_target, shape_of
 from apyfal.pipeline.slots import Ring, Slot
 from apyfal.storage.endpoints import Sink, Source, open_sink, open_source
 
@@ -64,12 +66,14 @@ def array_of(data: object) -> NDArray[Any] | None:
     return None
 
 
-def process(card: Card, request: Request, control: Control) -> Any:
+def process(card: Card, request: Request, control: Control, report: Report) -> Any:
     """Run one job; see `apyfal.Accelerator.process`."""
-    report = Report()
     try:
         with ExitStack() as stack:
             return _Setup(card, request, control, report, stack).run()
+    except Aborted:
+        control.check()  # what it was aborted for
+        raise
     finally:
         if request.info is not None:
             report.fill(request.info, device=card.info["name"], driver=card.definition.driver)
@@ -205,29 +209,15 @@ class _Setup:
         dst, call = self.request.dst, self.call
         if dst is not None:
             array = array_of(dst)
-            return None if array is None else self._check_target(array, total)
+            if array is None:
+                return None
+            return check_target(call, array, None if total is None else call.output_bytes(total))
         nbytes = call.fixed_output
         if nbytes is None and total is not None:
             nbytes = call.output_bytes(total)
         if nbytes is None or not self._has("dst"):
             return None
-        shape: Any = nbytes // call.out_dtype.itemsize
-        if self.array is not None and self.array.size == shape and call.definition.output.kind == "same":
-            shape = self.array.shape
-        return empty(shape, call.out_dtype)
-
-    def _check_target(self, array: NDArray[Any], total: int | None) -> NDArray[Any]:
-        call = self.call
-        if not array.flags.writeable:
-            raise ParameterError("dst: the array is read-only")
-        if array.dtype != call.out_dtype:
-            raise ParameterError(
-                f"dst: an array of {array.dtype}; accelerator {self.definition.name!r} writes {call.out_dtype}"
-            )
-        expected = None if total is None else call.output_bytes(total)
-        if expected is not None and array.nbytes != expected:
-            raise ParameterError(f"dst: an array of {array.nbytes} bytes; this job's output has {expected}")
-        return array
+        return empty(shape_of(call, nbytes, self.array), call.out_dtype)
 
     def _sink(self, target: NDArray[Any] | None, total: int | None) -> Sink | None:
         if self.request.dst is None or target is not None:

@@ -36,6 +36,13 @@ class Report:
         self.spans: list[Span] = []
         self._lock = threading.Lock()
 
+    def of_one(self, bytes_in: int, bytes_out: int) -> Report:
+        """Return the report of one of several jobs that were done together: their times, its own bytes."""
+        one = Report()
+        one.began, one.spans, one.chunks = self.began, self.spans, self.chunks
+        one.bytes_in, one.bytes_out = bytes_in, bytes_out
+        return one
+
     def now(self) -> float:
         """Seconds since the job began."""
         return perf_counter() - self.began

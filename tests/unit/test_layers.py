@@ -17,7 +17,7 @@ PACKAGE = Path(apyfal.__file__).parent
 
 #: Modules and packages of apyfal by layer; a layer imports itself and those before it.
 LAYERS = (
-    "_core exceptions units log ini configuration memory handoff",
+    "_core exceptions units log at_exit ini configuration memory handoff",
     "storage testing",
     (
         "drivers scalars signature call definition accelerators "
