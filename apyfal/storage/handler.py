@@ -66,6 +66,7 @@ class Limits:
     max_part: int = 5 << 30
     max_parts: int = 10_000
     max_put: int = 5 << 30
+    max_copied_part: int = 0  # of a part that the store copies itself (`Upload.copy_part`); 0: it cannot
     checksum: str | None = None  # algorithm that parts carry when written, or None
 
 
@@ -104,6 +105,14 @@ class Upload(ABC):
 
         `checksum` is the part's, in the algorithm of `Handler.limits`.
         """
+
+    def copy_part(self, number: int, source: ObjectInfo, start: int, stop: int) -> bytes | None:
+        """Let the store make part `number` of bytes `start` to `stop` of an object it has, and only of that version.
+
+        Returns the part's checksum, in the algorithm of `Handler.limits`, where the store tells it. Only where
+        `Limits.max_copied_part` is not 0.
+        """
+        raise UnsupportedByStore(f"cannot make a part of {source.path!r}: this store copies whole objects only")
 
     @abstractmethod
     def complete(self, size: int, checksum: bytes | None) -> ObjectInfo:

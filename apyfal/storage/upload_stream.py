@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from concurrent.futures import Future
 from types import TracebackType
@@ -9,18 +10,16 @@ from types import TracebackType
 from apyfal.exceptions import StorageError, TransferCancelled
 from apyfal.storage.checksums import combine, crc_function, digest_bytes
 from apyfal.storage.crew import Crew
+from apyfal.storage.download import download
 from apyfal.storage.handler import Handler, ObjectInfo, Upload
 from apyfal.storage.options import Progress, TransferOptions
 from apyfal.storage.pace import Pace
 from apyfal.storage.part_buffers import PartBuffers
+from apyfal.storage.parts import PART, Part, next_part_size
 from apyfal.storage.put import put
-from apyfal.storage.retry import TRANSIENT, Attempts, traffic_of
+from apyfal.storage.retry import TRANSIENT, Attempts, call, traffic_of
 
 __all__ = ["UploadStream"]
-
-_MIB = 1 << 20
-#: Large enough to cost next to nothing, small enough to learn from (16 MiB at the rate of a slow connection: 0.2 s).
-_PART = 16 * _MIB
 
 
 class UploadStream:
@@ -62,10 +61,11 @@ class UploadStream:
         self._crc = crc_function(self._algorithm) if self._algorithm is not None else None
         self._changed = threading.Condition()
         self._beginning = threading.Lock()
-        self._crew: Crew[_Part] = Crew("apyfal-upload", Pace(options, handler, step=_PART), self._work)
+        self._crew: Crew[Part] = Crew("apyfal-upload", Pace(options, handler, step=PART), self._work)
         self._failure: BaseException | None = None
         self._upload: Upload | None = None
         self._crcs: dict[int, tuple[int, int]] = {}
+        self._combines = True  # the CRC of every part is known
         self._parts = 0
         self._written = 0
         self._sent = 0
@@ -131,7 +131,7 @@ class UploadStream:
             Done when the store has the part, or with the error that ends the whole upload.
         """
         self._check()
-        part = _Part(data, None)
+        part = Part(data, None)
         if self._buffer is not None or not len(data):
             # Behind collected bytes, which may be too few for a part of their own.
             self.write(data)
@@ -156,10 +156,35 @@ class UploadStream:
                 self._begin()
             self._parts = max(self._parts, number)
             self._written += len(data)
-        part = _Part(data, None)
+        part = Part(data, None)
         part.number = number
         with self._cancel.scope():
             self._write(part)
+
+    def begin_with(self, old: ObjectInfo) -> None:
+        """Let the store make the front of this object of another one that it has; before anything is written.
+
+        What is too small for a part is read, and sent with what follows.
+
+        Raises
+        ------
+        ObjectChanged
+            `old` is not the version that is there.
+        """
+        size = old.size or 0
+        limits = self._handler.limits
+        if size < limits.min_part:
+            data = memoryview(bytearray(size))
+            download(self._handler, old.path, data, info=old, options=self._options)
+            self.write(data)
+            return
+        count = -(-size // limits.max_copied_part)
+        ends = [size * number // count for number in range(count + 1)]
+        with self._cancel.scope():
+            self._begin()
+            for number, (start, stop) in enumerate(itertools.pairwise(ends), 1):
+                self._copy_part(number, old, start, stop)
+        self._parts, self._written = count, size
 
     @property
     def written(self) -> int:
@@ -227,32 +252,18 @@ class UploadStream:
         if self._closed:
             raise ValueError(f"the upload of {self._path!r} has ended")
 
-    def part_size(self, wish: int = _PART) -> int:
+    def part_size(self, wish: int = PART) -> int:
         """Return the bytes of the next part that suit the store, the size and the limits, at best `wish`."""
-        limits = self._handler.limits
-        if self._options.part_size is not None:
-            size = self._options.part_size
-        elif self._size is not None:
-            size = wish
-        else:
-            size = min(_PART // 2, max(1, self._options.memory // 2))
-        if self._size is not None:
-            size = max(size, -(-self._size // limits.max_parts))
-        else:
-            # Doubled after every tenth of the parts there may be: 8 MiB parts at first still end at terabytes.
-            size <<= 10 * self._parts // limits.max_parts
-        bandwidth = self._traffic.bandwidth
-        if bandwidth is not None:
-            size = min(size, int(bandwidth.rate) // 2)  # a part is paid for as a whole
-        return max(limits.min_part if self._options.part_size is None else 1, min(size, limits.max_part))
+        limits, bandwidth = self._handler.limits, self._traffic.bandwidth
+        return next_part_size(limits, self._options, self._size, self._parts, bandwidth, wish)
 
     def _flush(self) -> None:
         """Send what the buffer holds as a part."""
         if self._buffer is not None and self._filled:
             buffer, self._buffer = self._buffer, None
-            self._enqueue(_Part(buffer[: self._filled], buffer))
+            self._enqueue(Part(buffer[: self._filled], buffer))
 
-    def _enqueue(self, part: _Part) -> None:
+    def _enqueue(self, part: Part) -> None:
         if self._upload is None:
             self._begin()
         self._parts += 1
@@ -263,7 +274,7 @@ class UploadStream:
             )
         self._crew.put(part)
 
-    def _work(self, part: _Part) -> None:
+    def _work(self, part: Part) -> None:
         try:
             with self._cancel.scope():
                 self._write(part)
@@ -272,7 +283,7 @@ class UploadStream:
         else:
             part.future.set_result(None)
 
-    def _write(self, part: _Part) -> None:
+    def _write(self, part: Part) -> None:
         self._cancel.check()
         crc = self._crc(part.data, 0) if self._crc is not None else 0
         checksum = digest_bytes(self._algorithm, crc) if self._crc is not None and self._algorithm else None
@@ -298,7 +309,18 @@ class UploadStream:
                 self._progress(self._sent, self._size)
         self._crew.moved(len(part.data))
 
-    def _fail(self, error: BaseException, part: _Part) -> None:
+    def _copy_part(self, number: int, old: ObjectInfo, start: int, stop: int) -> None:
+        upload = self._upload
+        if upload is None:
+            raise StorageError(f"cannot write {self._path!r}: there is no upload")
+        what = f"cannot copy {old.path!r} into {self._path!r}"
+        checksum = call(self._handler, lambda: upload.copy_part(number, old, start, stop), what)
+        if checksum is None:
+            self._combines = False
+        self._crcs[number] = (int.from_bytes(checksum or b"", "big"), stop - start)
+        self._sent += stop - start
+
+    def _fail(self, error: BaseException, part: Part) -> None:
         """Note the first error, and end everything that is under way."""
         with self._changed:
             if self._failure is None:
@@ -329,7 +351,7 @@ class UploadStream:
 
     def _complete(self) -> ObjectInfo:
         checksum = None
-        if self._crc is not None and self._algorithm is not None:
+        if self._combines and self._crc is not None and self._algorithm is not None:
             whole = 0
             for number in sorted(self._crcs):
                 whole = combine(self._algorithm, whole, *self._crcs[number])
@@ -372,23 +394,3 @@ class UploadStream:
         self._cancel.detach()
         self._buffers.close()
         self._buffer = None
-
-
-class _Part:
-    """One part on its way.
-
-    Attributes
-    ----------
-    data
-        What is sent: the caller's memory, or the front of `buffer`.
-    buffer
-        Ours, to be used again afterwards; ``None`` where the memory is the caller's.
-    """
-
-    __slots__ = ("buffer", "data", "future", "number")
-
-    def __init__(self, data: memoryview, buffer: memoryview | None) -> None:
-        self.data = data
-        self.buffer = buffer
-        self.number = 0
-        self.future: Future[None] = Future()

@@ -163,7 +163,7 @@ def test_a_large_copy_inside_a_store_is_made_of_parts(
     store: Hostile, connect: Connect, monkeypatch: pytest.MonkeyPatch, fault: str | None, place: int
 ) -> None:
     monkeypatch.setattr("apyfal.storage.schemes.s3._MAX_COPY", PART)
-    monkeypatch.setattr("apyfal.storage.schemes._s3_upload._COPY_PART", PART)
+    monkeypatch.setattr("apyfal.storage.schemes._s3_upload.COPY_PART", PART)
     if fault is not None:
         store.faults.append(Fault(when=writing(place), **INSIDE[fault]))
     handler = connect(timeout=patience(INSIDE[fault or "500"]))
@@ -176,7 +176,7 @@ def test_a_large_copy_that_fails_leaves_nothing(
     store: Hostile, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("apyfal.storage.schemes.s3._MAX_COPY", PART)
-    monkeypatch.setattr("apyfal.storage.schemes._s3_upload._COPY_PART", PART)
+    monkeypatch.setattr("apyfal.storage.schemes._s3_upload.COPY_PART", PART)
     store.faults.append(Fault(when=writing(3), times=-1, **answer(error(403, "AccessDenied"))))
     handler = connect()
     with pytest.raises(AccessDenied):

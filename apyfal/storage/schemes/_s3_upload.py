@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element
 
 from apyfal.exceptions import ObjectChanged, ObjectExists, ObjectNotFound, StorageError, StoreUnavailable
+from apyfal.storage.answers import decode_base64
 from apyfal.storage.handler import ObjectInfo, Upload
 from apyfal.storage.response import Response
 from apyfal.storage.retry import call
@@ -19,10 +20,10 @@ from apyfal.storage.schemes._s3_xml import complete_body, etag_of, parse_error, 
 if TYPE_CHECKING:
     from apyfal.storage.schemes.s3 import S3Handler
 
-__all__ = ["S3Upload", "check_answer", "copy_in_parts"]
+__all__ = ["COPY_PART", "S3Upload", "check_answer", "copy_headers", "copy_in_parts"]
 
 #: One UploadPartCopy of this size takes seconds, and its limit is 5 GiB.
-_COPY_PART = 1 << 30
+COPY_PART = 1 << 30
 
 
 def check_answer(response: Response, root_tag: str, path: str, what: str) -> Element:
@@ -114,13 +115,16 @@ class S3Upload(Upload):
         response.read()
         self._note(number, response.headers.get("etag"), elements)
 
-    def copy_part(self, number: int, headers: Mapping[str, str], start: int, stop: int) -> None:
-        """Let the store copy bytes `start` to `stop` of another object into part `number`."""
+    def copy_part(self, number: int, source: ObjectInfo, start: int, stop: int) -> bytes | None:
+        headers = copy_headers(source, self._customer)
         query = {"partNumber": str(number), "uploadId": self._id}
         wanted = {**self._customer, **headers, "x-amz-copy-source-range": f"bytes={start}-{stop - 1}"}
         response = self._client.request("PUT", self._path, query, wanted, what=f"copy part {number} of")
         result = check_answer(response, "CopyPartResult", self._path, f"copy part {number} of")
-        self._note(number, etag_of(result), {})
+        name = f"Checksum{(self._checksum or '').upper()}"
+        text = text_of(result, name) if self._checksum is not None else None
+        self._note(number, etag_of(result), {name: text} if text is not None else {})
+        return decode_base64(text) if text is not None else None
 
     def _note(self, number: int, etag: str | None, elements: dict[str, str]) -> None:
         if etag is None:
@@ -191,7 +195,22 @@ class S3Upload(Upload):
             return  # completed, or aborted before
 
 
-def copy_in_parts(upload: S3Upload, source: ObjectInfo, headers: Mapping[str, str]) -> ObjectInfo:
+def copy_headers(source: ObjectInfo, customer: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers that name the source of a copy, and only this version of it."""
+    from urllib.parse import quote
+
+    place = "/" + quote(source.path, safe="/-_.~")
+    if source.version is not None:
+        place += f"?versionId={quote(source.version, safe='-_.~')}"
+    headers = {"x-amz-copy-source": place}
+    if source.etag is not None:
+        headers["x-amz-copy-source-if-match"] = source.etag
+    for name, value in customer.items():
+        headers[name.replace("x-amz-", "x-amz-copy-source-", 1)] = value
+    return headers
+
+
+def copy_in_parts(upload: S3Upload, source: ObjectInfo) -> ObjectInfo:
     """Copy a large object inside the store.
 
     Parameters
@@ -200,18 +219,16 @@ def copy_in_parts(upload: S3Upload, source: ObjectInfo, headers: Mapping[str, st
         Of the destination; aborted when anything fails.
     source
         The version to copy.
-    headers
-        That name the source.
     """
     size = source.size or 0
-    part = max(_COPY_PART, -(-size // 10_000))
+    part = max(COPY_PART, -(-size // 10_000))
     handler = upload._handler
     try:
         for number, start in enumerate(range(0, size, part), 1):
             stop = min(start + part, size)
             call(
                 handler,
-                lambda number=number, start=start, stop=stop: upload.copy_part(number, headers, start, stop),  # type: ignore[misc]  # the defaults bind
+                lambda number=number, start=start, stop=stop: upload.copy_part(number, source, start, stop),  # type: ignore[misc]  # the defaults bind
                 f"cannot copy part {number} of {source.path!r}",
             )
         return call(handler, lambda: upload.complete(size, None), f"cannot complete {source.path!r}")

@@ -17,7 +17,7 @@ from apyfal.storage.handler import Handler, Limits, ObjectInfo, RangeReader
 from apyfal.storage.origins import split_url
 from apyfal.storage.schemes._aws import Chain, Credentials, Static, default_region
 from apyfal.storage.schemes._s3_client import S3Client, split_path
-from apyfal.storage.schemes._s3_upload import S3Upload, check_answer, copy_in_parts
+from apyfal.storage.schemes._s3_upload import COPY_PART, S3Upload, check_answer, copy_headers, copy_in_parts
 from apyfal.storage.schemes._s3_xml import etag_of, parse_buckets, parse_listing
 from apyfal.storage.schemes._sigv4 import Keys
 
@@ -115,7 +115,7 @@ class S3Handler(Handler):
                 raise MountError("s3: endpoint_url must have neither a user nor a query")
             endpoint = (origin, target.rstrip("/"))
             secure = origin.scheme == "https" or _is_loopback(origin.host)
-        self.limits = Limits(checksum=_chosen_checksum(checksum, endpoint is None))
+        self.limits = Limits(max_copied_part=COPY_PART, checksum=_chosen_checksum(checksum, endpoint is None))
         credentials: Credentials
         if anonymous:
             credentials = Credentials()
@@ -201,7 +201,7 @@ class S3Handler(Handler):
         headers = copy_headers(source, self._customer)
         if (source.size or 0) > _MAX_COPY:
             upload = self.upload(destination, size=source.size)
-            return copy_in_parts(upload, source, headers)
+            return copy_in_parts(upload, source)
         try:
             response = self._s3.request("PUT", destination, None, {**headers, **self._encryption}, what="copy to")
         except ObjectChanged:
@@ -270,21 +270,6 @@ def exists(path: str, error: ObjectChanged) -> ObjectExists:
         status=error.status,
         request_id=error.request_id,
     )
-
-
-def copy_headers(source: ObjectInfo, customer: Mapping[str, str]) -> dict[str, str]:
-    """Return the headers that name the source of a copy, and only this version of it."""
-    from urllib.parse import quote
-
-    place = "/" + quote(source.path, safe="/-_.~")
-    if source.version is not None:
-        place += f"?versionId={quote(source.version, safe='-_.~')}"
-    headers = {"x-amz-copy-source": place}
-    if source.etag is not None:
-        headers["x-amz-copy-source-if-match"] = source.etag
-    for name, value in customer.items():
-        headers[name.replace("x-amz-", "x-amz-copy-source-", 1)] = value
-    return headers
 
 
 def _object_info(path: str, headers: Mapping[str, str]) -> ObjectInfo:
