@@ -144,6 +144,14 @@ class _MemoryUpload(Upload):
         self.handler.check("write_part")
         self.parts[number] = bytes(data)
 
+    def copy_part(self, number: int, source: ObjectInfo, start: int, stop: int) -> bytes | None:
+        self.handler.check("copy_part")
+        data, info = self.handler.objects[source.path]
+        if info.etag != source.etag:
+            raise ObjectChanged(f"{source.path!r} changed", path=source.path)
+        self.parts[number] = data[start:stop]
+        return None
+
     def complete(self, size: int, checksum: bytes | None) -> ObjectInfo:
         self.handler.check("complete")
         data = b"".join(self.parts[number] for number in sorted(self.parts))

@@ -6,14 +6,17 @@ has returned.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from apyfal.exceptions import UnsupportedByStore
 from apyfal.storage import registry
-from apyfal.storage.handler import Handler
-from apyfal.storage.sinks import FileObjectSink, LocalSink, ObjectSink, Sink
+from apyfal.storage.handler import Handler, ObjectInfo
+from apyfal.storage.registry import Target
+from apyfal.storage.sinks import AppendingSink, FileObjectSink, LocalSink, ObjectSink, Sink
 from apyfal.storage.sources import FileObjectSource, LocalSource, ObjectSource, Source
 from apyfal.storage.url import Location, is_file_object, parse
 
-__all__ = ["Sink", "Source", "object_source", "open_sink", "open_source", "sink_at", "source_at"]
+__all__ = ["Sink", "Source", "appending_sink_at", "object_source", "open_sink", "open_source", "sink_at", "source_at"]
 
 
 def open_source(source: object) -> Source:
@@ -76,15 +79,29 @@ def open_sink(destination: object, size: int | None = None) -> Sink:
     return sink_at(parse(destination), size)
 
 
-def sink_at(location: Location, size: int | None = None, *, exclusive: bool = False) -> Sink:
-    """Open a parsed location for writing; see `open_sink`. With `exclusive`, it must not exist yet."""
+def sink_at(
+    location: Location, size: int | None = None, *, exclusive: bool = False, old: ObjectInfo | None = None
+) -> Sink:
+    """Open a parsed location for writing; see `open_sink`.
+
+    With `exclusive` it must not exist yet, with `old` (in a store) it must still be that version.
+    """
     if location.is_local:
         return LocalSink(location.path, size, exclusive)
+    return _object_sink(location, lambda target: ObjectSink(target, size, exclusive, old))
+
+
+def appending_sink_at(location: Location, old: ObjectInfo) -> Sink:
+    """Open a parsed location in a store to write behind the end of this version of an object."""
+    return _object_sink(location, lambda target: AppendingSink(target, old))
+
+
+def _object_sink(location: Location, make: Callable[[Target], Sink]) -> Sink:
     target = registry.resolve(location)
     try:
         if type(target.handler).put is Handler.put:
             raise UnsupportedByStore(f"cannot write {str(location)!r}: this store is read-only", path=target.path)
-        return ObjectSink(target, size, exclusive)
+        return make(target)
     except BaseException:
         target.release()
         raise

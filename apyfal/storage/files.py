@@ -8,11 +8,12 @@ import os
 import warnings
 from typing import IO, Any
 
-from apyfal.exceptions import ObjectExists, ParameterError, UnsupportedByStore
+from apyfal.exceptions import ObjectExists, ObjectNotFound, ParameterError
 from apyfal.storage import local
-from apyfal.storage.endpoints import object_source, sink_at
+from apyfal.storage.endpoints import appending_sink_at, object_source, sink_at
 from apyfal.storage.names import exists_at
-from apyfal.storage.raw import AtomicFile, ObjectReader, ObjectWriter, SpooledWriter
+from apyfal.storage.raw import AtomicFile, ObjectReader, ObjectWriter
+from apyfal.storage.spool import SpooledFile
 from apyfal.storage.url import Location, parse
 from apyfal.storage.whole import WholeRandom, WholeText, WholeWriter
 
@@ -39,9 +40,9 @@ def open(  # the builtin's name is the contract
     url
         A storage URL or path.
     mode
-        ``r``, ``w``, ``x`` or ``a``, with ``b`` or ``t`` (text, the default where neither is given) and ``+``. Stores
-        cannot append, nor change an object in place (``a``, ``r+``); ``w+`` and ``x+`` keep the data in a temporary
-        local file until it is closed.
+        ``r``, ``w``, ``x`` or ``a``, with ``b`` or ``t`` (text, the default where neither is given) and ``+``. In a
+        store every mode with ``+`` keeps the object in a temporary local file until it is closed. So does ``a`` where
+        the store cannot itself copy the old object into the new one (S3 can), and where text begins with a mark.
     buffering
         0: none (binary mode only); 1: by line (text mode only); more: bytes of the buffer.
     encoding, errors, newline
@@ -66,7 +67,9 @@ def open(  # the builtin's name is the contract
     -----
     With ``w`` and ``x``, nothing is visible before ``close`` returns, and then everything. When the ``with`` block
     raises, a write has failed, or the file object is dropped without being closed (a `ResourceWarning`), the
-    destination stays as it was. ``a`` and ``r+`` work on the local file itself, as with the builtin.
+    destination stays as it was. In a store this is so with ``a`` and ``r+`` as well, and closing such a file is an
+    `ObjectChanged` error where somebody else has written the object since it was opened (looked at just before the end,
+    so that two that close in the same moment may both succeed). A local file is then changed itself, as by the builtin.
     """
     wanted = _Mode(mode)
     if wanted.binary:
@@ -84,11 +87,11 @@ def open(  # the builtin's name is the contract
         raise ParameterError("can't have unbuffered text I/O")
     if buffering < -1:
         raise ParameterError(f"invalid buffering size {buffering}")
-    raw = _raw(parse(url), wanted)
+    raw = _raw(parse(url), wanted, encoding)
     try:
         return _wrapped(raw, wanted, buffering, encoding, errors, newline)
     except BaseException:
-        if isinstance(raw, AtomicFile | ObjectWriter | SpooledWriter):
+        if isinstance(raw, AtomicFile | ObjectWriter | SpooledFile):
             raw.abort()
         raw.close()
         raise
@@ -115,7 +118,7 @@ class _Mode:
         self.writing = self.action != "r" or self.updating
 
 
-def _raw(location: Location, mode: _Mode) -> io.RawIOBase:
+def _raw(location: Location, mode: _Mode, encoding: str | None) -> io.RawIOBase:
     if location.is_local:
         if mode.action in "wx":
             return AtomicFile(location.path, mode.raw)
@@ -123,14 +126,32 @@ def _raw(location: Location, mode: _Mode) -> io.RawIOBase:
         with local.translating("open", location.path):
             return io.FileIO(location.path, mode.raw, opener=opener)
     if mode.action == "a" or (mode.action == "r" and mode.updating):
-        what = "append to an object" if mode.action == "a" else "change an object in place"
-        raise UnsupportedByStore(f"{location}: mode {mode.text!r}: a store cannot {what}; expected 'r', 'w' or 'x'")
+        return _raw_to_change(location, mode, mode.binary or not _begins_with_mark(encoding))
     if mode.action == "r":
         return ObjectReader(object_source(location), str(location))
     if mode.action == "x" and exists_at(location):
         raise ObjectExists(f"{location} exists already", path=location.path)
     sink = sink_at(location, exclusive=mode.action == "x")
-    return (SpooledWriter if mode.updating else ObjectWriter)(sink, str(location), mode.raw)
+    return (SpooledFile if mode.updating else ObjectWriter)(sink, str(location), mode.raw)
+
+
+def _raw_to_change(location: Location, mode: _Mode, plain: bool) -> io.RawIOBase:
+    name = str(location)
+    try:
+        source = object_source(location)
+    except ObjectNotFound:
+        if mode.action == "r":
+            raise
+        return (SpooledFile if mode.updating else ObjectWriter)(sink_at(location), name, mode.raw)
+    with source:
+        if mode.action == "a" and not mode.updating and plain and source.appendable:
+            return ObjectWriter(appending_sink_at(location, source.info), name, mode.raw, source.size or 0)
+        return SpooledFile(sink_at(location, old=source.info), name, mode.raw, source)
+
+
+def _begins_with_mark(encoding: str | None) -> bool:
+    """Whether text begins with a byte order mark, which must not be written in the middle of a file again."""
+    return encoding is not None and codecs.lookup(encoding).name in ("utf-16", "utf-32", "utf-8-sig")
 
 
 def _open_to_read(path: str, flags: int) -> int:
@@ -150,7 +171,7 @@ def _wrapped(
     by_line = buffering == 1 or (buffering < 0 and not mode.binary and raw.isatty())
     if buffering == 0:
         return raw  # type: ignore[return-value]  # IO is what typeshed calls it
-    whole = isinstance(raw, AtomicFile | ObjectWriter | SpooledWriter)
+    whole = isinstance(raw, AtomicFile | ObjectWriter | SpooledFile)
     size = buffering if buffering > 1 else _buffer_size(raw)
     buffered: io.BufferedReader | io.BufferedWriter | io.BufferedRandom
     if mode.updating:

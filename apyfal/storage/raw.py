@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import errno
 import io
-import os
-import tempfile
 import warnings
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
@@ -21,12 +19,10 @@ from apyfal.storage.sources import ObjectSource
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
-__all__ = ["AtomicFile", "ObjectReader", "ObjectWriter", "SpooledWriter", "Whole", "forsake"]
-
-_SPOOL_STEP = 8 << 20
+__all__ = ["AbortsOnError", "AtomicFile", "ObjectReader", "ObjectWriter", "Whole", "bytes_of", "forsake"]
 
 
-def _bytes_of(data: ReadableBuffer) -> memoryview:
+def bytes_of(data: ReadableBuffer) -> memoryview:
     view = memoryview(data)
     return view if view.format == "B" and view.ndim == 1 else view.cast("B")
 
@@ -53,7 +49,7 @@ def _shown(file: ObjectReader | ObjectWriter) -> str:
     return f"<apyfal.storage.{type(file).__name__} {state}>"
 
 
-class _AbortsOnError(io.RawIOBase):
+class AbortsOnError(io.RawIOBase):
     """A raw file whose ``with`` block drops everything when it raises."""
 
     def abort(self) -> None:
@@ -83,7 +79,7 @@ def forsake(file: Whole) -> None:
         warnings.warn(text, ResourceWarning, stacklevel=3, source=file)
 
 
-class AtomicFile(_AbortsOnError, io.FileIO):
+class AtomicFile(AbortsOnError, io.FileIO):
     """A local file open to be written anew, which takes its name when it is closed.
 
     Parameters
@@ -107,7 +103,7 @@ class AtomicFile(_AbortsOnError, io.FileIO):
     def write(self, data: ReadableBuffer, /) -> int:
         """Write once; any error makes `close` leave the destination as it was."""
         if self._aborted:
-            return len(_bytes_of(data))
+            return len(bytes_of(data))
         try:
             return super().write(data)
         except OSError as error:
@@ -228,14 +224,24 @@ class ObjectReader(io.RawIOBase):
             raise ValueError("I/O operation on closed file.")
 
 
-class ObjectWriter(_AbortsOnError):
-    """An object of a store, open to be written anew, which appears when it is closed."""
+class ObjectWriter(AbortsOnError):
+    """An object of a store, open to be written, which appears when it is closed.
 
-    def __init__(self, sink: Sink, name: str, mode: str) -> None:
+    Parameters
+    ----------
+    sink
+        Where it goes.
+    name, mode
+        Of the destination.
+    position
+        Bytes that are there already, behind which it is written.
+    """
+
+    def __init__(self, sink: Sink, name: str, mode: str, position: int = 0) -> None:
         self.name = name
         self._mode = mode
         self._sink = sink
-        self._position = 0
+        self._position = position
         self._aborted = False
 
     @property
@@ -266,7 +272,7 @@ class ObjectWriter(_AbortsOnError):
     def write(self, data: ReadableBuffer, /) -> int:
         """Take all of `data`; any error makes `close` leave the destination as it was."""
         self._check()
-        view = _bytes_of(data)
+        view = bytes_of(data)
         if not self._aborted:
             try:
                 self._sink.write(view)
@@ -284,7 +290,7 @@ class ObjectWriter(_AbortsOnError):
         )
 
     def tell(self) -> int:
-        """Give the number of bytes written."""
+        """Give the offset of the next byte."""
         self._check()
         return self._position
 
@@ -313,57 +319,3 @@ class ObjectWriter(_AbortsOnError):
     def _check(self) -> None:
         if self.closed:
             raise ValueError("I/O operation on closed file.")
-
-
-class SpooledWriter(_AbortsOnError, io.FileIO):
-    """An object of a store, open to be written anew and read back: a local file until it is closed, then sent.
-
-    Parameters
-    ----------
-    sink
-        Where it goes.
-    name, mode
-        Of the destination.
-    """
-
-    def __init__(self, sink: Sink, name: str, mode: str) -> None:
-        self._sink = sink
-        self._aborted = False
-        with tempfile.TemporaryFile(buffering=0) as file:
-            super().__init__(os.dup(file.fileno()), mode)
-        self.name = name
-
-    def abort(self) -> None:
-        """Drop everything."""
-        self._aborted = True
-
-    def write(self, data: ReadableBuffer, /) -> int:
-        """Write to the local file; an error makes `close` leave the destination as it was."""
-        if self._aborted:
-            return len(_bytes_of(data))
-        try:
-            return super().write(data)
-        except OSError:
-            self._aborted = True
-            raise
-
-    def close(self) -> None:
-        """Send the local file, unless it was aborted or a write failed."""
-        if self.closed:
-            return
-        try:
-            if not self._aborted:
-                self._send()
-                self._sink.commit()
-        finally:
-            self._sink.abort()
-            super().close()
-
-    def _send(self) -> None:
-        self.seek(0)
-        buffer = memoryview(bytearray(_SPOOL_STEP))
-        while count := self.readinto(buffer):
-            self._sink.write(buffer[:count])
-
-    def __del__(self) -> None:
-        forsake(self)

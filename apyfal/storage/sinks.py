@@ -9,11 +9,14 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any
 
+from apyfal.exceptions import ObjectChanged
 from apyfal.storage import file_objects, local
+from apyfal.storage.handler import ObjectInfo
 from apyfal.storage.registry import Target
+from apyfal.storage.retry import call
 from apyfal.storage.upload_stream import UploadStream
 
-__all__ = ["FileObjectSink", "LocalSink", "ObjectSink", "Sink"]
+__all__ = ["AppendingSink", "FileObjectSink", "LocalSink", "ObjectSink", "Sink"]
 
 
 class Sink(ABC):
@@ -87,12 +90,25 @@ class LocalSink(Sink):
 
 
 class ObjectSink(Sink):
-    """An object in a store, which is replaced as a whole."""
+    """An object in a store, which is replaced as a whole.
 
-    def __init__(self, target: Target, size: int | None = None, exclusive: bool = False) -> None:
+    Parameters
+    ----------
+    target
+        The object; released in the end.
+    size, exclusive
+        As for `LocalSink`.
+    old
+        The version that is replaced: where there is another one by then, `commit` raises `ObjectChanged`.
+    """
+
+    def __init__(
+        self, target: Target, size: int | None = None, exclusive: bool = False, old: ObjectInfo | None = None
+    ) -> None:
         self.name = str(target.location)
         self._target = target
         self._size = size
+        self._old = old
         self._stream = UploadStream(target.handler, target.path, size, exclusive=exclusive)
 
     def write(self, data: memoryview) -> None:
@@ -108,14 +124,49 @@ class ObjectSink(Sink):
     def commit(self) -> None:
         """Make the object visible."""
         try:
+            if self._old is not None:
+                self._require(self._old)
             self._stream.commit()
         finally:
-            self._target.release()
+            self.abort()
 
     def abort(self) -> None:
         """Remove the parts."""
         self._stream.abort()
         self._target.release()
+
+    def _require(self, old: ObjectInfo) -> None:
+        """Raise `ObjectChanged` if somebody else has written the object, whose work would be lost."""
+        handler, path = self._target.handler, self._target.path
+        now = call(handler, lambda: handler.describe(path), f"cannot write {self.name!r}")
+        if (now.etag, now.size) != (old.etag, old.size):
+            raise ObjectChanged(
+                f"cannot write {self.name!r}: it was changed since it was opened: {old.size} bytes with ETag {old.etag}"
+                f" became {now.size} bytes with ETag {now.etag}",
+                path=path,
+            )
+
+
+class AppendingSink(ObjectSink):
+    """What comes behind the end of an object, which the store itself copies; nothing is changed before `commit`."""
+
+    def __init__(self, target: Target, old: ObjectInfo) -> None:
+        super().__init__(target, old=old)
+        self._front: ObjectInfo | None = old
+
+    def write(self, data: memoryview) -> None:
+        """Append all of `data`."""
+        if self._front is not None:
+            self._stream.begin_with(self._front)
+            self._front = None
+        super().write(data)
+
+    def commit(self) -> None:
+        """Replace the object by the longer one; nothing where nothing was written."""
+        if self._front is None:
+            super().commit()
+        else:
+            self.abort()
 
 
 class FileObjectSink(Sink):

@@ -13,6 +13,7 @@ from typing import Any
 
 from apyfal.exceptions import StorageError
 from apyfal.storage import disk, file_objects, local
+from apyfal.storage.handler import ObjectInfo
 from apyfal.storage.registry import Target
 from apyfal.storage.streams import stream
 
@@ -149,6 +150,16 @@ class ObjectSource(Source):
         self.size = self._stream.size
         self.seekable = self._stream.seekable
         self.connections = _CONNECTIONS if self.seekable else 0
+
+    @property
+    def info(self) -> ObjectInfo:
+        """The version that is read."""
+        return self._stream.info
+
+    @property
+    def appendable(self) -> bool:
+        """Whether the store can make the front of a longer object of exactly this version."""
+        return self.seekable and self._target.handler.limits.max_copied_part > 0
 
     def receive(self, out: memoryview, offset: int) -> None:
         """Receive over one connection of its own."""

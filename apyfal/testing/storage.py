@@ -51,8 +51,6 @@ class StorageConformance:
     ----------
     writable, lists, exclusive
         What the store can do; what it cannot must raise `UnsupportedByStore`.
-    updates
-        Whether files can be appended to and changed in place.
     awkward_keys
         Names to be kept as they are, without those that the store's documentation rules out.
     large
@@ -62,7 +60,6 @@ class StorageConformance:
     writable = True
     lists = True
     exclusive = True
-    updates = False
     awkward_keys: tuple[str, ...] = AWKWARD_KEYS
     large = 200 << 20
 
@@ -224,16 +221,22 @@ class StorageConformance:
 
     def test_open_to_change(self, folder: str, record_property: Note) -> None:
         """`open` to append and to change in place (``a``, ``r+``)"""
-        url = self.url(folder, "changed")
-        self.seed(url, b"0123456789")
-        if not self.updates:
-            self.refuses(record_property, lambda: storage.open(url, "ab"), lambda: storage.open(url, "r+b"))
+        small, large = self.url(folder, "small"), self.url(folder, "large")
+        content = pattern(6 << 20)
+        self.seed(small, b"0123456789")
+        if not self.writable:
+            self.refuses(record_property, lambda: storage.open(small, "ab"), lambda: storage.open(small, "r+b"))
             return
-        self._write(url, "ab", b"abc")
-        with storage.open(url, "r+b") as file:
+        self.seed(large, content)
+        self._write(large, "ab", b"the end")
+        assert storage.load(large).tobytes() == content + b"the end"
+        self._write(small, "ab", b"abc")
+        with storage.open(small, "r+b") as file:
             file.seek(2)
             file.write(b"--")
-        assert storage.load(url).tobytes() == b"01--456789abc"
+            file.seek(0)
+            assert file.read() == b"01--456789abc"
+        assert storage.load(small).tobytes() == b"01--456789abc"
 
     def _write(self, url: str, mode: str, data: bytes) -> None:
         with storage.open(url, mode) as file:

@@ -90,7 +90,6 @@ _TERMINAL = "about a terminal, which there is none of"
 _DESCRIPTOR = "about a descriptor, which an object of a store has none of"
 _DERIVED = "derives from FileIO"
 _TYPES = "a wrong type is a TypeError there, and a ParameterError, which is a ValueError, here"
-_IN_PLACE = "no store appends to an object or changes it in place"
 _FORWARD = "an object that is being written cannot be sought in or cut (with 'w+' it can)"
 
 
@@ -108,7 +107,7 @@ class TestFileS3(OnS3, test_file.AutoFileTests, unittest.TestCase):  # type: ign
     open = staticmethod(open_like_builtin)
 
 
-@left_out(testStdin=_TERMINAL, testTruncateOnWindows=_IN_PLACE)
+@left_out(testStdin=_TERMINAL)
 class TestOtherFileS3(OnS3, test_file.OtherFileTests, unittest.TestCase):  # type: ignore[misc]  # no types
     open = staticmethod(open_like_builtin)
 
@@ -145,9 +144,6 @@ class TestFileIOS3(OnS3, Raw, test_fileio.AutoFileTests, unittest.TestCase):  # 
     testWarnings=_TYPES,
     testAbles=_FORWARD,
     testTruncate=_FORWARD,
-    testModeStrings=_IN_PLACE,
-    testAppend=_IN_PLACE,
-    testTruncateOnWindows=_IN_PLACE,
 )
 class TestOtherFileIOS3(OnS3, Raw, test_fileio.OtherFileTests, unittest.TestCase):  # type: ignore[misc]  # no types
     pass

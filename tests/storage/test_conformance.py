@@ -123,8 +123,6 @@ def as_nobody(folder: str, mode: int) -> Iterator[None]:
 class TestFile(StorageConformance):
     """file (local)"""
 
-    updates = True
-
     @pytest.fixture(scope="class")
     @classmethod
     def place(cls, tmp_path_factory: pytest.TempPathFactory) -> str:
