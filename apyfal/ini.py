@@ -8,7 +8,7 @@ from pathlib import Path
 
 from apyfal.exceptions import ConfigurationError, did_you_mean
 
-__all__ = ["Value", "is_secret", "parse"]
+__all__ = ["Value", "is_secret", "parse", "without_user_info"]
 
 _SECTION = re.compile(r"\[\s*([^\[\]]*?)\s*\]")
 _SECTION_NAME = re.compile(r"[\w-]+(\.[\w-]+)*")
@@ -24,6 +24,11 @@ _USER_INFO = re.compile(r"(://)[^/@\s]+@")
 def is_secret(key: str) -> bool:
     """Whether values of `key` must never be shown."""
     return _SECRET.search(key) is not None
+
+
+def without_user_info(text: str) -> str:
+    """Hide users and passwords in the web addresses of a text."""
+    return _USER_INFO.sub(r"\1***@", text)
 
 
 class Value(str):
@@ -82,7 +87,7 @@ class Value(str):
     @property
     def shown(self) -> str:
         """The text as it may be shown: a secret is only ``***``."""
-        return "***" if is_secret(self.key) else _USER_INFO.sub(r"\1***@", self.text)
+        return "***" if is_secret(self.key) else without_user_info(self.text)
 
     def error(self, message: str) -> ConfigurationError:
         """Return the error that says `message` about this value (the caller raises it)."""

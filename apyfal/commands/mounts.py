@@ -15,18 +15,27 @@ __all__ = ["command"]
 @common_options
 @click.pass_obj
 def command(settings: Settings, /) -> None:
-    """List the mounted storage: URL scheme, provider, root, and parameters without their secrets."""
+    """List the mounted storage: URL scheme, provider, root, and each parameter, without secrets, and who said it."""
     found = storage.mounts().values()
     if settings.json:
         print_json([_document(one) for one in found])
     else:
-        print_rows([_row(one) for one in found], header=("url", "provider", "root", "parameters"))
+        rows = [row for one in found for row in _rows(one)]
+        print_rows(rows, header=("url", "provider", "root", "parameter", "from"))
 
 
 def _document(mount: MountInfo) -> dict[str, object]:
-    return {"name": mount.name, "provider": mount.provider, "root": mount.root, "parameters": dict(mount.parameters)}
+    return {
+        "name": mount.name,
+        "provider": mount.provider,
+        "root": mount.root,
+        "parameters": dict(mount.parameters),
+        "origins": dict(mount.origins),
+    }
 
 
-def _row(mount: MountInfo) -> list[str]:
-    parameters = " ".join(f"{name}={text}" for name, text in mount.parameters.items())
-    return [f"{mount.name}://", mount.provider, mount.root or "-", parameters]
+def _rows(mount: MountInfo) -> list[list[str]]:
+    """Give a line a parameter; only the first says whose."""
+    said = [[f"{name}={text}", mount.origins[name]] for name, text in mount.parameters.items()] or [["-", "-"]]
+    heads = [[f"{mount.name}://", mount.provider, mount.root or "-"], *[["", "", ""]] * (len(said) - 1)]
+    return [head + parameter for head, parameter in zip(heads, said, strict=True)]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 
 from apyfal.exceptions import InvalidURL
+from apyfal.ini import without_user_info
 from apyfal.storage import providers
 from apyfal.storage.handler import Handler
 from apyfal.storage.parameters import Parameter, shown
@@ -79,7 +80,7 @@ class Definition:
         return MountInfo(
             self.name,
             self.provider,
-            self.root,
+            None if self.root is None else without_user_info(f"://{self.root}").removeprefix("://"),
             {name: shown(name, parameter.value) for name, parameter in self.parameters.items()},
             {name: parameter.origin for name, parameter in self.parameters.items()},
             connected,

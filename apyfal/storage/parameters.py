@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from apyfal import units
 from apyfal.exceptions import AcceleratorException, MountError, ParameterError, did_you_mean
-from apyfal.ini import Value, is_secret
+from apyfal.ini import Value, is_secret, without_user_info
 from apyfal.storage.handler import Handler
 
 __all__ = ["ARGUMENT", "TRUTH", "Parameter", "accepted", "checked", "shown"]
@@ -136,8 +136,8 @@ def checked(
 
 
 def shown(name: str, value: object) -> str:
-    """Give the text of a parameter as it may be seen: secrets are masked."""
-    return "***" if is_secret(name) and value is not None else str(value)
+    """Give the text of a parameter as it may be seen: secrets are masked, those inside addresses too."""
+    return "***" if is_secret(name) and value is not None else without_user_info(str(value))
 
 
 def _parameters(handler: type[Handler]) -> Iterable[inspect.Parameter]:

@@ -165,14 +165,21 @@ def test_copy_and_ls(here: Path) -> None:
 
 def test_mounts_of_the_configuration_hide_their_secrets(here: Path) -> None:
     (here / "accelerator.conf").write_text(
-        "[storage.lab]\nprovider = s3\nroot = bucket/x\nclient_id = me\nsecret_id = hunter2\nregion = eu-west-1\n"
+        "[storage.lab]\nprovider = s3\nroot = bucket/x\nclient_id = me\nsecret_id = hunter2\n"
+        "endpoint_url = https://someone:hunter2@store.example\n[host.aws]\nregion = eu-west-1\n"
     )
     text = run(here, "mounts")[0].decode()
-    line = next(line for line in text.splitlines() if line.startswith("lab://")).split()
-    assert line[:3] == ["lab://", "s3", "bucket/x"]
-    assert "region=eu-west-1" in line
+    lines = text.splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("lab://"))
+    assert lines[first].split()[:4] == ["lab://", "s3", "bucket/x", "client_id=me"]
+    assert lines[first].endswith("accelerator.conf, line 4, [storage.lab] client_id")
+    assert lines[first + 1].split()[0] == "secret_id=***"
+    assert lines[first + 2].split()[0] == "endpoint_url=https://***@store.example"
+    assert lines[first + 3].split()[0] == "region=eu-west-1"
+    assert lines[first + 3].endswith("accelerator.conf, line 8, [host.aws] region")
     document = {one["name"]: one for one in json.loads(run(here, "mounts", "--json")[0])}
     assert document["lab"]["parameters"]["region"] == "eu-west-1"
+    assert document["lab"]["origins"]["region"].endswith("[host.aws] region")
     assert "hunter2" not in text + str(document)
 
 
