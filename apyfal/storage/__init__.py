@@ -10,6 +10,7 @@ Everything here takes a storage URL as a plain `str`, an `os.PathLike`, and (whe
 `glob`, `walk`, `remove`, `makedirs`
 `filesystem`                           all of it as a filesystem of fsspec
 `mount`, `unmount`, `mounts`           stores and their names
+`snapshot`                             the mounts of this process, to be restored in another
 =====================================  =================================================================================
 """
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from apyfal.storage.fsspec_adapter import filesystem
     from apyfal.storage.globbing import glob
     from apyfal.storage.names import exists, listdir, makedirs, remove, stat, walk
-    from apyfal.storage.registry import mount, mounts, unmount
+    from apyfal.storage.registry import mount, mounts, snapshot, unmount
 
 __all__ = [
     "copy",
@@ -39,6 +40,7 @@ __all__ = [
     "open",
     "remove",
     "save",
+    "snapshot",
     "stat",
     "unmount",
     "walk",
@@ -58,6 +60,7 @@ _LAZY = {
     "open": "files",
     "remove": "names",
     "save": "arrays",
+    "snapshot": "registry",
     "stat": "names",
     "unmount": "registry",
     "walk": "names",
