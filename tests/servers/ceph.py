@@ -52,6 +52,10 @@ mon_max_pg_per_osd = 1000
 auth_allow_insecure_global_id_reclaim = true
 rgw_enable_apis = s3
 rgw_dynamic_resharding = false
+# What is removed goes after half a minute instead of two hours: a full disk in memory stops every write.
+rgw_gc_obj_min_wait = 30
+rgw_gc_processor_period = 10
+rgw_gc_processor_max_time = 60
 [mon.a]
 mon_data = {directory}/mon
 [osd.0]

@@ -30,7 +30,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -39,7 +39,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from servers.certificates import issue
-from servers.process import HOST, answers, free_ports, running
+from servers.process import HOST, Server, answers, free_ports, running
 
 __all__ = ["Identity", "identity"]
 
@@ -336,10 +336,10 @@ def main() -> None:
     Service.state = State(arguments.directory)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(arguments.directory / "identity.pem", arguments.directory / "identity.key")
-    secure = ThreadingHTTPServer((HOST, arguments.tls), Service)
+    secure = Server((HOST, arguments.tls), Service)
     secure.socket = context.wrap_socket(secure.socket, server_side=True)
     threading.Thread(target=secure.serve_forever, daemon=True).start()
-    ThreadingHTTPServer((HOST, arguments.port), Service).serve_forever()
+    Server((HOST, arguments.port), Service).serve_forever()
 
 
 if __name__ == "__main__":

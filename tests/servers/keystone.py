@@ -18,11 +18,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
-from servers.process import HOST, answers, free_ports, running
+from servers.process import HOST, Server, answers, free_ports, running
 
 __all__ = ["Keystone", "keystone"]
 
@@ -194,7 +194,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     port = parser.parse_args().port
     Identity.state = State()
-    ThreadingHTTPServer((HOST, port), Identity).serve_forever()
+    Server((HOST, port), Identity).serve_forever()
 
 
 if __name__ == "__main__":

@@ -15,9 +15,10 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
-__all__ = ["ServerFailed", "answers", "free_ports", "listens", "program", "run", "running", "wait_until"]
+__all__ = ["Server", "ServerFailed", "answers", "free_ports", "listens", "program", "run", "running", "wait_until"]
 
 HOST = "127.0.0.1"
 
@@ -68,6 +69,12 @@ def answers(url: str, *, headers: Mapping[str, str] | None = None) -> bool:
             return error.code < 500
     except OSError:
         return False
+
+
+class Server(ThreadingHTTPServer):
+    """An HTTP server with a thread a connection, and room for as many at once as a test may make."""
+
+    request_queue_size = 128
 
 
 def listens(port: int, greeting: bytes = b"") -> bool:
