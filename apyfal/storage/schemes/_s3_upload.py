@@ -90,7 +90,15 @@ class S3Upload(Upload):
         customer: Mapping[str, str],
         exclusive: bool,
     ) -> S3Upload:
-        """Begin an upload; see `S3Handler` for the parameters."""
+        """Begin an upload; see `S3Handler` for the parameters.
+
+        Notes
+        -----
+        Where the answer is lost and the request is repeated, the store may keep a first upload without any part. It is
+        left there: what ListMultipartUploads tells of an upload (key, initiator, time to the second) is the same for
+        one that another thread or host of this account began just then, so that aborting what looks like ours could
+        break theirs. It holds no data, and a lifecycle rule (AbortIncompleteMultipartUpload) removes it.
+        """
         headers = dict(encryption)
         if checksum is not None:
             headers["x-amz-checksum-algorithm"] = checksum.upper()
