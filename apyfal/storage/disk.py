@@ -9,6 +9,7 @@ __all__ = [
     "LARGE",
     "open_around_cache",
     "read_into",
+    "rename_to_new",
     "require_room",
     "reserve",
     "says_its_size",
@@ -23,6 +24,7 @@ LARGE = 64 << 20
 _DIRECT_AT_LEAST = 1 << 20
 _BLOCK = 4096
 _KEEP_SIZE = 1  # <linux/falloc.h>: FALLOC_FL_KEEP_SIZE
+_NO_REPLACE = 1  # <linux/fs.h>: RENAME_NOREPLACE
 
 # Linux moves at most this many bytes in one call (read(2)): a page less than 2 GiB
 _MOST_AT_ONCE = 0x7FFF_F000
@@ -111,6 +113,39 @@ def reserve(descriptor: int, size: int) -> None:
         code = ctypes.get_errno()
         if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise OSError(code, os.strerror(code))
+
+
+def rename_to_new(directory: int, name: str, new_name: str) -> bool:
+    """Rename a file unless there is something of the new name, where kernel and filesystem can do that at once.
+
+    Parameters
+    ----------
+    directory
+        Descriptor of the directory of both names.
+
+    Returns
+    -------
+    bool
+        ``False`` where they cannot.
+
+    Raises
+    ------
+    FileExistsError, OSError
+        As renameat2(2).
+    """
+    import ctypes
+
+    library = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(library, "renameat2"):  # glibc has it since 2.28
+        return False
+    both = os.fsencode(name), os.fsencode(new_name)
+    library.renameat2.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint]
+    if library.renameat2(directory, both[0], directory, both[1], _NO_REPLACE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.EINVAL, errno.ENOSYS):  # of the filesystem, of the kernel
+        return False
+    raise OSError(code, os.strerror(code), new_name)
 
 
 def _address_of(data: memoryview) -> int:

@@ -335,12 +335,28 @@ class LocalWriter:
                 os.link(unnamed, temporary, dst_dir_fd=folder, follow_symlinks=True)
                 self._rename(temporary)
         elif self._exclusive:
-            os.link(self._temporary, self._name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
-            os.unlink(self._temporary, dir_fd=folder)
+            if not disk.rename_to_new(folder, self._temporary, self._name):
+                self._link_to_new(self._temporary)
         else:
             self._rename(self._temporary)
         if self._can_sync:
             os.fsync(folder)
+
+    def _link_to_new(self, temporary: str) -> None:
+        """Give the file its name unless that is taken, where it cannot be renamed so."""
+        folder = self._directory_fd
+        try:
+            os.link(temporary, self._name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+                raise
+            raise storage_error(
+                errno.EOPNOTSUPP,
+                "cannot write: this filesystem can neither make hard links nor rename without replacing, so that"
+                " mode 'x' could overwrite what somebody else writes at the same time; mode 'w' works",
+                self.path,
+            ) from error
+        os.unlink(temporary, dir_fd=folder)
 
     def _rename(self, temporary: str) -> None:
         try:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from apyfal import storage
-from apyfal.exceptions import AccessDenied, NotADirectory, StorageError
+from apyfal.exceptions import AccessDenied, NotADirectory, ObjectExists, StorageError, UnsupportedByStore
 from apyfal.storage import disk
 from apyfal.storage.endpoints import open_sink
 from apyfal.storage.local import LocalWriter
@@ -166,3 +166,71 @@ def test_without_privileges(tmp_path: Path) -> None:
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert (mine / "locked").read_bytes() == (theirs / "file").read_bytes() == b"old"
+
+
+@pytest.fixture
+def _without_unnamed_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Be a filesystem that has no O_TMPFILE, as FAT and most network filesystems."""
+    real = os.open
+
+    def refuse(path: str, flags: int, *arguments: int, **keywords: int) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        return real(path, flags, *arguments, **keywords)
+
+    monkeypatch.setattr(os, "open", refuse)
+
+
+def _no_links(*_: object, **__: object) -> None:
+    raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+
+def _no_renames_to_new(*_: object) -> bool:
+    return False
+
+
+@pytest.mark.usefixtures("_without_unnamed_files")
+@pytest.mark.parametrize("lacking", ["links", "renames"])
+def test_exclusively_with_one_of_two_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacking: str) -> None:
+    if lacking == "links":
+        monkeypatch.setattr(os, "link", _no_links)
+    else:
+        monkeypatch.setattr(disk, "rename_to_new", _no_renames_to_new)
+    path = tmp_path / "file"
+    with storage.open(path, "xb") as file:
+        file.write(b"old")
+        assert len(os.listdir(tmp_path)) == 1
+    assert unchanged(path)
+    path.unlink()
+    late = storage.open(path, "xb")
+    late.write(b"mine")
+    path.write_bytes(b"old")
+    with pytest.raises(ObjectExists):
+        late.close()
+    assert unchanged(path)
+
+
+@pytest.mark.usefixtures("_without_unnamed_files")
+def test_exclusively_with_neither(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "link", _no_links)
+    monkeypatch.setattr(disk, "rename_to_new", _no_renames_to_new)
+    file = storage.open(tmp_path / "file", "xb")
+    file.write(b"data")
+    with pytest.raises(UnsupportedByStore, match="neither make hard links nor rename without replacing"):
+        file.close()
+    assert os.listdir(tmp_path) == []
+
+
+def test_renaming_to_a_new_name(tmp_path: Path) -> None:
+    (tmp_path / "one").write_bytes(b"1")
+    (tmp_path / "two").write_bytes(b"2")
+    folder = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with pytest.raises(FileExistsError):
+            disk.rename_to_new(folder, "one", "two")
+        with pytest.raises(FileNotFoundError):
+            disk.rename_to_new(folder, "three", "four")
+        assert disk.rename_to_new(folder, "one", "three")
+    finally:
+        os.close(folder)
+    assert sorted(os.listdir(tmp_path)) == ["three", "two"]
