@@ -9,6 +9,7 @@ import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 
 from apyfal.exceptions import (
     AccessDenied,
@@ -41,6 +42,7 @@ _MONTHS = {name: number for number, name in enumerate(_NAMES, 1)}
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 
+@lru_cache(maxsize=256)
 def http_date(text: str | None) -> float | None:
     """Seconds since the epoch of an HTTP date (RFC 9110, section 5.6.7), or ``None`` for anything else."""
     if text is None or len(text) != 29 or not text.endswith(" GMT"):

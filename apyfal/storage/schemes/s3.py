@@ -23,7 +23,8 @@ from apyfal.storage.schemes._sigv4 import Keys
 
 __all__ = ["S3Handler"]
 
-_CHECKSUMS = ("crc64nvme", "crc32c", "crc32", "sha1", "sha256")
+#: Algorithm to the header that states it.
+_CHECKSUMS = {name: f"x-amz-checksum-{name}" for name in ("crc64nvme", "crc32c", "crc32", "sha1", "sha256")}
 _ADDRESSING = ("auto", "path", "virtual")
 _SSE = ("AES256", "aws:kms", "aws:kms:dsse")
 #: CopyObject takes no more (S3 API reference).
@@ -280,8 +281,8 @@ def _object_info(path: str, headers: Mapping[str, str]) -> ObjectInfo:
     """
     checksums = {}
     if headers.get("x-amz-checksum-type", "FULL_OBJECT") == "FULL_OBJECT":
-        for algorithm in _CHECKSUMS:
-            text = headers.get(f"x-amz-checksum-{algorithm}")
+        for algorithm, name in _CHECKSUMS.items():
+            text = headers.get(name)
             if text is not None and (value := decode_base64(text)) is not None:
                 checksums[algorithm] = value
     return ObjectInfo(
