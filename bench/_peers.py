@@ -294,6 +294,30 @@ def rclone(url: str, *arguments: str) -> None:
     subprocess.run(["rclone", *arguments], env=rclone_environment(url), capture_output=True, check=True)
 
 
+class PeakOfProgram:
+    """The most resident memory of a program that is run, once or several times."""
+
+    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+        self._command = command
+        self._environment = environment
+        self._mebibytes = 0.0
+
+    def __call__(self) -> None:
+        """Run it to its end."""
+        process = subprocess.Popen(
+            self._command, env=self._environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)  # so that nobody waits for it again
+        if process.returncode:
+            raise subprocess.CalledProcessError(process.returncode, self._command)
+        self._mebibytes = max(self._mebibytes, usage.ru_maxrss / 1024)
+
+    def note(self) -> str:
+        """Text for a table."""
+        return f"{self._mebibytes:.0f} MiB in all"
+
+
 def with_pool(work: Callable[[int], None], items: range, threads: int = 8) -> None:
     """Do work for each item in `threads` threads."""
     from concurrent.futures import ThreadPoolExecutor

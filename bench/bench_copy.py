@@ -1,7 +1,8 @@
 """One large object from place to place: between two S3 endpoints, from one to a file, from a file to a file.
 
 The destination endpoint takes every byte and forgets it, so that its speed does not count; that what arrives is right
-is checked on the way to a file, which is the same code. Memory is how far this process grows.
+is checked on the way to a file, which is the same code. Memory is how far this process grows (another program: all of
+it).
 """
 
 from __future__ import annotations
@@ -20,7 +21,16 @@ from typing import Any
 import numpy as np
 from _common import Bench, main
 from _discard import discard
-from _peers import KEYS, PeakMemory, boto3_client, installed, obstore_store, rclone_environment, serve
+from _peers import (
+    KEYS,
+    PeakMemory,
+    PeakOfProgram,
+    boto3_client,
+    installed,
+    obstore_store,
+    rclone_environment,
+    serve,
+)
 
 from apyfal import storage
 
@@ -50,8 +60,9 @@ def benches(quick: bool) -> list[Bench]:
             raise AssertionError("the copy is not the original")
         copied.unlink()
 
-    def rclone(*arguments: str) -> None:
-        subprocess.run(["rclone", "copyto", *arguments], env=environment, capture_output=True, check=True)
+    def add_rclone(bench: Bench, destination: str, *options: str, **keywords: Any) -> None:
+        run = PeakOfProgram(["rclone", "copyto", "bench:b/object", destination, *options], environment)
+        bench.add("rclone, 8 streams (another process)", run, note=run.note, **keywords)
 
     stores = Bench(f"{nbytes >> 20} MiB between two S3 endpoints", nbytes)
     to_file = Bench(f"{nbytes >> 20} MiB from an S3 endpoint to a file on disk", nbytes)
@@ -65,9 +76,9 @@ def benches(quick: bool) -> list[Bench]:
     add(to_file, "apyfal.storage.copy, with fsync", lambda: storage.copy("s3.from://b/object", copied))
     if shutil.which("rclone"):
         streams = ("--s3-upload-concurrency", "8", "--s3-no-head", "--ignore-size", "--ignore-checksum")
-        stores.add("rclone, 8 streams (another process)", lambda: rclone("bench:b/object", "other:b/object", *streams))
+        add_rclone(stores, "other:b/object", *streams)
         many = ("--multi-thread-streams", "8", "--multi-thread-cutoff", "32M")
-        to_file.add("rclone, 8 streams", lambda: rclone("bench:b/object", str(copied), *many), check)
+        add_rclone(to_file, str(copied), *many, check=check)
     if installed("boto3"):
         source, target = boto3_client(url), boto3_client(other)
         add(
