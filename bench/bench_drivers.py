@@ -8,7 +8,7 @@ machine hurts both; the result is checked before and after every series. Reporte
 spread (the middle half) of the turns.
 
     hand      the vendor's API from Python: for OpenCL pyopencl, CL_MEM_USE_HOST_PTR buffers, one in-order queue;
-              for XRT ctypes, user-pointer buffers, one run used again
+              for XRT ctypes, user-pointer buffers, one run used again; for XDMA ctypes over its nodes, registers mapped
     driver    apyfal's driver: `Arguments.start` and `Run.wait`
     process   `Accelerator.process` with pinned arrays as source and destination
 """
@@ -33,8 +33,10 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 sys.path += [str(ROOT), str(ROOT / "tests")]  # last: an installed apyfal is what is measured
 
-import by_hand_xrt  # noqa: E402  # beside this file, which other modules import too
+import by_hand_xdma  # noqa: E402  # beside this file, which other modules import too
+import by_hand_xrt  # noqa: E402  # likewise
 from fixtures.opencl import installation as opencl  # noqa: E402  # it is found by the line above
+from fixtures.xdma import card as xdma  # noqa: E402  # likewise
 from fixtures.xrt import installation as xrt  # noqa: E402  # likewise
 
 SMALL, LARGE = 4 << 10, 64 << 20
@@ -90,7 +92,7 @@ def by_driver(src: np.ndarray, dst: np.ndarray, driver: str, program: bytes | No
     from apyfal._core.device import Device
     from apyfal._core.run import SYNC_FROM, SYNC_TO, Arguments
 
-    device = Device(driver)
+    device = Device(driver, None, OPTIONS.get(driver))
     kernel = device.load("loopback", program, name="loopback", arguments="src,dst,bytes")
     arguments = Arguments(3)
     for index, (array, flags) in enumerate(((src, SYNC_TO), (dst, SYNC_FROM))):
@@ -111,17 +113,12 @@ def program_of(driver: str) -> bytes | None:
     return LOOPBACK.encode() if driver == "opencl" else None
 
 
-def definition(driver: str) -> dict[str, str]:
+def definition(driver: str) -> dict[str, Any]:
     """What `Accelerator` is given for it."""
-    if driver != "xrt":
+    if driver in ("emulator", "opencl"):
         return {"accelerator": "loopback", "driver": driver}
-    return {
-        "driver": driver,
-        "program": os.environ["APYFAL_TEST_XCLBIN"],
-        "kernel": "loopback",
-        "arguments": "src, dst, bytes",
-        "dtype": "uint8",
-    }
+    own = {"driver": driver, "kernel": "loopback", "arguments": "src, dst, bytes", "dtype": "uint8"}
+    return own | ({"program": os.environ["APYFAL_TEST_XCLBIN"]} if driver == "xrt" else {driver: OPTIONS[driver]})
 
 
 def by_process(src: np.ndarray, dst: np.ndarray, driver: str) -> Job:
@@ -158,6 +155,19 @@ def compare(driver: str, by_hand: Callable[[np.ndarray, np.ndarray], Job] | None
     return results
 
 
+def pace(driver: str, nbytes: int) -> dict[str, str] | None:
+    """Give a stand-in the times of `FAKE_RATES` for jobs of `nbytes`; returns the driver's options."""
+    to, back = round(FAKE_RATES["TO_DEVICE"]), round(FAKE_RATES["FROM_DEVICE"])
+    delay = round(1e9 * nbytes / 16 / FAKE_RATES["COMPUTE"])
+    if driver == "xrt":
+        by_hand_xrt.set_card(to_bandwidth=to, from_bandwidth=back, delay=delay)
+    elif driver == "xdma":
+        by_hand_xdma.set_card(to_bandwidth=to, from_bandwidth=back, delay=delay)
+    elif driver == "emulator":
+        return {"to_device_bandwidth": f"{to}", "from_device_bandwidth": f"{back}", "run_latency": f"{delay // 1000}"}
+    return OPTIONS.get(driver)  # the fake OpenCL has its times from its environment
+
+
 def overlap(driver: str, quick: bool) -> dict[str, Any]:
     """How much of the shorter DMA direction a queue of jobs hides, on a card whose times are known: a stand-in."""
     import apyfal
@@ -166,12 +176,8 @@ def overlap(driver: str, quick: bool) -> dict[str, Any]:
 
     rates = FAKE_RATES
     nbytes, jobs, slots = 1 << 20, 16 if quick else 96, 6
-    device = Device(driver)
+    device = Device(driver, None, pace(driver, nbytes))
     kernel = device.load("loopback", program_of(driver), name="loopback", arguments="src,dst,bytes")
-    if driver == "xrt":
-        delay = round(1e9 * nbytes / 16 / rates["COMPUTE"])
-        to, back = round(rates["TO_DEVICE"]), round(rates["FROM_DEVICE"])
-        by_hand_xrt.set_card(to_bandwidth=to, from_bandwidth=back, delay=delay)
     ring = []
     for slot in range(slots):
         arguments = Arguments(3)
@@ -210,19 +216,23 @@ CARDS: dict[str, tuple[str, Callable[[Path], dict[str, str]], Callable[[np.ndarr
     "opencl-intel": ("opencl", opencl.intel, by_hand_opencl),
     "opencl-pocl": ("opencl", opencl.pocl, by_hand_opencl),
     "xrt": ("xrt", xrt.functional, by_hand_xrt.by_hand),
+    "xdma": ("xdma", xdma.environment, by_hand_xdma.by_hand),
 }
-OVERLAPS = {"opencl-fake": "opencl", "xrt-overlap": "xrt"}
-FAKE_RATES = {"TO_DEVICE": 5e7, "FROM_DEVICE": 6e7, "COMPUTE": 5e7 / 16}
+OPTIONS = {"xdma": by_hand_xdma.OPTIONS}
+OVERLAPS: dict[str, tuple[str, Callable[[Path], dict[str, str]]]] = {
+    "emulator-overlap": ("emulator", lambda folder: {}),
+    "opencl-overlap": ("opencl", opencl.fake),
+    "xrt-overlap": ("xrt", xrt.functional),
+    "xdma-overlap": ("xdma", xdma.environment),
+}
+# Slow, so that being woken late on a busy machine counts little beside a transfer's 42 ms.
+FAKE_RATES = {"TO_DEVICE": 2.5e7, "FROM_DEVICE": 3e7, "COMPUTE": 2.5e7 / 16}
 
 
 def in_own_process(card: str, quick: bool, folder: Path) -> dict[str, Any]:
     """Run this file for one card with its environment."""
-    if card == "xrt-overlap":
-        environment = xrt.functional(folder)
-    elif card in OVERLAPS:
-        environment = opencl.fake(folder) | {f"FAKE_OPENCL_{key}": str(rate) for key, rate in FAKE_RATES.items()}
-    else:
-        environment = CARDS[card][1](folder)
+    environment = OVERLAPS[card][1](folder) if card in OVERLAPS else CARDS[card][1](folder)
+    environment |= {f"FAKE_OPENCL_{key}": str(rate) for key, rate in FAKE_RATES.items()}
     command = [sys.executable, __file__, "--inside", card, *(["--quick"] if quick else [])]
     done = subprocess.run(command, env={**os.environ, **environment}, stdout=subprocess.PIPE, check=True, timeout=900)
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -257,7 +267,7 @@ def main() -> None:
     parser.add_argument("--inside", choices=[*CARDS, *OVERLAPS], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.inside in OVERLAPS:
-        print(json.dumps(overlap(OVERLAPS[options.inside], options.quick)))
+        print(json.dumps(overlap(OVERLAPS[options.inside][0], options.quick)))
         return
     if options.inside:
         driver, _, by_hand = CARDS[options.inside]

@@ -14,7 +14,7 @@ enum { CONTROL = 0x00, GLOBAL_ENABLE = 0x04, ENABLED = 0x08, PENDING = 0x0c };
 enum { AP_START = 1 << 0, AP_DONE = 1 << 1, AP_IDLE = 1 << 2, AP_CONTINUE = 1 << 4 };
 
 #define GONE 0xffffffffu /* what a card that left the bus reads as */
-#define SPIN 20000       /* ns of looking without pause */
+#define SPIN 50000       /* ns of looking without pause: what a pause takes at least, with the timer's slack */
 #define LONGEST_PAUSE 1000000
 #define LONGEST_POLL 100 /* ms: then the control register is looked at, should an interrupt have been lost */
 
