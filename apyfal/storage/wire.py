@@ -11,7 +11,7 @@ import socket
 import ssl
 import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import cast
 
 from apyfal.exceptions import StorageError, StoreUnavailable, TransferTimeout
@@ -78,7 +78,8 @@ class Connection:
         self.idle_since = 0.0
         self.key: object = None
         self.cancel: Cancel | None = None
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self._tls:
             sock.settimeout(timeout)
         else:
@@ -148,6 +149,11 @@ class Connection:
                 pieces = self._send_gathered(pieces)
             for piece in pieces:
                 self._send_all(piece)
+
+    def send_more(self, body: Iterable[memoryview]) -> None:
+        """Send a body, or the rest of one, after its head. Errors as `send`."""
+        for piece in body:
+            self._send_all(piece)
 
     def _send_gathered(self, pieces: list[memoryview]) -> list[memoryview]:
         """Send with one system call; returns what is left."""
@@ -241,6 +247,21 @@ class Connection:
         """Receive the head of the answer to a request with `method`; interim answers (1xx) are skipped."""
         while True:
             status, headers, persistent = self._read_head()
+            if status >= 200:
+                return Response(self, method, status, headers, persistent)
+
+    def await_continue(self, method: str) -> Response | None:
+        """Wait for leave to send the body, after a head with ``Expect: 100-continue`` (RFC 9110, section 10.1.1).
+
+        Returns
+        -------
+        Response or None
+            ``None``: the body may be sent. Else the answer that came instead of leave.
+        """
+        while True:
+            status, headers, persistent = self._read_head()
+            if status == 100:
+                return None
             if status >= 200:
                 return Response(self, method, status, headers, persistent)
 
