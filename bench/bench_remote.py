@@ -24,8 +24,9 @@ import numpy as np
 from _common import Bench, main
 
 import apyfal
+from apyfal.host.address import parse_address
 from apyfal.host.client import RemoteAccelerator
-from apyfal.host.http_client import Host, parse_address
+from apyfal.host.http_client import Host
 from apyfal.host.tokens import TokenStore
 
 PORT_LINE = "port "

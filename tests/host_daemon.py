@@ -5,6 +5,7 @@ Run as a script it is the daemon: ``host_daemon.py '<settings as JSON>'``. It pr
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import faulthandler
 import json
@@ -12,15 +13,22 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from apyfal.host.http_client import Host, parse_address
+from apyfal.host.address import parse_address
+from apyfal.host.http_client import Host
 from apyfal.host.tokens import TokenStore
 
+if TYPE_CHECKING:
+    from apyfal.host.daemon import Daemon
+
 ROOT = Path(__file__).parent.parent
+
+_D = TypeVar("_D", bound="Daemon")
 
 
 class RunningDaemon:
@@ -111,6 +119,30 @@ def running(directory: Path, **settings: Any) -> Iterator[RunningDaemon]:
     assert "Traceback" not in daemon.errors(), daemon.errors()
 
 
+@contextlib.contextmanager
+def in_thread(make: Callable[[], _D]) -> Iterator[_D]:
+    """Run the daemon that `make` makes in a thread of this process, for a block."""
+    made: list[_D] = []
+    ready = threading.Event()
+    loop = asyncio.new_event_loop()
+
+    async def serve() -> None:
+        made.append(make())
+        await made[0].run(ready.set)
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
+    thread.start()
+    try:
+        assert ready.wait(20)
+        yield made[0]
+    finally:
+        if made:
+            loop.call_soon_threadsafe(made[0].stop)
+        thread.join(20)
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+
+
 # -- the daemon's own process ------------------------------------------------------------------------------------------
 class Counting:
     """An accelerator that writes down each run, in one atomic append, before it does anything."""
@@ -134,7 +166,6 @@ class Counting:
 
 def _main() -> None:
     faulthandler.enable()
-    import asyncio
     import logging
 
     from apyfal.host.daemon import Daemon, Listener

@@ -126,7 +126,7 @@ def _names(host: str) -> list[str]:
 def _urls(daemon: Daemon, settings: HostSettings, certificate: Path | None) -> list[str]:
     """List what a client gives as ``host_ip``, one for each listener."""
     from apyfal.host import tls
-    from apyfal.host.http_client import HostAddress
+    from apyfal.host.address import HostAddress
 
     found = []
     for listener in daemon.listeners:

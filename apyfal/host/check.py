@@ -13,7 +13,8 @@ from apyfal.configuration import ConfigSource
 from apyfal.exceptions import AcceleratorException
 from apyfal.host import kernel, tls
 from apyfal.host.access import Whitelist
-from apyfal.host.http_client import Host, HostAddress
+from apyfal.host.address import HostAddress
+from apyfal.host.http_client import Host
 from apyfal.host.outbound import OutboundGate
 from apyfal.host.settings import Settings, default_socket
 from apyfal.host.tokens import TokenStore

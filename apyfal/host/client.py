@@ -26,8 +26,9 @@ from apyfal.exceptions import (
     ParameterError,
     RunCancelled,
 )
+from apyfal.host.address import parse_address
 from apyfal.host.client_retry import RETRY_FOR, Retry
-from apyfal.host.http_client import Answer, Host, Refused, parse_address
+from apyfal.host.http_client import Answer, Host, Refused
 from apyfal.host.remote_data import Input, Output, SharedPool
 from apyfal.host.wire import JOB_HEADER, KEY_HEADER, ArrayType, JobSpec, error_from, plain
 from apyfal.memory import empty
@@ -52,7 +53,7 @@ def open_host(config: ConfigSource = None, *, host_ip: str | None = None, token:
     config
         As in `apyfal.Accelerator`.
     host_ip
-        See `apyfal.host.http_client.parse_address`. Default: ``host_ip`` of ``[host]``.
+        See `apyfal.host.address.parse_address`. Default: ``host_ip`` of ``[host]``.
     token
         Default: ``$APYFAL_TOKEN``, then ``token`` or the file ``token_file`` of ``[host]``.
 

@@ -1,36 +1,47 @@
 """The client's side of HTTP: kept connections to one host, over TLS with a pinned certificate or a Unix socket.
 
-Bodies go out of the caller's memory and answers arrive in it; nothing is collected in between.
+Bodies go out of the caller's memory and answers arrive in it; nothing is collected in between. The connections
+themselves are those of `apyfal.storage`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import http.client
-import ipaddress
 import json
 import os
 import re
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
-from apyfal.exceptions import AcceleratorException, AuthenticationError, HostError, ParameterError
+from apyfal.exceptions import (
+    AcceleratorException,
+    AuthenticationError,
+    HostError,
+    ParameterError,
+    StorageError,
+    TransferTimeout,
+)
 from apyfal.host import tls
-from apyfal.host.wire import DEFAULT_PORT, error_from
+from apyfal.host.address import HostAddress
+from apyfal.host.wire import error_from
+from apyfal.storage.response import Response
+from apyfal.storage.wire import Connection
 
-__all__ = ["Answer", "Host", "HostAddress", "Refused", "parse_address"]
+__all__ = ["Answer", "Host", "Outgoing", "Refused"]
 
 _CONNECT_TIMEOUT = 10.0
 _STALL_TIMEOUT = 120.0  # longer than the daemon lets a request wait for its job
-_MAX_ERROR = 1 << 20
+_MAX_JSON = 64 << 20
 _KEPT = 16
-_ONE_PACKET = 1 << 16  # small bodies go with the head, in one system call
+_SURELY_OPEN = 0.2  # seconds after its last answer in which a connection is used without a look at it
+#: bodies from here on wait until the daemon asks for them: then it receives them at their final address
+_ASK_FROM = 1 << 20
 
 
 class Refused(Exception):
@@ -56,160 +67,77 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class HostAddress:
-    """Where a daemon is.
+class Outgoing:
+    """A request as it is sent.
 
     Attributes
     ----------
-    host, port
-        Its address, or
-    unix
-        the path of its socket.
-    secure
-        Whether TLS is spoken.
-    fingerprint
-        Of the one certificate to accept; ``None``: one that the system's authorities vouch for.
+    method, target
+        Its first line.
+    head
+        All of it but the body.
+    pieces
+        The body, which is sent once only if it is no list.
+    asks
+        Whether the daemon is asked before the body is sent.
     """
 
-    host: str = ""
-    port: int = DEFAULT_PORT
-    unix: str | None = None
-    secure: bool = True
-    fingerprint: str | None = None
-
-    def __str__(self) -> str:
-        if self.unix is not None:
-            return f"unix://{self.unix}"
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'https' if self.secure else 'http'}://{host}:{self.port}"
+    method: str
+    target: str
+    head: bytes
+    pieces: Iterable[memoryview]
+    asks: bool
 
     @property
-    def is_loopback(self) -> bool:
-        """Whether what is sent stays on this machine."""
-        return self.unix is not None or _is_loopback(self.host)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def parse_address(text: str) -> HostAddress:
-    """Read ``host_ip``: an address or name with or without port, ``https://...``, ``unix:///path``.
-
-    An address without scheme means TLS, unless it is this machine's own loopback. A URL may end in
-    ``#sha256=<fingerprint>``, as ``apyfal serve`` prints it.
-
-    Raises
-    ------
-    ParameterError
-        It is none of these, or plain HTTP to another machine, which would show the token to the network.
-    """
-    if not isinstance(text, str) or not text.strip():
-        raise ParameterError(f"host_ip {text!r}: expected an address or an https:// URL")
-    url = text.strip()
-    if "://" not in url:
-        bare = url.count(":") > 1 and not url.startswith("[")
-        url = f"//[{url}]" if bare else f"//{url}"
-    try:
-        parts = urlsplit(url)
-        port = parts.port or DEFAULT_PORT
-    except ValueError:
-        raise ParameterError(f"host_ip {text!r}: malformed host or port") from None
-    if parts.scheme == "unix":
-        if parts.netloc or not parts.path.startswith("/"):
-            raise ParameterError(f"host_ip {text!r}: expected unix:///path/of/socket")
-        return HostAddress(unix=unquote(parts.path), secure=False)
-    if parts.scheme not in ("", "http", "https"):
-        raise ParameterError(f"host_ip {text!r}: expected https://, or http:// or unix:// on this machine")
-    if not parts.hostname or "@" in parts.netloc or parts.path.strip("/") or parts.query:
-        raise ParameterError(f"host_ip {text!r}: expected a host and perhaps a port, and nothing else")
-    fingerprint = tls.parse_fingerprint(parts.fragment) if parts.fragment else None
-    host = parts.hostname
-    secure = parts.scheme == "https" or (parts.scheme == "" and not _is_loopback(host))
-    if not secure and not _is_loopback(host):
-        raise ParameterError(f"host_ip {text!r}: plain HTTP would show the token to the network; use https://")
-    if fingerprint is not None and not secure:
-        raise ParameterError(f"host_ip {text!r}: a fingerprint needs https://")
-    return HostAddress(host, port, None, secure, fingerprint)
-
-
-class _Connection(http.client.HTTPConnection):
-    """One connection, made in the way that the address says."""
-
-    def __init__(self, address: HostAddress, context: ssl.SSLContext | None) -> None:
-        super().__init__(address.host or "localhost", address.port, timeout=_CONNECT_TIMEOUT)
-        self._address = address
-        self._context = context
-
-    def connect(self) -> None:
-        """Connect, and check the certificate before anything is sent."""
-        address = self._address
-        if address.unix is not None:
-            self.sock = socket.socket(socket.AF_UNIX)
-            self.sock.settimeout(_CONNECT_TIMEOUT)
-            self.sock.connect(address.unix)
-        else:
-            self.sock = socket.create_connection((address.host, address.port), _CONNECT_TIMEOUT)
-            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self._context is not None:
-                try:
-                    secured = self._context.wrap_socket(self.sock, server_hostname=address.host)
-                except ssl.SSLCertVerificationError as error:
-                    self.sock.close()
-                    raise HostError(
-                        f"{address}: its certificate is not accepted: {error.verify_message}; "
-                        f"to pin it, add #sha256=<fingerprint> to the URL"
-                    ) from error
-                self.sock = secured
-                if address.fingerprint is not None:
-                    try:
-                        tls.verify_pin(secured, address.fingerprint)
-                    except HostError:
-                        self.close()
-                        raise
-        self.sock.settimeout(_STALL_TIMEOUT)
+    def repeatable(self) -> bool:
+        """Whether it can be sent again as it is."""
+        return isinstance(self.pieces, list)
 
 
 class Answer:
     """An answer whose head has arrived. A context manager: at its end the connection is kept, or closed if unread."""
 
-    def __init__(self, response: http.client.HTTPResponse, release: Callable[[bool], None]) -> None:
+    def __init__(self, response: Response) -> None:
         self._response = response
-        self._release: Callable[[bool], None] | None = release
         self.status = response.status
         self.length = response.length
 
     def header(self, name: str) -> str | None:
         """Return one header field."""
-        return self._response.getheader(name)
+        return self._response.headers.get(name.lower())
 
     def json(self) -> Any:
         """Read the body as JSON."""
-        return json.loads(self._response.read())
+        with _network_errors():
+            return json.loads(self._response.read(_MAX_JSON))
 
     def readinto(self, out: memoryview) -> None:
         """Fill `out` with the next bytes of the body; `ConnectionError` where it ends before."""
         done = 0
         while done < len(out):
-            count = self._response.readinto(out[done:])
+            with _network_errors():
+                count = self._response.readinto(out[done:])
             if not count:
                 raise ConnectionError("the answer ended early")
             done += count
 
-    def lines(self) -> Iterable[bytes]:
+    def lines(self) -> Iterator[bytes]:
         """Yield the body's lines as they come."""
-        return iter(self._response.readline, b"")
+        buffer = memoryview(bytearray(4096))
+        rest = b""
+        while True:
+            with _network_errors():
+                count = self._response.readinto(buffer)
+            if not count:
+                break
+            *whole, rest = (rest + buffer[:count]).split(b"\n")
+            yield from (line + b"\n" for line in whole)
+        if rest:
+            yield rest
 
     def close(self) -> None:
         """Give the connection back."""
-        release, self._release = self._release, None
-        if release is not None:
-            whole = self._response.isclosed() or self._response.length == 0
-            self._response.close()
-            release(whole and not self._response.will_close)
+        self._response.close()
 
     def __enter__(self) -> Answer:
         return self
@@ -233,10 +161,12 @@ class Host:
 
     def __init__(self, address: HostAddress, token: str | None) -> None:
         self.address = address
-        self._token = token
+        self._fields = [f"Host: {address.authority}"]
+        if token is not None:
+            self._fields.append(f"Authorization: Bearer {token}")
         self._context = tls.client_context(address.fingerprint) if address.secure else None
         self._lock = threading.Lock()
-        self._idle: list[_Connection] = []
+        self._idle: list[Connection] = []
         self._process = os.getpid()
 
     def __repr__(self) -> str:
@@ -272,33 +202,17 @@ class Host:
         ConnectionError, TimeoutError
             There is no daemon, or the connection broke; whether the request was acted on is not known.
         """
-        fields = {"Accept": "application/json", **(headers or {})}
-        if self._token is not None:
-            fields["Authorization"] = f"Bearer {self._token}"
-        if json_body is not None:
-            text = json.dumps(json_body).encode()
-            body, length = [memoryview(text)], len(text)
-            fields["Content-Type"] = "application/json"
-        connection, kept = self._lease()
-        try:
+        outgoing = self._outgoing(method, target, dict(headers or ()), json_body, body, length)
+        with _network_errors():
+            connection, kept = self._lease()
             try:
-                response = self._exchange(connection, method, target, fields, body, length)
-            except (ConnectionError, http.client.BadStatusLine):
+                response = self._exchange(connection, outgoing)
+            except (StorageError, ConnectionError):
                 # A kept connection may have been closed by the daemon while it was idle: then nothing was read.
-                if not kept or not isinstance(body, list | tuple):
+                if not kept or not outgoing.repeatable:
                     raise
-                connection.close()
-                response = self._exchange(connection, method, target, fields, body, length)
-        except BaseException as error:
-            connection.close()
-            if isinstance(error, http.client.HTTPException):
-                raise ConnectionError(f"{self.address}: {type(error).__name__}") from error
-            if isinstance(error, OSError) and not isinstance(
-                error, ConnectionError | TimeoutError | AcceleratorException
-            ):
-                raise ConnectionError(f"{self.address}: {error.strerror or error}") from error
-            raise
-        answer = Answer(response, lambda usable: self._give_back(connection, usable))
+                response = self._exchange(self._connect(), outgoing)
+        answer = Answer(response)
         if answer.status >= 400:
             with answer:
                 raise self._refusal(answer)
@@ -320,44 +234,45 @@ class Host:
             connection.close()
 
     # -- inside --------------------------------------------------------------------------------------------------------
-    @staticmethod
-    def _exchange(
-        connection: _Connection,
+    def _outgoing(
+        self,
         method: str,
         target: str,
-        fields: Mapping[str, str],
+        headers: dict[str, str],
+        json_body: object,
         body: Iterable[memoryview],
         length: int | None,
-    ) -> http.client.HTTPResponse:
-        connection.putrequest(method, target, skip_accept_encoding=True)
-        for name, value in fields.items():
-            connection.putheader(name, value)
+    ) -> Outgoing:
+        if json_body is not None:
+            text = json.dumps(json_body).encode()
+            body, length = [memoryview(text)], len(text)
+            headers["Content-Type"] = "application/json"
+        headers.setdefault("Accept", "application/json")
         if length is not None or method in ("POST", "PUT"):
-            connection.putheader("Content-Length", str(length or 0))
-        pieces = iter(body)
-        first = next(pieces, None)
+            headers["Content-Length"] = str(length or 0)
+        asks = length is not None and length >= _ASK_FROM
+        if asks:
+            headers["Expect"] = "100-continue"
+        lines = [f"{method} {target} HTTP/1.1", *self._fields, *(f"{name}: {value}" for name, value in headers.items())]
+        head = "\r\n".join(lines)
+        if head.count("\n") != len(lines) - 1 or head.count("\r") != len(lines) - 1:
+            raise ParameterError("a token, target or header must not contain line breaks")
+        return Outgoing(method, target, f"{head}\r\n\r\n".encode("latin-1", "replace"), body, asks)
+
+    def _exchange(self, connection: Connection, outgoing: Outgoing) -> Response:
+        """Send a request and receive the head of its answer; the connection is closed if that fails."""
         try:
-            if first is not None and len(first) <= _ONE_PACKET:
-                connection.endheaders(bytes(first))
-            else:
-                connection.endheaders()
-                if first is not None:
-                    connection.sock.sendall(first)
-            for piece in pieces:
-                connection.sock.sendall(piece)
-        except (BrokenPipeError, ConnectionResetError) as broken:
-            # The daemon may have answered before it read everything: its answer says more than the broken pipe.
-            try:
-                return connection.getresponse()
-            except (OSError, http.client.HTTPException):
-                raise broken from None
-        return connection.getresponse()
+            response = _send(connection, outgoing)
+        except BaseException:
+            connection.close()
+            raise
+        response.on_release(self._give_back)
+        return response
 
     def _refusal(self, answer: Answer) -> Exception:
         document: Any = {}
-        if answer.length is not None and answer.length <= _MAX_ERROR:
-            with contextlib.suppress(ValueError):
-                document = answer.json()
+        with contextlib.suppress(ValueError):
+            document = answer.json()
         if not isinstance(document, dict):
             document = {}
         if answer.status == 401:
@@ -366,18 +281,88 @@ class Host:
         seconds = float(retry_after) if retry_after and re.fullmatch(r"[0-9]{1,5}", retry_after) else None
         return Refused(answer.status, document, seconds)
 
-    def _lease(self) -> tuple[_Connection, bool]:
-        with self._lock:
-            if self._process != os.getpid():
-                self._process, self._idle = os.getpid(), []  # the parent's connections are its own
-            if self._idle:
-                return self._idle.pop(), True
-        return _Connection(self.address, self._context), False
+    def _lease(self) -> tuple[Connection, bool]:
+        while True:
+            with self._lock:
+                if self._process != os.getpid():
+                    self._process, self._idle = os.getpid(), []  # the parent's connections are its own
+                connection = self._idle.pop() if self._idle else None
+            if connection is None:
+                return self._connect(), False
+            if time.monotonic() - connection.idle_since < _SURELY_OPEN or connection.is_quiet():
+                return connection, True
+            connection.close()
 
-    def _give_back(self, connection: _Connection, usable: bool) -> None:
+    def _give_back(self, connection: Connection, usable: bool) -> None:
         if usable:
+            connection.idle_since = time.monotonic()
             with self._lock:
                 if len(self._idle) < _KEPT:
                     self._idle.append(connection)
                     return
         connection.close()
+
+    def _connect(self) -> Connection:
+        """Connect, and check the certificate before anything is sent."""
+        address = self.address
+        if address.unix is not None:
+            opened = socket.socket(socket.AF_UNIX)
+        else:
+            opened = socket.create_connection((address.host, address.port), _CONNECT_TIMEOUT)
+        try:
+            if address.unix is not None:
+                opened.settimeout(_CONNECT_TIMEOUT)
+                opened.connect(address.unix)
+            if self._context is not None:
+                opened = secured = self._context.wrap_socket(
+                    opened, server_hostname=address.host, suppress_ragged_eofs=False
+                )
+                if address.fingerprint is not None:
+                    tls.verify_pin(secured, address.fingerprint)
+            return Connection(opened, str(address), _STALL_TIMEOUT)
+        except ssl.SSLCertVerificationError as error:
+            opened.close()
+            raise HostError(
+                f"{address}: its certificate is not accepted: {error.verify_message}; "
+                f"to pin it, add #sha256=<fingerprint> to the URL"
+            ) from error
+        except BaseException:
+            opened.close()
+            raise
+
+
+def _send(connection: Connection, outgoing: Outgoing) -> Response:
+    pieces = iter(outgoing.pieces)
+    if outgoing.asks:
+        connection.send(outgoing.head)
+        instead = connection.await_continue(outgoing.method)
+        if instead is not None:
+            instead.persistent = False  # the daemon does not know whether the body comes all the same
+            return instead
+    else:
+        first = next(pieces, None)  # a small body goes with its head, in one system call
+        connection.send(outgoing.head, () if first is None else (first,))
+    try:
+        connection.send_more(pieces)
+    except StorageError as broken:
+        # The daemon may have answered before it read everything: its answer says more than the broken pipe.
+        try:
+            return connection.read_response(outgoing.method)
+        except StorageError:
+            raise broken from None
+    return connection.read_response(outgoing.method)
+
+
+@contextlib.contextmanager
+def _network_errors() -> Iterator[None]:
+    """Raise what breaks on the network as plain `ConnectionError` and `TimeoutError`; other errors as they are."""
+    try:
+        yield
+    except TransferTimeout as error:
+        raise TimeoutError(str(error)) from error
+    except StorageError as error:
+        raise ConnectionError(str(error)) from error
+    except OSError as error:
+        if isinstance(error, ConnectionError | TimeoutError | AcceleratorException):
+            raise
+        raise ConnectionError(error.strerror or str(error)) from error

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import collections
-import http.client
 import random
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 from host_daemon import RunningDaemon, running
 
 from apyfal.exceptions import HostError
 from apyfal.host import http_client
+from apyfal.host.address import parse_address
 from apyfal.host.client import RemoteAccelerator
+from apyfal.storage.response import Response
+from apyfal.storage.wire import Connection
 
 
 class LossyHost(http_client.Host):
@@ -25,18 +26,17 @@ class LossyHost(http_client.Host):
     random = random.Random(20)
     lost = 0
 
-    def _exchange(  # type: ignore[override]
-        self, connection: Any, method: str, target: str, fields: Any, body: Any, length: int | None
-    ) -> http.client.HTTPResponse:
-        if method != "POST" or "/jobs" not in target:
-            return super()._exchange(connection, method, target, fields, body, length)
+    def _exchange(self, connection: Connection, outgoing: http_client.Outgoing) -> Response:
+        if outgoing.method != "POST" or "/jobs" not in outgoing.target:
+            return super()._exchange(connection, outgoing)
         chance = self.random.random()
         if chance < 0.05:
+            connection.close()
             raise ConnectionResetError("lost on the way there")
-        response = super()._exchange(connection, method, target, fields, body, length)
+        response = super()._exchange(connection, outgoing)
         if chance < 0.05 + 1 / 3:
             LossyHost.lost += 1
-            response.read()
+            response.close()
             raise ConnectionResetError("lost on the way back")
         return response
 
@@ -46,7 +46,7 @@ def submit(daemon: RunningDaemon, count: int, restart_every: int, threads: int =
     each.
     """
     token = daemon.token()
-    host = LossyHost(http_client.parse_address(daemon.url), token)
+    host = LossyHost(parse_address(daemon.url), token)
     outcomes: dict[int, str] = {}
     progress = threading.Semaphore(0)
 

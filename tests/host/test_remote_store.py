@@ -11,7 +11,8 @@ from host_daemon import RunningDaemon
 
 from apyfal import cli, storage
 from apyfal.exceptions import AccessDenied, ObjectNotFound, StoreUnavailable
-from apyfal.host.http_client import Host, HostAddress
+from apyfal.host.address import HostAddress
+from apyfal.host.http_client import Host
 from apyfal.host.remote_store import RemoteStore, attach_host
 from apyfal.storage import registry
 

@@ -14,7 +14,8 @@ import pytest
 
 import apyfal
 from apyfal.exceptions import AcceleratorException
-from apyfal.host.http_client import Host, parse_address
+from apyfal.host.address import parse_address
+from apyfal.host.http_client import Host
 from apyfal.host.tokens import TokenStore
 
 ROOT = Path(__file__).parents[2]
