@@ -48,7 +48,8 @@ def command(
     Remote users need a token: apyfal token create USER. SIGHUP reads the configuration's [security] section anew.
     """
     try:
-        from apyfal.host.daemon import Daemon, serve
+        from apyfal.host.daemon import Daemon
+        from apyfal.host.service import serve
         from apyfal.host.settings import Settings as HostSettings
         from apyfal.host.settings import default_socket
     except ImportError as error:  # pragma: no cover - only without the extra

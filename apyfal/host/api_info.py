@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from apyfal.host.api_sessions import user_of
+from apyfal.host.incoming import caller
 from apyfal.host.references import References
 from apyfal.host.routes import PUBLIC, Body, route
 
@@ -94,7 +94,7 @@ class InfoRoutes:
         """Say who the caller is."""
         from aiohttp import web
 
-        user = user_of(request)
+        user = caller()
         return web.json_response({"user": user.name, "scopes": sorted(user.scopes)})
 
     @route(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
+import re
 import secrets
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from apyfal.exceptions import ParameterError
-from apyfal.host.api_sessions import MAX_JSON, parse_json, read_json, user_of
 from apyfal.host.audit import AuditLog
 from apyfal.host.bodies import Data, MemoryBudget, receive, send
-from apyfal.host.jobs import Conflict, Engine, Job, fingerprint
+from apyfal.host.engine import Engine
+from apyfal.host.incoming import MAX_JSON, caller, parse_json, read_json
+from apyfal.host.jobs import Conflict, Job, fingerprint
 from apyfal.host.journal import Entry
 from apyfal.host.routes import Body, Parameter, route
 from apyfal.host.sessions import Sessions
@@ -28,6 +29,7 @@ __all__ = ["JobRoutes"]
 
 _MAX_WAIT = 60.0
 _PROGRESS_INTERVAL = 0.2
+_KEY = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _OCTETS = "application/octet-stream"
 
 _WAIT = Parameter("wait", {"type": "number", "minimum": 0, "maximum": _MAX_WAIT}, "Seconds to wait for the job to end.")
@@ -87,7 +89,7 @@ class JobRoutes:
             _WAIT,
             Parameter(
                 KEY_HEADER,
-                {"type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[A-Za-z0-9_.:-]+$"},
+                {"type": "string", "pattern": f"^{_KEY.pattern}$"},
                 "Names this request, so that it runs once however often it is sent.",
                 "header",
             ),
@@ -102,24 +104,18 @@ class JobRoutes:
     async def submit_job(self, request: web.Request) -> web.StreamResponse:
         """Take a job in, once for each key; answer when it has ended or the wait is over."""
         wait = _wait_of(request)
-        user = user_of(request)
+        user = caller()
         key = request.headers.get(KEY_HEADER) or secrets.token_hex(16)
-        if len(key) > 128 or not all(
-            character.isascii() and (character.isalnum() or character in "_.:-") for character in key
-        ):
+        if not _KEY.fullmatch(key):
             raise ParameterError("the idempotency key: expected 1 to 128 letters, digits and _.:-")
         session = self._sessions.get(user.name, request.match_info["session"])
         spec, data = await self._read(request)
         try:
             mark = fingerprint(spec, sorted(session.options.items()), data)
-            known = self._engine.known(user.name, key, mark)
-            if known is None:
-                job = Job(user.name, session, spec, key, data)
-                self._engine.submit(job, mark)
-                data = None
-                known = job
-            elif isinstance(known, Job) and not known.ended.is_set():
-                raise Conflict("the same job is running already", known.id)
+            job = Job(user.name, session, spec, key, data)
+            known = self._engine.submit(job, mark)
+            if known is job:
+                data = None  # the job's now
         finally:
             if data is not None:
                 data.close()
@@ -137,10 +133,10 @@ class JobRoutes:
         """List jobs; those of everybody for an administrator."""
         from aiohttp import web
 
-        user = user_of(request)
+        user = caller()
         key = request.query.get("key")
         if key is not None:
-            known = self._engine.known(user.name, key, None)
+            known = self._engine.find(user.name, key)
             return web.json_response({"jobs": [] if known is None else [_document(known)]})
         return web.json_response({"jobs": [job.document() for job in self._engine.of(user.scope_of_view)]})
 
@@ -166,7 +162,7 @@ class JobRoutes:
         if isinstance(job, Entry):
             raise Conflict(f"the job is {job.state} already")
         self._engine.cancel(job)
-        self._audit.write("job cancelled", user=user_of(request).name, job=job.id)
+        self._audit.write("job cancelled", user=caller().name, job=job.id)
         return web.json_response(job.document())
 
     @route(
@@ -182,7 +178,7 @@ class JobRoutes:
 
         job = self._find(request)
         if isinstance(job, Job):
-            if not job.ended.is_set():
+            if not job.ended:
                 raise Conflict("the job has not ended", job.id)
             self._engine.release_output(job)
         return web.Response(status=204)
@@ -202,14 +198,12 @@ class JobRoutes:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
         await response.prepare(request)
         seen: object = None
-        while isinstance(job, Job) and not job.ended.is_set():
+        while isinstance(job, Job) and not job.ended:
             if job.progress != seen:
                 seen = job.progress
                 done, total = job.progress or (0, None)
                 await response.write(_event("progress", {"done": done, "total": total}))
-            waiting = asyncio.ensure_future(job.ended.wait())
-            await asyncio.wait({waiting}, timeout=_PROGRESS_INTERVAL)
-            waiting.cancel()
+            await job.wait(_PROGRESS_INTERVAL)
         await response.write(_event("end", _document(job)))
         await response.write_eof()
         return response
@@ -238,28 +232,35 @@ class JobRoutes:
         return spec, data
 
     def _find(self, request: web.Request) -> Job | Entry:
-        return self._engine.get(user_of(request).scope_of_view, request.match_info["job"])
+        return self._engine.get(caller().scope_of_view, request.match_info["job"])
 
     async def _answer(self, request: web.Request, job: Job | Entry, wait: float) -> web.StreamResponse:
         from aiohttp import web
 
-        if isinstance(job, Job) and not job.ended.is_set():
-            try:
-                await asyncio.wait_for(job.ended.wait(), wait)
-            except asyncio.TimeoutError:
-                return web.json_response(job.document(), status=202)
-        document = _document(job)
+        if isinstance(job, Job) and not await job.wait(wait):
+            return _json_text(job.text(), 202)
+        text = _text(job)
         output = _output_of(job)
         if output is None or request.headers.get("Accept") != _OCTETS:
-            return web.json_response(document)
-        headers = {JOB_HEADER: json.dumps(document), "Content-Type": _OCTETS}
-        if output.array is not None and output.nbytes <= MAX_JSON:
-            return web.Response(body=output.array.tobytes(), headers=headers)
+            return _json_text(text)
+        headers = {JOB_HEADER: text, "Content-Type": _OCTETS}
+        if output.nbytes <= MAX_JSON:
+            return web.Response(body=output.tobytes(), headers=headers)
         response = web.StreamResponse(headers=headers)
         response.content_length = output.nbytes
         await response.prepare(request)
         await send(response, request, output, self._settings.stall_timeout)
         return response
+
+
+def _json_text(text: str, status: int = 200) -> web.Response:
+    from aiohttp import web
+
+    return web.Response(body=text.encode(), status=status, content_type="application/json")
+
+
+def _text(job: Job | Entry) -> str:
+    return job.text() if isinstance(job, Job) else json.dumps(_document(job))
 
 
 def _document(job: Job | Entry) -> dict[str, Any]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from apyfal.exceptions import ParameterError
 from apyfal.host.audit import AuditLog
-from apyfal.host.auth import User
-from apyfal.host.bodies import MemoryBudget, TooLarge
+from apyfal.host.bodies import MemoryBudget
+from apyfal.host.incoming import caller, read_json
 from apyfal.host.jobs import Conflict
 from apyfal.host.references import References
 from apyfal.host.routes import Body, route
@@ -22,39 +21,9 @@ from apyfal.host.shared_memory import Region, machine_id
 if TYPE_CHECKING:
     from aiohttp import web
 
-__all__ = ["MAX_JSON", "SessionRoutes", "parse_json", "read_json", "user_of"]
+__all__ = ["SessionRoutes"]
 
-#: bytes of the largest JSON body
-MAX_JSON = 1 << 20
 _NOTHING = Body("Done.")
-
-
-def user_of(request: web.Request) -> User:
-    """Return the caller, whom the middleware has let in."""
-    user: User = request["user"]
-    return user
-
-
-async def read_json(request: web.Request) -> Any:
-    """Read a JSON body of at most 1 MiB."""
-    if request.content_type != "application/json":
-        raise ParameterError(f"content type {request.content_type!r}: expected application/json")
-    if (request.content_length or 0) > MAX_JSON:
-        raise TooLarge(f"a JSON body of more than {MAX_JSON} bytes")
-    text = bytearray()
-    async for chunk in request.content.iter_any():
-        text += chunk
-        if len(text) > MAX_JSON:
-            raise TooLarge(f"a JSON body of more than {MAX_JSON} bytes")
-    return parse_json(bytes(text))
-
-
-def parse_json(text: bytes | str) -> Any:
-    """Parse JSON; `ParameterError` where it is none."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        raise ParameterError("the JSON is malformed") from None
 
 
 class SessionRoutes:
@@ -111,7 +80,7 @@ class SessionRoutes:
                 raise ParameterError(f"{name}: expected a text")
             if isinstance(value, str) and len(value) > 256:
                 raise ParameterError(f"{name}: expected at most 256 characters")
-        user = user_of(request)
+        user = caller()
         session = self._sessions.open(user.name, {name: value for name, value in options.items() if value is not None})
         self._audit.write("session opened", user=user.name, session=session.id, accelerator=options["accelerator"])
         document = session.document()
@@ -130,7 +99,7 @@ class SessionRoutes:
         """List sessions; those of everybody for an administrator."""
         from aiohttp import web
 
-        found = self._sessions.of(user_of(request).scope_of_view)
+        found = self._sessions.of(caller().scope_of_view)
         return web.json_response({"sessions": [session.document() for session in found]})
 
     @route(
@@ -240,4 +209,4 @@ class SessionRoutes:
         return web.Response(status=204)
 
     def _session(self, request: web.Request) -> Session:
-        return self._sessions.get(user_of(request).name, request.match_info["session"])
+        return self._sessions.get(caller().name, request.match_info["session"])

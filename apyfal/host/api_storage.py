@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from apyfal.exceptions import ObjectNotFound, ParameterError
-from apyfal.host.api_sessions import read_json, user_of
 from apyfal.host.audit import AuditLog
 from apyfal.host.bodies import Data, MemoryBudget, receive, send
+from apyfal.host.incoming import caller, read_json
 from apyfal.host.references import References, SessionMount
 from apyfal.host.routes import Body, Parameter, route
 from apyfal.host.sessions import Sessions
@@ -174,7 +174,7 @@ class StorageRoutes:
             entry = await _in_thread(functools.partial(self._store, url, data))
         finally:
             data.close()
-        self._audit.write("written", user=user_of(request).name, url=url, nbytes=entry["size"])
+        self._audit.write("written", user=caller().name, url=url, nbytes=entry["size"])
         return web.json_response(entry)
 
     @route(
@@ -196,7 +196,7 @@ class StorageRoutes:
                 target.handler.remove(target.path)
 
         await _in_thread(work)
-        self._audit.write("removed", user=user_of(request).name, url=url)
+        self._audit.write("removed", user=caller().name, url=url)
         return web.Response(status=204)
 
     @route(
@@ -225,7 +225,7 @@ class StorageRoutes:
                 return _entry(copy(source.handler, source.path, target.handler, target.path))
 
         entry = await _in_thread(work)
-        self._audit.write("copied", user=user_of(request).name, src=src, dst=dst, nbytes=entry["size"])
+        self._audit.write("copied", user=caller().name, src=src, dst=dst, nbytes=entry["size"])
         return web.json_response(entry)
 
     # -- inside --------------------------------------------------------------------------------------------------------
@@ -240,7 +240,7 @@ class StorageRoutes:
             return {}
         if not isinstance(session, str):
             raise ParameterError("session: expected a text")
-        return self._sessions.get(user_of(request).name, session).mounts
+        return self._sessions.get(caller().name, session).mounts
 
     def _fetch(self, url: str) -> Data:
         with self._table.resolve(parse(url)) as target:

@@ -11,13 +11,15 @@ import socket
 import struct
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from apyfal import exceptions
 from apyfal.exceptions import AcceleratorException, JobRejected
 from apyfal.host.audit import AuditLog
 from apyfal.host.bodies import Stalled, TooLarge
+from apyfal.host.connections import Connections
+from apyfal.host.direct import pass_on
+from apyfal.host.incoming import User, let_in
 from apyfal.host.jobs import Conflict, KeyReused
 from apyfal.host.routes import PUBLIC, Route
 from apyfal.host.scheduling import RateLimiter, TooBusy, TooMany
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from aiohttp import web
     from aiohttp.typedefs import Middleware
 
-__all__ = ["Gatekeeper", "User", "problem", "status_of"]
+__all__ = ["Gatekeeper", "problem", "status_of"]
 
 #: the status of an answer to a request that failed, by the nearest class of its error; jobs that fail are no failed
 #: requests. 424 rather than 502 for stores: it was the client who named them.
@@ -57,20 +59,6 @@ _FAILURES_A_SECOND = 1.0
 _FAILURES_AT_ONCE = 20.0
 
 Handler = Callable[["web.Request"], Awaitable["web.StreamResponse"]]
-
-
-@dataclass(frozen=True, slots=True)
-class User:
-    """Who calls, and what they may do."""
-
-    name: str
-    scopes: frozenset[str]
-    token: str | None = None
-
-    @property
-    def scope_of_view(self) -> str | None:
-        """Whose things this user sees: their own, or (``None``) everybody's."""
-        return None if "admin" in self.scopes else self.name
 
 
 def status_of(error: BaseException) -> int:
@@ -102,6 +90,8 @@ class Gatekeeper:
         Who there is.
     audit
         Where decisions are written.
+    connections
+        Told of each connection's first request; makes handlers for those whose handler is spent.
     request_rate
         Requests a second of one user.
     observe
@@ -113,6 +103,7 @@ class Gatekeeper:
         routes: Iterable[Route],
         tokens: TokenStore,
         audit: AuditLog,
+        connections: Connections,
         request_rate: float,
         observe: Callable[[str, int, float], None],
     ) -> None:
@@ -121,9 +112,8 @@ class Gatekeeper:
         self._audit = audit
         self._requests = RateLimiter(request_rate, 10 * request_rate)
         self._failures = RateLimiter(_FAILURES_A_SECOND, _FAILURES_AT_ONCE)
+        self._connections = connections
         self._observe = observe
-        #: connections that have not made a request yet; `apyfal.host.server` closes them after a while
-        self.fresh: set[object] = set()
 
     def middleware(self) -> Middleware:
         """Return the middleware for `aiohttp.web.Application`."""
@@ -137,6 +127,7 @@ class Gatekeeper:
             try:
                 response = await self._admit(request, handler, rule)
                 status = response.status
+                await pass_on(request, response, self._connections.successor)
                 return response
             except asyncio.CancelledError:
                 status = 499
@@ -150,7 +141,7 @@ class Gatekeeper:
     async def _admit(self, request: web.Request, handler: Handler, rule: Route | None) -> web.StreamResponse:
         from aiohttp import web
 
-        self.fresh.discard(request.protocol)
+        self._connections.asked(request.protocol)
         user: User | None = None
         try:
             if rule is None or rule.access != PUBLIC:
@@ -163,7 +154,7 @@ class Gatekeeper:
                     return self._unknown(request, user)
                 if rule.access not in user.scopes:
                     return self._refuse(request, 403, f"the token's scopes do not include {rule.access}", user)
-                request["user"] = user
+                let_in(user)
             return await handler(request)
         except web.HTTPException as error:
             return problem(exceptions.ParameterError(error.reason), error.status)

@@ -1,19 +1,18 @@
-"""Request bodies into pinned memory or a spool file, and outputs out of them, with a limit on how slow a peer may
-be.
-"""
+"""Request bodies into pinned memory or a spool file, outputs out of them, and a limit on how slow a peer may be."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from apyfal.exceptions import ParameterError
+from apyfal.host.direct import expects_continue, go_on, receive_direct
 from apyfal.host.scheduling import TooBusy
 from apyfal.host.wire import ArrayType
 
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["Data", "MemoryBudget", "Stalled", "TooLarge", "receive", "send"]
 
 _CHUNK = 1 << 20
+# Memory from here on is allocated in another thread: the first touch of fresh pages takes its time.
+_LARGE = 1 << 20
 # A spool file is read and written by the event loop: pieces are small enough not to hold up others.
 _SPOOL_CHUNK = 256 << 10
 
@@ -77,6 +78,18 @@ class Data:
         self.nbytes = array.nbytes if array is not None else os.fstat(file.fileno()).st_size if file is not None else 0
         self._budget = budget
 
+    def charge(self, budget: MemoryBudget) -> None:
+        """Count against `budget`, even beyond its limit: what is there already cannot be refused."""
+        if self.array is not None and self._budget is None:
+            self._budget = budget
+            budget.used += self.nbytes
+
+    def tobytes(self) -> bytes:
+        """Return a copy of the content, for small ones."""
+        if self.array is not None:
+            return self.array.tobytes()
+        return b"" if self.file is None else os.pread(self.file.fileno(), self.nbytes, 0)
+
     def close(self) -> None:
         """Free the memory, the file and the budget. Idempotent."""
         budget, self._budget = self._budget, None
@@ -109,6 +122,10 @@ class _Watch:
         self.stalled = True
         if self._request.transport is not None:
             self._request.transport.abort()
+
+    def reason(self) -> ConnectionError:
+        """Return the error of a connection that ended."""
+        return Stalled("the request stalled") if self.stalled else ConnectionError("the body ended early")
 
     def __enter__(self) -> _Watch:
         return self
@@ -160,17 +177,11 @@ async def receive(
         return await _receive_spooled(request, length, spool_directory, stall_timeout)
     budget.take(length)
     try:
-        memory = allocate(length)
-        view = memory.data
-        with _Watch(request, stall_timeout) as watch:
-            done = 0
-            while done < length:
-                chunk = await request.content.readany()
-                if not chunk:
-                    raise Stalled("the request stalled") if watch.stalled else ConnectionError("the body ended early")
-                view[done : done + len(chunk)] = chunk
-                done += len(chunk)
-                watch.moved()
+        if length < _LARGE:
+            memory = allocate(length)
+        else:
+            memory = await asyncio.get_running_loop().run_in_executor(None, allocate, length)
+        await _receive_into(request, memory.data, stall_timeout)
         typed = memory if array is None else memory.view(array.dtype).reshape(array.shape)
     except BaseException:
         budget.give(length)
@@ -178,19 +189,42 @@ async def receive(
     return Data(array=typed, budget=budget)
 
 
+async def _receive_into(request: web.Request, out: memoryview, stall_timeout: float) -> None:
+    if len(out) and expects_continue(request):
+        with _Watch(request, stall_timeout) as watch:
+            try:
+                await receive_direct(request, out, watch.moved)
+            except ConnectionError as error:
+                raise watch.reason() from error
+        return
+    arrived = request.content.read_nowait()
+    out[: len(arrived)] = arrived
+    if len(arrived) < len(out):
+        done = len(arrived)
+        async for chunk in _pieces(request, len(out) - done, stall_timeout):
+            out[done : done + len(chunk)] = chunk
+            done += len(chunk)
+
+
+async def _pieces(request: web.Request, length: int, stall_timeout: float) -> AsyncIterator[bytes]:
+    """Yield `length` bytes of the body as they come."""
+    with _Watch(request, stall_timeout) as watch:
+        while length:
+            chunk = await request.content.readany()
+            if not chunk:
+                raise watch.reason()
+            yield chunk
+            length -= len(chunk)
+            watch.moved()
+
+
 async def _receive_spooled(request: web.Request, length: int, directory: Path, stall_timeout: float) -> Data:
     loop = asyncio.get_running_loop()
     file: IO[bytes] = tempfile.TemporaryFile(dir=directory, buffering=0)  # noqa: SIM115 - it outlives this function
     try:
-        with _Watch(request, stall_timeout) as watch:
-            done = 0
-            while done < length:
-                chunk = await request.content.readany()
-                if not chunk:
-                    raise Stalled("the request stalled") if watch.stalled else ConnectionError("the body ended early")
-                await loop.run_in_executor(None, file.write, chunk)
-                done += len(chunk)
-                watch.moved()
+        go_on(request)
+        async for chunk in _pieces(request, length, stall_timeout):
+            await loop.run_in_executor(None, file.write, chunk)
         file.seek(0)
     except BaseException:
         file.close()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from apyfal.exceptions import ConfigurationError, HostError
+from apyfal.exceptions import ConfigurationError
 from apyfal.host import openapi
 from apyfal.host.access import Whitelist
 from apyfal.host.api_info import InfoRoutes
@@ -24,8 +24,10 @@ from apyfal.host.api_storage import StorageRoutes
 from apyfal.host.audit import AuditLog
 from apyfal.host.auth import Gatekeeper
 from apyfal.host.bodies import MemoryBudget
+from apyfal.host.connections import Connections
+from apyfal.host.engine import Engine
+from apyfal.host.execution import Executor
 from apyfal.host.hoststore import HostStore
-from apyfal.host.jobs import Engine
 from apyfal.host.journal import Journal
 from apyfal.host.metrics import Metrics
 from apyfal.host.outbound import OutboundGate
@@ -41,11 +43,9 @@ from apyfal.storage import providers, registry
 if TYPE_CHECKING:
     from aiohttp import web
 
-__all__ = ["Daemon", "Listener", "serve"]
+__all__ = ["Daemon", "Listener"]
 
 _HOUSEKEEPING = 1.0
-_HEADER_TIMEOUT = 20.0
-_COUNT_AFTER = 0.05  # a connection is counted by aiohttp a few turns of the loop after it was accepted
 _IDLE_TIMEOUT = 75.0
 #: a larger read buffer than aiohttp's lets a body arrive in pieces of what the socket holds
 _READ_BUFFER = 1 << 20
@@ -131,14 +131,11 @@ class Daemon:
         self._sessions = Sessions(settings.max_sessions, settings.max_sessions_of_user)
         self._engine = Engine(
             journal=self._journal,
-            references=self._references,
-            open_accelerator=self._open_accelerator,
-            allocate=_allocate,
+            executor=Executor(self._references, self._open_accelerator, _allocate, settings.state_directory),
             budget=self._budget,
             workers=settings.workers,
             limit=settings.max_jobs,
             limit_of_user=settings.max_jobs_of_user,
-            spool_directory=settings.state_directory,
         )
         self._metrics = self._make_metrics()
         memory_socket = next(
@@ -157,8 +154,9 @@ class Daemon:
         from apyfal import __version__
 
         info.document = openapi.document(self.routes, __version__)
+        self._connections = Connections(settings.max_connections)
         self._gatekeeper = Gatekeeper(
-            self.routes, self._tokens, self._audit, settings.request_rate, self._metrics.observe
+            self.routes, self._tokens, self._audit, self._connections, settings.request_rate, self._metrics.observe
         )
         application = web.Application(
             middlewares=[self._gatekeeper.middleware()],
@@ -171,7 +169,12 @@ class Daemon:
             },
         )
         for route in self.routes:
-            application.router.add_route(route.method, route.path, route.handler)  # type: ignore[arg-type]  # set by `declared`
+            application.router.add_route(
+                route.method,
+                route.path,
+                route.handler,  # type: ignore[arg-type]  # set by `declared`
+                expect_handler=_say_nothing_yet,
+            )
         return application
 
     def _attach_stores(self) -> None:
@@ -261,7 +264,8 @@ class Daemon:
 
     async def _listen(self, runner: web.AppRunner, listener: Listener) -> asyncio.AbstractServer:
         loop = asyncio.get_running_loop()
-        factory = self._connection_factory(runner)
+        self._connections.server = runner.server
+        factory = self._connections.accept
         try:
             if listener.unix is not None:
                 listener.unix.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -280,40 +284,6 @@ class Daemon:
         self._gate.own_ports |= {port}
         self.ports.append(port)
         return tcp
-
-    def _connection_factory(self, runner: web.AppRunner) -> Callable[[], asyncio.Protocol]:
-        """Make connections that are closed when they are too many, or send no request for too long."""
-        server = runner.server
-        if server is None:
-            raise HostError("the runner is not set up")
-        fresh = self._gatekeeper.fresh
-        loop = asyncio.get_running_loop()
-
-        refused: set[Any] = set()
-
-        def expire(protocol: Any) -> None:
-            if protocol in fresh:
-                fresh.discard(protocol)
-                if protocol.transport is not None:
-                    protocol.transport.abort()
-
-        def count(protocol: Any) -> None:
-            connections = server.connections
-            if len(connections) <= self.settings.max_connections:
-                return
-            refused.intersection_update(connections)  # those that are closing, but not closed yet
-            if protocol in fresh and len(connections) - len(refused) > self.settings.max_connections:
-                refused.add(protocol)
-                expire(protocol)
-
-        def make() -> asyncio.Protocol:
-            protocol = server()
-            fresh.add(protocol)
-            loop.call_later(_COUNT_AFTER, count, protocol)
-            loop.call_later(_HEADER_TIMEOUT, expire, protocol)
-            return protocol
-
-        return make
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -348,6 +318,7 @@ class Daemon:
             now = time.time()
             self._engine.expire_outputs(self.settings.keep_outputs)
             self._journal.forget(now - self.settings.keep_outputs, now - self.settings.keep_jobs)
+            await asyncio.get_running_loop().run_in_executor(None, self._journal.checkpoint)
 
     def close_session(self, session: Session) -> None:
         """End a session: nobody finds it any more, and its accelerator stops when its jobs have ended."""
@@ -364,6 +335,10 @@ class Daemon:
 
     def _region(self, name: str) -> Region | None:
         return next((session.regions[name] for session in self._sessions.of(None) if name in session.regions), None)
+
+
+async def _say_nothing_yet(request: web.Request) -> None:
+    """Leave it to the handler to ask for the body, once it knows that it wants it."""
 
 
 def _allocate(nbytes: int) -> np.ndarray[Any, Any]:
@@ -384,45 +359,9 @@ def _devices() -> list[Any]:
     return list(apyfal.devices())
 
 
-def serve(daemon_of: Callable[[], Daemon], ready: Callable[[Daemon], None]) -> None:
-    """Run a daemon until it is told to stop.
-
-    Parameters
-    ----------
-    daemon_of
-        Makes it; called on the event loop.
-    ready
-        Called with it once it listens.
-    """
-
-    async def main() -> None:
-        daemon = daemon_of()
-        await daemon.run(lambda: ready(daemon))
-
-    _no_core_dumps()
-    _log_to_standard_error()
-    asyncio.run(main())
-
-
 def _quiet_logger() -> logging.Logger:
     """Return a logger for what aiohttp says of malformed requests: anybody could fill the system's log with it."""
     logger = logging.getLogger("apyfal.host.malformed")
     logger.propagate = False
     logger.addHandler(logging.NullHandler())
     return logger
-
-
-def _log_to_standard_error() -> None:
-    handler = logging.StreamHandler()
-    handler.setLevel(logging.WARNING)
-    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
-    get_logger().addHandler(handler)
-
-
-def _no_core_dumps() -> None:
-    """Keep tokens and users' data out of core files and other processes' reach (``PR_SET_DUMPABLE`` off)."""
-    import ctypes
-    import resource
-
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)

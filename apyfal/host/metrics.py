@@ -38,12 +38,17 @@ class Metrics:
         self._seconds = Histogram(
             "apyfal_request_seconds", "Time to answer a request", ["operation"], registry=self._registry
         )
+        self._known: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
         self._registry.register(self)
 
     def observe(self, operation: str, status: int, seconds: float) -> None:
         """Count one request."""
-        self._requests.labels(operation, str(status)).inc()
-        self._seconds.labels(operation).observe(seconds)
+        known = self._known.get((operation, status))
+        if known is None:  # `labels` formats and locks: once for each pair is enough
+            known = self._requests.labels(operation, str(status)), self._seconds.labels(operation)
+            self._known[operation, status] = known
+        known[0].inc()
+        known[1].observe(seconds)
 
     def collect(self) -> Iterator[Metric]:
         """Read the values; called by the registry."""

@@ -38,6 +38,7 @@ JOB_HEADER = "Apyfal-Job"
 KEY_HEADER = "Idempotency-Key"
 
 _DTYPE = re.compile(r"[<>|=]?[biufc][0-9]{1,2}|\|?b1")
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 _MAX_DIMENSIONS = 32  # numpy's own limit before 2.0
 _MAX_MESSAGE = 2000
 _REGION = re.compile(r"[0-9a-f]{32}")
@@ -281,7 +282,7 @@ class JobSpec:
 
     def text(self) -> str:
         """`document` in its one canonical form: what a header carries and a fingerprint is taken of."""
-        return json.dumps(self.document(), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return _CANONICAL.encode(self.document())
 
 
 def _region(value: object, what: str) -> str:

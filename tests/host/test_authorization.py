@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import http.client
 import json
-import threading
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
-from host_daemon import RunningDaemon
+from host_daemon import RunningDaemon, in_thread
 
 from apyfal.host.daemon import Daemon, Listener
 from apyfal.host.routes import PUBLIC
@@ -37,34 +36,17 @@ class Forgetful(Daemon):
         return self.application
 
 
-class InThread:
-    """A daemon of this process."""
-
-    def __init__(self, directory: Path) -> None:
-        settings = Settings(
-            authorized_host_dirs=(str(directory),), state_directory=directory / "state", audit_log=directory / "audit"
-        )
-        self._ready = threading.Event()
-        self._settings = settings
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
-        self._thread.start()
-        assert self._ready.wait(20)
-
-    async def _serve(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self.daemon = Forgetful(self._settings, [Listener(host="127.0.0.1")])
-        await self.daemon.run(self._ready.set)
-
-    def close(self) -> None:
-        self._loop.call_soon_threadsafe(self.daemon.stop)
-        self._thread.join(20)
+def forgetful_in(directory: Path) -> AbstractContextManager[Forgetful]:
+    settings = Settings(
+        authorized_host_dirs=(str(directory),), state_directory=directory / "state", audit_log=directory / "audit"
+    )
+    return in_thread(lambda: Forgetful(settings, [Listener(host="127.0.0.1")]))
 
 
 @pytest.fixture(scope="module")
-def forgetful(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    running = InThread(tmp_path_factory.mktemp("forgetful"))
-    yield running.daemon
-    running.close()
+def forgetful(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forgetful]:
+    with forgetful_in(tmp_path_factory.mktemp("forgetful")) as daemon:
+        yield daemon
 
 
 def call(
@@ -148,15 +130,12 @@ def test_no_route_beyond_the_token_s_scopes(forgetful: Forgetful) -> None:
 
 
 def test_guessing_is_slowed_down(tmp_path: Path) -> None:
-    running = InThread(tmp_path)
-    try:
-        statuses = [call(running.daemon.ports[0], "GET", "/v1/jobs", "Bearer wrong")[0] for _ in range(30)]
+    with forgetful_in(tmp_path) as daemon:
+        statuses = [call(daemon.ports[0], "GET", "/v1/jobs", "Bearer wrong")[0] for _ in range(30)]
         assert statuses[:20] == [401] * 20
         assert statuses[-1] == 429
-        valid = running.daemon._tokens.create("alice")
-        assert call(running.daemon.ports[0], "GET", "/v1/jobs", f"Bearer {valid}")[0] == 200
-    finally:
-        running.close()
+        valid = daemon._tokens.create("alice")
+        assert call(daemon.ports[0], "GET", "/v1/jobs", f"Bearer {valid}")[0] == 200
 
 
 def test_another_user_s_things_do_not_exist(daemon: RunningDaemon) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import sqlite3
 import stat
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from apyfal.exceptions import ConfigurationError
 from apyfal.host.journal import NOT_RUN, Journal
 
 
@@ -22,56 +26,93 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 
 def test_life_of_a_job(journal: Journal, tmp_path: Path) -> None:
     assert journal.find("alice", "key") is None
-    journal.enter("id", "alice", "key", "print")
+    job = journal.enter("alice", "key", "print")
     entry = journal.find("alice", "key")
     assert entry is not None
-    assert (entry.id, entry.state, entry.fingerprint, entry.answer) == ("id", "queued", "print", None)
-    journal.mark_running("id")
-    journal.finish("id", "done", {"id": "id", "result": 1}, b"output")
-    entry = journal.get("id")
+    assert (entry.id, entry.state, entry.fingerprint, entry.answer) == (job, "queued", "print", None)
+    journal.mark_running(job)
+    journal.finish(job, "done", json.dumps({"id": job, "result": 1}), b"output")
+    entry = journal.get(job)
     assert entry is not None
-    assert (entry.state, entry.answer, entry.output) == ("done", {"id": "id", "result": 1}, b"output")
+    assert (entry.state, entry.answer, entry.output) == ("done", {"id": job, "result": 1}, b"output")
     assert stat.S_IMODE((tmp_path / "jobs.sqlite").stat().st_mode) == 0o600
 
 
+def test_ids_lead_to_their_own_job_only(journal: Journal) -> None:
+    first, second = journal.enter("alice", "1", "print"), journal.enter("alice", "2", "print")
+    assert first < second, "in the order in which they came"
+    for wrong in ("", "0" * 32, first[:-1] + ("0" if first[-1] != "0" else "1"), first[:15] + second[15:], f"{first} "):
+        assert journal.get(wrong) is None
+    assert journal.get(first) != journal.get(second)
+
+
 def test_a_key_belongs_to_one_job_of_a_user(journal: Journal) -> None:
-    journal.enter("one", "alice", "key", "print")
+    job = journal.enter("alice", "key", "print")
     with pytest.raises(sqlite3.IntegrityError):
-        journal.enter("two", "alice", "key", "print")
-    journal.enter("three", "bob", "key", "print")
+        journal.enter("alice", "key", "print")
+    journal.enter("bob", "key", "print")
+    journal.strike(job)
+    journal.enter("alice", "key", "print")
 
 
 def test_recovery_reports_what_had_not_ended(tmp_path: Path) -> None:
     first = Journal(tmp_path / "jobs.sqlite")
-    first.enter("waiting", "alice", "1", "print")
-    first.enter("running", "alice", "2", "print", running=True)
-    first.enter("done", "alice", "3", "print", running=True)
-    first.finish("done", "done", {"state": "done"})
+    waiting = first.enter("alice", "1", "print")
+    running = first.enter("alice", "2", "print", running=True)
+    done = first.enter("alice", "3", "print", running=True)
+    first.finish(done, "done", json.dumps({"state": "done"}))
     # No close: the process was killed.
     second = Journal(tmp_path / "jobs.sqlite")
-    found = {entry.id: entry.answer for entry in second.recover()}
-    assert set(found) == {"waiting", "running"}
-    waiting, running = found["waiting"], found["running"]
-    assert waiting is not None
-    assert running is not None
-    assert (waiting["state"], waiting["ran"], waiting["error"]["message"]) == ("interrupted", False, NOT_RUN)
-    assert (running["state"], running["ran"]) == ("interrupted", None)
+    answers = {entry.id: entry.answer or {} for entry in second.recover()}
+    assert set(answers) == {waiting, running}
+    assert (answers[waiting]["state"], answers[waiting]["ran"]) == ("interrupted", False)
+    assert answers[waiting]["error"]["message"] == NOT_RUN
+    assert (answers[running]["state"], answers[running]["ran"]) == ("interrupted", None)
     assert second.recover() == []
+    assert second.enter("alice", "4", "print") > done
+    second.close()
+    first.close()
+
+
+def test_outputs_that_the_daemon_held_are_known_after_a_crash(tmp_path: Path) -> None:
+    first = Journal(tmp_path / "jobs.sqlite")
+    jobs = [first.enter("alice", str(number), "print", running=True) for number in range(3)]
+    for job in jobs:
+        first.finish(job, "done", "{}", held=job != jobs[0])
+    first.release(jobs[1])
+    second = Journal(tmp_path / "jobs.sqlite")
+    assert [entry.id for entry in second.held()] == [jobs[2]]
     second.close()
     first.close()
 
 
 def test_forgetting(journal: Journal) -> None:
-    for number in range(3):
-        journal.enter(str(number), "alice", str(number), "print", running=True)
-    journal.finish("0", "done", {}, b"x")
-    journal.finish("1", "failed", {})
+    done, failed, running = (journal.enter("alice", str(number), "print", running=True) for number in range(3))
+    journal.finish(done, "done", "{}", b"x")
+    journal.finish(failed, "failed", "{}")
     later = time.time() + 1
     journal.forget(later, 0)
-    entry = journal.get("0")
+    entry = journal.get(done)
     assert entry is not None
     assert entry.output is None
     journal.forget(later, later)
-    assert journal.get("0") is None
-    assert journal.get("1") is None
-    assert journal.get("2") is not None, "what runs is never forgotten"
+    assert journal.get(done) is None
+    assert journal.get(failed) is None
+    assert journal.get(running) is not None, "what runs is never forgotten"
+
+
+def test_the_log_is_written_back_by_another_thread(journal: Journal, tmp_path: Path) -> None:
+    for number in range(10):
+        journal.enter("alice", str(number), "print")
+    size = (tmp_path / "jobs.sqlite").stat().st_size
+    thread = threading.Thread(target=journal.checkpoint)
+    thread.start()
+    thread.join()
+    assert (tmp_path / "jobs.sqlite").stat().st_size > size
+
+
+def test_a_journal_of_another_version_is_not_touched(tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "jobs.sqlite")) as database:
+        database.execute("PRAGMA user_version=1")
+    with pytest.raises(ConfigurationError, match="version 1, not 2"):
+        Journal(tmp_path / "jobs.sqlite")

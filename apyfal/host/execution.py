@@ -1,0 +1,128 @@
+"""One job in a worker thread: its arguments for the accelerator, the call, and what becomes of the result."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from apyfal.exceptions import ParameterError, RunCancelled
+from apyfal.host.bodies import Data
+from apyfal.host.jobs import Job
+from apyfal.host.references import References
+from apyfal.host.sessions import NotFound, OpenAccelerator
+from apyfal.host.shared_memory import Region
+from apyfal.host.wire import ArrayType, SharedArray, plain
+
+__all__ = ["Executor"]
+
+
+@dataclass(frozen=True, slots=True)
+class Executor:
+    """Runs jobs, one call each.
+
+    Attributes
+    ----------
+    references
+        Admits the URLs that jobs name.
+    open_accelerator
+        Opens an accelerator.
+    allocate
+        Makes pinned memory of so many bytes.
+    spool_directory
+        For outputs that go to a client's file.
+    """
+
+    references: References
+    open_accelerator: OpenAccelerator
+    allocate: Callable[[int], np.ndarray[Any, Any]]
+    spool_directory: Path
+
+    def run(self, job: Job) -> None:
+        """Run a job; what it raises is the job's error."""
+        accelerator = job.session.accelerator(self.open_accelerator)
+        spec = job.spec
+        info: dict[str, Any] = {}
+        try:
+            if spec.kind == "start":
+                accelerator.start(self._source(job), info_dict=info, **spec.parameters)
+                return
+            dst, target = self._destination(job)
+            result = accelerator.process(
+                self._source(job),
+                dst,
+                copy=spec.copy,
+                info_dict=info,
+                timeout=spec.timeout,
+                progress=lambda done, total: _progress(job, done, total),
+                memory_limit=spec.memory_limit,
+                **spec.parameters,
+            )
+            _take_result(job, result, target)
+        finally:
+            info.pop("timeline", None)
+            job.info = plain(info)
+
+    def _source(self, job: Job) -> object:
+        src = job.spec.src
+        if src is None:
+            return None
+        if src.url is not None:
+            return self.references.admit(src.url, job.session.mounts)
+        if src.shared is not None:
+            return _region_of(job, src.shared.region).array(src.shared)
+        if job.data is None:
+            raise ParameterError("src: the request had no body")
+        return job.data.array if job.data.array is not None else job.data.file
+
+    def _destination(self, job: Job) -> tuple[object, Data | None]:
+        """Return what `process` gets as its destination, and the output that this makes."""
+        dst = job.spec.dst
+        if dst is None or dst.memory is not None:
+            return None, None
+        if dst.url is not None:
+            return self.references.admit(dst.url, job.session.mounts), None
+        if dst.shared is not None:
+            return _region_of(job, dst.shared.region).array(dst.shared), None
+        if dst.array is not None:
+            memory = self.allocate(dst.array.nbytes).view(dst.array.dtype).reshape(dst.array.shape)
+            return memory, Data(array=memory)
+        file: IO[bytes] = tempfile.TemporaryFile(dir=self.spool_directory)  # noqa: SIM115 - the output owns it
+        return file, Data(file=file)
+
+
+def _progress(job: Job, done: int, total: int | None) -> None:
+    job.progress = (int(done), None if total is None else int(total))
+    if job.cancelled:
+        raise RunCancelled("the job was cancelled")
+
+
+def _take_result(job: Job, result: object, target: Data | None) -> None:
+    dst = job.spec.dst
+    if target is not None:
+        if target.file is not None:
+            target.file.flush()
+            target = Data(file=target.file)
+        job.output = target
+        job.output_type = None if dst is None else dst.array
+    elif isinstance(result, np.ndarray) and (dst is None or dst.shared is None):
+        job.output_type = ArrayType.of(result)
+        region = None if dst is None or dst.memory is None else _region_of(job, dst.memory)
+        if region is not None and result.nbytes <= region.nbytes:
+            np.copyto(region.array(SharedArray(region.name, 0, job.output_type)), result)
+            job.output_region = region.name
+        else:
+            job.output = Data(array=result)
+    if not isinstance(result, np.ndarray):
+        job.result = plain(result)
+
+
+def _region_of(job: Job, name: str) -> Region:
+    region = job.session.regions.get(name)
+    if region is None:
+        raise NotFound("no such shared memory in this session")
+    return region
