@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from apyfal.pipeline.plan import Plan
     from apyfal.storage.endpoints import Source
 
 __all__ = ["ArrayInput", "CopiedInput", "Input", "NoInput", "Piece", "RangesInput", "StreamInput"]
@@ -138,31 +139,30 @@ class CopiedInput(_RingInput):
 class RangesInput(Input):
     """A remote object, several of its chunks received at once, each straight into its slot of the ring."""
 
-    def __init__(self, source: Source, ring: Ring, chunk: int, report: Report, control: Control) -> None:
+    def __init__(self, source: Source, ring: Ring, plan: Plan, report: Report, control: Control) -> None:
         self._source = source
         self._ring = ring
-        self._chunk = chunk
         self._report = report
         self._control = control
         self._total = source.size or 0
+        self._cuts = plan.cut(self._total)
         self._turn = threading.Lock()  # slots are taken in the order of the chunks, or the first would wait for ever
         self._next = 0
         self._arrived: dict[int, Piece] = {}
 
     def pieces(self) -> Iterator[Piece]:
         """Yield the chunks in order, whatever order they arrive in."""
-        count = max(1, -(-self._total // max(self._chunk, 1)))
-        if count == 1:
+        if len(self._cuts) == 1:
             yield self._whole()
             return
         threads = [
-            threading.Thread(target=self._work, args=(count,), name=f"apyfal-range-{number}", daemon=True)
-            for number in range(min(self._source.connections, count))
+            threading.Thread(target=self._work, name=f"apyfal-range-{number}", daemon=True)
+            for number in range(min(self._source.connections, len(self._cuts)))
         ]
         for thread in threads:
             thread.start()
         try:
-            for index in range(count):
+            for index in range(len(self._cuts)):
                 yield self._await(index)
             self._source.verify()
         finally:
@@ -189,30 +189,29 @@ class RangesInput(Input):
                 raise Aborted
             return self._arrived.pop(index)
 
-    def _work(self, count: int) -> None:
+    def _work(self) -> None:
         try:
             while not self._control.failed:
                 with self._turn:
-                    if self._next >= count:
+                    if self._next >= len(self._cuts):
                         return
                     index = self._next
                     slot = self._ring.take()
                     self._next += 1
-                self._fetch(index, slot, count)
+                self._fetch(index, slot)
         except Aborted:
             pass
         except BaseException as error:
             self._control.fail(error)
 
-    def _fetch(self, index: int, slot: Slot, count: int) -> None:
-        offset = index * self._chunk
-        nbytes = min(self._chunk, self._total - offset)
+    def _fetch(self, index: int, slot: Slot) -> None:
+        offset, nbytes = self._cuts[index]
         with self._report.span("fetch", index):
             if nbytes:
                 self._source.receive(slot.bytes[:nbytes].data, offset)
         with self._control.changed:
             self._report.bytes_in += nbytes
-            self._arrived[index] = Piece(index, slot, nbytes, offset, last=index == count - 1)
+            self._arrived[index] = Piece(index, slot, nbytes, offset, last=index == len(self._cuts) - 1)
             self._control.changed.notify_all()
 
     def release(self, piece: Piece) -> None:

@@ -210,8 +210,7 @@ class Job:
 
     def _store(self, done: _Done) -> None:
         if done.slot is not None:
-            with self._report.span("store", done.chunk):
-                self._output.store(done.slot, done.nbytes)
+            self._output.store(done.chunk, done.slot, done.nbytes)
             self._report.bytes_out += done.nbytes
         self._report.chunks = done.chunk + 1
         self._through += done.read

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import numpy as np
 from apyfal.exceptions import ParameterError
 from apyfal.handoff import flat_bytes
 from apyfal.memory import empty
+from apyfal.pipeline.channel import Aborted, Control
 from apyfal.pipeline.slots import Ring, Slot
 
 if TYPE_CHECKING:
@@ -20,7 +23,16 @@ if TYPE_CHECKING:
     from apyfal.pipeline.report import Report
     from apyfal.storage.endpoints import Sink
 
-__all__ = ["ArrayOutput", "CopiedOutput", "FixedOutput", "GrowingOutput", "NoOutput", "Output", "SinkOutput"]
+__all__ = [
+    "ArrayOutput",
+    "CopiedOutput",
+    "FixedOutput",
+    "GrowingOutput",
+    "NoOutput",
+    "Output",
+    "PartsOutput",
+    "SinkOutput",
+]
 
 
 class Output(ABC):
@@ -35,8 +47,8 @@ class Output(ABC):
         return nbytes
 
     @abstractmethod
-    def store(self, slot: Slot, nbytes: int) -> None:
-        """Take the first `nbytes` bytes of a slot, which are on its host side; the slot can then be used again."""
+    def store(self, chunk: int, slot: Slot, nbytes: int) -> None:
+        """Take the first `nbytes` bytes of a chunk's slot, which are on its host side."""
 
     @abstractmethod
     def result(self) -> NDArray[np.uint8] | None:
@@ -50,7 +62,7 @@ class NoOutput(Output):
         """Return none."""
         return None
 
-    def store(self, slot: Slot, nbytes: int) -> None:
+    def store(self, chunk: int, slot: Slot, nbytes: int) -> None:
         """Do nothing."""
 
     def result(self) -> NDArray[np.uint8] | None:
@@ -70,7 +82,7 @@ class ArrayOutput(Output):
         start = self._call.output_bytes(piece.offset) or 0
         return self._slot.part(start, self._call.output_bytes(piece.nbytes) or 0)
 
-    def store(self, slot: Slot, nbytes: int) -> None:
+    def store(self, chunk: int, slot: Slot, nbytes: int) -> None:
         """Leave the bytes where they are."""
 
     def result(self) -> NDArray[np.uint8]:
@@ -93,7 +105,7 @@ class FixedOutput(Output):
         """Return everything after the last chunk, nothing before."""
         return nbytes if piece.last else 0
 
-    def store(self, slot: Slot, nbytes: int) -> None:
+    def store(self, chunk: int, slot: Slot, nbytes: int) -> None:
         """Leave the bytes where they are."""
 
     def result(self) -> NDArray[np.uint8]:
@@ -117,17 +129,63 @@ class _RingOutput(Output):
 
 
 class SinkOutput(_RingOutput):
-    """A sink, sent from the ring."""
+    """A sink, written from the ring, one chunk after the other."""
 
-    def __init__(self, sink: Sink, ring: Ring) -> None:
+    def __init__(self, sink: Sink, ring: Ring, report: Report) -> None:
         super().__init__(ring)
         self._sink = sink
+        self._report = report
 
-    def store(self, slot: Slot, nbytes: int) -> None:
+    def store(self, chunk: int, slot: Slot, nbytes: int) -> None:
         """Write."""
         if nbytes:
-            self._sink.write(slot.bytes[:nbytes].data)
+            with self._report.span("store", chunk):
+                self._sink.write(slot.bytes[:nbytes].data)
         self._ring.give(slot)
+
+
+class PartsOutput(_RingOutput):
+    """A sink that takes several parts at once, each sent from the slot that the device wrote.
+
+    A slot has room for a whole part; what the device writes for smaller chunks lies in it one behind the other.
+    """
+
+    def __init__(self, sink: Sink, ring: Ring, call: Call, total: int, report: Report, control: Control) -> None:
+        super().__init__(ring)
+        self._sink = sink
+        self._call = call
+        self._total = total
+        self._report = report
+        self._control = control
+        self._part: Slot | None = None  # that is being written by the device
+        self._stored = 0
+
+    def slot(self, piece: Piece) -> Slot:
+        """Return the piece's own place in the part that it belongs to."""
+        at = (self._call.output_bytes(piece.offset) or 0) % self._ring.nbytes
+        if self._part is None or not at:
+            self._part = self._ring.take()
+        return self._part.part(at, self._call.output_bytes(piece.nbytes) or 0)
+
+    def store(self, chunk: int, slot: Slot, nbytes: int) -> None:
+        """Send the part, when this was its end."""
+        self._stored += nbytes
+        part = slot.whole or slot
+        end = slot.offset - part.offset + nbytes
+        if end == self._ring.nbytes or self._stored == self._total:
+            start = self._report.now()
+            self._sink.submit(part.bytes[:end].data).add_done_callback(
+                lambda sent: self._sent(sent, chunk, start, part)
+            )
+
+    def _sent(self, sent: Future[None], chunk: int, start: float, part: Slot) -> None:
+        self._report.add("store", chunk, start)
+        error = sent.exception()
+        if error is not None:
+            self._control.fail(error)
+            return
+        with contextlib.suppress(Aborted):
+            self._ring.give(part)
 
 
 class CopiedOutput(_RingOutput):
@@ -142,12 +200,13 @@ class CopiedOutput(_RingOutput):
         self._reason = reason
         self._done = 0
 
-    def store(self, slot: Slot, nbytes: int) -> None:
+    def store(self, chunk: int, slot: Slot, nbytes: int) -> None:
         """Copy to the next position."""
         end = self._done + nbytes
         if end > len(self._bytes):
             raise ParameterError(f"dst: it has {len(self._bytes)} bytes, and the output has more")
-        self._bytes[self._done : end] = slot.bytes[:nbytes]
+        with self._report.span("store", chunk):
+            self._bytes[self._done : end] = slot.bytes[:nbytes]
         self._done = end
         self._report.copied(nbytes, self._reason)
         self._ring.give(slot)
@@ -171,14 +230,15 @@ class GrowingOutput(_RingOutput):
         self._all: NDArray[np.uint8] | None = None
         self._done = 0
 
-    def store(self, slot: Slot, nbytes: int) -> None:
+    def store(self, chunk: int, slot: Slot, nbytes: int) -> None:
         """Keep the first slot; copy what follows behind it."""
         if self._first is None:
             self._first = slot.bytes
             self._done = nbytes
             return
         if nbytes:
-            self._append(slot.bytes[:nbytes])
+            with self._report.span("store", chunk):
+                self._append(slot.bytes[:nbytes])
         self._ring.give(slot)
 
     def _append(self, data: NDArray[np.uint8]) -> None:

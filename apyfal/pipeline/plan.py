@@ -19,12 +19,15 @@ __all__ = ["DEFAULT_MEMORY_LIMIT", "Plan", "make_plan"]
 DEFAULT_MEMORY_LIMIT = 256 << 20
 
 #: Large enough that a chunk's fixed costs (some 100 us in all stages together) vanish beside its DMA (800 us at
-#: 10 GB/s), small enough that the stages overlap early (bench/bench_pipeline.py).
+#: 10 GB/s), and to be a part of an upload (5 MiB and more); small enough that a ring of them fits into the processor's
+#: last cache, or nearly, and that the stages overlap early. Chosen by `bench/bench_chunks.py`, which runs a job over
+#: chunks of 1 to 32 MiB and rings of 2 to 5 slots: from 4 MiB and three slots on, neither brings any more.
 _CHUNK = 8 << 20
-#: Of an object that is received in several ranges at once: the card starts when the first of them is complete.
-_RANGE = 4 << 20
 #: One chunk in each of the three stages that touch a ring: being filled, on the card, being emptied.
 _DEPTH = 3
+#: Where several ranges of an object arrive at once, the first chunk is cut into smaller ones: a 16th, another, an 8th,
+#: a quarter and a half. So the card begins when the 16th has arrived, over each of the connections.
+_FIRST = 16
 #: Offsets in buffer objects that every driver accepts.
 _PAGE = 4096
 
@@ -37,21 +40,35 @@ class Plan:
     ----------
     chunk
         Bytes of input a run, but for the last.
+    first
+        Bytes of the first run where the chunks at the front grow (see `cut`); otherwise as `chunk`.
     capacity
         Bytes of output a run has room for.
     depth
         Slots of a ring.
-    in_depth
-        Slots of the ring that the input is received into.
+    in_depth, out_depth
+        Slots of the ring that the input is received into, and of the one that the output is sent from.
     single
         The whole job is one run.
     """
 
     chunk: int
+    first: int
     capacity: int
     depth: int
     in_depth: int
+    out_depth: int
     single: bool
+
+    def cut(self, total: int) -> list[tuple[int, int]]:
+        """Return offset and bytes of each chunk of `total` bytes; every `chunk` bytes from the front one begins."""
+        cuts: list[tuple[int, int]] = []
+        offset, nbytes = 0, self.first
+        while offset < total or not cuts:
+            cuts.append((offset, min(nbytes, total - offset)))
+            offset += nbytes
+            nbytes = min(offset, self.chunk - offset) if offset < self.chunk else self.chunk
+        return cuts
 
 
 def make_plan(
@@ -63,6 +80,7 @@ def make_plan(
     out_ring: bool,
     memory_limit: int | None,
     connections: int = 0,
+    parts: int = 0,
 ) -> Plan:
     """Choose chunk size and depth.
 
@@ -80,6 +98,8 @@ def make_plan(
         Bytes of ring memory at most; ``None``: `DEFAULT_MEMORY_LIMIT`.
     connections
         Chunks that are received at once; 0 is one after the other.
+    parts
+        Chunks of output that are sent at once; 0 is one after the other.
 
     Raises
     ------
@@ -92,7 +112,7 @@ def make_plan(
             raise ParameterError(
                 f"accelerator {call.definition.name!r} takes its input whole, and the size of this source is not known"
             )
-        plan = Plan(total, call.capacity(total), 1, 1, single=True)
+        plan = _single(call, total)
         need = total * in_ring + plan.capacity * out_ring
         if memory_limit is not None and need > limit:
             raise ParameterError(
@@ -101,22 +121,27 @@ def make_plan(
             )
         return plan
     unit = _unit(call)
-    in_depth = _DEPTH + max(connections - 1, 0)
-    chunk = max((_RANGE if connections else _CHUNK) // unit, 1) * unit
+    in_depth, out_depth = _DEPTH + max(connections - 1, 0), _DEPTH + max(parts - 1, 0)
+    chunk = max(_CHUNK // unit, 1) * unit
     ceiling = min(filter(None, (call.chunk_limit, device["max_buffer"])), default=None)
     while chunk > unit and (
-        _need(call, chunk, in_depth * in_ring, _DEPTH * out_ring) > limit
+        _need(call, chunk, in_depth * in_ring, out_depth * out_ring) > limit
         or (ceiling is not None and max(chunk, call.capacity(chunk)) > ceiling)
     ):
         chunk = max(chunk // 2 // unit, 1) * unit
-    need = _need(call, chunk, in_depth * in_ring, _DEPTH * out_ring)
+    need = _need(call, chunk, in_depth * in_ring, out_depth * out_ring)
     if need > limit:
         raise ParameterError(
             f"memory_limit of {format_size(limit)} is too small; this job's smallest ring takes {format_size(need)}"
         )
     if total is not None and (total <= chunk or _nothing_moves(call, device, total, ceiling, in_ring or out_ring)):
-        return Plan(total, call.capacity(total), 1, 1, single=True)
-    return Plan(chunk, call.capacity(chunk), _DEPTH, in_depth, single=False)
+        return _single(call, total)
+    first = chunk // _FIRST if connections and not chunk % (_FIRST * unit) else chunk
+    return Plan(chunk, first, call.capacity(chunk), _DEPTH, in_depth, out_depth, single=False)
+
+
+def _single(call: Call, total: int) -> Plan:
+    return Plan(total, total, call.capacity(total), 1, 1, 1, single=True)
 
 
 def _nothing_moves(call: Call, device: DeviceInfo, total: int, ceiling: int | None, rings: bool) -> bool:

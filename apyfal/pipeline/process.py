@@ -22,6 +22,7 @@ from apyfal.pipeline.outputs import (
     GrowingOutput,
     NoOutput,
     Output,
+    PartsOutput,
     SinkOutput,
 )
 from apyfal.pipeline.plan import Plan, make_plan
@@ -154,6 +155,7 @@ class _Setup:
             total,
             in_ring=in_ring,
             connections=0 if source is None else source.connections,
+            parts=0 if sink is None else sink.connections,
             out_ring=out_ring and self._has("dst"),
             memory_limit=self.request.memory_limit,
         )
@@ -189,7 +191,7 @@ class _Setup:
         if source is not None:
             ring = Ring(self.control, self.card.device, bank, plan.chunk, plan.in_depth)
             if source.connections and source.size is not None:
-                return RangesInput(source, ring, plan.chunk, self.report, self.control)
+                return RangesInput(source, ring, plan, self.report, self.control)
             return StreamInput(source, ring, plan.chunk, self.report, self.control)
         if self.array is None:
             return NoInput()
@@ -242,7 +244,11 @@ class _Setup:
         if target is not None and reason is None and target.nbytes:
             return ArrayOutput(Slot.over(target, device, bank, written=True), call)
         if sink is not None:
-            return SinkOutput(sink, Ring(self.control, device, bank, plan.capacity, plan.depth))
+            ring = Ring(self.control, device, bank, plan.capacity, plan.out_depth)
+            size = None if total is None else call.output_bytes(total)
+            if sink.connections and size and not plan.single:
+                return PartsOutput(sink, ring, call, size, self.report, self.control)
+            return SinkOutput(sink, ring, self.report)
         if target is not None:
             ring = Ring(self.control, device, bank, plan.capacity, plan.depth)
             return CopiedOutput(target, ring, self.report, reason or "dst: empty")

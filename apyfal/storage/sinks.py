@@ -18,6 +18,9 @@ from apyfal.storage.upload_stream import UploadStream
 
 __all__ = ["AppendingSink", "FileObjectSink", "LocalSink", "ObjectSink", "Sink"]
 
+#: Parts on their way at once for a writer that hands them over one by one.
+_CONNECTIONS = 3
+
 
 class Sink(ABC):
     """A destination that appears whole, by `commit`, or not at all.
@@ -28,9 +31,12 @@ class Sink(ABC):
     ----------
     name
         For messages and progress bars; holds no secret.
+    connections
+        How many pieces of `submit` at once are worth it; 0: each is written before the call returns.
     """
 
     name: str
+    connections: int = 0
 
     @abstractmethod
     def write(self, data: memoryview) -> None:
@@ -110,6 +116,8 @@ class ObjectSink(Sink):
         self._size = size
         self._old = old
         self._stream = UploadStream(target.handler, target.path, size, exclusive=exclusive)
+        if size is not None:
+            self.connections = _CONNECTIONS
 
     def write(self, data: memoryview) -> None:
         """Take all of `data`, to be sent as a part or with others."""
@@ -117,7 +125,8 @@ class ObjectSink(Sink):
 
     def submit(self, data: memoryview) -> Future[None]:
         """Send `data` as a part of its own, where it is large enough for one."""
-        if self._size is None or len(data) < self._target.handler.limits.min_part:
+        limits = self._target.handler.limits
+        if self._size is None or len(data) < max(limits.min_part, self._size / limits.max_parts):
             return super().submit(data)  # the number of parts is limited, and their size adapts to that in `write`
         return self._stream.submit(data)
 
