@@ -203,7 +203,8 @@ class Accelerator:
             ``False``: raise `CopyRefused` instead of copying what cannot be used in place.
         info_dict
             Receives ``bytes_in``, ``bytes_out``, ``bytes_copied``, ``copy_reasons``, ``seconds`` by stage, ``chunks``,
-            ``device``, ``driver`` and ``timeline``; also when the job fails.
+            ``device``, ``driver``, ``timeline`` and ``limit`` (what limited the job, in words: ``fetch 97 %, card idle
+            38 %``); also when the job fails. ``limit`` is there already when `progress` is called.
         timeout
             Seconds for the whole job, or text (``"2min"``).
         progress

@@ -1,4 +1,4 @@
-"""A progress bar on the terminal: bytes, rate, time left."""
+"""A progress bar on the terminal: bytes, rate, time left, what limits it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ ProgressCallback: TypeAlias = Callable[[int, "int | None"], None]
 
 
 @contextmanager
-def progress_bar(description: str, *, enabled: bool) -> Iterator[ProgressCallback | None]:
+def progress_bar(
+    description: str, *, enabled: bool, remark: Callable[[], str] = lambda: ""
+) -> Iterator[ProgressCallback | None]:
     """Show a bar on standard error while the block runs.
 
     Parameters
@@ -22,6 +24,8 @@ def progress_bar(description: str, *, enabled: bool) -> Iterator[ProgressCallbac
         What is going on, at the bar's left.
     enabled
         Whether there is a bar at all.
+    remark
+        Says what is shown at the bar's right, each time that work goes on.
 
     Yields
     ------
@@ -41,11 +45,12 @@ def progress_bar(description: str, *, enabled: bool) -> Iterator[ProgressCallbac
         DownloadColumn(binary_units=True),
         TransferSpeedColumn(),
         TimeRemainingColumn(),
+        TextColumn("[dim]{task.fields[remark]}"),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(escape(description), total=None)
+        task = progress.add_task(escape(description), total=None, remark="")
 
         def update(done: int, total: int | None) -> None:
-            progress.update(task, completed=done, total=total)
+            progress.update(task, completed=done, total=total, remark=escape(remark()))
 
         yield update

@@ -80,7 +80,9 @@ def command(
         apyfal.Accelerator(
             accelerator, config=settings.config, host_ip=host, token=os.environ.get("APYFAL_TOKEN"), **definition
         ) as card,
-        progress_bar(str(accelerator or "process"), enabled=settings.progress) as progress,
+        progress_bar(
+            str(accelerator or "process"), enabled=settings.progress, remark=lambda: str(info.get("limit", ""))
+        ) as progress,
     ):
         result = card.process(
             sys.stdin.buffer if source == "-" else source,
@@ -126,5 +128,7 @@ def _summarize(info: dict[str, Any]) -> None:
     )
     stages = ", ".join(f"{stage} {format_duration(spent)}" for stage, spent in seconds.items() if stage != "total")
     click.echo(f"stages: {stages}", err=True)
+    if info.get("limit"):  # not from an older host
+        click.echo(f"limited by: {info['limit']}", err=True)
     reasons = f": {'; '.join(info['copy_reasons'])}" if info["copy_reasons"] else ""
     click.echo(f"copied in memory: {format_size(info['bytes_copied'])}{reasons}", err=True)

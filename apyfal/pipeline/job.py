@@ -99,9 +99,10 @@ class Job:
     # -- many chunks: a thread for each direction ---------------------------------------------------------------------
     def run_stages(self) -> None:
         """Do the job with all stages at once; the calling thread stores."""
-        fetched: Channel[Piece] = Channel(self._control, 1)
-        started: Channel[_Started] = Channel(self._control, 1)
-        finished: Channel[_Done] = Channel(self._control, 1)
+        # Two between any two stages: a thread that is woken late leaves no one without work.
+        fetched: Channel[Piece] = Channel(self._control, 2)
+        started: Channel[_Started] = Channel(self._control, 2)
+        finished: Channel[_Done] = Channel(self._control, 2)
         threads = [
             self._thread("fetch", fetched, self._fetch),
             self._thread("start", started, lambda put: self._start(fetched, put)),

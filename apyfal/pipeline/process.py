@@ -182,8 +182,16 @@ class _Setup:
         return f"{name}: {reason}"
 
     def _progress(self, total: int | None) -> Callable[[int], None] | None:
-        progress = self.request.progress
-        return None if progress is None else lambda done: progress(done, total)
+        progress, info = self.request.progress, self.request.info
+        if progress is None:
+            return None
+
+        def report(done: int) -> None:
+            if info is not None:
+                info["limit"] = self.report.limit_now()
+            progress(done, total)
+
+        return report
 
     # -- input --------------------------------------------------------------------------------------------------------
     def _input(self, plan: Plan, source: Source | None, reason: str | None) -> Input:

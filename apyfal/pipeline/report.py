@@ -8,10 +8,16 @@ from contextlib import contextmanager
 from time import perf_counter
 from typing import Any, NamedTuple
 
+from apyfal.pipeline.limit import limit_of
+
 __all__ = ["STAGES", "Report", "Span"]
 
 #: In the order that data passes them.
 STAGES = ("fetch", "to_device", "compute", "from_device", "store")
+
+
+#: Spans that say what happens at the moment: those of about ten chunks.
+_RECENT = 50
 
 
 class Span(NamedTuple):
@@ -66,6 +72,11 @@ class Report:
             self.bytes_copied += nbytes
             self.reasons[reason] = None
 
+    def limit_now(self) -> str:
+        """Say what limits the job at the moment; see `apyfal.pipeline.limit.limit_of`."""
+        recent = self.spans[-_RECENT:]
+        return limit_of(recent, self.now() - min((span.start for span in recent), default=0.0))
+
     def fill(self, info: dict[str, Any], *, device: str, driver: str) -> None:
         """Write everything into a caller's ``info_dict``."""
         seconds: dict[str, float] = dict.fromkeys(STAGES, 0.0)
@@ -82,4 +93,5 @@ class Report:
             device=device,
             driver=driver,
             timeline=list(self.spans),
+            limit=limit_of(self.spans, seconds["total"]),
         )
