@@ -47,7 +47,7 @@ def test_the_slow_part_of_a_card_is_named(slow: str, stage: str) -> None:
     assert str(seen[-1]).startswith(f"{stage} "), "it is known while the job goes on"
 
 
-def test_a_slow_source_is_named(tmp_path: Path) -> None:
+def test_a_slow_source_is_named() -> None:
     import io
     import time
 
@@ -58,7 +58,7 @@ def test_a_slow_source_is_named(tmp_path: Path) -> None:
 
     info: dict[str, object] = {}
     with apyfal.Accelerator("loopback") as accelerator:
-        accelerator.process(Slow(bytes(40 * MIB)), tmp_path / "out", info_dict=info)
+        accelerator.process(Slow(bytes(40 * MIB)), info_dict=info)
     assert str(info["limit"]).startswith("fetch ")
 
 
