@@ -15,8 +15,8 @@ __all__ = ["PACK", "SMALL", "Layout", "Place"]
 
 #: Inputs up to here travel together: at 10 GB/s the transfer of more takes longer (25 us) than its start (5 to 20 us).
 SMALL = 256 << 10
-#: Bytes of input that travel together. A transfer of so much takes 400 us at 10 GB/s, its start no more than a
-#: twentieth; results are views of memory of about this size, which lives as long as any of them (`bench_small_jobs`).
+#: Bytes of input that travel together: a transfer of so much takes 200 us at 10 GB/s, ten times its start. More brings
+#: nothing (`bench/bench_small_jobs.py`), and would leave the processor's cache between packing and transfer.
 PACK = 2 << 20
 
 _PAGE = 4096
