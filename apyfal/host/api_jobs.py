@@ -177,10 +177,9 @@ class JobRoutes:
         from aiohttp import web
 
         job = self._find(request)
-        if isinstance(job, Job):
-            if not job.ended:
-                raise Conflict("the job has not ended", job.id)
-            self._engine.release_output(job)
+        if isinstance(job, Job) and not job.ended:
+            raise Conflict("the job has not ended", job.id)
+        self._engine.release_output(job)
         return web.Response(status=204)
 
     @route(
@@ -240,17 +239,17 @@ class JobRoutes:
         if isinstance(job, Job) and not await job.wait(wait):
             return _json_text(job.text(), 202)
         text = _text(job)
-        output = _output_of(job)
-        if output is None or request.headers.get("Accept") != _OCTETS:
-            return _json_text(text)
-        headers = {JOB_HEADER: text, "Content-Type": _OCTETS}
-        if output.nbytes <= MAX_JSON:
-            return web.Response(body=output.tobytes(), headers=headers)
-        response = web.StreamResponse(headers=headers)
-        response.content_length = output.nbytes
-        await response.prepare(request)
-        await send(response, request, output, self._settings.stall_timeout)
-        return response
+        with self._engine.output(job) as output:
+            if output is None or request.headers.get("Accept") != _OCTETS:
+                return _json_text(text)
+            headers = {JOB_HEADER: text, "Content-Type": _OCTETS}
+            if output.nbytes <= MAX_JSON:
+                return web.Response(body=output.tobytes(), headers=headers)
+            response = web.StreamResponse(headers=headers)
+            response.content_length = output.nbytes
+            await response.prepare(request)
+            await send(response, request, output, self._settings.stall_timeout)
+            return response
 
 
 def _json_text(text: str, status: int = 200) -> web.Response:
@@ -267,14 +266,6 @@ def _document(job: Job | Entry) -> dict[str, Any]:
     if isinstance(job, Job):
         return job.document()
     return job.answer or {"id": job.id, "state": job.state}
-
-
-def _output_of(job: Job | Entry) -> Data | None:
-    """Return the output of an ended job, where it is still there."""
-    if isinstance(job, Job) and job.output is not None:
-        return job.output
-    kept = job.output if isinstance(job, Entry) else None
-    return None if kept is None else Data(array=np.frombuffer(kept, dtype=np.uint8))
 
 
 def _event(name: str, document: dict[str, Any]) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -89,6 +89,16 @@ class Data:
         if self.array is not None:
             return self.array.tobytes()
         return b"" if self.file is None else os.pread(self.file.fileno(), self.nbytes, 0)
+
+    def pieces(self, nbytes: int) -> Iterator[memoryview]:
+        """Yield the content in pieces of at most `nbytes`; those of an array are views of it."""
+        if self.array is not None:
+            flat: np.ndarray[Any, Any] = np.ascontiguousarray(self.array).reshape(-1).view(np.uint8)
+            for start in range(0, self.nbytes, nbytes):
+                yield flat.data[start : start + nbytes]
+        elif self.file is not None:
+            for start in range(0, self.nbytes, nbytes):
+                yield memoryview(os.pread(self.file.fileno(), nbytes, start))
 
     def close(self) -> None:
         """Free the memory, the file and the budget. Idempotent."""
@@ -236,10 +246,8 @@ async def send(response: web.StreamResponse, request: web.Request, data: Data, s
     """Send `data` as the body of a response that has been prepared with its Content-Length."""
     with _Watch(request, stall_timeout) as watch:
         if data.array is not None:
-            flat: np.ndarray[Any, Any] = np.ascontiguousarray(data.array).reshape(-1).view(np.uint8)
-            view = flat.data
-            for start in range(0, data.nbytes, _CHUNK):
-                await response.write(view[start : start + _CHUNK])
+            for piece in data.pieces(_CHUNK):
+                await response.write(piece)
                 watch.moved()
         elif data.file is not None:
             loop = asyncio.get_running_loop()

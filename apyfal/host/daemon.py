@@ -31,6 +31,7 @@ from apyfal.host.hoststore import HostStore
 from apyfal.host.journal import Journal
 from apyfal.host.metrics import Metrics
 from apyfal.host.outbound import OutboundGate
+from apyfal.host.outputs import SavedOutputs
 from apyfal.host.references import References, gated
 from apyfal.host.routes import Route, declared
 from apyfal.host.sessions import OpenAccelerator, Session, Sessions
@@ -131,6 +132,7 @@ class Daemon:
         self._sessions = Sessions(settings.max_sessions, settings.max_sessions_of_user)
         self._engine = Engine(
             journal=self._journal,
+            saved=SavedOutputs(settings.state_directory / "outputs"),
             executor=Executor(self._references, self._open_accelerator, _allocate, settings.state_directory),
             budget=self._budget,
             workers=settings.workers,
@@ -224,6 +226,8 @@ class Daemon:
         try:
             for entry in self._journal.recover():
                 self._audit.write("job interrupted", user=entry.user, job=entry.id, ran=(entry.answer or {}).get("ran"))
+            for entry in self._engine.lost_outputs():
+                self._audit.write("output lost", user=entry.user, job=entry.id)
             if self._ticket_server is not None:
                 self._ticket_server.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self._ticket_server.start()
@@ -241,6 +245,7 @@ class Daemon:
             for server in servers:
                 server.close()
             await runner.cleanup()
+            await self._save_outputs()
             for session in self._sessions.of(None):
                 self.close_session(session)
             if self._ticket_server is not None:
@@ -261,6 +266,13 @@ class Daemon:
         if left:
             get_logger().warning("%d jobs did not end; they are reported when this host starts again", len(left))
         self._audit.write("stopped", jobs_left=len(left))
+
+    async def _save_outputs(self) -> None:
+        lost = await asyncio.get_running_loop().run_in_executor(
+            None, self._engine.save_outputs, self.settings.stop_timeout
+        )
+        if lost:
+            get_logger().warning("the outputs of %d jobs are lost: there was no time or room to save them", len(lost))
 
     async def _listen(self, runner: web.AppRunner, listener: Listener) -> asyncio.AbstractServer:
         loop = asyncio.get_running_loop()

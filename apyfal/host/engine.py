@@ -6,12 +6,16 @@ import asyncio
 import contextlib
 import sqlite3
 import time
+from collections.abc import Iterator
+
+import numpy as np
 
 from apyfal.exceptions import HostError, RunCancelled
-from apyfal.host.bodies import MemoryBudget
+from apyfal.host.bodies import Data, MemoryBudget
 from apyfal.host.execution import Executor
 from apyfal.host.jobs import Conflict, Job, KeyReused
 from apyfal.host.journal import NOT_RUN, Entry, Journal
+from apyfal.host.outputs import SavedOutputs
 from apyfal.host.scheduling import FairQueue
 from apyfal.host.sessions import NotFound
 from apyfal.host.threads import Threads
@@ -32,6 +36,8 @@ class Engine:
     ----------
     journal
         Where they are remembered.
+    saved
+        Where outputs outlive the daemon that are too large for the journal.
     executor
         Runs them, in worker threads.
     budget
@@ -46,6 +52,7 @@ class Engine:
         self,
         *,
         journal: Journal,
+        saved: SavedOutputs,
         executor: Executor,
         budget: MemoryBudget,
         workers: int,
@@ -53,6 +60,7 @@ class Engine:
         limit_of_user: int,
     ) -> None:
         self._journal = journal
+        self._saved = saved
         self._budget = budget
         self._queue: FairQueue[Job] = FairQueue(limit, limit_of_user)
         self._threads: Threads[Job] = Threads(executor.run, self._ended)
@@ -204,14 +212,53 @@ class Engine:
         job.session.used = job.ended_at
         job.tell()
 
-    # -- ending --------------------------------------------------------------------------------------------------------
-    def release_output(self, job: Job) -> None:
+    # -- outputs -------------------------------------------------------------------------------------------------------
+    @contextlib.contextmanager
+    def output(self, job: Job | Entry) -> Iterator[Data | None]:
+        """Have the output of an ended job at hand, where it is still there."""
+        if isinstance(job, Job) and job.output is not None:
+            yield job.output
+            return
+        if isinstance(job, Entry) and job.output is not None:
+            yield Data(array=np.frombuffer(job.output, dtype=np.uint8))
+            return
+        saved = self._saved.open(job.id) if isinstance(job, Entry) else None
+        try:
+            yield saved
+        finally:
+            if saved is not None:
+                saved.close()
+
+    def release_output(self, job: Job | Entry) -> None:
         """Free an output that its client has; small ones stay in the journal."""
+        if isinstance(job, Entry):
+            self._saved.remove(job.id)
+            self._journal.release(job.id)
+            return
         output, job.output = job.output, None
         if output is not None:
             if output.nbytes > KEPT_IN_JOURNAL:
                 self._journal.release(job.id)
             output.close()
+
+    def save_outputs(self, timeout: float) -> list[Job]:
+        """Write down what only this process has, for so many seconds; return the jobs whose outputs are lost.
+
+        The last thing that is done, when nobody fetches outputs any more.
+        """
+        until = time.monotonic() + timeout
+        held = [job for job in self._jobs.values() if job.output is not None and job.output.nbytes > KEPT_IN_JOURNAL]
+        return [job for job in held if job.output is not None and not self._saved.save(job.id, job.output, until)]
+
+    def lost_outputs(self) -> list[Entry]:
+        """List the jobs whose outputs an earlier daemon took with it, once: called at the start."""
+        lost = []
+        for entry in self._journal.held():
+            with self.output(entry) as output:
+                if output is None:
+                    self._journal.release(entry.id)
+                    lost.append(entry)
+        return lost
 
     def expire_outputs(self, age: float) -> None:
         """Free outputs that nobody has fetched for `age` seconds."""
@@ -219,15 +266,10 @@ class Engine:
         for job in self._jobs.values():
             if job.output is not None and job.ended and job.ended_at < before:
                 self.release_output(job)
+        for job_id in self._saved.expire(age):
+            self._journal.release(job_id)
 
-    def unfetched(self) -> list[Job]:
-        """List ended jobs whose outputs only this process has."""
-        return [
-            job
-            for job in self._jobs.values()
-            if job.ended and job.output is not None and job.output.nbytes > KEPT_IN_JOURNAL
-        ]
-
+    # -- ending --------------------------------------------------------------------------------------------------------
     def _trim(self) -> None:
         """Forget the oldest ended jobs; the journal still has them."""
         if len(self._jobs) <= _REMEMBERED:

@@ -122,21 +122,40 @@ def test_one_key_runs_once_and_replays(tmp_path: Path) -> None:
     assert sorted((tmp_path / "runs.log").read_text().split()) == ["1", "1", "3"]
 
 
-def test_small_outputs_survive_the_daemon_and_large_ones_are_reported(tmp_path: Path) -> None:
+def fetch(host: http_client.Host, job: str) -> bytes | None:
+    """Return a job's output, ``None`` where the host does not have it."""
+    with host.request("GET", f"/v1/jobs/{job}", headers={"Accept": "application/octet-stream"}) as answer:
+        if answer.header("Apyfal-Job") is None:
+            return None
+        content = bytearray(answer.length or 0)
+        answer.readinto(memoryview(content))
+        return bytes(content)
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+def test_outputs_outlive_the_daemon_or_are_reported(tmp_path: Path, end: signal.Signals) -> None:
+    jobs: dict[str, str] = {}
     with running(tmp_path) as daemon:
-        token = daemon.token()
-        host = daemon.host(token)
+        host = daemon.host(daemon.token())
         session = host.json("POST", "/v1/sessions", {"accelerator": "trng"})["id"]
-        for key, nbytes in (("small", 1000), ("large", 100_000)):
+        for name, nbytes in (("small", 1000), ("large", 3_000_000), ("fetched", 100_000)):
             job = {"parameters": {"nbytes": nbytes}}
-            host.json("POST", f"/v1/sessions/{session}/jobs?wait=20", job, {"Idempotency-Key": key})
-        daemon.stop(signal.SIGKILL)
+            jobs[name] = host.json("POST", f"/v1/sessions/{session}/jobs?wait=20", job, {"Idempotency-Key": name})["id"]
+        before = {name: fetch(host, job) for name, job in jobs.items()}
+        host.json("DELETE", f"/v1/jobs/{jobs['fetched']}/output")
+        daemon.stop(end)
         daemon.start()
-        for key, kept in (("small", True), ("large", False)):
-            (job,) = host.json("GET", f"/v1/jobs?key={key}")["jobs"]
-            assert job["state"] == "done"
-            with host.request("GET", f"/v1/jobs/{job['id']}", headers={"Accept": "application/octet-stream"}) as answer:
-                assert (answer.header("Apyfal-Job") is not None) == kept
+        after = {name: fetch(host, job) for name, job in jobs.items()}
+        assert all(host.json("GET", f"/v1/jobs/{job}")["state"] == "done" for job in jobs.values())
+        lost = [line["job"] for line in daemon.audit() if line["decision"] == "output lost"]
+        assert (after["small"], after["fetched"]) == (before["small"], None)
+        if end == signal.SIGTERM:
+            assert (after["large"], lost) == (before["large"], [])
+            host.json("DELETE", f"/v1/jobs/{jobs['large']}/output")
+            assert fetch(host, jobs["large"]) is None
+            assert not list((daemon.state / "outputs").iterdir())
+        else:
+            assert (after["large"], lost) == (None, [jobs["large"]])
         host.close()
 
 
