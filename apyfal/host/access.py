@@ -12,11 +12,9 @@ import contextlib
 import errno
 import os
 import re
-import secrets
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from types import TracebackType
 from typing import NoReturn, TypeVar
 
@@ -29,9 +27,10 @@ from apyfal.exceptions import (
     StorageError,
 )
 from apyfal.host import kernel
+from apyfal.host.host_files import HostEntry, PendingFile, entry_of
 from apyfal.host.resolve import MAX_LINKS, Resolver, kernel_resolve, walk_resolve
 
-__all__ = ["DEFAULT_DIRECTORY", "HostEntry", "PendingFile", "Whitelist", "host_path"]
+__all__ = ["DEFAULT_DIRECTORY", "Whitelist", "host_path"]
 
 #: the only directory allowed where the configuration names none; made on first use
 DEFAULT_DIRECTORY = "~/shared"
@@ -76,22 +75,6 @@ def host_path(url: str) -> str:
     ):
         _deny(path)
     return path
-
-
-@dataclass(frozen=True, slots=True)
-class HostEntry:
-    """One file or directory below an allowed directory; `path` is as it can be asked for again."""
-
-    path: str
-    size: int
-    mtime_ns: int
-    inode: int
-    is_directory: bool
-
-    @property
-    def etag(self) -> str:
-        """A validator that changes with the file's identity, its size and every write to it."""
-        return f'"{self.inode:x}-{self.size:x}-{self.mtime_ns:x}"'
 
 
 class Whitelist:
@@ -269,7 +252,7 @@ class Whitelist:
     def _stat(self, path: str) -> HostEntry:
         def attempt(root: int, relative: str) -> HostEntry:
             with self._resolved(root, relative) as found:
-                return _entry(path, os.fstat(found))
+                return entry_of(path, os.fstat(found))
 
         return self._first(path, attempt)
 
@@ -288,7 +271,7 @@ class Whitelist:
                 # for.
                 with contextlib.suppress(OSError), self._resolved(root, f"{relative}/{name}") as found:
                     host_path(f"host://{prefix}{name}")
-                    entries.append(_entry(f"{prefix}{name}", os.fstat(found)))
+                    entries.append(entry_of(f"{prefix}{name}", os.fstat(found)))
             return entries
 
         if path:
@@ -320,7 +303,7 @@ class Whitelist:
                         raise
                 if mode is not None and not stat.S_ISREG(mode):
                     raise OSError(errno.EACCES, os.strerror(errno.EACCES))
-                return PendingFile(self, parent, last, path, exclusive, mode)
+                return PendingFile(self._run, parent, last, path, exclusive, mode)
             except OSError:
                 os.close(parent)
                 raise
@@ -390,78 +373,6 @@ class Whitelist:
             os.close(descriptor)
 
 
-class PendingFile:
-    """A file being written below an allowed directory, under a temporary name beside its final one.
-
-    Made by `Whitelist.create`. Leaving the ``with`` block without `commit` removes it.
-
-    Attributes
-    ----------
-    fd
-        Descriptor to write to; owned by this object.
-    """
-
-    def __init__(
-        self, whitelist: Whitelist, parent: int, name: str, path: str, exclusive: bool, mode: int | None
-    ) -> None:
-        self._whitelist = whitelist
-        self._name = name
-        self._path = path
-        self._exclusive = exclusive
-        self._temporary: str | None = f".apyfal-{secrets.token_hex(8)}.part"
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        self.fd = os.open(self._temporary, flags, 0o666, dir_fd=parent)
-        self._parent = parent
-        if mode is not None:
-            os.fchmod(self.fd, stat.S_IMODE(mode))
-
-    def commit(self) -> HostEntry:
-        """Make the file visible under its name and durable; `ObjectExists` where it was exclusive and is there."""
-        return self._whitelist._run(self._commit)
-
-    def _commit(self) -> HostEntry:
-        if self._temporary is None:
-            return _entry(self._path, os.fstat(self.fd))
-        os.fsync(self.fd)
-        if self._exclusive:
-            try:
-                os.link(self._temporary, self._name, src_dir_fd=self._parent, dst_dir_fd=self._parent)
-            except FileExistsError as error:
-                raise ObjectExists(f"host://{self._path}: exists already") from error
-            os.unlink(self._temporary, dir_fd=self._parent)
-        else:
-            os.rename(self._temporary, self._name, src_dir_fd=self._parent, dst_dir_fd=self._parent)
-        self._temporary = None
-        directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._parent)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-        return _entry(self._path, os.fstat(self.fd))
-
-    def close(self) -> None:
-        """Release the descriptors; without `commit`, remove the file. Idempotent."""
-        if self.fd >= 0:
-            self._whitelist._run(self._close)
-
-    def _close(self) -> None:
-        if self._temporary is not None:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._temporary, dir_fd=self._parent)
-            self._temporary = None
-        os.close(self._parent)
-        os.close(self.fd)
-        self.fd = -1
-
-    def __enter__(self) -> PendingFile:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-
 def _open_root(directory: str) -> tuple[int, tuple[str, ...]]:
     """Open an allowed directory; its descriptor, and the spellings (given, resolved) that clients may use."""
     given = os.path.abspath(os.path.expanduser(directory))
@@ -473,13 +384,6 @@ def _open_root(directory: str) -> tuple[int, tuple[str, ...]]:
         ) from error
     resolved = os.path.realpath(given)
     return descriptor, (given, resolved) if given != resolved else (given,)
-
-
-def _entry(path: str, found: os.stat_result) -> HostEntry:
-    is_directory = stat.S_ISDIR(found.st_mode)
-    if not is_directory and not stat.S_ISREG(found.st_mode):
-        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
-    return HostEntry(path, 0 if is_directory else found.st_size, found.st_mtime_ns, found.st_ino, is_directory)
 
 
 def _deny(path: str) -> NoReturn:

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from apyfal.exceptions import ObjectChanged, StorageError
-from apyfal.host.access import HostEntry, PendingFile, Whitelist
+from apyfal.host.access import Whitelist
+from apyfal.host.host_files import HostEntry, PendingFile
 from apyfal.storage.handler import Handler, Limits, ObjectInfo, RangeReader, Upload
 
 __all__ = ["HostStore"]

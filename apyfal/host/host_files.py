@@ -1,0 +1,133 @@
+"""Files of this machine as remote users see them: what is said of one, and one that is being written."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from apyfal.exceptions import ObjectExists
+
+__all__ = ["HostEntry", "PendingFile", "entry_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class HostEntry:
+    """One file or directory below an allowed directory; `path` is as it can be asked for again."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    inode: int
+    is_directory: bool
+
+    @property
+    def etag(self) -> str:
+        """A validator that changes with the file's identity, its size and every write to it."""
+        return f'"{self.inode:x}-{self.size:x}-{self.mtime_ns:x}"'
+
+
+def entry_of(path: str, found: os.stat_result) -> HostEntry:
+    """Describe a regular file or a directory; `OSError` (``EACCES``) for anything else."""
+    is_directory = stat.S_ISDIR(found.st_mode)
+    if not is_directory and not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+    return HostEntry(path, 0 if is_directory else found.st_size, found.st_mtime_ns, found.st_ino, is_directory)
+
+
+class PendingFile:
+    """A file being written below an allowed directory, under a temporary name beside its final one.
+
+    Made by `Whitelist.create`. Leaving the ``with`` block without `commit` removes it.
+
+    Parameters
+    ----------
+    in_thread
+        Calls a function in the thread that may touch the files, and returns what it returns.
+    parent
+        Descriptor of the directory; owned by this object from now on.
+    name, path
+        The file's name there, and as the client calls it.
+    exclusive
+        Whether it must not be there.
+    mode
+        Of the file that it replaces.
+
+    Attributes
+    ----------
+    fd
+        Descriptor to write to; owned by this object.
+    """
+
+    def __init__(
+        self,
+        in_thread: Callable[[Callable[[], Any]], Any],
+        parent: int,
+        name: str,
+        path: str,
+        exclusive: bool,
+        mode: int | None,
+    ) -> None:
+        self._in_thread = in_thread
+        self._name = name
+        self._path = path
+        self._exclusive = exclusive
+        self._temporary: str | None = f".apyfal-{secrets.token_hex(8)}.part"
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        self.fd = os.open(self._temporary, flags, 0o666, dir_fd=parent)
+        self._parent = parent
+        if mode is not None:
+            os.fchmod(self.fd, stat.S_IMODE(mode))
+
+    def commit(self) -> HostEntry:
+        """Make the file visible under its name and durable; `ObjectExists` where it was exclusive and is there."""
+        entry: HostEntry = self._in_thread(self._commit)
+        return entry
+
+    def _commit(self) -> HostEntry:
+        if self._temporary is None:
+            return entry_of(self._path, os.fstat(self.fd))
+        os.fsync(self.fd)
+        if self._exclusive:
+            try:
+                os.link(self._temporary, self._name, src_dir_fd=self._parent, dst_dir_fd=self._parent)
+            except FileExistsError as error:
+                raise ObjectExists(f"host://{self._path}: exists already") from error
+            os.unlink(self._temporary, dir_fd=self._parent)
+        else:
+            os.rename(self._temporary, self._name, src_dir_fd=self._parent, dst_dir_fd=self._parent)
+        self._temporary = None
+        directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._parent)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+        return entry_of(self._path, os.fstat(self.fd))
+
+    def close(self) -> None:
+        """Release the descriptors; without `commit`, remove the file. Idempotent."""
+        if self.fd >= 0:
+            self._in_thread(self._close)
+
+    def _close(self) -> None:
+        if self._temporary is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._temporary, dir_fd=self._parent)
+            self._temporary = None
+        os.close(self._parent)
+        os.close(self.fd)
+        self.fd = -1
+
+    def __enter__(self) -> PendingFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
