@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import secrets
 import threading
@@ -28,9 +27,10 @@ from apyfal.exceptions import (
 )
 from apyfal.host.address import parse_address
 from apyfal.host.client_retry import RETRY_FOR, Retry
-from apyfal.host.http_client import Answer, Host, Refused
+from apyfal.host.http_client import Host
 from apyfal.host.remote_data import Input, Output, SharedPool
-from apyfal.host.wire import JOB_HEADER, KEY_HEADER, ArrayType, JobSpec, error_from, plain
+from apyfal.host.submission import SessionLost, Submission
+from apyfal.host.wire import ArrayType, JobSpec, error_from, plain
 from apyfal.memory import empty
 from apyfal.units import parse_duration
 
@@ -39,10 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RemoteAccelerator", "open_host", "open_remote"]
 
-_WAIT = 30  # seconds that one request waits for its job
 _WORKERS = 4
-_OCTETS = "application/octet-stream"
-_RELEASE_FROM = 64 << 10  # outputs that the host holds in memory until they are released
 
 
 def open_host(config: ConfigSource = None, *, host_ip: str | None = None, token: str | None = None) -> Host:
@@ -133,7 +130,7 @@ class RemoteAccelerator:
         self._memory_limit = memory_limit
         self._lock = threading.RLock()
         self._closed = False
-        self._session: str | None = None
+        self._session = ""
         self._pool: SharedPool | None = None
         self._mounts: dict[str, dict[str, object]] = {}
         self._start: tuple[object, dict[str, object]] | None = None
@@ -284,10 +281,9 @@ class RemoteAccelerator:
                     memory_limit=memory_limit,
                 )
                 try:
-                    document, result = self._ask(
-                        f"/v1/sessions/{session}/jobs", key, spec, source, target, retry, progress
-                    )
-                except _SessionLost:
+                    submission = Submission(self._host, key, spec, retry, progress)
+                    document, result = submission.ask(session, source, target)
+                except SessionLost:
                     self._renew(session, restart=kind != "start")
                     retry.pause("the host does not keep the session", None)
                     continue
@@ -301,92 +297,8 @@ class RemoteAccelerator:
             _raise_failure(document)
             return result
 
-    def _ask(
-        self,
-        target: str,
-        key: str,
-        spec: JobSpec,
-        source: Input,
-        output: Output,
-        retry: Retry,
-        progress: Callable[[int, int | None], None] | None,
-    ) -> tuple[dict[str, Any], Any]:
-        """Submit, until the host has answered; then wait until the job has ended. Its document and result."""
-        headers = {KEY_HEADER: key, "Accept": _OCTETS}
-        job_id: str | None = None
-        while True:
-            try:
-                if job_id is not None:
-                    if progress is not None:
-                        self._follow(job_id, progress)
-                    answer = self._host.request("GET", f"/v1/jobs/{job_id}?wait={_WAIT}", headers={"Accept": _OCTETS})
-                elif source.length is not None:
-                    answer = self._host.request(
-                        "POST",
-                        f"{target}?wait={0 if progress else _WAIT}",
-                        headers={**headers, JOB_HEADER: spec.text(), "Content-Type": _OCTETS},
-                        body=source.pieces(),
-                        length=source.length,
-                    )
-                else:
-                    answer = self._host.request(
-                        "POST", f"{target}?wait={0 if progress else _WAIT}", headers=headers, json_body=spec.document()
-                    )
-                with answer:
-                    document = _document(answer)
-                    if answer.status == 202:
-                        job_id = document["id"]
-                        retry.check()
-                        continue
-                    has_body = answer.header(JOB_HEADER) is not None
-                    result = None
-                    if document["state"] == "done":
-                        result = output.receive(answer if has_body else None, document)
-            except Refused as refused:
-                job_id = self._refused(refused, job_id, retry)
-                continue
-            except (ConnectionError, TimeoutError) as error:
-                if isinstance(error, AcceleratorException):
-                    raise
-                retry.pause(f"{self._host.address} cannot be reached", None, error)
-                continue
-            if has_body and (document.get("output") or {}).get("nbytes", 0) > _RELEASE_FROM:
-                self._release(document["id"])
-            return document, result
-
-    def _refused(self, refused: Refused, job_id: str | None, retry: Retry) -> str | None:
-        """Decide what an error answer means for a job: wait for the one that runs, come again, or raise it."""
-        if refused.status == 409 and isinstance(refused.document.get("job"), str):
-            return str(refused.document["job"])
-        if refused.status == 404 and job_id is None:
-            raise _SessionLost
-        if refused.status in (429, 503, 409):
-            retry.pause(str(refused.error()), refused.retry_after, refused.error())
-            return job_id
-        raise refused.error() from None
-
-    def _follow(self, job_id: str, progress: Callable[[int, int | None], None]) -> None:
-        """Report a job's progress until it has ended."""
-        event = ""
-        with self._host.request("GET", f"/v1/jobs/{job_id}/events", headers={"Accept": "text/event-stream"}) as answer:
-            for line in answer.lines():
-                name, _, value = line.decode("utf-8").rstrip("\n").partition(": ")
-                if name == "event":
-                    event = value
-                elif name == "data" and event == "progress":
-                    state = json.loads(value)
-                    progress(state["done"], state["total"])
-                elif name == "data" and event == "end":
-                    state = json.loads(value).get("progress") or {}
-                    if state.get("done"):
-                        progress(state["done"], state["total"])
-
-    def _release(self, job_id: str) -> None:
-        with contextlib.suppress(OSError, AcceleratorException):  # else the host frees it after a while
-            self._host.json("DELETE", f"/v1/jobs/{job_id}/output")
-
     def _open_session(self) -> None:
-        retry = Retry(None, 10.0 if self._session is None else RETRY_FOR)
+        retry = Retry(None, RETRY_FOR if self._session else 10.0)
         while True:
             try:
                 document = self._host.json("POST", "/v1/sessions", self._options)
@@ -398,7 +310,7 @@ class RemoteAccelerator:
         self._session = document["id"]
         self._pool = SharedPool.of(self._host, document)
 
-    def _renew(self, lost: str | None, *, restart: bool) -> None:
+    def _renew(self, lost: str, *, restart: bool) -> None:
         """Open a session in the place of one that the host does not know any more, as after a restart of it."""
         with self._lock:
             self._check_open()
@@ -429,16 +341,6 @@ class RemoteAccelerator:
     def __repr__(self) -> str:
         state = "stopped" if self._closed else f"on {self._host.address}"
         return f"<apyfal RemoteAccelerator {self._options['accelerator']!r} {state}>"
-
-
-class _SessionLost(Exception):
-    """The host does not know the session."""
-
-
-def _document(answer: Answer) -> dict[str, Any]:
-    header = answer.header(JOB_HEADER)
-    document: dict[str, Any] = answer.json() if header is None else json.loads(header)
-    return document
 
 
 def _raise_failure(document: Mapping[str, Any]) -> None:
