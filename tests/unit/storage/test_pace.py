@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +10,7 @@ from memory_store import MemoryHandler
 
 from apyfal.storage import pace
 from apyfal.storage.pace import SLOW, Pace
-from apyfal.storage.transfer import TransferOptions
+from apyfal.storage.transfer import TransferOptions, download, upload
 
 MIB = 1 << 20
 
@@ -78,3 +79,35 @@ def test_never_more_than_allowed(clock: Clock) -> None:
     assert max(clock.run(Pace(TransferOptions(), handler, step=MIB), rates, 3.0)) == 5
     assert max(clock.run(Pace(TransferOptions(), handler, step=MIB, first=2, most=2), rates, 3.0)) == 2
     assert Pace(TransferOptions(), handler, step=MIB, most=0).wanted == 1
+
+
+class Counting(MemoryHandler):
+    """Counts the requests under way; each takes `delay` seconds."""
+
+    def __init__(self, delay: float) -> None:
+        super().__init__()
+        self.delay = delay
+        self.under_way = self.most = 0
+
+    def check(self, call: str) -> None:
+        super().check(call)
+        if call not in ("write_part", "readinto"):
+            return
+        with self.lock:
+            self.under_way += 1
+            self.most = max(self.most, self.under_way)
+        threading.Event().wait(self.delay)
+        with self.lock:
+            self.under_way -= 1
+
+
+def test_transfers_to_and_from_a_slow_store_take_several() -> None:
+    data = bytes(60 * MIB)
+    handler = Counting(0.03)  # for each MiB
+    options = TransferOptions(part_size=MIB)
+    upload(handler, "b/object", memoryview(data), options=options)
+    assert 4 <= handler.most <= 16
+    assert handler.objects["b/object"][0] == data
+    handler.most = 0
+    download(handler, "b/object", memoryview(bytearray(len(data))), options=options)
+    assert 4 <= handler.most <= 16
