@@ -9,7 +9,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import ClassVar
 
-from apyfal.exceptions import MountError, ObjectChanged, ObjectExists, UnsupportedByStore, did_you_mean
+from apyfal.exceptions import (
+    MountError,
+    ObjectChanged,
+    ObjectExists,
+    StorageError,
+    UnsupportedByStore,
+    did_you_mean,
+)
 from apyfal.storage.answers import body_reader, decode_base64, http_date, range_header, strong_etag
 from apyfal.storage.checksums import crc_function
 from apyfal.storage.connections import Client, Timeouts
@@ -251,8 +258,11 @@ class S3Handler(Handler):
             body = (memoryview(f"<CreateBucketConfiguration>{place}</CreateBucketConfiguration>".encode()),)
         try:
             self._s3.request("PUT", bucket, None, None, body, what="make").close()
-        except Exception as error:
-            if getattr(error, "code", None) not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
+        except StorageError as error:
+            if "LocationConstraint" in (error.code or ""):
+                told = f"{error}; the region is {self._region!r}"
+                raise StorageError(told, path=path, code=error.code, status=error.status) from error
+            if error.code not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
                 raise
 
     def path_of(self, url: str) -> str | None:
