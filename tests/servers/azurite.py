@@ -20,6 +20,11 @@ from servers.process import HOST, answers, free_ports, listens, program, run, ru
 __all__ = ["Azurite", "azurite"]
 
 VERSION = "3.35.0"
+#: Where test servers that come from a package registry are kept between runs; tests may hide the home directory later.
+CACHE = Path(
+    os.environ.get("APYFAL_TEST_CACHE")
+    or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "apyfal-tests"
+)
 
 
 @dataclass(frozen=True)
@@ -47,21 +52,13 @@ class Azurite:
         return urlencode({**query, "sig": base64.b64encode(digest).decode()})
 
 
-def cache_directory() -> Path:
-    """Where test servers that come from a package registry are kept between runs."""
-    chosen = os.environ.get("APYFAL_TEST_CACHE")
-    base = Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "apyfal-tests"
-    base.mkdir(parents=True, exist_ok=True)
-    return base
-
-
 def install() -> Path:
     """Install Azurite unless it is there; return its main script."""
-    place = cache_directory() / f"azurite-{VERSION}"
+    place = CACHE / f"azurite-{VERSION}"
     main = place / "node_modules/azurite/dist/src/blob/main.js"
     done = place / "installed"
     if not done.exists():
-        place.mkdir(exist_ok=True)
+        place.mkdir(parents=True, exist_ok=True)
         run(
             [program("npm", "npm"), "install", "--no-fund", "--no-audit", "--prefix", str(place), f"azurite@{VERSION}"],
             log=place / "install.log",

@@ -56,6 +56,7 @@ def serve(port: int, root: Path) -> None:
 
     class Session(FTPHandler):
         timeout = 0  # seconds of silence after which it hangs up: never
+        auth_failed_timeout = 0.0  # seconds until it answers to a wrong password
 
     Session.authorizer = authorizer
     ThreadedFTPServer((HOST, port), Session).serve_forever()
