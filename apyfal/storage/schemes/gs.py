@@ -13,14 +13,12 @@ from __future__ import annotations
 
 import os
 
-from apyfal.exceptions import MountError, UnsupportedByStore
-from apyfal.storage.handler import ObjectInfo
+from apyfal.exceptions import MountError
 from apyfal.storage.origins import split_url
 from apyfal.storage.schemes._delegate import Delegate
 from apyfal.storage.schemes._gs_auth import Tokens
 from apyfal.storage.schemes._gs_json import GSJsonHandler
-from apyfal.storage.schemes._s3_upload import S3Upload
-from apyfal.storage.schemes.s3 import S3Handler
+from apyfal.storage.schemes._s3_unconditional import UnconditionalS3Handler
 
 __all__ = ["GSHandler"]
 
@@ -102,22 +100,7 @@ class GSHandler(Delegate):
         super().__init__(store, store.client)
 
 
-class _Interoperable(S3Handler):
-    """The XML API, as an S3 client uses it. It does not know ``If-None-Match``, and would overwrite."""
+class _Interoperable(UnconditionalS3Handler):
+    """The XML API, as an S3 client uses it."""
 
-    def put(self, path: str, data: memoryview, checksum: bytes | None, *, exclusive: bool = False) -> ObjectInfo:
-        """Write a whole object."""
-        _refuse_exclusive(path, exclusive)
-        return super().put(path, data, checksum)
-
-    def upload(self, path: str, *, size: int | None, exclusive: bool = False) -> S3Upload:
-        """Begin an upload in parts."""
-        _refuse_exclusive(path, exclusive)
-        return super().upload(path, size=size)
-
-
-def _refuse_exclusive(path: str, exclusive: bool) -> None:
-    if exclusive:
-        raise UnsupportedByStore(
-            f"cannot write {path!r} exclusively with an HMAC key; mount gs with credentials_file", path=path
-        )
+    why_not_exclusive = "not possible with an HMAC key; mount gs with credentials_file"

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import ipaddress
 
-from apyfal.exceptions import MountError, UnsupportedByStore
-from apyfal.storage.handler import ObjectInfo
+from apyfal.exceptions import MountError
 from apyfal.storage.origins import split_url
-from apyfal.storage.schemes._s3_upload import S3Upload
-from apyfal.storage.schemes.s3 import S3Handler
+from apyfal.storage.schemes._s3_unconditional import UnconditionalS3Handler
 
 __all__ = ["OSSHandler"]
 
 
-class OSSHandler(S3Handler):
+class OSSHandler(UnconditionalS3Handler):
     """One Alibaba Cloud account in one region.
 
     Parameters
@@ -40,6 +38,8 @@ class OSSHandler(S3Handler):
 
     scheme = "oss"
     aliases = ("alibaba",)
+    # OSS has x-oss-forbid-overwrite, in its own protocol only; If-None-Match would be ignored.
+    why_not_exclusive = "OSS has no such S3 request"
 
     def __init__(
         self,
@@ -77,22 +77,6 @@ class OSSHandler(S3Handler):
             connect_timeout=connect_timeout,
             proxy=proxy,
         )
-
-    def put(self, path: str, data: memoryview, checksum: bytes | None, *, exclusive: bool = False) -> ObjectInfo:
-        """Write a whole object."""
-        _refuse_exclusive(path, exclusive)
-        return super().put(path, data, checksum)
-
-    def upload(self, path: str, *, size: int | None, exclusive: bool = False) -> S3Upload:
-        """Begin an upload in parts."""
-        _refuse_exclusive(path, exclusive)
-        return super().upload(path, size=size)
-
-
-def _refuse_exclusive(path: str, exclusive: bool) -> None:
-    if exclusive:
-        # OSS has x-oss-forbid-overwrite, in its own protocol only; If-None-Match would be ignored.
-        raise UnsupportedByStore(f"cannot write {path!r} exclusively: OSS has no such S3 request", path=path)
 
 
 def _is_address(host: str) -> bool:
