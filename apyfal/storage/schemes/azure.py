@@ -17,9 +17,7 @@ from __future__ import annotations
 import base64
 import builtins
 import hashlib
-import threading
 import time
-import uuid
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import unquote, urlencode
@@ -39,6 +37,7 @@ from apyfal.storage.schemes._azure_auth import (
     SharedKey,
     settings_of_connection,
 )
+from apyfal.storage.schemes._azure_upload import BlockUpload
 from apyfal.storage.schemes._rest import Request, RestHandler, folder_prefix, quoted, split_path
 
 __all__ = ["AzureHandler"]
@@ -198,7 +197,7 @@ class AzureHandler(RestHandler):
     def upload(self, path: str, *, size: int | None, exclusive: bool = False) -> Upload:
         """Begin to write blocks."""
         split_path(self.scheme, path)
-        return _BlockUpload(self, path, exclusive)
+        return BlockUpload(self, path, exclusive)
 
     def copy(self, source: ObjectInfo, destination: str) -> ObjectInfo:
         """Copy inside the account ("Copy Blob")."""
@@ -330,48 +329,6 @@ class AzureHandler(RestHandler):
         """List the blocks of the blob that is there."""
         _, body = self._ask("GET", f"{_target(path)}?comp=blocklist&blocklisttype=committed", path, "look up")
         return [name.text or "" for name in ElementTree.fromstring(body).iterfind("CommittedBlocks/Block/Name")]
-
-
-class _BlockUpload(Upload):
-    """One blob being written in blocks. Their ids begin with the upload's, so that two uploads never mix."""
-
-    def __init__(self, handler: AzureHandler, path: str, exclusive: bool) -> None:
-        self._handler = handler
-        self._path = path
-        self._exclusive = exclusive
-        self._id = uuid.uuid4().hex[:16]
-        self._lock = threading.Lock()
-        self._sizes: dict[int, int] = {}
-        self._tried = False
-
-    def write_part(self, number: int, data: memoryview, checksum: bytes | None) -> None:
-        """Send one block."""
-        self._handler.put_block(self._path, self._block(number), data, checksum)
-        with self._lock:
-            self._sizes[number] = len(data)
-
-    def complete(self, size: int, checksum: bytes | None) -> ObjectInfo:
-        """Commit the blocks in their order."""
-        total = sum(self._sizes.values())
-        if total != size:
-            raise StorageError(f"cannot write {self._path!r}: {total} bytes were sent of {size}", path=self._path)
-        blocks = [self._block(number) for number in sorted(self._sizes)]
-        again, self._tried = self._tried, True
-        try:
-            return self._handler.commit(self._path, blocks, size, checksum, exclusive=self._exclusive)
-        except ObjectExists:
-            if again and self._handler.committed(self._path) == blocks:
-                return self._handler.describe(self._path)
-            raise
-
-    def abort(self) -> None:
-        """Forget the blocks; Azure deletes them."""
-        with self._lock:
-            self._sizes.clear()
-
-    def _block(self, number: int) -> str:
-        # All ids of a blob must have one length ("Put Block").
-        return base64.b64encode(f"{self._id}{number:08d}".encode()).decode()
 
 
 def _writing(checksum: bytes | None, exclusive: bool) -> builtins.list[tuple[str, str]]:
