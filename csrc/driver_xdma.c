@@ -315,11 +315,7 @@ static int xdma_load(apf_drv_device *device, const apf_program *program, apf_drv
                                    &kernel->count, err);
     kernel->device = device;
     pthread_mutex_init(&kernel->lock, NULL);
-    pthread_condattr_t monotonic;
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&kernel->changed, &monotonic);
-    pthread_condattr_destroy(&monotonic);
+    apf_cond_init(&kernel->changed);
     if (code == APF_OK && *name) {
         code = open_registers(kernel, err);
         if (code == APF_OK) snprintf(kernel->name, sizeof kernel->name, "%s", name);

@@ -90,11 +90,7 @@ static int xrt_open(const char *selector, const apf_option *options, apf_drv_dev
     describe_handle(xrt, by_address ? selector : identity, &device->info);
     pthread_mutex_init(&device->lock, NULL);
     pthread_mutex_init(&device->order, NULL);
-    pthread_condattr_t monotonic;
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&device->moved, &monotonic);
-    pthread_condattr_destroy(&monotonic);
+    apf_cond_init(&device->moved);
     *opened = device;
     return APF_OK;
 }

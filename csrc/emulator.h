@@ -15,8 +15,7 @@
 #define APF_EMULATOR_H
 
 #include "apyfal.h"
-
-#include <pthread.h>
+#include "clock.h"
 
 typedef struct apf_drv_device emu_card;
 
@@ -98,7 +97,6 @@ void emu_memory_end(emu_card *card);
 
 /* -- transfers, simulated time, faults -- */
 
-uint64_t emu_now(void); /* ns, CLOCK_MONOTONIC */
 /* Count one event down: 1 if it is the one that must fail. Under the card's lock. */
 int emu_due(uint64_t *countdown);
 /* Count one operation (see lose_device). DEVICE_LOST. Under the card's lock. */
@@ -110,9 +108,9 @@ int emu_transfer(apf_drv_bo *bo, int direction, uint64_t offset, uint64_t size, 
                  apf_error *err);
 int emu_sync(apf_drv_bo *bo, int direction, uint64_t offset, uint64_t size, apf_error *err);
 /* Sleep until `deadline`; ends early when cancelled, lost or closing. Under the card's lock, given up meanwhile. */
-void emu_sleep(emu_card *card, uint64_t deadline, const volatile int *cancelled);
+void emu_sleep(emu_card *card, int64_t deadline, const volatile int *cancelled);
 /* ns that `bytes` take at `bandwidth` bytes a second (0: none). */
-uint64_t emu_duration(uint64_t bytes, uint64_t bandwidth);
+int64_t emu_duration(uint64_t bytes, uint64_t bandwidth);
 
 /* -- kernels -- */
 
@@ -229,7 +227,7 @@ struct apf_drv_device {
     emu_settings settings;
     emu_memory memory;
     apf_counters counters; /* memory_used is memory.used */
-    uint64_t link_free[2]; /* when each direction's last transfer ends, in simulated time */
+    int64_t link_free[2];  /* when each direction's last transfer ends, in simulated time */
     emu_lane lanes[EMU_LANES];
     apf_drv_run *spare; /* ended runs, kept for reuse */
     uint32_t spares;

@@ -6,21 +6,13 @@
 #include "emulator.h"
 
 #include <sys/prctl.h>
-#include <time.h>
 
 /* A transfer looks for a reason to stop after this many bytes: a ms or so. */
 #define SLICE (8ull << 20)
 
-uint64_t emu_now(void)
+int64_t emu_duration(uint64_t bytes, uint64_t bandwidth)
 {
-    struct timespec at;
-    clock_gettime(CLOCK_MONOTONIC, &at);
-    return (uint64_t)at.tv_sec * 1000000000u + (uint64_t)at.tv_nsec;
-}
-
-uint64_t emu_duration(uint64_t bytes, uint64_t bandwidth)
-{
-    return bandwidth ? (uint64_t)((double)bytes * 1e9 / (double)bandwidth) : 0;
+    return bandwidth ? (int64_t)((double)bytes * 1e9 / (double)bandwidth) : 0;
 }
 
 int emu_due(uint64_t *countdown) { return *countdown && --*countdown == 0; }
@@ -45,21 +37,19 @@ static int stopped(const emu_card *card, const volatile int *cancelled)
            __atomic_load_n(&card->closing, __ATOMIC_RELAXED);
 }
 
-void emu_sleep(emu_card *card, uint64_t deadline, const volatile int *cancelled)
+void emu_sleep(emu_card *card, int64_t deadline, const volatile int *cancelled)
 {
     /* Threads may by default be woken 50 us late, for the sake of batteries: too coarse for a transfer of that length.
      */
     const int slack = prctl(PR_GET_TIMERSLACK, 0, 0, 0, 0);
     prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0);
-    while (!card->lost && !stopped(card, cancelled) && emu_now() < deadline) {
-        const struct timespec until = {(time_t)(deadline / 1000000000u), (long)(deadline % 1000000000u)};
-        pthread_cond_timedwait(&card->wake, &card->lock, &until);
-    }
+    while (!card->lost && !stopped(card, cancelled) && apf_now() < deadline)
+        apf_cond_wait(&card->wake, &card->lock, deadline);
     prctl(PR_SET_TIMERSLACK, slack, 0, 0, 0);
 }
 
 /* Faults, and the place of this transfer in its direction's time. Under the lock. */
-static int transfer_begin(emu_card *card, int direction, uint64_t size, uint64_t *end, apf_error *err)
+static int transfer_begin(emu_card *card, int direction, uint64_t size, int64_t *end, apf_error *err)
 {
     emu_settings *settings = &card->settings;
     *end = 0;
@@ -71,9 +61,9 @@ static int transfer_begin(emu_card *card, int direction, uint64_t size, uint64_t
     const uint64_t bandwidth =
         direction == APF_TO_DEVICE ? settings->to_device_bandwidth : settings->from_device_bandwidth;
     if (bandwidth || settings->latency) {
-        const uint64_t now = emu_now();
-        const uint64_t begin = card->link_free[direction] > now ? card->link_free[direction] : now;
-        *end = card->link_free[direction] = begin + settings->latency + emu_duration(size, bandwidth);
+        const int64_t now = apf_now();
+        const int64_t begin = card->link_free[direction] > now ? card->link_free[direction] : now;
+        *end = card->link_free[direction] = begin + (int64_t)settings->latency + emu_duration(size, bandwidth);
     }
     return APF_OK;
 }
@@ -97,7 +87,7 @@ int emu_transfer(apf_drv_bo *bo, int direction, uint64_t offset, uint64_t size, 
                  apf_error *err)
 {
     emu_card *card = bo->card;
-    uint64_t end;
+    int64_t end;
     pthread_mutex_lock(&card->lock);
     int code = transfer_begin(card, direction, size, &end, err);
     pthread_mutex_unlock(&card->lock);

@@ -9,14 +9,13 @@
 
 #include <errno.h>
 #include <signal.h>
-#include <time.h>
 
 /* A transfer of at most this many bytes is made at once by the thread that has the run: a copy of it is shorter than
  * waking another thread (5 to 50 us). */
 #define SMALL (64u << 10)
 
 /* How long close waits for a model that does not look at `cancelled`. */
-#define CLOSE_NS 1000000000ull
+#define CLOSE_NS 1000000000
 
 /* -- what a stage has to do, and when -- */
 
@@ -207,11 +206,7 @@ void emu_queue_put(apf_drv_run *run) { lanes_pass(run, EMU_TO); }
 
 void emu_queue_init(emu_card *card)
 {
-    pthread_condattr_t monotonic;
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&card->wake, &monotonic);
-    pthread_condattr_destroy(&monotonic);
+    apf_cond_init(&card->wake);
     for (int i = 0; i < EMU_LANES; i++) {
         card->lanes[i].card = card;
         card->lanes[i].stage = (enum emu_stage)i;
@@ -244,9 +239,8 @@ void emu_queue_close(emu_card *card)
     __atomic_store_n(&card->closing, 1, __ATOMIC_RELAXED);
     for (int i = 0; i < EMU_LANES; i++) lane_empty(&card->lanes[i]);
     pthread_cond_broadcast(&card->wake);
-    const uint64_t deadline = emu_now() + CLOSE_NS;
-    const struct timespec until = {(time_t)(deadline / 1000000000u), (long)(deadline % 1000000000u)};
-    while (!lanes_exited(card) && pthread_cond_timedwait(&card->wake, &card->lock, &until) != ETIMEDOUT) continue;
+    const int64_t deadline = apf_deadline(CLOSE_NS);
+    while (!lanes_exited(card) && apf_cond_wait(&card->wake, &card->lock, deadline)) continue;
     for (int i = 0; i < EMU_LANES; i++) exited[i] = card->lanes[i].exited;
     pthread_mutex_unlock(&card->lock);
     for (int i = 0; i < EMU_LANES; i++) {

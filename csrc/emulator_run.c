@@ -1,9 +1,6 @@
 /* Runs of the software card: made from arguments, passed through the lanes, waited for. */
 #include "emulator.h"
 
-#include <errno.h>
-#include <time.h>
-
 enum { RUN_ARGS = 12, RUN_SPARES = 64 };
 
 /* -- start -- */
@@ -26,11 +23,7 @@ static apf_drv_run *run_take(emu_card *card, uint32_t count)
     }
     run->args = args;
     run->capacity = capacity;
-    pthread_condattr_t monotonic;
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&run->ended, &monotonic);
-    pthread_condattr_destroy(&monotonic);
+    apf_cond_init(&run->ended);
     return run;
 }
 
@@ -152,7 +145,9 @@ static void last(apf_drv_run *run)
     uint64_t largest = 0;
     for (uint32_t i = 0; i < run->count; i++)
         if (run->args[i].size > largest) largest = run->args[i].size;
-    emu_sleep(card, run->times.start + settings->run_latency + emu_duration(largest, settings->compute_bandwidth),
+    emu_sleep(card,
+              (int64_t)run->times.start + (int64_t)settings->run_latency +
+                  emu_duration(largest, settings->compute_bandwidth),
               &run->cancelled);
 }
 
@@ -163,11 +158,11 @@ static int compute(apf_drv_run *run)
     int code = begin(run);
     pthread_mutex_unlock(&card->lock);
     if (code != APF_OK) return code;
-    run->times.start = emu_now();
+    run->times.start = (uint64_t)apf_now();
     const int failed = emu_call_model(run->kernel, run->args, run->count, &run->cancelled, &run->error);
     pthread_mutex_lock(&card->lock);
     if (!failed) last(run);
-    run->times.end = emu_now();
+    run->times.end = (uint64_t)apf_now();
     if (card->lost)
         code = emu_fail_lost(card, &run->error);
     else if (run->cancelled || card->closing)
@@ -244,30 +239,19 @@ void emu_runs_end(emu_card *card)
     }
 }
 
-/* Sleep until the run is done or `timeout` ns are over (negative: never). */
-static void sleep_until_done(apf_drv_run *run, int64_t timeout)
-{
-    emu_card *card = run->card;
-    const uint64_t now = emu_now(),
-                   deadline = (uint64_t)timeout > INT64_MAX - now ? INT64_MAX : now + (uint64_t)timeout;
-    const struct timespec until = {(time_t)(deadline / 1000000000u), (long)(deadline % 1000000000u)};
-    int late = 0;
-    pthread_mutex_lock(&card->lock);
-    while (!run->done && !late)
-        if (timeout < 0)
-            pthread_cond_wait(&run->ended, &card->lock);
-        else
-            late = pthread_cond_timedwait(&run->ended, &card->lock, &until) == ETIMEDOUT;
-    pthread_mutex_unlock(&card->lock);
-}
-
 static int is_done(const apf_drv_run *run) { return __atomic_load_n(&run->done, __ATOMIC_ACQUIRE); }
 
 int emu_wait(apf_drv_run *run, int64_t timeout, apf_error *err)
 {
-    if (timeout && !is_done(run)) sleep_until_done(run, timeout);
+    emu_card *card = run->card;
+    if (timeout && !is_done(run)) {
+        const int64_t deadline = apf_deadline(timeout);
+        pthread_mutex_lock(&card->lock);
+        while (!run->done && apf_cond_wait(&run->ended, &card->lock, deadline)) continue;
+        pthread_mutex_unlock(&card->lock);
+    }
     if (!is_done(run))
-        return apf_fail(err, APF_TIMEOUT, 0, "software card %u: a run of '%s' did not end in time", run->card->index,
+        return apf_fail(err, APF_TIMEOUT, 0, "software card %u: a run of '%s' did not end in time", card->index,
                         emu_kernel_name(run->kernel));
     if (run->code != APF_OK && err) *err = run->error;
     return run->code;

@@ -9,6 +9,7 @@
 #include <pthread.h>
 
 #include "apyfal.h"
+#include "clock.h"
 #include "opencl_api.h"
 
 /* Queues of a device: one a DMA direction and one a compute unit, each in order. */
@@ -196,7 +197,6 @@ int ocl_submit_sync(apf_drv_run *run, const apf_arg *arg, int direction, apf_err
 void ocl_forget_uses(apf_drv_run *run);
 
 /* -- opencl_run.c */
-uint64_t ocl_monotonic(void); /* ns */
 int ocl_start(apf_drv_kernel *kernel, const apf_arg *args, uint32_t count, apf_drv_run **run, apf_error *err);
 int ocl_wait(apf_drv_run *run, int64_t timeout, apf_error *err);
 int ocl_cancel(apf_drv_run *run, apf_error *err);

@@ -7,13 +7,6 @@
 #include <string.h>
 #include <time.h>
 
-uint64_t ocl_monotonic(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
 static apf_drv_run *run_new(apf_drv_device *device, uint32_t buffers, apf_error *err)
 {
     const size_t commands = 2 * (size_t)buffers + 1;
@@ -28,11 +21,7 @@ static apf_drv_run *run_new(apf_drv_device *device, uint32_t buffers, apf_error 
     run->refs = 1;
     run->bos = (apf_drv_bo **)&run->commands[commands];
     pthread_mutex_init(&run->lock, NULL);
-    pthread_condattr_t attributes;
-    pthread_condattr_init(&attributes);
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    pthread_cond_init(&run->done, &attributes);
-    pthread_condattr_destroy(&attributes);
+    apf_cond_init(&run->done);
     return run;
 }
 
@@ -120,36 +109,35 @@ static int ask_for_callback(apf_drv_run *run)
     return run->called_back = 1;
 }
 
-static void sleep_until(apf_drv_run *run, uint64_t until)
+static void sleep_until(apf_drv_run *run, int64_t until)
 {
-    const struct timespec at = {.tv_sec = (time_t)(until / 1000000000u), .tv_nsec = (long)(until % 1000000000u)};
     if (!ask_for_callback(run)) {
+        const struct timespec at = {.tv_sec = until / 1000000000, .tv_nsec = until % 1000000000};
         clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &at, NULL);
         return;
     }
     pthread_mutex_lock(&run->lock);
-    int waiting = 0;
-    while (!run->signalled && waiting == 0) waiting = pthread_cond_timedwait(&run->done, &run->lock, &at);
+    while (!run->signalled && apf_cond_wait(&run->done, &run->lock, until)) continue;
     pthread_mutex_unlock(&run->lock);
 }
 
-/* Until the run has ended or `deadline` has come (0: never). True if it has ended. */
-static int await_end(apf_drv_run *run, uint64_t deadline)
+/* Until the run has ended or `deadline` has come (negative: never). True if it has ended. */
+static int await_end(apf_drv_run *run, int64_t deadline)
 {
     /* Small jobs end before a thread could be put to sleep and woken: look for a moment, letting others run. */
-    const uint64_t spin = 100 * 1000, shortest = 50 * 1000, longest = 100 * 1000 * 1000;
-    uint64_t now = ocl_monotonic();
-    const uint64_t spin_end = run->called_back ? now : now + spin;
+    const int64_t spin = 100 * 1000, shortest = 50 * 1000, longest = 100 * 1000 * 1000;
+    int64_t now = apf_now();
+    const int64_t spin_end = run->called_back ? now : now + spin;
     while (!ended(run)) {
-        now = ocl_monotonic();
-        if (deadline && now >= deadline) return 0;
+        now = apf_now();
+        if (deadline >= 0 && now >= deadline) return 0;
         if (now < spin_end) {
             sched_yield();
             continue;
         }
         /* With a callback a long sleep only guards against a platform that forgets it. */
-        uint64_t until = now + (ask_for_callback(run) ? longest : shortest + (now - spin_end) / 16);
-        if (deadline && until > deadline) until = deadline;
+        int64_t until = now + (ask_for_callback(run) ? longest : shortest + (now - spin_end) / 16);
+        if (deadline >= 0 && until > deadline) until = deadline;
         sleep_until(run, until);
     }
     return 1;
@@ -158,12 +146,12 @@ static int await_end(apf_drv_run *run, uint64_t deadline)
 /* -- the driver's functions
  * ----------------------------------------------------------------------------------------------- */
 
-static const uint64_t dma_bound = 60ull * 1000 * 1000 * 1000;
+static const int64_t dma_bound = 60ll * 1000 * 1000 * 1000;
 
 /* A start that failed half way: what was enqueued must end before the caller may free its memory. */
 static void undo(apf_drv_run *run)
 {
-    if (await_end(run, ocl_monotonic() + dma_bound))
+    if (await_end(run, apf_deadline(dma_bound)))
         finish(run);
     else
         __atomic_store_n(&run->device->lost, 1, __ATOMIC_RELAXED);
@@ -196,9 +184,7 @@ int ocl_wait(apf_drv_run *run, int64_t timeout, apf_error *err)
 {
     apf_drv_device *device = run->device;
     if (!run->finished) {
-        const uint64_t now = ocl_monotonic();
-        const uint64_t deadline = timeout < 0 ? 0 : now + (uint64_t)timeout;
-        if (!await_end(run, deadline))
+        if (!await_end(run, apf_deadline(timeout)))
             return apf_fail(err, APF_TIMEOUT, 0, "%s: kernel '%s' has not ended in %.3f s", device->info.name,
                             run->kernel, (double)timeout / 1e9);
         if (finish(run) == APF_OK) __atomic_add_fetch(&device->counted.runs, 1, __ATOMIC_RELAXED);
@@ -270,7 +256,7 @@ int ocl_sync(apf_drv_bo *bo, int direction, uint64_t offset, uint64_t size, apf_
         undo(run);
         return code;
     }
-    if (!await_end(run, ocl_monotonic() + dma_bound)) {
+    if (!await_end(run, apf_deadline(dma_bound))) {
         __atomic_store_n(&device->lost, 1, __ATOMIC_RELAXED);
         ocl_release(run);
         return apf_fail(err, APF_DEVICE_LOST, 0, "%s: a transfer of %llu bytes has not ended in 60 s",

@@ -11,11 +11,11 @@ enum { PAGE = 4096 };
  * one before the bytes were there, and it must not be waited for without bound either. */
 static int finished(const apf_drv_device *device, int queue, cl_event event, int *abandoned)
 {
-    const uint64_t deadline = ocl_monotonic() + 1000000000u;
+    const int64_t deadline = apf_deadline(1000000000);
     cl_int status = 1;
     device->api->clFlush(device->queues[queue]);
     while (!device->api->clGetEventInfo(event, CL_EVENT_COMMAND_EXECUTION_STATUS, sizeof status, &status, NULL) &&
-           status > CL_COMPLETE && ocl_monotonic() < deadline)
+           status > CL_COMPLETE && apf_now() < deadline)
         sched_yield();
     device->api->clReleaseEvent(event);
     *abandoned |= status > CL_COMPLETE;

@@ -123,7 +123,7 @@ static int submit_kernel(apf_drv_run *run, apf_drv_kernel *kernel, const apf_arg
     }
     if (after.overflow) return too_many(run, err);
     cl_event event;
-    run->enqueued = ocl_monotonic();
+    run->enqueued = (uint64_t)apf_now();
     cl_int status = device->api->clEnqueueNDRangeKernel(device->queues[queue], kernel->handle, 1, NULL, &items,
                                                         kernel->local ? &kernel->local : NULL, after.count,
                                                         after.count ? after.events : NULL, &event);

@@ -1,8 +1,6 @@
 /* Runs: in flight until a wait says otherwise, and until then the owner of all that the device may touch. */
+#include "clock.h"
 #include "internal.h"
-
-#include <errno.h>
-#include <time.h>
 
 struct apf_run {
     apf_kernel *kernel;
@@ -16,10 +14,6 @@ struct apf_run {
     uint32_t count;
     apf_bo *bos[]; /* held; NULL for scalars */
 };
-
-static void now(struct timespec *at) { clock_gettime(CLOCK_MONOTONIC, at); }
-
-static int64_t nanoseconds(const struct timespec *at) { return (int64_t)at->tv_sec * 1000000000 + at->tv_nsec; }
 
 /* -- start
  * -------------------------------------------------------------------------------------------------------------------
@@ -67,11 +61,7 @@ static apf_run *run_new(uint32_t count, apf_error *err)
         return NULL;
     }
     pthread_mutex_init(&run->lock, NULL);
-    pthread_condattr_t monotonic;
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&run->waited, &monotonic);
-    pthread_condattr_destroy(&monotonic);
+    apf_cond_init(&run->waited);
     return run;
 }
 
@@ -142,13 +132,10 @@ static void give_back(apf_run *run)
 }
 
 /* Wait for another thread's wait to leave; false on timeout. Under the lock. */
-static int wait_turn(apf_run *run, const struct timespec *until)
+static int wait_turn(apf_run *run, int64_t deadline)
 {
     while (run->handle && run->waiting)
-        if (!until)
-            pthread_cond_wait(&run->waited, &run->lock);
-        else if (pthread_cond_timedwait(&run->waited, &run->lock, until) == ETIMEDOUT)
-            return 0;
+        if (!apf_cond_wait(&run->waited, &run->lock, deadline)) return 0;
     return 1;
 }
 
@@ -157,17 +144,10 @@ int apf_run_wait(apf_run *run, int64_t timeout, apf_error *err)
     apf_device *device = run->kernel->device;
     if (!apf_device_here(device))
         return apf_fail(err, APF_FORKED, 0, "a run was started before a fork; it is the parent's");
-    struct timespec until = {0};
-    if (timeout >= 0) {
-        now(&until);
-        int64_t at = nanoseconds(&until);
-        at = timeout > INT64_MAX - at ? INT64_MAX : at + timeout;
-        until.tv_sec = at / 1000000000;
-        until.tv_nsec = at % 1000000000;
-    }
+    const int64_t deadline = apf_deadline(timeout);
     apf_error error = {0};
     pthread_mutex_lock(&run->lock);
-    if (!wait_turn(run, timeout >= 0 ? &until : NULL)) {
+    if (!wait_turn(run, deadline)) {
         pthread_mutex_unlock(&run->lock);
         return apf_fail(err, APF_TIMEOUT, 0, "a run did not end in time");
     }

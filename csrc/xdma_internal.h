@@ -3,8 +3,7 @@
 #define APF_XDMA_INTERNAL_H
 
 #include "apyfal.h"
-
-#include <pthread.h>
+#include "clock.h"
 
 #define XDMA_CHANNELS 4 /* of one direction; the IP has no more */
 #define XDMA_PAGE 4096u
@@ -128,7 +127,6 @@ int xdma_kernel_prepare(apf_drv_kernel *kernel, apf_error *err);
 int xdma_kernel_go(apf_drv_kernel *kernel, const apf_arg *args, apf_error *err);
 /* Watch until it is done (*done) or the deadline (CLOCK_MONOTONIC ns, negative: none) passed. IO, DEVICE_LOST. */
 int xdma_kernel_watch(apf_drv_kernel *kernel, int64_t deadline, int *done, apf_error *err);
-int64_t xdma_now(void);
 
 /* xdma_run.c */
 int xdma_run_start(apf_drv_kernel *kernel, const apf_arg *args, uint32_t count, apf_drv_run **run, apf_error *err);

@@ -18,13 +18,6 @@ enum { AP_START = 1 << 0, AP_DONE = 1 << 1, AP_IDLE = 1 << 2, AP_CONTINUE = 1 <<
 #define LONGEST_PAUSE 1000000
 #define LONGEST_POLL 100 /* ms: then the control register is looked at, should an interrupt have been lost */
 
-int64_t xdma_now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
-}
-
 static int get(apf_drv_kernel *kernel, uint32_t offset, uint32_t *value, apf_error *err)
 {
     return xdma_register_get(kernel->device, kernel->device->options.control + offset, value, err);
@@ -89,7 +82,7 @@ static int wait_event(apf_drv_kernel *kernel, int64_t deadline, apf_error *err)
     struct pollfd event = {.fd = kernel->device->events, .events = POLLIN};
     int milliseconds = LONGEST_POLL;
     if (deadline >= 0) {
-        const int64_t left = (deadline - xdma_now() + 999999) / 1000000;
+        const int64_t left = (deadline - apf_now() + 999999) / 1000000;
         if (left < milliseconds) milliseconds = left > 0 ? (int)left : 0;
     }
     const int ready = poll(&event, 1, milliseconds);
@@ -105,10 +98,10 @@ static int wait_event(apf_drv_kernel *kernel, int64_t deadline, apf_error *err)
 
 int xdma_kernel_watch(apf_drv_kernel *kernel, int64_t deadline, int *done, apf_error *err)
 {
-    const int64_t begin = xdma_now();
+    const int64_t begin = apf_now();
     int code = look(kernel, done, err);
     while (code == APF_OK && !*done) {
-        const int64_t time = xdma_now();
+        const int64_t time = apf_now();
         if (deadline >= 0 && time >= deadline) return APF_OK;
         if (kernel->device->events >= 0) {
             code = wait_event(kernel, deadline, err);

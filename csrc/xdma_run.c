@@ -2,9 +2,7 @@
  * starts the next run when one ends; a helper does while several are queued. */
 #include "xdma_internal.h"
 
-#include <errno.h>
 #include <string.h>
-#include <time.h>
 
 #define HELPING 50000000 /* ns at a time: then those who wait have a turn */
 
@@ -39,7 +37,7 @@ static apf_drv_run *take_first(apf_drv_kernel *kernel)
     apf_drv_run *run = kernel->first;
     kernel->first = run->next;
     if (!kernel->first) kernel->last = NULL;
-    run->times.end = (uint64_t)xdma_now();
+    run->times.end = (uint64_t)apf_now();
     return run;
 }
 
@@ -57,7 +55,7 @@ static void go(apf_drv_kernel *kernel)
 {
     while (kernel->first) {
         apf_error error;
-        kernel->first->times.start = (uint64_t)xdma_now();
+        kernel->first->times.start = (uint64_t)apf_now();
         const int code = xdma_kernel_go(kernel, kernel->first->args, &error);
         if (code == APF_OK) return;
         end(take_first(kernel), code, &error);
@@ -128,7 +126,7 @@ static void *help(void *argument)
     pthread_mutex_lock(&kernel->lock);
     while (!kernel->stopping) {
         if (kernel->first && kernel->first->next && !kernel->driving)
-            drive(kernel, xdma_now() + HELPING);
+            drive(kernel, apf_now() + HELPING);
         else
             pthread_cond_wait(&kernel->changed, &kernel->lock);
     }
@@ -191,7 +189,7 @@ int xdma_run_start(apf_drv_kernel *kernel, const apf_arg *args, uint32_t count, 
         return code;
     }
     *started = run;
-    run->times.start = (uint64_t)xdma_now();
+    run->times.start = (uint64_t)apf_now();
     if (!*kernel->name) return APF_OK; /* the rest is done by `wait` */
     pthread_mutex_lock(&kernel->lock);
     if (kernel->last) {
@@ -207,20 +205,10 @@ int xdma_run_start(apf_drv_kernel *kernel, const apf_arg *args, uint32_t count, 
 
 /* -- wait ---------------------------------------------------------------------------------------------------------- */
 
-static void wait_changed(apf_drv_kernel *kernel, int64_t deadline)
-{
-    if (deadline < 0) {
-        pthread_cond_wait(&kernel->changed, &kernel->lock);
-        return;
-    }
-    const struct timespec until = {deadline / 1000000000, deadline % 1000000000};
-    pthread_cond_timedwait(&kernel->changed, &kernel->lock, &until);
-}
-
 int xdma_run_wait(apf_drv_run *run, int64_t timeout, apf_error *err)
 {
     apf_drv_kernel *kernel = run->kernel;
-    const int64_t deadline = timeout < 0 ? -1 : xdma_now() + timeout;
+    const int64_t deadline = apf_deadline(timeout);
     int looked = 0;
     if (!*kernel->name && !run->ended) {
         run->times.end = run->times.start;
@@ -228,9 +216,9 @@ int xdma_run_wait(apf_drv_run *run, int64_t timeout, apf_error *err)
         __atomic_add_fetch(&kernel->device->counters.runs, 1, __ATOMIC_RELAXED);
     }
     pthread_mutex_lock(&kernel->lock);
-    while (!run->ended && (!looked || deadline < 0 || xdma_now() < deadline)) {
+    while (!run->ended && (!looked || deadline < 0 || apf_now() < deadline)) {
         if (kernel->driving)
-            wait_changed(kernel, deadline);
+            apf_cond_wait(&kernel->changed, &kernel->lock, deadline);
         else
             drive(kernel, deadline);
         looked = 1;

@@ -2,10 +2,9 @@
 #ifndef APF_XRT_INTERNAL_H
 #define APF_XRT_INTERNAL_H
 
+#include "clock.h"
 #include "xrt_api.h"
 #include "xrt_xclbin.h"
-
-#include <pthread.h>
 
 #define XRT_OFFSET_ALIGN 64u /* of arguments in buffer objects: the widest AXI port has 512 bits */
 
@@ -141,7 +140,6 @@ int xrt_order_cancel(apf_drv_run *run);
 
 /* xrt_state.c */
 #define XRT_RESET "; if the card stays so, reset it (xbutil reset)"
-int64_t xrt_now(void);
 int xrt_state_ended(int state);
 /* Wait for an end state until `deadline` (ns, negative: for ever); returns the last state. */
 int xrt_state_wait(const xrt_api *xrt, xrt_run handle, int64_t deadline);

@@ -3,7 +3,6 @@
 #include "xrt_internal.h"
 
 #include <errno.h>
-#include <time.h>
 
 #define WORTH_HELP (64u << 10) /* bytes of results */
 #define FIRST_PAUSE 20000      /* ns */
@@ -120,14 +119,6 @@ static void unclaim(apf_drv_run *run)
     pthread_cond_broadcast(&run->kernel->device->moved);
 }
 
-/* Wait for somebody else's move; false: the deadline passed. */
-static int wait_moved(apf_drv_device *device, int64_t deadline)
-{
-    if (deadline < 0) return pthread_cond_wait(&device->moved, &device->order) == 0;
-    const struct timespec until = {deadline / 1000000000, deadline % 1000000000};
-    return pthread_cond_timedwait(&device->moved, &device->order, &until) != ETIMEDOUT;
-}
-
 /* Start what was kept back and need not be any longer. */
 static void launch_ready(apf_drv_device *device)
 {
@@ -173,7 +164,7 @@ static void *help(void *argument)
         } else if (device->first == device->last) {
             pthread_cond_wait(&device->moved, &device->order);
         } else {
-            wait_moved(device, xrt_now() + pause);
+            apf_cond_wait(&device->moved, &device->order, apf_deadline(pause));
             if (pause < LONGEST_PAUSE) pause += pause / 4;
         }
     }
@@ -228,7 +219,7 @@ static void move_on(apf_drv_run *run, int64_t deadline)
     apf_drv_device *device = run->kernel->device;
     for (apf_drv_run *before; run->phase == XRT_DEFERRED && (before = blocker(run));) run = before;
     if (run->claimed) {
-        wait_moved(device, deadline);
+        apf_cond_wait(&device->moved, &device->order, deadline); /* somebody else moves it */
         return;
     }
     run->claimed = 1;
@@ -245,12 +236,12 @@ int xrt_run_wait(apf_drv_run *run, int64_t timeout, apf_error *err)
 {
     const apf_drv_kernel *kernel = run->kernel;
     apf_drv_device *device = kernel->device;
-    const int64_t deadline = timeout < 0 ? -1 : xrt_now() + timeout;
+    const int64_t deadline = apf_deadline(timeout);
     int over = 0;
     pthread_mutex_lock(&device->order);
     while (run->phase != XRT_ENDED && !over) {
         move_on(run, deadline);
-        over = deadline >= 0 && xrt_now() >= deadline;
+        over = deadline >= 0 && apf_now() >= deadline;
     }
     const int phase = run->phase;
     pthread_mutex_unlock(&device->order);

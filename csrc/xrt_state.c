@@ -8,13 +8,6 @@
 #define SPIN 30000            /* ns */
 #define LONGEST_PAUSE 1000000 /* ns */
 
-int64_t xrt_now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
-}
-
 int xrt_state_ended(int state) { return state >= XRT_STATE_COMPLETED && state != XRT_STATE_SUBMITTED; }
 
 /* Without a timeout XRT waits, which has the least latency. With one it does not: its timeout begins anew whenever any
@@ -32,8 +25,8 @@ int xrt_state_wait(const xrt_api *xrt, xrt_run handle, int64_t deadline)
         }
         return state;
     }
-    const int64_t begin = xrt_now();
-    for (int64_t time = begin; !xrt_state_ended(state) && time < deadline; time = xrt_now()) {
+    const int64_t begin = apf_now();
+    for (int64_t time = begin; !xrt_state_ended(state) && time < deadline; time = apf_now()) {
         if (time - begin > SPIN) {
             int64_t pause = (time - begin) / 16;
             if (pause > LONGEST_PAUSE) pause = LONGEST_PAUSE;

@@ -1,0 +1,16 @@
+/* clock.h - time as csrc/ counts it: nanoseconds of CLOCK_MONOTONIC. */
+#ifndef APF_CLOCK_H
+#define APF_CLOCK_H
+
+#include <pthread.h>
+#include <stdint.h>
+
+int64_t apf_now(void);
+/* When `timeout` ns from now are over; -1 for a negative one: never. */
+int64_t apf_deadline(int64_t timeout);
+/* A condition for apf_cond_wait. */
+void apf_cond_init(pthread_cond_t *condition);
+/* Wait for it, under the lock, until the deadline (negative: for ever); 0 once that has passed. */
+int apf_cond_wait(pthread_cond_t *condition, pthread_mutex_t *lock, int64_t deadline);
+
+#endif
