@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from _common import Bench, main
 from _discard import discard
+from _intel_job import intel_job
 from _peers import KEYS, PeakMemory, boto3_client, installed, serve
 
 import apyfal
@@ -82,7 +83,7 @@ def benches(quick: bool) -> list[Bench]:
             shares = ", ".join(
                 f"{stage} {seconds[stage] / seconds['total']:.0%}" for stage in seconds if stage != "total"
             )
-            return f"{infos[name]['bytes_copied']} bytes copied; {shares}"
+            return f"{infos[name]['bytes_copied']} bytes copied; limited by {infos[name]['limit']}; {shares}"
 
         return text
 
@@ -106,6 +107,9 @@ def benches(quick: bool) -> list[Bench]:
     bench.add(arrays, job(arrays, card, pinned, result), same, note=note(arrays))
     check = "apyfal: s3 -> card -> array, the data checked"
     bench.add(check, job(check, card, "s3.from://b/object", result), same, note=note(check))
+    on_intel = "apyfal: s3 -> Intel's FPGA emulator -> s3"
+    job_on_intel = stack.enter_context(intel_job(server.endpoint_url, other, "256MiB"))
+    bench.add(on_intel, lambda: infos.update({on_intel: job_on_intel()}), note=note(on_intel))
     fetch = "fetch alone: s3 -> array"
     bench.add(fetch, lambda: storage.load("s3.from://b/object", out=result), same)
     bench.add("store alone: array -> s3", lambda: storage.save("s3.to://b/object", pinned))

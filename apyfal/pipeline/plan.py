@@ -19,12 +19,15 @@ __all__ = ["DEFAULT_MEMORY_LIMIT", "Plan", "make_plan"]
 DEFAULT_MEMORY_LIMIT = 256 << 20
 
 #: Large enough that a chunk's fixed costs (some 100 us in all stages together) vanish beside its DMA (800 us at
-#: 10 GB/s), and to be a part of an upload (5 MiB and more); small enough that a ring of them fits into the processor's
-#: last cache, or nearly, and that the stages overlap early. Chosen by `bench/bench_chunks.py`, which runs a job over
-#: chunks of 1 to 32 MiB and rings of 2 to 5 slots: from 4 MiB and three slots on, neither brings any more.
+#: 10 GB/s), and to be a part of an upload (5 MiB and more); small enough that the stages overlap early. Measured by
+#: `bench/bench_chunks.py`, in times of the card's link alone, on a machine with other work: chunks of 1 MiB 1.40, 4 MiB
+#: 1.35, 8 MiB 1.22, 32 MiB 1.16.
 _CHUNK = 8 << 20
-#: One chunk in each of the three stages that touch a ring: being filled, on the card, being emptied.
-_DEPTH = 3
+#: One chunk in each of the three stages that touch a ring (being filled, on the card, being emptied), and one for
+#: threads that are woken late. Measured likewise: 2 slots 1.89, 3 slots 1.22, 4 slots 1.05, 5 slots 1.09.
+_DEPTH = 4
+#: What a ring needs beside the chunks that arrive, or are sent, at once.
+_BESIDE = 2
 #: Where several ranges of an object arrive at once, the first chunk is cut into smaller ones: a 16th, another, an 8th,
 #: a quarter and a half. So the card begins when the 16th has arrived, over each of the connections.
 _FIRST = 16
@@ -121,7 +124,7 @@ def make_plan(
             )
         return plan
     unit = _unit(call)
-    in_depth, out_depth = _DEPTH + max(connections - 1, 0), _DEPTH + max(parts - 1, 0)
+    in_depth, out_depth = max(_DEPTH, connections + _BESIDE), max(_DEPTH, parts + _BESIDE)
     chunk = max(_CHUNK // unit, 1) * unit
     ceiling = min(filter(None, (call.chunk_limit, device["max_buffer"])), default=None)
     while chunk > unit and (

@@ -281,7 +281,7 @@ def test_memory_limit_bounds_a_job(tmp_path):
     source = tmp_path / "in"
     source.write_bytes(data_of(30 * MIB).tobytes())
     info: dict = {}
-    with apyfal.Accelerator("loopback", memory_limit="6MiB") as accelerator:
+    with apyfal.Accelerator("loopback", memory_limit="8MiB") as accelerator:
         accelerator.process(source, tmp_path / "out", info_dict=info)
         assert (tmp_path / "out").read_bytes() == source.read_bytes()
         assert info["chunks"] == 30
