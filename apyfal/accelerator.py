@@ -309,7 +309,8 @@ class Accelerator:
                 group = Group(self._card, tasks, self._complete(given), control)
                 left = group.run()
         except AcceleratorException:
-            return tasks  # whatever is wrong is said to each of them
+            # Whatever is wrong is said to each of them that did not end before.
+            return [task for task in tasks if not task.future.done()]
         self._group_size.learn(group.largest)
         return left
 

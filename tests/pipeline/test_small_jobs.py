@@ -256,6 +256,31 @@ def test_a_job_of_one_run_says_that_it_was_stopped() -> None:
     assert isinstance(future.exception(timeout=5), RunCancelled)
 
 
+def test_without_memory_for_the_group_each_job_ends_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with apyfal.Accelerator("loopback", emulator=BUSY) as accelerator:
+        accelerator.process(b"x")
+        lent, calls = accelerator._card.lent, []
+
+        def scarce(nbytes: int, bank: int) -> object:
+            calls.append(nbytes)
+            if len(calls) % 2 == 0:  # the input's was there, the output's is not
+                raise apyfal.exceptions.HostMemoryExhausted("there is no more")
+            return lent(nbytes, bank)
+
+        monkeypatch.setattr(accelerator._card, "lent", scarce)
+        for number, source in enumerate(inputs(40)):
+            source.tofile(tmp_path / f"{number}")
+        (tmp_path / "7").unlink()
+        futures = [accelerator.process_submit(tmp_path / f"{number}") for number in range(40)]
+        for number, (future, source) in enumerate(zip(futures, inputs(40), strict=True)):
+            if number == 7:
+                with pytest.raises(ObjectNotFound):
+                    future.result(timeout=10)
+            else:
+                assert np.array_equal(future.result(timeout=10), source)
+        assert len(calls) >= 2
+
+
 def test_a_run_that_hangs_costs_one_timeout() -> None:
     with apyfal.Accelerator("loopback") as accelerator:
         accelerator.process(b"x")
