@@ -168,6 +168,7 @@ def _main() -> None:
     faulthandler.enable()
     import logging
 
+    from apyfal.host import kernel
     from apyfal.host.daemon import Daemon, Listener
     from apyfal.host.settings import Settings
     from apyfal.log import get_logger
@@ -176,6 +177,8 @@ def _main() -> None:
     directory = Path(options["directory"])
     given = options["settings"]
     counting = given.pop("counting", False)
+    if given.pop("walk", False):  # as on a kernel without openat2
+        kernel.have_openat2 = lambda: False
     for name in ("authorized_host_dirs", "private_endpoints"):
         if name in given:
             given[name] = tuple(given[name])

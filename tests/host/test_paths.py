@@ -28,9 +28,13 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         opened.close()
 
 
-@pytest.fixture(scope="module")
-def server(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDaemon]:
-    with running(tmp_path_factory.mktemp("daemon"), authorized_host_dirs=[str(tree)], request_rate=100_000) as started:
+@pytest.fixture(scope="module", params=["openat2", "walk"])
+def server(
+    request: pytest.FixtureRequest, tree: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningDaemon]:
+    """A daemon that resolves paths in each of the two ways."""
+    options = {"walk": request.param == "walk", "authorized_host_dirs": [str(tree)], "request_rate": 100_000}
+    with running(tmp_path_factory.mktemp("daemon"), **options) as started:
         yield started
 
 
