@@ -170,6 +170,7 @@ def _main() -> None:
 
     from apyfal.host import kernel
     from apyfal.host.daemon import Daemon, Listener
+    from apyfal.host.service import stay_prompt
     from apyfal.host.settings import Settings
     from apyfal.log import get_logger
 
@@ -194,7 +195,12 @@ def _main() -> None:
     async def serve() -> None:
         listeners = [Listener(host="127.0.0.1", port=options["port"]), Listener(unix=directory / "run" / "host.sock")]
         daemon = Daemon(settings, listeners, config={}, open_accelerator=Counting if counting else None)
-        await daemon.run(lambda: print(f"port {daemon.ports[0]}", flush=True))
+
+        def ready() -> None:
+            stay_prompt()
+            print(f"port {daemon.ports[0]}", flush=True)
+
+        await daemon.run(ready)
 
     asyncio.run(serve())
 
