@@ -2,7 +2,9 @@
 
 Beside a bare socket, `sendall` from one prepared array and `recv_into` another in a second process (the limit), and the
 same transfer to a uvicorn server that keeps the body in a prepared array. The daemon runs in a process of its own, with
-accelerators that take or give an array and do nothing with it, and with the software card.
+accelerators that take or give an array and do nothing with it, and with the software card; the note behind a row is
+the daemon's own CPU time for it. The last table is printed by itself: the latency of one user's small jobs while
+nothing else happens, and while 1,000 other connections are idle or slow and another user runs 64 jobs at a time.
 """
 
 from __future__ import annotations
@@ -11,12 +13,15 @@ import atexit
 import contextlib
 import functools
 import http.client
+import os
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +65,7 @@ def daemon_process(directory: str, wire: bool) -> None:
     import asyncio
 
     from apyfal.host.daemon import Daemon, Listener
+    from apyfal.host.service import stay_prompt
     from apyfal.host.settings import Settings
 
     async def serve() -> None:
@@ -76,7 +82,12 @@ def daemon_process(directory: str, wire: bool) -> None:
             config={},
             open_accelerator=Wire if wire else None,
         )
-        await daemon.run(lambda: print(f"{PORT_LINE}{daemon.ports[0]}", flush=True))
+
+        def ready() -> None:
+            stay_prompt()
+            print(f"{PORT_LINE}{daemon.ports[0]}", flush=True)
+
+        await daemon.run(ready)
 
     asyncio.run(serve())
 
@@ -129,6 +140,32 @@ def uvicorn_process(nbytes: int) -> None:
         uvicorn.Server(config).run(sockets=[server])
 
 
+#: process of each server, by its port
+PROCESSES: dict[int, int] = {}
+
+
+def cpu_of(port: int) -> float:
+    """CPU seconds that a server has used."""
+    fields = Path(f"/proc/{PROCESSES[port]}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def with_cpu(bench: Bench, name: str, port: int, run: Callable[[], Any], check: Any = None, **options: Any) -> None:
+    """Add a way to a table, with the server's CPU time as the note."""
+    spent: list[float] = []
+
+    def counted() -> Any:
+        before = cpu_of(port)
+        result = run()
+        spent.append((cpu_of(port) - before) / options.get("repeats", 1))
+        return result
+
+    def note() -> str:
+        return f"server CPU {statistics.median(spent) * bench.scale:.3f} {bench.unit}"
+
+    bench.add(name, counted, check, note=note, **options)
+
+
 @contextlib.contextmanager
 def process(*arguments: str) -> Iterator[int]:
     """Run one of the servers above; its port."""
@@ -137,7 +174,9 @@ def process(*arguments: str) -> Iterator[int]:
         line = child.stdout.readline()
         if not line.startswith(PORT_LINE):
             raise RuntimeError(f"the server {arguments} did not start")
-        yield int(line.removeprefix(PORT_LINE))
+        port = int(line.removeprefix(PORT_LINE))
+        PROCESSES[port] = child.pid
+        yield port
     finally:
         child.kill()
         child.wait()
@@ -205,6 +244,58 @@ def threaded(accelerators: list[RemoteAccelerator], jobs: int, data: np.ndarray)
     return jobs
 
 
+def percentiles(accelerator: RemoteAccelerator, jobs: int, data: np.ndarray) -> tuple[float, float]:
+    """Median and 99th percentile of one job after the other, in milliseconds."""
+    times = []
+    for _ in range(jobs):
+        started = time.perf_counter()
+        accelerator.process(data)
+        times.append((time.perf_counter() - started) * 1e3)
+    return statistics.median(times), statistics.quantiles(times, n=100)[98]
+
+
+def crowd(quick: bool) -> None:
+    """Print the latency of small jobs, alone and among 1,000 idle or slow connections and 64 jobs of another user."""
+    with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:
+        tokens = TokenStore(Path(directory) / "state" / "tokens.json")
+        port = stack.enter_context(process("daemon", directory, "card"))
+        address = parse_address(f"http://127.0.0.1:{port}")
+        alice = stack.enter_context(
+            RemoteAccelerator(Host(address, tokens.create("alice")), {"accelerator": "loopback"})
+        )
+        bob = stack.enter_context(RemoteAccelerator(Host(address, tokens.create("bob")), {"accelerator": "loopback"}))
+        small = np.zeros(4096, np.uint8)
+        jobs = 100 if quick else 1000
+        percentiles(alice, 100, small)
+        quiet = percentiles(alice, jobs, small)
+        head = b"POST /v1/sessions HTTP/1.1\r\nHost: x\r\n"
+        for number in range(100 if quick else 1000):
+            slow = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            slow.sendall(head if number % 2 else head + b"Content-Length: 100000\r\n\r\n{")
+        alone = percentiles(alice, jobs, small)
+        stop = threading.Event()
+
+        def batches() -> None:
+            while not stop.is_set():
+                list(bob.process_map([small] * 64))
+                stop.wait(0.5)
+
+        worker = threading.Thread(target=batches)
+        worker.start()
+        try:
+            crowded = percentiles(alice, jobs, small)
+        finally:
+            stop.set()
+            worker.join()
+    print("\none job of 4 KiB after the other: median and 99th percentile, ms")
+    for name, (median, worst) in (
+        ("quiet", quiet),
+        ("1,000 idle or slow connections", alone),
+        ("and 64 jobs of another user, twice a second", crowded),
+    ):
+        print(f"  {name:<52} {median:9.3f} {worst:9.3f}  {worst / quiet[1]:5.2f} x quiet")
+
+
 def benches(quick: bool) -> list[Bench]:
     """Make the tables."""
     stack = contextlib.ExitStack()
@@ -243,15 +334,15 @@ def benches(quick: bool) -> list[Bench]:
     there = Bench(f"an array of {nbytes >> 20} MiB to the host", nbytes)
     there.add("limit: a bare socket", lambda: socket_there(socket_port, array), all_there, limit=True)
     takes = remote("takes", wire_port, token)
-    there.add("RemoteAccelerator.process(array)", lambda: takes.process(array), all_there)
-    there.add("uvicorn", lambda: uvicorn_there(uvicorn_port, array), all_there)
+    with_cpu(there, "RemoteAccelerator.process(array)", wire_port, lambda: takes.process(array), all_there)
+    with_cpu(there, "uvicorn", uvicorn_port, lambda: uvicorn_there(uvicorn_port, array), all_there)
 
     back = Bench(f"an array of {nbytes >> 20} MiB from the host", nbytes)
     back.add("limit: a bare socket", lambda: socket_back(socket_port, target), all_back, limit=True)
     gives = remote("gives", wire_port, token)
     gives.start(nbytes=nbytes)
-    back.add("RemoteAccelerator.process(dst=array)", lambda: gives.process(dst=target), all_back)
-    back.add("uvicorn", lambda: uvicorn_back(uvicorn_port, target), all_back)
+    with_cpu(back, "RemoteAccelerator.process(dst=array)", wire_port, lambda: gives.process(dst=target), all_back)
+    with_cpu(back, "uvicorn", uvicorn_port, lambda: uvicorn_back(uvicorn_port, target), all_back)
 
     shared = Bench(f"an array of {nbytes >> 20} MiB to the host on this machine", nbytes)
     shared.add("limit: memcpy", lambda: np.copyto(target, array), limit=True)
@@ -267,13 +358,25 @@ def benches(quick: bool) -> list[Bench]:
     with_card = remote("loopback", card_port, card_token)
     own = stack.enter_context(apyfal.Accelerator("loopback"))
     latency.add("local", lambda: [own.process(small) for _ in range(jobs)], repeats=jobs)
-    latency.add("remote, TCP", lambda: [with_card.process(small) for _ in range(jobs)], repeats=jobs)
+    one_by_one = functools.partial(threaded, [with_card], jobs, small)
+    with_cpu(latency, "remote, TCP", card_port, one_by_one, repeats=jobs)
     over_unix = remote("loopback", 0, None, cards)
-    latency.add("remote, Unix socket", lambda: [over_unix.process(small) for _ in range(jobs)], repeats=jobs)
+    with_cpu(
+        latency, "remote, Unix socket", card_port, functools.partial(threaded, [over_unix], jobs, small), repeats=jobs
+    )
     four = [remote("loopback", card_port, card_token) for _ in range(4)]
     busy = Bench("jobs of 4 KiB from four clients of one process, each", unit="ms", scale=1e3)
-    busy.add("remote, TCP", functools.partial(threaded, four, jobs, small), repeats=jobs)
-    return [there, back, shared, latency, busy]
+    with_cpu(busy, "remote, TCP", card_port, functools.partial(threaded, four, jobs, small), repeats=jobs)
+
+    def all_through(result: np.ndarray) -> None:
+        if not (result[:: max(1, nbytes // 4096)] == 7).all():
+            raise AssertionError("not what was sent")
+
+    through = Bench(f"an array of {nbytes >> 20} MiB through the host's card and back", nbytes)
+    through.add("a local card", lambda: own.process(array, target), all_through, limit=True)
+    with_cpu(through, "remote, TCP", card_port, lambda: with_card.process(array, target), all_through)
+    with_cpu(through, "remote, shared memory", card_port, lambda: over_unix.process(array, target), all_through)
+    return [there, back, shared, through, latency, busy]
 
 
 if __name__ == "__main__":
@@ -287,3 +390,4 @@ if __name__ == "__main__":
             uvicorn_process(int(rest[0]))
     else:
         main(benches, rounds=5)
+        crowd("--quick" in sys.argv)
