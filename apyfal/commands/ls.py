@@ -8,6 +8,7 @@ import click
 
 from apyfal import storage
 from apyfal.commands.common import Command, Settings, common_options, print_json, print_rows, use_host
+from apyfal.commands.selection import matches
 from apyfal.exceptions import NotADirectory
 from apyfal.storage.handler import ObjectInfo
 from apyfal.storage.names import entries
@@ -22,12 +23,19 @@ __all__ = ["command"]
 @common_options
 @click.pass_obj
 def command(settings: Settings, /, *, url: str, long: bool) -> None:
-    """List what is directly below URL: a bucket, a prefix, a directory (by default the working directory)."""
+    """List what is directly below URL: a bucket, a prefix, a directory (by default the working directory).
+
+    A pattern lists what matches it.
+    """
     use_host(settings, url)
-    try:
-        found = entries(parse(url))
-    except NotADirectory:
-        found = [(url, storage.stat(url))]
+    matching = matches(url)
+    if matching is not None:
+        found = [(one, storage.stat(one)) for one in matching]
+    else:
+        try:
+            found = entries(parse(url))
+        except NotADirectory:
+            found = [(url, storage.stat(url))]
     if settings.json:
         print_json([_document(name, info) for name, info in found])
     elif long:

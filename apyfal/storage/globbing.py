@@ -13,9 +13,14 @@ from apyfal.storage.registry import resolve
 from apyfal.storage.retry import call
 from apyfal.storage.url import Location, parse
 
-__all__ = ["glob"]
+__all__ = ["glob", "has_magic"]
 
 _MAGIC = re.compile(r"[*?\[]")
+
+
+def has_magic(url: object) -> bool:
+    """Whether there is a character of patterns in a URL's path."""
+    return _MAGIC.search(parse(url).path) is not None
 
 
 def glob(url: object) -> list[str]:

@@ -163,6 +163,33 @@ def test_copy_and_ls(here: Path) -> None:
     assert "none" in run(here, "ls", "none", status=3)[1]
 
 
+def test_copy_and_ls_of_patterns_and_directories(here: Path) -> None:
+    for name in ("tree/a.bin", "tree/b.bin", "tree/c.txt", "tree/sub/a.bin", "tree/sub/[x].bin"):
+        (here / name).parent.mkdir(parents=True, exist_ok=True)
+        (here / name).write_text(name)
+
+    def files(folder: str) -> dict[str, str]:
+        return {str(p.relative_to(here / folder)): p.read_text() for p in (here / folder).rglob("*") if p.is_file()}
+
+    run(here, "copy", "tree/*", "some/new")  # the directory that matches is not asked for
+    assert files("some/new") == {f"{name}": f"tree/{name}" for name in ("a.bin", "b.bin", "c.txt")}
+    run(here, "copy", "-r", "tree", "all")
+    assert files("all") == {name: f"tree/{name}" for name in files("tree")}
+    run(here, "copy", "tree/sub/[x].bin", "literal")  # there is a file of that name
+    assert (here / "literal").read_text() == "tree/sub/[x].bin"
+    document = json.loads(run(here, "copy", "--json", "tree/a.bin", "tree/c.txt", "two/")[0])
+    assert [one["destination"] for one in document] == ["two/a.bin", "two/c.txt"]
+    assert files("two") == {"a.bin": "tree/a.bin", "c.txt": "tree/c.txt"}
+    names = [line.rpartition("/")[2] for line in run(here, "ls", "tree/**/a.bin")[0].decode().splitlines()]
+    assert names == ["a.bin", "a.bin"]
+    assert "nothing matches 'tree/*.none'" in run(here, "copy", "tree/*.none", "x", status=3)[1]
+    assert "nothing matches" in run(here, "ls", "tree/*.none", status=3)[1]
+    assert "would both become 'a.bin'" in run(here, "copy", "tree/a.bin", "tree/sub/a.bin", "both/", status=2)[1]
+    assert "missing" in run(here, "copy", "tree/a.bin", "missing", "failed/", status=3)[1]
+    assert "missing" not in files("failed")
+    run(here, "copy", "tree", "flat", status=1)  # a directory needs -r
+
+
 def test_mounts_of_the_configuration_hide_their_secrets(here: Path) -> None:
     (here / "accelerator.conf").write_text(
         "[storage.lab]\nprovider = s3\nroot = bucket/x\nclient_id = me\nsecret_id = hunter2\n"
