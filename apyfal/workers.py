@@ -70,9 +70,9 @@ class Workers:
         """Let a thread take the task, in the order of the calls."""
         with self._changed:
             self._waiting.append(task)
-            if self._idle:
-                self._changed.notify()
-            elif len(self._threads) < self._count:
+            self._changed.notify()
+            # A thread that was woken counts as idle until it runs: each waiting task needs one of its own.
+            if len(self._waiting) > self._idle and len(self._threads) < self._count:
                 thread = threading.Thread(target=self._work, name=f"{self._name}-{len(self._threads)}", daemon=True)
                 self._threads.append(thread)
                 thread.start()
