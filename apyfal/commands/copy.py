@@ -52,8 +52,8 @@ def command(settings: Settings, /, *, urls: tuple[str, ...], recursive: bool) ->
         else:
             _copy_all(chosen, progress)
     if settings.json:
-        documents = [{"source": one.source, "destination": one.destination} for one in chosen]
-        print_json(documents[0] if len(documents) == 1 else documents)
+        documents = [one._asdict() for one in chosen]
+        print_json(documents[0] if chosen and chosen[0].destination == destination else documents)
 
 
 def _copy_piped(settings: Settings, source: str, destination: str) -> None:

@@ -8,14 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from apyfal import storage
-from apyfal.exceptions import ObjectNotFound, ParameterError
+from apyfal.exceptions import InvalidURL, ObjectNotFound, ParameterError
 from apyfal.storage.globbing import has_magic
-from apyfal.storage.url import parse
+from apyfal.storage.names import child
+from apyfal.storage.url import parse, redact
 
 __all__ = ["Pair", "matches", "pairs"]
 
-#: Sites that cannot be listed, and whose addresses have a ``?`` of their own.
-_NEVER_PATTERNS = ("http", "https")
+#: Cannot be listed, and their addresses have a ``?`` of their own.
+_WEB = ("http", "https")
 #: Objects that are looked up at once.
 _SIDE_BY_SIDE = 8
 
@@ -35,7 +36,7 @@ def matches(url: str) -> list[str] | None:
     ObjectNotFound
         Nothing matches.
     """
-    if not has_magic(url) or parse(url).scheme in _NEVER_PATTERNS or storage.exists(url):
+    if not has_magic(url) or parse(url).scheme in _WEB or storage.exists(url):
         return None
     found = storage.glob(url)
     if not found:
@@ -61,7 +62,9 @@ def pairs(sources: Sequence[str], destination: str, *, recursive: bool) -> list[
     ObjectNotFound
         Nothing matches a pattern, or nothing is in a directory's place.
     ParameterError
-        Two objects would have the same name at the destination.
+        Two objects would have the same name at the destination, or a pattern matches directories alone.
+    InvalidURL
+        An object's name leads out of the destination.
     """
     chosen: list[tuple[str, str]] = []  # objects, and their names below the destination
     into = len(sources) > 1 or destination.endswith("/") or _is_local_directory(destination)
@@ -78,13 +81,19 @@ def pairs(sources: Sequence[str], destination: str, *, recursive: bool) -> list[
             elif recursive:  # without, a pattern means the objects among what matches
                 into = True
                 chosen += _below(one)
+        if found is not None and not recursive and all(directories):
+            raise ParameterError(f"{source!r} matches directories alone: -r copies what is below them")
     if not into:
         return [Pair(source, destination) for source, _ in chosen]
+    folder = destination if destination.endswith("/") else f"{destination}/"
     taken: dict[str, str] = {}
     for source, name in chosen:
+        if {".", ".."} & set(name.split("/")):  # who wrote the source's names does not choose places on this machine
+            raise InvalidURL(f"{redact(source)!r}: a copy named {name!r} would not be in {destination!r}")
         if taken.setdefault(name, source) != source:
-            raise ParameterError(f"{taken[name]!r} and {source!r} would both become {name!r} in {destination!r}")
-    return [Pair(source, f"{destination.rstrip('/')}/{name}") for name, source in taken.items()]
+            both = f"{redact(taken[name])!r} and {redact(source)!r}"
+            raise ParameterError(f"{both} would both become {name!r} in {destination!r}")
+    return [Pair(source, folder + name) for name, source in taken.items()]
 
 
 def _is_local_directory(url: str) -> bool:
@@ -97,13 +106,16 @@ def _is_directory(url: str) -> bool:
 
 
 def _name(url: str) -> str:
-    return parse(url).path.rstrip("/").rpartition("/")[2]
+    location = parse(url)
+    path = location.path.partition("?")[0] if location.scheme in _WEB else location.path
+    return path.rstrip("/").rpartition("/")[2]
 
 
 def _below(folder: str) -> Iterator[tuple[str, str]]:
-    base = None
-    for place, _, names in storage.walk(folder):
-        place = place.rstrip("/")
-        base = place if base is None else base
+    top = None
+    for url, _, names in storage.walk(folder):
+        place = parse(url)
+        path = place.path.rstrip("/")
+        top = path if top is None else top
         for name in names:
-            yield f"{place}/{name}", f"{place}/{name}"[len(base) + 1 :]
+            yield child(place, name).url, f"{path}/{name}"[len(top) :].lstrip("/")

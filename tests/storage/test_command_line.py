@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
@@ -20,18 +21,21 @@ client_id    = {server.access_key}
 secret_id    = {server.secret_key}
 region       = us-east-1
 """
-BUCKET = "command-line"
 
 
-def make_bucket(server: Ceph | Moto) -> None:
-    client = boto3.client(
+def client_of(server: Ceph | Moto) -> Any:
+    return boto3.client(
         "s3",
         endpoint_url=server.endpoint_url,
         aws_access_key_id=server.access_key,
         aws_secret_access_key=server.secret_key,
         region_name="us-east-1",
     )
-    client.create_bucket(Bucket=BUCKET)
+
+
+def make_bucket(server: Ceph | Moto, name: str) -> None:
+    client = client_of(server)
+    client.create_bucket(Bucket=name)
     client.close()
 
 
@@ -51,9 +55,10 @@ def apyfal(folder: Path, *arguments: str) -> list[str]:
 @pytest.mark.server
 def test_a_tree_to_one_store_to_another_and_back(ceph_server: Ceph, moto_server: Moto, tmp_path: Path) -> None:
     configuration = ""
-    for name, server in (("first", ceph_server), ("second", moto_server)):
-        make_bucket(server)
-        configuration += CONFIGURATION.format(name=name, bucket=BUCKET, server=server)
+    for name, server in (("first", ceph_server), ("second", moto_server), ("third", moto_server)):
+        bucket = f"command-line-{name}"
+        make_bucket(server, bucket)
+        configuration += CONFIGURATION.format(name=name, bucket=bucket, server=server)
     (tmp_path / "accelerator.conf").write_text(configuration)
     expected = {}
     for number in range(30):
@@ -67,6 +72,35 @@ def test_a_tree_to_one_store_to_another_and_back(ceph_server: Ceph, moto_server:
     back = tmp_path / "back"
     assert {str(p.relative_to(back)): p.read_bytes() for p in back.rglob("*") if p.is_file()} == expected
     apyfal(tmp_path, "copy", "second://again/deep/*.txt", "texts")
+    apyfal(tmp_path, "copy", "-r", "second://", "root")  # the mount itself, to a folder and to another mount
+    apyfal(tmp_path, "copy", "-r", "back/deep", "third://")
+    assert len(list((tmp_path / "root/again/deep").iterdir())) == 15
+    assert apyfal(tmp_path, "ls", "third://") == apyfal(tmp_path, "ls", "second://again/deep")
     wanted = {Path(name).name for name in expected if name.startswith("deep/") and name.endswith(".txt")}
     assert {p.name for p in (tmp_path / "texts").iterdir()} == wanted
     assert len(apyfal(tmp_path, "ls", "first://run/**/*.bin")) == 2 * sum(name.endswith(".bin") for name in expected)
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("key", ["tree/deep/../../../escaped", "tree/deep/./inside"])
+def test_names_that_lead_out_of_the_destination_are_refused(moto_server: Moto, tmp_path: Path, key: str) -> None:
+    bucket = "command-line-hostile"
+    make_bucket(moto_server, bucket)
+    client = client_of(moto_server)
+    client.put_object(Bucket=bucket, Key=key, Body=b"hostile")
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work/accelerator.conf").write_text(CONFIGURATION.format(name="lab", bucket=bucket, server=moto_server))
+    before = sorted(tmp_path.rglob("*"))
+    done = subprocess.run(
+        [sys.executable, "-m", "apyfal", "copy", "-r", "lab://deep", "new/out"],
+        cwd=tmp_path / "work",
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    client.delete_object(Bucket=bucket, Key=key)
+    client.close()
+    assert done.returncode == 2
+    assert "would not be in 'new/out'" in done.stderr
+    assert sorted(tmp_path.rglob("*")) == before

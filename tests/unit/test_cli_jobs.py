@@ -188,6 +188,7 @@ def test_copy_and_ls_of_patterns_and_directories(here: Path) -> None:
     assert "missing" in run(here, "copy", "tree/a.bin", "missing", "failed/", status=3)[1]
     assert "missing" not in files("failed")
     run(here, "copy", "tree", "flat", status=1)  # a directory needs -r
+    assert "'tre*' matches directories alone" in run(here, "copy", "tre*", "flat", status=2)[1]
 
 
 def test_mounts_of_the_configuration_hide_their_secrets(here: Path) -> None:
