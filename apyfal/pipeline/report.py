@@ -40,6 +40,7 @@ class Report:
         self.chunks = 0
         self.reasons: dict[str, None] = {}
         self.spans: list[Span] = []
+        self._reached: dict[str, float] = {}
         self._lock = threading.Lock()
 
     def of_one(self, bytes_in: int, bytes_out: int) -> Report:
@@ -56,6 +57,15 @@ class Report:
     def add(self, stage: str, chunk: int, start: float) -> None:
         """Record that a stage was at work on a chunk from `start` until now."""
         self.spans.append(Span(stage, chunk, start, self.now()))
+
+    def follow(self, stage: str, chunk: int, start: float, end: float) -> None:
+        """Record that a stage was asked for a chunk at `start` and was done at `end`.
+
+        Of stages whose chunks queue up in the driver, in their order: each begins when the one before it has ended.
+        """
+        start = max(start, self._reached.get(stage, 0.0))
+        self._reached[stage] = end = max(start, end)
+        self.spans.append(Span(stage, chunk, start, end))
 
     @contextmanager
     def span(self, stage: str, chunk: int) -> Iterator[None]:

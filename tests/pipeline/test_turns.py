@@ -1,0 +1,92 @@
+"""Two threads a direction: the next transfer is with the driver before the last one's run begins, and order is kept."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import apyfal
+from apyfal._core.device import TO_DEVICE
+from apyfal.pipeline.channel import Aborted, Channel, Control
+from apyfal.pipeline.invocation import Invocation
+from apyfal.pipeline.slots import Slot
+from apyfal.pipeline.turns import Turns
+
+MIB = 1 << 20
+CHUNKS = 6
+
+
+@pytest.fixture(scope="module")
+def data() -> np.ndarray:
+    """Several chunks that differ."""
+    data = apyfal.empty(CHUNKS * 8 * MIB, np.uint8)
+    data[...] = np.resize(np.random.default_rng(1).integers(0, 256, 1_000_003, np.uint8), len(data))
+    return data
+
+
+def test_the_next_transfer_waits_at_the_card_while_a_run_is_started(
+    data: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = [threading.Event() for _ in range(CHUNKS)]
+    waited: list[bool] = []
+    sync, start = Slot.sync, Invocation.start
+
+    def note(slot: Slot, direction: int, nbytes: int) -> None:
+        if direction == TO_DEVICE:
+            asked[slot.offset // (8 * MIB)].set()
+        sync(slot, direction, nbytes)
+
+    def late(self, piece, output, **keywords):  # type: ignore[no-untyped-def]
+        if not piece.last:
+            waited.append(asked[piece.chunk + 1].wait(5))
+        return start(self, piece, output, **keywords)
+
+    with apyfal.Accelerator("loopback") as accelerator:
+        result = accelerator.empty(len(data), np.uint8)
+        monkeypatch.setattr(Slot, "sync", note)
+        monkeypatch.setattr(Invocation, "start", late)
+        accelerator.process(data, result)
+    assert waited == [True] * (CHUNKS - 1)
+    assert np.array_equal(result, data)
+
+
+@pytest.mark.parametrize("way", ["array", "rings"])
+def test_order_is_kept_whichever_thread_is_late(way: str, data: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    sync, pauses = Slot.sync, random.Random(3)
+
+    def uneven(slot: Slot, direction: int, nbytes: int) -> None:
+        time.sleep(pauses.choice((0.0, 0.02)))
+        sync(slot, direction, nbytes)
+        time.sleep(pauses.choice((0.0, 0.02)))
+
+    source = data if way == "array" else data[1:]
+    target = np.zeros(len(source) + 1, np.uint8)[: len(source)]
+    info: dict = {}
+    with apyfal.Accelerator("loopback") as accelerator:
+        monkeypatch.setattr(Slot, "sync", uneven)
+        accelerator.process(source, target, info_dict=info)
+    assert np.array_equal(source, target)
+    for stage in ("to_device", "compute", "from_device"):
+        spans = [span for span in info["timeline"] if span.stage == stage]
+        assert [span.chunk for span in spans] == list(range(CHUNKS))
+        assert all(one.end <= two.start for one, two in itertools.pairwise(spans)), "one at a time"
+
+
+def test_turns_end_with_the_channel_and_with_a_failure() -> None:
+    control = Control()
+    channel: Channel[str] = Channel(control, 3)
+    for item in "abc":
+        channel.put(item)
+    channel.end()
+    turns = Turns(control, channel)
+    assert list(turns) == [(0, "a"), (1, "b"), (2, "c")]
+    with turns.turn(0):
+        pass
+    threading.Timer(0.05, control.fail, [ValueError("elsewhere")]).start()
+    with pytest.raises(Aborted), turns.turn(2):
+        raise RuntimeError("the second has not had its turn")
