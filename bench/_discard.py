@@ -1,4 +1,7 @@
-"""An S3 endpoint that takes every object and forgets it, as a process of its own: what uploads are measured against."""
+"""An S3 endpoint that takes every object and forgets it, as a process of its own: what uploads are measured against.
+
+``python _discard.py [BYTES A SECOND]`` prints its port, and serves until its standard input ends.
+"""
 
 from __future__ import annotations
 
@@ -9,28 +12,34 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from servers.pace import Pace
 
 ETAG = '"d41d8cd98f00b204e9800998ecf8427e"'
 
 
-def serve() -> None:
+def serve(pace: Pace) -> None:
     """Listen on a free port, print it, and answer until standard input ends."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=64)
     print(listener.getsockname()[1], flush=True)
-    threading.Thread(target=_accept, args=(listener,), daemon=True).start()
+    threading.Thread(target=_accept, args=(listener, pace), daemon=True).start()
     sys.stdin.read()
     os._exit(0)
 
 
-def _accept(listener: socket.socket) -> None:
+def _accept(listener: socket.socket, pace: Pace) -> None:
     while True:
         sock, _ = listener.accept()
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        threading.Thread(target=_talk, args=(sock,), daemon=True).start()
+        threading.Thread(target=_talk, args=(sock, pace), daemon=True).start()
 
 
-def _talk(sock: socket.socket) -> None:
+def _talk(sock: socket.socket, pace: Pace) -> None:
     scratch = bytearray(1 << 20)
     with sock, contextlib.suppress(OSError):
         while True:
@@ -50,6 +59,8 @@ def _talk(sock: socket.socket) -> None:
                 if not count:
                     return
                 left -= count
+                if (early := pace.take(count)) > 0:
+                    time.sleep(early)
             sock.sendall(_answer(head.split(b"\r\n", 1)[0]))
 
 
@@ -65,9 +76,10 @@ def _answer(line: bytes) -> bytes:
 
 
 @contextlib.contextmanager
-def discard() -> Iterator[str]:
-    """Run the endpoint; yields its URL."""
-    with subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+def discard(pace: int | None = None) -> Iterator[str]:
+    """Run the endpoint, taking `pace` bytes a second (``None``: what it can); yields its URL."""
+    command = [sys.executable, __file__, *([] if pace is None else [str(pace)])]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         if process.stdout is None or process.stdin is None:
             raise RuntimeError("the endpoint has no pipes")
         yield f"http://127.0.0.1:{int(process.stdout.readline())}"
@@ -75,4 +87,4 @@ def discard() -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    serve()
+    serve(Pace(float(sys.argv[1]) if len(sys.argv) > 1 else None))

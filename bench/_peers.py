@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,18 @@ def serve(objects: dict[str, np.ndarray]) -> Nginx:
     for path in (directory, server.root, server.root / "b", *(server.root / "b").iterdir()):
         path.chmod(0o755)
     return server
+
+
+@contextlib.contextmanager
+def generated_alone(size: int, pace: int) -> Iterator[str]:
+    """Serve an object that is made as it is read, `pace` bytes a second, from a process of its own; yields its URL."""
+    command = [sys.executable, "-m", "servers.generated", str(size), str(pace)]
+    tests = Path(__file__).parent.parent / "tests"
+    with subprocess.Popen(command, cwd=tests, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        if process.stdout is None or process.stdin is None:
+            raise RuntimeError("the server has no pipes")
+        yield process.stdout.readline().strip()
+        process.stdin.close()
 
 
 def address(url: str) -> tuple[str, int]:

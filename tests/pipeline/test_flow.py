@@ -16,7 +16,7 @@ from apyfal import accelerators
 from apyfal.accelerators import registry
 
 MIB = 1 << 20
-GENERATED = Path(__file__).parents[1] / "servers" / "generated.py"
+TESTS = Path(__file__).parents[1]
 DISCARD = Path(__file__).parents[2] / "bench"
 
 
@@ -68,8 +68,8 @@ if __name__ == "__main__":
         print(json.dumps(dict(before=before, peak=status("VmHWM"), limit=parse_size({limit!r}), out=info["bytes_out"],
                               copied=info["bytes_copied"], text=info["limit"], seconds=info["seconds"]["total"])))
 """
-    command = [sys.executable, str(GENERATED), str(size)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+    command = [sys.executable, "-m", "servers.generated", str(size)]
+    with subprocess.Popen(command, cwd=TESTS, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         try:
             url = server.stdout.readline().strip()

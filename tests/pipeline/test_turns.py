@@ -6,6 +6,7 @@ import itertools
 import random
 import threading
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,7 +67,7 @@ def test_order_is_kept_whichever_thread_is_late(way: str, data: np.ndarray, monk
 
     source = data if way == "array" else data[1:]
     target = np.zeros(len(source) + 1, np.uint8)[: len(source)]
-    info: dict = {}
+    info: dict[str, Any] = {}
     with apyfal.Accelerator("loopback") as accelerator:
         monkeypatch.setattr(Slot, "sync", uneven)
         accelerator.process(source, target, info_dict=info)

@@ -1,7 +1,7 @@
 """A web server whose object is made as it is read: of any size, at a set pace, with a count of what was sent.
 
 Byte *n* of the object is byte *n* mod `PERIOD` of one block of random bytes. In a process of its own:
-``python generated.py SIZE`` prints the object's URL and serves until its standard input ends.
+``python -m servers.generated SIZE [BYTES A SECOND]`` prints the object's URL and serves until its standard input ends.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
+from servers.pace import Pace
 
 __all__ = ["PERIOD", "Generated", "block", "generated"]
 
@@ -36,7 +37,7 @@ class Generated(ThreadingHTTPServer):
     size
         Bytes of the object.
     pace
-        Bytes a second of all connections together; ``None``: as fast as they go.
+        How fast all connections together send it.
     sent
         Bytes of the object that were handed to the network so far.
     """
@@ -45,10 +46,9 @@ class Generated(ThreadingHTTPServer):
 
     def __init__(self, size: int, pace: float | None = None) -> None:
         self.size = size
-        self.pace = pace
+        self.pace = Pace(pace)
         self.sent = 0
         self.lock = threading.Lock()
-        self.began: float | None = None
         self.twice = memoryview(np.tile(block(), 2))
         super().__init__(("127.0.0.1", 0), _Handler)
 
@@ -60,12 +60,8 @@ class Generated(ThreadingHTTPServer):
     def take(self, nbytes: int) -> float:
         """Count bytes that are about to be sent; returns how many seconds that is too early."""
         with self.lock:
-            now = time.monotonic()
-            if self.began is None:
-                self.began = now
-            due = self.began + self.sent / self.pace if self.pace else now
             self.sent += nbytes
-            return max(0.0, due - now)
+        return self.pace.take(nbytes)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -77,7 +73,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         start, stop = self._answer()
-        piece = _PIECE if self.server.pace else PERIOD
+        piece = _PIECE if self.server.pace.rate else PERIOD
         with contextlib.suppress(ConnectionError):
             while start < stop:
                 count = min(piece, stop - start)
@@ -118,6 +114,6 @@ def generated(size: int, pace: float | None = None) -> Iterator[Generated]:
 
 
 if __name__ == "__main__":
-    with generated(int(sys.argv[1])) as running:
+    with generated(*map(int, sys.argv[1:3])) as running:
         print(running.url, flush=True)
         sys.stdin.read()
