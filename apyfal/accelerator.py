@@ -17,10 +17,11 @@ from apyfal.configuration import Configuration
 from apyfal.exceptions import AcceleratorException, ClosedError, RunCancelled
 from apyfal.mapping import map_jobs
 from apyfal.memory import empty
+from apyfal.pipeline.arrays import array_of
 from apyfal.pipeline.channel import Control
 from apyfal.pipeline.group import Group
 from apyfal.pipeline.layout import PACK
-from apyfal.pipeline.process import Request, array_of, process
+from apyfal.pipeline.process import Request, process
 from apyfal.pipeline.report import Report
 from apyfal.pipeline.small import GroupSize, kind_of
 from apyfal.units import parse_duration, parse_size

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,11 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from apyfal.exceptions import ParameterError
+from apyfal.signature import Output
 
 if TYPE_CHECKING:
     from apyfal.definition import Definition
 
-__all__ = ["BoundArgument", "Call"]
+__all__ = ["BoundArgument", "Call", "CallInput", "CallOutput", "CallPort"]
 
 
 class BoundArgument(NamedTuple):
@@ -29,6 +31,98 @@ class BoundArgument(NamedTuple):
     value: int | float | None
 
 
+@dataclass(frozen=True, slots=True)
+class CallPort(ABC):
+    """One input or output of a `Call`. All sizes follow from the first input's, by which a job is cut into runs.
+
+    Attributes
+    ----------
+    name
+        The argument's.
+    dtype
+        Type of its elements.
+    index
+        The argument's place among the kernel's.
+    first
+        Type of the first input's elements.
+    """
+
+    name: str
+    dtype: np.dtype
+    index: int
+    first: np.dtype
+
+    @abstractmethod
+    def room(self, nbytes: int) -> int:
+        """Bytes of memory that a run over `nbytes` of the first input needs for this."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallInput(CallPort):
+    """One input of a `Call`."""
+
+    def beside(self, nbytes: int) -> int:
+        """Bytes of this input that belong to `nbytes` of the first one, where inputs may be cut: as many elements."""
+        return nbytes // self.first.itemsize * self.dtype.itemsize
+
+    def room(self, nbytes: int) -> int:
+        """See `beside`."""
+        return self.beside(nbytes)
+
+
+@dataclass(frozen=True, slots=True)
+class CallOutput(CallPort):
+    """One output of a `Call`.
+
+    Attributes
+    ----------
+    accelerator
+        Its name, for messages.
+    rule
+        How much there is.
+    fixed
+        Bytes that the job produces whatever its input, or ``None``.
+    bound
+        For ``reported``: an upper bound of the output of so many bytes of input.
+    """
+
+    accelerator: str
+    rule: Output
+    fixed: int | None
+    bound: Callable[[int], int] | None
+
+    def nbytes(self, nbytes: int) -> int | None:
+        """Bytes that `nbytes` of input become; ``None`` where only the kernel can tell.
+
+        Raises
+        ------
+        ParameterError
+            A factor does not give a whole number of output elements.
+        """
+        if self.fixed is not None:
+            return self.fixed
+        if self.rule.kind == "reported":
+            return None
+        if self.rule.kind == "same":
+            return nbytes // self.first.itemsize * self.dtype.itemsize
+        size = nbytes * Fraction(self.rule.amount)
+        if size.denominator != 1 or int(size) % self.dtype.itemsize:
+            raise ParameterError(
+                f"accelerator {self.accelerator!r}: {nbytes} bytes of input times {self.rule.amount} are not a whole "
+                f"number of {self.dtype} elements"
+            )
+        return int(size)
+
+    def room(self, nbytes: int) -> int:
+        """As in `CallPort`; where the kernel reports its output, what it needs at most.
+
+        A kernel that takes ``skip`` may be given less, and is then run again.
+        """
+        if (size := self.nbytes(nbytes)) is not None:
+            return size
+        return self.bound(nbytes) if self.bound else max(nbytes, self.dtype.itemsize)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Call:
     """A definition with one job's parameters and element types.
@@ -39,14 +133,16 @@ class Call:
         For the kernel, in its order.
     parameters
         As the user sees them, complete.
-    in_dtype, out_dtype
-        Element types of the job's data.
+    inputs, outputs
+        The job's data.
+    reports
+        Whether only the kernel can tell how much it consumed and produced.
+    in_dtype
+        Type of the first input's elements (bytes, where there is no input).
     granularity
         The input may be cut at multiples of so many bytes; ``None``: nowhere.
     state_bytes
         Device memory that is kept between the chunks; 0: none.
-    fixed_output
-        Bytes that the job produces whatever its input, or ``None``.
     chunk_limit
         Bytes of input that the kernel's own argument types can count in one run; ``None``: no limit.
     """
@@ -54,11 +150,12 @@ class Call:
     definition: Definition
     arguments: tuple[BoundArgument, ...]
     parameters: Mapping[str, Any]
+    inputs: tuple[CallInput, ...]
+    outputs: tuple[CallOutput, ...]
+    reports: bool
     in_dtype: np.dtype
-    out_dtype: np.dtype
     granularity: int | None
     state_bytes: int
-    fixed_output: int | None
     chunk_limit: int | None
 
     def check_size(self, nbytes: int) -> None:
@@ -76,38 +173,24 @@ class Call:
                 f"of {record} bytes"
             )
 
-    def output_bytes(self, nbytes: int) -> int | None:
-        """Bytes that `nbytes` of input become; ``None`` where only the kernel can tell.
-
-        Raises
-        ------
-        ParameterError
-            A factor does not give a whole number of output elements.
-        """
-        output = self.definition.output
-        if self.fixed_output is not None:
-            return self.fixed_output
-        if output.kind == "reported":
-            return None
-        if output.kind == "same":
-            return nbytes // self.in_dtype.itemsize * self.out_dtype.itemsize
-        size = nbytes * Fraction(output.amount)
-        if size.denominator != 1 or int(size) % self.out_dtype.itemsize:
-            raise ParameterError(
-                f"accelerator {self.definition.name!r}: {nbytes} bytes of input times {output.amount} are not a whole "
-                f"number of {self.out_dtype} elements"
-            )
-        return int(size)
-
-    def capacity(self, nbytes: int) -> int:
-        """Bytes of ``dst`` that one run over `nbytes` of input needs, at most where the kernel reports its output.
-
-        A kernel that takes ``skip`` may be given less, and is then run again.
-        """
-        if (size := self.output_bytes(nbytes)) is not None:
-            return size
-        bound = self.definition.capacity
-        return bound(nbytes) if bound else max(nbytes, self.out_dtype.itemsize)
+    def check_sizes(self, sizes: tuple[int | None, ...]) -> None:
+        """Raise `ParameterError` where inputs of these sizes (``None``: not known) do not fit together."""
+        first = sizes[0] if sizes else None
+        if first is not None:
+            self.check_size(first)
+        for port, nbytes in zip(self.inputs[1:], sizes[1:], strict=True):
+            if nbytes is None:
+                continue
+            if nbytes % port.dtype.itemsize:
+                raise ParameterError(
+                    f"{port.name}: {nbytes} bytes are not a whole number of {port.dtype} elements "
+                    f"({port.dtype.itemsize} bytes each)"
+                )
+            if first is not None and self.granularity is not None and nbytes != port.beside(first):
+                raise ParameterError(
+                    f"{port.name}: {nbytes // port.dtype.itemsize} elements; expected as many as in "
+                    f"{self.inputs[0].name}, {first // self.in_dtype.itemsize}"
+                )
 
     def finish(self, output: np.ndarray) -> np.ndarray | dict[str, object]:
         """Return the job's result from its output: the array itself, or result parameters."""

@@ -53,20 +53,20 @@ class Card:
         self._spare: dict[Call, list[Invocation]] = {}
         self._slots: dict[tuple[int, int], list[Slot]] = {}
 
-    def call(self, dtype: np.dtype[Any] | None, parameters: Mapping[str, object]) -> Call:
-        """Bind one job's parameters and element type; what was bound lately is kept.
+    def call(self, dtypes: tuple[np.dtype[Any] | None, ...], parameters: Mapping[str, object]) -> Call:
+        """Bind one job's parameters and element types; what was bound lately is kept.
 
         Raises
         ------
         ParameterError
         """
         # Equal values may mean different things: 0.0 and -0.0, 1 and True.
-        key = (dtype, *parameters.items(), *map(repr, parameters.values()))
+        key = (dtypes, *parameters.items(), *map(repr, parameters.values()))
         try:
             return self._calls[key]
         except (KeyError, TypeError):  # not bound yet, or a parameter that has no hash
             pass
-        call = self.definition.bind(dtype, **parameters)
+        call = self.definition.bind(*dtypes, **parameters)
         with self._lock, contextlib.suppress(TypeError):
             if len(self._calls) >= _KEPT:
                 self._calls.clear()
@@ -107,7 +107,9 @@ class Card:
         ProgramError, StorageError
         """
         definition = self.definition
-        key = (call.in_dtype, call.out_dtype) if definition.model or definition.driver == "opencl" else None
+        key: object = None
+        if definition.model or definition.driver == "opencl":
+            key = tuple(port.dtype for port in (*call.inputs, *call.outputs))
         with self._lock:
             kernel = self._kernels.get(key)
             if kernel is None:
@@ -118,8 +120,8 @@ class Card:
         definition = self.definition
         name = definition.kernel
         if definition.model is not None:
-            # One kernel for each pair of element types: the emulator does not know them.
-            name = f"{definition.name}({call.in_dtype},{call.out_dtype})"
+            # One kernel for each choice of element types: the emulator does not know them.
+            name = f"{definition.name}({','.join(str(port.dtype) for port in (*call.inputs, *call.outputs))})"
             register_model(name, _over_arrays(definition.model, call))
         if definition.program is not None and self._program is None:
             self._program = _read(definition.program)
@@ -162,7 +164,7 @@ def _over_arrays(function: Callable[..., object], call: Call) -> Callable[..., N
     """Let a function over numpy arrays take the emulator's memory views, in the kernel's order."""
     import inspect
 
-    dtypes = {"src": call.in_dtype, "dst": call.out_dtype, "report": np.dtype(np.uint64)}
+    dtypes = {port.name: port.dtype for port in (*call.inputs, *call.outputs)} | {"report": np.dtype(np.uint64)}
     keywords = {
         name
         for name, parameter in inspect.signature(function).parameters.items()

@@ -9,14 +9,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 
-from apyfal.call import BoundArgument, Call
+from apyfal.call import BoundArgument, Call, CallInput, CallOutput
 from apyfal.exceptions import ConfigurationError, ParameterError, did_you_mean
 from apyfal.scalars import DTYPE_CODES, SCALAR_TYPES, scalar, wire_type
-from apyfal.signature import CHUNK_SCALARS, FILLED_IN, REQUIRED, SAME, WHOLE, Argument, Chunking, Output, Parameter
+from apyfal.signature import (
+    BUFFERS,
+    CHUNK_SCALARS,
+    FILLED_IN,
+    REQUIRED,
+    SAME,
+    WHOLE,
+    Argument,
+    Chunking,
+    Output,
+    Parameter,
+    Port,
+)
 
 __all__ = ["Definition"]
 
@@ -36,6 +49,8 @@ class Definition:
         The kernel's name in the program (or among the emulator's).
     arguments
         The kernel's, in its order.
+    inputs, outputs
+        The data among the arguments; empty: `src` and `dst`, those of them that are there.
     driver, device, program
         What runs it: a driver's name; an index or part of a device's name, ``None``: the first that fits; the storage
         URL of the program, ``None`` where the driver needs none.
@@ -67,6 +82,8 @@ class Definition:
     name: str
     kernel: str
     arguments: tuple[Argument, ...]
+    inputs: tuple[Port, ...] = ()
+    outputs: tuple[Port, ...] = ()
     driver: str = "emulator"
     device: str | None = None
     program: str | None = None
@@ -93,37 +110,81 @@ class Definition:
             if names.count(name) > 1:
                 raise self._error(f"argument {name!r} is there twice")
         given = set(names)
-        if not given & {"src", "dst"}:
-            raise self._error("arguments: expected 'src', 'dst' or both among them")
-        fixed = self.output.kind == "bytes"
-        if "src" not in given and not fixed:
-            raise self._error(f"output = {self.output} needs 'src' among the arguments; expected a number of bytes")
-        if "dst" not in given and (not fixed or self.output.amount or self.size):
-            raise self._error(f"output = {self.output} needs 'dst' among the arguments; without it expected 0")
-        if (self.output.kind == "reported") != ("report" in given):
-            raise self._error("output = reported and 'report' among the arguments need each other")
+        for side, plain in (("inputs", "src"), ("outputs", "dst")):
+            if not getattr(self, side) and plain in given:
+                object.__setattr__(self, side, (Port(plain),))
+        self._check_ports(given)
+        self._check_outputs(given)
         if bool(self.state) != ("state" in given):
             raise self._error("state = <bytes> and 'state' among the arguments need each other")
-        if fixed and "src" in given and self.chunking.kind != "whole" and not self.state:
-            raise self._error(
-                f"a fixed output over an input in chunks needs a state; expected chunking = whole, not {self.chunking}"
-            )
-        if self.in_dtype is not None and self.chunking.record % self.in_dtype.itemsize:
-            raise self._error(f"chunking = {self.chunking} cuts through {self.in_dtype} elements")
+        first = self._dtype_of(self.inputs[0]) if self.inputs else None
+        if first is not None and self.chunking.record % first.itemsize:
+            raise self._error(f"chunking = {self.chunking} cuts through {first} elements")
         self._check_scalars(given)
         if self.model is not None and self.driver != "emulator":
             raise self._error(f"a Python model runs on driver 'emulator' only, not on {self.driver!r}")
         if not self.dtypes and ("dtype" in given or any(p.dtype == "element" for p in self.parameters.values())):
             object.__setattr__(self, "dtypes", frozenset(DTYPE_CODES))
-        if self.in_dtype is not None:
-            self._check_elements(self.in_dtype, ConfigurationError)
+        if (declared := first or self.in_dtype) is not None:
+            self._check_elements(declared, ConfigurationError)
         defaults = {p.name: p.check(p.default) for p in self.parameters.values() if p.default is not REQUIRED}
         object.__setattr__(self, "_defaults", defaults)
 
+    def _check_ports(self, given: set[str]) -> None:
+        if not self.inputs and not self.outputs:
+            raise self._error(
+                "arguments: expected 'src', 'dst' or both among them, or inputs or outputs by their names"
+            )
+        names = [port.name for port in (*self.inputs, *self.outputs)]
+        for name in names:
+            if names.count(name) > 1:
+                raise self._error(f"input or output {name!r} is there twice")
+            if name not in given:
+                raise self._error(f"input or output {name!r} is not among the arguments{did_you_mean(name, given)}")
+            if name in FILLED_IN - {"src", "dst"}:
+                raise self._error(f"an input or output cannot be called {name!r}: apyfal fills it in")
+            if name in self.parameters:
+                raise self._error(f"{name!r} is an input or output; a parameter cannot have its name")
+        for plain, side in (("src", "inputs"), ("dst", "outputs")):
+            if plain in given and plain not in names:
+                raise self._error(f"{plain!r} among the arguments, but {side} are given by name; expected it there too")
+        for argument in self.arguments:
+            if argument.dtype is not None and argument.name in names:
+                raise self._error(f"argument {argument.name!r} is a buffer and has no scalar type")
+
+    def _check_outputs(self, given: set[str]) -> None:
+        rules = [port.output or self.output for port in self.outputs] or [self.output]
+        for rule in rules:
+            fixed = rule.kind == "bytes"
+            if not self.inputs and not fixed:
+                raise self._error(f"output = {rule} needs 'src' among the arguments; expected a number of bytes")
+            if not self.outputs and (not fixed or rule.amount or self.size):
+                raise self._error(f"output = {rule} needs 'dst' among the arguments; without it expected 0")
+            if fixed and self.inputs and self.chunking.kind != "whole" and not self.state:
+                raise self._error(
+                    f"a fixed output over an input in chunks needs a state; expected chunking = whole, "
+                    f"not {self.chunking}"
+                )
+            if rule.kind == "reported" and len(rules) > 1:
+                raise self._error("output = reported is for kernels with one output; expected sizes that are known")
+        if any(rule.kind == "reported" for rule in rules) != ("report" in given):
+            raise self._error("output = reported and 'report' among the arguments need each other")
+        if len(rules) > 1 and (self.finish or self.size):
+            raise self._error("results and sizes made by functions are for accelerators with one output")
+
     def _check_scalars(self, given: set[str]) -> None:
+        ins, outs = ({port.name for port in side} for side in (self.inputs, self.outputs))
         for argument in self.arguments:
             if argument.name in FILLED_IN or argument.name in self.parameters or self.prepare:
                 continue
+            if argument.name in ins | outs:
+                continue
+            number, dot, port = argument.name.partition(".")
+            if dot:
+                of = outs if number == "capacity" else ins
+                if port in of:
+                    continue
+                raise self._error(f"argument {argument.name!r}: unknown port {port!r}{did_you_mean(port, of)}")
             raise self._error(
                 f"argument {argument.name!r} is neither a parameter ('{argument.name}: <type>') nor one of the names "
                 f"that apyfal fills in{did_you_mean(argument.name, FILLED_IN)}"
@@ -142,12 +203,12 @@ class Definition:
     @property
     def takes_input(self) -> bool:
         """Whether a job has a source."""
-        return any(argument.name == "src" for argument in self.arguments)
+        return bool(self.inputs)
 
     @property
     def gives_data(self) -> bool:
         """Whether a job has an output that can be stored (result parameters are none)."""
-        return self.finish is None and any(argument.name == "dst" for argument in self.arguments)
+        return self.finish is None and bool(self.outputs)
 
     @property
     def continues(self) -> bool:
@@ -174,35 +235,45 @@ class Definition:
             raise ParameterError(f"accelerator {self.name!r} needs {missing}")
         return values
 
-    def bind(self, dtype: np.dtype | None = None, /, **given: object) -> Call:
+    def bind(self, *dtypes: np.dtype | None, **given: object) -> Call:
         """Return the call of one job.
 
         Parameters
         ----------
-        dtype
-            Element type of the source array; ``None`` for bytes (files, URLs).
+        *dtypes
+            Element types of the inputs' arrays; ``None`` (also for those left out) for bytes: files, URLs.
         **given
             Parameters.
 
         Raises
         ------
         ParameterError
-            The kernel cannot take elements of this type, or a parameter is wrong.
+            The kernel cannot take elements of such a type, or a parameter is wrong.
         """
         parameters = self.validate_parameters(**given)
-        in_dtype = self._element_type(dtype)
-        out_dtype = self.out_dtype or in_dtype
+        types = [self._element_type(port, dtype) for port, dtype in zip_longest(self.inputs, dtypes)]
+        in_dtype = types[0] if types else self.in_dtype or SCALAR_TYPES["uint8"]
+        places = {argument.name: index for index, argument in enumerate(self.arguments)}
+        inputs = tuple(
+            CallInput(port.name, dtype, places[port.name], in_dtype)
+            for port, dtype in zip(self.inputs, types, strict=True)
+        )
+        outputs = tuple(self._bind_output(port, places[port.name], in_dtype, parameters) for port in self.outputs)
         scalars = self.prepare(parameters, in_dtype) if self.prepare else parameters
+        units = {f".{port.name}": port.dtype.itemsize for port in inputs} | {"": in_dtype.itemsize}
+        buffers = {port.name for port in (*self.inputs, *self.outputs)}.union(BUFFERS)
         bound = []
         limit = None
         for argument in self.arguments:
             name, kind = argument.name, argument.dtype
-            if argument.is_buffer:
+            number = name.partition(".")[0]
+            if name in buffers:
                 bound.append(BoundArgument(name, None, None))
-            elif name in CHUNK_SCALARS:
-                kind = kind or CHUNK_SCALARS[name]
-                if kind.itemsize < 8 and name in ("count", "bytes"):
-                    most = int(np.iinfo(kind).max) * (in_dtype.itemsize if name == "count" else 1)
+            elif number in CHUNK_SCALARS:
+                kind = kind or CHUNK_SCALARS[number]
+                if kind.itemsize < 8 and number in ("count", "bytes"):
+                    unit = units[name.removeprefix(number)]  # what is counted in so few bits limits the first input
+                    most = int(np.iinfo(kind).max) // (1 if number == "count" else unit) * in_dtype.itemsize
                     limit = most if limit is None else min(limit, most)
                 bound.append(BoundArgument(name, kind, None))
             elif name == "dtype":
@@ -210,20 +281,26 @@ class Definition:
             else:
                 bound.append(self._bind_parameter(argument, scalars[name], in_dtype))
         cut = {"whole": None, "elements": in_dtype.itemsize, "records": self.chunking.record}[self.chunking.kind]
-        fixed = None
-        if self.output.kind == "bytes":
-            fixed = self.size(parameters) if self.size else int(self.output.amount)
         return Call(
             definition=self,
             arguments=tuple(bound),
             parameters=parameters,
+            inputs=inputs,
+            outputs=outputs,
+            reports=any(output.rule.kind == "reported" for output in outputs),
             in_dtype=in_dtype,
-            out_dtype=out_dtype,
             granularity=cut,
             state_bytes=self.state(parameters) if callable(self.state) else self.state,
-            fixed_output=fixed,
             chunk_limit=limit,
         )
+
+    def _bind_output(self, port: Port, place: int, in_dtype: np.dtype, parameters: Mapping[str, Any]) -> CallOutput:
+        rule = port.output or self.output
+        fixed = None
+        if rule.kind == "bytes":
+            fixed = self.size(parameters) if self.size else int(rule.amount)
+        dtype = port.dtype or self.out_dtype or in_dtype
+        return CallOutput(port.name, dtype, place, in_dtype, self.name, rule, fixed, self.capacity)
 
     def _bind_parameter(self, argument: Argument, value: object, in_dtype: np.dtype) -> BoundArgument:
         parameter = self.parameters.get(argument.name)
@@ -235,15 +312,24 @@ class Definition:
             dtype = in_dtype if name == "element" else SCALAR_TYPES[name]
         return BoundArgument(argument.name, wire_type(dtype), scalar(value, dtype, f"parameter {argument.name!r}"))
 
-    def _element_type(self, dtype: np.dtype | None) -> np.dtype:
-        if self.in_dtype is not None:
-            if dtype is not None and dtype != self.in_dtype:
-                raise ParameterError(f"accelerator {self.name!r} takes {self.in_dtype} elements, not {dtype}")
-            return self.in_dtype
-        if dtype is None:
+    def _dtype_of(self, port: Port) -> np.dtype | None:
+        return port.dtype or self.in_dtype
+
+    def _element_type(self, port: Port | None, given: np.dtype | None) -> np.dtype:
+        if port is None:
+            raise ParameterError(
+                f"accelerator {self.name!r} takes {len(self.inputs)} inputs; one of {given} is too many"
+            )
+        declared = self._dtype_of(port)
+        if declared is not None:
+            if given is not None and given != declared:
+                what = "" if len(self.inputs) == 1 else f" as {port.name!r}"
+                raise ParameterError(f"accelerator {self.name!r} takes {declared} elements{what}, not {given}")
+            return declared
+        if given is None:
             return SCALAR_TYPES["uint8"]
-        self._check_elements(dtype, ParameterError)
-        return dtype
+        self._check_elements(given, ParameterError)
+        return given
 
     def _check_elements(self, dtype: np.dtype, error: type[ConfigurationError | ParameterError]) -> None:
         if dtype.hasobject:

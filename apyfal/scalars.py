@@ -8,7 +8,7 @@ import numpy as np
 
 from apyfal.exceptions import ParameterError, did_you_mean
 
-__all__ = ["DTYPE_CODES", "SCALAR_TYPES", "number_of", "parse_scalar_type", "scalar", "wire_type"]
+__all__ = ["DTYPE_CODES", "SCALAR_TYPES", "number_of", "parse_element_type", "parse_scalar_type", "scalar", "wire_type"]
 
 #: What a scalar argument may be: name to dtype, in the order of ``APF_SCALARS`` in csrc/driver.h.
 SCALAR_TYPES: dict[str, np.dtype] = {
@@ -34,6 +34,18 @@ def parse_scalar_type(text: str) -> np.dtype:
         return SCALAR_TYPES[text]
     except KeyError:
         raise ParameterError(f"unknown scalar type {text!r}{did_you_mean(text, SCALAR_TYPES)}") from None
+
+
+def parse_element_type(text: str) -> np.dtype:
+    """Return the dtype that `text` names; `ParameterError` where it is none, or its elements have no fixed size."""
+    try:
+        dtype = np.dtype(text)
+    except (TypeError, ValueError, SyntaxError):  # all three come out of numpy's reading of text
+        known = [*SCALAR_TYPES, "float16", "complex64", "complex128"]
+        raise ParameterError(f"unknown element type {text!r}{did_you_mean(text, known)}") from None
+    if dtype.hasobject or not dtype.itemsize:
+        raise ParameterError(f"{text!r} cannot be an element type: it has no fixed size")
+    return dtype
 
 
 def wire_type(dtype: np.dtype) -> np.dtype:

@@ -6,6 +6,12 @@ Each has a text form, which is what ``accelerator.conf`` holds::
     parameters = a: float64 = 1, b: float64 = 0
     output     = same                ; or 32, 2x, reported
     chunking   = records:64          ; or whole, elements
+
+and for kernels with several inputs or outputs::
+
+    inputs     = image: uint8, mask: uint8
+    outputs    = edges: uint8, angles: float32 = same
+    arguments  = image, mask, edges, angles, count
 """
 
 from __future__ import annotations
@@ -20,7 +26,7 @@ from typing import Literal
 import numpy as np
 
 from apyfal.exceptions import ParameterError, did_you_mean
-from apyfal.scalars import SCALAR_TYPES, number_of, parse_scalar_type, scalar
+from apyfal.scalars import SCALAR_TYPES, number_of, parse_element_type, parse_scalar_type, scalar
 from apyfal.units import parse_size
 
 __all__ = [
@@ -39,13 +45,15 @@ __all__ = [
     "Chunking",
     "Output",
     "Parameter",
+    "Port",
 ]
 
 _NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+_ARGUMENT = re.compile(r"(count|bytes|capacity)\.[A-Za-z_]\w*|[A-Za-z_]\w*", re.ASCII)
 _FACTOR = re.compile(r"[0-9]+(\.[0-9]+|/[1-9][0-9]*)?", re.ASCII)
 
-#: Names in ``arguments`` that are buffers: the chunk's input, its output, memory that the device keeps between the
-#: chunks of a job, four uint64 that the kernel writes (see `REPORT_WORDS`), and what ``start(src=...)`` loaded.
+#: Names in ``arguments`` that are always buffers: the chunk's input, its output, memory that the device keeps between
+#: the chunks of a job, four uint64 that the kernel writes (see `REPORT_WORDS`), and what ``start(src=...)`` loaded.
 BUFFERS = ("src", "dst", "state", "report", "coefficients")
 
 #: Names that are numbers of the chunk, with their types: elements and bytes in ``src``, bytes in ``dst``, bytes of
@@ -90,7 +98,8 @@ class Argument:
     Attributes
     ----------
     name
-        A buffer, a number of the chunk, ``dtype`` (the code of the input's element type) or a parameter.
+        A buffer, a number of the chunk (``count.mask``: of the port ``mask``), ``dtype`` (the code of the input's
+        element type) or a parameter.
     dtype
         Type of a scalar. ``None``: a buffer, or a parameter of the input's element type.
     """
@@ -102,19 +111,15 @@ class Argument:
     def parse(cls, text: str) -> Argument:
         """Read ``name`` or ``name:type``; `ParameterError` for anything else."""
         name, colon, dtype = (part.strip() for part in text.partition(":"))
-        if not _NAME.fullmatch(name):
+        if not _ARGUMENT.fullmatch(name):
             raise ParameterError(f"{name!r} is not the name of an argument")
         if colon and name in BUFFERS:
             raise ParameterError(f"argument {name!r} is a buffer and has no scalar type")
         argument = cls(name, parse_scalar_type(dtype) if colon else None)
-        if argument.dtype is not None and name in FILLED_IN and argument.dtype.kind not in "iu":
+        filled_in = name in FILLED_IN or "." in name
+        if argument.dtype is not None and filled_in and argument.dtype.kind not in "iu":
             raise ParameterError(f"argument {name!r} is a whole number; expected an integer type, not {dtype}")
         return argument
-
-    @property
-    def is_buffer(self) -> bool:
-        """Whether it is memory, not a number."""
-        return self.name in BUFFERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +232,41 @@ class Output:
 
 SAME = Output("same")
 REPORTED = Output("reported")
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """One of an accelerator's inputs or outputs: the data of a buffer among the kernel's arguments.
+
+    Attributes
+    ----------
+    name
+        The argument's, and the key in ``src={...}`` or ``dst={...}``.
+    dtype
+        Type of its elements. ``None``: the definition's ``in_dtype`` or ``out_dtype``.
+    output
+        Of an output: how much of it there is, by the first input. ``None``: as the definition's ``output`` says.
+    """
+
+    name: str
+    dtype: np.dtype | None = None
+    output: Output | None = None
+
+    @classmethod
+    def parse_input(cls, text: str) -> Port:
+        """Read ``name`` or ``name: type``; `ParameterError` for anything else."""
+        if "=" in text:
+            raise ParameterError(f"{text!r} is not an input; expected '<name>' or '<name>: <type>'")
+        return cls.parse_output(text)
+
+    @classmethod
+    def parse_output(cls, text: str) -> Port:
+        """Read ``name: type = output``, where all but the name may be missing; `ParameterError` for anything else."""
+        declared, equals, output = (part.strip() for part in text.partition("="))
+        name, colon, dtype = (part.strip() for part in declared.partition(":"))
+        if not _NAME.fullmatch(name):
+            raise ParameterError(f"{name!r} is not the name of an input or output")
+        return cls(name, parse_element_type(dtype) if colon else None, Output.parse(output) if equals else None)
 
 
 @dataclass(frozen=True, slots=True)

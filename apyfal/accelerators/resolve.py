@@ -14,7 +14,7 @@ from apyfal.accelerators import registry
 from apyfal.configuration import KINDS, ConfigSource, Configuration, Section, Value
 from apyfal.definition import Definition
 from apyfal.exceptions import ConfigurationError, ParameterError, did_you_mean
-from apyfal.scalars import SCALAR_TYPES
+from apyfal.scalars import parse_element_type
 from apyfal.signature import FILLED_IN, Argument, Chunking, Output, Parameter
 from apyfal.units import parse_size
 
@@ -167,22 +167,11 @@ def _read(value: Value, parse: Callable[[str], _T]) -> _T:
 
 def _element_types(section: Section, base: Definition | None) -> dict[str, np.dtype]:
     """``dtype`` is the input's type, which the output follows where it has none of its own."""
-    types = {key: _read(section[key], _element_type) for key in ("in_dtype", "out_dtype") if key in section}
+    types = {key: _read(section[key], parse_element_type) for key in ("in_dtype", "out_dtype") if key in section}
     if "dtype" in section:
         key = "in_dtype" if base is None or base.takes_input else "out_dtype"
-        types.setdefault(key, _read(section["dtype"], _element_type))
+        types.setdefault(key, _read(section["dtype"], parse_element_type))
     return types
-
-
-def _element_type(text: str) -> np.dtype:
-    try:
-        dtype = np.dtype(text)
-    except (TypeError, ValueError, SyntaxError):  # all three come out of numpy's reading of text
-        known = [*SCALAR_TYPES, "float16", "complex64", "complex128"]
-        raise ParameterError(f"unknown element type {text!r}{did_you_mean(text, known)}") from None
-    if dtype.hasobject or not dtype.itemsize:
-        raise ParameterError(f"{text!r} cannot be an element type: it has no fixed size")
-    return dtype
 
 
 def _options(section: Section, driver: str) -> dict[str, str]:

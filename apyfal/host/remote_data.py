@@ -18,7 +18,7 @@ from apyfal.host.http_client import Answer, Host
 from apyfal.host.shared_memory import Region, attach, machine_id
 from apyfal.host.wire import ArrayType, Destination, Origin, SharedArray
 from apyfal.memory import empty
-from apyfal.pipeline.process import array_of
+from apyfal.pipeline.arrays import array_of
 from apyfal.storage.endpoints import Source, open_sink, open_source
 from apyfal.storage.url import is_file_object, parse
 

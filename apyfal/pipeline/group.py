@@ -26,6 +26,7 @@ from apyfal.signature import STATUS_DONE
 
 if TYPE_CHECKING:
     from apyfal._core.run import Run
+    from apyfal.call import CallPort
     from apyfal.card import Card
     from apyfal.pipeline.channel import Control
     from apyfal.pipeline.invocation import Invocation
@@ -65,7 +66,7 @@ class Group:
         self._report = Report()
         self._members = [Member(task) for task in tasks]
         array = self._members[0].array
-        self._call = card.call(None if array is None else array.dtype, parameters)
+        self._call = card.call((None if array is None else array.dtype,), parameters)
         self._kernel = card.kernel(self._call)
         self._layout = Layout(self._call, card.info)
 
@@ -95,14 +96,14 @@ class Group:
         return [member.task for member in self._members if not member.ended]
 
     def _together(self) -> None:
-        with self._memory("src", self._layout.room) as inputs:
+        with self._memory(self._call.inputs[0], self._layout.room) as inputs:
             with self._report.span("fetch", 0):
                 self._fetch(inputs)
             placed = [member for member in self._members if member.place is not None and not member.ended]
             if placed:
                 self._report.chunks = 1
                 # A power of two, so that there are few sizes to be kept for the next group.
-                with self._memory("dst", 1 << (self._layout.out_used - 1).bit_length()) as output:
+                with self._memory(self._call.outputs[0], 1 << (self._layout.out_used - 1).bit_length()) as output:
                     self._compute(inputs, output, placed)
                     with self._report.span("store", 0):
                         self._store(output, placed)
@@ -112,9 +113,8 @@ class Group:
         """Bytes of the largest input or output."""
         return max((max(m.place.nbytes, m.produced) for m in self._members if m.place is not None), default=0)
 
-    def _memory(self, name: str, nbytes: int) -> AbstractContextManager[Slot]:
-        index = next(index for index, argument in enumerate(self._call.arguments) if argument.name == name)
-        return self._card.lent(nbytes, self._kernel.bank(index))
+    def _memory(self, port: CallPort, nbytes: int) -> AbstractContextManager[Slot]:
+        return self._card.lent(nbytes, self._kernel.bank(port.index))
 
     # -- storage ------------------------------------------------------------------------------------------------------
     def _fetch(self, inputs: Slot) -> None:
@@ -154,7 +154,7 @@ class Group:
             if layout.merged:
                 with self._report.span("compute", 0):
                     piece = Piece(0, inputs.part(0, layout.used), layout.used, 0, last=True)
-                    run = invocation.start(piece, output.part(0, layout.out_used), send=True, bring=True)
+                    run = invocation.start(piece, (output.part(0, layout.out_used),), send=True, bring=True)
                     wait(run, self._control)
                 for member in placed:
                     member.produced = member.place.out_nbytes if member.place is not None else 0
@@ -169,7 +169,7 @@ class Group:
 
     def _compute_each(self, invocation: Invocation, inputs: Slot, output: Slot, placed: list[Member]) -> None:
         """Give each job a run of its own; where the kernel reports, before the next overwrites that."""
-        reports = self._reports
+        reports = self._call.reports
         in_flight: deque[Run] = deque()
         try:
             for member in placed:
@@ -177,7 +177,7 @@ class Group:
                     continue
                 start, nbytes, out_start, room = member.place
                 piece = Piece(0, inputs.part(start, nbytes), nbytes, 0, last=True)
-                in_flight.append(invocation.start(piece, output.part(out_start, room)))
+                in_flight.append(invocation.start(piece, (output.part(out_start, room),)))
                 member.produced = room
                 while len(in_flight) > (0 if reports else _IN_FLIGHT):
                     wait(in_flight[0], self._control)
@@ -194,12 +194,8 @@ class Group:
                 cancel(in_flight.popleft())
             raise
 
-    @property
-    def _reports(self) -> bool:
-        return self._call.definition.output.kind == "reported"
-
     def _bring(self, output: Slot, placed: list[Member]) -> None:
-        if not self._reports:
+        if not self._call.reports:
             output.sync(FROM_DEVICE, self._layout.out_used)
             return
         for member in placed:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Generator, Sequence
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from apyfal.exceptions import ParameterError
 from apyfal.handoff import flat_bytes
 from apyfal.pipeline.channel import Aborted, Control
 from apyfal.pipeline.report import Report
@@ -16,30 +18,37 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from apyfal.pipeline.plan import Plan
+    from apyfal.call import CallInput
     from apyfal.storage.endpoints import Source
 
-__all__ = ["ArrayInput", "CopiedInput", "Input", "NoInput", "Piece", "RangesInput", "StreamInput"]
+__all__ = ["ArrayInput", "CopiedInput", "Input", "NoInput", "Piece", "RangesInput", "StreamInput", "TogetherInput"]
+
+#: Closed where nobody wants the rest.
+Pieces = Generator["Piece", None, None]
 
 #: Seconds that threads get to leave when the job has failed; they hold what they still need themselves.
 _LEAVE = 1.0
 
 
 class Piece(NamedTuple):
-    """One chunk of input: `nbytes` bytes at the front of `slot`, `offset` bytes into the job's input."""
+    """One chunk of input: `nbytes` bytes at the front of `slot`, `offset` bytes into the job's input.
+
+    `beside` are the pieces of the job's other inputs for the same run.
+    """
 
     chunk: int
     slot: Slot | None
     nbytes: int
     offset: int
     last: bool
+    beside: tuple[Piece, ...] = ()
 
 
 class Input(ABC):
     """A job's input. `pieces` is called once, by the stage that fetches."""
 
     @abstractmethod
-    def pieces(self) -> Iterator[Piece]:
+    def pieces(self) -> Pieces:
         """Yield the chunks in order, at least one."""
 
     def release(self, piece: Piece) -> None:
@@ -50,7 +59,7 @@ class Input(ABC):
 class NoInput(Input):
     """For kernels that take none."""
 
-    def pieces(self) -> Iterator[Piece]:
+    def pieces(self) -> Pieces:
         """Yield the one run."""
         yield Piece(0, None, 0, 0, last=True)
 
@@ -58,17 +67,15 @@ class NoInput(Input):
 class ArrayInput(Input):
     """An array in place, in parts of `chunk` bytes."""
 
-    def __init__(self, slot: Slot, chunk: int, report: Report) -> None:
+    def __init__(self, slot: Slot, chunk: int) -> None:
         self._slot = slot
         self._chunk = chunk
-        self._report = report
 
-    def pieces(self) -> Iterator[Piece]:
+    def pieces(self) -> Pieces:
         """Yield parts of the array."""
         total = len(self._slot.bytes)
         for index, start in enumerate(range(0, max(total, 1), max(self._chunk, 1))):
             nbytes = min(self._chunk, total - start)
-            self._report.bytes_in += nbytes
             yield Piece(index, self._slot.part(start, nbytes), nbytes, start, last=start + nbytes >= total)
 
 
@@ -84,7 +91,7 @@ class _RingInput(Input):
     def fill(self, memory: NDArray[np.uint8], offset: int) -> int:
         """Put the next bytes into `memory`; fewer than it holds only at the end."""
 
-    def pieces(self) -> Iterator[Piece]:
+    def pieces(self) -> Pieces:
         """Fill slots until the input ends; one is held back until it is known whether it is the last."""
         held: Piece | None = None
         offset = index = 0
@@ -102,7 +109,6 @@ class _RingInput(Input):
             held = Piece(index, slot, nbytes, offset, last=False)
             offset += nbytes
             index += 1
-            self._report.bytes_in += nbytes
         if held is not None:
             yield held._replace(last=True)
 
@@ -139,18 +145,20 @@ class CopiedInput(_RingInput):
 class RangesInput(Input):
     """A remote object, several of its chunks received at once, each straight into its slot of the ring."""
 
-    def __init__(self, source: Source, ring: Ring, plan: Plan, report: Report, control: Control) -> None:
+    def __init__(
+        self, source: Source, ring: Ring, cuts: list[tuple[int, int]], report: Report, control: Control
+    ) -> None:
         self._source = source
         self._ring = ring
         self._report = report
         self._control = control
         self._total = source.size or 0
-        self._cuts = plan.cut(self._total)
+        self._cuts = cuts
         self._turn = threading.Lock()  # slots are taken in the order of the chunks, or the first would wait for ever
         self._next = 0
         self._arrived: dict[int, Piece] = {}
 
-    def pieces(self) -> Iterator[Piece]:
+    def pieces(self) -> Pieces:
         """Yield the chunks in order, whatever order they arrive in."""
         if len(self._cuts) == 1:
             yield self._whole()
@@ -177,7 +185,6 @@ class RangesInput(Input):
             done = 0
             while done < self._total:
                 done += self._source.pread(slot.bytes[done : self._total].data, done)
-        self._report.bytes_in += done
         return Piece(0, slot, done, 0, last=True)
 
     def _await(self, index: int) -> Piece:
@@ -210,7 +217,6 @@ class RangesInput(Input):
             if nbytes:
                 self._source.receive(slot.bytes[:nbytes].data, offset)
         with self._control.changed:
-            self._report.bytes_in += nbytes
             self._arrived[index] = Piece(index, slot, nbytes, offset, last=index == len(self._cuts) - 1)
             self._control.changed.notify_all()
 
@@ -247,3 +253,52 @@ class StreamInput(_RingInput):
     def finished(self, done: int) -> bool:
         """Whether the source said that it has no more."""
         return self._source.size is not None and done >= self._source.size
+
+
+class TogetherInput(Input):
+    """Several inputs, cut at the same elements: each piece of the first, with those of the others beside it.
+
+    Parameters
+    ----------
+    ports, inputs
+        What they are called and where they are.
+    whole
+        They are not cut, and may differ in size.
+    """
+
+    def __init__(self, ports: Sequence[CallInput], inputs: Sequence[Input], control: Control, *, whole: bool) -> None:
+        self._ports = ports
+        self._inputs = inputs
+        self._control = control
+        self._whole = whole
+
+    def pieces(self) -> Pieces:
+        """Yield the pieces of each run; sizes that were not known before are compared here."""
+        each = [source.pieces() for source in self._inputs]
+        try:
+            for first, *others in zip_longest(*each):
+                self._check(first, others)
+                yield first._replace(beside=tuple(others))
+        except BaseException as error:
+            self._control.fail(error)  # before what still arrives is waited for
+            raise
+        finally:
+            for pieces in each:
+                pieces.close()
+
+    def _check(self, first: Piece | None, others: Sequence[Piece | None]) -> None:
+        for port, piece in zip(self._ports[1:], others, strict=True):
+            if self._whole and first is not None and piece is not None:
+                continue
+            have = 0 if piece is None else piece.nbytes
+            expected = 0 if first is None else port.beside(first.nbytes)
+            if have != expected or first is None or piece is None:
+                more = "more" if have > expected else "fewer"
+                raise ParameterError(
+                    f"{port.name}: it has {more} elements than {self._ports[0].name}; expected as many"
+                )
+
+    def release(self, piece: Piece) -> None:
+        """Let all be filled again."""
+        for source, one in zip(self._inputs, (piece, *piece.beside), strict=True):
+            source.release(one)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,7 +37,11 @@ class Invocation:
         self._kernel = kernel
         self._arguments = Arguments(len(call.arguments))
         self._item = call.in_dtype.itemsize
-        self._at: dict[str, tuple[int, str]] = {}  # what changes from run to run
+        self._call = call
+        self._inputs = [port.index for port in call.inputs]
+        self._outputs = [port.index for port in call.outputs]
+        self._of_ports = any("." in argument.name for argument in call.arguments)
+        self._at: dict[str, tuple[int, str]] = {}  # numbers that change from run to run
         self._report: Slot | None = None
         for index, argument in enumerate(call.arguments):
             name = argument.name
@@ -53,8 +58,6 @@ class Invocation:
             elif name == "report":
                 self._report = Slot.new(8 * REPORT_WORDS, device, kernel.bank(index))
                 self._set_buffer(index, self._report, 8 * REPORT_WORDS, SYNC_FROM)
-            else:
-                self._at[name] = (index, "")
 
     def _set_buffer(self, index: int, slot: Slot, nbytes: int, flags: int) -> None:
         self._arguments.set_buffer(index, slot.bo, slot.offset, nbytes, flags)
@@ -65,7 +68,7 @@ class Invocation:
             self._arguments.set_scalar(place[0], place[1], value)
 
     def start(
-        self, piece: Piece, output: Slot | None, *, skip: int = 0, send: bool = False, bring: bool = False
+        self, piece: Piece, outputs: Sequence[Slot], *, skip: int = 0, send: bool = False, bring: bool = False
     ) -> Run:
         """Start a run over a piece.
 
@@ -73,31 +76,42 @@ class Invocation:
         ----------
         piece
             The input.
-        output
+        outputs
             Where the kernel writes.
         skip
             Bytes of the piece that earlier runs consumed.
         send, bring
             Move the input to the device before, and all of the output from it after, as part of the run.
         """
-        if piece.slot is not None and (place := self._at.get("src")):
-            self._set_buffer(place[0], piece.slot, piece.nbytes, SYNC_TO if send else 0)
-        if output is not None and (place := self._at.get("dst")):
-            self._set_buffer(place[0], output, len(output.bytes), SYNC_FROM if bring else 0)
-            self._set("capacity", len(output.bytes))
+        pieces = (piece, *piece.beside) if piece.beside else (piece,)
+        for index, one in zip(self._inputs, pieces, strict=False):  # none, and a piece of nothing
+            if one.slot is not None:
+                self._set_buffer(index, one.slot, one.nbytes, SYNC_TO if send else 0)
+        for index, output in zip(self._outputs, outputs, strict=True):
+            self._set_buffer(index, output, len(output.bytes), SYNC_FROM if bring else 0)
+        if outputs:
+            self._set("capacity", len(outputs[0].bytes))
         self._set("bytes", piece.nbytes)
         self._set("count", piece.nbytes // self._item)
         self._set("offset", piece.offset)
         self._set("skip", skip)
         self._set("first", piece.chunk == 0)
         self._set("last", piece.last)
+        if self._of_ports:
+            self._set_of_ports(pieces, outputs)
         return self._arguments.start(self._kernel)
+
+    def _set_of_ports(self, pieces: Sequence[Piece], outputs: Sequence[Slot]) -> None:
+        for port, piece in zip(self._call.inputs, pieces, strict=True):
+            self._set(f"bytes.{port.name}", piece.nbytes)
+            self._set(f"count.{port.name}", piece.nbytes // port.dtype.itemsize)
+        for target, output in zip(self._call.outputs, outputs, strict=True):
+            self._set(f"capacity.{target.name}", len(output.bytes))
 
     def forget(self) -> None:
         """Let go of the last run's input and output memory."""
-        for name in ("src", "dst"):
-            if (place := self._at.get(name)) is not None:
-                self._arguments.clear(place[0])
+        for index in (*self._inputs, *self._outputs):
+            self._arguments.clear(index)
 
     def reported(self) -> tuple[int, int, int]:
         """Return what the kernel reported of the run that ended last: bytes consumed, bytes produced, status."""

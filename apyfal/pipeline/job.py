@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from apyfal._core.device import FROM_DEVICE, TO_DEVICE
@@ -34,17 +34,16 @@ class _Started(NamedTuple):
     """A run in flight over a piece, begun `at` seconds into the job; ``run=None``: not begun yet."""
 
     piece: Piece
-    output: Slot | None
+    outputs: tuple[Slot, ...]
     run: Run | None
     at: float
 
 
 class _Done(NamedTuple):
-    """Output that came back: `nbytes` bytes in `slot`; `end`: the last of `chunk`."""
+    """Output that came back, bytes at the front of slots, for `read` bytes of the first input."""
 
     chunk: int
-    slot: Slot | None
-    nbytes: int
+    outputs: tuple[tuple[Slot, int], ...]
     read: int
 
 
@@ -55,14 +54,19 @@ class Job:
     ----------
     call, invocation
         What is run.
-    source, output
+    source, outputs
         Where the data is and goes.
     control
         Deadline and failure, shared with what feeds the source.
     report
         Collects what was done.
     progress
-        Called after each chunk with the bytes of input that are through.
+        Called after each chunk with the bytes of the first input that are through.
+
+    Attributes
+    ----------
+    through
+        Those bytes.
     """
 
     def __init__(
@@ -70,7 +74,7 @@ class Job:
         call: Call,
         invocation: Invocation,
         source: Input,
-        output: Output,
+        outputs: Sequence[Output],
         control: Control,
         report: Report,
         progress: Callable[[int], None] | None,
@@ -78,26 +82,27 @@ class Job:
         self._call = call
         self._invocation = invocation
         self._source = source
-        self._output = output
+        self._outputs = outputs
         self._control = control
         self._report = report
         self._progress = progress
-        self._reports = call.definition.output.kind == "reported"
-        self._through = 0
+        self._reports = call.reports
+        self.through = 0
         self._in_flight: deque[Run] = deque()  # in the order of their starts
 
     # -- one chunk: in the calling thread, with as few calls into the driver as it takes ------------------------------
     def run_single(self) -> None:
         """Do the job in one run (or as many as its output takes), without threads."""
         for piece in self._source.pieces():
+            self._count(piece)
             with self._report.span("compute", piece.chunk):
-                output = self._room(piece)
-                wait(self._invocation.start(piece, output, send=True, bring=not self._reports), self._control)
+                outputs = self._room(piece)
+                wait(self._invocation.start(piece, outputs, send=True, bring=not self._reports), self._control)
             if self._reports:
-                for done in self._reruns(piece, output):
+                for done in self._reruns(piece, outputs):
                     self._store(done)
             else:
-                self._store(_Done(piece.chunk, output, len(output.bytes) if output is not None else 0, piece.nbytes))
+                self._store(_Done(piece.chunk, tuple((slot, len(slot.bytes)) for slot in outputs), piece.nbytes))
             self._source.release(piece)
 
     # -- many chunks: threads for each direction -----------------------------------------------------------------------
@@ -154,28 +159,33 @@ class Job:
 
     def _fetch(self, put: Callable[[Piece], None]) -> None:
         for piece in self._source.pieces():
+            self._count(piece)
             put(piece)
+
+    def _count(self, piece: Piece) -> None:
+        self._report.bytes_in += piece.nbytes + sum(one.nbytes for one in piece.beside)
 
     def _start(self, fetched: Turns[Piece], put: Callable[[_Started], None]) -> None:
         for number, piece in fetched:
             sent_at = self._report.now()
-            if piece.slot is not None:
-                piece.slot.sync(TO_DEVICE, piece.nbytes)
+            for one in (piece, *piece.beside):
+                if one.slot is not None:
+                    one.slot.sync(TO_DEVICE, one.nbytes)
             sent = self._report.now()
             with fetched.turn(number):
                 if piece.slot is not None:
                     self._report.follow("to_device", piece.chunk, sent_at, sent)
                 if self._reports:  # the next run may be over this same piece: the stage that reads the report starts it
-                    put(_Started(piece, None, None, 0.0))
+                    put(_Started(piece, (), None, 0.0))
                     continue
-                output = self._room(piece)
+                outputs = self._room(piece)
                 at = self._report.now()
-                run = self._invocation.start(piece, output)
+                run = self._invocation.start(piece, outputs)
                 self._in_flight.append(run)
-                put(_Started(piece, output, run, at))
+                put(_Started(piece, outputs, run, at))
 
     def _finish(self, started: Turns[_Started], put: Callable[[_Done], None]) -> None:
-        for number, (piece, output, run, at) in started:
+        for number, (piece, outputs, run, at) in started:
             if run is None:
                 with started.turn(number):
                     for done in self._runs(piece):
@@ -185,31 +195,32 @@ class Job:
             wait(run, self._control)
             ended = self._report.now()
             self._source.release(piece)
-            nbytes = self._output.wanted(piece, len(output.bytes)) if output is not None else 0
-            if output is not None and nbytes:
-                output.sync(FROM_DEVICE, nbytes)
-            brought = self._report.now()
+            brought = self._bring(piece, outputs)
+            at_end = self._report.now()
             with started.turn(number):
                 self._in_flight.popleft()
                 self._report.follow("compute", piece.chunk, at, ended)
-                if nbytes:
-                    self._report.follow("from_device", piece.chunk, ended, brought)
-                put(_Done(piece.chunk, output, nbytes, piece.nbytes))
+                if any(nbytes for _, nbytes in brought):
+                    self._report.follow("from_device", piece.chunk, ended, at_end)
+                put(_Done(piece.chunk, brought, piece.nbytes))
 
-    def _room(self, piece: Piece) -> Slot | None:
-        """Return memory for the output of a run over a piece: exactly as much as it produces, where that is known."""
-        slot = self._output.slot(piece)
-        nbytes = self._call.output_bytes(piece.nbytes)
-        return slot if slot is None or nbytes is None else slot.part(0, nbytes)
+    def _room(self, piece: Piece) -> tuple[Slot, ...]:
+        """Return memory for the outputs of a run over a piece: exactly as much as it produces, where that is known."""
+        room = []
+        for port, output in zip(self._call.outputs, self._outputs, strict=True):
+            slot = output.slot(piece)
+            nbytes = port.nbytes(piece.nbytes)
+            room.append(slot if nbytes is None else slot.part(0, nbytes))
+        return tuple(room)
 
     # -- runs ---------------------------------------------------------------------------------------------------------
     def _runs(self, piece: Piece) -> Iterator[_Done]:
-        output = self._output.slot(piece)
+        outputs = self._room(piece)
         with self._report.span("compute", piece.chunk):
-            wait(self._invocation.start(piece, output), self._control)
-        yield from self._reruns(piece, output)
+            wait(self._invocation.start(piece, outputs), self._control)
+        yield from self._reruns(piece, outputs)
 
-    def _reruns(self, piece: Piece, output: Slot | None) -> Iterator[_Done]:
+    def _reruns(self, piece: Piece, outputs: tuple[Slot, ...]) -> Iterator[_Done]:
         """Yield the output of a run that has ended, and run again as long as the kernel says that it was full."""
         consumed = 0
         while True:
@@ -217,29 +228,34 @@ class Job:
             consumed += read
             if status not in (STATUS_DONE, STATUS_FULL):
                 raise KernelError(f"kernel {self._call.definition.kernel!r} reported status {status}")
-            yield self._bring(piece, output, produced, read)
+            with self._report.span("from_device", piece.chunk):
+                brought = self._bring(piece, outputs, produced)
+            yield _Done(piece.chunk, brought, read)
             if status == STATUS_DONE:
                 return
             if not read and not produced:
                 raise KernelError(f"kernel {self._call.definition.kernel!r} neither reads nor writes any more")
-            output = self._output.slot(piece)
+            outputs = self._room(piece)
             with self._report.span("compute", piece.chunk):
-                wait(self._invocation.start(piece, output, skip=consumed), self._control)
+                wait(self._invocation.start(piece, outputs, skip=consumed), self._control)
 
-    def _bring(self, piece: Piece, output: Slot | None, nbytes: int, read: int) -> _Done:
-        if output is None:
-            return _Done(piece.chunk, None, 0, read)
-        nbytes = self._output.wanted(piece, nbytes)
-        if nbytes:
-            with self._report.span("from_device", piece.chunk):
-                output.sync(FROM_DEVICE, nbytes)
-        return _Done(piece.chunk, output, nbytes, read)
+    def _bring(
+        self, piece: Piece, outputs: tuple[Slot, ...], produced: int | None = None
+    ) -> tuple[tuple[Slot, int], ...]:
+        """Move what a run produced (``None``: all that there is room for) from the device."""
+        brought = []
+        for output, slot in zip(self._outputs, outputs, strict=True):
+            nbytes = output.wanted(piece, len(slot.bytes) if produced is None else produced)
+            if nbytes:
+                slot.sync(FROM_DEVICE, nbytes)
+            brought.append((slot, nbytes))
+        return tuple(brought)
 
     def _store(self, done: _Done) -> None:
-        if done.slot is not None:
-            self._output.store(done.chunk, done.slot, done.nbytes)
-            self._report.bytes_out += done.nbytes
+        for output, (slot, nbytes) in zip(self._outputs, done.outputs, strict=True):
+            output.store(done.chunk, slot, nbytes)
+            self._report.bytes_out += nbytes
         self._report.chunks = done.chunk + 1
-        self._through += done.read
+        self.through += done.read
         if self._progress is not None:
-            self._progress(self._through)
+            self._progress(self.through)

@@ -54,10 +54,10 @@ class Layout:
         names = {argument.name for argument in call.arguments}
         self.merged = (
             call.granularity is not None
-            and call.definition.output.kind in ("same", "factor")
+            and all(output.rule.kind in ("same", "factor") for output in call.outputs)
             and not names & _POSITIONAL
         )
-        self.possible = {"src", "dst"} <= names and "import" in device["capabilities"]
+        self.possible = len(call.inputs) == len(call.outputs) == 1 and "import" in device["capabilities"]
         self._align = device["offset_align"] if "offset" in device["capabilities"] else _PAGE
         self._room = min(filter(None, (PACK, call.chunk_limit, device["max_buffer"])))
         self._out_room = device["max_buffer"] or None
@@ -77,7 +77,7 @@ class Layout:
             return None
         try:
             self._call.check_size(nbytes)
-            room = self._call.capacity(nbytes)
+            room = self._call.outputs[0].room(nbytes)
         except ParameterError:
             return None
         with self._lock:

@@ -10,8 +10,7 @@ import numpy as np
 from apyfal.exceptions import TransferCancelled
 from apyfal.handoff import flat_bytes
 from apyfal.memory import empty
-from apyfal.pipeline.process import array_of
-from apyfal.pipeline.results import check_target, shape_of
+from apyfal.pipeline.arrays import array_of, check_target, shape_of
 from apyfal.storage import registry, transfer
 from apyfal.storage.endpoints import open_sink, source_at
 from apyfal.storage.url import parse
@@ -129,13 +128,13 @@ class Member:
     def _made(self, call: Call, data: NDArray[np.uint8]) -> Any:
         """Return what `process` would."""
         if call.definition.finish is not None:
-            return call.finish(data.view(call.out_dtype))
+            return call.finish(data.view(call.outputs[0].dtype))
         target = self.task.dst
         if isinstance(target, np.ndarray):
-            check_target(call, target, len(data))
+            check_target(call.outputs[0], target, len(data))
             target[...] = data.view(target.dtype).reshape(target.shape)
         else:  # not a view: one result that is kept would keep the memory of all
-            target = empty(shape_of(call, len(data), self.array), call.out_dtype)
+            target = empty(shape_of(call.outputs[0], len(data), self.array), call.outputs[0].dtype)
             flat_bytes(target)[...] = data
         self._copied.append(("dst", len(data)))
         return target

@@ -18,7 +18,7 @@ from apyfal.pipeline.slots import Ring, Slot
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from apyfal.call import Call
+    from apyfal.call import CallOutput
     from apyfal.pipeline.inputs import Piece
     from apyfal.pipeline.report import Report
     from apyfal.storage.endpoints import Sink
@@ -28,7 +28,6 @@ __all__ = [
     "CopiedOutput",
     "FixedOutput",
     "GrowingOutput",
-    "NoOutput",
     "Output",
     "PartsOutput",
     "SinkOutput",
@@ -39,8 +38,8 @@ class Output(ABC):
     """A job's output. One thread takes slots, another stores them, both in the order of the chunks."""
 
     @abstractmethod
-    def slot(self, piece: Piece) -> Slot | None:
-        """Return the memory that the run of `piece` writes; ``None``: the kernel has no output."""
+    def slot(self, piece: Piece) -> Slot:
+        """Return the memory that the run of `piece` writes."""
 
     def wanted(self, piece: Piece, nbytes: int) -> int:
         """Return how many of the `nbytes` bytes that a run produced are to come back."""
@@ -55,32 +54,17 @@ class Output(ABC):
         """Return all bytes where they are an array of ours; called once, at the end."""
 
 
-class NoOutput(Output):
-    """For kernels that write nothing."""
-
-    def slot(self, piece: Piece) -> Slot | None:
-        """Return none."""
-        return None
-
-    def store(self, chunk: int, slot: Slot, nbytes: int) -> None:
-        """Do nothing."""
-
-    def result(self) -> NDArray[np.uint8] | None:
-        """Return none."""
-        return None
-
-
 class ArrayOutput(Output):
     """An array in place, each chunk at its own position in it."""
 
-    def __init__(self, slot: Slot, call: Call) -> None:
+    def __init__(self, slot: Slot, port: CallOutput) -> None:
         self._slot = slot
-        self._call = call
+        self._port = port
 
     def slot(self, piece: Piece) -> Slot:
         """Return the part that belongs to the piece."""
-        start = self._call.output_bytes(piece.offset) or 0
-        return self._slot.part(start, self._call.output_bytes(piece.nbytes) or 0)
+        start = self._port.nbytes(piece.offset) or 0
+        return self._slot.part(start, self._port.nbytes(piece.nbytes) or 0)
 
     def store(self, chunk: int, slot: Slot, nbytes: int) -> None:
         """Leave the bytes where they are."""
@@ -150,10 +134,10 @@ class PartsOutput(_RingOutput):
     A slot has room for a whole part; what the device writes for smaller chunks lies in it one behind the other.
     """
 
-    def __init__(self, sink: Sink, ring: Ring, call: Call, total: int, report: Report, control: Control) -> None:
+    def __init__(self, sink: Sink, ring: Ring, port: CallOutput, total: int, report: Report, control: Control) -> None:
         super().__init__(ring)
         self._sink = sink
-        self._call = call
+        self._port = port
         self._total = total
         self._report = report
         self._control = control
@@ -162,10 +146,10 @@ class PartsOutput(_RingOutput):
 
     def slot(self, piece: Piece) -> Slot:
         """Return the piece's own place in the part that it belongs to."""
-        at = (self._call.output_bytes(piece.offset) or 0) % self._ring.nbytes
+        at = (self._port.nbytes(piece.offset) or 0) % self._ring.nbytes
         if self._part is None or not at:
             self._part = self._ring.take()
-        return self._part.part(at, self._call.output_bytes(piece.nbytes) or 0)
+        return self._part.part(at, self._port.nbytes(piece.nbytes) or 0)
 
     def store(self, chunk: int, slot: Slot, nbytes: int) -> None:
         """Send the part, when this was its end."""
@@ -191,8 +175,9 @@ class PartsOutput(_RingOutput):
 class CopiedOutput(_RingOutput):
     """An array of the caller's that the device cannot write in place: copied, chunk by chunk."""
 
-    def __init__(self, array: NDArray[Any], ring: Ring, report: Report, reason: str) -> None:
+    def __init__(self, name: str, array: NDArray[Any], ring: Ring, report: Report, reason: str) -> None:
         super().__init__(ring)
+        self._name = name
         self._array = array
         # What is not contiguous is put together first, and goes to its place as a whole.
         self._bytes = flat_bytes(array if array.flags.c_contiguous else np.empty(array.shape, array.dtype))
@@ -204,7 +189,7 @@ class CopiedOutput(_RingOutput):
         """Copy to the next position."""
         end = self._done + nbytes
         if end > len(self._bytes):
-            raise ParameterError(f"dst: it has {len(self._bytes)} bytes, and the output has more")
+            raise ParameterError(f"{self._name}: it has {len(self._bytes)} bytes, and the output has more")
         with self._report.span("store", chunk):
             self._bytes[self._done : end] = slot.bytes[:nbytes]
         self._done = end

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from apyfal.exceptions import ParameterError
 from apyfal.units import format_size
 
 if TYPE_CHECKING:
     from apyfal._core.device import DeviceInfo
-    from apyfal.call import Call
+    from apyfal.call import Call, CallInput, CallPort
 
-__all__ = ["DEFAULT_MEMORY_LIMIT", "Plan", "make_plan"]
+__all__ = ["DEFAULT_MEMORY_LIMIT", "End", "Plan", "make_plan"]
 
 #: Bytes of pinned ring memory that a job uses at most, where nothing else is said.
 DEFAULT_MEMORY_LIMIT = 256 << 20
@@ -35,57 +35,71 @@ _FIRST = 16
 _PAGE = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class End(NamedTuple):
+    """What the plan needs to know of one input or output of a job.
+
+    Attributes
+    ----------
+    port
+        Which.
+    nbytes
+        Bytes that an input has in all; ``None`` where that is not known before the end, and for outputs.
+    ring
+        Whether it goes through a ring; arrays used in place need no memory of the job's.
+    connections
+        Chunks that are received, or sent, at once; 0 is one after the other.
+    """
+
+    port: CallPort
+    nbytes: int | None
+    ring: bool
+    connections: int
+
+    @property
+    def depth(self) -> int:
+        """Slots of its ring, where there are several chunks."""
+        return max(_DEPTH, self.connections + _BESIDE)
+
+
+class Plan(NamedTuple):
     """How to cut.
 
     Attributes
     ----------
     chunk
-        Bytes of input a run, but for the last.
+        Bytes of the first input a run, but for the last.
     first
         Bytes of the first run where the chunks at the front grow (see `cut`); otherwise as `chunk`.
-    capacity
-        Bytes of output a run has room for.
-    depth
-        Slots of a ring.
-    in_depth, out_depth
-        Slots of the ring that the input is received into, and of the one that the output is sent from.
     single
         The whole job is one run.
     """
 
     chunk: int
     first: int
-    capacity: int
-    depth: int
-    in_depth: int
-    out_depth: int
     single: bool
 
-    def cut(self, total: int) -> list[tuple[int, int]]:
-        """Return offset and bytes of each chunk of `total` bytes; every `chunk` bytes from the front one begins."""
+    def depth(self, end: End | None = None) -> int:
+        """Return the slots of a ring; of one that only copies pass through, without `end`."""
+        return 1 if self.single else _DEPTH if end is None else end.depth
+
+    def cut(self, port: CallInput, total: int) -> list[tuple[int, int]]:
+        """Return offset and bytes of each chunk of an input of `total` bytes; every `chunk` bytes one begins."""
+        if self.single:
+            return [(0, total)]
+        chunk = port.beside(self.chunk)
         cuts: list[tuple[int, int]] = []
-        offset, nbytes = 0, self.first
+        offset, nbytes = 0, port.beside(self.first)
         while offset < total or not cuts:
             cuts.append((offset, min(nbytes, total - offset)))
             offset += nbytes
-            nbytes = min(offset, self.chunk - offset) if offset < self.chunk else self.chunk
+            nbytes = min(offset, chunk - offset) if offset < chunk else chunk
         return cuts
 
 
 def make_plan(
-    call: Call,
-    device: DeviceInfo,
-    total: int | None,
-    *,
-    in_ring: bool,
-    out_ring: bool,
-    memory_limit: int | None,
-    connections: int = 0,
-    parts: int = 0,
+    call: Call, device: DeviceInfo, inputs: Sequence[End], outputs: Sequence[End], *, memory_limit: int | None
 ) -> Plan:
-    """Choose chunk size and depth.
+    """Choose the chunk size, and with it the rings.
 
     Parameters
     ----------
@@ -93,16 +107,10 @@ def make_plan(
         The job.
     device
         What the driver says of the device.
-    total
-        Bytes of input; ``None`` where that is not known before the end.
-    in_ring, out_ring
-        Whether input and output go through a ring; arrays used in place need no memory of the job's.
+    inputs, outputs
+        The job's, in the call's order.
     memory_limit
         Bytes of ring memory at most; ``None``: `DEFAULT_MEMORY_LIMIT`.
-    connections
-        Chunks that are received at once; 0 is one after the other.
-    parts
-        Chunks of output that are sent at once; 0 is one after the other.
 
     Raises
     ------
@@ -110,58 +118,70 @@ def make_plan(
         The job cannot be done within the limit: the message says what it needs.
     """
     limit = DEFAULT_MEMORY_LIMIT if memory_limit is None else memory_limit
+    total = inputs[0].nbytes if inputs else 0
     if call.granularity is None:
-        if total is None:
+        unknown = [end.port.name for end in inputs if end.nbytes is None]
+        if unknown or total is None:
+            which = "this source" if len(inputs) == 1 else f"{unknown[0]!r}"
             raise ParameterError(
-                f"accelerator {call.definition.name!r} takes its input whole, and the size of this source is not known"
+                f"accelerator {call.definition.name!r} takes its input whole, and the size of {which} is not known"
             )
-        plan = _single(call, total)
-        need = total * in_ring + plan.capacity * out_ring
+        need = sum(end.nbytes or 0 for end in inputs if end.ring)
+        need += sum(end.port.room(total) for end in outputs if end.ring)
         if memory_limit is not None and need > limit:
             raise ParameterError(
                 f"accelerator {call.definition.name!r} takes its input whole: it needs {format_size(need)}, "
                 f"memory_limit is {format_size(limit)}"
             )
-        return plan
-    unit = _unit(call)
-    in_depth, out_depth = max(_DEPTH, connections + _BESIDE), max(_DEPTH, parts + _BESIDE)
-    chunk = max(_CHUNK // unit, 1) * unit
+        return _single(total)
+    rings = [end for end in (*inputs, *outputs) if end.ring]
     ceiling = min(filter(None, (call.chunk_limit, device["max_buffer"])), default=None)
-    while chunk > unit and (
-        _need(call, chunk, in_depth * in_ring, out_depth * out_ring) > limit
-        or (ceiling is not None and max(chunk, call.capacity(chunk)) > ceiling)
-    ):
+    known = total is not None and not any(end.nbytes is None for end in inputs)
+    if total is not None and known and not rings and _nothing_moves(call, device, total, ceiling):
+        return _single(total)
+    unit = _unit(call)
+    chunk = max(_CHUNK // unit, 1) * unit
+    while chunk > unit and (_need(chunk, rings) > limit or (ceiling is not None and _largest(call, chunk) > ceiling)):
         chunk = max(chunk // 2 // unit, 1) * unit
-    need = _need(call, chunk, in_depth * in_ring, out_depth * out_ring)
+    need = _need(chunk, rings)
     if need > limit:
         raise ParameterError(
             f"memory_limit of {format_size(limit)} is too small; this job's smallest ring takes {format_size(need)}"
         )
-    if total is not None and (total <= chunk or _nothing_moves(call, device, total, ceiling, in_ring or out_ring)):
-        return _single(call, total)
-    first = chunk // _FIRST if connections and not chunk % (_FIRST * unit) else chunk
-    return Plan(chunk, first, call.capacity(chunk), _DEPTH, in_depth, out_depth, single=False)
+    if total is not None and known and total <= chunk:
+        return _single(total)
+    # Several inputs are cut at the same elements, and not all of them can arrive in ranges.
+    grows = len(inputs) == 1 and inputs[0].connections and not chunk % (_FIRST * unit)
+    return Plan(chunk, chunk // _FIRST if grows else chunk, single=False)
 
 
-def _single(call: Call, total: int) -> Plan:
-    return Plan(total, total, call.capacity(total), 1, 1, 1, single=True)
+def _single(total: int) -> Plan:
+    return Plan(total, total, single=True)
 
 
-def _nothing_moves(call: Call, device: DeviceInfo, total: int, ceiling: int | None, rings: bool) -> bool:
+def _nothing_moves(call: Call, device: DeviceInfo, total: int, ceiling: int | None) -> bool:
     """Where the device works in the arrays themselves there is no transfer to hide behind another chunk's computing."""
-    if rings or "separate-memory" in device["capabilities"]:
+    if "separate-memory" in device["capabilities"]:
         return False
-    return ceiling is None or max(total, call.capacity(total)) <= ceiling
+    return ceiling is None or _largest(call, total) <= ceiling
 
 
-def _need(call: Call, chunk: int, in_slots: int, out_slots: int) -> int:
-    return chunk * in_slots + call.capacity(chunk) * out_slots
+def _need(chunk: int, rings: list[End]) -> int:
+    """Bytes of all rings' slots."""
+    return sum(end.port.room(chunk) * end.depth for end in rings)
+
+
+def _largest(call: Call, chunk: int) -> int:
+    """Bytes of the largest buffer that a run uses."""
+    return max(port.room(chunk) for port in (*call.inputs, *call.outputs))
 
 
 def _unit(call: Call) -> int:
-    """The smallest input that keeps both sides' offsets at pages."""
+    """The smallest input that keeps the offsets of all sides at pages."""
     unit = math.lcm(call.granularity or 1, _PAGE)
-    if call.definition.output.kind in ("same", "factor"):
-        output = call.output_bytes(unit) or _PAGE
-        unit *= _PAGE // math.gcd(output, _PAGE)
+    for port in call.inputs[1:]:
+        unit *= _PAGE // math.gcd(port.beside(unit), _PAGE)
+    for output in call.outputs:
+        if output.rule.kind in ("same", "factor"):
+            unit *= _PAGE // math.gcd(output.nbytes(unit) or _PAGE, _PAGE)
     return unit

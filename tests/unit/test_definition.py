@@ -94,7 +94,7 @@ def test_arguments_are_bound_in_order() -> None:
     )
     assert call.granularity == 4
     assert call.chunk_limit == (2**32 - 1) * 4
-    assert (call.in_dtype, call.out_dtype) == (I32, I32)
+    assert (call.in_dtype, call.outputs[0].dtype) == (I32, I32)
     assert call.parameters == {"a": -3}
 
 
@@ -136,21 +136,21 @@ def test_parameters_of_the_element_type_are_checked_against_it() -> None:
 )
 def test_output_sizes(given: dict[str, Any], nbytes: int, expected: int) -> None:
     call = define(**given).bind()
-    assert call.output_bytes(nbytes) == expected
-    assert call.capacity(nbytes) == expected
+    assert call.outputs[0].nbytes(nbytes) == expected
+    assert call.outputs[0].room(nbytes) == expected
 
 
 def test_output_that_only_the_kernel_knows() -> None:
     call = define("src, dst, report", output=REPORTED).bind()
-    assert call.output_bytes(10) is None
-    assert call.capacity(10) == 10
-    assert call.capacity(0) == 1
-    assert define("src, dst, report", output=REPORTED, capacity=lambda n: 2 * n + 7).bind().capacity(10) == 27
+    assert call.outputs[0].nbytes(10) is None
+    assert call.outputs[0].room(10) == 10
+    assert call.outputs[0].room(0) == 1
+    assert define("src, dst, report", output=REPORTED, capacity=lambda n: 2 * n + 7).bind().outputs[0].room(10) == 27
 
 
 def test_sizes_that_are_not_whole() -> None:
     with pytest.raises(ParameterError, match="11 bytes of input times 1/2 are not a whole number of uint8 elements"):
-        define(output=Output("factor", Fraction(1, 2))).bind().output_bytes(11)
+        define(output=Output("factor", Fraction(1, 2))).bind().outputs[0].nbytes(11)
     with pytest.raises(ParameterError, match=r"7 bytes of input are not a whole number of int32 elements"):
         define(in_dtype=I32).bind().check_size(7)
     records = define(chunking=Chunking("records", 6)).bind()

@@ -13,8 +13,6 @@ def test_arguments() -> None:
     assert Argument.parse("src") == Argument("src")
     assert Argument.parse(" n : uint32 ") == Argument("n", np.dtype("uint32"))
     assert Argument.parse("count:uint32").dtype == np.uint32
-    assert Argument.parse("src").is_buffer
-    assert not Argument.parse("count").is_buffer
 
 
 @pytest.mark.parametrize(
