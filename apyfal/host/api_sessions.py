@@ -204,8 +204,8 @@ class SessionRoutes:
         region = self._session(request).regions.pop(request.match_info["region"], None)
         if region is None:
             raise NotFound("no such shared memory in this session")
-        region.close()
         self._budget.give(region.nbytes)
+        await asyncio.get_running_loop().run_in_executor(None, region.close)  # unmapping a large one takes its time
         return web.Response(status=204)
 
     def _session(self, request: web.Request) -> Session:

@@ -339,10 +339,7 @@ class Daemon:
         for mount in session.mounts.values():
             self._references.unmount(mount)
         session.mounts.clear()
-        for region in session.regions.values():
-            region.close()
-            self._budget.give(region.nbytes)
-        session.regions.clear()
+        self._budget.give(sum(region.nbytes for region in session.regions.values()))
         asyncio.get_running_loop().run_in_executor(None, session.stop)
 
     def _region(self, name: str) -> Region | None:

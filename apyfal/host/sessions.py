@@ -75,12 +75,19 @@ class Session:
             return self._accelerator
 
     def stop(self) -> None:
-        """Stop the accelerator, for good. Called from a worker thread, when no job is active."""
+        """Stop the accelerator, for good, and give shared memory up. Called from a worker thread, when nobody finds the
+        session any more.
+        """
         with self._opening:
             self.closed = True
             accelerator, self._accelerator = self._accelerator, None
-        if accelerator is not None:
-            accelerator.stop()
+        regions, self.regions = self.regions, {}
+        try:
+            if accelerator is not None:
+                accelerator.stop()
+        finally:
+            for region in regions.values():
+                region.close()
 
     def document(self) -> dict[str, Any]:
         """As clients see it."""

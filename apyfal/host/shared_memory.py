@@ -3,6 +3,9 @@
 The daemon makes each region (a sealed memfd, so that no client can shrink it under a running transfer) and hands its
 descriptor over a Unix socket (SCM_RIGHTS) to whoever shows the region's ticket, which the client got from the API as an
 authenticated user. The region is freed when both sides have closed it.
+
+Both sides map it as they would a file for a card, so that it counts as pinned memory: a card's driver takes it in once,
+and not for each job.
 """
 
 from __future__ import annotations
@@ -12,7 +15,6 @@ import contextlib
 import ctypes
 import fcntl
 import hmac
-import mmap
 import os
 import secrets
 import socket
@@ -23,7 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from apyfal.exceptions import HostError, ParameterError
+from apyfal._core.hostfile import map_file
+from apyfal.exceptions import ClosedError, HostError, ParameterError
 from apyfal.host.wire import SharedArray
 
 __all__ = ["Region", "TicketServer", "attach", "machine_id"]
@@ -39,7 +42,7 @@ def machine_id() -> str:
 
 
 class Region:
-    """A piece of shared memory.
+    """A piece of shared memory; pages are there once they are touched.
 
     Parameters
     ----------
@@ -70,11 +73,11 @@ class Region:
                 raise
         self.descriptor = descriptor
         try:
-            self._map = mmap.mmap(descriptor, nbytes)
+            self._memory = map_file(descriptor, 0, nbytes, writable=True, populate=False)
         except BaseException:
             os.close(descriptor)
             raise
-        self._bytes = np.frombuffer(self._map, dtype=np.uint8)
+        self._bytes = np.frombuffer(memoryview(self._memory), dtype=np.uint8)
 
     @property
     def address(self) -> int:
@@ -95,7 +98,11 @@ class Region:
         ------
         ParameterError
             It lies outside, or is not aligned.
+        ClosedError
+            The region was given up.
         """
+        if self.descriptor < 0:
+            raise ClosedError("this shared memory was given up")
         start, nbytes = shared.offset, shared.array.nbytes
         if start + nbytes > self.nbytes:
             raise ParameterError(f"shared memory: {nbytes} bytes at {start} lie outside of its {self.nbytes}")
@@ -104,7 +111,7 @@ class Region:
         part = self._bytes[start : start + nbytes]
         if on_release is not None:
             # numpy's views hold the buffer's owner, not the array they are made of: this owner is one of their own.
-            owner = (ctypes.c_ubyte * max(nbytes, 1)).from_buffer(self._map, start if nbytes else 0)
+            owner = (ctypes.c_ubyte * max(nbytes, 1)).from_buffer(self._memory, start if nbytes else 0)
             weakref.finalize(owner, on_release).atexit = False
             part = np.frombuffer(memoryview(owner), np.uint8, max(nbytes, 1))[:nbytes]
         return part.view(shared.array.dtype).reshape(shared.array.shape)
@@ -114,9 +121,7 @@ class Region:
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
-            del self._bytes
-            with contextlib.suppress(BufferError):  # an array in it is alive
-                self._map.close()
+            del self._bytes, self._memory
 
 
 class TicketServer:
