@@ -27,9 +27,10 @@ from apyfal.exceptions import (
 )
 from apyfal.host.address import parse_address
 from apyfal.host.client_retry import RETRY_FOR, Retry
-from apyfal.host.http_client import Host
-from apyfal.host.remote_data import Input, Output, SharedPool
-from apyfal.host.submission import SessionLost, Submission
+from apyfal.host.http_client import Host, SessionLost
+from apyfal.host.remote_data import Copies, Input, Output
+from apyfal.host.shared_pool import SharedPool
+from apyfal.host.submission import Submission
 from apyfal.host.wire import ArrayType, JobSpec, error_from, plain
 from apyfal.memory import empty
 from apyfal.units import parse_duration
@@ -246,10 +247,17 @@ class RemoteAccelerator:
     def empty(self, shape: Any, dtype: DTypeLike = float) -> NDArray[Any]:
         """Return an array that goes to the host without a copy where it is this machine; else as `apyfal.empty`."""
         self._check_open()
-        if self._pool is None:
-            return empty(shape, dtype)
         dimensions = (shape,) if isinstance(shape, int | np.integer) else tuple(shape)
-        return self._pool.empty(ArrayType(np.dtype(dtype), tuple(int(length) for length in dimensions)))
+        kind = ArrayType(np.dtype(dtype), tuple(int(length) for length in dimensions))
+        session, pool = self._session, self._pool
+        array = None
+        if pool is not None:
+            try:
+                array = pool.empty(kind)
+            except SessionLost:
+                self._renew(session, restart=True)
+                return self.empty(shape, dtype)
+        return empty(shape, dtype) if array is None else array
 
     # -- inside --------------------------------------------------------------------------------------------------------
     def _run(
@@ -269,31 +277,32 @@ class RemoteAccelerator:
         key = secrets.token_hex(16)
         retry = Retry(timeout)
         while True:
-            session, pool = self._session, self._pool
-            with Input(src, pool) as source, Output(dst, pool, source.nbytes) as target:
-                spec = JobSpec(
-                    kind=kind,
-                    src=source.origin,
-                    dst=target.destination,
-                    parameters=plain(parameters),
-                    copy=copy,
-                    timeout=timeout,
-                    memory_limit=memory_limit,
-                )
-                try:
-                    submission = Submission(self._host, key, spec, retry, progress)
-                    document, result = submission.ask(session, source, target)
-                except SessionLost:
-                    self._renew(session, restart=kind != "start")
-                    retry.pause("the host does not keep the session", None)
-                    continue
+            session, pool, copies = self._session, self._pool, Copies(copy)
+            try:
+                with Input(src, pool, copies) as source, Output(dst, pool, source.nbytes, copies) as target:
+                    spec = JobSpec(
+                        kind=kind,
+                        src=source.origin,
+                        dst=target.destination,
+                        parameters=plain(parameters),
+                        copy=copy,
+                        timeout=timeout,
+                        memory_limit=memory_limit,
+                    )
+                    document, result = Submission(self._host, key, spec, retry, progress).ask(session, source, target)
+            except SessionLost:
+                self._renew(session, restart=kind != "start")
+                retry.pause("the host does not keep the session", None)
+                continue
             if document["state"] == "interrupted" and document.get("ran") is False:
                 key = secrets.token_hex(16)  # the host is certain that it did not run
                 continue
             if info_dict is not None:
-                info_dict.update(document.get("info") or {}, host=str(self._host.address))
-                seconds = info_dict.setdefault("seconds", {})
+                info = dict(document.get("info") or {}, host=str(self._host.address))
+                copies.fill(info)
+                seconds = info.setdefault("seconds", {})
                 seconds["network"] = max(0.0, time.monotonic() - began - float(seconds.get("total", 0.0)))
+                info_dict.update(info)
             _raise_failure(document)
             return result
 

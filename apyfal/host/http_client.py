@@ -33,7 +33,7 @@ from apyfal.host.wire import error_from
 from apyfal.storage.response import Response
 from apyfal.storage.wire import Connection
 
-__all__ = ["Answer", "Host", "Outgoing", "Refused"]
+__all__ = ["Answer", "Host", "Outgoing", "Refused", "SessionLost"]
 
 _CONNECT_TIMEOUT = 10.0
 _STALL_TIMEOUT = 120.0  # longer than the daemon lets a request wait for its job
@@ -64,6 +64,10 @@ class Refused(Exception):
     def error(self) -> AcceleratorException:
         """Return the error that the daemon described."""
         return error_from(self.document.get("error"))
+
+
+class SessionLost(Exception):
+    """The daemon does not know the session (any more): it was started again, or closed what nobody used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +169,8 @@ class Host:
         if token is not None:
             self._fields.append(f"Authorization: Bearer {token}")
         self._context = tls.client_context(address.fingerprint) if address.secure else None
-        self._lock = threading.Lock()
+        # Entered a second time where a collection of garbage finds the last view of shared memory, and gives that up.
+        self._lock = threading.RLock()
         self._idle: list[Connection] = []
         self._process = os.getpid()
 

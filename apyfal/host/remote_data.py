@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from types import TracebackType
@@ -13,103 +11,55 @@ from typing import Any
 
 import numpy as np
 
-from apyfal.exceptions import HostError, ParameterError
-from apyfal.host.http_client import Answer, Host
-from apyfal.host.shared_memory import Region, attach, machine_id
+from apyfal.exceptions import CopyRefused, HostError, ParameterError
+from apyfal.host.http_client import Answer
+from apyfal.host.shared_memory import Region
+from apyfal.host.shared_pool import SharedPool
 from apyfal.host.wire import ArrayType, Destination, Origin, SharedArray
 from apyfal.memory import empty
 from apyfal.pipeline.arrays import array_of
 from apyfal.storage.endpoints import Source, open_sink, open_source
 from apyfal.storage.url import is_file_object, parse
 
-__all__ = ["Input", "Output", "SharedPool"]
+__all__ = ["Copies", "Input", "Output"]
 
 _CHUNK = 1 << 20
 #: below this, a request on the socket costs less than the bookkeeping of shared memory
 _SHARED_FROM = 256 << 10
-_SHARED_KEPT = 4
+_INTO_SHARED = "put into memory that is shared with the host, where arrays of Accelerator.empty are already"
+_OUT_OF_SHARED = "taken out of memory that is shared with the host, where arrays of Accelerator.empty are already"
 
 
-class SharedPool:
-    """Regions of memory that one session shares with a daemon on this machine. Usable from any thread.
+class Copies:
+    """What a client copies of a job's arrays.
 
     Parameters
     ----------
-    host, session
-        Whose.
-    socket_path
-        Where the daemon hands descriptors out.
+    allowed
+        Whether it may.
     """
 
-    def __init__(self, host: Host, session: str, socket_path: str) -> None:
-        self._host = host
-        self._session = session
-        self._socket_path = socket_path
-        self._lock = threading.Lock()
-        self._free: list[Region] = []
-        self._mapped: dict[str, Region] = {}
+    def __init__(self, allowed: bool) -> None:
+        self.allowed = allowed
+        self._nbytes = 0
+        self._reasons: list[str] = []
 
-    @classmethod
-    def of(cls, host: Host, document: dict[str, Any]) -> SharedPool | None:
-        """Make the pool of a session, where its daemon runs on this very machine."""
-        memory = document.get("memory")
-        if not host.address.is_loopback or not isinstance(memory, dict) or memory.get("machine") != machine_id():
-            return None
-        path = str(memory.get("socket"))
-        if not os.access(path, os.W_OK):
-            return None
-        return cls(host, document["id"], path)
+    def add(self, nbytes: int, reason: str) -> None:
+        """Count a copy that is about to be made; `CopyRefused` where none may be."""
+        if not self.allowed:
+            raise CopyRefused(f"{reason}, and copy=False was given")
+        self._nbytes += nbytes
+        self._reasons.append(reason)
 
-    def take(self, nbytes: int) -> Region:
-        """Return a region of at least `nbytes` that nobody else uses, until it is given back."""
-        with self._lock:
-            fitting = sorted(
-                (region for region in self._free if region.nbytes >= nbytes), key=lambda found: found.nbytes
-            )
-            if fitting and fitting[0].nbytes <= 2 * nbytes:
-                self._free.remove(fitting[0])
-                return fitting[0]
-        size = -(-nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
-        made = self._host.json("POST", f"/v1/sessions/{self._session}/memory", {"nbytes": size})
-        region = attach(self._socket_path, made["name"], made["ticket"], made["nbytes"])
-        with self._lock:
-            self._mapped[region.name] = region
-        return region
+    def fill(self, info: dict[str, Any]) -> None:
+        """Add these copies to those that the host made."""
+        info["bytes_copied"] = info.get("bytes_copied", 0) + self._nbytes
+        info["copy_reasons"] = [*info.get("copy_reasons", ()), *self._reasons]
 
-    def give(self, region: Region) -> None:
-        """Give a region back; a few are kept for the next ones."""
-        with self._lock:
-            self._free.append(region)
-            surplus = self._free.pop(0) if len(self._free) > _SHARED_KEPT else None
-            if surplus is not None:
-                self._mapped.pop(surplus.name, None)
-        if surplus is not None:
-            surplus.close()
-            self._host.json("DELETE", f"/v1/sessions/{self._session}/memory/{surplus.name}")
 
-    def locate(self, array: np.ndarray[Any, Any]) -> SharedArray | None:
-        """Say where `array` lies, if it is a contiguous one in a region of this pool."""
-        if not array.flags.c_contiguous or not array.nbytes:
-            return None
-        with self._lock:
-            for region in self._mapped.values():
-                offset = array.ctypes.data - region.address
-                if offset >= 0 and offset + array.nbytes <= region.nbytes:
-                    return SharedArray(region.name, offset, ArrayType.of(array))
-        return None
-
-    def close(self) -> None:
-        """Unmap everything; arrays that are still alive keep their memory."""
-        with self._lock:
-            for region in self._mapped.values():
-                region.close()
-            self._mapped.clear()
-            self._free.clear()
-
-    def empty(self, array: ArrayType) -> np.ndarray[Any, Any]:
-        """Return a new array in shared memory, which is given back when its last view dies."""
-        region = self.take(array.nbytes)
-        return region.array(SharedArray(region.name, 0, array), on_release=lambda: self.give(region))
+def _room(pool: SharedPool, nbytes: int, copies: Copies) -> Region | None:
+    """Return shared memory to copy an array of `nbytes` through, where that is worth it and there is some."""
+    return pool.take(nbytes) if copies.allowed and nbytes >= _SHARED_FROM else None
 
 
 class Input:
@@ -121,6 +71,8 @@ class Input:
         As `process` takes it.
     pool
         Shared memory of the session, or ``None``.
+    copies
+        Where copies are counted.
 
     Attributes
     ----------
@@ -130,8 +82,9 @@ class Input:
         Bytes of the body; ``None``: there is none.
     """
 
-    def __init__(self, src: object, pool: SharedPool | None) -> None:
+    def __init__(self, src: object, pool: SharedPool | None, copies: Copies) -> None:
         self._stack = ExitStack()
+        self._copies = copies
         self.origin: Origin | None = None
         self.length: int | None = None
         self._array: np.ndarray[Any, Any] | None = None
@@ -143,7 +96,7 @@ class Input:
             return
         array = array_of(src)
         if array is not None:
-            self._take_array(np.require(array, requirements="C"), pool)
+            self._take_array(array, pool)
             return
         source = self._stack.enter_context(open_source(src))
         if not source.seekable or source.size is None:
@@ -190,16 +143,18 @@ class Input:
 
     def _take_array(self, array: np.ndarray[Any, Any], pool: SharedPool | None) -> None:
         kind = ArrayType.of(array)
-        if pool is not None:
-            shared = pool.locate(array)
-            if shared is None and array.nbytes >= _SHARED_FROM:
-                region = pool.take(array.nbytes)
-                self._stack.callback(pool.give, region)
-                shared = SharedArray(region.name, 0, kind)
-                np.copyto(region.array(shared), array)
-            if shared is not None:
-                self.origin = Origin(shared=shared)
-                return
+        shared = None if pool is None else pool.locate(array)
+        if shared is None and pool is not None and (region := _room(pool, array.nbytes, self._copies)) is not None:
+            self._stack.callback(pool.give, region)
+            self._copies.add(array.nbytes, f"src: {_INTO_SHARED}")
+            shared = SharedArray(region.name, 0, kind)
+            np.copyto(region.array(shared), array)
+        if shared is not None:
+            self.origin = Origin(shared=shared)
+            return
+        if not array.flags.c_contiguous:
+            self._copies.add(array.nbytes, "src: not contiguous")
+            array = np.ascontiguousarray(array)
         self._array = array
         self.length = array.nbytes
         self.origin = Origin(body=True, array=kind)
@@ -226,6 +181,8 @@ class Output:
         Shared memory of the session, or ``None``.
     expected
         Bytes that a new array may have: room for them is offered in shared memory.
+    copies
+        Where copies are counted.
 
     Attributes
     ----------
@@ -233,17 +190,17 @@ class Output:
         What the job says of it.
     """
 
-    def __init__(self, dst: object, pool: SharedPool | None, expected: int | None) -> None:
-        self._stack = ExitStack()
+    def __init__(self, dst: object, pool: SharedPool | None, expected: int | None, copies: Copies) -> None:
         self._dst = dst
+        self._copies = copies
         self._pool = pool
         self._array: np.ndarray[Any, Any] | None = None
         self._region: Region | None = None
         self.destination: Destination | None = None
         if dst is None:
-            if pool is not None and expected is not None and expected >= _SHARED_FROM:
-                self._region = pool.take(expected)
-                self.destination = Destination(memory=self._region.name)
+            if pool is not None and expected is not None and (region := _room(pool, expected, copies)) is not None:
+                self._region = region
+                self.destination = Destination(memory=region.name)
         elif isinstance(dst, np.ndarray):
             self._take_array(dst, pool)
         elif isinstance(dst, str) and not parse(dst).is_local:
@@ -262,14 +219,15 @@ class Output:
         self._array = array
         kind = ArrayType.of(array)
         self.destination = Destination(array=kind)
-        if pool is None:
-            return
-        shared = pool.locate(array)
-        if shared is None and array.nbytes >= _SHARED_FROM:
-            self._region = pool.take(array.nbytes)
-            shared = SharedArray(self._region.name, 0, kind)
+        shared = None if pool is None else pool.locate(array)
+        if shared is None and pool is not None and (region := _room(pool, array.nbytes, self._copies)) is not None:
+            self._region = region
+            self._copies.add(array.nbytes, f"dst: {_OUT_OF_SHARED}")
+            shared = SharedArray(region.name, 0, kind)
         if shared is not None:
             self.destination = Destination(shared=shared)
+        elif not array.flags.c_contiguous:
+            self._copies.add(array.nbytes, "dst: not contiguous")
 
     def receive(self, answer: Answer | None, document: dict[str, Any]) -> Any:
         """Put the job's output where it belongs, and return what `process` returns.

@@ -9,19 +9,15 @@ from typing import Any
 
 from apyfal.exceptions import AcceleratorException
 from apyfal.host.client_retry import Retry
-from apyfal.host.http_client import Answer, Host, Refused
+from apyfal.host.http_client import Answer, Host, Refused, SessionLost
 from apyfal.host.remote_data import Input, Output
 from apyfal.host.wire import JOB_HEADER, KEY_HEADER, JobSpec
 
-__all__ = ["SessionLost", "Submission"]
+__all__ = ["Submission"]
 
 _WAIT = 30  # seconds that one request waits for its job
 _OCTETS = "application/octet-stream"
 _RELEASE_FROM = 64 << 10  # outputs that the host holds in memory until they are released
-
-
-class SessionLost(Exception):
-    """The host does not know the session."""
 
 
 class Submission:
@@ -76,8 +72,11 @@ class Submission:
             The host does not know the session, and so not the job either.
         """
         job_id: str | None = None
+        lost = False
         while True:
             try:
+                if lost:
+                    job_id, lost = self._recalled(), False
                 with self._submit(session, source) if job_id is None else self._wait_for(job_id) as answer:
                     document = _document(answer)
                     if answer.status == 202:
@@ -89,7 +88,9 @@ class Submission:
                     if document["state"] == "done":
                         result = output.receive(answer if has_body else None, document)
             except Refused as refused:
-                job_id = self._refused(refused, job_id)
+                lost = refused.status == 404 and job_id is None
+                if not lost:
+                    job_id = self._refused(refused, job_id)
                 continue
             except (ConnectionError, TimeoutError) as error:
                 if isinstance(error, AcceleratorException):
@@ -113,12 +114,21 @@ class Submission:
             self._follow(job_id, self._progress)
         return self._host.request("GET", f"/v1/jobs/{job_id}?wait={_WAIT}", headers={"Accept": _OCTETS})
 
+    def _recalled(self) -> str:
+        """Find the job by its key on a host that does not know the session: one that was started again remembers jobs.
+
+        So the answer that was lost is had all the same, and what it says of shared memory is still true here.
+        """
+        with self._host.request("GET", f"/v1/jobs?key={self._key}") as answer:
+            jobs = answer.json()["jobs"]
+        if not jobs:
+            raise SessionLost
+        return str(jobs[0]["id"])
+
     def _refused(self, refused: Refused, job_id: str | None) -> str | None:
         """Decide what an error answer means for a job: wait for the one that runs, come again, or raise it."""
         if refused.status == 409 and isinstance(refused.document.get("job"), str):
             return str(refused.document["job"])
-        if refused.status == 404 and job_id is None:
-            raise SessionLost
         if refused.status in (429, 503, 409):
             self._retry.pause(str(refused.error()), refused.retry_after, refused.error())
             return job_id

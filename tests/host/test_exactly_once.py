@@ -9,6 +9,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 from host_daemon import RunningDaemon, running
 
@@ -18,6 +19,22 @@ from apyfal.host.address import parse_address
 from apyfal.host.client import RemoteAccelerator
 from apyfal.storage.response import Response
 from apyfal.storage.wire import Connection
+
+
+class ForgetfulHost(http_client.Host):
+    """Loses the first answer to a job, after the daemon was killed and started again behind its back."""
+
+    daemon: RunningDaemon | None = None
+
+    def _exchange(self, connection: Connection, outgoing: http_client.Outgoing) -> Response:
+        response = super()._exchange(connection, outgoing)
+        if self.daemon is not None and outgoing.method == "POST" and "/jobs" in outgoing.target:
+            daemon, self.daemon = self.daemon, None
+            response.close()
+            daemon.stop(signal.SIGKILL)
+            daemon.start()
+            raise ConnectionResetError("lost on the way back")
+        return response
 
 
 class LossyHost(http_client.Host):
@@ -176,3 +193,32 @@ def test_what_ran_during_a_crash_is_reported_and_what_waited_runs_again(tmp_path
         assert decisions.count(("job interrupted", None)) == 1
         assert decisions.count(("job interrupted", False)) == 1
     assert sorted((tmp_path / "runs.log").read_text().split()) == ["1", "2"]
+
+
+@pytest.mark.parametrize("dst", ["new", "array", "shared"])
+def test_what_a_lost_answer_says_of_shared_memory_is_still_true(tmp_path: Path, dst: str) -> None:
+    data = np.random.default_rng(0).integers(0, 255, 1 << 20, np.uint8)
+    with running(tmp_path) as daemon:
+        host = ForgetfulHost(parse_address(daemon.unix), None)
+        with RemoteAccelerator(host, {"accelerator": "loopback"}) as loopback:
+            target = {"new": None, "array": np.zeros_like(data), "shared": loopback.empty(data.shape, np.uint8)}[dst]
+            host.daemon = daemon
+            result = loopback.process(data, target)
+            assert host.daemon is None, "the answer was lost"
+            np.testing.assert_array_equal(result, data)
+            np.testing.assert_array_equal(loopback.process(data[::-1], target), data[::-1])
+
+
+def test_a_crash_during_a_job_on_shared_memory_is_reported_as_such(tmp_path: Path) -> None:
+    with running(tmp_path, counting=True) as daemon:
+        host = http_client.Host(parse_address(daemon.unix), None)
+        with RemoteAccelerator(host, {"accelerator": "counting"}) as accelerator:
+            job = accelerator.process_submit(np.zeros(1 << 20, np.uint8), number=1, seconds=20.0)
+            while not (tmp_path / "runs.log").exists() or not (tmp_path / "runs.log").read_text():
+                threading.Event().wait(0.01)
+            daemon.stop(signal.SIGKILL)
+            daemon.start()
+            with pytest.raises(HostError, match="stopped while the job was running"):
+                job.result()
+            assert accelerator.process(np.zeros(1 << 20, np.uint8), number=2) == {"number": 2, "bytes": 1 << 20}
+    assert (tmp_path / "runs.log").read_text().split() == ["1", "2"]
