@@ -20,6 +20,8 @@ from apyfal.host.wire import ArrayType, SharedArray, plain
 
 __all__ = ["Executor"]
 
+_INTO_SHARED = "dst: a new array, put into memory that is shared with the client"
+
 
 @dataclass(frozen=True, slots=True)
 class Executor:
@@ -62,7 +64,7 @@ class Executor:
                 memory_limit=spec.memory_limit,
                 **spec.parameters,
             )
-            _take_result(job, result, target)
+            _take_result(job, result, target, info)
         finally:
             info.pop("timeline", None)
             job.info = plain(info)
@@ -101,7 +103,7 @@ def _progress(job: Job, done: int, total: int | None) -> None:
         raise RunCancelled("the job was cancelled")
 
 
-def _take_result(job: Job, result: object, target: Data | None) -> None:
+def _take_result(job: Job, result: object, target: Data | None, info: dict[str, Any]) -> None:
     dst = job.spec.dst
     if target is not None:
         if target.file is not None:
@@ -115,6 +117,8 @@ def _take_result(job: Job, result: object, target: Data | None) -> None:
         if region is not None and result.nbytes <= region.nbytes:
             np.copyto(region.array(SharedArray(region.name, 0, job.output_type)), result)
             job.output_region = region.name
+            info["bytes_copied"] = info.get("bytes_copied", 0) + result.nbytes
+            info["copy_reasons"] = [*info.get("copy_reasons", ()), _INTO_SHARED]
         else:
             job.output = Data(array=result)
     if not isinstance(result, np.ndarray):

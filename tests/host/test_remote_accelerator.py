@@ -6,10 +6,11 @@ import hashlib
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from host_daemon import RunningDaemon
+from host_daemon import RunningDaemon, running
 
 import apyfal
 from apyfal.exceptions import (
@@ -17,17 +18,22 @@ from apyfal.exceptions import (
     AuthenticationError,
     ClosedError,
     ConfigurationError,
+    CopyRefused,
     HostError,
     ObjectNotFound,
     ParameterError,
     RunTimeout,
 )
+from apyfal.host import shared_pool
 
 
 @pytest.fixture(params=["tcp", "unix"])
-def where(request: pytest.FixtureRequest, daemon: RunningDaemon) -> dict[str, str | None]:
+def where(
+    request: pytest.FixtureRequest, daemon: RunningDaemon, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, str | None]:
     """Over the socket, and (for arrays of some size) through shared memory."""
     if request.param == "tcp":
+        monkeypatch.setattr(shared_pool, "machine_id", lambda: "another machine")
         return {"host_ip": daemon.url, "token": daemon.token()}
     return {"host_ip": daemon.unix, "token": None}
 
@@ -73,6 +79,42 @@ def test_arrays_from_empty_are_used_where_they_are(daemon: RunningDaemon) -> Non
         target = scale.empty(1 << 18, np.float32)
         assert scale.process(data, target, a=2, b=1) is target
         np.testing.assert_array_equal(target, data * 2 + 1)
+
+
+def test_copies_of_the_client_are_counted_and_can_be_refused(where: dict[str, str | None]) -> None:
+    data, target = np.arange(1 << 20, dtype=np.uint8), np.zeros(1 << 20, np.uint8)
+    with apyfal.Accelerator("loopback", **where) as loopback:
+        local = where["token"] is None
+        info: dict[str, Any] = {}
+        loopback.process(data, target, info_dict=info)
+        assert info["bytes_copied"] == (2 * data.nbytes if local else 0)
+        assert [reason[:4] for reason in info["copy_reasons"]] == (["src:", "dst:"] if local else [])
+        loopback.process(data, info_dict=info)
+        assert info["bytes_copied"] == (2 * data.nbytes if local else 0)
+        target[:] = 0
+        for dst in (target, None):  # over the socket from where it is, and to where it is wanted
+            result = loopback.process(data, dst, copy=False, info_dict=info)
+            np.testing.assert_array_equal(result, data)
+            assert (info["bytes_copied"], info["copy_reasons"]) == (0, [])
+        placed = loopback.empty(data.shape, data.dtype)
+        loopback.process(placed, placed, copy=False, info_dict=info)
+        assert (info["bytes_copied"], info["copy_reasons"]) == (0, [])
+        for src, dst in ((data[::2], None), (data[: 1 << 19], target[::2])):
+            with pytest.raises(CopyRefused, match="not contiguous"):
+                loopback.process(src, dst, copy=False)
+
+
+def test_the_socket_is_used_where_the_host_shares_no_more_memory(tmp_path: Path) -> None:
+    data = np.arange(1 << 20, dtype=np.uint8)
+    with (
+        running(tmp_path, memory_limit=10 << 20) as daemon,
+        apyfal.Accelerator("loopback", host_ip=daemon.unix) as loopback,
+    ):
+        kept = [loopback.empty(data.shape, np.uint8) for _ in range(4)]  # half of the host's memory, but for one
+        info: dict[str, Any] = {}
+        np.testing.assert_array_equal(loopback.process(data, info_dict=info), data)
+        assert info["bytes_copied"] == data.nbytes, "there is room for the input alone"
+        del kept
 
 
 def test_non_contiguous_arrays_and_plain_bytes(loopback: apyfal.Accelerator) -> None:
