@@ -12,36 +12,28 @@ from typing import TYPE_CHECKING, Any
 
 from apyfal import at_exit
 from apyfal.accelerators import resolve
+from apyfal.background import GROUPS, Background
 from apyfal.card import Card
 from apyfal.configuration import Configuration
 from apyfal.exceptions import AcceleratorException, ClosedError, RunCancelled
-from apyfal.mapping import map_jobs
 from apyfal.memory import empty
 from apyfal.pipeline.arrays import array_of
 from apyfal.pipeline.channel import Control
 from apyfal.pipeline.group import Group
-from apyfal.pipeline.layout import PACK
 from apyfal.pipeline.process import Request, process
 from apyfal.pipeline.report import Report
-from apyfal.pipeline.small import GroupSize, kind_of
 from apyfal.units import parse_duration, parse_size
-from apyfal.workers import Task, Workers
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
     from apyfal.configuration import ConfigSource
+    from apyfal.workers import Task
 
 __all__ = ["LOCAL", "Accelerator", "host_ip_of"]
 
 #: The `host_ip` of this machine.
 LOCAL = "local"
-
-#: Jobs of `process_submit` that are at work at once: one on the card, the next being fetched, the last being stored.
-_WORKERS = 3
-
-#: Pinned memory below which small jobs do not travel together: that of all that can be under way.
-_GROUPS = 4 * _WORKERS * PACK
 
 #: Keywords of `process` that are not the accelerator's own parameters.
 _OF_PROCESS = frozenset({"copy", "info_dict", "timeout", "progress", "memory_limit"})
@@ -123,11 +115,10 @@ class Accelerator:
         self._started = False
         self._lock = threading.RLock()
         self._active: set[Control] = set()
-        self._workers: Workers | None = None
-        self._group_size = GroupSize()
-        self._may_group = self._defaults.boolean("copy", True) and (
-            self._memory_limit is None or self._memory_limit >= _GROUPS
+        may_group = self._defaults.boolean("copy", True) and (
+            self._memory_limit is None or self._memory_limit >= GROUPS
         )
+        self._background = Background(self._definition.name, self.process, self._run_together if may_group else None)
         self._card = Card(self._definition)
         self._closed = False
         at_exit.remember(self)
@@ -172,8 +163,7 @@ class Accelerator:
         at_exit.forget(self)
         for control in list(self._active):
             control.fail(RunCancelled("the accelerator was stopped"))
-        if self._workers is not None:
-            self._workers.stop()
+        self._background.stop()
         deadline = monotonic() + 5
         while self._active and monotonic() < deadline:
             threading.Event().wait(0.005)
@@ -244,7 +234,7 @@ class Accelerator:
                 info=info_dict,
             )
             result = process(self._card, request, control, report)
-        self._group_size.learn(max(report.bytes_in, report.bytes_out))
+        self._background.size.learn(max(report.bytes_in, report.bytes_out))
         return result
 
     @contextmanager
@@ -279,31 +269,11 @@ class Accelerator:
         concurrent.futures.Future
             Of what `process` returns. Cancelling it before its turn drops the job.
         """
-        with self._lock:
-            self._check_open()
-            if self._workers is None:
-                name = f"apyfal-{self._definition.name}"
-                self._workers = Workers(_WORKERS, name, self._run_tasks, self._group_size)
-            kind = kind_of(src, dst, keywords) if self._may_group else None
-            return self._workers.submit(Task(src, dst, keywords, kind))
-
-    def _run_tasks(self, tasks: list[Task]) -> None:
-        """Run one job, or several small ones together."""
-        if len(tasks) > 1:
-            tasks = self._run_together(tasks)
-        for task in tasks:
-            try:
-                result = self.process(task.src, task.dst, **task.keywords)
-            except BaseException as error:
-                task.future.set_exception(error)
-            else:
-                task.future.set_result(result)
-                del result
-            del task
-        del tasks
+        self._check_open()
+        return self._background.submit(src, dst, keywords)
 
     def _run_together(self, tasks: list[Task]) -> list[Task]:
-        """Return those that have to run alone."""
+        """Run small jobs of a kind; return those that have to run alone."""
         given = {key: value for key, value in tasks[0].keywords.items() if key not in _OF_PROCESS}
         try:
             with self._active_job(tasks[0].keywords.get("timeout")) as control:
@@ -311,8 +281,8 @@ class Accelerator:
                 left = group.run()
         except AcceleratorException:
             # Whatever is wrong is said to each of them that did not end before.
-            return [task for task in tasks if not task.future.done()]
-        self._group_size.learn(group.largest)
+            return [task for task in tasks if not task.promise.done()]
+        self._background.size.learn(group.largest)
         return left
 
     def process_map(
@@ -343,11 +313,8 @@ class Accelerator:
             One of `srcs` and `dsts` is longer than the other.
         """
         self._check_open()
-        return map_jobs(self.process_submit, srcs, dsts, timeout, info_list, parameters, ahead=self._ahead)
-
-    def _ahead(self) -> int:
-        """Return how many jobs `process_map` submits ahead: for every worker what it takes, and as much again."""
-        return 2 * _WORKERS * self._group_size()
+        keywords = parameters if timeout is None else {**parameters, "timeout": timeout}
+        return self._background.map(srcs, dsts, info_list, keywords)
 
     def empty(self, shape: Any, dtype: DTypeLike = float) -> NDArray[Any]:
         """Return an array in pinned memory that this card knows already; see `apyfal.empty`."""

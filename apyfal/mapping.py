@@ -2,54 +2,149 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
-from typing import Any
+from concurrent.futures import CancelledError
+from typing import Any, Protocol
 
 from apyfal.exceptions import ParameterError
 
-__all__ = ["map_jobs"]
+__all__ = ["Series", "Submitted", "Ticket", "map_jobs"]
+
+
+class Submitted(Protocol):
+    """What stands for a job: a `Future`, or a `Ticket`."""
+
+    def result(self) -> Any:
+        """Wait for the job, and return or raise what it ended with."""
+
+    def cancel(self) -> bool:
+        """Drop the job where it has not begun."""
+
+
+class Series:
+    """What the tickets of one list of jobs share: a lock, and which of them is waited for."""
+
+    __slots__ = ("awaited", "changed", "lock")
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.changed = threading.Condition(self.lock)
+        self.awaited: Ticket | None = None
+
+
+class Ticket:
+    """A future for somebody who takes results in order: it costs a tenth, since all of a series share one lock.
+
+    The methods are those of `concurrent.futures.Future` of the same names.
+    """
+
+    __slots__ = ("_begun", "_cancelled", "_done", "_error", "_result", "_series")
+
+    def __init__(self, series: Series) -> None:
+        self._series = series
+        self._begun = self._cancelled = self._done = False
+        self._result: Any = None
+        self._error: BaseException | None = None
+
+    def set_running_or_notify_cancel(self) -> bool:
+        """Begin the job; ``False``: it was cancelled."""
+        with self._series.lock:
+            self._begun = not self._cancelled
+        return self._begun
+
+    def cancel(self) -> bool:
+        """Drop the job where it has not begun."""
+        with self._series.lock:
+            self._cancelled = not self._begun
+            self._series.changed.notify_all()
+        return self._cancelled
+
+    def done(self) -> bool:
+        """Whether the job has ended."""
+        return self._done or self._cancelled
+
+    def set_result(self, result: Any) -> None:
+        """End the job well."""
+        self._result = result
+        self._end()
+
+    def set_exception(self, error: BaseException) -> None:
+        """End the job with an error."""
+        self._error = error
+        self._end()
+
+    def _end(self) -> None:
+        self._done = True
+        # Whoever begins to wait says so before looking: either is seen.
+        if self._series.awaited is self:
+            with self._series.lock:
+                self._series.changed.notify_all()
+
+    def result(self) -> Any:
+        """Wait for the job, and return or raise what it ended with; called once."""
+        if not self._done:
+            series = self._series
+            with series.lock:
+                series.awaited = self
+                while not self.done():
+                    series.changed.wait()
+                series.awaited = None
+        if self._cancelled:
+            raise CancelledError
+        if self._error is not None:
+            try:
+                raise self._error
+            finally:
+                self._error = None  # kept, it would keep its frames and all that they hold
+        return self._result
 
 
 def map_jobs(
-    submit: Callable[..., Future[Any]],
+    submit: Callable[[object, object, dict[str, Any] | None], Submitted],
     srcs: Iterable[object] | None,
     dsts: Iterable[object] | None,
-    timeout: float | str | None,
     info_list: list[dict[str, Any]] | None,
-    parameters: dict[str, Any],
     *,
     ahead: Callable[[], int],
 ) -> Iterator[Any]:
-    """Submit many jobs, as many ahead of the first result as `ahead` says; see `Accelerator.process_map`."""
+    """Submit many jobs, as many ahead of the first result as `ahead` says; see `Accelerator.process_map`.
+
+    Parameters
+    ----------
+    submit
+        Takes a job's source, destination and ``info_dict``.
+    srcs, dsts, info_list
+        As for `Accelerator.process_map`.
+    ahead
+        Says how many jobs may be under way, now.
+    """
     if srcs is None and dsts is None:
         raise ParameterError("process_map needs srcs, dsts or both: their length is the number of jobs")
-    return _mapped(submit, _pairs(srcs, dsts), timeout, info_list, parameters, ahead)
+    return _mapped(submit, _pairs(srcs, dsts), info_list, ahead)
 
 
 def _mapped(
-    submit: Callable[..., Future[Any]],
+    submit: Callable[[object, object, dict[str, Any] | None], Submitted],
     pairs: Iterator[tuple[object, object]],
-    timeout: float | str | None,
     info_list: list[dict[str, Any]] | None,
-    parameters: dict[str, Any],
     ahead: Callable[[], int],
 ) -> Iterator[Any]:
-    pending: deque[Future[Any]] = deque()
+    pending: deque[Submitted] = deque()
     try:
         for src, dst in pairs:
             info: dict[str, Any] | None = None
             if info_list is not None:
                 info_list.append(info := {})
-            pending.append(submit(src, dst, timeout=timeout, info_dict=info, **parameters))
+            pending.append(submit(src, dst, info))
             while len(pending) >= ahead():
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
     finally:
-        for future in pending:
-            future.cancel()
+        for submitted in pending:
+            submitted.cancel()
 
 
 def _pairs(srcs: Iterable[object] | None, dsts: Iterable[object] | None) -> Iterator[tuple[object, object]]:

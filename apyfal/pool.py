@@ -196,7 +196,11 @@ class AcceleratorPoolExecutor:
     ) -> Iterator[Any]:
         """Run many jobs, on all cards at once; yield their results in order. See `Accelerator.process_map`."""
         ahead = 2 * _THREADS * self._width
-        return map_jobs(self.process_submit, srcs, dsts, timeout, info_list, parameters, ahead=lambda: ahead)
+
+        def submit(src: object, dst: object, info: dict[str, Any] | None) -> Future[Any]:
+            return self.process_submit(src, dst, timeout=timeout, info_dict=info, **parameters)
+
+        return map_jobs(submit, srcs, dsts, info_list, ahead=lambda: ahead)
 
     # -- cards --------------------------------------------------------------------------------------------------------
     def _work(self, index: int) -> None:

@@ -9,10 +9,30 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable
-from concurrent.futures import Future
-from typing import Any
+from typing import Any, Protocol
 
-__all__ = ["Task", "Workers"]
+from apyfal.exceptions import ClosedError
+
+__all__ = ["Line", "Promise", "Task", "Workers"]
+
+
+class Promise(Protocol):
+    """Where a job's end is written down: a `Future`, or what takes its place."""
+
+    def set_running_or_notify_cancel(self) -> bool:
+        """Begin the job; ``False``: it was cancelled."""
+
+    def set_result(self, result: Any, /) -> None:
+        """End the job well."""
+
+    def set_exception(self, error: BaseException, /) -> None:
+        """End the job with an error."""
+
+    def done(self) -> bool:
+        """Whether the job has ended."""
+
+    def cancel(self) -> bool:
+        """Drop the job where it has not begun."""
 
 
 class Task:
@@ -20,7 +40,7 @@ class Task:
 
     Attributes
     ----------
-    future
+    promise
         Of its result.
     src, dst, keywords
         What `apyfal.Accelerator.process` takes.
@@ -28,14 +48,73 @@ class Task:
         Jobs of one kind, one behind the other, may be taken together; ``None``: this one runs alone.
     """
 
-    __slots__ = ("dst", "future", "keywords", "kind", "src")
+    __slots__ = ("dst", "keywords", "kind", "promise", "src")
 
-    def __init__(self, src: object, dst: object, keywords: dict[str, Any], kind: Hashable = None) -> None:
-        self.future: Future[Any] = Future()
+    def __init__(
+        self, promise: Promise, src: object, dst: object, keywords: dict[str, Any], kind: Hashable = None
+    ) -> None:
+        self.promise = promise
         self.src = src
         self.dst = dst
         self.keywords = keywords
         self.kind = kind
+
+
+class Line:
+    """Jobs that wait for any of several threads.
+
+    Parameters
+    ----------
+    together
+        Says how many jobs of a kind one thread may take at once, when so many wait.
+    """
+
+    def __init__(self, together: Callable[[int], int]) -> None:
+        self._together = together
+        self._waiting: deque[Task] = deque()
+        self._stopped = False
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self.idle = 0
+
+    def put(self, task: Task) -> int:
+        """Add a task behind all others; returns how many wait now. `ClosedError` when the line was stopped."""
+        with self._lock:
+            if self._stopped:
+                raise ClosedError("stopped: no more jobs are taken")
+            self._waiting.append(task)
+            if self.idle:
+                self._changed.notify()
+            return len(self._waiting)
+
+    def take(self) -> list[Task]:
+        """Wait for a task, and take it with those of its kind behind it; empty: the line was stopped."""
+        with self._lock:
+            self.idle += 1
+            while not self._waiting and not self._stopped:
+                self._changed.wait()
+            self.idle -= 1
+            if not self._waiting:
+                return []
+            most = self._together(len(self._waiting)) if self._waiting[0].kind is not None else 1
+            tasks = [self._waiting.popleft()]
+            kind = tasks[0].kind
+            while len(tasks) < most and self._waiting and self._waiting[0].kind == kind:
+                tasks.append(self._waiting.popleft())
+            return tasks
+
+    def clear(self) -> list[Task]:
+        """Take all that wait."""
+        with self._lock:
+            waiting, self._waiting = self._waiting, deque()
+            return list(waiting)
+
+    def stop(self) -> list[Task]:
+        """Let the threads leave, and take what waits."""
+        with self._lock:
+            self._stopped = True
+            self._changed.notify_all()
+        return self.clear()
 
 
 class Workers:
@@ -48,72 +127,54 @@ class Workers:
     name
         Prefix of the threads' names.
     run
-        Does one or several jobs of a kind, and settles their futures.
+        Does one or several jobs of a kind, and keeps their promises.
     together
-        Says how many jobs may be taken at once, now.
+        As for `Line`.
     """
 
     def __init__(
-        self, count: int, name: str, run: Callable[[list[Task]], None], together: Callable[[], int] = lambda: 1
+        self,
+        count: int,
+        name: str,
+        run: Callable[[list[Task]], None],
+        together: Callable[[int], int] = lambda waiting: 1,
     ) -> None:
         self._count = count
         self._name = name
         self._run = run
-        self._together = together
-        self._waiting: deque[Task] = deque()
+        self._line = Line(together)
         self._threads: list[threading.Thread] = []
-        self._idle = 0
-        self._stopped = False
-        self._changed = threading.Condition(threading.Lock())
+        self._starting = threading.Lock()
 
-    def submit(self, task: Task) -> Future[Any]:
+    def submit(self, task: Task) -> None:
         """Let a thread take the task, in the order of the calls."""
-        with self._changed:
-            self._waiting.append(task)
-            self._changed.notify()
-            # A thread that was woken counts as idle until it runs: each waiting task needs one of its own.
-            if len(self._waiting) > self._idle and len(self._threads) < self._count:
-                thread = threading.Thread(target=self._work, name=f"{self._name}-{len(self._threads)}", daemon=True)
-                self._threads.append(thread)
-                thread.start()
-        return task.future
-
-    def _take(self) -> list[Task]:
-        with self._changed:
-            self._idle += 1
-            while not self._waiting and not self._stopped:
-                self._changed.wait()
-            self._idle -= 1
-            if not self._waiting:
-                return []
-            tasks = [self._waiting.popleft()]
-            kind = tasks[0].kind
-            if kind is not None:
-                most = self._together()
-                while len(tasks) < most and self._waiting and self._waiting[0].kind == kind:
-                    tasks.append(self._waiting.popleft())
-            return tasks
+        waiting = self._line.put(task)
+        # A thread that was woken counts as idle until it runs: each waiting task needs one of its own.
+        if waiting > self._line.idle and len(self._threads) < self._count:
+            with self._starting:
+                if len(self._threads) < self._count:
+                    name = f"{self._name}-{len(self._threads)}"
+                    thread = threading.Thread(target=self._work, name=name, daemon=True)
+                    self._threads.append(thread)
+                    thread.start()
 
     def _work(self) -> None:
-        while tasks := self._take():
-            running = [task for task in tasks if task.future.set_running_or_notify_cancel()]
+        while tasks := self._line.take():
+            running = [task for task in tasks if task.promise.set_running_or_notify_cancel()]
             try:
                 self._run(running)
             except BaseException as error:
                 for task in running:
-                    if not task.future.done():
-                        task.future.set_exception(error)
+                    if not task.promise.done():
+                        task.promise.set_exception(error)
             del tasks, running  # an idle thread keeps no one's arrays alive
 
     def stop(self) -> None:
         """Cancel what has not begun, and let the threads leave."""
-        with self._changed:
-            self._stopped = True
+        for task in self._line.stop():
+            task.promise.cancel()
+        with self._starting:
             threads, self._threads = self._threads, []
-            waiting, self._waiting = self._waiting, deque()
-            self._changed.notify_all()
-        for task in waiting:
-            task.future.cancel()
         for thread in threads:
             if thread is not threading.current_thread():
                 thread.join(5)

@@ -242,7 +242,11 @@ class RemoteAccelerator:
         from apyfal.mapping import map_jobs
 
         self._check_open()
-        return map_jobs(self.process_submit, srcs, dsts, timeout, info_list, parameters, ahead=lambda: 2 * _WORKERS)
+
+        def submit(src: object, dst: object, info: dict[str, Any] | None) -> Future[Any]:
+            return self.process_submit(src, dst, timeout=timeout, info_dict=info, **parameters)
+
+        return map_jobs(submit, srcs, dsts, info_list, ahead=lambda: 2 * _WORKERS)
 
     def empty(self, shape: Any, dtype: DTypeLike = float) -> NDArray[Any]:
         """Return an array that goes to the host without a copy where it is this machine; else as `apyfal.empty`."""

@@ -48,7 +48,7 @@ class Group:
     card
         Where.
     tasks
-        The jobs, of one kind (`apyfal.pipeline.small.kind_of`).
+        The jobs, of one kind (`apyfal.pipeline.small.Kinds`).
     parameters
         The accelerator's, for all of them.
     control
@@ -71,7 +71,7 @@ class Group:
         self._layout = Layout(self._call, card.info)
 
     def run(self) -> list[Task]:
-        """Run the jobs, and settle the futures of those that ended.
+        """Run the jobs, and keep the promises of those that ended.
 
         Returns
         -------

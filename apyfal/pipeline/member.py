@@ -140,7 +140,7 @@ class Member:
         return target
 
     def settle(self, report: Report, *, device: str, driver: str) -> None:
-        """Give the job's future what it ended with, and its ``info_dict`` what was done for it and the others."""
+        """Give the job's promise what it ended with, and its ``info_dict`` what was done for it and the others."""
         info = self.task.keywords.get("info_dict")
         if info is not None:
             nbytes = 0 if self.place is None else self.place.nbytes
@@ -149,9 +149,9 @@ class Member:
                 own.copied(count, f"{name}: small, and packed with others into one transfer")
             own.fill(info, device=device, driver=driver)
         if self._error is not None:
-            self.task.future.set_exception(self._error)
+            self.task.promise.set_exception(self._error)
         else:
-            self.task.future.set_result(self._result)
+            self.task.promise.set_result(self._result)
 
 
 def _receive(src: object, allocate: Callable[[int], memoryview]) -> int:

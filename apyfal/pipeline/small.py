@@ -10,12 +10,13 @@ import numpy as np
 
 from apyfal.pipeline.layout import PACK, SMALL
 
-__all__ = ["GroupSize", "kind_of"]
+__all__ = ["GroupSize", "Kinds"]
 
 #: Jobs that travel together at most, however small.
 _MOST = 256
 #: Types of parameters that are told apart by how they are written.
 _PLAIN = (bool, int, float, str, np.generic)
+_BYTES = np.dtype(np.uint8)
 
 
 class GroupSize:
@@ -24,9 +25,9 @@ class GroupSize:
     def __init__(self) -> None:
         self._value = 1
 
-    def __call__(self) -> int:
-        """Return how many, now."""
-        return self._value
+    def __call__(self, waiting: int = _MOST) -> int:
+        """Return how many, now, when so many wait."""
+        return min(self._value, waiting)
 
     def learn(self, nbytes: int) -> None:
         """Take note of the bytes of a job's input or output, of the largest among several jobs'."""
@@ -34,21 +35,31 @@ class GroupSize:
         self._value = min(4 * self._value, _MOST, fitting) if nbytes <= SMALL else 1
 
 
-def kind_of(src: object, dst: object, keywords: Mapping[str, Any]) -> Hashable:
-    """Return the same value for jobs that could travel together; ``None`` for one that could not with any."""
-    if keywords.get("copy", True) is not True or keywords.get("progress") or keywords.get("memory_limit"):
+class Kinds:
+    """Tells which jobs with the same keywords could travel together.
+
+    Parameters
+    ----------
+    keywords
+        Of `apyfal.Accelerator.process`, for all of the jobs.
+    """
+
+    def __init__(self, keywords: Mapping[str, Any]) -> None:
+        self._parameters: tuple[Hashable, ...] | None = None
+        if keywords.get("copy", True) is True and not keywords.get("progress") and not keywords.get("memory_limit"):
+            parameters = [(name, value) for name, value in keywords.items() if name != "info_dict"]
+            if all(value is None or isinstance(value, _PLAIN) for _, value in parameters):
+                # 1 and True are equal, but not the same
+                self._parameters = tuple((name, repr(value)) for name, value in parameters)
+
+    def __call__(self, src: object, dst: object) -> Hashable:
+        """Return the same value for jobs that could travel together; ``None`` for one that could not with any."""
+        if self._parameters is None or not (dst is None or isinstance(dst, (np.ndarray, str, PathLike))):
+            return None
+        if isinstance(src, np.ndarray):
+            return (src.dtype, self._parameters) if 0 < src.nbytes <= SMALL else None
+        if isinstance(src, (str, PathLike)):
+            return (None, self._parameters)
+        if isinstance(src, (bytes, bytearray)) and 0 < len(src) <= SMALL:
+            return (_BYTES, self._parameters)
         return None
-    if not (dst is None or isinstance(dst, (np.ndarray, str, PathLike))):
-        return None
-    if isinstance(src, (str, PathLike)):
-        dtype = None
-    elif isinstance(src, np.ndarray) and 0 < src.nbytes <= SMALL:
-        dtype = src.dtype
-    elif isinstance(src, (bytes, bytearray)) and 0 < len(src) <= SMALL:
-        dtype = np.dtype(np.uint8)
-    else:
-        return None
-    parameters = [(name, value) for name, value in keywords.items() if name != "info_dict"]
-    if not all(value is None or isinstance(value, _PLAIN) for _, value in parameters):
-        return None
-    return (dtype, *((name, repr(value)) for name, value in parameters))  # 1 and True are equal, but not the same

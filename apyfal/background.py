@@ -1,0 +1,117 @@
+"""Jobs of one accelerator in the background: several at once, small ones together."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from typing import Any
+
+from apyfal.exceptions import ClosedError
+from apyfal.mapping import Series, Ticket, map_jobs
+from apyfal.pipeline.layout import PACK
+from apyfal.pipeline.small import GroupSize, Kinds
+from apyfal.workers import Task, Workers
+
+__all__ = ["GROUPS", "Background"]
+
+#: Jobs that are at work at once: one on the card, the next being fetched, the last being stored.
+_WORKERS = 3
+
+#: Pinned memory of all small jobs that can be under way together.
+GROUPS = 4 * _WORKERS * PACK
+
+
+class Background:
+    """What `process_submit` and `process_map` of an accelerator do.
+
+    Parameters
+    ----------
+    name
+        The accelerator's.
+    process
+        Runs one job: `apyfal.Accelerator.process`.
+    together
+        Runs several small ones of a kind, and returns those that are still to be run alone; ``None``: no job travels
+        with others.
+
+    Attributes
+    ----------
+    size
+        How many small jobs travel together, at the moment.
+    """
+
+    def __init__(
+        self, name: str, process: Callable[..., Any], together: Callable[[list[Task]], list[Task]] | None
+    ) -> None:
+        self._name = name
+        self._process = process
+        self._together = together
+        self._workers: Workers | None = None
+        self._starting = threading.Lock()
+        self._stopped = False
+        self.size = GroupSize()
+
+    def submit(self, src: object, dst: object, keywords: dict[str, Any]) -> Future[Any]:
+        """Run one job; see `apyfal.Accelerator.process_submit`."""
+        future: Future[Any] = Future()
+        self._put(Task(future, src, dst, keywords, self._kinds(keywords)(src, dst)))
+        return future
+
+    def map(
+        self,
+        srcs: Iterable[object] | None,
+        dsts: Iterable[object] | None,
+        info_list: list[dict[str, Any]] | None,
+        keywords: dict[str, Any],
+    ) -> Iterator[Any]:
+        """Run many jobs; see `apyfal.Accelerator.process_map`."""
+        series, kinds = Series(), self._kinds(keywords)
+
+        def submit(src: object, dst: object, info: dict[str, Any] | None) -> Ticket:
+            ticket = Ticket(series)
+            own = keywords if info is None else {**keywords, "info_dict": info}
+            self._put(Task(ticket, src, dst, own, kinds(src, dst)))
+            return ticket
+
+        return map_jobs(submit, srcs, dsts, info_list, ahead=self._ahead)
+
+    def stop(self) -> None:
+        """Drop the jobs that have not begun."""
+        with self._starting:
+            self._stopped = True
+        if self._workers is not None:
+            self._workers.stop()
+
+    def _kinds(self, keywords: dict[str, Any]) -> Callable[[object, object], Any]:
+        return Kinds(keywords) if self._together is not None else lambda src, dst: None
+
+    def _ahead(self) -> int:
+        """Return how many jobs to submit ahead: for every worker what it takes, and as much again."""
+        return 2 * _WORKERS * self.size()
+
+    def _put(self, task: Task) -> None:
+        workers = self._workers
+        if workers is None:
+            with self._starting:
+                if self._stopped:
+                    raise ClosedError(f"accelerator {self._name!r} was stopped")
+                if self._workers is None:
+                    self._workers = Workers(_WORKERS, f"apyfal-{self._name}", self._run, self.size)
+                workers = self._workers
+        workers.submit(task)
+
+    def _run(self, tasks: list[Task]) -> None:
+        """Run one job, or several small ones together."""
+        if len(tasks) > 1 and self._together is not None:
+            tasks = self._together(tasks)
+        for task in tasks:
+            try:
+                result = self._process(task.src, task.dst, **task.keywords)
+            except BaseException as error:
+                task.promise.set_exception(error)
+            else:
+                task.promise.set_result(result)
+                del result
+            del task
+        del tasks
