@@ -14,6 +14,7 @@ from apyfal.drivers import require_driver
 from apyfal.memory import empty
 from apyfal.pipeline.invocation import Invocation
 from apyfal.pipeline.slots import Slot
+from apyfal.pipeline.spread import Spread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +27,8 @@ __all__ = ["Card"]
 
 #: Combinations of parameters and element type whose kernel arguments are kept for the next job.
 _KEPT = 64
+#: Small objects that are fetched, or stored, at once by each of the threads that run jobs.
+_SIDE_BY_SIDE = 8
 
 
 class Card:
@@ -35,6 +38,11 @@ class Card:
     ----------
     definition
         Names driver, device, options, program and kernel.
+
+    Attributes
+    ----------
+    receiving, storing
+        Fetch and store the data of small jobs that travel together, and learn how many at once.
 
     Raises
     ------
@@ -52,6 +60,7 @@ class Card:
         self._calls: dict[object, Call] = {}
         self._spare: dict[Call, list[Invocation]] = {}
         self._slots: dict[tuple[int, int], list[Slot]] = {}
+        self.receiving, self.storing = Spread(_SIDE_BY_SIDE), Spread(_SIDE_BY_SIDE)
 
     def call(self, dtypes: tuple[np.dtype[Any] | None, ...], parameters: Mapping[str, object]) -> Call:
         """Bind one job's parameters and element types; what was bound lately is kept.

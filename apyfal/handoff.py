@@ -77,4 +77,4 @@ def _offset_reason(array: NDArray[Any], device: DeviceInfo) -> str | None:
 
 def flat_bytes(array: NDArray[Any]) -> NDArray[np.uint8]:
     """Return the bytes of a contiguous array as a one-dimensional view."""
-    return array.reshape(-1).view(np.uint8)
+    return (array if array.ndim == 1 else array.reshape(-1)).view(np.uint8)

@@ -55,7 +55,9 @@ def empty(shape: int | Sequence[int], dtype: DTypeLike = float, *, device: Devic
     if kind.itemsize == 0:
         array: NDArray[Any] = np.ndarray(dimensions, kind)
         return array
-    array = np.frombuffer(memoryview(buffer), kind, max(count, 1))[:count].reshape(dimensions)
+    array = np.frombuffer(memoryview(buffer), kind, max(count, 1))
+    if not count or len(dimensions) != 1:
+        array = array[:count].reshape(dimensions)
     if device is not None:
         device.import_memory(array)
     return array

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from time import monotonic
 from typing import Generic, TypeVar
 
@@ -33,6 +34,7 @@ class Control:
         self.changed = threading.Condition()
         self.failed = False
         self._failure: BaseException | None = None
+        self._told: list[Callable[[], None]] = []
 
     def fail(self, error: BaseException) -> None:
         """Stop all stages; the first error is the one that counts."""
@@ -41,6 +43,23 @@ class Control:
                 self.failed = True
                 self._failure = error
             self.changed.notify_all()
+            told = list(self._told)
+        for tell in told:
+            tell()
+
+    @contextmanager
+    def telling(self, tell: Callable[[], None]) -> Iterator[None]:
+        """Call `tell` when the job fails while the block runs, or has failed before."""
+        with self.changed:
+            self._told.append(tell)
+            failed = self.failed
+        try:
+            if failed:
+                tell()
+            yield
+        finally:
+            with self.changed:
+                self._told.remove(tell)
 
     def take_failure(self) -> BaseException | None:
         """Return the error of `fail`, once: kept, it would keep its frames and all that they hold."""

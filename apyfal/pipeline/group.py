@@ -20,7 +20,6 @@ from apyfal.pipeline.layout import Layout
 from apyfal.pipeline.member import Member
 from apyfal.pipeline.report import Report
 from apyfal.pipeline.slots import Slot
-from apyfal.pipeline.spread import spread
 from apyfal.pipeline.waiting import cancel, wait
 from apyfal.signature import STATUS_DONE
 
@@ -34,8 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Group"]
 
-#: Objects that are fetched or stored at once: each waits for its store nearly all the time.
-_SIDE_BY_SIDE = 8
 #: Runs in flight, where each job is one.
 _IN_FLIGHT = 8
 
@@ -90,7 +87,7 @@ class Group:
                 self._fail(self._members, failure)
         finally:
             info = self._card.info
-            for member in self._members:
+            for member in reversed(self._members):  # who waits for the first finds all of them, and is woken once
                 if member.ended:
                     member.settle(self._report, device=info["name"], driver=self._card.definition.driver)
         return [member.task for member in self._members if not member.ended]
@@ -125,7 +122,7 @@ class Group:
             else:
                 member.pack(member.array, self._layout, inputs)
         try:
-            spread(lambda member: member.receive(self._layout, inputs), far, _SIDE_BY_SIDE, self._control)
+            self._card.receiving(lambda member: member.receive(self._layout, inputs), far, self._control)
         except RunTimeout as error:
             self._fail([member for member in far if not member.arrived], error)
             raise
@@ -136,7 +133,7 @@ class Group:
             if not member.is_stored:
                 member.deliver(self._call, output)
         try:
-            spread(lambda member: member.deliver(self._call, output), far, _SIDE_BY_SIDE, self._control)
+            self._card.storing(lambda member: member.deliver(self._call, output), far, self._control)
         except RunTimeout as error:
             self._fail(far, error)
             raise

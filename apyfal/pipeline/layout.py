@@ -61,6 +61,7 @@ class Layout:
         self._align = device["offset_align"] if "offset" in device["capabilities"] else _PAGE
         self._room = min(filter(None, (PACK, call.chunk_limit, device["max_buffer"])))
         self._out_room = device["max_buffer"] or None
+        self._rooms: dict[int, int | None] = {}  # jobs that travel together tend to be of one size
         self.used = self.out_used = 0
 
     @property
@@ -73,12 +74,10 @@ class Layout:
 
         The caller gives every place its data or leaves it as it is: nobody reads what a run makes of it then.
         """
-        if not 0 < nbytes <= SMALL:
-            return None
-        try:
-            self._call.check_size(nbytes)
-            room = self._call.outputs[0].room(nbytes)
-        except ParameterError:
+        room = self._rooms.get(nbytes, -1)
+        if room == -1:
+            room = self._rooms[nbytes] = self._room_for(nbytes)
+        if room is None:
             return None
         with self._lock:
             if self.merged:
@@ -89,3 +88,13 @@ class Layout:
                 return None
             self.used, self.out_used = start + nbytes, out_start + room
         return Place(start, nbytes, out_start, room)
+
+    def _room_for(self, nbytes: int) -> int | None:
+        """Return the room that a job's output needs; ``None``: it is no job for this."""
+        if not 0 < nbytes <= SMALL:
+            return None
+        try:
+            self._call.check_size(nbytes)
+            return self._call.outputs[0].room(nbytes)
+        except ParameterError:
+            return None

@@ -27,7 +27,7 @@ class GroupSize:
 
     def __call__(self, waiting: int = _MOST) -> int:
         """Return how many, now, when so many wait."""
-        return min(self._value, waiting)
+        return self._value if self._value < waiting else waiting
 
     def learn(self, nbytes: int) -> None:
         """Take note of the bytes of a job's input or output, of the largest among several jobs'."""
