@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import queue
 import threading
@@ -32,6 +33,8 @@ class Threads(Generic[_T]):
         self._ended = ended
         self._loop = asyncio.get_running_loop()
         self._jobs: queue.SimpleQueue[_T | None] = queue.SimpleQueue()
+        self._done: collections.deque[tuple[_T, BaseException | None]] = collections.deque()
+        self._woken = False
         self._threads = 0
         self._busy = 0
 
@@ -55,10 +58,16 @@ class Threads(Generic[_T]):
                 self._run(job)
             except BaseException as error:
                 failure = error
-            with contextlib.suppress(RuntimeError):  # the loop is closed: the daemon did not wait for this job
-                self._loop.call_soon_threadsafe(self._back, job, failure)
+            self._done.append((job, failure))
             del job, failure  # an idle thread keeps no one's arrays alive
+            if not self._woken:  # waking the loop is a system call: those that end until it is awake save it
+                self._woken = True
+                with contextlib.suppress(RuntimeError):  # the loop is closed: the daemon did not wait for this job
+                    self._loop.call_soon_threadsafe(self._back)
 
-    def _back(self, job: _T, failure: BaseException | None) -> None:
-        self._busy -= 1
-        self._ended(job, failure)
+    def _back(self) -> None:
+        self._woken = False  # before looking: a job that ends from here on wakes the loop again
+        while self._done:
+            job, failure = self._done.popleft()
+            self._busy -= 1
+            self._ended(job, failure)
