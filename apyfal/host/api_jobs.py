@@ -134,6 +134,7 @@ class JobRoutes:
         from aiohttp import web
 
         user = caller()
+        self._engine.commit()
         key = request.query.get("key")
         if key is not None:
             known = self._engine.find(user.name, key)
@@ -237,7 +238,9 @@ class JobRoutes:
         from aiohttp import web
 
         if isinstance(job, Job) and not await job.wait(wait):
-            return _json_text(job.text(), 202)
+            self._engine.commit()
+            if not job.ended:
+                return _json_text(job.text(), 202)
         text = _text(job)
         with self._engine.output(job) as output:
             if output is None or request.headers.get("Accept") != _OCTETS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import numpy as np
 
 from apyfal.exceptions import HostError, RunCancelled
 from apyfal.host.bodies import Data, MemoryBudget
+from apyfal.host.commits import Commits
 from apyfal.host.execution import Executor
 from apyfal.host.jobs import Conflict, Job, KeyReused
 from apyfal.host.journal import NOT_RUN, Entry, Journal
@@ -27,6 +29,7 @@ __all__ = ["KEPT_IN_JOURNAL", "Engine"]
 #: outputs up to this size are kept in the journal, so that they survive the daemon whatever ends it
 KEPT_IN_JOURNAL = 64 << 10
 _REMEMBERED = 4096
+_NOT_KEPT = "the host cannot write its journal: the job did not run"
 
 
 class Engine:
@@ -60,6 +63,7 @@ class Engine:
         limit_of_user: int,
     ) -> None:
         self._journal = journal
+        self._commits = Commits(journal)
         self._saved = saved
         self._budget = budget
         self._queue: FairQueue[Job] = FairQueue(limit, limit_of_user)
@@ -103,24 +107,31 @@ class Engine:
         if self._stopping:
             raise Conflict("the host is stopping")
         at_once = len(self._running) < self._workers and not len(self._queue)
+        self._commits.open()
         try:
             job.id = self._journal.enter(job.user, job.key, print_, running=at_once)
         except sqlite3.IntegrityError:
             return self._known(job.user, job.key, print_)
-        if not at_once:
+        if at_once:
+            self._claim(job)
+        else:
             try:
                 self._queue.put(job.user, job)
             except BaseException:
                 self._journal.strike(job.id)
                 raise
+            self._commits.then(lambda kept: None if kept else self._give_up(job))
         self._jobs[job.id] = job
         job.session.active += 1
-        if at_once:
-            self._begin(job)
         self._trim()
         return job
 
+    def commit(self) -> None:
+        """Put everything that jobs say of themselves into the journal now, before a client is told of it."""
+        self._commits.commit()
+
     def _known(self, user: str, key: str, print_: str) -> Job | Entry:
+        self.commit()
         found = self.find(user, key)
         if found is None:
             raise Conflict("the job with this key was just forgotten; use another key")
@@ -167,13 +178,34 @@ class Engine:
         """Jobs that run."""
         return len(self._running)
 
-    def _begin(self, job: Job) -> None:
+    def _claim(self, job: Job) -> None:
+        """Give the job a worker, where it begins once the journal says that it runs."""
         job.state = "running"
         job.began = True
         self._running.add(job)
         self._idle.clear()
+        self._commits.then(functools.partial(self._begin, job))
+
+    def _begin(self, job: Job, kept: bool) -> None:
+        if not kept:
+            self._give_up(job)
+            return
         job.began_at = time.monotonic()
         self._threads.begin(job)
+
+    def _give_up(self, job: Job) -> None:
+        """End a job that the journal could not take, and that has therefore not been run."""
+        if job.ended:
+            return
+        self._queue.remove(job.user, job)
+        self._running.discard(job)
+        job.began = False
+        job.state = "failed"
+        job.error = {"type": HostError.__name__, "message": _NOT_KEPT}
+        job.describe()
+        self._told(job)
+        if not self._running:
+            self._idle.set()
 
     def _ended(self, job: Job, failure: BaseException | None) -> None:
         self._running.discard(job)
@@ -190,8 +222,9 @@ class Engine:
             following = self._queue.take()
             if following is None:
                 break
+            self._commits.open()
             self._journal.mark_running(following.id)
-            self._begin(following)
+            self._claim(following)
         if not self._running:
             self._idle.set()
 
@@ -201,16 +234,23 @@ class Engine:
         kept = None if output is None or output.nbytes > KEPT_IN_JOURNAL else output.tobytes()
         if output is not None:
             output.charge(self._budget)
-        job.end()
+        job.describe()
+        self._commits.open()
         self._journal.finish(job.id, job.state, job.answer, kept, held=output is not None and kept is None)
+        # where the journal could not keep it, at least those who wait now are told
+        self._commits.then(lambda _: self._told(job))
+
+    def _told(self, job: Job) -> None:
+        """Let everybody see the answer."""
         self.finished[job.state] += 1
-        self.bytes_in += 0 if job.data is None else job.data.nbytes
-        self.bytes_out += 0 if output is None else output.nbytes
         if job.data is not None:
+            self.bytes_in += job.data.nbytes
             job.data.close()
         job.session.active -= 1
+        job.end()
         job.session.used = job.ended_at
-        job.tell()
+        if job.output is not None:
+            self.bytes_out += job.output.nbytes
 
     # -- outputs -------------------------------------------------------------------------------------------------------
     @contextlib.contextmanager
@@ -286,7 +326,9 @@ class Engine:
             waiting.state = "interrupted"
             waiting.error = {"type": HostError.__name__, "message": NOT_RUN}
             self._end(waiting)
+        self.commit()
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._idle.wait(), timeout)
+        self.commit()
         self._threads.stop()
         return list(self._running)

@@ -71,7 +71,7 @@ class Job:
     began, ended
         Whether it was started, and has come to its end; with ``_at``: when, by the monotonic clock.
     answer
-        The job as JSON, once it has ended.
+        The job as JSON, once it is known.
     """
 
     user: str
@@ -117,16 +117,16 @@ class Job:
 
     def text(self) -> str:
         """As JSON: what it ended with, or how it is now."""
-        return self.answer or json.dumps(self.document())
+        return self.answer if self.ended else json.dumps(self.document())
+
+    def describe(self) -> None:
+        """Fix the answer, for the journal. The job has not ended for anybody before `end`."""
+        self.answer = json.dumps(self.document())
 
     def end(self) -> None:
-        """Fix the answer. Nobody is told before `tell`, so that the journal has it first."""
-        self.answer = json.dumps(self.document())
+        """Say that the job has ended, and wake those who wait for it."""
         self.ended = True
         self.ended_at = time.monotonic()
-
-    def tell(self) -> None:
-        """Wake those who wait for the end."""
         waiting, self._waiting = self._waiting, []
         for future in waiting:
             _wake(future)

@@ -2,7 +2,7 @@
 
 A job is entered before anything of it is done, and its answer before the client gets it. So a request that comes again
 is answered from here, and after a crash every job that was not finished is known, and is reported rather than run a
-second time.
+second time. What comes or ends at once is written at once: see `apyfal.host.commits`.
 
 SQLite in WAL mode without a sync at each commit: a killed process loses nothing; a power failure may lose the last
 moments, and with them at most the record of jobs whose effects the same failure put in doubt. Jobs are numbered by the
@@ -121,6 +121,19 @@ class Journal:
     def close(self) -> None:
         """Close the file."""
         self._database.close()
+
+    def begin(self) -> None:
+        """Begin a transaction: what is written from here on is kept or lost together. Without one each row is."""
+        self._database.execute("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        """End the transaction; `sqlite3.Error` where nothing of it could be written."""
+        self._database.execute("COMMIT")
+
+    def roll_back(self) -> None:
+        """Undo what was written since `begin`."""
+        if self._database.in_transaction:
+            self._database.execute("ROLLBACK")
 
     def find(self, user: str, key: str) -> Entry | None:
         """Return the job that `user` gave `key` to."""
