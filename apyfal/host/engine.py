@@ -233,6 +233,9 @@ class Engine:
         output = job.output
         kept = None if output is None or output.nbytes > KEPT_IN_JOURNAL else output.tobytes()
         if output is not None:
+            if kept is not None:  # no reason to hold the card's own memory for it
+                output.close()
+                output = job.output = Data(array=np.frombuffer(kept, dtype=np.uint8))
             output.charge(self._budget)
         job.describe()
         self._commits.open()
