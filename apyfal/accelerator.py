@@ -123,6 +123,17 @@ class Accelerator:
         self._closed = False
         at_exit.remember(self)
 
+    # -- what it is ---------------------------------------------------------------------------------------------------
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of what it takes: the keys of ``src={...}`` where there are several."""
+        return tuple(port.name for port in self._definition.inputs)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what it produces: the keys of ``dst={...}`` where there are several."""
+        return tuple(port.name for port in self._definition.outputs)
+
     # -- configuration ------------------------------------------------------------------------------------------------
     def start(self, src: object = None, *, info_dict: dict[str, Any] | None = None, **parameters: object) -> None:
         """Configure the accelerator; called again, it configures it anew.
@@ -187,9 +198,11 @@ class Accelerator:
         Parameters
         ----------
         src
-            The input: a storage URL, path, file object, numpy array or any object with the buffer protocol.
+            The input: a storage URL, path, file object, numpy array or any object with the buffer protocol. For an
+            accelerator with several inputs: a mapping from their names to such.
         dst
-            Where the output goes: the same kinds; ``None``: into a new array.
+            Where the output goes: the same kinds; ``None``: into a new array. For an accelerator with several outputs:
+            a mapping from their names; those that it leaves out become new arrays.
         copy
             ``False``: raise `CopyRefused` instead of copying what cannot be used in place.
         info_dict
@@ -209,7 +222,8 @@ class Accelerator:
         -------
         ndarray, dict or None
             Without `dst` a new array, pinned and the caller's; with an array as `dst` that array; the result
-            parameters, for accelerators that compute such; else ``None``.
+            parameters, for accelerators that compute such; else ``None``. Of several outputs, those that are arrays, by
+            their names.
 
         Raises
         ------
@@ -219,7 +233,8 @@ class Accelerator:
 
         Notes
         -----
-        A URL, path or file appears whole or stays as it was. The contents of an array given as `dst` are undefined when
+        A URL, path or file appears whole or stays as it was. Several are put in their places one after the other, when
+        all of the job's work is done. The contents of an array given as `dst` are undefined when
         the job fails.
         """
         with self._active_job(timeout) as control:

@@ -16,6 +16,7 @@ from typing import Any
 from apyfal.accelerator import Accelerator
 from apyfal.configuration import ConfigSource
 from apyfal.exceptions import ParameterError
+from apyfal.pipeline.arrays import each_of
 from apyfal.storage import registry
 
 __all__ = ["Cluster", "run_job"]
@@ -73,11 +74,13 @@ class Cluster:
 
     def submit(self, src: object, dst: object, keywords: Mapping[str, Any]) -> Future[Any]:
         """Run one job on some worker."""
-        for name, value in (("src", src), ("dst", dst)):
-            if value is not None and not isinstance(value, (str, os.PathLike)):
-                raise ParameterError(
-                    f"{name}: {type(value).__name__} cannot travel to a cluster; expected a URL or a path that all see"
-                )
+        for side, given in (("src", src), ("dst", dst)):
+            for name, value in each_of(given):
+                if value is not None and not isinstance(value, (str, os.PathLike)):
+                    raise ParameterError(
+                        f"{name or side}: {type(value).__name__} cannot travel to a cluster; expected a URL or a path "
+                        "that all see"
+                    )
         keywords = {key: value for key, value in keywords.items() if value is not None}
         if "info_dict" in keywords or "progress" in keywords:
             raise ParameterError("info_dict and progress cannot travel to a cluster")

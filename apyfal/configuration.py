@@ -35,7 +35,7 @@ ENVIRONMENT = "APYFAL_CONFIG_FILE"
 KINDS: dict[str, frozenset[str] | None] = {
     "accelerator": frozenset(
         {
-            *("driver", "device", "program", "kernel", "arguments", "parameters", "state"),
+            *("driver", "device", "program", "kernel", "arguments", "inputs", "outputs", "parameters", "state"),
             *("dtype", "in_dtype", "out_dtype", "output", "chunking"),
         }
     ),

@@ -136,6 +136,9 @@ class Definition:
                 "arguments: expected 'src', 'dst' or both among them, or inputs or outputs by their names"
             )
         names = [port.name for port in (*self.inputs, *self.outputs)]
+        for argument in self.arguments:
+            if argument.dtype is not None and argument.name in names:
+                raise self._error(f"argument {argument.name!r} is a buffer and has no scalar type")
         for name in names:
             if names.count(name) > 1:
                 raise self._error(f"input or output {name!r} is there twice")
@@ -148,9 +151,6 @@ class Definition:
         for plain, side in (("src", "inputs"), ("dst", "outputs")):
             if plain in given and plain not in names:
                 raise self._error(f"{plain!r} among the arguments, but {side} are given by name; expected it there too")
-        for argument in self.arguments:
-            if argument.dtype is not None and argument.name in names:
-                raise self._error(f"argument {argument.name!r} is a buffer and has no scalar type")
 
     def _check_outputs(self, given: set[str]) -> None:
         rules = [port.output or self.output for port in self.outputs] or [self.output]
@@ -339,8 +339,10 @@ class Definition:
             raise error(f"accelerator {self.name!r} cannot take elements of type {dtype}; expected one of {names}")
 
     def __repr__(self) -> str:
-        keywords = ", ".join(str(parameter) for parameter in self.parameters.values())
-        text = f"{self.name}({keywords})"
+        several = [port.name for port in self.inputs] if len(self.inputs) > 1 else []
+        text = f"{self.name}({', '.join([*several, *map(str, self.parameters.values())])})"
+        if len(self.outputs) > 1:
+            text += f" -> {', '.join(port.name for port in self.outputs)}"
         if self.driver != "emulator":
             text += f" on {self.driver}"
         return f"{text}: {self.summary}" if self.summary else text

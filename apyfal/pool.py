@@ -26,6 +26,7 @@ from apyfal.exceptions import (
 )
 from apyfal.listing import devices
 from apyfal.mapping import map_jobs
+from apyfal.pipeline.arrays import each_of
 from apyfal.storage.url import is_file_object
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class _Job:
     @property
     def repeatable(self) -> bool:
         """Whether the job can run again: its source is as it was, its destination untouched."""
-        return not (is_file_object(self.src) or is_file_object(self.dst))
+        return not any(is_file_object(one) for given in (self.src, self.dst) for _, one in each_of(given))
 
 
 class AcceleratorPoolExecutor:

@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
+
 from apyfal.host.address import parse_address
 from apyfal.host.http_client import Host
 from apyfal.host.tokens import TokenStore
@@ -147,6 +149,8 @@ def in_thread(make: Callable[[], _D]) -> Iterator[_D]:
 class Counting:
     """An accelerator that writes down each run, in one atomic append, before it does anything."""
 
+    outputs = ("dst",)
+
     def __init__(self, accelerator: str | None = None, **options: Any) -> None:
         self._log = os.open("runs.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
@@ -164,10 +168,17 @@ class Counting:
         os.close(self._log)
 
 
+def both(x: np.ndarray, y: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
+    """Sort two inputs into two outputs."""
+    np.minimum(x, y, out=low)
+    np.maximum(x, y, out=high)
+
+
 def _main() -> None:
     faulthandler.enable()
     import logging
 
+    from apyfal.accelerators import model
     from apyfal.host import kernel
     from apyfal.host.daemon import Daemon, Listener
     from apyfal.host.service import stay_prompt
@@ -190,6 +201,7 @@ def _main() -> None:
         audit_log=directory / "audit.log",
     )
 
+    model("both", inputs=("x", "y"), outputs=("low", "high"), dtype="uint8", chunking="elements")(both)
     get_logger().addHandler(logging.StreamHandler())  # a test that makes the daemon log a traceback fails
 
     async def serve() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -13,7 +13,7 @@ from apyfal.accelerators.registry import register
 from apyfal.definition import Definition
 from apyfal.exceptions import ConfigurationError, ParameterError
 from apyfal.scalars import parse_scalar_type
-from apyfal.signature import FILLED_IN, REQUIRED, Argument, Chunking, Output, Parameter
+from apyfal.signature import FILLED_IN, REQUIRED, Argument, Chunking, Output, Parameter, Port
 
 __all__ = ["model"]
 
@@ -26,6 +26,8 @@ def model(
     dtype: DTypeLike | None = None,
     in_dtype: DTypeLike | None = None,
     out_dtype: DTypeLike | None = None,
+    inputs: Sequence[str] = (),
+    outputs: Sequence[str] = (),
     output: str | int = "same",
     chunking: str = "whole",
     state: int = 0,
@@ -46,6 +48,9 @@ def model(
         The accelerator's.
     dtype, in_dtype, out_dtype
         Element types of the input and the output; `dtype` stands for both. ``None``: those of the source.
+    inputs, outputs
+        Names of the function's arguments that are inputs and outputs, where those are not ``src`` and ``dst``; with
+        types, and sizes of outputs, as in the configuration: ``inputs=("image: uint8", "mask: uint8")``.
     output, chunking, state
         As in the configuration, see `apyfal.signature`. The default, ``chunking="whole"``, gives the function the whole
         input at once; ``"elements"`` lets inputs of any size stream through it.
@@ -74,15 +79,20 @@ def model(
     """
 
     def decorate(function: _Function) -> _Function:
-        arguments, accepted = _signature(name, function, parameters)
         documentation = (inspect.getdoc(function) or "").partition("\n")[0]
         try:
+            ins = tuple(Port.parse_input(text) for text in inputs)
+            outs = tuple(Port.parse_output(text) for text in outputs)
+            buffers = {port.name for port in (*ins, *outs)}
+            arguments, accepted = _signature(name, function, parameters, buffers)
             register(
                 Definition(
                     name=name,
                     kernel=name,
                     summary=summary or documentation,
                     arguments=arguments,
+                    inputs=ins,
+                    outputs=outs,
                     parameters=accepted,
                     in_dtype=_element(in_dtype, dtype),
                     out_dtype=_element(out_dtype, dtype),
@@ -109,7 +119,7 @@ def _element(own: DTypeLike | None, both: DTypeLike | None) -> np.dtype | None:
 
 
 def _signature(
-    name: str, function: Callable[..., object], types: dict[str, str]
+    name: str, function: Callable[..., object], types: dict[str, str], buffers: set[str]
 ) -> tuple[tuple[Argument, ...], dict[str, Parameter]]:
     """Read kernel arguments and parameters off a function."""
     arguments = []
@@ -117,7 +127,7 @@ def _signature(
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             raise ConfigurationError(f"accelerator {name!r}: a model cannot take '*{parameter.name}'")
-        if parameter.name not in FILLED_IN:
+        if parameter.name not in FILLED_IN and parameter.name not in buffers:
             try:
                 accepted[parameter.name] = _parameter(parameter, types.pop(parameter.name, None))
             except ParameterError as error:

@@ -15,7 +15,7 @@ from apyfal.configuration import KINDS, ConfigSource, Configuration, Section, Va
 from apyfal.definition import Definition
 from apyfal.exceptions import ConfigurationError, ParameterError, did_you_mean
 from apyfal.scalars import parse_element_type
-from apyfal.signature import FILLED_IN, Argument, Chunking, Output, Parameter
+from apyfal.signature import FILLED_IN, Argument, Chunking, Output, Parameter, Port
 from apyfal.units import parse_size
 
 __all__ = ["available", "resolve"]
@@ -109,6 +109,9 @@ def _texts(given: Mapping[str, object]) -> dict[str, object]:
 def _base(name: str, kernel: str | None, section: Section, configuration: Configuration) -> Definition | None:
     """Return the registered accelerator that a definition begins with; ``None``: it says everything itself."""
     emulated = section.text("driver", "emulator") == "emulator"
+    for key in ("inputs", "outputs"):
+        if key in section and "arguments" not in section:
+            raise section[key].error(f"{key} are names among 'arguments', which is missing here")
     if "arguments" in section:
         if emulated:
             raise section["arguments"].error("the emulator's kernels have arguments of their own; expected none here")
@@ -133,6 +136,8 @@ def _define(name: str, base: Definition | None, section: Section) -> Definition:
     changes["options"] = {**inherited, **_options(section, driver)}
     if "arguments" in section:
         changes["arguments"] = tuple(_read(part, Argument.parse) for part in section.parts("arguments"))
+        changes["inputs"] = tuple(_read(part, Port.parse_input) for part in section.parts("inputs"))
+        changes["outputs"] = tuple(_read(part, Port.parse_output) for part in section.parts("outputs"))
     if "output" in section:
         changes["output"] = _read(section["output"], Output.parse)
         changes["size"] = changes["capacity"] = None
@@ -205,7 +210,8 @@ def _parameters(section: Section, base: Definition | None, arguments: Sequence[A
             except ParameterError as error:
                 raise part.error(str(error)) from None
     for argument in arguments:
-        if argument.dtype is not None and argument.name not in FILLED_IN and argument.name not in parameters:
+        filled_in = argument.name in FILLED_IN or "." in argument.name
+        if argument.dtype is not None and not filled_in and argument.name not in parameters:
             parameters[argument.name] = Parameter(argument.name, argument.dtype.name)
     return parameters
 

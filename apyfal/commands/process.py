@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +16,9 @@ from apyfal.commands.common import Command, Settings, common_options, key_values
 from apyfal.progress import progress_bar
 from apyfal.trace import write_trace
 from apyfal.units import format_duration, format_size, parse_duration
+
+if TYPE_CHECKING:
+    from apyfal.definition import Definition
 
 __all__ = ["command"]
 
@@ -28,7 +32,15 @@ _DATA = "the output is data: expected -o URL, or -o - for standard output"
 )
 @click.argument("source", required=False)
 @click.option("-a", "--accelerator", metavar="NAME", help="Which one; 'apyfal accelerators' lists them.")
-@click.option("-o", "--output", metavar="URL", help="Where the output goes; '-' is standard output.")
+@click.option("-i", "--input", "inputs", multiple=True, metavar="NAME=URL", help="Of several inputs, one by its name.")
+@click.option(
+    "-o",
+    "--output",
+    "outputs",
+    multiple=True,
+    metavar="[NAME=]URL",
+    help="Where the output goes; '-' is standard output. Of several, one by its name.",
+)
 @click.option("-p", "--parameter", "parameters", multiple=True, metavar="KEY=VALUE", help="A parameter of the job.")
 @click.option("-d", "--define", "defines", multiple=True, metavar="KEY=VALUE", help="A key of [accelerator.NAME].")
 @click.option("--dtype", metavar="TYPE", help="Element type of the source, like int32 or float64.")
@@ -48,7 +60,8 @@ def command(
     *,
     source: str | None,
     accelerator: str | None,
-    output: str | None,
+    inputs: tuple[str, ...],
+    outputs: tuple[str, ...],
     parameters: tuple[str, ...],
     defines: tuple[str, ...],
     host: str | None,
@@ -67,13 +80,18 @@ def command(
       apyfal process -a sha3 README.md
       apyfal process -a gzip -p level=9 s3://lab/reads.bin -o reads.gz
       apyfal process -a scale --dtype int16 -p a=3 in.raw -o out.raw
+      apyfal process -a join -i x=a.raw -i y=b.raw -o total=t.raw -o low=l.raw
     """  # noqa: D301 - \b is click's mark for lines to be kept as they are
     job = key_values(parameters, "-p")
     given = {key: text for key, text in options.items() if text is not None}
     definition: dict[str, Any] = {**key_values(defines, "-d"), **given}
     here = (host or host_ip_of(settings.config) or LOCAL) == LOCAL
-    if here and output is None and resolve(accelerator, settings.config, **definition).gives_data:
-        raise click.UsageError(_DATA)
+    if inputs and source is not None:
+        raise click.UsageError(f"SOURCE {source!r} and -i exclude each other")
+    src: Mapping[str, str] | str | None = key_values(inputs, "-i") if inputs else source
+    dst: Mapping[str, str] | str | None = key_values(outputs, "-o") if len(outputs) > 1 else next(iter(outputs), None)
+    if here:
+        _check_outputs(resolve(accelerator, settings.config, **definition), outputs)
     info: dict[str, Any] = {}
     seconds = None if timeout is None else parse_duration(timeout)
     with (
@@ -85,8 +103,8 @@ def command(
         ) as progress,
     ):
         result = card.process(
-            sys.stdin.buffer if source == "-" else source,
-            sys.stdout.buffer if output == "-" else output,
+            _opened(src, sys.stdin.buffer),
+            _opened(dst, sys.stdout.buffer),
             copy=not no_copy,
             memory_limit=memory_limit,
             info_dict=info,
@@ -94,14 +112,37 @@ def command(
             progress=progress,
             **job,
         )
-    if output is None and not isinstance(result, dict):
+    if dst is None and not isinstance(result, dict):
         raise click.UsageError(_DATA)  # of a host's accelerator this is known only now
     if trace is not None:
         write_trace(trace, info.get("timeline", ()))
     info.pop("timeline", None)
     if verbose:
         _summarize(info)
-    _print_result(result if isinstance(result, dict) else {}, info, settings, to_stderr=output == "-")
+    _print_result(result if isinstance(result, dict) else {}, info, settings, to_stderr="-" in _each(dst))
+
+
+def _check_outputs(definition: Definition, outputs: tuple[str, ...]) -> None:
+    """Ask for places for all data, before anything is opened."""
+    names = [port.name for port in definition.outputs]
+    if len(names) < 2:
+        if definition.gives_data and not outputs:
+            raise click.UsageError(_DATA)
+        return
+    given = key_values(outputs, "-o")
+    if missing := [name for name in names if name not in given]:
+        raise click.UsageError(f"the outputs are {', '.join(names)}: expected -o {missing[0]}=URL, and so on")
+
+
+def _each(given: Mapping[str, str] | str | None) -> Iterable[str | None]:
+    return given.values() if isinstance(given, Mapping) else (given,)
+
+
+def _opened(given: Mapping[str, str] | str | None, standard: object) -> object:
+    """Put a standard stream in the place of each '-'."""
+    if isinstance(given, Mapping):
+        return {name: standard if url == "-" else url for name, url in given.items()}
+    return standard if given == "-" else given
 
 
 def _print_result(result: dict[str, Any], info: dict[str, Any], settings: Settings, *, to_stderr: bool) -> None:

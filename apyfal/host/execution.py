@@ -53,6 +53,7 @@ class Executor:
             if spec.kind == "start":
                 accelerator.start(self._source(job), info_dict=info, **spec.parameters)
                 return
+            _check_all_named(job, accelerator.outputs)
             dst, target = self._destination(job)
             result = accelerator.process(
                 self._source(job),
@@ -75,6 +76,8 @@ class Executor:
             return None
         if src.url is not None:
             return self.references.admit(src.url, job.session.mounts)
+        if src.urls is not None:
+            return {name: self.references.admit(url, job.session.mounts) for name, url in src.urls.items()}
         if src.shared is not None:
             return _region_of(job, src.shared.region).array(src.shared)
         if job.data is None:
@@ -88,6 +91,8 @@ class Executor:
             return None, None
         if dst.url is not None:
             return self.references.admit(dst.url, job.session.mounts), None
+        if dst.urls is not None:
+            return {name: self.references.admit(url, job.session.mounts) for name, url in dst.urls.items()}, None
         if dst.shared is not None:
             return _region_of(job, dst.shared.region).array(dst.shared), None
         if dst.array is not None:
@@ -95,6 +100,15 @@ class Executor:
             return memory, Data(array=memory)
         file: IO[bytes] = tempfile.TemporaryFile(dir=self.spool_directory)  # noqa: SIM115 - the output owns it
         return file, Data(file=file)
+
+
+def _check_all_named(job: Job, outputs: tuple[str, ...]) -> None:
+    """Of several outputs, none can travel back: each needs a place that the host can write."""
+    if len(outputs) < 2:
+        return
+    given = {} if job.spec.dst is None else job.spec.dst.urls or {}
+    if missing := [name for name in outputs if name not in given]:
+        raise ParameterError(f"dst: several outputs of a remote accelerator need a URL each; {missing[0]!r} has none")
 
 
 def _progress(job: Job, done: int, total: int | None) -> None:

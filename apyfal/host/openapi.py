@@ -32,6 +32,20 @@ _SHARED = {
     },
 }
 _URL = {"type": "string", "minLength": 1, "maxLength": 8192}
+#: several inputs or outputs, by their names
+_URLS = {
+    "type": "object",
+    "required": ["urls"],
+    "additionalProperties": False,
+    "properties": {
+        "urls": {
+            "type": "object",
+            "minProperties": 1,
+            "propertyNames": {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"},
+            "additionalProperties": _URL,
+        }
+    },
+}
 
 #: schemas that routes refer to by name
 SCHEMAS: dict[str, Any] = {
@@ -90,6 +104,7 @@ SCHEMAS: dict[str, Any] = {
                 "anyOf": [
                     {"type": "null"},
                     {"type": "object", "required": ["url"], "additionalProperties": False, "properties": {"url": _URL}},
+                    _URLS,
                     {
                         "type": "object",
                         "required": ["shared"],
@@ -102,6 +117,7 @@ SCHEMAS: dict[str, Any] = {
                 "anyOf": [
                     {"type": "null"},
                     {"type": "object", "required": ["url"], "additionalProperties": False, "properties": {"url": _URL}},
+                    _URLS,
                     {
                         "type": "object",
                         "required": ["array"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
@@ -62,6 +62,17 @@ def _room(pool: SharedPool, nbytes: int, copies: Copies) -> Region | None:
     return pool.take(nbytes) if copies.allowed and nbytes >= _SHARED_FROM else None
 
 
+def _urls(given: Mapping[Any, object], what: str) -> dict[str, str]:
+    """Return several inputs or outputs as the host takes them."""
+    for name, one in given.items():
+        if not isinstance(one, str) or parse(one).is_local:
+            raise ParameterError(
+                f"{what}: {name!r}: several inputs or outputs of a remote accelerator are URLs that the host opens, "
+                f"such as host://...; not {one if isinstance(one, str) else type(one).__name__!r}"
+            )
+    return {str(name): str(one) for name, one in given.items()}
+
+
 class Input:
     """One source of a remote job. A context manager: at its end, what was opened for it is closed.
 
@@ -90,6 +101,9 @@ class Input:
         self._array: np.ndarray[Any, Any] | None = None
         self._source: Source | None = None
         if src is None:
+            return
+        if isinstance(src, Mapping):
+            self.origin = Origin(urls=_urls(src, "src"))
             return
         if isinstance(src, str) and not parse(src).is_local:
             self.origin = Origin(url=src)
@@ -201,6 +215,8 @@ class Output:
             if pool is not None and expected is not None and (region := _room(pool, expected, copies)) is not None:
                 self._region = region
                 self.destination = Destination(memory=region.name)
+        elif isinstance(dst, Mapping):
+            self.destination = Destination(urls=_urls(dst, "dst"))
         elif isinstance(dst, np.ndarray):
             self._take_array(dst, pool)
         elif isinstance(dst, str) and not parse(dst).is_local:

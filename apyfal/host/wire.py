@@ -135,9 +135,13 @@ class SharedArray:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a job's data is: a URL, the request's body (an array, or a file's bytes), or shared memory."""
+    """Where a job's data is: a URL, the request's body (an array, or a file's bytes), or shared memory.
+
+    Several inputs are URLs, `urls` by their names.
+    """
 
     url: str | None = None
+    urls: Mapping[str, str] | None = None
     body: bool = False
     array: ArrayType | None = None
     shared: SharedArray | None = None
@@ -147,11 +151,14 @@ class Origin:
         """Read what `document` wrote."""
         if value is None:
             return None
-        document = _document(value, "src", {"url", "body", "array", "shared"})
-        if len(document.keys() & {"url", "body", "shared"}) != 1 or ("array" in document and "body" not in document):
-            raise ParameterError("src: expected one of url, body (with or without array), shared")
+        document = _document(value, "src", {"url", "urls", "body", "array", "shared"})
+        chosen = document.keys() & {"url", "urls", "body", "shared"}
+        if len(chosen) != 1 or ("array" in document and "body" not in document):
+            raise ParameterError("src: expected one of url, urls, body (with or without array), shared")
         if "url" in document:
             return cls(url=_text(document["url"], "src: url"))
+        if "urls" in document:
+            return cls(urls=_urls(document["urls"], "src: urls"))
         if "shared" in document:
             return cls(shared=SharedArray.parse(document["shared"], "src"))
         if document["body"] is not True:
@@ -163,6 +170,8 @@ class Origin:
         """As JSON."""
         if self.url is not None:
             return {"url": self.url}
+        if self.urls is not None:
+            return {"urls": dict(self.urls)}
         if self.shared is not None:
             return {"shared": self.shared.document()}
         return {"body": True} if self.array is None else {"body": True, "array": self.array.document()}
@@ -176,6 +185,8 @@ class Destination:
     ----------
     url
         There; or
+    urls
+        there, of several outputs each by its name; or
     array
         into an array of this type, which is the answer's body; or
     data
@@ -187,6 +198,7 @@ class Destination:
     """
 
     url: str | None = None
+    urls: Mapping[str, str] | None = None
     array: ArrayType | None = None
     data: bool = False
     shared: SharedArray | None = None
@@ -197,11 +209,13 @@ class Destination:
         """Read what `document` wrote."""
         if value is None:
             return None
-        document = _document(value, "dst", {"url", "array", "data", "shared", "memory"})
+        document = _document(value, "dst", {"url", "urls", "array", "data", "shared", "memory"})
         if len(document) != 1:
-            raise ParameterError("dst: expected one of url, array, data, shared, memory")
+            raise ParameterError("dst: expected one of url, urls, array, data, shared, memory")
         if "url" in document:
             return cls(url=_text(document["url"], "dst: url"))
+        if "urls" in document:
+            return cls(urls=_urls(document["urls"], "dst: urls"))
         if "array" in document:
             return cls(array=ArrayType.parse(document["array"], "dst"))
         if "shared" in document:
@@ -216,6 +230,8 @@ class Destination:
         """As JSON."""
         if self.url is not None:
             return {"url": self.url}
+        if self.urls is not None:
+            return {"urls": dict(self.urls)}
         if self.array is not None:
             return {"array": self.array.document()}
         if self.shared is not None:
@@ -283,6 +299,12 @@ class JobSpec:
     def text(self) -> str:
         """`document` in its one canonical form: what a header carries and a fingerprint is taken of."""
         return _CANONICAL.encode(self.document())
+
+
+def _urls(value: object, what: str) -> Mapping[str, str]:
+    if not isinstance(value, dict) or not value or not all(name.isidentifier() for name in value):
+        raise ParameterError(f"{what}: expected an object of names and URLs")
+    return {name: _text(url, f"{what}: {name}") for name, url in value.items()}
 
 
 def _region(value: object, what: str) -> str:

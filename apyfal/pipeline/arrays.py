@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
     from apyfal.call import CallOutput
 
-__all__ = ["array_of", "check_target", "overlap", "shape_of"]
+__all__ = ["array_of", "check_target", "each_of", "overlap", "shape_of"]
 
 
 def array_of(data: object) -> NDArray[Any] | None:
@@ -26,6 +27,11 @@ def array_of(data: object) -> NDArray[Any] | None:
     if hasattr(data, "__buffer__") or hasattr(data, "__dlpack__"):
         return np.asarray(memoryview(data)) if hasattr(data, "__buffer__") else np.from_dlpack(data)  # type: ignore[arg-type]
     return None
+
+
+def each_of(data: object) -> list[tuple[str, object]]:
+    """Return what is given as `src` or `dst`, one by one: of a mapping its values, by name."""
+    return [(str(name), one) for name, one in data.items()] if isinstance(data, Mapping) else [("", data)]
 
 
 def check_target(port: CallOutput, array: NDArray[Any], expected: int | None) -> NDArray[Any]:

@@ -177,6 +177,12 @@ class Destination:
             if self._size is None and total:
                 self._reason = self._reason or around.allow(port.name, _UNKNOWN)
 
+    def collides(self, other: Destination) -> bool:
+        """Whether two outputs would have memory, or their place in the storage, in common."""
+        if self.array is not None and other.array is not None:
+            return np.shares_memory(self.array, other.array)
+        return self._sink is not None and other._sink is not None and self._dst == other._dst
+
     def end(self) -> End:
         """Say whether it goes through a ring."""
         ring = self.port.fixed is None and (self.array is None or self._reason is not None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from apyfal.exceptions import ParameterError, did_you_mean
@@ -66,6 +67,7 @@ def _run(card: Card, request: Request, control: Control, report: Report, stack: 
         Destination(port, dst, origins, around)
         for port, dst in zip(call.outputs, _targets(definition, request.dst), strict=True)
     ]
+    _check_apart(destinations)
     out_ends = [destination.end() for destination in destinations]
     plan = make_plan(call, card.info, in_ends, out_ends, memory_limit=request.memory_limit)
     inputs = [origin.make(plan, end) for origin, end in zip(origins, in_ends, strict=True)]
@@ -123,6 +125,13 @@ def _by_port(definition: Definition, name: str, what: str, ports: Sequence[Port]
         return [None] * len(ports)
     example = ", ".join(f"{port.name!r}: ..." for port in ports)
     raise ParameterError(f"accelerator {definition.name!r} has {len(ports)} {what}s; expected {name}={{{example}}}")
+
+
+def _check_apart(destinations: Sequence[Destination]) -> None:
+    """Refuse two outputs in one place: the later would destroy the earlier."""
+    for one, other in combinations(destinations, 2):
+        if one.collides(other):
+            raise ParameterError(f"{one.port.name} and {other.port.name} would have the same place; expected one each")
 
 
 def _together(around: Around, inputs: Sequence[Input]) -> Input:

@@ -61,6 +61,8 @@ def test_dask_with_a_killed_worker(files):
             check(files, results)
             with pytest.raises(ParameterError, match="cannot travel to a cluster"):
                 pool.process_submit(np.zeros(3))
+            with pytest.raises(ParameterError, match="mask: ndarray cannot travel to a cluster"):
+                pool.process_submit({"image": "s3://lab/image", "mask": np.zeros(3)})
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -18,6 +18,8 @@ from fixtures.opencl import installation as opencl
 from fixtures.xdma import card as xdma
 from fixtures.xrt import installation as xrt
 
+import apyfal
+
 __all__ = ["CARDS", "Card", "card"]
 
 # Written when the installation is set up; only the processes that use it need the path.
@@ -39,6 +41,9 @@ class Card:
         Sets up an installation in a folder; returns the environment of the processes that use it.
     increment
         Keywords of `apyfal.Accelerator` for a kernel that adds 1 to 32-bit integers, and its `parameters`.
+    join
+        Keywords for an accelerator with two inputs, ``x`` (int32) and ``y`` (uint8), and two outputs, ``total`` (int32,
+        their sum) and ``low`` (uint8, its lowest byte).
     loopback
         Keywords for an accelerator that copies bytes, where it is not simply called that.
     scalars
@@ -58,6 +63,7 @@ class Card:
     increment: Mapping[str, Any]
     environment: Callable[[Path], dict[str, str]] | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    join: Mapping[str, Any] | None = None
     loopback: Mapping[str, Any] | None = None
     scalars: Sequence[tuple[str, float]] = ()
     hang: Mapping[str, Any] | None = None
@@ -79,6 +85,26 @@ def _over_arrays(kernel: str) -> dict[str, Any]:
     }
 
 
+def _join(**more: Any) -> dict[str, Any]:
+    return {
+        "kernel": "join",
+        "arguments": "x, y, total, low, count",
+        "inputs": "x: int32, y: uint8",
+        "outputs": "total: int32, low: uint8",
+        "chunking": "elements",
+        **more,
+    }
+
+
+@apyfal.accelerators.model(
+    "join", inputs=("x: int32", "y: uint8"), outputs=("total: int32", "low: uint8"), chunking="elements"
+)
+def join(x: np.ndarray, y: np.ndarray, total: np.ndarray, low: np.ndarray) -> None:
+    """Add two arrays."""
+    np.add(x, y, out=total)
+    low[:] = total & 255
+
+
 def _emulator(**settings: str) -> dict[str, Any]:
     return {"driver": "emulator", "kernel": "scale", "dtype": "int32", "emulator": settings}
 
@@ -92,7 +118,14 @@ def _end_fake_hang(src: np.ndarray) -> None:
 
 
 def _opencl(name: str, **more: Any) -> Card:
-    return Card(name=name, driver="opencl", increment=_over_arrays("increment"), hang=_over_arrays("hang"), **more)
+    return Card(
+        name=name,
+        driver="opencl",
+        increment=_over_arrays("increment"),
+        join=_join(driver="opencl", program=KERNELS),
+        hang=_over_arrays("hang"),
+        **more,
+    )
 
 
 def _xrt(kernel: str) -> dict[str, Any]:
@@ -101,6 +134,9 @@ def _xrt(kernel: str) -> dict[str, Any]:
 
 def _end_xrt_hang(src: np.ndarray) -> None:
     xrt.Card(Path(os.environ["XILINX_XRT"])).set(hold=0)
+
+
+_JOIN_REGISTERS = "x:0x10:buffer, y:0x1c:buffer, total:0x28:buffer, low:0x34:buffer, count:0x40:64"
 
 
 def _xdma(control: int, **more: str) -> dict[str, Any]:
@@ -139,6 +175,7 @@ CARDS = [
         name="emulator",
         driver="emulator",
         increment=_emulator(),
+        join={"accelerator": "join"},
         parameters={"a": 1, "b": 1},
         scalars=[("int32", 1), ("int32", 1), ("uint32", 5)],
         hang=_emulator(hang_run="1"),
@@ -164,6 +201,7 @@ CARDS = [
         driver="xrt",
         environment=xrt.functional,
         increment=_xrt("increment"),
+        join=_join(driver="xrt", program=XCLBIN),
         loopback={**_xrt("loopback"), "dtype": "uint8"},
         hang=_xrt("hang"),
         release=_end_xrt_hang,
@@ -178,6 +216,7 @@ CARDS = [
             driver="xdma",
             environment=xdma.environment,
             increment=_xdma(0, **settings),
+            join=_join(driver="xdma", xdma=_xdma(0x4000, **settings, registers=_JOIN_REGISTERS)["xdma"]),
             loopback={**_xdma(0x1000, **settings), "dtype": "uint8"},
             hang=_xdma(0x2000, **settings),
             release=_end_xdma_hang,

@@ -148,6 +148,49 @@ def many_jobs_in_flight(name: str) -> None:
             np.testing.assert_array_equal(result, _one_more(values))
 
 
+def several_inputs_and_outputs(name: str) -> None:
+    """In place, of every size; what is left out becomes a new array; in chunks where bytes move."""
+    row = card(name)
+    assert row.join is not None
+    with apyfal.Accelerator(**row.join) as accelerator:
+        for count in (1, 1025, 65536, (3 << 20) + 1):
+            x, y = _values(count), apyfal.empty(count, np.uint8)
+            y[:] = np.arange(count) % 251
+            total = apyfal.empty(count, np.int32)
+            info: dict[str, Any] = {}
+            results = accelerator.process({"x": x, "y": y}, {"total": total}, copy=False, info_dict=info)
+            expected = (x.view(np.uint32) + y).view(np.int32)
+            np.testing.assert_array_equal(total, expected)
+            np.testing.assert_array_equal(results["low"], (expected & 255).astype(np.uint8))
+            assert results["total"] is total
+            assert list(results) == ["total", "low"]
+            assert info["bytes_in"] == info["bytes_out"] == 5 * count
+            assert info["bytes_copied"] == 0
+
+
+def several_inputs_and_outputs_in_storage(name: str, folder: str) -> None:
+    """One input from a file and one from memory that has to be copied; one output to a file, one to such memory."""
+    row = card(name)
+    assert row.join is not None
+    count = (5 << 20) + 3
+    x, y, low = _values(count), np.arange(count).astype(np.uint8)[::-1], np.zeros((count, 2), np.uint8)[:, 0]
+    apyfal.storage.save(os.path.join(folder, "x"), x)
+    info: dict[str, Any] = {}
+    with apyfal.Accelerator(**row.join) as accelerator:
+        result = accelerator.process(
+            {"y": y, "x": os.path.join(folder, "x")},
+            {"total": os.path.join(folder, "total"), "low": low},
+            info_dict=info,
+            memory_limit="64MiB",
+        )
+    expected = (x.view(np.uint32) + y).view(np.int32)
+    np.testing.assert_array_equal(np.fromfile(os.path.join(folder, "total"), np.int32), expected)
+    np.testing.assert_array_equal(low, (expected & 255).astype(np.uint8))
+    assert list(result) == ["low"]
+    assert info["chunks"] > 1
+    assert {reason.partition(":")[0] for reason in info["copy_reasons"]} == {"y", "low"}
+
+
 def one_source_for_many_jobs(name: str) -> None:
     row = card(name)
     values = _values(1 << 15)

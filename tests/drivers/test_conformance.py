@@ -21,6 +21,8 @@ _NEEDS = {
     "error_of_a_run": "failing",
     "loss_of_the_device": "losing",
     "bad_programs": "bad_programs",
+    "several_inputs_and_outputs": "join",
+    "several_inputs_and_outputs_in_storage": "join",
 }
 _ALONE = "exit_with_a_run_in_flight"
 # Seconds that a case may take where that is more than usual. It is for cards that move data differently.

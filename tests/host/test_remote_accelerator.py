@@ -162,6 +162,26 @@ def test_files_of_the_host_are_used_in_place(loopback: apyfal.Accelerator, daemo
     assert (daemon.shared / "third").read_bytes() == content
 
 
+def test_several_inputs_and_outputs_are_urls_of_the_host(where: dict[str, str | None], daemon: RunningDaemon) -> None:
+    for file in daemon.shared.iterdir():
+        file.unlink()
+    (daemon.shared / "x").write_bytes(b"ab c")
+    (daemon.shared / "y").write_bytes(b" ba ")
+    src, dst = {name: f"host://{name}" for name in "xy"}, {"low": "host://low", "high": "host://high"}
+    with apyfal.Accelerator("both", **where) as card:
+        assert card.process(src, dst) is None
+        assert ((daemon.shared / "low").read_bytes(), (daemon.shared / "high").read_bytes()) == (b" b  ", b"abac")
+        with pytest.raises(ParameterError, match=r"src: 'y': several inputs .* are URLs that the host opens"):
+            card.process({"x": "host://x", "y": b"abcd"}, dst)
+        with pytest.raises(ParameterError, match=r"dst: several outputs .* need a URL each; 'high' has none"):
+            card.process(src, {"low": "host://third"})
+        with pytest.raises(AccessDenied):
+            card.process({"x": "host://x", "y": "host:///etc/hostname"}, dst)
+        with pytest.raises(AccessDenied):
+            card.process(src, {"low": "host://third", "high": "host:///etc/new"})
+    assert sorted(path.name for path in daemon.shared.iterdir()) == ["high", "low", "x", "y"]
+
+
 def test_results_that_are_no_data(daemon: RunningDaemon) -> None:
     with apyfal.Accelerator("sha3", host_ip=daemon.unix) as sha3:
         assert sha3.process(b"abc") == {"digest": hashlib.sha3_256(b"abc").hexdigest()}

@@ -29,9 +29,12 @@ def here(tmp_path: Path) -> Iterator[Path]:
     signal.signal(signal.SIGTERM, handler)
 
 
-def run(folder: Path, *arguments: str, stdin: bytes = b"", status: int = 0) -> tuple[bytes, str]:
+def run(
+    folder: Path, *arguments: str, stdin: bytes = b"", status: int = 0, path: Path | None = None
+) -> tuple[bytes, str]:
     """Run ``apyfal`` in `folder`; return what it wrote to standard output and error."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(apyfal.__file__).parents[1]), "HOME": str(folder)}
+    places = [str(Path(apyfal.__file__).parents[1]), *([str(path)] if path else [])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places), "HOME": str(folder)}
     environment.pop("APYFAL_CONFIG_FILE", None)
     done = subprocess.run(
         [sys.executable, "-W", "error", "-m", "apyfal", *arguments],
@@ -48,6 +51,32 @@ def run(folder: Path, *arguments: str, stdin: bytes = b"", status: int = 0) -> t
 
 def test_digest_of_a_file(here: Path) -> None:
     assert run(here, "process", "-a", "sha3", "in.txt") == (hashlib.sha3_256(SOURCE).hexdigest().encode() + b"\n", "")
+
+
+PLUGIN = """
+import numpy as np
+from apyfal.accelerators import model
+
+@model("join", inputs=("x: int32", "y: uint8"), outputs=("total: int32", "low: uint8"), chunking="elements")
+def join(x, y, total, low):
+    np.add(x, y, out=total)
+    low[:] = total & 255
+"""
+
+
+def test_several_inputs_and_outputs(here: Path) -> None:
+    """The model comes in with the interpreter, as a plugin's would with its entry point."""
+    (here / "sitecustomize.py").write_text(PLUGIN)
+    np.arange(1000, dtype=np.int32).tofile(here / "x")
+    np.full(1000, 7, np.uint8).tofile(here / "y")
+    job = ["process", "-a", "join", "-i", "x=x", "-i", "y=-"]
+    content = (here / "y").read_bytes()
+    assert run(here, *job, "-o", "total=total", "-o", "low=-", stdin=content, path=here)[0][:3] == b"\x07\x08\x09"
+    np.testing.assert_array_equal(np.fromfile(here / "total", np.int32), np.arange(7, 1007))
+    for wrong in ([], ["-o", "total=new"], ["-o", "new"], ["-o", "total=new", "-o", "lwo=new2"]):
+        assert "-o" in run(here, *job, *wrong, status=2, path=here)[1]
+    assert "exclude each other" in run(here, *job, "in.txt", "-o", "total=new", status=2, path=here)[1]
+    assert not list(here.glob("new*"))
 
 
 def test_json_tells_everything(here: Path) -> None:
