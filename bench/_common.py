@@ -14,7 +14,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -149,13 +149,13 @@ class Bench:
             )
 
 
-def main(benches: Callable[[bool], list[Bench]], rounds: int = 7) -> None:
+def main(benches: Callable[[bool], Iterable[Bench]], rounds: int = 7) -> None:
     """Parse the command line, measure, print, write JSON.
 
     Parameters
     ----------
     benches
-        Makes the benchmarks; gets whether this is a smoke run (small data).
+        Makes the benchmarks, each when those before were measured; gets whether this is a smoke run (small data).
     rounds
         How often each way is measured.
     """

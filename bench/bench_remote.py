@@ -1,210 +1,70 @@
 """What does it cost to drive a card over the network: arrays to the host and back, small jobs, shared memory?
 
-Beside a bare socket, `sendall` from one prepared array and `recv_into` another in a second process (the limit), and the
-same transfer to a uvicorn server that keeps the body in a prepared array. The daemon runs in a process of its own, with
-accelerators that take or give an array and do nothing with it, and with the software card; the note behind a row is
-the daemon's own CPU time for it. The last table is printed by itself: the latency of one user's small jobs while
-nothing else happens, and while 1,000 other connections are idle or slow and another user runs 64 jobs at a time.
+Beside a bare socket, `sendall` from one prepared array and `recv_into` another in a second process (the limit; over TLS
+with Python's `ssl`), and the same transfer to a uvicorn server that keeps the body in a prepared array. The daemon runs
+in a process of its own, with accelerators that take or give an array and do nothing with it, and with the software
+card; the note behind a row is the daemon's own CPU time and memory. Arrays are compared whole after each run. The last
+table is printed by itself: the latency of one user's small jobs while nothing else happens, and while 1,000 other
+connections are idle or slow and another user runs 64 jobs at a time.
 """
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import functools
 import http.client
-import os
 import socket
+import ssl
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from _common import Bench, main
+from _remote_servers import PIECE, process, with_costs
 
 import apyfal
+from apyfal.host import tls
 from apyfal.host.address import parse_address
 from apyfal.host.client import RemoteAccelerator
 from apyfal.host.http_client import Host
 from apyfal.host.tokens import TokenStore
 
-PORT_LINE = "port "
-
-
-# -- servers, each in a process of its own -----------------------------------------------------------------------------
-class Wire:
-    """An accelerator that does nothing with its data: what is left is the way there and back."""
-
-    def __init__(self, accelerator: str | None = None, **_: Any) -> None:
-        self._gives = accelerator == "gives"
-        self._array: np.ndarray | None = None
-
-    def start(self, src: object = None, **parameters: Any) -> None:
-        """Prepare what is given."""
-        if self._gives:
-            self._array = apyfal.empty((parameters["nbytes"],), np.uint8)
-            self._array[:] = 7
-
-    def process(self, src: Any = None, dst: object = None, **_: Any) -> Any:
-        """Give it, or say how much was taken."""
-        return self._array if self._gives else {"bytes": src.nbytes, "last": int(src[-1])}
-
-    def stop(self) -> None:
-        """Nothing is held."""
-        self._array = None
-
-
-def daemon_process(directory: str, wire: bool) -> None:
-    """Run a daemon."""
-    import asyncio
-
-    from apyfal.host.daemon import Daemon, Listener
-    from apyfal.host.service import stay_prompt
-    from apyfal.host.settings import Settings
-
-    async def serve() -> None:
-        path = Path(directory)
-        settings = Settings(
-            authorized_host_dirs=(directory,),
-            state_directory=path / "state",
-            audit_log=path / "audit",
-            request_rate=1_000_000,
-        )
-        daemon = Daemon(
-            settings,
-            [Listener(host="127.0.0.1"), Listener(unix=path / "run" / "host.sock")],
-            config={},
-            open_accelerator=Wire if wire else None,
-        )
-
-        def ready() -> None:
-            stay_prompt()
-            print(f"{PORT_LINE}{daemon.ports[0]}", flush=True)
-
-        await daemon.run(ready)
-
-    asyncio.run(serve())
-
-
-def socket_process(nbytes: int) -> None:
-    """Receive into, and send from, a prepared array; one connection after another."""
-    array = np.full(nbytes, 7, np.uint8)
-    view = memoryview(array)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        print(f"{PORT_LINE}{server.getsockname()[1]}", flush=True)
-        while True:
-            connection, _ = server.accept()
-            with connection:
-                if connection.recv(1) == b"T":
-                    done = 0
-                    while done < nbytes:
-                        done += connection.recv_into(view[done:])
-                    connection.sendall(b"!")
-                else:
-                    connection.sendall(view)
-
-
-def uvicorn_process(nbytes: int) -> None:
-    """The same over uvicorn: the body into a prepared array, and out of it."""
-    import uvicorn
-
-    array = np.full(nbytes, 7, np.uint8)
-    view = memoryview(array)
-
-    async def application(scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "http":
-            return
-        done, more = 0, True
-        while more:
-            message = await receive()
-            body = message.get("body", b"")
-            view[done : done + len(body)] = body
-            done, more = done + len(body), message.get("more_body", False)
-        length = nbytes if scope["method"] == "GET" else 0
-        headers = [(b"content-length", str(length).encode())]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        for start in range(0, length, 1 << 20):
-            body = bytes(view[start : start + (1 << 20)])
-            await send({"type": "http.response.body", "body": body, "more_body": True})
-        await send({"type": "http.response.body", "body": b""})
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        print(f"{PORT_LINE}{server.getsockname()[1]}", flush=True)
-        config = uvicorn.Config(application, log_level="critical", lifespan="off", access_log=False)
-        uvicorn.Server(config).run(sockets=[server])
-
-
-#: process of each server, by its port
-PROCESSES: dict[int, int] = {}
-
-
-def cpu_of(port: int) -> float:
-    """CPU seconds that a server has used."""
-    fields = Path(f"/proc/{PROCESSES[port]}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def with_cpu(bench: Bench, name: str, port: int, run: Callable[[], Any], check: Any = None, **options: Any) -> None:
-    """Add a way to a table, with the server's CPU time as the note."""
-    spent: list[float] = []
-
-    def counted() -> Any:
-        before = cpu_of(port)
-        result = run()
-        spent.append((cpu_of(port) - before) / options.get("repeats", 1))
-        return result
-
-    def note() -> str:
-        return f"server CPU {statistics.median(spent) * bench.scale:.3f} {bench.unit}"
-
-    bench.add(name, counted, check, note=note, **options)
-
-
-@contextlib.contextmanager
-def process(*arguments: str) -> Iterator[int]:
-    """Run one of the servers above; its port."""
-    child = subprocess.Popen([sys.executable, __file__, "--serve", *arguments], stdout=subprocess.PIPE, text=True)
-    try:
-        line = child.stdout.readline()
-        if not line.startswith(PORT_LINE):
-            raise RuntimeError(f"the server {arguments} did not start")
-        port = int(line.removeprefix(PORT_LINE))
-        PROCESSES[port] = child.pid
-        yield port
-    finally:
-        child.kill()
-        child.wait()
-        child.stdout.close()
-
 
 # -- the ways ----------------------------------------------------------------------------------------------------------
-def socket_there(port: int, array: np.ndarray) -> dict[str, int]:
+def connected(port: int, context: ssl.SSLContext | None) -> socket.socket:
+    """Connect to a bare socket, over TLS where there is a context."""
+    connection = socket.create_connection(("127.0.0.1", port))
+    return connection if context is None else context.wrap_socket(connection)
+
+
+def socket_there(port: int, array: np.ndarray, context: ssl.SSLContext | None = None) -> None:
     """Send an array over a bare socket."""
-    with socket.create_connection(("127.0.0.1", port)) as connection:
+    view = memoryview(array)
+    with connected(port, context) as connection:
         connection.sendall(b"T")
-        connection.sendall(memoryview(array))
+        for start in range(0, len(view), PIECE):
+            connection.sendall(view[start : start + PIECE])
         connection.recv(1)
-    return {"bytes": array.nbytes}
 
 
-def socket_back(port: int, target: np.ndarray) -> np.ndarray:
+def socket_back(port: int, target: np.ndarray, context: ssl.SSLContext | None = None) -> np.ndarray:
     """Receive an array over a bare socket."""
     view = memoryview(target)
-    with socket.create_connection(("127.0.0.1", port)) as connection:
+    with connected(port, context) as connection:
         connection.sendall(b"B")
         done = 0
         while done < len(view):
             done += connection.recv_into(view[done:])
+        connection.sendall(b"!")
     return target
 
 
-def uvicorn_there(port: int, array: np.ndarray) -> dict[str, int]:
+def uvicorn_there(port: int, array: np.ndarray) -> None:
     """Send an array to uvicorn."""
     connection = http.client.HTTPConnection("127.0.0.1", port)
     connection.putrequest("POST", "/")
@@ -213,7 +73,6 @@ def uvicorn_there(port: int, array: np.ndarray) -> dict[str, int]:
     connection.sock.sendall(memoryview(array))
     connection.getresponse().read()
     connection.close()
-    return {"bytes": array.nbytes}
 
 
 def uvicorn_back(port: int, target: np.ndarray) -> np.ndarray:
@@ -258,7 +117,7 @@ def crowd(quick: bool) -> None:
     """Print the latency of small jobs, alone and among 1,000 idle or slow connections and 64 jobs of another user."""
     with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:
         tokens = TokenStore(Path(directory) / "state" / "tokens.json")
-        port = stack.enter_context(process("daemon", directory, "card"))
+        port = stack.enter_context(process("daemon", directory))[0]
         address = parse_address(f"http://127.0.0.1:{port}")
         alice = stack.enter_context(
             RemoteAccelerator(Host(address, tokens.create("alice")), {"accelerator": "loopback"})
@@ -296,98 +155,187 @@ def crowd(quick: bool) -> None:
         print(f"  {name:<52} {median:9.3f} {worst:9.3f}  {worst / quiet[1]:5.2f} x quiet")
 
 
-def benches(quick: bool) -> list[Bench]:
-    """Make the tables."""
-    stack = contextlib.ExitStack()
-    atexit.register(stack.close)
-    nbytes = 4 << 20 if quick else 1 << 30
-    directory = stack.enter_context(tempfile.TemporaryDirectory())
-    cards = stack.enter_context(tempfile.TemporaryDirectory())
-    tokens = TokenStore(Path(directory) / "state" / "tokens.json")
-    token = tokens.create("bench")
-    card_token = TokenStore(Path(cards) / "state" / "tokens.json").create("bench")
-    wire_port = stack.enter_context(process("daemon", directory, "wire"))
-    card_port = stack.enter_context(process("daemon", cards, "card"))
-    socket_port = stack.enter_context(process("socket", str(nbytes)))
-    uvicorn_port = stack.enter_context(process("uvicorn", str(nbytes)))
+class Machine:
+    """A client, and the servers that one table needs; all of them end with the table.
 
-    def remote(name: str, port: int, key: str | None, unix: str | None = None) -> RemoteAccelerator:
-        address = f"unix://{unix}/run/host.sock" if unix else f"http://127.0.0.1:{port}"
-        host = Host(parse_address(address), key)
+    Parameters
+    ----------
+    stack
+        Ends them.
+    nbytes
+        Of the arrays.
+    """
+
+    def __init__(self, stack: contextlib.ExitStack, nbytes: int) -> None:
+        self.stack = stack
+        self.nbytes = nbytes
+        self.directory = stack.enter_context(tempfile.TemporaryDirectory())
+        self.token = TokenStore(Path(self.directory) / "state" / "tokens.json").create("bench")
+        certificate, _ = tls.ensure_certificate(Path(self.directory) / "state", ["127.0.0.1"])
+        self.fingerprint = tls.fingerprint_of(certificate)
+        self.context = tls.client_context(self.fingerprint)
+        self.array, self.target = apyfal.empty(nbytes, np.uint8), apyfal.empty(nbytes, np.uint8)
+        self.array.reshape(-1, 256)[:] = np.arange(256, dtype=np.uint8)  # each piece another: what is lost would show
+        self.array[::4096] = np.arange(nbytes // 4096) % 251
+        self.target[:] = 0
+
+    def daemon(self, *arguments: str) -> tuple[int, int]:
+        """Run a daemon; its bare port, and the one with TLS."""
+        bare, secure = self.stack.enter_context(process("daemon", self.directory, *arguments))[:2]
+        return bare, secure
+
+    def server(self, kind: str, *arguments: str) -> int:
+        """Run another server; its port."""
+        return self.stack.enter_context(process(kind, str(self.nbytes), *arguments))[0]
+
+    def remote(self, name: str, port: int | None, *, secure: bool = False) -> RemoteAccelerator:
+        """Open an accelerator, on the Unix socket (and so with shared memory) without a port."""
+        if port is None:
+            address = f"unix://{self.directory}/run/host.sock"
+        else:
+            address = f"https://127.0.0.1:{port}#sha256={self.fingerprint}" if secure else f"http://127.0.0.1:{port}"
+        host = Host(parse_address(address), None if port is None else self.token)
         accelerator = RemoteAccelerator(host, {"accelerator": name})
-        if unix is None:
+        if port is not None:
             accelerator._pool = None  # the socket is what is measured
-        return stack.enter_context(accelerator)
+        return self.stack.enter_context(accelerator)
 
-    array, target = apyfal.empty(nbytes, np.uint8), apyfal.empty(nbytes, np.uint8)
-    array[:] = 7
-    target[:] = 0
-
-    def all_there(result: dict[str, int]) -> None:
-        if result["bytes"] != nbytes:
+    def all_there(self, result: dict[str, int] | None) -> None:
+        """Check that an accelerator that takes arrays has all of this one."""
+        if result is not None and result != {"bytes": self.nbytes, "sampled": int(self.array[::4096].sum())}:
             raise AssertionError("not everything arrived")
 
-    def all_back(result: np.ndarray) -> None:
-        if not (result[:: max(1, nbytes // 4096)] == 7).all() or result.nbytes != nbytes:
+    def all_back(self, result: np.ndarray) -> None:
+        """Check that an array came back that is nothing but sevens."""
+        if result.nbytes != self.nbytes or (result != 7).any():
             raise AssertionError("not what was sent")
+        result[:] = 0
 
-    there = Bench(f"an array of {nbytes >> 20} MiB to the host", nbytes)
-    there.add("limit: a bare socket", lambda: socket_there(socket_port, array), all_there, limit=True)
-    takes = remote("takes", wire_port, token)
-    with_cpu(there, "RemoteAccelerator.process(array)", wire_port, lambda: takes.process(array), all_there)
-    with_cpu(there, "uvicorn", uvicorn_port, lambda: uvicorn_there(uvicorn_port, array), all_there)
+    def all_through(self, result: np.ndarray) -> None:
+        """Check that what came back is what was sent."""
+        if not np.array_equal(result, self.array):
+            raise AssertionError("not what was sent")
+        result[:] = 0
 
-    back = Bench(f"an array of {nbytes >> 20} MiB from the host", nbytes)
-    back.add("limit: a bare socket", lambda: socket_back(socket_port, target), all_back, limit=True)
-    gives = remote("gives", wire_port, token)
-    gives.start(nbytes=nbytes)
-    with_cpu(back, "RemoteAccelerator.process(dst=array)", wire_port, lambda: gives.process(dst=target), all_back)
-    with_cpu(back, "uvicorn", uvicorn_port, lambda: uvicorn_back(uvicorn_port, target), all_back)
 
-    shared = Bench(f"an array of {nbytes >> 20} MiB to the host on this machine", nbytes)
-    shared.add("limit: memcpy", lambda: np.copyto(target, array), limit=True)
-    local = remote("takes", 0, None, directory)
-    shared.add("shared memory, any array", lambda: local.process(array), all_there)
-    placed = local.empty(nbytes, np.uint8)
-    placed[:] = 7
-    shared.add("shared memory, an array of accelerator.empty", lambda: local.process(placed), all_there)
+def on_the_wire(machine: Machine, secure: bool) -> Iterator[Bench]:
+    """To the host, and from it: two tables."""
+    size, over = f"{machine.nbytes >> 20} MiB", " over TLS" if secure else ""
+    port = machine.daemon("wire")[secure]
+    plain = machine.server("socket", *([machine.directory] if secure else []))
+    other = None if secure else machine.server("uvicorn")
+    context = machine.context if secure else None
+    array, target = machine.array, machine.target
 
-    small = np.full(4096, 7, np.uint8)
-    jobs = 100 if quick else 1000
-    latency = Bench("one job of 4 KiB on the software card", unit="ms", scale=1e3)
-    with_card = remote("loopback", card_port, card_token)
-    own = stack.enter_context(apyfal.Accelerator("loopback"))
-    latency.add("local", lambda: [own.process(small) for _ in range(jobs)], repeats=jobs)
-    one_by_one = functools.partial(threaded, [with_card], jobs, small)
-    with_cpu(latency, "remote, TCP", card_port, one_by_one, repeats=jobs)
-    over_unix = remote("loopback", 0, None, cards)
-    with_cpu(
-        latency, "remote, Unix socket", card_port, functools.partial(threaded, [over_unix], jobs, small), repeats=jobs
+    there = Bench(f"an array of {size} to the host{over}", machine.nbytes)
+    there.add(f"limit: a bare socket{over}", lambda: socket_there(plain, array, context), limit=True)
+    takes = machine.remote("takes", port, secure=secure)
+    with_costs(there, "RemoteAccelerator.process(array)", port, lambda: takes.process(array), machine.all_there)
+    if other is not None:
+        with_costs(there, "uvicorn", other, lambda: uvicorn_there(other, array))
+    yield there
+
+    back = Bench(f"an array of {size} from the host{over}", machine.nbytes)
+    back.add(
+        f"limit: a bare socket{over}", lambda: socket_back(plain, target, context), machine.all_through, limit=True
     )
-    four = [remote("loopback", card_port, card_token) for _ in range(4)]
+    gives = machine.remote("gives", port, secure=secure)
+    gives.start(nbytes=machine.nbytes)
+    with_costs(back, "RemoteAccelerator.process()", port, gives.process, machine.all_back)
+    if other is not None:
+        with_costs(back, "uvicorn", other, lambda: uvicorn_back(other, target), machine.all_through)
+    yield back
+
+
+def through_the_card(machine: Machine) -> Iterator[Bench]:
+    """To the software card of the host and back, by all ways."""
+    bare, secure = machine.daemon()
+    plain, other = machine.server("socket"), machine.server("uvicorn")
+    array, target = machine.array, machine.target
+
+    def there_and_back() -> np.ndarray:
+        socket_there(plain, array)
+        return socket_back(plain, target)
+
+    def over_uvicorn() -> np.ndarray:
+        uvicorn_there(other, array)
+        return uvicorn_back(other, target)
+
+    table = Bench(f"an array of {machine.nbytes >> 20} MiB through the host's card and back", machine.nbytes)
+    table.add("limit: a bare socket, there and back, no card", there_and_back, machine.all_through, limit=True)
+    own = machine.stack.enter_context(apyfal.Accelerator("loopback"))
+    table.add("a local card", lambda: own.process(array, target), machine.all_through)
+    for name, port, is_secure in (("TCP", bare, False), ("TLS", secure, True)):
+        card = machine.remote("loopback", port, secure=is_secure)
+        run = functools.partial(card.process, array, target)
+        with_costs(table, f"remote, {name}", port, run, machine.all_through)
+    with_costs(table, "uvicorn, there and back, no card", other, over_uvicorn, machine.all_through)
+    yield table
+
+
+def on_one_machine(machine: Machine) -> Iterator[Bench]:
+    """By shared memory: to the host, and through its card."""
+    size = f"{machine.nbytes >> 20} MiB"
+    array, target = machine.array, machine.target
+    machine.daemon("wire")
+    shared = Bench(f"an array of {size} to the host on this machine", machine.nbytes)
+    shared.add("limit: memcpy", lambda: np.copyto(target, array), limit=True)
+    takes = machine.remote("takes", None)
+    shared.add("any array", lambda: takes.process(array), machine.all_there)
+    placed = takes.empty(machine.nbytes, np.uint8)
+    placed[:] = array
+    shared.add("an array of accelerator.empty", lambda: takes.process(placed), machine.all_there)
+    yield shared
+
+
+def cards_on_one_machine(machine: Machine) -> Iterator[Bench]:
+    """Through the software card of a host on this machine."""
+    array, target = machine.array, machine.target
+    port, _ = machine.daemon()
+    table = Bench(f"an array of {machine.nbytes >> 20} MiB through a card on this machine", machine.nbytes)
+    own = machine.stack.enter_context(apyfal.Accelerator("loopback"))
+    table.add("limit: a local card", lambda: own.process(array, target), machine.all_through, limit=True)
+    card = machine.remote("loopback", None)
+    with_costs(table, "any arrays", port, lambda: card.process(array, target), machine.all_through)
+    placed, result = (card.empty(machine.nbytes, np.uint8) for _ in range(2))
+    placed[:] = array
+    with_costs(table, "arrays of accelerator.empty", port, lambda: card.process(placed, result), machine.all_through)
+    yield table
+
+
+def small_jobs(machine: Machine, jobs: int) -> Iterator[Bench]:
+    """Jobs of 4 KiB: one after the other, and from four clients."""
+    port, _ = machine.daemon()
+    small = np.full(4096, 7, np.uint8)
+    latency = Bench("one job of 4 KiB on the software card", unit="ms", scale=1e3)
+    own = machine.stack.enter_context(apyfal.Accelerator("loopback"))
+    latency.add("local", lambda: [own.process(small) for _ in range(jobs)], repeats=jobs)
+    for name, where in (("TCP", port), ("Unix socket", None)):
+        run = functools.partial(threaded, [machine.remote("loopback", where)], jobs, small)
+        with_costs(latency, f"remote, {name}", port, run, repeats=jobs)
+    yield latency
+    four = [machine.remote("loopback", port) for _ in range(4)]
     busy = Bench("jobs of 4 KiB from four clients of one process, each", unit="ms", scale=1e3)
-    with_cpu(busy, "remote, TCP", card_port, functools.partial(threaded, four, jobs, small), repeats=jobs)
+    with_costs(busy, "remote, TCP", port, functools.partial(threaded, four, jobs, small), repeats=jobs)
+    yield busy
 
-    def all_through(result: np.ndarray) -> None:
-        if not (result[:: max(1, nbytes // 4096)] == 7).all():
-            raise AssertionError("not what was sent")
 
-    through = Bench(f"an array of {nbytes >> 20} MiB through the host's card and back", nbytes)
-    through.add("a local card", lambda: own.process(array, target), all_through, limit=True)
-    with_cpu(through, "remote, TCP", card_port, lambda: with_card.process(array, target), all_through)
-    with_cpu(through, "remote, shared memory", card_port, lambda: over_unix.process(array, target), all_through)
-    return [there, back, shared, through, latency, busy]
+def benches(quick: bool) -> Iterator[Bench]:
+    """Make the tables, one after the other: none holds the memory of another."""
+    nbytes = 4 << 20 if quick else 1 << 30
+    tables: list[Callable[[Machine], Iterator[Bench]]] = [
+        functools.partial(on_the_wire, secure=False),
+        functools.partial(on_the_wire, secure=True),
+        through_the_card,
+        on_one_machine,
+        cards_on_one_machine,
+        functools.partial(small_jobs, jobs=100 if quick else 1000),
+    ]
+    for table in tables:
+        with contextlib.ExitStack() as stack:
+            yield from table(Machine(stack, nbytes))
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--serve"]:
-        kind, *rest = sys.argv[2:]
-        if kind == "daemon":
-            daemon_process(rest[0], rest[1] == "wire")
-        elif kind == "socket":
-            socket_process(int(rest[0]))
-        else:
-            uvicorn_process(int(rest[0]))
-    else:
-        main(benches, rounds=5)
-        crowd("--quick" in sys.argv)
+    main(benches, rounds=5)
+    crowd("--quick" in sys.argv)
