@@ -22,7 +22,7 @@ from apyfal.host.direct import pass_on
 from apyfal.host.incoming import User, let_in
 from apyfal.host.jobs import Conflict, KeyReused
 from apyfal.host.routes import PUBLIC, Route
-from apyfal.host.scheduling import RateLimiter, TooBusy, TooMany
+from apyfal.host.scheduling import Limited, RateLimiter, TooBusy, TooMany
 from apyfal.host.sessions import NotFound
 from apyfal.host.tokens import SCOPES, TokenStore
 from apyfal.host.wire import error_document
@@ -74,7 +74,7 @@ def problem(error: BaseException, status: int | None = None) -> web.Response:
     if isinstance(error, Conflict) and error.job_id:
         document["job"] = error.job_id
     response = web.json_response(document, status=status_of(error) if status is None else status)
-    if isinstance(error, TooMany | TooBusy):
+    if isinstance(error, Limited):
         response.headers["Retry-After"] = str(max(1, round(error.retry_after)))
     return response
 

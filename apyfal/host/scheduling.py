@@ -9,18 +9,18 @@ from typing import Generic, TypeVar
 
 from apyfal.exceptions import JobRejected
 
-__all__ = ["FairQueue", "RateLimiter", "TooBusy", "TooMany"]
+__all__ = ["FairQueue", "Limited", "RateLimiter", "TooBusy", "TooMany"]
 
 _T = TypeVar("_T")
 
 
-class TooMany(JobRejected):
-    """A user has reached a limit (HTTP 429).
+class Limited(JobRejected):
+    """A limit was reached; it is worth asking again.
 
     Attributes
     ----------
     retry_after
-        Seconds after which it is worth asking again.
+        Seconds after which.
     """
 
     def __init__(self, message: str, retry_after: float = 1.0) -> None:
@@ -28,18 +28,12 @@ class TooMany(JobRejected):
         self.retry_after = retry_after
 
 
-class TooBusy(JobRejected):
-    """The host as a whole has reached a limit (HTTP 503).
+class TooMany(Limited):
+    """A user has reached a limit (HTTP 429)."""
 
-    Attributes
-    ----------
-    retry_after
-        Seconds after which it is worth asking again.
-    """
 
-    def __init__(self, message: str, retry_after: float = 1.0) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
+class TooBusy(Limited):
+    """The host as a whole has reached a limit (HTTP 503)."""
 
 
 class FairQueue(Generic[_T]):
