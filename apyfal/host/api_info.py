@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from aiohttp import web
 
 from apyfal.host.incoming import caller
 from apyfal.host.references import References
-from apyfal.host.routes import PUBLIC, Body, route
-
-if TYPE_CHECKING:
-    from aiohttp import web
+from apyfal.host.routes import OBJECT, PUBLIC, Body, route
+from apyfal.host.threads import in_thread
 
 __all__ = ["InfoRoutes"]
-
-_OBJECT = {"application/json": {"type": "object"}}
 
 
 class InfoRoutes:
@@ -54,20 +51,16 @@ class InfoRoutes:
         "/health",
         access=PUBLIC,
         summary="Whether the host takes jobs",
-        answers={200: Body("It does.", _OBJECT), 503: Body("It is stopping.", _OBJECT)},
+        answers={200: Body("It does.", OBJECT), 503: Body("It is stopping.", OBJECT)},
     )
     async def get_health(self, request: web.Request) -> web.StreamResponse:
         """Say whether jobs are taken, and nothing else."""
-        from aiohttp import web
-
         state = self._state()
         return web.json_response({"state": state}, status=200 if state == "ok" else 503)
 
-    @route("GET", "/openapi.json", access=PUBLIC, summary="This document", answers={200: Body("OpenAPI 3.1.", _OBJECT)})
+    @route("GET", "/openapi.json", access=PUBLIC, summary="This document", answers={200: Body("OpenAPI 3.1.", OBJECT)})
     async def get_openapi(self, request: web.Request) -> web.StreamResponse:
         """Serve the API's document."""
-        from aiohttp import web
-
         return web.json_response(self.document)
 
     @route(
@@ -79,8 +72,6 @@ class InfoRoutes:
     )
     async def get_metrics(self, request: web.Request) -> web.StreamResponse:
         """Serve the metrics."""
-        from aiohttp import web
-
         return web.Response(body=self._metrics(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
     @route(
@@ -88,12 +79,10 @@ class InfoRoutes:
         "/v1/user",
         access="process",
         summary="Who you are",
-        answers={200: Body("Your name and scopes.", _OBJECT)},
+        answers={200: Body("Your name and scopes.", OBJECT)},
     )
     async def get_user(self, request: web.Request) -> web.StreamResponse:
         """Say who the caller is."""
-        from aiohttp import web
-
         user = caller()
         return web.json_response({"user": user.name, "scopes": sorted(user.scopes)})
 
@@ -102,7 +91,7 @@ class InfoRoutes:
         "/v1/accelerators",
         access="process",
         summary="What can be run here",
-        answers={200: Body("One line each.", _OBJECT)},
+        answers={200: Body("One line each.", OBJECT)},
     )
     async def get_accelerators(self, request: web.Request) -> web.StreamResponse:
         """List the accelerators."""
@@ -113,7 +102,7 @@ class InfoRoutes:
         "/v1/devices",
         access="process",
         summary="What it can run on",
-        answers={200: Body("One line each.", _OBJECT)},
+        answers={200: Body("One line each.", OBJECT)},
     )
     async def get_devices(self, request: web.Request) -> web.StreamResponse:
         """List the devices."""
@@ -124,17 +113,13 @@ class InfoRoutes:
         "/v1/mounts",
         access="storage",
         summary="Which storage is mounted here",
-        answers={200: Body("Names and providers, never accounts.", _OBJECT)},
+        answers={200: Body("Names and providers, never accounts.", OBJECT)},
     )
     async def get_mounts(self, request: web.Request) -> web.StreamResponse:
         """List the mounts that a client may name; nothing of their parameters."""
-        from aiohttp import web
-
-        mounts = await asyncio.get_running_loop().run_in_executor(None, self._references.operator_mounts)
+        mounts = await in_thread(self._references.operator_mounts)
         return web.json_response({"mounts": {"host": "host", **mounts}})
 
     async def _lines(self, name: str, read: Callable[[], list[Any]]) -> web.StreamResponse:
-        from aiohttp import web
-
-        found = await asyncio.get_running_loop().run_in_executor(None, read)
+        found = await in_thread(read)
         return web.json_response({name: [str(item) for item in found]})

@@ -5,21 +5,16 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from apyfal.exceptions import ParameterError
-from apyfal.host.audit import AuditLog
-from apyfal.host.bodies import Data, MemoryBudget, receive, send
+from apyfal.host.bodies import Data
 from apyfal.host.engine import Engine
 from apyfal.host.incoming import MAX_JSON, caller, parse_json, read_json
 from apyfal.host.jobs import Conflict, Job, fingerprint
 from apyfal.host.journal import Entry
-from apyfal.host.routes import Body, Parameter, route
-from apyfal.host.sessions import Sessions
-from apyfal.host.settings import Settings
+from apyfal.host.routes import BINARY, DONE, OBJECT, OCTETS, Body, Parameter, route
+from apyfal.host.services import Services
 from apyfal.host.wire import JOB_HEADER, KEY_HEADER, JobSpec
 
 if TYPE_CHECKING:
@@ -30,16 +25,14 @@ __all__ = ["JobRoutes"]
 _MAX_WAIT = 60.0
 _PROGRESS_INTERVAL = 0.2
 _KEY = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
-_OCTETS = "application/octet-stream"
 
 _WAIT = Parameter("wait", {"type": "number", "minimum": 0, "maximum": _MAX_WAIT}, "Seconds to wait for the job to end.")
 _JOB = Body("The job.", {"application/json": "Job"})
 _JOB_OR_DATA = Body(
     "The job; with its output as the body where that was asked for (Accept: application/octet-stream).",
-    {"application/json": "Job", _OCTETS: {"type": "string", "format": "binary"}},
+    {"application/json": "Job", **BINARY},
     {JOB_HEADER: "The job as JSON, where the body is its output."},
 )
-_NOTHING = Body("Done.")
 
 
 def _wait_of(request: web.Request) -> float:
@@ -58,27 +51,13 @@ class JobRoutes:
 
     Parameters
     ----------
-    sessions, engine, settings, audit, budget
+    services, engine
         The daemon's.
-    allocate
-        Makes pinned memory of so many bytes.
     """
 
-    def __init__(
-        self,
-        sessions: Sessions,
-        engine: Engine,
-        settings: Settings,
-        audit: AuditLog,
-        budget: MemoryBudget,
-        allocate: Callable[[int], np.ndarray[Any, Any]],
-    ) -> None:
-        self._sessions = sessions
+    def __init__(self, services: Services, engine: Engine) -> None:
+        self._services = services
         self._engine = engine
-        self._settings = settings
-        self._audit = audit
-        self._budget = budget
-        self._allocate = allocate
 
     @route(
         "POST",
@@ -97,7 +76,7 @@ class JobRoutes:
         ),
         body=Body(
             "The job, or its data with the job in a header.",
-            {"application/json": "JobRequest", _OCTETS: {"type": "string", "format": "binary"}},
+            {"application/json": "JobRequest", **BINARY},
         ),
         answers={200: _JOB_OR_DATA, 202: _JOB},
     )
@@ -108,7 +87,7 @@ class JobRoutes:
         key = request.headers.get(KEY_HEADER) or secrets.token_hex(16)
         if not _KEY.fullmatch(key):
             raise ParameterError("the idempotency key: expected 1 to 128 letters, digits and _.:-")
-        session = self._sessions.get(user.name, request.match_info["session"])
+        session = self._services.session(request)
         spec, data = await self._read(request)
         try:
             mark = fingerprint(spec, sorted(session.options.items()), data)
@@ -127,7 +106,7 @@ class JobRoutes:
         access="process",
         summary="List your jobs",
         parameters=(Parameter("key", {"type": "string", "maxLength": 128}, "Only the job with this idempotency key."),),
-        answers={200: Body("The jobs.", {"application/json": {"type": "object"}})},
+        answers={200: Body("The jobs.", OBJECT)},
     )
     async def list_jobs(self, request: web.Request) -> web.StreamResponse:
         """List jobs; those of everybody for an administrator."""
@@ -163,7 +142,7 @@ class JobRoutes:
         if isinstance(job, Entry):
             raise Conflict(f"the job is {job.state} already")
         self._engine.cancel(job)
-        self._audit.write("job cancelled", user=caller().name, job=job.id)
+        self._services.audit.write("job cancelled", user=caller().name, job=job.id)
         return web.json_response(job.document())
 
     @route(
@@ -171,7 +150,7 @@ class JobRoutes:
         "/v1/jobs/{job}/output",
         access="process",
         summary="Free an output that has arrived",
-        answers={204: _NOTHING},
+        answers={204: DONE},
     )
     async def release_output(self, request: web.Request) -> web.StreamResponse:
         """Free the memory of an output."""
@@ -219,16 +198,7 @@ class JobRoutes:
         spec = JobSpec.parse(parse_json(request.headers[JOB_HEADER]))
         if spec.src is None or not spec.src.body:
             raise ParameterError(f"a job in the header {JOB_HEADER} has its data in the body: src: expected body")
-        data = await receive(
-            request,
-            spec.src.array,
-            max_body=self._settings.max_body,
-            spool_above=self._settings.spool_above,
-            spool_directory=self._settings.state_directory,
-            stall_timeout=self._settings.stall_timeout,
-            budget=self._budget,
-            allocate=self._allocate,
-        )
+        data = await self._services.bodies.receive(request, spec.src.array)
         return spec, data
 
     def _find(self, request: web.Request) -> Job | Entry:
@@ -243,15 +213,13 @@ class JobRoutes:
                 return _json_text(job.text(), 202)
         text = _text(job)
         with self._engine.output(job) as output:
-            if output is None or request.headers.get("Accept") != _OCTETS:
+            if output is None or request.headers.get("Accept") != OCTETS:
                 return _json_text(text)
-            headers = {JOB_HEADER: text, "Content-Type": _OCTETS}
+            headers = {JOB_HEADER: text, "Content-Type": OCTETS}
             if output.nbytes <= MAX_JSON:
                 return web.Response(body=output.tobytes(), headers=headers)
             response = web.StreamResponse(headers=headers)
-            response.content_length = output.nbytes
-            await response.prepare(request)
-            await send(response, request, output, self._settings.stall_timeout)
+            await self._services.bodies.send(response, request, output)
             return response
 
 

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+
+from aiohttp import web
 
 from apyfal.exceptions import ParameterError
-from apyfal.host.audit import AuditLog
-from apyfal.host.bodies import MemoryBudget
-from apyfal.host.incoming import caller, read_json
+from apyfal.host.incoming import caller, read_object
 from apyfal.host.jobs import Conflict
-from apyfal.host.references import References
-from apyfal.host.routes import Body, route
+from apyfal.host.routes import DONE, OBJECT, Body, route
 from apyfal.host.scheduling import TooMany
-from apyfal.host.sessions import NotFound, Session, Sessions
-from apyfal.host.settings import Settings
+from apyfal.host.services import Services
+from apyfal.host.sessions import NotFound, Session
 from apyfal.host.shared_memory import Region, machine_id
-
-if TYPE_CHECKING:
-    from aiohttp import web
+from apyfal.host.threads import in_thread
 
 __all__ = ["SessionRoutes"]
-
-_NOTHING = Body("Done.")
 
 
 class SessionRoutes:
@@ -31,31 +24,16 @@ class SessionRoutes:
 
     Parameters
     ----------
-    sessions, references, settings, audit
+    services
         The daemon's.
-    budget
-        What shared memory counts against.
     memory_socket
         Path of the socket that hands out shared memory; ``None``: there is none.
     close
         Ends a session: stops its accelerator and frees what it holds.
     """
 
-    def __init__(
-        self,
-        sessions: Sessions,
-        references: References,
-        settings: Settings,
-        audit: AuditLog,
-        budget: MemoryBudget,
-        memory_socket: str | None,
-        close: Callable[[Session], None],
-    ) -> None:
-        self._sessions = sessions
-        self._references = references
-        self._settings = settings
-        self._audit = audit
-        self._budget = budget
+    def __init__(self, services: Services, memory_socket: str | None, close: Callable[[Session], None]) -> None:
+        self._services = services
         self._memory_socket = memory_socket
         self._close = close
 
@@ -69,11 +47,9 @@ class SessionRoutes:
     )
     async def open_session(self, request: web.Request) -> web.StreamResponse:
         """Open a session; the accelerator itself is opened by its first job."""
-        from aiohttp import web
-
-        options = await read_json(request)
-        if not isinstance(options, dict) or "accelerator" not in options:
-            raise ParameterError("expected an object with the accelerator's name")
+        options = await read_object(request, "the accelerator's name, and perhaps driver and device")
+        if "accelerator" not in options:
+            raise ParameterError("accelerator: expected a name")
         for name, value in options.items():
             allowed: tuple[type, ...] = (str, int) if name == "device" else (str,)
             if value is not None and (isinstance(value, bool) or not isinstance(value, allowed)):
@@ -81,8 +57,12 @@ class SessionRoutes:
             if isinstance(value, str) and len(value) > 256:
                 raise ParameterError(f"{name}: expected at most 256 characters")
         user = caller()
-        session = self._sessions.open(user.name, {name: value for name, value in options.items() if value is not None})
-        self._audit.write("session opened", user=user.name, session=session.id, accelerator=options["accelerator"])
+        session = self._services.sessions.open(
+            user.name, {name: value for name, value in options.items() if value is not None}
+        )
+        self._services.audit.write(
+            "session opened", user=user.name, session=session.id, accelerator=options["accelerator"]
+        )
         document = session.document()
         if self._memory_socket is not None:
             document["memory"] = {"socket": self._memory_socket, "machine": machine_id()}
@@ -93,13 +73,11 @@ class SessionRoutes:
         "/v1/sessions",
         access="process",
         summary="List your sessions",
-        answers={200: Body("The sessions.", {"application/json": {"type": "object"}})},
+        answers={200: Body("The sessions.", OBJECT)},
     )
     async def list_sessions(self, request: web.Request) -> web.StreamResponse:
         """List sessions; those of everybody for an administrator."""
-        from aiohttp import web
-
-        found = self._sessions.of(caller().scope_of_view)
+        found = self._services.sessions.of(caller().scope_of_view)
         return web.json_response({"sessions": [session.document() for session in found]})
 
     @route(
@@ -107,13 +85,11 @@ class SessionRoutes:
         "/v1/sessions/{session}",
         access="process",
         summary="Close a session, its accelerator, mounts and shared memory",
-        answers={204: _NOTHING},
+        answers={204: DONE},
     )
     async def close_session(self, request: web.Request) -> web.StreamResponse:
         """Close a session; jobs of it that run come to their end first."""
-        from aiohttp import web
-
-        session = self._session(request)
+        session = self._services.session(request)
         self._close(session)
         return web.Response(status=204)
 
@@ -123,23 +99,21 @@ class SessionRoutes:
         access="process",
         summary="Bring a storage mount, for this session only",
         body=Body("The provider, the account and the place.", {"application/json": "MountRequest"}),
-        answers={204: _NOTHING},
+        answers={204: DONE},
     )
     async def add_mount(self, request: web.Request) -> web.StreamResponse:
         """Mount a store with the client's own account."""
-        from aiohttp import web
-
-        session = self._session(request)
-        parameters = await read_json(request)
+        session = self._services.session(request)
+        parameters = await read_object(request, "the parameters of a mount")
         name = request.match_info["name"]
-        if not isinstance(parameters, dict):
-            raise ParameterError("expected an object of parameters")
-        mount = await asyncio.get_running_loop().run_in_executor(None, self._references.mount, name, parameters)
+        mount = await in_thread(self._services.references.mount, name, parameters)
         old = session.mounts.pop(name, None)
         session.mounts[name] = mount
         if old is not None:
-            self._references.unmount(old)
-        self._audit.write("mounted", user=session.user, session=session.id, name=name, provider=parameters["provider"])
+            self._services.references.unmount(old)
+        self._services.audit.write(
+            "mounted", user=session.user, session=session.id, name=name, provider=parameters["provider"]
+        )
         return web.Response(status=204)
 
     @route(
@@ -147,16 +121,14 @@ class SessionRoutes:
         "/v1/sessions/{session}/mounts/{name}",
         access="process",
         summary="Forget a mount of this session",
-        answers={204: _NOTHING},
+        answers={204: DONE},
     )
     async def remove_mount(self, request: web.Request) -> web.StreamResponse:
         """Unmount."""
-        from aiohttp import web
-
-        mount = self._session(request).mounts.pop(request.match_info["name"], None)
+        mount = self._services.session(request).mounts.pop(request.match_info["name"], None)
         if mount is None:
             raise NotFound("no such mount in this session")
-        self._references.unmount(mount)
+        self._services.references.unmount(mount)
         return web.Response(status=204)
 
     @route(
@@ -165,27 +137,28 @@ class SessionRoutes:
         access="process",
         summary="Make memory that a client on this machine can share",
         body=Body("Its size.", {"application/json": "MemoryRequest"}),
-        answers={201: Body("Its name, and the ticket for its descriptor.", {"application/json": {"type": "object"}})},
+        answers={201: Body("Its name, and the ticket for its descriptor.", OBJECT)},
     )
     async def share_memory(self, request: web.Request) -> web.StreamResponse:
         """Make a region of shared memory."""
-        from aiohttp import web
-
-        session = self._session(request)
-        document = await read_json(request)
-        nbytes = document.get("nbytes") if isinstance(document, dict) and len(document) == 1 else None
+        session = self._services.session(request)
+        document = await read_object(request, "nbytes")
+        nbytes = document.get("nbytes") if len(document) == 1 else None
         if isinstance(nbytes, bool) or not isinstance(nbytes, int) or nbytes < 1:
             raise ParameterError("nbytes: expected a whole number, 1 or more")
         if self._memory_socket is None:
             raise Conflict("this host shares no memory")
-        own = sum(region.nbytes for other in self._sessions.of(session.user) for region in other.regions.values())
-        if own + nbytes > self._budget.limit // 2:
+        budget = self._services.bodies.budget
+        own = sum(
+            region.nbytes for other in self._services.sessions.of(session.user) for region in other.regions.values()
+        )
+        if own + nbytes > budget.limit // 2:
             raise TooMany(f"{own} bytes of memory are shared with you, and half of the host's is for others")
-        self._budget.take(nbytes)
+        budget.take(nbytes)
         try:
             region = Region(nbytes)
         except BaseException:
-            self._budget.give(nbytes)
+            budget.give(nbytes)
             raise
         session.regions[region.name] = region
         return web.json_response({"name": region.name, "ticket": region.ticket, "nbytes": nbytes}, status=201)
@@ -195,18 +168,13 @@ class SessionRoutes:
         "/v1/sessions/{session}/memory/{region}",
         access="process",
         summary="Give shared memory up",
-        answers={204: _NOTHING},
+        answers={204: DONE},
     )
     async def release_memory(self, request: web.Request) -> web.StreamResponse:
         """Free the daemon's side of a region."""
-        from aiohttp import web
-
-        region = self._session(request).regions.pop(request.match_info["region"], None)
+        region = self._services.session(request).regions.pop(request.match_info["region"], None)
         if region is None:
             raise NotFound("no such shared memory in this session")
-        self._budget.give(region.nbytes)
-        await asyncio.get_running_loop().run_in_executor(None, region.close)  # unmapping a large one takes its time
+        self._services.bodies.budget.give(region.nbytes)
+        await in_thread(region.close)  # unmapping a large one takes its time
         return web.Response(status=204)
-
-    def _session(self, request: web.Request) -> Session:
-        return self._sessions.get(caller().name, request.match_info["session"])

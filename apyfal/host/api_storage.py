@@ -2,41 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import mmap
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
-import numpy as np
+from aiohttp import web
 
 from apyfal.exceptions import ObjectNotFound, ParameterError
-from apyfal.host.audit import AuditLog
-from apyfal.host.bodies import Data, MemoryBudget, receive, send
-from apyfal.host.incoming import caller, read_json
-from apyfal.host.references import References, SessionMount
-from apyfal.host.routes import Body, Parameter, route
-from apyfal.host.sessions import Sessions
-from apyfal.host.settings import Settings
+from apyfal.host.bodies import Data
+from apyfal.host.incoming import caller, read_object
+from apyfal.host.references import SessionMount
+from apyfal.host.routes import BINARY, DONE, OBJECT, OCTETS, Body, Parameter, route
+from apyfal.host.services import Services
+from apyfal.host.threads import in_thread
 from apyfal.storage.handler import Handler, ObjectInfo
 from apyfal.storage.registry import MountTable
 from apyfal.storage.schemes.file import FileHandler
 from apyfal.storage.transfer import call, copy, download, upload
 from apyfal.storage.url import parse
 
-if TYPE_CHECKING:
-    from aiohttp import web
-
 __all__ = ["StorageRoutes"]
-
-_T = TypeVar("_T")
 
 _URL = Parameter("url", {"type": "string", "minLength": 1, "maxLength": 8192}, "A storage URL.", required=True)
 _SESSION = Parameter("session", {"type": "string"}, "A session of yours, whose mounts the URL may name.")
 _ENTRY = Body("The object.", {"application/json": "Entry"})
-_BYTES = {"application/octet-stream": {"type": "string", "format": "binary"}}
 
 
 class StorageRoutes:
@@ -44,29 +36,15 @@ class StorageRoutes:
 
     Parameters
     ----------
-    sessions, references, settings, audit, budget, table
+    services
         The daemon's.
-    allocate
-        Makes pinned memory of so many bytes.
+    table
+        Its mounts.
     """
 
-    def __init__(
-        self,
-        sessions: Sessions,
-        references: References,
-        settings: Settings,
-        audit: AuditLog,
-        budget: MemoryBudget,
-        table: MountTable,
-        allocate: Callable[[int], np.ndarray[Any, Any]],
-    ) -> None:
-        self._sessions = sessions
-        self._references = references
-        self._settings = settings
-        self._audit = audit
-        self._budget = budget
+    def __init__(self, services: Services, table: MountTable) -> None:
+        self._services = services
         self._table = table
-        self._allocate = allocate
 
     @route(
         "GET",
@@ -74,12 +52,10 @@ class StorageRoutes:
         access="storage",
         summary="List what is below a URL",
         parameters=(_URL, _SESSION, Parameter("recursive", {"type": "boolean"}, "All objects below it.")),
-        answers={200: Body("The entries.", {"application/json": {"type": "object"}})},
+        answers={200: Body("The entries.", OBJECT)},
     )
     async def list_storage(self, request: web.Request) -> web.StreamResponse:
         """List a directory or prefix."""
-        from aiohttp import web
-
         url = self._admitted(request)
         text = request.query.get("recursive", "false")
         if text not in ("true", "false"):
@@ -95,7 +71,7 @@ class StorageRoutes:
                 )
                 return [_entry(info) for info in found]
 
-        return web.json_response({"entries": await _in_thread(work)})
+        return web.json_response({"entries": await in_thread(work)})
 
     @route(
         "GET",
@@ -107,8 +83,6 @@ class StorageRoutes:
     )
     async def stat_storage(self, request: web.Request) -> web.StreamResponse:
         """Look an object up."""
-        from aiohttp import web
-
         url = self._admitted(request)
 
         def work() -> dict[str, Any]:
@@ -121,7 +95,7 @@ class StorageRoutes:
                     )
                 )
 
-        return web.json_response(await _in_thread(work))
+        return web.json_response(await in_thread(work))
 
     @route(
         "GET",
@@ -129,19 +103,15 @@ class StorageRoutes:
         access="storage",
         summary="Read an object",
         parameters=(_URL, _SESSION),
-        answers={200: Body("Its content.", _BYTES)},
+        answers={200: Body("Its content.", BINARY)},
     )
     async def read_storage(self, request: web.Request) -> web.StreamResponse:
         """Send an object's content: through pinned memory, or through a spool file where it is large."""
-        from aiohttp import web
-
         url = self._admitted(request)
-        data = await _in_thread(functools.partial(self._fetch, url))
+        data = await in_thread(functools.partial(self._fetch, url))
         try:
-            response = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})
-            response.content_length = data.nbytes
-            await response.prepare(request)
-            await send(response, request, data, self._settings.stall_timeout)
+            response = web.StreamResponse(headers={"Content-Type": OCTETS})
+            await self._services.bodies.send(response, request, data)
         finally:
             data.close()
         return response
@@ -152,29 +122,18 @@ class StorageRoutes:
         access="storage",
         summary="Write an object, whole or not at all",
         parameters=(_URL, _SESSION),
-        body=Body("Its content.", _BYTES),
+        body=Body("Its content.", BINARY),
         answers={200: _ENTRY},
     )
     async def write_storage(self, request: web.Request) -> web.StreamResponse:
         """Receive an object, then write it; nothing is visible if either fails."""
-        from aiohttp import web
-
         url = self._admitted(request)
-        data = await receive(
-            request,
-            None,
-            max_body=self._settings.max_body,
-            spool_above=self._settings.spool_above,
-            spool_directory=self._settings.state_directory,
-            stall_timeout=self._settings.stall_timeout,
-            budget=self._budget,
-            allocate=self._allocate,
-        )
+        data = await self._services.bodies.receive(request, None)
         try:
-            entry = await _in_thread(functools.partial(self._store, url, data))
+            entry = await in_thread(functools.partial(self._store, url, data))
         finally:
             data.close()
-        self._audit.write("written", user=caller().name, url=url, nbytes=entry["size"])
+        self._services.audit.write("written", user=caller().name, url=url, nbytes=entry["size"])
         return web.json_response(entry)
 
     @route(
@@ -183,20 +142,18 @@ class StorageRoutes:
         access="storage",
         summary="Remove an object",
         parameters=(_URL, _SESSION),
-        answers={204: Body("Done.")},
+        answers={204: DONE},
     )
     async def remove_storage(self, request: web.Request) -> web.StreamResponse:
         """Remove one object."""
-        from aiohttp import web
-
         url = self._admitted(request)
 
         def work() -> None:
             with self._table.resolve(parse(url)) as target:
                 target.handler.remove(target.path)
 
-        await _in_thread(work)
-        self._audit.write("removed", user=caller().name, url=url)
+        await in_thread(work)
+        self._services.audit.write("removed", user=caller().name, url=url)
         return web.Response(status=204)
 
     @route(
@@ -209,23 +166,21 @@ class StorageRoutes:
     )
     async def copy_storage(self, request: web.Request) -> web.StreamResponse:
         """Copy between any two URLs; the data does not pass through the client."""
-        from aiohttp import web
-
-        document = await read_json(request)
-        if not isinstance(document, dict) or not document.keys() <= {"src", "dst", "session"}:
-            raise ParameterError("expected an object with src, dst and perhaps session")
+        document = await read_object(request, "src, dst, and perhaps session")
+        if not document.keys() <= {"src", "dst", "session"}:
+            raise ParameterError("expected src, dst, and perhaps session, and nothing else")
         mounts = self._mounts(request, document.get("session"))
         texts = [document.get("src"), document.get("dst")]
         if not all(isinstance(text, str) and 0 < len(text) <= 8192 for text in texts):
             raise ParameterError("src, dst: expected texts of 1 to 8192 characters")
-        src, dst = (self._references.admit(str(text), mounts) for text in texts)
+        src, dst = (self._services.references.admit(str(text), mounts) for text in texts)
 
         def work() -> dict[str, Any]:
             with self._table.resolve(parse(src)) as source, self._table.resolve(parse(dst)) as target:
                 return _entry(copy(source.handler, source.path, target.handler, target.path))
 
-        entry = await _in_thread(work)
-        self._audit.write("copied", user=caller().name, src=src, dst=dst, nbytes=entry["size"])
+        entry = await in_thread(work)
+        self._services.audit.write("copied", user=caller().name, src=src, dst=dst, nbytes=entry["size"])
         return web.json_response(entry)
 
     # -- inside --------------------------------------------------------------------------------------------------------
@@ -233,14 +188,14 @@ class StorageRoutes:
         url = request.query.get("url")
         if not url or len(url) > 8192:
             raise ParameterError("url: expected a text of 1 to 8192 characters")
-        return self._references.admit(url, self._mounts(request, request.query.get("session")))
+        return self._services.references.admit(url, self._mounts(request, request.query.get("session")))
 
     def _mounts(self, request: web.Request, session: object) -> Mapping[str, SessionMount]:
         if session is None:
             return {}
         if not isinstance(session, str):
             raise ParameterError("session: expected a text")
-        return self._sessions.get(caller().name, session).mounts
+        return self._services.sessions.get(caller().name, session).mounts
 
     def _fetch(self, url: str) -> Data:
         with self._table.resolve(parse(url)) as target:
@@ -249,16 +204,17 @@ class StorageRoutes:
             )
             if info.is_directory:
                 raise ObjectNotFound(f"{url} is a directory")
-            if info.size is None or info.size > self._settings.spool_above:
+            if info.size is None or info.size > self._services.settings.spool_above:
                 return self._fetch_spooled(target.handler, target.path)
-            self._budget.take(info.size)
-            memory = self._allocate(info.size)
+            bodies = self._services.bodies
+            bodies.budget.take(info.size)
             try:
+                memory = bodies.allocate(info.size)
                 download(target.handler, target.path, memory.data)
             except BaseException:
-                self._budget.give(info.size)
+                bodies.budget.give(info.size)
                 raise
-            return Data(array=memory, budget=self._budget)
+            return Data(array=memory, budget=bodies.budget)
 
     def _store(self, url: str, data: Data) -> dict[str, Any]:
         with self._table.resolve(parse(url)) as target:
@@ -274,14 +230,10 @@ class StorageRoutes:
                     view.release()
 
     def _fetch_spooled(self, handler: Handler, path: str) -> Data:
-        with tempfile.TemporaryDirectory(dir=self._settings.state_directory, prefix="spool-") as directory:
+        with tempfile.TemporaryDirectory(dir=self._services.settings.state_directory, prefix="spool-") as directory:
             spooled = Path(directory) / "object"
             copy(handler, path, FileHandler(), str(spooled))
             return Data(file=spooled.open("rb", buffering=0))
-
-
-async def _in_thread(work: Callable[[], _T]) -> _T:
-    return await asyncio.get_running_loop().run_in_executor(None, work)
 
 
 def _entry(info: ObjectInfo) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import asyncio
 import os
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,12 +13,14 @@ import numpy as np
 from apyfal.exceptions import ParameterError
 from apyfal.host.direct import expects_continue, go_on, receive_direct
 from apyfal.host.scheduling import TooBusy
+from apyfal.host.settings import Settings
+from apyfal.host.threads import in_thread
 from apyfal.host.wire import ArrayType
 
 if TYPE_CHECKING:
     from aiohttp import web
 
-__all__ = ["Data", "MemoryBudget", "Stalled", "TooLarge", "receive", "send"]
+__all__ = ["Bodies", "Data", "MemoryBudget", "Stalled", "TooLarge"]
 
 _CHUNK = 1 << 20
 # Memory from here on is allocated in another thread: the first touch of fresh pages takes its time.
@@ -144,117 +145,116 @@ class _Watch:
         self._timer.cancel()
 
 
-async def receive(
-    request: web.Request,
-    array: ArrayType | None,
-    *,
-    max_body: int,
-    spool_above: int,
-    spool_directory: Path,
-    stall_timeout: float,
-    budget: MemoryBudget,
-    allocate: Callable[[int], np.ndarray[Any, Any]],
-) -> Data:
-    """Receive the body of a request.
+class Bodies:
+    """Receives the bodies of requests and sends outputs, within the host's limits.
 
     Parameters
     ----------
-    request
-        With a Content-Length.
-    array
-        What the body is; ``None``: the bytes of a file.
-    max_body, spool_above, spool_directory, stall_timeout
-        As in `apyfal.host.settings.Settings`.
+    settings
+        ``max_body``, ``spool_above``, ``state_directory`` and ``stall_timeout`` are what counts here.
     budget
-        What the memory counts against.
+        What memory counts against.
     allocate
         Makes pinned memory of so many bytes.
-
-    Raises
-    ------
-    ParameterError
-        No length, or not that of `array`.
-    TooLarge, TooBusy, Stalled
     """
-    length = request.content_length
-    if length is None:
-        raise ParameterError("the request needs a Content-Length")
-    if length > max_body:
-        raise TooLarge(f"a body of {length} bytes is larger than the {max_body} that this host takes")
-    if array is not None and array.nbytes != length:
-        raise ParameterError(f"src: an array of {array.nbytes} bytes in a body of {length}")
-    if length > spool_above and array is None:
-        return await _receive_spooled(request, length, spool_directory, stall_timeout)
-    budget.take(length)
-    try:
-        if length < _LARGE:
-            memory = allocate(length)
-        else:
-            memory = await asyncio.get_running_loop().run_in_executor(None, allocate, length)
-        await _receive_into(request, memory.data, stall_timeout)
-        typed = memory if array is None else memory.view(array.dtype).reshape(array.shape)
-    except BaseException:
-        budget.give(length)
-        raise
-    return Data(array=typed, budget=budget)
 
+    def __init__(
+        self, settings: Settings, budget: MemoryBudget, allocate: Callable[[int], np.ndarray[Any, Any]]
+    ) -> None:
+        self._settings = settings
+        self.budget = budget
+        self.allocate = allocate
 
-async def _receive_into(request: web.Request, out: memoryview, stall_timeout: float) -> None:
-    if len(out) and expects_continue(request):
-        with _Watch(request, stall_timeout) as watch:
-            try:
-                await receive_direct(request, out, watch.moved)
-            except ConnectionError as error:
-                raise watch.reason() from error
-        return
-    arrived = request.content.read_nowait()
-    out[: len(arrived)] = arrived
-    if len(arrived) < len(out):
-        done = len(arrived)
-        async for chunk in _pieces(request, len(out) - done, stall_timeout):
-            out[done : done + len(chunk)] = chunk
-            done += len(chunk)
+    async def receive(self, request: web.Request, array: ArrayType | None) -> Data:
+        """Receive the body of a request.
 
+        Parameters
+        ----------
+        request
+            With a Content-Length.
+        array
+            What the body is; ``None``: the bytes of a file.
 
-async def _pieces(request: web.Request, length: int, stall_timeout: float) -> AsyncIterator[bytes]:
-    """Yield `length` bytes of the body as they come."""
-    with _Watch(request, stall_timeout) as watch:
-        while length:
-            chunk = await request.content.readany()
-            if not chunk:
-                raise watch.reason()
-            yield chunk
-            length -= len(chunk)
-            watch.moved()
+        Raises
+        ------
+        ParameterError
+            No length, or not that of `array`.
+        TooLarge, TooBusy, Stalled
+        """
+        length = request.content_length
+        if length is None:
+            raise ParameterError("the request needs a Content-Length")
+        if length > self._settings.max_body:
+            limit = self._settings.max_body
+            raise TooLarge(f"a body of {length} bytes is larger than the {limit} that this host takes")
+        if array is not None and array.nbytes != length:
+            raise ParameterError(f"src: an array of {array.nbytes} bytes in a body of {length}")
+        if length > self._settings.spool_above and array is None:
+            return await self._receive_spooled(request, length)
+        self.budget.take(length)
+        try:
+            memory = self.allocate(length) if length < _LARGE else await in_thread(self.allocate, length)
+            await self._receive_into(request, memory.data)
+            typed = memory if array is None else memory.view(array.dtype).reshape(array.shape)
+        except BaseException:
+            self.budget.give(length)
+            raise
+        return Data(array=typed, budget=self.budget)
 
+    async def send(self, response: web.StreamResponse, request: web.Request, data: Data) -> None:
+        """Send `data` as the body of an answer, with its Content-Length."""
+        response.content_length = data.nbytes
+        await response.prepare(request)
+        with _Watch(request, self._settings.stall_timeout) as watch:
+            if data.array is not None:
+                for piece in data.pieces(_CHUNK):
+                    await response.write(piece)
+                    watch.moved()
+            elif data.file is not None:
+                offset = 0
+                while offset < data.nbytes:
+                    chunk = await in_thread(os.pread, data.file.fileno(), _SPOOL_CHUNK, offset)
+                    await response.write(chunk)
+                    offset += len(chunk)
+                    watch.moved()
+            await response.write_eof()
 
-async def _receive_spooled(request: web.Request, length: int, directory: Path, stall_timeout: float) -> Data:
-    loop = asyncio.get_running_loop()
-    file: IO[bytes] = tempfile.TemporaryFile(dir=directory, buffering=0)  # noqa: SIM115 - it outlives this function
-    try:
-        go_on(request)
-        async for chunk in _pieces(request, length, stall_timeout):
-            await loop.run_in_executor(None, file.write, chunk)
-        file.seek(0)
-    except BaseException:
-        file.close()
-        raise
-    return Data(file=file)
+    async def _receive_into(self, request: web.Request, out: memoryview) -> None:
+        if len(out) and expects_continue(request):
+            with _Watch(request, self._settings.stall_timeout) as watch:
+                try:
+                    await receive_direct(request, out, watch.moved)
+                except ConnectionError as error:
+                    raise watch.reason() from error
+            return
+        arrived = request.content.read_nowait()
+        out[: len(arrived)] = arrived
+        if len(arrived) < len(out):
+            done = len(arrived)
+            async for chunk in self._pieces(request, len(out) - done):
+                out[done : done + len(chunk)] = chunk
+                done += len(chunk)
 
-
-async def send(response: web.StreamResponse, request: web.Request, data: Data, stall_timeout: float) -> None:
-    """Send `data` as the body of a response that has been prepared with its Content-Length."""
-    with _Watch(request, stall_timeout) as watch:
-        if data.array is not None:
-            for piece in data.pieces(_CHUNK):
-                await response.write(piece)
+    async def _pieces(self, request: web.Request, length: int) -> AsyncIterator[bytes]:
+        """Yield `length` bytes of the body as they come."""
+        with _Watch(request, self._settings.stall_timeout) as watch:
+            while length:
+                chunk = await request.content.readany()
+                if not chunk:
+                    raise watch.reason()
+                yield chunk
+                length -= len(chunk)
                 watch.moved()
-        elif data.file is not None:
-            loop = asyncio.get_running_loop()
-            offset = 0
-            while offset < data.nbytes:
-                chunk = await loop.run_in_executor(None, os.pread, data.file.fileno(), _SPOOL_CHUNK, offset)
-                await response.write(chunk)
-                offset += len(chunk)
-                watch.moved()
-        await response.write_eof()
+
+    async def _receive_spooled(self, request: web.Request, length: int) -> Data:
+        directory = self._settings.state_directory
+        file: IO[bytes] = tempfile.TemporaryFile(dir=directory, buffering=0)  # noqa: SIM115 - it outlives this function
+        try:
+            go_on(request)
+            async for chunk in self._pieces(request, length):
+                await in_thread(file.write, chunk)
+            file.seek(0)
+        except BaseException:
+            file.close()
+            raise
+        return Data(file=file)

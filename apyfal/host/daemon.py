@@ -23,7 +23,7 @@ from apyfal.host.api_sessions import SessionRoutes
 from apyfal.host.api_storage import StorageRoutes
 from apyfal.host.audit import AuditLog
 from apyfal.host.auth import Gatekeeper
-from apyfal.host.bodies import MemoryBudget
+from apyfal.host.bodies import Bodies, MemoryBudget
 from apyfal.host.connections import Connections
 from apyfal.host.engine import Engine
 from apyfal.host.execution import Executor
@@ -34,6 +34,7 @@ from apyfal.host.outbound import OutboundGate
 from apyfal.host.outputs import SavedOutputs
 from apyfal.host.references import References, gated
 from apyfal.host.routes import Route, declared
+from apyfal.host.services import Services
 from apyfal.host.sessions import OpenAccelerator, Session, Sessions
 from apyfal.host.settings import Settings
 from apyfal.host.shared_memory import Region, TicketServer
@@ -145,12 +146,13 @@ class Daemon:
         )
         self._ticket_server = None if memory_socket is None else TicketServer(memory_socket, self._region)
         shared = None if memory_socket is None else str(memory_socket)
-        common = (self._sessions, self._references, settings, self._audit, self._budget)
+        bodies = Bodies(settings, self._budget, _allocate)
+        services = Services(settings, self._audit, self._sessions, self._references, bodies)
         info = InfoRoutes(self._references, _accelerators, _devices, lambda: self._state, self._metrics.text)
         self.routes: list[Route] = declared(
-            SessionRoutes(*common, shared, self.close_session),
-            JobRoutes(self._sessions, self._engine, settings, self._audit, self._budget, _allocate),
-            StorageRoutes(*common, self._table, _allocate),
+            SessionRoutes(services, shared, self.close_session),
+            JobRoutes(services, self._engine),
+            StorageRoutes(services, self._table),
             info,
         )
         from apyfal import __version__

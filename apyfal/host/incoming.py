@@ -14,7 +14,7 @@ from apyfal.host.direct import go_on
 if TYPE_CHECKING:
     from aiohttp import web
 
-__all__ = ["MAX_JSON", "User", "caller", "let_in", "parse_json", "read_json"]
+__all__ = ["MAX_JSON", "User", "caller", "let_in", "parse_json", "read_json", "read_object"]
 
 #: bytes of the largest JSON body
 MAX_JSON = 1 << 20
@@ -58,6 +58,14 @@ async def read_json(request: web.Request) -> Any:
         if len(text) > MAX_JSON:
             raise TooLarge(f"a JSON body of more than {MAX_JSON} bytes")
     return parse_json(bytes(text))
+
+
+async def read_object(request: web.Request, what: str) -> dict[str, Any]:
+    """Read a JSON body that is an object; `what` it is, for the error where it is none."""
+    document = await read_json(request)
+    if not isinstance(document, dict):
+        raise ParameterError(f"expected an object: {what}")
+    return document
 
 
 def parse_json(text: bytes | str) -> Any:

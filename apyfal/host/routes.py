@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from aiohttp import web
 
-__all__ = ["PUBLIC", "Body", "Parameter", "Route", "declared", "route"]
+__all__ = ["BINARY", "DONE", "OBJECT", "OCTETS", "PUBLIC", "Body", "Parameter", "Route", "declared", "route"]
 
 #: access rule of routes that anybody may call
 PUBLIC = "public"
+
+#: content type of arrays' and files' bytes
+OCTETS = "application/octet-stream"
 
 _F = TypeVar("_F", bound=Callable[..., Awaitable[Any]])
 
@@ -40,6 +43,13 @@ class Body:
     description: str
     content: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
+
+
+#: contents that several routes have
+OBJECT: Mapping[str, Any] = {"application/json": {"type": "object"}}
+BINARY: Mapping[str, Any] = {OCTETS: {"type": "string", "format": "binary"}}
+#: the answer of what has nothing to say
+DONE = Body("Done.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,14 @@ import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-__all__ = ["Threads"]
+__all__ = ["Threads", "in_thread"]
 
 _T = TypeVar("_T")
+
+
+async def in_thread(work: Callable[..., _T], *arguments: object) -> _T:
+    """Return what `work` does in another thread, for what would hold the event loop up."""
+    return await asyncio.get_running_loop().run_in_executor(None, work, *arguments)
 
 
 class Threads(Generic[_T]):
