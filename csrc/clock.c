@@ -14,8 +14,8 @@ int64_t apf_now(void)
 
 int64_t apf_deadline(int64_t timeout)
 {
-    const int64_t now = apf_now();
     if (timeout < 0) return -1;
+    const int64_t now = apf_now();
     return timeout > INT64_MAX - now ? INT64_MAX : now + timeout;
 }
 

@@ -91,7 +91,8 @@ struct apf_drv_kernel {
     apf_drv_run *first, *last; /* not ended, in the order of their starts; the first is in the hardware */
     pthread_t helper;          /* drives while the caller starts more */
     int helping, stopping;
-    int driving; /* a waiter watches the hardware */
+    int driving;   /* a waiter watches the hardware */
+    int64_t usual; /* ns that the last run took, as well as it was seen; of the one who drives */
 };
 
 /* xdma_options.c */
@@ -125,8 +126,9 @@ int xdma_register_put(apf_drv_device *device, uint64_t offset, uint32_t value, a
 /* xdma_kernel.c: the handshake of HLS kernels */
 int xdma_kernel_prepare(apf_drv_kernel *kernel, apf_error *err);
 int xdma_kernel_go(apf_drv_kernel *kernel, const apf_arg *args, apf_error *err);
-/* Watch until it is done (*done) or the deadline (CLOCK_MONOTONIC ns, negative: none) passed. IO, DEVICE_LOST. */
-int xdma_kernel_watch(apf_drv_kernel *kernel, int64_t deadline, int *done, apf_error *err);
+/* Watch the run that was `started` until it has ended (then *ended says when) or the deadline passed (negative: none).
+ * All in ns of CLOCK_MONOTONIC. IO, DEVICE_LOST. */
+int xdma_kernel_watch(apf_drv_kernel *kernel, int64_t started, int64_t deadline, int64_t *ended, apf_error *err);
 
 /* xdma_run.c */
 int xdma_run_start(apf_drv_kernel *kernel, const apf_arg *args, uint32_t count, apf_drv_run **run, apf_error *err);

@@ -14,8 +14,10 @@ enum { CONTROL = 0x00, GLOBAL_ENABLE = 0x04, ENABLED = 0x08, PENDING = 0x0c };
 enum { AP_START = 1 << 0, AP_DONE = 1 << 1, AP_IDLE = 1 << 2, AP_CONTINUE = 1 << 4 };
 
 #define GONE 0xffffffffu /* what a card that left the bus reads as */
-#define SPIN 50000       /* ns of looking without pause: what a pause takes at least, with the timer's slack */
+#define SPIN 50000       /* ns of looking without pause, after the start and after the end that is expected */
+#define LATE 150000      /* ns that a pause may take longer than it was to: the timer's slack, and waking up */
 #define LONGEST_PAUSE 1000000
+#define LOOKS 4          /* for each look at the clock, which takes as long */
 #define LONGEST_POLL 100 /* ms: then the control register is looked at, should an interrupt have been lost */
 
 static int get(apf_drv_kernel *kernel, uint32_t offset, uint32_t *value, apf_error *err)
@@ -96,22 +98,35 @@ static int wait_event(apf_drv_kernel *kernel, int64_t deadline, apf_error *err)
     return code;
 }
 
-int xdma_kernel_watch(apf_drv_kernel *kernel, int64_t deadline, int *done, apf_error *err)
+/* How long to pause before the next look (0: not at all), `past` ns after the start of a run: a small part of that, so
+ * that an end is not seen much later than it comes; and not around the end of a run that takes as long as usual. */
+static int64_t pause_after(int64_t past, int64_t usual)
 {
-    const int64_t begin = apf_now();
-    int code = look(kernel, done, err);
-    while (code == APF_OK && !*done) {
+    const int64_t before = usual - LATE - past;
+    if (past < SPIN || (before <= 0 && past < usual + SPIN)) return 0;
+    int64_t pause = past / 16;
+    if (pause > LONGEST_PAUSE) pause = LONGEST_PAUSE;
+    return before > 0 && pause > before ? before : pause;
+}
+
+int xdma_kernel_watch(apf_drv_kernel *kernel, int64_t started, int64_t deadline, int64_t *ended, apf_error *err)
+{
+    for (int64_t seen = 0;;) { /* seen: when it was found at work */
+        int done = 0, code = APF_OK;
+        for (int i = 0; code == APF_OK && !done && i < LOOKS; i++) code = look(kernel, &done, err);
         const int64_t time = apf_now();
-        if (deadline >= 0 && time >= deadline) return APF_OK;
+        if (code != APF_OK) return code;
+        if (done && seen) kernel->usual = (seen + time) / 2 - started;
+        if (done) *ended = time;
+        if (done || (deadline >= 0 && time >= deadline)) return APF_OK;
+        seen = time;
         if (kernel->device->events >= 0) {
             code = wait_event(kernel, deadline, err);
-        } else if (time - begin > SPIN) {
-            int64_t pause = (time - begin) / 16;
-            if (pause > LONGEST_PAUSE) pause = LONGEST_PAUSE;
-            if (deadline >= 0 && pause > deadline - time) pause = deadline - time;
-            nanosleep(&(struct timespec){0, pause}, NULL);
+            if (code != APF_OK) return code;
+            continue;
         }
-        if (code == APF_OK) code = look(kernel, done, err);
+        int64_t pause = pause_after(time - started, kernel->usual);
+        if (deadline >= 0 && pause > deadline - time) pause = deadline - time;
+        if (pause) nanosleep(&(struct timespec){0, pause}, NULL);
     }
-    return code;
 }

@@ -31,13 +31,13 @@ static int sync_all(const apf_drv_run *run, uint32_t flag, int direction, apf_er
     return APF_OK;
 }
 
-/* Take the first run out of the queue. */
-static apf_drv_run *take_first(apf_drv_kernel *kernel)
+/* Take the first run out of the queue, which has ended then. */
+static apf_drv_run *take_first(apf_drv_kernel *kernel, int64_t ended)
 {
     apf_drv_run *run = kernel->first;
     kernel->first = run->next;
     if (!kernel->first) kernel->last = NULL;
-    run->times.end = (uint64_t)apf_now();
+    run->times.end = (uint64_t)ended;
     return run;
 }
 
@@ -58,7 +58,7 @@ static void go(apf_drv_kernel *kernel)
         kernel->first->times.start = (uint64_t)apf_now();
         const int code = xdma_kernel_go(kernel, kernel->first->args, &error);
         if (code == APF_OK) return;
-        end(take_first(kernel), code, &error);
+        end(take_first(kernel, apf_now()), code, &error);
     }
 }
 
@@ -80,9 +80,9 @@ static int shares_results(const apf_drv_run *run, const apf_drv_run *next)
 
 /* The first run is done: bring its results back, while the next one runs if it can. Called by the one who drives, with
  * the lock, which is given back meanwhile. */
-static void finish_first(apf_drv_kernel *kernel)
+static void finish_first(apf_drv_kernel *kernel, int64_t ended)
 {
-    apf_drv_run *run = take_first(kernel);
+    apf_drv_run *run = take_first(kernel, ended);
     apf_error error;
     const int abandoned = run->abandoned, after = shares_results(run, kernel->first);
     __atomic_add_fetch(&kernel->device->counters.runs, 1, __ATOMIC_RELAXED);
@@ -101,18 +101,19 @@ static void finish_first(apf_drv_kernel *kernel)
 static void drive(apf_drv_kernel *kernel, int64_t deadline)
 {
     apf_error error;
-    int done = 0;
+    int64_t ended = 0;
+    const int64_t started = (int64_t)kernel->first->times.start;
     kernel->driving = 1;
     pthread_mutex_unlock(&kernel->lock);
-    const int code = xdma_kernel_watch(kernel, deadline, &done, &error);
+    const int code = xdma_kernel_watch(kernel, started, deadline, &ended, &error);
     pthread_mutex_lock(&kernel->lock);
     if (code == APF_DEVICE_LOST) {
-        while (kernel->first) end(take_first(kernel), code, &error);
+        while (kernel->first) end(take_first(kernel, apf_now()), code, &error);
     } else if (code != APF_OK) {
-        end(take_first(kernel), code, &error);
+        end(take_first(kernel, apf_now()), code, &error);
         go(kernel);
-    } else if (done) {
-        finish_first(kernel);
+    } else if (ended) {
+        finish_first(kernel, ended);
     }
     kernel->driving = 0;
     pthread_cond_broadcast(&kernel->changed);
@@ -189,8 +190,10 @@ int xdma_run_start(apf_drv_kernel *kernel, const apf_arg *args, uint32_t count, 
         return code;
     }
     *started = run;
-    run->times.start = (uint64_t)apf_now();
-    if (!*kernel->name) return APF_OK; /* the rest is done by `wait` */
+    if (!*kernel->name) { /* the rest is done by `wait` */
+        run->times.start = (uint64_t)apf_now();
+        return APF_OK;
+    }
     pthread_mutex_lock(&kernel->lock);
     if (kernel->last) {
         kernel->last = kernel->last->next = run;

@@ -179,6 +179,27 @@ def timeouts_are_real() -> None:
             np.testing.assert_array_equal(rig.dst, np.arange(1, 2049))
 
 
+def a_run_is_waited_for_as_long_as_it_takes() -> None:
+    """Not as long as the one before, and with most of a long one slept through."""
+    card = _card()
+    with _open() as device:
+        rig = _Rig(device)
+        short, waited, worked = [], 0.0, 0.0
+        for _ in range(5):
+            card.set(delay=50_000_000)
+            began, before = time.monotonic(), time.thread_time()
+            device.run(rig.kernel, *rig.arguments)
+            waited += time.monotonic() - began
+            worked += time.thread_time() - before
+            card.set(delay=0)
+            began = time.monotonic()
+            device.run(rig.kernel, *rig.arguments)
+            short.append(time.monotonic() - began)
+    assert waited > 0.25
+    assert worked < waited / 2
+    assert min(short) < 0.02
+
+
 def large_transfers_use_all_channels() -> None:
     card = _card()
     rng = np.random.default_rng(1)
