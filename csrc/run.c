@@ -10,7 +10,7 @@ struct apf_run {
     pthread_cond_t waited; /* a waiter left */
     int waiting;           /* a thread is in the driver's wait */
     int code;              /* once ended */
-    apf_error error;
+    apf_error *error;      /* of a run that failed; NULL: there was no memory for it */
     uint32_t count;
     apf_bo *bos[]; /* held; NULL for scalars */
 };
@@ -69,6 +69,7 @@ static void run_free(apf_run *run)
 {
     pthread_mutex_destroy(&run->lock);
     pthread_cond_destroy(&run->waited);
+    apf_free(run->error);
     apf_free(run);
 }
 
@@ -119,7 +120,7 @@ static void ended(apf_run *run, int code, const apf_error *error)
     driver->release(run->handle);
     run->handle = NULL;
     run->code = code;
-    run->error = *error;
+    if (code != APF_OK && (run->error = apf_calloc(1, sizeof *error))) *run->error = *error;
     apf_device_in_flight(run->kernel->device, -1);
 }
 
@@ -145,7 +146,7 @@ int apf_run_wait(apf_run *run, int64_t timeout, apf_error *err)
     if (!apf_device_here(device))
         return apf_fail(err, APF_FORKED, 0, "a run was started before a fork; it is the parent's");
     const int64_t deadline = apf_deadline(timeout);
-    apf_error error = {0};
+    apf_error error;
     pthread_mutex_lock(&run->lock);
     if (!wait_turn(run, deadline)) {
         pthread_mutex_unlock(&run->lock);
@@ -168,7 +169,10 @@ int apf_run_wait(apf_run *run, int64_t timeout, apf_error *err)
         finished = 1;
     }
     int code = run->code;
-    if (code != APF_OK && err) *err = run->error;
+    if (code != APF_OK && err && run->error)
+        *err = *run->error;
+    else if (code != APF_OK)
+        apf_fail(err, code, 0, "%s", apf_error_text(code));
     pthread_mutex_unlock(&run->lock);
     if (finished) give_back(run);
     return code;
