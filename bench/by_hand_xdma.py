@@ -15,13 +15,15 @@ __all__ = ["OPTIONS", "by_hand", "set_card"]
 #: Of the driver, for the stand-in's kernel that copies bytes.
 OPTIONS = {"memory": "2GiB", "control": "0x1000", "registers": "src:0x10:buffer, dst:0x1c:buffer, bytes:0x28:64"}
 
-_CONTROL, _SRC, _DST, _BYTES = 0x1000 // 4, 0x1010 // 4, 0x101C // 4, 0x1028 // 4
+# A kernel of its own: the driver's, at 0x1000, has the driver's addresses in its registers.
+_CONTROL, _SRC, _DST, _BYTES = 0x00 // 4, 0x10 // 4, 0x1C // 4, 0x28 // 4
 _START, _IDLE = 1, 4
 _INPUT, _OUTPUT = 4 << 30, 5 << 30  # card addresses outside of what the driver uses
 
 
 def by_hand(src: np.ndarray, dst: np.ndarray) -> Callable[[], None]:
     """The job with everything that can be prepared prepared."""
+    set_card(model=1)  # this kernel copies, too
     libc: Any = ctypes.CDLL(None)
     libc.mmap.restype = ctypes.c_void_p
     root = Path(os.environ["APYFAL_XDMA_ROOT"])
