@@ -1,8 +1,9 @@
 """Many jobs of 64 KiB: `process_map`, where those that wait travel together, beside a loop of `process`.
 
 The card takes 20 us to begin a transfer (`latency`), as DMA engines behind PCIe and their drivers do; arrays are a
-caller's own, not pinned. The objects come from nginx on loopback: a store that answers in no time, so that what is left
-is the processors' work, of which the store's is half. Peak memory is of the whole series.
+caller's own, not pinned. Objects come once from nginx on loopback, a store that answers in no time, so that what is
+left is the processors' work, of which the store's is half; and from stores that are 2 and 10 ms away (every answer
+begins so much after its request), as stores are. Peak memory is of the whole series.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from __future__ import annotations
 import atexit
 import contextlib
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from _common import Bench, main
+from _distant import distant
 from _peers import KEYS, PeakMemory, serve
 
 import apyfal
@@ -26,7 +28,7 @@ CARD = {"latency": "20us"}
 
 
 def benches(quick: bool) -> list[Bench]:
-    """100,000 arrays, 5,000 files and 2,000 objects (a hundredth in a smoke run)."""
+    """100,000 arrays, 10,000 files and 2,000 objects of each store (a hundredth, or 50, in a smoke run)."""
     stack = contextlib.ExitStack()
     atexit.register(stack.close)
     objects = 50 if quick else 2000
@@ -36,22 +38,41 @@ def benches(quick: bool) -> list[Bench]:
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     for number in range(objects):
         data[number].tofile(folder / str(number))
-    kinds: tuple[tuple[str, Sequence[Any], int], ...] = (
-        ("arrays", list(data), 1000 if quick else 100_000),
-        ("local files", [folder / str(number) for number in range(objects)], objects if quick else 10_000),
-        ("objects of an S3 store", [f"s3.many://b/{number}" for number in range(objects)], objects),
-    )
-    return [compare(stack, name, sources, data, count) for name, sources, count in kinds]
+    kinds: list[tuple[str, Sequence[Any], int, Callable[[int], np.ndarray]]] = [
+        ("arrays", list(data), 1000 if quick else 100_000, lambda number: data[number]),
+        (
+            "local files",
+            [folder / str(number) for number in range(objects)],
+            objects if quick else 10_000,
+            lambda number: data[number],
+        ),
+        (
+            "objects of an S3 store on loopback",
+            [f"s3.many://b/{number}" for number in range(objects)],
+            objects,
+            lambda number: data[number],
+        ),
+    ]
+    for milliseconds in (2, 10):
+        url = stack.enter_context(distant(milliseconds / 1000, SIZE))
+        storage.mount(f"s3.away{milliseconds}", endpoint_url=url, config={}, **KEYS)
+        names = [f"s3.away{milliseconds}://b/{number}" for number in range(objects)]
+        kinds.append(
+            (f"objects of an S3 store {milliseconds} ms away", names, objects, lambda n: np.full(SIZE, n % 256, "u1"))
+        )
+    return [compare(stack, name, sources, expected, count) for name, sources, count, expected in kinds]
 
 
-def compare(stack: contextlib.ExitStack, name: str, sources: Sequence[Any], data: np.ndarray, count: int) -> Bench:
+def compare(
+    stack: contextlib.ExitStack, name: str, sources: Sequence[Any], expected: Callable[[int], np.ndarray], count: int
+) -> Bench:
     """Compare a loop (of a tenth of the jobs) with `process_map`."""
     card = stack.enter_context(apyfal.Accelerator("loopback", emulator=CARD))
     bench = Bench(f"{count:,} jobs of 64 KiB from {name}: microseconds a job", unit="us", scale=1e6)
 
     def checked(results: Iterable[np.ndarray]) -> None:
         for number, result in enumerate(results):
-            if number % 97 == 0 and not np.array_equal(result, data[number % len(data)]):
+            if number % 97 == 0 and not np.array_equal(result, expected(number % len(sources))):
                 raise AssertionError("wrong data")
 
     def take(jobs: int) -> Iterable[Any]:
