@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -13,13 +13,27 @@ from apyfal.pipeline.layout import PACK
 from apyfal.pipeline.small import GroupSize, Kinds
 from apyfal.workers import Task, Workers
 
-__all__ = ["GROUPS", "Background"]
+__all__ = ["GROUPS", "Background", "run_each"]
 
 #: Jobs that are at work at once: one on the card, the next being fetched, the last being stored.
 _WORKERS = 3
 
 #: Pinned memory of all small jobs that can be under way together.
 GROUPS = 4 * _WORKERS * PACK
+
+
+def run_each(process: Callable[..., Any], tasks: Sequence[Task]) -> None:
+    """Run jobs one by one; their promises get what comes of it."""
+    for task in tasks:
+        try:
+            result = process(task.src, task.dst, **task.keywords)
+        except BaseException as error:
+            task.promise.set_exception(error)
+        else:
+            task.promise.set_result(result)
+            del result
+        del task  # the error's frames end here: what its promise keeps must not keep the promise
+    del tasks
 
 
 class Background:
@@ -55,7 +69,7 @@ class Background:
     def submit(self, src: object, dst: object, keywords: dict[str, Any]) -> Future[Any]:
         """Run one job; see `apyfal.Accelerator.process_submit`."""
         future: Future[Any] = Future()
-        self._put(Task(future, src, dst, keywords, self._kinds(keywords)(src, dst)))
+        self._put(Task(future, src, dst, keywords, self.kinds(keywords)(src, dst)))
         return future
 
     def map(
@@ -66,7 +80,7 @@ class Background:
         keywords: dict[str, Any],
     ) -> Iterator[Any]:
         """Run many jobs; see `apyfal.Accelerator.process_map`."""
-        series, kinds = Series(), self._kinds(keywords)
+        series, kinds = Series(), self.kinds(keywords)
 
         def submit(src: object, dst: object, info: dict[str, Any] | None) -> Ticket:
             ticket = Ticket(series)
@@ -76,15 +90,23 @@ class Background:
 
         return map_jobs(submit, srcs, dsts, info_list, ahead=self._ahead)
 
+    def kinds(self, keywords: dict[str, Any]) -> Callable[[object, object], Hashable]:
+        """Return what tells the kind of each job with these keywords, for `Task`."""
+        return Kinds(keywords) if self._together is not None else lambda src, dst: None
+
+    def run(self, tasks: list[Task]) -> None:
+        """Run one job, or several small ones together, in the calling thread; their promises get what comes of it."""
+        if len(tasks) > 1 and self._together is not None:
+            tasks = self._together(tasks)
+        run_each(self._process, tasks)
+        del tasks
+
     def stop(self) -> None:
         """Drop the jobs that have not begun."""
         with self._starting:
             self._stopped = True
         if self._workers is not None:
             self._workers.stop()
-
-    def _kinds(self, keywords: dict[str, Any]) -> Callable[[object, object], Any]:
-        return Kinds(keywords) if self._together is not None else lambda src, dst: None
 
     def _ahead(self) -> int:
         """Return how many jobs to submit ahead: for every worker what it takes, and as much again."""
@@ -97,21 +119,6 @@ class Background:
                 if self._stopped:
                     raise ClosedError(f"accelerator {self._name!r} was stopped")
                 if self._workers is None:
-                    self._workers = Workers(_WORKERS, f"apyfal-{self._name}", self._run, self.size)
+                    self._workers = Workers(_WORKERS, f"apyfal-{self._name}", self.run, self.size)
                 workers = self._workers
         workers.submit(task)
-
-    def _run(self, tasks: list[Task]) -> None:
-        """Run one job, or several small ones together."""
-        if len(tasks) > 1 and self._together is not None:
-            tasks = self._together(tasks)
-        for task in tasks:
-            try:
-                result = self._process(task.src, task.dst, **task.keywords)
-            except BaseException as error:
-                task.promise.set_exception(error)
-            else:
-                task.promise.set_result(result)
-                del result
-            del task
-        del tasks

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 __all__ = [
     "AcceleratorException",
@@ -118,6 +119,21 @@ class StorageError(AcceleratorException, OSError):
         self.status = status
         self.request_id = request_id
         self.retry_after = retry_after
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Keep what `OSError` does not: number, text and file, set apart from its arguments."""
+        return _restored, (type(self), self.args, self.__dict__, (self.errno, self.strerror, self.filename))
+
+
+def _restored(
+    kind: type[StorageError], arguments: tuple[Any, ...], state: dict[str, Any], system: tuple[Any, Any, Any]
+) -> StorageError:
+    """Make a storage error that was pickled."""
+    error = kind(*arguments)
+    error.__dict__.update(state)
+    if system != (None, None, None):  # set to nothing they would be printed
+        error.errno, error.strerror, error.filename = system
+    return error
 
 
 class InvalidURL(StorageError, ValueError):

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from apyfal.exceptions import ParameterError
 
-__all__ = ["Series", "Submitted", "Ticket", "map_jobs"]
+__all__ = ["Series", "Submitted", "Ticket", "map_jobs", "pairs_of"]
 
 
 class Submitted(Protocol):
@@ -120,9 +120,7 @@ def map_jobs(
     ahead
         Says how many jobs may be under way, now.
     """
-    if srcs is None and dsts is None:
-        raise ParameterError("process_map needs srcs, dsts or both: their length is the number of jobs")
-    return _mapped(submit, _pairs(srcs, dsts), info_list, ahead)
+    return _mapped(submit, pairs_of(srcs, dsts), info_list, ahead)
 
 
 def _mapped(
@@ -147,7 +145,16 @@ def _mapped(
             submitted.cancel()
 
 
-def _pairs(srcs: Iterable[object] | None, dsts: Iterable[object] | None) -> Iterator[tuple[object, object]]:
+def pairs_of(srcs: Iterable[object] | None, dsts: Iterable[object] | None) -> Iterator[tuple[object, object]]:
+    """Return source and destination of each job.
+
+    Raises
+    ------
+    ParameterError
+        There are neither; or, while iterating: one of them is longer than the other.
+    """
+    if srcs is None and dsts is None:
+        raise ParameterError("process_map needs srcs, dsts or both: their length is the number of jobs")
     if srcs is None:
         return ((None, dst) for dst in dsts or ())
     if dsts is None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from apyfal.accelerator import LOCAL, Accelerator
 from apyfal.accelerators import resolve
+from apyfal.attempts import Attempt, Job
+from apyfal.background import run_each
 from apyfal.exceptions import (
     AcceleratorException,
     ClosedError,
@@ -25,13 +27,13 @@ from apyfal.exceptions import (
     StoreUnavailable,
 )
 from apyfal.listing import devices
-from apyfal.mapping import map_jobs
-from apyfal.pipeline.arrays import each_of
-from apyfal.storage.url import is_file_object
+from apyfal.mapping import Series, Ticket, map_jobs
+from apyfal.workers import Line
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
+    from apyfal.background import Background
     from apyfal.configuration import ConfigSource
 
 __all__ = ["AcceleratorPoolExecutor", "CardStatistics"]
@@ -60,20 +62,6 @@ class CardStatistics:
     jobs: int = 0
     failures: int = 0
     error: str | None = None
-
-
-@dataclass
-class _Job:
-    future: Future[Any]
-    src: object
-    dst: object
-    keywords: dict[str, Any]
-    tried: set[int] = field(default_factory=set)
-
-    @property
-    def repeatable(self) -> bool:
-        """Whether the job can run again: its source is as it was, its destination untouched."""
-        return not any(is_file_object(one) for given in (self.src, self.dst) for _, one in each_of(given))
 
 
 class AcceleratorPoolExecutor:
@@ -122,7 +110,7 @@ class AcceleratorPoolExecutor:
             raise ParameterError("give hosts or executor, not both")
         self._closed = False
         self._lock = threading.Lock()
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._line = Line(self._together)
         self._threads: list[threading.Thread] = []
         self._cards: list[Accelerator] = []
         self.statistics: list[CardStatistics] = []
@@ -174,17 +162,13 @@ class AcceleratorPoolExecutor:
     # -- jobs ---------------------------------------------------------------------------------------------------------
     def process_submit(self, src: object = None, dst: object = None, **keywords: Any) -> Future[Any]:
         """Run one job on the first card that is free; the arguments are those of `Accelerator.process`."""
-        with self._lock:
-            if self._closed:
-                raise ClosedError("the pool was stopped")
-            if self._cluster is not None:
-                future: Future[Any] = self._cluster.submit(src, dst, keywords)
-                return future
-            if all(card.error is not None for card in self.statistics):
-                raise DeviceLost(f"no card of the pool is left: {self.statistics[0].error}")
-            job = _Job(Future(), src, dst, keywords)
-            self._jobs.put(job)
-            return job.future
+        if self._cluster is not None:
+            self._check_open()
+            remote: Future[Any] = self._cluster.submit(src, dst, keywords)
+            return remote
+        future: Future[Any] = Future()
+        self._put(Job(future, src, dst, keywords, self._kinds(keywords)(src, dst)))
+        return future
 
     def process_map(
         self,
@@ -196,38 +180,80 @@ class AcceleratorPoolExecutor:
         **parameters: object,
     ) -> Iterator[Any]:
         """Run many jobs, on all cards at once; yield their results in order. See `Accelerator.process_map`."""
-        ahead = 2 * _THREADS * self._width
+        self._check_open()
+        keywords = parameters if timeout is None else {**parameters, "timeout": timeout}
+        if self._cluster is not None:
+            return self._cluster.map(srcs, dsts, info_list, keywords, self._width)  # type: ignore[no-any-return]
+        series, kinds = Series(), self._kinds(keywords)
 
-        def submit(src: object, dst: object, info: dict[str, Any] | None) -> Future[Any]:
-            return self.process_submit(src, dst, timeout=timeout, info_dict=info, **parameters)
+        def submit(src: object, dst: object, info: dict[str, Any] | None) -> Ticket:
+            ticket = Ticket(series)
+            own = keywords if info is None else {**keywords, "info_dict": info}
+            self._put(Job(ticket, src, dst, own, kinds(src, dst)))
+            return ticket
 
-        return map_jobs(submit, srcs, dsts, info_list, ahead=lambda: ahead)
+        return map_jobs(submit, srcs, dsts, info_list, ahead=lambda: 2 * _THREADS * self._width * self._size())
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError("the pool was stopped")
+
+    def _put(self, job: Job) -> None:
+        with self._lock:
+            self._check_open()
+            if all(card.error is not None for card in self.statistics):
+                raise DeviceLost(f"no card of the pool is left: {self.statistics[0].error}")
+            self._line.put(job)
+
+    # -- small jobs, which travel together where the cards are this machine's -----------------------------------------
+    def _backgrounds(self) -> list[Background]:
+        """Of the cards that work; none where they are other machines'."""
+        return [
+            card._background
+            for card, statistics in zip(self._cards, self.statistics, strict=True)
+            if statistics.error is None and isinstance(card, Accelerator)
+        ]
+
+    def _kinds(self, keywords: dict[str, Any]) -> Callable[[object, object], Hashable]:
+        backgrounds = self._backgrounds()
+        return backgrounds[0].kinds(keywords) if backgrounds else lambda src, dst: None
+
+    def _size(self) -> int:
+        return max((background.size() for background in self._backgrounds()), default=1)
+
+    def _together(self, waiting: int) -> int:
+        """Return how many of those that wait one thread may take: no more than leaves the others their share."""
+        return max(min(self._size(), waiting // (_THREADS * self._width)), 1)
 
     # -- cards --------------------------------------------------------------------------------------------------------
     def _work(self, index: int) -> None:
         """Take jobs until the pool or this card ends: who is free takes the next, so that the load is even."""
         statistics = self.statistics[index]
-        while statistics.error is None and (job := self._jobs.get()) is not None:
-            if statistics.error is not None:  # taken out while this thread waited: the job is for another card
-                self._jobs.put(job)
-            elif job.tried or job.future.set_running_or_notify_cancel():
-                self._run(index, job)
-            del job
+        while statistics.error is None and (tasks := self._line.take()):
+            jobs = [task for task in tasks if isinstance(task, Job)]
+            if statistics.error is not None:  # taken out while this thread waited: the jobs are for another card
+                for job in jobs:
+                    self._again(job)
+            else:
+                self._run(index, [job for job in jobs if job.tried or job.given.set_running_or_notify_cancel()])
+            del tasks, jobs
 
-    def _run(self, index: int, job: _Job) -> None:
-        statistics = self.statistics[index]
-        try:
-            result = self._cards[index].process(job.src, job.dst, **job.keywords)
-        except BaseException as error:
-            self._failed(index, job, error)
+    def _run(self, index: int, jobs: list[Job]) -> None:
+        succeeded, failed = partial(self._succeeded, index), partial(self._failed, index)
+        for job in jobs:
+            job.promise = Attempt(job, succeeded, failed)
+        card = self._cards[index]
+        if len(jobs) > 1:
+            card._background.run([*jobs])
         else:
-            with self._lock:
-                statistics.jobs += 1
-            job.future.set_result(result)
-        finally:
-            del job  # the error's frames end here: what its future keeps must not keep the future
+            run_each(card.process, jobs)
 
-    def _failed(self, index: int, job: _Job, error: BaseException) -> None:
+    def _succeeded(self, index: int, job: Job, result: Any) -> None:
+        with self._lock:
+            self.statistics[index].jobs += 1
+        job.given.set_result(result)
+
+    def _failed(self, index: int, job: Job, error: BaseException) -> None:
         statistics = self.statistics[index]
         broken = self._is_broken(index, error)
         with self._lock:
@@ -235,13 +261,21 @@ class AcceleratorPoolExecutor:
             if broken and statistics.error is None:
                 statistics.error = f"{type(error).__name__}: {error}"
             left = any(card.error is None for card in self.statistics) and not self._closed
-        job.tried.add(index)
+        job.tried = True
         if broken and left and job.repeatable:
-            self._jobs.put(job)
+            self._again(job)
         else:
-            job.future.set_exception(error)
+            job.given.set_exception(error)
         if broken and not left:
             self._fail_waiting(error)
+
+    def _again(self, job: Job) -> None:
+        """Let another card take a job."""
+        try:
+            self._line.put(job)
+        except ClosedError as error:
+            if not job.given.cancel():
+                job.given.set_exception(error)
 
     def _is_broken(self, index: int, error: BaseException) -> bool:
         if isinstance(error, _CARD_ERRORS):
@@ -261,16 +295,9 @@ class AcceleratorPoolExecutor:
 
     def _fail_waiting(self, error: BaseException) -> None:
         """No card is left: nobody will take what waits."""
-        while True:
-            try:
-                job = self._jobs.get_nowait()
-            except queue.Empty:
-                return
-            if job is None:  # `stop` wants the threads to leave
-                self._jobs.put(None)
-                return
-            if job.tried or job.future.set_running_or_notify_cancel():
-                job.future.set_exception(DeviceLost(f"no card of the pool is left: {error}"))
+        for job in self._line.clear():
+            if isinstance(job, Job) and (job.tried or job.given.set_running_or_notify_cancel()):
+                job.given.set_exception(DeviceLost(f"no card of the pool is left: {error}"))
 
     # -- the object ---------------------------------------------------------------------------------------------------
     def stop(self) -> None:
@@ -282,15 +309,9 @@ class AcceleratorPoolExecutor:
         if self._cluster is not None:
             self._cluster.stop()
             return
-        while True:
-            try:
-                job = self._jobs.get_nowait()
-            except queue.Empty:
-                break
-            if job is not None and not job.future.cancel():
-                job.future.set_exception(ClosedError("the pool was stopped"))
-        for _ in self._threads:
-            self._jobs.put(None)
+        for job in self._line.stop():
+            if isinstance(job, Job) and not job.given.cancel():
+                job.given.set_exception(ClosedError("the pool was stopped"))
         self._stop_cards()
         for thread in self._threads:
             thread.join(5)

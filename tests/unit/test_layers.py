@@ -21,7 +21,7 @@ LAYERS = (
     "storage testing",
     (
         "drivers scalars signature call definition accelerators "
-        "pipeline card workers listing mapping background accelerator pool cluster"
+        "pipeline card workers listing mapping background accelerator attempts pool cluster"
     ),
     "host",
     "progress trace commands cli __main__",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import threading
 import time
 
@@ -29,12 +30,53 @@ def test_four_cards_of_equal_speed_are_four_times_one():
     def seconds(count: int) -> float:
         slow = {"emulator": {"devices": 4, "run_latency": "20000"}}
         with apyfal.AcceleratorPoolExecutor("loopback", count, **slow) as pool:
-            list(pool.process_map([b"x"] * count * 3))  # everything is open and warm
+            source = apyfal.empty(64, np.uint8)
+            list(pool.process_map([source] * count * 3, copy=False))  # everything is open and warm
             start = time.perf_counter()
-            list(pool.process_map([b"x"] * 120))
+            list(pool.process_map([source] * 120, copy=False))  # each job is a run of its own
             return time.perf_counter() - start
 
     assert seconds(1) / seconds(4) >= 3.8
+
+
+def test_small_jobs_travel_together_on_each_card():
+    sources = [np.full(100, number % 251, np.uint8) for number in range(2000)]
+    with apyfal.AcceleratorPoolExecutor("loopback", emulator={"devices": 2, "run_latency": "2ms"}) as pool:
+        results = list(pool.process_map(sources))
+        runs = [card._card.device.counters()["runs"] for card in pool._cards]
+        jobs = [card.jobs for card in pool.statistics]
+    assert all(np.array_equal(result, source) for result, source in zip(results, sources, strict=True))
+    assert sum(jobs) == 2000
+    assert sum(runs) < 1000
+    assert min(jobs) > 200, "no card takes all"
+
+
+@pytest.mark.parametrize("nth", [1, 5, 20])
+def test_a_card_that_fails_with_jobs_that_travel_together(tmp_path, nth):
+    inputs = [np.full(1000, number % 251, "u1") for number in range(600)]
+    with apyfal.AcceleratorPoolExecutor("loopback", emulator={"devices": 3, "run_latency": "1ms"}) as pool:
+        list(pool.process_map(inputs[:50]))  # it knows that they are small
+        before = sum(card.jobs for card in pool.statistics)
+        pool._cards[1]._card.device.control("lose_device", nth)
+        targets = [tmp_path / str(number) for number in range(600)]
+        assert list(pool.process_map(inputs, targets)) == [None] * 600
+        assert [target.read_bytes() for target in targets] == [data.tobytes() for data in inputs]
+        assert sum(card.jobs for card in pool.statistics) - before == 600, "none was lost, none ran twice to its end"
+        assert pool.statistics[1].error is not None
+
+
+def test_an_error_among_jobs_that_travel_together_is_its_own():
+    good = np.frombuffer(gzip.compress(b"good"), np.uint8)
+    with apyfal.AcceleratorPoolExecutor("gunzip", emulator={"devices": 2, "run_latency": "1ms"}) as pool:
+        list(pool.process_map([good] * 50))
+        futures = [pool.process_submit(b"no gzip" if number == 40 else good) for number in range(100)]
+        for number, future in enumerate(futures):
+            if number == 40:
+                with pytest.raises(KernelError):
+                    future.result(10)
+            else:
+                assert future.result(10).tobytes() == b"good"
+        assert sum(card.failures for card in pool.statistics) == 1
 
 
 @pytest.mark.parametrize("nth", [1, 5, 50])
