@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import apyfal
-from apyfal import cluster
+from apyfal import cluster, exceptions
 from apyfal.exceptions import KernelError, ParameterError
 
 
@@ -83,3 +83,10 @@ def test_what_cannot_travel_is_refused(scheduler: Scheduler) -> None:
         with pytest.raises(ParameterError, match="process_map needs"):
             pool.process_map()
     assert scheduler.tasks == []
+
+
+@pytest.mark.parametrize("kind", sorted(exceptions.StorageError.__subclasses__(), key=str))
+def test_storage_errors_travel(kind: type[exceptions.StorageError]) -> None:
+    arrived = pickle.loads(pickle.dumps(kind("what", path="b/key", code="Code", status=418)))
+    assert type(arrived) is kind
+    assert (str(arrived), arrived.path, arrived.code, arrived.status) == ("what", "b/key", "Code", 418)
