@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
@@ -66,6 +66,8 @@ class Data:
         Spooled instead, open and without a name.
     budget
         What `array` counts against, already taken.
+    more
+        Arrays that follow `array` in the content.
     """
 
     def __init__(
@@ -73,11 +75,14 @@ class Data:
         array: np.ndarray[Any, Any] | None = None,
         file: IO[bytes] | None = None,
         budget: MemoryBudget | None = None,
+        more: Sequence[np.ndarray[Any, Any]] = (),
     ) -> None:
         self.array = array
         self.file = file
         self.nbytes = array.nbytes if array is not None else os.fstat(file.fileno()).st_size if file is not None else 0
+        self.nbytes += sum(one.nbytes for one in more)
         self._budget = budget
+        self._more = more
 
     def charge(self, budget: MemoryBudget) -> None:
         """Count against `budget`, even beyond its limit: what is there already cannot be refused."""
@@ -88,15 +93,16 @@ class Data:
     def tobytes(self) -> bytes:
         """Return a copy of the content, for small ones."""
         if self.array is not None:
-            return self.array.tobytes()
+            return b"".join(one.tobytes() for one in (self.array, *self._more))
         return b"" if self.file is None else os.pread(self.file.fileno(), self.nbytes, 0)
 
     def pieces(self, nbytes: int) -> Iterator[memoryview]:
         """Yield the content in pieces of at most `nbytes`; those of an array are views of it."""
         if self.array is not None:
-            flat: np.ndarray[Any, Any] = np.ascontiguousarray(self.array).reshape(-1).view(np.uint8)
-            for start in range(0, self.nbytes, nbytes):
-                yield flat.data[start : start + nbytes]
+            for one in (self.array, *self._more):
+                flat: np.ndarray[Any, Any] = np.ascontiguousarray(one).reshape(-1).view(np.uint8)
+                for start in range(0, one.nbytes, nbytes):
+                    yield flat.data[start : start + nbytes]
         elif self.file is not None:
             for start in range(0, self.nbytes, nbytes):
                 yield memoryview(os.pread(self.file.fileno(), nbytes, start))
@@ -106,7 +112,7 @@ class Data:
         budget, self._budget = self._budget, None
         if budget is not None:
             budget.give(self.nbytes)
-        self.array = None
+        self.array, self._more = None, ()
         if self.file is not None:
             self.file.close()
             self.file = None

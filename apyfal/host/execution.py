@@ -13,10 +13,11 @@ import numpy as np
 from apyfal.exceptions import ParameterError, RunCancelled
 from apyfal.host.bodies import Data
 from apyfal.host.jobs import Job
+from apyfal.host.memory_file import MemoryFile
 from apyfal.host.references import References
 from apyfal.host.sessions import NotFound, OpenAccelerator
 from apyfal.host.shared_memory import Region
-from apyfal.host.wire import ArrayType, SharedArray, plain
+from apyfal.host.wire import ArrayType, Part, SharedArray, plain
 
 __all__ = ["Executor"]
 
@@ -53,7 +54,6 @@ class Executor:
             if spec.kind == "start":
                 accelerator.start(self._source(job), info_dict=info, **spec.parameters)
                 return
-            _check_all_named(job, accelerator.outputs)
             dst, target = self._destination(job)
             result = accelerator.process(
                 self._source(job),
@@ -65,7 +65,10 @@ class Executor:
                 memory_limit=spec.memory_limit,
                 **spec.parameters,
             )
-            _take_result(job, result, target, info)
+            if len(accelerator.outputs) > 1:
+                _take_results(job, result)
+            else:
+                _take_result(job, result, target, info)
         finally:
             info.pop("timeline", None)
             job.info = plain(info)
@@ -76,13 +79,34 @@ class Executor:
             return None
         if src.url is not None:
             return self.references.admit(src.url, job.session.mounts)
-        if src.urls is not None:
-            return {name: self.references.admit(url, job.session.mounts) for name, url in src.urls.items()}
+        if src.parts is not None:
+            return {name: self._input(job, part) for name, part in src.parts.items()}
         if src.shared is not None:
             return _region_of(job, src.shared.region).array(src.shared)
         if job.data is None:
             raise ParameterError("src: the request had no body")
         return job.data.array if job.data.array is not None else job.data.file
+
+    def _input(self, job: Job, part: Part) -> object:
+        """Return one of several inputs: a URL, an array in the body, or the bytes of a file there."""
+        if part.url is not None:
+            return self.references.admit(part.url, job.session.mounts)
+        nbytes = part.nbytes if part.array is None else part.array.nbytes
+        body = None if job.data is None else job.data.array
+        if body is None or part.offset + nbytes > body.nbytes:
+            raise ParameterError(f"src: {nbytes} bytes from {part.offset} on are not in the body")
+        piece = body.reshape(-1).view(np.uint8)[part.offset : part.offset + nbytes]
+        if part.array is None:
+            return MemoryFile(piece.data)
+        return piece.view(part.array.dtype).reshape(part.array.shape)
+
+    def _output(self, job: Job, part: Part) -> object:
+        """Return where one of several outputs goes: a URL, memory for the client's array, or a new array."""
+        if part.url is not None:
+            return self.references.admit(part.url, job.session.mounts)
+        if part.array is None:
+            return None
+        return self.allocate(part.array.nbytes).view(part.array.dtype).reshape(part.array.shape)
 
     def _destination(self, job: Job) -> tuple[object, Data | None]:
         """Return what `process` gets as its destination, and the output that this makes."""
@@ -91,8 +115,8 @@ class Executor:
             return None, None
         if dst.url is not None:
             return self.references.admit(dst.url, job.session.mounts), None
-        if dst.urls is not None:
-            return {name: self.references.admit(url, job.session.mounts) for name, url in dst.urls.items()}, None
+        if dst.parts is not None:
+            return {name: self._output(job, part) for name, part in dst.parts.items()}, None
         if dst.shared is not None:
             return _region_of(job, dst.shared.region).array(dst.shared), None
         if dst.array is not None:
@@ -100,15 +124,6 @@ class Executor:
             return memory, Data(array=memory)
         file: IO[bytes] = tempfile.TemporaryFile(dir=self.spool_directory)  # noqa: SIM115 - the output owns it
         return file, Data(file=file)
-
-
-def _check_all_named(job: Job, outputs: tuple[str, ...]) -> None:
-    """Of several outputs, none can travel back: each needs a place that the host can write."""
-    if len(outputs) < 2:
-        return
-    given = {} if job.spec.dst is None else job.spec.dst.urls or {}
-    if missing := [name for name in outputs if name not in given]:
-        raise ParameterError(f"dst: several outputs of a remote accelerator need a URL each; {missing[0]!r} has none")
 
 
 def _progress(job: Job, done: int, total: int | None) -> None:
@@ -137,6 +152,20 @@ def _take_result(job: Job, result: object, target: Data | None, info: dict[str, 
             job.output = Data(array=result)
     if not isinstance(result, np.ndarray):
         job.result = plain(result)
+
+
+def _take_results(job: Job, result: object) -> None:
+    """Take those of several outputs that are arrays: they go back one behind the other."""
+    arrays = result if isinstance(result, dict) else {}
+    if not arrays:
+        return
+    offset = 0
+    job.output_parts = {}
+    for name, array in arrays.items():
+        job.output_parts[name] = {"offset": offset, "nbytes": array.nbytes, **ArrayType.of(array).document()}
+        offset += array.nbytes
+    first, *more = arrays.values()
+    job.output = Data(array=first, more=more)
 
 
 def _region_of(job: Job, name: str) -> Region:

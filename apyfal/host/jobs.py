@@ -64,6 +64,8 @@ class Job:
         ``queued``, ``running``, ``done``, ``failed``, ``cancelled`` or ``interrupted``.
     data, output
         What came in with the request; what goes out with the answer.
+    output_parts
+        Of several outputs: where each lies in that, and what it is.
     output_region
         The shared memory that the output is in instead.
     progress
@@ -86,6 +88,7 @@ class Job:
     error: dict[str, Any] | None = None
     output: Data | None = None
     output_type: ArrayType | None = None
+    output_parts: dict[str, Any] | None = None
     output_region: str | None = None
     progress: tuple[int, int | None] | None = None
     began: bool = False
@@ -103,6 +106,8 @@ class Job:
             output = {"nbytes": 0 if self.output is None else self.output.nbytes, "region": self.output_region}
             if self.output_type is not None:
                 output.update(self.output_type.document())
+            if self.output_parts is not None:
+                output["parts"] = self.output_parts
         done, total = self.progress or (0, None)
         return {
             "id": self.id,

@@ -33,19 +33,26 @@ _SHARED = {
 }
 _URL = {"type": "string", "minLength": 1, "maxLength": 8192}
 #: several inputs or outputs, by their names
-_URLS = {
+_PARTS = {
     "type": "object",
-    "required": ["urls"],
-    "additionalProperties": False,
-    "properties": {
-        "urls": {
-            "type": "object",
-            "minProperties": 1,
-            "propertyNames": {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"},
-            "additionalProperties": _URL,
-        }
+    "minProperties": 1,
+    "propertyNames": {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"},
+    "additionalProperties": {
+        "anyOf": [
+            {"type": "object", "required": ["url"], "additionalProperties": False, "properties": {"url": _URL}},
+            {
+                "type": "object",
+                "additionalProperties": False,
+                "properties": {
+                    "offset": {"type": "integer", "minimum": 0},
+                    "nbytes": {"type": "integer", "minimum": 0},
+                    "array": {"$ref": "#/components/schemas/Array"},
+                },
+            },
+        ]
     },
 }
+_OF_PARTS = {"type": "object", "required": ["parts"], "additionalProperties": False, "properties": {"parts": _PARTS}}
 
 #: schemas that routes refer to by name
 SCHEMAS: dict[str, Any] = {
@@ -104,7 +111,7 @@ SCHEMAS: dict[str, Any] = {
                 "anyOf": [
                     {"type": "null"},
                     {"type": "object", "required": ["url"], "additionalProperties": False, "properties": {"url": _URL}},
-                    _URLS,
+                    _OF_PARTS,
                     {
                         "type": "object",
                         "required": ["shared"],
@@ -117,7 +124,7 @@ SCHEMAS: dict[str, Any] = {
                 "anyOf": [
                     {"type": "null"},
                     {"type": "object", "required": ["url"], "additionalProperties": False, "properties": {"url": _URL}},
-                    _URLS,
+                    _OF_PARTS,
                     {
                         "type": "object",
                         "required": ["array"],

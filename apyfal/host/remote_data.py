@@ -15,7 +15,7 @@ from apyfal.exceptions import CopyRefused, HostError, ParameterError
 from apyfal.host.http_client import Answer
 from apyfal.host.shared_memory import Region
 from apyfal.host.shared_pool import SharedPool
-from apyfal.host.wire import ArrayType, Destination, Origin, SharedArray
+from apyfal.host.wire import ArrayType, Destination, Origin, Part, SharedArray
 from apyfal.memory import empty
 from apyfal.pipeline.arrays import array_of
 from apyfal.storage.endpoints import Source, open_sink, open_source
@@ -26,6 +26,8 @@ __all__ = ["Copies", "Input", "Output"]
 _CHUNK = 1 << 20
 #: below this, a request on the socket costs less than the bookkeeping of shared memory
 _SHARED_FROM = 256 << 10
+#: where each of several inputs begins in a body: at a page, as memory that devices use in place
+_ALIGN = 4096
 _INTO_SHARED = "put into memory that is shared with the host, where arrays of Accelerator.empty are already"
 _OUT_OF_SHARED = "taken out of memory that is shared with the host, where arrays of Accelerator.empty are already"
 
@@ -62,17 +64,6 @@ def _room(pool: SharedPool, nbytes: int, copies: Copies) -> Region | None:
     return pool.take(nbytes) if copies.allowed and nbytes >= _SHARED_FROM else None
 
 
-def _urls(given: Mapping[Any, object], what: str) -> dict[str, str]:
-    """Return several inputs or outputs as the host takes them."""
-    for name, one in given.items():
-        if not isinstance(one, str) or parse(one).is_local:
-            raise ParameterError(
-                f"{what}: {name!r}: several inputs or outputs of a remote accelerator are URLs that the host opens, "
-                f"such as host://...; not {one if isinstance(one, str) else type(one).__name__!r}"
-            )
-    return {str(name): str(one) for name, one in given.items()}
-
-
 class Input:
     """One source of a remote job. A context manager: at its end, what was opened for it is closed.
 
@@ -100,10 +91,11 @@ class Input:
         self.length: int | None = None
         self._array: np.ndarray[Any, Any] | None = None
         self._source: Source | None = None
+        self._parts: list[tuple[int, Input]] = []
         if src is None:
             return
         if isinstance(src, Mapping):
-            self.origin = Origin(urls=_urls(src, "src"))
+            self._take_parts(src)
             return
         if isinstance(src, str) and not parse(src).is_local:
             self.origin = Origin(url=src)
@@ -119,8 +111,34 @@ class Input:
         self.length = source.size
         self.origin = Origin(body=True)
 
+    def _take_parts(self, src: Mapping[Any, object]) -> None:
+        """Put what is no URL side by side in the body, where the host's card can use each in place."""
+        parts = {}
+        end = 0
+        for name, one in src.items():
+            given = self._stack.enter_context(Input(one, None, self._copies))
+            if given.origin is None:
+                raise ParameterError(f"src: {name!r}: expected a URL, path, file object or array, not None")
+            if given.length is None:
+                parts[str(name)] = Part(url=given.origin.url)
+                continue
+            start = -(-end // _ALIGN) * _ALIGN
+            parts[str(name)] = Part(offset=start, nbytes=given.length, array=given.origin.array)
+            self._parts.append((start, given))
+            end = start + given.length
+        if not self._parts:
+            self.origin = Origin(parts=parts)
+            return
+        self.length = end
+        self.origin = Origin(body=True, array=ArrayType(np.dtype(np.uint8), (end,)), parts=parts)
+
     def pieces(self) -> Iterator[memoryview]:
         """Yield the body, anew at each call."""
+        done = 0
+        for start, part in self._parts:
+            yield memoryview(bytes(start - done))
+            yield from part.pieces()
+            done = start + (part.length or 0)
         if self._array is not None:
             flat: np.ndarray[Any, Any] = self._array.reshape(-1).view(np.uint8)
             yield flat.data
@@ -210,13 +228,15 @@ class Output:
         self._pool = pool
         self._array: np.ndarray[Any, Any] | None = None
         self._region: Region | None = None
+        self._parts: dict[str, Output] = {}
         self.destination: Destination | None = None
         if dst is None:
             if pool is not None and expected is not None and (region := _room(pool, expected, copies)) is not None:
                 self._region = region
                 self.destination = Destination(memory=region.name)
         elif isinstance(dst, Mapping):
-            self.destination = Destination(urls=_urls(dst, "dst"))
+            self._parts = {str(name): Output(one, None, None, copies) for name, one in dst.items()}
+            self.destination = Destination(parts={name: part._as_part() for name, part in self._parts.items()})
         elif isinstance(dst, np.ndarray):
             self._take_array(dst, pool)
         elif isinstance(dst, str) and not parse(dst).is_local:
@@ -264,6 +284,8 @@ class Output:
             return self._shared_result(described)
         if answer is None:
             raise HostError("the job ran, but the host does not have its output any more")
+        if described.get("parts") is not None:
+            return self._receive_parts(answer, described["parts"])
         nbytes = int(described["nbytes"])
         if self.destination is not None and self.destination.data:
             self._store(answer, nbytes)
@@ -275,6 +297,18 @@ class Output:
         result = empty(kind.shape, kind.dtype)
         self._fill(answer, result, nbytes)
         return result
+
+    def _as_part(self) -> Part:
+        there = self.destination
+        return Part() if there is None else Part(url=there.url, array=there.array)
+
+    def _receive_parts(self, answer: Answer, parts: Mapping[str, dict[str, Any]]) -> dict[str, Any] | None:
+        """Put several outputs where they belong; they come one behind the other."""
+        results = {}
+        for name, described in parts.items():
+            output = self._parts.get(name) or Output(None, None, None, self._copies)
+            results[name] = output.receive(answer, {"output": described})
+        return {name: result for name, result in results.items() if result is not None} or None
 
     def close(self) -> None:
         """Give back what was taken and is not the result."""

@@ -134,14 +134,59 @@ class SharedArray:
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a job's data is: a URL, the request's body (an array, or a file's bytes), or shared memory.
+class Part:
+    """One of several inputs or outputs.
 
-    Several inputs are URLs, `urls` by their names.
+    Attributes
+    ----------
+    url
+        Where it is; or
+    offset, nbytes
+        where an input lies in the body. An output without a URL is in the answer's, which says where.
+    array
+        Its type and shape; ``None``: the bytes of a file, or a new array.
     """
 
     url: str | None = None
-    urls: Mapping[str, str] | None = None
+    offset: int = 0
+    nbytes: int = 0
+    array: ArrayType | None = None
+
+    @classmethod
+    def parse_all(cls, value: object, what: str) -> Mapping[str, Part]:
+        """Read several, by their names."""
+        if not isinstance(value, dict) or not value or not all(name.isidentifier() for name in value):
+            raise ParameterError(f"{what}: expected an object of names and parts")
+        return {name: cls._parse(one, f"{what}: {name}") for name, one in value.items()}
+
+    @classmethod
+    def _parse(cls, value: object, what: str) -> Part:
+        document = _document(value, what, {"url", "offset", "nbytes", "array"})
+        if "url" in document:
+            if len(document) > 1:
+                raise ParameterError(f"{what}: expected a url, or a place in the body")
+            return cls(url=_text(document["url"], f"{what}: url"))
+        array = None if document.get("array") is None else ArrayType.parse(document["array"], what)
+        offset, nbytes = (_count(document.get(key, 0), f"{what}: {key}") for key in ("offset", "nbytes"))
+        return cls(offset=offset, nbytes=nbytes, array=array)
+
+    def document(self) -> dict[str, Any]:
+        """As JSON."""
+        if self.url is not None:
+            return {"url": self.url}
+        place = {"offset": self.offset, "nbytes": self.nbytes}
+        return place if self.array is None else {**place, "array": self.array.document()}
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a job's data is: a URL, the request's body (an array, or a file's bytes), or shared memory.
+
+    Several inputs are `parts`, by their names; those that are no URLs lie in the body, which is then an array of bytes.
+    """
+
+    url: str | None = None
+    parts: Mapping[str, Part] | None = None
     body: bool = False
     array: ArrayType | None = None
     shared: SharedArray | None = None
@@ -151,30 +196,36 @@ class Origin:
         """Read what `document` wrote."""
         if value is None:
             return None
-        document = _document(value, "src", {"url", "urls", "body", "array", "shared"})
-        chosen = document.keys() & {"url", "urls", "body", "shared"}
-        if len(chosen) != 1 or ("array" in document and "body" not in document):
-            raise ParameterError("src: expected one of url, urls, body (with or without array), shared")
+        document = _document(value, "src", {"url", "parts", "body", "array", "shared"})
+        parts = None if "parts" not in document else Part.parse_all(document["parts"], "src: parts")
+        kinds = document.keys() & {"url", "body", "shared"}
+        if parts is not None and not kinds:
+            return cls(parts=parts)
+        if len(kinds) != 1 or ("array" in document and "body" not in document):
+            raise ParameterError("src: expected one of url, body (with or without array), shared; or parts")
+        if parts is not None and "array" not in document:
+            raise ParameterError("src: parts: expected URLs, or places in a body that is an array")
         if "url" in document:
             return cls(url=_text(document["url"], "src: url"))
-        if "urls" in document:
-            return cls(urls=_urls(document["urls"], "src: urls"))
         if "shared" in document:
             return cls(shared=SharedArray.parse(document["shared"], "src"))
         if document["body"] is not True:
             raise ParameterError("src: body: expected true")
         array = None if document.get("array") is None else ArrayType.parse(document["array"], "src")
-        return cls(body=True, array=array)
+        return cls(body=True, array=array, parts=parts)
 
     def document(self) -> dict[str, Any]:
         """As JSON."""
         if self.url is not None:
             return {"url": self.url}
-        if self.urls is not None:
-            return {"urls": dict(self.urls)}
         if self.shared is not None:
             return {"shared": self.shared.document()}
-        return {"body": True} if self.array is None else {"body": True, "array": self.array.document()}
+        document: dict[str, Any] = {"body": True} if self.body else {}
+        if self.array is not None:
+            document["array"] = self.array.document()
+        if self.parts is not None:
+            document["parts"] = {name: part.document() for name, part in self.parts.items()}
+        return document
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,8 +236,8 @@ class Destination:
     ----------
     url
         There; or
-    urls
-        there, of several outputs each by its name; or
+    parts
+        several outputs, by their names, to URLs and into the answer's body; or
     array
         into an array of this type, which is the answer's body; or
     data
@@ -198,7 +249,7 @@ class Destination:
     """
 
     url: str | None = None
-    urls: Mapping[str, str] | None = None
+    parts: Mapping[str, Part] | None = None
     array: ArrayType | None = None
     data: bool = False
     shared: SharedArray | None = None
@@ -209,13 +260,13 @@ class Destination:
         """Read what `document` wrote."""
         if value is None:
             return None
-        document = _document(value, "dst", {"url", "urls", "array", "data", "shared", "memory"})
+        document = _document(value, "dst", {"url", "parts", "array", "data", "shared", "memory"})
         if len(document) != 1:
-            raise ParameterError("dst: expected one of url, urls, array, data, shared, memory")
+            raise ParameterError("dst: expected one of url, parts, array, data, shared, memory")
         if "url" in document:
             return cls(url=_text(document["url"], "dst: url"))
-        if "urls" in document:
-            return cls(urls=_urls(document["urls"], "dst: urls"))
+        if "parts" in document:
+            return cls(parts=Part.parse_all(document["parts"], "dst: parts"))
         if "array" in document:
             return cls(array=ArrayType.parse(document["array"], "dst"))
         if "shared" in document:
@@ -230,8 +281,8 @@ class Destination:
         """As JSON."""
         if self.url is not None:
             return {"url": self.url}
-        if self.urls is not None:
-            return {"urls": dict(self.urls)}
+        if self.parts is not None:
+            return {"parts": {name: part.document() for name, part in self.parts.items()}}
         if self.array is not None:
             return {"array": self.array.document()}
         if self.shared is not None:
@@ -299,12 +350,6 @@ class JobSpec:
     def text(self) -> str:
         """`document` in its one canonical form: what a header carries and a fingerprint is taken of."""
         return _CANONICAL.encode(self.document())
-
-
-def _urls(value: object, what: str) -> Mapping[str, str]:
-    if not isinstance(value, dict) or not value or not all(name.isidentifier() for name in value):
-        raise ParameterError(f"{what}: expected an object of names and URLs")
-    return {name: _text(url, f"{what}: {name}") for name, url in value.items()}
 
 
 def _region(value: object, what: str) -> str:
