@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,7 +17,11 @@ from apyfal.signature import Output
 if TYPE_CHECKING:
     from apyfal.definition import Definition
 
-__all__ = ["BoundArgument", "Call", "CallInput", "CallOutput", "CallPort"]
+__all__ = ["BoundArgument", "Call", "CallInput", "CallOutput", "CallPort", "unit_of"]
+
+
+#: Offsets in buffer objects that every driver accepts are multiples of this.
+_PAGE = 4096
 
 
 class BoundArgument(NamedTuple):
@@ -123,6 +128,17 @@ class CallOutput(CallPort):
         return self.bound(nbytes) if self.bound else max(nbytes, self.dtype.itemsize)
 
 
+def unit_of(granularity: int | None, inputs: Sequence[CallInput], outputs: Sequence[CallOutput]) -> int:
+    """Return `Call.unit`."""
+    unit = math.lcm(granularity or 1, _PAGE)
+    for port in inputs[1:]:
+        unit *= _PAGE // math.gcd(port.beside(unit), _PAGE)
+    for output in outputs:
+        if output.rule.kind in ("same", "factor"):
+            unit *= _PAGE // math.gcd(output.nbytes(unit) or _PAGE, _PAGE)
+    return unit
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Call:
     """A definition with one job's parameters and element types.
@@ -141,6 +157,8 @@ class Call:
         Type of the first input's elements (bytes, where there is no input).
     granularity
         The input may be cut at multiples of so many bytes; ``None``: nowhere.
+    unit
+        The same, with the offsets of all inputs and outputs at pages.
     state_bytes
         Device memory that is kept between the chunks; 0: none.
     chunk_limit
@@ -155,6 +173,7 @@ class Call:
     reports: bool
     in_dtype: np.dtype
     granularity: int | None
+    unit: int
     state_bytes: int
     chunk_limit: int | None
 
@@ -173,7 +192,7 @@ class Call:
                 f"of {record} bytes"
             )
 
-    def check_sizes(self, sizes: tuple[int | None, ...]) -> None:
+    def check_sizes(self, sizes: Sequence[int | None]) -> None:
         """Raise `ParameterError` where inputs of these sizes (``None``: not known) do not fit together."""
         first = sizes[0] if sizes else None
         if first is not None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from apyfal.call import BoundArgument, Call, CallInput, CallOutput
+from apyfal.call import BoundArgument, Call, CallInput, CallOutput, unit_of
 from apyfal.exceptions import ConfigurationError, ParameterError, did_you_mean
 from apyfal.scalars import DTYPE_CODES, SCALAR_TYPES, scalar, wire_type
 from apyfal.signature import (
@@ -290,6 +290,7 @@ class Definition:
             reports=any(output.rule.kind == "reported" for output in outputs),
             in_dtype=in_dtype,
             granularity=cut,
+            unit=unit_of(cut, inputs, outputs),
             state_bytes=self.state(parameters) if callable(self.state) else self.state,
             chunk_limit=limit,
         )

@@ -102,7 +102,7 @@ class Job:
                 for done in self._reruns(piece, outputs):
                     self._store(done)
             else:
-                self._store(_Done(piece.chunk, tuple((slot, len(slot.bytes)) for slot in outputs), piece.nbytes))
+                self._store(_Done(piece.chunk, tuple([(slot, len(slot.bytes)) for slot in outputs]), piece.nbytes))
             self._source.release(piece)
 
     # -- many chunks: threads for each direction -----------------------------------------------------------------------
@@ -163,7 +163,9 @@ class Job:
             put(piece)
 
     def _count(self, piece: Piece) -> None:
-        self._report.bytes_in += piece.nbytes + sum(one.nbytes for one in piece.beside)
+        self._report.bytes_in += piece.nbytes
+        for one in piece.beside:
+            self._report.bytes_in += one.nbytes
 
     def _start(self, fetched: Turns[Piece], put: Callable[[_Started], None]) -> None:
         for number, piece in fetched:

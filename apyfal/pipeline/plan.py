@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -31,8 +30,6 @@ _BESIDE = 2
 #: Where several ranges of an object arrive at once, the first chunk is cut into smaller ones: a 16th, another, an 8th,
 #: a quarter and a half. So the card begins when the 16th has arrived, over each of the connections.
 _FIRST = 16
-#: Offsets in buffer objects that every driver accepts.
-_PAGE = 4096
 
 
 class End(NamedTuple):
@@ -136,10 +133,10 @@ def make_plan(
         return _single(total)
     rings = [end for end in (*inputs, *outputs) if end.ring]
     ceiling = min(filter(None, (call.chunk_limit, device["max_buffer"])), default=None)
-    known = total is not None and not any(end.nbytes is None for end in inputs)
+    known = total is not None and (len(inputs) < 2 or all(end.nbytes is not None for end in inputs))
     if total is not None and known and not rings and _nothing_moves(call, device, total, ceiling):
         return _single(total)
-    unit = _unit(call)
+    unit = call.unit
     chunk = max(_CHUNK // unit, 1) * unit
     while chunk > unit and (_need(chunk, rings) > limit or (ceiling is not None and _largest(call, chunk) > ceiling)):
         chunk = max(chunk // 2 // unit, 1) * unit
@@ -173,15 +170,4 @@ def _need(chunk: int, rings: list[End]) -> int:
 
 def _largest(call: Call, chunk: int) -> int:
     """Bytes of the largest buffer that a run uses."""
-    return max(port.room(chunk) for port in (*call.inputs, *call.outputs))
-
-
-def _unit(call: Call) -> int:
-    """The smallest input that keeps the offsets of all sides at pages."""
-    unit = math.lcm(call.granularity or 1, _PAGE)
-    for port in call.inputs[1:]:
-        unit *= _PAGE // math.gcd(port.beside(unit), _PAGE)
-    for output in call.outputs:
-        if output.rule.kind in ("same", "factor"):
-            unit *= _PAGE // math.gcd(output.nbytes(unit) or _PAGE, _PAGE)
-    return unit
+    return max([port.room(chunk) for port in (*call.inputs, *call.outputs)])

@@ -56,12 +56,12 @@ def _run(card: Card, request: Request, control: Control, report: Report, stack: 
     definition = card.definition
     sources = _sources(definition, request.src)
     arrays = [array_of(source) for source in sources]
-    call = card.call(tuple(None if array is None else array.dtype for array in arrays), request.parameters)
+    call = card.call(tuple([None if array is None else array.dtype for array in arrays]), request.parameters)
     around = Around(card, call, card.kernel(call), control, report, stack, request.copy)
     origins = [
         Origin(port, source, array, around) for port, source, array in zip(call.inputs, sources, arrays, strict=True)
     ]
-    call.check_sizes(tuple(origin.nbytes for origin in origins))
+    call.check_sizes([origin.nbytes for origin in origins])
     in_ends = [origin.decide() for origin in origins]
     destinations = [
         Destination(port, dst, origins, around)
@@ -158,7 +158,7 @@ def _progress(request: Request, report: Report, total: int | None) -> Callable[[
 
 def _result(destinations: Sequence[Destination]) -> Any:
     """Return what one output became; of several, those that are arrays, by name."""
+    if len(destinations) == 1:
+        return destinations[0].result()
     results = {destination.port.name: destination.result() for destination in destinations}
-    if len(results) == 1:
-        return next(iter(results.values()))
     return {name: result for name, result in results.items() if result is not None} or None
