@@ -1,4 +1,4 @@
-"""The one place that decides whether memory is handed to a driver as it is, or copied once, and why.
+"""Decides whether memory is handed to a driver as it is, or copied once, and why.
 
 ========================================  ===========================================================================
 memory                                    used in place when
@@ -11,6 +11,7 @@ any other array or buffer                 it is contiguous, its address is a mul
                                           and its size of ``size_align``; read-only memory as above
 ========================================  ===========================================================================
 
+An array that does not fit into the memory of a device that has its own is cut by the pipeline (`apyfal.pipeline.ends`).
 Everything else is copied once, through pinned memory, and counted in ``info_dict`` with the reason; ``copy=False``
 makes it an error instead. Data that arrives from a file or a store is received in pinned memory: that is no copy.
 """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from apyfal.pipeline.outputs import (
     PartsOutput,
     SinkOutput,
 )
-from apyfal.pipeline.plan import End, Plan
+from apyfal.pipeline.plan import DEFAULT_MEMORY_LIMIT, End, Plan
 from apyfal.pipeline.slots import Ring, Slot
 from apyfal.storage.endpoints import Sink, Source, open_sink, open_source
 
@@ -52,6 +52,8 @@ class Around:
         Closes sources, and commits sinks when all has worked.
     copy
         Whether memory may be copied where it cannot be used in place.
+    room
+        Bytes of the device's memory that are left for this job; ``None``: as many as it needs.
     """
 
     card: Card
@@ -61,11 +63,28 @@ class Around:
     report: Report
     stack: ExitStack
     copy: bool
+    room: int | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        info = self.card.info
+        # What cannot be cut has to be there as a whole, or the driver says that it does not fit.
+        bounded = info["memory"] and "separate-memory" in info["capabilities"] and self.call.granularity is not None
+        self.room = info["memory"] if bounded else None
 
     def reason_to_copy(self, name: str, array: NDArray[Any], *, written: bool) -> str | None:
         """Say why an array must be copied; refuse where the caller does not want that."""
-        reason = reason_to_copy(array, self.card.info, written=written)
+        reason = reason_to_copy(array, self.card.info, written=written) or self._reason_of_room(array.nbytes)
         return None if reason is None else self.allow(name, reason)
+
+    def _reason_of_room(self, nbytes: int) -> str | None:
+        """Take an array's part of the device's memory, unless nothing would be left for the rings of others."""
+        if self.room is None:
+            return None
+        memory = self.card.info["memory"]
+        if nbytes > self.room - min(DEFAULT_MEMORY_LIMIT, memory // 2):
+            return f"too large to be in the device's memory as a whole, which has {memory} bytes"
+        self.room -= nbytes
+        return None
 
     def allow(self, name: str, reason: str) -> str:
         """Return the reason of a copy as it is reported, or raise `CopyRefused`."""

@@ -94,7 +94,13 @@ class Plan(NamedTuple):
 
 
 def make_plan(
-    call: Call, device: DeviceInfo, inputs: Sequence[End], outputs: Sequence[End], *, memory_limit: int | None
+    call: Call,
+    device: DeviceInfo,
+    inputs: Sequence[End],
+    outputs: Sequence[End],
+    *,
+    memory_limit: int | None,
+    room: int | None = None,
 ) -> Plan:
     """Choose the chunk size, and with it the rings.
 
@@ -108,6 +114,8 @@ def make_plan(
         The job's, in the call's order.
     memory_limit
         Bytes of ring memory at most; ``None``: `DEFAULT_MEMORY_LIMIT`.
+    room
+        Bytes that the device has for rings, which are as large there; ``None``: enough.
 
     Raises
     ------
@@ -138,7 +146,8 @@ def make_plan(
         return _single(total)
     unit = call.unit
     chunk = max(_CHUNK // unit, 1) * unit
-    while chunk > unit and (_need(chunk, rings) > limit or (ceiling is not None and _largest(call, chunk) > ceiling)):
+    most = limit if room is None else min(limit, room)
+    while chunk > unit and (_need(chunk, rings) > most or (ceiling is not None and _largest(call, chunk) > ceiling)):
         chunk = max(chunk // 2 // unit, 1) * unit
     need = _need(chunk, rings)
     if need > limit:

@@ -69,7 +69,7 @@ def _run(card: Card, request: Request, control: Control, report: Report, stack: 
     ]
     _check_apart(destinations)
     out_ends = [destination.end() for destination in destinations]
-    plan = make_plan(call, card.info, in_ends, out_ends, memory_limit=request.memory_limit)
+    plan = make_plan(call, card.info, in_ends, out_ends, memory_limit=request.memory_limit, room=around.room)
     inputs = [origin.make(plan, end) for origin, end in zip(origins, in_ends, strict=True)]
     outputs = [destination.make(plan, end) for destination, end in zip(destinations, out_ends, strict=True)]
     total = origins[0].nbytes if origins else 0

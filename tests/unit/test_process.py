@@ -365,3 +365,24 @@ def test_submit_and_map_keep_order_and_errors():
             list(accelerator.process_map(inputs, [None]))
         with pytest.raises(apyfal.exceptions.ObjectNotFound):
             accelerator.process_submit("/nonexistent/file").result()
+
+
+@pytest.mark.parametrize("pinned", [True, False])
+def test_arrays_larger_than_the_cards_memory(pinned: bool) -> None:
+    nbytes = 100 << 20
+    data = apyfal.empty(nbytes, np.uint8) if pinned else np.empty(nbytes, np.uint8)
+    data[...] = np.resize(np.random.default_rng(2).integers(0, 256, 1_000_003, np.uint8), nbytes)
+    info: dict = {}
+    with apyfal.Accelerator("loopback", emulator={"memory": "32MiB"}) as card:
+        assert np.array_equal(card.process(data, info_dict=info), data)
+        small = card.empty(4 << 20, np.uint8)
+        if pinned:
+            assert (
+                "src: too large to be in the device's memory as a whole, which has 33554432 bytes"
+                in info["copy_reasons"]
+            )
+            with pytest.raises(CopyRefused, match="too large to be in the device's memory"):
+                card.process(data, copy=False)
+            card.process(small, card.empty(4 << 20, np.uint8), copy=False)
+    with apyfal.Accelerator("sha3", emulator={"memory": "32MiB"}) as digest:
+        assert digest.process(data) == {"digest": hashlib.sha3_256(data).hexdigest()}
