@@ -19,7 +19,7 @@ from typing import Any
 from apyfal.accelerator import Accelerator
 from apyfal.configuration import ConfigSource
 from apyfal.exceptions import ParameterError
-from apyfal.mapping import pairs_of
+from apyfal.mapping import name_job, pairs_of
 from apyfal.pipeline.arrays import each_of
 from apyfal.storage import registry
 
@@ -152,23 +152,27 @@ class Cluster:
         return self._mapped(pairs_of(srcs, dsts), _travelling(keywords), width)
 
     def _mapped(self, pairs: Iterator[tuple[object, object]], keywords: dict[str, Any], width: int) -> Iterator[Any]:
-        pending: deque[Future[tuple[list[tuple[Any, BaseException | None]], float]]] = deque()
-        together = 1
+        pending: deque[tuple[Future[tuple[list[tuple[Any, BaseException | None]], float]], list[object]]] = deque()
+        together, number = 1, 0
         try:
             while (several := list(islice(pairs, together))) or pending:
                 if several:
                     for pair in several:
                         _check(*pair)
-                    pending.append(self._submit(run_jobs, *self._arguments, registry.snapshot(), several, keywords))
+                    task = self._submit(run_jobs, *self._arguments, registry.snapshot(), several, keywords)
+                    pending.append((task, [src for src, _ in several]))
                 while pending and (not several or len(pending) >= _AHEAD * width):
-                    ended, seconds = pending.popleft().result()
+                    future, srcs = pending.popleft()
+                    ended, seconds = future.result()
                     together = _how_many(len(ended), seconds)
-                    for result, error in ended:
+                    for (result, error), src in zip(ended, srcs, strict=True):
                         if error is not None:
+                            name_job(error, number, src)
                             raise error
                         yield result
+                        number += 1
         finally:
-            for future in pending:
+            for future, _ in pending:
                 future.cancel()
 
     def stop(self) -> None:

@@ -197,6 +197,20 @@ def test_an_object_that_cannot_be_read_fails_its_own_job(store: Hostile) -> None
                 assert future.result() == {"digest": hashlib.sha3_256(data).hexdigest()}
 
 
+def test_an_error_names_its_job(store: Hostile) -> None:
+    sources = [f"s3.many://b/{number}" for number in range(100)]
+    del store.objects["b/60"]
+    with apyfal.Accelerator("loopback") as accelerator:
+        with pytest.raises(ObjectNotFound) as raised:
+            list(accelerator.process_map(sources))
+        assert raised.value.__notes__ == ["in job 60 of process_map, over s3.many://b/60"]
+        arrays = [np.zeros(100, np.uint8)] * 3
+        targets = [np.zeros(100, np.uint8), np.zeros(99, np.uint8), None]
+        with pytest.raises(ParameterError) as refused:
+            list(accelerator.process_map(arrays, targets))
+        assert refused.value.__notes__ == ["in job 1 of process_map"]
+
+
 # -- what goes wrong on the card --------------------------------------------------------------------------------------
 @pytest.mark.parametrize("fault", ["fail_to_device", "fail_run", "fail_from_device"])
 def test_when_the_card_fails_with_several_jobs_each_runs_again_alone(fault: str) -> None:

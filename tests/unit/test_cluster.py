@@ -71,6 +71,7 @@ def test_an_error_is_raised_where_its_result_would_have_been(scheduler: Schedule
             done.extend(result[0] for result in pool.process_map(sources))
         assert str(raised.value) == f"[Errno 2] cannot read: No such file or directory: {sources[15]!r}"
         assert raised.value.path == sources[15]
+        assert raised.value.__notes__ == [f"in job 15 of process_map, over {sources[15]}"]
         assert done[:1] == [0]
 
 
