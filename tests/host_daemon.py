@@ -42,10 +42,13 @@ class RunningDaemon:
         Holds its state, its shared directory, its socket and its logs.
     url, unix
         Where it listens.
+    namespace
+        The network namespace that it is started in; ``None``: that of the tests.
     """
 
-    def __init__(self, directory: Path, **settings: Any) -> None:
+    def __init__(self, directory: Path, namespace: str | None = None, **settings: Any) -> None:
         self.directory = directory
+        self.namespace = namespace
         self.shared = directory / "shared"
         self.state = directory / "state"
         self.shared.mkdir(exist_ok=True, mode=0o700)
@@ -70,9 +73,10 @@ class RunningDaemon:
         """Start it, on the port it had before."""
         options = {"directory": str(self.directory), "port": self.port, "settings": self.settings}
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(self.directory)}
+        inside = [] if self.namespace is None else ["ip", "netns", "exec", self.namespace]
         with open(self.directory / "stderr", "ab") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, "-X", "faulthandler", __file__, json.dumps(options)],
+                [*inside, sys.executable, "-X", "faulthandler", __file__, json.dumps(options)],
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
@@ -108,9 +112,9 @@ class RunningDaemon:
 
 
 @contextlib.contextmanager
-def running(directory: Path, **settings: Any) -> Iterator[RunningDaemon]:
+def running(directory: Path, namespace: str | None = None, **settings: Any) -> Iterator[RunningDaemon]:
     """Run a daemon for a block; it must end in order, without a traceback."""
-    daemon = RunningDaemon(directory, **settings)
+    daemon = RunningDaemon(directory, namespace, **settings)
     daemon.start()
     try:
         yield daemon
@@ -178,8 +182,10 @@ def _main() -> None:
     faulthandler.enable()
     import logging
 
+    from host_urls import Names
+
     from apyfal.accelerators import model
-    from apyfal.host import kernel
+    from apyfal.host import kernel, outbound
     from apyfal.host.daemon import Daemon, Listener
     from apyfal.host.service import stay_prompt
     from apyfal.host.settings import Settings
@@ -189,6 +195,9 @@ def _main() -> None:
     directory = Path(options["directory"])
     given = options["settings"]
     counting = given.pop("counting", False)
+    names = Names(**given.pop("names", {}))
+    if names.answers:
+        outbound._system_resolver = names
     if given.pop("walk", False):  # as on a kernel without openat2
         kernel.have_openat2 = lambda: False
     for name in ("authorized_host_dirs", "private_endpoints"):

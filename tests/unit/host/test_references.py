@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from host_urls import DENIED_REDIRECTS, Names
 
 from apyfal.exceptions import AccessDenied, MountError, ParameterError, StorageError
 from apyfal.host.access import Whitelist
@@ -21,18 +22,6 @@ from apyfal.storage.url import parse
 ACCOUNT = {"provider": "s3", "client_id": "id", "secret_id": "secret"}
 
 
-class Names:
-    """A name server that remembers what was asked."""
-
-    def __init__(self, **answers: str) -> None:
-        self.answers = {name.replace("_", "."): answer for name, answer in answers.items()}
-        self.asked: list[str] = []
-
-    def __call__(self, host: str, port: int) -> list[str]:
-        self.asked.append(host)
-        return [self.answers.get(host, host)]
-
-
 @pytest.fixture
 def references(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[References]:
     monkeypatch.setenv("APYFAL_CONFIG_FILE", "")
@@ -42,7 +31,7 @@ def references(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Refe
     table.mount("lab", provider="s3", client_id="operator", secret_id="operators-secret", config={})
     table.mount("disk", provider="file", root=str(tmp_path), config={})
     with Whitelist([str(tmp_path)]) as whitelist:
-        yield References(whitelist, OutboundGate(resolver=Names(public_test="93.184.216.34")), table)
+        yield References(whitelist, OutboundGate(resolver=Names(public_test=[["93.184.216.34"]])), table)
     table.clear()
 
 
@@ -122,15 +111,7 @@ def test_stores_whose_connections_the_gate_would_not_see() -> None:
         gated(Ungated, OutboundGate())
 
 
-@pytest.mark.parametrize(
-    "location",
-    [
-        "http://127.0.0.1:{port}/x", "http://localhost:{port}/x", "http://[::1]:{port}/x", "http://2130706433:{port}/x",
-        "http://0x7f.1:{port}/", "http://0:{port}/", "http://127.1:{port}/", "http://[::ffff:127.0.0.1]:{port}/",
-        "http://evil.test:{port}/", "http://169.254.169.254/latest/meta-data/", "//127.0.0.1:{port}/x",
-        "http://user:password@127.0.0.1:{port}/", "http://rebind.test:{port}/",
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("location", DENIED_REDIRECTS)
 def test_redirects_reach_nothing_that_is_refused(location: str) -> None:
     """A server that is allowed by name sends us on: no connection is made to a refused address."""
     with socket.create_server(("127.0.0.1", 0)) as allowed, socket.create_server(("127.0.0.1", 0)) as forbidden:
@@ -146,7 +127,8 @@ def test_redirects_reach_nothing_that_is_refused(location: str) -> None:
 
         thread = threading.Thread(target=answer)
         thread.start()
-        names = Names(allowed_test="127.0.0.1", evil_test="127.0.0.1", rebind_test="127.0.0.1", localhost="127.0.0.1")
+        here = [["127.0.0.1"]]
+        names = Names(allowed_test=here, evil_test=here, rebind_test=here, localhost=here)
         gate = OutboundGate([f"allowed.test:{port}"], resolver=names)
         handler = gated(providers.handler_class(providers.BUILT_IN["http"]), gate)
         with pytest.raises(StorageError):
