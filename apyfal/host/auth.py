@@ -160,8 +160,6 @@ class Gatekeeper:
             return problem(exceptions.ParameterError(error.reason), error.status)
         except Stalled:
             return self._refuse(request, 408, "the request stalled", user)
-        except ConnectionError:
-            raise
         except AcceleratorException as error:
             if isinstance(error, exceptions.AccessDenied | JobRejected | TooLarge):
                 self._audit.write(
@@ -173,6 +171,8 @@ class Gatekeeper:
                     peer=request.remote,
                 )
             return problem(error)
+        except ConnectionError:
+            raise  # the client's own connection; that of a store is an AcceleratorException
         except Exception as error:  # whatever it was, the client gets an answer, and the log the traceback
             get_logger().exception("request failed")
             return problem(error, 500)
