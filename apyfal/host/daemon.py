@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from apyfal.configuration import Configuration
 from apyfal.exceptions import ConfigurationError
 from apyfal.host import openapi
 from apyfal.host.access import Whitelist
@@ -110,6 +111,7 @@ class Daemon:
         self.settings = settings
         self.listeners = listeners
         self._config = config
+        self._configuration = Configuration.load(config)
         self._open_accelerator = open_accelerator or self._open
         self._stop_requested = asyncio.Event()
         self._state = "starting"
@@ -126,6 +128,7 @@ class Daemon:
         self._whitelist = Whitelist(settings.authorized_host_dirs)
         self._gate = OutboundGate(settings.private_endpoints, [listener.port for listener in self.listeners])
         self._table = registry.table
+        self._table.configure(self._configuration)
         self._attach_stores()
         self._references = References(self._whitelist, self._gate, self._table)
         self._budget = MemoryBudget(settings.memory_limit)
@@ -148,7 +151,7 @@ class Daemon:
         shared = None if memory_socket is None else str(memory_socket)
         bodies = Bodies(settings, self._budget, _allocate)
         services = Services(settings, self._audit, self._sessions, self._references, bodies)
-        info = InfoRoutes(self._references, _accelerators, _devices, lambda: self._state, self._metrics.text)
+        info = InfoRoutes(self._references, self._accelerators, _devices, lambda: self._state, self._metrics.text)
         self.routes: list[Route] = declared(
             SessionRoutes(services, shared, self.close_session),
             JobRoutes(services, self._engine),
@@ -208,7 +211,12 @@ class Daemon:
     def _open(self, accelerator: str | None = None, **options: Any) -> Any:
         from apyfal.accelerator import LOCAL, Accelerator
 
-        return Accelerator(accelerator, self._config, host_ip=LOCAL, **options)
+        return Accelerator(accelerator, self._configuration, host_ip=LOCAL, **options)
+
+    def _accelerators(self) -> list[Any]:
+        import apyfal
+
+        return list(apyfal.accelerators(self._configuration))
 
     # -- life ----------------------------------------------------------------------------------------------------------
     async def run(self, ready: Callable[[], None] = lambda: None) -> None:
@@ -253,6 +261,7 @@ class Daemon:
             if self._ticket_server is not None:
                 self._ticket_server.stop()
             self._journal.close()
+            self._table.configure(None)
             self._whitelist.close()
             self._audit.close()
 
@@ -307,15 +316,20 @@ class Daemon:
             loop.add_signal_handler(signal.SIGHUP, self.reload)
 
     def reload(self) -> None:
-        """Read the configuration again: mounts, allowed directories and private endpoints change for new requests."""
+        """Read the configuration again: accelerators, mounts, allowed directories and private endpoints change for what
+        comes from now on. A mistake in it leaves everything as it was.
+        """
         try:
-            settings = Settings.load(self._config)
+            configuration = Configuration.load(self._config)
+            settings = Settings.load(configuration)
             whitelist = Whitelist(settings.authorized_host_dirs)
             gate = OutboundGate(settings.private_endpoints, self._gate.own_ports)
         except ConfigurationError as error:
             self._audit.write("reload failed", reason=error)
             get_logger().error("the configuration was not read anew: %s", error)
             return
+        self._configuration = configuration
+        self._table.configure(configuration)
         old, self._whitelist, self._gate = self._whitelist, whitelist, gate
         self._attach_stores()
         self._references.replace(whitelist, gate)
@@ -356,12 +370,6 @@ def _allocate(nbytes: int) -> np.ndarray[Any, Any]:
     from apyfal.memory import empty
 
     return empty((nbytes,), np.uint8)
-
-
-def _accelerators() -> list[Any]:
-    import apyfal
-
-    return list(apyfal.accelerators())
 
 
 def _devices() -> list[Any]:

@@ -37,6 +37,7 @@ class MountTable:
         self._hidden: set[str] = set()  # unmounted, though the configuration has them
         self._seen: object = None
         self._configuration = Configuration({})
+        self._given: Configuration | None = None
 
     # -- public -------------------------------------------------------------------------------------------------------
     def mount(
@@ -204,11 +205,23 @@ class MountTable:
             if old is not None:
                 old.retire()
 
+    def configure(self, configuration: Configuration | None) -> None:
+        """Take mounts from `configuration`, whatever becomes of its file; ``None``: from the one that is found.
+
+        Mounts that came from the configuration of before are retired.
+        """
+        with self._lock:
+            self._given, self._seen = configuration, None
+            old, self._automatic = self._automatic, {}
+        for mounted in old.values():
+            mounted.retire()
+
     def clear(self) -> None:
         """Forget everything, the connections included; the configuration is read again when it is needed."""
         with self._lock:
             known = [*self._mounts.values(), *self._automatic.values()]
             self._mounts, self._automatic, self._hidden, self._seen = {}, {}, set(), None
+            self._given = None
         for mounted in known:
             mounted.retire()
 
@@ -225,6 +238,8 @@ class MountTable:
 
     def _refreshed(self) -> Configuration:
         """Give the configuration as it is now; automatic mounts that it no longer describes are retired."""
+        if (given := self._given) is not None:
+            return given
         seen = automount.fingerprint()
         with self._lock:
             if seen == self._seen:
