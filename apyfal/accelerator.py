@@ -14,8 +14,8 @@ from apyfal import at_exit
 from apyfal.accelerators import resolve
 from apyfal.background import GROUPS, Background
 from apyfal.card import Card
-from apyfal.configuration import Configuration
-from apyfal.exceptions import AcceleratorException, ClosedError, RunCancelled
+from apyfal.configuration import Configuration, host_section
+from apyfal.exceptions import AcceleratorException, ClosedError, ConfigurationError, RunCancelled, did_you_mean
 from apyfal.memory import empty
 from apyfal.pipeline.arrays import array_of
 from apyfal.pipeline.channel import Control
@@ -55,8 +55,8 @@ class Accelerator:
         Bytes (or text, ``"256MiB"``) of pinned memory that a job may use for data that is neither in a pinned array nor
         in an array used in place.
     host_ip, token, host_type
-        Run it on another machine: see `apyfal.host`. Without `host_ip`, ``host_ip`` of ``[host]`` in the configuration
-        says so; ``"local"`` is this machine whatever is said there.
+        Run it on another machine: see `apyfal.host`. Without `host_ip`, ``host_ip`` of ``[host.HOST_TYPE]`` (and so of
+        ``[host]``) in the configuration says so; ``"local"`` is this machine whatever is said there.
     **definition
         Keys of the definition (``program=``, ``kernel=``, ``dtype=`` ...), which win over the configuration's.
 
@@ -78,14 +78,15 @@ class Accelerator:
         config: ConfigSource = None,
         *,
         host_ip: str | None = None,
+        host_type: str | None = None,
         **keywords: Any,
     ) -> Any:
         """Return a remote accelerator where `host_ip` says so; it has the same methods."""
-        address = host_ip_of(config) if host_ip is None else host_ip
+        address = host_ip_of(config, host_type) if host_ip is None else host_ip
         if address is not None and address != LOCAL:
             from apyfal.host.client import open_remote
 
-            return open_remote(accelerator, config, host_ip=address, **keywords)
+            return open_remote(accelerator, config, host_ip=address, host_type=host_type, **keywords)
         return super().__new__(cls)
 
     def __init__(
@@ -374,6 +375,20 @@ def _load_all(src: object) -> NDArray[Any]:
     return load(src)
 
 
-def host_ip_of(config: ConfigSource) -> str | None:
-    """Return the host that a configuration asks for; ``None``: this machine."""
-    return Configuration.load(config).section("host").text("host_ip", None)
+def host_ip_of(config: ConfigSource, host_type: str | None = None) -> str | None:
+    """Return the host that a configuration asks for; ``None``: this machine.
+
+    Raises
+    ------
+    ConfigurationError
+        It says nothing of a `host_type` that was given.
+    """
+    configuration = Configuration.load(config)
+    address = host_section(configuration, host_type).text("host_ip", None)
+    if address is None and host_type is not None:
+        known = [name.partition(".")[2] for name in configuration.sections("host") if "." in name]
+        known += [stated] if (stated := configuration.section("host").text("host_type", None)) else []
+        if host_type.lower() not in (name.lower() for name in known):
+            near = did_you_mean(host_type, known)
+            raise ConfigurationError(f"host_type {host_type!r}: the configuration says nothing of it{near}")
+    return address

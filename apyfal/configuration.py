@@ -25,7 +25,7 @@ from apyfal import ini, units
 from apyfal.exceptions import ConfigurationError, ParameterError, did_you_mean
 from apyfal.ini import Value, is_secret
 
-__all__ = ["FILE_NAME", "KINDS", "ConfigSource", "Configuration", "Section", "Value"]
+__all__ = ["FILE_NAME", "KINDS", "ConfigSource", "Configuration", "Section", "Value", "host_section"]
 
 FILE_NAME = "accelerator.conf"
 ENVIRONMENT = "APYFAL_CONFIG_FILE"
@@ -275,6 +275,20 @@ class Configuration:
 
 
 ConfigSource: TypeAlias = "str | os.PathLike[str] | Mapping[str, Mapping[str, object]] | Configuration | None"
+
+
+def host_section(configuration: Configuration, host_type: str | None = None) -> Section:
+    """Return the section of one host: ``[host.HOST_TYPE]``, and behind it ``[host]``.
+
+    Parameters
+    ----------
+    configuration
+        Where it is.
+    host_type
+        Which host. Default: ``host_type`` of ``[host]``; without one, ``[host]`` alone.
+    """
+    kind = host_type or configuration.section("host").text("host_type", None)
+    return configuration.section("host" if kind is None else f"host.{kind.lower()}")
 
 
 def _values_of(section: str, given: Mapping[str, object]) -> dict[str, Value]:

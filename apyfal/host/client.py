@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from apyfal.configuration import ConfigSource, Configuration
+from apyfal.configuration import ConfigSource, Configuration, host_section
 from apyfal.exceptions import (
     AcceleratorException,
     ClosedError,
@@ -43,7 +43,9 @@ __all__ = ["RemoteAccelerator", "open_host", "open_remote"]
 _WORKERS = 4
 
 
-def open_host(config: ConfigSource = None, *, host_ip: str | None = None, token: str | None = None) -> Host:
+def open_host(
+    config: ConfigSource = None, *, host_ip: str | None = None, token: str | None = None, host_type: str | None = None
+) -> Host:
     """Return the host that the arguments and the ``[host]`` section name; nothing is connected yet.
 
     Parameters
@@ -54,13 +56,15 @@ def open_host(config: ConfigSource = None, *, host_ip: str | None = None, token:
         See `apyfal.host.address.parse_address`. Default: ``host_ip`` of ``[host]``.
     token
         Default: ``$APYFAL_TOKEN``, then ``token`` or the file ``token_file`` of ``[host]``.
+    host_type
+        Which of several hosts in the configuration: that of ``[host.HOST_TYPE]``. Default: ``host_type`` of ``[host]``.
 
     Raises
     ------
     ConfigurationError, ParameterError
         There is no host, its address is malformed, or the token file cannot be read.
     """
-    section = Configuration.load(config).section("host")
+    section = host_section(Configuration.load(config), host_type)
     address = host_ip if host_ip is not None else section.text("host_ip", None)
     if address is None:
         raise ConfigurationError("no host: give host_ip, or host_ip in [host] of the configuration")
@@ -88,8 +92,6 @@ def open_remote(
 ) -> RemoteAccelerator:
     """Open an accelerator of another machine; the parameters are those of `apyfal.Accelerator`.
 
-    `host_type` says which store the host's account belongs to, and means nothing for the connection.
-
     Raises
     ------
     ParameterError
@@ -100,7 +102,7 @@ def open_remote(
     if definition:
         names = ", ".join(sorted(definition))
         raise ParameterError(f"{names}: an accelerator is defined on its host, in [accelerator.{accelerator}] there")
-    host = open_host(config, host_ip=host_ip, token=token)
+    host = open_host(config, host_ip=host_ip, token=token, host_type=host_type)
     options = {"accelerator": accelerator, "driver": driver, "device": device}
     return RemoteAccelerator(host, options, memory_limit)
 

@@ -231,6 +231,19 @@ def test_jobs_in_the_background(loopback: apyfal.Accelerator) -> None:
     assert len(infos) == 30
 
 
+def test_a_pool_of_hosts(daemon: RunningDaemon, tmp_path: Path) -> None:
+    """One job list over two daemons: both work, and results come in order."""
+    with running(tmp_path, authorized_host_dirs=[str(daemon.shared)]) as other:
+        token = other.token()
+        (daemon.state / "tokens.json").write_bytes((other.state / "tokens.json").read_bytes())
+        with apyfal.AcceleratorPoolExecutor("sha3", hosts=[daemon.url, other.url], token=token) as pool:
+            digests = list(pool.process_map([bytes([number]) * 1000 for number in range(40)]))
+            ran = [statistics.jobs for statistics in pool.statistics]
+        assert digests == [{"digest": hashlib.sha3_256(bytes([number]) * 1000).hexdigest()} for number in range(40)]
+        assert sum(ran) == 40
+        assert all(ran), "each host has run some"
+
+
 def test_progress_is_reported(loopback: apyfal.Accelerator) -> None:
     seen: list[tuple[int, int | None]] = []
     loopback.process(np.zeros(1 << 20, np.uint8), progress=lambda done, total: seen.append((done, total)))
@@ -285,12 +298,21 @@ def test_wrong_tokens_and_addresses(daemon: RunningDaemon, monkeypatch: pytest.M
 
 
 def test_token_and_address_from_the_configuration(daemon: RunningDaemon, tmp_path: Path) -> None:
-    from apyfal.host.client import open_remote
-
     (tmp_path / "token").write_text(daemon.token() + "\n")
-    config = {"host": {"host_ip": daemon.url, "token_file": str(tmp_path / "token")}}
-    with open_remote("loopback", config) as opened:
+    here = {"host_ip": daemon.url, "token_file": str(tmp_path / "token")}
+    with apyfal.Accelerator("loopback", {"host": here}) as opened:
         assert bytes(opened.process(b"x")) == b"x"
+    # Of several hosts the one that is asked for, by the argument or by [host] itself.
+    several = {"host": {}, "host.lab": here, "host.cloud": {"host_ip": "127.0.0.1:9"}}
+    for config, host_type in ((several, "Lab"), ({**several, "host": {"host_type": "lab"}}, None)):
+        with apyfal.Accelerator("loopback", config, host_type=host_type) as opened:
+            info: dict[str, object] = {}
+            opened.process(b"x", info_dict=info)
+            assert info["host"] == daemon.url
+    with apyfal.Accelerator("loopback", several) as opened:
+        assert isinstance(opened, apyfal.Accelerator), "no host is asked for: this machine"
+    with pytest.raises(ConfigurationError, match="did you mean 'cloud'"):
+        apyfal.Accelerator("loopback", several, host_type="clout")
 
 
 def test_large_files_are_spooled(tmp_path: Path) -> None:
