@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import functools
 import json
 import re
 import secrets
@@ -88,9 +91,9 @@ class JobRoutes:
         if not _KEY.fullmatch(key):
             raise ParameterError("the idempotency key: expected 1 to 128 letters, digits and _.:-")
         session = self._services.session(request)
-        spec, data = await self._read(request)
+        spec, text, data = await self._read(request)
         try:
-            mark = fingerprint(spec, sorted(session.options.items()), data)
+            mark = fingerprint(text, sorted(session.options.items()), data)
             job = Job(user.name, session, spec, key, data)
             known = self._engine.submit(job, mark)
             if known is job:
@@ -188,18 +191,18 @@ class JobRoutes:
         return response
 
     # -- inside --------------------------------------------------------------------------------------------------------
-    async def _read(self, request: web.Request) -> tuple[JobSpec, Data | None]:
-        """Read a job, and its data where that is the body."""
+    async def _read(self, request: web.Request) -> tuple[JobSpec, str, Data | None]:
+        """Read a job, its canonical form, and its data where that is the body."""
         if JOB_HEADER not in request.headers:
             spec = JobSpec.parse(await read_json(request))
             if spec.src is not None and spec.src.body:
                 raise ParameterError(f"src: a job whose body is its data comes in the header {JOB_HEADER}")
-            return spec, None
-        spec = JobSpec.parse(parse_json(request.headers[JOB_HEADER]))
+            return spec, spec.text(), None
+        spec, text = _job_of(request.headers[JOB_HEADER])
         if spec.src is None or not spec.src.body:
             raise ParameterError(f"a job in the header {JOB_HEADER} has its data in the body: src: expected body")
         data = await self._services.bodies.receive(request, spec.src.array)
-        return spec, data
+        return spec, text, data
 
     def _find(self, request: web.Request) -> Job | Entry:
         return self._engine.get(caller().scope_of_view, request.match_info["job"])
@@ -221,6 +224,20 @@ class JobRoutes:
             response = web.StreamResponse(headers=headers)
             await self._services.bodies.send(response, request, output)
             return response
+
+
+@functools.lru_cache(maxsize=256)
+def _parsed(header: str) -> tuple[JobSpec, str]:
+    spec = JobSpec.parse(parse_json(header))
+    return spec, spec.text()
+
+
+def _job_of(header: str) -> tuple[JobSpec, str]:
+    """Return a job and its canonical form. Many small jobs ask for the same with other data: that is parsed once."""
+    spec, text = _parsed(header)
+    if spec.parameters:  # each job's own, whatever the accelerator does with them
+        spec = dataclasses.replace(spec, parameters=copy.deepcopy(spec.parameters))
+    return spec, text
 
 
 def _json_text(text: str, status: int = 200) -> web.Response:

@@ -153,8 +153,9 @@ class Daemon:
         services = Services(settings, self._audit, self._sessions, self._references, bodies)
         info = InfoRoutes(self._references, self._accelerators, _devices, lambda: self._state, self._metrics.text)
         self.routes: list[Route] = declared(
-            SessionRoutes(services, shared, self.close_session),
+            # the router asks them in this order: what is called most comes first
             JobRoutes(services, self._engine),
+            SessionRoutes(services, shared, self.close_session),
             StorageRoutes(services, self._table),
             info,
         )

@@ -40,11 +40,19 @@ class KeyReused(HostError):
     """The idempotency key belongs to another request (HTTP 422)."""
 
 
-def fingerprint(spec: JobSpec, options: object, data: Data | None) -> str:
-    """Identify what a job asks for. Of a body over 1 MiB the length and both ends count, not its middle."""
-    digest = hashlib.blake2b(
-        f"{options}\n{spec.text()}\n{0 if data is None else data.nbytes}\n".encode(), digest_size=16
-    )
+def fingerprint(text: str, options: object, data: Data | None) -> str:
+    """Identify what a job asks for. Of a body over 1 MiB the length and both ends count, not its middle.
+
+    Parameters
+    ----------
+    text
+        What is asked, in its canonical form.
+    options
+        What the accelerator is opened with.
+    data
+        The body.
+    """
+    digest = hashlib.blake2b(f"{options}\n{text}\n{0 if data is None else data.nbytes}\n".encode(), digest_size=16)
     if data is not None and data.array is not None and data.nbytes:
         view = data.array.reshape(-1).view(np.uint8).data
         for piece in (view,) if len(view) <= _HASHED_WHOLE else (view[:_HASHED_ENDS], view[-_HASHED_ENDS:]):

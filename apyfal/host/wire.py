@@ -42,6 +42,7 @@ _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_asci
 _MAX_DIMENSIONS = 32  # numpy's own limit before 2.0
 _MAX_MESSAGE = 2000
 _REGION = re.compile(r"[0-9a-f]{32}")
+_PLAIN = (bool, int, str)
 
 
 def _document(value: object, what: str, known: set[str]) -> dict[str, Any]:
@@ -366,10 +367,12 @@ def _text(value: object, what: str) -> str:
 
 def plain(value: object) -> Any:
     """Return `value` as JSON can hold it: numpy's numbers become Python's, bytes hexadecimal, not-a-number ``None``."""
-    if value is None or isinstance(value, bool | int | str):
+    if value is None or isinstance(value, _PLAIN):
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if type(value) is dict:  # what most are: asked before what it takes the abstract class long to say
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, np.generic):
         return plain(value.item())
     if isinstance(value, np.ndarray):
