@@ -22,7 +22,7 @@ from apyfal.host.direct import pass_on
 from apyfal.host.incoming import User, let_in
 from apyfal.host.jobs import Conflict, KeyReused
 from apyfal.host.routes import PUBLIC, Route
-from apyfal.host.scheduling import Limited, RateLimiter, TooBusy, TooMany
+from apyfal.host.scheduling import Limited, RateLimiter, TooBusy, TooMany, Turns
 from apyfal.host.sessions import NotFound
 from apyfal.host.tokens import SCOPES, TokenStore
 from apyfal.host.wire import error_document
@@ -57,6 +57,9 @@ _STATUS: dict[type[BaseException], int] = {
 
 _FAILURES_A_SECOND = 1.0
 _FAILURES_AT_ONCE = 20.0
+#: seconds for which a user is reckoned with after a request, and in which a request that has much to wait for shows
+_PRESENT = 0.05
+_PATIENCE = 0.005
 
 Handler = Callable[["web.Request"], Awaitable["web.StreamResponse"]]
 
@@ -112,6 +115,7 @@ class Gatekeeper:
         self._audit = audit
         self._requests = RateLimiter(request_rate, 10 * request_rate)
         self._failures = RateLimiter(_FAILURES_A_SECOND, _FAILURES_AT_ONCE)
+        self._turns = Turns(_PRESENT, _PATIENCE)
         self._connections = connections
         self._observe = observe
 
@@ -155,6 +159,11 @@ class Gatekeeper:
                 if rule.access not in user.scopes:
                     return self._refuse(request, 403, f"the token's scopes do not include {rule.access}", user)
                 let_in(user)
+                number = await self._turns.begin(user.name)
+                try:
+                    return await handler(request)
+                finally:
+                    self._turns.end(user.name, number)
             return await handler(request)
         except web.HTTPException as error:
             return problem(exceptions.ParameterError(error.reason), error.status)

@@ -1,7 +1,8 @@
-"""Whose job runs next: users take turns, and nobody can fill the queue for the others."""
+"""Whose request and whose job is next: users take turns, and nobody can fill the queue for the others."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -9,7 +10,7 @@ from typing import Generic, TypeVar
 
 from apyfal.exceptions import JobRejected
 
-__all__ = ["FairQueue", "Limited", "RateLimiter", "TooBusy", "TooMany"]
+__all__ = ["FairQueue", "Limited", "RateLimiter", "TooBusy", "TooMany", "Turns"]
 
 _T = TypeVar("_T")
 
@@ -115,3 +116,91 @@ class RateLimiter:
         self._levels[name] = (level - 1, now)
         if len(self._levels) > self._MAX_NAMES:
             del self._levels[next(iter(self._levels))]  # the one that has been quiet the longest
+
+
+class Turns:
+    """Who asks now and then does not wait behind all that another user has asked at once. Used on the event loop.
+
+    A user's only request never waits, nor does any of a user who is alone. While several users are there, those who
+    have several requests under way get one through when no other is under way, in turn. A request that takes long must
+    be waiting for something itself, and holds up nobody any more.
+
+    Parameters
+    ----------
+    present
+        Seconds for which a user counts as there after a request.
+    patience
+        Seconds after which a request holds up the next no more.
+    """
+
+    def __init__(self, present: float, patience: float) -> None:
+        self._present = present
+        self._patience = patience
+        self._seen: dict[str, float] = {}  # when a request of each user was last let through, the latest at the end
+        self._holding: dict[str, int] = {}  # the last request of each user, while it is not answered
+        self._waiting: dict[str, deque[asyncio.Future[int]]] = {}  # in the order of turns
+        self._count = 0
+
+    async def begin(self, user: str) -> int:
+        """Wait until it is the turn of a request of `user`; return its number, for `end`."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if not (user in self._waiting or self._held(user, now)) or not self._others(user, now):
+            return self._let_through(user, now)
+        if not self._waiting:
+            loop.call_later(self._patience, self._go_on)
+        turn: asyncio.Future[int] = loop.create_future()
+        self._waiting.setdefault(user, deque()).append(turn)
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled():
+                self.end(user, turn.result())
+            raise
+
+    def end(self, user: str, number: int) -> None:
+        """Say that a request of `user` is answered."""
+        if self._holding.get(user) == number:
+            del self._holding[user]
+            if self._waiting:
+                self._next()
+
+    def _held(self, user: str, now: float) -> bool:
+        """Whether a request of `user` was let through so shortly ago that others have to wait for it."""
+        return user in self._holding and now - self._seen.get(user, 0.0) < self._patience
+
+    def _others(self, user: str, now: float) -> bool:
+        """Whether anybody else is there."""
+        while self._seen and next(iter(self._seen.values())) < now - self._present:
+            del self._seen[next(iter(self._seen))]
+        return len(self._seen) > (user in self._seen)
+
+    def _let_through(self, user: str, now: float) -> int:
+        self._seen.pop(user, None)
+        self._seen[user] = now
+        self._count += 1
+        self._holding[user] = self._count
+        return self._count
+
+    def _next(self) -> None:
+        """Let one request through, of the user whose turn it is, if none is under way; all where one user is alone."""
+        now = asyncio.get_running_loop().time()
+        for user in list(self._waiting):
+            alone = not self._others(user, now)
+            if not alone and any(self._held(other, now) for other in self._holding):
+                continue
+            own = self._waiting.pop(user)
+            let_through = False
+            while own and (alone or not let_through):
+                turn = own.popleft()
+                if not turn.done():  # else its client has given up
+                    turn.set_result(self._let_through(user, now))
+                    let_through = True
+            if own:
+                self._waiting[user] = own
+
+    def _go_on(self) -> None:
+        """Look every so often, as long as any wait, whether what is under way takes too long to be waited for."""
+        self._next()
+        if self._waiting:
+            asyncio.get_running_loop().call_later(self._patience, self._go_on)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from apyfal.host.scheduling import FairQueue, RateLimiter, TooBusy, TooMany
+from apyfal.host.scheduling import FairQueue, RateLimiter, TooBusy, TooMany, Turns
 
 
 def test_users_take_turns() -> None:
@@ -65,3 +67,85 @@ def test_rates_of_many_names_take_bounded_memory() -> None:
     for number in range(20_000):
         limiter.take(str(number))
     assert len(limiter._levels) <= RateLimiter._MAX_NAMES
+
+
+async def started(turns: Turns, user: str, log: list[str]) -> int:
+    number = await turns.begin(user)
+    log.append(user)
+    return number
+
+
+def test_one_request_does_not_wait_behind_all_of_another_user() -> None:
+    async def main() -> None:
+        turns = Turns(present=10.0, patience=10.0)
+        log: list[str] = []
+        alice = await started(turns, "alice", log)
+        bob = await started(turns, "bob", log)
+        waiting = [asyncio.create_task(started(turns, "bob", log)) for _ in range(2)]
+        await asyncio.sleep(0)
+        assert log == ["alice", "bob"], "nobody's only request waits, and of bob's only one"
+        for number in range(2):
+            turns.end("bob", bob)
+            await asyncio.sleep(0)
+            assert not waiting[number].done(), "alice's comes first"
+            turns.end("alice", alice)
+            bob = await waiting[number]
+            alice = await started(turns, "alice", log)
+        assert log == ["alice", "bob"] + 2 * ["bob", "alice"]
+
+    asyncio.run(main())
+
+
+def test_users_with_many_requests_take_turns() -> None:
+    async def main() -> None:
+        turns = Turns(present=10.0, patience=10.0)
+        log: list[str] = []
+        numbers = [(user, await started(turns, user, log)) for user in ("bob", "carol")]
+        tasks = [asyncio.create_task(started(turns, user, log)) for user in ("bob", "bob", "bob", "carol", "carol")]
+        await asyncio.sleep(0)
+        for user, number in numbers:
+            turns.end(user, number)
+        for _ in tasks:
+            await asyncio.sleep(0)
+            user = log[-1]
+            number = turns._holding[user]
+            turns.end(user, number)
+        assert log[2:] == ["bob", "carol", "bob", "carol", "bob"]
+        await asyncio.gather(*tasks)
+
+    asyncio.run(main())
+
+
+def test_a_user_who_is_alone_never_waits() -> None:
+    async def main() -> None:
+        turns = Turns(present=0.02, patience=10.0)
+        log: list[str] = []
+        for _ in range(5):
+            await started(turns, "bob", log)
+        turns.end("alice", await started(turns, "alice", log))
+        await asyncio.sleep(0.05)  # she has gone
+        for _ in range(5):
+            await started(turns, "bob", log)
+        assert len(log) == 11
+
+    asyncio.run(main())
+
+
+def test_a_request_that_takes_long_holds_up_no_others_of_its_user() -> None:
+    async def main() -> None:
+        turns = Turns(present=10.0, patience=0.02)
+        log: list[str] = []
+        await started(turns, "alice", log)
+        long = await started(turns, "bob", log)
+        second = asyncio.create_task(started(turns, "bob", log))
+        third = asyncio.create_task(started(turns, "bob", log))
+        await asyncio.sleep(0)
+        assert log == ["alice", "bob"]
+        second.cancel()  # its client has gone
+        number = await asyncio.wait_for(third, 5)
+        turns.end("bob", long)
+        turns.end("bob", number)
+        turns.end("bob", await asyncio.wait_for(started(turns, "bob", log), 5))
+        assert log == ["alice", "bob", "bob", "bob"]
+
+    asyncio.run(main())
