@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
+import socket
 import ssl
 import time
 from collections.abc import Callable
@@ -49,9 +51,12 @@ if TYPE_CHECKING:
 __all__ = ["Daemon", "Listener"]
 
 _HOUSEKEEPING = 1.0
+_FORGET_INTERVAL = 0.01
 _IDLE_TIMEOUT = 75.0
 #: a larger read buffer than aiohttp's lets a body arrive in pieces of what the socket holds
 _READ_BUFFER = 1 << 20
+_BACKLOG = 1024
+_ACCEPTED_AT_ONCE = 2
 
 
 class Listener:
@@ -295,11 +300,15 @@ class Daemon:
                 listener.unix.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 with contextlib.suppress(FileNotFoundError):
                     listener.unix.unlink()
-                server = await loop.create_unix_server(factory, str(listener.unix), backlog=1024)
+                server = await loop.create_unix_server(factory, str(listener.unix), backlog=_ACCEPTED_AT_ONCE)
+                _queue_connections(server)
                 listener.unix.chmod(0o600)
                 self.ports.append(0)
                 return server
-            tcp = await loop.create_server(factory, listener.host, listener.port, ssl=listener.tls, backlog=1024)
+            tcp = await loop.create_server(
+                factory, listener.host, listener.port, ssl=listener.tls, backlog=_ACCEPTED_AT_ONCE
+            )
+            _queue_connections(tcp)
         except OSError as error:
             where = listener.unix or f"{listener.host}:{listener.port}"
             raise ConfigurationError(f"cannot listen on {where}: {error.strerror or error}") from error
@@ -346,7 +355,8 @@ class Daemon:
                 self.close_session(session)
             now = time.time()
             self._engine.expire_outputs(self.settings.keep_outputs)
-            self._journal.forget(now - self.settings.keep_outputs, now - self.settings.keep_jobs)
+            while self._engine.forget(now - self.settings.keep_outputs, now - self.settings.keep_jobs):
+                await asyncio.sleep(_FORGET_INTERVAL)
             await asyncio.get_running_loop().run_in_executor(None, self._journal.checkpoint)
 
     def close_session(self, session: Session) -> None:
@@ -365,6 +375,15 @@ class Daemon:
 
 async def _say_nothing_yet(request: web.Request) -> None:
     """Leave it to the handler to ask for the body, once it knows that it wants it."""
+
+
+def _queue_connections(server: asyncio.AbstractServer) -> None:
+    """Let the kernel hold connections until they are accepted. asyncio has one number for that and for how many it
+    accepts before it looks at anything else: a thousand clients at once would hold all others up for 0.3 s.
+    """
+    for listening in getattr(server, "sockets", ()):
+        with socket.socket(fileno=os.dup(listening.fileno())) as same:
+            same.listen(_BACKLOG)
 
 
 def _allocate(nbytes: int) -> np.ndarray[Any, Any]:

@@ -312,6 +312,11 @@ class Engine:
         for job_id in self._saved.expire(age):
             self._journal.release(job_id)
 
+    def forget(self, outputs_before: float, jobs_before: float) -> bool:
+        """Do a little of `Journal.forget`; whether there may be more to do."""
+        self._commits.open()
+        return self._journal.forget(outputs_before, jobs_before)
+
     # -- ending --------------------------------------------------------------------------------------------------------
     def _trim(self) -> None:
         """Forget the oldest ended jobs; the journal still has them."""

@@ -50,7 +50,7 @@ PRAGMA user_version={_VERSION};
 """
 _ID = re.compile(r"[0-9a-f]{15}-[0-9a-f]{16}")
 #: rows looked at by one call of `forget`
-_BATCH = 2000
+_BATCH = 100
 #: pages in the log after which a commit writes them back itself, should `checkpoint` not keep up
 _LOG_PAGES = 16384
 
@@ -210,12 +210,12 @@ class Journal:
             self.finish(entry.id, "interrupted", json.dumps(answer))
         return [found for entry in unfinished if (found := self.get(entry.id)) is not None]
 
-    def forget(self, outputs_before: float, jobs_before: float) -> None:
+    def forget(self, outputs_before: float, jobs_before: float) -> bool:
         """Remove the oldest outputs and jobs, where they ended before these moments (seconds since the epoch).
 
-        Bounded work, in the order of the jobs, so that it can be called often between requests.
+        A little of it, in the order of the jobs, so that it can be done between requests; whether there may be more.
         """
-        cleared = self._cleared
+        cleared, more = self._cleared, False
         oldest = self._database.execute(
             "SELECT number, ended FROM answers WHERE number > ? ORDER BY number LIMIT ?", (cleared, _BATCH)
         )
@@ -224,6 +224,7 @@ class Journal:
                 break
             cleared = number
         if cleared > self._cleared:
+            more = True
             self._database.execute(
                 "UPDATE answers SET output = NULL WHERE number > ? AND number <= ? AND output IS NOT NULL",
                 (self._cleared, cleared),
@@ -236,6 +237,7 @@ class Journal:
         ).fetchall()
         if rows:
             self._database.executemany("DELETE FROM jobs WHERE number = ?", rows)
+        return bool(rows) or more
 
     def checkpoint(self) -> None:
         """Write the log back into the file, and sync it. Called from any thread: the others do not wait for it."""

@@ -101,6 +101,20 @@ def test_forgetting(journal: Journal) -> None:
     assert journal.get(running) is not None, "what runs is never forgotten"
 
 
+def test_much_is_forgotten_little_by_little(journal: Journal) -> None:
+    jobs = [journal.enter("alice", str(number), "print", running=True) for number in range(1000)]
+    for job in jobs:
+        journal.finish(job, "done", "{}", b"x")
+    later = time.time() + 1
+    assert journal.forget(later, later)
+    assert journal.get(jobs[-1]) is not None, "not all in one go: requests wait meanwhile"
+    calls = 1
+    while journal.forget(later, later):
+        calls += 1
+    assert calls < 100
+    assert all(journal.get(job) is None for job in jobs)
+
+
 def test_the_log_is_written_back_by_another_thread(journal: Journal, tmp_path: Path) -> None:
     for number in range(10):
         journal.enter("alice", str(number), "print")
