@@ -33,13 +33,23 @@ static uint64_t now(void)
 
 typedef struct worker {
     unsigned seed;
+    uint64_t fills;
     int runs;
     apf_error err;
-    uint8_t *in, *out;
+    uint8_t *in, *out, *copy;
     apf_drv_bo *src, *dst;
 } worker;
 
 static unsigned any(worker *mine, unsigned below) { return (unsigned)rand_r(&mine->seed) % below; }
+
+/* Data that never was before: each word of its own, so that neither a part of another nor what was left passes. */
+static void fill(worker *mine, uint8_t *data, uint64_t size)
+{
+    for (uint64_t i = 0, word; i < size; i += sizeof word) {
+        word = (++mine->fills << 8 | mine->seed) * 0x9e3779b97f4a7c15u;
+        memcpy(data + i, &word, sizeof word);
+    }
+}
 
 static apf_drv_run *start(worker *mine, apf_drv_bo *src, uint32_t send, uint64_t offset, uint64_t size)
 {
@@ -73,10 +83,8 @@ static void parts(worker *mine)
     const uint32_t count = align < MOST ? FLYING : 1;
     const uint64_t room = MOST / count / align * align, size = 1 + any(mine, any(mine, 4) ? 4096 : (unsigned)room);
     apf_drv_run *runs[FLYING];
-    memset(mine->in, (int)any(mine, 256), MOST);
-    memset(mine->out, (int)any(mine, 256), MOST);
     for (uint32_t i = 0; i < count; i++) {
-        mine->in[i * room] = (uint8_t)i;
+        fill(mine, mine->in + i * room, (size + 7) & ~7u);
         runs[i] = start(mine, mine->src, APF_SYNC_TO, i * room, size);
     }
     const int cancelled = info.capabilities & APF_CAP_CANCEL && any(mine, 8) == 0;
@@ -103,13 +111,21 @@ static void sharing(worker *mine)
     CHECK(!memcmp(shared_data, mine->out, size));
 }
 
+/* What was brought to the card comes back, that and no more. */
 static void transfers(worker *mine)
 {
     const uint64_t offset = any(mine, MOST / 2) & ~63u, size = any(mine, MOST / 2);
-    memset(mine->in, (int)any(mine, 256), MOST);
-    CHECK_OK(driver->sync(mine->src, APF_TO_DEVICE, offset, size, &mine->err), mine->err);
+    fill(mine, mine->in, MOST);
+    CHECK_OK(driver->sync(mine->src, APF_TO_DEVICE, 0, MOST, &mine->err), mine->err);
+    const int separate = info.capabilities & APF_CAP_SEPARATE_MEMORY;
+    memcpy(mine->copy, mine->in, MOST);
+    if (separate) memset(mine->in, 0, MOST);
     CHECK_OK(driver->sync(mine->src, APF_FROM_DEVICE, offset, size, &mine->err), mine->err);
-    if (size) CHECK(mine->in[offset] == mine->in[offset + size - 1]);
+    if (separate) {
+        memset(mine->copy, 0, offset);
+        memset(mine->copy + offset + size, 0, MOST - offset - size);
+    }
+    CHECK(!memcmp(mine->copy, mine->in, MOST));
 }
 
 /* Objects come and go while others run. */
@@ -133,7 +149,8 @@ static void *work(void *argument)
     for (uint32_t i = 0; i < 2; i++) CHECK_OK(driver->bank(kernel, i, &banks[i], &mine->err), mine->err);
     mine->in = aligned_alloc(4096, MOST);
     mine->out = aligned_alloc(4096, MOST);
-    CHECK(mine->in && mine->out);
+    mine->copy = malloc(MOST);
+    CHECK(mine->in && mine->out && mine->copy);
     while (now() < end) {
         memset(mine->in, 1, MOST);
         CHECK_OK(driver->import(device, mine->in, MOST, 0, banks[0], &mine->src, &mine->err), mine->err);
@@ -144,6 +161,7 @@ static void *work(void *argument)
     }
     free(mine->in);
     free(mine->out);
+    free(mine->copy);
     return NULL;
 }
 
