@@ -3,9 +3,20 @@
 
 static pthread_mutex_t layer = PTHREAD_MUTEX_INITIALIZER; /* lists and counts of kernels and buffer objects */
 
-void apf_objects_fork_prepare(void) { pthread_mutex_lock(&layer); }
+static pthread_mutex_t room = PTHREAD_MUTEX_INITIALIZER; /* making room in a device's memory; before the other */
+static uint64_t drops;                                   /* how often room was made; changed under `room` */
 
-void apf_objects_fork_done(void) { pthread_mutex_unlock(&layer); }
+void apf_objects_fork_prepare(void)
+{
+    pthread_mutex_lock(&room);
+    pthread_mutex_lock(&layer);
+}
+
+void apf_objects_fork_done(void)
+{
+    pthread_mutex_unlock(&layer);
+    pthread_mutex_unlock(&room);
+}
 
 /* Handles are ended outside of the layer's lock where a call into the device could be entered (unpinning takes
  * milliseconds), and under it while the device is closing: the driver cannot be closed before that lock was had. In a
@@ -141,6 +152,7 @@ static apf_bo *unlink_unused(apf_device *device)
     return unused;
 }
 
+/* Returns whether there were any. Under the lock `room`. */
 static int drop_unused(apf_device *device)
 {
     pthread_mutex_lock(&layer);
@@ -153,20 +165,34 @@ static int drop_unused(apf_device *device)
         bo_free(unused);
         unused = next;
     }
+    if (any) __atomic_add_fetch(&drops, 1, __ATOMIC_RELEASE);
     return any;
 }
 
-/* Make the driver's object; when the device's memory is full of unused imports, drop those and try again. */
-static int bo_make(apf_bo *bo, apf_error *err)
+static int bo_try(apf_bo *bo, apf_error *err)
 {
     apf_device *device = bo->device;
-    const apf_driver *driver = device->driver;
-    for (int again = 1;; again = 0) {
-        int code = bo->buffer ? driver->import(device->handle, bo->buffer->data, bo->size,
-                                               !!(bo->buffer->flags & APF_BUFFER_READONLY), bo->bank, &bo->handle, err)
-                              : driver->alloc(device->handle, bo->size, bo->bank, &bo->handle, err);
-        if (code != APF_DEVICE_MEMORY || !again || !drop_unused(device)) return apf_device_result(device, code);
+    if (!bo->buffer) return device->driver->alloc(device->handle, bo->size, bo->bank, &bo->handle, err);
+    const uint32_t readonly = !!(bo->buffer->flags & APF_BUFFER_READONLY);
+    return device->driver->import(device->handle, bo->buffer->data, bo->size, readonly, bo->bank, &bo->handle, err);
+}
+
+/* Make the driver's object; when the device's memory is full of unused imports, drop those and try again. One thread at
+ * a time makes room: what another is dropping is neither in use nor free yet. */
+static int bo_make(apf_bo *bo, apf_error *err)
+{
+    const uint64_t before = __atomic_load_n(&drops, __ATOMIC_ACQUIRE);
+    int code = bo_try(bo, err);
+    if (code == APF_DEVICE_MEMORY) {
+        pthread_mutex_lock(&room);
+        int again = drops != before; /* another thread made room meanwhile */
+        while (code == APF_DEVICE_MEMORY && (again || drop_unused(bo->device))) {
+            code = bo_try(bo, err);
+            again = 0;
+        }
+        pthread_mutex_unlock(&room);
     }
+    return apf_device_result(bo->device, code);
 }
 
 static int bo_new(apf_device *device, apf_buffer *buffer, uint64_t size, uint32_t bank, apf_bo **made, apf_error *err)

@@ -32,6 +32,13 @@ def test_emulator(name: str, variant: Callable[[str], Variant]) -> None:
 
 
 @pytest.mark.parametrize("name", VARIANTS)
+def test_who_owns_what(name: str, variant: Callable[[str], Variant]) -> None:
+    """The layer above the drivers: buffers, objects and runs that threads share and let go of."""
+    printed = run(variant(name).program("hammer-core", [HERE / "hammer_core.c"]), str(SECONDS))
+    assert int(printed.split()[0]) > 100
+
+
+@pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.parametrize("units", [1, 2])
 def test_opencl(units: int, name: str, variant: Callable[[str], Variant], tmp_path: Path) -> None:
     compiled = variant(name)
