@@ -54,6 +54,8 @@ class Card:
         Keywords for an accelerator whose run ends in an error, and whose device is lost in the middle.
     bad_programs
         Programs that cannot be loaded, with a part of the error that they get.
+    moved
+        Host addresses of the last transfer to the card and of the last one from it, as the card saw them.
     vendor
         It needs a vendor's runtime.
     """
@@ -71,6 +73,7 @@ class Card:
     failing: Mapping[str, Any] | None = None
     losing: Mapping[str, Any] | None = None
     bad_programs: Mapping[bytes, str] = field(default_factory=dict)
+    moved: Callable[[], tuple[int, int]] | None = None
     vendor: bool = False
 
 
@@ -115,6 +118,22 @@ def _change_input(src: np.ndarray) -> None:
 
 def _end_fake_hang(src: np.ndarray) -> None:
     ctypes.CDLL(os.environ["APYFAL_OPENCL_LIBRARY"]).fake_opencl_release_hung()
+
+
+def _moved_by_fake() -> tuple[int, int]:
+    library = ctypes.CDLL(os.environ["APYFAL_OPENCL_LIBRARY"])
+    library.fake_opencl_host.restype = ctypes.c_ulong
+    return library.fake_opencl_host(0), library.fake_opencl_host(1)
+
+
+def _moved_by_xrt() -> tuple[int, int]:
+    card = xrt.Card(Path(os.environ["XILINX_XRT"]))
+    return card["read_at"], card["written_at"]
+
+
+def _moved_by_xdma() -> tuple[int, int]:
+    card = xdma.Card()
+    return card["read_at"], card["written_at"]
 
 
 def _opencl(name: str, **more: Any) -> Card:
@@ -190,6 +209,7 @@ CARDS = [
         release=_end_fake_hang,
         failing=_over_arrays("fail"),
         losing=_over_arrays("lose"),
+        moved=_moved_by_fake,
         bad_programs={
             b"#error": "as asked",
             b"\x7fELF\0\0\0\0 no program": "is not a program",
@@ -207,6 +227,7 @@ CARDS = [
         release=_end_xrt_hang,
         failing=_xrt("fail"),
         losing=_xrt("lose"),
+        moved=_moved_by_xrt,
         bad_programs={b"xclbin1": "no xclbin", b"xclbin2\0" + bytes(600): "damaged"},
         vendor=True,
     ),
@@ -221,6 +242,8 @@ CARDS = [
             hang=_xdma(0x2000, **settings),
             release=_end_xdma_hang,
             losing=_xdma(0x3000, **settings),
+            bad_programs={b"bits": "the card is programmed before"},
+            moved=_moved_by_xdma,
         )
         for name, settings in {"mapped": {}, "called": {"access": "call"}, "interrupts": {"events": "0"}}.items()
     ),

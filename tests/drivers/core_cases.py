@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,24 +15,31 @@ import apyfal
 from apyfal._core.device import FROM_DEVICE, TO_DEVICE, Device, Kernel
 from apyfal._core.run import SYNC_FROM, SYNC_TO, Arguments, Run
 from apyfal.drivers import require_driver
-from apyfal.exceptions import DeviceMemoryExhausted, Misaligned, ParameterError
+from apyfal.exceptions import (
+    DeviceMemoryExhausted,
+    Misaligned,
+    ParameterError,
+    ProgramError,
+    RunCancelled,
+    RunTimeout,
+    UnsupportedByDriver,
+)
 
 
 class Rig:
     """A card's device with its ``increment`` kernel."""
 
-    def __init__(self, row: Card) -> None:
+    def __init__(self, row: Card, settings: Mapping[str, Any] | None = None) -> None:
+        settings = settings or row.increment
         self.row = row
-        self.device = Device(require_driver(row.driver), None, row.increment.get(row.driver))
-        program = row.increment.get("program")
-        content = None
-        if program is not None:
-            with open(program, "rb") as file:
-                content = file.read()
-        self.kernel: Kernel = self.device.load(
-            row.increment["kernel"], content, name=program or "", arguments=row.increment.get("arguments", "")
-        )
+        self.device = Device(require_driver(row.driver), None, settings.get(row.driver))
+        self.program = settings.get("program")
+        self.content = Path(self.program).read_bytes() if self.program is not None else None
+        self.kernel = self.load(settings["kernel"], settings.get("arguments", ""))
         self.capabilities = self.device.info["capabilities"]
+
+    def load(self, kernel: str, arguments: str = "") -> Kernel:
+        return self.device.load(kernel, self.content, name=self.program or "", arguments=arguments)
 
     def arguments(
         self, src: np.ndarray, dst: np.ndarray, *, to: bool = True, back: bool = True, count: int | None = None
@@ -152,6 +162,51 @@ def a_run_waits_for_those_whose_memory_it_uses(name: str) -> None:
         assert second[turn] == turn + 2
 
 
+def parts_of_no_bytes(name: str) -> None:
+    """Nothing is moved, computed or overwritten, nor is it an error."""
+    rig = Rig(card(name))
+    src, dst = _filled(1024, 7), _filled(1024, -1)
+    (x, from_x), (y, from_y) = (rig.device.import_memory(array) for array in (src, dst))
+    for direction in (TO_DEVICE, FROM_DEVICE):
+        x.sync(direction, from_x, 0)
+        x.sync(direction, x.nbytes, 0)
+    arguments = rig.arguments(src, dst, count=0)
+    arguments.set_buffer(0, x, from_x, 0, SYNC_TO)
+    arguments.set_buffer(1, y, from_y, 0, SYNC_FROM)
+    arguments.start(rig.kernel).wait(20)
+    np.testing.assert_array_equal(dst, np.full(1024, -1))
+    rig.start(src, dst).wait(20)
+    np.testing.assert_array_equal(dst, np.full(1024, 8))
+
+
+def cancel_of_a_run(name: str) -> None:
+    """One that hangs is stopped, or goes on where the capabilities say that it cannot be; one that ended stays so."""
+    row = card(name)
+    assert row.hang is not None
+    rig = Rig(row, row.hang)
+    src, dst = _filled(4096), _filled(4096, -1)
+    run = rig.start(src, dst)
+    with pytest.raises(RunTimeout):
+        run.wait(0.05)
+    if "cancel" in rig.capabilities:
+        run.cancel()
+        for _ in range(2):
+            with pytest.raises(RunCancelled):
+                run.wait(20)
+    else:
+        with pytest.raises(UnsupportedByDriver):
+            run.cancel()
+        assert row.release is not None
+        row.release(src)
+        run.wait(20)
+    well = Rig(row)
+    done = well.start(_filled(4096, 7), dst)
+    done.wait(20)
+    done.cancel()
+    done.wait(20)
+    np.testing.assert_array_equal(dst, np.full(4096, 8))
+
+
 def out_of_device_memory(name: str) -> None:
     rig = Rig(card(name))
     with pytest.raises(DeviceMemoryExhausted):
@@ -176,6 +231,18 @@ def wrong_arguments(name: str) -> None:
     with pytest.raises(ParameterError, match="argument 1"):
         scalar.start(rig.kernel)
     rig.start(src, dst).wait(20)
+
+
+def an_unknown_kernel(name: str) -> None:
+    row = card(name)
+    if row.driver == "xdma":
+        return  # its kernels have no names but those that the user gives their registers
+    rig = Rig(row)
+    with pytest.raises(ProgramError, match="no such kernel"):
+        rig.load("no such kernel", "src, dst, count")
+    src, dst = _filled(1024, 7), _filled(1024)
+    rig.start(src, dst).wait(20)
+    np.testing.assert_array_equal(dst, np.full(1024, 8))
 
 
 def many_imports_and_loads_leave_nothing(name: str) -> None:

@@ -47,12 +47,15 @@ def no_bytes(name: str) -> None:
 
 
 def in_place_without_a_copy(name: str, folder: str) -> None:
-    """A pinned array, a mapped writable file and a pooled result reach the card as they are."""
+    """A pinned array, a mapped writable file and a result from the pool reach the card as they are.
+
+    By what is reported, and by the addresses that the card itself saw.
+    """
     row = card(name)
     mapped = np.memmap(os.path.join(folder, "mapped"), np.int32, "w+", shape=(4096,))
     mapped[:] = np.arange(4096)
     with _open(row) as accelerator:
-        for values in (_values(4096), mapped):
+        for values in (_values(4096), mapped, accelerator.process(_values(4096, 1), **row.parameters)):
             info: dict[str, Any] = {}
             dst = apyfal.empty(4096, np.int32)
             result = accelerator.process(values, dst, copy=False, info_dict=info, **row.parameters)
@@ -60,6 +63,8 @@ def in_place_without_a_copy(name: str, folder: str) -> None:
             np.testing.assert_array_equal(dst, _one_more(np.asarray(values)))
             assert (info["bytes_copied"], info["copy_reasons"]) == (0, [])
             assert (info["bytes_in"], info["bytes_out"]) == (16384, 16384)
+            if row.moved is not None:
+                assert row.moved() == (values.ctypes.data, dst.ctypes.data)
 
 
 def copied_once_with_the_reason(name: str) -> None:
@@ -93,6 +98,12 @@ def read_only_memory(name: str, folder: str) -> None:
         result = accelerator.process(values, info_dict=info, **row.parameters)
         np.testing.assert_array_equal(result, np.arange(1, 4097))
         assert info["bytes_copied"] == (0 if in_place else values.nbytes)
+        if not in_place:
+            assert [reason.partition(":")[2] for reason in info["copy_reasons"]] == [
+                " read-only memory (drivers pin memory for writing)"
+            ]
+            with pytest.raises(CopyRefused, match="read-only memory"):
+                accelerator.process(values, copy=False, **row.parameters)
 
 
 def parts_of_a_pinned_array(name: str) -> None:

@@ -18,6 +18,7 @@ from drivers.worker import Worker
 _NEEDS = {
     "timeout_of_a_hung_kernel": "hang",
     "exit_with_a_run_in_flight": "hang",
+    "cancel_of_a_run": "hang",
     "error_of_a_run": "failing",
     "loss_of_the_device": "losing",
     "bad_programs": "bad_programs",
