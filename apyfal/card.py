@@ -115,20 +115,25 @@ class Card:
         ------
         ProgramError, StorageError
         """
-        definition = self.definition
-        key: object = None
-        if definition.model or definition.driver == "opencl":
-            key = tuple(port.dtype for port in (*call.inputs, *call.outputs))
+        if not self._built_for_types:
+            return self._kernel(None, None)
+        return self._kernel(tuple(port.dtype for port in (*call.inputs, *call.outputs)), call)
+
+    @property
+    def _built_for_types(self) -> bool:
+        return self.definition.model is not None or self.definition.driver == "opencl"
+
+    def _kernel(self, key: object, call: Call | None) -> Kernel:
         with self._lock:
             kernel = self._kernels.get(key)
             if kernel is None:
                 kernel = self._kernels[key] = self._load(call)
             return kernel
 
-    def _load(self, call: Call) -> Kernel:
+    def _load(self, call: Call | None) -> Kernel:
         definition = self.definition
         name = definition.kernel
-        if definition.model is not None:
+        if definition.model is not None and call is not None:
             # One kernel for each choice of element types: the emulator does not know them.
             name = f"{definition.name}({','.join(str(port.dtype) for port in (*call.inputs, *call.outputs))})"
             register_model(name, _over_arrays(definition.model, call))
@@ -142,12 +147,23 @@ class Card:
         )
 
     def load(self, data: np.ndarray[Any, Any]) -> None:
-        """Put `data` (contiguous, pinned) on the device, to stay there until `close`."""
-        slot = Slot.over(data, self.device, 0, written=True)
+        """Put `data` (contiguous, pinned) on the device, where the kernel wants it, to stay there until `close`.
+
+        Raises
+        ------
+        ProgramError, StorageError
+        """
+        slot = Slot.over(data, self.device, self._bank_of("coefficients"), written=True)
         slot.sync(TO_DEVICE, data.nbytes)
         with self._lock:
             self.loaded = slot
             self._spare.clear()
+
+    def _bank_of(self, name: str) -> int:
+        names = [argument.name for argument in self.definition.arguments]
+        if name not in names or self._built_for_types:
+            return 0  # drivers whose kernels are built for their types place memory themselves
+        return self._kernel(None, None).bank(names.index(name))
 
     def close(self) -> None:
         """Close the device; `BufferInUse` while runs are in flight."""

@@ -54,6 +54,8 @@ class Card:
         Keywords for an accelerator whose run ends in an error, and whose device is lost in the middle.
     bad_programs
         Programs that cannot be loaded, with a part of the error that they get.
+    coefficients
+        Keywords for an accelerator that adds bytes, its coefficients, to 32-bit integers.
     moved
         Host addresses of the last transfer to the card and of the last one from it, as the card saw them.
     vendor
@@ -73,6 +75,7 @@ class Card:
     failing: Mapping[str, Any] | None = None
     losing: Mapping[str, Any] | None = None
     bad_programs: Mapping[bytes, str] = field(default_factory=dict)
+    coefficients: Mapping[str, Any] | None = None
     moved: Callable[[], tuple[int, int]] | None = None
     vendor: bool = False
 
@@ -99,6 +102,12 @@ def _join(**more: Any) -> dict[str, Any]:
     }
 
 
+def _weighted(**more: Any) -> dict[str, Any]:
+    """The kernel of `_join` with one of its inputs loaded before."""
+    arguments = {"arguments": "src, coefficients, dst, state, count", "state": 1 << 20}
+    return {"kernel": "join", "dtype": "int32", "chunking": "elements", **arguments, **more}
+
+
 @apyfal.accelerators.model(
     "join", inputs=("x: int32", "y: uint8"), outputs=("total: int32", "low: uint8"), chunking="elements"
 )
@@ -106,6 +115,12 @@ def join(x: np.ndarray, y: np.ndarray, total: np.ndarray, low: np.ndarray) -> No
     """Add two arrays."""
     np.add(x, y, out=total)
     low[:] = total & 255
+
+
+@apyfal.accelerators.model("weighted", dtype="int32", chunking="elements")
+def weighted(src: np.ndarray, coefficients: np.ndarray, dst: np.ndarray) -> None:
+    """Add what was loaded before."""
+    np.add(src, coefficients[: src.size], out=dst)
 
 
 def _emulator(**settings: str) -> dict[str, Any]:
@@ -142,6 +157,7 @@ def _opencl(name: str, **more: Any) -> Card:
         driver="opencl",
         increment=_over_arrays("increment"),
         join=_join(driver="opencl", program=KERNELS),
+        coefficients=_weighted(driver="opencl", program=KERNELS),
         hang=_over_arrays("hang"),
         **more,
     )
@@ -155,6 +171,7 @@ def _end_xrt_hang(src: np.ndarray) -> None:
     xrt.Card(Path(os.environ["XILINX_XRT"])).set(hold=0)
 
 
+_WEIGHTED_REGISTERS = "src:0x10:buffer, coefficients:0x1c:buffer, dst:0x28:buffer, state:0x34:buffer, count:0x40:64"
 _JOIN_REGISTERS = "x:0x10:buffer, y:0x1c:buffer, total:0x28:buffer, low:0x34:buffer, count:0x40:64"
 
 
@@ -195,6 +212,7 @@ CARDS = [
         driver="emulator",
         increment=_emulator(),
         join={"accelerator": "join"},
+        coefficients={"accelerator": "weighted"},
         parameters={"a": 1, "b": 1},
         scalars=[("int32", 1), ("int32", 1), ("uint32", 5)],
         hang=_emulator(hang_run="1"),
@@ -222,6 +240,7 @@ CARDS = [
         environment=xrt.functional,
         increment=_xrt("increment"),
         join=_join(driver="xrt", program=XCLBIN),
+        coefficients=_weighted(driver="xrt", program=XCLBIN),
         loopback={**_xrt("loopback"), "dtype": "uint8"},
         hang=_xrt("hang"),
         release=_end_xrt_hang,
@@ -238,6 +257,9 @@ CARDS = [
             environment=xdma.environment,
             increment=_xdma(0, **settings),
             join=_join(driver="xdma", xdma=_xdma(0x4000, **settings, registers=_JOIN_REGISTERS)["xdma"]),
+            coefficients=_weighted(
+                driver="xdma", xdma=_xdma(0x4000, **settings, registers=_WEIGHTED_REGISTERS)["xdma"]
+            ),
             loopback={**_xdma(0x1000, **settings), "dtype": "uint8"},
             hang=_xdma(0x2000, **settings),
             release=_end_xdma_hang,

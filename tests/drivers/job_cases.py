@@ -116,6 +116,25 @@ def parts_of_a_pinned_array(name: str) -> None:
             np.testing.assert_array_equal(results[begin:end], _one_more(memory[begin:end]))
 
 
+def coefficients_stay_on_the_card(name: str) -> None:
+    """What `start` loaded is an argument of every run, is not moved again, and is exchanged by another `start`."""
+    row = card(name)
+    assert row.coefficients is not None
+    values = _values(5000)
+    with apyfal.Accelerator(**row.coefficients) as accelerator:
+        device = accelerator._card.device
+        counts = "counters" in device.info["capabilities"]
+        for seed in range(2):
+            weights = np.random.default_rng(seed).integers(0, 256, 5000, np.uint8)
+            accelerator.start(src=weights)
+            moved = device.counters()["to_device"] if counts else 0
+            for _ in range(3):
+                result = accelerator.process(values)
+                np.testing.assert_array_equal(result, (values.view(np.uint32) + weights).view(np.int32))
+            if counts:
+                assert device.counters()["to_device"] - moved == 3 * values.nbytes
+
+
 def four_threads(name: str) -> None:
     row = card(name)
     failures: list[BaseException] = []

@@ -23,6 +23,7 @@ _NEEDS = {
     "loss_of_the_device": "losing",
     "bad_programs": "bad_programs",
     "several_inputs_and_outputs": "join",
+    "coefficients_stay_on_the_card": "coefficients",
     "several_inputs_and_outputs_in_storage": "join",
 }
 _ALONE = "exit_with_a_run_in_flight"
