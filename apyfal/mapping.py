@@ -16,13 +16,10 @@ __all__ = ["Series", "Submitted", "Ticket", "map_jobs", "name_job", "pairs_of"]
 
 
 class Submitted(Protocol):
-    """What stands for a job: a `Future`, or a `Ticket`."""
+    """What stands for a job: a `concurrent.futures.Future`, or a `Ticket`."""
 
-    def result(self) -> Any:
-        """Wait for the job, and return or raise what it ended with."""
-
-    def cancel(self) -> bool:
-        """Drop the job where it has not begun."""
+    def result(self) -> Any: ...
+    def cancel(self) -> bool: ...
 
 
 class Series:

@@ -17,22 +17,13 @@ __all__ = ["Line", "Promise", "Task", "Workers"]
 
 
 class Promise(Protocol):
-    """Where a job's end is written down: a `Future`, or what takes its place."""
+    """Where a job's end is written down: a `concurrent.futures.Future`, or what takes its place."""
 
-    def set_running_or_notify_cancel(self) -> bool:
-        """Begin the job; ``False``: it was cancelled."""
-
-    def set_result(self, result: Any, /) -> None:
-        """End the job well."""
-
-    def set_exception(self, error: BaseException, /) -> None:
-        """End the job with an error."""
-
-    def done(self) -> bool:
-        """Whether the job has ended."""
-
-    def cancel(self) -> bool:
-        """Drop the job where it has not begun."""
+    def set_running_or_notify_cancel(self) -> bool: ...
+    def set_result(self, result: Any, /) -> None: ...
+    def set_exception(self, error: BaseException, /) -> None: ...
+    def done(self) -> bool: ...
+    def cancel(self) -> bool: ...
 
 
 class Task:
