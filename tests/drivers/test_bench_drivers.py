@@ -6,26 +6,34 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 SCRIPT = Path(__file__).parents[2] / "bench" / "bench_drivers.py"
 
 
-@pytest.mark.parametrize(
-    "card",
-    [
-        "emulator-overlap",
-        "opencl-overlap",
-        "xdma-overlap",
-        pytest.param("xrt-overlap", marks=pytest.mark.vendor),
-    ],
-)
-def test_transfers_hide_behind_each_other_and_computing(card: str, tmp_path: Path) -> None:
-    figures = tmp_path / "figures.json"
+def _vendors(card: str) -> object:
+    return pytest.param(card, marks=pytest.mark.vendor)
+
+
+def _figures(card: str, folder: Path) -> Any:
+    figures = folder / "figures.json"
     command = [sys.executable, str(SCRIPT), "--quick", "--card", card, "--json", str(figures)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert ended.returncode == 0, ended.stderr
-    result = json.loads(figures.read_text())[card]
+    return json.loads(figures.read_text())[card]
+
+
+@pytest.mark.parametrize("card", ["emulator", "xdma", *map(_vendors, ("xrt", "opencl-intel", "opencl-pocl"))])
+def test_every_way_moves_the_right_data(card: str, tmp_path: Path) -> None:
+    result = _figures(card, tmp_path)
+    ways = {"driver", "process"} if card == "emulator" else {"hand", "driver", "process"}
+    assert {size: set(times) for size, times in result.items()} == {"4 KiB": ways, "64 MiB": ways}
+
+
+@pytest.mark.parametrize("card", ["emulator-overlap", "opencl-overlap", "xdma-overlap", _vendors("xrt-overlap")])
+def test_transfers_hide_behind_each_other_and_computing(card: str, tmp_path: Path) -> None:
+    result = _figures(card, tmp_path)
     # The first transfer to the card and the last one from it have nothing to hide behind: 2 of 16.
     assert result["seconds"] < 0.75 * sum(result["stages"].values())
