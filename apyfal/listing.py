@@ -69,5 +69,8 @@ def devices(driver: str | None = None, options: Mapping[str, object] | None = No
             if driver is not None:
                 raise
             listing.unavailable[name] = str(error)
+        else:
+            if not found:
+                listing.unavailable[name] = "it found no device here"
         listing.extend(_Device(info, driver=name, index=index) for index, info in enumerate(found))
     return listing

@@ -72,6 +72,12 @@ def test_broken_plugins_are_named(library: Path, monkeypatch: pytest.MonkeyPatch
         drivers.require_driver("acmee")
 
 
+def test_drivers_without_a_device_say_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("APYFAL_XDMA_ROOT", str(tmp_path))
+    assert apyfal.devices().unavailable["xdma"] == "it found no device here"
+    assert apyfal.devices("xdma") == []
+
+
 def test_libraries_that_are_no_drivers(tmp_path: Path) -> None:
     with pytest.raises(DriverUnavailable, match="cannot open shared object"):
         drivers.require_driver(str(tmp_path / "gone.so"))
