@@ -263,7 +263,7 @@ class RemoteAccelerator:
             except SessionLost:
                 self._renew(session, restart=True)
                 return self.empty(shape, dtype)
-        return empty(shape, dtype) if array is None else array
+        return empty(kind.shape, kind.dtype) if array is None else array
 
     # -- inside --------------------------------------------------------------------------------------------------------
     def _run(
@@ -304,7 +304,7 @@ class RemoteAccelerator:
                 key = secrets.token_hex(16)  # the host is certain that it did not run
                 continue
             if info_dict is not None:
-                info = dict(document.get("info") or {}, host=str(self._host.address))
+                info: dict[str, Any] = dict(document.get("info") or {}, host=str(self._host.address))
                 copies.fill(info)
                 seconds = info.setdefault("seconds", {})
                 seconds["network"] = max(0.0, time.monotonic() - began - float(seconds.get("total", 0.0)))

@@ -25,8 +25,7 @@ class LocalAccelerator(Protocol):
     """What the daemon uses of `apyfal.Accelerator`."""
 
     @property
-    def outputs(self) -> tuple[str, ...]:
-        """Names of what it produces."""
+    def outputs(self) -> tuple[str, ...]: ...
 
     def start(self, src: object = None, *, info_dict: dict[str, Any] | None = None, **parameters: Any) -> Any:
         """Configure it."""
