@@ -22,7 +22,7 @@ from _common import Bench
 import apyfal
 from apyfal.host import tls
 
-__all__ = ["PIECE", "process", "with_costs"]
+__all__ = ["PIECE", "PROCESSES", "process", "with_costs"]
 
 #: sent in one call over TLS: `ssl` copies what it is given before a part of it is sent
 PIECE = 1 << 20

@@ -3,9 +3,8 @@
 Beside a bare socket, `sendall` from one prepared array and `recv_into` another in a second process (the limit; over TLS
 with Python's `ssl`), and the same transfer to a uvicorn server that keeps the body in a prepared array. The daemon runs
 in a process of its own, with accelerators that take or give an array and do nothing with it, and with the software
-card; the note behind a row is the daemon's own CPU time and memory. Arrays are compared whole after each run. The last
-table is printed by itself: the latency of one user's small jobs while nothing else happens, and while 1,000 other
-connections are idle or slow and another user runs 64 jobs at a time.
+card; the note behind a row is the daemon's own CPU time and memory. Arrays are compared whole after each run. What many
+requests at once do is `bench_many`'s question.
 """
 
 from __future__ import annotations
@@ -15,11 +14,8 @@ import functools
 import http.client
 import socket
 import ssl
-import statistics
-import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -101,58 +97,6 @@ def threaded(accelerators: list[RemoteAccelerator], jobs: int, data: np.ndarray)
     for thread in threads:
         thread.join()
     return jobs
-
-
-def percentiles(accelerator: RemoteAccelerator, jobs: int, data: np.ndarray) -> tuple[float, float]:
-    """Median and 99th percentile of one job after the other, in milliseconds."""
-    times = []
-    for _ in range(jobs):
-        started = time.perf_counter()
-        accelerator.process(data)
-        times.append((time.perf_counter() - started) * 1e3)
-    return statistics.median(times), statistics.quantiles(times, n=100)[98]
-
-
-def crowd(quick: bool) -> None:
-    """Print the latency of small jobs, alone and among 1,000 idle or slow connections and 64 jobs of another user."""
-    with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:
-        tokens = TokenStore(Path(directory) / "state" / "tokens.json")
-        port = stack.enter_context(process("daemon", directory))[0]
-        address = parse_address(f"http://127.0.0.1:{port}")
-        alice = stack.enter_context(
-            RemoteAccelerator(Host(address, tokens.create("alice")), {"accelerator": "loopback"})
-        )
-        bob = stack.enter_context(RemoteAccelerator(Host(address, tokens.create("bob")), {"accelerator": "loopback"}))
-        small = np.zeros(4096, np.uint8)
-        jobs = 100 if quick else 1000
-        percentiles(alice, 100, small)
-        quiet = percentiles(alice, jobs, small)
-        head = b"POST /v1/sessions HTTP/1.1\r\nHost: x\r\n"
-        for number in range(100 if quick else 1000):
-            slow = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
-            slow.sendall(head if number % 2 else head + b"Content-Length: 100000\r\n\r\n{")
-        alone = percentiles(alice, jobs, small)
-        stop = threading.Event()
-
-        def batches() -> None:
-            while not stop.is_set():
-                list(bob.process_map([small] * 64))
-                stop.wait(0.5)
-
-        worker = threading.Thread(target=batches)
-        worker.start()
-        try:
-            crowded = percentiles(alice, jobs, small)
-        finally:
-            stop.set()
-            worker.join()
-    print("\none job of 4 KiB after the other: median and 99th percentile, ms")
-    for name, (median, worst) in (
-        ("quiet", quiet),
-        ("1,000 idle or slow connections", alone),
-        ("and 64 jobs of another user, twice a second", crowded),
-    ):
-        print(f"  {name:<52} {median:9.3f} {worst:9.3f}  {worst / quiet[1]:5.2f} x quiet")
 
 
 class Machine:
@@ -338,4 +282,3 @@ def benches(quick: bool) -> Iterator[Bench]:
 
 if __name__ == "__main__":
     main(benches, rounds=5)
-    crowd("--quick" in sys.argv)
