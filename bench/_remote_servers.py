@@ -34,6 +34,8 @@ PORT_LINE = "ports:"
 class Wire:
     """An accelerator that does nothing with its data: what is left is the way there and back."""
 
+    outputs = ("dst",)
+
     def __init__(self, accelerator: str | None = None, **_: Any) -> None:
         self._gives = accelerator == "gives"
         self._array: np.ndarray | None = None

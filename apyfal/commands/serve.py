@@ -52,7 +52,7 @@ def command(
         from apyfal.host.service import serve
         from apyfal.host.settings import Settings as HostSettings
         from apyfal.host.settings import default_socket
-    except ImportError as error:  # pragma: no cover - only without the extra
+    except ImportError as error:
         raise ConfigurationError(f"the daemon needs {error.name}: pip install 'apyfal[host]'") from error
     settings = HostSettings.load(options.config)
     listeners = [] if no_unix else [_unix_listener(unix or default_socket())]

@@ -232,3 +232,35 @@ def test_a_client_s_mount_is_for_its_session_only(daemon: RunningDaemon) -> None
     with pytest.raises(HostError, match="no such session"):
         read(mine)
     host.close()
+
+
+def until_refused(host: Host) -> None:
+    for _ in range(1000):
+        host.request("GET", "/v1/user").close()
+
+
+def test_rates_are_limited_for_each_user(tmp_path: Path) -> None:
+    with running(tmp_path, request_rate=1) as daemon:
+        alice, bob = daemon.host(daemon.token("alice")), daemon.host(daemon.token("bob"))
+        for _ in range(9):  # ten times the rate at once
+            alice.json("GET", "/v1/user")
+        with pytest.raises(Refused) as caught:
+            until_refused(alice)
+        assert (caught.value.status, caught.value.retry_after) == (429, 1)
+        assert bob.json("GET", "/v1/user")["user"] == "bob"
+        alice.close()
+        bob.close()
+
+
+def test_without_the_extra_the_command_names_it(tmp_path: Path) -> None:
+    code = "import sys; sys.modules['aiohttp'] = None; from apyfal.cli import main; sys.exit(main(['serve']))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment(tmp_path),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert done.stderr == "apyfal: error: the daemon needs aiohttp: pip install 'apyfal[host]'\n"
