@@ -53,6 +53,9 @@ __all__ = ["Daemon", "Listener"]
 _HOUSEKEEPING = 1.0
 _FORGET_INTERVAL = 0.01
 _IDLE_TIMEOUT = 75.0
+#: aiohttp's handlers of connections that were accepted last are given time to begin: what is told to close before that
+#: waits for a request all the same, and would hold up the end for `stop_timeout`
+_SETTLE = 0.1
 #: a larger read buffer than aiohttp's lets a body arrive in pieces of what the socket holds
 _READ_BUFFER = 1 << 20
 _BACKLOG = 1024
@@ -260,6 +263,7 @@ class Daemon:
                 housekeeping.cancel()
             for server in servers:
                 server.close()
+            await asyncio.sleep(_SETTLE)
             await runner.cleanup()
             await self._save_outputs()
             for session in self._sessions.of(None):
