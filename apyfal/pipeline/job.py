@@ -194,11 +194,15 @@ class Job:
                         put(done)
                     self._source.release(piece)
                 continue
-            wait(run, self._control)
-            ended = self._report.now()
-            self._source.release(piece)
-            brought = self._bring(piece, outputs)
-            at_end = self._report.now()
+            try:
+                wait(run, self._control)
+                ended = self._report.now()
+                self._source.release(piece)
+                brought = self._bring(piece, outputs)
+                at_end = self._report.now()
+            except BaseException:
+                with started.turn(number):  # what an earlier run failed with is the cause of what became of this one
+                    raise
             with started.turn(number):
                 self._in_flight.popleft()
                 self._report.follow("compute", piece.chunk, at, ended)

@@ -13,10 +13,13 @@ import pytest
 
 import apyfal
 from apyfal._core.device import TO_DEVICE
+from apyfal.accelerators import registry
+from apyfal.exceptions import KernelError
 from apyfal.pipeline.channel import Aborted, Channel, Control
 from apyfal.pipeline.invocation import Invocation
 from apyfal.pipeline.slots import Slot
 from apyfal.pipeline.turns import Turns
+from apyfal.pipeline.waiting import wait
 
 MIB = 1 << 20
 CHUNKS = 6
@@ -76,6 +79,25 @@ def test_order_is_kept_whichever_thread_is_late(way: str, data: np.ndarray, monk
         spans = [span for span in info["timeline"] if span.stage == stage]
         assert [span.chunk for span in spans] == list(range(CHUNKS))
         assert all(one.end <= two.start for one, two in itertools.pairwise(spans)), "one at a time"
+
+
+def test_the_first_run_that_fails_is_the_cause(data: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its thread looks late, when the error of the run behind it is known already."""
+    monkeypatch.setattr(registry, "_definitions", {})
+
+    @apyfal.accelerators.model("broken", dtype="uint8", chunking="elements")
+    def broken(src: np.ndarray, dst: np.ndarray, first: int) -> None:
+        raise ValueError("the cause" if first else "a consequence")
+
+    turn = itertools.count()
+
+    def late(run, control):  # type: ignore[no-untyped-def]
+        time.sleep(0.0 if next(turn) else 0.3)
+        wait(run, control)
+
+    monkeypatch.setattr("apyfal.pipeline.job.wait", late)
+    with apyfal.Accelerator("broken") as accelerator, pytest.raises(KernelError, match="the cause"):
+        accelerator.process(data)
 
 
 def test_turns_end_with_the_channel_and_with_a_failure() -> None:
