@@ -18,8 +18,6 @@ from fixtures.opencl import installation as opencl
 from fixtures.xdma import card as xdma
 from fixtures.xrt import installation as xrt
 
-import apyfal
-
 __all__ = ["CARDS", "Card", "card"]
 
 # Written when the installation is set up; only the processes that use it need the path.
@@ -106,21 +104,6 @@ def _weighted(**more: Any) -> dict[str, Any]:
     """The kernel of `_join` with one of its inputs loaded before."""
     arguments = {"arguments": "src, coefficients, dst, state, count", "state": 1 << 20}
     return {"kernel": "join", "dtype": "int32", "chunking": "elements", **arguments, **more}
-
-
-@apyfal.accelerators.model(
-    "join", inputs=("x: int32", "y: uint8"), outputs=("total: int32", "low: uint8"), chunking="elements"
-)
-def join(x: np.ndarray, y: np.ndarray, total: np.ndarray, low: np.ndarray) -> None:
-    """Add two arrays."""
-    np.add(x, y, out=total)
-    low[:] = total & 255
-
-
-@apyfal.accelerators.model("weighted", dtype="int32", chunking="elements")
-def weighted(src: np.ndarray, coefficients: np.ndarray, dst: np.ndarray) -> None:
-    """Add what was loaded before."""
-    np.add(src, coefficients[: src.size], out=dst)
 
 
 def _emulator(**settings: str) -> dict[str, Any]:

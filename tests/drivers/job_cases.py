@@ -19,6 +19,24 @@ def _open(row: Card, **more: Any) -> apyfal.Accelerator:
     return apyfal.Accelerator(**{**row.increment, **more})
 
 
+def _join(row: Card) -> apyfal.Accelerator:
+    """Open the accelerator with two inputs and two outputs; on the software card it is a model."""
+    assert row.join is not None
+
+    @apyfal.accelerators.model(
+        "join",
+        inputs=("x: int32", "y: uint8"),
+        outputs=("total: int32", "low: uint8"),
+        chunking="elements",
+        replace=True,
+    )
+    def join(x: np.ndarray, y: np.ndarray, total: np.ndarray, low: np.ndarray) -> None:
+        np.add(x, y, out=total)
+        low[:] = total & 255
+
+    return apyfal.Accelerator(**row.join)
+
+
 def _values(count: int, seed: int = 0) -> np.ndarray:
     values = apyfal.empty(count, np.int32)
     values[:] = np.random.default_rng(seed).integers(-(1 << 31), 1 << 31, count)
@@ -181,8 +199,7 @@ def many_jobs_in_flight(name: str) -> None:
 def several_inputs_and_outputs(name: str) -> None:
     """In place, of every size; what is left out becomes a new array; in chunks where bytes move."""
     row = card(name)
-    assert row.join is not None
-    with apyfal.Accelerator(**row.join) as accelerator:
+    with _join(row) as accelerator:
         for count in (1, 1025, 65536, (3 << 20) + 1):
             x, y = _values(count), apyfal.empty(count, np.uint8)
             y[:] = np.arange(count) % 251
@@ -201,12 +218,11 @@ def several_inputs_and_outputs(name: str) -> None:
 def several_inputs_and_outputs_in_storage(name: str, folder: str) -> None:
     """One input from a file and one from memory that has to be copied; one output to a file, one to such memory."""
     row = card(name)
-    assert row.join is not None
     count = (5 << 20) + 3
     x, y, low = _values(count), np.arange(count).astype(np.uint8)[::-1], np.zeros((count, 2), np.uint8)[:, 0]
     apyfal.storage.save(os.path.join(folder, "x"), x)
     info: dict[str, Any] = {}
-    with apyfal.Accelerator(**row.join) as accelerator:
+    with _join(row) as accelerator:
         result = accelerator.process(
             {"y": y, "x": os.path.join(folder, "x")},
             {"total": os.path.join(folder, "total"), "low": low},
