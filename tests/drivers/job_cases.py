@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,22 +20,11 @@ def _open(row: Card, **more: Any) -> apyfal.Accelerator:
     return apyfal.Accelerator(**{**row.increment, **more})
 
 
-def _join(row: Card) -> apyfal.Accelerator:
-    """Open the accelerator with two inputs and two outputs; on the software card it is a model."""
-    assert row.join is not None
+def _modelled(keywords: Mapping[str, Any]) -> apyfal.Accelerator:
+    """Open an accelerator that is a model on the software card."""
+    import drivers.software_models  # noqa: F401 - here, so that a process that only collects these cases has none
 
-    @apyfal.accelerators.model(
-        "join",
-        inputs=("x: int32", "y: uint8"),
-        outputs=("total: int32", "low: uint8"),
-        chunking="elements",
-        replace=True,
-    )
-    def join(x: np.ndarray, y: np.ndarray, total: np.ndarray, low: np.ndarray) -> None:
-        np.add(x, y, out=total)
-        low[:] = total & 255
-
-    return apyfal.Accelerator(**row.join)
+    return apyfal.Accelerator(**keywords)
 
 
 def _values(count: int, seed: int = 0) -> np.ndarray:
@@ -139,7 +129,7 @@ def coefficients_stay_on_the_card(name: str) -> None:
     row = card(name)
     assert row.coefficients is not None
     values = _values(5000)
-    with apyfal.Accelerator(**row.coefficients) as accelerator:
+    with _modelled(row.coefficients) as accelerator:
         device = accelerator._card.device
         counts = "counters" in device.info["capabilities"]
         for seed in range(2):
@@ -199,7 +189,8 @@ def many_jobs_in_flight(name: str) -> None:
 def several_inputs_and_outputs(name: str) -> None:
     """In place, of every size; what is left out becomes a new array; in chunks where bytes move."""
     row = card(name)
-    with _join(row) as accelerator:
+    assert row.join is not None
+    with _modelled(row.join) as accelerator:
         for count in (1, 1025, 65536, (3 << 20) + 1):
             x, y = _values(count), apyfal.empty(count, np.uint8)
             y[:] = np.arange(count) % 251
@@ -218,11 +209,12 @@ def several_inputs_and_outputs(name: str) -> None:
 def several_inputs_and_outputs_in_storage(name: str, folder: str) -> None:
     """One input from a file and one from memory that has to be copied; one output to a file, one to such memory."""
     row = card(name)
+    assert row.join is not None
     count = (5 << 20) + 3
     x, y, low = _values(count), np.arange(count).astype(np.uint8)[::-1], np.zeros((count, 2), np.uint8)[:, 0]
     apyfal.storage.save(os.path.join(folder, "x"), x)
     info: dict[str, Any] = {}
-    with _join(row) as accelerator:
+    with _modelled(row.join) as accelerator:
         result = accelerator.process(
             {"y": y, "x": os.path.join(folder, "x")},
             {"total": os.path.join(folder, "total"), "low": low},
