@@ -178,6 +178,7 @@ CASES = {
     """,
     "interrupt": """
         import signal
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
         device, src, dst, kernel, run = start(HANG)
         threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
         began = time.monotonic()
