@@ -178,6 +178,11 @@ def both(x: np.ndarray, y: np.ndarray, low: np.ndarray, high: np.ndarray) -> Non
     np.maximum(x, y, out=high)
 
 
+def negative(src: np.ndarray, dst: np.ndarray) -> None:
+    """Change the sign of what has two bytes each."""
+    np.negative(src, out=dst)
+
+
 def _main() -> None:
     faulthandler.enable()
     import logging
@@ -211,6 +216,7 @@ def _main() -> None:
     )
 
     model("both", inputs=("x", "y"), outputs=("low", "high"), dtype="uint8", chunking="elements")(both)
+    model("negative", dtype="int16", chunking="elements")(negative)
     get_logger().addHandler(logging.StreamHandler())  # a test that makes the daemon log a traceback fails
 
     async def serve() -> None:

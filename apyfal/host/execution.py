@@ -13,7 +13,6 @@ import numpy as np
 from apyfal.exceptions import ParameterError, RunCancelled
 from apyfal.host.bodies import Data
 from apyfal.host.jobs import Job
-from apyfal.host.memory_file import MemoryFile
 from apyfal.host.references import References
 from apyfal.host.sessions import NotFound, OpenAccelerator
 from apyfal.host.shared_memory import Region
@@ -85,7 +84,9 @@ class Executor:
             return _region_of(job, src.shared.region).array(src.shared)
         if job.data is None:
             raise ParameterError("src: the request had no body")
-        return job.data.array if job.data.array is not None else job.data.file
+        if job.data.array is None:
+            return job.data.file
+        return job.data.array if src.array is not None else job.data.array.data  # bytes of a file have no element type
 
     def _input(self, job: Job, part: Part) -> object:
         """Return one of several inputs: a URL, an array in the body, or the bytes of a file there."""
@@ -97,7 +98,7 @@ class Executor:
             raise ParameterError(f"src: {nbytes} bytes from {part.offset} on are not in the body")
         piece = body.reshape(-1).view(np.uint8)[part.offset : part.offset + nbytes]
         if part.array is None:
-            return MemoryFile(piece.data)
+            return piece.data
         return piece.view(part.array.dtype).reshape(part.array.shape)
 
     def _output(self, job: Job, part: Part) -> object:

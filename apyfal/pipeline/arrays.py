@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from apyfal.call import CallOutput
 
-__all__ = ["array_of", "check_target", "each_of", "overlap", "shape_of"]
+__all__ = ["array_of", "check_target", "each_of", "element_type_of", "overlap", "shape_of"]
 
 
 def array_of(data: object) -> NDArray[Any] | None:
@@ -27,6 +27,12 @@ def array_of(data: object) -> NDArray[Any] | None:
     if hasattr(data, "__buffer__") or hasattr(data, "__dlpack__"):
         return np.asarray(memoryview(data)) if hasattr(data, "__buffer__") else np.from_dlpack(data)  # type: ignore[arg-type]
     return None
+
+
+def element_type_of(data: object, array: NDArray[Any] | None) -> np.dtype[Any] | None:
+    """Return the element type that `data` states, and `array` has; ``None``: raw bytes, as in files, state none."""
+    raw = isinstance(data, (bytes, bytearray)) or (isinstance(data, memoryview) and data.format == "B")
+    return None if array is None or raw else array.dtype
 
 
 def each_of(data: object) -> list[tuple[str, object]]:

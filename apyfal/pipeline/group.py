@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from apyfal._core.device import FROM_DEVICE, TO_DEVICE
 from apyfal.exceptions import DeviceLost, DriverError, RunTimeout
+from apyfal.pipeline.arrays import element_type_of
 from apyfal.pipeline.channel import Aborted
 from apyfal.pipeline.inputs import Piece
 from apyfal.pipeline.layout import Layout
@@ -62,8 +63,8 @@ class Group:
         self._control = control
         self._report = Report()
         self._members = [Member(task) for task in tasks]
-        array = self._members[0].array
-        self._call = card.call((None if array is None else array.dtype,), parameters)
+        first = self._members[0]
+        self._call = card.call((element_type_of(first.task.src, first.array),), parameters)
         self._kernel = card.kernel(self._call)
         self._layout = Layout(self._call, card.info)
 

@@ -9,7 +9,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from apyfal.exceptions import ParameterError, did_you_mean
-from apyfal.pipeline.arrays import array_of
+from apyfal.pipeline.arrays import array_of, element_type_of
 from apyfal.pipeline.channel import Aborted
 from apyfal.pipeline.ends import Around, Destination, Origin
 from apyfal.pipeline.inputs import Input, NoInput, TogetherInput
@@ -56,7 +56,8 @@ def _run(card: Card, request: Request, control: Control, report: Report, stack: 
     definition = card.definition
     sources = _sources(definition, request.src)
     arrays = [array_of(source) for source in sources]
-    call = card.call(tuple([None if array is None else array.dtype for array in arrays]), request.parameters)
+    dtypes = [element_type_of(source, array) for source, array in zip(sources, arrays, strict=True)]
+    call = card.call(tuple(dtypes), request.parameters)
     around = Around(card, call, card.kernel(call), control, report, stack, request.copy)
     origins = [
         Origin(port, source, array, around) for port, source, array in zip(call.inputs, sources, arrays, strict=True)

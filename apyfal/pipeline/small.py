@@ -16,7 +16,6 @@ __all__ = ["GroupSize", "Kinds"]
 _MOST = 256
 #: Types of parameters that are told apart by how they are written.
 _PLAIN = (bool, int, float, str, np.generic)
-_BYTES = np.dtype(np.uint8)
 
 
 class GroupSize:
@@ -61,5 +60,5 @@ class Kinds:
         if isinstance(src, (str, PathLike)):
             return (None, self._parameters)
         if isinstance(src, (bytes, bytearray)) and 0 < len(src) <= SMALL:
-            return (_BYTES, self._parameters)
+            return (None, self._parameters)  # of no element type, as what is in files
         return None

@@ -162,6 +162,18 @@ def test_files_of_the_host_are_used_in_place(loopback: apyfal.Accelerator, daemo
     assert (daemon.shared / "third").read_bytes() == content
 
 
+@pytest.mark.parametrize("count", [3, 100_000])
+def test_files_have_the_element_type_of_the_definition(
+    where: dict[str, str | None], tmp_path: Path, count: int
+) -> None:
+    values = np.arange(count, dtype=np.int16)
+    values.tofile(tmp_path / "in")
+    with apyfal.Accelerator("negative", **where) as card:
+        np.testing.assert_array_equal(card.process(tmp_path / "in"), -values)
+        with pytest.raises(ParameterError, match="takes int16 elements, not int32"):
+            card.process(np.arange(count, dtype=np.int32))
+
+
 @pytest.mark.parametrize("count", [0, 3, 100_000, 3 << 20])
 def test_several_inputs_and_outputs_travel(
     where: dict[str, str | None], daemon: RunningDaemon, tmp_path: Path, count: int

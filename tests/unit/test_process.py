@@ -101,6 +101,17 @@ def test_read_only_memory_is_copied(loopback):
     assert info["bytes_copied"] == 3
 
 
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_raw_bytes_have_the_element_type_of_the_definition(kind):
+    values = np.arange(1000, dtype=np.int16)
+    with apyfal.Accelerator("scale", dtype="int16") as scale:
+        assert np.array_equal(scale.process(kind(values.tobytes()), a=3), 3 * values)
+        results = scale.process_map([kind(values.tobytes())] * 20, a=3)
+        assert all(np.array_equal(result, 3 * values) for result in results)
+        with pytest.raises(ParameterError, match="takes int16 elements, not uint8"):
+            scale.process(values.view(np.uint8))
+
+
 def test_misaligned_destination_is_copied(loopback):
     src, dst, info = pinned(data_of(20 * MIB)), data_of(20 * MIB, 2), {}
     assert loopback.process(src, dst, info_dict=info) is dst
