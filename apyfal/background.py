@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from apyfal.exceptions import ClosedError
-from apyfal.mapping import Series, Ticket, map_jobs
+from apyfal.mapping import Ticket, map_tickets
 from apyfal.pipeline.layout import PACK
 from apyfal.pipeline.small import GroupSize, Kinds
 from apyfal.workers import Task, Workers
@@ -80,15 +80,12 @@ class Background:
         keywords: dict[str, Any],
     ) -> Iterator[Any]:
         """Run many jobs; see `apyfal.Accelerator.process_map`."""
-        series, kinds = Series(), self.kinds(keywords)
+        kinds = self.kinds(keywords)
 
-        def submit(src: object, dst: object, info: dict[str, Any] | None) -> Ticket:
-            ticket = Ticket(series)
-            own = keywords if info is None else {**keywords, "info_dict": info}
+        def put(ticket: Ticket, src: object, dst: object, own: dict[str, Any]) -> None:
             self._put(Task(ticket, src, dst, own, kinds(src, dst)))
-            return ticket
 
-        return map_jobs(submit, srcs, dsts, info_list, ahead=self._ahead)
+        return map_tickets(put, srcs, dsts, info_list, keywords, ahead=self._ahead)
 
     def kinds(self, keywords: dict[str, Any]) -> Callable[[object, object], Hashable]:
         """Return what tells the kind of each job with these keywords, for `Task`."""

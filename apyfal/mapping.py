@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from apyfal.exceptions import ParameterError
 from apyfal.storage.url import redact
 
-__all__ = ["Series", "Submitted", "Ticket", "map_jobs", "name_job", "pairs_of"]
+__all__ = ["Series", "Submitted", "Ticket", "map_jobs", "map_tickets", "name_job", "pairs_of"]
 
 
 class Submitted(Protocol):
@@ -120,6 +120,26 @@ def map_jobs(
         Says how many jobs may be under way, now.
     """
     return _mapped(submit, pairs_of(srcs, dsts), info_list, ahead)
+
+
+def map_tickets(
+    put: Callable[[Ticket, object, object, dict[str, Any]], None],
+    srcs: Iterable[object] | None,
+    dsts: Iterable[object] | None,
+    info_list: list[dict[str, Any]] | None,
+    keywords: dict[str, Any],
+    *,
+    ahead: Callable[[], int],
+) -> Iterator[Any]:
+    """Do as `map_jobs`, where `put` takes a job's ticket, source, destination and keywords of `process`."""
+    series = Series()
+
+    def submit(src: object, dst: object, info: dict[str, Any] | None) -> Ticket:
+        ticket = Ticket(series)
+        put(ticket, src, dst, keywords if info is None else {**keywords, "info_dict": info})
+        return ticket
+
+    return map_jobs(submit, srcs, dsts, info_list, ahead=ahead)
 
 
 def _mapped(

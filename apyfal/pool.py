@@ -27,13 +27,14 @@ from apyfal.exceptions import (
     StoreUnavailable,
 )
 from apyfal.listing import devices
-from apyfal.mapping import Series, Ticket, map_jobs
+from apyfal.mapping import Ticket, map_tickets
 from apyfal.workers import Line
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from apyfal.background import Background
+    from apyfal.cluster import Cluster
     from apyfal.configuration import ConfigSource
 
 __all__ = ["AcceleratorPoolExecutor", "CardStatistics"]
@@ -114,7 +115,7 @@ class AcceleratorPoolExecutor:
         self._threads: list[threading.Thread] = []
         self._cards: list[Accelerator] = []
         self.statistics: list[CardStatistics] = []
-        self._cluster: Any = None
+        self._cluster: Cluster | None = None
         if executor is not None:
             from apyfal.cluster import Cluster
 
@@ -164,8 +165,7 @@ class AcceleratorPoolExecutor:
         """Run one job on the first card that is free; the arguments are those of `Accelerator.process`."""
         if self._cluster is not None:
             self._check_open()
-            remote: Future[Any] = self._cluster.submit(src, dst, keywords)
-            return remote
+            return self._cluster.submit(src, dst, keywords)
         future: Future[Any] = Future()
         self._put(Job(future, src, dst, keywords, self._kinds(keywords)(src, dst)))
         return future
@@ -183,16 +183,14 @@ class AcceleratorPoolExecutor:
         self._check_open()
         keywords = parameters if timeout is None else {**parameters, "timeout": timeout}
         if self._cluster is not None:
-            return self._cluster.map(srcs, dsts, info_list, keywords, self._width)  # type: ignore[no-any-return]
-        series, kinds = Series(), self._kinds(keywords)
+            return self._cluster.map(srcs, dsts, info_list, keywords, self._width)
+        kinds = self._kinds(keywords)
 
-        def submit(src: object, dst: object, info: dict[str, Any] | None) -> Ticket:
-            ticket = Ticket(series)
-            own = keywords if info is None else {**keywords, "info_dict": info}
+        def put(ticket: Ticket, src: object, dst: object, own: dict[str, Any]) -> None:
             self._put(Job(ticket, src, dst, own, kinds(src, dst)))
-            return ticket
 
-        return map_jobs(submit, srcs, dsts, info_list, ahead=lambda: 2 * _THREADS * self._width * self._size())
+        ahead = 2 * _THREADS * self._width
+        return map_tickets(put, srcs, dsts, info_list, keywords, ahead=lambda: ahead * self._size())
 
     def _check_open(self) -> None:
         if self._closed:
