@@ -126,6 +126,20 @@ def running(directory: Path, namespace: str | None = None, **settings: Any) -> I
 
 
 @contextlib.contextmanager
+def serving(home: Path, environment: dict[str, str], *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Run ``apyfal serve`` on a free port for a block that ends it; yields the process and the line that it prints."""
+    command = [sys.executable, "-m", "apyfal", "serve", *options, "--listen", "127.0.0.1:0"]
+    with (
+        open(home / "stderr", "wb") as errors,
+        subprocess.Popen(
+            command, env=environment, cwd=home, stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as daemon,
+    ):
+        assert daemon.stdout is not None
+        yield daemon, daemon.stdout.readline()
+
+
+@contextlib.contextmanager
 def in_thread(make: Callable[[], _D]) -> Iterator[_D]:
     """Run the daemon that `make` makes in a thread of this process, for a block."""
     made: list[_D] = []

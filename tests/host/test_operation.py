@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from host_daemon import ROOT, RunningDaemon, running
+from host_daemon import ROOT, RunningDaemon, running, serving
 
 from apyfal.exceptions import AccessDenied, HostError, JobRejected, StoreUnavailable
 from apyfal.host.address import parse_address
@@ -44,20 +44,9 @@ def environment(home: Path) -> dict[str, str]:
 @contextmanager
 def served(home: Path, configuration: Path) -> Iterator[tuple[subprocess.Popen[str], Host]]:
     """Run ``apyfal serve`` with a configuration file."""
-    command = [sys.executable, "-m", "apyfal", "serve", "--config", str(configuration), "--unix", str(home / "socket")]
-    with (
-        open(home / "stderr", "wb") as errors,
-        subprocess.Popen(
-            [*command, "--listen", "127.0.0.1:0"],
-            env=environment(home),
-            cwd=home,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-        ) as daemon,
-    ):
-        assert daemon.stdout is not None
-        host = Host(parse_address(daemon.stdout.readline().removeprefix("apyfal host: ").strip()), None)
+    options = ["--config", str(configuration), "--unix", str(home / "socket")]
+    with serving(home, environment(home), *options) as (daemon, line):
+        host = Host(parse_address(line.removeprefix("apyfal host: ").strip()), None)
         try:
             yield daemon, host
         finally:

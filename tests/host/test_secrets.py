@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from host_daemon import serving
 
 import apyfal
 from apyfal.exceptions import AcceleratorException
@@ -43,19 +42,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, str]]:
     }
     token = TokenStore(home / ".local/state/apyfal/tokens.json").create("alice", ("process", "storage", "admin"))
     found: list[tuple[str, str]] = []
-    with (
-        open(home / "stderr", "wb") as errors,
-        subprocess.Popen(
-            [sys.executable, "-m", "apyfal", "serve", "--no-unix", "--listen", "127.0.0.1:0"],
-            env=environment,
-            cwd=home,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-        ) as daemon,
-    ):
-        assert daemon.stdout is not None
-        line = daemon.stdout.readline()
+    with serving(home, environment, "--no-unix") as (daemon, line):
         found.append(("standard output", line))
         host = Host(parse_address(line.removeprefix("apyfal host: ").strip()), token)
         try:
