@@ -28,11 +28,15 @@ build() {
     "$PYTHON" setup.py -q build_ext --inplace "$@"
 }
 
+c_sources() {
+    find csrc tests -name '*.[ch]'
+}
+
 lint() {
     ruff check
     ruff format --check
     cython-lint --max-line-length 120 apyfal/_core
-    clang-format --dry-run --Werror csrc/*.[ch] tests/c/*.[ch] tests/fixtures/*/*.[ch]
+    c_sources | xargs clang-format --dry-run --Werror
 }
 
 # The tests import apyfal from the source tree, unless run from elsewhere with another one on the path.
@@ -68,7 +72,7 @@ case $verb in
     test) "$PYTHON" -m pytest "$@" ;;
     quick) "$PYTHON" -m pytest "${QUICK[@]}" "$@" ;;
     lint) lint ;;
-    format) ruff format && clang-format -i csrc/*.[ch] tests/c/*.[ch] tests/fixtures/*/*.[ch] ;;
+    format) ruff format && c_sources | xargs clang-format -i ;;
     types) mypy && pyright ;;
     asan) asan "$@" ;;
     bench) bench "$@" ;;
