@@ -22,6 +22,10 @@ ROOT = Path(__file__).parent
 os.chdir(ROOT)
 
 
+#: Headers are named from csrc/, those that users see without their folder.
+INCLUDES = ["csrc", "csrc/include", numpy.get_include()]
+
+
 def switch(name):
     return os.environ.get(name, "") not in ("", "0")
 
@@ -54,7 +58,7 @@ compile_args += ["-Wno-unused-parameter", "-Wno-missing-field-initializers"]
 
 modules = cythonize(
     [
-        Extension(f"apyfal._core.{source.stem}", [str(source)], include_dirs=["csrc", numpy.get_include()])
+        Extension(f"apyfal._core.{source.stem}", [str(source)], include_dirs=INCLUDES)
         for source in sorted(Path("apyfal/_core").glob("*.pyx"))
     ],
     compiler_directives={
@@ -72,9 +76,9 @@ setup(
         Extension(
             "apyfal._core._native",
             sources=[source for module in modules for source in module.sources]
-            + sorted(map(str, Path("csrc").glob("*.c"))),
-            depends=sorted(map(str, Path("csrc").glob("*.h"))),
-            include_dirs=["csrc", numpy.get_include()],
+            + sorted(map(str, Path("csrc").rglob("*.c"))),
+            depends=sorted(map(str, Path("csrc").rglob("*.h"))),
+            include_dirs=INCLUDES,
             define_macros=macros,
             extra_compile_args=compile_args,
             extra_link_args=link_args,

@@ -10,7 +10,7 @@ from apyfal.exceptions import ParameterError, did_you_mean
 
 __all__ = ["DTYPE_CODES", "SCALAR_TYPES", "number_of", "parse_element_type", "parse_scalar_type", "scalar", "wire_type"]
 
-#: What a scalar argument may be: name to dtype, in the order of ``APF_SCALARS`` in csrc/driver.h.
+#: What a scalar argument may be: name to dtype, in the order of ``APF_SCALARS`` in csrc/include/driver.h.
 SCALAR_TYPES: dict[str, np.dtype] = {
     name: np.dtype(name)
     for name in ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64")

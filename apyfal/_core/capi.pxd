@@ -1,4 +1,4 @@
-"""Declarations of csrc/apyfal.h. No code."""
+"""Declarations of csrc/include/apyfal.h. No code."""
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 

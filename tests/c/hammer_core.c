@@ -7,7 +7,7 @@
  * Prints how many runs there were.
  */
 #include "check.h"
-#include "clock.h"
+#include "runtime/clock.h"
 
 #include <pthread.h>
 

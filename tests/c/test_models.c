@@ -1,7 +1,7 @@
 /* The software models against answers that were not computed here: published vectors, zlib, properties. */
 #include "rig.h"
 
-#include "models.h"
+#include "drivers/emulator/models/models.h"
 
 #include <math.h>
 #include <zlib.h>

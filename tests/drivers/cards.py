@@ -173,7 +173,19 @@ def _xdma(control: int, **more: str) -> dict[str, Any]:
 def _plugin(folder: Path) -> dict[str, str]:
     """Build the example of a third party's driver."""
     library = folder / "libexample_driver.so"
-    command = ["cc", "-std=c11", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared", f"-I{ROOT / 'csrc'}"]
+    command = [
+        "cc",
+        "-std=c11",
+        "-O2",
+        "-g",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-fPIC",
+        "-shared",
+        "-I",
+        str(ROOT / "csrc/include"),
+    ]
     command += ["-o", str(library), str(ROOT / "examples" / "plugin_driver" / "example_driver.c")]
     subprocess.run(command, check=True, timeout=60)
     return {"APYFAL_TEST_PLUGIN": str(library)}

@@ -33,5 +33,5 @@ def test_csrc_knows_no_python():
     sources = Path(apyfal.__file__).parent.parent / "csrc"
     if not sources.is_dir():
         pytest.skip("an installed wheel is being tested: its sources are elsewhere")
-    for path in [*sources.glob("*.c"), *sources.glob("*.h")]:
+    for path in [*sources.rglob("*.c"), *sources.rglob("*.h")]:
         assert "Python.h" not in path.read_text(), path

@@ -22,9 +22,17 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The example driver, built as its documentation says."""
     target = tmp_path_factory.mktemp("driver") / "libexample_driver.so"
     source = ROOT / "examples" / "plugin_driver" / "example_driver.c"
-    command = ["cc", "-std=c11", "-O2", "-fPIC", "-shared", f"-I{ROOT / 'csrc'}", "-o", str(target), str(source)]
+    command = ["cc", "-std=c11", "-O2", "-fPIC", "-shared", f"-I{ROOT / 'csrc/include'}", "-o", target, source]
     subprocess.run(command, check=True, timeout=60)
     return target
+
+
+@pytest.mark.parametrize("header", ["driver.h", "driver_support.h"])
+@pytest.mark.parametrize("folder", ["csrc/include", "csrc"])
+def test_a_header_is_found_where_it_is_and_where_it_was(folder: str, header: str) -> None:
+    command = ["cc", "-std=c11", "-Wall", "-Werror", "-fsyntax-only", f"-I{ROOT / folder}", "-x", "c", "-"]
+    text = f'#include "{header}"\n#include "driver.h"\nconst apf_driver *apf_driver_v1(void);\n'
+    subprocess.run(command, input=text, text=True, check=True, timeout=60)
 
 
 def _install(monkeypatch: pytest.MonkeyPatch, **entries: str) -> None:

@@ -1,0 +1,265 @@
+/* Kernel arguments: what the kernel declares, and values in just that shape. */
+#include "opencl.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+static const struct {
+    const char *type;
+    char scalar;
+    char size;
+} scalars[] = {
+    {"char", 'i', 1},   {"uchar", 'u', 1},         {"unsigned char", 'u', 1},  {"signed char", 'i', 1},
+    {"short", 'i', 2},  {"ushort", 'u', 2},        {"unsigned short", 'u', 2}, {"int", 'i', 4},
+    {"uint", 'u', 4},   {"unsigned int", 'u', 4},  {"unsigned", 'u', 4},       {"long", 'i', 8},
+    {"ulong", 'u', 8},  {"unsigned long", 'u', 8}, {"float", 'f', 4},          {"double", 'f', 8},
+    {"uchar8", 'x', 8}, /* a scalar of any type: integers as 64 bits, floating-point numbers as a double */
+};
+
+/* -- what the kernel declares
+ * --------------------------------------------------------------------------------------------- */
+
+static void copy_name(const char *names, uint32_t index, char *name, size_t size)
+{
+    for (uint32_t i = 0; names && *names; i++) {
+        names += strspn(names, " \t");
+        if (i == index) {
+            snprintf(name, size, "%.*s", (int)strcspn(names, ", \t"), names);
+            return;
+        }
+        names += strcspn(names, ",");
+        names += *names == ',';
+    }
+}
+
+static void declared(const apf_drv_kernel *kernel, uint32_t index, ocl_parameter *parameter)
+{
+    const ocl_api *api = kernel->device->api;
+    cl_uint space = 0;
+    cl_bitfield qualifier = 0;
+    char text[128] = "";
+    if (api->clGetKernelArgInfo(kernel->handle, index, CL_KERNEL_ARG_ADDRESS_QUALIFIER, sizeof space, &space, NULL))
+        return; /* a binary without this information */
+    parameter->space = space == CL_KERNEL_ARG_ADDRESS_GLOBAL     ? 'g'
+                       : space == CL_KERNEL_ARG_ADDRESS_CONSTANT ? 'c'
+                       : space == CL_KERNEL_ARG_ADDRESS_LOCAL    ? 'l'
+                                                                 : 'p';
+    if (!api->clGetKernelArgInfo(kernel->handle, index, CL_KERNEL_ARG_TYPE_QUALIFIER, sizeof qualifier, &qualifier,
+                                 NULL))
+        parameter->constant = parameter->space == 'c' || qualifier & CL_KERNEL_ARG_TYPE_CONST;
+    if (!api->clGetKernelArgInfo(kernel->handle, index, CL_KERNEL_ARG_TYPE_NAME, sizeof text, text, NULL))
+        snprintf(parameter->type, sizeof parameter->type, "%.31s", text);
+    if (!api->clGetKernelArgInfo(kernel->handle, index, CL_KERNEL_ARG_NAME, sizeof text, text, NULL))
+        snprintf(parameter->name, sizeof parameter->name, "%.47s", text);
+    for (size_t i = 0; parameter->space == 'p' && i < sizeof scalars / sizeof *scalars; i++)
+        if (!strcmp(scalars[i].type, parameter->type)) {
+            parameter->scalar = scalars[i].scalar;
+            parameter->size = (uint32_t)scalars[i].size;
+        }
+}
+
+void ocl_parameters(apf_drv_kernel *kernel, const char *names)
+{
+    for (uint32_t i = 0; i < kernel->count; i++) {
+        copy_name(names, i, kernel->parameters[i].name, sizeof kernel->parameters[i].name);
+        if (kernel->device->version >= 12) declared(kernel, i, &kernel->parameters[i]);
+    }
+}
+
+int ocl_only_reads(const apf_drv_kernel *kernel, uint32_t index, const apf_drv_bo *bo)
+{
+    return kernel->parameters[index].constant || bo->readonly;
+}
+
+/* -- values
+ * ---------------------------------------------------------------------------------------------------------------- */
+
+static char class_of(uint32_t kind)
+{
+    switch (kind) {
+    case APF_I8:
+    case APF_I16:
+    case APF_I32:
+    case APF_I64:
+        return 'i';
+    case APF_F32:
+    case APF_F64:
+        return 'f';
+    default:
+        return 'u';
+    }
+}
+
+static uint32_t size_of(uint32_t kind)
+{
+    switch (kind) {
+    case APF_I8:
+    case APF_U8:
+        return 1;
+    case APF_I16:
+    case APF_U16:
+        return 2;
+    case APF_I32:
+    case APF_U32:
+    case APF_F32:
+        return 4;
+    default:
+        return 8;
+    }
+}
+
+static void value_text(const apf_arg *arg, char *text, size_t size)
+{
+    switch (class_of(arg->kind)) {
+    case 'i':
+        snprintf(text, size, "%lld", (long long)arg->value.i);
+        break;
+    case 'f':
+        snprintf(text, size, "%.17g", arg->kind == APF_F32 ? (double)arg->value.f : arg->value.d);
+        break;
+    default:
+        snprintf(text, size, "%llu", (unsigned long long)arg->value.u);
+    }
+}
+
+/* An integer of `size` bytes from any scalar that is one; 0 if it is none or does not fit. */
+static int to_integer(const apf_arg *arg, char wanted, uint32_t size, uint64_t *out)
+{
+    const unsigned bits = size * 8;
+    int negative = 0;
+    uint64_t magnitude;
+    if (class_of(arg->kind) == 'f') {
+        double number = arg->kind == APF_F32 ? (double)arg->value.f : arg->value.d;
+        if (!(fabs(number) < 0x1p63) || number != floor(number)) return 0;
+        negative = number < 0;
+        magnitude = (uint64_t)fabs(number);
+    } else {
+        negative = class_of(arg->kind) == 'i' && arg->value.i < 0;
+        magnitude = negative ? -arg->value.u : arg->value.u;
+    }
+    const uint64_t top =
+        wanted == 'u' ? (negative ? 0 : UINT64_MAX >> (64 - bits)) : (UINT64_MAX >> (65 - bits)) + (uint64_t)negative;
+    if (magnitude > top) return 0;
+    *out = negative ? -magnitude : magnitude;
+    return 1;
+}
+
+static double to_double(const apf_arg *arg)
+{
+    switch (class_of(arg->kind)) {
+    case 'i':
+        return (double)arg->value.i;
+    case 'f':
+        return arg->kind == APF_F32 ? (double)arg->value.f : arg->value.d;
+    default:
+        return (double)arg->value.u;
+    }
+}
+
+/* The value as `size` bytes of class `scalar`; hosts are little-endian, so the low bytes come first. */
+static int convert(const apf_arg *arg, char scalar, uint32_t size, void *out)
+{
+    if (scalar == 'x') scalar = class_of(arg->kind);
+    if (scalar == 'f') {
+        const double number = to_double(arg);
+        const float single = arg->kind == APF_F32 ? arg->value.f : (float)number;
+        if (size == sizeof single)
+            memcpy(out, &single, sizeof single);
+        else
+            memcpy(out, &number, sizeof number);
+        return 1;
+    }
+    uint64_t bits;
+    if (!to_integer(arg, scalar, size, &bits)) return 0;
+    memcpy(out, &bits, size);
+    return 1;
+}
+
+/* -- setting
+ * --------------------------------------------------------------------------------------------------------------- */
+
+static int failed(apf_drv_kernel *kernel, uint32_t index, const apf_arg *arg, cl_int status, apf_error *err)
+{
+    const ocl_parameter *parameter = &kernel->parameters[index];
+    const char *name = *parameter->name ? parameter->name : "?";
+    char given[40] = "a buffer";
+    if (arg->kind != APF_BUFFER) value_text(arg, given, sizeof given);
+    if (status == CL_INVALID_ARG_SIZE || status == CL_INVALID_ARG_VALUE || status == CL_INVALID_MEM_OBJECT)
+        return apf_fail(err, APF_ARGUMENT, 0, "argument %u (%s) of kernel '%s' is %s; got %s", index, name,
+                        kernel->name, *parameter->type ? parameter->type : "of another type", given);
+    return ocl_fail(kernel->device, err, status, APF_ARGUMENT, "argument %u (%s) of kernel '%s', %s", index, name,
+                    kernel->name, given);
+}
+
+static int wrong(apf_drv_kernel *kernel, uint32_t index, const apf_arg *arg, apf_error *err)
+{
+    return failed(kernel, index, arg, CL_INVALID_ARG_VALUE, err);
+}
+
+static int set(apf_drv_kernel *kernel, uint32_t index, const apf_arg *arg, size_t size, const void *value,
+               apf_error *err)
+{
+    cl_int status = kernel->device->api->clSetKernelArg(kernel->handle, index, size, value);
+    return status == CL_SUCCESS ? APF_OK : failed(kernel, index, arg, status, err);
+}
+
+static int set_buffer(apf_drv_kernel *kernel, uint32_t index, const apf_arg *arg, apf_error *err)
+{
+    const char space = kernel->parameters[index].space;
+    if (space == 'p' || space == 'l') return wrong(kernel, index, arg, err);
+    cl_mem handle;
+    int code = ocl_part_of(arg->bo, arg->offset, arg->size, &handle, err);
+    return code == APF_OK ? set(kernel, index, arg, sizeof handle, &handle, err) : code;
+}
+
+/* Where nobody tells the width: the value's own first, then the others that can hold it. */
+static int set_by_trial(apf_drv_kernel *kernel, uint32_t index, const apf_arg *arg, apf_error *err)
+{
+    const char scalar = class_of(arg->kind);
+    const uint32_t widths[] = {size_of(arg->kind), 4, 8, 2, 1};
+    for (size_t i = 0; i < sizeof widths / sizeof *widths; i++) {
+        unsigned char bytes[8];
+        if ((scalar == 'f' && widths[i] < 4) || !convert(arg, scalar, widths[i], bytes)) continue;
+        cl_int status = kernel->device->api->clSetKernelArg(kernel->handle, index, widths[i], bytes);
+        if (status == CL_SUCCESS) return APF_OK;
+        if (status != CL_INVALID_ARG_SIZE) return failed(kernel, index, arg, status, err);
+    }
+    return wrong(kernel, index, arg, err);
+}
+
+int ocl_set_argument(apf_drv_kernel *kernel, uint32_t index, const apf_arg *arg, apf_error *err)
+{
+    if (arg->kind == APF_BUFFER) return set_buffer(kernel, index, arg, err);
+    const ocl_parameter *parameter = &kernel->parameters[index];
+    unsigned char bytes[8];
+    uint64_t size;
+    switch (parameter->space) {
+    case 'g':
+    case 'c':
+        return wrong(kernel, index, arg, err);
+    case 'l': /* memory of the work-group: the value is its size */
+        if (!to_integer(arg, 'u', 8, &size)) return wrong(kernel, index, arg, err);
+        return set(kernel, index, arg, size, NULL, err);
+    default:
+        if (!parameter->scalar) return set_by_trial(kernel, index, arg, err);
+        if (!convert(arg, parameter->scalar, parameter->size, bytes)) return wrong(kernel, index, arg, err);
+        return set(kernel, index, arg, parameter->size, bytes, err);
+    }
+}
+
+int ocl_work_items(const apf_drv_kernel *kernel, const apf_arg *args, size_t *items, apf_error *err)
+{
+    *items = kernel->global;
+    if (kernel->global_argument >= 0) {
+        const uint32_t index = (uint32_t)kernel->global_argument;
+        uint64_t count;
+        if (index >= kernel->count || args[index].kind == APF_BUFFER || !to_integer(&args[index], 'u', 8, &count))
+            return apf_fail(err, APF_ARGUMENT, 0, "argument %u of kernel '%s' is to be the number of work-items", index,
+                            kernel->name);
+        *items = count / kernel->share + (count % kernel->share != 0);
+    }
+    /* OpenCL before 2.0 has only whole work-groups; kernels check their index against their count. */
+    if (kernel->local > 1) *items = (*items + kernel->local - 1) / kernel->local * kernel->local;
+    return APF_OK;
+}

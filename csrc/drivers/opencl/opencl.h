@@ -1,0 +1,207 @@
+/* opencl.h - what the files of the OpenCL driver share. Nothing outside them includes this.
+ *
+ * Locks: a device's `submit` orders the starts of runs, so that what a start finds in a buffer object's `last` is what
+ * the queues were given before. A run's own lock is only ever taken alone or inside `submit`, never around it.
+ */
+#ifndef OPENCL_DRIVER_H
+#define OPENCL_DRIVER_H
+
+#include <pthread.h>
+
+#include "api.h"
+#include "apyfal.h"
+#include "runtime/clock.h"
+
+/* Queues of a device: one a DMA direction and one a compute unit, each in order. */
+enum { OCL_TO, OCL_FROM, OCL_COMPUTE, OCL_MAX_UNITS = 16, OCL_MAX_QUEUES = OCL_COMPUTE + OCL_MAX_UNITS };
+
+struct apf_drv_device {
+    const ocl_api *api;
+    cl_device_id id;
+    cl_context context;
+    cl_command_queue queues[OCL_MAX_QUEUES];
+    uint32_t units;
+    uint32_t version; /* of the platform, times 10: 12 is OpenCL 1.2 */
+    int migrates;     /* DMA by clEnqueueMigrateMemObjects */
+    int shares;       /* imported memory is the device's own: nothing has to be moved */
+    int lost;         /* atomic: the vendor said that the device is gone */
+    apf_device_info info;
+    char *build; /* options for programs that bring none; may be NULL */
+
+    pthread_mutex_t submit;
+    uint32_t next_unit;
+
+    pthread_mutex_t loading;
+    struct ocl_program *programs;
+
+    int64_t unfinished;                 /* atomic: runs whose last command has not ended */
+    apf_counters counted;               /* each field changed atomically */
+    struct apf_drv_device *next_undead; /* in the list of devices that cannot be closed */
+};
+
+/* A built program, shared by the kernels opened in it. */
+typedef struct ocl_program {
+    struct ocl_program *next;
+    cl_program handle;
+    uint64_t digest; /* of the bytes and the options */
+    size_t size;
+    uint32_t refs;
+} ocl_program;
+
+/* One argument of a kernel, as far as the platform tells. */
+typedef struct ocl_parameter {
+    char name[48];
+    char type[32];
+    uint32_t size; /* of a scalar; 0: unknown, or not a scalar */
+    char scalar;   /* 'i' signed, 'u' unsigned, 'f' floating, 'x' any; 0: unknown, or not a scalar */
+    char space;    /* 'g' global, 'c' constant, 'l' local, 'p' private; 0: unknown */
+    char constant; /* the kernel only reads it */
+} ocl_parameter;
+
+struct apf_drv_kernel {
+    apf_drv_device *device;
+    ocl_program *program;
+    cl_kernel handle;
+    char name[128];
+    int global_argument; /* the scalar that says how many work-items; -1: `global` does */
+    size_t global;
+    uint64_t share; /* what one work-item does of that scalar's number */
+    size_t local;   /* 0: the platform chooses */
+    uint32_t count;
+    ocl_parameter parameters[];
+};
+
+/* A part of a buffer object, made on first use and kept: kernels and migrations take no offsets. */
+typedef struct ocl_part {
+    struct ocl_part *next;
+    cl_mem handle;
+    uint64_t offset;
+    uint64_t size;
+} ocl_part;
+
+struct apf_drv_bo {
+    apf_drv_device *device;
+    cl_mem handle;
+    char *data; /* host side; NULL: none */
+    uint64_t size;
+    int readonly;
+    /* The rest is under the device's `submit`. */
+    ocl_part *parts;
+    /* The last command on each queue that uses this memory (retained), which commands on the
+     * other queues wait for. `shared`: that command only reads it. */
+    cl_event last[OCL_MAX_QUEUES];
+    char shared[OCL_MAX_QUEUES];
+};
+
+typedef enum ocl_stage { OCL_UPLOAD, OCL_RUN, OCL_DOWNLOAD } ocl_stage;
+
+typedef struct ocl_command {
+    cl_event event;
+    ocl_stage stage;
+    uint32_t argument;
+} ocl_command;
+
+struct apf_drv_run {
+    apf_drv_device *device;
+    const ocl_api *api; /* the device may be gone when the last reference goes */
+    const char *kernel; /* its name, while the run is in flight */
+    uint32_t refs;      /* atomic: the caller's, and the callback's while it is due */
+
+    /* What the caller's thread knows. */
+    int finished;
+    int called_back; /* a callback was asked for */
+    int code;
+    apf_error error;
+    uint64_t enqueued; /* CLOCK_MONOTONIC, when the kernel was enqueued */
+
+    /* What it shares with the callback. */
+    pthread_mutex_t lock;
+    pthread_cond_t done;
+    int signalled;
+    int abandoned;
+
+    /* Under `submit`. */
+    uint32_t bo_count;
+    apf_drv_bo **bos;
+    uint32_t command_count;
+    ocl_command commands[]; /* the last waits, directly or not, for all the others */
+};
+
+/* -- library.c */
+/* The entry points, loading the library at the first call. NO_LIBRARY. */
+int ocl_library(const ocl_api **api, apf_error *err);
+const char *ocl_error_name(cl_int status);
+/* The code of driver.h for a status; `otherwise` where the status alone does not tell. */
+int ocl_code(cl_int status, int otherwise);
+/* Fill *err with "WHAT: CL_NAME (-n)", for a device: "DEVICE: WHAT: ...", and remember a lost one. */
+int ocl_fail(apf_drv_device *device, apf_error *err, cl_int status, int otherwise, const char *format, ...)
+    __attribute__((format(printf, 5, 6)));
+/* DEVICE_LOST once the device is gone. */
+int ocl_alive(apf_drv_device *device, apf_error *err);
+
+/* -- discovery.c */
+typedef struct ocl_found {
+    cl_platform_id platform;
+    cl_device_id device;
+    uint32_t index;   /* among all */
+    uint32_t sibling; /* among its platform's */
+    uint32_t version; /* of the platform, times 10 */
+    char platform_name[128];
+} ocl_found;
+
+enum { OCL_MAX_DEVICES = 256 };
+/* All devices of all platforms (or of those whose name contains `platform`), in the loader's order. NO_LIBRARY. */
+int ocl_discover(const ocl_api *api, const char *platform, ocl_found *found, uint32_t *count, apf_error *err);
+void ocl_describe(const ocl_api *api, const ocl_found *found, apf_device_info *info);
+int ocl_migrates(const ocl_found *found, const apf_device_info *info);
+
+/* -- program.c */
+int ocl_load(apf_drv_device *device, const apf_program *program, apf_drv_kernel **kernel, apf_error *err);
+void ocl_unload(apf_drv_kernel *kernel);
+int ocl_bank(apf_drv_kernel *kernel, uint32_t index, uint32_t *bank, apf_error *err);
+
+/* -- arguments.c */
+/* Ask the platform about every parameter of the kernel; `names`, the definition's, serve where it does not tell. */
+void ocl_parameters(apf_drv_kernel *kernel, const char *names);
+/* Set one argument; under `submit`. ARGUMENT, MISALIGNED, UNSUPPORTED, DEVICE_MEMORY. */
+int ocl_set_argument(apf_drv_kernel *kernel, uint32_t index, const apf_arg *arg, apf_error *err);
+/* The number of work-items that these arguments ask for. ARGUMENT. */
+int ocl_work_items(const apf_drv_kernel *kernel, const apf_arg *args, size_t *items, apf_error *err);
+/* True where the kernel is known not to write to this buffer argument. */
+int ocl_only_reads(const apf_drv_kernel *kernel, uint32_t index, const apf_drv_bo *bo);
+
+/* -- memory.c */
+int ocl_alloc(apf_drv_device *device, uint64_t size, uint32_t bank, apf_drv_bo **bo, apf_error *err);
+int ocl_import(apf_drv_device *device, void *data, uint64_t size, uint32_t readonly, uint32_t bank, apf_drv_bo **bo,
+               apf_error *err);
+void ocl_free(apf_drv_bo *bo);
+/* The memory object for an argument at [offset, offset + size): the whole, or a kept part; under `submit`.
+ * MISALIGNED, UNSUPPORTED, DEVICE_MEMORY. */
+int ocl_part_of(apf_drv_bo *bo, uint64_t offset, uint64_t size, cl_mem *handle, apf_error *err);
+/* Drop the oldest kept parts where there are many; under `submit`, while none is about to be used. */
+void ocl_trim_parts(apf_drv_bo *bo);
+/* Enqueue the DMA of a part behind the events; under `submit`. */
+int ocl_enqueue_dma(apf_drv_bo *bo, int direction, uint64_t offset, uint64_t size, cl_uint count, const cl_event *after,
+                    cl_event *event, apf_error *err);
+
+/* -- sharing.c */
+/* Find out whether imported memory is the very memory that the device works in. */
+int ocl_probe_sharing(const apf_drv_device *device);
+
+/* -- submit.c (under `submit`) */
+/* Enqueue the uploads, the kernel and the downloads of a run; after an error some may have been. */
+int ocl_submit(apf_drv_run *run, apf_drv_kernel *kernel, const apf_arg *args, uint32_t count, apf_error *err);
+/* Enqueue one transfer alone. */
+int ocl_submit_sync(apf_drv_run *run, const apf_arg *arg, int direction, apf_error *err);
+/* The run has ended: nothing needs to wait for it any more. */
+void ocl_forget_uses(apf_drv_run *run);
+
+/* -- run.c */
+int ocl_start(apf_drv_kernel *kernel, const apf_arg *args, uint32_t count, apf_drv_run **run, apf_error *err);
+int ocl_wait(apf_drv_run *run, int64_t timeout, apf_error *err);
+int ocl_cancel(apf_drv_run *run, apf_error *err);
+void ocl_release(apf_drv_run *run);
+void ocl_times(apf_drv_run *run, apf_times *times);
+int ocl_sync(apf_drv_bo *bo, int direction, uint64_t offset, uint64_t size, apf_error *err);
+
+#endif

@@ -1,0 +1,70 @@
+/* xrt::run::abort() from C.
+ *
+ * XRT can abort a run, but only its C++ interface says so; its implementation of xrtRunHandle is a run_impl *, and an
+ * xrt::run is a std::shared_ptr<run_impl>, of which abort() uses the pointer alone. abort() reports errors by throwing,
+ * and an exception that meets no handler ends the process. C cannot catch one, but libstdc++ can for us: ~ios_base()
+ * calls the callbacks that were registered with ios_base::register_callback() inside a catch-all. libstdc++ is in the
+ * process as soon as XRT is.
+ */
+#include "api.h"
+
+#include <dlfcn.h>
+#include <pthread.h>
+#include <string.h>
+
+typedef struct shared_run { /* std::shared_ptr<run_impl> that owns nothing */
+    xrt_run run;
+    void *owner;
+} shared_run;
+
+typedef void stream_callback(int event, void *stream, int index);
+
+static struct {
+    int (*abort)(const shared_run *);
+    void (*construct)(void *stream);
+    void (*destroy)(void *stream);
+    void (*on_event)(void *stream, stream_callback *, int index);
+} cxx;
+
+static _Thread_local struct {
+    shared_run run;
+    int done;
+} asked;
+
+static void look_up(void)
+{
+    /* Both are loaded by now, so this finds them wherever they are. */
+    void *xrt = dlopen("libxrt_coreutil.so.2", RTLD_NOW | RTLD_NOLOAD);
+    void *std = dlopen("libstdc++.so.6", RTLD_NOW | RTLD_NOLOAD);
+    if (!xrt || !std) return;
+    *(void **)&cxx.construct = dlsym(std, "_ZNSt8ios_baseC2Ev");
+    *(void **)&cxx.destroy = dlsym(std, "_ZNSt8ios_baseD2Ev");
+    *(void **)&cxx.on_event = dlsym(std, "_ZNSt8ios_base17register_callbackEPFvNS_5eventERS_iEi");
+    if (cxx.construct && cxx.destroy && cxx.on_event) *(void **)&cxx.abort = dlsym(xrt, "_ZN3xrt3run5abortEv");
+}
+
+int xrt_abort_available(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, look_up);
+    return cxx.abort != NULL;
+}
+
+static void abort_asked(int event, void *stream, int index)
+{
+    (void)event, (void)stream, (void)index;
+    cxx.abort(&asked.run);
+    asked.done = 1;
+}
+
+int xrt_abort(xrt_run run)
+{
+    _Alignas(16) char stream[1024]; /* a std::ios_base, 216 bytes on 64-bit machines */
+    memset(stream, 0, sizeof stream);
+    asked.run = (shared_run){run, NULL};
+    asked.done = 0;
+    cxx.construct(stream);
+    cxx.on_event(stream, abort_asked, 0);
+    cxx.destroy(stream);
+    return asked.done;
+}

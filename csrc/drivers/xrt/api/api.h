@@ -1,0 +1,84 @@
+/* api.h - the part of XRT's C interface that the xrt driver uses, loaded when it is first needed.
+ *
+ * The prototypes are those of <xrt/xrt_device.h>, <xrt/xrt_bo.h>, <xrt/xrt_kernel.h> and <experimental/xrt_ini.h>, the
+ * same from XRT 2.13 on; they are declared here so that no XRT is needed to build.
+ */
+#ifndef APF_XRT_API_H
+#define APF_XRT_API_H
+
+#include "apyfal.h"
+
+typedef void *xrt_device; /* xrtDeviceHandle and so on */
+typedef void *xrt_kernel;
+typedef void *xrt_bo;
+typedef void *xrt_run;
+
+/* Every entry point: result, name, parameters. One list makes the structure here and the look-ups in api.c. */
+#define XRT_API(X)                                                                                                     \
+    X(xrt_device, DeviceOpen, (unsigned index))                                                                        \
+    X(xrt_device, DeviceOpenByBDF, (const char *bdf))                                                                  \
+    X(int, DeviceClose, (xrt_device))                                                                                  \
+    X(int, DeviceLoadXclbin, (xrt_device, const void *axlf))                                                           \
+    X(int, DeviceGetXclbinUUID, (xrt_device, unsigned char uuid[16]))                                                  \
+    X(xrt_kernel, PLKernelOpen, (xrt_device, const unsigned char uuid[16], const char *name))                          \
+    X(int, KernelClose, (xrt_kernel))                                                                                  \
+    X(int, KernelArgGroupId, (xrt_kernel, int index))                                                                  \
+    X(xrt_bo, BOAlloc, (xrt_device, size_t size, uint64_t flags, uint32_t group))                                      \
+    X(xrt_bo, BOAllocUserPtr, (xrt_device, void *data, size_t size, uint64_t flags, uint32_t group))                   \
+    X(xrt_bo, BOSubAlloc, (xrt_bo parent, size_t size, size_t offset))                                                 \
+    X(int, BOFree, (xrt_bo))                                                                                           \
+    X(void *, BOMap, (xrt_bo))                                                                                         \
+    X(int, BOSync, (xrt_bo, int direction, size_t size, size_t offset))                                                \
+    X(xrt_run, RunOpen, (xrt_kernel))                                                                                  \
+    X(int, RunSetArg, (xrt_run, int index, ...))                                                                       \
+    X(int, RunStart, (xrt_run))                                                                                        \
+    X(int, RunWaitFor, (xrt_run, unsigned milliseconds))                                                               \
+    X(int, RunState, (xrt_run))                                                                                        \
+    X(int, RunClose, (xrt_run))                                                                                        \
+    X(int, IniStringSet, (const char *key, const char *value))
+
+typedef struct xrt_api {
+#define XRT_ENTRY(result, name, parameters) result(*name) parameters;
+    XRT_API(XRT_ENTRY)
+#undef XRT_ENTRY
+    int emulation;    /* XCL_EMULATION_MODE is set: no real card */
+    char mode[16];    /* its value */
+    char version[32]; /* XRT's own, "2.13.0"; empty: not known */
+} xrt_api;
+
+/* Buffer flags, <xrt/xrt_mem.h>. */
+#define XRT_BO_DEVICE_ONLY (1u << 28)
+#define XRT_BO_HOST_ONLY (1u << 29)
+
+/* Command states, <xrt/ert.h>. */
+enum {
+    XRT_STATE_COMPLETED = 4,
+    XRT_STATE_ERROR = 5,
+    XRT_STATE_ABORT = 6,
+    XRT_STATE_SUBMITTED = 7,
+    XRT_STATE_TIMEOUT = 8,
+    XRT_STATE_NO_RESPONSE = 9,
+    XRT_STATE_SOFT_ERROR = 10,
+    XRT_STATE_SOFT_CRASHED = 11,
+};
+
+/* XRT, ready for its first call; it stays loaded. Options: root (an installation), log (`capture` | `keep`).
+ * NO_LIBRARY: the text says what was looked for; INVALID: an option. Never lets XRT abort the process. */
+int xrt_load(const apf_option *options, const xrt_api **api, apf_error *err);
+
+/* Fill *err with the text, errno (zeroed before the call that failed) and what XRT logged from this thread since. */
+int xrt_fail(apf_error *err, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/* The code for a failed call: DEVICE_LOST or BUSY where errno says so, else `otherwise`. */
+int xrt_code(int otherwise);
+
+/* log.c: XRT's messages go to a file in memory, whose lines end up in errors. */
+void xrt_log_capture(xrt_api *api);
+/* What this thread logged as errors since its last call, one line, at most `size` bytes; false: nothing. */
+int xrt_log_take(char *text, size_t size);
+
+/* abort.c: XRT's abort, which its C interface lacks. Blocks until the run ended. False: it could not be asked. */
+int xrt_abort_available(void);
+int xrt_abort(xrt_run run);
+
+#endif

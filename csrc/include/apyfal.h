@@ -1,0 +1,202 @@
+/* apyfal.h - everything that csrc/ offers to the layer above.
+ *
+ * Conventions: a function that can fail returns APF_OK or an error code of driver.h and fills *err. Objects are opaque
+ * and counted: `x_retain` adds a reference, `x_release` takes one back (NULL is fine). Nothing here knows Python.
+ */
+#ifndef APYFAL_H
+#define APYFAL_H
+
+#include "driver.h"
+
+/* -- errors (error.c) ---------------------------------------------------------------------------------------------- */
+
+const char *apf_error_name(int code); /* "NO_MEMORY" */
+const char *apf_error_text(int code); /* "out of host memory" */
+/* Fill *err (NULL: nothing) and return `code`. `sys` 0 or an errno, whose text is appended. */
+int apf_fail(apf_error *err, int code, int sys, const char *format, ...) __attribute__((format(printf, 4, 5)));
+
+/* -- allocation (alloc.c): every allocation of csrc/ goes through these, so that each can be made to fail ------------
+ */
+
+void *apf_calloc(size_t count, size_t size);
+void apf_free(void *memory);
+/* The allocation after the next `n` fails, once; negative: none. For tests. Returns the allocations made so far. */
+uint64_t apf_fail_allocation(int64_t n);
+/* Counts down the injected failure for an allocation that is not a calloc (a mapping, a thread): true if it must fail.
+ */
+int apf_allocation_fails(void);
+
+/* What is alive in this process. Zero when everything has been closed. */
+#define APF_LIVE(X) X(buffers) X(mappings) X(devices) X(kernels) X(bos) X(runs) X(threads)
+typedef struct apf_live {
+#define APF_LIVE_FIELD(name) int64_t name;
+    APF_LIVE(APF_LIVE_FIELD)
+#undef APF_LIVE_FIELD
+} apf_live;
+extern apf_live apf_live_now; /* changed atomically */
+#define apf_live_add(name, n) __atomic_add_fetch(&apf_live_now.name, (n), __ATOMIC_RELAXED)
+
+/* -- host memory (buffer.c, pool.c) ----------------------------------------------------------------------------------
+ */
+
+enum {
+    APF_BUFFER_LOCKED = 1 << 0,   /* mlock succeeded: it cannot be paged out */
+    APF_BUFFER_HUGE = 1 << 1,     /* huge pages were asked for */
+    APF_BUFFER_MAPPED = 1 << 2,   /* a mapped file */
+    APF_BUFFER_READONLY = 1 << 3, /* writing faults */
+    APF_BUFFER_FOREIGN = 1 << 4,  /* memory of the caller's */
+    APF_BUFFER_SLAB = 1 << 5,     /* part of a slab: memory is not its own to unmap */
+};
+
+/* Page-aligned host memory that drivers may use in place.
+ * States: in use (refs > 0), idle in the pool (refs == 0), gone. Only the last reference makes it idle, so memory that
+ * a run or an array holds is never reused. */
+typedef struct apf_buffer apf_buffer;
+
+/* `size` bytes (0 is one page) from the pool: faulted in, contents undefined. NO_MEMORY (also: over the pool's limit).
+ */
+int apf_buffer_new(size_t size, apf_buffer **buffer, apf_error *err);
+/* Memory of the caller's, for one call; he keeps it alive while there are references. */
+int apf_buffer_wrap(void *data, size_t size, int readonly, apf_buffer **buffer, apf_error *err);
+void apf_buffer_retain(apf_buffer *buffer);
+void apf_buffer_release(apf_buffer *buffer);
+void *apf_buffer_data(const apf_buffer *buffer);
+size_t apf_buffer_size(const apf_buffer *buffer);     /* as asked for */
+size_t apf_buffer_capacity(const apf_buffer *buffer); /* what it may grow to in place */
+uint32_t apf_buffer_flags(const apf_buffer *buffer);
+uint64_t apf_buffer_refs(const apf_buffer *buffer);
+/* Change the size; keeps the contents, may move. BUSY with more than one reference. */
+int apf_buffer_resize(apf_buffer **buffer, size_t size, apf_error *err);
+/* The live buffer that contains [data, data + size), retained, or NULL. */
+apf_buffer *apf_buffer_find(const void *data, size_t size);
+
+typedef struct apf_pool_stats {
+    uint64_t limit;   /* bytes that the pool may hold in all */
+    uint64_t used;    /* bytes in use */
+    uint64_t idle;    /* bytes kept for reuse */
+    uint64_t locked;  /* of both, bytes that are mlocked */
+    uint64_t reuses;  /* requests served without new memory */
+    uint64_t growths; /* requests that took new memory */
+} apf_pool_stats;
+void apf_pool_stats_get(apf_pool_stats *stats);
+void apf_pool_limit_set(uint64_t bytes); /* 0: the default, half of the machine's memory */
+/* Give idle memory back to the system until at most `keep` bytes are idle (slabs of small buffers stay). */
+void apf_pool_trim(uint64_t keep);
+
+/* -- host files (mapped_file.c)
+ * -----------------------------------------------------------------------------------------
+ */
+
+enum {
+    APF_MAP_READ = 0,  /* shared, read-only: drivers that pin for writing refuse it */
+    APF_MAP_WRITE = 1, /* shared, writable: changes reach the file; usable in place by every driver */
+};
+/* Map [offset, offset + size) of the open regular file `fd` (kept by the caller, may be closed afterwards) as a buffer.
+ * `offset` is a multiple of the page size; the range lies inside the file.
+ * INVALID (not a regular file, range), MISALIGNED, PERMISSION, NO_MEMORY, IO. */
+int apf_hostfile_map(int fd, uint64_t offset, size_t size, int mode, int populate, apf_buffer **buffer, apf_error *err);
+/* Write a writable map's changes to the disk. */
+int apf_hostfile_flush(apf_buffer *buffer, apf_error *err);
+/* memcpy that returns TRUNCATED instead of dying of SIGBUS when either side is a mapped file that shrank. */
+int apf_copy(void *to, const void *from, size_t size, apf_error *err);
+
+/* -- drivers and devices (drivers.c, device.c, run.c): the ABI of driver.h with ownership, fork checks and reuse -----
+ */
+
+typedef struct apf_device apf_device;
+typedef struct apf_kernel apf_kernel;
+typedef struct apf_bo apf_bo;
+typedef struct apf_run apf_run;
+
+/* A built-in driver, or one loaded before. NULL: unknown. */
+const apf_driver *apf_driver_find(const char *name);
+const apf_driver *apf_driver_at(uint32_t index); /* NULL past the last */
+/* Load a third party's driver. NO_LIBRARY, UNSUPPORTED (another ABI version), INVALID (the name is taken). */
+int apf_driver_load(const char *path, const apf_driver **driver, apf_error *err);
+
+int apf_device_open(const apf_driver *driver, const char *selector, const apf_option *options, apf_device **device,
+                    apf_error *err);
+void apf_device_retain(apf_device *device);
+void apf_device_release(apf_device *device);
+/* Drop cached imports and refuse new work. BUSY while runs are in flight. The handle lives until released. */
+int apf_device_close(apf_device *device, apf_error *err);
+const apf_device_info *apf_device_info_of(const apf_device *device);
+const apf_driver *apf_device_driver(const apf_device *device);
+int apf_device_counters(apf_device *device, apf_counters *counters, apf_error *err);
+int apf_device_control(apf_device *device, const char *key, const char *value, apf_error *err);
+
+int apf_kernel_load(apf_device *device, const apf_program *program, apf_kernel **kernel, apf_error *err);
+void apf_kernel_release(apf_kernel *kernel);
+int apf_kernel_bank(apf_kernel *kernel, uint32_t index, uint32_t *bank, apf_error *err);
+
+/* Device memory. When it is full, cached imports that nothing uses are dropped first. */
+int apf_bo_alloc(apf_device *device, uint64_t size, uint32_t bank, apf_bo **bo, apf_error *err);
+/* The buffer object whose host side is `buffer`, made on first use. For pooled and mapped memory it stays with that
+ * memory ("pin once, reuse"), so the next import of it costs a look-up. The bo keeps the buffer in use. */
+int apf_bo_import(apf_device *device, apf_buffer *buffer, uint32_t bank, apf_bo **bo, apf_error *err);
+void apf_bo_retain(apf_bo *bo);
+void apf_bo_release(apf_bo *bo);
+uint64_t apf_bo_size(const apf_bo *bo);
+void *apf_bo_host(const apf_bo *bo); /* where its host side begins; NULL for device memory */
+int apf_bo_sync(apf_bo *bo, int direction, uint64_t offset, uint64_t size, apf_error *err);
+
+/* Like apf_arg, with the counted object. */
+typedef struct apf_run_arg {
+    apf_arg arg; /* arg.bo is filled in from bo */
+    apf_bo *bo;
+} apf_run_arg;
+
+/* Start a run. It holds its kernel and buffer objects (so their host memory) until it has ended. */
+int apf_run_start(apf_kernel *kernel, const apf_run_arg *args, uint32_t count, apf_run **run, apf_error *err);
+/* Wait; timeout in ns, negative: none. TIMEOUT leaves the run in flight. */
+int apf_run_wait(apf_run *run, int64_t timeout, apf_error *err);
+int apf_run_cancel(apf_run *run, apf_error *err);
+void apf_run_times(apf_run *run, apf_times *times);
+/* Ended: free it. Still in flight: cancel it, wait up to `grace` ns; after that it is abandoned with all that it holds
+ * (never reused), since the device may still write there. */
+int apf_run_release(apf_run *run, int64_t grace); /* returns 1 when it was abandoned */
+
+/* Changes in a forked child: devices and threads of the parent are not there, and calls on them give FORKED. */
+uint32_t apf_fork_generation(void);
+
+/* -- built-in drivers
+ * -------------------------------------------------------------------------------------------------- */
+
+extern const apf_driver apf_driver_emulator, apf_driver_opencl, apf_driver_xrt, apf_driver_xdma;
+
+/* -- software models of the emulator (drivers/emulator)
+ * --------------------------------------------------------------- */
+
+/* One argument as a model sees it: device memory, or a scalar. */
+typedef struct apf_model_arg {
+    uint32_t kind;
+    void *data;    /* APF_BUFFER */
+    uint64_t size; /* APF_BUFFER: bytes of the argument */
+    union {
+        int64_t i;
+        uint64_t u;
+        float f;
+        double d;
+    } value;
+} apf_model_arg;
+
+/* Run a kernel over device memory. `cancelled` becomes non-zero when the run should end early (then return anything).
+ * Non-zero return: KERNEL with *err. */
+typedef int (*apf_model)(void *context, const apf_model_arg *args, uint32_t count, const volatile int *cancelled,
+                         apf_error *err);
+
+typedef struct apf_model_entry {
+    const char *name;
+    apf_model function;
+    void *context;
+    const char *signature; /* one letter an argument: b buffer, s scalar */
+    uint64_t quick; /* with buffers of so many bytes together it takes some 20 us at most; 0: it may take any time */
+} apf_model_entry;
+
+extern const apf_model_entry *const
+    apf_models_builtin[]; /* NULL-terminated list of tables, each ended by a NULL name */
+/* Make a model loadable by name, or replace it (NULL: remove it); `drop` is called with context when nothing uses it
+ * any more. INVALID (a built-in model has the name), NO_MEMORY; then context is still the caller's. */
+int apf_model_register(const char *name, apf_model function, void *context, void (*drop)(void *), apf_error *err);
+
+#endif
