@@ -41,7 +41,8 @@ lint() {
 
 # The tests import apyfal from the source tree, unless run from elsewhere with another one on the path.
 asan() {
-    local lib=$PWD/build/asan/lib root=$PWD compiler=${CC:-cc}
+    local lib=$PWD/build/asan/lib root=$PWD compiler
+    read -ra compiler <<< "${CC:-cc}"
     APYFAL_DEBUG=1 APYFAL_SANITIZE=address,undefined \
         "$PYTHON" setup.py -q build --build-base build/asan --build-lib "$lib"
     cd build/asan
@@ -51,7 +52,7 @@ asan() {
         args+=("$arg")
     done
     # Python's own allocator hides overruns from the sanitizer, and Python leaks by design.
-    env LD_PRELOAD="$("$compiler" -print-file-name=libasan.so) $("$compiler" -print-file-name=libubsan.so)" \
+    env LD_PRELOAD="$("${compiler[@]}" -print-file-name=libasan.so) $("${compiler[@]}" -print-file-name=libubsan.so)" \
         PYTHONMALLOC=malloc PYTHONPATH="$lib" APYFAL_SANITIZED=1 \
         ASAN_OPTIONS=detect_leaks=0:handle_segv=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
         "$PYTHON" -m pytest -c "$root/pyproject.toml" --rootdir "$root" -p no:cacheprovider "${args[@]}"

@@ -7,6 +7,7 @@ what seldom happens.
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,10 +18,10 @@ __all__ = ["HERE", "SECONDS", "VARIANTS", "Variant", "run"]
 SECONDS = float(os.environ.get("APYFAL_TEST_SECONDS", "2"))
 HERE = Path(__file__).parent
 CSRC = HERE.parents[1] / "csrc"
-SOURCES = sorted(CSRC.glob("*.c"))
-COMPILER = os.environ.get("CC", "cc")
+SOURCES = sorted(CSRC.rglob("*.c"))
+COMPILER = shlex.split(os.environ.get("CC", "cc"))
 FLAGS = ["-std=gnu11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", "-g"]
-INCLUDES = [f"-I{CSRC}", f"-I{HERE.parent / 'fixtures' / 'opencl'}"]
+INCLUDES = [f"-I{CSRC}", f"-I{CSRC / 'include'}", f"-I{HERE.parent / 'fixtures' / 'opencl'}"]
 LIBRARIES = ["-lz", "-lpthread", "-lm", "-ldl"]
 VARIANTS = {
     "plain": ["-O3"],
@@ -49,7 +50,7 @@ class Variant:
     def _compile(self, source: Path) -> Path:
         if source not in self._objects:
             result = self.folder / f"{source.parent.name}-{source.stem}.o"
-            _checked(COMPILER, *FLAGS, *self.flags, *INCLUDES, "-c", source, "-o", result)
+            _checked(*COMPILER, *FLAGS, *self.flags, *INCLUDES, "-c", source, "-o", result)
             self._objects[source] = result
         return self._objects[source]
 
@@ -72,7 +73,7 @@ class Variant:
         if redirect:
             objects = [self._redirected(each, name, redirect) if "xdma" in each.name else each for each in objects]
         result = self.folder / name
-        _checked(COMPILER, *self.flags, *objects, *libraries, *LIBRARIES, "-o", result)
+        _checked(*COMPILER, *self.flags, *objects, *libraries, *LIBRARIES, "-o", result)
         return result
 
     def _redirected(self, given: Path, name: str, redirect: Mapping[str, str]) -> Path:

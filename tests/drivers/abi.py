@@ -1,4 +1,4 @@
-"""Drive a driver's C table directly: the structures of ``csrc/driver.h`` for ctypes, and a build of ``csrc/`` to load.
+"""Drive a driver's C table directly: the structures of ``driver.h`` for ctypes, and a build of ``csrc/`` to load.
 
 For what the layers above never do: wrong arguments, sub-ranges, handles in odd orders, sanitizers.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes as c
 import mmap
 import os
-import shutil
+import shlex
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -128,9 +128,11 @@ class DriverError(Exception):
 
 def build(target: Path, *flags: str, compiler: str | None = None) -> Path:
     """Compile all of ``csrc/`` into the shared library `target`, with every symbol visible."""
-    command = [compiler or os.environ.get("CC") or shutil.which("cc") or "cc", "-std=gnu11", "-D_GNU_SOURCE", "-g"]
-    command += ["-O2", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-fPIC", "-shared", f"-I{CSRC}", *flags]
-    command += ["-o", str(target), *map(str, sorted(CSRC.glob("*.c"))), "-lz", "-ldl", "-lpthread"]
+    command = shlex.split(compiler or os.environ.get("CC") or "cc")
+    command += ["-std=gnu11", "-D_GNU_SOURCE", "-g"]
+    command += ["-O2", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-fPIC", "-shared", *flags]
+    command += [f"-I{CSRC}", f"-I{CSRC / 'include'}"]
+    command += ["-o", str(target), *map(str, sorted(CSRC.rglob("*.c"))), "-lz", "-ldl", "-lpthread"]
     subprocess.run(command, check=True, timeout=240)
     return target
 
