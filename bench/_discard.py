@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from servers.pace import Pace
+from servers.web.pace import Pace
 
 ETAG = '"d41d8cd98f00b204e9800998ecf8427e"'
 

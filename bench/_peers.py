@@ -19,7 +19,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from servers.nginx import Nginx, nginx
+from servers.web.nginx import Nginx, nginx
 
 KEYS = {"client_id": "bench", "secret_id": "bench-secret"}
 Fill = Callable[[memoryview], Any]
@@ -44,7 +44,7 @@ def serve(objects: dict[str, np.ndarray]) -> Nginx:
 @contextlib.contextmanager
 def generated_alone(size: int, pace: int) -> Iterator[str]:
     """Serve an object that is made as it is read, `pace` bytes a second, from a process of its own; yields its URL."""
-    command = [sys.executable, "-m", "servers.generated", str(size), str(pace)]
+    command = [sys.executable, "-m", "servers.web.generated", str(size), str(pace)]
     tests = Path(__file__).parent.parent / "tests"
     with subprocess.Popen(command, cwd=tests, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         if process.stdout is None or process.stdin is None:

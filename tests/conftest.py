@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from servers.azurite import Azurite, azurite
-from servers.ceph import Ceph, ceph
-from servers.ftp import Ftp, ftp
-from servers.gcs import FakeGcs, gcs, guarded
-from servers.identity import Identity, identity
-from servers.moto import Moto, moto
-from servers.nginx import Nginx, nginx
-from servers.sftp import Sftp, sftp
-from servers.swift import Swift, swift
-from servers.webdav import Webdav, webdav
+from servers.files.ftp import Ftp, ftp
+from servers.files.sftp import Sftp, sftp
+from servers.files.webdav import Webdav, webdav
+from servers.stores.azurite import Azurite, azurite
+from servers.stores.ceph import Ceph, ceph
+from servers.stores.gcs import FakeGcs, gcs, guarded
+from servers.stores.moto import Moto, moto
+from servers.stores.swift import Swift, swift
+from servers.tokens.identity import Identity, identity
+from servers.web.nginx import Nginx, nginx
 
 
 @pytest.fixture(scope="session")

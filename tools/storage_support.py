@@ -38,7 +38,7 @@ What the servers are not: no test reaches a cloud. Moto stands in for AWS and, a
 OSS; Azurite and fake-gcs-server are emulators; Ceph, Swift, nginx and the servers of SFTP, FTP and WebDAV are the real
 ones. The tokens of Google and of Microsoft Entra ID are obtained, checked, refused and renewed by these clouds' own
 libraries (google-auth, azure-identity) and protocols, from a local stand-in for their token services
-(`tests/servers/identity.py`); Swift's Keystone v3 tokens likewise (`tests/servers/keystone.py`).
+(`tests/servers/tokens/identity.py`); Swift's Keystone v3 tokens likewise (`tests/servers/tokens/keystone.py`).
 """
 
 

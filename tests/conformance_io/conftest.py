@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from servers.moto import Moto
+from servers.stores.moto import Moto
 
 from apyfal import storage
 from apyfal.storage import registry

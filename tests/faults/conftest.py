@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 
 import pytest
-from servers.hostile import Hostile, hostile
+from servers.web.hostile import Hostile, hostile
 
 from apyfal.storage.schemes.s3 import S3Handler
 from apyfal.storage.transfer import TransferOptions

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 from faults.conftest import DATA, OPTIONS, PART, patience
-from servers.hostile import Answer, Fault, Hostile, Request, error
+from servers.web.hostile import Answer, Fault, Hostile, Request, error
 
 from apyfal.exceptions import AccessDenied, ObjectChanged
 from apyfal.storage.schemes.s3 import S3Handler

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from awscrt import checksums
 from faults.conftest import DATA, OPTIONS, PART, patience
-from servers.hostile import Answer, Fault, Hostile, Request, error
+from servers.web.hostile import Answer, Fault, Hostile, Request, error
 
 from apyfal.exceptions import AccessDenied, ChecksumMismatch, ObjectChanged, StorageError, StoreUnavailable
 from apyfal.storage.schemes.s3 import S3Handler

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from faults.conftest import DATA, PART
-from servers.hostile import Answer, Fault, Hostile, Request, error
+from servers.web.hostile import Answer, Fault, Hostile, Request, error
 
 from apyfal.exceptions import ObjectChanged, StorageError
 from apyfal.storage.schemes.s3 import S3Handler

@@ -12,7 +12,7 @@ from email.utils import format_datetime
 import pytest
 from awscrt import checksums
 from faults.conftest import DATA, OPTIONS, PART, patience
-from servers.hostile import Answer, Fault, Hostile, Request, error
+from servers.web.hostile import Answer, Fault, Hostile, Request, error
 
 from apyfal.exceptions import (
     AuthenticationError,

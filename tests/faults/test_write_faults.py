@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 from faults.conftest import DATA, OPTIONS, PART, patience
-from servers.hostile import Answer, Fault, Hostile, Request, error
+from servers.web.hostile import Answer, Fault, Hostile, Request, error
 
 from apyfal.exceptions import (
     AccessDenied,

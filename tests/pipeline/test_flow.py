@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from servers.generated import PERIOD, block, generated
+from servers.web.generated import PERIOD, block, generated
 
 import apyfal
 from apyfal import accelerators
@@ -68,7 +68,7 @@ if __name__ == "__main__":
         print(json.dumps(dict(before=before, peak=status("VmHWM"), limit=parse_size({limit!r}), out=info["bytes_out"],
                               copied=info["bytes_copied"], text=info["limit"], seconds=info["seconds"]["total"])))
 """
-    command = [sys.executable, "-m", "servers.generated", str(size)]
+    command = [sys.executable, "-m", "servers.web.generated", str(size)]
     with subprocess.Popen(command, cwd=TESTS, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         try:

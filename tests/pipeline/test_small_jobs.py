@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from servers.hostile import Answer, Fault, Hostile, hostile
+from servers.web.hostile import Answer, Fault, Hostile, hostile
 
 import apyfal
 from apyfal import storage

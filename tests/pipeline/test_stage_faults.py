@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
-from servers.hostile import Answer, Fault, Hostile, Request, hostile
+from servers.web.hostile import Answer, Fault, Hostile, Request, hostile
 
 import apyfal
 from apyfal import storage

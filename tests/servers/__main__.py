@@ -11,15 +11,24 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-SERVERS = ("azurite", "ceph", "ftp", "gcs", "keystone", "moto", "nginx", "sftp", "swift", "webdav")
+SERVERS = {
+    name: folder
+    for folder, names in {
+        "stores": ("azurite", "ceph", "gcs", "moto", "swift"),
+        "files": ("ftp", "sftp", "webdav"),
+        "web": ("nginx",),
+        "tokens": ("keystone",),
+    }.items()
+    for name in names
+}
 
 
 def main() -> None:
     """Start the server named on the command line, say how to reach it, and wait."""
     parser = argparse.ArgumentParser(prog="python -m servers", description=__doc__)
-    parser.add_argument("server", choices=SERVERS)
+    parser.add_argument("server", choices=sorted(SERVERS))
     name = parser.parse_args().server
-    start = getattr(importlib.import_module(f"servers.{name}"), name)
+    start = getattr(importlib.import_module(f"servers.{SERVERS[name]}.{name}"), name)
     with tempfile.TemporaryDirectory(prefix=f"apyfal-{name}-") as directory, start(Path(directory)) as server:
         _show(server)
         print(f"logs: {directory}; stop: interrupt", flush=True)

@@ -11,13 +11,13 @@ from pathlib import Path
 import boto3
 import pytest
 from botocore.config import Config
-from servers.azurite import Azurite
-from servers.ceph import Ceph
-from servers.gcs import FakeGcs
-from servers.moto import Moto
-from servers.nginx import Nginx
 from servers.process import ServerFailed, program, running
-from servers.swift import Swift
+from servers.stores.azurite import Azurite
+from servers.stores.ceph import Ceph
+from servers.stores.gcs import FakeGcs
+from servers.stores.moto import Moto
+from servers.stores.swift import Swift
+from servers.web.nginx import Nginx
 
 pytestmark = pytest.mark.server
 

@@ -10,12 +10,12 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from servers.azurite import Azurite
-from servers.ceph import Ceph
-from servers.gcs import FakeGcs
-from servers.moto import Moto
-from servers.sftp import Sftp
-from servers.swift import Swift
+from servers.files.sftp import Sftp
+from servers.stores.azurite import Azurite
+from servers.stores.ceph import Ceph
+from servers.stores.gcs import FakeGcs
+from servers.stores.moto import Moto
+from servers.stores.swift import Swift
 
 from apyfal import storage
 

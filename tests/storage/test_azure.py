@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from servers.azurite import Azurite
+from servers.stores.azurite import Azurite
 
 from apyfal.storage.handler import Handler
 from apyfal.storage.schemes.azure import AzureHandler

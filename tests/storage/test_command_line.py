@@ -9,8 +9,8 @@ from typing import Any
 
 import boto3
 import pytest
-from servers.ceph import Ceph
-from servers.moto import Moto
+from servers.stores.ceph import Ceph
+from servers.stores.moto import Moto
 
 CONFIGURATION = """
 [storage.{name}]

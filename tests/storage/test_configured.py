@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from servers.moto import Moto
+from servers.stores.moto import Moto
 
 import apyfal
 from apyfal import storage

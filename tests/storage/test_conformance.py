@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote
 import boto3
 import numpy as np
 import pytest
-from servers.nginx import Nginx
+from servers.web.nginx import Nginx
 
 from apyfal import storage
 from apyfal.testing.handlers import AWKWARD_KEYS

@@ -11,7 +11,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from servers.nginx import Nginx
+from servers.web.nginx import Nginx
 
 from apyfal import storage
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import boto3
 import pytest
-from servers.ceph import Ceph
+from servers.stores.ceph import Ceph
 
 EXAMPLE = """
 import apyfal

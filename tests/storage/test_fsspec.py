@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from servers.ftp import Ftp
-from servers.sftp import Sftp
-from servers.webdav import Webdav
+from servers.files.ftp import Ftp
+from servers.files.sftp import Sftp
+from servers.files.webdav import Webdav
 
 from apyfal import storage
 from apyfal.exceptions import (

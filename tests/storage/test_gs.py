@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from servers.gcs import FakeGcs
-from servers.moto import Moto
+from servers.stores.gcs import FakeGcs
+from servers.stores.moto import Moto
 
 from apyfal.storage.handler import Handler
 from apyfal.storage.schemes.gs import GSHandler

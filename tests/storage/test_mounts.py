@@ -10,7 +10,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from servers.ceph import Ceph
+from servers.stores.ceph import Ceph
 
 from apyfal import storage
 from apyfal.exceptions import InvalidURL, MountError

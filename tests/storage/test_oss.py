@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from servers.moto import Moto
+from servers.stores.moto import Moto
 
 from apyfal.exceptions import MountError
 from apyfal.storage.handler import Handler

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from servers.ceph import Ceph
-from servers.moto import Moto
-from servers.swift import Swift
+from servers.stores.ceph import Ceph
+from servers.stores.moto import Moto
+from servers.stores.swift import Swift
 
 from apyfal.exceptions import UnsupportedByStore
 from apyfal.storage.handler import Handler

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from servers.azurite import Azurite
-from servers.ceph import Ceph
-from servers.nginx import Nginx
-from servers.sftp import Sftp
-from servers.swift import Swift
+from servers.files.sftp import Sftp
+from servers.stores.azurite import Azurite
+from servers.stores.ceph import Ceph
+from servers.stores.swift import Swift
+from servers.web.nginx import Nginx
 
 from apyfal import storage
 from apyfal.exceptions import AcceleratorException

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from servers.swift import Swift
+from servers.stores.swift import Swift
 
 from apyfal.storage.handler import Handler
 from apyfal.storage.schemes.swift import SwiftHandler

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from servers.swift import Swift
+from servers.stores.swift import Swift
 
 from apyfal import storage
 from apyfal.exceptions import AccessDenied, AuthenticationError, MountError

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from servers.azurite import Azurite
-from servers.ceph import Ceph
-from servers.gcs import FakeGcs
-from servers.identity import Identity
-from servers.moto import Moto
+from servers.stores.azurite import Azurite
+from servers.stores.ceph import Ceph
+from servers.stores.gcs import FakeGcs
+from servers.stores.moto import Moto
+from servers.tokens.identity import Identity
 
 from apyfal import storage
 from apyfal.exceptions import AuthenticationError, MountError

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from servers.nginx import Nginx
+from servers.web.nginx import Nginx
 
 from apyfal import storage
 from apyfal.exceptions import ObjectNotFound, StorageError, UnsupportedByStore

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from servers.hostile import Hostile, hostile
+from servers.web.hostile import Hostile, hostile
 
 from apyfal.exceptions import ChecksumMismatch, ParameterError, TransferCancelled
 from apyfal.storage.handler import ObjectInfo

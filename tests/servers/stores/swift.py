@@ -1,9 +1,9 @@
 """A real OpenStack Swift on one node: proxy, account, container and object servers, about 4 s to start.
 
 It offers what a provider's cluster does: v1 authentication (Swift's own tempauth), Keystone v3 tokens (Swift's own
-``authtoken`` and ``keystoneauth`` filters, asking `servers.keystone`, a stand-in), static large objects, bulk deletion,
-and the S3 interface. Debian packages: ``swift swift-proxy swift-account swift-container swift-object memcached
-python3-keystonemiddleware``.
+``authtoken`` and ``keystoneauth`` filters, asking `servers.tokens.keystone`, a stand-in), static large objects, bulk
+deletion, and the S3 interface. Debian packages: ``swift swift-proxy swift-account swift-container swift-object
+memcached python3-keystonemiddleware``.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from servers.keystone import Keystone, keystone
 from servers.process import HOST, answers, free_ports, program, run, running
+from servers.tokens.keystone import Keystone, keystone
 
 __all__ = ["Swift", "swift"]
 

@@ -124,7 +124,7 @@ def identity(directory: Path) -> Iterator[Identity]:
     with running(
         [sys.executable, str(Path(__file__)), "--port", str(port), "--tls", str(tls), "--directory", str(directory)],
         log=directory / "identity.log",
-        env={"PYTHONPATH": str(Path(__file__).parents[1])},
+        env={"PYTHONPATH": str(Path(__file__).parents[2])},
         ready=lambda: answers(f"{url}/issued"),
     ):
         yield Identity(url, f"https://localhost:{tls}", ca, *files)

@@ -65,7 +65,7 @@ def keystone(directory: Path) -> Iterator[Keystone]:
         [sys.executable, str(Path(__file__)), "--port", str(port)],
         log=directory / "keystone.log",
         ready=lambda: answers(f"{url}/v3"),
-        env={"PYTHONPATH": str(Path(__file__).parents[1])},
+        env={"PYTHONPATH": str(Path(__file__).parents[2])},
     ):
         yield Keystone(url)
 

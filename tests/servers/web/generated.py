@@ -1,7 +1,8 @@
 """A web server whose object is made as it is read: of any size, at a set pace, with a count of what was sent.
 
 Byte *n* of the object is byte *n* mod `PERIOD` of one block of random bytes. In a process of its own:
-``python -m servers.generated SIZE [BYTES A SECOND]`` prints the object's URL and serves until its standard input ends.
+``python -m servers.web.generated SIZE [BYTES A SECOND]`` prints the object's URL and serves until its standard
+input ends.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
-from servers.pace import Pace
+from servers.web.pace import Pace
 
 __all__ = ["PERIOD", "Generated", "block", "generated"]
 

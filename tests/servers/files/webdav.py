@@ -42,7 +42,7 @@ def webdav(directory: Path) -> Iterator[Webdav]:
     with running(
         [sys.executable, str(Path(__file__)), "--port", str(port), "--root", str(made.root)],
         log=directory / "webdav.log",
-        env={"PYTHONPATH": str(Path(__file__).parents[1])},
+        env={"PYTHONPATH": str(Path(__file__).parents[2])},
         ready=lambda: answers(made.endpoint_url),
     ):
         yield made
