@@ -1,8 +1,8 @@
 """Make docs/storage-support.md from a run of the storage conformance suite against its real servers.
 
 Usage: ``python tools/storage_support.py`` runs the suite and rewrites the table. ``--junit FILE`` takes the results of
-a run that is there (``pytest tests/storage/test_conformance.py -o junit_family=xunit1 --junitxml=FILE``). ``--check``
-fails if the table in the tree is not that of the results.
+a run that is there (``pytest tests/storage/conformance -o junit_family=xunit1 --junitxml=FILE``). ``--check`` fails if
+the table in the tree is not that of the results.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 
 ROOT = Path(__file__).parents[1]
 SUITE = ROOT / "apyfal/testing/storage.py"
-TESTS = ROOT / "tests/storage/test_conformance.py"
+TESTS = ROOT / "tests/storage/conformance/test_conformance.py"
 TABLE = ROOT / "docs/storage-support.md"
 
 Cells = dict[tuple[str, str], str]
@@ -28,7 +28,7 @@ ORDER = ("yes", "no", "none", "FAILED")
 HEAD = """\
 # What each store supports
 
-<!-- Made by tools/storage_support.py from the results of tests/storage/test_conformance.py. Do not edit. -->
+<!-- Made by tools/storage_support.py from the results of tests/storage/conformance/. Do not edit. -->
 
 Each cell is one test of the conformance suite (`apyfal.testing.storage`) against a real server, named in the column's
 head: **yes** is a test that passed, **no** one that passed because the store refuses this with a clear error,
