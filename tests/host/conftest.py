@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from host_daemon import RunningDaemon, running
+from host.support.daemon import RunningDaemon, running
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from host_paths import ALLOWED, ALLOWED_DIRECTORIES, DENIED, DENIED_URLS, INSIDE, OUTSIDE, build, fill, snapshot
+from host.support.path_cases import (
+    ALLOWED,
+    ALLOWED_DIRECTORIES,
+    DENIED,
+    DENIED_URLS,
+    INSIDE,
+    OUTSIDE,
+    build,
+    fill,
+    snapshot,
+)
 
 from apyfal.exceptions import AccessDenied, ConfigurationError, IsADirectory, ObjectExists, ObjectNotFound
 from apyfal.host import kernel

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 
 import pytest
-from host_urls import DENIED_ADDRESSES, DENIED_URLS, Names
+from host.support.url_cases import DENIED_ADDRESSES, DENIED_URLS, Names
 
 from apyfal.exceptions import AccessDenied, ConfigurationError, StoreUnavailable
 from apyfal.host.outbound import Endpoint, OutboundGate, is_denied_address

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from host_urls import DENIED_REDIRECTS, Names
+from host.support.url_cases import DENIED_REDIRECTS, Names
 
 from apyfal.exceptions import AccessDenied, MountError, ParameterError, StorageError
 from apyfal.host.access import Whitelist

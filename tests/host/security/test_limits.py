@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from host_daemon import RunningDaemon, running
+from host.support.daemon import RunningDaemon, running
 
 import apyfal
 from apyfal.exceptions import JobRejected

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from host_daemon import ROOT
+from host.support.daemon import ROOT
 
 
 @pytest.mark.timeout(300)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from host_daemon import RunningDaemon, running
+from host.support.daemon import RunningDaemon, running
 
 from apyfal.exceptions import HostError
 from apyfal.host import http_client

@@ -7,7 +7,7 @@ import json
 
 import pytest
 import schemathesis
-from host_daemon import RunningDaemon
+from host.support.daemon import RunningDaemon
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.errors import Unsatisfiable
 from openapi_schema_validator import OAS31Validator

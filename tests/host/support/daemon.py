@@ -1,6 +1,6 @@
 """A daemon in a process of its own, for the tests: started, asked, killed and started again.
 
-Run as a script it is the daemon: ``host_daemon.py '<settings as JSON>'``. It prints its port and serves until SIGTERM.
+Run as a script it is the daemon: ``daemon.py '<settings as JSON>'``. It prints its port and serves until SIGTERM.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from apyfal.host.tokens import TokenStore
 if TYPE_CHECKING:
     from apyfal.host.daemon import Daemon
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[3]
 
 _D = TypeVar("_D", bound="Daemon")
 
@@ -72,7 +72,7 @@ class RunningDaemon:
     def start(self) -> None:
         """Start it, on the port it had before."""
         options = {"directory": str(self.directory), "port": self.port, "settings": self.settings}
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(self.directory)}
+        environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "HOME": str(self.directory)}
         inside = [] if self.namespace is None else ["ip", "netns", "exec", self.namespace]
         with open(self.directory / "stderr", "ab") as errors:
             self.process = subprocess.Popen(
@@ -201,7 +201,7 @@ def _main() -> None:
     faulthandler.enable()
     import logging
 
-    from host_urls import Names
+    from host.support.url_cases import Names
 
     from apyfal.accelerators import model
     from apyfal.host import kernel, outbound

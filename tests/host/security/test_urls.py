@@ -17,8 +17,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from host_daemon import RunningDaemon, running
-from host_urls import DENIED_ADDRESSES, DENIED_REDIRECTS, DENIED_URLS
+from host.support.daemon import RunningDaemon, running
+from host.support.url_cases import DENIED_ADDRESSES, DENIED_REDIRECTS, DENIED_URLS
 
 from apyfal.exceptions import AcceleratorException
 from apyfal.host.address import parse_address

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from host_daemon import RunningDaemon, in_thread
+from host.support.daemon import RunningDaemon, in_thread
 
 from apyfal.host.daemon import Daemon, Listener
 from apyfal.host.routes import PUBLIC

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from host_daemon import RunningDaemon, in_thread, running
+from host.support.daemon import RunningDaemon, in_thread, running
 
 from apyfal.exceptions import AcceleratorException, AuthenticationError
 from apyfal.host import tls

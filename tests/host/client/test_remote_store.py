@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from host_daemon import RunningDaemon
+from host.support.daemon import RunningDaemon
 
 from apyfal import cli, storage
 from apyfal.exceptions import AccessDenied, ObjectNotFound, StoreUnavailable

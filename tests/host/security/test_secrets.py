@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from host_daemon import serving
+from host.support.daemon import serving
 
 import apyfal
 from apyfal.exceptions import AcceleratorException
@@ -17,7 +17,7 @@ from apyfal.host.address import parse_address
 from apyfal.host.http_client import Host
 from apyfal.host.tokens import TokenStore
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CANARIES = ("CANARY-operator-secret", "CANARY-session-secret", "CANARY-signature", "CANARY-password")
 
 CONFIGURATION = """

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from host_daemon import RunningDaemon, running
+from host.support.daemon import RunningDaemon, running
 
 import apyfal
 from apyfal.exceptions import (
@@ -328,7 +328,7 @@ def test_token_and_address_from_the_configuration(daemon: RunningDaemon, tmp_pat
 
 
 def test_large_files_are_spooled(tmp_path: Path) -> None:
-    from host_daemon import running
+    from host.support.daemon import running
 
     content = np.random.default_rng(3).bytes(2_000_000)
     (tmp_path / "src").write_bytes(content)

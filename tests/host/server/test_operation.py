@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from host_daemon import ROOT, RunningDaemon, running, serving
+from host.support.daemon import ROOT, RunningDaemon, running, serving
 
 from apyfal.exceptions import AccessDenied, HostError, JobRejected, StoreUnavailable
 from apyfal.host.address import parse_address

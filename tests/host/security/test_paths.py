@@ -7,8 +7,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from host_daemon import RunningDaemon, running
-from host_paths import ALLOWED, ALLOWED_DIRECTORIES, DENIED, DENIED_URLS, INSIDE, build, fill, snapshot
+from host.support.daemon import RunningDaemon, running
+from host.support.path_cases import ALLOWED, ALLOWED_DIRECTORIES, DENIED, DENIED_URLS, INSIDE, build, fill, snapshot
 
 import apyfal
 from apyfal.exceptions import AccessDenied, HostError, IsADirectory, ObjectNotFound, ParameterError

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from host_daemon import RunningDaemon
+from host.support.daemon import RunningDaemon
 
 from apyfal.cli import main
 

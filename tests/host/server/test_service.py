@@ -6,7 +6,7 @@ import re
 import subprocess
 from pathlib import Path
 
-UNIT = Path(__file__).parents[2] / "packaging" / "apyfal.service"
+UNIT = Path(__file__).parents[3] / "packaging" / "apyfal.service"
 
 
 def test_exposure_is_at_most_two() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from host_daemon import RunningDaemon, running
+from host.support.daemon import RunningDaemon, running
 
 import apyfal
 
