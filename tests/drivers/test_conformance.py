@@ -1,4 +1,4 @@
-"""The cases of `drivers.job_cases` and `drivers.core_cases`, on all cards of `drivers.cards`."""
+"""The cases of `drivers.cases.job_cases` and `drivers.cases.core_cases`, on all cards of `drivers.support.cards`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from drivers import core_cases, job_cases
-from drivers.cards import CARDS, Card
-from drivers.worker import Worker
+from drivers.cases import core_cases, job_cases
+from drivers.support.cards import CARDS, Card
+from drivers.support.worker import Worker
 
 # What a case needs a card to have; the others run on every card.
 _NEEDS = {
@@ -89,15 +89,13 @@ def workers(environments: Callable[[Card], dict[str, str]]) -> Iterator[Callable
 
 @pytest.mark.parametrize(("row", "case"), _rows(job_cases))
 def test_jobs(row: Card, case: str, workers: Callable[[Card], Worker], tmp_path: Path) -> None:
-    wants_folder = "folder" in inspect.signature(_cases(job_cases)[case]).parameters
-    workers(row).call(
-        "drivers.job_cases", case, row.name, *([str(tmp_path)] if wants_folder else []), timeout=_SLOW.get(case, 110)
-    )
+    folder = [str(tmp_path)] if "folder" in inspect.signature(_cases(job_cases)[case]).parameters else []
+    workers(row).call("drivers.cases.job_cases", case, row.name, *folder, timeout=_SLOW.get(case, 110))
 
 
 @pytest.mark.parametrize(("row", "case"), _rows(core_cases))
 def test_buffers_and_runs(row: Card, case: str, workers: Callable[[Card], Worker]) -> None:
-    workers(row).call("drivers.core_cases", case, row.name)
+    workers(row).call("drivers.cases.core_cases", case, row.name)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +108,7 @@ def test_buffers_and_runs(row: Card, case: str, workers: Callable[[Card], Worker
 )
 def test_the_process_ends_with_a_run_in_flight(row: Card, environments: Callable[[Card], dict[str, str]]) -> None:
     """A program that forgets its accelerator ends all the same, though the card never answers."""
-    code = f"from drivers import job_cases; job_cases.{_ALONE}({row.name!r})"
+    code = f"from drivers.cases import job_cases; job_cases.{_ALONE}({row.name!r})"
     environment = Worker(environments(row)).environment
     ended = subprocess.run([sys.executable, "-c", code], env=environment, timeout=60, capture_output=True, check=False)
     assert ended.returncode == 0, ended.stderr.decode()

@@ -1,4 +1,4 @@
-"""The opencl driver beside the conformance suite: the cases of `drivers.opencl_cases`."""
+"""The opencl driver beside the conformance suite: the cases of `drivers.cases.opencl_cases`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from drivers import opencl_cases
-from drivers.worker import Worker
+from drivers.cases import opencl_cases
+from drivers.support.worker import Worker
 from fixtures.opencl import installation
 
 _ON_VENDORS = (
@@ -34,7 +34,7 @@ def fake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
 
 @pytest.mark.parametrize("case", _ON_FAKE)
 def test_on_the_fake(case: str, fake: Worker) -> None:
-    fake.call("drivers.opencl_cases", case)
+    fake.call("drivers.cases.opencl_cases", case)
 
 
 @pytest.mark.vendor
@@ -42,7 +42,7 @@ def test_on_the_fake(case: str, fake: Worker) -> None:
 @pytest.mark.parametrize("vendor", ["intel", "pocl"])
 def test_on_vendors(vendor: str, case: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     with Worker(getattr(installation, vendor)(tmp_path_factory.mktemp(vendor))) as worker:
-        worker.call("drivers.opencl_cases", case)
+        worker.call("drivers.cases.opencl_cases", case)
 
 
 @pytest.mark.parametrize(
@@ -54,10 +54,10 @@ def test_on_vendors(vendor: str, case: str, tmp_path_factory: pytest.TempPathFac
 )
 def test_without_opencl(case: str, environment: dict[str, str]) -> None:
     with Worker(environment) as worker:
-        worker.call("drivers.opencl_cases", case)
+        worker.call("drivers.cases.opencl_cases", case)
 
 
 @pytest.mark.vendor
 def test_without_a_platform(tmp_path: Path) -> None:
     with Worker({"OCL_ICD_VENDORS": str(tmp_path), "LD_LIBRARY_PATH": ""}) as worker:
-        worker.call("drivers.opencl_cases", "no_platform")
+        worker.call("drivers.cases.opencl_cases", "no_platform")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from drivers import abi, xdma_cases
-from drivers.worker import Worker
+from drivers.cases import xdma_cases
+from drivers.support import abi
+from drivers.support.worker import Worker
 from fixtures.xdma import card
 
 
@@ -21,4 +22,4 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
 
 @pytest.mark.parametrize("case", xdma_cases.CASES)
 def test_xdma(case: str, worker: Worker) -> None:
-    worker.call("drivers.xdma_cases", case)
+    worker.call("drivers.cases.xdma_cases", case)

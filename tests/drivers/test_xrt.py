@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from drivers import abi, xrt_cases
-from drivers.worker import TESTS, Worker
+from drivers.cases import xrt_cases
+from drivers.support import abi
+from drivers.support.worker import TESTS, Worker
 from fixtures.xrt import installation
 
 pytestmark = pytest.mark.vendor
@@ -32,13 +33,13 @@ def worker(library: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.mark.parametrize("case", xrt_cases.CASES)
 def test_xrt(case: str, worker: Worker) -> None:
-    worker.call("drivers.xrt_cases", case)
+    worker.call("drivers.cases.xrt_cases", case)
 
 
 LIFE = """
 import ctypes, os
-from drivers import abi
-from drivers.abi import buffer, scalar
+from drivers.support import abi
+from drivers.support.abi import buffer, scalar
 from fixtures.xrt import xclbin
 import numpy as np
 

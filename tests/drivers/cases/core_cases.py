@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from drivers.cards import Card, card
+from drivers.support.cards import Card, card
 
 import apyfal
 from apyfal._core.device import FROM_DEVICE, TO_DEVICE, Device, Kernel

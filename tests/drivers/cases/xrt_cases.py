@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from drivers import abi
-from drivers.abi import FROM_DEVICE, SYNC_FROM, SYNC_TO, TO_DEVICE, Device, DriverError, buffer, scalar
+from drivers.support import abi
+from drivers.support.abi import FROM_DEVICE, SYNC_FROM, SYNC_TO, TO_DEVICE, Device, DriverError, buffer, scalar
 from fixtures.xrt import xclbin
 from fixtures.xrt.installation import Card
 

@@ -1,4 +1,4 @@
-"""What the opencl driver must do beside the conformance suite. Each function is a case for `drivers.worker.Worker`."""
+"""What the opencl driver must do beside the conformance suite. Each function is a case for a `Worker`."""
 
 from __future__ import annotations
 

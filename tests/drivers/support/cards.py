@@ -23,7 +23,7 @@ __all__ = ["CARDS", "Card", "card"]
 # Written when the installation is set up; only the processes that use it need the path.
 XCLBIN = os.environ.get("APYFAL_TEST_XCLBIN", "")
 PLUGIN = os.environ.get("APYFAL_TEST_PLUGIN", "example")
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 KERNELS = str(Path(opencl.__file__).with_name("kernels.cl"))
 
 

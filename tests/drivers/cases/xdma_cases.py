@@ -11,8 +11,8 @@ from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
 import pytest
-from drivers import abi
-from drivers.abi import FROM_DEVICE, SYNC_FROM, SYNC_TO, TO_DEVICE, Device, DriverError, buffer, scalar
+from drivers.support import abi
+from drivers.support.abi import FROM_DEVICE, SYNC_FROM, SYNC_TO, TO_DEVICE, Device, DriverError, buffer, scalar
 from fixtures.xdma.card import Card
 
 REGISTERS = "src:0x10:buffer, dst:0x1c:buffer, count:0x28:64, a:0x34:32, b:0x3c:32"

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from drivers.cards import Card, card
+from drivers.support.cards import Card, card
 
 import apyfal
 from apyfal.exceptions import CopyRefused, DeviceLost, ForkedProcess, KernelError, ProgramError, RunTimeout
@@ -22,7 +22,7 @@ def _open(row: Card, **more: Any) -> apyfal.Accelerator:
 
 def _modelled(keywords: Mapping[str, Any]) -> apyfal.Accelerator:
     """Open an accelerator that is a model on the software card."""
-    import drivers.software_models  # noqa: F401 - here, so that a process that only collects these cases has none
+    import drivers.support.software_models  # noqa: F401 - here, so that a process that only collects these cases has none
 
     return apyfal.Accelerator(**keywords)
 

@@ -21,7 +21,7 @@ import apyfal
 
 __all__ = ["CaseFailed", "Worker"]
 
-TESTS = Path(__file__).parents[1]
+TESTS = Path(__file__).parents[2]
 
 
 class CaseFailed(AssertionError):
@@ -42,7 +42,7 @@ class Worker:
         """Run ``module.function(*arguments)`` there; `CaseFailed` with its traceback, or what became of the process."""
         if self._process is None:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "drivers.worker"],
+                [sys.executable, "-m", "drivers.support.worker"],
                 env=self.environment,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
