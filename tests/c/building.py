@@ -21,7 +21,8 @@ CSRC = HERE.parents[1] / "csrc"
 SOURCES = sorted(CSRC.rglob("*.c"))
 COMPILER = shlex.split(os.environ.get("CC", "cc"))
 FLAGS = ["-std=gnu11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", "-g"]
-INCLUDES = [f"-I{CSRC}", f"-I{CSRC / 'include'}", f"-I{HERE.parent / 'fixtures' / 'opencl'}"]
+PLACES = (CSRC, CSRC / "include", HERE / "rig", HERE.parent / "fixtures" / "opencl")
+INCLUDES = [f"-I{place}" for place in PLACES]
 LIBRARIES = ["-lz", "-lpthread", "-lm", "-ldl"]
 VARIANTS = {
     "plain": ["-O3"],

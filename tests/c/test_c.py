@@ -13,7 +13,8 @@ from c.building import HERE, VARIANTS, Variant, run
 @pytest.fixture(scope="module", params=VARIANTS)
 def program(request: pytest.FixtureRequest, variant: Callable[[str], Variant]) -> Path:
     """The test program in one variant."""
-    return variant(request.param).program("test", [HERE / "main.c", HERE / "rig.c", *sorted(HERE.glob("test_*.c"))])
+    sources = [*sorted((HERE / "rig").glob("*.c")), *sorted((HERE / "cases").glob("*.c"))]
+    return variant(request.param).program("test", sources)
 
 
 @pytest.mark.timeout(300)

@@ -16,7 +16,7 @@ from fixtures.xdma import card as xdma
 from fixtures.xrt import installation as xrt
 
 LOOPBACK = HERE.parents[1] / "apyfal" / "accelerators" / "loopback.cl"
-HAMMER = HERE / "hammer.c"
+HAMMER = HERE / "programs" / "hammer.c"
 
 pytestmark = pytest.mark.timeout(SECONDS + 300)
 
@@ -34,7 +34,7 @@ def test_emulator(name: str, variant: Callable[[str], Variant]) -> None:
 @pytest.mark.parametrize("name", VARIANTS)
 def test_who_owns_what(name: str, variant: Callable[[str], Variant]) -> None:
     """The layer above the drivers: buffers, objects and runs that threads share and let go of."""
-    printed = run(variant(name).program("hammer-core", [HERE / "hammer_core.c"]), str(SECONDS))
+    printed = run(variant(name).program("hammer-core", [HERE / "programs" / "hammer_core.c"]), str(SECONDS))
     assert int(printed.split()[0]) > 100
 
 
@@ -77,5 +77,5 @@ def test_opencl_faults(name: str, variant: Callable[[str], Variant], tmp_path: P
     compiled = variant(name)
     environment = opencl.fake(tmp_path, *compiled.flags)
     library = Path(environment["APYFAL_OPENCL_LIBRARY"])
-    program = compiled.program("opencl-faults", [HERE / "opencl_faults.c"], library)
+    program = compiled.program("opencl-faults", [HERE / "programs" / "opencl_faults.c"], library)
     assert len(run(program, environment=environment).splitlines()) == 3
