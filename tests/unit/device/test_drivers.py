@@ -14,7 +14,7 @@ import apyfal
 from apyfal import drivers
 from apyfal.exceptions import ConfigurationError, DriverUnavailable, UnsupportedByDriver
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
