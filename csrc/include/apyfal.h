@@ -8,15 +8,14 @@
 
 #include "driver.h"
 
-/* -- errors (error.c) ---------------------------------------------------------------------------------------------- */
+/* -- errors (error.c) -- */
 
 const char *apf_error_name(int code); /* "NO_MEMORY" */
 const char *apf_error_text(int code); /* "out of host memory" */
 /* Fill *err (NULL: nothing) and return `code`. `sys` 0 or an errno, whose text is appended. */
 int apf_fail(apf_error *err, int code, int sys, const char *format, ...) __attribute__((format(printf, 4, 5)));
 
-/* -- allocation (alloc.c): every allocation of csrc/ goes through these, so that each can be made to fail ------------
- */
+/* -- allocation (alloc.c): every allocation of csrc/ goes through these, so that each can be made to fail -- */
 
 void *apf_calloc(size_t count, size_t size);
 void apf_free(void *memory);
@@ -36,8 +35,7 @@ typedef struct apf_live {
 extern apf_live apf_live_now; /* changed atomically */
 #define apf_live_add(name, n) __atomic_add_fetch(&apf_live_now.name, (n), __ATOMIC_RELAXED)
 
-/* -- host memory (buffer.c, pool.c) ----------------------------------------------------------------------------------
- */
+/* -- host memory (buffer.c, pool.c) -- */
 
 enum {
     APF_BUFFER_LOCKED = 1 << 0,   /* mlock succeeded: it cannot be paged out */
@@ -83,9 +81,7 @@ void apf_pool_limit_set(uint64_t bytes); /* 0: the default, half of the machine'
 /* Give idle memory back to the system until at most `keep` bytes are idle (slabs of small buffers stay). */
 void apf_pool_trim(uint64_t keep);
 
-/* -- host files (mapped_file.c)
- * -----------------------------------------------------------------------------------------
- */
+/* -- host files (mapped_file.c) -- */
 
 enum {
     APF_MAP_READ = 0,  /* shared, read-only: drivers that pin for writing refuse it */
@@ -159,13 +155,11 @@ int apf_run_release(apf_run *run, int64_t grace); /* returns 1 when it was aband
 /* Changes in a forked child: devices and threads of the parent are not there, and calls on them give FORKED. */
 uint32_t apf_fork_generation(void);
 
-/* -- built-in drivers
- * -------------------------------------------------------------------------------------------------- */
+/* -- built-in drivers -- */
 
 extern const apf_driver apf_driver_emulator, apf_driver_opencl, apf_driver_xrt, apf_driver_xdma;
 
-/* -- software models of the emulator (drivers/emulator)
- * --------------------------------------------------------------- */
+/* -- software models of the emulator (drivers/emulator) -- */
 
 /* One argument as a model sees it: device memory, or a scalar. */
 typedef struct apf_model_arg {

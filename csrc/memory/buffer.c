@@ -5,8 +5,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-/* -- registry: live buffers in order of address, so that an array of any kind finds its memory ------------------------
- */
+/* -- registry: live buffers in order of address, so that an array of any kind finds its memory -- */
 
 static pthread_rwlock_t registry_lock = PTHREAD_RWLOCK_INITIALIZER;
 static apf_buffer **registry;
@@ -93,8 +92,7 @@ void apf_registry_fork_prepare(void) { pthread_rwlock_rdlock(&registry_lock); }
 
 void apf_registry_fork_done(void) { pthread_rwlock_unlock(&registry_lock); }
 
-/* -- buffers
- * ------------------------------------------------------------------------------------------------------------ */
+/* -- buffers -- */
 
 int apf_buffer_new(size_t size, apf_buffer **buffer, apf_error *err) { return apf_pool_take(size, buffer, err); }
 

@@ -11,9 +11,9 @@
 #include <ucontext.h>
 #include <unistd.h>
 
-/* -- SIGBUS
- * --------------------------------------------------------------------------------------------------------------
- * Touching a page of a mapping past the end of its file raises SIGBUS, and any process may truncate a file that we have
+/* -- SIGBUS -- */
+
+/* Touching a page of a mapping past the end of its file raises SIGBUS, and any process may truncate a file that we have
  * mapped. Copies that may meet such a page run under a guard: the handler jumps back into apf_copy of the same thread.
  * Outside of a guard the handler that was there before is called. */
 
@@ -59,8 +59,7 @@ int apf_copy(void *to, const void *from, size_t size, apf_error *err)
     return APF_OK;
 }
 
-/* -- maps
- * ------------------------------------------------------------------------------------------------------------------ */
+/* -- maps -- */
 
 static int check_range(int fd, uint64_t offset, size_t size, apf_error *err)
 {

@@ -44,8 +44,7 @@ static uint32_t class_of(size_t size, size_t *bytes)
     return (shift - FIRST_SHIFT) * STEPS + (uint32_t)steps;
 }
 
-/* -- new memory
- * ------------------------------------------------------------------------------------------------------------ */
+/* -- new memory -- */
 
 static apf_buffer *describe(void *data, size_t capacity, uint32_t flags, uint32_t size_class, apf_error *err)
 {
@@ -107,8 +106,7 @@ static apf_buffer *new_small(size_t bytes, uint32_t size_class, apf_error *err)
     return first;
 }
 
-/* -- take and give
- * ------------------------------------------------------------------------------------------------------------ */
+/* -- take and give -- */
 
 /* Unlink idle blocks, largest first, until at most `keep` idle bytes are left; the caller destroys the list. */
 static apf_buffer *unlink_idle(uint64_t keep)
@@ -202,9 +200,7 @@ void apf_pool_give(apf_buffer *buffer)
     destroy_list(gone);
 }
 
-/* -- settings
- * -------------------------------------------------------------------------------------------------------------------
- */
+/* -- settings -- */
 
 void apf_pool_stats_get(apf_pool_stats *out)
 {

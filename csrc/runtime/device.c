@@ -3,8 +3,7 @@
 
 #include <string.h>
 
-/* -- calls
- * --------------------------------------------------------------------------------------------------------------- */
+/* -- calls -- */
 
 int apf_device_here(const apf_device *device) { return device->generation == apf_fork_generation(); }
 
@@ -56,8 +55,7 @@ void apf_device_in_flight(apf_device *device, int change)
     pthread_mutex_unlock(&device->lock);
 }
 
-/* -- open and close
- * -------------------------------------------------------------------------------------------------------- */
+/* -- open and close -- */
 
 int apf_device_open(const apf_driver *driver, const char *selector, const apf_option *options, apf_device **opened,
                     apf_error *err)

@@ -22,8 +22,7 @@ void apf_objects_fork_done(void)
  * milliseconds), and under it while the device is closing: the driver cannot be closed before that lock was had. In a
  * forked child they are the parent's. */
 
-/* -- kernels
- * --------------------------------------------------------------------------------------------------------------- */
+/* -- kernels -- */
 
 int apf_kernel_load(apf_device *device, const apf_program *program, apf_kernel **loaded, apf_error *err)
 {
@@ -100,8 +99,7 @@ int apf_kernel_bank(apf_kernel *kernel, uint32_t index, uint32_t *bank, apf_erro
     return code;
 }
 
-/* -- buffer objects
- * ---------------------------------------------------------------------------------------------------------- */
+/* -- buffer objects -- */
 
 static void bo_link(apf_bo *bo)
 {
@@ -345,9 +343,7 @@ int apf_bo_sync(apf_bo *bo, int direction, uint64_t offset, uint64_t size, apf_e
     return code;
 }
 
-/* -- ends
- * ------------------------------------------------------------------------------------------------------------------------
- */
+/* -- ends -- */
 
 /* The memory of `buffer` goes: end the drivers' views of it (none has references). */
 void apf_attachments_drop(apf_buffer *buffer)

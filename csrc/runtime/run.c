@@ -15,9 +15,7 @@ struct apf_run {
     apf_bo *bos[]; /* held; NULL for scalars */
 };
 
-/* -- start
- * -------------------------------------------------------------------------------------------------------------------
- */
+/* -- start -- */
 
 static int check_argument(const apf_kernel *kernel, const apf_run_arg *arg, uint32_t index, apf_error *err)
 {
@@ -109,8 +107,7 @@ int apf_run_start(apf_kernel *kernel, const apf_run_arg *args, uint32_t count, a
     return APF_OK;
 }
 
-/* -- wait and end
- * -------------------------------------------------------------------------------------------------------------- */
+/* -- wait and end -- */
 
 /* The device has let go of everything. Under the run's lock; the references are given back by the caller after it. */
 static void ended(apf_run *run, int code, const apf_error *error)

@@ -17,8 +17,7 @@ static const struct {
     {"uchar8", 'x', 8}, /* a scalar of any type: integers as 64 bits, floating-point numbers as a double */
 };
 
-/* -- what the kernel declares
- * --------------------------------------------------------------------------------------------- */
+/* -- what the kernel declares -- */
 
 static void copy_name(const char *names, uint32_t index, char *name, size_t size)
 {
@@ -72,8 +71,7 @@ int ocl_only_reads(const apf_drv_kernel *kernel, uint32_t index, const apf_drv_b
     return kernel->parameters[index].constant || bo->readonly;
 }
 
-/* -- values
- * ---------------------------------------------------------------------------------------------------------------- */
+/* -- values -- */
 
 static char class_of(uint32_t kind)
 {
@@ -176,8 +174,7 @@ static int convert(const apf_arg *arg, char scalar, uint32_t size, void *out)
     return 1;
 }
 
-/* -- setting
- * --------------------------------------------------------------------------------------------------------------- */
+/* -- setting -- */
 
 static int failed(apf_drv_kernel *kernel, uint32_t index, const apf_arg *arg, cl_int status, apf_error *err)
 {

@@ -63,8 +63,7 @@ static int list(const apf_option *options, apf_device_info *infos, uint32_t capa
     return code;
 }
 
-/* -- choosing a device
- * --------------------------------------------------------------------------------------------------- */
+/* -- choosing a device -- */
 
 static int is_index(const char *selector, unsigned long *index)
 {
@@ -110,8 +109,7 @@ static int choose(const ocl_api *api, const char *selector, const ocl_found *fou
     return none_matches(api, selector, found, count, err);
 }
 
-/* -- open and close
- * ------------------------------------------------------------------------------------------------------ */
+/* -- open and close -- */
 
 static int make_queues(apf_drv_device *device, apf_error *err)
 {

@@ -29,8 +29,7 @@ static int is_source(const apf_program *program)
            memchr(program->data, 0, looked_at) == NULL;
 }
 
-/* -- options
- * --------------------------------------------------------------------------------------------------------------- */
+/* -- options -- */
 
 /* One word of options: true if it says how to launch. */
 static int launch_option(ocl_options *out, const char *word, size_t length)
@@ -132,8 +131,7 @@ static int launch_shape(apf_drv_kernel *kernel, const ocl_options *options, cons
     return APF_OK;
 }
 
-/* -- building
- * -------------------------------------------------------------------------------------------------------------- */
+/* -- building -- */
 
 /* The compiler's words on one line, from the first error on. */
 static int build_failed(const apf_drv_device *device, cl_program program, cl_int status, const apf_program *from,
@@ -228,8 +226,7 @@ static void put_program(apf_drv_device *device, ocl_program *program)
     apf_free(program);
 }
 
-/* -- kernels
- * --------------------------------------------------------------------------------------------------------------- */
+/* -- kernels -- */
 
 /* "a, b": asked of kernels, not of the program, since platforms before 1.2 cannot tell otherwise. Returns how many. */
 static uint32_t kernel_names(const apf_drv_device *device, cl_program program, char *text, size_t size)

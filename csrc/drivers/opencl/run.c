@@ -34,8 +34,7 @@ static void run_unref(apf_drv_run *run)
     apf_free(run);
 }
 
-/* -- the end of a run
- * ----------------------------------------------------------------------------------------------------- */
+/* -- the end of a run -- */
 
 static cl_int event_status(const apf_drv_run *run, cl_event event)
 {
@@ -143,8 +142,7 @@ static int await_end(apf_drv_run *run, int64_t deadline)
     return 1;
 }
 
-/* -- the driver's functions
- * ----------------------------------------------------------------------------------------------- */
+/* -- the driver's functions -- */
 
 static const int64_t dma_bound = 60ll * 1000 * 1000 * 1000;
 

@@ -2,8 +2,7 @@
  * shared. Everything here is called under the device's `submit`. */
 #include "opencl.h"
 
-/* -- what waits for what (all under `submit`)
- * ----------------------------------------------------------------------------- */
+/* -- what waits for what (all under `submit`) -- */
 
 enum { MOST_WAITS = 256 };
 
@@ -63,8 +62,7 @@ void ocl_forget_uses(apf_drv_run *run)
     run->bo_count = 0;
 }
 
-/* -- submitting (all under `submit`)
- * -------------------------------------------------------------------------------------- */
+/* -- submitting (all under `submit`) -- */
 
 static void add_command(apf_drv_run *run, cl_event event, ocl_stage stage, uint32_t argument)
 {

@@ -79,7 +79,7 @@ static int move_slice(xdma_channel *channel, int direction, uint8_t *data, uint6
     return code;
 }
 
-/* -- workers ------------------------------------------------------------------------------------------------------- */
+/* -- workers -- */
 
 static void *worker(void *argument)
 {
@@ -151,7 +151,7 @@ static void wait_for(xdma_workers *workers, const xdma_slice *slice)
     pthread_mutex_unlock(&workers->lock);
 }
 
-/* -- transfers ----------------------------------------------------------------------------------------------------- */
+/* -- transfers -- */
 
 /* A small transfer takes the first channel that is free. */
 static int move_small(apf_drv_device *device, int direction, uint8_t *data, uint64_t address, uint64_t size,

@@ -25,7 +25,7 @@
 #define IS_CHANNEL(identifier) ((identifier) >> 20 == 0x1fc)
 #define IS_STREAM(identifier) ((identifier) & 0x8000)
 
-/* -- discovery ----------------------------------------------------------------------------------------------------- */
+/* -- discovery -- */
 
 /* The device that a node belongs to, if it is the node by which devices are found. */
 static int device_of(const char *node, char *device, size_t size)
@@ -116,7 +116,7 @@ static int select_device(const xdma_options *options, const char *selector, char
                     count ? all : "none (is the kernel module loaded? QDMA's streaming queues, -ST-, are not used)");
 }
 
-/* -- open ---------------------------------------------------------------------------------------------------------- */
+/* -- open -- */
 
 static void close_channels(apf_drv_device *device)
 {
@@ -255,7 +255,7 @@ static int xdma_describe(apf_drv_device *device, apf_device_info *info, apf_erro
     return APF_OK;
 }
 
-/* -- kernels ------------------------------------------------------------------------------------------------------- */
+/* -- kernels -- */
 
 static uint64_t register_space(const apf_drv_kernel *kernel)
 {

@@ -66,7 +66,7 @@ static void give(apf_drv_device *device, uint64_t address, uint64_t size, xdma_r
     apf_free(spare);
 }
 
-/* -- buffer objects ------------------------------------------------------------------------------------------------ */
+/* -- buffer objects -- */
 
 /* The record of the range that freeing it may need is allocated with it, so that freeing cannot fail. */
 struct owned_bo {

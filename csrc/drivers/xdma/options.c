@@ -81,7 +81,7 @@ int xdma_options_read(xdma_options *options, const apf_option *given, apf_error 
     return APF_OK;
 }
 
-/* -- register map -------------------------------------------------------------------------------------------------- */
+/* -- register map -- */
 
 /* The next item of a comma-separated list, without blanks around it; NULL at the end. */
 static const char *next_item(const char *at, const char **item, size_t *length)

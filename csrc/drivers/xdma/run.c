@@ -94,7 +94,7 @@ static void finish_first(apf_drv_kernel *kernel, int64_t ended)
     if (after) go(kernel);
 }
 
-/* -- driving ------------------------------------------------------------------------------------------------------- */
+/* -- driving -- */
 
 /* Watch the hardware for all who wait, until the first run ends or the deadline passed. Called with the lock, which is
  * given back meanwhile: nobody else takes the first run out of the queue while `driving`. */
@@ -146,7 +146,7 @@ static void call_helper(apf_drv_kernel *kernel)
     pthread_cond_broadcast(&kernel->changed);
 }
 
-/* -- start --------------------------------------------------------------------------------------------------------- */
+/* -- start -- */
 
 static int check(const apf_drv_kernel *kernel, const apf_arg *args, uint32_t count, apf_error *err)
 {
@@ -206,7 +206,7 @@ int xdma_run_start(apf_drv_kernel *kernel, const apf_arg *args, uint32_t count, 
     return APF_OK;
 }
 
-/* -- wait ---------------------------------------------------------------------------------------------------------- */
+/* -- wait -- */
 
 int xdma_run_wait(apf_drv_run *run, int64_t timeout, apf_error *err)
 {

@@ -20,7 +20,7 @@ static uint64_t new_identity(void)
     return __atomic_add_fetch(&last, 1, __ATOMIC_RELAXED);
 }
 
-/* -- make and free ------------------------------------------------------------------------------------------------- */
+/* -- make and free -- */
 
 static int is_host_bank(apf_drv_device *device, uint32_t bank)
 {
@@ -125,7 +125,7 @@ void xrt_bo_free(apf_drv_bo *bo)
     apf_free(bo);
 }
 
-/* -- move ---------------------------------------------------------------------------------------------------------- */
+/* -- move -- */
 
 int xrt_bo_sync(apf_drv_bo *bo, int direction, uint64_t offset, uint64_t size, apf_error *err)
 {
@@ -151,7 +151,7 @@ int xrt_bo_sync(apf_drv_bo *bo, int direction, uint64_t offset, uint64_t size, a
     return code;
 }
 
-/* -- parts --------------------------------------------------------------------------------------------------------- */
+/* -- parts -- */
 
 /* Drop unused parts, the oldest first, until few are left. Called under the object's lock. */
 static void forget_parts(apf_drv_bo *bo)

@@ -116,7 +116,7 @@ static void xrt_close(apf_drv_device *device)
     apf_free(device);
 }
 
-/* -- programs ------------------------------------------------------------------------------------------------------ */
+/* -- programs -- */
 
 /* Load the xclbin unless it is the one there; takes over its banks. Called under the device's lock. */
 static int load_xclbin(apf_drv_device *device, xrt_xclbin *xclbin, const char *name, apf_error *err)

@@ -8,7 +8,7 @@
 #define FIRST_PAUSE 20000      /* ns */
 #define LONGEST_PAUSE 1000000
 
-/* -- who is in whose way ------------------------------------------------------------------------------------------- */
+/* -- who is in whose way -- */
 
 /* An argument that is only brought to the device is an input. Of any other the kernel may change the memory. */
 static int may_write(const xrt_held *held) { return !(held->flags & APF_SYNC_TO) || (held->flags & APF_SYNC_FROM); }
@@ -41,7 +41,7 @@ static apf_drv_run *blocker(const apf_drv_run *run)
     return earlier == run ? NULL : earlier;
 }
 
-/* -- phases: all under the lock ------------------------------------------------------------------------------------ */
+/* -- phases: all under the lock -- */
 
 static void append(apf_drv_run *run)
 {
@@ -135,7 +135,7 @@ static void launch_ready(apf_drv_device *device)
     }
 }
 
-/* -- helper -------------------------------------------------------------------------------------------------------- */
+/* -- helper -- */
 
 /* The first run that is done but for its results. */
 static apf_drv_run *find_done(const apf_drv_device *device)
@@ -192,7 +192,7 @@ void xrt_order_end(apf_drv_device *device)
     if (device->helping) pthread_join(device->helper, NULL);
 }
 
-/* -- start and wait ------------------------------------------------------------------------------------------------ */
+/* -- start and wait -- */
 
 int xrt_order_enter(apf_drv_run *run, apf_error *err)
 {
@@ -254,7 +254,7 @@ int xrt_run_wait(apf_drv_run *run, int64_t timeout, apf_error *err)
     return run->code;
 }
 
-/* -- end ----------------------------------------------------------------------------------------------------------- */
+/* -- end -- */
 
 int xrt_order_cancel(apf_drv_run *run)
 {

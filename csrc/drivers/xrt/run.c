@@ -6,7 +6,7 @@
 
 #define IDLE_RUNS 64 /* ended runs that a kernel keeps */
 
-/* -- making and keeping -------------------------------------------------------------------------------------------- */
+/* -- making and keeping -- */
 
 static void close_run(const xrt_api *xrt, apf_drv_run *run)
 {
@@ -88,8 +88,7 @@ void xrt_held_leave(apf_drv_run *run)
     }
 }
 
-/* -- start -----------------------------------------------------------------------------------------------------------
- */
+/* -- start -- */
 
 static int set(apf_drv_run *run, uint32_t index, const apf_arg *arg, apf_error *err)
 {
@@ -155,7 +154,7 @@ int xrt_run_start(apf_drv_kernel *kernel, const apf_arg *args, uint32_t count, a
     return APF_OK;
 }
 
-/* -- end ----------------------------------------------------------------------------------------------------------- */
+/* -- end -- */
 
 void xrt_run_release(apf_drv_run *run)
 {

@@ -72,7 +72,7 @@ int xrt_state_code(apf_drv_run *run, int state, apf_error *err)
     return code;
 }
 
-/* -- abort --------------------------------------------------------------------------------------------------------- */
+/* -- abort -- */
 
 static void *abort_thread(void *argument)
 {

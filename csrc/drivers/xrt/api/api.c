@@ -20,7 +20,7 @@ static pthread_mutex_t loading = PTHREAD_MUTEX_INITIALIZER;
 static char made_root[64]; /* an installation directory that we made, removed at exit by the process that made it */
 static pid_t made_by;
 
-/* -- errors -------------------------------------------------------------------------------------------------------- */
+/* -- errors -- */
 
 int xrt_fail(apf_error *err, int code, const char *format, ...)
 {
@@ -52,7 +52,7 @@ int xrt_code(int otherwise)
     }
 }
 
-/* -- where XRT is -------------------------------------------------------------------------------------------------- */
+/* -- where XRT is -- */
 
 /* The library that XRT loads from $XILINX_XRT/lib at its first call; NULL: it knows no such mode. */
 static const char *shim_of(const char *mode)
@@ -143,7 +143,7 @@ static int set_root(void *library, const char *wanted, const char *shim, apf_err
     return APF_OK;
 }
 
-/* -- options ------------------------------------------------------------------------------------------------------- */
+/* -- options -- */
 
 static int read_options(const apf_option *options, const char **root, int *keep_log, apf_error *err)
 {
@@ -162,7 +162,7 @@ static int read_options(const apf_option *options, const char **root, int *keep_
     return APF_OK;
 }
 
-/* -- loading ------------------------------------------------------------------------------------------------------- */
+/* -- loading -- */
 
 static int resolve(void *library, xrt_api *api, apf_error *err)
 {

@@ -97,7 +97,7 @@ void xrt_xclbin_end(xrt_xclbin *xclbin)
     xclbin->banks_count = 0;
 }
 
-/* -- XML ----------------------------------------------------------------------------------------------------------- */
+/* -- XML -- */
 
 typedef struct span {
     const char *at, *end;
