@@ -77,4 +77,15 @@ static inline int apf_support_check(const char *kernel, const char *signature, u
     return APF_OK;
 }
 
+#ifdef __GNUC__
+/* Copy counters that other threads change by atomic operations. */
+static inline void apf_support_counters(const apf_counters *counters, apf_counters *copy)
+{
+    copy->to_device = __atomic_load_n(&counters->to_device, __ATOMIC_RELAXED);
+    copy->from_device = __atomic_load_n(&counters->from_device, __ATOMIC_RELAXED);
+    copy->runs = __atomic_load_n(&counters->runs, __ATOMIC_RELAXED);
+    copy->memory_used = __atomic_load_n(&counters->memory_used, __ATOMIC_RELAXED);
+}
+#endif
+
 #endif

@@ -1,4 +1,5 @@
 /* The opencl driver: FPGA cards, GPUs and CPUs through their vendors' OpenCL. This file opens and closes devices. */
+#include "driver_support.h"
 #include "opencl.h"
 
 #include <ctype.h>
@@ -210,10 +211,7 @@ static void close_device(apf_drv_device *device)
 static int counters(apf_drv_device *device, apf_counters *out, apf_error *err)
 {
     (void)err;
-    out->to_device = __atomic_load_n(&device->counted.to_device, __ATOMIC_RELAXED);
-    out->from_device = __atomic_load_n(&device->counted.from_device, __ATOMIC_RELAXED);
-    out->runs = __atomic_load_n(&device->counted.runs, __ATOMIC_RELAXED);
-    out->memory_used = __atomic_load_n(&device->counted.memory_used, __ATOMIC_RELAXED);
+    apf_support_counters(&device->counted, out);
     return APF_OK;
 }
 

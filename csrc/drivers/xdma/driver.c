@@ -339,10 +339,7 @@ static int xdma_bank(apf_drv_kernel *kernel, uint32_t index, uint32_t *bank, apf
 static int xdma_counters(apf_drv_device *device, apf_counters *counters, apf_error *err)
 {
     (void)err;
-    counters->to_device = __atomic_load_n(&device->counters.to_device, __ATOMIC_RELAXED);
-    counters->from_device = __atomic_load_n(&device->counters.from_device, __ATOMIC_RELAXED);
-    counters->runs = __atomic_load_n(&device->counters.runs, __ATOMIC_RELAXED);
-    counters->memory_used = __atomic_load_n(&device->counters.memory_used, __ATOMIC_RELAXED);
+    apf_support_counters(&device->counters, counters);
     return APF_OK;
 }
 

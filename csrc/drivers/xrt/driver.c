@@ -1,5 +1,6 @@
 /* AMD cards through XRT (libxrt_coreutil.so.2): devices, xclbins, kernels. Buffer objects are in buffer.c, runs in
  * run.c, finding and loading XRT in api/api.c. */
+#include "driver_support.h"
 #include "xrt.h"
 
 #include <ctype.h>
@@ -227,10 +228,7 @@ static int xrt_bank_of(apf_drv_kernel *kernel, uint32_t index, uint32_t *bank, a
 static int xrt_counters(apf_drv_device *device, apf_counters *counters, apf_error *err)
 {
     (void)err;
-    counters->to_device = __atomic_load_n(&device->counters.to_device, __ATOMIC_RELAXED);
-    counters->from_device = __atomic_load_n(&device->counters.from_device, __ATOMIC_RELAXED);
-    counters->runs = __atomic_load_n(&device->counters.runs, __ATOMIC_RELAXED);
-    counters->memory_used = __atomic_load_n(&device->counters.memory_used, __ATOMIC_RELAXED);
+    apf_support_counters(&device->counters, counters);
     return APF_OK;
 }
 
