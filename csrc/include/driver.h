@@ -1,6 +1,6 @@
 /* driver.h - the driver ABI.
  *
- * A driver makes one kind of device usable: it fills in one apf_driver table. The five built-in drivers are linked in;
+ * A driver makes one kind of device usable: it fills in one apf_driver table. The four built-in drivers are linked in;
  * a third party ships a shared library that exports
  *
  *     const apf_driver *apf_driver_v1(void);
@@ -10,7 +10,7 @@
  * Contract, for every function of the table:
  *   - It returns APF_OK or one code of APF_ERRORS, and then fills *err with the vendor's own text.
  *   - It is called from any thread, without Python's GIL; calls on different objects may overlap. The caller never
- * frees or closes an object that another call is using.
+ *     frees or closes an object that another call is using.
  *   - Handles belong to the caller, who ends each with the function named beside it.
  *   - It never blocks without bound: work on the device is waited for in `wait` alone, a DMA is bounded by the vendor's
  *     own timeout.
