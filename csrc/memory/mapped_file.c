@@ -1,5 +1,5 @@
 /* Host files as buffers, and the copy that survives a mapped file being cut short. */
-#include "runtime/internal.h"
+#include "memory.h"
 
 #include <errno.h>
 #include <fcntl.h>

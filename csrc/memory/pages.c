@@ -1,5 +1,5 @@
 /* Raw pages for the pool: mapped, faulted in at once, and locked where the process may. */
-#include "runtime/internal.h"
+#include "memory.h"
 
 #include <errno.h>
 #include <string.h>

@@ -1,7 +1,7 @@
 /* The pool: memory is faulted in and locked once, and reused (first touch of fresh memory costs five to twenty-five
  * times a memcpy of it). Free memory is kept by size class, last in first out; small classes are cut from slabs, since
  * each mapping of its own would cost a kernel object (vm.max_map_count is 65530). */
-#include "runtime/internal.h"
+#include "memory.h"
 
 #include <stdlib.h>
 #include <string.h>

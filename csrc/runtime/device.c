@@ -1,5 +1,6 @@
-/* Devices: open and close, calls that cannot meet a closed or forked device. What lives on a device is in objects.c. */
-#include "internal.h"
+/* Devices: open and close, calls that cannot meet a closed or forked device. What lives on a device is in
+ * kernel.c and buffer_object.c. */
+#include "runtime.h"
 
 #include <string.h>
 

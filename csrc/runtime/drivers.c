@@ -1,5 +1,5 @@
 /* The drivers there are: built in, or loaded from a third party's shared library. */
-#include "internal.h"
+#include "runtime.h"
 
 #include <dlfcn.h>
 #include <string.h>

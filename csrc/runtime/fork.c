@@ -1,5 +1,5 @@
 /* Forking: a child gets copies of the parent's memory but neither its threads nor its devices. */
-#include "internal.h"
+#include "runtime.h"
 
 static uint32_t generation;
 

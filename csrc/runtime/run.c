@@ -1,6 +1,6 @@
 /* Runs: in flight until a wait says otherwise, and until then the owner of all that the device may touch. */
 #include "clock.h"
-#include "internal.h"
+#include "runtime.h"
 
 struct apf_run {
     apf_kernel *kernel;

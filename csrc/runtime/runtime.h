@@ -1,49 +1,8 @@
-/* internal.h - what the files of csrc/ share with each other but do not offer above. */
-#ifndef APF_INTERNAL_H
-#define APF_INTERNAL_H
+/* runtime.h - what the files of runtime/ share. */
+#ifndef APF_RUNTIME_H
+#define APF_RUNTIME_H
 
-#include "apyfal.h"
-
-#include <pthread.h>
-
-#define APF_PAGE 4096u /* alignment of every buffer, whatever the kernel's page size */
-#define APF_HUGE_PAGE (2u << 20)
-
-/* Legal states:
- *   in use   refs > 0; registered; attachments possible
- *   idle     refs == 0, in a free list of the pool; registered; keeps its attachments (pin once, reuse)
- *   gone     memory returned; not registered; no attachments
- * FOREIGN buffers are never registered nor pooled; MAPPED ones never pooled. */
-struct apf_buffer {
-    uint8_t *data;
-    size_t size;     /* as asked for */
-    size_t capacity; /* bytes of memory behind it */
-    uint32_t flags;
-    uint32_t size_class;
-    int64_t refs;
-    apf_bo *attached; /* drivers' views of this memory, kept for the next use; under the device layer's lock */
-    apf_buffer *next; /* idle: next in the free list */
-};
-
-/* buffer.c: the registry of memory by address */
-int apf_registry_add(apf_buffer *buffer, apf_error *err);
-void apf_registry_remove(apf_buffer *buffer);
-/* End a buffer without references: drop its attachments, unregister, unmap, free. */
-void apf_buffer_destroy(apf_buffer *buffer);
-
-/* pool.c */
-int apf_pool_take(size_t size, apf_buffer **buffer, apf_error *err);
-void apf_pool_give(apf_buffer *buffer);
-void apf_pool_fork_prepare(void);
-void apf_pool_fork_done(void);
-
-/* pages.c: raw pages */
-void *apf_pages_map(size_t size, uint32_t *flags, apf_error *err);
-void apf_pages_unmap(void *data, size_t size);
-
-/* buffer.c */
-void apf_registry_fork_prepare(void);
-void apf_registry_fork_done(void);
+#include "memory/memory.h"
 
 /* device.c */
 /* Begin and end a call into a device's driver. CLOSED, FORKED, DEVICE_LOST; nothing is closed in between. */
@@ -58,14 +17,19 @@ int apf_device_result(apf_device *device, int code);
 /* Count a run that started (+1) or ended (-1); close is refused in between. */
 void apf_device_in_flight(apf_device *device, int change);
 
-/* objects.c */
+/* buffer_object.c */
+extern pthread_mutex_t apf_objects_lock; /* lists and counts of kernels and buffer objects, of all devices */
 void apf_objects_fork_prepare(void);
 void apf_objects_fork_done(void);
-void apf_attachments_drop(apf_buffer *buffer);
+/* The device closes and no call is in it: end all that its driver knows. Objects with references lose their handles. */
 void apf_device_end_objects(apf_device *device);
-void apf_kernel_retain(apf_kernel *kernel);
 /* A run never ended: its buffer objects stay the device's until the process ends. */
 void apf_bo_abandon(apf_bo *bo);
+
+/* kernel.c */
+void apf_kernel_retain(apf_kernel *kernel);
+/* Part of apf_device_end_objects, under objects_lock. */
+void apf_kernels_end(apf_device *device);
 
 struct apf_device {
     const apf_driver *driver;
@@ -79,7 +43,7 @@ struct apf_device {
     int closed;
     int64_t calls;     /* now inside the driver */
     int64_t in_flight; /* runs that were started and have not ended */
-    /* Every live object, so that close can end what the driver knows of it; under the layer's lock. */
+    /* Every live object, so that close can end what the driver knows of it; under objects_lock. */
     apf_bo *bos;
     apf_kernel *kernels;
 };
@@ -98,7 +62,7 @@ struct apf_bo {
     apf_drv_bo *handle; /* NULL once the device was closed */
     apf_buffer *buffer; /* host side; NULL for device memory */
     uint64_t size;
-    int64_t refs; /* under the layer's lock */
+    int64_t refs; /* under objects_lock */
     uint32_t bank;
     int attached;            /* in its buffer's list */
     apf_bo *next, *previous; /* of the device */

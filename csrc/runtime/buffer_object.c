@@ -1,105 +1,29 @@
-/* What lives on a device: kernels and buffer objects, and the cache of imports that stays with host memory. */
-#include "internal.h"
+/* Buffer objects: device memory, and the cache of imports that stays with host memory.
+ *
+ * A handle is ended without objects_lock if a call into the device could be entered, since unpinning takes
+ * milliseconds. While the device closes it is ended under that lock: the close takes the same lock before it closes the
+ * driver. In a forked child the handles are the parent's. */
+#include "runtime.h"
 
-static pthread_mutex_t layer = PTHREAD_MUTEX_INITIALIZER; /* lists and counts of kernels and buffer objects */
+pthread_mutex_t apf_objects_lock = PTHREAD_MUTEX_INITIALIZER;
 
-static pthread_mutex_t room = PTHREAD_MUTEX_INITIALIZER; /* making room in a device's memory; before the other */
-static uint64_t drops;                                   /* how often room was made; changed under `room` */
+/* Taken before objects_lock, by the thread that drops unused imports since a device's memory is full. */
+static pthread_mutex_t evict_lock = PTHREAD_MUTEX_INITIALIZER;
+static uint64_t evictions; /* how often that was done; changed under evict_lock */
 
 void apf_objects_fork_prepare(void)
 {
-    pthread_mutex_lock(&room);
-    pthread_mutex_lock(&layer);
+    pthread_mutex_lock(&evict_lock);
+    pthread_mutex_lock(&apf_objects_lock);
 }
 
 void apf_objects_fork_done(void)
 {
-    pthread_mutex_unlock(&layer);
-    pthread_mutex_unlock(&room);
+    pthread_mutex_unlock(&apf_objects_lock);
+    pthread_mutex_unlock(&evict_lock);
 }
 
-/* Handles are ended outside of the layer's lock where a call into the device could be entered (unpinning takes
- * milliseconds), and under it while the device is closing: the driver cannot be closed before that lock was had. In a
- * forked child they are the parent's. */
-
-/* -- kernels -- */
-
-int apf_kernel_load(apf_device *device, const apf_program *program, apf_kernel **loaded, apf_error *err)
-{
-    apf_kernel *kernel = apf_calloc(1, sizeof *kernel);
-    if (!kernel) return apf_fail(err, APF_NO_MEMORY, 0, "no memory for a kernel");
-    int code = apf_device_enter(device, err);
-    if (code == APF_OK) {
-        code = apf_device_result(device, device->driver->load(device->handle, program, &kernel->handle, err));
-        if (code == APF_OK) {
-            kernel->device = device;
-            kernel->refs = 1;
-            apf_device_retain(device);
-            pthread_mutex_lock(&layer);
-            kernel->next = device->kernels;
-            if (kernel->next) kernel->next->previous = kernel;
-            device->kernels = kernel;
-            pthread_mutex_unlock(&layer);
-            apf_live_add(kernels, 1);
-        }
-        apf_device_leave(device);
-    }
-    if (code != APF_OK)
-        apf_free(kernel);
-    else
-        *loaded = kernel;
-    return code;
-}
-
-static void kernel_unlink(apf_kernel *kernel)
-{
-    if (kernel->next) kernel->next->previous = kernel->previous;
-    if (kernel->previous)
-        kernel->previous->next = kernel->next;
-    else
-        kernel->device->kernels = kernel->next;
-}
-
-void apf_kernel_retain(apf_kernel *kernel)
-{
-    pthread_mutex_lock(&layer);
-    kernel->refs++;
-    pthread_mutex_unlock(&layer);
-}
-
-void apf_kernel_release(apf_kernel *kernel)
-{
-    if (!kernel) return;
-    apf_device *device = kernel->device;
-    const int entered = apf_device_enter_any(device);
-    pthread_mutex_lock(&layer);
-    const int last = --kernel->refs == 0;
-    apf_drv_kernel *handle = last ? kernel->handle : NULL;
-    if (handle) {
-        kernel_unlink(kernel);
-        if (!entered && apf_device_here(device)) device->driver->unload(handle);
-    }
-    pthread_mutex_unlock(&layer);
-    if (handle && entered) device->driver->unload(handle);
-    if (entered) apf_device_leave(device);
-    if (!last) return;
-    apf_live_add(kernels, -1);
-    apf_free(kernel);
-    apf_device_release(device);
-}
-
-int apf_kernel_bank(apf_kernel *kernel, uint32_t index, uint32_t *bank, apf_error *err)
-{
-    int code = apf_device_enter(kernel->device, err);
-    if (code != APF_OK) return code;
-    const apf_driver *driver = kernel->device->driver;
-    *bank = 0;
-    if (driver->bank) code = driver->bank(kernel->handle, index, bank, err);
-    apf_device_leave(kernel->device);
-    return code;
-}
-
-/* -- buffer objects -- */
+/* -- lists -- */
 
 static void bo_link(apf_bo *bo)
 {
@@ -150,12 +74,12 @@ static apf_bo *unlink_unused(apf_device *device)
     return unused;
 }
 
-/* Returns whether there were any. Under the lock `room`. */
+/* Returns whether there were any. Under evict_lock. */
 static int drop_unused(apf_device *device)
 {
-    pthread_mutex_lock(&layer);
+    pthread_mutex_lock(&apf_objects_lock);
     apf_bo *unused = unlink_unused(device);
-    pthread_mutex_unlock(&layer);
+    pthread_mutex_unlock(&apf_objects_lock);
     const int any = unused != NULL;
     while (unused) {
         apf_bo *next = unused->next;
@@ -163,7 +87,7 @@ static int drop_unused(apf_device *device)
         bo_free(unused);
         unused = next;
     }
-    if (any) __atomic_add_fetch(&drops, 1, __ATOMIC_RELEASE);
+    if (any) __atomic_add_fetch(&evictions, 1, __ATOMIC_RELEASE);
     return any;
 }
 
@@ -179,16 +103,16 @@ static int bo_try(apf_bo *bo, apf_error *err)
  * a time makes room: what another is dropping is neither in use nor free yet. */
 static int bo_make(apf_bo *bo, apf_error *err)
 {
-    const uint64_t before = __atomic_load_n(&drops, __ATOMIC_ACQUIRE);
+    const uint64_t before = __atomic_load_n(&evictions, __ATOMIC_ACQUIRE);
     int code = bo_try(bo, err);
     if (code == APF_DEVICE_MEMORY) {
-        pthread_mutex_lock(&room);
-        int again = drops != before; /* another thread made room meanwhile */
+        pthread_mutex_lock(&evict_lock);
+        int again = evictions != before; /* another thread made room meanwhile */
         while (code == APF_DEVICE_MEMORY && (again || drop_unused(bo->device))) {
             code = bo_try(bo, err);
             again = 0;
         }
-        pthread_mutex_unlock(&room);
+        pthread_mutex_unlock(&evict_lock);
     }
     return apf_device_result(bo->device, code);
 }
@@ -219,15 +143,15 @@ int apf_bo_alloc(apf_device *device, uint64_t size, uint32_t bank, apf_bo **made
     int code = apf_device_enter(device, err);
     if (code != APF_OK) return code;
     if ((code = bo_new(device, NULL, size, bank, made, err)) == APF_OK) {
-        pthread_mutex_lock(&layer);
+        pthread_mutex_lock(&apf_objects_lock);
         bo_link(*made);
-        pthread_mutex_unlock(&layer);
+        pthread_mutex_unlock(&apf_objects_lock);
     }
     apf_device_leave(device);
     return code;
 }
 
-/* A reference to the cached import of `buffer`, or NULL. Under the layer's lock. */
+/* A reference to the cached import of `buffer`, or NULL. Under objects_lock. */
 static apf_bo *cached(apf_device *device, apf_buffer *buffer, uint32_t bank)
 {
     for (apf_bo *bo = buffer->attached; bo; bo = bo->sibling)
@@ -241,7 +165,7 @@ static apf_bo *cached(apf_device *device, apf_buffer *buffer, uint32_t bank)
     return NULL;
 }
 
-/* Enter a fresh bo in the lists; returns another thread's if that was first. Under the layer's lock. */
+/* Enter a fresh bo in the lists; returns another thread's if that was first. Under objects_lock. */
 static apf_bo *publish(apf_bo *fresh)
 {
     apf_buffer *buffer = fresh->buffer;
@@ -262,17 +186,17 @@ int apf_bo_import(apf_device *device, apf_buffer *buffer, uint32_t bank, apf_bo 
 {
     int code = apf_device_enter(device, err);
     if (code != APF_OK) return code;
-    pthread_mutex_lock(&layer);
+    pthread_mutex_lock(&apf_objects_lock);
     apf_bo *bo = cached(device, buffer, bank);
-    pthread_mutex_unlock(&layer);
+    pthread_mutex_unlock(&apf_objects_lock);
     if (!bo) {
         /* The whole block of a pooled buffer, since its next user may need more of it. */
         uint64_t size = buffer->flags & (APF_BUFFER_FOREIGN | APF_BUFFER_MAPPED) ? buffer->size : buffer->capacity;
         apf_bo *fresh;
         if ((code = bo_new(device, buffer, size, bank, &fresh, err)) == APF_OK) {
-            pthread_mutex_lock(&layer);
+            pthread_mutex_lock(&apf_objects_lock);
             bo = publish(fresh);
-            pthread_mutex_unlock(&layer);
+            pthread_mutex_unlock(&apf_objects_lock);
             if (bo != fresh) {
                 device->driver->free(fresh->handle);
                 bo_free(fresh);
@@ -288,9 +212,9 @@ int apf_bo_import(apf_device *device, apf_buffer *buffer, uint32_t bank, apf_bo 
 
 void apf_bo_retain(apf_bo *bo)
 {
-    pthread_mutex_lock(&layer);
+    pthread_mutex_lock(&apf_objects_lock);
     bo->refs++;
-    pthread_mutex_unlock(&layer);
+    pthread_mutex_unlock(&apf_objects_lock);
 }
 
 void apf_bo_release(apf_bo *bo)
@@ -299,14 +223,14 @@ void apf_bo_release(apf_bo *bo)
     apf_device *device = bo->device;
     apf_buffer *buffer = bo->buffer;
     const int entered = apf_device_enter_any(device);
-    pthread_mutex_lock(&layer);
+    pthread_mutex_lock(&apf_objects_lock);
     const int last = --bo->refs == 0, cache = bo->attached;
     apf_drv_bo *handle = last && !cache ? bo->handle : NULL;
     if (handle) {
         bo_unlink(bo);
         if (!entered && apf_device_here(device)) device->driver->free(handle);
     }
-    pthread_mutex_unlock(&layer);
+    pthread_mutex_unlock(&apf_objects_lock);
     if (handle && entered) device->driver->free(handle);
     if (entered) apf_device_leave(device);
     if (!last) return;
@@ -317,11 +241,11 @@ void apf_bo_release(apf_bo *bo)
 
 void apf_bo_abandon(apf_bo *bo)
 {
-    pthread_mutex_lock(&layer);
+    pthread_mutex_lock(&apf_objects_lock);
     if (bo->attached) bo_detach(bo);
     if (bo->handle) bo_unlink(bo);
     bo->handle = NULL; /* the driver's to end, with the device */
-    pthread_mutex_unlock(&layer);
+    pthread_mutex_unlock(&apf_objects_lock);
 }
 
 uint64_t apf_bo_size(const apf_bo *bo) { return bo->size; }
@@ -345,11 +269,11 @@ int apf_bo_sync(apf_bo *bo, int direction, uint64_t offset, uint64_t size, apf_e
 
 /* -- ends -- */
 
-/* The memory of `buffer` goes: end the drivers' views of it (none has references). */
+/* None of them has references. */
 void apf_attachments_drop(apf_buffer *buffer)
 {
     for (;;) {
-        pthread_mutex_lock(&layer);
+        pthread_mutex_lock(&apf_objects_lock);
         apf_bo *bo = buffer->attached;
         if (!bo) break;
         apf_device *device = bo->device; /* there as long as something of it is attached */
@@ -357,24 +281,21 @@ void apf_attachments_drop(apf_buffer *buffer)
         bo_detach(bo);
         bo_unlink(bo);
         if (!entered && apf_device_here(device)) device->driver->free(bo->handle);
-        pthread_mutex_unlock(&layer);
+        pthread_mutex_unlock(&apf_objects_lock);
         if (entered) {
             device->driver->free(bo->handle);
             apf_device_leave(device);
         }
         bo_free(bo);
     }
-    pthread_mutex_unlock(&layer);
+    pthread_mutex_unlock(&apf_objects_lock);
 }
 
-/* The device closes, no call is in it: end all that its driver knows. Objects with references stay as empty shells. */
 void apf_device_end_objects(apf_device *device)
 {
-    pthread_mutex_lock(&layer);
+    pthread_mutex_lock(&apf_objects_lock);
     apf_bo *bos = device->bos;
-    apf_kernel *kernels = device->kernels;
     device->bos = NULL;
-    device->kernels = NULL;
     for (apf_bo *bo = bos, *next; bo; bo = next) {
         next = bo->next;
         if (bo->attached) bo_detach(bo);
@@ -383,11 +304,6 @@ void apf_device_end_objects(apf_device *device)
         bo->handle = NULL;
         if (!bo->refs) bo_free(bo);
     }
-    for (apf_kernel *kernel = kernels, *next; kernel; kernel = next) {
-        next = kernel->next;
-        kernel->next = kernel->previous = NULL;
-        device->driver->unload(kernel->handle);
-        kernel->handle = NULL;
-    }
-    pthread_mutex_unlock(&layer);
+    apf_kernels_end(device);
+    pthread_mutex_unlock(&apf_objects_lock);
 }

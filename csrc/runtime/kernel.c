@@ -1,0 +1,89 @@
+/* Kernels on a device. Their ends are as those of buffer objects: see buffer_object.c. */
+#include "runtime.h"
+
+int apf_kernel_load(apf_device *device, const apf_program *program, apf_kernel **loaded, apf_error *err)
+{
+    apf_kernel *kernel = apf_calloc(1, sizeof *kernel);
+    if (!kernel) return apf_fail(err, APF_NO_MEMORY, 0, "no memory for a kernel");
+    int code = apf_device_enter(device, err);
+    if (code == APF_OK) {
+        code = apf_device_result(device, device->driver->load(device->handle, program, &kernel->handle, err));
+        if (code == APF_OK) {
+            kernel->device = device;
+            kernel->refs = 1;
+            apf_device_retain(device);
+            pthread_mutex_lock(&apf_objects_lock);
+            kernel->next = device->kernels;
+            if (kernel->next) kernel->next->previous = kernel;
+            device->kernels = kernel;
+            pthread_mutex_unlock(&apf_objects_lock);
+            apf_live_add(kernels, 1);
+        }
+        apf_device_leave(device);
+    }
+    if (code != APF_OK)
+        apf_free(kernel);
+    else
+        *loaded = kernel;
+    return code;
+}
+
+static void kernel_unlink(apf_kernel *kernel)
+{
+    if (kernel->next) kernel->next->previous = kernel->previous;
+    if (kernel->previous)
+        kernel->previous->next = kernel->next;
+    else
+        kernel->device->kernels = kernel->next;
+}
+
+void apf_kernel_retain(apf_kernel *kernel)
+{
+    pthread_mutex_lock(&apf_objects_lock);
+    kernel->refs++;
+    pthread_mutex_unlock(&apf_objects_lock);
+}
+
+void apf_kernel_release(apf_kernel *kernel)
+{
+    if (!kernel) return;
+    apf_device *device = kernel->device;
+    const int entered = apf_device_enter_any(device);
+    pthread_mutex_lock(&apf_objects_lock);
+    const int last = --kernel->refs == 0;
+    apf_drv_kernel *handle = last ? kernel->handle : NULL;
+    if (handle) {
+        kernel_unlink(kernel);
+        if (!entered && apf_device_here(device)) device->driver->unload(handle);
+    }
+    pthread_mutex_unlock(&apf_objects_lock);
+    if (handle && entered) device->driver->unload(handle);
+    if (entered) apf_device_leave(device);
+    if (!last) return;
+    apf_live_add(kernels, -1);
+    apf_free(kernel);
+    apf_device_release(device);
+}
+
+int apf_kernel_bank(apf_kernel *kernel, uint32_t index, uint32_t *bank, apf_error *err)
+{
+    int code = apf_device_enter(kernel->device, err);
+    if (code != APF_OK) return code;
+    const apf_driver *driver = kernel->device->driver;
+    *bank = 0;
+    if (driver->bank) code = driver->bank(kernel->handle, index, bank, err);
+    apf_device_leave(kernel->device);
+    return code;
+}
+
+void apf_kernels_end(apf_device *device)
+{
+    apf_kernel *kernels = device->kernels;
+    device->kernels = NULL;
+    for (apf_kernel *kernel = kernels, *next; kernel; kernel = next) {
+        next = kernel->next;
+        kernel->next = kernel->previous = NULL;
+        device->driver->unload(kernel->handle);
+        kernel->handle = NULL;
+    }
+}
