@@ -84,7 +84,7 @@ class Accelerator:
         """Return a remote accelerator where `host_ip` says so; it has the same methods."""
         address = host_ip_of(config, host_type) if host_ip is None else host_ip
         if address is not None and address != LOCAL:
-            from apyfal.host.client import open_remote
+            from apyfal.host.client.accelerator import open_remote
 
             return open_remote(accelerator, config, host_ip=address, host_type=host_type, **keywords)
         return super().__new__(cls)

@@ -20,7 +20,7 @@ import numpy as np
 from _common import Bench
 
 import apyfal
-from apyfal.host import tls
+from apyfal.host.protocol import tls
 
 __all__ = ["PIECE", "PROCESSES", "process", "with_costs"]
 
@@ -64,8 +64,8 @@ def daemon_process(directory: str, wire: bool) -> None:
     """Run a daemon, on a bare port, one with TLS, and a Unix socket."""
     import asyncio
 
-    from apyfal.host.daemon import Daemon, Listener
-    from apyfal.host.service import stay_prompt
+    from apyfal.host.server.daemon import Daemon, Listener
+    from apyfal.host.server.process import stay_prompt
     from apyfal.host.settings import Settings
 
     async def serve() -> None:

@@ -42,7 +42,7 @@ from fixtures.xdma import card as xdma  # noqa: E402  # likewise
 from fixtures.xrt import installation as xrt  # noqa: E402  # likewise
 
 SMALL, LARGE = 4 << 10, 64 << 20
-LOOPBACK = (ROOT / "apyfal" / "accelerators" / "loopback.cl").read_text()
+LOOPBACK = (ROOT / "apyfal" / "accelerators" / "kernels" / "loopback.cl").read_text()
 
 Job = Callable[[], None]
 

@@ -27,10 +27,10 @@ import numpy as np
 from _common import machine
 from _remote_servers import PROCESSES, process
 
-from apyfal.host.address import parse_address
-from apyfal.host.client import RemoteAccelerator
-from apyfal.host.http_client import Host
-from apyfal.host.tokens import TokenStore
+from apyfal.host.client.accelerator import RemoteAccelerator
+from apyfal.host.client.http import Host
+from apyfal.host.protocol.address import parse_address
+from apyfal.host.server.policy.tokens import TokenStore
 
 SMALL = np.full(4096, 7, np.uint8)
 BATCH = 64

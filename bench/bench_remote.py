@@ -24,11 +24,11 @@ from _common import Bench, main
 from _remote_servers import PIECE, process, with_costs
 
 import apyfal
-from apyfal.host import tls
-from apyfal.host.address import parse_address
-from apyfal.host.client import RemoteAccelerator
-from apyfal.host.http_client import Host
-from apyfal.host.tokens import TokenStore
+from apyfal.host.client.accelerator import RemoteAccelerator
+from apyfal.host.client.http import Host
+from apyfal.host.protocol import tls
+from apyfal.host.protocol.address import parse_address
+from apyfal.host.server.policy.tokens import TokenStore
 
 
 # -- the ways ----------------------------------------------------------------------------------------------------------

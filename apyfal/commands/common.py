@@ -157,8 +157,8 @@ def use_host(settings: Settings, *urls: str) -> None:
     """Let ``host://`` in `urls` mean the files of the host that the configuration's ``[host]`` section names."""
     if not any(url.startswith("host://") for url in urls):
         return
-    from apyfal.host.client import open_host
-    from apyfal.host.remote_store import attach_host
+    from apyfal.host.client.accelerator import open_host
+    from apyfal.host.client.store import attach_host
 
     attach_host(open_host(settings.config))
 

@@ -23,7 +23,7 @@ def _check(ctx: click.Context) -> None:
 
     Exit status 1 if something is wrong; warnings do not count.
     """
-    from apyfal.host.check import check
+    from apyfal.host.server.check import check
 
     options = ctx.ensure_object(Settings)
     findings = check(options.config)

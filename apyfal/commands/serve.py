@@ -13,7 +13,7 @@ from apyfal.commands.common import Command, Settings, common_options
 from apyfal.exceptions import ConfigurationError, ParameterError
 
 if TYPE_CHECKING:
-    from apyfal.host.daemon import Daemon, Listener
+    from apyfal.host.server.daemon import Daemon, Listener
     from apyfal.host.settings import Settings as HostSettings
 
 __all__ = ["command"]
@@ -48,8 +48,8 @@ def command(
     Remote users need a token: apyfal token create USER. SIGHUP reads the configuration's [security] section anew.
     """
     try:
-        from apyfal.host.daemon import Daemon
-        from apyfal.host.service import serve
+        from apyfal.host.server.daemon import Daemon
+        from apyfal.host.server.process import serve
         from apyfal.host.settings import Settings as HostSettings
         from apyfal.host.settings import default_socket
     except ImportError as error:
@@ -70,14 +70,14 @@ def command(
 
 
 def _unix_listener(path: Path) -> Listener:
-    from apyfal.host.daemon import Listener
+    from apyfal.host.server.daemon import Listener
 
     return Listener(unix=path)
 
 
 def _tcp_listener(text: str, settings: HostSettings, certificate: Path | None, key: Path | None) -> Listener:
-    from apyfal.host import tls
-    from apyfal.host.daemon import Listener
+    from apyfal.host.protocol import tls
+    from apyfal.host.server.daemon import Listener
 
     host, port = split_address(text)
     if certificate is None and key is None and _is_loopback(host):
@@ -97,7 +97,7 @@ def split_address(text: str) -> tuple[str, int]:
     ParameterError
         It is neither.
     """
-    from apyfal.host.wire import DEFAULT_PORT
+    from apyfal.host.protocol.messages import DEFAULT_PORT
 
     host, colon, port = text.rpartition(":")
     if not colon or (":" in host and not host.startswith("[")):
@@ -126,8 +126,8 @@ def _names(host: str) -> list[str]:
 
 def _urls(daemon: Daemon, settings: HostSettings, certificate: Path | None) -> list[str]:
     """List what a client gives as ``host_ip``, one for each listener."""
-    from apyfal.host import tls
-    from apyfal.host.address import HostAddress
+    from apyfal.host.protocol import tls
+    from apyfal.host.protocol.address import HostAddress
 
     found = []
     for listener in daemon.listeners:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from apyfal.commands.common import Command, Settings, common_options, print_json, print_rows
-from apyfal.host.tokens import SCOPES, Token, TokenStore
+from apyfal.host.server.policy.tokens import SCOPES, Token, TokenStore
 from apyfal.units import parse_duration
 
 __all__ = ["command"]

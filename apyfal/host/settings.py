@@ -11,7 +11,7 @@ from typing import Any
 
 from apyfal.configuration import ConfigSource, Configuration
 from apyfal.exceptions import ConfigurationError
-from apyfal.host.tokens import default_state_directory
+from apyfal.host.server.policy.tokens import default_state_directory
 
 __all__ = ["Settings", "default_socket"]
 

@@ -15,7 +15,7 @@ from fixtures.opencl import installation as opencl
 from fixtures.xdma import card as xdma
 from fixtures.xrt import installation as xrt
 
-LOOPBACK = HERE.parents[1] / "apyfal" / "accelerators" / "loopback.cl"
+LOOPBACK = HERE.parents[1] / "apyfal" / "accelerators" / "kernels" / "loopback.cl"
 HAMMER = HERE / "programs" / "hammer.c"
 
 pytestmark = pytest.mark.timeout(SECONDS + 300)

@@ -24,7 +24,7 @@ from apyfal.exceptions import (
     ParameterError,
     RunTimeout,
 )
-from apyfal.host import shared_pool
+from apyfal.host.client import shared_pool
 
 
 @pytest.fixture(params=["tcp", "unix"])
@@ -342,7 +342,7 @@ def test_large_files_are_spooled(tmp_path: Path) -> None:
 
 
 def test_host_errors_hide_what_happened_inside(daemon: RunningDaemon) -> None:
-    from apyfal.host.wire import error_document, error_from
+    from apyfal.host.protocol.messages import error_document, error_from
 
     error = error_from(error_document(ZeroDivisionError("internal path /etc/secret")))
     assert isinstance(error, HostError)

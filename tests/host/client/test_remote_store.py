@@ -11,9 +11,9 @@ from host.support.daemon import RunningDaemon
 
 from apyfal import cli, storage
 from apyfal.exceptions import AccessDenied, ObjectNotFound, StoreUnavailable
-from apyfal.host.address import HostAddress
-from apyfal.host.http_client import Host
-from apyfal.host.remote_store import RemoteStore, attach_host
+from apyfal.host.client.http import Host
+from apyfal.host.client.store import RemoteStore, attach_host
+from apyfal.host.protocol.address import HostAddress
 from apyfal.storage import registry
 
 

@@ -13,10 +13,10 @@ import pytest
 from aiohttp import web
 from host.support.daemon import RunningDaemon, in_thread
 
-from apyfal.host.daemon import Daemon, Listener
-from apyfal.host.routes import PUBLIC
+from apyfal.host.server.api.routes import PUBLIC
+from apyfal.host.server.daemon import Daemon, Listener
+from apyfal.host.server.policy.tokens import SCOPES
 from apyfal.host.settings import Settings
-from apyfal.host.tokens import SCOPES
 
 #: routes that anybody may call; a change here is a decision about safety
 PUBLIC_ROUTES = {("GET", "/health"), ("GET", "/openapi.json")}

@@ -20,7 +20,7 @@ from host.support.daemon import RunningDaemon, running
 
 import apyfal
 from apyfal.exceptions import JobRejected
-from apyfal.host.http_client import Refused
+from apyfal.host.client.http import Refused
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from host.support.path_cases import ALLOWED, ALLOWED_DIRECTORIES, DENIED, DENIED
 
 import apyfal
 from apyfal.exceptions import AccessDenied, HostError, IsADirectory, ObjectNotFound, ParameterError
-from apyfal.host.http_client import Host, Refused
+from apyfal.host.client.http import Host, Refused
 
 REFUSED = (AccessDenied, ObjectNotFound, IsADirectory)
 # Rows that name nothing forbidden once they may be created.

@@ -13,9 +13,9 @@ from host.support.daemon import serving
 
 import apyfal
 from apyfal.exceptions import AcceleratorException
-from apyfal.host.address import parse_address
-from apyfal.host.http_client import Host
-from apyfal.host.tokens import TokenStore
+from apyfal.host.client.http import Host
+from apyfal.host.protocol.address import parse_address
+from apyfal.host.server.policy.tokens import TokenStore
 
 ROOT = Path(__file__).parents[3]
 CANARIES = ("CANARY-operator-secret", "CANARY-session-secret", "CANARY-signature", "CANARY-password")

@@ -21,9 +21,9 @@ from host.support.daemon import RunningDaemon, running
 from host.support.url_cases import DENIED_ADDRESSES, DENIED_REDIRECTS, DENIED_URLS
 
 from apyfal.exceptions import AcceleratorException
-from apyfal.host.address import parse_address
-from apyfal.host.http_client import Host, Refused
-from apyfal.host.outbound import is_denied_address
+from apyfal.host.client.http import Host, Refused
+from apyfal.host.protocol.address import parse_address
+from apyfal.host.server.policy.egress import is_denied_address
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root makes network namespaces")
 

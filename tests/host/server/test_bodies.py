@@ -14,13 +14,13 @@ import pytest
 from host.support.daemon import RunningDaemon, in_thread, running
 
 from apyfal.exceptions import AcceleratorException, AuthenticationError
-from apyfal.host import tls
-from apyfal.host.address import HostAddress
-from apyfal.host.client import RemoteAccelerator
-from apyfal.host.daemon import Daemon, Listener
-from apyfal.host.http_client import Host, Refused
+from apyfal.host.client.accelerator import RemoteAccelerator
+from apyfal.host.client.http import Host, Refused
+from apyfal.host.protocol import tls
+from apyfal.host.protocol.address import HostAddress
+from apyfal.host.server.daemon import Daemon, Listener
+from apyfal.host.server.policy.tokens import TokenStore
 from apyfal.host.settings import Settings
-from apyfal.host.tokens import TokenStore
 
 NBYTES = 3_000_001
 

@@ -14,19 +14,19 @@ import pytest
 from host.support.daemon import RunningDaemon, running
 
 from apyfal.exceptions import HostError
-from apyfal.host import http_client
-from apyfal.host.address import parse_address
-from apyfal.host.client import RemoteAccelerator
+from apyfal.host.client import http
+from apyfal.host.client.accelerator import RemoteAccelerator
+from apyfal.host.protocol.address import parse_address
 from apyfal.storage.response import Response
 from apyfal.storage.wire import Connection
 
 
-class ForgetfulHost(http_client.Host):
+class ForgetfulHost(http.Host):
     """Loses the first answer to a job, after the daemon was killed and started again behind its back."""
 
     daemon: RunningDaemon | None = None
 
-    def _exchange(self, connection: Connection, outgoing: http_client.Outgoing) -> Response:
+    def _exchange(self, connection: Connection, outgoing: http.Outgoing) -> Response:
         response = super()._exchange(connection, outgoing)
         if self.daemon is not None and outgoing.method == "POST" and "/jobs" in outgoing.target:
             daemon, self.daemon = self.daemon, None
@@ -37,13 +37,13 @@ class ForgetfulHost(http_client.Host):
         return response
 
 
-class LossyHost(http_client.Host):
+class LossyHost(http.Host):
     """Loses a third of the answers, after the daemon has sent them, and a few requests before they are sent."""
 
     random = random.Random(20)
     lost = 0
 
-    def _exchange(self, connection: Connection, outgoing: http_client.Outgoing) -> Response:
+    def _exchange(self, connection: Connection, outgoing: http.Outgoing) -> Response:
         if outgoing.method != "POST" or "/jobs" not in outgoing.target:
             return super()._exchange(connection, outgoing)
         chance = self.random.random()
@@ -130,7 +130,7 @@ def test_one_key_runs_once_and_replays(tmp_path: Path) -> None:
         # While it runs: a conflict that names the job.
         slow = {"parameters": {"number": 3, "seconds": 1.0}}
         host.json("POST", f"/v1/sessions/{session}/jobs", slow, {"Idempotency-Key": "key-2"})
-        with pytest.raises(http_client.Refused) as caught:
+        with pytest.raises(http.Refused) as caught:
             host.request("POST", f"/v1/sessions/{session}/jobs", json_body=slow, headers={"Idempotency-Key": "key-2"})
         assert caught.value.status == 409
         job = caught.value.document["job"]
@@ -139,7 +139,7 @@ def test_one_key_runs_once_and_replays(tmp_path: Path) -> None:
     assert sorted((tmp_path / "runs.log").read_text().split()) == ["1", "1", "3"]
 
 
-def fetch(host: http_client.Host, job: str) -> bytes | None:
+def fetch(host: http.Host, job: str) -> bytes | None:
     """Return a job's output, ``None`` where the host does not have it."""
     with host.request("GET", f"/v1/jobs/{job}", headers={"Accept": "application/octet-stream"}) as answer:
         if answer.header("Apyfal-Job") is None:
@@ -211,7 +211,7 @@ def test_what_a_lost_answer_says_of_shared_memory_is_still_true(tmp_path: Path, 
 
 def test_a_crash_during_a_job_on_shared_memory_is_reported_as_such(tmp_path: Path) -> None:
     with running(tmp_path, counting=True) as daemon:
-        host = http_client.Host(parse_address(daemon.unix), None)
+        host = http.Host(parse_address(daemon.unix), None)
         with RemoteAccelerator(host, {"accelerator": "counting"}) as accelerator:
             job = accelerator.process_submit(np.zeros(1 << 20, np.uint8), number=1, seconds=20.0)
             while not (tmp_path / "runs.log").exists() or not (tmp_path / "runs.log").read_text():

@@ -14,7 +14,7 @@ from openapi_schema_validator import OAS31Validator
 from schemathesis import Case, GenerationMode
 from schemathesis.schemas import APIOperation
 
-from apyfal.host.openapi import SCHEMAS
+from apyfal.host.server.api.openapi import SCHEMAS
 
 
 @pytest.fixture(scope="module")
@@ -91,10 +91,10 @@ def test_document_says_what_version_and_every_reference_leads_somewhere(document
 
 
 def test_document_lists_every_route(document: dict[str, object]) -> None:
-    from apyfal.host import api_info, api_jobs, api_sessions, api_storage
+    from apyfal.host.server.api import info, jobs, sessions, storage
 
     declared = set()
-    for holder in (api_info.InfoRoutes, api_sessions.SessionRoutes, api_jobs.JobRoutes, api_storage.StorageRoutes):
+    for holder in (info.InfoRoutes, sessions.SessionRoutes, jobs.JobRoutes, storage.StorageRoutes):
         for function in vars(holder).values():
             route = getattr(function, "__route__", None)
             if route is not None:

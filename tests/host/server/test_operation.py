@@ -18,8 +18,8 @@ import pytest
 from host.support.daemon import ROOT, RunningDaemon, running, serving
 
 from apyfal.exceptions import AccessDenied, HostError, JobRejected, StoreUnavailable
-from apyfal.host.address import parse_address
-from apyfal.host.http_client import Host, Refused
+from apyfal.host.client.http import Host, Refused
+from apyfal.host.protocol.address import parse_address
 
 CONFIGURATION = """
 [security]

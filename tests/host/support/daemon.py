@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from apyfal.host.address import parse_address
-from apyfal.host.http_client import Host
-from apyfal.host.tokens import TokenStore
+from apyfal.host.client.http import Host
+from apyfal.host.protocol.address import parse_address
+from apyfal.host.server.policy.tokens import TokenStore
 
 if TYPE_CHECKING:
-    from apyfal.host.daemon import Daemon
+    from apyfal.host.server.daemon import Daemon
 
 ROOT = Path(__file__).parents[3]
 
@@ -204,9 +204,9 @@ def _main() -> None:
     from host.support.url_cases import Names
 
     from apyfal.accelerators import model
-    from apyfal.host import kernel, outbound
-    from apyfal.host.daemon import Daemon, Listener
-    from apyfal.host.service import stay_prompt
+    from apyfal.host.server.daemon import Daemon, Listener
+    from apyfal.host.server.policy import egress, linux_sandbox
+    from apyfal.host.server.process import stay_prompt
     from apyfal.host.settings import Settings
     from apyfal.log import get_logger
 
@@ -216,9 +216,9 @@ def _main() -> None:
     counting = given.pop("counting", False)
     names = Names(**given.pop("names", {}))
     if names.answers:
-        outbound._system_resolver = names
+        egress._system_resolver = names
     if given.pop("walk", False):  # as on a kernel without openat2
-        kernel.have_openat2 = lambda: False
+        linux_sandbox.have_openat2 = lambda: False
     for name in ("authorized_host_dirs", "private_endpoints"):
         if name in given:
             given[name] = tuple(given[name])

@@ -60,7 +60,7 @@ class Names:
         self.asked: list[str] = []
 
     def __call__(self, host: str, port: int) -> list[str]:
-        """Answer as `apyfal.host.outbound.Resolver`."""
+        """Answer as `apyfal.host.server.policy.egress.Resolver`."""
         self.asked.append(host)
         turns = self.answers.get(host)
         if turns is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from apyfal.exceptions import ParameterError
-from apyfal.host.address import HostAddress, parse_address
+from apyfal.host.protocol.address import HostAddress, parse_address
 
 PIN = "ab" * 32
 

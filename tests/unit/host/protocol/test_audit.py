@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from apyfal.host.audit import AuditLog, without_secrets
+from apyfal.host.protocol.audit import AuditLog, without_secrets
 
 SECRET = "apf_0123456789ab_" + "S" * 43
 

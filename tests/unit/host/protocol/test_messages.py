@@ -7,8 +7,7 @@ import pytest
 
 from apyfal import exceptions
 from apyfal.exceptions import AcceleratorException, HostError, ParameterError
-from apyfal.host.scheduling import TooMany
-from apyfal.host.wire import (
+from apyfal.host.protocol.messages import (
     ArrayType,
     Destination,
     JobSpec,
@@ -18,6 +17,7 @@ from apyfal.host.wire import (
     error_from,
     plain,
 )
+from apyfal.host.server.jobs.fair_queue import TooMany
 
 ARRAY = ArrayType(np.dtype("<f4"), (2, 3))
 SHARED = SharedArray("0" * 32, 64, ARRAY)

@@ -15,8 +15,8 @@ import pytest
 from apyfal import is_pinned
 from apyfal._core.device import Device
 from apyfal.exceptions import ClosedError, HostError, ParameterError
-from apyfal.host.shared_memory import Region, TicketServer, attach
-from apyfal.host.wire import ArrayType, SharedArray
+from apyfal.host.protocol.messages import ArrayType, SharedArray
+from apyfal.host.protocol.shared_memory import Region, TicketServer, attach
 
 SIZE = 1 << 20
 

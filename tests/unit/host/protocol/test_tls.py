@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from apyfal.exceptions import ConfigurationError, HostError, ParameterError
-from apyfal.host import tls
+from apyfal.host.protocol import tls
 
 pytest.importorskip("cryptography", reason="the extra 'host' is not installed")
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from apyfal.host.scheduling import FairQueue, RateLimiter, TooBusy, TooMany, Turns
+from apyfal.host.server.jobs.fair_queue import FairQueue, RateLimiter, TooBusy, TooMany, Turns
 
 
 def test_users_take_turns() -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from apyfal.host.commits import Commits
-from apyfal.host.journal import Journal
+from apyfal.host.server.jobs.group_commit import Commits
+from apyfal.host.server.jobs.journal import Journal
 
 
 @pytest.fixture

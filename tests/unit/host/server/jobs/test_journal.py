@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from apyfal.exceptions import ConfigurationError
-from apyfal.host.journal import NOT_RUN, Journal
+from apyfal.host.server.jobs.journal import NOT_RUN, Journal
 
 
 @pytest.fixture

@@ -12,14 +12,14 @@ from typing import Any, cast
 
 import pytest
 
-from apyfal.host.bodies import MemoryBudget
-from apyfal.host.engine import Engine
-from apyfal.host.execution import Executor
-from apyfal.host.jobs import Job
-from apyfal.host.journal import Journal
-from apyfal.host.outputs import SavedOutputs
-from apyfal.host.sessions import Session
-from apyfal.host.wire import JobSpec
+from apyfal.host.protocol.messages import JobSpec
+from apyfal.host.server.jobs.execution import Executor
+from apyfal.host.server.jobs.job import Job
+from apyfal.host.server.jobs.journal import Journal
+from apyfal.host.server.jobs.manager import Engine
+from apyfal.host.server.jobs.outputs import SavedOutputs
+from apyfal.host.server.jobs.sessions import Session
+from apyfal.host.server.transport.bodies import MemoryBudget
 
 
 class Counting:

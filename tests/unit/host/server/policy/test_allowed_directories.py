@@ -22,9 +22,9 @@ from host.support.path_cases import (
 )
 
 from apyfal.exceptions import AccessDenied, ConfigurationError, IsADirectory, ObjectExists, ObjectNotFound
-from apyfal.host import kernel
-from apyfal.host.access import Whitelist, host_path
-from apyfal.host.resolve import Resolver, kernel_resolve, walk_resolve
+from apyfal.host.server.policy import linux_sandbox
+from apyfal.host.server.policy.allowed_directories import Whitelist, host_path
+from apyfal.host.server.policy.path_resolver import Resolver, kernel_resolve, walk_resolve
 
 RESOLVERS = [pytest.param(kernel_resolve, id="openat2"), pytest.param(walk_resolve, id="walk")]
 
@@ -251,7 +251,7 @@ def test_unusable_directory_is_a_configuration_error(tmp_path: Path) -> None:
     assert descriptors() == opened
 
 
-@pytest.mark.skipif(kernel.landlock_version() == 0, reason="the kernel has no Landlock")
+@pytest.mark.skipif(linux_sandbox.landlock_version() == 0, reason="the kernel has no Landlock")
 def test_landlock_holds_where_the_resolver_fails(tree: Path) -> None:
     def careless(directory: int, path: str) -> int:
         return os.open(path, os.O_PATH, dir_fd=directory)

@@ -8,7 +8,7 @@ import pytest
 from host.support.url_cases import DENIED_ADDRESSES, DENIED_URLS, Names
 
 from apyfal.exceptions import AccessDenied, ConfigurationError, StoreUnavailable
-from apyfal.host.outbound import Endpoint, OutboundGate, is_denied_address
+from apyfal.host.server.policy.egress import Endpoint, OutboundGate, is_denied_address
 
 # The addresses just outside those ranges, and well-known public ones.
 PUBLIC_ADDRESSES = [

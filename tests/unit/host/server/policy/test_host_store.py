@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from apyfal.exceptions import AccessDenied, ObjectChanged, ObjectExists, ObjectNotFound, StorageError
-from apyfal.host.access import Whitelist
-from apyfal.host.hoststore import HostStore
+from apyfal.host.server.policy.allowed_directories import Whitelist
+from apyfal.host.server.policy.host_store import HostStore
 from apyfal.storage.options import TransferOptions
 from apyfal.storage.transfer import copy, download, upload
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from apyfal.exceptions import ConfigurationError, ParameterError
-from apyfal.host.tokens import SCOPES, TokenStore, default_state_directory
+from apyfal.host.server.policy.tokens import SCOPES, TokenStore, default_state_directory
 
 
 @pytest.fixture
@@ -56,7 +56,10 @@ def test_revocation_counts_at_once_in_every_process(store: TokenStore) -> None:
     reader = TokenStore(store.path)
     token = reader.authenticate(text)
     assert token is not None
-    code = "import sys; from apyfal.host.tokens import TokenStore; TokenStore(sys.argv[1]).revoke(sys.argv[2])"
+    code = (
+        "import sys; from apyfal.host.server.policy.tokens import TokenStore;"
+        "TokenStore(sys.argv[1]).revoke(sys.argv[2])"
+    )
     subprocess.run([sys.executable, "-c", code, store.path, token.id], check=True)
     assert reader.authenticate(text) is None
     assert reader.authenticate(kept) is not None

@@ -11,9 +11,9 @@ import pytest
 from host.support.url_cases import DENIED_REDIRECTS, Names
 
 from apyfal.exceptions import AccessDenied, MountError, ParameterError, StorageError
-from apyfal.host.access import Whitelist
-from apyfal.host.outbound import OutboundGate
-from apyfal.host.references import References, gated
+from apyfal.host.server.policy.allowed_directories import Whitelist
+from apyfal.host.server.policy.egress import OutboundGate
+from apyfal.host.server.policy.url_policy import References, gated
 from apyfal.storage import providers
 from apyfal.storage.registry import MountTable
 from apyfal.storage.schemes.file import FileHandler

@@ -1,0 +1,1 @@
+"""Dynamic batching: small jobs that travel to the device together."""

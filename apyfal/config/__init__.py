@@ -1,0 +1,1 @@
+"""Configuration: `accelerator.conf` as layers, typed values, sizes and durations."""

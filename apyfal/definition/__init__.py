@@ -1,0 +1,1 @@
+"""Definitions: what an accelerator is, its grammar, its parameters and types, and one call bound to a job's values."""

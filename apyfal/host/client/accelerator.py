@@ -1,0 +1,366 @@
+"""`RemoteAccelerator`: an accelerator of another machine, with the methods of a local one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from apyfal.configuration import ConfigSource, Configuration, host_section
+from apyfal.exceptions import (
+    AcceleratorException,
+    ClosedError,
+    ConfigurationError,
+    JobRejected,
+    ParameterError,
+    RunCancelled,
+)
+from apyfal.host.client.http import Host, SessionLost
+from apyfal.host.client.payload import Copies, Input, Output
+from apyfal.host.client.retry import RETRY_FOR, Retry
+from apyfal.host.client.shared_pool import SharedPool
+from apyfal.host.client.submission import Submission
+from apyfal.host.protocol.address import parse_address
+from apyfal.host.protocol.messages import ArrayType, JobSpec, error_from, plain
+from apyfal.memory import empty
+from apyfal.units import parse_duration
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike, NDArray
+
+__all__ = ["RemoteAccelerator", "open_host", "open_remote"]
+
+_WORKERS = 4
+
+
+def open_host(
+    config: ConfigSource = None, *, host_ip: str | None = None, token: str | None = None, host_type: str | None = None
+) -> Host:
+    """Return the host that the arguments and the ``[host]`` section name; nothing is connected yet.
+
+    Parameters
+    ----------
+    config
+        As in `apyfal.Accelerator`.
+    host_ip
+        See `apyfal.host.protocol.address.parse_address`. Default: ``host_ip`` of ``[host]``.
+    token
+        Default: ``$APYFAL_TOKEN``, then ``token`` or the file ``token_file`` of ``[host]``.
+    host_type
+        Which of several hosts in the configuration: that of ``[host.HOST_TYPE]``. Default: ``host_type`` of ``[host]``.
+
+    Raises
+    ------
+    ConfigurationError, ParameterError
+        There is no host, its address is malformed, or the token file cannot be read.
+    """
+    section = host_section(Configuration.load(config), host_type)
+    address = host_ip if host_ip is not None else section.text("host_ip", None)
+    if address is None:
+        raise ConfigurationError("no host: give host_ip, or host_ip in [host] of the configuration")
+    if token is None:
+        token = os.environ.get("APYFAL_TOKEN") or section.text("token", None)
+    if token is None and (file := section.text("token_file", None)) is not None:
+        try:
+            token = Path(os.path.expanduser(file)).read_text("ascii").strip()
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(f"[host] token_file: {file!r} cannot be read") from error
+    return Host(parse_address(str(address)), token)
+
+
+def open_remote(
+    accelerator: str | None = None,
+    config: ConfigSource = None,
+    *,
+    host_ip: str | None = None,
+    token: str | None = None,
+    host_type: str | None = None,
+    driver: str | None = None,
+    device: str | int | None = None,
+    memory_limit: int | str | None = None,
+    **definition: object,
+) -> RemoteAccelerator:
+    """Open an accelerator of another machine; the parameters are those of `apyfal.Accelerator`.
+
+    Raises
+    ------
+    ParameterError
+        A part of the definition was given: that is the host's.
+    HostError, ConnectionError
+        The host cannot be reached, or does not let this token in.
+    """
+    if definition:
+        names = ", ".join(sorted(definition))
+        raise ParameterError(f"{names}: an accelerator is defined on its host, in [accelerator.{accelerator}] there")
+    host = open_host(config, host_ip=host_ip, token=token, host_type=host_type)
+    options = {"accelerator": accelerator, "driver": driver, "device": device}
+    return RemoteAccelerator(host, options, memory_limit)
+
+
+class RemoteAccelerator:
+    """An accelerator of another machine, open.
+
+    URLs are passed on, and their data never comes here; arrays, files and file objects are sent and received. Each job
+    has a key of its own, by which the host runs it once, however often a broken connection makes it be asked again.
+
+    Parameters
+    ----------
+    host
+        Where it is.
+    options
+        ``accelerator``, ``driver``, ``device``.
+    memory_limit
+        For each job, on the host.
+
+    Notes
+    -----
+    Usable from any thread.
+    """
+
+    def __init__(self, host: Host, options: Mapping[str, object], memory_limit: int | str | None = None) -> None:
+        self._host = host
+        self._options = dict(options)
+        self._memory_limit = memory_limit
+        self._lock = threading.RLock()
+        self._closed = False
+        self._session = ""
+        self._pool: SharedPool | None = None
+        self._mounts: dict[str, dict[str, object]] = {}
+        self._start: tuple[object, dict[str, object]] | None = None
+        self._workers: ThreadPoolExecutor | None = None
+        self._finalizer = weakref.finalize(self, host.close)
+        try:
+            self._open_session()
+        except BaseException:
+            self._finalizer()
+            raise
+
+    # -- configuration -------------------------------------------------------------------------------------------------
+    def start(self, src: object = None, *, info_dict: dict[str, Any] | None = None, **parameters: object) -> None:
+        """Configure the accelerator; see `apyfal.Accelerator.start`."""
+        self._check_open()
+        with self._lock:
+            self._start = (src, parameters)
+            self._run("start", src, None, parameters, info_dict=info_dict)
+
+    def mount(self, storage_type: str, *, provider: str, **parameters: object) -> None:
+        """Let this session's jobs use a store with an account of the client's; the host forgets it with the session.
+
+        Parameters
+        ----------
+        storage_type
+            The URL scheme, for this session only.
+        provider
+            ``s3``, ``swift``, ``oss``, ``gs`` or ``az``.
+        **parameters
+            As in `apyfal.storage.mount`; an account is needed, for the host's own is not lent.
+        """
+        self._check_open()
+        given = {name: value for name, value in {"provider": provider, **parameters}.items() if value is not None}
+        with self._lock:
+            self._host.json("PUT", f"/v1/sessions/{self._session}/mounts/{storage_type}", given)
+            self._mounts[storage_type] = given
+
+    def stop(self) -> None:
+        """Close the session; what runs on the host comes to its end. Stopping twice is fine."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        if self._workers is not None:
+            self._workers.shutdown(wait=True, cancel_futures=True)
+        if self._pool is not None:
+            self._pool.close()
+        # If it is gone, or cannot be reached: the host closes sessions that nobody uses.
+        with contextlib.suppress(OSError, AcceleratorException):
+            self._host.json("DELETE", f"/v1/sessions/{self._session}")
+        self._finalizer()
+
+    # -- jobs ----------------------------------------------------------------------------------------------------------
+    def process(
+        self,
+        src: object = None,
+        dst: object = None,
+        *,
+        copy: bool = True,
+        info_dict: dict[str, Any] | None = None,
+        timeout: float | str | None = None,
+        progress: Callable[[int, int | None], None] | None = None,
+        memory_limit: int | str | None = None,
+        **parameters: object,
+    ) -> Any:
+        """Run one job on the host; see `apyfal.Accelerator.process`.
+
+        Raises
+        ------
+        HostError
+            The host failed, or stopped while the job ran: then it is not known what was written.
+        JobRejected
+            The host had no room for the job for a minute.
+        ConnectionError
+            The host could not be reached for a minute.
+        """
+        self._check_open()
+        return self._run(
+            "process",
+            src,
+            dst,
+            parameters,
+            copy=copy,
+            info_dict=info_dict,
+            timeout=None if timeout is None else parse_duration(timeout),
+            progress=progress,
+            memory_limit=memory_limit if memory_limit is not None else self._memory_limit,
+        )
+
+    def process_submit(self, src: object = None, dst: object = None, **keywords: Any) -> Future[Any]:
+        """Run one job in the background; see `apyfal.Accelerator.process_submit`."""
+        with self._lock:
+            self._check_open()
+            if self._workers is None:
+                self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="apyfal-remote")
+            return self._workers.submit(self.process, src, dst, **keywords)
+
+    def process_map(
+        self,
+        srcs: Iterable[object] | None = None,
+        dsts: Iterable[object] | None = None,
+        *,
+        timeout: float | str | None = None,
+        info_list: list[dict[str, Any]] | None = None,
+        **parameters: object,
+    ) -> Iterator[Any]:
+        """Run many jobs, several at once; see `apyfal.Accelerator.process_map`."""
+        from apyfal.mapping import map_jobs
+
+        self._check_open()
+
+        def submit(src: object, dst: object, info: dict[str, Any] | None) -> Future[Any]:
+            return self.process_submit(src, dst, timeout=timeout, info_dict=info, **parameters)
+
+        return map_jobs(submit, srcs, dsts, info_list, ahead=lambda: 2 * _WORKERS)
+
+    def empty(self, shape: Any, dtype: DTypeLike = float) -> NDArray[Any]:
+        """Return an array that goes to the host without a copy where it is this machine; else as `apyfal.empty`."""
+        self._check_open()
+        dimensions = (shape,) if isinstance(shape, int | np.integer) else tuple(shape)
+        kind = ArrayType(np.dtype(dtype), tuple(int(length) for length in dimensions))
+        session, pool = self._session, self._pool
+        array = None
+        if pool is not None:
+            try:
+                array = pool.empty(kind)
+            except SessionLost:
+                self._renew(session, restart=True)
+                return self.empty(shape, dtype)
+        return empty(kind.shape, kind.dtype) if array is None else array
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+    def _run(
+        self,
+        kind: str,
+        src: object,
+        dst: object,
+        parameters: Mapping[str, object],
+        *,
+        copy: bool = True,
+        info_dict: dict[str, Any] | None = None,
+        timeout: float | None = None,
+        progress: Callable[[int, int | None], None] | None = None,
+        memory_limit: int | str | None = None,
+    ) -> Any:
+        began = time.monotonic()
+        key = secrets.token_hex(16)
+        retry = Retry(timeout)
+        while True:
+            session, pool, copies = self._session, self._pool, Copies(copy)
+            try:
+                with Input(src, pool, copies) as source, Output(dst, pool, source.nbytes, copies) as target:
+                    spec = JobSpec(
+                        kind=kind,
+                        src=source.origin,
+                        dst=target.destination,
+                        parameters=plain(parameters),
+                        copy=copy,
+                        timeout=timeout,
+                        memory_limit=memory_limit,
+                    )
+                    document, result = Submission(self._host, key, spec, retry, progress).ask(session, source, target)
+            except SessionLost:
+                self._renew(session, restart=kind != "start")
+                retry.pause("the host does not keep the session", None)
+                continue
+            if document["state"] == "interrupted" and document.get("ran") is False:
+                key = secrets.token_hex(16)  # the host is certain that it did not run
+                continue
+            if info_dict is not None:
+                info: dict[str, Any] = dict(document.get("info") or {}, host=str(self._host.address))
+                copies.fill(info)
+                seconds = info.setdefault("seconds", {})
+                seconds["network"] = max(0.0, time.monotonic() - began - float(seconds.get("total", 0.0)))
+                info_dict.update(info)
+            _raise_failure(document)
+            return result
+
+    def _open_session(self) -> None:
+        retry = Retry(None, RETRY_FOR if self._session else 10.0)
+        while True:
+            try:
+                document = self._host.json("POST", "/v1/sessions", self._options)
+                break
+            except JobRejected as error:
+                retry.pause(str(error), None, error)
+            except (ConnectionError, TimeoutError) as error:
+                retry.pause(f"{self._host.address} cannot be reached", None, error)
+        self._session = document["id"]
+        self._pool = SharedPool.of(self._host, document)
+
+    def _renew(self, lost: str, *, restart: bool) -> None:
+        """Open a session in the place of one that the host does not know any more, as after a restart of it."""
+        with self._lock:
+            self._check_open()
+            if self._session != lost:
+                return  # another thread did
+            if self._pool is not None:
+                self._pool.close()
+            self._open_session()
+            for name, parameters in self._mounts.items():
+                self._host.json("PUT", f"/v1/sessions/{self._session}/mounts/{name}", parameters)
+            if restart and self._start is not None:
+                src, parameters = self._start
+                self._run("start", src, None, parameters)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError(f"accelerator {self._options['accelerator']!r} was stopped")
+
+    def __enter__(self) -> RemoteAccelerator:
+        self._check_open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        state = "stopped" if self._closed else f"on {self._host.address}"
+        return f"<apyfal RemoteAccelerator {self._options['accelerator']!r} {state}>"
+
+
+def _raise_failure(document: Mapping[str, Any]) -> None:
+    state = document["state"]
+    if state == "cancelled":
+        raise RunCancelled("the job was cancelled")
+    if state != "done":
+        raise error_from(document.get("error"))

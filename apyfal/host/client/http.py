@@ -1,0 +1,373 @@
+"""The client's side of HTTP: kept connections to one host, over TLS with a pinned certificate or a Unix socket.
+
+Bodies go out of the caller's memory and answers arrive in it; nothing is collected in between. The connections
+themselves are those of `apyfal.storage`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from apyfal.exceptions import (
+    AcceleratorException,
+    AuthenticationError,
+    HostError,
+    ParameterError,
+    StorageError,
+    TransferTimeout,
+)
+from apyfal.host.protocol import tls
+from apyfal.host.protocol.address import HostAddress
+from apyfal.host.protocol.messages import error_from
+from apyfal.storage.response import Response
+from apyfal.storage.wire import Connection
+
+__all__ = ["Answer", "Host", "Outgoing", "Refused", "SessionLost"]
+
+_CONNECT_TIMEOUT = 10.0
+_STALL_TIMEOUT = 120.0  # longer than the daemon lets a request wait for its job
+_MAX_JSON = 64 << 20
+_KEPT = 16
+_SURELY_OPEN = 0.2  # seconds after its last answer in which a connection is used without a look at it
+#: bodies from here on wait until the daemon asks for them: then it receives them at their final address
+_ASK_FROM = 1 << 20
+
+
+class Refused(Exception):
+    """The daemon answered with an error; what it means depends on what was asked.
+
+    Attributes
+    ----------
+    status, document
+        Of the answer.
+    retry_after
+        Seconds after which to ask again, where it says so.
+    """
+
+    def __init__(self, status: int, document: Mapping[str, Any], retry_after: float | None) -> None:
+        super().__init__(f"status {status}")
+        self.status = status
+        self.document = document
+        self.retry_after = retry_after
+
+    def error(self) -> AcceleratorException:
+        """Return the error that the daemon described."""
+        return error_from(self.document.get("error"))
+
+
+class SessionLost(Exception):
+    """The daemon does not know the session (any more): it was started again, or closed what nobody used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A request as it is sent.
+
+    Attributes
+    ----------
+    method, target
+        Its first line.
+    head
+        All of it but the body.
+    pieces
+        The body, which is sent once only if it is no list.
+    asks
+        Whether the daemon is asked before the body is sent.
+    """
+
+    method: str
+    target: str
+    head: bytes
+    pieces: Iterable[memoryview]
+    asks: bool
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether it can be sent again as it is."""
+        return isinstance(self.pieces, list)
+
+
+class Answer:
+    """An answer whose head has arrived. A context manager: at its end the connection is kept, or closed if unread."""
+
+    def __init__(self, response: Response) -> None:
+        self._response = response
+        self.status = response.status
+        self.length = response.length
+
+    def header(self, name: str) -> str | None:
+        """Return one header field."""
+        return self._response.headers.get(name.lower())
+
+    def json(self) -> Any:
+        """Read the body as JSON."""
+        with _network_errors():
+            return json.loads(self._response.read(_MAX_JSON))
+
+    def readinto(self, out: memoryview) -> None:
+        """Fill `out` with the next bytes of the body; `ConnectionError` where it ends before."""
+        done = 0
+        while done < len(out):
+            with _network_errors():
+                count = self._response.readinto(out[done:])
+            if not count:
+                raise ConnectionError("the answer ended early")
+            done += count
+
+    def lines(self) -> Iterator[bytes]:
+        """Yield the body's lines as they come."""
+        buffer = memoryview(bytearray(4096))
+        rest = b""
+        while True:
+            with _network_errors():
+                count = self._response.readinto(buffer)
+            if not count:
+                break
+            *whole, rest = (rest + buffer[:count]).split(b"\n")
+            yield from (line + b"\n" for line in whole)
+        if rest:
+            yield rest
+
+    def close(self) -> None:
+        """Give the connection back."""
+        self._response.close()
+
+    def __enter__(self) -> Answer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Host:
+    """One daemon, as its clients reach it. Usable from any thread.
+
+    Parameters
+    ----------
+    address
+        Where it is.
+    token
+        Sent with every request; ``None``: none (the daemon's own user on its Unix socket).
+    """
+
+    def __init__(self, address: HostAddress, token: str | None) -> None:
+        self.address = address
+        self._fields = [f"Host: {address.authority}"]
+        if token is not None:
+            self._fields.append(f"Authorization: Bearer {token}")
+        self._context = tls.client_context(address.fingerprint) if address.secure else None
+        # Entered a second time where a collection of garbage finds the last view of shared memory, and gives that up.
+        self._lock = threading.RLock()
+        self._idle: list[Connection] = []
+        self._process = os.getpid()
+
+    def __repr__(self) -> str:
+        return f"<apyfal host {self.address}>"
+
+    def request(
+        self,
+        method: str,
+        target: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        json_body: object = None,
+        body: Iterable[memoryview] = (),
+        length: int | None = None,
+    ) -> Answer:
+        """Send one request and receive the head of its answer.
+
+        Parameters
+        ----------
+        method, target
+            The request line.
+        headers
+            In addition to those of every request.
+        json_body
+            Sent as JSON, or
+        body, length
+            pieces of memory, and how many bytes they have together.
+
+        Raises
+        ------
+        Refused
+            The daemon answered with an error.
+        ConnectionError, TimeoutError
+            There is no daemon, or the connection broke; whether the request was acted on is not known.
+        """
+        outgoing = self._outgoing(method, target, dict(headers or ()), json_body, body, length)
+        with _network_errors():
+            connection, kept = self._lease()
+            try:
+                response = self._exchange(connection, outgoing)
+            except (StorageError, ConnectionError):
+                # A kept connection may have been closed by the daemon while it was idle: then nothing was read.
+                if not kept or not outgoing.repeatable:
+                    raise
+                response = self._exchange(self._connect(), outgoing)
+        answer = Answer(response)
+        if answer.status >= 400:
+            with answer:
+                raise self._refusal(answer)
+        return answer
+
+    def json(self, method: str, target: str, body: object = None, headers: Mapping[str, str] | None = None) -> Any:
+        """Send one request and return its JSON answer; the daemon's error is raised as what it is."""
+        try:
+            with self.request(method, target, json_body=body, headers=headers) as answer:
+                return None if answer.status == 204 else answer.json()
+        except Refused as refused:
+            raise refused.error() from None
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+    def _outgoing(
+        self,
+        method: str,
+        target: str,
+        headers: dict[str, str],
+        json_body: object,
+        body: Iterable[memoryview],
+        length: int | None,
+    ) -> Outgoing:
+        if json_body is not None:
+            text = json.dumps(json_body).encode()
+            body, length = [memoryview(text)], len(text)
+            headers["Content-Type"] = "application/json"
+        headers.setdefault("Accept", "application/json")
+        if length is not None or method in ("POST", "PUT"):
+            headers["Content-Length"] = str(length or 0)
+        asks = length is not None and length >= _ASK_FROM
+        if asks:
+            headers["Expect"] = "100-continue"
+        lines = [f"{method} {target} HTTP/1.1", *self._fields, *(f"{name}: {value}" for name, value in headers.items())]
+        head = "\r\n".join(lines)
+        if head.count("\n") != len(lines) - 1 or head.count("\r") != len(lines) - 1:
+            raise ParameterError("a token, target or header must not contain line breaks")
+        return Outgoing(method, target, f"{head}\r\n\r\n".encode("latin-1", "replace"), body, asks)
+
+    def _exchange(self, connection: Connection, outgoing: Outgoing) -> Response:
+        """Send a request and receive the head of its answer; the connection is closed if that fails."""
+        try:
+            response = _send(connection, outgoing)
+        except BaseException:
+            connection.close()
+            raise
+        response.on_release(self._give_back)
+        return response
+
+    def _refusal(self, answer: Answer) -> Exception:
+        document: Any = {}
+        with contextlib.suppress(ValueError):
+            document = answer.json()
+        if not isinstance(document, dict):
+            document = {}
+        if answer.status == 401:
+            return AuthenticationError(f"{self.address}: {error_from(document.get('error'))}")
+        retry_after = answer.header("Retry-After")
+        seconds = float(retry_after) if retry_after and re.fullmatch(r"[0-9]{1,5}", retry_after) else None
+        return Refused(answer.status, document, seconds)
+
+    def _lease(self) -> tuple[Connection, bool]:
+        while True:
+            with self._lock:
+                if self._process != os.getpid():
+                    self._process, self._idle = os.getpid(), []  # the parent's connections are its own
+                connection = self._idle.pop() if self._idle else None
+            if connection is None:
+                return self._connect(), False
+            if time.monotonic() - connection.idle_since < _SURELY_OPEN or connection.is_quiet():
+                return connection, True
+            connection.close()
+
+    def _give_back(self, connection: Connection, usable: bool) -> None:
+        if usable:
+            connection.idle_since = time.monotonic()
+            with self._lock:
+                if len(self._idle) < _KEPT:
+                    self._idle.append(connection)
+                    return
+        connection.close()
+
+    def _connect(self) -> Connection:
+        """Connect, and check the certificate before anything is sent."""
+        address = self.address
+        if address.unix is not None:
+            opened = socket.socket(socket.AF_UNIX)
+        else:
+            opened = socket.create_connection((address.host, address.port), _CONNECT_TIMEOUT)
+        try:
+            if address.unix is not None:
+                opened.settimeout(_CONNECT_TIMEOUT)
+                opened.connect(address.unix)
+            if self._context is not None:
+                opened = secured = self._context.wrap_socket(
+                    opened, server_hostname=address.host, suppress_ragged_eofs=False
+                )
+                if address.fingerprint is not None:
+                    tls.verify_pin(secured, address.fingerprint)
+            return Connection(opened, str(address), _STALL_TIMEOUT)
+        except ssl.SSLCertVerificationError as error:
+            opened.close()
+            raise HostError(
+                f"{address}: its certificate is not accepted: {error.verify_message}; "
+                f"to pin it, add #sha256=<fingerprint> to the URL"
+            ) from error
+        except BaseException:
+            opened.close()
+            raise
+
+
+def _send(connection: Connection, outgoing: Outgoing) -> Response:
+    pieces = iter(outgoing.pieces)
+    if outgoing.asks:
+        connection.send(outgoing.head)
+        instead = connection.await_continue(outgoing.method)
+        if instead is not None:
+            instead.persistent = False  # the daemon does not know whether the body comes all the same
+            return instead
+    else:
+        first = next(pieces, None)  # a small body goes with its head, in one system call
+        connection.send(outgoing.head, () if first is None else (first,))
+    try:
+        connection.send_more(pieces)
+    except StorageError as broken:
+        # The daemon may have answered before it read everything: its answer says more than the broken pipe.
+        try:
+            return connection.read_response(outgoing.method)
+        except StorageError:
+            raise broken from None
+    return connection.read_response(outgoing.method)
+
+
+@contextlib.contextmanager
+def _network_errors() -> Iterator[None]:
+    """Raise what breaks on the network as plain `ConnectionError` and `TimeoutError`; other errors as they are."""
+    try:
+        yield
+    except TransferTimeout as error:
+        raise TimeoutError(str(error)) from error
+    except StorageError as error:
+        raise ConnectionError(str(error)) from error
+    except OSError as error:
+        if isinstance(error, ConnectionError | TimeoutError | AcceleratorException):
+            raise
+        raise ConnectionError(error.strerror or str(error)) from error

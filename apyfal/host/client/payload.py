@@ -1,0 +1,354 @@
+"""How the arguments of a remote job travel: URLs as they are, files and arrays as bodies or through shared memory."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from apyfal.exceptions import CopyRefused, HostError, ParameterError
+from apyfal.host.client.http import Answer
+from apyfal.host.client.shared_pool import SharedPool
+from apyfal.host.protocol.messages import ArrayType, Destination, Origin, Part, SharedArray
+from apyfal.host.protocol.shared_memory import Region
+from apyfal.memory import empty
+from apyfal.pipeline.arrays import array_of
+from apyfal.storage.endpoints import Source, open_sink, open_source
+from apyfal.storage.url import is_file_object, parse
+
+__all__ = ["Copies", "Input", "Output"]
+
+_CHUNK = 1 << 20
+#: below this, a request on the socket costs less than the bookkeeping of shared memory
+_SHARED_FROM = 256 << 10
+#: where each of several inputs begins in a body: at a page, as memory that devices use in place
+_ALIGN = 4096
+_INTO_SHARED = "put into memory that is shared with the host, where arrays of Accelerator.empty are already"
+_OUT_OF_SHARED = "taken out of memory that is shared with the host, where arrays of Accelerator.empty are already"
+
+
+class Copies:
+    """What a client copies of a job's arrays.
+
+    Parameters
+    ----------
+    allowed
+        Whether it may.
+    """
+
+    def __init__(self, allowed: bool) -> None:
+        self.allowed = allowed
+        self._nbytes = 0
+        self._reasons: list[str] = []
+
+    def add(self, nbytes: int, reason: str) -> None:
+        """Count a copy that is about to be made; `CopyRefused` where none may be."""
+        if not self.allowed:
+            raise CopyRefused(f"{reason}, and copy=False was given")
+        self._nbytes += nbytes
+        self._reasons.append(reason)
+
+    def fill(self, info: dict[str, Any]) -> None:
+        """Add these copies to those that the host made."""
+        info["bytes_copied"] = info.get("bytes_copied", 0) + self._nbytes
+        info["copy_reasons"] = [*info.get("copy_reasons", ()), *self._reasons]
+
+
+def _room(pool: SharedPool, nbytes: int, copies: Copies) -> Region | None:
+    """Return shared memory to copy an array of `nbytes` through, where that is worth it and there is some."""
+    return pool.take(nbytes) if copies.allowed and nbytes >= _SHARED_FROM else None
+
+
+class Input:
+    """One source of a remote job. A context manager: at its end, what was opened for it is closed.
+
+    Parameters
+    ----------
+    src
+        As `process` takes it.
+    pool
+        Shared memory of the session, or ``None``.
+    copies
+        Where copies are counted.
+
+    Attributes
+    ----------
+    origin
+        What the job says of it.
+    length
+        Bytes of the body; ``None``: there is none.
+    """
+
+    def __init__(self, src: object, pool: SharedPool | None, copies: Copies) -> None:
+        self._stack = ExitStack()
+        self._copies = copies
+        self.origin: Origin | None = None
+        self.length: int | None = None
+        self._array: np.ndarray[Any, Any] | None = None
+        self._source: Source | None = None
+        self._parts: list[tuple[int, Input]] = []
+        if src is None:
+            return
+        if isinstance(src, Mapping):
+            self._take_parts(src)
+            return
+        if isinstance(src, str) and not parse(src).is_local:
+            self.origin = Origin(url=src)
+            return
+        array = array_of(src)
+        if array is not None:
+            self._take_array(array, pool)
+            return
+        source = self._stack.enter_context(open_source(src))
+        if not source.seekable or source.size is None:
+            source = self._stack.enter_context(self._spooled(source))
+        self._source = source
+        self.length = source.size
+        self.origin = Origin(body=True)
+
+    def _take_parts(self, src: Mapping[Any, object]) -> None:
+        """Put what is no URL side by side in the body, where the host's card can use each in place."""
+        parts = {}
+        end = 0
+        for name, one in src.items():
+            given = self._stack.enter_context(Input(one, None, self._copies))
+            if given.origin is None:
+                raise ParameterError(f"src: {name!r}: expected a URL, path, file object or array, not None")
+            if given.length is None:
+                parts[str(name)] = Part(url=given.origin.url)
+                continue
+            start = -(-end // _ALIGN) * _ALIGN
+            parts[str(name)] = Part(offset=start, nbytes=given.length, array=given.origin.array)
+            self._parts.append((start, given))
+            end = start + given.length
+        if not self._parts:
+            self.origin = Origin(parts=parts)
+            return
+        self.length = end
+        self.origin = Origin(body=True, array=ArrayType(np.dtype(np.uint8), (end,)), parts=parts)
+
+    def pieces(self) -> Iterator[memoryview]:
+        """Yield the body, anew at each call."""
+        done = 0
+        for start, part in self._parts:
+            yield memoryview(bytes(start - done))
+            yield from part.pieces()
+            done = start + (part.length or 0)
+        if self._array is not None:
+            flat: np.ndarray[Any, Any] = self._array.reshape(-1).view(np.uint8)
+            yield flat.data
+        elif self._source is not None and self.length:
+            buffer = memoryview(bytearray(min(_CHUNK, self.length)))
+            offset = 0
+            while offset < self.length:
+                count = self._source.pread(buffer[: self.length - offset], offset)
+                if not count:
+                    raise ParameterError(f"{self._source.name} became shorter while it was being sent")
+                yield buffer[:count]
+                offset += count
+
+    @property
+    def nbytes(self) -> int | None:
+        """Bytes of the source, where they are known here."""
+        if self._array is not None:
+            return self._array.nbytes
+        if self.origin is not None and self.origin.shared is not None:
+            return self.origin.shared.array.nbytes
+        return self.length
+
+    def close(self) -> None:
+        """Close what was opened."""
+        self._stack.close()
+
+    def __enter__(self) -> Input:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _take_array(self, array: np.ndarray[Any, Any], pool: SharedPool | None) -> None:
+        kind = ArrayType.of(array)
+        shared = None if pool is None else pool.locate(array)
+        if shared is None and pool is not None and (region := _room(pool, array.nbytes, self._copies)) is not None:
+            self._stack.callback(pool.give, region)
+            self._copies.add(array.nbytes, f"src: {_INTO_SHARED}")
+            shared = SharedArray(region.name, 0, kind)
+            np.copyto(region.array(shared), array)
+        if shared is not None:
+            self.origin = Origin(shared=shared)
+            return
+        if not array.flags.c_contiguous:
+            self._copies.add(array.nbytes, "src: not contiguous")
+            array = np.ascontiguousarray(array)
+        self._array = array
+        self.length = array.nbytes
+        self.origin = Origin(body=True, array=kind)
+
+    def _spooled(self, source: Source) -> Source:
+        """Put what can be read once only into a file, so that it can be sent again."""
+        file = tempfile.TemporaryFile()  # noqa: SIM115 - the stack closes it
+        self._stack.callback(file.close)
+        buffer = memoryview(bytearray(_CHUNK))
+        while count := source.readinto(buffer):
+            file.write(buffer[:count])
+        file.seek(0)
+        return open_source(file)
+
+
+class Output:
+    """One destination of a remote job.
+
+    Parameters
+    ----------
+    dst
+        As `process` takes it.
+    pool
+        Shared memory of the session, or ``None``.
+    expected
+        Bytes that a new array may have: room for them is offered in shared memory.
+    copies
+        Where copies are counted.
+
+    Attributes
+    ----------
+    destination
+        What the job says of it.
+    """
+
+    def __init__(self, dst: object, pool: SharedPool | None, expected: int | None, copies: Copies) -> None:
+        self._dst = dst
+        self._copies = copies
+        self._pool = pool
+        self._array: np.ndarray[Any, Any] | None = None
+        self._region: Region | None = None
+        self._parts: dict[str, Output] = {}
+        self.destination: Destination | None = None
+        if dst is None:
+            if pool is not None and expected is not None and (region := _room(pool, expected, copies)) is not None:
+                self._region = region
+                self.destination = Destination(memory=region.name)
+        elif isinstance(dst, Mapping):
+            self._parts = {str(name): Output(one, None, None, copies) for name, one in dst.items()}
+            self.destination = Destination(parts={name: part._as_part() for name, part in self._parts.items()})
+        elif isinstance(dst, np.ndarray):
+            self._take_array(dst, pool)
+        elif isinstance(dst, str) and not parse(dst).is_local:
+            self.destination = Destination(url=dst)
+        elif isinstance(dst, str | os.PathLike) or is_file_object(dst):
+            self.destination = Destination(data=True)
+        else:
+            array = array_of(dst)
+            if array is None:
+                raise ParameterError(f"dst: expected a URL, path, file object or array, not {type(dst).__name__}")
+            self._take_array(array, pool)
+
+    def _take_array(self, array: np.ndarray[Any, Any], pool: SharedPool | None) -> None:
+        if not array.flags.writeable:
+            raise ParameterError("dst: the array is read-only")
+        self._array = array
+        kind = ArrayType.of(array)
+        self.destination = Destination(array=kind)
+        shared = None if pool is None else pool.locate(array)
+        if shared is None and pool is not None and (region := _room(pool, array.nbytes, self._copies)) is not None:
+            self._region = region
+            self._copies.add(array.nbytes, f"dst: {_OUT_OF_SHARED}")
+            shared = SharedArray(region.name, 0, kind)
+        if shared is not None:
+            self.destination = Destination(shared=shared)
+        elif not array.flags.c_contiguous:
+            self._copies.add(array.nbytes, "dst: not contiguous")
+
+    def receive(self, answer: Answer | None, document: dict[str, Any]) -> Any:
+        """Put the job's output where it belongs, and return what `process` returns.
+
+        Parameters
+        ----------
+        answer
+            Whose body is the output; ``None``: there is none, or it is in shared memory.
+        document
+            The job.
+        """
+        described = document.get("output")
+        if described is None:
+            if self._array is not None and self._region is not None:
+                np.copyto(self._array, self._region.array(SharedArray(self._region.name, 0, ArrayType.of(self._array))))
+            return self._dst if self._array is not None else document.get("result")
+        if described.get("region") is not None:
+            return self._shared_result(described)
+        if answer is None:
+            raise HostError("the job ran, but the host does not have its output any more")
+        if described.get("parts") is not None:
+            return self._receive_parts(answer, described["parts"])
+        nbytes = int(described["nbytes"])
+        if self.destination is not None and self.destination.data:
+            self._store(answer, nbytes)
+            return document.get("result")
+        if self._array is not None:
+            self._fill(answer, self._array, nbytes)
+            return self._dst
+        kind = ArrayType.parse({"dtype": described["dtype"], "shape": described["shape"]}, "the answer")
+        result = empty(kind.shape, kind.dtype)
+        self._fill(answer, result, nbytes)
+        return result
+
+    def _as_part(self) -> Part:
+        there = self.destination
+        return Part() if there is None else Part(url=there.url, array=there.array)
+
+    def _receive_parts(self, answer: Answer, parts: Mapping[str, dict[str, Any]]) -> dict[str, Any] | None:
+        """Put several outputs where they belong; they come one behind the other."""
+        results = {}
+        for name, described in parts.items():
+            output = self._parts.get(name) or Output(None, None, None, self._copies)
+            results[name] = output.receive(answer, {"output": described})
+        return {name: result for name, result in results.items() if result is not None} or None
+
+    def close(self) -> None:
+        """Give back what was taken and is not the result."""
+        region, self._region = self._region, None
+        if region is not None and self._pool is not None:
+            self._pool.give(region)
+
+    def __enter__(self) -> Output:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _shared_result(self, described: dict[str, Any]) -> np.ndarray[Any, Any]:
+        region, pool = self._region, self._pool
+        if region is None or pool is None or described["region"] != region.name:
+            raise HostError("the host put the output into memory that it was not offered")
+        self._region = None  # it is the array's now
+        kind = ArrayType.parse({"dtype": described["dtype"], "shape": described["shape"]}, "the answer")
+        return region.array(SharedArray(region.name, 0, kind), on_release=lambda: pool.give(region))
+
+    @staticmethod
+    def _fill(answer: Answer, array: np.ndarray[Any, Any], nbytes: int) -> None:
+        if array.nbytes != nbytes:
+            raise HostError(f"the host sent {nbytes} bytes for an array of {array.nbytes}")
+        target = array if array.flags.c_contiguous else np.empty(array.shape, array.dtype)
+        if nbytes:
+            flat: np.ndarray[Any, Any] = target.reshape(-1).view(np.uint8)
+            answer.readinto(flat.data)
+        if target is not array:
+            np.copyto(array, target)
+
+    def _store(self, answer: Answer, nbytes: int) -> None:
+        buffer = memoryview(bytearray(min(_CHUNK, max(1, nbytes))))
+        with open_sink(self._dst, nbytes) as sink:
+            left = nbytes
+            while left:
+                piece = buffer[: min(len(buffer), left)]
+                answer.readinto(piece)
+                sink.write(piece)
+                left -= len(piece)

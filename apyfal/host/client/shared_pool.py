@@ -1,0 +1,129 @@
+"""The client's side of shared memory: which pieces of it a session has, and which of them are free."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import threading
+from typing import Any
+
+import numpy as np
+
+from apyfal.exceptions import AcceleratorException
+from apyfal.host.client.http import Host, Refused, SessionLost
+from apyfal.host.protocol.messages import ArrayType, SharedArray
+from apyfal.host.protocol.shared_memory import Region, attach, machine_id
+
+__all__ = ["SharedPool"]
+
+_KEPT = 4
+
+
+class SharedPool:
+    """Regions of memory that one session shares with a daemon on this machine. Usable from any thread.
+
+    Parameters
+    ----------
+    host, session
+        Whose.
+    socket_path
+        Where the daemon hands descriptors out.
+    """
+
+    def __init__(self, host: Host, session: str, socket_path: str) -> None:
+        self._host = host
+        self._session = session
+        self._socket_path = socket_path
+        # Entered a second time where a collection of garbage in `take` finds the last view of an array.
+        self._lock = threading.RLock()
+        self._closed = False
+        self._free: list[Region] = []
+        self._mapped: dict[str, Region] = {}
+
+    @classmethod
+    def of(cls, host: Host, document: dict[str, Any]) -> SharedPool | None:
+        """Make the pool of a session, where its daemon runs on this very machine."""
+        memory = document.get("memory")
+        if not host.address.is_loopback or not isinstance(memory, dict) or memory.get("machine") != machine_id():
+            return None
+        path = str(memory.get("socket"))
+        if not os.access(path, os.W_OK):
+            return None
+        return cls(host, document["id"], path)
+
+    def take(self, nbytes: int) -> Region | None:
+        """Return a region of at least `nbytes` that nobody else uses, until it is given back.
+
+        ``None``: the host has no room to share, or cannot be asked now. The socket does as well.
+
+        Raises
+        ------
+        SessionLost
+            The host does not know the session.
+        """
+        with self._lock:
+            fitting = sorted(
+                (region for region in self._free if region.nbytes >= nbytes), key=lambda found: found.nbytes
+            )
+            if fitting and fitting[0].nbytes <= 2 * nbytes:
+                self._free.remove(fitting[0])
+                return fitting[0]
+        size = -(-nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
+        body = {"nbytes": size}
+        try:
+            with self._host.request("POST", f"/v1/sessions/{self._session}/memory", json_body=body) as answer:
+                made = answer.json()
+            region = attach(self._socket_path, made["name"], made["ticket"], made["nbytes"])
+        except Refused as refused:
+            if refused.status == 404:
+                raise SessionLost from None
+            return None
+        except OSError:
+            return None
+        with self._lock:
+            self._mapped[region.name] = region
+        return region
+
+    def give(self, region: Region) -> None:
+        """Give a region back; a few are kept for the next ones."""
+        with self._lock:
+            if self._closed:
+                surplus: Region | None = region
+            else:
+                self._free.append(region)
+                surplus = self._free.pop(0) if len(self._free) > _KEPT else None
+            if surplus is None:
+                return
+            known = self._mapped.pop(surplus.name, None) is not None
+        surplus.close()
+        if known:
+            with contextlib.suppress(OSError, AcceleratorException):  # else it goes with the session
+                self._host.json("DELETE", f"/v1/sessions/{self._session}/memory/{surplus.name}")
+
+    def locate(self, array: np.ndarray[Any, Any]) -> SharedArray | None:
+        """Say where `array` lies, if it is a contiguous one in a region of this pool."""
+        if not array.flags.c_contiguous or not array.nbytes:
+            return None
+        with self._lock:
+            for region in self._mapped.values():
+                offset = array.ctypes.data - region.address
+                if offset >= 0 and offset + array.nbytes <= region.nbytes:
+                    return SharedArray(region.name, offset, ArrayType.of(array))
+        return None
+
+    def close(self) -> None:
+        """Unmap what is free now, and the rest when it is given back: jobs may wait for their results in it."""
+        with self._lock:
+            self._closed = True
+            free, self._free = self._free, []
+            self._mapped.clear()
+        for region in free:
+            region.close()
+
+    def empty(self, array: ArrayType) -> np.ndarray[Any, Any] | None:
+        """Return a new array in shared memory, which is given back when its last view dies; ``None`` as for `take`."""
+        region = self.take(array.nbytes)
+        if region is None:
+            return None
+        return region.array(SharedArray(region.name, 0, array), on_release=lambda: self.give(region))

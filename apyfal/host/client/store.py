@@ -1,0 +1,179 @@
+"""``host://`` on a client: files of a remote host, through its API."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from collections.abc import Iterator
+from typing import Any, ClassVar
+from urllib.parse import quote
+
+from apyfal.exceptions import StorageError, StoreUnavailable
+from apyfal.host.client.http import Answer, Host, Refused
+from apyfal.storage import registry
+from apyfal.storage.handler import Handler, Limits, ObjectInfo, RangeReader, Upload
+from apyfal.storage.providers import HOST_SCHEME
+
+__all__ = ["RemoteStore", "attach_host"]
+
+_CHUNK = 1 << 20
+_ALL = 1 << 62
+
+
+def attach_host(host: Host) -> None:
+    """Let ``host://`` mean the files of `host` in this process: for `apyfal.storage.open`, `copy`, `listdir`, ..."""
+    registry.table.attach(HOST_SCHEME, RemoteStore(host))
+
+
+class RemoteStore(Handler):
+    """The files that a remote host shares. They are read and written whole, in one request each (no ranges).
+
+    Parameters
+    ----------
+    host
+        Where they are; closed with this store.
+    """
+
+    scheme: ClassVar[str] = HOST_SCHEME
+    limits = Limits(min_part=1, max_part=_ALL, max_parts=_ALL, max_put=_ALL)
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def describe(self, path: str) -> ObjectInfo:
+        return _info(self._json("GET", "stat", path))
+
+    def read(self, path: str, start: int, stop: int | None, version_of: ObjectInfo | None) -> RangeReader:
+        info = self.describe(path)
+        try:
+            answer = self._host.request("GET", _target("object", path), headers={"Accept": "application/octet-stream"})
+        except Refused as refused:
+            raise refused.error() from None
+        except OSError as error:
+            raise _unavailable(self._host, error) from error
+        return _Reader(answer, info)
+
+    def put(self, path: str, data: memoryview, checksum: bytes | None, *, exclusive: bool = False) -> ObjectInfo:
+        return self._put(path, iter((data,)) if len(data) else iter(()), len(data))
+
+    def upload(self, path: str, *, size: int | None, exclusive: bool = False) -> Upload:
+        return _Upload(self, path)
+
+    def copy(self, source: ObjectInfo, destination: str) -> ObjectInfo:
+        body = {"src": f"host://{source.path}", "dst": f"host://{destination}"}
+        try:
+            return _info(self._host.json("POST", "/v1/storage/copy", body))
+        except (ConnectionError, TimeoutError) as error:
+            raise _unavailable(self._host, error) from error
+
+    def remove(self, path: str) -> None:
+        self._json("DELETE", "object", path)
+
+    def list(self, path: str, *, recursive: bool = False) -> Iterator[ObjectInfo]:
+        document = self._json("GET", "list", path, "&recursive=true" if recursive else "")
+        return iter([_info(entry) for entry in document["entries"]])
+
+    def close(self) -> None:
+        self._host.close()
+
+    def _json(self, method: str, operation: str, path: str, more: str = "") -> Any:
+        try:
+            return self._host.json(method, _target(operation, path) + more)
+        except (ConnectionError, TimeoutError) as error:
+            raise _unavailable(self._host, error) from error
+
+    def _put(self, path: str, pieces: Iterator[memoryview], length: int) -> ObjectInfo:
+        try:
+            with self._host.request("PUT", _target("object", path), body=pieces, length=length) as answer:
+                return _info(answer.json())
+        except Refused as refused:
+            raise refused.error() from None
+        except OSError as error:
+            raise _unavailable(self._host, error) from error
+
+
+class _Reader(RangeReader):
+    """The body of one answer, which is a whole file."""
+
+    def __init__(self, answer: Answer, info: ObjectInfo) -> None:
+        self._answer = answer
+        self._left = answer.length or 0
+        self.info = info
+
+    def readinto(self, out: memoryview) -> int:
+        count = min(len(out), self._left, _CHUNK)
+        if count:
+            try:
+                self._answer.readinto(out[:count])
+            except OSError as error:
+                raise StoreUnavailable(f"host://{self.info.path}: the host stopped sending: {error}") from error
+            self._left -= count
+        return count
+
+    def close(self) -> None:
+        self._answer.close()
+
+
+class _Upload(Upload):
+    """A file that comes in parts: collected in a file here, and sent whole."""
+
+    def __init__(self, store: RemoteStore, path: str) -> None:
+        self._store = store
+        self._path = path
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by complete and abort
+        self._known = threading.Condition()
+        self._part_size: int | None = None
+
+    def write_part(self, number: int, data: memoryview, checksum: bytes | None) -> None:
+        with self._known:
+            if number == 1:
+                self._part_size = len(data)
+                self._known.notify_all()
+            while self._part_size is None and not self._file.closed:
+                self._known.wait()
+            if self._part_size is None:
+                raise StorageError(f"the upload to host://{self._path} was aborted", path=self._path)
+            offset = (number - 1) * self._part_size
+        done = 0
+        while done < len(data):
+            done += os.pwrite(self._file.fileno(), data[done:], offset + done)
+
+    def complete(self, size: int, checksum: bytes | None) -> ObjectInfo:
+        info = self._store._put(self._path, self._pieces(size), size)
+        self._file.close()
+        return info
+
+    def abort(self) -> None:
+        self._file.close()
+        with self._known:
+            self._known.notify_all()
+
+    def _pieces(self, size: int) -> Iterator[memoryview]:
+        buffer = memoryview(bytearray(min(_CHUNK, max(size, 1))))
+        offset = 0
+        while offset < size:
+            count = os.preadv(self._file.fileno(), [buffer[: size - offset]], offset)
+            if not count:
+                raise StorageError(f"host://{self._path}: {size} bytes were announced, and {offset} written")
+            yield buffer[:count]
+            offset += count
+
+
+def _target(operation: str, path: str) -> str:
+    return f"/v1/storage/{operation}?url={quote(f'host://{path}', safe='')}"
+
+
+def _info(document: dict[str, Any]) -> ObjectInfo:
+    return ObjectInfo(
+        path=document["path"],
+        size=document["size"],
+        etag=document["etag"],
+        mtime=document["mtime"],
+        ranges=False,
+        is_directory=document["is_directory"],
+    )
+
+
+def _unavailable(host: Host, error: OSError) -> StoreUnavailable:
+    return StoreUnavailable(f"{host.address} cannot be reached: {error}")

@@ -1,0 +1,161 @@
+"""One job, asked of a host by its key until the host has answered, however often the connection breaks."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable
+from typing import Any
+
+from apyfal.exceptions import AcceleratorException
+from apyfal.host.client.http import Answer, Host, Refused, SessionLost
+from apyfal.host.client.payload import Input, Output
+from apyfal.host.client.retry import Retry
+from apyfal.host.protocol.messages import JOB_HEADER, KEY_HEADER, JobSpec
+
+__all__ = ["Submission"]
+
+_WAIT = 30  # seconds that one request waits for its job
+_OCTETS = "application/octet-stream"
+_RELEASE_FROM = 64 << 10  # outputs that the host holds in memory until they are released
+
+
+class Submission:
+    """One job that a client wants done.
+
+    Parameters
+    ----------
+    host
+        Who is asked.
+    key
+        Names the job, so that it runs once.
+    spec
+        What is asked.
+    retry
+        How long and how often.
+    progress
+        Called with the bytes that are through, and all.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        key: str,
+        spec: JobSpec,
+        retry: Retry,
+        progress: Callable[[int, int | None], None] | None,
+    ) -> None:
+        self._host = host
+        self._key = key
+        self._spec = spec
+        self._retry = retry
+        self._progress = progress
+
+    def ask(self, session: str, source: Input, output: Output) -> tuple[dict[str, Any], Any]:
+        """Submit the job until the host has answered, then wait until it has ended.
+
+        Parameters
+        ----------
+        session
+            On which accelerator.
+        source, output
+            What is sent, and where the answer goes.
+
+        Returns
+        -------
+        document, result
+            The job as the host describes it, and what `process` returns.
+
+        Raises
+        ------
+        SessionLost
+            The host does not know the session, and so not the job either.
+        """
+        job_id: str | None = None
+        lost = False
+        while True:
+            try:
+                if lost:
+                    job_id, lost = self._recalled(), False
+                with self._submit(session, source) if job_id is None else self._wait_for(job_id) as answer:
+                    document = _document(answer)
+                    if answer.status == 202:
+                        job_id = document["id"]
+                        self._retry.check()
+                        continue
+                    has_body = answer.header(JOB_HEADER) is not None
+                    result = None
+                    if document["state"] == "done":
+                        result = output.receive(answer if has_body else None, document)
+            except Refused as refused:
+                lost = refused.status == 404 and job_id is None
+                if not lost:
+                    job_id = self._refused(refused, job_id)
+                continue
+            except (ConnectionError, TimeoutError) as error:
+                if isinstance(error, AcceleratorException):
+                    raise
+                self._retry.pause(f"{self._host.address} cannot be reached", None, error)
+                continue
+            if has_body and (document.get("output") or {}).get("nbytes", 0) > _RELEASE_FROM:
+                self._release(document["id"])
+            return document, result
+
+    def _submit(self, session: str, source: Input) -> Answer:
+        target = f"/v1/sessions/{session}/jobs?wait={0 if self._progress else _WAIT}"
+        headers = {KEY_HEADER: self._key, "Accept": _OCTETS}
+        if source.length is None:
+            return self._host.request("POST", target, headers=headers, json_body=self._spec.document())
+        headers |= {JOB_HEADER: self._spec.text(), "Content-Type": _OCTETS}
+        return self._host.request("POST", target, headers=headers, body=source.pieces(), length=source.length)
+
+    def _wait_for(self, job_id: str) -> Answer:
+        if self._progress is not None:
+            self._follow(job_id, self._progress)
+        return self._host.request("GET", f"/v1/jobs/{job_id}?wait={_WAIT}", headers={"Accept": _OCTETS})
+
+    def _recalled(self) -> str:
+        """Find the job by its key on a host that does not know the session: one that was started again remembers jobs.
+
+        So the answer that was lost is had all the same, and what it says of shared memory is still true here.
+        """
+        with self._host.request("GET", f"/v1/jobs?key={self._key}") as answer:
+            jobs = answer.json()["jobs"]
+        if not jobs:
+            raise SessionLost
+        return str(jobs[0]["id"])
+
+    def _refused(self, refused: Refused, job_id: str | None) -> str | None:
+        """Decide what an error answer means for a job: wait for the one that runs, come again, or raise it."""
+        if refused.status == 409 and isinstance(refused.document.get("job"), str):
+            return str(refused.document["job"])
+        if refused.status in (429, 503, 409):
+            self._retry.pause(str(refused.error()), refused.retry_after, refused.error())
+            return job_id
+        raise refused.error() from None
+
+    def _follow(self, job_id: str, progress: Callable[[int, int | None], None]) -> None:
+        """Report a job's progress until it has ended."""
+        event = ""
+        with self._host.request("GET", f"/v1/jobs/{job_id}/events", headers={"Accept": "text/event-stream"}) as answer:
+            for line in answer.lines():
+                name, _, value = line.decode("utf-8").rstrip("\n").partition(": ")
+                if name == "event":
+                    event = value
+                elif name == "data" and event == "progress":
+                    state = json.loads(value)
+                    progress(state["done"], state["total"])
+                elif name == "data" and event == "end":
+                    state = json.loads(value).get("progress") or {}
+                    if state.get("done"):
+                        progress(state["done"], state["total"])
+
+    def _release(self, job_id: str) -> None:
+        with contextlib.suppress(OSError, AcceleratorException):  # else the host frees it after a while
+            self._host.json("DELETE", f"/v1/jobs/{job_id}/output")
+
+
+def _document(answer: Answer) -> dict[str, Any]:
+    header = answer.header(JOB_HEADER)
+    document: dict[str, Any] = answer.json() if header is None else json.loads(header)
+    return document

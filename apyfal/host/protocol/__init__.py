@@ -1,0 +1,1 @@
+"""What the daemon and its client share: addresses, messages, TLS, shared memory."""

@@ -1,0 +1,405 @@
+"""What travels between the client and the daemon: jobs, their state, arrays' types and errors, as JSON.
+
+Both sides import this module, and nothing else of each other. Version 1 of the protocol is everything under ``/v1``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from apyfal import exceptions
+from apyfal.exceptions import AcceleratorException, HostError, ParameterError, did_you_mean
+from apyfal.host.protocol.audit import without_secrets
+
+__all__ = [
+    "DEFAULT_PORT",
+    "JOB_HEADER",
+    "KEY_HEADER",
+    "ArrayType",
+    "Destination",
+    "JobSpec",
+    "Origin",
+    "SharedArray",
+    "error_document",
+    "error_from",
+    "plain",
+]
+
+DEFAULT_PORT = 7391
+#: carries the job where the body carries its data, in requests and in answers
+JOB_HEADER = "Apyfal-Job"
+KEY_HEADER = "Idempotency-Key"
+
+_DTYPE = re.compile(r"[<>|=]?[biufc][0-9]{1,2}|\|?b1")
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+_MAX_DIMENSIONS = 32  # numpy's own limit before 2.0
+_MAX_MESSAGE = 2000
+_REGION = re.compile(r"[0-9a-f]{32}")
+_PLAIN = (bool, int, str)
+
+
+def _document(value: object, what: str, known: set[str]) -> dict[str, Any]:
+    """Return `value` if it is a JSON object with no keys but `known`."""
+    if not isinstance(value, dict):
+        raise ParameterError(f"{what}: expected an object")
+    for key in value:
+        if key not in known:
+            raise ParameterError(f"{what}: unknown key {key!r}{did_you_mean(key, known)}")
+    return value
+
+
+def _number(value: object, what: str) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
+        raise ParameterError(f"{what}: expected a positive number")
+    return float(value)
+
+
+def _count(value: object, what: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 62:
+        raise ParameterError(f"{what}: expected a whole number, 0 or more")
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayType:
+    """Element type and shape of an array that travels as its bytes in C order."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, array: np.ndarray[Any, Any]) -> ArrayType:
+        """Describe `array`; `ParameterError` for types that have no bytes of their own (objects, records)."""
+        if not _DTYPE.fullmatch(array.dtype.str):
+            raise ParameterError(
+                f"arrays of dtype {array.dtype} cannot be sent to a host; expected numbers or booleans"
+            )
+        return cls(array.dtype, array.shape)
+
+    @classmethod
+    def parse(cls, value: object, what: str) -> ArrayType:
+        """Read what `document` wrote."""
+        document = _document(value, what, {"dtype", "shape"})
+        text, shape = document.get("dtype"), document.get("shape")
+        if not isinstance(text, str) or not _DTYPE.fullmatch(text):
+            raise ParameterError(f"{what}: dtype {text!r} is no type of numbers")
+        try:
+            dtype = np.dtype(text)
+        except TypeError:
+            raise ParameterError(f"{what}: dtype {text!r} is no type of numbers") from None
+        if not isinstance(shape, list) or len(shape) > _MAX_DIMENSIONS:
+            raise ParameterError(f"{what}: shape: expected a list of at most {_MAX_DIMENSIONS} numbers")
+        result = cls(dtype, tuple(_count(length, f"{what}: shape") for length in shape))
+        if result.nbytes >= 1 << 62:
+            raise ParameterError(f"{what}: shape {shape} is too large")
+        return result
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the whole array."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def document(self) -> dict[str, Any]:
+        """As JSON."""
+        return {"dtype": self.dtype.str, "shape": list(self.shape)}
+
+
+@dataclass(frozen=True, slots=True)
+class SharedArray:
+    """An array in memory that client and daemon share; `offset` in bytes."""
+
+    region: str
+    offset: int
+    array: ArrayType
+
+    @classmethod
+    def parse(cls, value: object, what: str) -> SharedArray:
+        """Read what `document` wrote."""
+        document = _document(value, what, {"region", "offset", "array"})
+        region = _region(document.get("region"), what)
+        array = ArrayType.parse(document.get("array"), what)
+        return cls(region, _count(document.get("offset", 0), f"{what}: offset"), array)
+
+    def document(self) -> dict[str, Any]:
+        """As JSON."""
+        return {"region": self.region, "offset": self.offset, "array": self.array.document()}
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One of several inputs or outputs.
+
+    Attributes
+    ----------
+    url
+        Where it is; or
+    offset, nbytes
+        where an input lies in the body. An output without a URL is in the answer's, which says where.
+    array
+        Its type and shape; ``None``: the bytes of a file, or a new array.
+    """
+
+    url: str | None = None
+    offset: int = 0
+    nbytes: int = 0
+    array: ArrayType | None = None
+
+    @classmethod
+    def parse_all(cls, value: object, what: str) -> Mapping[str, Part]:
+        """Read several, by their names."""
+        if not isinstance(value, dict) or not value or not all(name.isidentifier() for name in value):
+            raise ParameterError(f"{what}: expected an object of names and parts")
+        return {name: cls._parse(one, f"{what}: {name}") for name, one in value.items()}
+
+    @classmethod
+    def _parse(cls, value: object, what: str) -> Part:
+        document = _document(value, what, {"url", "offset", "nbytes", "array"})
+        if "url" in document:
+            if len(document) > 1:
+                raise ParameterError(f"{what}: expected a url, or a place in the body")
+            return cls(url=_text(document["url"], f"{what}: url"))
+        array = None if document.get("array") is None else ArrayType.parse(document["array"], what)
+        offset, nbytes = (_count(document.get(key, 0), f"{what}: {key}") for key in ("offset", "nbytes"))
+        return cls(offset=offset, nbytes=nbytes, array=array)
+
+    def document(self) -> dict[str, Any]:
+        """As JSON."""
+        if self.url is not None:
+            return {"url": self.url}
+        place = {"offset": self.offset, "nbytes": self.nbytes}
+        return place if self.array is None else {**place, "array": self.array.document()}
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a job's data is: a URL, the request's body (an array, or a file's bytes), or shared memory.
+
+    Several inputs are `parts`, by their names; those that are no URLs lie in the body, which is then an array of bytes.
+    """
+
+    url: str | None = None
+    parts: Mapping[str, Part] | None = None
+    body: bool = False
+    array: ArrayType | None = None
+    shared: SharedArray | None = None
+
+    @classmethod
+    def parse(cls, value: object) -> Origin | None:
+        """Read what `document` wrote."""
+        if value is None:
+            return None
+        document = _document(value, "src", {"url", "parts", "body", "array", "shared"})
+        parts = None if "parts" not in document else Part.parse_all(document["parts"], "src: parts")
+        kinds = document.keys() & {"url", "body", "shared"}
+        if parts is not None and not kinds:
+            return cls(parts=parts)
+        if len(kinds) != 1 or ("array" in document and "body" not in document):
+            raise ParameterError("src: expected one of url, body (with or without array), shared; or parts")
+        if parts is not None and "array" not in document:
+            raise ParameterError("src: parts: expected URLs, or places in a body that is an array")
+        if "url" in document:
+            return cls(url=_text(document["url"], "src: url"))
+        if "shared" in document:
+            return cls(shared=SharedArray.parse(document["shared"], "src"))
+        if document["body"] is not True:
+            raise ParameterError("src: body: expected true")
+        array = None if document.get("array") is None else ArrayType.parse(document["array"], "src")
+        return cls(body=True, array=array, parts=parts)
+
+    def document(self) -> dict[str, Any]:
+        """As JSON."""
+        if self.url is not None:
+            return {"url": self.url}
+        if self.shared is not None:
+            return {"shared": self.shared.document()}
+        document: dict[str, Any] = {"body": True} if self.body else {}
+        if self.array is not None:
+            document["array"] = self.array.document()
+        if self.parts is not None:
+            document["parts"] = {name: part.document() for name, part in self.parts.items()}
+        return document
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where a job's output goes.
+
+    Attributes
+    ----------
+    url
+        There; or
+    parts
+        several outputs, by their names, to URLs and into the answer's body; or
+    array
+        into an array of this type, which is the answer's body; or
+    data
+        into the answer's body, as the bytes of a file; or
+    shared
+        into an array in shared memory; or
+    memory
+        a new array, into this region of shared memory if it has the room, else into the answer's body.
+    """
+
+    url: str | None = None
+    parts: Mapping[str, Part] | None = None
+    array: ArrayType | None = None
+    data: bool = False
+    shared: SharedArray | None = None
+    memory: str | None = None
+
+    @classmethod
+    def parse(cls, value: object) -> Destination | None:
+        """Read what `document` wrote."""
+        if value is None:
+            return None
+        document = _document(value, "dst", {"url", "parts", "array", "data", "shared", "memory"})
+        if len(document) != 1:
+            raise ParameterError("dst: expected one of url, parts, array, data, shared, memory")
+        if "url" in document:
+            return cls(url=_text(document["url"], "dst: url"))
+        if "parts" in document:
+            return cls(parts=Part.parse_all(document["parts"], "dst: parts"))
+        if "array" in document:
+            return cls(array=ArrayType.parse(document["array"], "dst"))
+        if "shared" in document:
+            return cls(shared=SharedArray.parse(document["shared"], "dst"))
+        if "memory" in document:
+            return cls(memory=_region(document["memory"], "dst: memory"))
+        if document["data"] is not True:
+            raise ParameterError("dst: data: expected true")
+        return cls(data=True)
+
+    def document(self) -> dict[str, Any]:
+        """As JSON."""
+        if self.url is not None:
+            return {"url": self.url}
+        if self.parts is not None:
+            return {"parts": {name: part.document() for name, part in self.parts.items()}}
+        if self.array is not None:
+            return {"array": self.array.document()}
+        if self.shared is not None:
+            return {"shared": self.shared.document()}
+        return {"data": True} if self.memory is None else {"memory": self.memory}
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """One call of `start` or `process`, as the client asks for it."""
+
+    kind: str = "process"
+    src: Origin | None = None
+    dst: Destination | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    copy: bool = True
+    timeout: float | None = None
+    memory_limit: int | str | None = None
+
+    @classmethod
+    def parse(cls, value: object) -> JobSpec:
+        """Read what `document` wrote; `ParameterError` names what is wrong."""
+        document = _document(value, "job", {"kind", "src", "dst", "parameters", "copy", "timeout", "memory_limit"})
+        kind = document.get("kind", "process")
+        if kind not in ("process", "start"):
+            raise ParameterError(f"job: kind {kind!r}: expected process or start")
+        parameters = document.get("parameters", {})
+        if not isinstance(parameters, dict) or not all(name.isidentifier() for name in parameters):
+            raise ParameterError("job: parameters: expected an object of names and values")
+        if parameters.keys() & {"src", "dst", "copy", "timeout", "memory_limit", "info_dict", "progress", "self"}:
+            raise ParameterError("job: parameters: these are the accelerator's own, not those of the call")
+        if not isinstance(copy := document.get("copy", True), bool):
+            raise ParameterError("job: copy: expected true or false")
+        limit = document.get("memory_limit")
+        if limit is not None and not isinstance(limit, str):
+            limit = _count(limit, "job: memory_limit")
+        dst = Destination.parse(document.get("dst"))
+        if kind == "start" and dst is not None:
+            raise ParameterError("job: start has no dst")
+        return cls(
+            kind=kind,
+            src=Origin.parse(document.get("src")),
+            dst=dst,
+            parameters=parameters,
+            copy=copy,
+            timeout=_number(document.get("timeout"), "job: timeout"),
+            memory_limit=limit,
+        )
+
+    def document(self) -> dict[str, Any]:
+        """As JSON, without what has its default."""
+        document: dict[str, Any] = {"kind": self.kind, "parameters": dict(self.parameters)}
+        if self.src is not None:
+            document["src"] = self.src.document()
+        if self.dst is not None:
+            document["dst"] = self.dst.document()
+        if not self.copy:
+            document["copy"] = False
+        if self.timeout is not None:
+            document["timeout"] = self.timeout
+        if self.memory_limit is not None:
+            document["memory_limit"] = self.memory_limit
+        return document
+
+    def text(self) -> str:
+        """`document` in its one canonical form: what a header carries and a fingerprint is taken of."""
+        return _CANONICAL.encode(self.document())
+
+
+def _region(value: object, what: str) -> str:
+    if not isinstance(value, str) or not _REGION.fullmatch(value):
+        raise ParameterError(f"{what}: {value!r} is no name of shared memory")
+    return value
+
+
+def _text(value: object, what: str) -> str:
+    if not isinstance(value, str) or not value or len(value) > 8192:
+        raise ParameterError(f"{what}: expected a text of 1 to 8192 characters")
+    return value
+
+
+def plain(value: object) -> Any:
+    """Return `value` as JSON can hold it: numpy's numbers become Python's, bytes hexadecimal, not-a-number ``None``."""
+    if value is None or isinstance(value, _PLAIN):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if type(value) is dict:  # what most are: asked before what it takes the abstract class long to say
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, np.ndarray):
+        return [plain(item) for item in value.tolist()]
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in value]
+    return str(value)
+
+
+def error_document(error: BaseException) -> dict[str, Any]:
+    """Describe `error` to a client: its type and message; of errors that are not apyfal's own, the type only."""
+    for kind in type(error).__mro__:  # the nearest class that the client knows too
+        if kind.__module__ == exceptions.__name__:
+            return {"type": kind.__name__, "message": without_secrets(str(error))[:_MAX_MESSAGE]}
+    return {"type": "HostError", "message": f"the host failed: {type(error).__name__} (its log says more)"}
+
+
+def error_from(document: object) -> AcceleratorException:
+    """Make the error that `error_document` described; `HostError` where this version does not know its type."""
+    if not isinstance(document, dict):
+        return HostError("the host answered with an error that it did not describe")
+    kind = getattr(exceptions, str(document.get("type")), None)
+    message = str(document.get("message", ""))
+    if isinstance(kind, type) and issubclass(kind, AcceleratorException):
+        return kind(message)
+    return HostError(message)

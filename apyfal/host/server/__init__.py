@@ -1,0 +1,1 @@
+"""The daemon that shares this machine's accelerators."""

@@ -1,0 +1,125 @@
+"""The routes that say what this host is, has and does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp import web
+
+from apyfal.host.server.api.routes import OBJECT, PUBLIC, Body, route
+from apyfal.host.server.policy.url_policy import References
+from apyfal.host.server.transport.request import caller
+from apyfal.host.server.transport.threads import in_thread
+
+__all__ = ["InfoRoutes"]
+
+
+class InfoRoutes:
+    """Health, metrics, the API's document, and lists of accelerators, devices and mounts.
+
+    Parameters
+    ----------
+    references
+        Knows the mounts that clients may use.
+    list_accelerators, list_devices
+        Return what can be run, and what it can run on.
+    state
+        Returns ``"ok"``, or ``"stopping"``.
+    metrics
+        Returns the text for Prometheus.
+    """
+
+    def __init__(
+        self,
+        references: References,
+        list_accelerators: Callable[[], list[Any]],
+        list_devices: Callable[[], list[Any]],
+        state: Callable[[], str],
+        metrics: Callable[[], bytes],
+    ) -> None:
+        self._references = references
+        self._list_accelerators = list_accelerators
+        self._list_devices = list_devices
+        self._state = state
+        self._metrics = metrics
+        #: the OpenAPI document; set when all routes are known
+        self.document: dict[str, Any] = {}
+
+    @route(
+        "GET",
+        "/health",
+        access=PUBLIC,
+        summary="Whether the host takes jobs",
+        answers={200: Body("It does.", OBJECT), 503: Body("It is stopping.", OBJECT)},
+    )
+    async def get_health(self, request: web.Request) -> web.StreamResponse:
+        """Say whether jobs are taken, and nothing else."""
+        state = self._state()
+        return web.json_response({"state": state}, status=200 if state == "ok" else 503)
+
+    @route("GET", "/openapi.json", access=PUBLIC, summary="This document", answers={200: Body("OpenAPI 3.1.", OBJECT)})
+    async def get_openapi(self, request: web.Request) -> web.StreamResponse:
+        """Serve the API's document."""
+        return web.json_response(self.document)
+
+    @route(
+        "GET",
+        "/metrics",
+        access="admin",
+        summary="Metrics for Prometheus",
+        answers={200: Body("In Prometheus's text format.", {"text/plain": {"type": "string"}})},
+    )
+    async def get_metrics(self, request: web.Request) -> web.StreamResponse:
+        """Serve the metrics."""
+        return web.Response(body=self._metrics(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
+    @route(
+        "GET",
+        "/v1/user",
+        access="process",
+        summary="Who you are",
+        answers={200: Body("Your name and scopes.", OBJECT)},
+    )
+    async def get_user(self, request: web.Request) -> web.StreamResponse:
+        """Say who the caller is."""
+        user = caller()
+        return web.json_response({"user": user.name, "scopes": sorted(user.scopes)})
+
+    @route(
+        "GET",
+        "/v1/accelerators",
+        access="process",
+        summary="What can be run here",
+        answers={200: Body("One line each.", OBJECT)},
+    )
+    async def get_accelerators(self, request: web.Request) -> web.StreamResponse:
+        """List the accelerators."""
+        return await self._lines("accelerators", self._list_accelerators)
+
+    @route(
+        "GET",
+        "/v1/devices",
+        access="process",
+        summary="What it can run on",
+        answers={200: Body("One line each.", OBJECT)},
+    )
+    async def get_devices(self, request: web.Request) -> web.StreamResponse:
+        """List the devices."""
+        return await self._lines("devices", self._list_devices)
+
+    @route(
+        "GET",
+        "/v1/mounts",
+        access="storage",
+        summary="Which storage is mounted here",
+        answers={200: Body("Names and providers, never accounts.", OBJECT)},
+    )
+    async def get_mounts(self, request: web.Request) -> web.StreamResponse:
+        """List the mounts that a client may name; nothing of their parameters."""
+        mounts = await in_thread(self._references.operator_mounts)
+        return web.json_response({"mounts": {"host": "host", **mounts}})
+
+    async def _lines(self, name: str, read: Callable[[], list[Any]]) -> web.StreamResponse:
+        found = await in_thread(read)
+        return web.json_response({name: [str(item) for item in found]})

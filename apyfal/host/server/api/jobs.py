@@ -1,0 +1,260 @@
+"""The routes of jobs: submitting, watching, cancelling, and what they made."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import json
+import re
+import secrets
+from typing import TYPE_CHECKING, Any
+
+from apyfal.exceptions import ParameterError
+from apyfal.host.protocol.messages import JOB_HEADER, KEY_HEADER, JobSpec
+from apyfal.host.server.api.context import Services
+from apyfal.host.server.api.routes import BINARY, DONE, OBJECT, OCTETS, Body, Parameter, route
+from apyfal.host.server.jobs.job import Conflict, Job, fingerprint
+from apyfal.host.server.jobs.journal import Entry
+from apyfal.host.server.jobs.manager import Engine
+from apyfal.host.server.transport.bodies import Data
+from apyfal.host.server.transport.request import MAX_JSON, caller, parse_json, read_json
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+__all__ = ["JobRoutes"]
+
+_MAX_WAIT = 60.0
+_PROGRESS_INTERVAL = 0.2
+_KEY = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+
+_WAIT = Parameter("wait", {"type": "number", "minimum": 0, "maximum": _MAX_WAIT}, "Seconds to wait for the job to end.")
+_JOB = Body("The job.", {"application/json": "Job"})
+_JOB_OR_DATA = Body(
+    "The job; with its output as the body where that was asked for (Accept: application/octet-stream).",
+    {"application/json": "Job", **BINARY},
+    {JOB_HEADER: "The job as JSON, where the body is its output."},
+)
+
+
+def _wait_of(request: web.Request) -> float:
+    text = request.query.get("wait", "0")
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= _MAX_WAIT:
+        raise ParameterError(f"wait {text!r}: expected 0 to {_MAX_WAIT:g} seconds")
+    return seconds
+
+
+class JobRoutes:
+    """Submitting, watching and cancelling jobs, and fetching what they made.
+
+    Parameters
+    ----------
+    services, engine
+        The daemon's.
+    """
+
+    def __init__(self, services: Services, engine: Engine) -> None:
+        self._services = services
+        self._engine = engine
+
+    @route(
+        "POST",
+        "/v1/sessions/{session}/jobs",
+        access="process",
+        summary="Start or process: run one job",
+        parameters=(
+            _WAIT,
+            Parameter(
+                KEY_HEADER,
+                {"type": "string", "pattern": f"^{_KEY.pattern}$"},
+                "Names this request, so that it runs once however often it is sent.",
+                "header",
+            ),
+            Parameter(JOB_HEADER, {"type": "string"}, "The job as JSON, where the body is its data.", "header"),
+        ),
+        body=Body(
+            "The job, or its data with the job in a header.",
+            {"application/json": "JobRequest", **BINARY},
+        ),
+        answers={200: _JOB_OR_DATA, 202: _JOB},
+    )
+    async def submit_job(self, request: web.Request) -> web.StreamResponse:
+        """Take a job in, once for each key; answer when it has ended or the wait is over."""
+        wait = _wait_of(request)
+        user = caller()
+        key = request.headers.get(KEY_HEADER) or secrets.token_hex(16)
+        if not _KEY.fullmatch(key):
+            raise ParameterError("the idempotency key: expected 1 to 128 letters, digits and _.:-")
+        session = self._services.session(request)
+        spec, text, data = await self._read(request)
+        try:
+            mark = fingerprint(text, sorted(session.options.items()), data)
+            job = Job(user.name, session, spec, key, data)
+            known = self._engine.submit(job, mark)
+            if known is job:
+                data = None  # the job's now
+        finally:
+            if data is not None:
+                data.close()
+        return await self._answer(request, known, wait)
+
+    @route(
+        "GET",
+        "/v1/jobs",
+        access="process",
+        summary="List your jobs",
+        parameters=(Parameter("key", {"type": "string", "maxLength": 128}, "Only the job with this idempotency key."),),
+        answers={200: Body("The jobs.", OBJECT)},
+    )
+    async def list_jobs(self, request: web.Request) -> web.StreamResponse:
+        """List jobs; those of everybody for an administrator."""
+        from aiohttp import web
+
+        user = caller()
+        self._engine.commit()
+        key = request.query.get("key")
+        if key is not None:
+            known = self._engine.find(user.name, key)
+            return web.json_response({"jobs": [] if known is None else [_document(known)]})
+        return web.json_response({"jobs": [job.document() for job in self._engine.of(user.scope_of_view)]})
+
+    @route(
+        "GET",
+        "/v1/jobs/{job}",
+        access="process",
+        summary="Look at a job",
+        parameters=(_WAIT,),
+        answers={200: _JOB_OR_DATA, 202: _JOB},
+    )
+    async def get_job(self, request: web.Request) -> web.StreamResponse:
+        """Answer with the job, when it has ended or the wait is over."""
+        wait = _wait_of(request)
+        return await self._answer(request, self._find(request), wait)
+
+    @route("DELETE", "/v1/jobs/{job}", access="process", summary="Cancel a job", answers={200: _JOB})
+    async def cancel_job(self, request: web.Request) -> web.StreamResponse:
+        """Cancel a job that waits or runs."""
+        from aiohttp import web
+
+        job = self._find(request)
+        if isinstance(job, Entry):
+            raise Conflict(f"the job is {job.state} already")
+        self._engine.cancel(job)
+        self._services.audit.write("job cancelled", user=caller().name, job=job.id)
+        return web.json_response(job.document())
+
+    @route(
+        "DELETE",
+        "/v1/jobs/{job}/output",
+        access="process",
+        summary="Free an output that has arrived",
+        answers={204: DONE},
+    )
+    async def release_output(self, request: web.Request) -> web.StreamResponse:
+        """Free the memory of an output."""
+        from aiohttp import web
+
+        job = self._find(request)
+        if isinstance(job, Job) and not job.ended:
+            raise Conflict("the job has not ended", job.id)
+        self._engine.release_output(job)
+        return web.Response(status=204)
+
+    @route(
+        "GET",
+        "/v1/jobs/{job}/events",
+        access="process",
+        summary="Follow a job's progress",
+        answers={200: Body("Server-sent events: progress, then end.", {"text/event-stream": {"type": "string"}})},
+    )
+    async def follow_job(self, request: web.Request) -> web.StreamResponse:
+        """Send an event whenever the job got further, and a last one with the job when it has ended."""
+        from aiohttp import web
+
+        job = self._find(request)
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
+        await response.prepare(request)
+        seen: object = None
+        while isinstance(job, Job) and not job.ended:
+            if job.progress != seen:
+                seen = job.progress
+                done, total = job.progress or (0, None)
+                await response.write(_event("progress", {"done": done, "total": total}))
+            await job.wait(_PROGRESS_INTERVAL)
+        await response.write(_event("end", _document(job)))
+        await response.write_eof()
+        return response
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+    async def _read(self, request: web.Request) -> tuple[JobSpec, str, Data | None]:
+        """Read a job, its canonical form, and its data where that is the body."""
+        if JOB_HEADER not in request.headers:
+            spec = JobSpec.parse(await read_json(request))
+            if spec.src is not None and spec.src.body:
+                raise ParameterError(f"src: a job whose body is its data comes in the header {JOB_HEADER}")
+            return spec, spec.text(), None
+        spec, text = _job_of(request.headers[JOB_HEADER])
+        if spec.src is None or not spec.src.body:
+            raise ParameterError(f"a job in the header {JOB_HEADER} has its data in the body: src: expected body")
+        data = await self._services.bodies.receive(request, spec.src.array)
+        return spec, text, data
+
+    def _find(self, request: web.Request) -> Job | Entry:
+        return self._engine.get(caller().scope_of_view, request.match_info["job"])
+
+    async def _answer(self, request: web.Request, job: Job | Entry, wait: float) -> web.StreamResponse:
+        from aiohttp import web
+
+        if isinstance(job, Job) and not await job.wait(wait):
+            self._engine.commit()
+            if not job.ended:
+                return _json_text(job.text(), 202)
+        text = _text(job)
+        with self._engine.output(job) as output:
+            if output is None or request.headers.get("Accept") != OCTETS:
+                return _json_text(text)
+            headers = {JOB_HEADER: text, "Content-Type": OCTETS}
+            if output.nbytes <= MAX_JSON:
+                return web.Response(body=output.tobytes(), headers=headers)
+            response = web.StreamResponse(headers=headers)
+            await self._services.bodies.send(response, request, output)
+            return response
+
+
+@functools.lru_cache(maxsize=256)
+def _parsed(header: str) -> tuple[JobSpec, str]:
+    spec = JobSpec.parse(parse_json(header))
+    return spec, spec.text()
+
+
+def _job_of(header: str) -> tuple[JobSpec, str]:
+    """Return a job and its canonical form. Many small jobs ask for the same with other data: that is parsed once."""
+    spec, text = _parsed(header)
+    if spec.parameters:  # each job's own, whatever the accelerator does with them
+        spec = dataclasses.replace(spec, parameters=copy.deepcopy(spec.parameters))
+    return spec, text
+
+
+def _json_text(text: str, status: int = 200) -> web.Response:
+    from aiohttp import web
+
+    return web.Response(body=text.encode(), status=status, content_type="application/json")
+
+
+def _text(job: Job | Entry) -> str:
+    return job.text() if isinstance(job, Job) else json.dumps(_document(job))
+
+
+def _document(job: Job | Entry) -> dict[str, Any]:
+    if isinstance(job, Job):
+        return job.document()
+    return job.answer or {"id": job.id, "state": job.state}
+
+
+def _event(name: str, document: dict[str, Any]) -> bytes:
+    return f"event: {name}\ndata: {json.dumps(document)}\n\n".encode()

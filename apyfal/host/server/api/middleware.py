@@ -1,0 +1,228 @@
+"""Who is calling, and whether they may: one middleware in front of every route.
+
+A route without a declaration is refused, whoever asks. Nothing is said about a path before the caller is known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import struct
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING
+
+from apyfal import exceptions
+from apyfal.exceptions import AcceleratorException, JobRejected
+from apyfal.host.protocol.audit import AuditLog
+from apyfal.host.protocol.messages import error_document
+from apyfal.host.server.api.routes import PUBLIC, Route
+from apyfal.host.server.jobs.fair_queue import Limited, RateLimiter, TooBusy, TooMany, Turns
+from apyfal.host.server.jobs.job import Conflict, KeyReused
+from apyfal.host.server.jobs.sessions import NotFound
+from apyfal.host.server.policy.tokens import SCOPES, TokenStore
+from apyfal.host.server.transport.bodies import Stalled, TooLarge
+from apyfal.host.server.transport.connections import Connections
+from apyfal.host.server.transport.request import User, let_in
+from apyfal.host.server.transport.zero_copy_body import pass_on
+from apyfal.log import get_logger
+
+if TYPE_CHECKING:
+    from aiohttp import web
+    from aiohttp.typedefs import Middleware
+
+__all__ = ["Gatekeeper", "problem", "status_of"]
+
+#: the status of an answer to a request that failed, by the nearest class of its error; jobs that fail are no failed
+#: requests. 424 rather than 502 for stores: it was the client who named them.
+_STATUS: dict[type[BaseException], int] = {
+    TooLarge: 413,
+    TooMany: 429,
+    TooBusy: 503,
+    JobRejected: 503,
+    NotFound: 404,
+    Conflict: 409,
+    KeyReused: 422,
+    exceptions.ObjectNotFound: 404,
+    exceptions.AccessDenied: 403,
+    exceptions.ObjectExists: 409,
+    exceptions.ObjectChanged: 409,
+    exceptions.StoreUnavailable: 424,
+    exceptions.TransferTimeout: 424,
+    exceptions.ChecksumMismatch: 424,
+    exceptions.HostError: 500,
+    AcceleratorException: 400,
+}
+
+_FAILURES_A_SECOND = 1.0
+_FAILURES_AT_ONCE = 20.0
+#: seconds for which a user is reckoned with after a request, and in which a request that has much to wait for shows
+_PRESENT = 0.05
+_PATIENCE = 0.005
+
+Handler = Callable[["web.Request"], Awaitable["web.StreamResponse"]]
+
+
+def status_of(error: BaseException) -> int:
+    """Return the HTTP status for an error."""
+    return next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 500)
+
+
+def problem(error: BaseException, status: int | None = None) -> web.Response:
+    """Make the answer for an error."""
+    from aiohttp import web
+
+    document: dict[str, object] = {"error": error_document(error)}
+    if isinstance(error, Conflict) and error.job_id:
+        document["job"] = error.job_id
+    response = web.json_response(document, status=status_of(error) if status is None else status)
+    if isinstance(error, Limited):
+        response.headers["Retry-After"] = str(max(1, round(error.retry_after)))
+    return response
+
+
+class Gatekeeper:
+    """Authenticates, authorizes, limits, audits, and turns errors into answers.
+
+    Parameters
+    ----------
+    routes
+        With their rules.
+    tokens
+        Who there is.
+    audit
+        Where decisions are written.
+    connections
+        Told of each connection's first request; makes handlers for those whose handler is spent.
+    request_rate
+        Requests a second of one user.
+    observe
+        Called with (operation, status, seconds) after each request.
+    """
+
+    def __init__(
+        self,
+        routes: Iterable[Route],
+        tokens: TokenStore,
+        audit: AuditLog,
+        connections: Connections,
+        request_rate: float,
+        observe: Callable[[str, int, float], None],
+    ) -> None:
+        self._rules = {route.handler: route for route in routes}
+        self._tokens = tokens
+        self._audit = audit
+        self._requests = RateLimiter(request_rate, 10 * request_rate)
+        self._failures = RateLimiter(_FAILURES_A_SECOND, _FAILURES_AT_ONCE)
+        self._turns = Turns(_PRESENT, _PATIENCE)
+        self._connections = connections
+        self._observe = observe
+
+    def middleware(self) -> Middleware:
+        """Return the middleware for `aiohttp.web.Application`."""
+        from aiohttp import web
+
+        @web.middleware
+        async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+            started = time.perf_counter()
+            rule = self._rules.get(handler)
+            status = 500
+            try:
+                response = await self._admit(request, handler, rule)
+                status = response.status
+                await pass_on(request, response, self._connections.successor)
+                return response
+            except asyncio.CancelledError:
+                status = 499
+                raise
+            finally:
+                operation = rule.operation if rule is not None else "unknown"
+                self._observe(operation, status, time.perf_counter() - started)
+
+        return guard
+
+    async def _admit(self, request: web.Request, handler: Handler, rule: Route | None) -> web.StreamResponse:
+        from aiohttp import web
+
+        self._connections.asked(request.protocol)
+        user: User | None = None
+        try:
+            if rule is None or rule.access != PUBLIC:
+                user = self._identify(request)
+                if user is None:
+                    self._failures.take(request.remote or "local")
+                    return self._refuse(request, 401, "a valid token is needed", None)
+                self._requests.take(user.name)
+                if rule is None:
+                    return self._unknown(request, user)
+                if rule.access not in user.scopes:
+                    return self._refuse(request, 403, f"the token's scopes do not include {rule.access}", user)
+                let_in(user)
+                number = await self._turns.begin(user.name)
+                try:
+                    return await handler(request)
+                finally:
+                    self._turns.end(user.name, number)
+            return await handler(request)
+        except web.HTTPException as error:
+            return problem(exceptions.ParameterError(error.reason), error.status)
+        except Stalled:
+            return self._refuse(request, 408, "the request stalled", user)
+        except AcceleratorException as error:
+            if isinstance(error, exceptions.AccessDenied | JobRejected | TooLarge):
+                self._audit.write(
+                    "refused",
+                    user=None if user is None else user.name,
+                    operation=None if rule is None else rule.operation,
+                    status=status_of(error),
+                    reason=error,
+                    peer=request.remote,
+                )
+            return problem(error)
+        except ConnectionError:
+            raise  # the client's own connection; that of a store is an AcceleratorException
+        except Exception as error:  # whatever it was, the client gets an answer, and the log the traceback
+            get_logger().exception("request failed")
+            return problem(error, 500)
+
+    def _unknown(self, request: web.Request, user: User) -> web.StreamResponse:
+        """Answer a path or method that no route has; a route that was added without a rule ends here too."""
+        if request.match_info.http_exception is None:
+            return self._refuse(request, 403, "no rule allows this", user)
+        raise request.match_info.http_exception
+
+    def _identify(self, request: web.Request) -> User | None:
+        header = request.headers.get("Authorization")
+        if header is None:
+            return _local_user(request)
+        scheme, _, presented = header.partition(" ")
+        token = self._tokens.authenticate(presented.strip()) if scheme.lower() == "bearer" else None
+        return None if token is None else User(token.user, frozenset(token.scopes), token.id)
+
+    def _refuse(self, request: web.Request, status: int, reason: str, user: User | None) -> web.Response:
+        self._audit.write(
+            "refused",
+            user=None if user is None else user.name,
+            token=None if user is None else user.token,
+            method=request.method,
+            path=request.path,
+            status=status,
+            reason=reason,
+            peer=request.remote,
+        )
+        kind = exceptions.AuthenticationError if status == 401 else exceptions.AccessDenied
+        response = problem(kind(reason), status)
+        if status == 401:
+            response.headers["WWW-Authenticate"] = 'Bearer realm="apyfal"'
+        return response
+
+
+def _local_user(request: web.Request) -> User | None:
+    """Return the user behind a Unix socket who is the one that runs this daemon, and so may do everything anyway."""
+    connection = None if request.transport is None else request.transport.get_extra_info("socket")
+    if connection is None or connection.family != socket.AF_UNIX:
+        return None
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    _, uid, _ = struct.unpack("3i", credentials)
+    return User(f"uid-{uid}", frozenset(SCOPES)) if uid == os.geteuid() else None

@@ -1,0 +1,180 @@
+"""The routes of sessions: opening and closing accelerators, mounts and shared memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from aiohttp import web
+
+from apyfal.exceptions import ParameterError
+from apyfal.host.protocol.shared_memory import Region, machine_id
+from apyfal.host.server.api.context import Services
+from apyfal.host.server.api.routes import DONE, OBJECT, Body, route
+from apyfal.host.server.jobs.fair_queue import TooMany
+from apyfal.host.server.jobs.job import Conflict
+from apyfal.host.server.jobs.sessions import NotFound, Session
+from apyfal.host.server.transport.request import caller, read_object
+from apyfal.host.server.transport.threads import in_thread
+
+__all__ = ["SessionRoutes"]
+
+
+class SessionRoutes:
+    """Opening and closing accelerators, their mounts and shared memory.
+
+    Parameters
+    ----------
+    services
+        The daemon's.
+    memory_socket
+        Path of the socket that hands out shared memory; ``None``: there is none.
+    close
+        Ends a session: stops its accelerator and frees what it holds.
+    """
+
+    def __init__(self, services: Services, memory_socket: str | None, close: Callable[[Session], None]) -> None:
+        self._services = services
+        self._memory_socket = memory_socket
+        self._close = close
+
+    @route(
+        "POST",
+        "/v1/sessions",
+        access="process",
+        summary="Open an accelerator",
+        body=Body("What to open.", {"application/json": "SessionRequest"}),
+        answers={201: Body("The session.", {"application/json": "Session"})},
+    )
+    async def open_session(self, request: web.Request) -> web.StreamResponse:
+        """Open a session; the accelerator itself is opened by its first job."""
+        options = await read_object(request, "the accelerator's name, and perhaps driver and device")
+        if "accelerator" not in options:
+            raise ParameterError("accelerator: expected a name")
+        for name, value in options.items():
+            allowed: tuple[type, ...] = (str, int) if name == "device" else (str,)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, allowed)):
+                raise ParameterError(f"{name}: expected a text")
+            if isinstance(value, str) and len(value) > 256:
+                raise ParameterError(f"{name}: expected at most 256 characters")
+        user = caller()
+        session = self._services.sessions.open(
+            user.name, {name: value for name, value in options.items() if value is not None}
+        )
+        self._services.audit.write(
+            "session opened", user=user.name, session=session.id, accelerator=options["accelerator"]
+        )
+        document = session.document()
+        if self._memory_socket is not None:
+            document["memory"] = {"socket": self._memory_socket, "machine": machine_id()}
+        return web.json_response(document, status=201)
+
+    @route(
+        "GET",
+        "/v1/sessions",
+        access="process",
+        summary="List your sessions",
+        answers={200: Body("The sessions.", OBJECT)},
+    )
+    async def list_sessions(self, request: web.Request) -> web.StreamResponse:
+        """List sessions; those of everybody for an administrator."""
+        found = self._services.sessions.of(caller().scope_of_view)
+        return web.json_response({"sessions": [session.document() for session in found]})
+
+    @route(
+        "DELETE",
+        "/v1/sessions/{session}",
+        access="process",
+        summary="Close a session, its accelerator, mounts and shared memory",
+        answers={204: DONE},
+    )
+    async def close_session(self, request: web.Request) -> web.StreamResponse:
+        """Close a session; jobs of it that run come to their end first."""
+        session = self._services.session(request)
+        self._close(session)
+        return web.Response(status=204)
+
+    @route(
+        "PUT",
+        "/v1/sessions/{session}/mounts/{name}",
+        access="process",
+        summary="Bring a storage mount, for this session only",
+        body=Body("The provider, the account and the place.", {"application/json": "MountRequest"}),
+        answers={204: DONE},
+    )
+    async def add_mount(self, request: web.Request) -> web.StreamResponse:
+        """Mount a store with the client's own account."""
+        session = self._services.session(request)
+        parameters = await read_object(request, "the parameters of a mount")
+        name = request.match_info["name"]
+        mount = await in_thread(self._services.references.mount, name, parameters)
+        old = session.mounts.pop(name, None)
+        session.mounts[name] = mount
+        if old is not None:
+            self._services.references.unmount(old)
+        self._services.audit.write(
+            "mounted", user=session.user, session=session.id, name=name, provider=parameters["provider"]
+        )
+        return web.Response(status=204)
+
+    @route(
+        "DELETE",
+        "/v1/sessions/{session}/mounts/{name}",
+        access="process",
+        summary="Forget a mount of this session",
+        answers={204: DONE},
+    )
+    async def remove_mount(self, request: web.Request) -> web.StreamResponse:
+        """Unmount."""
+        mount = self._services.session(request).mounts.pop(request.match_info["name"], None)
+        if mount is None:
+            raise NotFound("no such mount in this session")
+        self._services.references.unmount(mount)
+        return web.Response(status=204)
+
+    @route(
+        "POST",
+        "/v1/sessions/{session}/memory",
+        access="process",
+        summary="Make memory that a client on this machine can share",
+        body=Body("Its size.", {"application/json": "MemoryRequest"}),
+        answers={201: Body("Its name, and the ticket for its descriptor.", OBJECT)},
+    )
+    async def share_memory(self, request: web.Request) -> web.StreamResponse:
+        """Make a region of shared memory."""
+        session = self._services.session(request)
+        document = await read_object(request, "nbytes")
+        nbytes = document.get("nbytes") if len(document) == 1 else None
+        if isinstance(nbytes, bool) or not isinstance(nbytes, int) or nbytes < 1:
+            raise ParameterError("nbytes: expected a whole number, 1 or more")
+        if self._memory_socket is None:
+            raise Conflict("this host shares no memory")
+        budget = self._services.bodies.budget
+        own = sum(
+            region.nbytes for other in self._services.sessions.of(session.user) for region in other.regions.values()
+        )
+        if own + nbytes > budget.limit // 2:
+            raise TooMany(f"{own} bytes of memory are shared with you, and half of the host's is for others")
+        budget.take(nbytes)
+        try:
+            region = Region(nbytes)
+        except BaseException:
+            budget.give(nbytes)
+            raise
+        session.regions[region.name] = region
+        return web.json_response({"name": region.name, "ticket": region.ticket, "nbytes": nbytes}, status=201)
+
+    @route(
+        "DELETE",
+        "/v1/sessions/{session}/memory/{region}",
+        access="process",
+        summary="Give shared memory up",
+        answers={204: DONE},
+    )
+    async def release_memory(self, request: web.Request) -> web.StreamResponse:
+        """Free the daemon's side of a region."""
+        region = self._services.session(request).regions.pop(request.match_info["region"], None)
+        if region is None:
+            raise NotFound("no such shared memory in this session")
+        self._services.bodies.budget.give(region.nbytes)
+        await in_thread(region.close)  # unmapping a large one takes its time
+        return web.Response(status=204)

@@ -1,0 +1,149 @@
+"""Whether a machine is fit to be a host: what ``apyfal host check`` reports."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from apyfal.configuration import ConfigSource
+from apyfal.exceptions import AcceleratorException
+from apyfal.host.client.http import Host
+from apyfal.host.protocol import tls
+from apyfal.host.protocol.address import HostAddress
+from apyfal.host.server.policy import linux_sandbox
+from apyfal.host.server.policy.allowed_directories import Whitelist
+from apyfal.host.server.policy.egress import OutboundGate
+from apyfal.host.server.policy.tokens import TokenStore
+from apyfal.host.settings import Settings, default_socket
+from apyfal.units import format_size
+
+__all__ = ["Finding", "check"]
+
+_LITTLE_SPACE = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes
+    ----------
+    what
+        Its name.
+    state
+        ``ok``, ``warning`` or ``wrong``.
+    text
+        One line.
+    """
+
+    what: str
+    state: str
+    text: str
+
+
+def check(config: ConfigSource = None) -> list[Finding]:
+    """Look at everything a daemon with this configuration needs; never raises for what it finds.
+
+    Raises
+    ------
+    ConfigurationError
+        The configuration itself cannot be read.
+    """
+    settings = Settings.load(config)
+    found: list[Finding] = []
+    steps: list[tuple[str, Callable[[Settings], Iterator[Finding]]]] = [
+        ("whitelist", _whitelist),
+        ("outbound", _outbound),
+        ("tokens", _tokens),
+        ("certificate", _certificate),
+        ("state", _state),
+        ("devices", _devices),
+        ("daemon", _daemon),
+    ]
+    for name, step in steps:
+        try:
+            found += step(settings)
+        except (AcceleratorException, OSError) as error:
+            found.append(Finding(name, "wrong", " ".join(str(error).split())))
+    return found
+
+
+def _whitelist(settings: Settings) -> Iterator[Finding]:
+    if linux_sandbox.have_openat2():
+        yield Finding("openat2", "ok", "paths are resolved by the kernel")
+    else:
+        yield Finding("openat2", "warning", "not in this kernel: paths are resolved step by step")
+    with Whitelist(settings.authorized_host_dirs) as whitelist:
+        if whitelist.landlocked:
+            yield Finding(
+                "Landlock", "ok", f"version {linux_sandbox.landlock_version()} confines what opens host:// files"
+            )
+        else:
+            yield Finding("Landlock", "warning", "not in this kernel: the resolver alone guards host://")
+        for directory in whitelist.directories:
+            mode = os.stat(directory).st_mode
+            if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+                yield Finding("host://", "warning", f"{directory}: anybody on this machine can write there")
+            else:
+                yield Finding("host://", "ok", directory)
+
+
+def _outbound(settings: Settings) -> Iterator[Finding]:
+    OutboundGate(settings.private_endpoints)
+    allowed = ", ".join(settings.private_endpoints) or "none"
+    yield Finding("outbound", "ok", f"private endpoints that clients may reach: {allowed}")
+
+
+def _tokens(settings: Settings) -> Iterator[Finding]:
+    store = TokenStore(settings.state_directory / "tokens.json")
+    valid = [token for token in store.list() if token.state(time.time()) == "valid"]
+    if not valid:
+        yield Finding("tokens", "warning", "none: only this user can use the host; see apyfal token create")
+        return
+    if stat.S_IMODE(store.path.stat().st_mode) & 0o077:
+        yield Finding("tokens", "wrong", f"{store.path} can be read by others: chmod 600")
+        return
+    yield Finding("tokens", "ok", f"{len(valid)} valid, of {len({token.user for token in valid})} users")
+
+
+def _certificate(settings: Settings) -> Iterator[Finding]:
+    certificate = settings.state_directory / "certificate.pem"
+    if certificate.exists():
+        yield Finding("certificate", "ok", f"its own: sha256={tls.fingerprint_of(certificate)}")
+    else:
+        yield Finding("certificate", "ok", "none yet: made when it listens beyond this machine")
+
+
+def _state(settings: Settings) -> Iterator[Finding]:
+    directory = settings.state_directory
+    existing = next(path for path in (directory, *directory.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    state = "ok" if free > _LITTLE_SPACE else "warning"
+    yield Finding("state", state, f"{directory}: {format_size(free)} free")
+
+
+def _devices(_: Settings) -> Iterator[Finding]:
+    from apyfal.listing import devices
+
+    listing = devices()
+    for device in listing:
+        yield Finding("device", "ok", str(device))
+    for driver, reason in listing.unavailable.items():
+        yield Finding("device", "warning", f"{driver}: {reason}")
+
+
+def _daemon(_: Settings) -> Iterator[Finding]:
+    path = default_socket()
+    if not path.exists():
+        yield Finding("daemon", "warning", f"not running: nothing at {path}")
+        return
+    host = Host(HostAddress(unix=str(path), secure=False), None)
+    try:
+        state = host.json("GET", "/health")["state"]
+    finally:
+        host.close()
+    yield Finding("daemon", "ok" if state == "ok" else "warning", f"{path}: {state}")

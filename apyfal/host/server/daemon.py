@@ -1,0 +1,410 @@
+"""The daemon: everything put together, its listeners, and its orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from apyfal.configuration import Configuration
+from apyfal.exceptions import ConfigurationError
+from apyfal.host.protocol.audit import AuditLog
+from apyfal.host.protocol.shared_memory import Region, TicketServer
+from apyfal.host.server.api import openapi
+from apyfal.host.server.api.context import Services
+from apyfal.host.server.api.info import InfoRoutes
+from apyfal.host.server.api.jobs import JobRoutes
+from apyfal.host.server.api.middleware import Gatekeeper
+from apyfal.host.server.api.routes import Route, declared
+from apyfal.host.server.api.sessions import SessionRoutes
+from apyfal.host.server.api.storage import StorageRoutes
+from apyfal.host.server.jobs.execution import Executor
+from apyfal.host.server.jobs.journal import Journal
+from apyfal.host.server.jobs.manager import Engine
+from apyfal.host.server.jobs.outputs import SavedOutputs
+from apyfal.host.server.jobs.sessions import OpenAccelerator, Session, Sessions
+from apyfal.host.server.metrics import Metrics
+from apyfal.host.server.policy.allowed_directories import Whitelist
+from apyfal.host.server.policy.egress import OutboundGate
+from apyfal.host.server.policy.host_store import HostStore
+from apyfal.host.server.policy.tokens import TokenStore
+from apyfal.host.server.policy.url_policy import References, gated
+from apyfal.host.server.transport.bodies import Bodies, MemoryBudget
+from apyfal.host.server.transport.connections import Connections
+from apyfal.host.settings import Settings
+from apyfal.log import get_logger
+from apyfal.storage import providers, registry
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+__all__ = ["Daemon", "Listener"]
+
+_HOUSEKEEPING = 1.0
+_FORGET_INTERVAL = 0.01
+_IDLE_TIMEOUT = 75.0
+#: aiohttp's handlers of connections that were accepted last are given time to begin: what is told to close before that
+#: waits for a request all the same, and would hold up the end for `stop_timeout`
+_SETTLE = 0.1
+#: a larger read buffer than aiohttp's lets a body arrive in pieces of what the socket holds
+_READ_BUFFER = 1 << 20
+_BACKLOG = 1024
+_ACCEPTED_AT_ONCE = 2
+
+
+class Listener:
+    """One address that the daemon listens on.
+
+    Parameters
+    ----------
+    unix
+        Path of a Unix socket.
+    host, port
+        Or an address; port 0: any.
+    tls
+        For the address; needed unless that is a loopback address.
+    """
+
+    def __init__(
+        self, *, unix: Path | None = None, host: str = "", port: int = 0, tls: ssl.SSLContext | None = None
+    ) -> None:
+        self.unix = unix
+        self.host = host
+        self.port = port
+        self.tls = tls
+
+
+class Daemon:
+    """The daemon.
+
+    Parameters
+    ----------
+    settings
+        The operator's.
+    listeners
+        Where to listen.
+    config
+        The configuration that accelerators are looked up in.
+    open_accelerator
+        For tests; default: `apyfal.Accelerator`.
+
+    Attributes
+    ----------
+    listeners
+        As given; a port that was 0 is the one it got.
+    routes
+        All of them, with their rules.
+    ports
+        Where it listens, by listener, once it does.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        listeners: list[Listener],
+        *,
+        config: Any = None,
+        open_accelerator: OpenAccelerator | None = None,
+    ) -> None:
+        self.settings = settings
+        self.listeners = listeners
+        self._config = config
+        self._configuration = Configuration.load(config)
+        self._open_accelerator = open_accelerator or self._open
+        self._stop_requested = asyncio.Event()
+        self._state = "starting"
+        self.ports: list[int] = []
+
+    # -- putting together ----------------------------------------------------------------------------------------------
+    def _assemble(self) -> web.Application:
+        from aiohttp import web
+
+        settings = self.settings
+        settings.state_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._audit = AuditLog(settings.audit_log)
+        self._tokens = TokenStore(settings.state_directory / "tokens.json")
+        self._whitelist = Whitelist(settings.authorized_host_dirs)
+        self._gate = OutboundGate(settings.private_endpoints, [listener.port for listener in self.listeners])
+        self._table = registry.table
+        self._table.configure(self._configuration)
+        self._attach_stores()
+        self._references = References(self._whitelist, self._gate, self._table)
+        self._budget = MemoryBudget(settings.memory_limit)
+        self._journal = Journal(settings.state_directory / "jobs.sqlite")
+        self._sessions = Sessions(settings.max_sessions, settings.max_sessions_of_user)
+        self._engine = Engine(
+            journal=self._journal,
+            saved=SavedOutputs(settings.state_directory / "outputs"),
+            executor=Executor(self._references, self._open_accelerator, _allocate, settings.state_directory),
+            budget=self._budget,
+            workers=settings.workers,
+            limit=settings.max_jobs,
+            limit_of_user=settings.max_jobs_of_user,
+        )
+        self._metrics = self._make_metrics()
+        memory_socket = next(
+            (listener.unix.with_suffix(".memory") for listener in self.listeners if listener.unix), None
+        )
+        self._ticket_server = None if memory_socket is None else TicketServer(memory_socket, self._region)
+        shared = None if memory_socket is None else str(memory_socket)
+        bodies = Bodies(settings, self._budget, _allocate)
+        services = Services(settings, self._audit, self._sessions, self._references, bodies)
+        info = InfoRoutes(self._references, self._accelerators, _devices, lambda: self._state, self._metrics.text)
+        self.routes: list[Route] = declared(
+            # the router asks them in this order: what is called most comes first
+            JobRoutes(services, self._engine),
+            SessionRoutes(services, shared, self.close_session),
+            StorageRoutes(services, self._table),
+            info,
+        )
+        from apyfal import __version__
+
+        info.document = openapi.document(self.routes, __version__)
+        self._connections = Connections(settings.max_connections)
+        self._gatekeeper = Gatekeeper(
+            self.routes, self._tokens, self._audit, self._connections, settings.request_rate, self._metrics.observe
+        )
+        application = web.Application(
+            middlewares=[self._gatekeeper.middleware()],
+            handler_args={
+                "read_bufsize": _READ_BUFFER,
+                "keepalive_timeout": _IDLE_TIMEOUT,
+                "access_log": None,
+                "logger": _quiet_logger(),
+                "auto_decompress": False,  # a compressed body is refused, not unpacked: it has no honest length
+            },
+        )
+        for route in self.routes:
+            application.router.add_route(
+                route.method,
+                route.path,
+                route.handler,  # type: ignore[arg-type]  # set by `declared`
+                expect_handler=_say_nothing_yet,
+            )
+        return application
+
+    def _attach_stores(self) -> None:
+        """Give ``host://`` its meaning, and the web its gate, in this process."""
+        self._table.attach(providers.HOST_SCHEME, HostStore(self._whitelist))
+        for scheme in ("http", "https"):
+            provider = providers.BUILT_IN[scheme]
+            self._table.attach(scheme, gated(providers.handler_class(provider), self._gate))
+
+    def _make_metrics(self) -> Metrics:
+        engine, budget = self._engine, self._budget
+        return Metrics(
+            {
+                "apyfal_jobs_waiting": ("Jobs that wait", lambda: engine.waiting),
+                "apyfal_jobs_running": ("Jobs that run", lambda: engine.running),
+                "apyfal_sessions": ("Open sessions", lambda: len(self._sessions)),
+                "apyfal_memory_bytes": ("Memory held by bodies, outputs and shared memory", lambda: budget.used),
+            },
+            {
+                "apyfal_jobs": ("Jobs ended", lambda: dict(engine.finished)),
+                "apyfal_job_seconds": ("Time that jobs took", lambda: engine.seconds),
+                "apyfal_received_bytes": ("Bytes of jobs' inputs", lambda: engine.bytes_in),
+                "apyfal_sent_bytes": ("Bytes of jobs' outputs", lambda: engine.bytes_out),
+            },
+        )
+
+    def _open(self, accelerator: str | None = None, **options: Any) -> Any:
+        from apyfal.accelerator import LOCAL, Accelerator
+
+        return Accelerator(accelerator, self._configuration, host_ip=LOCAL, **options)
+
+    def _accelerators(self) -> list[Any]:
+        import apyfal
+
+        return list(apyfal.accelerators(self._configuration))
+
+    # -- life ----------------------------------------------------------------------------------------------------------
+    async def run(self, ready: Callable[[], None] = lambda: None) -> None:
+        """Serve until `stop` is called or SIGTERM or SIGINT comes, then end in order. SIGHUP reads settings anew.
+
+        Parameters
+        ----------
+        ready
+            Called once the daemon listens.
+        """
+        from aiohttp import web
+
+        runner = web.AppRunner(self._assemble(), handle_signals=False, shutdown_timeout=self.settings.stop_timeout)
+        await runner.setup()
+        servers: list[asyncio.AbstractServer] = []
+        housekeeping: asyncio.Task[None] | None = None
+        try:
+            for entry in self._journal.recover():
+                self._audit.write("job interrupted", user=entry.user, job=entry.id, ran=(entry.answer or {}).get("ran"))
+            for entry in self._engine.lost_outputs():
+                self._audit.write("output lost", user=entry.user, job=entry.id)
+            if self._ticket_server is not None:
+                self._ticket_server.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._ticket_server.start()
+            servers += [await self._listen(runner, listener) for listener in self.listeners]
+            self._handle_signals()
+            housekeeping = asyncio.create_task(self._keep_house())
+            self._state = "ok"
+            self._audit.write("started", listeners=len(servers), landlock=self._whitelist.landlocked)
+            ready()
+            await self._stop_requested.wait()
+            await self._wind_down()
+        finally:
+            if housekeeping is not None:
+                housekeeping.cancel()
+            for server in servers:
+                server.close()
+            await asyncio.sleep(_SETTLE)
+            await runner.cleanup()
+            await self._save_outputs()
+            for session in self._sessions.of(None):
+                self.close_session(session)
+            if self._ticket_server is not None:
+                self._ticket_server.stop()
+            self._journal.close()
+            self._table.configure(None)
+            self._whitelist.close()
+            self._audit.close()
+
+    def stop(self) -> None:
+        """Ask the daemon to end: no new jobs, those that run may finish."""
+        self._state = "stopping"
+        self._stop_requested.set()
+
+    async def _wind_down(self) -> None:
+        left = await self._engine.stop(self.settings.stop_timeout)
+        for job in left:
+            self._audit.write("job left", user=job.user, job=job.id, state=job.state)
+        if left:
+            get_logger().warning("%d jobs did not end; they are reported when this host starts again", len(left))
+        self._audit.write("stopped", jobs_left=len(left))
+
+    async def _save_outputs(self) -> None:
+        lost = await asyncio.get_running_loop().run_in_executor(
+            None, self._engine.save_outputs, self.settings.stop_timeout
+        )
+        if lost:
+            get_logger().warning("the outputs of %d jobs are lost: there was no time or room to save them", len(lost))
+
+    async def _listen(self, runner: web.AppRunner, listener: Listener) -> asyncio.AbstractServer:
+        loop = asyncio.get_running_loop()
+        self._connections.server = runner.server
+        factory = self._connections.accept
+        try:
+            if listener.unix is not None:
+                listener.unix.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                with contextlib.suppress(FileNotFoundError):
+                    listener.unix.unlink()
+                server = await loop.create_unix_server(factory, str(listener.unix), backlog=_ACCEPTED_AT_ONCE)
+                _queue_connections(server)
+                listener.unix.chmod(0o600)
+                self.ports.append(0)
+                return server
+            tcp = await loop.create_server(
+                factory, listener.host, listener.port, ssl=listener.tls, backlog=_ACCEPTED_AT_ONCE
+            )
+            _queue_connections(tcp)
+        except OSError as error:
+            where = listener.unix or f"{listener.host}:{listener.port}"
+            raise ConfigurationError(f"cannot listen on {where}: {error.strerror or error}") from error
+        port = int(tcp.sockets[0].getsockname()[1])
+        listener.port = port
+        self._gate.own_ports |= {port}
+        self.ports.append(port)
+        return tcp
+
+    def _handle_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(ValueError, RuntimeError):  # not in the main thread: a test's daemon
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self.stop)
+            loop.add_signal_handler(signal.SIGHUP, self.reload)
+
+    def reload(self) -> None:
+        """Read the configuration again: accelerators, mounts, allowed directories and private endpoints change for what
+        comes from now on. A mistake in it leaves everything as it was.
+        """
+        try:
+            configuration = Configuration.load(self._config)
+            settings = Settings.load(configuration)
+            whitelist = Whitelist(settings.authorized_host_dirs)
+            gate = OutboundGate(settings.private_endpoints, self._gate.own_ports)
+        except ConfigurationError as error:
+            self._audit.write("reload failed", reason=error)
+            get_logger().error("the configuration was not read anew: %s", error)
+            return
+        self._configuration = configuration
+        self._table.configure(configuration)
+        old, self._whitelist, self._gate = self._whitelist, whitelist, gate
+        self._attach_stores()
+        self._references.replace(whitelist, gate)
+        old.close()
+        self._audit.write("reloaded", directories=len(whitelist.directories))
+
+    # -- housekeeping --------------------------------------------------------------------------------------------------
+    async def _keep_house(self) -> None:
+        while True:
+            await asyncio.sleep(_HOUSEKEEPING)
+            for session in self._sessions.idle(self.settings.session_timeout):
+                self._audit.write("session expired", user=session.user, session=session.id)
+                self.close_session(session)
+            now = time.time()
+            self._engine.expire_outputs(self.settings.keep_outputs)
+            while self._engine.forget(now - self.settings.keep_outputs, now - self.settings.keep_jobs):
+                await asyncio.sleep(_FORGET_INTERVAL)
+            await asyncio.get_running_loop().run_in_executor(None, self._journal.checkpoint)
+
+    def close_session(self, session: Session) -> None:
+        """End a session: nobody finds it any more, and its accelerator stops when its jobs have ended."""
+        if not self._sessions.remove(session):
+            return
+        for mount in session.mounts.values():
+            self._references.unmount(mount)
+        session.mounts.clear()
+        self._budget.give(sum(region.nbytes for region in session.regions.values()))
+        asyncio.get_running_loop().run_in_executor(None, session.stop)
+
+    def _region(self, name: str) -> Region | None:
+        return next((session.regions[name] for session in self._sessions.of(None) if name in session.regions), None)
+
+
+async def _say_nothing_yet(request: web.Request) -> None:
+    """Leave it to the handler to ask for the body, once it knows that it wants it."""
+
+
+def _queue_connections(server: asyncio.AbstractServer) -> None:
+    """Let the kernel hold connections until they are accepted. asyncio has one number for that and for how many it
+    accepts before it looks at anything else: a thousand clients at once would hold all others up for 0.3 s.
+    """
+    for listening in getattr(server, "sockets", ()):
+        with socket.socket(fileno=os.dup(listening.fileno())) as same:
+            same.listen(_BACKLOG)
+
+
+def _allocate(nbytes: int) -> np.ndarray[Any, Any]:
+    from apyfal.memory import empty
+
+    return empty((nbytes,), np.uint8)
+
+
+def _devices() -> list[Any]:
+    import apyfal
+
+    return list(apyfal.devices())
+
+
+def _quiet_logger() -> logging.Logger:
+    """Return a logger for what aiohttp says of malformed requests: anybody could fill the system's log with it."""
+    logger = logging.getLogger("apyfal.host.malformed")
+    logger.propagate = False
+    logger.addHandler(logging.NullHandler())
+    return logger

@@ -1,0 +1,1 @@
+"""Jobs of the daemon: the fair queue, the journal, execution, sessions, outputs."""

@@ -1,0 +1,176 @@
+"""One job in a worker thread: its arguments for the accelerator, the call, and what becomes of the result."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from apyfal.exceptions import ParameterError, RunCancelled
+from apyfal.host.protocol.messages import ArrayType, Part, SharedArray, plain
+from apyfal.host.protocol.shared_memory import Region
+from apyfal.host.server.jobs.job import Job
+from apyfal.host.server.jobs.sessions import NotFound, OpenAccelerator
+from apyfal.host.server.policy.url_policy import References
+from apyfal.host.server.transport.bodies import Data
+
+__all__ = ["Executor"]
+
+_INTO_SHARED = "dst: a new array, put into memory that is shared with the client"
+
+
+@dataclass(frozen=True, slots=True)
+class Executor:
+    """Runs jobs, one call each.
+
+    Attributes
+    ----------
+    references
+        Admits the URLs that jobs name.
+    open_accelerator
+        Opens an accelerator.
+    allocate
+        Makes pinned memory of so many bytes.
+    spool_directory
+        For outputs that go to a client's file.
+    """
+
+    references: References
+    open_accelerator: OpenAccelerator
+    allocate: Callable[[int], np.ndarray[Any, Any]]
+    spool_directory: Path
+
+    def run(self, job: Job) -> None:
+        """Run a job; what it raises is the job's error."""
+        accelerator = job.session.accelerator(self.open_accelerator)
+        spec = job.spec
+        info: dict[str, Any] = {}
+        try:
+            if spec.kind == "start":
+                accelerator.start(self._source(job), info_dict=info, **spec.parameters)
+                return
+            dst, target = self._destination(job)
+            result = accelerator.process(
+                self._source(job),
+                dst,
+                copy=spec.copy,
+                info_dict=info,
+                timeout=spec.timeout,
+                progress=lambda done, total: _progress(job, done, total),
+                memory_limit=spec.memory_limit,
+                **spec.parameters,
+            )
+            if len(accelerator.outputs) > 1:
+                _take_results(job, result)
+            else:
+                _take_result(job, result, target, info)
+        finally:
+            info.pop("timeline", None)
+            job.info = plain(info)
+
+    def _source(self, job: Job) -> object:
+        src = job.spec.src
+        if src is None:
+            return None
+        if src.url is not None:
+            return self.references.admit(src.url, job.session.mounts)
+        if src.parts is not None:
+            return {name: self._input(job, part) for name, part in src.parts.items()}
+        if src.shared is not None:
+            return _region_of(job, src.shared.region).array(src.shared)
+        if job.data is None:
+            raise ParameterError("src: the request had no body")
+        if job.data.array is None:
+            return job.data.file
+        return job.data.array if src.array is not None else job.data.array.data  # bytes of a file have no element type
+
+    def _input(self, job: Job, part: Part) -> object:
+        """Return one of several inputs: a URL, an array in the body, or the bytes of a file there."""
+        if part.url is not None:
+            return self.references.admit(part.url, job.session.mounts)
+        nbytes = part.nbytes if part.array is None else part.array.nbytes
+        body = None if job.data is None else job.data.array
+        if body is None or part.offset + nbytes > body.nbytes:
+            raise ParameterError(f"src: {nbytes} bytes from {part.offset} on are not in the body")
+        piece = body.reshape(-1).view(np.uint8)[part.offset : part.offset + nbytes]
+        if part.array is None:
+            return piece.data
+        return piece.view(part.array.dtype).reshape(part.array.shape)
+
+    def _output(self, job: Job, part: Part) -> object:
+        """Return where one of several outputs goes: a URL, memory for the client's array, or a new array."""
+        if part.url is not None:
+            return self.references.admit(part.url, job.session.mounts)
+        if part.array is None:
+            return None
+        return self.allocate(part.array.nbytes).view(part.array.dtype).reshape(part.array.shape)
+
+    def _destination(self, job: Job) -> tuple[object, Data | None]:
+        """Return what `process` gets as its destination, and the output that this makes."""
+        dst = job.spec.dst
+        if dst is None or dst.memory is not None:
+            return None, None
+        if dst.url is not None:
+            return self.references.admit(dst.url, job.session.mounts), None
+        if dst.parts is not None:
+            return {name: self._output(job, part) for name, part in dst.parts.items()}, None
+        if dst.shared is not None:
+            return _region_of(job, dst.shared.region).array(dst.shared), None
+        if dst.array is not None:
+            memory = self.allocate(dst.array.nbytes).view(dst.array.dtype).reshape(dst.array.shape)
+            return memory, Data(array=memory)
+        file: IO[bytes] = tempfile.TemporaryFile(dir=self.spool_directory)  # noqa: SIM115 - the output owns it
+        return file, Data(file=file)
+
+
+def _progress(job: Job, done: int, total: int | None) -> None:
+    job.progress = (int(done), None if total is None else int(total))
+    if job.cancelled:
+        raise RunCancelled("the job was cancelled")
+
+
+def _take_result(job: Job, result: object, target: Data | None, info: dict[str, Any]) -> None:
+    dst = job.spec.dst
+    if target is not None:
+        if target.file is not None:
+            target.file.flush()
+            target = Data(file=target.file)
+        job.output = target
+        job.output_type = None if dst is None else dst.array
+    elif isinstance(result, np.ndarray) and (dst is None or dst.shared is None):
+        job.output_type = ArrayType.of(result)
+        region = None if dst is None or dst.memory is None else _region_of(job, dst.memory)
+        if region is not None and result.nbytes <= region.nbytes:
+            np.copyto(region.array(SharedArray(region.name, 0, job.output_type)), result)
+            job.output_region = region.name
+            info["bytes_copied"] = info.get("bytes_copied", 0) + result.nbytes
+            info["copy_reasons"] = [*info.get("copy_reasons", ()), _INTO_SHARED]
+        else:
+            job.output = Data(array=result)
+    if not isinstance(result, np.ndarray):
+        job.result = plain(result)
+
+
+def _take_results(job: Job, result: object) -> None:
+    """Take those of several outputs that are arrays: they go back one behind the other."""
+    arrays = result if isinstance(result, dict) else {}
+    if not arrays:
+        return
+    offset = 0
+    job.output_parts = {}
+    for name, array in arrays.items():
+        job.output_parts[name] = {"offset": offset, "nbytes": array.nbytes, **ArrayType.of(array).document()}
+        offset += array.nbytes
+    first, *more = arrays.values()
+    job.output = Data(array=first, more=more)
+
+
+def _region_of(job: Job, name: str) -> Region:
+    region = job.session.regions.get(name)
+    if region is None:
+        raise NotFound("no such shared memory in this session")
+    return region

@@ -1,0 +1,264 @@
+"""The journal of jobs: what was asked under which key, and what came of it, across restarts of the daemon.
+
+A job is entered before anything of it is done, and its answer before the client gets it. So a request that comes again
+is answered from here, and after a crash every job that was not finished is known, and is reported rather than run a
+second time. What comes or ends at once is written at once: see `apyfal.host.server.jobs.group_commit`.
+
+SQLite in WAL mode without a sync at each commit: a killed process loses nothing; a power failure may lose the last
+moments, and with them at most the record of jobs whose effects the same failure put in doubt. Jobs are numbered by the
+microsecond they come in, so that new rows go to one page at the end (and an id says nothing of other users' jobs); the
+sync of a checkpoint happens in another thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import sqlite3
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from apyfal.exceptions import ConfigurationError
+
+__all__ = ["NOT_RUN", "Entry", "Journal"]
+
+_VERSION = 2
+_SCHEMA = f"""
+CREATE TABLE IF NOT EXISTS jobs (
+    number INTEGER PRIMARY KEY,
+    id TEXT NOT NULL,
+    user TEXT NOT NULL,
+    key TEXT NOT NULL,
+    fingerprint TEXT NOT NULL,
+    began INTEGER NOT NULL
+);
+CREATE UNIQUE INDEX IF NOT EXISTS by_key ON jobs (user, key);
+CREATE TABLE IF NOT EXISTS answers (
+    number INTEGER PRIMARY KEY,
+    state TEXT NOT NULL,
+    ended REAL NOT NULL,
+    answer TEXT NOT NULL,
+    output BLOB,
+    held INTEGER NOT NULL
+);
+CREATE INDEX IF NOT EXISTS by_held ON answers (number) WHERE held;
+PRAGMA user_version={_VERSION};
+"""
+_ID = re.compile(r"[0-9a-f]{15}-[0-9a-f]{16}")
+#: rows looked at by one call of `forget`
+_BATCH = 100
+#: pages in the log after which a commit writes them back itself, should `checkpoint` not keep up
+_LOG_PAGES = 16384
+
+#: why a job that waited has ended
+NOT_RUN = "the host stopped before the job was started: it did not run"
+_UNKNOWN = "the host stopped while the job was running: it will not be run again, and what it wrote is not known"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One job in the journal.
+
+    Attributes
+    ----------
+    id, user, key
+        The job, whose it is, and the key that its client gave it.
+    fingerprint
+        Of what was asked; the same key with another one is a mistake of the client.
+    state
+        ``queued``, ``running``, ``done``, ``failed``, ``cancelled`` or ``interrupted``.
+    answer
+        The job as it was last described to its client, once it has ended.
+    output
+        Its output, if it was small enough to keep.
+    """
+
+    id: str
+    user: str
+    key: str
+    fingerprint: str
+    state: str
+    answer: dict[str, Any] | None
+    output: bytes | None
+
+
+class Journal:
+    """The journal in one SQLite file. Used by one thread, except `checkpoint`.
+
+    Parameters
+    ----------
+    path
+        The file; made with mode 0600.
+
+    Raises
+    ------
+    ConfigurationError
+        The file is another version's.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = os.fspath(path)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
+        try:
+            version = self._database.execute("PRAGMA user_version").fetchone()[0]
+            if version not in (0, _VERSION):
+                raise ConfigurationError(f"{self._path}: a journal of version {version}, not {_VERSION}; move it away")
+            self._database.execute("PRAGMA journal_mode=WAL")
+            self._database.execute("PRAGMA synchronous=NORMAL")
+            self._database.execute(f"PRAGMA wal_autocheckpoint={_LOG_PAGES}")
+            self._database.executescript(_SCHEMA)
+            self._last = self._database.execute("SELECT max(number) FROM jobs").fetchone()[0] or 0
+            self._cleared = 0  # jobs up to this number have no output here any more
+        except BaseException:
+            self._database.close()
+            raise
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+    def begin(self) -> None:
+        """Begin a transaction: what is written from here on is kept or lost together. Without one each row is."""
+        self._database.execute("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        """End the transaction; `sqlite3.Error` where nothing of it could be written."""
+        self._database.execute("COMMIT")
+
+    def roll_back(self) -> None:
+        """Undo what was written since `begin`."""
+        if self._database.in_transaction:
+            self._database.execute("ROLLBACK")
+
+    def find(self, user: str, key: str) -> Entry | None:
+        """Return the job that `user` gave `key` to."""
+        return self._one("user = ? AND key = ?", (user, key))
+
+    def get(self, job_id: str) -> Entry | None:
+        """Return a job by its id."""
+        return self._one("number = ? AND id = ?", (_number(job_id), job_id))
+
+    def enter(self, user: str, key: str, fingerprint: str, *, running: bool = False) -> str:
+        """Enter a new job, ``queued`` or at once ``running``.
+
+        Returns
+        -------
+        str
+            Its id.
+
+        Raises
+        ------
+        sqlite3.IntegrityError
+            `user` has a job with this key.
+        """
+        number = max(self._last + 1, time.time_ns() // 1000)
+        job_id = f"{number:015x}-{secrets.token_hex(8)}"
+        self._database.execute(
+            "INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?)", (number, job_id, user, key, fingerprint, running)
+        )
+        self._last = number
+        return job_id
+
+    def strike(self, job_id: str) -> None:
+        """Take out a job that there was no room for."""
+        self._database.execute("DELETE FROM jobs WHERE number = ?", (_number(job_id),))
+
+    def mark_running(self, job_id: str) -> None:
+        """Say that the job is about to run. Once this returns, it is never started again."""
+        self._database.execute("UPDATE jobs SET began = 1 WHERE number = ?", (_number(job_id),))
+
+    def finish(self, job_id: str, state: str, answer: str, output: bytes | None = None, *, held: bool = False) -> None:
+        """Keep a job's answer.
+
+        Parameters
+        ----------
+        job_id, state
+            Which job, and how it ended.
+        answer
+            The job as JSON.
+        output
+            What it made, if that is to be kept here.
+        held
+            Whether the daemon holds its output instead, until `release`.
+        """
+        number = _number(job_id)
+        self._database.execute(
+            "INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?)", (number, state, time.time(), answer, output, held)
+        )
+        self._cleared = min(self._cleared, number - 1)
+
+    def release(self, job_id: str) -> None:
+        """Say that the daemon does not hold the job's output any more."""
+        self._database.execute("UPDATE answers SET held = 0 WHERE number = ?", (_number(job_id),))
+
+    def held(self) -> list[Entry]:
+        """List the jobs whose outputs a daemon held: after a restart, what it had to save."""
+        return self._all("held")
+
+    def recover(self) -> list[Entry]:
+        """Mark what an earlier daemon left unfinished as ``interrupted``, and return it. Called once, at the start."""
+        unfinished = self._all("answers.number IS NULL")
+        for entry in unfinished:
+            ran, message = (None, _UNKNOWN) if entry.state == "running" else (False, NOT_RUN)
+            error = {"type": "HostError", "message": message}
+            answer = {"id": entry.id, "state": "interrupted", "ran": ran, "error": error}
+            self.finish(entry.id, "interrupted", json.dumps(answer))
+        return [found for entry in unfinished if (found := self.get(entry.id)) is not None]
+
+    def forget(self, outputs_before: float, jobs_before: float) -> bool:
+        """Remove the oldest outputs and jobs, where they ended before these moments (seconds since the epoch).
+
+        A little of it, in the order of the jobs, so that it can be done between requests; whether there may be more.
+        """
+        cleared, more = self._cleared, False
+        oldest = self._database.execute(
+            "SELECT number, ended FROM answers WHERE number > ? ORDER BY number LIMIT ?", (cleared, _BATCH)
+        )
+        for number, ended in oldest:
+            if ended >= outputs_before:
+                break
+            cleared = number
+        if cleared > self._cleared:
+            more = True
+            self._database.execute(
+                "UPDATE answers SET output = NULL WHERE number > ? AND number <= ? AND output IS NOT NULL",
+                (self._cleared, cleared),
+            )
+            self._cleared = cleared
+        rows = self._database.execute(
+            "DELETE FROM answers WHERE ended < ? AND number IN (SELECT number FROM answers ORDER BY number LIMIT ?) "
+            "RETURNING number",
+            (jobs_before, _BATCH),
+        ).fetchall()
+        if rows:
+            self._database.executemany("DELETE FROM jobs WHERE number = ?", rows)
+        return bool(rows) or more
+
+    def checkpoint(self) -> None:
+        """Write the log back into the file, and sync it. Called from any thread: the others do not wait for it."""
+        with contextlib.closing(sqlite3.connect(self._path, isolation_level=None, timeout=5)) as database:
+            database.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def _one(self, condition: str, values: tuple[str | int, ...]) -> Entry | None:
+        return next(iter(self._all(condition, values)), None)
+
+    def _all(self, condition: str, values: tuple[str | int, ...] = ()) -> list[Entry]:
+        rows = self._database.execute(
+            f"SELECT id, user, key, fingerprint, coalesce(state, CASE began WHEN 0 THEN 'queued' ELSE 'running' END), "
+            f"answer, output FROM jobs LEFT JOIN answers USING (number) WHERE {condition} ORDER BY number",
+            values,
+        ).fetchall()
+        return [
+            Entry(job_id, user, key, fingerprint, state, None if answer is None else json.loads(answer), output)
+            for job_id, user, key, fingerprint, state, answer, output in rows
+        ]
+
+
+def _number(job_id: str) -> int:
+    """Return the number in a job's id; -1, which no job has, where it is none."""
+    return int(job_id[:15], 16) if _ID.fullmatch(job_id) else -1

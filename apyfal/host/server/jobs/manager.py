@@ -1,0 +1,342 @@
+"""The engine: takes jobs in once for each key, queues them fairly, has them run, and remembers them in the journal."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import sqlite3
+import time
+from collections.abc import Iterator
+
+import numpy as np
+
+from apyfal.exceptions import HostError, RunCancelled
+from apyfal.host.protocol.messages import error_document
+from apyfal.host.server.jobs.execution import Executor
+from apyfal.host.server.jobs.fair_queue import FairQueue
+from apyfal.host.server.jobs.group_commit import Commits
+from apyfal.host.server.jobs.job import Conflict, Job, KeyReused
+from apyfal.host.server.jobs.journal import NOT_RUN, Entry, Journal
+from apyfal.host.server.jobs.outputs import SavedOutputs
+from apyfal.host.server.jobs.sessions import NotFound
+from apyfal.host.server.transport.bodies import Data, MemoryBudget
+from apyfal.host.server.transport.threads import Threads
+from apyfal.log import get_logger
+
+__all__ = ["KEPT_IN_JOURNAL", "Engine"]
+
+#: outputs up to this size are kept in the journal, so that they survive the daemon whatever ends it
+KEPT_IN_JOURNAL = 64 << 10
+_REMEMBERED = 4096
+_NOT_KEPT = "the host cannot write its journal: the job did not run"
+
+
+class Engine:
+    """Takes jobs in and has them run. All methods are called on the event loop.
+
+    Parameters
+    ----------
+    journal
+        Where they are remembered.
+    saved
+        Where outputs outlive the daemon that are too large for the journal.
+    executor
+        Runs them, in worker threads.
+    budget
+        What their outputs count against.
+    workers
+        Jobs that run at once.
+    limit, limit_of_user
+        Jobs that may wait.
+    """
+
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        saved: SavedOutputs,
+        executor: Executor,
+        budget: MemoryBudget,
+        workers: int,
+        limit: int,
+        limit_of_user: int,
+    ) -> None:
+        self._journal = journal
+        self._commits = Commits(journal)
+        self._saved = saved
+        self._budget = budget
+        self._queue: FairQueue[Job] = FairQueue(limit, limit_of_user)
+        self._threads: Threads[Job] = Threads(executor.run, self._ended)
+        self._workers = workers
+        self._running: set[Job] = set()
+        self._jobs: dict[str, Job] = {}
+        self._stopping = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.finished: dict[str, int] = {"done": 0, "failed": 0, "cancelled": 0, "interrupted": 0}
+        self.seconds = 0.0
+        self.bytes_in = 0
+        self.bytes_out = 0
+
+    # -- taking in -----------------------------------------------------------------------------------------------------
+    def submit(self, job: Job, print_: str) -> Job | Entry:
+        """Take a job in, once for each key; it starts at once where a worker is free.
+
+        Parameters
+        ----------
+        job
+            The job; its data is taken over if it is new.
+        print_
+            Its fingerprint.
+
+        Returns
+        -------
+        Job or Entry
+            `job`, or the ended one that its user gave the same key to, perhaps in an earlier life of the daemon.
+
+        Raises
+        ------
+        Conflict
+            The job with that key has not ended.
+        KeyReused
+            It asked for something else.
+        TooBusy, TooMany
+            There is no room; nothing of it is kept.
+        """
+        if self._stopping:
+            raise Conflict("the host is stopping")
+        at_once = len(self._running) < self._workers and not len(self._queue)
+        self._commits.open()
+        try:
+            job.id = self._journal.enter(job.user, job.key, print_, running=at_once)
+        except sqlite3.IntegrityError:
+            return self._known(job.user, job.key, print_)
+        if at_once:
+            self._claim(job)
+        else:
+            try:
+                self._queue.put(job.user, job)
+            except BaseException:
+                self._journal.strike(job.id)
+                raise
+            self._commits.then(lambda kept: None if kept else self._give_up(job))
+        self._jobs[job.id] = job
+        job.session.active += 1
+        self._trim()
+        return job
+
+    def commit(self) -> None:
+        """Put everything that jobs say of themselves into the journal now, before a client is told of it."""
+        self._commits.commit()
+
+    def _known(self, user: str, key: str, print_: str) -> Job | Entry:
+        self.commit()
+        found = self.find(user, key)
+        if found is None:
+            raise Conflict("the job with this key was just forgotten; use another key")
+        entry = self._journal.find(user, key)
+        if entry is not None and entry.fingerprint != print_:
+            raise KeyReused(f"idempotency key {key!r} was used for another job")
+        if isinstance(found, Job) and not found.ended:
+            raise Conflict("the same job is running already", found.id)
+        return found
+
+    def find(self, user: str, key: str) -> Job | Entry | None:
+        """Return the job that `user` gave `key` to, running, ended or from an earlier life of the daemon."""
+        entry = self._journal.find(user, key)
+        return None if entry is None else self._jobs.get(entry.id, entry)
+
+    def get(self, user: str | None, job_id: str) -> Job | Entry:
+        """Return a job of `user` (``None``: of anybody); `NotFound` otherwise."""
+        found: Job | Entry | None = self._jobs.get(job_id) or self._journal.get(job_id)
+        if found is None or (user is not None and found.user != user):
+            raise NotFound("no such job")
+        return found
+
+    def of(self, user: str | None) -> list[Job]:
+        """List the jobs of this daemon's life that are remembered."""
+        return [job for job in self._jobs.values() if user is None or job.user == user]
+
+    def cancel(self, job: Job) -> None:
+        """Cancel a job: at once if it waits, at its next chunk if it runs; `Conflict` when it has ended."""
+        if job.ended:
+            raise Conflict(f"the job is {job.state} already")
+        job.cancelled = True
+        if self._queue.remove(job.user, job):
+            job.state = "cancelled"
+            self._end(job)
+
+    # -- running -------------------------------------------------------------------------------------------------------
+    @property
+    def waiting(self) -> int:
+        """Jobs that wait."""
+        return len(self._queue)
+
+    @property
+    def running(self) -> int:
+        """Jobs that run."""
+        return len(self._running)
+
+    def _claim(self, job: Job) -> None:
+        """Give the job a worker, where it begins once the journal says that it runs."""
+        job.state = "running"
+        job.began = True
+        self._running.add(job)
+        self._idle.clear()
+        self._commits.then(functools.partial(self._begin, job))
+
+    def _begin(self, job: Job, kept: bool) -> None:
+        if not kept:
+            self._give_up(job)
+            return
+        job.began_at = time.monotonic()
+        self._threads.begin(job)
+
+    def _give_up(self, job: Job) -> None:
+        """End a job that the journal could not take, and that has therefore not been run."""
+        if job.ended:
+            return
+        self._queue.remove(job.user, job)
+        self._running.discard(job)
+        job.began = False
+        job.state = "failed"
+        job.error = {"type": HostError.__name__, "message": _NOT_KEPT}
+        job.describe()
+        self._told(job)
+        if not self._running:
+            self._idle.set()
+
+    def _ended(self, job: Job, failure: BaseException | None) -> None:
+        self._running.discard(job)
+        self.seconds += time.monotonic() - job.began_at
+        if failure is None:
+            job.state = "done"
+        else:
+            job.state = "cancelled" if job.cancelled and isinstance(failure, RunCancelled) else "failed"
+            job.error = error_document(failure)
+            if job.error["type"] == "HostError" and not isinstance(failure, HostError):
+                get_logger().error("job %s failed", job.id, exc_info=failure)
+        self._end(job)
+        while not self._stopping and len(self._running) < self._workers:
+            following = self._queue.take()
+            if following is None:
+                break
+            self._commits.open()
+            self._journal.mark_running(following.id)
+            self._claim(following)
+        if not self._running:
+            self._idle.set()
+
+    def _end(self, job: Job) -> None:
+        """Keep the answer, then let everybody see it."""
+        output = job.output
+        kept = None if output is None or output.nbytes > KEPT_IN_JOURNAL else output.tobytes()
+        if output is not None:
+            if kept is not None:  # no reason to hold the card's own memory for it
+                output.close()
+                output = job.output = Data(array=np.frombuffer(kept, dtype=np.uint8))
+            output.charge(self._budget)
+        job.describe()
+        self._commits.open()
+        self._journal.finish(job.id, job.state, job.answer, kept, held=output is not None and kept is None)
+        # where the journal could not keep it, at least those who wait now are told
+        self._commits.then(lambda _: self._told(job))
+
+    def _told(self, job: Job) -> None:
+        """Let everybody see the answer."""
+        self.finished[job.state] += 1
+        if job.data is not None:
+            self.bytes_in += job.data.nbytes
+            job.data.close()
+        job.session.active -= 1
+        job.end()
+        job.session.used = job.ended_at
+        if job.output is not None:
+            self.bytes_out += job.output.nbytes
+
+    # -- outputs -------------------------------------------------------------------------------------------------------
+    @contextlib.contextmanager
+    def output(self, job: Job | Entry) -> Iterator[Data | None]:
+        """Have the output of an ended job at hand, where it is still there."""
+        if isinstance(job, Job) and job.output is not None:
+            yield job.output
+            return
+        if isinstance(job, Entry) and job.output is not None:
+            yield Data(array=np.frombuffer(job.output, dtype=np.uint8))
+            return
+        saved = self._saved.open(job.id) if isinstance(job, Entry) else None
+        try:
+            yield saved
+        finally:
+            if saved is not None:
+                saved.close()
+
+    def release_output(self, job: Job | Entry) -> None:
+        """Free an output that its client has; small ones stay in the journal."""
+        if isinstance(job, Entry):
+            self._saved.remove(job.id)
+            self._journal.release(job.id)
+            return
+        output, job.output = job.output, None
+        if output is not None:
+            if output.nbytes > KEPT_IN_JOURNAL:
+                self._journal.release(job.id)
+            output.close()
+
+    def save_outputs(self, timeout: float) -> list[Job]:
+        """Write down what only this process has, for so many seconds; return the jobs whose outputs are lost.
+
+        The last thing that is done, when nobody fetches outputs any more.
+        """
+        until = time.monotonic() + timeout
+        held = [job for job in self._jobs.values() if job.output is not None and job.output.nbytes > KEPT_IN_JOURNAL]
+        return [job for job in held if job.output is not None and not self._saved.save(job.id, job.output, until)]
+
+    def lost_outputs(self) -> list[Entry]:
+        """List the jobs whose outputs an earlier daemon took with it, once: called at the start."""
+        lost = []
+        for entry in self._journal.held():
+            with self.output(entry) as output:
+                if output is None:
+                    self._journal.release(entry.id)
+                    lost.append(entry)
+        return lost
+
+    def expire_outputs(self, age: float) -> None:
+        """Free outputs that nobody has fetched for `age` seconds."""
+        before = time.monotonic() - age
+        for job in self._jobs.values():
+            if job.output is not None and job.ended and job.ended_at < before:
+                self.release_output(job)
+        for job_id in self._saved.expire(age):
+            self._journal.release(job_id)
+
+    def forget(self, outputs_before: float, jobs_before: float) -> bool:
+        """Do a little of `Journal.forget`; whether there may be more to do."""
+        self._commits.open()
+        return self._journal.forget(outputs_before, jobs_before)
+
+    # -- ending --------------------------------------------------------------------------------------------------------
+    def _trim(self) -> None:
+        """Forget the oldest ended jobs; the journal still has them."""
+        if len(self._jobs) <= _REMEMBERED:
+            return
+        for job in list(self._jobs.values())[: _REMEMBERED // 8]:
+            if job.ended and (job.output is None or job.output.nbytes <= KEPT_IN_JOURNAL):
+                self.release_output(job)
+                del self._jobs[job.id]
+
+    async def stop(self, timeout: float) -> list[Job]:
+        """Start no more jobs, say so of those that wait, and let those that run end; return those that did not."""
+        self._stopping = True
+        while (waiting := self._queue.take()) is not None:
+            waiting.state = "interrupted"
+            waiting.error = {"type": HostError.__name__, "message": NOT_RUN}
+            self._end(waiting)
+        self.commit()
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), timeout)
+        self.commit()
+        self._threads.stop()
+        return list(self._running)

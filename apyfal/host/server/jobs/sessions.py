@@ -1,0 +1,156 @@
+"""Sessions: one accelerator that one user has open on this host, with the mounts and shared memory it brought."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from apyfal.exceptions import HostError, ParameterError
+from apyfal.host.protocol.shared_memory import Region
+from apyfal.host.server.jobs.fair_queue import TooBusy, TooMany
+from apyfal.host.server.policy.url_policy import SessionMount
+
+__all__ = ["LocalAccelerator", "NotFound", "OpenAccelerator", "Session", "Sessions"]
+
+
+class NotFound(HostError):
+    """No such session, job or region of this user (HTTP 404)."""
+
+
+class LocalAccelerator(Protocol):
+    """What the daemon uses of `apyfal.Accelerator`."""
+
+    @property
+    def outputs(self) -> tuple[str, ...]: ...
+
+    def start(self, src: object = None, *, info_dict: dict[str, Any] | None = None, **parameters: Any) -> Any:
+        """Configure it."""
+
+    def process(self, src: object = None, dst: object = None, **options: Any) -> Any:
+        """Run one job."""
+
+    def stop(self) -> Any:
+        """End it."""
+
+
+#: (accelerator's name, options) -> an open accelerator
+OpenAccelerator = Callable[..., LocalAccelerator]
+
+
+@dataclass
+class Session:
+    """One user's open accelerator. The event loop owns it; `accelerator` is called from worker threads.
+
+    Attributes
+    ----------
+    options
+        What the accelerator is opened with: ``accelerator``, ``driver``, ``device``.
+    mounts
+        The session's own, by name.
+    regions
+        Memory that it shares with the daemon, by name.
+    active
+        Jobs that wait or run; a session with any is not closed for idleness.
+    """
+
+    user: str
+    options: Mapping[str, Any]
+    id: str = field(default_factory=lambda: secrets.token_hex(16))
+    mounts: dict[str, SessionMount] = field(default_factory=dict)
+    regions: dict[str, Region] = field(default_factory=dict)
+    active: int = 0
+    used: float = field(default_factory=time.monotonic)
+    closed: bool = False
+    _accelerator: LocalAccelerator | None = None
+    _opening: threading.Lock = field(default_factory=threading.Lock)
+
+    def accelerator(self, open_accelerator: OpenAccelerator) -> LocalAccelerator:
+        """Return the accelerator, opened on first use. Called from worker threads."""
+        with self._opening:
+            if self.closed:
+                raise HostError("the session was closed")
+            if self._accelerator is None:
+                self._accelerator = open_accelerator(**self.options)
+            return self._accelerator
+
+    def stop(self) -> None:
+        """Stop the accelerator, for good, and give shared memory up. Called from a worker thread, when nobody finds the
+        session any more.
+        """
+        with self._opening:
+            self.closed = True
+            accelerator, self._accelerator = self._accelerator, None
+        regions, self.regions = self.regions, {}
+        try:
+            if accelerator is not None:
+                accelerator.stop()
+        finally:
+            for region in regions.values():
+                region.close()
+
+    def document(self) -> dict[str, Any]:
+        """As clients see it."""
+        return {
+            "id": self.id,
+            "accelerator": self.options.get("accelerator"),
+            "mounts": sorted(self.mounts),
+            "active": self.active,
+        }
+
+
+class Sessions:
+    """All open sessions. Used by the event loop only.
+
+    Parameters
+    ----------
+    limit, limit_of_user
+        How many may be open.
+    """
+
+    def __init__(self, limit: int, limit_of_user: int) -> None:
+        self._limit = limit
+        self._limit_of_user = limit_of_user
+        self._open: dict[str, Session] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def open(self, user: str, options: Mapping[str, Any]) -> Session:
+        """Open a session; `TooBusy` or `TooMany` at the limits."""
+        for name in options:
+            if name not in ("accelerator", "driver", "device"):
+                raise ParameterError(
+                    f"{name!r} is defined on the host; a client may choose accelerator, driver, device"
+                )
+        if len(self._open) >= self._limit:
+            raise TooBusy(f"{self._limit} sessions are open, as many as the host takes")
+        if sum(session.user == user for session in self._open.values()) >= self._limit_of_user:
+            raise TooMany(f"{self._limit_of_user} sessions of yours are open, as many as a user may have")
+        session = Session(user, dict(options))
+        self._open[session.id] = session
+        return session
+
+    def get(self, user: str, session_id: str) -> Session:
+        """Return a session of this user; `NotFound` for any other."""
+        session = self._open.get(session_id)
+        if session is None or session.user != user:
+            raise NotFound("no such session")
+        session.used = time.monotonic()
+        return session
+
+    def of(self, user: str | None) -> list[Session]:
+        """List the sessions of `user`, or of everybody."""
+        return [session for session in self._open.values() if user is None or session.user == user]
+
+    def remove(self, session: Session) -> bool:
+        """Take a session out, so that nobody finds it any more; whether it was still there."""
+        return self._open.pop(session.id, None) is not None
+
+    def idle(self, timeout: float) -> list[Session]:
+        """List sessions without jobs that nobody used for `timeout` seconds."""
+        before = time.monotonic() - timeout
+        return [session for session in self._open.values() if session.used < before and not session.active]

@@ -1,0 +1,390 @@
+"""The whitelist behind ``host://``: files below the allowed directories, and nothing else of this machine.
+
+Each allowed directory is opened once, at the start, and every later access is resolved from that descriptor by
+`path_resolver`: there is no check of a name that could differ from the name used. All of it runs in one thread that
+Landlock, where the kernel has it, confines to the same directories, so that a mistake here would still end at the
+kernel.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import NoReturn, TypeVar
+
+from apyfal.exceptions import (
+    AccessDenied,
+    ConfigurationError,
+    IsADirectory,
+    ObjectExists,
+    ObjectNotFound,
+    StorageError,
+)
+from apyfal.host.server.policy import linux_sandbox
+from apyfal.host.server.policy.host_files import HostEntry, PendingFile, entry_of
+from apyfal.host.server.policy.path_resolver import MAX_LINKS, Resolver, kernel_resolve, walk_resolve
+
+__all__ = ["DEFAULT_DIRECTORY", "Whitelist", "host_path"]
+
+#: the only directory allowed where the configuration names none; made on first use
+DEFAULT_DIRECTORY = "~/shared"
+
+_T = TypeVar("_T")
+
+# An encoded separator, dot, NUL or percent sign has no honest use in a name; whoever decodes it later would see another
+# path.
+_ENCODED = re.compile(r"%(2e|2f|5c|00|25)", re.IGNORECASE)
+_MAX_PATH = 4095  # PATH_MAX of linux/limits.h, without its NUL
+
+
+def host_path(url: str) -> str:
+    """Return the path that a ``host://`` URL names; refuse every spelling that another reader may take otherwise.
+
+    Parameters
+    ----------
+    url
+        ``host://relative/path``, or ``host:///absolute/path`` below an allowed directory.
+
+    Returns
+    -------
+    str
+        The path, empty for ``host://`` itself.
+
+    Raises
+    ------
+    AccessDenied
+        For any other spelling of the scheme, control characters, backslashes, encoded separators, blanks around the
+        path.
+    """
+    path = url.removeprefix("host://") if isinstance(url, str) else None
+    if path is None or path == url:
+        raise AccessDenied(f"{url!r}: files of the host are named host://path, in lower case")
+    if (
+        path != path.strip()
+        or path == "/"
+        or path.startswith("//")
+        or len(os.fsencode(path)) > _MAX_PATH
+        or any(character < " " or character in "\\\x7f" for character in path)
+        or _ENCODED.search(path)
+    ):
+        _deny(path)
+    return path
+
+
+class Whitelist:
+    """The directories of this machine that remote users may name, and all that may be done below them.
+
+    Usable from any thread. A relative path is looked for in each directory in the order given; an absolute one in those
+    that it lies below. Writing goes where the file already is, else to the first directory that has the parent.
+
+    Parameters
+    ----------
+    directories
+        Allowed directories; ``~`` is expanded and links are resolved, once, here. Default: ``~/shared``, made with mode
+        0700.
+    resolver
+        For tests: `kernel_resolve` or `walk_resolve`. Default: the first where the kernel has ``openat2``.
+    landlock
+        Confine the thread that touches the files, where the kernel can.
+
+    Attributes
+    ----------
+    directories
+        The resolved paths, for messages to the operator (never to a client).
+    landlocked
+        Whether Landlock is in force.
+
+    Raises
+    ------
+    ConfigurationError
+        An allowed directory does not exist or is none.
+    """
+
+    def __init__(
+        self, directories: Iterable[str] | None = None, *, resolver: Resolver | None = None, landlock: bool = True
+    ) -> None:
+        if directories is None:
+            shared = os.path.expanduser(DEFAULT_DIRECTORY)
+            os.makedirs(shared, mode=0o700, exist_ok=True)
+            directories = [shared]
+        self._roots: list[tuple[int, tuple[str, ...]]] = []
+        self.landlocked = False
+        self._resolve = resolver or (kernel_resolve if linux_sandbox.have_openat2() else walk_resolve)
+        try:
+            for directory in directories:
+                self._roots.append(_open_root(directory))
+        except ConfigurationError:
+            self._close_roots()
+            raise
+        self.directories = tuple(spellings[-1] for _, spellings in self._roots)
+        self._thread = ThreadPoolExecutor(
+            1, thread_name_prefix="apyfal-host-files", initializer=self._confine if landlock else None
+        )
+        self._thread.submit(int).result()  # so that `landlocked` is known, and a failure to confine is raised here
+
+    def _confine(self) -> None:
+        self.landlocked = linux_sandbox.restrict_thread(root for root, _ in self._roots)
+
+    def close(self) -> None:
+        """Close the allowed directories. Files opened before stay usable."""
+        self._thread.shutdown(wait=True)
+        self._close_roots()
+
+    def _close_roots(self) -> None:
+        while self._roots:
+            os.close(self._roots.pop()[0])
+
+    def __enter__(self) -> Whitelist:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- operations ----------------------------------------------------------------------------------------------------
+    def open(self, path: str) -> int:
+        """Open a regular file for reading.
+
+        Returns
+        -------
+        int
+            A new descriptor, which the caller closes.
+
+        Raises
+        ------
+        AccessDenied
+            Not below an allowed directory, or no regular file. The same whether the target exists or not.
+        ObjectNotFound
+            Below an allowed directory, and not there.
+        """
+        return self._run(lambda: self._open(path))
+
+    def stat(self, path: str) -> HostEntry:
+        """Look up a regular file or a directory. Errors as `open`."""
+        return self._run(lambda: self._stat(path))
+
+    def scan(self, path: str) -> list[HostEntry]:
+        """List a directory in name order: regular files and directories that `open` and `scan` would take.
+
+        Raises
+        ------
+        AccessDenied, ObjectNotFound
+            As `open`; a file is `ObjectNotFound` as a directory.
+        """
+        return self._run(lambda: self._scan(path))
+
+    def create(self, path: str, *, exclusive: bool = False) -> PendingFile:
+        """Begin to write a file, which appears whole at `PendingFile.commit` or not at all.
+
+        Errors as `open`, and `ObjectExists` with `exclusive`. The parent directory must exist.
+        """
+        return self._run(lambda: self._create(path, exclusive))
+
+    def remove(self, path: str) -> None:
+        """Remove a regular file, or the link that leads to one. Errors as `open`."""
+        self._run(lambda: self._remove(path))
+
+    def makedirs(self, path: str) -> None:
+        """Make a directory and its parents, in the first allowed directory that `path` fits; existing is fine.
+
+        Raises
+        ------
+        AccessDenied
+            Also for any ``..`` in `path`: what it means is unknown before the parents exist.
+        """
+        self._run(lambda: self._makedirs(path))
+
+    # -- in the confined thread ----------------------------------------------------------------------------------------
+    def _run(self, operation: Callable[[], _T]) -> _T:
+        return self._thread.submit(operation).result()
+
+    def _candidates(self, path: str) -> Iterator[tuple[int, str]]:
+        """Yield each (allowed directory, path relative to it) that `path` may mean."""
+        if not path.startswith("/"):
+            for root, _ in self._roots:
+                yield root, path or "."
+            return
+        for root, spellings in self._roots:
+            for spelling in spellings:
+                if path == spelling or path.startswith(spelling.rstrip("/") + "/"):
+                    yield root, path[len(spelling) :].lstrip("/") or "."
+                    break
+
+    def _first(self, path: str, operation: Callable[[int, str], _T]) -> _T:
+        """Run `operation` on the candidates until one succeeds; else a denial goes before an absence."""
+        absent: OSError | None = None
+        denied = False
+        for root, relative in self._candidates(path):
+            try:
+                return operation(root, relative)
+            except OSError as error:
+                if isinstance(error, StorageError):
+                    raise
+                if error.errno in (errno.ENOENT, errno.ENOTDIR):
+                    absent = error
+                elif error.errno in (errno.EXDEV, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG):
+                    denied = True
+                else:
+                    raise StorageError(f"host://{path}: {error.strerror}") from error
+        if denied or absent is None:
+            _deny(path)
+        raise ObjectNotFound(f"host://{path}: no such file on the host")
+
+    def _open(self, path: str) -> int:
+        def attempt(root: int, relative: str) -> int:
+            with self._resolved(root, relative) as found:
+                if not stat.S_ISREG(os.fstat(found).st_mode):
+                    raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+                # The descriptor itself is reopened, not its name: what was checked is what is opened.
+                return os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
+
+        if not path:
+            _deny(path)
+        return self._first(path, attempt)
+
+    def _stat(self, path: str) -> HostEntry:
+        def attempt(root: int, relative: str) -> HostEntry:
+            with self._resolved(root, relative) as found:
+                return entry_of(path, os.fstat(found))
+
+        return self._first(path, attempt)
+
+    def _scan(self, path: str) -> list[HostEntry]:
+        def attempt(root: int, relative: str) -> list[HostEntry]:
+            prefix = path.rstrip("/") + "/" if path else ""
+            with self._resolved(root, relative) as found:
+                directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=found)
+            try:
+                names = sorted(os.listdir(directory))
+            finally:
+                os.close(directory)
+            entries = []
+            for name in names:
+                # Links out, vanished names, FIFOs and names that no URL can spell: not listed, for they cannot be asked
+                # for.
+                with contextlib.suppress(OSError), self._resolved(root, f"{relative}/{name}") as found:
+                    host_path(f"host://{prefix}{name}")
+                    entries.append(entry_of(f"{prefix}{name}", os.fstat(found)))
+            return entries
+
+        if path:
+            return self._first(path, attempt)
+        listed: dict[str, HostEntry] = {}
+        for root, relative in self._candidates(path):
+            for entry in attempt(root, relative):
+                listed.setdefault(entry.path, entry)
+        return [listed[name] for name in sorted(listed)]
+
+    def _create(self, path: str, exclusive: bool) -> PendingFile:
+        name = path.rpartition("/")[2]
+        if name in ("", ".", ".."):
+            _deny(path)
+        with contextlib.suppress(ObjectNotFound):
+            if self._stat(path).is_directory:
+                raise IsADirectory(f"host://{path}: is a directory")
+            if exclusive:
+                raise ObjectExists(f"host://{path}: exists already")
+
+        def attempt(root: int, relative: str, must_exist: bool) -> PendingFile:
+            parent, last = self._parent(root, relative)
+            try:
+                mode = None
+                try:
+                    mode = os.stat(last, dir_fd=parent, follow_symlinks=False).st_mode
+                except FileNotFoundError:
+                    if must_exist:
+                        raise
+                if mode is not None and not stat.S_ISREG(mode):
+                    raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+                return PendingFile(self._run, parent, last, path, exclusive, mode)
+            except OSError:
+                os.close(parent)
+                raise
+
+        try:
+            return self._first(path, lambda root, relative: attempt(root, relative, must_exist=True))
+        except ObjectNotFound:
+            return self._first(path, lambda root, relative: attempt(root, relative, must_exist=False))
+
+    def _parent(self, root: int, relative: str) -> tuple[int, str]:
+        """Return the directory (a new descriptor) and last name that writing to `relative` means, links followed."""
+        for _ in range(MAX_LINKS):
+            head, _, last = relative.rpartition("/")
+            if last in ("", ".", ".."):
+                raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+            with self._resolved(root, head or ".") as found:
+                parent = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=found)
+            try:
+                target = os.readlink(last, dir_fd=parent)
+            except OSError as error:
+                if error.errno in (errno.EINVAL, errno.ENOENT):  # no link, or nothing there
+                    return parent, last
+                os.close(parent)
+                raise
+            os.close(parent)
+            if target.startswith("/"):
+                raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+            relative = f"{head}/{target}" if head else target
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+
+    def _remove(self, path: str) -> None:
+        def attempt(root: int, relative: str) -> None:
+            with self._resolved(root, relative) as found:
+                if not stat.S_ISREG(os.fstat(found).st_mode):
+                    raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+            head, _, last = relative.rpartition("/")
+            with self._resolved(root, head or ".") as parent:
+                os.unlink(last, dir_fd=parent)
+
+        if not path:
+            _deny(path)
+        self._first(path, attempt)
+
+    def _makedirs(self, path: str) -> None:
+        names = [name for name in path.split("/") if name]
+        if ".." in names:
+            _deny(path)
+
+        def attempt(root: int, relative: str) -> None:
+            made = "."
+            for name in (name for name in relative.split("/") if name):
+                with self._resolved(root, made) as parent, contextlib.suppress(FileExistsError):
+                    os.mkdir(name, 0o777, dir_fd=parent)
+                made = f"{made}/{name}"
+            with self._resolved(root, made) as found:
+                if not stat.S_ISDIR(os.fstat(found).st_mode):
+                    raise ObjectExists(f"host://{path}: exists and is no directory")
+
+        self._first(path, attempt)
+
+    @contextlib.contextmanager
+    def _resolved(self, root: int, relative: str) -> Iterator[int]:
+        descriptor = self._resolve(root, relative)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+
+def _open_root(directory: str) -> tuple[int, tuple[str, ...]]:
+    """Open an allowed directory; its descriptor, and the spellings (given, resolved) that clients may use."""
+    given = os.path.abspath(os.path.expanduser(directory))
+    try:
+        descriptor = os.open(given, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise ConfigurationError(
+            f"[security] authorized_host_dirs: {directory!r} is no usable directory ({error.strerror})"
+        ) from error
+    resolved = os.path.realpath(given)
+    return descriptor, (given, resolved) if given != resolved else (given,)
+
+
+def _deny(path: str) -> NoReturn:
+    raise AccessDenied(f"{'host://' + path!r}: not inside a directory that this host allows")

@@ -1,0 +1,148 @@
+"""The store behind ``host://`` on the daemon: files below the allowed directories, for the transfer engine."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from typing import ClassVar
+
+from apyfal.exceptions import ObjectChanged, StorageError
+from apyfal.host.server.policy.allowed_directories import Whitelist
+from apyfal.host.server.policy.host_files import HostEntry, PendingFile
+from apyfal.storage.handler import Handler, Limits, ObjectInfo, RangeReader, Upload
+
+__all__ = ["HostStore"]
+
+_ANY = 1 << 62
+
+
+class HostStore(Handler):
+    """Files of this machine, as far as `whitelist` allows. Paths are those after ``host://``.
+
+    Parameters
+    ----------
+    whitelist
+        Decides; borrowed.
+    """
+
+    scheme: ClassVar[str] = "host"
+    limits = Limits(min_part=1, max_part=_ANY, max_parts=_ANY, max_put=_ANY)
+
+    def __init__(self, whitelist: Whitelist) -> None:
+        self._whitelist = whitelist
+
+    def describe(self, path: str) -> ObjectInfo:
+        return _info(self._whitelist.stat(path))
+
+    def read(self, path: str, start: int, stop: int | None, version_of: ObjectInfo | None) -> RangeReader:
+        return _Reader(self._whitelist.open(path), path, start, stop, version_of)
+
+    def put(self, path: str, data: memoryview, checksum: bytes | None, *, exclusive: bool = False) -> ObjectInfo:
+        with self._whitelist.create(path, exclusive=exclusive) as pending:
+            _write_all(pending.fd, data, 0, path)
+            return _info(pending.commit())
+
+    def upload(self, path: str, *, size: int | None, exclusive: bool = False) -> Upload:
+        return _Upload(self._whitelist.create(path, exclusive=exclusive), path)
+
+    def remove(self, path: str) -> None:
+        self._whitelist.remove(path)
+
+    def list(self, path: str, *, recursive: bool = False) -> Iterator[ObjectInfo]:
+        for entry in self._whitelist.scan(path):
+            if recursive and entry.is_directory:
+                yield from self.list(entry.path, recursive=True)
+            else:
+                yield _info(entry)
+
+    def makedirs(self, path: str) -> None:
+        self._whitelist.makedirs(path)
+
+
+def _info(entry: HostEntry) -> ObjectInfo:
+    return ObjectInfo(
+        path=entry.path,
+        size=None if entry.is_directory else entry.size,
+        etag=None if entry.is_directory else entry.etag,
+        mtime=entry.mtime_ns / 1e9,
+        is_directory=entry.is_directory,
+    )
+
+
+class _Reader(RangeReader):
+    """A range of one open file."""
+
+    def __init__(self, descriptor: int, path: str, start: int, stop: int | None, version_of: ObjectInfo | None) -> None:
+        self._descriptor = descriptor
+        self._path = path
+        status = os.fstat(descriptor)
+        self.info = _info(HostEntry(path, status.st_size, status.st_mtime_ns, status.st_ino, False))
+        if version_of is not None and version_of.etag not in (None, self.info.etag):
+            self.close()
+            raise ObjectChanged(f"host://{path} changed while it was being read", path=path)
+        self._position = start
+        self._stop = stop
+
+    def readinto(self, out: memoryview) -> int:
+        if self._stop is not None:
+            out = out[: max(0, self._stop - self._position)]
+        try:
+            count = os.preadv(self._descriptor, [out], self._position)
+        except OSError as error:
+            raise StorageError(f"cannot read host://{self._path}: {error.strerror}", path=self._path) from error
+        if count == 0 and len(out) and self._stop is not None:
+            raise ObjectChanged(f"host://{self._path} ended before byte {self._stop}", path=self._path)
+        self._position += count
+        return count
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+class _Upload(Upload):
+    """A file written in parts, each at its place; where part `n` goes follows from the size of the first."""
+
+    def __init__(self, pending: PendingFile, path: str) -> None:
+        self._pending = pending
+        self._path = path
+        self._known = threading.Condition()
+        self._part_size: int | None = None
+        self._done: ObjectInfo | None = None
+
+    def write_part(self, number: int, data: memoryview, checksum: bytes | None) -> None:
+        with self._known:
+            if number == 1:
+                self._part_size = len(data)
+                self._known.notify_all()
+            while self._part_size is None and self._pending.fd >= 0:
+                self._known.wait()
+            if self._part_size is None:
+                raise StorageError(f"the upload to host://{self._path} was aborted", path=self._path)
+            offset = (number - 1) * self._part_size
+        _write_all(self._pending.fd, data, offset, self._path)
+
+    def complete(self, size: int, checksum: bytes | None) -> ObjectInfo:
+        if self._done is None:
+            written = os.fstat(self._pending.fd).st_size
+            if written != size:
+                raise StorageError(f"host://{self._path} has {written} bytes instead of {size}", path=self._path)
+            self._done = _info(self._pending.commit())
+            self._pending.close()
+        return self._done
+
+    def abort(self) -> None:
+        self._pending.close()
+        with self._known:
+            self._known.notify_all()
+
+
+def _write_all(descriptor: int, data: memoryview, offset: int, path: str) -> None:
+    done = 0
+    try:
+        while done < len(data):
+            done += os.pwritev(descriptor, [data[done:]], offset + done)
+    except OSError as error:
+        raise StorageError(f"cannot write host://{path}: {error.strerror}", path=path) from error

@@ -1,0 +1,172 @@
+"""What remote users may name: which URLs the layers below are asked to open for them, and which never.
+
+Schemes are allowed, not denied: files of the host through the whitelist, the web through the outbound gate, the mounts
+that the operator made by their names, and those that the session brought itself.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from apyfal.exceptions import AccessDenied, MountError, ParameterError, did_you_mean
+from apyfal.host.server.policy.allowed_directories import Whitelist, host_path
+from apyfal.host.server.policy.egress import OutboundGate
+from apyfal.storage import providers
+from apyfal.storage.connections import Client
+from apyfal.storage.handler import Handler
+from apyfal.storage.parameters import checked as parameters_of
+from apyfal.storage.registry import MountTable
+from apyfal.storage.url import redact
+
+__all__ = ["References", "SessionMount", "gated"]
+
+_URL = re.compile(r"([a-z][a-z0-9+_.-]*)://(.*)", re.ASCII | re.DOTALL)
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}", re.ASCII)
+
+#: providers whose connections all pass through the gate, and which a session may therefore mount
+_SESSION_PROVIDERS = ("s3", "swift", "oss", "gs", "az")
+#: parameters that name an account or a place; others could name files of this host, its proxies or its own accounts
+_SESSION_PARAMETERS = frozenset(
+    {
+        *("client_id", "secret_id", "session_token", "anonymous", "region", "endpoint_url", "addressing", "auth_url"),
+        *("project", "user_domain", "project_domain", "account", "requester_pays", "sse", "checksum", "timeout"),
+    }
+)
+#: providers of the operator's mounts that would give clients this machine's own files
+_LOCAL_PROVIDERS = ("file",)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionMount:
+    """A mount that a client brought: its name for the client, its name in this process, and what precedes paths."""
+
+    name: str
+    internal: str
+    root: str = ""
+
+
+class References:
+    """Decides about URLs from clients. Usable from any thread.
+
+    Parameters
+    ----------
+    whitelist
+        For ``host://``; borrowed, as is the gate.
+    gate
+        For everything that is reached over the network.
+    table
+        The mounts of this process.
+    """
+
+    def __init__(self, whitelist: Whitelist, gate: OutboundGate, table: MountTable) -> None:
+        self.replace(whitelist, gate)
+        self._table = table
+
+    def admit(self, url: str, mounts: Mapping[str, SessionMount]) -> str:
+        """Return `url` as it may be opened in this process.
+
+        Parameters
+        ----------
+        url
+            As the client wrote it.
+        mounts
+            Those of its session.
+
+        Raises
+        ------
+        AccessDenied
+            A scheme that clients may not use, a file outside of the whitelist, an address that is refused.
+        """
+        match = _URL.fullmatch(url)
+        if match is None:
+            raise AccessDenied(
+                f"{redact(url)!r} is no URL that a host takes: expected scheme://path in lower case, such as host://..."
+            )
+        scheme, path = match.groups()
+        if scheme == "host":
+            return f"host://{host_path(url)}"
+        if scheme in ("http", "https"):
+            self._gate.check_url(url)
+            return url
+        if scheme in mounts:
+            return f"{mounts[scheme].internal}://{mounts[scheme].root}{path}"
+        provider = self.operator_mounts().get(scheme)
+        if provider is None:
+            known = ["host", "http", "https", *mounts, *self.operator_mounts()]
+            raise AccessDenied(f"{scheme}:// is not mounted on this host{did_you_mean(scheme, known)}")
+        if ".." in path.split("/"):
+            raise AccessDenied(f"{scheme}://{path!r}: '..' is not allowed in it")
+        return f"{scheme}://{path}"
+
+    def replace(self, whitelist: Whitelist, gate: OutboundGate) -> None:
+        """Decide by others from now on; mounts of sessions keep the gate that they were made with."""
+        self._whitelist, self._gate = whitelist, gate
+
+    def operator_mounts(self) -> dict[str, str]:
+        """Names and providers of the mounts that the operator made and clients may use."""
+        return {
+            name: info.provider
+            for name, info in self._table.mounts().items()
+            if not name.startswith("client-")
+            and info.provider not in _LOCAL_PROVIDERS
+            and name not in ("host", "http", "https")
+        }
+
+    def mount(self, name: str, parameters: Mapping[str, object]) -> SessionMount:
+        """Make a mount for one session, with the client's own account and through the gate.
+
+        Raises
+        ------
+        MountError, ParameterError
+            A name, provider or parameter that a session may not have, or no account.
+        AccessDenied
+            An ``endpoint_url`` that the gate refuses.
+        """
+        if not _NAME.fullmatch(name) or name in ("host", "http", "https", "file"):
+            raise ParameterError(f"mount {name!r}: expected a new name of small letters, digits, '-' and '_'")
+        given = dict(parameters)
+        provider, root = given.pop("provider", None), given.pop("root", None)
+        known = providers.find(provider) if isinstance(provider, str) and provider in _SESSION_PROVIDERS else None
+        if known is None:
+            choices = did_you_mean(str(provider), _SESSION_PROVIDERS)
+            raise MountError(f"provider {provider!r} cannot be mounted by a client{choices}")
+        for key, value in given.items():
+            if key not in _SESSION_PARAMETERS or not isinstance(value, str | int | float | bool):
+                choices = did_you_mean(key, _SESSION_PARAMETERS)
+                raise MountError(f"parameter {key!r} cannot be given by a client{choices}")
+        if not given.get("anonymous") and not (given.get("client_id") and given.get("secret_id")):
+            # Without an account the provider's SDK would look for one, and find this host's own.
+            raise MountError(f"mount {name!r}: client_id and secret_id are needed")
+        for key in ("endpoint_url", "auth_url"):
+            if key in given:
+                self._gate.check_url(str(given[key]))
+        kind = providers.handler_class(known)
+        checked = parameters_of(name, known.name, kind, {key: (value, True) for key, value in given.items()})
+        values = {key: parameter.value for key, parameter in checked.items()}
+        handler = gated(kind, self._gate, **values)
+        internal = f"client-{secrets.token_hex(8)}"
+        self._table.attach(internal, handler)
+        return SessionMount(name, internal, "" if root is None else f"{str(root).strip('/')}/")
+
+    def unmount(self, mount: SessionMount) -> None:
+        """Forget a session's mount; what still runs on it ends on its own."""
+        self._table.unmount(mount.internal, timeout=0.0)
+
+
+def gated(kind: type[Handler], gate: OutboundGate, **parameters: object) -> Handler:
+    """Make a handler whose every connection asks `gate`, and none goes by a proxy, which would resolve names itself.
+
+    Raises
+    ------
+    MountError
+        The handler makes connections in a way that the gate would not see.
+    """
+    handler = kind(proxy="none", **parameters)  # type: ignore[call-arg]  # each provider has its own parameters
+    client = getattr(handler, "client", None)
+    if not isinstance(client, Client):
+        raise MountError(f"{handler.scheme}:// cannot be used through a gate")
+    client.gate = gate
+    return handler

@@ -1,0 +1,1 @@
+"""How bytes reach the daemon and leave it: bodies, connections, requests, the threads that move them."""

@@ -1,0 +1,266 @@
+"""Request bodies into pinned memory or a spool file, outputs out of them, and a limit on how slow a peer may be."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+from apyfal.exceptions import ParameterError
+from apyfal.host.protocol.messages import ArrayType
+from apyfal.host.server.jobs.fair_queue import TooBusy
+from apyfal.host.server.transport.threads import in_thread
+from apyfal.host.server.transport.zero_copy_body import expects_continue, go_on, receive_direct
+from apyfal.host.settings import Settings
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+__all__ = ["Bodies", "Data", "MemoryBudget", "Stalled", "TooLarge"]
+
+_CHUNK = 1 << 20
+# Memory from here on is allocated in another thread: the first touch of fresh pages takes its time.
+_LARGE = 1 << 20
+# A spool file is read and written by the event loop: pieces are small enough not to hold up others.
+_SPOOL_CHUNK = 256 << 10
+
+
+class TooLarge(ParameterError):
+    """The body is larger than the host takes (HTTP 413)."""
+
+
+class Stalled(ConnectionError):
+    """The peer did not send or take anything for too long; its connection is closed."""
+
+
+class MemoryBudget:
+    """Bytes that bodies and outputs of all jobs hold together. Used by one thread."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.used = 0
+
+    def take(self, nbytes: int) -> None:
+        """Reserve, or raise `TooBusy`."""
+        if self.used + nbytes > self.limit:
+            raise TooBusy(f"the host has no memory left for {nbytes} bytes now; try again")
+        self.used += nbytes
+
+    def give(self, nbytes: int) -> None:
+        """Return what was reserved."""
+        self.used -= nbytes
+
+
+class Data:
+    """A job's input or output: an array in memory, or a spool file, with its share of the budget.
+
+    Parameters
+    ----------
+    array
+        In memory.
+    file
+        Spooled instead, open and without a name.
+    budget
+        What `array` counts against, already taken.
+    more
+        Arrays that follow `array` in the content.
+    """
+
+    def __init__(
+        self,
+        array: np.ndarray[Any, Any] | None = None,
+        file: IO[bytes] | None = None,
+        budget: MemoryBudget | None = None,
+        more: Sequence[np.ndarray[Any, Any]] = (),
+    ) -> None:
+        self.array = array
+        self.file = file
+        self.nbytes = array.nbytes if array is not None else os.fstat(file.fileno()).st_size if file is not None else 0
+        self.nbytes += sum(one.nbytes for one in more)
+        self._budget = budget
+        self._more = more
+
+    def charge(self, budget: MemoryBudget) -> None:
+        """Count against `budget`, even beyond its limit: what is there already cannot be refused."""
+        if self.array is not None and self._budget is None:
+            self._budget = budget
+            budget.used += self.nbytes
+
+    def tobytes(self) -> bytes:
+        """Return a copy of the content, for small ones."""
+        if self.array is not None:
+            return b"".join(one.tobytes() for one in (self.array, *self._more))
+        return b"" if self.file is None else os.pread(self.file.fileno(), self.nbytes, 0)
+
+    def pieces(self, nbytes: int) -> Iterator[memoryview]:
+        """Yield the content in pieces of at most `nbytes`; those of an array are views of it."""
+        if self.array is not None:
+            for one in (self.array, *self._more):
+                flat: np.ndarray[Any, Any] = np.ascontiguousarray(one).reshape(-1).view(np.uint8)
+                for start in range(0, one.nbytes, nbytes):
+                    yield flat.data[start : start + nbytes]
+        elif self.file is not None:
+            for start in range(0, self.nbytes, nbytes):
+                yield memoryview(os.pread(self.file.fileno(), nbytes, start))
+
+    def close(self) -> None:
+        """Free the memory, the file and the budget. Idempotent."""
+        budget, self._budget = self._budget, None
+        if budget is not None:
+            budget.give(self.nbytes)
+        self.array, self._more = None, ()
+        if self.file is not None:
+            self.file.close()
+            self.file = None
+
+
+class _Watch:
+    """Closes a connection that makes no progress. Cheaper than a timeout around every chunk."""
+
+    def __init__(self, request: web.Request, timeout: float) -> None:
+        self._request = request
+        self._timeout = timeout
+        self._moved = False
+        self.stalled = False
+        self._timer = asyncio.get_running_loop().call_later(timeout, self._check)
+
+    def moved(self) -> None:
+        self._moved = True
+
+    def _check(self) -> None:
+        if self._moved:
+            self._moved = False
+            self._timer = asyncio.get_running_loop().call_later(self._timeout, self._check)
+            return
+        self.stalled = True
+        if self._request.transport is not None:
+            self._request.transport.abort()
+
+    def reason(self) -> ConnectionError:
+        """Return the error of a connection that ended."""
+        return Stalled("the request stalled") if self.stalled else ConnectionError("the body ended early")
+
+    def __enter__(self) -> _Watch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+
+
+class Bodies:
+    """Receives the bodies of requests and sends outputs, within the host's limits.
+
+    Parameters
+    ----------
+    settings
+        ``max_body``, ``spool_above``, ``state_directory`` and ``stall_timeout`` are what counts here.
+    budget
+        What memory counts against.
+    allocate
+        Makes pinned memory of so many bytes.
+    """
+
+    def __init__(
+        self, settings: Settings, budget: MemoryBudget, allocate: Callable[[int], np.ndarray[Any, Any]]
+    ) -> None:
+        self._settings = settings
+        self.budget = budget
+        self.allocate = allocate
+
+    async def receive(self, request: web.Request, array: ArrayType | None) -> Data:
+        """Receive the body of a request.
+
+        Parameters
+        ----------
+        request
+            With a Content-Length.
+        array
+            What the body is; ``None``: the bytes of a file.
+
+        Raises
+        ------
+        ParameterError
+            No length, or not that of `array`.
+        TooLarge, TooBusy, Stalled
+        """
+        length = request.content_length
+        if length is None:
+            raise ParameterError("the request needs a Content-Length")
+        if length > self._settings.max_body:
+            limit = self._settings.max_body
+            raise TooLarge(f"a body of {length} bytes is larger than the {limit} that this host takes")
+        if array is not None and array.nbytes != length:
+            raise ParameterError(f"src: an array of {array.nbytes} bytes in a body of {length}")
+        if length > self._settings.spool_above and array is None:
+            return await self._receive_spooled(request, length)
+        self.budget.take(length)
+        try:
+            memory = self.allocate(length) if length < _LARGE else await in_thread(self.allocate, length)
+            await self._receive_into(request, memory.data)
+            typed = memory if array is None else memory.view(array.dtype).reshape(array.shape)
+        except BaseException:
+            self.budget.give(length)
+            raise
+        return Data(array=typed, budget=self.budget)
+
+    async def send(self, response: web.StreamResponse, request: web.Request, data: Data) -> None:
+        """Send `data` as the body of an answer, with its Content-Length."""
+        response.content_length = data.nbytes
+        await response.prepare(request)
+        with _Watch(request, self._settings.stall_timeout) as watch:
+            if data.array is not None:
+                for piece in data.pieces(_CHUNK):
+                    await response.write(piece)
+                    watch.moved()
+            elif data.file is not None:
+                offset = 0
+                while offset < data.nbytes:
+                    chunk = await in_thread(os.pread, data.file.fileno(), _SPOOL_CHUNK, offset)
+                    await response.write(chunk)
+                    offset += len(chunk)
+                    watch.moved()
+            await response.write_eof()
+
+    async def _receive_into(self, request: web.Request, out: memoryview) -> None:
+        if len(out) and expects_continue(request):
+            with _Watch(request, self._settings.stall_timeout) as watch:
+                try:
+                    await receive_direct(request, out, watch.moved)
+                except ConnectionError as error:
+                    raise watch.reason() from error
+            return
+        arrived = request.content.read_nowait()
+        out[: len(arrived)] = arrived
+        if len(arrived) < len(out):
+            done = len(arrived)
+            async for chunk in self._pieces(request, len(out) - done):
+                out[done : done + len(chunk)] = chunk
+                done += len(chunk)
+
+    async def _pieces(self, request: web.Request, length: int) -> AsyncIterator[bytes]:
+        """Yield `length` bytes of the body as they come."""
+        with _Watch(request, self._settings.stall_timeout) as watch:
+            while length:
+                chunk = await request.content.readany()
+                if not chunk:
+                    raise watch.reason()
+                yield chunk
+                length -= len(chunk)
+                watch.moved()
+
+    async def _receive_spooled(self, request: web.Request, length: int) -> Data:
+        directory = self._settings.state_directory
+        file: IO[bytes] = tempfile.TemporaryFile(dir=directory, buffering=0)  # noqa: SIM115 - it outlives this function
+        try:
+            go_on(request)
+            async for chunk in self._pieces(request, length):
+                await in_thread(file.write, chunk)
+            file.seek(0)
+        except BaseException:
+            file.close()
+            raise
+        return Data(file=file)

@@ -1,0 +1,76 @@
+"""What every route needs of a request: who asks, and for what."""
+
+from __future__ import annotations
+
+import json
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from apyfal.exceptions import ParameterError
+from apyfal.host.server.transport.bodies import TooLarge
+from apyfal.host.server.transport.zero_copy_body import go_on
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+__all__ = ["MAX_JSON", "User", "caller", "let_in", "parse_json", "read_json", "read_object"]
+
+#: bytes of the largest JSON body
+MAX_JSON = 1 << 20
+_caller: ContextVar[User] = ContextVar("caller")
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Who calls, and what they may do."""
+
+    name: str
+    scopes: frozenset[str]
+    token: str | None = None
+
+    @property
+    def scope_of_view(self) -> str | None:
+        """Whose things this user sees: their own, or (``None``) everybody's."""
+        return None if "admin" in self.scopes else self.name
+
+
+def let_in(user: User) -> None:
+    """Say who has made the request that this task handles."""
+    _caller.set(user)
+
+
+def caller() -> User:
+    """Return who has made the request that this task handles."""
+    return _caller.get()
+
+
+async def read_json(request: web.Request) -> Any:
+    """Read a JSON body of at most 1 MiB."""
+    if request.content_type != "application/json":
+        raise ParameterError(f"content type {request.content_type!r}: expected application/json")
+    if (request.content_length or 0) > MAX_JSON:
+        raise TooLarge(f"a JSON body of more than {MAX_JSON} bytes")
+    go_on(request)
+    text = bytearray()
+    async for chunk in request.content.iter_any():
+        text += chunk
+        if len(text) > MAX_JSON:
+            raise TooLarge(f"a JSON body of more than {MAX_JSON} bytes")
+    return parse_json(bytes(text))
+
+
+async def read_object(request: web.Request, what: str) -> dict[str, Any]:
+    """Read a JSON body that is an object; `what` it is, for the error where it is none."""
+    document = await read_json(request)
+    if not isinstance(document, dict):
+        raise ParameterError(f"expected an object: {what}")
+    return document
+
+
+def parse_json(text: bytes | str) -> Any:
+    """Parse JSON; `ParameterError` where it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise ParameterError("the JSON is malformed") from None

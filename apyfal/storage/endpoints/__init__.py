@@ -1,0 +1,1 @@
+"""Sources and sinks: one interface for files, stores, arrays and file objects."""

@@ -1,0 +1,1 @@
+"""What every transfer obeys: cancellation, retries, concurrency, options, worker threads."""

@@ -1,0 +1,1 @@
+"""Local files: atomic replacement, copies by the kernel, direct I/O, file objects."""

@@ -1,0 +1,1 @@
+"""Mounts: stores and their names, from calls and from the configuration."""
