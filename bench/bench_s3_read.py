@@ -21,7 +21,7 @@ from _peers import KEYS, Fill, PeakMemory, bare, peers, rclone, serve
 
 import apyfal
 from apyfal.storage.checksums import crc_function
-from apyfal.storage.schemes.s3 import S3Handler
+from apyfal.storage.stores.s3.handler import S3Handler
 from apyfal.storage.transfer import TransferOptions, download
 
 
@@ -89,7 +89,7 @@ def curl(url: str, ca: Path) -> None:
 _APYFAL = """
 import apyfal
 from apyfal.storage import transfer
-from apyfal.storage.schemes.s3 import S3Handler
+from apyfal.storage.stores.s3.handler import S3Handler
 
 def allocate(nbytes):
     global view

@@ -13,7 +13,7 @@ from _common import Bench, main
 from _peers import KEYS, address, boto3_client, installed, obstore_store, serve
 
 import apyfal
-from apyfal.storage.schemes.s3 import S3Handler
+from apyfal.storage.stores.s3.handler import S3Handler
 from apyfal.storage.transfer import download
 
 SIZE = 64 << 10

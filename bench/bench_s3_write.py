@@ -15,7 +15,7 @@ from _discard import discard
 from _peers import KEYS, PeakMemory, address, boto3_client, installed, obstore_store
 
 import apyfal
-from apyfal.storage.schemes.s3 import S3Handler
+from apyfal.storage.stores.s3.handler import S3Handler
 from apyfal.storage.transfer import TransferOptions, UploadStream, upload
 
 

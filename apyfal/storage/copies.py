@@ -16,9 +16,9 @@ from apyfal.storage.handler import Handler
 from apyfal.storage.local_copy import copy_file
 from apyfal.storage.options import Progress, TransferOptions
 from apyfal.storage.registry import resolve
-from apyfal.storage.schemes.file import FileHandler
 from apyfal.storage.sinks import Sink
 from apyfal.storage.sources import Source
+from apyfal.storage.stores.file import FileHandler
 from apyfal.storage.url import Location, is_file_object, parse
 
 __all__ = ["copy"]

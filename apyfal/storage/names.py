@@ -11,7 +11,7 @@ from apyfal.storage import local
 from apyfal.storage.handler import ObjectInfo
 from apyfal.storage.registry import Target, resolve
 from apyfal.storage.retry import call
-from apyfal.storage.schemes.file import describe, list_directory
+from apyfal.storage.stores.file import describe, list_directory
 from apyfal.storage.url import Location, parse
 
 __all__ = ["entries", "exists", "exists_at", "listdir", "makedirs", "remove", "stat", "stat_at", "walk"]

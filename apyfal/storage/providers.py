@@ -77,45 +77,45 @@ class Provider:
 BUILT_IN = {
     provider.name: provider
     for provider in (
-        Provider("file", "apyfal.storage.schemes.file:FileHandler", local=True),
-        Provider("http", "apyfal.storage.schemes.http:HTTPHandler", local=True),
-        Provider("https", "apyfal.storage.schemes.http:HTTPSHandler", local=True),
+        Provider("file", "apyfal.storage.stores.file:FileHandler", local=True),
+        Provider("http", "apyfal.storage.stores.web:HTTPHandler", local=True),
+        Provider("https", "apyfal.storage.stores.web:HTTPSHandler", local=True),
         Provider(
             "s3",
-            "apyfal.storage.schemes.s3:S3Handler",
+            "apyfal.storage.stores.s3.handler:S3Handler",
             ("aws",),
             web=r"([^/]+\.)?s3[.-][^/]*\.?amazonaws\.com(\.cn)?/",
             buckets=True,
         ),
         Provider(
             "swift",
-            "apyfal.storage.schemes.swift:SwiftHandler",
+            "apyfal.storage.stores.swift.handler:SwiftHandler",
             ("openstack",),
             web=r"[^/]+/(?:.*/)?v1/[^/]+/.",
             buckets=True,
         ),
         Provider(
             "oss",
-            "apyfal.storage.schemes.oss:OSSHandler",
+            "apyfal.storage.stores.oss:OSSHandler",
             ("alibaba",),
             web=r"[^/]+\.aliyuncs\.com/.",
             buckets=True,
         ),
         Provider(
             "gs",
-            "apyfal.storage.schemes.gs:GSHandler",
+            "apyfal.storage.stores.gcs.handler:GSHandler",
             ("gcs",),
             web=r"([^/]+\.)?storage\.googleapis\.com/.",
             buckets=True,
         ),
         Provider(
             "az",
-            "apyfal.storage.schemes.azure:AzureHandler",
+            "apyfal.storage.stores.azure.handler:AzureHandler",
             ("azure",),
             web=r"[^/]+\.blob\.core\.[^/]+/.",
             buckets=True,
         ),
-        Provider("fsspec", "apyfal.storage.schemes.fsspec:FsspecHandler"),
+        Provider("fsspec", "apyfal.storage.stores.fsspec.handler:FsspecHandler"),
     )
 }
 

@@ -10,7 +10,7 @@ from faults.conftest import DATA, OPTIONS, PART, patience
 from servers.web.hostile import Answer, Fault, Hostile, Request, error
 
 from apyfal.exceptions import AccessDenied, ObjectChanged
-from apyfal.storage.schemes.s3 import S3Handler
+from apyfal.storage.stores.s3.handler import S3Handler
 from apyfal.storage.transfer import UploadStream
 
 Connect = Callable[..., S3Handler]

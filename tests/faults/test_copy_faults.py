@@ -11,7 +11,7 @@ from faults.conftest import DATA, OPTIONS, PART, patience
 from servers.web.hostile import Answer, Fault, Hostile, Request, error
 
 from apyfal.exceptions import AccessDenied, ChecksumMismatch, ObjectChanged, StorageError, StoreUnavailable
-from apyfal.storage.schemes.s3 import S3Handler
+from apyfal.storage.stores.s3.handler import S3Handler
 from apyfal.storage.transfer import TransferOptions, copy
 
 Connect = Callable[..., S3Handler]
@@ -162,8 +162,8 @@ def test_a_200_with_an_error_is_no_copy(store: Hostile, connect: Connect) -> Non
 def test_a_large_copy_inside_a_store_is_made_of_parts(
     store: Hostile, connect: Connect, monkeypatch: pytest.MonkeyPatch, fault: str | None, place: int
 ) -> None:
-    monkeypatch.setattr("apyfal.storage.schemes.s3._MAX_COPY", PART)
-    monkeypatch.setattr("apyfal.storage.schemes._s3_upload.COPY_PART", PART)
+    monkeypatch.setattr("apyfal.storage.stores.s3.handler._MAX_COPY", PART)
+    monkeypatch.setattr("apyfal.storage.stores.s3.multipart.COPY_PART", PART)
     if fault is not None:
         store.faults.append(Fault(when=writing(place), **INSIDE[fault]))
     handler = connect(timeout=patience(INSIDE[fault or "500"]))
@@ -175,8 +175,8 @@ def test_a_large_copy_inside_a_store_is_made_of_parts(
 def test_a_large_copy_that_fails_leaves_nothing(
     store: Hostile, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("apyfal.storage.schemes.s3._MAX_COPY", PART)
-    monkeypatch.setattr("apyfal.storage.schemes._s3_upload.COPY_PART", PART)
+    monkeypatch.setattr("apyfal.storage.stores.s3.handler._MAX_COPY", PART)
+    monkeypatch.setattr("apyfal.storage.stores.s3.multipart.COPY_PART", PART)
     store.faults.append(Fault(when=writing(3), times=-1, **answer(error(403, "AccessDenied"))))
     handler = connect()
     with pytest.raises(AccessDenied):

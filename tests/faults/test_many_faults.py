@@ -11,7 +11,7 @@ from faults.conftest import DATA, PART
 from servers.web.hostile import Answer, Fault, Hostile, Request, error
 
 from apyfal.exceptions import ObjectChanged, StorageError
-from apyfal.storage.schemes.s3 import S3Handler
+from apyfal.storage.stores.s3.handler import S3Handler
 from apyfal.storage.transfer import TransferOptions, UploadStream, download, upload
 
 Connect = Callable[..., S3Handler]

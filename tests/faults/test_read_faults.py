@@ -22,8 +22,8 @@ from apyfal.exceptions import (
     StoreUnavailable,
     TransferTimeout,
 )
-from apyfal.storage.schemes.http import HTTPHandler
-from apyfal.storage.schemes.s3 import S3Handler
+from apyfal.storage.stores.s3.handler import S3Handler
+from apyfal.storage.stores.web import HTTPHandler
 from apyfal.storage.transfer import Stream, TransferOptions, download, stream
 
 Connect = Callable[..., S3Handler]

@@ -21,7 +21,7 @@ from apyfal.exceptions import (
     TransferCancelled,
     TransferTimeout,
 )
-from apyfal.storage.schemes.s3 import S3Handler
+from apyfal.storage.stores.s3.handler import S3Handler
 from apyfal.storage.transfer import Cancel, TransferOptions, UploadStream, upload
 
 Connect = Callable[..., S3Handler]

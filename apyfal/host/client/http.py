@@ -30,8 +30,8 @@ from apyfal.exceptions import (
 from apyfal.host.protocol import tls
 from apyfal.host.protocol.address import HostAddress
 from apyfal.host.protocol.messages import error_from
-from apyfal.storage.response import Response
-from apyfal.storage.wire import Connection
+from apyfal.storage.http.connection import Connection
+from apyfal.storage.http.response import Response
 
 __all__ = ["Answer", "Host", "Outgoing", "Refused", "SessionLost"]
 

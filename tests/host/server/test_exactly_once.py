@@ -17,8 +17,8 @@ from apyfal.exceptions import HostError
 from apyfal.host.client import http
 from apyfal.host.client.accelerator import RemoteAccelerator
 from apyfal.host.protocol.address import parse_address
-from apyfal.storage.response import Response
-from apyfal.storage.wire import Connection
+from apyfal.storage.http.connection import Connection
+from apyfal.storage.http.response import Response
 
 
 class ForgetfulHost(http.Host):

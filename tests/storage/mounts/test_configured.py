@@ -14,7 +14,7 @@ import apyfal
 from apyfal import storage
 from apyfal.exceptions import InvalidURL, ObjectNotFound
 from apyfal.storage import registry
-from apyfal.storage.schemes.s3 import S3Handler
+from apyfal.storage.stores.s3.handler import S3Handler
 from apyfal.storage.url import parse
 
 pytestmark = pytest.mark.server

@@ -6,7 +6,7 @@ import pytest
 from servers.stores.azurite import Azurite
 
 from apyfal.storage.handler import Handler
-from apyfal.storage.schemes.azure import AzureHandler
+from apyfal.storage.stores.azure.handler import AzureHandler
 from apyfal.testing.handlers import AWKWARD_KEYS, HandlerConformance
 
 pytestmark = pytest.mark.server

@@ -25,8 +25,8 @@ from apyfal.exceptions import (
 )
 from apyfal.storage import registry
 from apyfal.storage.handler import Handler
-from apyfal.storage.schemes._fsspec_kinds import Kind, error_class
-from apyfal.storage.schemes.fsspec import FsspecHandler
+from apyfal.storage.stores.fsspec.handler import FsspecHandler
+from apyfal.storage.stores.fsspec.quirks import Kind, error_class
 from apyfal.storage.url import parse
 from apyfal.testing.handlers import AWKWARD_KEYS, HandlerConformance
 

@@ -7,7 +7,7 @@ from servers.stores.gcs import FakeGcs
 from servers.stores.moto import Moto
 
 from apyfal.storage.handler import Handler
-from apyfal.storage.schemes.gs import GSHandler
+from apyfal.storage.stores.gcs.handler import GSHandler
 from apyfal.testing.handlers import HandlerConformance
 
 pytestmark = pytest.mark.server

@@ -7,7 +7,7 @@ from servers.stores.moto import Moto
 
 from apyfal.exceptions import MountError
 from apyfal.storage.handler import Handler
-from apyfal.storage.schemes.oss import OSSHandler
+from apyfal.storage.stores.oss import OSSHandler
 from apyfal.testing.handlers import HandlerConformance
 
 

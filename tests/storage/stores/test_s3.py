@@ -9,7 +9,7 @@ from servers.stores.swift import Swift
 
 from apyfal.exceptions import UnsupportedByStore
 from apyfal.storage.handler import Handler
-from apyfal.storage.schemes.s3 import S3Handler
+from apyfal.storage.stores.s3.handler import S3Handler
 from apyfal.testing.handlers import HandlerConformance, pattern
 
 pytestmark = pytest.mark.server

@@ -6,7 +6,7 @@ import pytest
 from servers.stores.swift import Swift
 
 from apyfal.storage.handler import Handler
-from apyfal.storage.schemes.swift import SwiftHandler
+from apyfal.storage.stores.swift.handler import SwiftHandler
 from apyfal.testing.handlers import HandlerConformance
 
 pytestmark = pytest.mark.server

@@ -7,7 +7,7 @@ from servers.stores.swift import Swift
 
 from apyfal import storage
 from apyfal.exceptions import AccessDenied, AuthenticationError, MountError
-from apyfal.storage.schemes.swift import SwiftHandler
+from apyfal.storage.stores.swift.handler import SwiftHandler
 from apyfal.testing.handlers import pattern
 
 pytestmark = pytest.mark.server

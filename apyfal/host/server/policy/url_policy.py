@@ -15,8 +15,8 @@ from apyfal.exceptions import AccessDenied, MountError, ParameterError, did_you_
 from apyfal.host.server.policy.allowed_directories import Whitelist, host_path
 from apyfal.host.server.policy.egress import OutboundGate
 from apyfal.storage import providers
-from apyfal.storage.connections import Client
 from apyfal.storage.handler import Handler
+from apyfal.storage.http.pool import Client
 from apyfal.storage.parameters import checked as parameters_of
 from apyfal.storage.registry import MountTable
 from apyfal.storage.url import redact

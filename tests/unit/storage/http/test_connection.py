@@ -11,9 +11,9 @@ import pytest
 
 from apyfal.exceptions import InvalidURL, ParameterError, StorageError, StoreUnavailable, TransferCancelled
 from apyfal.storage.cancel import Cancel
-from apyfal.storage.connections import Client, Timeouts
-from apyfal.storage.origins import Origin, split_url
-from apyfal.storage.proxies import environment_proxy
+from apyfal.storage.http.origin import Origin, split_url
+from apyfal.storage.http.pool import Client, Timeouts
+from apyfal.storage.http.proxy import environment_proxy
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import pytest
 from memory_store import MemoryHandler
 
 from apyfal.storage import registry
-from apyfal.storage.schemes.s3 import S3Handler
+from apyfal.storage.stores.s3.handler import S3Handler
 from apyfal.storage.url import parse
 
 #: Every place that can say something of ``memory.lab``, the first to be asked first.

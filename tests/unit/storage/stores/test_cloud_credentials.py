@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from apyfal.exceptions import AuthenticationError, MountError, UnsupportedByStore
-from apyfal.storage.schemes._azure_auth import EntraToken, SharedAccessSignature, SharedKey, settings_of_connection
-from apyfal.storage.schemes._swift_auth import Identity
-from apyfal.storage.schemes.azure import AzureHandler
-from apyfal.storage.schemes.gs import GSHandler
-from apyfal.storage.schemes.oss import OSSHandler
-from apyfal.storage.schemes.swift import SwiftHandler
+from apyfal.storage.stores.azure.auth import EntraToken, SharedAccessSignature, SharedKey, settings_of_connection
+from apyfal.storage.stores.azure.handler import AzureHandler
+from apyfal.storage.stores.gcs.handler import GSHandler
+from apyfal.storage.stores.oss import OSSHandler
+from apyfal.storage.stores.swift.auth import Identity
+from apyfal.storage.stores.swift.handler import SwiftHandler
 
 KEY = "a2V5"
 

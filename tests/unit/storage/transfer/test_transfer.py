@@ -13,7 +13,7 @@ from servers.web.hostile import Hostile, hostile
 
 from apyfal.exceptions import ChecksumMismatch, ParameterError, TransferCancelled
 from apyfal.storage.handler import ObjectInfo
-from apyfal.storage.schemes.s3 import S3Handler
+from apyfal.storage.stores.s3.handler import S3Handler
 from apyfal.storage.transfer import Cancel, TransferOptions, UploadStream, copy, download, stream, upload
 
 PART = 64 << 10

@@ -16,7 +16,7 @@ from apyfal.host.server.policy.egress import OutboundGate
 from apyfal.host.server.policy.url_policy import References, gated
 from apyfal.storage import providers
 from apyfal.storage.registry import MountTable
-from apyfal.storage.schemes.file import FileHandler
+from apyfal.storage.stores.file import FileHandler
 from apyfal.storage.url import parse
 
 ACCOUNT = {"provider": "s3", "client_id": "id", "secret_id": "secret"}

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import pytest
 
 from apyfal.exceptions import InvalidURL, MountError, StorageError
-from apyfal.storage.origins import Origin
-from apyfal.storage.schemes._s3_client import split_path
-from apyfal.storage.schemes.s3 import S3Handler
+from apyfal.storage.http.origin import Origin
+from apyfal.storage.stores.s3.client import split_path
+from apyfal.storage.stores.s3.handler import S3Handler
 
 
 class Canned:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from apyfal.storage.schemes._sigv4 import EMPTY_SHA256, Keys, Signer
+from apyfal.storage.stores.s3.sigv4 import EMPTY_SHA256, Keys, Signer
 
 # S3 API reference, "Signature Calculations for the Authorization Header": its keys, date and answers
 EXAMPLE = Keys("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from apyfal.exceptions import StorageError, StoreUnavailable
 
 if TYPE_CHECKING:
-    from apyfal.storage.wire import Connection
+    from apyfal.storage.http.connection import Connection
 
 __all__ = ["Response"]
 

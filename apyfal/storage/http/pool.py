@@ -15,10 +15,10 @@ from typing import NamedTuple
 
 from apyfal.exceptions import InvalidURL, ParameterError, StorageError, StoreUnavailable, TransferTimeout
 from apyfal.storage.cancel import current_cancel
-from apyfal.storage.origins import Origin
-from apyfal.storage.proxies import Proxy, environment_proxy, parse_proxy
-from apyfal.storage.response import Response
-from apyfal.storage.wire import Connection
+from apyfal.storage.http.connection import Connection
+from apyfal.storage.http.origin import Origin
+from apyfal.storage.http.proxy import Proxy, environment_proxy, parse_proxy
+from apyfal.storage.http.response import Response
 
 __all__ = ["Client", "Timeouts"]
 

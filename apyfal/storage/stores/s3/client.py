@@ -18,13 +18,13 @@ from apyfal.exceptions import (
     StorageError,
     StoreUnavailable,
 )
-from apyfal.storage.answers import http_date, retry_after, status_error
-from apyfal.storage.connections import Client
-from apyfal.storage.origins import Origin, split_url
-from apyfal.storage.response import Response
-from apyfal.storage.schemes._aws import Credentials
-from apyfal.storage.schemes._s3_xml import S3Error, parse_error
-from apyfal.storage.schemes._sigv4 import EMPTY_SHA256, UNSIGNED, Signer
+from apyfal.storage.http.origin import Origin, split_url
+from apyfal.storage.http.pool import Client
+from apyfal.storage.http.response import Response
+from apyfal.storage.http.status import http_date, retry_after, status_error
+from apyfal.storage.stores.s3.credentials import Credentials
+from apyfal.storage.stores.s3.sigv4 import EMPTY_SHA256, UNSIGNED, Signer
+from apyfal.storage.stores.s3.xml import S3Error, parse_error
 
 __all__ = ["S3Client", "split_path"]
 
@@ -87,7 +87,7 @@ class S3Client:
     addressing
         ``auto``, ``path`` or ``virtual``.
     sign_payload
-        ``True`` or ``False``; see `apyfal.storage.schemes.s3.S3Handler`.
+        ``True`` or ``False``; see `apyfal.storage.stores.s3.handler.S3Handler`.
     headers
         Sent with every request on objects (requester pays).
     """

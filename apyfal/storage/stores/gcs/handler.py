@@ -14,11 +14,11 @@ from __future__ import annotations
 import os
 
 from apyfal.exceptions import MountError
-from apyfal.storage.origins import split_url
-from apyfal.storage.schemes._delegate import Delegate
-from apyfal.storage.schemes._gs_auth import Tokens
-from apyfal.storage.schemes._gs_json import GSJsonHandler
-from apyfal.storage.schemes._s3_unconditional import UnconditionalS3Handler
+from apyfal.storage.http.origin import split_url
+from apyfal.storage.stores.delegate import Delegate
+from apyfal.storage.stores.gcs.auth import Tokens
+from apyfal.storage.stores.gcs.json_api import GSJsonHandler
+from apyfal.storage.stores.s3.unconditional import UnconditionalS3Handler
 
 __all__ = ["GSHandler"]
 
@@ -43,7 +43,7 @@ class GSHandler(Delegate):
     anonymous
         Whether to be nobody.
     verify, timeout, connect_timeout, proxy
-        As for `apyfal.storage.schemes.s3.S3Handler`.
+        As for `apyfal.storage.stores.s3.handler.S3Handler`.
     """
 
     scheme = "gs"

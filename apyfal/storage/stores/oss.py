@@ -10,8 +10,8 @@ from __future__ import annotations
 import ipaddress
 
 from apyfal.exceptions import MountError
-from apyfal.storage.origins import split_url
-from apyfal.storage.schemes._s3_unconditional import UnconditionalS3Handler
+from apyfal.storage.http.origin import split_url
+from apyfal.storage.stores.s3.unconditional import UnconditionalS3Handler
 
 __all__ = ["OSSHandler"]
 
@@ -33,7 +33,7 @@ class OSSHandler(UnconditionalS3Handler):
     anonymous
         Send unsigned requests, for public data.
     verify, timeout, connect_timeout, proxy
-        As for `apyfal.storage.schemes.s3.S3Handler`.
+        As for `apyfal.storage.stores.s3.handler.S3Handler`.
     """
 
     scheme = "oss"

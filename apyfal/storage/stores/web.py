@@ -8,7 +8,11 @@ from typing import ClassVar
 from urllib.parse import urljoin
 
 from apyfal.exceptions import InvalidURL, MountError, StorageError
-from apyfal.storage.answers import (
+from apyfal.storage.handler import Handler, ObjectInfo, RangeReader
+from apyfal.storage.http.origin import Origin, basic_authorization, split_url
+from apyfal.storage.http.pool import Client, Timeouts
+from apyfal.storage.http.response import Response
+from apyfal.storage.http.status import (
     GzipReader,
     body_reader,
     http_date,
@@ -16,10 +20,6 @@ from apyfal.storage.answers import (
     status_error,
     strong_etag,
 )
-from apyfal.storage.connections import Client, Timeouts
-from apyfal.storage.handler import Handler, ObjectInfo, RangeReader
-from apyfal.storage.origins import Origin, basic_authorization, split_url
-from apyfal.storage.response import Response
 
 __all__ = ["HTTPHandler", "HTTPSHandler"]
 
@@ -40,7 +40,7 @@ class HTTPHandler(Handler):
     headers
         Sent with every request (a token, say). Neither they nor the password follow a redirect to another origin.
     verify, proxy
-        Of `apyfal.storage.connections.Client`.
+        Of `apyfal.storage.http.pool.Client`.
     timeout, connect_timeout
         Seconds without any progress (30), and to connect (10).
 

@@ -17,12 +17,12 @@ from typing import Any
 from urllib.parse import unquote, urlencode
 
 from apyfal.exceptions import ChecksumMismatch, ObjectChanged, ObjectExists
-from apyfal.storage.answers import http_date, strong_etag
 from apyfal.storage.handler import Limits, ObjectInfo, RangeReader
-from apyfal.storage.response import Response
-from apyfal.storage.schemes._rest import Request, RestHandler, folder_prefix, iso_time, quoted, split_path
-from apyfal.storage.schemes._swift_auth import Authenticator, Identity
-from apyfal.storage.schemes._swift_upload import CRC_HEADER, SEGMENT_PREFIX, SwiftUpload
+from apyfal.storage.http.response import Response
+from apyfal.storage.http.status import http_date, strong_etag
+from apyfal.storage.stores.rest import Request, RestHandler, folder_prefix, iso_time, quoted, split_path
+from apyfal.storage.stores.swift.auth import Authenticator, Identity
+from apyfal.storage.stores.swift.segments import CRC_HEADER, SEGMENT_PREFIX, SwiftUpload
 
 __all__ = ["SwiftHandler"]
 

@@ -29,7 +29,7 @@ from apyfal.exceptions import (
     TransferTimeout,
     did_you_mean,
 )
-from apyfal.storage.answers import status_error
+from apyfal.storage.http.status import status_error
 from apyfal.storage.parameters import TRUTH
 
 __all__ = ["Kind", "checked_arguments", "error_class", "kind_of", "modified", "there"]

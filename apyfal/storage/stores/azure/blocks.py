@@ -11,7 +11,7 @@ from apyfal.exceptions import ObjectExists, StorageError
 from apyfal.storage.handler import ObjectInfo, Upload
 
 if TYPE_CHECKING:
-    from apyfal.storage.schemes.azure import AzureHandler
+    from apyfal.storage.stores.azure.handler import AzureHandler
 
 __all__ = ["BlockUpload"]
 

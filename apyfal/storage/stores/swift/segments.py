@@ -12,7 +12,7 @@ from apyfal.exceptions import ChecksumMismatch, ObjectExists, ObjectNotFound, St
 from apyfal.storage.handler import ObjectInfo, Upload
 
 if TYPE_CHECKING:
-    from apyfal.storage.schemes.swift import SwiftHandler
+    from apyfal.storage.stores.swift.handler import SwiftHandler
 
 __all__ = ["CRC_HEADER", "SEGMENT_PREFIX", "SwiftUpload"]
 

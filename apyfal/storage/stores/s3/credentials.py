@@ -7,7 +7,7 @@ import threading
 from typing import Any
 
 from apyfal.exceptions import AuthenticationError, MountError, StorageError
-from apyfal.storage.schemes._sigv4 import Keys
+from apyfal.storage.stores.s3.sigv4 import Keys
 
 __all__ = ["Chain", "Credentials", "Static", "default_region"]
 

@@ -21,7 +21,7 @@ from apyfal.exceptions import (
     UnsupportedByStore,
 )
 from apyfal.storage.handler import ObjectInfo, RangeReader
-from apyfal.storage.response import Response
+from apyfal.storage.http.response import Response
 
 __all__ = [
     "BodyReader",

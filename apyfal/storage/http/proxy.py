@@ -6,7 +6,7 @@ import os
 from typing import NamedTuple
 
 from apyfal.exceptions import ParameterError
-from apyfal.storage.origins import Origin, basic_authorization, split_url
+from apyfal.storage.http.origin import Origin, basic_authorization, split_url
 
 __all__ = ["Proxy", "environment_proxy", "parse_proxy"]
 

@@ -17,16 +17,16 @@ from apyfal.exceptions import (
     UnsupportedByStore,
     did_you_mean,
 )
-from apyfal.storage.answers import body_reader, decode_base64, http_date, range_header, strong_etag
 from apyfal.storage.checksums import crc_function
-from apyfal.storage.connections import Client, Timeouts
 from apyfal.storage.handler import Handler, Limits, ObjectInfo, RangeReader
-from apyfal.storage.origins import split_url
-from apyfal.storage.schemes._aws import Chain, Credentials, Static, default_region
-from apyfal.storage.schemes._s3_client import S3Client, split_path
-from apyfal.storage.schemes._s3_upload import COPY_PART, S3Upload, check_answer, copy_headers, copy_in_parts
-from apyfal.storage.schemes._s3_xml import etag_of, parse_buckets, parse_listing
-from apyfal.storage.schemes._sigv4 import Keys
+from apyfal.storage.http.origin import split_url
+from apyfal.storage.http.pool import Client, Timeouts
+from apyfal.storage.http.status import body_reader, decode_base64, http_date, range_header, strong_etag
+from apyfal.storage.stores.s3.client import S3Client, split_path
+from apyfal.storage.stores.s3.credentials import Chain, Credentials, Static, default_region
+from apyfal.storage.stores.s3.multipart import COPY_PART, S3Upload, check_answer, copy_headers, copy_in_parts
+from apyfal.storage.stores.s3.sigv4 import Keys
+from apyfal.storage.stores.s3.xml import etag_of, parse_buckets, parse_listing
 
 __all__ = ["S3Handler"]
 
@@ -69,7 +69,7 @@ class S3Handler(Handler):
         Whether the body's SHA-256 is signed. Default: not over https nor to this machine itself, where nobody is in
         between; it costs more than sending.
     verify, proxy
-        Of `apyfal.storage.connections.Client`.
+        Of `apyfal.storage.http.pool.Client`.
     timeout, connect_timeout
         Seconds without any progress (30), and to connect (10).
 

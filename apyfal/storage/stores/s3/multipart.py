@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element
 
 from apyfal.exceptions import ObjectChanged, ObjectExists, ObjectNotFound, StorageError, StoreUnavailable
-from apyfal.storage.answers import decode_base64
 from apyfal.storage.handler import ObjectInfo, Upload
-from apyfal.storage.response import Response
+from apyfal.storage.http.response import Response
+from apyfal.storage.http.status import decode_base64
 from apyfal.storage.retry import call
-from apyfal.storage.schemes._s3_client import S3Client
-from apyfal.storage.schemes._s3_xml import complete_body, etag_of, parse_error, parse_root, text_of
+from apyfal.storage.stores.s3.client import S3Client
+from apyfal.storage.stores.s3.xml import complete_body, etag_of, parse_error, parse_root, text_of
 
 if TYPE_CHECKING:
-    from apyfal.storage.schemes.s3 import S3Handler
+    from apyfal.storage.stores.s3.handler import S3Handler
 
 __all__ = ["COPY_PART", "S3Upload", "check_answer", "copy_headers", "copy_in_parts"]
 

@@ -11,12 +11,12 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from apyfal.exceptions import ChecksumMismatch, MountError, ObjectChanged, ObjectExists, StorageError
-from apyfal.storage.answers import decode_base64, http_date
 from apyfal.storage.handler import Limits, ObjectInfo, RangeReader, Upload
-from apyfal.storage.origins import Origin
-from apyfal.storage.response import Response
-from apyfal.storage.schemes._gs_auth import Tokens
-from apyfal.storage.schemes._rest import Request, RestHandler, folder_prefix, iso_time, split_path
+from apyfal.storage.http.origin import Origin
+from apyfal.storage.http.response import Response
+from apyfal.storage.http.status import decode_base64, http_date
+from apyfal.storage.stores.gcs.auth import Tokens
+from apyfal.storage.stores.rest import Request, RestHandler, folder_prefix, iso_time, split_path
 
 __all__ = ["GSJsonHandler"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from apyfal.storage.connections import Client
 from apyfal.storage.handler import Handler, ObjectInfo, RangeReader, Upload
+from apyfal.storage.http.pool import Client
 
 __all__ = ["Delegate"]
 

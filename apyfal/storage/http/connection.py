@@ -16,7 +16,7 @@ from typing import cast
 
 from apyfal.exceptions import StorageError, StoreUnavailable, TransferTimeout
 from apyfal.storage.cancel import Cancel
-from apyfal.storage.response import Response
+from apyfal.storage.http.response import Response
 
 __all__ = ["Connection"]
 

@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from apyfal.exceptions import AuthenticationError, MountError, StorageError, StoreUnavailable, did_you_mean
-from apyfal.storage.connections import Client
-from apyfal.storage.origins import Origin, split_url
-from apyfal.storage.schemes._rest import iso_time
+from apyfal.storage.http.origin import Origin, split_url
+from apyfal.storage.http.pool import Client
+from apyfal.storage.stores.rest import iso_time
 
 __all__ = ["AUTH_TYPES", "Authenticator", "Identity", "Session"]
 

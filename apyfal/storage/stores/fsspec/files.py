@@ -11,10 +11,10 @@ from typing import IO, TYPE_CHECKING, Any
 from apyfal.exceptions import ObjectNotFound, StorageError
 from apyfal.storage.cancel import current_cancel
 from apyfal.storage.handler import ObjectInfo, RangeReader, Upload
-from apyfal.storage.schemes._fsspec_kinds import BLOCK
+from apyfal.storage.stores.fsspec.quirks import BLOCK
 
 if TYPE_CHECKING:
-    from apyfal.storage.schemes.fsspec import FsspecHandler
+    from apyfal.storage.stores.fsspec.handler import FsspecHandler
 
 __all__ = ["TEMPORARY", "BlockReader", "FileReader", "FileUpload"]
 

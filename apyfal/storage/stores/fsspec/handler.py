@@ -28,8 +28,8 @@ from apyfal.exceptions import (
 from apyfal.ini import is_secret
 from apyfal.storage.cancel import current_cancel
 from apyfal.storage.handler import Handler, Limits, ObjectInfo, RangeReader, Upload
-from apyfal.storage.schemes._fsspec_files import TEMPORARY, BlockReader, FileReader, FileUpload
-from apyfal.storage.schemes._fsspec_kinds import checked_arguments, error_class, kind_of, modified, there
+from apyfal.storage.stores.fsspec.files import TEMPORARY, BlockReader, FileReader, FileUpload
+from apyfal.storage.stores.fsspec.quirks import checked_arguments, error_class, kind_of, modified, there
 
 __all__ = ["FsspecHandler"]
 

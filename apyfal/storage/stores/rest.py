@@ -1,7 +1,7 @@
 """What the stores with a REST protocol of their own share: sending, signing again, errors, and ranges.
 
 Their SDKs hand out `bytes` or files; the range of an object has to land in memory that is already there. So these
-handlers speak the documented protocols over apyfal's own connections (`apyfal.storage.connections`), and use an SDK
+handlers speak the documented protocols over apyfal's own connections (`apyfal.storage.http.pool`), and use an SDK
 only where it is the authority: for obtaining credentials.
 """
 
@@ -15,11 +15,11 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from apyfal.exceptions import AuthenticationError, InvalidURL, StorageError
-from apyfal.storage.answers import body_reader, range_header, status_error
-from apyfal.storage.connections import Client, Timeouts
 from apyfal.storage.handler import Handler, ObjectInfo, RangeReader
-from apyfal.storage.origins import Origin
-from apyfal.storage.response import Response
+from apyfal.storage.http.origin import Origin
+from apyfal.storage.http.pool import Client, Timeouts
+from apyfal.storage.http.response import Response
+from apyfal.storage.http.status import body_reader, range_header, status_error
 
 __all__ = ["Request", "RestHandler", "folder_prefix", "iso_time", "quoted", "split_path"]
 
@@ -40,7 +40,7 @@ class RestHandler(Handler):
     Parameters
     ----------
     verify, proxy
-        Of `apyfal.storage.connections.Client`.
+        Of `apyfal.storage.http.pool.Client`.
     timeout, connect_timeout
         Seconds without any progress (30), and to connect (10).
 

@@ -6,8 +6,8 @@ from typing import ClassVar
 
 from apyfal.exceptions import UnsupportedByStore
 from apyfal.storage.handler import ObjectInfo
-from apyfal.storage.schemes._s3_upload import S3Upload
-from apyfal.storage.schemes.s3 import S3Handler
+from apyfal.storage.stores.s3.handler import S3Handler
+from apyfal.storage.stores.s3.multipart import S3Upload
 
 __all__ = ["UnconditionalS3Handler"]
 

@@ -24,12 +24,12 @@ from urllib.parse import unquote, urlencode
 from xml.etree import ElementTree
 
 from apyfal.exceptions import MountError, ObjectChanged, ObjectExists, StorageError, UnsupportedByStore
-from apyfal.storage.answers import decode_base64, http_date, strong_etag
 from apyfal.storage.cancel import current_cancel
 from apyfal.storage.handler import Limits, ObjectInfo, RangeReader, Upload
-from apyfal.storage.origins import split_url
-from apyfal.storage.response import Response
-from apyfal.storage.schemes._azure_auth import (
+from apyfal.storage.http.origin import split_url
+from apyfal.storage.http.response import Response
+from apyfal.storage.http.status import decode_base64, http_date, strong_etag
+from apyfal.storage.stores.azure.auth import (
     Anonymous,
     Credential,
     EntraToken,
@@ -37,8 +37,8 @@ from apyfal.storage.schemes._azure_auth import (
     SharedKey,
     settings_of_connection,
 )
-from apyfal.storage.schemes._azure_upload import BlockUpload
-from apyfal.storage.schemes._rest import Request, RestHandler, folder_prefix, quoted, split_path
+from apyfal.storage.stores.azure.blocks import BlockUpload
+from apyfal.storage.stores.rest import Request, RestHandler, folder_prefix, quoted, split_path
 
 __all__ = ["AzureHandler"]
 

@@ -1,0 +1,1 @@
+"""HTTP/1.1 whose bodies are received at their final address: connections, their pool, responses, proxies."""

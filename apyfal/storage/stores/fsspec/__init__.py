@@ -1,0 +1,1 @@
+"""Any filesystem that fsspec knows, as a store."""

@@ -1,0 +1,1 @@
+"""Google Cloud Storage, by its JSON interface or by its XML interface with HMAC keys."""
