@@ -370,7 +370,7 @@ def _load_all(src: object) -> NDArray[Any]:
         pinned = empty(array.shape, array.dtype)
         pinned[...] = array
         return pinned
-    from apyfal.storage.arrays import load
+    from apyfal.storage.api.arrays import load
 
     return load(src)
 

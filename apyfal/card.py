@@ -175,7 +175,7 @@ class Card:
 
 
 def _read(url: str) -> bytes:
-    from apyfal.storage.endpoints import open_source
+    from apyfal.storage.endpoints.factory import open_source
 
     with open_source(url) as source:
         content = bytearray()

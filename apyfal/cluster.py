@@ -21,7 +21,7 @@ from apyfal.configuration import ConfigSource
 from apyfal.exceptions import ParameterError
 from apyfal.mapping import name_job, pairs_of
 from apyfal.pipeline.arrays import each_of
-from apyfal.storage import registry
+from apyfal.storage.mounting import table
 
 __all__ = ["Cluster", "run_job", "run_jobs"]
 
@@ -52,7 +52,7 @@ def run_job(
     accelerator, config, definition
         What `apyfal.Accelerator` takes; it is opened by the first job and kept by the process.
     mounts
-        The submitting process's mounts, from `apyfal.storage.registry.snapshot`.
+        The submitting process's mounts, from `apyfal.storage.mounting.table.snapshot`.
     src, dst, keywords
         What `apyfal.Accelerator.process` takes.
     """
@@ -123,9 +123,7 @@ class Cluster:
     def submit(self, src: object, dst: object, keywords: Mapping[str, Any]) -> Future[Any]:
         """Run one job on some worker."""
         _check(src, dst)
-        future: Future[Any] = self._submit(
-            run_job, *self._arguments, registry.snapshot(), src, dst, _travelling(keywords)
-        )
+        future: Future[Any] = self._submit(run_job, *self._arguments, table.snapshot(), src, dst, _travelling(keywords))
         return future
 
     def map(
@@ -159,7 +157,7 @@ class Cluster:
                 if several:
                     for pair in several:
                         _check(*pair)
-                    task = self._submit(run_jobs, *self._arguments, registry.snapshot(), several, keywords)
+                    task = self._submit(run_jobs, *self._arguments, table.snapshot(), several, keywords)
                     pending.append((task, [src for src, _ in several]))
                 while pending and (not several or len(pending) >= _AHEAD * width):
                     future, srcs = pending.popleft()

@@ -14,7 +14,7 @@ from apyfal import storage
 from apyfal.commands.common import Command, Settings, common_options, print_json, use_host
 from apyfal.commands.selection import Pair, pairs
 from apyfal.progress import ProgressCallback, progress_bar
-from apyfal.storage.cancel import Cancel
+from apyfal.storage.flow.cancel import Cancel
 from apyfal.storage.url import parse
 
 __all__ = ["command"]

@@ -10,8 +10,8 @@ from apyfal import storage
 from apyfal.commands.common import Command, Settings, common_options, print_json, print_rows, use_host
 from apyfal.commands.selection import matches
 from apyfal.exceptions import NotADirectory
+from apyfal.storage.api.namespace import entries
 from apyfal.storage.handler import ObjectInfo
-from apyfal.storage.names import entries
 from apyfal.storage.url import parse
 
 __all__ = ["command"]

@@ -6,7 +6,7 @@ import click
 
 from apyfal import storage
 from apyfal.commands.common import Command, Settings, common_options, print_json, print_rows
-from apyfal.storage.registry import MountInfo
+from apyfal.storage.mounting.table import MountInfo
 
 __all__ = ["command"]
 

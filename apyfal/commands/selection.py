@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from apyfal import storage
 from apyfal.exceptions import InvalidURL, ObjectNotFound, ParameterError
-from apyfal.storage.globbing import has_magic
-from apyfal.storage.names import child
+from apyfal.storage.api.globbing import has_magic
+from apyfal.storage.api.namespace import child
 from apyfal.storage.url import parse, redact
 
 __all__ = ["Pair", "matches", "pairs"]

@@ -24,7 +24,7 @@ from apyfal.pipeline.outputs import (
 )
 from apyfal.pipeline.plan import DEFAULT_MEMORY_LIMIT, End, Plan
 from apyfal.pipeline.slots import Ring, Slot
-from apyfal.storage.endpoints import Sink, Source, open_sink, open_source
+from apyfal.storage.endpoints.factory import Sink, Source, open_sink, open_source
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from apyfal.call import CallInput
-    from apyfal.storage.endpoints import Source
+    from apyfal.storage.endpoints.factory import Source
 
 __all__ = ["ArrayInput", "CopiedInput", "Input", "NoInput", "Piece", "RangesInput", "StreamInput", "TogetherInput"]
 

@@ -11,8 +11,9 @@ from apyfal.exceptions import TransferCancelled
 from apyfal.handoff import flat_bytes
 from apyfal.memory import empty
 from apyfal.pipeline.arrays import array_of, check_target, shape_of
-from apyfal.storage import registry, transfer
-from apyfal.storage.endpoints import open_sink, source_at
+from apyfal.storage import transfer
+from apyfal.storage.endpoints.factory import open_sink, source_at
+from apyfal.storage.mounting import table
 from apyfal.storage.url import parse
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ def _receive(src: object, allocate: Callable[[int], memoryview]) -> int:
     """Receive all of a file or an object, in one request where its store allows that; returns how many bytes."""
     location = parse(src)
     if not location.is_local:
-        with registry.resolve(location) as target:
+        with table.resolve(location) as target:
             return transfer.download(target.handler, target.path, None, allocate=allocate).size or 0
     with source_at(location) as source:
         if source.size is None:

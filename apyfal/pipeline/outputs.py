@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from apyfal.call import CallOutput
     from apyfal.pipeline.inputs import Piece
     from apyfal.pipeline.report import Report
-    from apyfal.storage.endpoints import Sink
+    from apyfal.storage.endpoints.factory import Sink
 
 __all__ = [
     "ArrayOutput",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from apyfal.pipeline.channel import Aborted
 from apyfal.pipeline.waiting import GRACE, LOOK
-from apyfal.storage.cancel import Cancel
+from apyfal.storage.flow.cancel import Cancel
 
 if TYPE_CHECKING:
     from apyfal.pipeline.channel import Control

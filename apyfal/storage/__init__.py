@@ -19,13 +19,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from apyfal.storage.arrays import load, save
-    from apyfal.storage.copies import copy
-    from apyfal.storage.files import open
-    from apyfal.storage.fsspec_adapter import filesystem
-    from apyfal.storage.globbing import glob
-    from apyfal.storage.names import exists, listdir, makedirs, remove, stat, walk
-    from apyfal.storage.registry import mount, mounts, snapshot, unmount
+    from apyfal.storage.api.arrays import load, save
+    from apyfal.storage.api.copying import copy
+    from apyfal.storage.api.fsspec_adapter import filesystem
+    from apyfal.storage.api.globbing import glob
+    from apyfal.storage.api.namespace import exists, listdir, makedirs, remove, stat, walk
+    from apyfal.storage.api.opening import open
+    from apyfal.storage.mounting.table import mount, mounts, snapshot, unmount
 
 __all__ = [
     "copy",
@@ -48,22 +48,22 @@ __all__ = [
 
 # Where each is; none of these modules has the name of a function, which importing it would replace.
 _LAZY = {
-    "copy": "copies",
-    "exists": "names",
-    "filesystem": "fsspec_adapter",
-    "glob": "globbing",
-    "listdir": "names",
-    "load": "arrays",
-    "makedirs": "names",
-    "mount": "registry",
-    "mounts": "registry",
-    "open": "files",
-    "remove": "names",
-    "save": "arrays",
-    "snapshot": "registry",
-    "stat": "names",
-    "unmount": "registry",
-    "walk": "names",
+    "copy": "api.copying",
+    "exists": "api.namespace",
+    "filesystem": "api.fsspec_adapter",
+    "glob": "api.globbing",
+    "listdir": "api.namespace",
+    "load": "api.arrays",
+    "makedirs": "api.namespace",
+    "mount": "mounting.table",
+    "mounts": "mounting.table",
+    "open": "api.opening",
+    "remove": "api.namespace",
+    "save": "api.arrays",
+    "snapshot": "mounting.table",
+    "stat": "api.namespace",
+    "unmount": "mounting.table",
+    "walk": "api.namespace",
 }
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 from apyfal.exceptions import UnsupportedByStore
 
 if TYPE_CHECKING:
-    from apyfal.storage.retry import Traffic
+    from apyfal.storage.flow.retry import Traffic
 
 __all__ = ["Handler", "Limits", "ObjectInfo", "RangeReader", "Upload"]
 

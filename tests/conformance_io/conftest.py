@@ -8,14 +8,14 @@ import pytest
 from servers.stores.moto import Moto
 
 from apyfal import storage
-from apyfal.storage import registry
+from apyfal.storage.mounting import table
 
 
 @pytest.fixture(scope="session")
 def server(moto_server: Moto) -> Iterator[Moto]:
     """An S3 server; what is mounted of it is closed in the end."""
     yield moto_server
-    registry.table.clear()
+    table.table.clear()
 
 
 @pytest.fixture

@@ -91,12 +91,13 @@ def _around_cache(path: Path) -> None:
     """Write as large files are written, from aligned memory."""
     import mmap
 
-    from apyfal.storage import disk, endpoints
+    from apyfal.storage.endpoints import factory
+    from apyfal.storage.local import direct_io
 
-    disk.LARGE = disk._DIRECT_AT_LEAST = 4096
+    direct_io.LARGE = direct_io._DIRECT_AT_LEAST = 4096
     memory = memoryview(mmap.mmap(-1, len(NEW)))
     memory[:] = NEW
-    with endpoints.open_sink(path, len(NEW)) as sink:
+    with factory.open_sink(path, len(NEW)) as sink:
         sink.write(memory)
 
 

@@ -48,7 +48,7 @@ def check_nothing(store: Hostile) -> None:
 @pytest.fixture(autouse=True)
 def _large_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small objects are copied as one piece: let this one count as large."""
-    monkeypatch.setattr("apyfal.storage.copying.PART", PART)
+    monkeypatch.setattr("apyfal.storage.transfer.object_copy.PART", PART)
 
 
 PASSING = {

@@ -22,7 +22,7 @@ OBJECT = random.Random(5).randbytes(64 << 10)
 @pytest.mark.timeout(300)
 def test_a_break_at_every_byte(store: Hostile, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also behind each byte of the head: the object has 65,536 bytes, and each break is one of a transfer's answers."""
-    monkeypatch.setattr("apyfal.storage.retry._BASE_DELAY", 0.0)
+    monkeypatch.setattr("apyfal.storage.flow.retry._BASE_DELAY", 0.0)
     store.put("b/data", OBJECT)
     handler = connect(timeout=5)
     info = handler.describe("b/data")

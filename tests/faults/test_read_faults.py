@@ -240,7 +240,7 @@ def test_the_wait_for_a_slow_store_ends_soon(store: Hostile, connect: Connect) -
 def test_retries_stay_below_a_tenth_while_a_store_keeps_failing(
     store: Hostile, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("apyfal.storage.retry._BASE_DELAY", 0.001)
+    monkeypatch.setattr("apyfal.storage.flow.retry._BASE_DELAY", 0.001)
     store.faults.append(Fault(when=lambda request: True, times=-1, **answer(error(503, "SlowDown"))))
     handler = connect()
     operations = 600

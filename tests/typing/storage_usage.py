@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from apyfal import storage
-from apyfal.storage.endpoints import open_sink, open_source
+from apyfal.storage.endpoints.factory import open_sink, open_source
 
 
 def store() -> None:

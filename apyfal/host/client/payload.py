@@ -18,7 +18,7 @@ from apyfal.host.protocol.messages import ArrayType, Destination, Origin, Part, 
 from apyfal.host.protocol.shared_memory import Region
 from apyfal.memory import empty
 from apyfal.pipeline.arrays import array_of
-from apyfal.storage.endpoints import Source, open_sink, open_source
+from apyfal.storage.endpoints.factory import Source, open_sink, open_source
 from apyfal.storage.url import is_file_object, parse
 
 __all__ = ["Copies", "Input", "Output"]

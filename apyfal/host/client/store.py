@@ -11,8 +11,8 @@ from urllib.parse import quote
 
 from apyfal.exceptions import StorageError, StoreUnavailable
 from apyfal.host.client.http import Answer, Host, Refused
-from apyfal.storage import registry
 from apyfal.storage.handler import Handler, Limits, ObjectInfo, RangeReader, Upload
+from apyfal.storage.mounting import table
 from apyfal.storage.providers import HOST_SCHEME
 
 __all__ = ["RemoteStore", "attach_host"]
@@ -23,7 +23,7 @@ _ALL = 1 << 62
 
 def attach_host(host: Host) -> None:
     """Let ``host://`` mean the files of `host` in this process: for `apyfal.storage.open`, `copy`, `listdir`, ..."""
-    registry.table.attach(HOST_SCHEME, RemoteStore(host))
+    table.table.attach(HOST_SCHEME, RemoteStore(host))
 
 
 class RemoteStore(Handler):

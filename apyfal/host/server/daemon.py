@@ -43,7 +43,8 @@ from apyfal.host.server.transport.bodies import Bodies, MemoryBudget
 from apyfal.host.server.transport.connections import Connections
 from apyfal.host.settings import Settings
 from apyfal.log import get_logger
-from apyfal.storage import providers, registry
+from apyfal.storage import providers
+from apyfal.storage.mounting import table
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -135,7 +136,7 @@ class Daemon:
         self._tokens = TokenStore(settings.state_directory / "tokens.json")
         self._whitelist = Whitelist(settings.authorized_host_dirs)
         self._gate = OutboundGate(settings.private_endpoints, [listener.port for listener in self.listeners])
-        self._table = registry.table
+        self._table = table.table
         self._table.configure(self._configuration)
         self._attach_stores()
         self._references = References(self._whitelist, self._gate, self._table)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import cast
 
 from apyfal.exceptions import StorageError, StoreUnavailable, TransferTimeout
-from apyfal.storage.cancel import Cancel
+from apyfal.storage.flow.cancel import Cancel
 from apyfal.storage.http.response import Response
 
 __all__ = ["Connection"]

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from apyfal.exceptions import InvalidURL, ParameterError, StorageError, StoreUnavailable, TransferTimeout
-from apyfal.storage.cancel import current_cancel
+from apyfal.storage.flow.cancel import current_cancel
 from apyfal.storage.http.connection import Connection
 from apyfal.storage.http.origin import Origin
 from apyfal.storage.http.proxy import Proxy, environment_proxy, parse_proxy

@@ -8,9 +8,9 @@ import threading
 from collections.abc import Iterator
 
 from apyfal.exceptions import ObjectChanged, StorageError
-from apyfal.storage import disk, local
 from apyfal.storage.handler import Handler, Limits, ObjectInfo, RangeReader, Upload
-from apyfal.storage.local_copy import copy_file
+from apyfal.storage.local import atomic, direct_io
+from apyfal.storage.local.copy import copy_file
 
 __all__ = ["FileHandler", "describe", "list_directory"]
 
@@ -31,7 +31,7 @@ class FileHandler(Handler):
 
     def put(self, path: str, data: memoryview, checksum: bytes | None, *, exclusive: bool = False) -> ObjectInfo:
         """Write a whole file."""
-        writer = local.LocalWriter(path, size=len(data), exclusive=exclusive)
+        writer = atomic.LocalWriter(path, size=len(data), exclusive=exclusive)
         try:
             writer.write(data)
             writer.commit()
@@ -50,7 +50,7 @@ class FileHandler(Handler):
 
     def remove(self, path: str) -> None:
         """Remove a file or a symbolic link, as `os.remove`."""
-        with local.translating("remove", path):
+        with atomic.translating("remove", path):
             os.remove(path)
 
     def list(self, path: str, *, recursive: bool = False) -> Iterator[ObjectInfo]:
@@ -59,7 +59,7 @@ class FileHandler(Handler):
 
     def makedirs(self, path: str) -> None:
         """Make a directory with its parents."""
-        with local.translating("make the directory", path):
+        with atomic.translating("make the directory", path):
             os.makedirs(path, exist_ok=True)
 
 
@@ -71,7 +71,7 @@ def describe(path: str) -> ObjectInfo:
     ObjectNotFound, AccessDenied, NotADirectory, StorageError
         As stat(2).
     """
-    with local.translating("look up", path):
+    with atomic.translating("look up", path):
         return _info(path, os.stat(path))
 
 
@@ -83,7 +83,7 @@ def list_directory(path: str, *, recursive: bool = False) -> Iterator[ObjectInfo
     ObjectNotFound, NotADirectory, AccessDenied, StorageError
         When it cannot be listed; with `recursive`, for any directory below as well.
     """
-    with local.translating("list", path), os.scandir(path) as scan:
+    with atomic.translating("list", path), os.scandir(path) as scan:
         entries = sorted(scan, key=lambda entry: entry.name)
     for entry in entries:
         if recursive and entry.is_dir(follow_symlinks=False):
@@ -114,7 +114,7 @@ class _FileReader(RangeReader):
 
     def __init__(self, path: str, start: int, stop: int | None, version_of: ObjectInfo | None) -> None:
         self._path = path
-        self._descriptor = local.open_to_read(path)
+        self._descriptor = atomic.open_to_read(path)
         self.info = _info(path, os.fstat(self._descriptor))
         if version_of is not None and version_of.etag not in (None, self.info.etag):
             self.close()
@@ -126,8 +126,8 @@ class _FileReader(RangeReader):
         """Read once."""
         if self._stop is not None:
             out = out[: max(0, self._stop - self._position)]
-        with local.translating("read", self._path):
-            count = disk.read_into(self._descriptor, out, self._position if self.info.ranges else None)
+        with atomic.translating("read", self._path):
+            count = direct_io.read_into(self._descriptor, out, self._position if self.info.ranges else None)
         if count == 0 and len(out) and self._stop is not None:
             raise ObjectChanged(f"{self._path!r} ended before byte {self._stop}: it was truncated", path=self._path)
         self._position += count
@@ -148,7 +148,7 @@ class _FileUpload(Upload):
 
     def __init__(self, path: str, size: int | None, exclusive: bool) -> None:
         self._path = path
-        self._writer = local.LocalWriter(path, size=size, exclusive=exclusive)
+        self._writer = atomic.LocalWriter(path, size=size, exclusive=exclusive)
         self._size = size
         self._part_size: int | None = None
         self._known = threading.Condition()
@@ -162,7 +162,7 @@ class _FileUpload(Upload):
     def complete(self, size: int, checksum: bytes | None) -> ObjectInfo:
         """Give the file its name."""
         if self._done is None:
-            with local.translating("write", self._path):
+            with atomic.translating("write", self._path):
                 if not self._writer.direct:
                     os.ftruncate(self._writer.fd, size)
             self._writer.commit()

@@ -14,14 +14,14 @@ from apyfal.exceptions import AccessDenied, ObjectNotFound, StoreUnavailable
 from apyfal.host.client.http import Host
 from apyfal.host.client.store import RemoteStore, attach_host
 from apyfal.host.protocol.address import HostAddress
-from apyfal.storage import registry
+from apyfal.storage.mounting import table
 
 
 @pytest.fixture
 def attached(daemon: RunningDaemon) -> Iterator[None]:
     attach_host(daemon.host(daemon.token()))
     yield
-    registry.table.unmount("host")
+    table.table.unmount("host")
 
 
 @pytest.mark.parametrize("size", [0, 10, 3_000_000])
@@ -81,7 +81,7 @@ def test_command_line(
         assert "from_cli" in capsys.readouterr().out.split()
         assert cli.main(["ls", "--config", str(config), "host://.."]) == 4
     finally:
-        registry.table.unmount("host")
+        table.table.unmount("host")
         monkeypatch.delenv("APYFAL_CONFIG_FILE", raising=False)
 
 

@@ -22,7 +22,7 @@ from apyfal.exceptions import (
     ObjectNotFound,
     StorageError,
 )
-from apyfal.storage import registry
+from apyfal.storage.mounting import table
 
 pytestmark = pytest.mark.server
 
@@ -112,9 +112,9 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("APYFAL_CONFIG_FILE", raising=False)
     monkeypatch.chdir(tmp_path)
-    registry.table.clear()
+    table.table.clear()
     yield
-    registry.table.clear()
+    table.table.clear()
 
 
 def told(action: Callable[[], object], kind: type[AcceleratorException], *words: str) -> str:
@@ -190,7 +190,7 @@ def test_a_misspelled_parameter(provider: Callable[..., Parameters], request: py
     told(mount, MountError, wrong, f"did you mean {meant!r}")
     text = "".join(f"{name} = {value}\n" for name, value in {**right, wrong: CANARY}.items())
     Path("accelerator.conf").write_text(f"[{place}]\n{text}")
-    registry.table.clear()
+    table.table.clear()
     told(lambda: storage.exists("bad://bucket/key"), AcceleratorException, wrong, f"did you mean {meant!r}")
 
 

@@ -13,7 +13,7 @@ from servers.stores.moto import Moto
 import apyfal
 from apyfal import storage
 from apyfal.exceptions import InvalidURL, ObjectNotFound
-from apyfal.storage import registry
+from apyfal.storage.mounting import table
 from apyfal.storage.stores.s3.handler import S3Handler
 from apyfal.storage.url import parse
 
@@ -52,10 +52,10 @@ kernel = loopback
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.delenv("APYFAL_CONFIG_FILE", raising=False)
     monkeypatch.chdir(tmp_path)
-    registry.table.clear()
+    table.table.clear()
     storage.makedirs(f"s3://{bucket}")
     yield Path(bucket)
-    registry.table.clear()
+    table.table.clear()
 
 
 def test_a_job_over_a_configured_store(configuration: Path) -> None:
@@ -93,10 +93,10 @@ def test_a_mount_in_one_call(configuration: Path) -> None:
 def test_the_full_address_of_an_object_goes_to_its_store(configuration: Path, moto_server: Moto) -> None:
     storage.save(f"s3://{configuration}/a key", DATA)
     address = f"{moto_server.endpoint_url}/{configuration}/a%20key"
-    with registry.resolve(parse(address)) as target:
+    with table.resolve(parse(address)) as target:
         assert isinstance(target.handler, S3Handler)
     assert np.array_equal(storage.load(address), DATA)
-    with registry.resolve(parse(f"{address}?X-Amz-Signature=x")) as target:
+    with table.resolve(parse(f"{address}?X-Amz-Signature=x")) as target:
         assert not isinstance(target.handler, S3Handler)
 
 

@@ -23,8 +23,8 @@ from apyfal.exceptions import (
     StorageError,
     StoreUnavailable,
 )
-from apyfal.storage import registry
 from apyfal.storage.handler import Handler
+from apyfal.storage.mounting import table
 from apyfal.storage.stores.fsspec.handler import FsspecHandler
 from apyfal.storage.stores.fsspec.quirks import Kind, error_class
 from apyfal.storage.url import parse
@@ -129,7 +129,7 @@ def mounted() -> Iterator[Callable[..., str]]:
 
 def cut_connection(url: str) -> None:
     """Let the network take the one connection of a mount."""
-    with registry.resolve(parse(url)) as target:
+    with table.resolve(parse(url)) as target:
         handler = target.handler
         assert isinstance(handler, FsspecHandler)
         files = handler._files

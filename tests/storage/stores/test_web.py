@@ -12,7 +12,7 @@ from servers.web.nginx import Nginx
 
 from apyfal import storage
 from apyfal.exceptions import ObjectNotFound, StorageError, UnsupportedByStore
-from apyfal.storage import registry
+from apyfal.storage.mounting import table
 
 pytestmark = pytest.mark.server
 
@@ -24,13 +24,13 @@ def web(nginx_server: Nginx, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     """The server, with a file whose name needs percent-encoding, and no configuration."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    registry.table.clear()
+    table.table.clear()
     DATA.tofile(nginx_server.root / "a file.bin")
     (nginx_server.root / "text.txt").write_text("grüß\nGott\n", encoding="utf-8")
     for path in nginx_server.root.iterdir():
         path.chmod(0o755)
     yield nginx_server
-    registry.table.clear()
+    table.table.clear()
 
 
 def test_reading(web: Nginx, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from apyfal.exceptions import RunTimeout
 from apyfal.pipeline.channel import Aborted, Control
 from apyfal.pipeline.spread import Spread
-from apyfal.storage.cancel import current_cancel
+from apyfal.storage.flow.cancel import current_cancel
 
 
 def test_what_does_not_wait_is_done_by_the_caller() -> None:

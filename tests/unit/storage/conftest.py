@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from memory_store import MemoryHandler
 
-from apyfal.storage import registry
+from apyfal.storage.mounting import table
 
 
 @pytest.fixture
@@ -25,15 +25,15 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def mounts(home: Path) -> Iterator[registry.MountTable]:
+def mounts(home: Path) -> Iterator[table.MountTable]:
     """The process's table, emptied before and after."""
-    registry.table.clear()
-    yield registry.table
-    registry.table.clear()
+    table.table.clear()
+    yield table.table
+    table.table.clear()
 
 
 @pytest.fixture
-def store(mounts: registry.MountTable) -> MemoryHandler:
+def store(mounts: table.MountTable) -> MemoryHandler:
     """A store mounted as ``mem``."""
     handler = MemoryHandler()
     mounts.attach("mem", handler)
@@ -41,7 +41,7 @@ def store(mounts: registry.MountTable) -> MemoryHandler:
 
 
 @pytest.fixture
-def memory_provider(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mounts: registry.MountTable) -> str:
+def memory_provider(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mounts: table.MountTable) -> str:
     """A provider ``memory``, found by its entry point as that of an installed package would be."""
     site = tmp_path / "site"
     metadata = site / "other-1.0.dist-info"

@@ -10,8 +10,8 @@ import pytest
 
 from apyfal.exceptions import MountError
 from apyfal.storage import providers
-from apyfal.storage.parameters import accepted, takes_anything
-from apyfal.storage.registry import MountTable
+from apyfal.storage.mounting.parameters import accepted, takes_anything
+from apyfal.storage.mounting.table import MountTable
 
 
 @pytest.mark.parametrize("name", providers.BUILT_IN)

@@ -19,7 +19,7 @@ from apyfal.host.server.transport.bodies import Data
 from apyfal.host.server.transport.request import caller, read_object
 from apyfal.host.server.transport.threads import in_thread
 from apyfal.storage.handler import Handler, ObjectInfo
-from apyfal.storage.registry import MountTable
+from apyfal.storage.mounting.table import MountTable
 from apyfal.storage.stores.file import FileHandler
 from apyfal.storage.transfer import call, copy, download, upload
 from apyfal.storage.url import parse

@@ -17,8 +17,8 @@ from apyfal.host.server.policy.egress import OutboundGate
 from apyfal.storage import providers
 from apyfal.storage.handler import Handler
 from apyfal.storage.http.pool import Client
-from apyfal.storage.parameters import checked as parameters_of
-from apyfal.storage.registry import MountTable
+from apyfal.storage.mounting.parameters import checked as parameters_of
+from apyfal.storage.mounting.table import MountTable
 from apyfal.storage.url import redact
 
 __all__ = ["References", "SessionMount", "gated"]

@@ -24,7 +24,7 @@ from urllib.parse import unquote, urlencode
 from xml.etree import ElementTree
 
 from apyfal.exceptions import MountError, ObjectChanged, ObjectExists, StorageError, UnsupportedByStore
-from apyfal.storage.cancel import current_cancel
+from apyfal.storage.flow.cancel import current_cancel
 from apyfal.storage.handler import Limits, ObjectInfo, RangeReader, Upload
 from apyfal.storage.http.origin import split_url
 from apyfal.storage.http.response import Response

@@ -9,7 +9,7 @@ import uuid
 from typing import IO, TYPE_CHECKING, Any
 
 from apyfal.exceptions import ObjectNotFound, StorageError
-from apyfal.storage.cancel import current_cancel
+from apyfal.storage.flow.cancel import current_cancel
 from apyfal.storage.handler import ObjectInfo, RangeReader, Upload
 from apyfal.storage.stores.fsspec.quirks import BLOCK
 

@@ -26,7 +26,7 @@ from apyfal.exceptions import (
     did_you_mean,
 )
 from apyfal.ini import is_secret
-from apyfal.storage.cancel import current_cancel
+from apyfal.storage.flow.cancel import current_cancel
 from apyfal.storage.handler import Handler, Limits, ObjectInfo, RangeReader, Upload
 from apyfal.storage.stores.fsspec.files import TEMPORARY, BlockReader, FileReader, FileUpload
 from apyfal.storage.stores.fsspec.quirks import checked_arguments, error_class, kind_of, modified, there

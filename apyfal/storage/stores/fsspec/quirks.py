@@ -30,7 +30,7 @@ from apyfal.exceptions import (
     did_you_mean,
 )
 from apyfal.storage.http.status import status_error
-from apyfal.storage.parameters import TRUTH
+from apyfal.storage.mounting.parameters import TRUTH
 
 __all__ = ["Kind", "checked_arguments", "error_class", "kind_of", "modified", "there"]
 

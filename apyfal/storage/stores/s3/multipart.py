@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element
 
 from apyfal.exceptions import ObjectChanged, ObjectExists, ObjectNotFound, StorageError, StoreUnavailable
+from apyfal.storage.flow.retry import call
 from apyfal.storage.handler import ObjectInfo, Upload
 from apyfal.storage.http.response import Response
 from apyfal.storage.http.status import decode_base64
-from apyfal.storage.retry import call
 from apyfal.storage.stores.s3.client import S3Client
 from apyfal.storage.stores.s3.xml import complete_body, etag_of, parse_error, parse_root, text_of
 

@@ -10,9 +10,9 @@ import pytest
 from memory_store import MemoryHandler
 
 from apyfal.exceptions import ObjectChanged, ObjectNotFound, StorageError, UnsupportedByStore
-from apyfal.storage import files
+from apyfal.storage.api import opening
 from apyfal.storage.handler import Handler, ObjectInfo, RangeReader
-from apyfal.storage.registry import MountTable
+from apyfal.storage.mounting.table import MountTable
 
 URL = "mem://b/object"
 MIB = 1 << 20
@@ -35,7 +35,7 @@ def content(store: MemoryHandler) -> bytes:
 def test_appending(changing: MemoryHandler, size: int, added: int) -> None:
     old, new = os.urandom(size), os.urandom(added)
     _, before = changing.store("b/object", old), changing.objects["b/object"][1]
-    with files.open(URL, "ab") as file:
+    with opening.open(URL, "ab") as file:
         assert file.tell() == size
         file.write(new)
         assert file.tell() == size + added
@@ -50,7 +50,7 @@ def test_appending(changing: MemoryHandler, size: int, added: int) -> None:
 def test_the_store_copies_what_it_has(store: MemoryHandler) -> None:
     store.limits = replace(store.limits, max_copied_part=2 * MIB)
     store.store("b/object", os.urandom(5 * MIB))
-    with files.open(URL, "ab") as file:
+    with opening.open(URL, "ab") as file:
         file.write(b"end")
     assert store.calls.count("copy_part") == 3
     assert "read" not in store.calls
@@ -58,17 +58,17 @@ def test_the_store_copies_what_it_has(store: MemoryHandler) -> None:
 
 def test_appending_to_what_is_not_there(changing: MemoryHandler) -> None:
     for mode in ("ab", "a+b"):
-        with files.open(URL, mode) as file:
+        with opening.open(URL, mode) as file:
             file.write(b"new")
         assert content(changing) == b"new"
         changing.remove("b/object")
     with pytest.raises(ObjectNotFound):
-        files.open(URL, "r+b")
+        opening.open(URL, "r+b")
 
 
 def test_changing_in_place(changing: MemoryHandler) -> None:
     changing.store("b/object", b"0123456789")
-    with files.open(URL, "r+b") as file:
+    with opening.open(URL, "r+b") as file:
         file.seek(2)
         file.write(b"--")
         file.seek(0, os.SEEK_END)
@@ -77,14 +77,14 @@ def test_changing_in_place(changing: MemoryHandler) -> None:
         assert file.read() == b"01--456789!"
         assert content(changing) == b"0123456789"
     assert content(changing) == b"01--456789!"
-    with files.open(URL, "r+b") as file:
+    with opening.open(URL, "r+b") as file:
         file.truncate(3)
     assert content(changing) == b"01-"
 
 
 def test_appending_and_reading(changing: MemoryHandler) -> None:
     changing.store("b/object", b"old")
-    with files.open(URL, "a+b") as file:
+    with opening.open(URL, "a+b") as file:
         file.seek(0)
         file.write(b"new")  # at the end, wherever one stands
         file.seek(0)
@@ -96,7 +96,7 @@ def test_what_is_not_changed_is_not_sent(changing: MemoryHandler) -> None:
     changing.store("b/object", b"data")
     changing.calls.clear()
     for mode in ("r+b", "a+b", "ab"):
-        with files.open(URL, mode) as file:
+        with opening.open(URL, mode) as file:
             if file.readable():
                 file.seek(0)
                 assert file.read() == b"data"
@@ -107,7 +107,7 @@ def test_what_is_not_changed_is_not_sent(changing: MemoryHandler) -> None:
 @pytest.mark.parametrize("size", [10, 3 * MIB])
 def test_what_others_wrote_meanwhile_is_not_lost(changing: MemoryHandler, mode: str, size: int) -> None:
     changing.store("b/object", os.urandom(size))
-    file = files.open(URL, mode)
+    file = opening.open(URL, mode)
     file.write(b"mine")
     changing.store("b/object", b"theirs")
     with pytest.raises(ObjectChanged):
@@ -123,7 +123,7 @@ def test_an_exception_changes_nothing(changing: MemoryHandler, mode: str, size: 
     changing.store("b/object", old)
 
     def broken_off() -> None:
-        with files.open(URL, mode) as file:
+        with opening.open(URL, mode) as file:
             file.write(os.urandom(9 * MIB))
             raise KeyError("stop")
 
@@ -141,7 +141,7 @@ def test_a_failing_store_changes_nothing(store: MemoryHandler, call: str) -> Non
     store.fail[call] = 1
 
     def append() -> None:
-        with files.open(URL, "ab") as file:
+        with opening.open(URL, "ab") as file:
             file.write(os.urandom(9 * MIB))
 
     with pytest.raises(StorageError, match="on demand"):
@@ -153,16 +153,16 @@ def test_a_failing_store_changes_nothing(store: MemoryHandler, call: str) -> Non
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
 def test_text_has_its_mark_once(changing: MemoryHandler, encoding: str) -> None:
     for line in ("first\n", "zweite ü\n"):
-        with files.open(URL, "a", encoding=encoding, newline="") as file:
+        with opening.open(URL, "a", encoding=encoding, newline="") as file:
             file.write(line)
     assert content(changing) == "first\nzweite ü\n".encode(encoding)
 
 
 def test_a_member_is_added_to_an_archive(changing: MemoryHandler) -> None:
     for name in ("one", "two"):
-        with files.open(URL, "r+b" if changing.objects else "w+b") as file, zipfile.ZipFile(file, "a") as archive:
+        with opening.open(URL, "r+b" if changing.objects else "w+b") as file, zipfile.ZipFile(file, "a") as archive:
             archive.writestr(name, name * 100)
-    with files.open(URL) as file, zipfile.ZipFile(file) as archive:
+    with opening.open(URL) as file, zipfile.ZipFile(file) as archive:
         assert archive.testzip() is None
         assert archive.namelist() == ["one", "two"]
 
@@ -180,4 +180,4 @@ def test_a_store_that_only_reads_refuses(mounts: MountTable) -> None:
     mounts.attach("readonly", ReadOnly())
     for mode in ("ab", "a+b", "r+b"):
         with pytest.raises(UnsupportedByStore, match="read-only"):
-            files.open("readonly://b/object", mode)
+            opening.open("readonly://b/object", mode)

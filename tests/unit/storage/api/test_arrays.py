@@ -12,7 +12,7 @@ from memory_store import MemoryHandler
 from apyfal import storage
 from apyfal.exceptions import ObjectNotFound, ParameterError
 from apyfal.memory import empty, is_pinned
-from apyfal.storage.endpoints import open_sink
+from apyfal.storage.endpoints.factory import open_sink
 
 DATA = np.random.default_rng(0).integers(0, 1 << 30, 3_000_000, dtype=np.int32)
 

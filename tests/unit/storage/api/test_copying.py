@@ -12,8 +12,8 @@ import pytest
 from memory_store import MemoryHandler
 
 from apyfal.exceptions import InvalidURL, IsADirectory, ObjectNotFound, StorageError
-from apyfal.storage.copies import copy
-from apyfal.storage.registry import MountTable
+from apyfal.storage.api.copying import copy
+from apyfal.storage.mounting.table import MountTable
 
 SIZES = [0, 1, 100, (8 << 20) - 1, 8 << 20, (8 << 20) + 1, 40_000_000]
 

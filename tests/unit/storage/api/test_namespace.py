@@ -11,7 +11,7 @@ from memory_store import MemoryHandler
 from apyfal import storage
 from apyfal.exceptions import IsADirectory, NotADirectory, ObjectExists, ObjectNotFound, UnsupportedByStore
 from apyfal.storage.handler import Handler, ObjectInfo, RangeReader
-from apyfal.storage.registry import MountTable
+from apyfal.storage.mounting.table import MountTable
 
 TREE = ["a.txt", "b.txt", "d/a.txt", "d/e/b.bin", "d/e/f/c.txt", "x[1].txt", ".hidden"]
 

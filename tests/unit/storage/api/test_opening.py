@@ -22,8 +22,8 @@ from apyfal.exceptions import (
     ParameterError,
     StorageError,
 )
-from apyfal.storage import files
-from apyfal.storage.registry import MountTable
+from apyfal.storage.api import opening
+from apyfal.storage.mounting.table import MountTable
 
 DATA = os.urandom(3 << 20)
 
@@ -43,14 +43,14 @@ def nothing_left(tmp_path: Path, store: MemoryHandler) -> Callable[[], None]:
 
 
 def read(url: str) -> bytes:
-    with files.open(url) as file:
+    with opening.open(url) as file:
         data = file.read()
     assert isinstance(data, bytes)
     return data
 
 
 def write(url: str, data: bytes, mode: str = "wb") -> None:
-    with files.open(url, mode) as file:
+    with opening.open(url, mode) as file:
         file.write(data)
 
 
@@ -72,14 +72,14 @@ def test_kinds(url: str) -> None:
         ("rb", 0, io.RawIOBase),
         ("wb", 0, io.RawIOBase),
     ):
-        with files.open(url, mode, buffering) as file:
+        with opening.open(url, mode, buffering) as file:
             assert isinstance(file, kind)
             assert file.name == url
 
 
 def test_seeking(url: str) -> None:
     write(url, DATA)
-    with files.open(url) as file:
+    with opening.open(url) as file:
         assert file.seek(1000) == 1000
         assert file.read(10) == DATA[1000:1010]
         assert file.seek(-5, io.SEEK_END) == len(DATA) - 5
@@ -97,25 +97,25 @@ def test_seeking(url: str) -> None:
 def test_readinto_fills_the_callers_memory(url: str) -> None:
     write(url, DATA)
     out = bytearray(len(DATA))
-    with files.open(url) as file:
+    with opening.open(url) as file:
         assert file.readinto(out) == len(DATA)
     assert out == DATA
-    with files.open(url, buffering=0) as file:
+    with opening.open(url, buffering=0) as file:
         view = memoryview(bytearray(64)).cast("I")
         assert file.readinto(view) == 64
         assert view.tobytes() == DATA[:64]
 
 
 def test_text(url: str) -> None:
-    with files.open(url, "w", encoding="utf-16", newline="\r\n") as file:
+    with opening.open(url, "w", encoding="utf-16", newline="\r\n") as file:
         file.write("eins\nzwei\näöü\n")
     assert read(url).decode("utf-16") == "eins\r\nzwei\r\näöü\r\n"
-    with files.open(url, "r", encoding="utf-16") as file:
+    with opening.open(url, "r", encoding="utf-16") as file:
         assert file.mode == "r"
         assert list(file) == ["eins\n", "zwei\n", "äöü\n"]
-    with files.open(url, "rt", encoding="utf-16", newline="") as file:
+    with opening.open(url, "rt", encoding="utf-16", newline="") as file:
         assert file.readline() == "eins\r\n"
-    with files.open(url, "r", encoding="ascii") as file, pytest.raises(UnicodeDecodeError):
+    with opening.open(url, "r", encoding="ascii") as file, pytest.raises(UnicodeDecodeError):
         file.read()
 
 
@@ -123,7 +123,7 @@ def test_an_exception_in_the_block_drops_everything(url: str, nothing_left: Call
     write(url, b"old")
 
     def fail(mode: str, data: object, buffering: int = -1) -> None:
-        with files.open(url, mode, buffering, encoding=None if "b" in mode else "utf-8") as file:
+        with opening.open(url, mode, buffering, encoding=None if "b" in mode else "utf-8") as file:
             file.write(data)
             raise ZeroDivisionError
 
@@ -139,14 +139,14 @@ def test_an_exception_in_the_block_drops_everything(url: str, nothing_left: Call
 
 
 def test_abort(url: str, nothing_left: Callable[[], None]) -> None:
-    file = files.open(url, "wb")
+    file = opening.open(url, "wb")
     file.write(DATA)
     file.abort()
     file.write(b"more")
     file.close()
     file.close()
     with pytest.raises(ObjectNotFound):
-        files.open(url)
+        opening.open(url)
     nothing_left()
 
 
@@ -155,7 +155,7 @@ def test_a_dropped_file_is_aborted(url: str, mode: str, nothing_left: Callable[[
     write(url, b"old")
 
     def write_and_forget() -> None:
-        file = files.open(url, "wb", 0) if mode == "raw" else files.open(url, mode)
+        file = opening.open(url, "wb", 0) if mode == "raw" else opening.open(url, mode)
         file.write("x" if mode == "w" else b"x")
         del file
         gc.collect()
@@ -167,24 +167,24 @@ def test_a_dropped_file_is_aborted(url: str, mode: str, nothing_left: Callable[[
 
 
 def test_nothing_is_visible_before_close(url: str) -> None:
-    with files.open(url, "wb") as file:
+    with opening.open(url, "wb") as file:
         file.write(DATA)
         file.flush()
         with pytest.raises(ObjectNotFound):
-            files.open(url)
+            opening.open(url)
     assert read(url) == DATA
 
 
 def test_exclusive(url: str) -> None:
     write(url, b"first", "xb")
     with pytest.raises(ObjectExists):
-        files.open(url, "xb")
+        opening.open(url, "xb")
     assert read(url) == b"first"
 
 
 def test_exclusive_is_decided_when_it_is_published(tmp_path: Path, store: MemoryHandler) -> None:
     for url in (str(tmp_path / "new"), "mem://b/new"):
-        file = files.open(url, "xb")
+        file = opening.open(url, "xb")
         file.write(b"mine")
         write(url, b"theirs")
         with pytest.raises(ObjectExists):
@@ -194,7 +194,7 @@ def test_exclusive_is_decided_when_it_is_published(tmp_path: Path, store: Memory
 
 
 def test_reading_back_what_is_being_written(url: str) -> None:
-    with files.open(url, "w+b") as file:
+    with opening.open(url, "w+b") as file:
         file.write(DATA)
         file.seek(100)
         assert file.read(10) == DATA[100:110]
@@ -202,7 +202,7 @@ def test_reading_back_what_is_being_written(url: str) -> None:
         file.write(b"changed")
         file.truncate(1000)
     assert read(url) == DATA[:1] + b"changed" + DATA[8:1000]
-    with files.open(url, "w+", encoding="utf-8") as file:
+    with opening.open(url, "w+", encoding="utf-8") as file:
         file.write("abc")
         file.seek(0)
         assert file.read() == "abc"
@@ -213,62 +213,62 @@ def test_appending_and_changing_local_files(tmp_path: Path) -> None:
     path = str(tmp_path / "file")
     write(path, b"one", "ab")
     write(path, b"two", "ab")
-    with files.open(path, "r+b") as file:
+    with opening.open(path, "r+b") as file:
         file.write(b"O")
     assert read(path) == b"Onetwo"
     with pytest.raises(ObjectNotFound):
-        files.open(tmp_path / "missing", "r+b")
+        opening.open(tmp_path / "missing", "r+b")
 
 
 @pytest.mark.parametrize("mode", ["", "b", "rw", "rr", "U", "rbt", "r++", "q", "w x"])
 def test_bad_modes(url: str, mode: str) -> None:
     with pytest.raises(ParameterError, match="invalid mode"):
-        files.open(url, mode)
+        opening.open(url, mode)
 
 
 def test_arguments_that_do_not_go_together(url: str) -> None:
     for arguments in ({"encoding": "utf-8"}, {"errors": "strict"}, {"newline": ""}):
         with pytest.raises(ParameterError, match="binary mode takes no"):
-            files.open(url, "rb", **arguments)
+            opening.open(url, "rb", **arguments)
     with pytest.raises(ParameterError, match="unbuffered"):
-        files.open(url, "r", 0)
+        opening.open(url, "r", 0)
     with pytest.raises(ParameterError, match="buffering size"):
-        files.open(url, "r", -2)
+        opening.open(url, "r", -2)
     with pytest.raises(TypeError):
-        files.open(url, 3)  # type: ignore[arg-type]  # the point
+        opening.open(url, 3)  # type: ignore[arg-type]  # the point
     with pytest.raises(InvalidURL):
-        files.open("")
+        opening.open("")
     with pytest.raises(ParameterError):
-        files.open(3)
+        opening.open(3)
 
 
 def test_a_bad_encoding_leaves_nothing(url: str, nothing_left: Callable[[], None]) -> None:
     with pytest.raises(LookupError):
-        files.open(url, "w", encoding="no-such-encoding")
+        opening.open(url, "w", encoding="no-such-encoding")
     with pytest.raises(ObjectNotFound):
-        files.open(url)
+        opening.open(url)
     nothing_left()
 
 
 def test_file_objects_cannot_be_pickled(url: str) -> None:
     write(url, b"x")
     for mode in ("rb", "wb", "r", "w", "w+b"):
-        with files.open(url, mode) as file, pytest.raises(TypeError, match="pickle"):
+        with opening.open(url, mode) as file, pytest.raises(TypeError, match="pickle"):
             pickle.dumps(file)
 
 
 def test_the_mount_is_in_use_until_the_file_is_closed(store: MemoryHandler, mounts: MountTable) -> None:
     write("mem://b/k", DATA)
     for mode in ("rb", "wb", "w+b"):
-        with files.open("mem://b/k", mode), pytest.raises(Exception, match="1 of its files"):
+        with opening.open("mem://b/k", mode), pytest.raises(Exception, match="1 of its files"):
             mounts.unmount("mem", timeout=0)
     mounts.unmount("mem", timeout=0)
 
 
 def test_zip_files(url: str) -> None:
-    with files.open(url, "wb") as file, zipfile.ZipFile(file, "w") as archive:
+    with opening.open(url, "wb") as file, zipfile.ZipFile(file, "w") as archive:
         archive.writestr("a/b.txt", DATA)
-    with files.open(url) as file, zipfile.ZipFile(file) as archive:
+    with opening.open(url) as file, zipfile.ZipFile(file) as archive:
         assert archive.read("a/b.txt") == DATA
         assert archive.testzip() is None
 
@@ -277,7 +277,7 @@ def test_failing_writes_publish_nothing(store: MemoryHandler) -> None:
     write("mem://b/k", b"old")
     store.fail["write_part"] = 1000
     store.fail["put"] = 1000
-    file = files.open("mem://b/k", "wb")
+    file = opening.open("mem://b/k", "wb")
     with pytest.raises(StorageError):  # noqa: PT012  # wherever the engine finds out
         for _ in range(20):
             file.write(DATA)
@@ -315,11 +315,11 @@ def test_links_are_written_through(tmp_path: Path) -> None:
     assert dangling.is_symlink()
     assert (tmp_path / "d" / "new").read_bytes() == b"new"
     with pytest.raises(ObjectExists):
-        files.open(link, "xb")
+        opening.open(link, "xb")
     loop = tmp_path / "loop"
     loop.symlink_to("loop")
     with pytest.raises(StorageError, match="Too many levels"):
-        files.open(loop, "wb")
+        opening.open(loop, "wb")
 
 
 def test_special_files_are_written_directly(tmp_path: Path) -> None:
@@ -337,18 +337,18 @@ def test_special_files_are_written_directly(tmp_path: Path) -> None:
 def test_directories_and_missing_parents(tmp_path: Path) -> None:
     for mode in ("rb", "wb", "xb", "ab", "r+b"):
         with pytest.raises((IsADirectory, ObjectExists)):
-            files.open(tmp_path, mode)
+            opening.open(tmp_path, mode)
         with pytest.raises(StorageError):
-            files.open(tmp_path / "no" / "file", mode)
+            opening.open(tmp_path / "no" / "file", mode)
     with pytest.raises(IsADirectory):
-        files.open(f"{tmp_path}/new/", "wb")
+        opening.open(f"{tmp_path}/new/", "wb")
 
 
 def test_a_pipe_without_reader_or_writer_is_no_hang(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     for mode in ("rb", "wb", "ab"):
         with pytest.raises(StorageError):
-            files.open(tmp_path / "fifo", mode)
+            opening.open(tmp_path / "fifo", mode)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everything")
@@ -357,24 +357,24 @@ def test_a_read_only_file_is_not_replaced(tmp_path: Path) -> None:
     path.write_bytes(b"old")
     path.chmod(0o444)
     with pytest.raises(PermissionError):
-        files.open(path, "wb")
+        opening.open(path, "wb")
 
 
 def test_without_unnamed_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os.path, "isdir", lambda path: False)  # no /proc
     path = tmp_path / "file"
-    with files.open(path, "wb") as file:
+    with opening.open(path, "wb") as file:
         file.write(b"one")
         assert len(os.listdir(tmp_path)) == 1
         assert not path.exists()
     assert os.listdir(tmp_path) == ["file"]
     write(str(path), b"two")
     with pytest.raises(ObjectExists):
-        files.open(path, "xb")
+        opening.open(path, "xb")
     write(str(tmp_path / "n"), b"three", "xb")
     assert sorted(os.listdir(tmp_path)) == ["file", "n"]
     assert (path.read_bytes(), (tmp_path / "n").read_bytes()) == (b"two", b"three")
-    file = files.open(path, "wb")
+    file = opening.open(path, "wb")
     file.abort()
     file.close()
     assert sorted(os.listdir(tmp_path)) == ["file", "n"]

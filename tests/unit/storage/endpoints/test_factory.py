@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from apyfal.exceptions import InvalidURL, IsADirectory, ObjectNotFound, ParameterError, StorageError
-from apyfal.storage.endpoints import Source, open_sink, open_source
+from apyfal.storage.endpoints.factory import Source, open_sink, open_source
 
 DATA = bytes(range(256)) * 1000
 

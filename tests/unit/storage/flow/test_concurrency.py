@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 from memory_store import MemoryHandler
 
-from apyfal.storage import pace
-from apyfal.storage.pace import SLOW, Pace
+from apyfal.storage.flow import concurrency
+from apyfal.storage.flow.concurrency import SLOW, Pace
 from apyfal.storage.transfer import TransferOptions, download, upload
 
 MIB = 1 << 20
@@ -18,7 +18,7 @@ MIB = 1 << 20
 class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 100.0
-        monkeypatch.setattr(pace, "time", SimpleNamespace(monotonic=lambda: self.now))
+        monkeypatch.setattr(concurrency, "time", SimpleNamespace(monotonic=lambda: self.now))
 
     def run(self, adapting: Pace, rate_of: dict[int, float], seconds: float) -> list[int]:
         """Let `seconds` pass at the rate that goes with the connections wanted; returns how many those were."""

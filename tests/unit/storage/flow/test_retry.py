@@ -8,13 +8,13 @@ import time
 import pytest
 
 from apyfal.exceptions import AccessDenied, ChecksumMismatch, StoreUnavailable, TransferCancelled
-from apyfal.storage.cancel import Cancel, current_cancel
-from apyfal.storage.retry import Attempts, Bandwidth, Memory, Quota
+from apyfal.storage.flow.cancel import Cancel, current_cancel
+from apyfal.storage.flow.retry import Attempts, Bandwidth, Memory, Quota
 
 
 @pytest.fixture(autouse=True)
 def _no_delays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("apyfal.storage.retry._BASE_DELAY", 0.0)
+    monkeypatch.setattr("apyfal.storage.flow.retry._BASE_DELAY", 0.0)
 
 
 def test_a_quota_ends_retries() -> None:

@@ -6,8 +6,8 @@ import threading
 
 from memory_store import MemoryHandler
 
-from apyfal.storage.crew import Crew
-from apyfal.storage.pace import Pace
+from apyfal.storage.flow.concurrency import Pace
+from apyfal.storage.flow.worker_pool import Crew
 from apyfal.storage.transfer import TransferOptions
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from apyfal.exceptions import InvalidURL, ParameterError, StorageError, StoreUnavailable, TransferCancelled
-from apyfal.storage.cancel import Cancel
+from apyfal.storage.flow.cancel import Cancel
 from apyfal.storage.http.origin import Origin, split_url
 from apyfal.storage.http.pool import Client, Timeouts
 from apyfal.storage.http.proxy import environment_proxy

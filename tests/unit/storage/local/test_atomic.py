@@ -15,9 +15,9 @@ import pytest
 
 from apyfal import storage
 from apyfal.exceptions import AccessDenied, NotADirectory, ObjectExists, StorageError, UnsupportedByStore
-from apyfal.storage import disk
-from apyfal.storage.endpoints import open_sink
-from apyfal.storage.local import LocalWriter
+from apyfal.storage.endpoints.factory import open_sink
+from apyfal.storage.local import direct_io
+from apyfal.storage.local.atomic import LocalWriter
 
 
 @pytest.fixture
@@ -90,14 +90,14 @@ def test_where_direct_writing_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
         return real(descriptor, data, offset)  # type: ignore[operator]  # it is os.pwrite
 
     direct: list[int] = []
-    opened = disk.open_around_cache
+    opened = direct_io.open_around_cache
 
     def open_around_cache(descriptor: int) -> int:
         direct.append(opened(descriptor))
         return direct[0]
 
-    monkeypatch.setattr(disk, "LARGE", 1 << 20)
-    monkeypatch.setattr(disk, "open_around_cache", open_around_cache)
+    monkeypatch.setattr(direct_io, "LARGE", 1 << 20)
+    monkeypatch.setattr(direct_io, "open_around_cache", open_around_cache)
     monkeypatch.setattr(os, "pwrite", pwrite)
     data = np.arange(4 << 20, dtype=np.uint8)
     storage.save(tmp_path / "file", data)
@@ -195,7 +195,7 @@ def test_exclusively_with_one_of_two_ways(tmp_path: Path, monkeypatch: pytest.Mo
     if lacking == "links":
         monkeypatch.setattr(os, "link", _no_links)
     else:
-        monkeypatch.setattr(disk, "rename_to_new", _no_renames_to_new)
+        monkeypatch.setattr(direct_io, "rename_to_new", _no_renames_to_new)
     path = tmp_path / "file"
     with storage.open(path, "xb") as file:
         file.write(b"old")
@@ -213,7 +213,7 @@ def test_exclusively_with_one_of_two_ways(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.usefixtures("_without_unnamed_files")
 def test_exclusively_with_neither(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "link", _no_links)
-    monkeypatch.setattr(disk, "rename_to_new", _no_renames_to_new)
+    monkeypatch.setattr(direct_io, "rename_to_new", _no_renames_to_new)
     file = storage.open(tmp_path / "file", "xb")
     file.write(b"data")
     with pytest.raises(UnsupportedByStore, match="neither make hard links nor rename without replacing"):
@@ -227,10 +227,10 @@ def test_renaming_to_a_new_name(tmp_path: Path) -> None:
     folder = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         with pytest.raises(FileExistsError):
-            disk.rename_to_new(folder, "one", "two")
+            direct_io.rename_to_new(folder, "one", "two")
         with pytest.raises(FileNotFoundError):
-            disk.rename_to_new(folder, "three", "four")
-        assert disk.rename_to_new(folder, "one", "three")
+            direct_io.rename_to_new(folder, "three", "four")
+        assert direct_io.rename_to_new(folder, "one", "three")
     finally:
         os.close(folder)
     assert sorted(os.listdir(tmp_path)) == ["three", "two"]

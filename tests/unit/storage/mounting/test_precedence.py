@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from memory_store import MemoryHandler
 
-from apyfal.storage import registry
+from apyfal.storage.mounting import table
 from apyfal.storage.stores.s3.handler import S3Handler
 from apyfal.storage.url import parse
 
@@ -36,7 +36,7 @@ def configure(home: Path, layers: tuple[str, ...], keys: tuple[str, ...]) -> Non
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("first", range(len(LAYERS)), ids=LAYERS)
 def test_the_first_layer_that_says_something_counts(
-    mounts: registry.MountTable, memory_provider: str, home: Path, first: int, key: str
+    mounts: table.MountTable, memory_provider: str, home: Path, first: int, key: str
 ) -> None:
     layers = LAYERS[first:]
     configure(home, tuple(layer for layer in layers if layer != "argument"), KEYS)
@@ -55,7 +55,7 @@ def test_the_first_layer_that_says_something_counts(
 
 @pytest.mark.parametrize("missing", range(len(LAYERS) - 1), ids=LAYERS[:-1])
 def test_each_key_is_looked_for_by_itself(
-    mounts: registry.MountTable, memory_provider: str, home: Path, missing: int
+    mounts: table.MountTable, memory_provider: str, home: Path, missing: int
 ) -> None:
     # all layers say the region, and the lower ones alone the address
     lower = LAYERS[missing + 1 :]
@@ -83,7 +83,7 @@ def test_each_key_is_looked_for_by_itself(
     ],
 )
 def test_the_chain_of_the_sdk_comes_last(
-    mounts: registry.MountTable, home: Path, monkeypatch: pytest.MonkeyPatch, layers: tuple[str, ...], expected: str
+    mounts: table.MountTable, home: Path, monkeypatch: pytest.MonkeyPatch, layers: tuple[str, ...], expected: str
 ) -> None:
     for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name, raising=False)

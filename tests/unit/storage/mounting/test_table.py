@@ -13,7 +13,7 @@ import pytest
 from memory_store import MemoryHandler
 
 from apyfal.exceptions import AcceleratorException, ConfigurationError, InvalidURL, MountError
-from apyfal.storage.registry import MountTable, Snapshot, Target, table
+from apyfal.storage.mounting.table import MountTable, Snapshot, Target, table
 from apyfal.storage.url import parse
 
 CANARY = "canary-5f3a"

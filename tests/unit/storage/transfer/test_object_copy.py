@@ -9,8 +9,8 @@ import pytest
 from memory_store import MemoryHandler
 
 from apyfal.exceptions import StorageError
+from apyfal.storage.flow.retry import traffic_of
 from apyfal.storage.handler import ObjectInfo, RangeReader
-from apyfal.storage.retry import traffic_of
 from apyfal.storage.transfer import TransferOptions, copy
 
 MIB = 1 << 20

@@ -11,7 +11,7 @@ import pytest
 from apyfal.exceptions import AccessDenied, ObjectChanged, ObjectExists, ObjectNotFound, StorageError
 from apyfal.host.server.policy.allowed_directories import Whitelist
 from apyfal.host.server.policy.host_store import HostStore
-from apyfal.storage.options import TransferOptions
+from apyfal.storage.flow.options import TransferOptions
 from apyfal.storage.transfer import copy, download, upload
 
 

@@ -15,7 +15,7 @@ from apyfal.host.server.policy.allowed_directories import Whitelist
 from apyfal.host.server.policy.egress import OutboundGate
 from apyfal.host.server.policy.url_policy import References, gated
 from apyfal.storage import providers
-from apyfal.storage.registry import MountTable
+from apyfal.storage.mounting.table import MountTable
 from apyfal.storage.stores.file import FileHandler
 from apyfal.storage.url import parse
 

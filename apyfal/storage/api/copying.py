@@ -1,0 +1,188 @@
+"""`copy`: from anywhere to anywhere, whole or not at all, in bounded memory."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import posixpath
+import queue
+import stat
+import threading
+
+from apyfal.exceptions import InvalidURL, IsADirectory, StorageError
+from apyfal.storage import providers, transfer
+from apyfal.storage.endpoints.factory import open_sink, open_source
+from apyfal.storage.endpoints.sinks import Sink
+from apyfal.storage.endpoints.sources import Source
+from apyfal.storage.flow.options import Progress, TransferOptions
+from apyfal.storage.handler import Handler
+from apyfal.storage.local import atomic
+from apyfal.storage.local.copy import copy_file
+from apyfal.storage.mounting.table import resolve
+from apyfal.storage.stores.file import FileHandler
+from apyfal.storage.url import Location, is_file_object, parse
+
+__all__ = ["copy"]
+
+#: Memory of a copy: the buffers of the pump below, or of the engine's between two stores (bytes).
+_PIECE = 8 << 20
+_PIECES = 4
+_OPTIONS = TransferOptions(memory=48 << 20)
+
+
+def copy(src: object, dst: object, *, progress: Progress | None = None) -> str:
+    """Copy a file or object, as `shutil.copy` does, between any two places.
+
+    Within one store, the store copies; between two local files, the kernel; else the data is streamed through a few
+    buffers (at most 64 MiB), reading and writing at once.
+
+    Parameters
+    ----------
+    src
+        A storage URL, a path, or an open binary file, read from its position on.
+    dst
+        A storage URL, a path, or an open binary file. In a local directory, in a bucket, or below a URL that ends in
+        ``/``, the copy gets the source's name.
+    progress
+        Called with the bytes written so far and their total (``None`` where it is not known).
+
+    Returns
+    -------
+    str
+        The URL or path of the copy; the name of an open file.
+
+    Raises
+    ------
+    ObjectNotFound, IsADirectory, AccessDenied, ObjectChanged, ChecksumMismatch, StorageError
+        The destination is then as it was. (An open file is only cut back to where it stood, if it can be.)
+
+    Notes
+    -----
+    Between local files the permission bits are copied, and holes stay holes.
+    """
+    if is_file_object(src) or is_file_object(dst):
+        return _pump_between(src, dst, progress)
+    source = parse(src)
+    destination = _inside(
+        parse(dst), posixpath.basename(source.path.partition("?")[0] if _is_web(source) else source.path)
+    )
+    if source.is_local and destination.is_local:
+        copy_file(source.path, destination.path, progress)
+    elif _is_stream(source) or _is_stream(destination):
+        return _pump_between(source.url, destination.url, progress)
+    else:
+        with _Place(source) as start, _Place(destination) as end:
+            handler = end.handler
+            if start.target is not None and end.target is not None and start.target.same_store_as(end.target):
+                handler = start.handler
+                if start.path == end.path:
+                    raise StorageError(f"cannot copy: {str(source)!r} and {str(destination)!r} are the same object")
+            transfer.copy(start.handler, start.path, handler, end.path, progress=progress, options=_OPTIONS)
+    return destination.url
+
+
+class _Place:
+    """A path in a store or among the local files, as the transfer engine takes it."""
+
+    def __init__(self, location: Location) -> None:
+        self.target = None if location.is_local else resolve(location)
+        self.handler: Handler = FileHandler() if self.target is None else self.target.handler
+        self.path = location.path if self.target is None else self.target.path
+
+    def __enter__(self) -> _Place:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.target is not None:
+            self.target.release()
+
+
+def _inside(destination: Location, name: str) -> Location:
+    """Give the place of `name` where the destination is a directory, else the destination."""
+    path = destination.path
+    if destination.is_local:
+        if not os.path.isdir(path):
+            return destination
+        joined = os.path.join(path, name)
+        if not name:
+            raise IsADirectory(f"cannot copy: {path!r} is a directory, and the source has no name to go by")
+        return Location("file", joined)
+    bare = not path or (not path.strip("/").count("/") and _has_buckets(destination))
+    if not path.endswith("/") and not bare:
+        return destination
+    if not name:
+        raise InvalidURL(
+            f"cannot copy to {str(destination)!r}: it names no object, and the source has no name to go by"
+        )
+    return Location(destination.scheme, path + name if not path or path.endswith("/") else f"{path}/{name}")
+
+
+def _has_buckets(location: Location) -> bool:
+    """Whether a path without ``/`` is a bucket here."""
+    with resolve(location) as target:
+        provider = providers.find(target.provider)
+        return target.root is None and provider is not None and provider.buckets
+
+
+def _is_web(location: Location) -> bool:
+    return location.scheme in ("http", "https")
+
+
+def _is_stream(location: Location) -> bool:
+    """Whether this is a pipe, a device or the like, or a file too small to say its size; see `disk.says_its_size`."""
+    if not location.is_local:
+        return False
+    if atomic.own_descriptor(location.path) is not None:
+        return True
+    try:
+        status = os.stat(location.path)
+    except OSError:
+        return False
+    return not stat.S_ISDIR(status.st_mode) and not (
+        stat.S_ISREG(status.st_mode) and (status.st_blocks or status.st_size > 4096)
+    )
+
+
+def _pump_between(src: object, dst: object, progress: Progress | None) -> str:
+    with open_source(src) as source, open_sink(dst, source.size) as sink:
+        _pump(source, sink, progress)
+        return sink.name
+
+
+def _pump(source: Source, sink: Sink, progress: Progress | None) -> None:
+    """Read in a thread of its own and write in this one, with a ring of buffers between."""
+    free: queue.SimpleQueue[memoryview | None] = queue.SimpleQueue()
+    full: queue.SimpleQueue[memoryview | BaseException | None] = queue.SimpleQueue()
+    for _ in range(_PIECES):
+        free.put(memoryview(mmap.mmap(-1, _PIECE)))
+
+    def read() -> None:
+        try:
+            while (buffer := free.get()) is not None:
+                count = 0
+                while count < len(buffer) and (got := source.readinto(buffer[count:])):
+                    count += got
+                if not count:
+                    break
+                full.put(buffer[:count])
+        except BaseException as error:
+            full.put(error)
+        else:
+            full.put(None)
+
+    thread = threading.Thread(target=read, name="apyfal-copy", daemon=True)
+    thread.start()
+    done = 0
+    try:
+        while (piece := full.get()) is not None:
+            if isinstance(piece, BaseException):
+                raise piece
+            sink.write(piece)
+            done += len(piece)
+            if progress is not None:
+                progress(done, source.size)
+            free.put(memoryview(piece.obj))
+    finally:
+        free.put(None)
+        source.interrupt()
+        thread.join()

@@ -1,0 +1,275 @@
+"""apyfal's storage as a filesystem of fsspec, so that pandas, pyarrow, zarr, xarray, dask and the like use it.
+
+A path is a storage URL behind ``apyfal://``: ``apyfal://s3://bucket/key``, ``apyfal://my_storage://key``,
+``apyfal:///a/file``. As everywhere in fsspec, a ``/`` at the end of a path means nothing, so an object whose name ends
+in one is out of reach.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from datetime import datetime, timezone
+from typing import Any
+
+from fsspec.callbacks import DEFAULT_CALLBACK
+from fsspec.spec import AbstractFileSystem
+
+from apyfal.exceptions import IsADirectory, ObjectNotFound, UnsupportedByStore
+from apyfal.storage.api import copying, namespace, opening
+from apyfal.storage.endpoints.factory import open_sink, open_source
+from apyfal.storage.handler import ObjectInfo
+from apyfal.storage.local import atomic
+from apyfal.storage.mounting import table
+from apyfal.storage.url import parse
+
+__all__ = ["ApyfalFileSystem", "filesystem"]
+
+_PROTOCOL = "apyfal://"
+
+
+def filesystem() -> ApyfalFileSystem:
+    """Return the filesystem of all storage URLs, for libraries that take one of fsspec's."""
+    return ApyfalFileSystem()
+
+
+class ApyfalFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
+    """Every storage URL as one filesystem. Pickled, it takes the mounts of this process along, secrets included."""
+
+    protocol = "apyfal"
+
+    # -- paths --------------------------------------------------------------------------------------------------------
+    @classmethod
+    def _strip_protocol(cls, path: Any) -> Any:
+        if isinstance(path, list):
+            return [cls._strip_protocol(one) for one in path]
+        text = os.fspath(path)
+        text = text.removeprefix(_PROTOCOL)
+        scheme, separator, rest = text.partition("://")
+        if separator and "/" not in scheme:
+            return scheme + separator + rest.rstrip("/")
+        return text.rstrip("/") or ("/" if text else "")
+
+    def unstrip_protocol(self, name: str) -> str:
+        """Put ``apyfal://`` before a path."""
+        return _PROTOCOL + str(self._strip_protocol(name))
+
+    @classmethod
+    def _parent(cls, path: Any) -> Any:
+        path = cls._strip_protocol(path)
+        scheme, separator, rest = path.partition("://")
+        if separator:
+            return scheme + separator + rest.rpartition("/")[0]
+        return os.path.dirname(path)
+
+    # -- names --------------------------------------------------------------------------------------------------------
+    def ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
+        """List a directory, or give a file itself; the mounts, for the empty path."""
+        path = self._strip_protocol(path)
+        if not path:
+            found = [{"name": f"{name}://", "size": 0, "type": "directory"} for name in table.mounts()]
+        else:
+            location = parse(path)
+            try:
+                listed = namespace.entries(location)
+            except NotADirectoryError:
+                found = [self.info(path)]
+            else:
+                found = [_described(namespace.child(location, name).url, info) for name, info in listed]
+        return found if detail else sorted(one["name"] for one in found)
+
+    def info(self, path: str, **kwargs: Any) -> dict[str, Any]:
+        """Look a path up."""
+        path = self._strip_protocol(path)
+        if not path:
+            return {"name": "", "size": 0, "type": "directory"}
+        return _described(path, namespace.stat(path))
+
+    def modified(self, path: str) -> datetime:
+        """When it was last written."""
+        mtime = namespace.stat(self._strip_protocol(path)).mtime
+        if mtime is None:
+            raise UnsupportedByStore(f"{path!r}: this store does not say when it was written")
+        return datetime.fromtimestamp(mtime, timezone.utc)
+
+    def mkdir(self, path: str, create_parents: bool = True, **kwargs: Any) -> None:
+        """Make a directory or bucket; nothing inside a bucket."""
+        location = parse(self._strip_protocol(path))
+        if location.is_local and not create_parents:
+            with atomic.translating("make the directory", location.path):
+                os.mkdir(location.path)
+        else:
+            namespace.makedirs(location.url, exist_ok=False)
+
+    def makedirs(self, path: str, exist_ok: bool = False) -> None:
+        """Make a directory or bucket with its parents."""
+        namespace.makedirs(self._strip_protocol(path), exist_ok=exist_ok)
+
+    def rmdir(self, path: str) -> None:
+        """Remove an empty local directory; nothing in a store, which has none."""
+        location = parse(self._strip_protocol(path))
+        if location.is_local:
+            with atomic.translating("remove the directory", location.path):
+                os.rmdir(location.path)
+
+    def rm_file(self, path: str) -> None:
+        """Remove a file or object."""
+        namespace.remove(self._strip_protocol(path))
+
+    _rm = rm_file
+
+    def rm(self, path: Any, recursive: bool = False, maxdepth: int | None = None) -> None:
+        """Remove files, and with `recursive` what is below directories and these."""
+        for one in reversed(self.expand_path(path, recursive=recursive, maxdepth=maxdepth)):
+            if not self.isdir(one):
+                # a directory that was only names went with what was in it
+                with contextlib.suppress(*([ObjectNotFound] if recursive else [])):
+                    self.rm_file(one)
+            elif recursive:
+                self.rmdir(one)
+            else:
+                raise IsADirectory(f"cannot remove {one!r}: it is a directory; expected recursive=True")
+
+    # -- content ------------------------------------------------------------------------------------------------------
+    def open(
+        self,
+        path: str,
+        mode: str = "rb",
+        block_size: int | None = None,
+        cache_options: dict[str, Any] | None = None,
+        compression: str | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Open a file as `apyfal.storage.open` does; `block_size` is its buffer, and there is no cache to set up."""
+        if compression is not None:
+            return super().open(path, mode, block_size, cache_options, compression, **kwargs)
+        if self._intrans:
+            raise UnsupportedByStore(
+                "files cannot be written together in one transaction; each appears whole by itself"
+            )
+        kwargs.pop("autocommit", None)
+        text = {key: kwargs.pop(key) for key in ("encoding", "errors", "newline") if key in kwargs}
+        return opening.open(self._strip_protocol(path), mode, block_size or -1, **text)
+
+    def _open(
+        self,
+        path: str,
+        mode: str = "rb",
+        block_size: int | None = None,
+        autocommit: bool = True,
+        cache_options: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        return opening.open(self._strip_protocol(path), mode)
+
+    def cat_file(self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any) -> bytes:
+        """Read a file, or a part of it; negative offsets count from its end."""
+        with opening.open(self._strip_protocol(path)) as file:
+            if start is None and end is None:
+                return bytes(file.read())
+            size = file.seek(0, os.SEEK_END)
+            first, last, _ = slice(start, end).indices(size)
+            file.seek(first)
+            return bytes(file.read(max(0, last - first)))
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> None:
+        """Write a whole file; ``mode="create"`` fails where there is one."""
+        path = self._strip_protocol(path)
+        self._make_parents(path)
+        if mode == "create":
+            with opening.open(path, "xb") as file:
+                file.write(value)
+            return
+        with open_sink(path, len(value)) as sink:
+            sink.write(memoryview(value).cast("B"))
+
+    def touch(self, path: str, truncate: bool = True, **kwargs: Any) -> None:
+        """Make an empty file, with its directories; without `truncate`, only where there is none."""
+        if truncate or not self.exists(path):
+            self._make_parents(path)
+            self.pipe_file(path, b"")
+            return
+        location = parse(self._strip_protocol(path))
+        if not location.is_local:
+            raise UnsupportedByStore(f"{path!r}: a store cannot change an object's time")
+        os.utime(location.path)
+
+    def cp_file(self, path1: str, path2: str, **kwargs: Any) -> None:
+        """Copy one file, or make the directory that `path1` is."""
+        path1, path2 = self._strip_protocol(path1), self._strip_protocol(path2)
+        if self.isdir(path1):
+            self.makedirs(path2, exist_ok=True)
+            return
+        self._make_parents(path2)
+        copying.copy(path1, path2)
+
+    def get_file(
+        self, rpath: str, lpath: Any = None, callback: Any = DEFAULT_CALLBACK, outfile: Any = None, **kwargs: Any
+    ) -> None:
+        """Copy one file to a local path or open file."""
+        target = outfile if outfile is not None else lpath
+        rpath = self._strip_protocol(rpath)
+        if not hasattr(target, "write"):
+            if self.isdir(rpath):
+                os.makedirs(target, exist_ok=True)
+                return
+            os.makedirs(os.path.dirname(os.path.abspath(target)), exist_ok=True)
+            target = os.path.abspath(target)
+        copying.copy(rpath, target, progress=_reporting(callback))
+
+    def put_file(
+        self, lpath: str, rpath: str, callback: Any = DEFAULT_CALLBACK, mode: str = "overwrite", **kwargs: Any
+    ) -> None:
+        """Copy one local file, or make the directory that `lpath` is."""
+        rpath = self._strip_protocol(rpath)
+        if os.path.isdir(lpath):
+            self.makedirs(rpath, exist_ok=True)
+            return
+        self._make_parents(rpath)
+        if mode == "create":
+            with open_source(os.path.abspath(lpath)) as source, opening.open(rpath, "xb") as file:
+                buffer = memoryview(bytearray(1 << 20))
+                while count := source.readinto(buffer):
+                    file.write(buffer[:count])
+            return
+        copying.copy(os.path.abspath(lpath), rpath, progress=_reporting(callback))
+
+    def _make_parents(self, path: str) -> None:
+        location = parse(self._parent(path) or ".")
+        if location.is_local:
+            namespace.makedirs(location.url, exist_ok=True)
+
+    def __reduce__(self) -> Any:
+        return _restored, (table.snapshot(), super().__reduce__())
+
+
+def _restored(snapshot: table.Snapshot, made: tuple[Callable[..., Any], tuple[Any, ...]]) -> Any:
+    snapshot.restore()
+    function, arguments = made
+    return function(*arguments)
+
+
+def _described(path: str, info: ObjectInfo) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "name": path,
+        "size": 0 if info.is_directory else info.size,
+        "type": "directory" if info.is_directory else "file",
+    }
+    if info.mtime is not None:
+        described["mtime"] = info.mtime
+    if info.etag is not None:
+        described["ETag"] = info.etag
+    return described
+
+
+def _reporting(callback: Any) -> Callable[[int, int | None], None] | None:
+    if callback is DEFAULT_CALLBACK:
+        return None
+
+    def report(done: int, total: int | None) -> None:
+        if total is not None:
+            callback.set_size(total)
+        callback.absolute_update(done)
+
+    return report

@@ -1,0 +1,137 @@
+"""Shell-style patterns over any storage URL."""
+
+from __future__ import annotations
+
+import glob as local_glob
+import re
+from collections.abc import Iterator
+
+from apyfal.exceptions import NotADirectory, ObjectNotFound
+from apyfal.storage.api.namespace import child, entries, exists_at
+from apyfal.storage.flow.retry import call
+from apyfal.storage.handler import ObjectInfo
+from apyfal.storage.mounting.table import resolve
+from apyfal.storage.url import Location, parse
+
+__all__ = ["glob", "has_magic"]
+
+_MAGIC = re.compile(r"[*?\[]")
+
+
+def has_magic(url: object) -> bool:
+    """Whether there is a character of patterns in a URL's path."""
+    return _MAGIC.search(parse(url).path) is not None
+
+
+def glob(url: object) -> list[str]:
+    """List what matches a pattern, as `glob.glob` with ``recursive=True``.
+
+    Parameters
+    ----------
+    url
+        A storage URL or path with ``*``, ``?``, ``[...]`` (not across ``/``) and ``**`` (any number of directories). A
+        character of these in a name is written ``[*]``.
+
+    Returns
+    -------
+    list of str
+        URLs or paths, as the pattern was given, sorted. Empty when nothing matches.
+
+    Raises
+    ------
+    InvalidURL, AccessDenied, UnsupportedByStore, StorageError
+        When a directory cannot be listed.
+    """
+    location = parse(url)
+    if location.is_local:
+        return sorted(local_glob.glob(location.path, recursive=True))
+    if not _MAGIC.search(location.path):
+        return [location.url] if exists_at(location) else []
+    return sorted({found.url for found in _matches(location)})
+
+
+def _matches(location: Location) -> Iterator[Location]:
+    parts = location.path.split("/")
+    fixed = next(index for index, part in enumerate(parts) if _MAGIC.search(part))
+    base = Location(location.scheme, "/".join(parts[:fixed]))
+    if "**" in parts:
+        yield from _below(base, parts[fixed:])
+    else:
+        yield from _level(base, parts[fixed:])
+
+
+def _level(base: Location, parts: list[str]) -> Iterator[Location]:
+    """Match one part of the pattern after the other, listing only what can match."""
+    pattern, rest = parts[0], parts[1:]
+    candidates: list[tuple[str, ObjectInfo | None]] = [(pattern, None)]
+    if _MAGIC.search(pattern):
+        matching = re.compile(_expression([pattern]), re.DOTALL)
+        candidates = [(name, info) for name, info in _listed(base) if matching.fullmatch(name)]
+    for name, info in candidates:
+        found = child(base, name)
+        if not rest:
+            if info is not None or exists_at(found):
+                yield found
+        elif info is None or info.is_directory:
+            yield from _level(found, rest)
+
+
+def _below(base: Location, parts: list[str]) -> Iterator[Location]:
+    """Match the pattern against everything below."""
+    matching = re.compile(_expression(parts), re.DOTALL)
+    with resolve(base) as target:
+        found = call(
+            target.handler,
+            lambda: list(target.handler.list(target.path, recursive=True)),
+            f"cannot list {str(base)!r}",
+        )
+        prefix = target.path if not target.path or target.path.endswith("/") else target.path + "/"
+    names: set[str] = set()
+    for info in found:
+        name = info.path[len(prefix) :]
+        names.add(name)
+        names.update(name[:index] for index, letter in enumerate(name) if letter == "/")  # its directories
+    for name in names:
+        if name and matching.fullmatch(name):
+            yield child(base, name)
+
+
+def _listed(base: Location) -> list[tuple[str, ObjectInfo]]:
+    try:
+        return entries(base)
+    except (ObjectNotFound, NotADirectory):
+        return []
+
+
+def _expression(parts: list[str]) -> str:
+    """Translate the parts of a pattern to a regular expression; hidden names match only what begins with a dot."""
+    result = ""
+    for index, part in enumerate(parts):
+        last = index == len(parts) - 1
+        if part == "**":
+            result += "(?:[^/]+(?:/[^/]+)*)?" if last else "(?:[^/]+/)*"
+        else:
+            result += _part_expression(part) + ("" if last else "/")
+    return result
+
+
+def _part_expression(part: str) -> str:
+    result, position = "", 0
+    while position < len(part):
+        letter = part[position]
+        end = part.find("]", position + 2) if letter == "[" else -1
+        if letter == "*":
+            result += "[^/]*"
+        elif letter == "?":
+            result += "[^/]"
+        elif end > 0:
+            inside = part[position + 1 : end].replace("\\", r"\\").replace("[", r"\[")
+            if inside.startswith("!"):
+                result += f"[^/{inside[1:]}]"
+            else:
+                result += f"[{chr(92) if inside.startswith('^') else ''}{inside}]"
+            position = end
+        else:
+            result += re.escape(letter)
+        position += 1
+    return result

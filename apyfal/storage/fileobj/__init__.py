@@ -1,0 +1,1 @@
+"""File objects of the `io` module over sources and sinks."""

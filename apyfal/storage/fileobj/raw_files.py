@@ -1,0 +1,321 @@
+"""The unbuffered file objects below `apyfal.storage.open`, for what the builtin ones cannot do.
+
+Each writer has ``abort``: what is written before and after it is dropped, and ``close`` then leaves the destination
+as it was.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import warnings
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol
+
+from apyfal.storage.endpoints.sinks import Sink
+from apyfal.storage.endpoints.sources import ObjectSource
+from apyfal.storage.local import atomic
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
+__all__ = ["AbortsOnError", "AtomicFile", "ObjectReader", "ObjectWriter", "Whole", "bytes_of", "forsake"]
+
+
+def bytes_of(data: ReadableBuffer) -> memoryview:
+    view = memoryview(data)
+    return view if view.format == "B" and view.ndim == 1 else view.cast("B")
+
+
+class Whole(Protocol):
+    """A file that appears when it is closed, whole or, after `abort`, not at all."""
+
+    name: str
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        raise NotImplementedError
+
+    def abort(self) -> None:
+        """Drop everything, what comes included; `close` then leaves the destination as it was."""
+
+    def close(self) -> None:
+        """Publish it."""
+
+
+def _shown(file: ObjectReader | ObjectWriter) -> str:
+    state = "[closed]" if file.closed else f"name={file.name!r} mode={file.mode!r}"
+    return f"<apyfal.storage.{type(file).__name__} {state}>"
+
+
+class AbortsOnError(io.RawIOBase):
+    """A raw file whose ``with`` block drops everything when it raises."""
+
+    def abort(self) -> None:
+        """Drop everything."""
+        raise NotImplementedError
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is not None and not self.closed:
+            self.abort()
+        self.close()
+
+
+def forsake(file: Whole) -> None:
+    """Drop a file that is about to be freed without having been closed: nobody said that it is complete."""
+    try:
+        if file.closed:
+            return
+    except ValueError:  # not even opened
+        return
+    file.abort()
+    try:
+        file.close()
+    finally:  # last, as it may raise (warnings as errors)
+        text = f"unclosed file {file.name!r}: what was written is dropped"
+        warnings.warn(text, ResourceWarning, stacklevel=3, source=file)
+
+
+class AtomicFile(AbortsOnError, io.FileIO):
+    """A local file open to be written anew, which takes its name when it is closed.
+
+    Parameters
+    ----------
+    path
+        The destination.
+    mode
+        ``wb``, ``xb``, ``w+b`` or ``x+b``.
+    """
+
+    def __init__(self, path: str, mode: str) -> None:
+        self._aborted = False
+        self._writer = atomic.LocalWriter(path, exclusive="x" in mode, readable="+" in mode)
+        try:
+            super().__init__(self._writer.fd, mode, closefd=False)
+        except BaseException:
+            self._writer.abort()
+            raise
+        self.name = path
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        """Write once; any error makes `close` leave the destination as it was."""
+        if self._aborted:
+            return len(bytes_of(data))
+        try:
+            return super().write(data)
+        except OSError as error:
+            self._aborted = True
+            if error.errno is None:
+                raise
+            raise atomic.storage_error(error.errno, f"cannot write: {error.strerror}", str(self.name)) from error
+
+    def abort(self) -> None:
+        """Drop everything."""
+        self._aborted = True
+
+    def close(self) -> None:
+        """Give the file its name, on disk, unless it was aborted or a write failed."""
+        if self.closed:
+            return
+        try:
+            if self._aborted:
+                self._writer.abort()
+            else:
+                self._writer.commit()
+        finally:
+            super().close()
+
+    def __del__(self) -> None:
+        forsake(self)
+
+
+class ObjectReader(io.RawIOBase):
+    """An object of a store, open for reading."""
+
+    def __init__(self, source: ObjectSource, name: str) -> None:
+        self.name = name
+        self._source = source
+        self._position = 0
+
+    @property
+    def mode(self) -> str:
+        """How it was opened."""
+        return "rb"
+
+    def readable(self) -> bool:
+        """It is, while open."""
+        self._check()
+        return True
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        """Fail: it is open for reading."""
+        self._check()
+        raise io.UnsupportedOperation("File not open for writing")
+
+    def seekable(self) -> bool:
+        """Whether the store can be asked for any part of it."""
+        self._check()
+        return self._source.seekable
+
+    def readinto(self, out: WriteableBuffer, /) -> int:
+        """Read once, into the caller's memory."""
+        self._check()
+        view = memoryview(out).cast("B")
+        if self._source.size is not None and self._position >= self._source.size:
+            return 0
+        count = self._source.readinto(view)
+        self._position += count
+        return count
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read once, or to the end."""
+        return super().read(-1 if size is None else size) or b""
+
+    def readall(self) -> bytes:
+        """Read to the end."""
+        self._check()
+        if self._source.size is None:
+            return super().readall()
+        out = bytearray(max(0, self._source.size - self._position))
+        view = memoryview(out)
+        done = 0
+        while done < len(out):
+            count = self.readinto(view[done:])
+            if not count:
+                break
+            done += count
+        return bytes(view[:done])
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        """Move; any place from 0 on is allowed, also behind the end."""
+        self._check()
+        if not self._source.seekable:
+            raise io.UnsupportedOperation(f"{self.name}: this store cannot be asked for a part of the object")
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._source.size or 0}.get(whence)
+        if base is None:
+            raise ValueError(f"invalid whence ({whence}, should be 0, 1 or 2)")
+        if base + offset < 0:
+            raise OSError(errno.EINVAL, f"{self.name}: negative seek position {base + offset}")
+        self._position = base + offset
+        self._source.seek(min(self._position, self._source.size or 0))
+        return self._position
+
+    def tell(self) -> int:
+        """Give the offset of the next byte."""
+        self._check()
+        return self._position
+
+    def close(self) -> None:
+        """Stop reading ahead and let go of the store."""
+        if not self.closed:
+            try:
+                self._source.close()
+            finally:
+                super().close()
+
+    def __repr__(self) -> str:
+        return _shown(self)
+
+    def _check(self) -> None:
+        if self.closed:
+            raise ValueError("I/O operation on closed file.")
+
+
+class ObjectWriter(AbortsOnError):
+    """An object of a store, open to be written, which appears when it is closed.
+
+    Parameters
+    ----------
+    sink
+        Where it goes.
+    name, mode
+        Of the destination.
+    position
+        Bytes that are there already, behind which it is written.
+    """
+
+    def __init__(self, sink: Sink, name: str, mode: str, position: int = 0) -> None:
+        self.name = name
+        self._mode = mode
+        self._sink = sink
+        self._position = position
+        self._aborted = False
+
+    @property
+    def mode(self) -> str:
+        """How it was opened."""
+        return self._mode
+
+    def readinto(self, out: WriteableBuffer, /) -> int:
+        """Fail: it is open for writing."""
+        self._check()
+        raise io.UnsupportedOperation("File not open for reading")
+
+    def readable(self) -> bool:
+        """It is not."""
+        self._check()
+        return False
+
+    def seekable(self) -> bool:
+        """It is not: what was sent stays as it is."""
+        self._check()
+        return False
+
+    def writable(self) -> bool:
+        """It is, while open."""
+        self._check()
+        return True
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        """Take all of `data`; any error makes `close` leave the destination as it was."""
+        self._check()
+        view = bytes_of(data)
+        if not self._aborted:
+            try:
+                self._sink.write(view)
+            except BaseException:
+                self._aborted = True
+                raise
+        self._position += len(view)
+        return len(view)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        """Fail: what was sent stays as it is."""
+        self._check()
+        raise io.UnsupportedOperation(
+            f"{self.name}: an object that is being written cannot be sought in; mode 'w+' can"
+        )
+
+    def tell(self) -> int:
+        """Give the offset of the next byte."""
+        self._check()
+        return self._position
+
+    def abort(self) -> None:
+        """Drop everything."""
+        self._aborted = True
+
+    def close(self) -> None:
+        """Make the object visible, unless it was aborted or a write failed."""
+        if self.closed:
+            return
+        try:
+            if self._aborted:
+                self._sink.abort()
+            else:
+                self._sink.commit()
+        finally:
+            super().close()
+
+    def __del__(self) -> None:
+        forsake(self)
+
+    def __repr__(self) -> str:
+        return _shown(self)
+
+    def _check(self) -> None:
+        if self.closed:
+            raise ValueError("I/O operation on closed file.")

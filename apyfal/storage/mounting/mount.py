@@ -1,0 +1,222 @@
+"""One mount: what it is, its connection, and who uses it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+
+from apyfal.exceptions import InvalidURL
+from apyfal.ini import without_user_info
+from apyfal.storage import providers
+from apyfal.storage.handler import Handler
+from apyfal.storage.mounting.parameters import Parameter, shown
+from apyfal.storage.url import Location
+
+__all__ = ["Definition", "Mount", "MountInfo", "Target"]
+
+
+@dataclass(frozen=True, slots=True)
+class MountInfo:
+    """One mount, as it may be shown.
+
+    Attributes
+    ----------
+    name
+        The URL scheme.
+    provider
+        Which kind of store.
+    root
+        What stands before every path, or ``None``.
+    parameters
+        Names to texts; secrets are ``***``.
+    origins
+        Names to where each value was said: ``argument``, or file, line, section and key.
+    connected
+        Whether it has been used.
+    """
+
+    name: str
+    provider: str
+    root: str | None = None
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    origins: Mapping[str, str] = field(default_factory=dict)
+    connected: bool = False
+
+    def __str__(self) -> str:
+        said = "".join(f" {name}={value}" for name, value in self.parameters.items())
+        return f"{self.name}:// {self.provider}{f' root={self.root}' if self.root else ''}{said}"
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """What a mount is, without its connections. Can be pickled; its ``repr`` shows no secret."""
+
+    name: str
+    provider: str
+    root: str | None = None
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"<mount {self.info(False)}>"
+
+    def same_as(self, other: Definition) -> bool:
+        """Whether both mean the same store in the same way, wherever it was said."""
+        return (self.name, self.provider, self.root, self.values()) == (
+            other.name,
+            other.provider,
+            other.root,
+            other.values(),
+        )
+
+    def values(self) -> dict[str, object]:
+        """Give the parameters by name."""
+        return {name: parameter.value for name, parameter in self.parameters.items()}
+
+    def info(self, connected: bool) -> MountInfo:
+        """Give what may be shown."""
+        return MountInfo(
+            self.name,
+            self.provider,
+            None if self.root is None else without_user_info(f"://{self.root}").removeprefix("://"),
+            {name: shown(name, parameter.value) for name, parameter in self.parameters.items()},
+            {name: parameter.origin for name, parameter in self.parameters.items()},
+            connected,
+        )
+
+    def below(self, location: Location) -> str:
+        """Put the root before a location's path."""
+        path = location.path
+        if self.root is None:
+            return path
+        provider = providers.BUILT_IN.get(self.provider)
+        hierarchical = provider is not None and (provider.local or provider.name == "fsspec")
+        if hierarchical and ".." in path.split("/"):
+            raise InvalidURL(f"{str(location)!r} leaves the root of its mount")
+        return f"{self.root.rstrip('/')}/{path.lstrip('/') if hierarchical else path}"
+
+    def connect(self) -> Handler:
+        """Make the handler."""
+        provider = providers.find(self.provider)
+        if provider is None:
+            raise providers.unknown(self.provider)
+        values = self.values()
+        limits = {name: values.pop(name) for name in ("bandwidth", "memory_limit", "max_concurrency") if name in values}
+        handler = providers.handler_class(provider)(**values)
+        for name, limit in limits.items():
+            setattr(handler, name, limit)
+        return handler
+
+
+class Mount:
+    """One name in the table: its definition, its handler once it is used, and how many use it.
+
+    Parameters
+    ----------
+    definition
+        What it is.
+    attached
+        A handler that exists already, instead of one made from the definition.
+    """
+
+    def __init__(self, definition: Definition, attached: Handler | None = None) -> None:
+        self.definition = definition
+        self.handler = attached
+        self.attached = attached is not None  # not made from the definition, and cannot be made again
+        self.users = 0
+        self.idle = threading.Condition()
+        self.retired = False
+
+    def acquire(self) -> Handler:
+        """Use the mount: connect if it is the first time, and keep it until `release`."""
+        with self.idle:
+            if self.retired:
+                raise InvalidURL(f"{self.definition.name}:// is being unmounted")
+            if self.handler is None:
+                self.handler = self.definition.connect()
+            self.users += 1
+            return self.handler
+
+    def release(self) -> None:
+        """End one use; the last one closes a mount that was retired meanwhile."""
+        with self.idle:
+            self.users -= 1
+            if self.users == 0:
+                self.idle.notify_all()
+                if self.retired:
+                    self._close()
+
+    def retire(self) -> None:
+        """Close as soon as nobody uses it."""
+        with self.idle:
+            self.retired = True
+            if self.users == 0:
+                self._close()
+
+    def retire_within(self, timeout: float) -> int:
+        """Close when nobody uses it within `timeout` seconds; else give the number of users and leave all as it was."""
+        deadline = time.monotonic() + timeout
+        with self.idle:
+            self.retired = True
+            while self.users and (rest := deadline - time.monotonic()) > 0:
+                self.idle.wait(rest)
+            if self.users:
+                self.retired = False
+                return self.users
+            self._close()
+            return 0
+
+    def _close(self) -> None:
+        handler, self.handler = self.handler, None
+        if handler is not None:
+            handler.close()
+
+
+class Target:
+    """A path in a mounted store, in use: the mount stays until `release`. A context manager."""
+
+    def __init__(self, mount: Mount, path: str, location: Location) -> None:
+        self.handler = mount.acquire()
+        self.path = path
+        self.location = location
+        self._mount: Mount | None = mount
+
+    @property
+    def root(self) -> str | None:
+        """What stands before every path of this mount."""
+        return self._mount.definition.root if self._mount else None
+
+    @property
+    def provider(self) -> str:
+        """Which kind of store it is."""
+        return self._mount.definition.provider if self._mount else ""
+
+    def same_store_as(self, other: Target) -> bool:
+        """Whether both are in one store, reached in the same way, though perhaps under two names."""
+        if self.handler is other.handler:
+            return True
+        if self._mount is None or other._mount is None or self._mount.attached or other._mount.attached:
+            return False
+        mine, theirs = self._mount.definition, other._mount.definition
+        return mine.provider == theirs.provider and mine.values() == theirs.values()
+
+    @property
+    def retiring(self) -> bool:
+        """Whether the mount waits for its users to end."""
+        return self._mount is not None and self._mount.retired
+
+    def release(self) -> None:
+        """Stop using the mount. May be called again."""
+        mount, self._mount = self._mount, None
+        if mount is not None:
+            mount.release()
+
+    def __enter__(self) -> Target:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.release()

@@ -1,0 +1,32 @@
+"""The transfer engine: every byte between a store and memory moves through here.
+
+A handler (`apyfal.storage.handler`) makes single attempts; this engine makes them a transfer. Parallel ranges land at
+their final address, all of one version; breaks are resumed in mid-body; checksums are computed while the bytes are in
+the cache; nothing written is visible before it is complete. Everything public is importable from here.
+"""
+
+from __future__ import annotations
+
+from apyfal.storage.flow.cancel import Cancel, current_cancel
+from apyfal.storage.flow.options import Progress, TransferOptions
+from apyfal.storage.flow.retry import call
+from apyfal.storage.transfer.download import Allocate, download
+from apyfal.storage.transfer.multipart import UploadStream
+from apyfal.storage.transfer.object_copy import copy
+from apyfal.storage.transfer.reader import Stream, stream
+from apyfal.storage.transfer.upload import upload
+
+__all__ = [
+    "Allocate",
+    "Cancel",
+    "Progress",
+    "Stream",
+    "TransferOptions",
+    "UploadStream",
+    "call",
+    "copy",
+    "current_cancel",
+    "download",
+    "stream",
+    "upload",
+]

@@ -1,0 +1,396 @@
+"""One object being written in parts, in bounded memory, whole or not at all."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from concurrent.futures import Future
+from types import TracebackType
+
+from apyfal.exceptions import StorageError, TransferCancelled
+from apyfal.storage.checksums import combine, crc_function, digest_bytes
+from apyfal.storage.flow.concurrency import Pace
+from apyfal.storage.flow.options import Progress, TransferOptions
+from apyfal.storage.flow.retry import TRANSIENT, Attempts, call, traffic_of
+from apyfal.storage.flow.worker_pool import Crew
+from apyfal.storage.handler import Handler, ObjectInfo, Upload
+from apyfal.storage.transfer.download import download
+from apyfal.storage.transfer.part_buffers import PartBuffers
+from apyfal.storage.transfer.parts import PART, Part, next_part_size
+from apyfal.storage.transfer.put_object import put
+
+__all__ = ["UploadStream"]
+
+
+class UploadStream:
+    """One object being written front to back, in bounded memory; visible only after `commit`.
+
+    As a context manager it aborts unless `commit` was called. Not thread-safe: one thread writes.
+
+    Parameters
+    ----------
+    handler, path
+        The store, and the object in it.
+    size
+        Bytes that will be written, if known: parts are sized by it, and `commit` refuses any other number.
+    exclusive
+        Fail if there is such an object.
+    progress, options
+        As in `upload`; ``options.memory`` bounds the buffers.
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        path: str,
+        size: int | None = None,
+        *,
+        exclusive: bool = False,
+        progress: Progress | None = None,
+        options: TransferOptions = TransferOptions(),  # noqa: B008  # it is frozen
+    ) -> None:
+        self._handler = handler
+        self._path = path
+        self._size = size
+        self._exclusive = exclusive
+        self._progress = progress
+        self._options = options
+        self._traffic = traffic_of(handler)
+        self._cancel = options.own_cancel()
+        self._algorithm = handler.limits.checksum if options.verify else None
+        self._crc = crc_function(self._algorithm) if self._algorithm is not None else None
+        self._changed = threading.Condition()
+        self._beginning = threading.Lock()
+        self._crew: Crew[Part] = Crew("apyfal-upload", Pace(options, handler, step=PART), self._work)
+        self._failure: BaseException | None = None
+        self._upload: Upload | None = None
+        self._crcs: dict[int, tuple[int, int]] = {}
+        self._combines = True  # the CRC of every part is known
+        self._parts = 0
+        self._written = 0
+        self._sent = 0
+        self._buffer: memoryview | None = None
+        self._filled = 0
+        self._buffers = PartBuffers(self._traffic.memory, options.memory)
+        self._closed = False
+
+    # -- writing ------------------------------------------------------------------------------------------------------
+    def write(self, data: memoryview) -> int:
+        """Take all of `data`, which may be changed when this returns. Blocks while too much waits to be sent.
+
+        Large pieces are sent from `data` itself; what is smaller than a part is collected in a buffer.
+        """
+        data = data if data.format == "B" and data.ndim == 1 else data.cast("B")
+        self._check()
+        done, total = 0, len(data)
+        pending = []
+        while done < total:
+            part = self.part_size()
+            if self._buffer is None and total - done >= part:
+                pending.append(self.submit(data[done : done + part]))
+                done += part
+                continue
+            if self._buffer is None:
+                self._buffer = self._buffers.take(part, self._check)
+                self._filled = 0
+            count = min(total - done, len(self._buffer) - self._filled)
+            self._buffer[self._filled : self._filled + count] = data[done : done + count]
+            self._filled += count
+            self._written += count
+            done += count
+            if self._filled == len(self._buffer):
+                self._flush()
+        for future in pending:
+            future.result()
+        return total
+
+    def send(self, data: memoryview) -> None:
+        """Send all of `data` from where it lies, in parts of the best size, and wait until the store has them."""
+        futures = []
+        done = 0
+        while done < len(data):
+            part = self.part_size()
+            stop = len(data) if len(data) - done < part + part // 4 else done + part
+            futures.append(self.submit(data[done:stop]))
+            done = stop
+        for future in futures:
+            future.result()
+
+    def submit(self, data: memoryview) -> Future[None]:
+        """Send `data` as one part, from where it lies.
+
+        Parameters
+        ----------
+        data
+            At least ``handler.limits.min_part`` bytes, unless it is the end of the object. It must not change until the
+            returned future is done.
+
+        Returns
+        -------
+        Future
+            Done when the store has the part, or with the error that ends the whole upload.
+        """
+        self._check()
+        part = Part(data, None)
+        if self._buffer is not None or not len(data):
+            # Behind collected bytes, which may be too few for a part of their own.
+            self.write(data)
+            part.future.set_result(None)
+        else:
+            self._written += len(data)
+            self._enqueue(part)
+        return part.future
+
+    def write_part(self, number: int, data: memoryview) -> None:
+        """Write part `number` (from 1) from where it lies, in the calling thread.
+
+        For callers with threads of their own, which write all parts this way, in any order.
+
+        Raises
+        ------
+        StorageError
+            After the last attempt; `abort` is the caller's then.
+        """
+        with self._beginning:
+            if self._upload is None:
+                self._begin()
+            self._parts = max(self._parts, number)
+            self._written += len(data)
+        part = Part(data, None)
+        part.number = number
+        with self._cancel.scope():
+            self._write(part)
+
+    def begin_with(self, old: ObjectInfo) -> None:
+        """Let the store make the front of this object of another one that it has; before anything is written.
+
+        What is too small for a part is read, and sent with what follows.
+
+        Raises
+        ------
+        ObjectChanged
+            `old` is not the version that is there.
+        """
+        size = old.size or 0
+        limits = self._handler.limits
+        if size < limits.min_part:
+            data = memoryview(bytearray(size))
+            download(self._handler, old.path, data, info=old, options=self._options)
+            self.write(data)
+            return
+        count = -(-size // limits.max_copied_part)
+        ends = [size * number // count for number in range(count + 1)]
+        with self._cancel.scope():
+            self._begin()
+            for number, (start, stop) in enumerate(itertools.pairwise(ends), 1):
+                self._copy_part(number, old, start, stop)
+        self._parts, self._written = count, size
+
+    @property
+    def written(self) -> int:
+        """Bytes taken so far."""
+        return self._written
+
+    def commit(self) -> ObjectInfo:
+        """Make the object visible, with all that was written.
+
+        Raises
+        ------
+        StorageError
+            Nothing is visible, and no part is left.
+        """
+        self._check()
+        try:
+            if self._size is not None and self._written != self._size:
+                raise StorageError(
+                    f"cannot write {self._path!r}: {self._written} bytes came where {self._size} were announced",
+                    path=self._path,
+                )
+            if self._parts == 0:
+                data = self._buffer[: self._filled] if self._buffer is not None else memoryview(b"")
+                info = put(
+                    self._handler,
+                    self._path,
+                    data,
+                    exclusive=self._exclusive,
+                    progress=self._progress,
+                    options=self._options,
+                )
+            else:
+                self._flush()
+                self._drain()
+                info = self._complete()
+        except BaseException:
+            self.abort()
+            raise
+        self._close()
+        return info
+
+    def abort(self) -> None:
+        """Stop, and remove every trace from the store. Idempotent, and nothing after `commit`."""
+        if self._closed:
+            return
+        self._cancel.set()
+        self._close()
+        if self._upload is not None:
+            self._abort(self._upload)
+
+    def __enter__(self) -> UploadStream:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.abort()
+
+    # -- parts --------------------------------------------------------------------------------------------------------
+    def _check(self) -> None:
+        if self._failure is not None:
+            failure = self._failure
+            self.abort()
+            raise failure
+        if self._closed:
+            raise ValueError(f"the upload of {self._path!r} has ended")
+
+    def part_size(self, wish: int = PART) -> int:
+        """Return the bytes of the next part that suit the store, the size and the limits, at best `wish`."""
+        limits, bandwidth = self._handler.limits, self._traffic.bandwidth
+        return next_part_size(limits, self._options, self._size, self._parts, bandwidth, wish)
+
+    def _flush(self) -> None:
+        """Send what the buffer holds as a part."""
+        if self._buffer is not None and self._filled:
+            buffer, self._buffer = self._buffer, None
+            self._enqueue(Part(buffer[: self._filled], buffer))
+
+    def _enqueue(self, part: Part) -> None:
+        if self._upload is None:
+            self._begin()
+        self._parts += 1
+        part.number = self._parts
+        if self._parts > self._handler.limits.max_parts:
+            raise StorageError(
+                f"cannot write {self._path!r}: more than {self._handler.limits.max_parts} parts", path=self._path
+            )
+        self._crew.put(part)
+
+    def _work(self, part: Part) -> None:
+        try:
+            with self._cancel.scope():
+                self._write(part)
+        except BaseException as error:
+            self._fail(error, part)
+        else:
+            part.future.set_result(None)
+
+    def _write(self, part: Part) -> None:
+        self._cancel.check()
+        crc = self._crc(part.data, 0) if self._crc is not None else 0
+        checksum = digest_bytes(self._algorithm, crc) if self._crc is not None and self._algorithm else None
+        tries = Attempts(self._traffic.quota, self._options.attempts, self._cancel)
+        upload = self._upload
+        while upload is not None:
+            try:
+                self._cancel.check()
+                if self._traffic.bandwidth is not None:
+                    self._traffic.bandwidth.take(len(part.data), self._cancel)
+                upload.write_part(part.number, part.data, checksum)
+                break
+            except StorageError as error:
+                tries.failed(error, f"cannot write part {part.number} of {self._path!r}")
+        tries.success()
+        if part.buffer is not None:
+            self._buffers.give_back(part.buffer)
+        with self._changed:
+            self._crcs[part.number] = (crc, len(part.data))
+            self._sent += len(part.data)
+            self._changed.notify_all()
+            if self._progress is not None:
+                self._progress(self._sent, self._size)
+        self._crew.moved(len(part.data))
+
+    def _copy_part(self, number: int, old: ObjectInfo, start: int, stop: int) -> None:
+        upload = self._upload
+        if upload is None:
+            raise StorageError(f"cannot write {self._path!r}: there is no upload")
+        what = f"cannot copy {old.path!r} into {self._path!r}"
+        checksum = call(self._handler, lambda: upload.copy_part(number, old, start, stop), what)
+        if checksum is None:
+            self._combines = False
+        self._crcs[number] = (int.from_bytes(checksum or b"", "big"), stop - start)
+        self._sent += stop - start
+
+    def _fail(self, error: BaseException, part: Part) -> None:
+        """Note the first error, and end everything that is under way."""
+        with self._changed:
+            if self._failure is None:
+                self._failure = error
+            self._changed.notify_all()
+        self._cancel.set()
+        for one in (part, *self._crew.clear()):
+            one.future.set_exception(self._failure)
+
+    # -- begin and end ------------------------------------------------------------------------------------------------
+    def _begin(self) -> None:
+        tries = Attempts(self._traffic.quota, self._options.attempts, self._cancel)
+        with self._cancel.scope():
+            while self._upload is None:
+                try:
+                    self._upload = self._handler.upload(self._path, size=self._size, exclusive=self._exclusive)
+                except StorageError as error:
+                    tries.failed(error, f"cannot begin to write {self._path!r}")
+        tries.success()
+
+    def _drain(self) -> None:
+        """Wait until all parts are in the store."""
+        with self._changed:
+            while self._failure is None and len(self._crcs) < self._parts:
+                self._changed.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    def _complete(self) -> ObjectInfo:
+        checksum = None
+        if self._combines and self._crc is not None and self._algorithm is not None:
+            whole = 0
+            for number in sorted(self._crcs):
+                whole = combine(self._algorithm, whole, *self._crcs[number])
+            checksum = digest_bytes(self._algorithm, whole)
+        upload = self._upload
+        if upload is None:
+            raise StorageError(f"cannot write {self._path!r}: there is no upload")
+        tries = Attempts(self._traffic.quota, self._options.attempts, self._cancel)
+        with self._cancel.scope():
+            while True:
+                try:
+                    info = upload.complete(self._written, checksum)
+                except StorageError as error:
+                    tries.failed(error, f"cannot complete {self._path!r}")
+                else:
+                    tries.success()
+                    return info
+
+    def _abort(self, upload: Upload) -> None:
+        """Remove the parts, trying harder than for anything else: what stays is paid for."""
+        tries = Attempts(self._traffic.quota, self._options.attempts, None)
+        while True:
+            try:
+                upload.abort()
+                return
+            except TRANSIENT as error:
+                try:
+                    tries.failed(error, f"cannot abort the upload of {self._path!r}")
+                except StorageError:
+                    return  # the error that led here says more
+            except StorageError:
+                return
+
+    def _close(self) -> None:
+        """End the threads; every future is done afterwards."""
+        self._closed = True
+        for part in self._crew.clear():
+            part.future.set_exception(TransferCancelled(f"the upload of {self._path!r} was aborted"))
+        self._crew.close()
+        self._cancel.detach()
+        self._buffers.close()
+        self._buffer = None

@@ -1,0 +1,195 @@
+"""Objects from one place to another: by the store itself, or through a few buffers, reading and writing at once."""
+
+from __future__ import annotations
+
+import mmap
+import threading
+
+from apyfal.exceptions import ChecksumMismatch, UnsupportedByStore
+from apyfal.storage.checksums import best_checksum, combine, crc_function, digest_bytes
+from apyfal.storage.flow.concurrency import Pace
+from apyfal.storage.flow.options import Progress, TransferOptions
+from apyfal.storage.flow.retry import call, traffic_of
+from apyfal.storage.handler import Handler, ObjectInfo
+from apyfal.storage.transfer.download import download
+from apyfal.storage.transfer.multipart import UploadStream
+from apyfal.storage.transfer.parallel import MIB
+from apyfal.storage.transfer.ranges import CHUNK, Source, is_resumable
+from apyfal.storage.transfer.reader import Stream
+from apyfal.storage.transfer.upload import upload
+
+__all__ = ["copy"]
+
+#: What a thread reads before it writes it: small enough for several to fit into the memory, and into a cache.
+PART = 8 * MIB
+
+
+def copy(
+    source: Handler,
+    source_path: str,
+    destination: Handler,
+    destination_path: str,
+    *,
+    info: ObjectInfo | None = None,
+    exclusive: bool = False,
+    progress: Progress | None = None,
+    options: TransferOptions = TransferOptions(),  # noqa: B008  # it is frozen
+) -> ObjectInfo:
+    """Copy one object, whole or not at all.
+
+    Within one mount the store copies it, if it can. Between two, each of a few threads reads a part into its buffer and
+    writes it from there, so that both stores work at once.
+
+    Parameters
+    ----------
+    source, source_path
+        What to copy.
+    destination, destination_path
+        Where to.
+    info
+        The version to copy, if known; otherwise the object is looked up.
+    exclusive
+        Fail if there is something at the destination.
+    progress
+        Called with the bytes written and their total.
+    options
+        ``options.memory`` bounds the buffers.
+
+    Returns
+    -------
+    ObjectInfo
+        The copy.
+    """
+    if info is None:
+        info = call(
+            source, lambda: source.describe(source_path), f"cannot read {source_path!r}", limit=options.attempts
+        )
+    version = info
+    if source is destination and not exclusive:
+        try:
+            done = call(
+                source,
+                lambda: source.copy(version, destination_path),
+                f"cannot copy {source_path!r}",
+                limit=options.attempts,
+            )
+        except UnsupportedByStore:
+            pass
+        else:
+            if progress is not None and version.size is not None:
+                progress(version.size, version.size)
+            return done
+    size = info.size if info.encoding is None else None
+    if size is not None and size <= PART:
+        data = memoryview(bytearray(size))
+        download(source, source_path, data, info=info, options=options)
+        return upload(destination, destination_path, data, exclusive=exclusive, progress=progress, options=options)
+    target = UploadStream(destination, destination_path, size, exclusive=exclusive, progress=progress, options=options)
+    with target:
+        if is_resumable(info):
+            _Relay(source, info, target, options).run()
+        else:
+            _pass_on(source, info, target, options)
+        return target.commit()
+
+
+def _pass_on(source: Handler, info: ObjectInfo, target: UploadStream, options: TransferOptions) -> None:
+    """Copy what can only be read front to back."""
+    buffer = memoryview(bytearray(MIB))
+    with Stream(source, info, options) as reading:
+        while count := reading.readinto(buffer):
+            target.write(buffer[:count])
+
+
+class _Relay:
+    """A few threads, each with a buffer that is filled from the source and sent from."""
+
+    def __init__(self, handler: Handler, info: ObjectInfo, target: UploadStream, options: TransferOptions) -> None:
+        self._info = info
+        self._size = info.size or 0
+        self._target = target
+        self._memory = traffic_of(handler).memory
+        self._cancel = options.own_cancel()
+        self._algorithm = best_checksum(info.checksums) if options.verify else None
+        crc = crc_function(self._algorithm) if self._algorithm is not None else None
+        self._source = Source(handler, info, traffic_of(handler), self._cancel, options.attempts, crc)
+        self._part = target.part_size(PART)
+        # two, so that one reads while the other writes
+        self._pace = Pace(options, handler, step=CHUNK, first=2, most=options.memory // self._part)
+        self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+        self._running = 0
+        self._next = 0
+        self._crcs: list[tuple[int, int, int]] = []
+        self._failure: BaseException | None = None
+
+    def run(self) -> None:
+        """Copy everything."""
+        self._memory.hold(self._part)
+        with self._lock:
+            self._running = 1
+            self._spawn()
+        self._work()
+        for thread in self._threads:  # grows while threads run, and each is in it before its starter ends
+            thread.join()
+        self._cancel.detach()
+        if self._failure is not None:
+            raise self._failure
+        if self._algorithm is not None:
+            whole = 0
+            for _, length, crc in sorted(self._crcs):
+                whole = combine(self._algorithm, whole, crc, length)
+            if digest_bytes(self._algorithm, whole) != self._info.checksums[self._algorithm]:
+                raise ChecksumMismatch(
+                    f"{self._info.path!r}: the bytes read do not have the {self._algorithm} that the store states",
+                    path=self._info.path,
+                )
+
+    def _spawn(self) -> None:
+        """Start the threads that are wanted, have something to do and get memory for it; the lock is held."""
+        while (
+            self._running < self._pace.wanted
+            and self._next * self._part < self._size
+            and self._failure is None
+            and self._memory.try_acquire(self._part)
+        ):
+            self._running += 1
+            thread = threading.Thread(target=self._work, name="apyfal-copy", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _work(self) -> None:
+        try:
+            # aligned to pages, so that a local file can be written from it around the page cache
+            buffer = memoryview(mmap.mmap(-1, min(self._part, self._size)))
+            with self._cancel.scope():
+                while (number := self._claim()) is not None:
+                    begin = (number - 1) * self._part
+                    view = buffer[: min(self._part, self._size - begin)]
+                    crc = self._source.receive(view, begin, self._moved)
+                    self._target.write_part(number, view)
+                    with self._lock:
+                        self._crcs.append((begin, len(view), crc))
+        except BaseException as error:
+            with self._lock:
+                self._running -= 1
+                if self._failure is None:
+                    self._failure = error
+            self._cancel.set()
+        finally:
+            self._memory.release(self._part)
+
+    def _moved(self, count: int) -> None:
+        with self._lock:
+            self._pace.moved(count)
+            self._spawn()
+
+    def _claim(self) -> int | None:
+        """Take the number of the next part; ``None`` when there is none, or this thread is one too many."""
+        with self._lock:
+            done = self._next * self._part >= self._size
+            if done or self._failure is not None or self._running > self._pace.wanted:
+                self._running -= 1
+                return None
+            self._next += 1
+            return self._next

@@ -1,0 +1,71 @@
+"""The parts that an object is written in."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+
+from apyfal.storage.flow.options import TransferOptions
+from apyfal.storage.flow.retry import Bandwidth
+from apyfal.storage.handler import Limits
+
+__all__ = ["PART", "Part", "next_part_size"]
+
+#: Large enough to cost next to nothing, small enough to learn from (16 MiB at the rate of a slow connection: 0.2 s).
+PART = 16 << 20
+
+
+def next_part_size(
+    limits: Limits,
+    options: TransferOptions,
+    size: int | None,
+    parts: int,
+    bandwidth: Bandwidth | None,
+    wish: int,
+) -> int:
+    """Return the bytes of the next part.
+
+    Parameters
+    ----------
+    limits, options, bandwidth
+        What the store allows, what the caller wants, and what the mount may use.
+    size
+        Of the whole object, if known.
+    parts
+        How many there are already.
+    wish
+        What would be best, where `size` is known and nothing else says otherwise.
+    """
+    if options.part_size is not None:
+        best = options.part_size
+    elif size is not None:
+        best = wish
+    else:
+        best = min(PART // 2, max(1, options.memory // 2))
+    if size is not None:
+        best = max(best, -(-size // limits.max_parts))
+    else:
+        # Doubled after every tenth of the parts there may be: 8 MiB parts at first still end at terabytes.
+        best <<= 10 * parts // limits.max_parts
+    if bandwidth is not None:
+        best = min(best, int(bandwidth.rate) // 2)  # a part is paid for as a whole
+    return max(limits.min_part if options.part_size is None else 1, min(best, limits.max_part))
+
+
+class Part:
+    """One part on its way.
+
+    Attributes
+    ----------
+    data
+        What is sent: the caller's memory, or the front of `buffer`.
+    buffer
+        Ours, to be used again afterwards; ``None`` where the memory is the caller's.
+    """
+
+    __slots__ = ("buffer", "data", "future", "number")
+
+    def __init__(self, data: memoryview, buffer: memoryview | None) -> None:
+        self.data = data
+        self.buffer = buffer
+        self.number = 0
+        self.future: Future[None] = Future()

@@ -1,0 +1,63 @@
+"""A whole object in one request."""
+
+from __future__ import annotations
+
+from apyfal.exceptions import ObjectExists, StorageError
+from apyfal.storage.checksums import crc_function, digest_bytes
+from apyfal.storage.flow.options import Progress, TransferOptions
+from apyfal.storage.flow.retry import Attempts, traffic_of
+from apyfal.storage.handler import Handler, ObjectInfo
+from apyfal.storage.transfer.download import download
+
+__all__ = ["put"]
+
+
+def put(
+    handler: Handler,
+    path: str,
+    data: memoryview,
+    *,
+    exclusive: bool,
+    progress: Progress | None,
+    options: TransferOptions,
+) -> ObjectInfo:
+    """Write a small object in one request, and again while that fails in passing."""
+    traffic = traffic_of(handler)
+    algorithm = handler.limits.checksum if options.verify else None
+    function = crc_function(algorithm) if algorithm is not None else None
+    checksum = digest_bytes(algorithm, function(data, 0)) if algorithm is not None and function is not None else None
+    cancel = options.own_cancel()
+    tries = Attempts(traffic.quota, options.attempts, cancel)
+    try:
+        with cancel.scope():
+            while True:
+                try:
+                    cancel.check()
+                    if traffic.bandwidth is not None:
+                        traffic.bandwidth.take(len(data), cancel)
+                    info = handler.put(path, data, checksum, exclusive=exclusive)
+                except ObjectExists:
+                    # After a lost answer, what is in the way may be ours.
+                    found = _same(handler, path, data, options) if tries.retries else None
+                    if found is None:
+                        raise
+                    info = found
+                except StorageError as error:
+                    tries.failed(error, f"cannot write {path!r}")
+                    continue
+                tries.success()
+                if progress is not None:
+                    progress(len(data), len(data))
+                return info
+    finally:
+        cancel.detach()
+
+
+def _same(handler: Handler, path: str, data: memoryview, options: TransferOptions) -> ObjectInfo | None:
+    """Return the object that is there, if its content is `data`."""
+    info = handler.describe(path)
+    if info.size != len(data):
+        return None
+    there = memoryview(bytearray(len(data)))
+    download(handler, path, there, info=info, options=options)
+    return info if there == data else None
