@@ -15,7 +15,7 @@ from apyfal.memory import empty, empty_like, is_pinned
 if TYPE_CHECKING:
     from apyfal.accelerator import Accelerator
     from apyfal.accelerators.catalogue import Catalogue
-    from apyfal.listing import devices
+    from apyfal.device.listing import devices
     from apyfal.log import get_logger
     from apyfal.pool import AcceleratorPoolExecutor
 
@@ -40,7 +40,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "Accelerator": "apyfal.accelerator",
     "AcceleratorPoolExecutor": "apyfal.pool",
-    "devices": "apyfal.listing",
+    "devices": "apyfal.device.listing",
     "get_logger": "apyfal.log",
 }
 _MODULES = ("accelerators", "exceptions", "storage")  # accelerators is a package that can be called

@@ -10,25 +10,25 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from apyfal import at_exit
 from apyfal.accelerators import resolve
-from apyfal.background import GROUPS, Background
-from apyfal.card import Card
-from apyfal.configuration import Configuration, host_section
+from apyfal.batching.batch import Group
+from apyfal.config.configuration import Configuration, host_section
+from apyfal.device import at_exit
+from apyfal.device.context import Card
+from apyfal.device.control import Control
 from apyfal.exceptions import AcceleratorException, ClosedError, ConfigurationError, RunCancelled, did_you_mean
+from apyfal.jobs.submitter import GROUPS, Background
 from apyfal.memory import empty
 from apyfal.pipeline.arrays import array_of
-from apyfal.pipeline.channel import Control
-from apyfal.pipeline.group import Group
-from apyfal.pipeline.process import Request, process
 from apyfal.pipeline.report import Report
+from apyfal.pipeline.run import Request, process
 from apyfal.units import parse_duration, parse_size
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
-    from apyfal.configuration import ConfigSource
-    from apyfal.workers import Task
+    from apyfal.config.configuration import ConfigSource
+    from apyfal.jobs.queue import Task
 
 __all__ = ["LOCAL", "Accelerator", "host_ip_of"]
 
@@ -48,7 +48,7 @@ class Accelerator:
         A name: of a section ``[accelerator.NAME]`` of the configuration, of a reference accelerator, or of a registered
         software model.
     config
-        A configuration file's path, or a `Configuration`; ``None``: found as `apyfal.configuration` says.
+        A configuration file's path, or a `Configuration`; ``None``: found as `apyfal.config.configuration` says.
     driver, device
         Where to run it; by default as the definition says, and that is the software card where it says nothing.
     memory_limit

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import Any
 
+from apyfal.jobs.queue import Promise, Task
 from apyfal.pipeline.arrays import each_of
 from apyfal.storage.url import is_file_object
-from apyfal.workers import Promise, Task
 
 __all__ = ["Attempt", "Job"]
 

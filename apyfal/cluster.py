@@ -17,9 +17,9 @@ from time import perf_counter
 from typing import Any
 
 from apyfal.accelerator import Accelerator
-from apyfal.configuration import ConfigSource
+from apyfal.config.configuration import ConfigSource
 from apyfal.exceptions import ParameterError
-from apyfal.mapping import name_job, pairs_of
+from apyfal.jobs.ordered_map import name_job, pairs_of
 from apyfal.pipeline.arrays import each_of
 from apyfal.storage.mounting import table
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from apyfal.accelerator import LOCAL, Accelerator
 from apyfal.accelerators import resolve
 from apyfal.attempts import Attempt, Job
-from apyfal.background import run_each
+from apyfal.device.listing import devices
 from apyfal.exceptions import (
     AcceleratorException,
     ClosedError,
@@ -26,16 +26,16 @@ from apyfal.exceptions import (
     RunTimeout,
     StoreUnavailable,
 )
-from apyfal.listing import devices
-from apyfal.mapping import Ticket, map_tickets
-from apyfal.workers import Line
+from apyfal.jobs.ordered_map import Ticket, map_tickets
+from apyfal.jobs.queue import Line
+from apyfal.jobs.submitter import run_each
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-    from apyfal.background import Background
     from apyfal.cluster import Cluster
-    from apyfal.configuration import ConfigSource
+    from apyfal.config.configuration import ConfigSource
+    from apyfal.jobs.submitter import Background
 
 __all__ = ["AcceleratorPoolExecutor", "CardStatistics"]
 

@@ -1,6 +1,6 @@
 """Chunk size and ring depth: a job through rings at both ends, over chunks of 1 to 32 MiB and rings of 2 to 6 slots.
 
-The constants of `apyfal.pipeline.plan` come from here. Two cards: one whose link is the limit, and one with no set
+The constants of `apyfal.pipeline.chunking` come from here. Two cards: one whose link is the limit, and one with no set
 bandwidth, which is as fast as this machine's memory, so that what a chunk costs beside its transfer shows. The best row
 against the one marked (as it is) is what any choice in the running job could bring. Arrays that the card cannot use in
 place go through the rings as data of a store does, without a store's own noise.
@@ -16,7 +16,7 @@ import numpy as np
 from _common import Bench, main
 
 import apyfal
-from apyfal.pipeline import plan
+from apyfal.pipeline import chunking
 
 MIB = 1 << 20
 LINK = {
@@ -50,12 +50,12 @@ def compare(stack: contextlib.ExitStack, what: str, options: dict[str, str], nby
 
     def job(chunk: int, depth: int) -> Callable[[], object]:
         def run() -> object:
-            before = plan._CHUNK, plan._DEPTH
-            plan._CHUNK, plan._DEPTH = chunk, depth
+            before = chunking._CHUNK, chunking._DEPTH
+            chunking._CHUNK, chunking._DEPTH = chunk, depth
             try:
                 return card.process(source, target)
             finally:
-                plan._CHUNK, plan._DEPTH = before
+                chunking._CHUNK, chunking._DEPTH = before
 
         return run
 
@@ -68,9 +68,11 @@ def compare(stack: contextlib.ExitStack, what: str, options: dict[str, str], nby
         limit=True,
     )
     chunks, depths = [chunk * MIB for chunk in (1, 2, 4, 8, 16, 32)], [2, 3, 4, 6]
-    tried = [(chunk, plan._DEPTH) for chunk in chunks] + [(plan._CHUNK, d) for d in depths if d != plan._DEPTH]
+    tried = [(chunk, chunking._DEPTH) for chunk in chunks] + [
+        (chunking._CHUNK, d) for d in depths if d != chunking._DEPTH
+    ]
     for chunk, depth in tried:
-        note = "as it is" if (chunk, depth) == (plan._CHUNK, plan._DEPTH) else ""
+        note = "as it is" if (chunk, depth) == (chunking._CHUNK, chunking._DEPTH) else ""
         bench.add(f"chunks of {chunk // MIB} MiB, {depth} slots", job(chunk, depth), check, note=note)
     return bench
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import sys
 
 from apyfal.accelerators.catalogue import Catalogue
-from apyfal.accelerators.models import model
-from apyfal.accelerators.registry import get, names, register
-from apyfal.accelerators.resolve import available, resolve
+from apyfal.definition.models import model
+from apyfal.definition.registry import get, names, register
+from apyfal.definition.resolve import available, resolve
 
 __all__ = ["available", "get", "model", "names", "register", "resolve"]
 

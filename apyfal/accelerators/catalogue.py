@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from apyfal.accelerators.models import model
-from apyfal.accelerators.registry import get, names, register
-from apyfal.accelerators.resolve import available, resolve
-from apyfal.configuration import ConfigSource
-from apyfal.definition import Definition
+from apyfal.config.configuration import ConfigSource
+from apyfal.definition.definition import Definition
+from apyfal.definition.models import model
+from apyfal.definition.registry import get, names, register
+from apyfal.definition.resolve import available, resolve
 
 __all__ = ["Catalogue"]
 
@@ -27,5 +27,5 @@ class Catalogue(ModuleType):
     resolve = staticmethod(resolve)
 
     def __call__(self, config: ConfigSource = None) -> list[Definition]:
-        """Return what can be run, one line each when printed: see `apyfal.accelerators.resolve.available`."""
+        """Return what can be run, one line each when printed: see `apyfal.definition.resolve.available`."""
         return available(config)

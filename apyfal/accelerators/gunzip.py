@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from apyfal.definition import Definition
-from apyfal.signature import REPORTED, Argument, Chunking
+from apyfal.definition.definition import Definition
+from apyfal.definition.grammar import REPORTED, Argument, Chunking
 
 __all__ = ["DEFINITION"]
 

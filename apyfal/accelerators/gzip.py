@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from apyfal.definition import Definition
-from apyfal.signature import REPORTED, Argument, Chunking, Parameter
+from apyfal.definition.definition import Definition
+from apyfal.definition.grammar import REPORTED, Argument, Chunking, Parameter
 
 __all__ = ["DEFINITION"]
 

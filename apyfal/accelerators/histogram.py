@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from apyfal.definition import Definition
+from apyfal.definition.definition import Definition
+from apyfal.definition.dtypes import DTYPE_CODES, SCALAR_TYPES
+from apyfal.definition.grammar import ELEMENTS, Argument, Output, Parameter
 from apyfal.exceptions import ParameterError
-from apyfal.scalars import DTYPE_CODES, SCALAR_TYPES
-from apyfal.signature import ELEMENTS, Argument, Output, Parameter
 
 __all__ = ["DEFINITION"]
 

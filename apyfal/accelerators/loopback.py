@@ -5,8 +5,8 @@ Kernel arguments: ``src, dst, bytes``. It copies ``bytes`` bytes.
 
 from __future__ import annotations
 
-from apyfal.definition import Definition
-from apyfal.signature import Argument, Chunking
+from apyfal.definition.definition import Definition
+from apyfal.definition.grammar import Argument, Chunking
 
 __all__ = ["DEFINITION"]
 

@@ -7,9 +7,9 @@ point numbers are rounded after the product and again after the sum.
 
 from __future__ import annotations
 
-from apyfal.definition import Definition
-from apyfal.scalars import DTYPE_CODES
-from apyfal.signature import ELEMENTS, Argument, Parameter
+from apyfal.definition.definition import Definition
+from apyfal.definition.dtypes import DTYPE_CODES
+from apyfal.definition.grammar import ELEMENTS, Argument, Parameter
 
 __all__ = ["DEFINITION"]
 

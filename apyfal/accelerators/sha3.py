@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from apyfal.definition import Definition
-from apyfal.signature import Argument, Chunking, Output, Parameter
+from apyfal.definition.definition import Definition
+from apyfal.definition.grammar import Argument, Chunking, Output, Parameter
 
 __all__ = ["DEFINITION"]
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from apyfal.definition import Definition
+from apyfal.definition.definition import Definition
+from apyfal.definition.grammar import Argument, Chunking, Output, Parameter
 from apyfal.exceptions import ParameterError
-from apyfal.signature import Argument, Chunking, Output, Parameter
 from apyfal.units import parse_size
 
 __all__ = ["DEFINITION"]

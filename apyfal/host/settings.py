@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from apyfal.configuration import ConfigSource, Configuration
+from apyfal.config.configuration import ConfigSource, Configuration
 from apyfal.exceptions import ConfigurationError
 from apyfal.host.server.policy.tokens import default_state_directory
 

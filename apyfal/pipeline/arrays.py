@@ -12,7 +12,7 @@ from apyfal.exceptions import ParameterError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from apyfal.call import CallOutput
+    from apyfal.definition.bound_call import CallOutput
 
 __all__ = ["array_of", "check_target", "each_of", "element_type_of", "overlap", "shape_of"]
 

@@ -8,17 +8,17 @@ from collections.abc import Generator, Sequence
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from apyfal.device.control import Aborted, Control
+from apyfal.device.regions import Ring, Slot
+from apyfal.device.zero_copy import flat_bytes
 from apyfal.exceptions import ParameterError
-from apyfal.handoff import flat_bytes
-from apyfal.pipeline.channel import Aborted, Control
 from apyfal.pipeline.report import Report
-from apyfal.pipeline.slots import Ring, Slot
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from apyfal.call import CallInput
+    from apyfal.definition.bound_call import CallInput
     from apyfal.storage.endpoints.factory import Source
 
 __all__ = ["ArrayInput", "CopiedInput", "Input", "NoInput", "Piece", "RangesInput", "StreamInput", "TogetherInput"]

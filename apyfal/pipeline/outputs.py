@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from apyfal.device.control import Aborted, Control
+from apyfal.device.regions import Ring, Slot
+from apyfal.device.zero_copy import flat_bytes
 from apyfal.exceptions import ParameterError
-from apyfal.handoff import flat_bytes
 from apyfal.memory import empty
-from apyfal.pipeline.channel import Aborted, Control
-from apyfal.pipeline.slots import Ring, Slot
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from apyfal.call import CallOutput
+    from apyfal.definition.bound_call import CallOutput
     from apyfal.pipeline.inputs import Piece
     from apyfal.pipeline.report import Report
     from apyfal.storage.endpoints.factory import Sink

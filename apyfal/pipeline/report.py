@@ -77,7 +77,7 @@ class Report:
             self.add(stage, chunk, start)
 
     def copied(self, nbytes: int, reason: str) -> None:
-        """Count a copy that the rule of `apyfal.handoff` asked for."""
+        """Count a copy that the rule of `apyfal.device.zero_copy` asked for."""
         with self._lock:
             self.bytes_copied += nbytes
             self.reasons[reason] = None

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from apyfal.pipeline.channel import Aborted, Channel
+from apyfal.device.control import Aborted, Channel
 
 if TYPE_CHECKING:
-    from apyfal.pipeline.channel import Control
+    from apyfal.device.control import Control
 
 __all__ = ["Turns"]
 

@@ -13,7 +13,7 @@ from servers.web.generated import PERIOD, block, generated
 
 import apyfal
 from apyfal import accelerators
-from apyfal.accelerators import registry
+from apyfal.definition import registry
 
 MIB = 1 << 20
 TESTS = Path(__file__).parents[1]

@@ -13,13 +13,13 @@ import pytest
 
 import apyfal
 from apyfal._core.device import TO_DEVICE
-from apyfal.accelerators import registry
+from apyfal.definition import registry
+from apyfal.device.control import Aborted, Channel, Control
+from apyfal.device.launcher import Invocation
+from apyfal.device.regions import Slot
+from apyfal.device.waiting import wait
 from apyfal.exceptions import KernelError
-from apyfal.pipeline.channel import Aborted, Channel, Control
-from apyfal.pipeline.invocation import Invocation
-from apyfal.pipeline.slots import Slot
 from apyfal.pipeline.turns import Turns
-from apyfal.pipeline.waiting import wait
 
 MIB = 1 << 20
 CHUNKS = 6
@@ -95,7 +95,7 @@ def test_the_first_run_that_fails_is_the_cause(data: np.ndarray, monkeypatch: py
         time.sleep(0.0 if next(turn) else 0.3)
         wait(run, control)
 
-    monkeypatch.setattr("apyfal.pipeline.job.wait", late)
+    monkeypatch.setattr("apyfal.pipeline.stages.wait", late)
     with apyfal.Accelerator("broken") as accelerator, pytest.raises(KernelError, match="the cause"):
         accelerator.process(data)
 

@@ -13,7 +13,7 @@ import pytest
 
 import apyfal
 from apyfal.cli import COMMANDS
-from apyfal.configuration import Configuration
+from apyfal.config.configuration import Configuration
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -54,7 +54,7 @@ def test_configurations_are_valid(text: str, tmp_path: Path) -> None:
     configuration = Configuration.load(path)
     assert configuration.sections()
     for name in configuration.sections("accelerator"):
-        assert apyfal.accelerators.resolve(name.partition(".")[2], configuration).name
+        assert apyfal.definition.resolve(name.partition(".")[2], configuration).name
 
 
 @pytest.mark.parametrize("text", blocks("sh"))

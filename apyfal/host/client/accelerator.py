@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from apyfal.configuration import ConfigSource, Configuration, host_section
+from apyfal.config.configuration import ConfigSource, Configuration, host_section
 from apyfal.exceptions import (
     AcceleratorException,
     ClosedError,
@@ -241,7 +241,7 @@ class RemoteAccelerator:
         **parameters: object,
     ) -> Iterator[Any]:
         """Run many jobs, several at once; see `apyfal.Accelerator.process_map`."""
-        from apyfal.mapping import map_jobs
+        from apyfal.jobs.ordered_map import map_jobs
 
         self._check_open()
 

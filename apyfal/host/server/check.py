@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from apyfal.configuration import ConfigSource
+from apyfal.config.configuration import ConfigSource
 from apyfal.exceptions import AcceleratorException
 from apyfal.host.client.http import Host
 from apyfal.host.protocol import tls
@@ -127,7 +127,7 @@ def _state(settings: Settings) -> Iterator[Finding]:
 
 
 def _devices(_: Settings) -> Iterator[Finding]:
-    from apyfal.listing import devices
+    from apyfal.device.listing import devices
 
     listing = devices()
     for device in listing:

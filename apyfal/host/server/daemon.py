@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from apyfal.configuration import Configuration
+from apyfal.config.configuration import Configuration
 from apyfal.exceptions import ConfigurationError
 from apyfal.host.protocol.audit import AuditLog
 from apyfal.host.protocol.shared_memory import Region, TicketServer

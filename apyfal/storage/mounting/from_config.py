@@ -12,9 +12,9 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from apyfal.configuration import ENVIRONMENT, FILE_NAME, Configuration
+from apyfal.config.configuration import ENVIRONMENT, FILE_NAME, Configuration
+from apyfal.config.ini import Value
 from apyfal.exceptions import MountError, did_you_mean
-from apyfal.ini import Value
 from apyfal.storage import providers
 
 __all__ = ["configured", "fingerprint", "gathered", "provider_of", "root_of"]

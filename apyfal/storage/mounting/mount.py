@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 
+from apyfal.config.ini import without_user_info
 from apyfal.exceptions import InvalidURL
-from apyfal.ini import without_user_info
 from apyfal.storage import providers
 from apyfal.storage.handler import Handler
 from apyfal.storage.mounting.parameters import Parameter, shown

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from apyfal import units
+from apyfal.config.ini import Value, is_secret, without_user_info
 from apyfal.exceptions import AcceleratorException, MountError, ParameterError, did_you_mean
-from apyfal.ini import Value, is_secret, without_user_info
 from apyfal.storage.handler import Handler
 
 __all__ = ["ARGUMENT", "TRUTH", "Parameter", "accepted", "checked", "shown"]
@@ -107,7 +107,7 @@ def checked(
     given
         Names to values, and whether an unknown name is an error (it was meant for this very mount) or nothing (it
         belongs to a section that others fall back to as well). A value is what an argument was, or a
-        `~apyfal.ini.Value`.
+        `~apyfal.config.ini.Value`.
 
     Raises
     ------

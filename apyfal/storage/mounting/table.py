@@ -15,7 +15,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from apyfal.configuration import ConfigSource, Configuration
+from apyfal.config.configuration import ConfigSource, Configuration
 from apyfal.exceptions import ConfigurationError, InvalidURL, MountError, StorageError, did_you_mean
 from apyfal.storage import providers
 from apyfal.storage.handler import Handler

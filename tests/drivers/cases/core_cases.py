@@ -15,7 +15,7 @@ from drivers.support.cards import Card, card
 import apyfal
 from apyfal._core.device import FROM_DEVICE, TO_DEVICE, Device, Kernel
 from apyfal._core.run import SYNC_FROM, SYNC_TO, Arguments, Run
-from apyfal.drivers import require_driver
+from apyfal.device.drivers import require_driver
 from apyfal.exceptions import (
     DeviceMemoryExhausted,
     Misaligned,

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from apyfal import accelerators
-from apyfal.accelerators import registry
+from apyfal.definition import registry
+from apyfal.definition.grammar import Argument
 from apyfal.exceptions import ConfigurationError, ParameterError
-from apyfal.signature import Argument
 
 REFERENCE = ["gunzip", "gzip", "histogram", "loopback", "scale", "sha3", "trng"]
 
@@ -309,8 +309,8 @@ def test_models_that_cannot_be() -> None:
 @pytest.fixture
 def plugins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "acme_plugin.py").write_text(
-        "from apyfal.definition import Definition\n"
-        "from apyfal.signature import Argument\n"
+        "from apyfal.definition.definition import Definition\n"
+        "from apyfal.definition.grammar import Argument\n"
         "PLUGIN = Definition('plugged', 'plugged', (Argument('src'), Argument('dst')), driver='acme')\n"
     )
     monkeypatch.syspath_prepend(tmp_path)

@@ -7,9 +7,9 @@ import time
 
 import pytest
 
+from apyfal.batching.fan_out import Spread
+from apyfal.device.control import Aborted, Control
 from apyfal.exceptions import RunTimeout
-from apyfal.pipeline.channel import Aborted, Control
-from apyfal.pipeline.spread import Spread
 from apyfal.storage.flow.cancel import current_cancel
 
 

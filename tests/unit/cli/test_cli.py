@@ -15,7 +15,7 @@ import pytest
 
 import apyfal
 from apyfal import cli
-from apyfal.commands.common import exit_status
+from apyfal.cli.common import exit_status
 from apyfal.exceptions import (
     AccessDenied,
     ConfigurationError,

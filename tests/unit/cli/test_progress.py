@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from apyfal.progress import progress_bar
+from apyfal.cli.progress import progress_bar
 
 
 def test_nothing_is_shown_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import apyfal
+from apyfal.cli.trace import trace_events, write_trace
 from apyfal.pipeline.limit import limit_of
 from apyfal.pipeline.report import STAGES, Span
-from apyfal.trace import trace_events, write_trace
 
 MIB = 1 << 20
 

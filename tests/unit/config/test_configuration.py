@@ -8,9 +8,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from apyfal.configuration import KINDS, Configuration, Value
+from apyfal.config.configuration import KINDS, Configuration, Value
+from apyfal.config.ini import parse
 from apyfal.exceptions import ConfigurationError
-from apyfal.ini import parse
 
 EXAMPLE = """\
 ; what this card runs

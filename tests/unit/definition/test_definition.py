@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from apyfal.call import BoundArgument
-from apyfal.definition import Definition
+from apyfal.definition.bound_call import BoundArgument
+from apyfal.definition.definition import Definition
+from apyfal.definition.grammar import ELEMENTS, REPORTED, Argument, Chunking, Output, Parameter
 from apyfal.exceptions import ConfigurationError, ParameterError
-from apyfal.signature import ELEMENTS, REPORTED, Argument, Chunking, Output, Parameter
 
 U8, U32, U64, I32, F32 = (np.dtype(name) for name in ("uint8", "uint32", "uint64", "int32", "float32"))
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from apyfal.definition.dtypes import DTYPE_CODES, SCALAR_TYPES, parse_scalar_type, scalar, wire_type
 from apyfal.exceptions import ParameterError
-from apyfal.scalars import DTYPE_CODES, SCALAR_TYPES, parse_scalar_type, scalar, wire_type
 
 
 def test_codes_are_those_of_the_driver_abi() -> None:

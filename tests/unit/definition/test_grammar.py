@@ -5,8 +5,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from apyfal.definition.grammar import REQUIRED, Argument, Chunking, Output, Parameter
 from apyfal.exceptions import ParameterError
-from apyfal.signature import REQUIRED, Argument, Chunking, Output, Parameter
 
 
 def test_arguments() -> None:

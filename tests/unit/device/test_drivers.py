@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import apyfal
-from apyfal import drivers
+from apyfal.device import drivers
 from apyfal.exceptions import ConfigurationError, DriverUnavailable, UnsupportedByDriver
 
 ROOT = Path(__file__).parents[3]

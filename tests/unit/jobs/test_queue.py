@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from apyfal.exceptions import ClosedError
-from apyfal.mapping import Series, Ticket
-from apyfal.workers import Task, Workers
+from apyfal.jobs.ordered_map import Series, Ticket
+from apyfal.jobs.queue import Task, Workers
 
 #: Seconds that are only waited for where something is wrong.
 PATIENCE = 10.0

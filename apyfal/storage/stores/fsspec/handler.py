@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from typing import IO, Any
 
+from apyfal.config.ini import is_secret
 from apyfal.exceptions import (
     AcceleratorException,
     IsADirectory,
@@ -25,7 +26,6 @@ from apyfal.exceptions import (
     UnsupportedByStore,
     did_you_mean,
 )
-from apyfal.ini import is_secret
 from apyfal.storage.flow.cancel import current_cancel
 from apyfal.storage.handler import Handler, Limits, ObjectInfo, RangeReader, Upload
 from apyfal.storage.stores.fsspec.files import TEMPORARY, BlockReader, FileReader, FileUpload

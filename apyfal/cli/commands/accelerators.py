@@ -1,0 +1,41 @@
+"""``apyfal accelerators``: what can be run."""
+
+from __future__ import annotations
+
+import click
+
+from apyfal.accelerators import available
+from apyfal.cli.common import Command, Settings, common_options, print_json, print_rows
+from apyfal.definition.grammar import REQUIRED
+
+__all__ = ["command"]
+
+
+@click.command(cls=Command, name="accelerators")
+@common_options
+@click.pass_obj
+def command(settings: Settings, /) -> None:
+    """List the accelerators that can be run: the reference ones, plugins, and those of the configuration."""
+    found = available(settings.config)
+    if settings.json:
+        print_json(
+            [
+                {
+                    "name": one.name,
+                    "driver": one.driver,
+                    "kernel": one.kernel,
+                    "parameters": {
+                        name: None if parameter.default is REQUIRED else parameter.default
+                        for name, parameter in one.parameters.items()
+                    },
+                    "summary": one.summary,
+                }
+                for one in found
+            ]
+        )
+        return
+    rows = [
+        [one.name, one.driver, ", ".join(str(parameter) for parameter in one.parameters.values()), one.summary]
+        for one in found
+    ]
+    print_rows(rows, header=("name", "driver", "parameters", "what it does"))

@@ -1,0 +1,175 @@
+"""``apyfal process``: run one job."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import apyfal
+from apyfal.accelerator import LOCAL, host_ip_of
+from apyfal.accelerators import resolve
+from apyfal.cli.common import Command, Settings, common_options, key_values, print_json
+from apyfal.cli.progress import progress_bar
+from apyfal.cli.trace import write_trace
+from apyfal.units import format_duration, format_size, parse_duration
+
+if TYPE_CHECKING:
+    from apyfal.definition.definition import Definition
+
+__all__ = ["command"]
+
+_DATA = "the output is data: expected -o URL, or -o - for standard output"
+
+
+@click.command(
+    cls=Command,
+    name="process",
+    epilog="A token for --host is taken from $APYFAL_TOKEN or the configuration, never from the command line.",
+)
+@click.argument("source", required=False)
+@click.option("-a", "--accelerator", metavar="NAME", help="Which one; 'apyfal accelerators' lists them.")
+@click.option("-i", "--input", "inputs", multiple=True, metavar="NAME=URL", help="Of several inputs, one by its name.")
+@click.option(
+    "-o",
+    "--output",
+    "outputs",
+    multiple=True,
+    metavar="[NAME=]URL",
+    help="Where the output goes; '-' is standard output. Of several, one by its name.",
+)
+@click.option("-p", "--parameter", "parameters", multiple=True, metavar="KEY=VALUE", help="A parameter of the job.")
+@click.option("-d", "--define", "defines", multiple=True, metavar="KEY=VALUE", help="A key of [accelerator.NAME].")
+@click.option("--dtype", metavar="TYPE", help="Element type of the source, like int32 or float64.")
+@click.option("--driver", metavar="NAME", help="What runs it: emulator (default), opencl, xrt, xdma or a plugin's.")
+@click.option("--device", metavar="DEVICE", help="An index or part of a name; 'apyfal devices' lists them.")
+@click.option("--host", metavar="URL", help="Run it on another machine: address or https://host:port; 'local': here.")
+@click.option("--timeout", metavar="TIME", help="Give up after so long: seconds, or text like 500ms, 30s, 5min.")
+@click.option("--memory-limit", metavar="SIZE", help="Host memory the job may take, like 256MiB.")
+@click.option("--no-copy", is_flag=True, help="Fail where data would have to be copied in memory.")
+@click.option("--trace", metavar="FILE", help="Write a timeline of all stages, for ui.perfetto.dev.")
+@click.option("-v", "--verbose", is_flag=True, help="Say afterwards what was done, on standard error.")
+@common_options
+@click.pass_obj
+def command(
+    settings: Settings,
+    /,
+    *,
+    source: str | None,
+    accelerator: str | None,
+    inputs: tuple[str, ...],
+    outputs: tuple[str, ...],
+    parameters: tuple[str, ...],
+    defines: tuple[str, ...],
+    host: str | None,
+    timeout: str | None,
+    memory_limit: str | None,
+    no_copy: bool,
+    trace: str | None,
+    verbose: bool,
+    **options: str | None,
+) -> None:
+    """Run one job of an accelerator over SOURCE, a storage URL, a path, or '-' for standard input.
+
+    Result parameters, such as a digest, are printed; data goes to --output.
+
+    \b
+      apyfal process -a sha3 README.md
+      apyfal process -a gzip -p level=9 s3://lab/reads.bin -o reads.gz
+      apyfal process -a scale --dtype int16 -p a=3 in.raw -o out.raw
+      apyfal process -a join -i x=a.raw -i y=b.raw -o total=t.raw -o low=l.raw
+    """  # noqa: D301 - \b is click's mark for lines to be kept as they are
+    job = key_values(parameters, "-p")
+    given = {key: text for key, text in options.items() if text is not None}
+    definition: dict[str, Any] = {**key_values(defines, "-d"), **given}
+    here = (host or host_ip_of(settings.config) or LOCAL) == LOCAL
+    if inputs and source is not None:
+        raise click.UsageError(f"SOURCE {source!r} and -i exclude each other")
+    src: Mapping[str, str] | str | None = key_values(inputs, "-i") if inputs else source
+    dst: Mapping[str, str] | str | None = key_values(outputs, "-o") if len(outputs) > 1 else next(iter(outputs), None)
+    if here:
+        _check_outputs(resolve(accelerator, settings.config, **definition), outputs)
+    info: dict[str, Any] = {}
+    seconds = None if timeout is None else parse_duration(timeout)
+    with (
+        apyfal.Accelerator(
+            accelerator, config=settings.config, host_ip=host, token=os.environ.get("APYFAL_TOKEN"), **definition
+        ) as card,
+        progress_bar(
+            str(accelerator or "process"), enabled=settings.progress, remark=lambda: str(info.get("limit", ""))
+        ) as progress,
+    ):
+        result = card.process(
+            _opened(src, sys.stdin.buffer),
+            _opened(dst, sys.stdout.buffer),
+            copy=not no_copy,
+            memory_limit=memory_limit,
+            info_dict=info,
+            timeout=seconds,
+            progress=progress,
+            **job,
+        )
+    if dst is None and not isinstance(result, dict):
+        raise click.UsageError(_DATA)  # of a host's accelerator this is known only now
+    if trace is not None:
+        write_trace(trace, info.get("timeline", ()))
+    info.pop("timeline", None)
+    if verbose:
+        _summarize(info)
+    _print_result(result if isinstance(result, dict) else {}, info, settings, to_stderr="-" in _each(dst))
+
+
+def _check_outputs(definition: Definition, outputs: tuple[str, ...]) -> None:
+    """Ask for places for all data, before anything is opened."""
+    names = [port.name for port in definition.outputs]
+    if len(names) < 2:
+        if definition.gives_data and not outputs:
+            raise click.UsageError(_DATA)
+        return
+    given = key_values(outputs, "-o")
+    if missing := [name for name in names if name not in given]:
+        raise click.UsageError(f"the outputs are {', '.join(names)}: expected -o {missing[0]}=URL, and so on")
+
+
+def _each(given: Mapping[str, str] | str | None) -> Iterable[str | None]:
+    return given.values() if isinstance(given, Mapping) else (given,)
+
+
+def _opened(given: Mapping[str, str] | str | None, standard: object) -> object:
+    """Put a standard stream in the place of each '-'."""
+    if isinstance(given, Mapping):
+        return {name: standard if url == "-" else url for name, url in given.items()}
+    return standard if given == "-" else given
+
+
+def _print_result(result: dict[str, Any], info: dict[str, Any], settings: Settings, *, to_stderr: bool) -> None:
+    """Print result parameters; not where the data goes."""
+    if settings.json and not to_stderr:
+        print_json({"result": result, "info": info})
+    elif len(result) == 1:
+        click.echo(next(iter(result.values())), err=to_stderr)
+    else:
+        for key, value in result.items():
+            click.echo(f"{key}: {value}", err=to_stderr)
+
+
+def _summarize(info: dict[str, Any]) -> None:
+    seconds = info["seconds"]
+    total = seconds["total"]
+    chunks = "1 chunk" if info["chunks"] == 1 else f"{info['chunks']} chunks"
+    moved = max(info["bytes_in"], info["bytes_out"])
+    rate = f", {format_size(moved / total)}/s" if total else ""
+    click.echo(
+        f"{format_size(info['bytes_in'])} in, {format_size(info['bytes_out'])} out, {chunks}, "
+        f"{format_duration(total)}{rate}, on {info['device']} ({info['driver']})",
+        err=True,
+    )
+    stages = ", ".join(f"{stage} {format_duration(spent)}" for stage, spent in seconds.items() if stage != "total")
+    click.echo(f"stages: {stages}", err=True)
+    if info.get("limit"):  # not from an older host
+        click.echo(f"limited by: {info['limit']}", err=True)
+    reasons = f": {'; '.join(info['copy_reasons'])}" if info["copy_reasons"] else ""
+    click.echo(f"copied in memory: {format_size(info['bytes_copied'])}{reasons}", err=True)

@@ -1,0 +1,317 @@
+"""``accelerator.conf``: found, parsed, layered and checked.
+
+The file is INI text. Every value remembers the file, section, line and key it came from, and every error names them::
+
+    [accelerator.vadd]              ; comments begin with ';' (anywhere after a blank) or '#' (at the start of a line)
+    driver    = opencl
+    arguments = src, dst, count
+
+    [security]
+    authorized_host_dirs = ~/shared
+        /data/fpga                  ; a deeper line continues the value above it
+
+A section ``[a.b.c]`` falls back to ``[a.b]``, then ``[a]``, key by key. What a caller passes as an argument wins over
+the file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TypeAlias, TypeVar
+
+from apyfal import units
+from apyfal.config import ini
+from apyfal.config.ini import Value, is_secret
+from apyfal.exceptions import ConfigurationError, ParameterError, did_you_mean
+
+__all__ = ["FILE_NAME", "KINDS", "ConfigSource", "Configuration", "Section", "Value", "host_section"]
+
+FILE_NAME = "accelerator.conf"
+ENVIRONMENT = "APYFAL_CONFIG_FILE"
+
+#: Sections by their first name, and the keys each may have; ``None``: checked by whoever uses the section (a mount
+#: knows its provider's parameters).
+KINDS: dict[str, frozenset[str] | None] = {
+    "accelerator": frozenset(
+        {
+            *("driver", "device", "program", "kernel", "arguments", "inputs", "outputs", "parameters", "state"),
+            *("dtype", "in_dtype", "out_dtype", "output", "chunking"),
+        }
+    ),
+    "host": None,
+    "storage": None,
+    "security": frozenset(
+        {
+            *("authorized_host_dirs", "private_endpoints", "state_directory", "audit_log", "max_body", "spool_above"),
+            *("memory_limit", "max_jobs", "max_jobs_of_user", "max_sessions", "max_sessions_of_user", "workers"),
+            *("max_connections", "request_rate", "session_timeout", "stall_timeout", "stop_timeout", "keep_jobs"),
+            "keep_outputs",
+        }
+    ),
+    "process": frozenset({"copy", "memory_limit", "timeout"}),
+    "configuration": frozenset({"src"}),
+}
+#: Kinds whose named sections also hold an accelerator's own parameters, which its definition checks.
+_PARAMETER_KINDS = frozenset({"process", "configuration"})
+
+_BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
+_T = TypeVar("_T")
+_Default = TypeVar("_Default")
+
+
+class Section(Mapping[str, Value]):
+    """The values of one section, with what it falls back to and what overrides it. Read-only.
+
+    The typed getters return `default` where the key is missing, and raise `ConfigurationError` with the value's place
+    where the text cannot be what is asked for.
+    """
+
+    def __init__(self, name: str, values: Mapping[str, Value], file: Path | None = None) -> None:
+        self.name = name
+        self.file = file
+        self._values = dict(values)
+
+    def __getitem__(self, key: str) -> Value:
+        return self._values[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return f"Section({self.name!r}, {self._values!r})"
+
+    def check(self, known: Iterable[str]) -> None:
+        """Raise `ConfigurationError` for the first key that is not one of `known`, with the nearest of them."""
+        known = frozenset(known)
+        for key, value in self._values.items():
+            if key not in known:
+                raise value.error(f"unknown key {key!r}{did_you_mean(key, known)}")
+
+    def require(self, key: str) -> Value:
+        """Return the value of `key`, or raise `ConfigurationError` naming the section that lacks it."""
+        if key not in self._values:
+            raise self.missing(key)
+        return self._values[key]
+
+    def missing(self, key: str) -> ConfigurationError:
+        """Return the error that says that `key` is not there (the caller raises it)."""
+        place = f"{self.file}, " if self.file else ""
+        return ConfigurationError(f"{place}[{self.name}]: key {key!r} is missing")
+
+    def text(self, key: str, default: _Default) -> str | _Default:
+        """Text of `key`, not empty."""
+
+        def convert(value: Value) -> str:
+            if not value:
+                raise ParameterError("expected a value after '='")
+            return value.text
+
+        return self._convert(key, default, convert)
+
+    def integer(self, key: str, default: _Default, *, minimum: int | None = None) -> int | _Default:
+        """Whole number of `key`, at least `minimum`; ``0x`` is understood."""
+
+        def convert(value: Value) -> int:
+            try:
+                number = int(value, 0)
+            except ValueError:
+                raise ParameterError(f"expected a whole number, not {value!r}") from None
+            if minimum is not None and number < minimum:
+                raise ParameterError(f"expected {minimum} or more, not {number}")
+            return number
+
+        return self._convert(key, default, convert)
+
+    def boolean(self, key: str, default: _Default) -> bool | _Default:
+        """Truth of `key`: true, yes, on, 1, false, no, off, 0."""
+
+        def convert(value: Value) -> bool:
+            try:
+                return _BOOLEANS[value.casefold()]
+            except KeyError:
+                raise ParameterError(f"expected true or false, not {value!r}") from None
+
+        return self._convert(key, default, convert)
+
+    def size(self, key: str, default: _Default) -> int | _Default:
+        """Bytes of `key`, see `apyfal.units.parse_size`."""
+        return self._convert(key, default, lambda value: units.parse_size(value.text))
+
+    def duration(self, key: str, default: _Default) -> float | _Default:
+        """Seconds of `key`, see `apyfal.units.parse_duration`."""
+        return self._convert(key, default, lambda value: units.parse_duration(value.text))
+
+    def choice(self, key: str, choices: Iterable[str], default: _Default) -> str | _Default:
+        """Text of `key`, which must be one of `choices`."""
+        choices = list(choices)
+
+        def convert(value: Value) -> str:
+            if value.text not in choices:
+                raise ParameterError(f"unknown value {value!r}{did_you_mean(value.text, choices)}")
+            return value.text
+
+        return self._convert(key, default, convert)
+
+    def parts(self, key: str, separator: str | None = ",") -> list[Value]:
+        """Parts of `key`, see `Value.parts`; empty where the key is missing."""
+        return self._values[key].parts(separator) if key in self._values else []
+
+    def paths(self, key: str, default: Iterable[str | os.PathLike[str]] = ()) -> list[Path]:
+        """Paths of `key`, one a line, ``~`` expanded; `default` (expanded too) where the key is missing."""
+        given: Iterable[str | os.PathLike[str]] = self.parts(key, None) if key in self._values else default
+        return [Path(os.path.expanduser(path)) for path in given]
+
+    def _convert(self, key: str, default: _Default, convert: Callable[[Value], _T]) -> _T | _Default:
+        value = self._values.get(key)
+        if value is None:
+            return default
+        try:
+            return convert(value)
+        except ParameterError as error:
+            # a message about a secret must not repeat what was given
+            raise value.error("not a valid value" if is_secret(key) else str(error)) from None
+
+
+class Configuration:
+    """A parsed configuration. Made by `load`; read-only.
+
+    Attributes
+    ----------
+    file
+        Where it came from; ``None`` if it was found nowhere or given as a mapping.
+    """
+
+    def __init__(self, sections: Mapping[str, Mapping[str, Value]], file: Path | None = None) -> None:
+        self.file = file
+        self._sections = {name: dict(values) for name, values in sections.items()}
+        for name, values in self._sections.items():
+            self._check(name, values)
+
+    @classmethod
+    def load(cls, source: ConfigSource = None) -> Configuration:
+        """Read a configuration.
+
+        Parameters
+        ----------
+        source
+            A file's path; a mapping of section names to mappings of keys to values (text, numbers, truth values,
+            paths or lists of these); a `Configuration`, returned as it is; or ``None``: the file named by
+            ``$APYFAL_CONFIG_FILE``, else ``accelerator.conf`` in the working directory, else in the home directory,
+            else an empty configuration.
+
+        Raises
+        ------
+        ConfigurationError
+            The file is missing or unreadable, a line is no INI, a section or key is unknown or there twice.
+        """
+        if isinstance(source, Configuration):
+            return source
+        if isinstance(source, Mapping):
+            return cls({name: _values_of(name, values) for name, values in source.items()})
+        if source is not None:
+            file = Path(os.path.expanduser(source))
+        elif named := os.environ.get(ENVIRONMENT):
+            file = Path(os.path.expanduser(named))
+        else:
+            for folder in (Path.cwd(), Path(os.path.expanduser("~"))):
+                file = folder / FILE_NAME
+                if file.is_file():
+                    break
+            else:
+                return cls({})
+        try:
+            text = file.read_bytes().decode("utf-8-sig")
+        except OSError as error:
+            origin = f" (from ${ENVIRONMENT})" if source is None and os.environ.get(ENVIRONMENT) else ""
+            raise ConfigurationError(f"cannot read configuration {str(file)!r}{origin}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            line = error.object.count(b"\n", 0, error.start) + 1
+            raise ConfigurationError(f"{file}, line {line}: the text is not UTF-8") from None
+        return cls(ini.parse(text, file, KINDS), file)
+
+    def section(self, name: str, arguments: Mapping[str, object] | None = None) -> Section:
+        """Return the section `name` with its fallbacks.
+
+        Parameters
+        ----------
+        name
+            ``"a.b.c"``: keys missing there are taken from ``[a.b]``, then ``[a]``. None of them has to exist.
+        arguments
+            Values that win over the file; those that are ``None`` do not count.
+        """
+        parts = name.split(".")
+        values: dict[str, Value] = {}
+        for depth in range(1, len(parts) + 1):
+            values.update(self._sections.get(".".join(parts[:depth]), {}))
+        if arguments:
+            values.update(_values_of("", arguments))
+        return Section(name, values, self.file)
+
+    def sections(self, prefix: str = "") -> list[str]:
+        """Names of the sections that are there, in their order: `prefix` itself and those below it, or all."""
+        return [name for name in self._sections if not prefix or name == prefix or name.startswith(prefix + ".")]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._sections
+
+    def __repr__(self) -> str:
+        return f"<Configuration {str(self.file) if self.file else 'without file'}: {', '.join(self._sections)}>"
+
+    def _check(self, name: str, values: Mapping[str, Value]) -> None:
+        kind, _, rest = name.partition(".")
+        if kind not in KINDS:  # a file's own sections were checked with their line, while parsing
+            raise ConfigurationError(f"[{name}]: unknown section{did_you_mean(kind, KINDS)}")
+        known = KINDS[kind]
+        if known is None or (rest and kind in _PARAMETER_KINDS):
+            return
+        for key, value in values.items():
+            if key not in known and not (kind == "accelerator" and "." in key):
+                raise value.error(f"unknown key {key!r}{did_you_mean(key, known)}")
+
+
+ConfigSource: TypeAlias = "str | os.PathLike[str] | Mapping[str, Mapping[str, object]] | Configuration | None"
+
+
+def host_section(configuration: Configuration, host_type: str | None = None) -> Section:
+    """Return the section of one host: ``[host.HOST_TYPE]``, and behind it ``[host]``.
+
+    Parameters
+    ----------
+    configuration
+        Where it is.
+    host_type
+        Which host. Default: ``host_type`` of ``[host]``; without one, ``[host]`` alone.
+    """
+    kind = host_type or configuration.section("host").text("host_type", None)
+    return configuration.section("host" if kind is None else f"host.{kind.lower()}")
+
+
+def _values_of(section: str, given: Mapping[str, object]) -> dict[str, Value]:
+    """Make values of what a caller passed."""
+    values = {}
+    for key, item in given.items():
+        if item is None:
+            continue
+        items = list(item) if isinstance(item, (list, tuple)) else [item]
+        texts = [_text_of(section, key, one) for one in items]
+        values[key] = Value(
+            "\n".join(texts), lines=(0,) * max(1, sum(t.count("\n") + 1 for t in texts)), section=section, key=key
+        )
+    return values
+
+
+def _text_of(section: str, key: str, item: object) -> str:
+    if isinstance(item, bool):
+        return "true" if item else "false"
+    if isinstance(item, (str, int, float)):
+        return str(item)
+    if isinstance(item, os.PathLike):
+        return os.fsdecode(item)
+    place = Value("", section=section, key=key)
+    raise place.error(f"expected text, a number, a truth value, a path or a list of these, not {type(item).__name__}")

@@ -1,0 +1,199 @@
+"""INI text whose every value knows where it was written.
+
+What sections and keys mean is the concern of `apyfal.config.configuration`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from apyfal.exceptions import ConfigurationError, did_you_mean
+
+__all__ = ["Value", "is_secret", "parse", "without_user_info"]
+
+_SECTION = re.compile(r"\[\s*([^\[\]]*?)\s*\]")
+_SECTION_NAME = re.compile(r"[\w-]+(\.[\w-]+)*")
+_KEY = re.compile(r"[^\W\d][\w.-]*")
+_SHOWABLE = re.compile(r"[A-Za-z_.:-]{1,20}")
+_COMMENT = re.compile(r"(^|\s);.*$")
+_SECRET = re.compile(
+    r"(^|[._-])(secret|tokens?|password|passwd|passphrase|credentials?|sas|key|apikey|connection_string)($|[._-])", re.I
+)
+_USER_INFO = re.compile(r"(://)[^/@\s]+@")
+
+
+def is_secret(key: str) -> bool:
+    """Whether values of `key` must never be shown."""
+    return _SECRET.search(key) is not None
+
+
+def without_user_info(text: str) -> str:
+    """Hide users and passwords in the web addresses of a text."""
+    return _USER_INFO.sub(r"\1***@", text)
+
+
+class Value(str):
+    """The text of one key, and where it was written.
+
+    A `str`, so that it is used as one. Its `repr` hides secrets; its text is the secret itself.
+
+    Attributes
+    ----------
+    file
+        Path of the configuration file; ``None`` for a value that was passed as an argument.
+    line
+        Line in `file`, from 1; 0 for an argument.
+    section, key
+        Its names. `section` is where it was found, which may be one that the asked section falls back to.
+    """
+
+    __slots__ = ("_lines", "file", "key", "section")
+
+    file: Path | None
+    section: str
+    key: str
+    _lines: tuple[int, ...]
+
+    def __new__(
+        cls, text: str, *, file: Path | None = None, lines: tuple[int, ...] = (0,), section: str = "", key: str = ""
+    ) -> Value:
+        """Make the text `text`; `lines` are the line numbers of its lines."""
+        self = super().__new__(cls, text)
+        self.file, self.section, self.key, self._lines = file, section, key, lines
+        return self
+
+    @property
+    def line(self) -> int:
+        """The line where the value begins."""
+        return self._lines[0]
+
+    @property
+    def text(self) -> str:
+        """The value as a plain `str`."""
+        return str.__str__(self)
+
+    @property
+    def where(self) -> str:
+        """Where it was written, as errors say it."""
+        if self.file is None:
+            return f"argument {self.key!r}" if not self.section else f"[{self.section}] {self.key}"
+        return f"{self.file}, line {self.line}, [{self.section}] {self.key}"
+
+    def __repr__(self) -> str:
+        return repr(self.shown)
+
+    def __reduce__(self) -> tuple[Callable[..., Value], tuple[object, ...]]:
+        return _restore, (self.text, self.file, self._lines, self.section, self.key)
+
+    @property
+    def shown(self) -> str:
+        """The text as it may be shown: a secret is only ``***``."""
+        return "***" if is_secret(self.key) else without_user_info(self.text)
+
+    def error(self, message: str) -> ConfigurationError:
+        """Return the error that says `message` about this value (the caller raises it)."""
+        return ConfigurationError(f"{self.where}: {message}")
+
+    def parts(self, separator: str | None = ",") -> list[Value]:
+        """Non-empty parts of a list: one a line, and where `separator` is given also several a line."""
+        return [
+            Value(part.strip(), file=self.file, lines=(line,), section=self.section, key=self.key)
+            for text, line in zip(str.split(self, "\n"), self._lines, strict=True)
+            for part in (str.split(text, separator) if separator else [text])
+            if part.strip()
+        ]
+
+
+def _restore(text: str, file: Path | None, lines: tuple[int, ...], section: str, key: str) -> Value:
+    return Value(text, file=file, lines=lines, section=section, key=key)
+
+
+def parse(text: str, file: Path, kinds: Collection[str]) -> dict[str, dict[str, Value]]:
+    """Parse INI text.
+
+    Parameters
+    ----------
+    text
+        The file's text.
+    file
+        Its path, for messages.
+    kinds
+        What a section's name may be, or begin with before its first dot.
+
+    Returns
+    -------
+    dict
+        Section names to keys to values, in the file's order.
+
+    Raises
+    ------
+    ConfigurationError
+        A line is neither section, key nor comment, or a section or key is there twice. The message names file, line,
+        section and, where one is known, key; of the line it shows nothing that could be a secret.
+    """
+    sections: dict[str, dict[str, Value]] = {}
+    first_line: dict[str, int] = {}
+    section = key = ""
+    indent = 0
+    lines: list[tuple[int, str]] = []
+
+    def finish() -> None:
+        if key:
+            numbers, texts = zip(*lines, strict=True)
+            sections[section][key] = Value("\n".join(texts), file=file, lines=numbers, section=section, key=key)
+
+    for number, raw in enumerate(text.split("\n"), start=1):
+        line = _COMMENT.sub("", raw).rstrip()
+        content = line.lstrip()
+        if not content or content.startswith("#"):
+            continue
+        depth = len(line) - len(content)
+        place = f"{file}, line {number}" + (f", [{section}]" if section else "")
+        if key and depth > indent:
+            lines.append((number, content))
+            continue
+        finish()
+        key = ""
+        if content.startswith("["):
+            section = _section_name(content, f"{file}, line {number}", kinds)
+            if section in sections:
+                raise ConfigurationError(
+                    f"{file}, line {number}, [{section}]: the section is already there, at line {first_line[section]}"
+                )
+            sections[section] = {}
+            first_line[section] = number
+            continue
+        name, equals, value = content.partition("=")
+        name = name.rstrip()
+        if not equals:
+            raise ConfigurationError(f"{place}: expected '[section]' or 'key = value', not {_shown_line(content)!r}")
+        if not section:
+            raise ConfigurationError(f"{place}: key {name!r} is before the first '[section]'")
+        if not _KEY.fullmatch(name):
+            raise ConfigurationError(f"{place}: {name!r} is not a key: expected letters, digits, '_', '-' and '.'")
+        if name in sections[section]:
+            earlier = sections[section][name].line
+            raise ConfigurationError(f"{place} {name}: the key is already there, at line {earlier}")
+        key, indent, lines = name, depth, [(number, value.strip())]
+    finish()
+    return sections
+
+
+def _section_name(content: str, place: str, kinds: Collection[str]) -> str:
+    match = _SECTION.fullmatch(content)
+    if match is None or not _SECTION_NAME.fullmatch(match[1]):
+        raise ConfigurationError(f"{place}: {content!r} is not a section: expected '[name]' or '[name.subname]'")
+    name = match[1]
+    kind = name.partition(".")[0]
+    if kind not in kinds:
+        raise ConfigurationError(f"{place}, [{name}]: unknown section{did_you_mean(kind, kinds)}")
+    return name
+
+
+def _shown_line(content: str) -> str:
+    """Return as much of a line that could not be read as can be no secret: its first word, where that is a name."""
+    word = content.split()[0]
+    rest = " ..." if word != content else ""
+    return (word if _SHOWABLE.fullmatch(word) else "...") + rest

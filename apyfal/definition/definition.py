@@ -1,0 +1,349 @@
+"""What an accelerator is: its kernel's arguments, its data's types and sizes, and how its input may be cut.
+
+A `Definition` is what ``[accelerator.NAME]`` and the keyword arguments of `apyfal.Accelerator` become. It is checked
+when it is made. `Definition.bind` adds one job's parameters and element type, and gives the `Call` that a pipeline
+runs, chunk by chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+
+from apyfal.definition.bound_call import BoundArgument, Call, CallInput, CallOutput, unit_of
+from apyfal.definition.dtypes import DTYPE_CODES, SCALAR_TYPES, scalar, wire_type
+from apyfal.definition.grammar import (
+    BUFFERS,
+    CHUNK_SCALARS,
+    FILLED_IN,
+    REQUIRED,
+    SAME,
+    WHOLE,
+    Argument,
+    Chunking,
+    Output,
+    Parameter,
+    Port,
+)
+from apyfal.exceptions import ConfigurationError, ParameterError, did_you_mean
+
+__all__ = ["Definition"]
+
+#: Keywords of `apyfal.Accelerator.process` itself, besides ``src`` and ``dst``.
+_TAKEN = frozenset({"copy", "info_dict", "info_list", "memory_limit", "progress", "self", "timeout"})
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Definition:
+    """An accelerator, checked.
+
+    Attributes
+    ----------
+    name, summary
+        What it is called, and what it does, in a line.
+    kernel
+        The kernel's name in the program (or among the emulator's).
+    arguments
+        The kernel's, in its order.
+    inputs, outputs
+        The data among the arguments; empty: `src` and `dst`, those of them that are there.
+    driver, device, program
+        What runs it: a driver's name; an index or part of a device's name, ``None``: the first that fits; the storage
+        URL of the program, ``None`` where the driver needs none.
+    parameters
+        What callers may set, by name.
+    in_dtype, out_dtype
+        Element types. ``in_dtype=None``: whatever the source's array has (bytes, for anything else).
+        ``out_dtype=None``: the input's.
+    dtypes
+        Element types that the kernel can do where `in_dtype` is ``None``; empty: it sees bytes only.
+    output, chunking
+        See there.
+    state
+        Bytes of device memory kept between the chunks of a job, or how many for these parameters.
+    options
+        The driver's own, without its name: ``{"memory": "4GiB"}``.
+    model
+        A Python function that does the kernel's work on the emulator.
+    prepare
+        Makes the kernel's scalars from the parameters and the element type, where they are not the parameters.
+    size
+        For ``output = bytes`` that depend on the parameters: makes the number of bytes from them.
+    capacity
+        For ``output = reported``: an upper bound of the output of so many bytes of input.
+    finish
+        Makes the result from the output, for accelerators that return no data.
+    """
+
+    name: str
+    kernel: str
+    arguments: tuple[Argument, ...]
+    inputs: tuple[Port, ...] = ()
+    outputs: tuple[Port, ...] = ()
+    driver: str = "emulator"
+    device: str | None = None
+    program: str | None = None
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    in_dtype: np.dtype | None = None
+    out_dtype: np.dtype | None = None
+    dtypes: frozenset[np.dtype] = frozenset()
+    output: Output = SAME
+    chunking: Chunking = WHOLE
+    state: int | Callable[[Mapping[str, Any]], int] = 0
+    options: Mapping[str, str] = field(default_factory=dict)
+    summary: str = ""
+    model: Callable[..., object] | None = None
+    prepare: Callable[[Mapping[str, Any], np.dtype], Mapping[str, Any]] | None = None
+    size: Callable[[Mapping[str, Any]], int] | None = None
+    capacity: Callable[[int], int] | None = None
+    finish: Callable[[np.ndarray], dict[str, object]] | None = None
+    _defaults: Mapping[str, object] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check that the parts fit together; `ConfigurationError` otherwise."""
+        names = [argument.name for argument in self.arguments]
+        for name in names:
+            if names.count(name) > 1:
+                raise self._error(f"argument {name!r} is there twice")
+        given = set(names)
+        for side, plain in (("inputs", "src"), ("outputs", "dst")):
+            if not getattr(self, side) and plain in given:
+                object.__setattr__(self, side, (Port(plain),))
+        self._check_ports(given)
+        self._check_outputs(given)
+        if bool(self.state) != ("state" in given):
+            raise self._error("state = <bytes> and 'state' among the arguments need each other")
+        first = self._dtype_of(self.inputs[0]) if self.inputs else None
+        if first is not None and self.chunking.record % first.itemsize:
+            raise self._error(f"chunking = {self.chunking} cuts through {first} elements")
+        self._check_scalars(given)
+        if self.model is not None and self.driver != "emulator":
+            raise self._error(f"a Python model runs on driver 'emulator' only, not on {self.driver!r}")
+        if not self.dtypes and ("dtype" in given or any(p.dtype == "element" for p in self.parameters.values())):
+            object.__setattr__(self, "dtypes", frozenset(DTYPE_CODES))
+        if (declared := first or self.in_dtype) is not None:
+            self._check_elements(declared, ConfigurationError)
+        defaults = {p.name: p.check(p.default) for p in self.parameters.values() if p.default is not REQUIRED}
+        object.__setattr__(self, "_defaults", defaults)
+
+    def _check_ports(self, given: set[str]) -> None:
+        if not self.inputs and not self.outputs:
+            raise self._error(
+                "arguments: expected 'src', 'dst' or both among them, or inputs or outputs by their names"
+            )
+        names = [port.name for port in (*self.inputs, *self.outputs)]
+        for argument in self.arguments:
+            if argument.dtype is not None and argument.name in names:
+                raise self._error(f"argument {argument.name!r} is a buffer and has no scalar type")
+        for name in names:
+            if names.count(name) > 1:
+                raise self._error(f"input or output {name!r} is there twice")
+            if name not in given:
+                raise self._error(f"input or output {name!r} is not among the arguments{did_you_mean(name, given)}")
+            if name in FILLED_IN - {"src", "dst"}:
+                raise self._error(f"an input or output cannot be called {name!r}: apyfal fills it in")
+            if name in self.parameters:
+                raise self._error(f"{name!r} is an input or output; a parameter cannot have its name")
+        for plain, side in (("src", "inputs"), ("dst", "outputs")):
+            if plain in given and plain not in names:
+                raise self._error(f"{plain!r} among the arguments, but {side} are given by name; expected it there too")
+
+    def _check_outputs(self, given: set[str]) -> None:
+        rules = [port.output or self.output for port in self.outputs] or [self.output]
+        for rule in rules:
+            fixed = rule.kind == "bytes"
+            if not self.inputs and not fixed:
+                raise self._error(f"output = {rule} needs 'src' among the arguments; expected a number of bytes")
+            if not self.outputs and (not fixed or rule.amount or self.size):
+                raise self._error(f"output = {rule} needs 'dst' among the arguments; without it expected 0")
+            if fixed and self.inputs and self.chunking.kind != "whole" and not self.state:
+                raise self._error(
+                    f"a fixed output over an input in chunks needs a state; expected chunking = whole, "
+                    f"not {self.chunking}"
+                )
+            if rule.kind == "reported" and len(rules) > 1:
+                raise self._error("output = reported is for kernels with one output; expected sizes that are known")
+        if any(rule.kind == "reported" for rule in rules) != ("report" in given):
+            raise self._error("output = reported and 'report' among the arguments need each other")
+        if len(rules) > 1 and (self.finish or self.size):
+            raise self._error("results and sizes made by functions are for accelerators with one output")
+
+    def _check_scalars(self, given: set[str]) -> None:
+        ins, outs = ({port.name for port in side} for side in (self.inputs, self.outputs))
+        for argument in self.arguments:
+            if argument.name in FILLED_IN or argument.name in self.parameters or self.prepare:
+                continue
+            if argument.name in ins | outs:
+                continue
+            number, dot, port = argument.name.partition(".")
+            if dot:
+                of = outs if number == "capacity" else ins
+                if port in of:
+                    continue
+                raise self._error(f"argument {argument.name!r}: unknown port {port!r}{did_you_mean(port, of)}")
+            raise self._error(
+                f"argument {argument.name!r} is neither a parameter ('{argument.name}: <type>') nor one of the names "
+                f"that apyfal fills in{did_you_mean(argument.name, FILLED_IN)}"
+            )
+        for name, parameter in self.parameters.items():
+            if name in FILLED_IN:
+                raise self._error(f"a parameter cannot be called {name!r}: apyfal fills it in")
+            if name in _TAKEN:
+                raise self._error(f"a parameter cannot be called {name!r}: `process` has an argument of that name")
+            if name not in given and not self.prepare and parameter.dtype != "object":
+                raise self._error(f"parameter {name!r} is not among the arguments")
+
+    def _error(self, message: str) -> ConfigurationError:
+        return ConfigurationError(f"accelerator {self.name!r}: {message}")
+
+    @property
+    def takes_input(self) -> bool:
+        """Whether a job has a source."""
+        return bool(self.inputs)
+
+    @property
+    def gives_data(self) -> bool:
+        """Whether a job has an output that can be stored (result parameters are none)."""
+        return self.finish is None and bool(self.outputs)
+
+    @property
+    def continues(self) -> bool:
+        """Whether a run may end with `STATUS_FULL`, to be run again over the rest of its chunk."""
+        return any(argument.name == "skip" for argument in self.arguments)
+
+    def validate_parameters(self, /, **given: object) -> dict[str, object]:
+        """Return all parameters: those `given`, checked, and the defaults of the others.
+
+        Raises
+        ------
+        ParameterError
+            There is no such parameter, it has a wrong value, or one without default is missing.
+        """
+        values: dict[str, object] = dict(self._defaults)
+        for name, value in given.items():
+            parameter = self.parameters.get(name)
+            if parameter is None:
+                known = did_you_mean(name, self.parameters) or ", it takes none"
+                raise ParameterError(f"accelerator {self.name!r} has no parameter {name!r}{known}")
+            values[name] = parameter.check(value)
+        if len(values) < len(self.parameters):
+            missing = ", ".join(repr(name) for name in self.parameters if name not in values)
+            raise ParameterError(f"accelerator {self.name!r} needs {missing}")
+        return values
+
+    def bind(self, *dtypes: np.dtype | None, **given: object) -> Call:
+        """Return the call of one job.
+
+        Parameters
+        ----------
+        *dtypes
+            Element types of the inputs' arrays; ``None`` (also for those left out) for bytes: files, URLs.
+        **given
+            Parameters.
+
+        Raises
+        ------
+        ParameterError
+            The kernel cannot take elements of such a type, or a parameter is wrong.
+        """
+        parameters = self.validate_parameters(**given)
+        types = [self._element_type(port, dtype) for port, dtype in zip_longest(self.inputs, dtypes)]
+        in_dtype = types[0] if types else self.in_dtype or SCALAR_TYPES["uint8"]
+        places = {argument.name: index for index, argument in enumerate(self.arguments)}
+        inputs = tuple(
+            CallInput(port.name, dtype, places[port.name], in_dtype)
+            for port, dtype in zip(self.inputs, types, strict=True)
+        )
+        outputs = tuple(self._bind_output(port, places[port.name], in_dtype, parameters) for port in self.outputs)
+        scalars = self.prepare(parameters, in_dtype) if self.prepare else parameters
+        units = {f".{port.name}": port.dtype.itemsize for port in inputs} | {"": in_dtype.itemsize}
+        buffers = {port.name for port in (*self.inputs, *self.outputs)}.union(BUFFERS)
+        bound = []
+        limit = None
+        for argument in self.arguments:
+            name, kind = argument.name, argument.dtype
+            number = name.partition(".")[0]
+            if name in buffers:
+                bound.append(BoundArgument(name, None, None))
+            elif number in CHUNK_SCALARS:
+                kind = kind or CHUNK_SCALARS[number]
+                if kind.itemsize < 8 and number in ("count", "bytes"):
+                    unit = units[name.removeprefix(number)]  # what is counted in so few bits limits the first input
+                    most = int(np.iinfo(kind).max) // (1 if number == "count" else unit) * in_dtype.itemsize
+                    limit = most if limit is None else min(limit, most)
+                bound.append(BoundArgument(name, kind, None))
+            elif name == "dtype":
+                bound.append(BoundArgument(name, kind or SCALAR_TYPES["uint32"], DTYPE_CODES[in_dtype]))
+            else:
+                bound.append(self._bind_parameter(argument, scalars[name], in_dtype))
+        cut = {"whole": None, "elements": in_dtype.itemsize, "records": self.chunking.record}[self.chunking.kind]
+        return Call(
+            definition=self,
+            arguments=tuple(bound),
+            parameters=parameters,
+            inputs=inputs,
+            outputs=outputs,
+            reports=any(output.rule.kind == "reported" for output in outputs),
+            in_dtype=in_dtype,
+            granularity=cut,
+            unit=unit_of(cut, inputs, outputs),
+            state_bytes=self.state(parameters) if callable(self.state) else self.state,
+            chunk_limit=limit,
+        )
+
+    def _bind_output(self, port: Port, place: int, in_dtype: np.dtype, parameters: Mapping[str, Any]) -> CallOutput:
+        rule = port.output or self.output
+        fixed = None
+        if rule.kind == "bytes":
+            fixed = self.size(parameters) if self.size else int(rule.amount)
+        dtype = port.dtype or self.out_dtype or in_dtype
+        return CallOutput(port.name, dtype, place, in_dtype, self.name, rule, fixed, self.capacity)
+
+    def _bind_parameter(self, argument: Argument, value: object, in_dtype: np.dtype) -> BoundArgument:
+        parameter = self.parameters.get(argument.name)
+        if parameter is not None and parameter.choices is not None:
+            value = parameter.choices[str(value)]
+        dtype = argument.dtype
+        if dtype is None:
+            name = parameter.dtype if parameter is not None else "element"
+            dtype = in_dtype if name == "element" else SCALAR_TYPES[name]
+        return BoundArgument(argument.name, wire_type(dtype), scalar(value, dtype, f"parameter {argument.name!r}"))
+
+    def _dtype_of(self, port: Port) -> np.dtype | None:
+        return port.dtype or self.in_dtype
+
+    def _element_type(self, port: Port | None, given: np.dtype | None) -> np.dtype:
+        if port is None:
+            raise ParameterError(
+                f"accelerator {self.name!r} takes {len(self.inputs)} inputs; one of {given} is too many"
+            )
+        declared = self._dtype_of(port)
+        if declared is not None:
+            if given is not None and given != declared:
+                what = "" if len(self.inputs) == 1 else f" as {port.name!r}"
+                raise ParameterError(f"accelerator {self.name!r} takes {declared} elements{what}, not {given}")
+            return declared
+        if given is None:
+            return SCALAR_TYPES["uint8"]
+        self._check_elements(given, ParameterError)
+        return given
+
+    def _check_elements(self, dtype: np.dtype, error: type[ConfigurationError | ParameterError]) -> None:
+        if dtype.hasobject:
+            raise error(f"accelerator {self.name!r} cannot take elements of type {dtype}: they are Python objects")
+        if self.dtypes and dtype not in self.dtypes:
+            names = ", ".join(sorted(str(known) for known in self.dtypes))
+            raise error(f"accelerator {self.name!r} cannot take elements of type {dtype}; expected one of {names}")
+
+    def __repr__(self) -> str:
+        several = [port.name for port in self.inputs] if len(self.inputs) > 1 else []
+        text = f"{self.name}({', '.join([*several, *map(str, self.parameters.values())])})"
+        if len(self.outputs) > 1:
+            text += f" -> {', '.join(port.name for port in self.outputs)}"
+        if self.driver != "emulator":
+            text += f" on {self.driver}"
+        return f"{text}: {self.summary}" if self.summary else text

@@ -1,0 +1,296 @@
+"""The words of a definition: kernel arguments, parameters, how much comes out, where the input may be cut.
+
+Each has a text form, which is what ``accelerator.conf`` holds::
+
+    arguments  = src, dst, count:uint32, a, b
+    parameters = a: float64 = 1, b: float64 = 0
+    output     = same                ; or 32, 2x, reported
+    chunking   = records:64          ; or whole, elements
+
+and for kernels with several inputs or outputs::
+
+    inputs     = image: uint8, mask: uint8
+    outputs    = edges: uint8, angles: float32 = same
+    arguments  = image, mask, edges, angles, count
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from types import MappingProxyType
+from typing import Literal
+
+import numpy as np
+
+from apyfal.definition.dtypes import SCALAR_TYPES, number_of, parse_element_type, parse_scalar_type, scalar
+from apyfal.exceptions import ParameterError, did_you_mean
+from apyfal.units import parse_size
+
+__all__ = [
+    "BUFFERS",
+    "CHUNK_SCALARS",
+    "ELEMENTS",
+    "FILLED_IN",
+    "REPORTED",
+    "REPORT_WORDS",
+    "REQUIRED",
+    "SAME",
+    "STATUS_DONE",
+    "STATUS_FULL",
+    "WHOLE",
+    "Argument",
+    "Chunking",
+    "Output",
+    "Parameter",
+    "Port",
+]
+
+_NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+_ARGUMENT = re.compile(r"(count|bytes|capacity)\.[A-Za-z_]\w*|[A-Za-z_]\w*", re.ASCII)
+_FACTOR = re.compile(r"[0-9]+(\.[0-9]+|/[1-9][0-9]*)?", re.ASCII)
+
+#: Names in ``arguments`` that are always buffers: the chunk's input, its output, memory that the device keeps between
+#: the chunks of a job, four uint64 that the kernel writes (see `REPORT_WORDS`), and what ``start(src=...)`` loaded.
+BUFFERS = ("src", "dst", "state", "report", "coefficients")
+
+#: Names that are numbers of the chunk, with their types: elements and bytes in ``src``, bytes in ``dst``, bytes of
+#: input before this chunk, bytes of this chunk that earlier runs consumed, whether it is the job's first and last.
+CHUNK_SCALARS: Mapping[str, np.dtype] = MappingProxyType(
+    {
+        **dict.fromkeys(("count", "bytes", "capacity", "offset", "skip"), SCALAR_TYPES["uint64"]),
+        **dict.fromkeys(("first", "last"), SCALAR_TYPES["uint32"]),
+    }
+)
+
+#: Every argument name that is not a parameter's. ``dtype`` is the code of the input's element type (`DTYPE_CODES`).
+FILLED_IN = frozenset({*BUFFERS, *CHUNK_SCALARS, "dtype"})
+
+#: What a kernel with ``output = reported`` writes into ``report``: bytes of ``src`` that this run consumed, bytes of
+#: ``dst`` that it produced, `STATUS_DONE` or `STATUS_FULL`, and 0.
+REPORT_WORDS = 4
+#: The chunk is consumed.
+STATUS_DONE = 0
+#: ``dst`` is full: the same chunk is to be run again with a larger ``skip``. Only from kernels that take ``skip``.
+STATUS_FULL = 1
+
+
+class _Required:
+    """The type of `REQUIRED`."""
+
+    def __repr__(self) -> str:
+        return "REQUIRED"
+
+    def __reduce__(self) -> str:
+        return "REQUIRED"
+
+
+#: The default of a parameter that has none.
+REQUIRED = _Required()
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """One argument of the kernel.
+
+    Attributes
+    ----------
+    name
+        A buffer, a number of the chunk (``count.mask``: of the port ``mask``), ``dtype`` (the code of the input's
+        element type) or a parameter.
+    dtype
+        Type of a scalar. ``None``: a buffer, or a parameter of the input's element type.
+    """
+
+    name: str
+    dtype: np.dtype | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Argument:
+        """Read ``name`` or ``name:type``; `ParameterError` for anything else."""
+        name, colon, dtype = (part.strip() for part in text.partition(":"))
+        if not _ARGUMENT.fullmatch(name):
+            raise ParameterError(f"{name!r} is not the name of an argument")
+        if colon and name in BUFFERS:
+            raise ParameterError(f"argument {name!r} is a buffer and has no scalar type")
+        argument = cls(name, parse_scalar_type(dtype) if colon else None)
+        filled_in = name in FILLED_IN or "." in name
+        if argument.dtype is not None and filled_in and argument.dtype.kind not in "iu":
+            raise ParameterError(f"argument {name!r} is a whole number; expected an integer type, not {dtype}")
+        return argument
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter of an accelerator, as its user sees it.
+
+    Attributes
+    ----------
+    name
+        The keyword.
+    dtype
+        A scalar type's name; ``"element"``: that of the input's elements; ``"object"``: whatever `convert` makes.
+    default
+        What it is when it is not given, or `REQUIRED`.
+    minimum, maximum
+        Bounds, both allowed.
+    choices
+        Texts that may be given, with the numbers that the kernel gets for them.
+    convert
+        For ``"object"``: makes the value from what was given, or raises `ValueError` with what was expected.
+    """
+
+    name: str
+    dtype: str
+    default: object = REQUIRED
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: Mapping[str, int] | None = None
+    convert: Callable[[object], object] | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Parameter:
+        """Read ``name: type`` or ``name: type = default``; `ParameterError` for anything else."""
+        declared, equals, default = (part.strip() for part in text.partition("="))
+        name, _, dtype = (part.strip() for part in declared.partition(":"))
+        if not _NAME.fullmatch(name):
+            raise ParameterError(f"{name!r} is not the name of a parameter")
+        parse_scalar_type(dtype)
+        parameter = cls(name, dtype)
+        return replace(parameter, default=parameter.check(default)) if equals else parameter
+
+    def check(self, value: object) -> object:
+        """Return `value` as this parameter's type; what depends on the element type is left as it is.
+
+        Raises
+        ------
+        ParameterError
+            The value is of the wrong type, out of range, or not one of `choices`.
+        """
+        what = f"parameter {self.name!r}"
+        if self.choices is not None:
+            if not isinstance(value, str) or str(value) not in self.choices:
+                raise ParameterError(f"{what}: unknown value {value!r}{did_you_mean(str(value), self.choices)}")
+            return str(value)
+        if self.convert is not None:
+            try:
+                return self.convert(value)
+            except (TypeError, ValueError) as error:
+                raise ParameterError(f"{what}: {error}, not {value!r}") from None
+        if self.dtype == "element":
+            return number_of(value, what)
+        number = scalar(value, SCALAR_TYPES[self.dtype], what)
+        if (self.minimum is not None and number < self.minimum) or (self.maximum is not None and number > self.maximum):
+            bounds = f"{self.minimum} or more" if self.maximum is None else f"{self.minimum} to {self.maximum}"
+            raise ParameterError(f"{what}: expected {bounds}, not {number}")
+        return number
+
+    def __str__(self) -> str:
+        return self.name if self.default is REQUIRED else f"{self.name}={self.default}"
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """How much data a job produces.
+
+    Attributes
+    ----------
+    kind
+        ``same``: as many elements as the input (as many bytes, where no element types are declared);
+        ``factor``: `amount` times the input's bytes; ``bytes``: `amount` bytes a job, written by the run of its last
+        chunk; ``reported``: the kernel says, after each run.
+    amount
+        See `kind`.
+    """
+
+    kind: Literal["same", "factor", "bytes", "reported"]
+    amount: Fraction | int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Output:
+        """Read ``same``, ``reported``, a number of bytes or ``<factor>x``; `ParameterError` for anything else."""
+        if text == "same":
+            return SAME
+        if text == "reported":
+            return REPORTED
+        if text.endswith("x") and _FACTOR.fullmatch(text[:-1].strip()) and Fraction(text[:-1].strip()):
+            return cls("factor", Fraction(text[:-1].strip()))
+        try:
+            return cls("bytes", parse_size(text))
+        except ParameterError:
+            raise ParameterError(
+                f"unknown output {text!r}; expected same, reported, a number of bytes, or a factor like 2x"
+            ) from None
+
+    def __str__(self) -> str:
+        return {"same": "same", "factor": f"{self.amount}x", "bytes": str(self.amount), "reported": "reported"}[
+            self.kind
+        ]
+
+
+SAME = Output("same")
+REPORTED = Output("reported")
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """One of an accelerator's inputs or outputs: the data of a buffer among the kernel's arguments.
+
+    Attributes
+    ----------
+    name
+        The argument's, and the key in ``src={...}`` or ``dst={...}``.
+    dtype
+        Type of its elements. ``None``: the definition's ``in_dtype`` or ``out_dtype``.
+    output
+        Of an output: how much of it there is, by the first input. ``None``: as the definition's ``output`` says.
+    """
+
+    name: str
+    dtype: np.dtype | None = None
+    output: Output | None = None
+
+    @classmethod
+    def parse_input(cls, text: str) -> Port:
+        """Read ``name`` or ``name: type``; `ParameterError` for anything else."""
+        if "=" in text:
+            raise ParameterError(f"{text!r} is not an input; expected '<name>' or '<name>: <type>'")
+        return cls.parse_output(text)
+
+    @classmethod
+    def parse_output(cls, text: str) -> Port:
+        """Read ``name: type = output``, where all but the name may be missing; `ParameterError` for anything else."""
+        declared, equals, output = (part.strip() for part in text.partition("="))
+        name, colon, dtype = (part.strip() for part in declared.partition(":"))
+        if not _NAME.fullmatch(name):
+            raise ParameterError(f"{name!r} is not the name of an input or output")
+        return cls(name, parse_element_type(dtype) if colon else None, Output.parse(output) if equals else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunking:
+    """Where the input may be cut: nowhere, between elements, or between records of `record` bytes."""
+
+    kind: Literal["whole", "elements", "records"]
+    record: int = 0
+
+    def __str__(self) -> str:
+        return f"records:{self.record}" if self.kind == "records" else self.kind
+
+    @classmethod
+    def parse(cls, text: str) -> Chunking:
+        """Read ``whole``, ``elements`` or ``records:<bytes>``; `ParameterError` for anything else."""
+        kind, _, size = text.partition(":")
+        if kind == "records" and size.strip().isdecimal() and int(size):
+            return cls("records", int(size))
+        if text == "whole":
+            return WHOLE
+        if text == "elements":
+            return ELEMENTS
+        raise ParameterError(f"unknown chunking {text!r}; expected whole, elements or records:<bytes>")
+
+
+WHOLE = Chunking("whole")
+ELEMENTS = Chunking("elements")

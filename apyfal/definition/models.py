@@ -1,0 +1,150 @@
+"""Accelerators whose kernel is a Python function, for the software card."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from apyfal.definition.definition import Definition
+from apyfal.definition.dtypes import parse_scalar_type
+from apyfal.definition.grammar import FILLED_IN, REQUIRED, Argument, Chunking, Output, Parameter, Port
+from apyfal.definition.registry import register
+from apyfal.exceptions import ConfigurationError, ParameterError
+
+__all__ = ["model"]
+
+_Function = TypeVar("_Function", bound=Callable[..., object])
+
+
+def model(
+    name: str,
+    *,
+    dtype: DTypeLike | None = None,
+    in_dtype: DTypeLike | None = None,
+    out_dtype: DTypeLike | None = None,
+    inputs: Sequence[str] = (),
+    outputs: Sequence[str] = (),
+    output: str | int = "same",
+    chunking: str = "whole",
+    state: int = 0,
+    summary: str = "",
+    replace: bool = False,
+    **parameters: str,
+) -> Callable[[_Function], _Function]:
+    """Decorate a Python function that does an accelerator's work on the software card.
+
+    The function's arguments are told by their names: ``src``, ``dst`` (arrays of the element types, over the card's
+    memory), ``state`` (a uint8 array kept between the chunks of a job), ``report`` (four uint64 to fill in), the
+    numbers of the chunk (``count``, ``bytes``, ``capacity``, ``offset``, ``skip``, ``first``, ``last``), ``dtype`` (the
+    code of the element type); every other is a parameter of the accelerator, whose type is that of its default.
+
+    Parameters
+    ----------
+    name
+        The accelerator's.
+    dtype, in_dtype, out_dtype
+        Element types of the input and the output; `dtype` stands for both. ``None``: those of the source.
+    inputs, outputs
+        Names of the function's arguments that are inputs and outputs, where those are not ``src`` and ``dst``; with
+        types, and sizes of outputs, as in the configuration: ``inputs=("image: uint8", "mask: uint8")``.
+    output, chunking, state
+        As in the configuration, see `apyfal.definition.grammar`. The default, ``chunking="whole"``, gives the function
+        the whole input at once; ``"elements"`` lets inputs of any size stream through it.
+    summary
+        One line for listings; by default the first of the function's docstring.
+    replace
+        Take the place of another accelerator of this name.
+    **parameters
+        Scalar types of parameters, where the default's is not wanted or there is none: ``mask="uint8"``.
+
+    Returns
+    -------
+    Callable
+        The decorator. It returns the function unchanged.
+
+    Raises
+    ------
+    ConfigurationError
+        The name is taken, or the function's signature cannot be a kernel's.
+
+    Examples
+    --------
+    >>> @model("invert", dtype="uint8", chunking="elements")
+    ... def invert(src, dst, *, mask=255):
+    ...     np.bitwise_xor(src, mask, out=dst)
+    """
+
+    def decorate(function: _Function) -> _Function:
+        documentation = (inspect.getdoc(function) or "").partition("\n")[0]
+        try:
+            ins = tuple(Port.parse_input(text) for text in inputs)
+            outs = tuple(Port.parse_output(text) for text in outputs)
+            buffers = {port.name for port in (*ins, *outs)}
+            arguments, accepted = _signature(name, function, parameters, buffers)
+            register(
+                Definition(
+                    name=name,
+                    kernel=name,
+                    summary=summary or documentation,
+                    arguments=arguments,
+                    inputs=ins,
+                    outputs=outs,
+                    parameters=accepted,
+                    in_dtype=_element(in_dtype, dtype),
+                    out_dtype=_element(out_dtype, dtype),
+                    output=Output.parse(str(output)),
+                    chunking=Chunking.parse(chunking),
+                    state=state,
+                    model=function,
+                ),
+                replace=replace,
+            )
+        except ParameterError as error:
+            raise ConfigurationError(f"accelerator {name!r}: {error}") from None
+        return function
+
+    return decorate
+
+
+def _element(own: DTypeLike | None, both: DTypeLike | None) -> np.dtype | None:
+    given = own if own is not None else both
+    try:
+        return None if given is None else np.dtype(given)
+    except TypeError:
+        raise ParameterError(f"unknown element type {given!r}") from None
+
+
+def _signature(
+    name: str, function: Callable[..., object], types: dict[str, str], buffers: set[str]
+) -> tuple[tuple[Argument, ...], dict[str, Parameter]]:
+    """Read kernel arguments and parameters off a function."""
+    arguments = []
+    accepted = {}
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise ConfigurationError(f"accelerator {name!r}: a model cannot take '*{parameter.name}'")
+        if parameter.name not in FILLED_IN and parameter.name not in buffers:
+            try:
+                accepted[parameter.name] = _parameter(parameter, types.pop(parameter.name, None))
+            except ParameterError as error:
+                raise ConfigurationError(f"accelerator {name!r}: parameter {parameter.name!r}: {error}") from None
+        arguments.append(Argument(parameter.name))
+    if types:
+        raise ConfigurationError(f"accelerator {name!r}: the function has no parameter {next(iter(types))!r}")
+    return tuple(arguments), accepted
+
+
+def _parameter(parameter: inspect.Parameter, declared: str | None) -> Parameter:
+    default = REQUIRED if parameter.default is parameter.empty else parameter.default
+    if declared is None:
+        if default is REQUIRED:
+            raise ParameterError("without a default it needs a type, given to the decorator by its name")
+        if not isinstance(default, (int, float, np.number)):
+            raise ParameterError(f"expected a number as its default, not {default!r}")
+        declared = "uint8" if isinstance(default, bool) else np.asarray(default).dtype.name
+    parse_scalar_type(declared)
+    return Parameter(parameter.name, declared, default)

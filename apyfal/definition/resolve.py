@@ -1,0 +1,230 @@
+"""From a name, a configuration and keyword arguments to a definition."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from apyfal.config.configuration import KINDS, ConfigSource, Configuration, Section, Value
+from apyfal.definition import registry
+from apyfal.definition.definition import Definition
+from apyfal.definition.dtypes import parse_element_type
+from apyfal.definition.grammar import FILLED_IN, Argument, Chunking, Output, Parameter, Port
+from apyfal.exceptions import ConfigurationError, ParameterError, did_you_mean
+from apyfal.units import parse_size
+
+__all__ = ["available", "resolve"]
+
+_T = TypeVar("_T")
+
+_DRIVERS = ("emulator", "opencl", "xdma", "xrt")
+_NEED_PROGRAM = ("opencl", "xrt")
+
+
+def resolve(name: str | None = None, config: ConfigSource = None, **given: object) -> Definition:
+    """Return the definition of the accelerator `name`.
+
+    Parameters
+    ----------
+    name
+        A section ``[accelerator.NAME]`` of the configuration, or a registered accelerator. ``None``: the one that
+        `given` or ``[accelerator]`` name as ``kernel``.
+    config
+        See `apyfal.config.configuration.Configuration.load`.
+    **given
+        Keys of the section, which win over it; ``emulator={"memory": "4GiB"}`` stands for ``emulator.memory``.
+
+    Raises
+    ------
+    ConfigurationError
+        There is no such accelerator, or its definition is wrong.
+    """
+    configuration = Configuration.load(config)
+    section = _section(name, configuration, _texts(given))
+    kernel = section.text("kernel", None)
+    wanted = name or kernel
+    if wanted is None:
+        raise ConfigurationError(f"no accelerator is named{did_you_mean('', _all_names(configuration))}")
+    return _define(wanted, _base(wanted, kernel, section, configuration), section)
+
+
+def available(config: ConfigSource = None) -> list[Definition]:
+    """Return what can be run, by name: registered accelerators, and those of the configuration in their place.
+
+    Raises
+    ------
+    ConfigurationError
+        A section of the configuration is wrong, or a plugin is.
+    """
+    configuration = Configuration.load(config)
+    return [
+        resolve(name, configuration) if f"accelerator.{name}" in configuration else registry.get(name)
+        for name in _all_names(configuration)
+    ]
+
+
+def _all_names(configuration: Configuration) -> list[str]:
+    configured = [name.partition(".")[2] for name in configuration.sections("accelerator") if "." in name]
+    return sorted({*configured, *registry.names()})
+
+
+def _section(name: str | None, configuration: Configuration, given: Mapping[str, object]) -> Section:
+    section = configuration.section(f"accelerator.{name}" if name else "accelerator", given)
+    section.check([*(KINDS["accelerator"] or ()), *(key for key in section if "." in key)])
+    if name is None or f"accelerator.{name}" in configuration:
+        return section
+    # [accelerator] says on what an accelerator without a section of its own runs, but not what it is
+    return Section(
+        section.name,
+        {
+            key: value
+            for key, value in section.items()
+            if value.section != "accelerator" or key in ("driver", "device") or "." in key
+        },
+        section.file,
+    )
+
+
+def _texts(given: Mapping[str, object]) -> dict[str, object]:
+    """Keyword arguments as a configuration has them."""
+    texts: dict[str, object] = {}
+    for key, value in given.items():
+        if isinstance(value, Mapping):
+            texts.update({f"{key}.{option}": one for option, one in value.items()})
+        elif value is not None and key.endswith("dtype") and not isinstance(value, str):
+            try:
+                texts[key] = np.dtype(value).name  # type: ignore[call-overload]  # TypeError
+            except TypeError:
+                raise ConfigurationError(f"argument {key!r}: {value!r} is no element type") from None
+        else:
+            texts[key] = value
+    return texts
+
+
+def _base(name: str, kernel: str | None, section: Section, configuration: Configuration) -> Definition | None:
+    """Return the registered accelerator that a definition begins with; ``None``: it says everything itself."""
+    emulated = section.text("driver", "emulator") == "emulator"
+    for key in ("inputs", "outputs"):
+        if key in section and "arguments" not in section:
+            raise section[key].error(f"{key} are names among 'arguments', which is missing here")
+    if "arguments" in section:
+        if emulated:
+            raise section["arguments"].error("the emulator's kernels have arguments of their own; expected none here")
+        return None
+    if (found := registry.find(kernel or name)) is not None:
+        return found
+    if kernel is not None:
+        hint = "" if emulated else " (a kernel of your own needs 'arguments')"
+        raise section["kernel"].error(f"unknown kernel {kernel!r}{did_you_mean(kernel, registry.names())}{hint}")
+    if f"accelerator.{name}" not in configuration:
+        raise ConfigurationError(f"unknown accelerator {name!r}{did_you_mean(name, _all_names(configuration))}")
+    raise section.missing("kernel" if emulated else "arguments")
+
+
+def _define(name: str, base: Definition | None, section: Section) -> Definition:
+    changes: dict[str, Any] = {"name": name}
+    for key in ("driver", "device", "program", "kernel"):
+        if (text := section.text(key, None)) is not None:
+            changes[key] = text
+    driver = changes.get("driver", base.driver if base else "emulator")
+    inherited = base.options if base and base.driver == driver else {}
+    changes["options"] = {**inherited, **_options(section, driver)}
+    if "arguments" in section:
+        changes["arguments"] = tuple(_read(part, Argument.parse) for part in section.parts("arguments"))
+        changes["inputs"] = tuple(_read(part, Port.parse_input) for part in section.parts("inputs"))
+        changes["outputs"] = tuple(_read(part, Port.parse_output) for part in section.parts("outputs"))
+    if "output" in section:
+        changes["output"] = _read(section["output"], Output.parse)
+        changes["size"] = changes["capacity"] = None
+    if "chunking" in section:
+        changes["chunking"] = _read(section["chunking"], Chunking.parse)
+    if "state" in section:
+        changes["state"] = _read(section["state"], parse_size)
+    changes.update(_element_types(section, base))
+    changes["parameters"] = _parameters(section, base, changes.get("arguments", ()))
+    if base is None:
+        return _with_program(_checked(section, lambda: Definition(**{"kernel": name, **changes})))
+    if driver != "emulator":
+        changes["model"] = None
+    return _with_program(_checked(section, lambda: replace(base, **changes)))
+
+
+def _checked(section: Section, make: Callable[[], Definition]) -> Definition:
+    """Make a definition; its errors name the file that it came from."""
+    try:
+        return make()
+    except (ConfigurationError, ParameterError) as error:
+        place = f"{section.file}, [{section.name}]: " if section.file and section.name.count(".") else ""
+        raise ConfigurationError(f"{place}{error}") from None
+
+
+def _read(value: Value, parse: Callable[[str], _T]) -> _T:
+    try:
+        return parse(value.text)
+    except ParameterError as error:
+        raise value.error(str(error)) from None
+
+
+def _element_types(section: Section, base: Definition | None) -> dict[str, np.dtype]:
+    """``dtype`` is the input's type, which the output follows where it has none of its own."""
+    types = {key: _read(section[key], parse_element_type) for key in ("in_dtype", "out_dtype") if key in section}
+    if "dtype" in section:
+        key = "in_dtype" if base is None or base.takes_input else "out_dtype"
+        types.setdefault(key, _read(section["dtype"], parse_element_type))
+    return types
+
+
+def _options(section: Section, driver: str) -> dict[str, str]:
+    """The driver's own options. Those of other drivers may be there too: a default section serves several."""
+    options = {}
+    for key, value in section.items():
+        head, dot, option = key.partition(".")
+        if not dot:
+            continue
+        if head == driver or (os.sep in driver and head not in _DRIVERS):  # a library does not say its name yet
+            options[option] = value.text
+        elif head not in _DRIVERS:
+            raise value.error(f"unknown driver {head!r}{did_you_mean(head, {*_DRIVERS, driver})}")
+    return options
+
+
+def _parameters(section: Section, base: Definition | None, arguments: Sequence[Argument]) -> dict[str, Parameter]:
+    """Return those of the base, with new defaults, and those declared here."""
+    parameters = dict(base.parameters) if base else {}
+    for part in section.parts("parameters"):
+        declaration, equals, default = (text.strip() for text in part.text.partition("="))
+        name, typed, _ = (text.strip() for text in declaration.partition(":"))
+        if (known := parameters.get(name)) is None:
+            declared = _read(part, Parameter.parse)
+            parameters[declared.name] = declared
+        elif typed or not equals:
+            raise part.error(f"parameter {name!r} is already there; expected '{name} = <default>'")
+        else:
+            try:
+                parameters[name] = replace(known, default=known.check(default))
+            except ParameterError as error:
+                raise part.error(str(error)) from None
+    for argument in arguments:
+        filled_in = argument.name in FILLED_IN or "." in argument.name
+        if argument.dtype is not None and not filled_in and argument.name not in parameters:
+            parameters[argument.name] = Parameter(argument.name, argument.dtype.name)
+    return parameters
+
+
+def _with_program(definition: Definition) -> Definition:
+    """The package's own OpenCL source, for reference accelerators without a program."""
+    if definition.program is not None or definition.driver not in _NEED_PROGRAM:
+        return definition
+    if definition.driver == "opencl":
+        source = Path(__file__).parents[1] / "accelerators" / "kernels" / f"{definition.kernel}.cl"
+        if source.is_file():
+            return replace(definition, program=str(source))
+    raise ConfigurationError(
+        f"accelerator {definition.name!r} has no program for driver {definition.driver!r}; "
+        "expected program = <storage URL>"
+    )

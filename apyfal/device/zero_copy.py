@@ -1,0 +1,82 @@
+"""Decides whether memory is handed to a driver as it is, or copied once, and why.
+
+========================================  ===========================================================================
+memory                                    used in place when
+========================================  ===========================================================================
+of the pool (`apyfal.empty`), or a view   it is contiguous, and begins at the block's front or, where the driver takes
+of it                                     offsets, at a multiple of its ``offset_align`` in it
+a mapped file                             the same; and it is mapped shared and writable, since drivers pin memory for
+                                          writing (a read-only map only where the driver says ``import-read-only``)
+any other array or buffer                 it is contiguous, its address is a multiple of the driver's ``import_align``
+                                          and its size of ``size_align``; read-only memory as above
+========================================  ===========================================================================
+
+An array that does not fit into the memory of a device that has its own is cut by the pipeline
+(`apyfal.pipeline.binding`).
+Everything else is copied once, through pinned memory, and counted in ``info_dict`` with the reason; ``copy=False``
+makes it an error instead. Data that arrives from a file or a store is received in pinned memory: that is no copy.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from apyfal.memory import is_pinned
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from apyfal._core.device import DeviceInfo
+
+__all__ = ["flat_bytes", "reason_to_copy"]
+
+
+def reason_to_copy(array: NDArray[Any], device: DeviceInfo, *, written: bool) -> str | None:
+    """Say why the memory of `array` cannot be handed to a device.
+
+    Parameters
+    ----------
+    array
+        Of any layout.
+    device
+        What the driver says of it.
+    written
+        Whether the device writes there.
+
+    Returns
+    -------
+    str or None
+        The reason, without the name of the array; ``None``: it is used in place.
+    """
+    if "import" not in device["capabilities"]:
+        return "the driver cannot use host memory in place"
+    if not array.flags.c_contiguous:
+        return "not contiguous"
+    if not array.flags.writeable and (written or "import-read-only" not in device["capabilities"]):
+        return "read-only memory (drivers pin memory for writing)"
+    if is_pinned(array):
+        return _offset_reason(array, device)
+    address = array.__array_interface__["data"][0]
+    if address % device["import_align"]:
+        return f"address not a multiple of {device['import_align']}"
+    if array.nbytes % device["size_align"]:
+        return f"size not a multiple of {device['size_align']}"
+    if device["max_buffer"] and array.nbytes > device["max_buffer"]:
+        return f"larger than the driver's largest buffer, {device['max_buffer']} bytes"
+    return None
+
+
+def _offset_reason(array: NDArray[Any], device: DeviceInfo) -> str | None:
+    # Blocks begin at a page, so an offset is aligned as its address is (offset_align is at most a page).
+    address = array.__array_interface__["data"][0]
+    align = device["offset_align"] if "offset" in device["capabilities"] else 4096
+    if address % align:
+        return f"begins inside a pinned buffer, not at a multiple of {align}"
+    return None
+
+
+def flat_bytes(array: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return the bytes of a contiguous array as a one-dimensional view."""
+    return (array if array.ndim == 1 else array.reshape(-1)).view(np.uint8)
