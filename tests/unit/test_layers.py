@@ -1,4 +1,9 @@
-"""Imports go one way through the layers, and ``import apyfal`` loads none of the heavy things."""
+"""Rooms: imports go one way between the folders of apyfal, no folder is crowded, and ``import apyfal`` is light.
+
+`ROOMS` is the plan of the house: a row a level, lowest first. A folder imports itself and the folders of lower
+levels, also inside functions and for type checkers alone; no two modules import each other, directly or by way of
+others.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +11,6 @@ import ast
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,58 +18,133 @@ import pytest
 import apyfal
 
 PACKAGE = Path(apyfal.__file__).parent
+ROOT = PACKAGE.parent
 
-#: Modules and packages of apyfal by layer; a layer imports itself and those before it.
-LAYERS = (
-    "_core exceptions units log at_exit ini configuration memory handoff",
-    "storage testing",
-    (
-        "drivers scalars signature call definition accelerators "
-        "pipeline card workers listing mapping background accelerator attempts pool cluster"
-    ),
-    "host",
-    "progress trace commands cli __main__",
+#: Folders by level. Of the modules at the top, `BASE` is the room ``base``, the others ``apyfal``; ``apyfal.storage``
+#: itself, which users import, stands above the folders that its functions come from.
+ROOMS = (
+    "base _core",
+    "config host/protocol storage/local storage",
+    "definition storage/flow storage/mounting",
+    "accelerators device storage/http storage/transfer",
+    "host/server/policy storage/endpoints storage/stores/fsspec storage/stores/s3",
+    "host pipeline storage/fileobj storage/stores",
+    "batching host/server/transport storage/api storage/stores/azure storage/stores/gcs storage/stores/swift",
+    "host/server/jobs jobs storage/__init__",
+    "host/client host/server/api testing",
+    "apyfal",
+    "cli",
+    "host/server",
+    "cli/commands __main__",
 )
-RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names.split()}
+LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms.split()}
+BASE = ("exceptions", "log", "memory", "units")
 
-#: What leads upwards on purpose: the one class that is local or remote.
-DOORS = {("accelerator", "host")}
+#: Source files that one folder may hold. A .pyx counts with its .pxd and .pyi, a .c with its own .h.
+MOST = 12
+
+# Imports that lead upwards and wait to be cut.
+DOORS = {
+    ("apyfal.batching.batch", "apyfal.jobs.queue"),
+    ("apyfal.batching.item", "apyfal.jobs.queue"),
+    ("apyfal.device.context", "apyfal.batching.fan_out"),
+    ("apyfal.device.context", "apyfal.storage.endpoints.factory"),
+    ("apyfal.device.launcher", "apyfal.pipeline.inputs"),
+    ("apyfal.storage.handler", "apyfal.storage.flow.retry"),
+}
+# Modules that know each other for type checkers, and wait to be cut.
+PAIRS = {
+    "apyfal.definition.bound_call",
+    "apyfal.definition.definition",
+    "apyfal.storage.flow.retry",
+    "apyfal.storage.handler",
+    "apyfal.storage.http.connection",
+    "apyfal.storage.http.response",
+    "apyfal.storage.stores.azure.blocks",
+    "apyfal.storage.stores.azure.handler",
+    "apyfal.storage.stores.fsspec.files",
+    "apyfal.storage.stores.fsspec.handler",
+    "apyfal.storage.stores.s3.handler",
+    "apyfal.storage.stores.s3.multipart",
+    "apyfal.storage.stores.swift.handler",
+    "apyfal.storage.stores.swift.segments",
+}
 
 
-def imports(path: Path) -> Iterator[str]:
-    """Yield the modules that a file imports, wherever in it, but for type checkers alone."""
-    tree = ast.parse(path.read_text())
-    typing_only = {
-        child
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
-        for statement in node.body
-        for child in ast.walk(statement)
-    }
-    for node in ast.walk(tree):
-        if node in typing_only:
-            continue
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def room(module: str) -> str:
+    """Return the room of a module: its folder, unless `ROOMS` says otherwise."""
+    if module == "apyfal.storage":
+        return "storage/__init__"
+    folder = MODULES[module].parent.relative_to(PACKAGE).as_posix()
+    if folder != ".":
+        return folder
+    name = module.rpartition(".")[2]
+    return "base" if name in BASE else name if name == "__main__" else "apyfal"
+
+
+def imports(module: str) -> set[str]:
+    """Return the modules of apyfal that one imports: at its top, inside functions, for type checkers."""
+    found = set()
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                found.add(full if full in MODULES else node.module)
+    return found & set(MODULES) - {module}
 
 
-def test_every_module_has_a_layer() -> None:
-    names = {path.name.removesuffix(".py") for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()}
-    assert names - {"__init__", "__pycache__"} == set(RANK)
+GRAPH = {module: imports(module) for module in MODULES}
 
 
-@pytest.mark.parametrize("name", sorted(RANK))
-def test_imports_go_one_way(name: str) -> None:
-    files = sorted((PACKAGE / name).rglob("*.py")) or [PACKAGE / f"{name}.py"]
-    for file in files:
-        for module in imports(file):
-            top, _, rest = module.partition(".")
-            used = rest.partition(".")[0]
-            if top == "apyfal" and used in RANK and (name, used) not in DOORS:
-                assert RANK[used] <= RANK[name], f"{file.relative_to(PACKAGE)} imports {module}"
+def reachable(module: str) -> set[str]:
+    """Return every module that one brings with it."""
+    found: set[str] = set()
+    waiting = [module]
+    while waiting:
+        for used in GRAPH[waiting.pop()] - found:
+            found.add(used)
+            waiting.append(used)
+    return found
+
+
+def test_every_folder_is_a_room() -> None:
+    assert {room(module) for module in MODULES} == set(LEVEL)
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_imports_go_one_way(module: str) -> None:
+    own = room(module)
+    upwards = {used for used in GRAPH[module] if room(used) != own and LEVEL[room(used)] >= LEVEL[own]}
+    assert upwards == {used for name, used in DOORS if name == module}
+
+
+def test_no_modules_know_each_other() -> None:
+    circles = {module for module in MODULES if module in reachable(module)}
+    assert circles == set(PAIRS)
+
+
+@pytest.mark.parametrize("top", ["apyfal"])
+def test_no_folder_is_crowded(top: str) -> None:
+    for folder in [ROOT / top, *(path for path in (ROOT / top).rglob("*") if path.is_dir())]:
+        kinds = (".py", ".pyx", ".pxd", ".pyi", ".c", ".h", ".cl")
+        files = {path.stem for path in folder.iterdir() if path.suffix in kinds and path.is_file()}
+        assert len(files) <= MOST, f"{folder.relative_to(ROOT)} holds {len(files)} source files: {sorted(files)}"
+
+
+@pytest.mark.parametrize("name", sorted(room for room in LEVEL if room not in ("base", "__main__", "storage/__init__")))
+def test_every_folder_says_its_idea(name: str) -> None:
+    init = PACKAGE / ("" if name == "apyfal" else name) / "__init__.py"
+    assert ast.get_docstring(ast.parse(init.read_text())), f"{name} has no sentence at the top of its __init__.py"
 
 
 def test_importing_apyfal_is_light() -> None:

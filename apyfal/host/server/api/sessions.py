@@ -10,9 +10,9 @@ from apyfal.exceptions import ParameterError
 from apyfal.host.protocol.shared_memory import Region, machine_id
 from apyfal.host.server.api.context import Services
 from apyfal.host.server.api.routes import DONE, OBJECT, Body, route
-from apyfal.host.server.jobs.fair_queue import TooMany
 from apyfal.host.server.jobs.job import Conflict
 from apyfal.host.server.jobs.sessions import NotFound, Session
+from apyfal.host.server.transport.refusals import TooMany
 from apyfal.host.server.transport.request import caller, read_object
 from apyfal.host.server.transport.threads import in_thread
 

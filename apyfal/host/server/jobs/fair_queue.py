@@ -8,33 +8,11 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
-from apyfal.exceptions import JobRejected
+from apyfal.host.server.transport.refusals import TooBusy, TooMany
 
-__all__ = ["FairQueue", "Limited", "RateLimiter", "TooBusy", "TooMany", "Turns"]
+__all__ = ["FairQueue", "RateLimiter", "Turns"]
 
 _T = TypeVar("_T")
-
-
-class Limited(JobRejected):
-    """A limit was reached; it is worth asking again.
-
-    Attributes
-    ----------
-    retry_after
-        Seconds after which.
-    """
-
-    def __init__(self, message: str, retry_after: float = 1.0) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
-
-
-class TooMany(Limited):
-    """A user has reached a limit (HTTP 429)."""
-
-
-class TooBusy(Limited):
-    """The host as a whole has reached a limit (HTTP 503)."""
 
 
 class FairQueue(Generic[_T]):

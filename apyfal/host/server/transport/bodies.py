@@ -12,7 +12,7 @@ import numpy as np
 
 from apyfal.exceptions import ParameterError
 from apyfal.host.protocol.messages import ArrayType
-from apyfal.host.server.jobs.fair_queue import TooBusy
+from apyfal.host.server.transport.refusals import Stalled, TooBusy, TooLarge
 from apyfal.host.server.transport.threads import in_thread
 from apyfal.host.server.transport.zero_copy_body import expects_continue, go_on, receive_direct
 from apyfal.host.settings import Settings
@@ -20,21 +20,13 @@ from apyfal.host.settings import Settings
 if TYPE_CHECKING:
     from aiohttp import web
 
-__all__ = ["Bodies", "Data", "MemoryBudget", "Stalled", "TooLarge"]
+__all__ = ["Bodies", "Data", "MemoryBudget"]
 
 _CHUNK = 1 << 20
 # Memory from here on is allocated in another thread: the first touch of fresh pages takes its time.
 _LARGE = 1 << 20
 # A spool file is read and written by the event loop: pieces are small enough not to hold up others.
 _SPOOL_CHUNK = 256 << 10
-
-
-class TooLarge(ParameterError):
-    """The body is larger than the host takes (HTTP 413)."""
-
-
-class Stalled(ConnectionError):
-    """The peer did not send or take anything for too long; its connection is closed."""
 
 
 class MemoryBudget:

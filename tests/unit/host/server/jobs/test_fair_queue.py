@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from apyfal.host.server.jobs.fair_queue import FairQueue, RateLimiter, TooBusy, TooMany, Turns
+from apyfal.host.server.jobs.fair_queue import FairQueue, RateLimiter, Turns
+from apyfal.host.server.transport.refusals import TooBusy, TooMany
 
 
 def test_users_take_turns() -> None:
