@@ -10,7 +10,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from apyfal import _moved
 from apyfal.memory import empty, empty_like, is_pinned
+
+_moved.install()
 
 if TYPE_CHECKING:
     from apyfal.accelerator import Accelerator

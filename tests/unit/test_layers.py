@@ -23,7 +23,8 @@ ROOT = PACKAGE.parent
 #: Folders by level. Of the modules at the top, `BASE` is the room ``base``, the others ``apyfal``; ``apyfal.storage``
 #: itself, which users import, stands above the folders that its functions come from.
 ROOMS = (
-    "base _core",
+    "_core",
+    "base",
     "config host/protocol storage/local storage",
     "definition storage/flow storage/mounting",
     "accelerators device storage/http storage/transfer",
@@ -38,7 +39,7 @@ ROOMS = (
     "cli/commands __main__",
 )
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms.split()}
-BASE = ("exceptions", "log", "memory", "units")
+BASE = ("_moved", "exceptions", "log", "memory", "units")
 
 #: Source files that one folder may hold. A .pyx counts with its .pxd and .pyi, a .c with its own .h.
 MOST = 12
