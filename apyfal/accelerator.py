@@ -11,17 +11,17 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from apyfal.accelerators import resolve
-from apyfal.batching.batch import Group
+from apyfal.batching.batch import Batch
 from apyfal.config.configuration import Configuration, host_section
 from apyfal.device import at_exit
-from apyfal.device.context import Card
-from apyfal.device.control import Control
+from apyfal.device.context import DeviceContext
+from apyfal.device.control import JobControl
 from apyfal.exceptions import AcceleratorException, ClosedError, ConfigurationError, RunCancelled, did_you_mean
-from apyfal.jobs.submitter import GROUPS, Background
+from apyfal.jobs.submitter import GROUPS, JobSubmitter
 from apyfal.memory import empty
 from apyfal.pipeline.arrays import array_of
 from apyfal.pipeline.report import Report
-from apyfal.pipeline.run import Request, process
+from apyfal.pipeline.run import JobArguments, process
 from apyfal.units import parse_duration, parse_size
 
 if TYPE_CHECKING:
@@ -115,12 +115,12 @@ class Accelerator:
         self._parameters: dict[str, object] = {}
         self._started = False
         self._lock = threading.RLock()
-        self._active: set[Control] = set()
+        self._active: set[JobControl] = set()
         may_group = self._defaults.boolean("copy", True) and (
             self._memory_limit is None or self._memory_limit >= GROUPS
         )
-        self._background = Background(self._definition.name, self.process, self._run_together if may_group else None)
-        self._card = Card(self._definition)
+        self._background = JobSubmitter(self._definition.name, self.process, self._run_together if may_group else None)
+        self._card = DeviceContext(self._definition)
         self._closed = False
         at_exit.remember(self)
 
@@ -240,7 +240,7 @@ class Accelerator:
         """
         with self._active_job(timeout) as control:
             report = Report()
-            request = Request(
+            request = JobArguments(
                 src=src,
                 dst=dst,
                 parameters=self._complete(parameters),
@@ -254,13 +254,13 @@ class Accelerator:
         return result
 
     @contextmanager
-    def _active_job(self, timeout: float | str | None) -> Iterator[Control]:
+    def _active_job(self, timeout: float | str | None) -> Iterator[JobControl]:
         """Let `stop` know of the job in this block, and begin its time; start the accelerator where nobody has."""
         self._check_open()
         if timeout is None:
             timeout = self._defaults.text("timeout", None)
         seconds = None if timeout is None else parse_duration(timeout)
-        control = Control(None if seconds is None else monotonic() + seconds)
+        control = JobControl(None if seconds is None else monotonic() + seconds)
         with self._lock:
             self._check_open()
             if not self._started:
@@ -293,7 +293,7 @@ class Accelerator:
         given = {key: value for key, value in tasks[0].keywords.items() if key not in _OF_PROCESS}
         try:
             with self._active_job(tasks[0].keywords.get("timeout")) as control:
-                group = Group(self._card, tasks, self._complete(given), control)
+                group = Batch(self._card, tasks, self._complete(given), control)
                 left = group.run()
         except AcceleratorException:
             # Whatever is wrong is said to each of them that did not end before.

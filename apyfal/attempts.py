@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import Any
 
-from apyfal.jobs.queue import Promise, Task
+from apyfal.jobs.queue import FutureLike, Task
 from apyfal.pipeline.arrays import each_of
 from apyfal.storage.url import is_file_object
 
-__all__ = ["Attempt", "Job"]
+__all__ = ["Attempt", "PooledTask"]
 
 
-class Job(Task):
+class PooledTask(Task):
     """A job of the pool; its promise is that of the attempt under way, `given` is the caller's."""
 
     __slots__ = ("given", "tried")
 
-    def __init__(self, given: Promise, src: object, dst: object, keywords: dict[str, Any], kind: Hashable) -> None:
+    def __init__(self, given: FutureLike, src: object, dst: object, keywords: dict[str, Any], kind: Hashable) -> None:
         super().__init__(given, src, dst, keywords, kind)
         self.given = given
         self.tried = False
@@ -31,8 +31,10 @@ class Job(Task):
 class Attempt:
     """The promise of a job on one card: what it ends with is the pool's to judge."""
 
-    def __init__(self, job: Job, succeeded: Callable[[Job, Any], None], failed: Callable[[Job, Any], None]) -> None:
-        self._job: Job | None = job
+    def __init__(
+        self, job: PooledTask, succeeded: Callable[[PooledTask, Any], None], failed: Callable[[PooledTask, Any], None]
+    ) -> None:
+        self._job: PooledTask | None = job
         self._succeeded = succeeded
         self._failed = failed
 
@@ -56,7 +58,7 @@ class Attempt:
         """End with an error."""
         self._end(self._failed, error)
 
-    def _end(self, tell: Callable[[Job, Any], None], outcome: Any) -> None:
+    def _end(self, tell: Callable[[PooledTask, Any], None], outcome: Any) -> None:
         job, self._job = self._job, None  # the two would keep each other alive
         if job is not None:
             tell(job, outcome)

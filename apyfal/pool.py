@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from apyfal.accelerator import LOCAL, Accelerator
 from apyfal.accelerators import resolve
-from apyfal.attempts import Attempt, Job
+from apyfal.attempts import Attempt, PooledTask
 from apyfal.device.listing import devices
 from apyfal.exceptions import (
     AcceleratorException,
@@ -26,8 +26,8 @@ from apyfal.exceptions import (
     RunTimeout,
     StoreUnavailable,
 )
-from apyfal.jobs.ordered_map import Ticket, map_tickets
-from apyfal.jobs.queue import Line
+from apyfal.jobs.ordered_map import LightFuture, map_tickets
+from apyfal.jobs.queue import TaskQueue
 from apyfal.jobs.submitter import run_each
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from apyfal.cluster import Cluster
     from apyfal.config.configuration import ConfigSource
-    from apyfal.jobs.submitter import Background
+    from apyfal.jobs.submitter import JobSubmitter
 
 __all__ = ["AcceleratorPoolExecutor", "CardStatistics"]
 
@@ -111,7 +111,7 @@ class AcceleratorPoolExecutor:
             raise ParameterError("give hosts or executor, not both")
         self._closed = False
         self._lock = threading.Lock()
-        self._line = Line(self._together)
+        self._line = TaskQueue(self._together)
         self._threads: list[threading.Thread] = []
         self._cards: list[Accelerator] = []
         self.statistics: list[CardStatistics] = []
@@ -167,7 +167,7 @@ class AcceleratorPoolExecutor:
             self._check_open()
             return self._cluster.submit(src, dst, keywords)
         future: Future[Any] = Future()
-        self._put(Job(future, src, dst, keywords, self._kinds(keywords)(src, dst)))
+        self._put(PooledTask(future, src, dst, keywords, self._kinds(keywords)(src, dst)))
         return future
 
     def process_map(
@@ -186,8 +186,8 @@ class AcceleratorPoolExecutor:
             return self._cluster.map(srcs, dsts, info_list, keywords, self._width)
         kinds = self._kinds(keywords)
 
-        def put(ticket: Ticket, src: object, dst: object, own: dict[str, Any]) -> None:
-            self._put(Job(ticket, src, dst, own, kinds(src, dst)))
+        def put(ticket: LightFuture, src: object, dst: object, own: dict[str, Any]) -> None:
+            self._put(PooledTask(ticket, src, dst, own, kinds(src, dst)))
 
         ahead = 2 * _THREADS * self._width
         return map_tickets(put, srcs, dsts, info_list, keywords, ahead=lambda: ahead * self._size())
@@ -196,7 +196,7 @@ class AcceleratorPoolExecutor:
         if self._closed:
             raise ClosedError("the pool was stopped")
 
-    def _put(self, job: Job) -> None:
+    def _put(self, job: PooledTask) -> None:
         with self._lock:
             self._check_open()
             if all(card.error is not None for card in self.statistics):
@@ -204,7 +204,7 @@ class AcceleratorPoolExecutor:
             self._line.put(job)
 
     # -- small jobs, which travel together where the cards are this machine's -----------------------------------------
-    def _backgrounds(self) -> list[Background]:
+    def _backgrounds(self) -> list[JobSubmitter]:
         """Of the cards that work; none where they are other machines'."""
         return [
             card._background
@@ -228,7 +228,7 @@ class AcceleratorPoolExecutor:
         """Take jobs until the pool or this card ends: who is free takes the next, so that the load is even."""
         statistics = self.statistics[index]
         while statistics.error is None and (tasks := self._line.take()):
-            jobs = [task for task in tasks if isinstance(task, Job)]
+            jobs = [task for task in tasks if isinstance(task, PooledTask)]
             if statistics.error is not None:  # taken out while this thread waited: the jobs are for another card
                 for job in jobs:
                     self._again(job)
@@ -236,7 +236,7 @@ class AcceleratorPoolExecutor:
                 self._run(index, [job for job in jobs if job.tried or job.given.set_running_or_notify_cancel()])
             del tasks, jobs
 
-    def _run(self, index: int, jobs: list[Job]) -> None:
+    def _run(self, index: int, jobs: list[PooledTask]) -> None:
         succeeded, failed = partial(self._succeeded, index), partial(self._failed, index)
         for job in jobs:
             job.promise = Attempt(job, succeeded, failed)
@@ -246,12 +246,12 @@ class AcceleratorPoolExecutor:
         else:
             run_each(card.process, jobs)
 
-    def _succeeded(self, index: int, job: Job, result: Any) -> None:
+    def _succeeded(self, index: int, job: PooledTask, result: Any) -> None:
         with self._lock:
             self.statistics[index].jobs += 1
         job.given.set_result(result)
 
-    def _failed(self, index: int, job: Job, error: BaseException) -> None:
+    def _failed(self, index: int, job: PooledTask, error: BaseException) -> None:
         statistics = self.statistics[index]
         broken = self._is_broken(index, error)
         with self._lock:
@@ -267,7 +267,7 @@ class AcceleratorPoolExecutor:
         if broken and not left:
             self._fail_waiting(error)
 
-    def _again(self, job: Job) -> None:
+    def _again(self, job: PooledTask) -> None:
         """Let another card take a job."""
         try:
             self._line.put(job)
@@ -294,7 +294,7 @@ class AcceleratorPoolExecutor:
     def _fail_waiting(self, error: BaseException) -> None:
         """No card is left: nobody will take what waits."""
         for job in self._line.clear():
-            if isinstance(job, Job) and (job.tried or job.given.set_running_or_notify_cancel()):
+            if isinstance(job, PooledTask) and (job.tried or job.given.set_running_or_notify_cancel()):
                 job.given.set_exception(DeviceLost(f"no card of the pool is left: {error}"))
 
     # -- the object ---------------------------------------------------------------------------------------------------
@@ -308,7 +308,7 @@ class AcceleratorPoolExecutor:
             self._cluster.stop()
             return
         for job in self._line.stop():
-            if isinstance(job, Job) and not job.given.cancel():
+            if isinstance(job, PooledTask) and not job.given.cancel():
                 job.given.set_exception(ClosedError("the pool was stopped"))
         self._stop_cards()
         for thread in self._threads:

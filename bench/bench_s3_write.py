@@ -16,7 +16,7 @@ from _peers import KEYS, PeakMemory, address, boto3_client, installed, obstore_s
 
 import apyfal
 from apyfal.storage.stores.s3.handler import S3Handler
-from apyfal.storage.transfer import TransferOptions, UploadStream, upload
+from apyfal.storage.transfer import MultipartWriter, TransferOptions, upload
 
 
 def benches(quick: bool) -> list[Bench]:
@@ -63,7 +63,7 @@ def benches(quick: bool) -> list[Bench]:
 
 def pieces(handler: S3Handler, view: memoryview) -> None:
     """Write as somebody does who does not know how long it will be."""
-    with UploadStream(handler, "b/object") as writing:
+    with MultipartWriter(handler, "b/object") as writing:
         for start in range(0, len(view), 1 << 20):
             writing.write(view[start : start + (1 << 20)])
         writing.commit()

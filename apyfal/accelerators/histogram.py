@@ -15,7 +15,7 @@ import numpy as np
 
 from apyfal.definition.definition import Definition
 from apyfal.definition.dtypes import DTYPE_CODES, SCALAR_TYPES
-from apyfal.definition.grammar import ELEMENTS, Argument, Output, Parameter
+from apyfal.definition.grammar import ELEMENTS, Argument, OutputSize, Parameter
 from apyfal.exceptions import ParameterError
 
 __all__ = ["DEFINITION"]
@@ -70,7 +70,7 @@ DEFINITION = Definition(
     },
     out_dtype=SCALAR_TYPES["uint64"],
     dtypes=frozenset(DTYPE_CODES),
-    output=Output("bytes"),
+    output=OutputSize("bytes"),
     size=_bytes,
     state=_bytes,
     prepare=_scalars,

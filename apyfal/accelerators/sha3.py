@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from apyfal.definition.definition import Definition
-from apyfal.definition.grammar import Argument, Chunking, Output, Parameter
+from apyfal.definition.grammar import Argument, Chunking, OutputSize, Parameter
 
 __all__ = ["DEFINITION"]
 
@@ -36,7 +36,7 @@ DEFINITION = Definition(
     arguments=tuple(Argument(name) for name in ("src", "dst", "bytes", "state", "first", "last", "type")),
     parameters={"type": Parameter("type", "uint32", "sha3-256", choices=_TYPES)},
     out_dtype=np.dtype("uint8"),
-    output=Output("bytes"),
+    output=OutputSize("bytes"),
     size=_digest_bytes,
     state=_STATE_BYTES,
     finish=_finish,

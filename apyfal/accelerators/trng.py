@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from apyfal.definition.definition import Definition
-from apyfal.definition.grammar import Argument, Chunking, Output, Parameter
+from apyfal.definition.grammar import Argument, Chunking, OutputSize, Parameter
 from apyfal.exceptions import ParameterError
 from apyfal.units import parse_size
 
@@ -36,7 +36,7 @@ DEFINITION = Definition(
     arguments=(Argument("dst"), Argument("capacity")),
     parameters={"nbytes": Parameter("nbytes", "object", convert=_size)},
     out_dtype=np.dtype("uint8"),
-    output=Output("bytes"),
+    output=OutputSize("bytes"),
     size=_bytes,
     chunking=Chunking("records", 1),
 )

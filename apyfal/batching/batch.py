@@ -13,11 +13,11 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from apyfal._core.device import FROM_DEVICE, TO_DEVICE
-from apyfal.batching.item import Member
-from apyfal.batching.packing import Layout
+from apyfal.batching.item import BatchItem
+from apyfal.batching.packing import Packer
 from apyfal.definition.grammar import STATUS_DONE
 from apyfal.device.control import Aborted
-from apyfal.device.regions import Slot
+from apyfal.device.regions import BufferRegion
 from apyfal.device.waiting import cancel, wait
 from apyfal.exceptions import DeviceLost, DriverError, RunTimeout
 from apyfal.pipeline.arrays import element_type_of
@@ -27,18 +27,18 @@ from apyfal.pipeline.report import Report
 if TYPE_CHECKING:
     from apyfal._core.run import Run
     from apyfal.definition.bound_call import CallPort
-    from apyfal.device.context import Card
-    from apyfal.device.control import Control
-    from apyfal.device.launcher import Invocation
+    from apyfal.device.context import DeviceContext
+    from apyfal.device.control import JobControl
+    from apyfal.device.launcher import KernelLauncher
     from apyfal.jobs.queue import Task
 
-__all__ = ["Group"]
+__all__ = ["Batch"]
 
 #: Runs in flight, where each job is one.
 _IN_FLIGHT = 8
 
 
-class Group:
+class Batch:
     """Runs several jobs of one kind together.
 
     Parameters
@@ -46,7 +46,7 @@ class Group:
     card
         Where.
     tasks
-        The jobs, of one kind (`apyfal.batching.policy.Kinds`).
+        The jobs, of one kind (`apyfal.batching.policy.BatchKeys`).
     parameters
         The accelerator's, for all of them.
     control
@@ -58,15 +58,17 @@ class Group:
         The parameters are wrong.
     """
 
-    def __init__(self, card: Card, tasks: Sequence[Task], parameters: Mapping[str, object], control: Control) -> None:
+    def __init__(
+        self, card: DeviceContext, tasks: Sequence[Task], parameters: Mapping[str, object], control: JobControl
+    ) -> None:
         self._card = card
         self._control = control
         self._report = Report()
-        self._members = [Member(task) for task in tasks]
+        self._members = [BatchItem(task) for task in tasks]
         first = self._members[0]
         self._call = card.call((element_type_of(first.task.src, first.array),), parameters)
         self._kernel = card.kernel(self._call)
-        self._layout = Layout(self._call, card.info)
+        self._layout = Packer(self._call, card.info)
 
     def run(self) -> list[Task]:
         """Run the jobs, and keep the promises of those that ended.
@@ -111,11 +113,11 @@ class Group:
         """Bytes of the largest input or output."""
         return max((max(m.place.nbytes, m.produced) for m in self._members if m.place is not None), default=0)
 
-    def _memory(self, port: CallPort, nbytes: int) -> AbstractContextManager[Slot]:
+    def _memory(self, port: CallPort, nbytes: int) -> AbstractContextManager[BufferRegion]:
         return self._card.lent(nbytes, self._kernel.bank(port.index))
 
     # -- storage ------------------------------------------------------------------------------------------------------
-    def _fetch(self, inputs: Slot) -> None:
+    def _fetch(self, inputs: BufferRegion) -> None:
         far = []
         for member in self._members:
             if member.array is None:
@@ -128,7 +130,7 @@ class Group:
             self._fail([member for member in far if not member.arrived], error)
             raise
 
-    def _store(self, output: Slot, placed: list[Member]) -> None:
+    def _store(self, output: BufferRegion, placed: list[BatchItem]) -> None:
         far = [member for member in placed if member.is_stored]
         for member in placed:
             if not member.is_stored:
@@ -140,13 +142,13 @@ class Group:
             raise
 
     @staticmethod
-    def _fail(members: list[Member], error: BaseException) -> None:
+    def _fail(members: list[BatchItem], error: BaseException) -> None:
         for member in members:
             if not member.ended:
                 member.fail(error)
 
     # -- the card -----------------------------------------------------------------------------------------------------
-    def _compute(self, inputs: Slot, output: Slot, placed: list[Member]) -> None:
+    def _compute(self, inputs: BufferRegion, output: BufferRegion, placed: list[BatchItem]) -> None:
         layout = self._layout
         with self._card.invocation(self._call, self._kernel) as invocation:
             if layout.merged:
@@ -165,7 +167,9 @@ class Group:
                     self._bring(output, placed)
             invocation.forget()
 
-    def _compute_each(self, invocation: Invocation, inputs: Slot, output: Slot, placed: list[Member]) -> None:
+    def _compute_each(
+        self, invocation: KernelLauncher, inputs: BufferRegion, output: BufferRegion, placed: list[BatchItem]
+    ) -> None:
         """Give each job a run of its own; where the kernel reports, before the next overwrites that."""
         reports = self._call.reports
         in_flight: deque[Run] = deque()
@@ -192,7 +196,7 @@ class Group:
                 cancel(in_flight.popleft())
             raise
 
-    def _bring(self, output: Slot, placed: list[Member]) -> None:
+    def _bring(self, output: BufferRegion, placed: list[BatchItem]) -> None:
         if not self._call.reports:
             output.sync(FROM_DEVICE, self._layout.out_used)
             return

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 from apyfal.device.control import Aborted
 from apyfal.device.waiting import GRACE, LOOK
-from apyfal.storage.flow.cancel import Cancel
+from apyfal.storage.flow.cancel import CancelToken
 
 if TYPE_CHECKING:
-    from apyfal.device.control import Control
+    from apyfal.device.control import JobControl
 
-__all__ = ["Spread"]
+__all__ = ["FanOut"]
 
 _Item = TypeVar("_Item")
 
@@ -23,7 +23,7 @@ _Item = TypeVar("_Item")
 _OWN_WORK = 250e-6
 
 
-class Spread:
+class FanOut:
     """Calls a function with each of several items, in as many threads as are worth it.
 
     That is learned from one call to the next: the fastest item of each says how long all of them wait at least: 0.1 ms
@@ -39,7 +39,7 @@ class Spread:
         self._most = most
         self.width = 1
 
-    def __call__(self, work: Callable[[_Item], None], items: Sequence[_Item], control: Control) -> None:
+    def __call__(self, work: Callable[[_Item], None], items: Sequence[_Item], control: JobControl) -> None:
         """Do all of them.
 
         Parameters
@@ -58,7 +58,7 @@ class Spread:
         """
         if not items:
             return
-        cancel = Cancel()
+        cancel = CancelToken()
         left = iter(items)
         lock = threading.Lock()
         fastest = [float("inf")]
@@ -85,7 +85,7 @@ class Spread:
         self.width = min(max(round(fastest[0] / _OWN_WORK), 1), self._most)
 
     @staticmethod
-    def _side_by_side(body: Callable[[], None], count: int, cancel: Cancel, control: Control) -> None:
+    def _side_by_side(body: Callable[[], None], count: int, cancel: CancelToken, control: JobControl) -> None:
         running = [threading.Thread(target=body, name=f"apyfal-side-{number}", daemon=True) for number in range(count)]
         for thread in running:
             thread.start()

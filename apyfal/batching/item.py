@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from apyfal.batching.packing import Layout, Place
-    from apyfal.definition.bound_call import Call
-    from apyfal.device.regions import Slot
+    from apyfal.batching.packing import Packer, Place
+    from apyfal.definition.bound_call import BoundCall
+    from apyfal.device.regions import BufferRegion
     from apyfal.jobs.queue import Task
     from apyfal.pipeline.report import Report
 
-__all__ = ["Member"]
+__all__ = ["BatchItem"]
 
 
 class _NoPlace(Exception):
     """An object does not fit into the group's memory."""
 
 
-class Member:
+class BatchItem:
     """One job, with what became of it. What goes wrong with its data is the job's result, not an error of a method.
 
     Attributes
@@ -74,7 +74,7 @@ class Member:
         self._error = error
         self.ended = True
 
-    def pack(self, array: NDArray[Any], layout: Layout, inputs: Slot) -> None:
+    def pack(self, array: NDArray[Any], layout: Packer, inputs: BufferRegion) -> None:
         """Copy the job's array to its place."""
         self.place = place = layout.place(array.nbytes)
         if place is None:
@@ -86,7 +86,7 @@ class Member:
             memory.view(array.dtype).reshape(array.shape)[...] = array
         self._copied.append(("src", place.nbytes))
 
-    def receive(self, layout: Layout, inputs: Slot) -> None:
+    def receive(self, layout: Packer, inputs: BufferRegion) -> None:
         """Receive the job's file or object at its place."""
 
         def allocate(nbytes: int) -> memoryview:
@@ -109,7 +109,7 @@ class Member:
         except BaseException as error:
             self.fail(error)
 
-    def deliver(self, call: Call, output: Slot) -> None:
+    def deliver(self, call: BoundCall, output: BufferRegion) -> None:
         """Make the job's result of its output."""
         if self.place is None:
             return
@@ -126,7 +126,7 @@ class Member:
             self._error = error
         self.ended = True
 
-    def _made(self, call: Call, data: NDArray[np.uint8]) -> Any:
+    def _made(self, call: BoundCall, data: NDArray[np.uint8]) -> Any:
         """Return what `process` would."""
         if call.definition.finish is not None:
             return call.finish(data.view(call.outputs[0].dtype))

@@ -9,9 +9,9 @@ from apyfal.exceptions import ParameterError
 
 if TYPE_CHECKING:
     from apyfal._core.device import DeviceInfo
-    from apyfal.definition.bound_call import Call
+    from apyfal.definition.bound_call import BoundCall
 
-__all__ = ["PACK", "SMALL", "Layout", "Place"]
+__all__ = ["PACK", "SMALL", "Packer", "Place"]
 
 #: Inputs up to here travel together: at 10 GB/s the transfer of more takes longer (25 us) than its start (5 to 20 us).
 SMALL = 256 << 10
@@ -33,7 +33,7 @@ class Place(NamedTuple):
     out_nbytes: int
 
 
-class Layout:
+class Packer:
     """Hands out places, to any thread.
 
     Attributes
@@ -48,7 +48,7 @@ class Layout:
         Bytes handed out so far.
     """
 
-    def __init__(self, call: Call, device: DeviceInfo) -> None:
+    def __init__(self, call: BoundCall, device: DeviceInfo) -> None:
         self._call = call
         self._lock = threading.Lock()
         names = {argument.name for argument in call.arguments}

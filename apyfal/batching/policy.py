@@ -10,7 +10,7 @@ import numpy as np
 
 from apyfal.batching.packing import PACK, SMALL
 
-__all__ = ["GroupSize", "Kinds"]
+__all__ = ["BatchKeys", "BatchSizePolicy"]
 
 #: Jobs that travel together at most, however small.
 _MOST = 256
@@ -18,7 +18,7 @@ _MOST = 256
 _PLAIN = (bool, int, float, str, np.generic)
 
 
-class GroupSize:
+class BatchSizePolicy:
     """How many waiting jobs are taken together. It learns from the jobs: their size is known only afterwards."""
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class GroupSize:
         self._value = min(4 * self._value, _MOST, fitting) if nbytes <= SMALL else 1
 
 
-class Kinds:
+class BatchKeys:
     """Tells which jobs with the same keywords could travel together.
 
     Parameters

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from apyfal.definition.grammar import Output
+from apyfal.definition.grammar import OutputSize
 from apyfal.exceptions import ParameterError
 
 if TYPE_CHECKING:
     from apyfal.definition.definition import Definition
 
-__all__ = ["BoundArgument", "Call", "CallInput", "CallOutput", "CallPort", "unit_of"]
+__all__ = ["BoundArgument", "BoundCall", "CallInput", "CallOutput", "CallPort", "unit_of"]
 
 
 #: Offsets in buffer objects that every driver accepts are multiples of this.
@@ -25,7 +25,7 @@ _PAGE = 4096
 
 
 class BoundArgument(NamedTuple):
-    """One kernel argument in a `Call`.
+    """One kernel argument in a `BoundCall`.
 
     ``dtype is None``: the buffer `name`. Otherwise a scalar: `value`, or the chunk's own number `name` where `value` is
     ``None``.
@@ -38,7 +38,7 @@ class BoundArgument(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CallPort(ABC):
-    """One input or output of a `Call`. All sizes follow from the first input's, by which a job is cut into runs.
+    """One input or output of a `BoundCall`. All sizes follow from the first input's, by which a job is cut into runs.
 
     Attributes
     ----------
@@ -64,7 +64,7 @@ class CallPort(ABC):
 
 @dataclass(frozen=True, slots=True)
 class CallInput(CallPort):
-    """One input of a `Call`."""
+    """One input of a `BoundCall`."""
 
     def beside(self, nbytes: int) -> int:
         """Bytes of this input that belong to `nbytes` of the first one, where inputs may be cut: as many elements."""
@@ -77,7 +77,7 @@ class CallInput(CallPort):
 
 @dataclass(frozen=True, slots=True)
 class CallOutput(CallPort):
-    """One output of a `Call`.
+    """One output of a `BoundCall`.
 
     Attributes
     ----------
@@ -92,7 +92,7 @@ class CallOutput(CallPort):
     """
 
     accelerator: str
-    rule: Output
+    rule: OutputSize
     fixed: int | None
     bound: Callable[[int], int] | None
 
@@ -129,7 +129,7 @@ class CallOutput(CallPort):
 
 
 def unit_of(granularity: int | None, inputs: Sequence[CallInput], outputs: Sequence[CallOutput]) -> int:
-    """Return `Call.unit`."""
+    """Return `BoundCall.unit`."""
     unit = math.lcm(granularity or 1, _PAGE)
     for port in inputs[1:]:
         unit *= _PAGE // math.gcd(port.beside(unit), _PAGE)
@@ -140,7 +140,7 @@ def unit_of(granularity: int | None, inputs: Sequence[CallInput], outputs: Seque
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Call:
+class BoundCall:
     """A definition with one job's parameters and element types.
 
     Attributes

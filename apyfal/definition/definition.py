@@ -1,7 +1,7 @@
 """What an accelerator is: its kernel's arguments, its data's types and sizes, and how its input may be cut.
 
 A `Definition` is what ``[accelerator.NAME]`` and the keyword arguments of `apyfal.Accelerator` become. It is checked
-when it is made. `Definition.bind` adds one job's parameters and element type, and gives the `Call` that a pipeline
+when it is made. `Definition.bind` adds one job's parameters and element type, and gives the `BoundCall` that a pipeline
 runs, chunk by chunk.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from apyfal.definition.bound_call import BoundArgument, Call, CallInput, CallOutput, unit_of
+from apyfal.definition.bound_call import BoundArgument, BoundCall, CallInput, CallOutput, unit_of
 from apyfal.definition.dtypes import DTYPE_CODES, SCALAR_TYPES, scalar, wire_type
 from apyfal.definition.grammar import (
     BUFFERS,
@@ -25,7 +25,7 @@ from apyfal.definition.grammar import (
     WHOLE,
     Argument,
     Chunking,
-    Output,
+    OutputSize,
     Parameter,
     Port,
 )
@@ -91,7 +91,7 @@ class Definition:
     in_dtype: np.dtype | None = None
     out_dtype: np.dtype | None = None
     dtypes: frozenset[np.dtype] = frozenset()
-    output: Output = SAME
+    output: OutputSize = SAME
     chunking: Chunking = WHOLE
     state: int | Callable[[Mapping[str, Any]], int] = 0
     options: Mapping[str, str] = field(default_factory=dict)
@@ -235,7 +235,7 @@ class Definition:
             raise ParameterError(f"accelerator {self.name!r} needs {missing}")
         return values
 
-    def bind(self, *dtypes: np.dtype | None, **given: object) -> Call:
+    def bind(self, *dtypes: np.dtype | None, **given: object) -> BoundCall:
         """Return the call of one job.
 
         Parameters
@@ -281,7 +281,7 @@ class Definition:
             else:
                 bound.append(self._bind_parameter(argument, scalars[name], in_dtype))
         cut = {"whole": None, "elements": in_dtype.itemsize, "records": self.chunking.record}[self.chunking.kind]
-        return Call(
+        return BoundCall(
             definition=self,
             arguments=tuple(bound),
             parameters=parameters,

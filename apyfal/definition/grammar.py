@@ -43,7 +43,7 @@ __all__ = [
     "WHOLE",
     "Argument",
     "Chunking",
-    "Output",
+    "OutputSize",
     "Parameter",
     "Port",
 ]
@@ -192,7 +192,7 @@ class Parameter:
 
 
 @dataclass(frozen=True, slots=True)
-class Output:
+class OutputSize:
     """How much data a job produces.
 
     Attributes
@@ -209,7 +209,7 @@ class Output:
     amount: Fraction | int = 0
 
     @classmethod
-    def parse(cls, text: str) -> Output:
+    def parse(cls, text: str) -> OutputSize:
         """Read ``same``, ``reported``, a number of bytes or ``<factor>x``; `ParameterError` for anything else."""
         if text == "same":
             return SAME
@@ -230,8 +230,8 @@ class Output:
         ]
 
 
-SAME = Output("same")
-REPORTED = Output("reported")
+SAME = OutputSize("same")
+REPORTED = OutputSize("reported")
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +250,7 @@ class Port:
 
     name: str
     dtype: np.dtype | None = None
-    output: Output | None = None
+    output: OutputSize | None = None
 
     @classmethod
     def parse_input(cls, text: str) -> Port:
@@ -266,7 +266,7 @@ class Port:
         name, colon, dtype = (part.strip() for part in declared.partition(":"))
         if not _NAME.fullmatch(name):
             raise ParameterError(f"{name!r} is not the name of an input or output")
-        return cls(name, parse_element_type(dtype) if colon else None, Output.parse(output) if equals else None)
+        return cls(name, parse_element_type(dtype) if colon else None, OutputSize.parse(output) if equals else None)
 
 
 @dataclass(frozen=True, slots=True)

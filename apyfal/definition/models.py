@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike
 
 from apyfal.definition.definition import Definition
 from apyfal.definition.dtypes import parse_scalar_type
-from apyfal.definition.grammar import FILLED_IN, REQUIRED, Argument, Chunking, Output, Parameter, Port
+from apyfal.definition.grammar import FILLED_IN, REQUIRED, Argument, Chunking, OutputSize, Parameter, Port
 from apyfal.definition.registry import register
 from apyfal.exceptions import ConfigurationError, ParameterError
 
@@ -96,7 +96,7 @@ def model(
                     parameters=accepted,
                     in_dtype=_element(in_dtype, dtype),
                     out_dtype=_element(out_dtype, dtype),
-                    output=Output.parse(str(output)),
+                    output=OutputSize.parse(str(output)),
                     chunking=Chunking.parse(chunking),
                     state=state,
                     model=function,

@@ -14,7 +14,7 @@ from apyfal.config.configuration import KINDS, ConfigSource, Configuration, Sect
 from apyfal.definition import registry
 from apyfal.definition.definition import Definition
 from apyfal.definition.dtypes import parse_element_type
-from apyfal.definition.grammar import FILLED_IN, Argument, Chunking, Output, Parameter, Port
+from apyfal.definition.grammar import FILLED_IN, Argument, Chunking, OutputSize, Parameter, Port
 from apyfal.exceptions import ConfigurationError, ParameterError, did_you_mean
 from apyfal.units import parse_size
 
@@ -139,7 +139,7 @@ def _define(name: str, base: Definition | None, section: Section) -> Definition:
         changes["inputs"] = tuple(_read(part, Port.parse_input) for part in section.parts("inputs"))
         changes["outputs"] = tuple(_read(part, Port.parse_output) for part in section.parts("outputs"))
     if "output" in section:
-        changes["output"] = _read(section["output"], Output.parse)
+        changes["output"] = _read(section["output"], OutputSize.parse)
         changes["size"] = changes["capacity"] = None
     if "chunking" in section:
         changes["chunking"] = _read(section["chunking"], Chunking.parse)

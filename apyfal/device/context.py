@@ -10,20 +10,20 @@ import numpy as np
 
 from apyfal._core.device import TO_DEVICE, Device
 from apyfal._core.model import register_model
-from apyfal.batching.fan_out import Spread
+from apyfal.batching.fan_out import FanOut
 from apyfal.device.drivers import require_driver
-from apyfal.device.launcher import Invocation
-from apyfal.device.regions import Slot
+from apyfal.device.launcher import KernelLauncher
+from apyfal.device.regions import BufferRegion
 from apyfal.memory import empty
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from apyfal._core.device import DeviceInfo, Kernel
-    from apyfal.definition.bound_call import Call
+    from apyfal.definition.bound_call import BoundCall
     from apyfal.definition.definition import Definition
 
-__all__ = ["Card"]
+__all__ = ["DeviceContext"]
 
 #: Combinations of parameters and element type whose kernel arguments are kept for the next job.
 _KEPT = 64
@@ -31,7 +31,7 @@ _KEPT = 64
 _SIDE_BY_SIDE = 8
 
 
-class Card:
+class DeviceContext:
     """One device, opened for one definition.
 
     Parameters
@@ -53,16 +53,16 @@ class Card:
         self.definition = definition
         self.device = Device(require_driver(definition.driver), definition.device, definition.options)
         self.info: DeviceInfo = self.device.info
-        self.loaded: Slot | None = None
+        self.loaded: BufferRegion | None = None
         self._program: bytes | None = None
         self._kernels: dict[object, Kernel] = {}
         self._lock = threading.Lock()
-        self._calls: dict[object, Call] = {}
-        self._spare: dict[Call, list[Invocation]] = {}
-        self._slots: dict[tuple[int, int], list[Slot]] = {}
-        self.receiving, self.storing = Spread(_SIDE_BY_SIDE), Spread(_SIDE_BY_SIDE)
+        self._calls: dict[object, BoundCall] = {}
+        self._spare: dict[BoundCall, list[KernelLauncher]] = {}
+        self._slots: dict[tuple[int, int], list[BufferRegion]] = {}
+        self.receiving, self.storing = FanOut(_SIDE_BY_SIDE), FanOut(_SIDE_BY_SIDE)
 
-    def call(self, dtypes: tuple[np.dtype[Any] | None, ...], parameters: Mapping[str, object]) -> Call:
+    def call(self, dtypes: tuple[np.dtype[Any] | None, ...], parameters: Mapping[str, object]) -> BoundCall:
         """Bind one job's parameters and element types; what was bound lately is kept.
 
         Raises
@@ -84,31 +84,31 @@ class Card:
         return call
 
     @contextlib.contextmanager
-    def invocation(self, call: Call, kernel: Kernel) -> Iterator[Invocation]:
+    def invocation(self, call: BoundCall, kernel: Kernel) -> Iterator[KernelLauncher]:
         """Lend a call's kernel arguments, with the device memory that they keep; after a failure, not again."""
         with self._lock:
             spare = self._spare.setdefault(call, [])
             lent = spare.pop() if spare else None
         if lent is None:
-            lent = Invocation(call, kernel, self.device, self.loaded)
+            lent = KernelLauncher(call, kernel, self.device, self.loaded)
         yield lent
         with self._lock:
             if call in self._spare:
                 spare.append(lent)
 
     @contextlib.contextmanager
-    def lent(self, nbytes: int, bank: int) -> Iterator[Slot]:
+    def lent(self, nbytes: int, bank: int) -> Iterator[BufferRegion]:
         """Lend pinned memory that the device knows already; after a failure, when it may be in use still, not again."""
         with self._lock:
             slots = self._slots.setdefault((nbytes, bank), [])
             slot = slots.pop() if slots else None
         if slot is None:
-            slot = Slot.new(nbytes, self.device, bank)
+            slot = BufferRegion.new(nbytes, self.device, bank)
         yield slot
         with self._lock:
             slots.append(slot)
 
-    def kernel(self, call: Call) -> Kernel:
+    def kernel(self, call: BoundCall) -> Kernel:
         """Return the kernel for a call; loaded, or built for the call's element types, when first needed.
 
         Raises
@@ -123,14 +123,14 @@ class Card:
     def _built_for_types(self) -> bool:
         return self.definition.model is not None or self.definition.driver == "opencl"
 
-    def _kernel(self, key: object, call: Call | None) -> Kernel:
+    def _kernel(self, key: object, call: BoundCall | None) -> Kernel:
         with self._lock:
             kernel = self._kernels.get(key)
             if kernel is None:
                 kernel = self._kernels[key] = self._load(call)
             return kernel
 
-    def _load(self, call: Call | None) -> Kernel:
+    def _load(self, call: BoundCall | None) -> Kernel:
         definition = self.definition
         name = definition.kernel
         if definition.model is not None and call is not None:
@@ -153,7 +153,7 @@ class Card:
         ------
         ProgramError, StorageError
         """
-        slot = Slot.over(data, self.device, self._bank_of("coefficients"), written=True)
+        slot = BufferRegion.over(data, self.device, self._bank_of("coefficients"), written=True)
         slot.sync(TO_DEVICE, data.nbytes)
         with self._lock:
             self.loaded = slot
@@ -185,7 +185,7 @@ def _read(url: str) -> bytes:
         return bytes(content)
 
 
-def _over_arrays(function: Callable[..., object], call: Call) -> Callable[..., None]:
+def _over_arrays(function: Callable[..., object], call: BoundCall) -> Callable[..., None]:
     """Let a function over numpy arrays take the emulator's memory views, in the kernel's order."""
     import inspect
 

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 from apyfal.exceptions import RunTimeout
 
-__all__ = ["Aborted", "Channel", "Control"]
+__all__ = ["Aborted", "Channel", "JobControl"]
 
 Item = TypeVar("Item")
 
@@ -20,7 +20,7 @@ class Aborted(Exception):
     """Another stage failed, or the job was cancelled: a signal between stages that no user sees."""
 
 
-class Control:
+class JobControl:
     """What the stages of one job share: the first failure, and the deadline.
 
     Parameters
@@ -94,7 +94,7 @@ class Control:
 class Channel(Generic[Item]):
     """A queue of at most `capacity` items from one stage to the next."""
 
-    def __init__(self, control: Control, capacity: int) -> None:
+    def __init__(self, control: JobControl, capacity: int) -> None:
         self._control = control
         self._capacity = capacity
         self._items: deque[Item] = deque()

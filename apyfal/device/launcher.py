@@ -9,18 +9,18 @@ import numpy as np
 
 from apyfal._core.run import SYNC_FROM, SYNC_TO, Arguments
 from apyfal.definition.grammar import REPORT_WORDS
-from apyfal.device.regions import Slot
+from apyfal.device.regions import BufferRegion
 
 if TYPE_CHECKING:
     from apyfal._core.device import Device, Kernel
     from apyfal._core.run import Run
-    from apyfal.definition.bound_call import Call
+    from apyfal.definition.bound_call import BoundCall
     from apyfal.pipeline.inputs import Piece
 
-__all__ = ["Invocation"]
+__all__ = ["KernelLauncher"]
 
 
-class Invocation:
+class KernelLauncher:
     """Starts the runs of one job.
 
     Parameters
@@ -33,7 +33,7 @@ class Invocation:
         Device memory that ``start(src=...)`` filled, or ``None``.
     """
 
-    def __init__(self, call: Call, kernel: Kernel, device: Device, loaded: Slot | None = None) -> None:
+    def __init__(self, call: BoundCall, kernel: Kernel, device: Device, loaded: BufferRegion | None = None) -> None:
         self._kernel = kernel
         self._arguments = Arguments(len(call.arguments))
         self._item = call.in_dtype.itemsize
@@ -42,7 +42,7 @@ class Invocation:
         self._outputs = [port.index for port in call.outputs]
         self._of_ports = any("." in argument.name for argument in call.arguments)
         self._at: dict[str, tuple[int, str]] = {}  # numbers that change from run to run
-        self._report: Slot | None = None
+        self._report: BufferRegion | None = None
         for index, argument in enumerate(call.arguments):
             name = argument.name
             if argument.dtype is not None and argument.value is not None:
@@ -56,10 +56,10 @@ class Invocation:
                 if loaded is not None:
                     self._set_buffer(index, loaded, len(loaded.bytes), 0)
             elif name == "report":
-                self._report = Slot.new(8 * REPORT_WORDS, device, kernel.bank(index))
+                self._report = BufferRegion.new(8 * REPORT_WORDS, device, kernel.bank(index))
                 self._set_buffer(index, self._report, 8 * REPORT_WORDS, SYNC_FROM)
 
-    def _set_buffer(self, index: int, slot: Slot, nbytes: int, flags: int) -> None:
+    def _set_buffer(self, index: int, slot: BufferRegion, nbytes: int, flags: int) -> None:
         self._arguments.set_buffer(index, slot.bo, slot.offset, nbytes, flags)
 
     def _set(self, name: str, value: int) -> None:
@@ -68,7 +68,7 @@ class Invocation:
             self._arguments.set_scalar(place[0], place[1], value)
 
     def start(
-        self, piece: Piece, outputs: Sequence[Slot], *, skip: int = 0, send: bool = False, bring: bool = False
+        self, piece: Piece, outputs: Sequence[BufferRegion], *, skip: int = 0, send: bool = False, bring: bool = False
     ) -> Run:
         """Start a run over a piece.
 
@@ -101,7 +101,7 @@ class Invocation:
             self._set_of_ports(pieces, outputs)
         return self._arguments.start(self._kernel)
 
-    def _set_of_ports(self, pieces: Sequence[Piece], outputs: Sequence[Slot]) -> None:
+    def _set_of_ports(self, pieces: Sequence[Piece], outputs: Sequence[BufferRegion]) -> None:
         for port, piece in zip(self._call.inputs, pieces, strict=True):
             self._set(f"bytes.{port.name}", piece.nbytes)
             self._set(f"count.{port.name}", piece.nbytes // port.dtype.itemsize)

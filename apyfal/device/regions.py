@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from apyfal.device.control import Channel, Control
+from apyfal.device.control import Channel, JobControl
 from apyfal.device.zero_copy import flat_bytes
 from apyfal.memory import empty
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
     from apyfal._core.device import BufferObject, Device
 
-__all__ = ["Ring", "Slot"]
+__all__ = ["BufferRegion", "BufferRing"]
 
 
-class Slot:
+class BufferRegion:
     """Contiguous host bytes and the buffer object that they belong to.
 
     Attributes
@@ -31,27 +31,29 @@ class Slot:
 
     __slots__ = ("bo", "bytes", "offset", "whole")
 
-    def __init__(self, memory: NDArray[np.uint8], bo: BufferObject, offset: int, whole: Slot | None = None) -> None:
+    def __init__(
+        self, memory: NDArray[np.uint8], bo: BufferObject, offset: int, whole: BufferRegion | None = None
+    ) -> None:
         self.bytes = memory
         self.bo = bo
         self.offset = offset
         self.whole = whole  # what this is a part of
 
     @classmethod
-    def over(cls, array: NDArray[Any], device: Device, bank: int, *, written: bool) -> Slot:
+    def over(cls, array: NDArray[Any], device: Device, bank: int, *, written: bool) -> BufferRegion:
         """Return all of a contiguous array, imported."""
         memory = flat_bytes(array)
         bo, offset = device.import_memory(memory, writable=written, bank=bank)
         return cls(memory, bo, offset)
 
     @classmethod
-    def new(cls, nbytes: int, device: Device, bank: int) -> Slot:
+    def new(cls, nbytes: int, device: Device, bank: int) -> BufferRegion:
         """Return fresh pinned memory."""
         return cls.over(empty(max(nbytes, 1), np.uint8), device, bank, written=True)
 
-    def part(self, start: int, nbytes: int) -> Slot:
+    def part(self, start: int, nbytes: int) -> BufferRegion:
         """Return `nbytes` bytes of this one from `start` on."""
-        return Slot(self.bytes[start : start + nbytes], self.bo, self.offset + start, self.whole or self)
+        return BufferRegion(self.bytes[start : start + nbytes], self.bo, self.offset + start, self.whole or self)
 
     def sync(self, direction: int, nbytes: int) -> None:
         """Move the first `nbytes` bytes between the two sides."""
@@ -59,7 +61,7 @@ class Slot:
             self.bo.sync(direction, self.offset, nbytes)
 
 
-class Ring(Channel[Slot]):
+class BufferRing(Channel[BufferRegion]):
     """Pinned buffers of one size, taken and given back; made as they are first needed.
 
     Parameters
@@ -70,21 +72,21 @@ class Ring(Channel[Slot]):
         The size of each.
     """
 
-    def __init__(self, control: Control, device: Device, bank: int, nbytes: int, depth: int) -> None:
+    def __init__(self, control: JobControl, device: Device, bank: int, nbytes: int, depth: int) -> None:
         super().__init__(control, depth)
         self._device = device
         self._bank = bank
         self._unmade = depth
         self.nbytes = nbytes
 
-    def take(self) -> Slot:
+    def take(self) -> BufferRegion:
         """Return a free slot, when there is one."""
         with self._control.changed:
             fresh = not self._items and self._unmade > 0
             if fresh:
                 self._unmade -= 1
-        return Slot.new(self.nbytes, self._device, self._bank) if fresh else self.get()
+        return BufferRegion.new(self.nbytes, self._device, self._bank) if fresh else self.get()
 
-    def give(self, slot: Slot) -> None:
+    def give(self, slot: BufferRegion) -> None:
         """Let a slot, or the slot that this is a part of, be taken again."""
         self.put(slot.whole or slot)

@@ -10,7 +10,7 @@ from apyfal.exceptions import AcceleratorException, RunTimeout
 
 if TYPE_CHECKING:
     from apyfal._core.run import Run
-    from apyfal.device.control import Control
+    from apyfal.device.control import JobControl
 
 __all__ = ["GRACE", "LOOK", "cancel", "wait"]
 
@@ -20,7 +20,7 @@ LOOK = 0.05
 GRACE = 1.0
 
 
-def wait(run: Run, control: Control) -> None:
+def wait(run: Run, control: JobControl) -> None:
     """Wait for a run, looking at the deadline and at the other stages; a run that is not wanted any more is cancelled.
 
     Raises
@@ -42,7 +42,7 @@ def wait(run: Run, control: Control) -> None:
             raise
 
 
-def _ended(run: Run, control: Control) -> bool:
+def _ended(run: Run, control: JobControl) -> bool:
     left = None if control.deadline is None else control.deadline - monotonic()
     try:
         run.wait(LOOK if left is None or left > LOOK else max(left, 0.0))

@@ -12,17 +12,17 @@ from typing import Any, Protocol
 from apyfal.exceptions import ParameterError
 from apyfal.storage.url import redact
 
-__all__ = ["Series", "Submitted", "Ticket", "map_jobs", "map_tickets", "name_job", "pairs_of"]
+__all__ = ["LightFuture", "ResultOrder", "Submitted", "map_jobs", "map_tickets", "name_job", "pairs_of"]
 
 
 class Submitted(Protocol):
-    """What stands for a job: a `concurrent.futures.Future`, or a `Ticket`."""
+    """What stands for a job: a `concurrent.futures.Future`, or a `LightFuture`."""
 
     def result(self) -> Any: ...
     def cancel(self) -> bool: ...
 
 
-class Series:
+class ResultOrder:
     """What the tickets of one list of jobs share: a lock, and which of them is waited for."""
 
     __slots__ = ("awaited", "changed", "lock")
@@ -30,10 +30,10 @@ class Series:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.changed = threading.Condition(self.lock)
-        self.awaited: Ticket | None = None
+        self.awaited: LightFuture | None = None
 
 
-class Ticket:
+class LightFuture:
     """A future for somebody who takes results in order: it costs a tenth, since all of a series share one lock.
 
     The methods are those of `concurrent.futures.Future` of the same names.
@@ -41,7 +41,7 @@ class Ticket:
 
     __slots__ = ("_begun", "_cancelled", "_done", "_error", "_result", "_series")
 
-    def __init__(self, series: Series) -> None:
+    def __init__(self, series: ResultOrder) -> None:
         self._series = series
         self._begun = self._cancelled = self._done = False
         self._result: Any = None
@@ -123,7 +123,7 @@ def map_jobs(
 
 
 def map_tickets(
-    put: Callable[[Ticket, object, object, dict[str, Any]], None],
+    put: Callable[[LightFuture, object, object, dict[str, Any]], None],
     srcs: Iterable[object] | None,
     dsts: Iterable[object] | None,
     info_list: list[dict[str, Any]] | None,
@@ -132,10 +132,10 @@ def map_tickets(
     ahead: Callable[[], int],
 ) -> Iterator[Any]:
     """Do as `map_jobs`, where `put` takes a job's ticket, source, destination and keywords of `process`."""
-    series = Series()
+    series = ResultOrder()
 
-    def submit(src: object, dst: object, info: dict[str, Any] | None) -> Ticket:
-        ticket = Ticket(series)
+    def submit(src: object, dst: object, info: dict[str, Any] | None) -> LightFuture:
+        ticket = LightFuture(series)
         put(ticket, src, dst, keywords if info is None else {**keywords, "info_dict": info})
         return ticket
 

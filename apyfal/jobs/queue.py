@@ -13,10 +13,10 @@ from typing import Any, Protocol
 
 from apyfal.exceptions import ClosedError
 
-__all__ = ["Line", "Promise", "Task", "Workers"]
+__all__ = ["FutureLike", "Task", "TaskQueue", "Workers"]
 
 
-class Promise(Protocol):
+class FutureLike(Protocol):
     """Where a job's end is written down: a `concurrent.futures.Future`, or what takes its place."""
 
     def set_running_or_notify_cancel(self) -> bool: ...
@@ -42,7 +42,7 @@ class Task:
     __slots__ = ("dst", "keywords", "kind", "promise", "src")
 
     def __init__(
-        self, promise: Promise, src: object, dst: object, keywords: dict[str, Any], kind: Hashable = None
+        self, promise: FutureLike, src: object, dst: object, keywords: dict[str, Any], kind: Hashable = None
     ) -> None:
         self.promise = promise
         self.src = src
@@ -51,7 +51,7 @@ class Task:
         self.kind = kind
 
 
-class Line:
+class TaskQueue:
     """Jobs that wait for any of several threads.
 
     Parameters
@@ -120,7 +120,7 @@ class Workers:
     run
         Does one or several jobs of a kind, and keeps their promises.
     together
-        As for `Line`.
+        As for `TaskQueue`.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class Workers:
         self._count = count
         self._name = name
         self._run = run
-        self._line = Line(together)
+        self._line = TaskQueue(together)
         self._threads: list[threading.Thread] = []
         self._starting = threading.Lock()
 

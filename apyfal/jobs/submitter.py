@@ -8,12 +8,12 @@ from concurrent.futures import Future
 from typing import Any
 
 from apyfal.batching.packing import PACK
-from apyfal.batching.policy import GroupSize, Kinds
+from apyfal.batching.policy import BatchKeys, BatchSizePolicy
 from apyfal.exceptions import ClosedError
-from apyfal.jobs.ordered_map import Ticket, map_tickets
+from apyfal.jobs.ordered_map import LightFuture, map_tickets
 from apyfal.jobs.queue import Task, Workers
 
-__all__ = ["GROUPS", "Background", "run_each"]
+__all__ = ["GROUPS", "JobSubmitter", "run_each"]
 
 #: Jobs that are at work at once: one on the card, the next being fetched, the last being stored.
 _WORKERS = 3
@@ -36,7 +36,7 @@ def run_each(process: Callable[..., Any], tasks: Sequence[Task]) -> None:
     del tasks
 
 
-class Background:
+class JobSubmitter:
     """What `process_submit` and `process_map` of an accelerator do.
 
     Parameters
@@ -64,7 +64,7 @@ class Background:
         self._workers: Workers | None = None
         self._starting = threading.Lock()
         self._stopped = False
-        self.size = GroupSize()
+        self.size = BatchSizePolicy()
 
     def submit(self, src: object, dst: object, keywords: dict[str, Any]) -> Future[Any]:
         """Run one job; see `apyfal.Accelerator.process_submit`."""
@@ -82,14 +82,14 @@ class Background:
         """Run many jobs; see `apyfal.Accelerator.process_map`."""
         kinds = self.kinds(keywords)
 
-        def put(ticket: Ticket, src: object, dst: object, own: dict[str, Any]) -> None:
+        def put(ticket: LightFuture, src: object, dst: object, own: dict[str, Any]) -> None:
             self._put(Task(ticket, src, dst, own, kinds(src, dst)))
 
         return map_tickets(put, srcs, dsts, info_list, keywords, ahead=self._ahead)
 
     def kinds(self, keywords: dict[str, Any]) -> Callable[[object, object], Hashable]:
         """Return what tells the kind of each job with these keywords, for `Task`."""
-        return Kinds(keywords) if self._together is not None else lambda src, dst: None
+        return BatchKeys(keywords) if self._together is not None else lambda src, dst: None
 
     def run(self, tasks: list[Task]) -> None:
         """Run one job, or several small ones together, in the calling thread; their promises get what comes of it."""

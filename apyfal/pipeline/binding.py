@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from apyfal.device.regions import Ring, Slot
+from apyfal.device.regions import BufferRegion, BufferRing
 from apyfal.device.zero_copy import reason_to_copy
 from apyfal.exceptions import CopyRefused, ParameterError
 from apyfal.memory import empty
 from apyfal.pipeline.arrays import array_of, check_target, overlap, shape_of
-from apyfal.pipeline.chunking import DEFAULT_MEMORY_LIMIT, End, Plan
-from apyfal.pipeline.inputs import ArrayInput, CopiedInput, Input, RangesInput, StreamInput
+from apyfal.pipeline.chunking import DEFAULT_MEMORY_LIMIT, Plan, PortPlan
+from apyfal.pipeline.inputs import ArrayInput, CopiedInput, Input, ParallelRangeInput, StreamInput
 from apyfal.pipeline.outputs import (
     ArrayOutput,
     CopiedOutput,
@@ -32,18 +32,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from apyfal._core.device import Kernel
-    from apyfal.definition.bound_call import Call, CallInput, CallOutput
-    from apyfal.device.context import Card
-    from apyfal.device.control import Control
+    from apyfal.definition.bound_call import BoundCall, CallInput, CallOutput
+    from apyfal.device.context import DeviceContext
+    from apyfal.device.control import JobControl
     from apyfal.pipeline.report import Report
 
-__all__ = ["Around", "Destination", "Origin"]
+__all__ = ["InputBinding", "JobContext", "OutputBinding"]
 
 _UNKNOWN = "the size of the output is known only after each run"
 
 
 @dataclass(slots=True)
-class Around:
+class JobContext:
     """What the ends of one job share.
 
     Attributes
@@ -56,10 +56,10 @@ class Around:
         Bytes of the device's memory that are left for this job; ``None``: as many as it needs.
     """
 
-    card: Card
-    call: Call
+    card: DeviceContext
+    call: BoundCall
     kernel: Kernel
-    control: Control
+    control: JobControl
     report: Report
     stack: ExitStack
     copy: bool
@@ -93,7 +93,7 @@ class Around:
         return f"{name}: {reason}"
 
 
-class Origin:
+class InputBinding:
     """One input.
 
     Parameters
@@ -111,7 +111,7 @@ class Origin:
         Of data; ``None``: not known before the end.
     """
 
-    def __init__(self, port: CallInput, src: object, array: NDArray[Any] | None, around: Around) -> None:
+    def __init__(self, port: CallInput, src: object, array: NDArray[Any] | None, around: JobContext) -> None:
         self.port = port
         self.array = array
         self._around = around
@@ -124,38 +124,40 @@ class Origin:
             self.nbytes = array.nbytes
         self._reason: str | None = None
 
-    def decide(self) -> End:
+    def decide(self) -> PortPlan:
         """Decide between the array in place and a ring."""
         if self.array is not None:
             self._reason = self._around.reason_to_copy(self.port.name, self.array, written=False)
         ring = self._source is not None or self._reason is not None
-        return End(self.port, self.nbytes, ring, 0 if self._source is None else self._source.connections)
+        return PortPlan(self.port, self.nbytes, ring, 0 if self._source is None else self._source.connections)
 
-    def make(self, plan: Plan, end: End) -> Input:
+    def make(self, plan: Plan, end: PortPlan) -> Input:
         """Return the input as the job reads it."""
         around, source, array = self._around, self._source, self.array
         device, bank = around.card.device, around.kernel.bank(self.port.index)
         # Whole inputs may differ in size; those that are cut have as many elements each.
         chunk = self.nbytes if plan.single and self.nbytes is not None else self.port.beside(plan.chunk)
         if source is not None:
-            ring = Ring(around.control, device, bank, chunk, plan.depth(end))
+            ring = BufferRing(around.control, device, bank, chunk, plan.depth(end))
             if source.connections and source.size is not None:
-                return RangesInput(source, ring, plan.cut(self.port, source.size), around.report, around.control)
+                return ParallelRangeInput(source, ring, plan.cut(self.port, source.size), around.report, around.control)
             return StreamInput(source, ring, chunk, around.report, around.control)
         if array is None:
             raise RuntimeError("an input has neither a source nor an array")
         if self._reason is None and array.nbytes:
-            return ArrayInput(Slot.over(array, device, bank, written=False), chunk)
+            return ArrayInput(BufferRegion.over(array, device, bank, written=False), chunk)
         reason = self._reason or f"{self.port.name}: empty"
         if not array.flags.c_contiguous:  # put together in pinned memory: one copy, not one before the ring's
             together = empty(array.shape, array.dtype)
             together[...] = array
             around.report.copied(together.nbytes, reason)
-            return ArrayInput(Slot.over(together, device, bank, written=False), chunk)
-        return CopiedInput(array, Ring(around.control, device, bank, chunk, plan.depth()), chunk, around.report, reason)
+            return ArrayInput(BufferRegion.over(together, device, bank, written=False), chunk)
+        return CopiedInput(
+            array, BufferRing(around.control, device, bank, chunk, plan.depth()), chunk, around.report, reason
+        )
 
 
-class Destination:
+class OutputBinding:
     """One output.
 
     Parameters
@@ -168,7 +170,7 @@ class Destination:
         The job's inputs, opened.
     """
 
-    def __init__(self, port: CallOutput, dst: object, origins: Sequence[Origin], around: Around) -> None:
+    def __init__(self, port: CallOutput, dst: object, origins: Sequence[InputBinding], around: JobContext) -> None:
         self.port = port
         self._dst = dst
         self._around = around
@@ -196,42 +198,42 @@ class Destination:
             if self._size is None and total:
                 self._reason = self._reason or around.allow(port.name, _UNKNOWN)
 
-    def collides(self, other: Destination) -> bool:
+    def collides(self, other: OutputBinding) -> bool:
         """Whether two outputs would have memory, or their place in the storage, in common."""
         if self.array is not None and other.array is not None:
             return np.shares_memory(self.array, other.array)
         return self._sink is not None and other._sink is not None and self._dst == other._dst
 
-    def end(self) -> End:
+    def end(self) -> PortPlan:
         """Say whether it goes through a ring."""
         ring = self.port.fixed is None and (self.array is None or self._reason is not None)
-        return End(self.port, None, ring, 0 if self._sink is None else self._sink.connections)
+        return PortPlan(self.port, None, ring, 0 if self._sink is None else self._sink.connections)
 
-    def make(self, plan: Plan, end: End) -> Output:
+    def make(self, plan: Plan, end: PortPlan) -> Output:
         """Return the output as the job writes it."""
         self._output = self._make(plan, end)
         return self._output
 
-    def _make(self, plan: Plan, end: End) -> Output:
+    def _make(self, plan: Plan, end: PortPlan) -> Output:
         around, port, array, sink = self._around, self.port, self.array, self._sink
         device, bank = around.card.device, around.kernel.bank(port.index)
         in_place = array is not None and self._reason is None and array.nbytes
         if port.fixed is not None:
             if array is not None and in_place:
-                return FixedOutput(Slot.over(array, device, bank, written=True), port.fixed)
-            return FixedOutput(Slot.new(port.fixed, device, bank), port.fixed)
+                return FixedOutput(BufferRegion.over(array, device, bank, written=True), port.fixed)
+            return FixedOutput(BufferRegion.new(port.fixed, device, bank), port.fixed)
         if array is not None and in_place:
-            return ArrayOutput(Slot.over(array, device, bank, written=True), port)
+            return ArrayOutput(BufferRegion.over(array, device, bank, written=True), port)
         room = port.room(plan.chunk)
         if sink is not None:
-            ring = Ring(around.control, device, bank, room, plan.depth(end))
+            ring = BufferRing(around.control, device, bank, room, plan.depth(end))
             if sink.connections and self._size and not plan.single:
                 return PartsOutput(sink, ring, port, self._size, around.report, around.control)
             return SinkOutput(sink, ring, around.report)
         if array is not None:
-            ring = Ring(around.control, device, bank, room, plan.depth())
+            ring = BufferRing(around.control, device, bank, room, plan.depth())
             return CopiedOutput(port.name, array, ring, around.report, self._reason or f"{port.name}: empty")
-        ring = Ring(around.control, device, bank, room, plan.depth() + 1)  # the first slot becomes the result
+        ring = BufferRing(around.control, device, bank, room, plan.depth() + 1)  # the first slot becomes the result
         return GrowingOutput(ring, around.report, f"{port.name}: {_UNKNOWN}")
 
     def result(self) -> Any:

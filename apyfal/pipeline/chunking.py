@@ -10,9 +10,9 @@ from apyfal.units import format_size
 
 if TYPE_CHECKING:
     from apyfal._core.device import DeviceInfo
-    from apyfal.definition.bound_call import Call, CallInput, CallPort
+    from apyfal.definition.bound_call import BoundCall, CallInput, CallPort
 
-__all__ = ["DEFAULT_MEMORY_LIMIT", "End", "Plan", "make_plan"]
+__all__ = ["DEFAULT_MEMORY_LIMIT", "Plan", "PortPlan", "make_plan"]
 
 #: Bytes of pinned ring memory that a job uses at most, where nothing else is said.
 DEFAULT_MEMORY_LIMIT = 256 << 20
@@ -32,7 +32,7 @@ _BESIDE = 2
 _FIRST = 16
 
 
-class End(NamedTuple):
+class PortPlan(NamedTuple):
     """What the plan needs to know of one input or output of a job.
 
     Attributes
@@ -75,7 +75,7 @@ class Plan(NamedTuple):
     first: int
     single: bool
 
-    def depth(self, end: End | None = None) -> int:
+    def depth(self, end: PortPlan | None = None) -> int:
         """Return the slots of a ring; of one that only copies pass through, without `end`."""
         return 1 if self.single else _DEPTH if end is None else end.depth
 
@@ -94,10 +94,10 @@ class Plan(NamedTuple):
 
 
 def make_plan(
-    call: Call,
+    call: BoundCall,
     device: DeviceInfo,
-    inputs: Sequence[End],
-    outputs: Sequence[End],
+    inputs: Sequence[PortPlan],
+    outputs: Sequence[PortPlan],
     *,
     memory_limit: int | None,
     room: int | None = None,
@@ -165,18 +165,18 @@ def _single(total: int) -> Plan:
     return Plan(total, total, single=True)
 
 
-def _nothing_moves(call: Call, device: DeviceInfo, total: int, ceiling: int | None) -> bool:
+def _nothing_moves(call: BoundCall, device: DeviceInfo, total: int, ceiling: int | None) -> bool:
     """Where the device works in the arrays themselves there is no transfer to hide behind another chunk's computing."""
     if "separate-memory" in device["capabilities"]:
         return False
     return ceiling is None or _largest(call, total) <= ceiling
 
 
-def _need(chunk: int, rings: list[End]) -> int:
+def _need(chunk: int, rings: list[PortPlan]) -> int:
     """Bytes of all rings' slots."""
     return sum(end.port.room(chunk) * end.depth for end in rings)
 
 
-def _largest(call: Call, chunk: int) -> int:
+def _largest(call: BoundCall, chunk: int) -> int:
     """Bytes of the largest buffer that a run uses."""
     return max([port.room(chunk) for port in (*call.inputs, *call.outputs)])

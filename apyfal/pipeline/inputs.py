@@ -8,8 +8,8 @@ from collections.abc import Generator, Sequence
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from apyfal.device.control import Aborted, Control
-from apyfal.device.regions import Ring, Slot
+from apyfal.device.control import Aborted, JobControl
+from apyfal.device.regions import BufferRegion, BufferRing
 from apyfal.device.zero_copy import flat_bytes
 from apyfal.exceptions import ParameterError
 from apyfal.pipeline.report import Report
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from apyfal.definition.bound_call import CallInput
     from apyfal.storage.endpoints.factory import Source
 
-__all__ = ["ArrayInput", "CopiedInput", "Input", "NoInput", "Piece", "RangesInput", "StreamInput", "TogetherInput"]
+__all__ = ["ArrayInput", "CopiedInput", "Input", "NoInput", "ParallelRangeInput", "Piece", "StreamInput", "ZippedInput"]
 
 #: Closed where nobody wants the rest.
 Pieces = Generator["Piece", None, None]
@@ -37,7 +37,7 @@ class Piece(NamedTuple):
     """
 
     chunk: int
-    slot: Slot | None
+    slot: BufferRegion | None
     nbytes: int
     offset: int
     last: bool
@@ -67,7 +67,7 @@ class NoInput(Input):
 class ArrayInput(Input):
     """An array in place, in parts of `chunk` bytes."""
 
-    def __init__(self, slot: Slot, chunk: int) -> None:
+    def __init__(self, slot: BufferRegion, chunk: int) -> None:
         self._slot = slot
         self._chunk = chunk
 
@@ -82,7 +82,7 @@ class ArrayInput(Input):
 class _RingInput(Input):
     """Chunks in a ring of pinned buffers."""
 
-    def __init__(self, ring: Ring, chunk: int, report: Report) -> None:
+    def __init__(self, ring: BufferRing, chunk: int, report: Report) -> None:
         self._ring = ring
         self._chunk = chunk
         self._report = report
@@ -125,7 +125,7 @@ class _RingInput(Input):
 class CopiedInput(_RingInput):
     """A contiguous array that cannot be used in place: copied, chunk by chunk."""
 
-    def __init__(self, array: NDArray[Any], ring: Ring, chunk: int, report: Report, reason: str) -> None:
+    def __init__(self, array: NDArray[Any], ring: BufferRing, chunk: int, report: Report, reason: str) -> None:
         super().__init__(ring, chunk, report)
         self._bytes = flat_bytes(array)
         self._reason = reason
@@ -142,11 +142,11 @@ class CopiedInput(_RingInput):
         return done >= len(self._bytes)
 
 
-class RangesInput(Input):
+class ParallelRangeInput(Input):
     """A remote object, several of its chunks received at once, each straight into its slot of the ring."""
 
     def __init__(
-        self, source: Source, ring: Ring, cuts: list[tuple[int, int]], report: Report, control: Control
+        self, source: Source, ring: BufferRing, cuts: list[tuple[int, int]], report: Report, control: JobControl
     ) -> None:
         self._source = source
         self._ring = ring
@@ -211,7 +211,7 @@ class RangesInput(Input):
         except BaseException as error:
             self._control.fail(error)
 
-    def _fetch(self, index: int, slot: Slot) -> None:
+    def _fetch(self, index: int, slot: BufferRegion) -> None:
         offset, nbytes = self._cuts[index]
         with self._report.span("fetch", index):
             if nbytes:
@@ -229,7 +229,7 @@ class RangesInput(Input):
 class StreamInput(_RingInput):
     """A source, received straight into the ring."""
 
-    def __init__(self, source: Source, ring: Ring, chunk: int, report: Report, control: Control) -> None:
+    def __init__(self, source: Source, ring: BufferRing, chunk: int, report: Report, control: JobControl) -> None:
         super().__init__(ring, chunk, report)
         self._source = source
         self._control = control
@@ -255,7 +255,7 @@ class StreamInput(_RingInput):
         return self._source.size is not None and done >= self._source.size
 
 
-class TogetherInput(Input):
+class ZippedInput(Input):
     """Several inputs, cut at the same elements: each piece of the first, with those of the others beside it.
 
     Parameters
@@ -266,7 +266,9 @@ class TogetherInput(Input):
         They are not cut, and may differ in size.
     """
 
-    def __init__(self, ports: Sequence[CallInput], inputs: Sequence[Input], control: Control, *, whole: bool) -> None:
+    def __init__(
+        self, ports: Sequence[CallInput], inputs: Sequence[Input], control: JobControl, *, whole: bool
+    ) -> None:
         self._ports = ports
         self._inputs = inputs
         self._control = control

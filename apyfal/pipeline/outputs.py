@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from apyfal.device.control import Aborted, Control
-from apyfal.device.regions import Ring, Slot
+from apyfal.device.control import Aborted, JobControl
+from apyfal.device.regions import BufferRegion, BufferRing
 from apyfal.device.zero_copy import flat_bytes
 from apyfal.exceptions import ParameterError
 from apyfal.memory import empty
@@ -38,7 +38,7 @@ class Output(ABC):
     """A job's output. One thread takes slots, another stores them, both in the order of the chunks."""
 
     @abstractmethod
-    def slot(self, piece: Piece) -> Slot:
+    def slot(self, piece: Piece) -> BufferRegion:
         """Return the memory that the run of `piece` writes."""
 
     def wanted(self, piece: Piece, nbytes: int) -> int:
@@ -46,7 +46,7 @@ class Output(ABC):
         return nbytes
 
     @abstractmethod
-    def store(self, chunk: int, slot: Slot, nbytes: int) -> None:
+    def store(self, chunk: int, slot: BufferRegion, nbytes: int) -> None:
         """Take the first `nbytes` bytes of a chunk's slot, which are on its host side."""
 
     @abstractmethod
@@ -57,16 +57,16 @@ class Output(ABC):
 class ArrayOutput(Output):
     """An array in place, each chunk at its own position in it."""
 
-    def __init__(self, slot: Slot, port: CallOutput) -> None:
+    def __init__(self, slot: BufferRegion, port: CallOutput) -> None:
         self._slot = slot
         self._port = port
 
-    def slot(self, piece: Piece) -> Slot:
+    def slot(self, piece: Piece) -> BufferRegion:
         """Return the part that belongs to the piece."""
         start = self._port.nbytes(piece.offset) or 0
         return self._slot.part(start, self._port.nbytes(piece.nbytes) or 0)
 
-    def store(self, chunk: int, slot: Slot, nbytes: int) -> None:
+    def store(self, chunk: int, slot: BufferRegion, nbytes: int) -> None:
         """Leave the bytes where they are."""
 
     def result(self) -> NDArray[np.uint8]:
@@ -77,11 +77,11 @@ class ArrayOutput(Output):
 class FixedOutput(Output):
     """Bytes that the kernel writes in the run of its last chunk."""
 
-    def __init__(self, slot: Slot, nbytes: int) -> None:
+    def __init__(self, slot: BufferRegion, nbytes: int) -> None:
         self._slot = slot
         self._nbytes = nbytes
 
-    def slot(self, piece: Piece) -> Slot:
+    def slot(self, piece: Piece) -> BufferRegion:
         """Return the same memory for every run."""
         return self._slot
 
@@ -89,7 +89,7 @@ class FixedOutput(Output):
         """Return everything after the last chunk, nothing before."""
         return nbytes if piece.last else 0
 
-    def store(self, chunk: int, slot: Slot, nbytes: int) -> None:
+    def store(self, chunk: int, slot: BufferRegion, nbytes: int) -> None:
         """Leave the bytes where they are."""
 
     def result(self) -> NDArray[np.uint8]:
@@ -100,10 +100,10 @@ class FixedOutput(Output):
 class _RingOutput(Output):
     """Chunks in a ring of pinned buffers."""
 
-    def __init__(self, ring: Ring) -> None:
+    def __init__(self, ring: BufferRing) -> None:
         self._ring = ring
 
-    def slot(self, piece: Piece) -> Slot:
+    def slot(self, piece: Piece) -> BufferRegion:
         """Return a free slot, when there is one."""
         return self._ring.take()
 
@@ -115,12 +115,12 @@ class _RingOutput(Output):
 class SinkOutput(_RingOutput):
     """A sink, written from the ring, one chunk after the other."""
 
-    def __init__(self, sink: Sink, ring: Ring, report: Report) -> None:
+    def __init__(self, sink: Sink, ring: BufferRing, report: Report) -> None:
         super().__init__(ring)
         self._sink = sink
         self._report = report
 
-    def store(self, chunk: int, slot: Slot, nbytes: int) -> None:
+    def store(self, chunk: int, slot: BufferRegion, nbytes: int) -> None:
         """Write."""
         if nbytes:
             with self._report.span("store", chunk):
@@ -134,24 +134,26 @@ class PartsOutput(_RingOutput):
     A slot has room for a whole part; what the device writes for smaller chunks lies in it one behind the other.
     """
 
-    def __init__(self, sink: Sink, ring: Ring, port: CallOutput, total: int, report: Report, control: Control) -> None:
+    def __init__(
+        self, sink: Sink, ring: BufferRing, port: CallOutput, total: int, report: Report, control: JobControl
+    ) -> None:
         super().__init__(ring)
         self._sink = sink
         self._port = port
         self._total = total
         self._report = report
         self._control = control
-        self._part: Slot | None = None  # that is being written by the device
+        self._part: BufferRegion | None = None  # that is being written by the device
         self._stored = 0
 
-    def slot(self, piece: Piece) -> Slot:
+    def slot(self, piece: Piece) -> BufferRegion:
         """Return the piece's own place in the part that it belongs to."""
         at = (self._port.nbytes(piece.offset) or 0) % self._ring.nbytes
         if self._part is None or not at:
             self._part = self._ring.take()
         return self._part.part(at, self._port.nbytes(piece.nbytes) or 0)
 
-    def store(self, chunk: int, slot: Slot, nbytes: int) -> None:
+    def store(self, chunk: int, slot: BufferRegion, nbytes: int) -> None:
         """Send the part, when this was its end."""
         self._stored += nbytes
         part = slot.whole or slot
@@ -162,7 +164,7 @@ class PartsOutput(_RingOutput):
                 lambda sent: self._sent(sent, chunk, start, part)
             )
 
-    def _sent(self, sent: Future[None], chunk: int, start: float, part: Slot) -> None:
+    def _sent(self, sent: Future[None], chunk: int, start: float, part: BufferRegion) -> None:
         self._report.add("store", chunk, start)
         error = sent.exception()
         if error is not None:
@@ -175,7 +177,7 @@ class PartsOutput(_RingOutput):
 class CopiedOutput(_RingOutput):
     """An array of the caller's that the device cannot write in place: copied, chunk by chunk."""
 
-    def __init__(self, name: str, array: NDArray[Any], ring: Ring, report: Report, reason: str) -> None:
+    def __init__(self, name: str, array: NDArray[Any], ring: BufferRing, report: Report, reason: str) -> None:
         super().__init__(ring)
         self._name = name
         self._array = array
@@ -185,7 +187,7 @@ class CopiedOutput(_RingOutput):
         self._reason = reason
         self._done = 0
 
-    def store(self, chunk: int, slot: Slot, nbytes: int) -> None:
+    def store(self, chunk: int, slot: BufferRegion, nbytes: int) -> None:
         """Copy to the next position."""
         end = self._done + nbytes
         if end > len(self._bytes):
@@ -207,7 +209,7 @@ class CopiedOutput(_RingOutput):
 class GrowingOutput(_RingOutput):
     """A new array whose size only the kernel knows. What fits one run is used where the device wrote it."""
 
-    def __init__(self, ring: Ring, report: Report, reason: str) -> None:
+    def __init__(self, ring: BufferRing, report: Report, reason: str) -> None:
         super().__init__(ring)
         self._report = report
         self._reason = reason
@@ -215,7 +217,7 @@ class GrowingOutput(_RingOutput):
         self._all: NDArray[np.uint8] | None = None
         self._done = 0
 
-    def store(self, chunk: int, slot: Slot, nbytes: int) -> None:
+    def store(self, chunk: int, slot: BufferRegion, nbytes: int) -> None:
         """Keep the first slot; copy what follows behind it."""
         if self._first is None:
             self._first = slot.bytes

@@ -11,23 +11,23 @@ from typing import TYPE_CHECKING, Any
 from apyfal.device.control import Aborted
 from apyfal.exceptions import ParameterError, did_you_mean
 from apyfal.pipeline.arrays import array_of, element_type_of
-from apyfal.pipeline.binding import Around, Destination, Origin
+from apyfal.pipeline.binding import InputBinding, JobContext, OutputBinding
 from apyfal.pipeline.chunking import make_plan
-from apyfal.pipeline.inputs import Input, NoInput, TogetherInput
-from apyfal.pipeline.stages import Job
+from apyfal.pipeline.inputs import Input, NoInput, ZippedInput
+from apyfal.pipeline.stages import StagePipeline
 
 if TYPE_CHECKING:
     from apyfal.definition.definition import Definition
     from apyfal.definition.grammar import Port
-    from apyfal.device.context import Card
-    from apyfal.device.control import Control
+    from apyfal.device.context import DeviceContext
+    from apyfal.device.control import JobControl
     from apyfal.pipeline.report import Report
 
-__all__ = ["Request", "process"]
+__all__ = ["JobArguments", "process"]
 
 
 @dataclass
-class Request:
+class JobArguments:
     """What `Accelerator.process` was asked for."""
 
     src: object
@@ -39,7 +39,7 @@ class Request:
     info: dict[str, Any] | None
 
 
-def process(card: Card, request: Request, control: Control, report: Report) -> Any:
+def process(card: DeviceContext, request: JobArguments, control: JobControl, report: Report) -> Any:
     """Run one job; see `apyfal.Accelerator.process`."""
     try:
         with ExitStack() as stack:
@@ -52,20 +52,21 @@ def process(card: Card, request: Request, control: Control, report: Report) -> A
             report.fill(request.info, device=card.info["name"], driver=card.definition.driver)
 
 
-def _run(card: Card, request: Request, control: Control, report: Report, stack: ExitStack) -> Any:
+def _run(card: DeviceContext, request: JobArguments, control: JobControl, report: Report, stack: ExitStack) -> Any:
     definition = card.definition
     sources = _sources(definition, request.src)
     arrays = [array_of(source) for source in sources]
     dtypes = [element_type_of(source, array) for source, array in zip(sources, arrays, strict=True)]
     call = card.call(tuple(dtypes), request.parameters)
-    around = Around(card, call, card.kernel(call), control, report, stack, request.copy)
+    around = JobContext(card, call, card.kernel(call), control, report, stack, request.copy)
     origins = [
-        Origin(port, source, array, around) for port, source, array in zip(call.inputs, sources, arrays, strict=True)
+        InputBinding(port, source, array, around)
+        for port, source, array in zip(call.inputs, sources, arrays, strict=True)
     ]
     call.check_sizes([origin.nbytes for origin in origins])
     in_ends = [origin.decide() for origin in origins]
     destinations = [
-        Destination(port, dst, origins, around)
+        OutputBinding(port, dst, origins, around)
         for port, dst in zip(call.outputs, _targets(definition, request.dst), strict=True)
     ]
     _check_apart(destinations)
@@ -76,7 +77,7 @@ def _run(card: Card, request: Request, control: Control, report: Report, stack: 
     total = origins[0].nbytes if origins else 0
     with card.invocation(call, around.kernel) as invocation:
         source = _together(around, inputs)
-        job = Job(call, invocation, source, outputs, control, report, _progress(request, report, total))
+        job = StagePipeline(call, invocation, source, outputs, control, report, _progress(request, report, total))
         if plan.single:
             job.run_single()
         else:
@@ -128,23 +129,23 @@ def _by_port(definition: Definition, name: str, what: str, ports: Sequence[Port]
     raise ParameterError(f"accelerator {definition.name!r} has {len(ports)} {what}s; expected {name}={{{example}}}")
 
 
-def _check_apart(destinations: Sequence[Destination]) -> None:
+def _check_apart(destinations: Sequence[OutputBinding]) -> None:
     """Refuse two outputs in one place: the later would destroy the earlier."""
     for one, other in combinations(destinations, 2):
         if one.collides(other):
             raise ParameterError(f"{one.port.name} and {other.port.name} would have the same place; expected one each")
 
 
-def _together(around: Around, inputs: Sequence[Input]) -> Input:
+def _together(around: JobContext, inputs: Sequence[Input]) -> Input:
     if not inputs:
         return NoInput()
     if len(inputs) == 1:
         return inputs[0]
     call = around.call
-    return TogetherInput(call.inputs, inputs, around.control, whole=call.granularity is None)
+    return ZippedInput(call.inputs, inputs, around.control, whole=call.granularity is None)
 
 
-def _progress(request: Request, report: Report, total: int | None) -> Callable[[int], None] | None:
+def _progress(request: JobArguments, report: Report, total: int | None) -> Callable[[int], None] | None:
     progress, info = request.progress, request.info
     if progress is None:
         return None
@@ -157,7 +158,7 @@ def _progress(request: Request, report: Report, total: int | None) -> Callable[[
     return tell
 
 
-def _result(destinations: Sequence[Destination]) -> Any:
+def _result(destinations: Sequence[OutputBinding]) -> Any:
     """Return what one output became; of several, those that are arrays, by name."""
     if len(destinations) == 1:
         return destinations[0].result()

@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from apyfal._core.device import FROM_DEVICE, TO_DEVICE
 from apyfal.definition.grammar import STATUS_DONE, STATUS_FULL
-from apyfal.device.control import Aborted, Channel, Control
+from apyfal.device.control import Aborted, Channel, JobControl
 from apyfal.device.waiting import GRACE, LOOK, cancel, wait
 from apyfal.exceptions import KernelError
-from apyfal.pipeline.turns import Turns
+from apyfal.pipeline.turns import OrderedSection
 
 if TYPE_CHECKING:
     from apyfal._core.run import Run
-    from apyfal.definition.bound_call import Call
-    from apyfal.device.launcher import Invocation
-    from apyfal.device.regions import Slot
+    from apyfal.definition.bound_call import BoundCall
+    from apyfal.device.launcher import KernelLauncher
+    from apyfal.device.regions import BufferRegion
     from apyfal.pipeline.inputs import Input, Piece
     from apyfal.pipeline.outputs import Output
     from apyfal.pipeline.report import Report
 
-__all__ = ["Job"]
+__all__ = ["StagePipeline"]
 
 #: Threads that move data in each direction. While one starts a run or hands a chunk on, the other's transfer is with
 #: the driver already: without that, the link stood still for 0.7 ms after each 16 ms (`bench/bench_pipeline.py`).
@@ -34,7 +34,7 @@ class _Started(NamedTuple):
     """A run in flight over a piece, begun `at` seconds into the job; ``run=None``: not begun yet."""
 
     piece: Piece
-    outputs: tuple[Slot, ...]
+    outputs: tuple[BufferRegion, ...]
     run: Run | None
     at: float
 
@@ -43,11 +43,11 @@ class _Done(NamedTuple):
     """Output that came back, bytes at the front of slots, for `read` bytes of the first input."""
 
     chunk: int
-    outputs: tuple[tuple[Slot, int], ...]
+    outputs: tuple[tuple[BufferRegion, int], ...]
     read: int
 
 
-class Job:
+class StagePipeline:
     """Runs a kernel over all of an input into an output.
 
     Parameters
@@ -71,11 +71,11 @@ class Job:
 
     def __init__(
         self,
-        call: Call,
-        invocation: Invocation,
+        call: BoundCall,
+        invocation: KernelLauncher,
         source: Input,
         outputs: Sequence[Output],
-        control: Control,
+        control: JobControl,
         report: Report,
         progress: Callable[[int], None] | None,
     ) -> None:
@@ -112,7 +112,7 @@ class Job:
         fetched: Channel[Piece] = Channel(self._control, 2)
         started: Channel[_Started] = Channel(self._control, 2)
         finished: Channel[_Done] = Channel(self._control, 2)
-        sending, bringing = Turns(self._control, fetched), Turns(self._control, started)
+        sending, bringing = OrderedSection(self._control, fetched), OrderedSection(self._control, started)
         threads = [
             *self._threads("fetch", 1, fetched, self._fetch),
             *self._threads("start", _MOVERS, started, lambda put: self._start(sending, put)),
@@ -167,7 +167,7 @@ class Job:
         for one in piece.beside:
             self._report.bytes_in += one.nbytes
 
-    def _start(self, fetched: Turns[Piece], put: Callable[[_Started], None]) -> None:
+    def _start(self, fetched: OrderedSection[Piece], put: Callable[[_Started], None]) -> None:
         for number, piece in fetched:
             sent_at = self._report.now()
             for one in (piece, *piece.beside):
@@ -186,7 +186,7 @@ class Job:
                 self._in_flight.append(run)
                 put(_Started(piece, outputs, run, at))
 
-    def _finish(self, started: Turns[_Started], put: Callable[[_Done], None]) -> None:
+    def _finish(self, started: OrderedSection[_Started], put: Callable[[_Done], None]) -> None:
         for number, (piece, outputs, run, at) in started:
             if run is None:
                 with started.turn(number):
@@ -210,7 +210,7 @@ class Job:
                     self._report.follow("from_device", piece.chunk, ended, at_end)
                 put(_Done(piece.chunk, brought, piece.nbytes))
 
-    def _room(self, piece: Piece) -> tuple[Slot, ...]:
+    def _room(self, piece: Piece) -> tuple[BufferRegion, ...]:
         """Return memory for the outputs of a run over a piece: exactly as much as it produces, where that is known."""
         room = []
         for port, output in zip(self._call.outputs, self._outputs, strict=True):
@@ -226,7 +226,7 @@ class Job:
             wait(self._invocation.start(piece, outputs), self._control)
         yield from self._reruns(piece, outputs)
 
-    def _reruns(self, piece: Piece, outputs: tuple[Slot, ...]) -> Iterator[_Done]:
+    def _reruns(self, piece: Piece, outputs: tuple[BufferRegion, ...]) -> Iterator[_Done]:
         """Yield the output of a run that has ended, and run again as long as the kernel says that it was full."""
         consumed = 0
         while True:
@@ -246,8 +246,8 @@ class Job:
                 wait(self._invocation.start(piece, outputs, skip=consumed), self._control)
 
     def _bring(
-        self, piece: Piece, outputs: tuple[Slot, ...], produced: int | None = None
-    ) -> tuple[tuple[Slot, int], ...]:
+        self, piece: Piece, outputs: tuple[BufferRegion, ...], produced: int | None = None
+    ) -> tuple[tuple[BufferRegion, int], ...]:
         """Move what a run produced (``None``: all that there is room for) from the device."""
         brought = []
         for output, slot in zip(self._outputs, outputs, strict=True):

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from apyfal.device.control import Aborted, Channel
 
 if TYPE_CHECKING:
-    from apyfal.device.control import Control
+    from apyfal.device.control import JobControl
 
-__all__ = ["Turns"]
+__all__ = ["OrderedSection"]
 
 Item = TypeVar("Item")
 
 
-class Turns(Generic[Item]):
+class OrderedSection(Generic[Item]):
     """Numbers the items of a channel as they are taken, and lets whoever has them go on in that order.
 
     Parameters
@@ -28,7 +28,7 @@ class Turns(Generic[Item]):
         Where the items come from.
     """
 
-    def __init__(self, control: Control, channel: Channel[Item]) -> None:
+    def __init__(self, control: JobControl, channel: Channel[Item]) -> None:
         self._control = control
         self._channel = channel
         self._taking = threading.Lock()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 from apyfal.exceptions import UnsupportedByStore
 
 if TYPE_CHECKING:
-    from apyfal.storage.flow.retry import Traffic
+    from apyfal.storage.flow.retry import MountLimits
 
 __all__ = ["Handler", "Limits", "ObjectInfo", "RangeReader", "Upload"]
 
@@ -137,7 +137,7 @@ class Handler(ABC):
     max_concurrency: int | None = None
 
     #: what the transfer engine keeps for this mount
-    traffic: Traffic | None = None
+    traffic: MountLimits | None = None
 
     # -- read ---------------------------------------------------------------------------------------------------------
     @abstractmethod

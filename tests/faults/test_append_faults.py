@@ -11,7 +11,7 @@ from servers.web.hostile import Answer, Fault, Hostile, Request, error
 
 from apyfal.exceptions import AccessDenied, ObjectChanged
 from apyfal.storage.stores.s3.handler import S3Handler
-from apyfal.storage.transfer import UploadStream
+from apyfal.storage.transfer import MultipartWriter
 
 Connect = Callable[..., S3Handler]
 END = b"the end" * PART
@@ -37,7 +37,7 @@ def append(handler: S3Handler) -> None:
     """Write `END` behind the object, which takes six copied parts."""
     handler.limits = replace(handler.limits, min_part=PART, max_copied_part=PART)
     info = handler.describe("b/data")
-    with UploadStream(handler, "b/data", options=OPTIONS) as writing:
+    with MultipartWriter(handler, "b/data", options=OPTIONS) as writing:
         writing.begin_with(info)
         writing.write(memoryview(END))
         writing.commit()

@@ -12,7 +12,7 @@ from servers.web.hostile import Answer, Fault, Hostile, Request, error
 
 from apyfal.exceptions import ObjectChanged, StorageError
 from apyfal.storage.stores.s3.handler import S3Handler
-from apyfal.storage.transfer import TransferOptions, UploadStream, download, upload
+from apyfal.storage.transfer import MultipartWriter, TransferOptions, download, upload
 
 Connect = Callable[..., S3Handler]
 OBJECT = random.Random(5).randbytes(64 << 10)
@@ -97,7 +97,7 @@ def test_a_thousand_failed_uploads_leave_no_upload(store: Hostile, connect: Conn
     denied = error(403, "AccessDenied")
 
     def write_and_raise(handler: S3Handler, name: str, data: memoryview, options: TransferOptions) -> None:
-        with UploadStream(handler, name, options=options) as writing:
+        with MultipartWriter(handler, name, options=options) as writing:
             writing.write(data[: 2 * PART])
             raise ZeroDivisionError
 

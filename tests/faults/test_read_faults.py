@@ -24,7 +24,7 @@ from apyfal.exceptions import (
 )
 from apyfal.storage.stores.s3.handler import S3Handler
 from apyfal.storage.stores.web import HTTPHandler
-from apyfal.storage.transfer import Stream, TransferOptions, download, stream
+from apyfal.storage.transfer import ObjectStream, TransferOptions, download, stream
 
 Connect = Callable[..., S3Handler]
 PLACES = pytest.mark.parametrize("place", [0, 2 * PART, 4 * PART], ids=["first", "middle", "last"])
@@ -41,7 +41,7 @@ def fetch(handler: S3Handler, options: TransferOptions = OPTIONS, **parameters: 
     return bytes(out)
 
 
-def read_all(reading: Stream) -> bytes:
+def read_all(reading: ObjectStream) -> bytes:
     out = bytearray()
     piece = memoryview(bytearray(10_000))
     while count := reading.readinto(piece):

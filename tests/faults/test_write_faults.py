@@ -22,7 +22,7 @@ from apyfal.exceptions import (
     TransferTimeout,
 )
 from apyfal.storage.stores.s3.handler import S3Handler
-from apyfal.storage.transfer import Cancel, TransferOptions, UploadStream, upload
+from apyfal.storage.transfer import CancelToken, MultipartWriter, TransferOptions, upload
 
 Connect = Callable[..., S3Handler]
 PARTS = pytest.mark.parametrize("part", [1, 3, 5], ids=["first", "middle", "last"])
@@ -33,7 +33,7 @@ def send(handler: S3Handler, way: str, options: TransferOptions = OPTIONS, **par
     if way == "memory":
         upload(handler, "b/new", memoryview(DATA), options=options, **parameters)
         return
-    with UploadStream(handler, "b/new", options=options, **parameters) as writing:
+    with MultipartWriter(handler, "b/new", options=options, **parameters) as writing:
         for start in range(0, len(DATA), 10_000):
             writing.write(memoryview(DATA)[start : start + 10_000])
         writing.commit()
@@ -213,7 +213,7 @@ def test_exclusive_after_a_lost_answer_knows_its_own_object(
 @pytest.mark.parametrize("after", [0, 10_000, 200_000])
 def test_an_exception_while_writing_leaves_nothing(store: Hostile, connect: Connect, way: str, after: int) -> None:
     def write() -> None:
-        with UploadStream(connect(), "b/new", options=OPTIONS) as writing:
+        with MultipartWriter(connect(), "b/new", options=OPTIONS) as writing:
             if way == "stream":
                 writing.write(memoryview(DATA)[:after])
             elif after >= PART:
@@ -226,7 +226,7 @@ def test_an_exception_while_writing_leaves_nothing(store: Hostile, connect: Conn
 
 
 def test_fewer_bytes_than_announced_leave_nothing(store: Hostile, connect: Connect) -> None:
-    with UploadStream(connect(), "b/new", 10**6, options=OPTIONS) as writing:
+    with MultipartWriter(connect(), "b/new", 10**6, options=OPTIONS) as writing:
         writing.write(memoryview(DATA))
         with pytest.raises(StorageError, match="announced"):
             writing.commit()
@@ -235,7 +235,7 @@ def test_fewer_bytes_than_announced_leave_nothing(store: Hostile, connect: Conne
 
 @pytest.mark.parametrize("fault", [None, "stall"])
 def test_cancelling_is_prompt_and_leaves_nothing(store: Hostile, connect: Connect, fault: str | None) -> None:
-    cancel = Cancel()
+    cancel = CancelToken()
     if fault is not None:
         store.faults.append(Fault(fault, at_part(3), at=-10_000, times=-1))
     timer = threading.Timer(0.1, cancel.set)
@@ -243,7 +243,7 @@ def test_cancelling_is_prompt_and_leaves_nothing(store: Hostile, connect: Connec
     handler = connect(timeout=30)
 
     def write() -> None:
-        with UploadStream(handler, "b/new", options=options) as writing:
+        with MultipartWriter(handler, "b/new", options=options) as writing:
             while True:
                 writing.write(memoryview(DATA))
 

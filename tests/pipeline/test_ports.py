@@ -246,7 +246,7 @@ chunking  = {chunking}
 def section(tmp_path: Path, **changes: str) -> Any:
     values = {"rule": "same", "arguments": "x, y, total, low, count, bytes.y, count.y:uint16", "chunking": "elements"}
     (tmp_path / "accelerator.conf").write_text(SECTION.format(**{**values, **changes}))
-    return apyfal.definition.resolve("both", tmp_path / "accelerator.conf")
+    return apyfal.accelerators.resolve("both", tmp_path / "accelerator.conf")
 
 
 def test_a_section_of_the_configuration(tmp_path: Path) -> None:

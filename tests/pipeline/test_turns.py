@@ -14,12 +14,12 @@ import pytest
 import apyfal
 from apyfal._core.device import TO_DEVICE
 from apyfal.definition import registry
-from apyfal.device.control import Aborted, Channel, Control
-from apyfal.device.launcher import Invocation
-from apyfal.device.regions import Slot
+from apyfal.device.control import Aborted, Channel, JobControl
+from apyfal.device.launcher import KernelLauncher
+from apyfal.device.regions import BufferRegion
 from apyfal.device.waiting import wait
 from apyfal.exceptions import KernelError
-from apyfal.pipeline.turns import Turns
+from apyfal.pipeline.turns import OrderedSection
 
 MIB = 1 << 20
 CHUNKS = 6
@@ -38,9 +38,9 @@ def test_the_next_transfer_waits_at_the_card_while_a_run_is_started(
 ) -> None:
     asked = [threading.Event() for _ in range(CHUNKS)]
     waited: list[bool] = []
-    sync, start = Slot.sync, Invocation.start
+    sync, start = BufferRegion.sync, KernelLauncher.start
 
-    def note(slot: Slot, direction: int, nbytes: int) -> None:
+    def note(slot: BufferRegion, direction: int, nbytes: int) -> None:
         if direction == TO_DEVICE:
             asked[slot.offset // (8 * MIB)].set()
         sync(slot, direction, nbytes)
@@ -52,8 +52,8 @@ def test_the_next_transfer_waits_at_the_card_while_a_run_is_started(
 
     with apyfal.Accelerator("loopback") as accelerator:
         result = accelerator.empty(len(data), np.uint8)
-        monkeypatch.setattr(Slot, "sync", note)
-        monkeypatch.setattr(Invocation, "start", late)
+        monkeypatch.setattr(BufferRegion, "sync", note)
+        monkeypatch.setattr(KernelLauncher, "start", late)
         accelerator.process(data, result)
     assert waited == [True] * (CHUNKS - 1)
     assert np.array_equal(result, data)
@@ -61,9 +61,9 @@ def test_the_next_transfer_waits_at_the_card_while_a_run_is_started(
 
 @pytest.mark.parametrize("way", ["array", "rings"])
 def test_order_is_kept_whichever_thread_is_late(way: str, data: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
-    sync, pauses = Slot.sync, random.Random(3)
+    sync, pauses = BufferRegion.sync, random.Random(3)
 
-    def uneven(slot: Slot, direction: int, nbytes: int) -> None:
+    def uneven(slot: BufferRegion, direction: int, nbytes: int) -> None:
         time.sleep(pauses.choice((0.0, 0.02)))
         sync(slot, direction, nbytes)
         time.sleep(pauses.choice((0.0, 0.02)))
@@ -72,7 +72,7 @@ def test_order_is_kept_whichever_thread_is_late(way: str, data: np.ndarray, monk
     target = np.zeros(len(source) + 1, np.uint8)[: len(source)]
     info: dict[str, Any] = {}
     with apyfal.Accelerator("loopback") as accelerator:
-        monkeypatch.setattr(Slot, "sync", uneven)
+        monkeypatch.setattr(BufferRegion, "sync", uneven)
         accelerator.process(source, target, info_dict=info)
     assert np.array_equal(source, target)
     for stage in ("to_device", "compute", "from_device"):
@@ -101,12 +101,12 @@ def test_the_first_run_that_fails_is_the_cause(data: np.ndarray, monkeypatch: py
 
 
 def test_turns_end_with_the_channel_and_with_a_failure() -> None:
-    control = Control()
+    control = JobControl()
     channel: Channel[str] = Channel(control, 3)
     for item in "abc":
         channel.put(item)
     channel.end()
-    turns = Turns(control, channel)
+    turns = OrderedSection(control, channel)
     assert list(turns) == [(0, "a"), (1, "b"), (2, "c")]
     with turns.turn(0):
         pass

@@ -54,7 +54,7 @@ def test_configurations_are_valid(text: str, tmp_path: Path) -> None:
     configuration = Configuration.load(path)
     assert configuration.sections()
     for name in configuration.sections("accelerator"):
-        assert apyfal.definition.resolve(name.partition(".")[2], configuration).name
+        assert apyfal.accelerators.resolve(name.partition(".")[2], configuration).name
 
 
 @pytest.mark.parametrize("text", blocks("sh"))

@@ -14,7 +14,7 @@ from apyfal import storage
 from apyfal.cli.common import Command, Settings, common_options, print_json, use_host
 from apyfal.cli.progress import ProgressCallback, progress_bar
 from apyfal.cli.selection import Pair, pairs
-from apyfal.storage.flow.cancel import Cancel
+from apyfal.storage.flow.cancel import CancelToken
 from apyfal.storage.url import parse
 
 __all__ = ["command"]
@@ -77,7 +77,7 @@ def _make_folders(chosen: Sequence[Pair], destination: str) -> None:
 def _copy_all(chosen: Sequence[Pair], progress: ProgressCallback | None) -> None:
     """Copy several at once; the first failure, or an interrupt, ends those under way and lets no other begin."""
     shown = _Sum(progress)
-    cancel = Cancel()
+    cancel = CancelToken()
 
     def copy(number: int) -> None:
         with cancel.scope():

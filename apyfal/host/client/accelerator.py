@@ -26,7 +26,7 @@ from apyfal.exceptions import (
     RunCancelled,
 )
 from apyfal.host.client.http import Host, SessionLost
-from apyfal.host.client.payload import Copies, Input, Output
+from apyfal.host.client.payload import Copies, InputPayload, OutputPayload
 from apyfal.host.client.retry import RETRY_FOR, Retry
 from apyfal.host.client.shared_pool import SharedPool
 from apyfal.host.client.submission import Submission
@@ -285,7 +285,10 @@ class RemoteAccelerator:
         while True:
             session, pool, copies = self._session, self._pool, Copies(copy)
             try:
-                with Input(src, pool, copies) as source, Output(dst, pool, source.nbytes, copies) as target:
+                with (
+                    InputPayload(src, pool, copies) as source,
+                    OutputPayload(dst, pool, source.nbytes, copies) as target,
+                ):
                     spec = JobSpec(
                         kind=kind,
                         src=source.origin,

@@ -14,14 +14,14 @@ import numpy as np
 from apyfal.exceptions import CopyRefused, HostError, ParameterError
 from apyfal.host.client.http import Answer
 from apyfal.host.client.shared_pool import SharedPool
-from apyfal.host.protocol.messages import ArrayType, Destination, Origin, Part, SharedArray
+from apyfal.host.protocol.messages import ArrayType, BodyPart, DestinationSpec, SharedArray, SourceSpec
 from apyfal.host.protocol.shared_memory import Region
 from apyfal.memory import empty
 from apyfal.pipeline.arrays import array_of
 from apyfal.storage.endpoints.factory import Source, open_sink, open_source
 from apyfal.storage.url import is_file_object, parse
 
-__all__ = ["Copies", "Input", "Output"]
+__all__ = ["Copies", "InputPayload", "OutputPayload"]
 
 _CHUNK = 1 << 20
 #: below this, a request on the socket costs less than the bookkeeping of shared memory
@@ -64,7 +64,7 @@ def _room(pool: SharedPool, nbytes: int, copies: Copies) -> Region | None:
     return pool.take(nbytes) if copies.allowed and nbytes >= _SHARED_FROM else None
 
 
-class Input:
+class InputPayload:
     """One source of a remote job. A context manager: at its end, what was opened for it is closed.
 
     Parameters
@@ -87,18 +87,18 @@ class Input:
     def __init__(self, src: object, pool: SharedPool | None, copies: Copies) -> None:
         self._stack = ExitStack()
         self._copies = copies
-        self.origin: Origin | None = None
+        self.origin: SourceSpec | None = None
         self.length: int | None = None
         self._array: np.ndarray[Any, Any] | None = None
         self._source: Source | None = None
-        self._parts: list[tuple[int, Input]] = []
+        self._parts: list[tuple[int, InputPayload]] = []
         if src is None:
             return
         if isinstance(src, Mapping):
             self._take_parts(src)
             return
         if isinstance(src, str) and not parse(src).is_local:
-            self.origin = Origin(url=src)
+            self.origin = SourceSpec(url=src)
             return
         array = array_of(src)
         if array is not None:
@@ -109,28 +109,28 @@ class Input:
             source = self._stack.enter_context(self._spooled(source))
         self._source = source
         self.length = source.size
-        self.origin = Origin(body=True)
+        self.origin = SourceSpec(body=True)
 
     def _take_parts(self, src: Mapping[Any, object]) -> None:
         """Put what is no URL side by side in the body, where the host's card can use each in place."""
         parts = {}
         end = 0
         for name, one in src.items():
-            given = self._stack.enter_context(Input(one, None, self._copies))
+            given = self._stack.enter_context(InputPayload(one, None, self._copies))
             if given.origin is None:
                 raise ParameterError(f"src: {name!r}: expected a URL, path, file object or array, not None")
             if given.length is None:
-                parts[str(name)] = Part(url=given.origin.url)
+                parts[str(name)] = BodyPart(url=given.origin.url)
                 continue
             start = -(-end // _ALIGN) * _ALIGN
-            parts[str(name)] = Part(offset=start, nbytes=given.length, array=given.origin.array)
+            parts[str(name)] = BodyPart(offset=start, nbytes=given.length, array=given.origin.array)
             self._parts.append((start, given))
             end = start + given.length
         if not self._parts:
-            self.origin = Origin(parts=parts)
+            self.origin = SourceSpec(parts=parts)
             return
         self.length = end
-        self.origin = Origin(body=True, array=ArrayType(np.dtype(np.uint8), (end,)), parts=parts)
+        self.origin = SourceSpec(body=True, array=ArrayType(np.dtype(np.uint8), (end,)), parts=parts)
 
     def pieces(self) -> Iterator[memoryview]:
         """Yield the body, anew at each call."""
@@ -165,7 +165,7 @@ class Input:
         """Close what was opened."""
         self._stack.close()
 
-    def __enter__(self) -> Input:
+    def __enter__(self) -> InputPayload:
         return self
 
     def __exit__(
@@ -182,14 +182,14 @@ class Input:
             shared = SharedArray(region.name, 0, kind)
             np.copyto(region.array(shared), array)
         if shared is not None:
-            self.origin = Origin(shared=shared)
+            self.origin = SourceSpec(shared=shared)
             return
         if not array.flags.c_contiguous:
             self._copies.add(array.nbytes, "src: not contiguous")
             array = np.ascontiguousarray(array)
         self._array = array
         self.length = array.nbytes
-        self.origin = Origin(body=True, array=kind)
+        self.origin = SourceSpec(body=True, array=kind)
 
     def _spooled(self, source: Source) -> Source:
         """Put what can be read once only into a file, so that it can be sent again."""
@@ -202,7 +202,7 @@ class Input:
         return open_source(file)
 
 
-class Output:
+class OutputPayload:
     """One destination of a remote job.
 
     Parameters
@@ -228,21 +228,21 @@ class Output:
         self._pool = pool
         self._array: np.ndarray[Any, Any] | None = None
         self._region: Region | None = None
-        self._parts: dict[str, Output] = {}
-        self.destination: Destination | None = None
+        self._parts: dict[str, OutputPayload] = {}
+        self.destination: DestinationSpec | None = None
         if dst is None:
             if pool is not None and expected is not None and (region := _room(pool, expected, copies)) is not None:
                 self._region = region
-                self.destination = Destination(memory=region.name)
+                self.destination = DestinationSpec(memory=region.name)
         elif isinstance(dst, Mapping):
-            self._parts = {str(name): Output(one, None, None, copies) for name, one in dst.items()}
-            self.destination = Destination(parts={name: part._as_part() for name, part in self._parts.items()})
+            self._parts = {str(name): OutputPayload(one, None, None, copies) for name, one in dst.items()}
+            self.destination = DestinationSpec(parts={name: part._as_part() for name, part in self._parts.items()})
         elif isinstance(dst, np.ndarray):
             self._take_array(dst, pool)
         elif isinstance(dst, str) and not parse(dst).is_local:
-            self.destination = Destination(url=dst)
+            self.destination = DestinationSpec(url=dst)
         elif isinstance(dst, str | os.PathLike) or is_file_object(dst):
-            self.destination = Destination(data=True)
+            self.destination = DestinationSpec(data=True)
         else:
             array = array_of(dst)
             if array is None:
@@ -254,14 +254,14 @@ class Output:
             raise ParameterError("dst: the array is read-only")
         self._array = array
         kind = ArrayType.of(array)
-        self.destination = Destination(array=kind)
+        self.destination = DestinationSpec(array=kind)
         shared = None if pool is None else pool.locate(array)
         if shared is None and pool is not None and (region := _room(pool, array.nbytes, self._copies)) is not None:
             self._region = region
             self._copies.add(array.nbytes, f"dst: {_OUT_OF_SHARED}")
             shared = SharedArray(region.name, 0, kind)
         if shared is not None:
-            self.destination = Destination(shared=shared)
+            self.destination = DestinationSpec(shared=shared)
         elif not array.flags.c_contiguous:
             self._copies.add(array.nbytes, "dst: not contiguous")
 
@@ -298,15 +298,15 @@ class Output:
         self._fill(answer, result, nbytes)
         return result
 
-    def _as_part(self) -> Part:
+    def _as_part(self) -> BodyPart:
         there = self.destination
-        return Part() if there is None else Part(url=there.url, array=there.array)
+        return BodyPart() if there is None else BodyPart(url=there.url, array=there.array)
 
     def _receive_parts(self, answer: Answer, parts: Mapping[str, dict[str, Any]]) -> dict[str, Any] | None:
         """Put several outputs where they belong; they come one behind the other."""
         results = {}
         for name, described in parts.items():
-            output = self._parts.get(name) or Output(None, None, None, self._copies)
+            output = self._parts.get(name) or OutputPayload(None, None, None, self._copies)
             results[name] = output.receive(answer, {"output": described})
         return {name: result for name, result in results.items() if result is not None} or None
 
@@ -316,7 +316,7 @@ class Output:
         if region is not None and self._pool is not None:
             self._pool.give(region)
 
-    def __enter__(self) -> Output:
+    def __enter__(self) -> OutputPayload:
         return self
 
     def __exit__(

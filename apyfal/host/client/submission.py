@@ -9,7 +9,7 @@ from typing import Any
 
 from apyfal.exceptions import AcceleratorException
 from apyfal.host.client.http import Answer, Host, Refused, SessionLost
-from apyfal.host.client.payload import Input, Output
+from apyfal.host.client.payload import InputPayload, OutputPayload
 from apyfal.host.client.retry import Retry
 from apyfal.host.protocol.messages import JOB_HEADER, KEY_HEADER, JobSpec
 
@@ -51,7 +51,7 @@ class Submission:
         self._retry = retry
         self._progress = progress
 
-    def ask(self, session: str, source: Input, output: Output) -> tuple[dict[str, Any], Any]:
+    def ask(self, session: str, source: InputPayload, output: OutputPayload) -> tuple[dict[str, Any], Any]:
         """Submit the job until the host has answered, then wait until it has ended.
 
         Parameters
@@ -101,7 +101,7 @@ class Submission:
                 self._release(document["id"])
             return document, result
 
-    def _submit(self, session: str, source: Input) -> Answer:
+    def _submit(self, session: str, source: InputPayload) -> Answer:
         target = f"/v1/sessions/{session}/jobs?wait={0 if self._progress else _WAIT}"
         headers = {KEY_HEADER: self._key, "Accept": _OCTETS}
         if source.length is None:

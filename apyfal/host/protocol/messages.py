@@ -23,10 +23,10 @@ __all__ = [
     "JOB_HEADER",
     "KEY_HEADER",
     "ArrayType",
-    "Destination",
+    "DestinationSpec",
     "JobSpec",
-    "Origin",
     "SharedArray",
+    "SourceSpec",
     "error_document",
     "error_from",
     "plain",
@@ -135,7 +135,7 @@ class SharedArray:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class BodyPart:
     """One of several inputs or outputs.
 
     Attributes
@@ -154,14 +154,14 @@ class Part:
     array: ArrayType | None = None
 
     @classmethod
-    def parse_all(cls, value: object, what: str) -> Mapping[str, Part]:
+    def parse_all(cls, value: object, what: str) -> Mapping[str, BodyPart]:
         """Read several, by their names."""
         if not isinstance(value, dict) or not value or not all(name.isidentifier() for name in value):
             raise ParameterError(f"{what}: expected an object of names and parts")
         return {name: cls._parse(one, f"{what}: {name}") for name, one in value.items()}
 
     @classmethod
-    def _parse(cls, value: object, what: str) -> Part:
+    def _parse(cls, value: object, what: str) -> BodyPart:
         document = _document(value, what, {"url", "offset", "nbytes", "array"})
         if "url" in document:
             if len(document) > 1:
@@ -180,25 +180,25 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class SourceSpec:
     """Where a job's data is: a URL, the request's body (an array, or a file's bytes), or shared memory.
 
     Several inputs are `parts`, by their names; those that are no URLs lie in the body, which is then an array of bytes.
     """
 
     url: str | None = None
-    parts: Mapping[str, Part] | None = None
+    parts: Mapping[str, BodyPart] | None = None
     body: bool = False
     array: ArrayType | None = None
     shared: SharedArray | None = None
 
     @classmethod
-    def parse(cls, value: object) -> Origin | None:
+    def parse(cls, value: object) -> SourceSpec | None:
         """Read what `document` wrote."""
         if value is None:
             return None
         document = _document(value, "src", {"url", "parts", "body", "array", "shared"})
-        parts = None if "parts" not in document else Part.parse_all(document["parts"], "src: parts")
+        parts = None if "parts" not in document else BodyPart.parse_all(document["parts"], "src: parts")
         kinds = document.keys() & {"url", "body", "shared"}
         if parts is not None and not kinds:
             return cls(parts=parts)
@@ -230,7 +230,7 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True)
-class Destination:
+class DestinationSpec:
     """Where a job's output goes.
 
     Attributes
@@ -250,14 +250,14 @@ class Destination:
     """
 
     url: str | None = None
-    parts: Mapping[str, Part] | None = None
+    parts: Mapping[str, BodyPart] | None = None
     array: ArrayType | None = None
     data: bool = False
     shared: SharedArray | None = None
     memory: str | None = None
 
     @classmethod
-    def parse(cls, value: object) -> Destination | None:
+    def parse(cls, value: object) -> DestinationSpec | None:
         """Read what `document` wrote."""
         if value is None:
             return None
@@ -267,7 +267,7 @@ class Destination:
         if "url" in document:
             return cls(url=_text(document["url"], "dst: url"))
         if "parts" in document:
-            return cls(parts=Part.parse_all(document["parts"], "dst: parts"))
+            return cls(parts=BodyPart.parse_all(document["parts"], "dst: parts"))
         if "array" in document:
             return cls(array=ArrayType.parse(document["array"], "dst"))
         if "shared" in document:
@@ -296,8 +296,8 @@ class JobSpec:
     """One call of `start` or `process`, as the client asks for it."""
 
     kind: str = "process"
-    src: Origin | None = None
-    dst: Destination | None = None
+    src: SourceSpec | None = None
+    dst: DestinationSpec | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     copy: bool = True
     timeout: float | None = None
@@ -320,12 +320,12 @@ class JobSpec:
         limit = document.get("memory_limit")
         if limit is not None and not isinstance(limit, str):
             limit = _count(limit, "job: memory_limit")
-        dst = Destination.parse(document.get("dst"))
+        dst = DestinationSpec.parse(document.get("dst"))
         if kind == "start" and dst is not None:
             raise ParameterError("job: start has no dst")
         return cls(
             kind=kind,
-            src=Origin.parse(document.get("src")),
+            src=SourceSpec.parse(document.get("src")),
             dst=dst,
             parameters=parameters,
             copy=copy,

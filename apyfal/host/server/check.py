@@ -15,8 +15,8 @@ from apyfal.host.client.http import Host
 from apyfal.host.protocol import tls
 from apyfal.host.protocol.address import HostAddress
 from apyfal.host.server.policy import linux_sandbox
-from apyfal.host.server.policy.allowed_directories import Whitelist
-from apyfal.host.server.policy.egress import OutboundGate
+from apyfal.host.server.policy.allowed_directories import AllowedDirectories
+from apyfal.host.server.policy.egress import EgressPolicy
 from apyfal.host.server.policy.tokens import TokenStore
 from apyfal.host.settings import Settings, default_socket
 from apyfal.units import format_size
@@ -77,7 +77,7 @@ def _whitelist(settings: Settings) -> Iterator[Finding]:
         yield Finding("openat2", "ok", "paths are resolved by the kernel")
     else:
         yield Finding("openat2", "warning", "not in this kernel: paths are resolved step by step")
-    with Whitelist(settings.authorized_host_dirs) as whitelist:
+    with AllowedDirectories(settings.authorized_host_dirs) as whitelist:
         if whitelist.landlocked:
             yield Finding(
                 "Landlock", "ok", f"version {linux_sandbox.landlock_version()} confines what opens host:// files"
@@ -93,7 +93,7 @@ def _whitelist(settings: Settings) -> Iterator[Finding]:
 
 
 def _outbound(settings: Settings) -> Iterator[Finding]:
-    OutboundGate(settings.private_endpoints)
+    EgressPolicy(settings.private_endpoints)
     allowed = ", ".join(settings.private_endpoints) or "none"
     yield Finding("outbound", "ok", f"private endpoints that clients may reach: {allowed}")
 

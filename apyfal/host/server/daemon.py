@@ -21,24 +21,24 @@ from apyfal.exceptions import ConfigurationError
 from apyfal.host.protocol.audit import AuditLog
 from apyfal.host.protocol.shared_memory import Region, TicketServer
 from apyfal.host.server.api import openapi
-from apyfal.host.server.api.context import Services
+from apyfal.host.server.api.context import RouteContext
 from apyfal.host.server.api.info import InfoRoutes
 from apyfal.host.server.api.jobs import JobRoutes
-from apyfal.host.server.api.middleware import Gatekeeper
+from apyfal.host.server.api.middleware import AuthMiddleware
 from apyfal.host.server.api.routes import Route, declared
 from apyfal.host.server.api.sessions import SessionRoutes
 from apyfal.host.server.api.storage import StorageRoutes
 from apyfal.host.server.jobs.execution import Executor
 from apyfal.host.server.jobs.journal import Journal
-from apyfal.host.server.jobs.manager import Engine
+from apyfal.host.server.jobs.manager import JobManager
 from apyfal.host.server.jobs.outputs import SavedOutputs
 from apyfal.host.server.jobs.sessions import OpenAccelerator, Session, Sessions
 from apyfal.host.server.metrics import Metrics
-from apyfal.host.server.policy.allowed_directories import Whitelist
-from apyfal.host.server.policy.egress import OutboundGate
+from apyfal.host.server.policy.allowed_directories import AllowedDirectories
+from apyfal.host.server.policy.egress import EgressPolicy
 from apyfal.host.server.policy.host_store import HostStore
 from apyfal.host.server.policy.tokens import TokenStore
-from apyfal.host.server.policy.url_policy import References, gated
+from apyfal.host.server.policy.url_policy import UrlPolicy, gated
 from apyfal.host.server.transport.bodies import Bodies, MemoryBudget
 from apyfal.host.server.transport.connections import Connections
 from apyfal.host.settings import Settings
@@ -134,16 +134,16 @@ class Daemon:
         settings.state_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._audit = AuditLog(settings.audit_log)
         self._tokens = TokenStore(settings.state_directory / "tokens.json")
-        self._whitelist = Whitelist(settings.authorized_host_dirs)
-        self._gate = OutboundGate(settings.private_endpoints, [listener.port for listener in self.listeners])
+        self._whitelist = AllowedDirectories(settings.authorized_host_dirs)
+        self._gate = EgressPolicy(settings.private_endpoints, [listener.port for listener in self.listeners])
         self._table = table.table
         self._table.configure(self._configuration)
         self._attach_stores()
-        self._references = References(self._whitelist, self._gate, self._table)
+        self._references = UrlPolicy(self._whitelist, self._gate, self._table)
         self._budget = MemoryBudget(settings.memory_limit)
         self._journal = Journal(settings.state_directory / "jobs.sqlite")
         self._sessions = Sessions(settings.max_sessions, settings.max_sessions_of_user)
-        self._engine = Engine(
+        self._engine = JobManager(
             journal=self._journal,
             saved=SavedOutputs(settings.state_directory / "outputs"),
             executor=Executor(self._references, self._open_accelerator, _allocate, settings.state_directory),
@@ -159,7 +159,7 @@ class Daemon:
         self._ticket_server = None if memory_socket is None else TicketServer(memory_socket, self._region)
         shared = None if memory_socket is None else str(memory_socket)
         bodies = Bodies(settings, self._budget, _allocate)
-        services = Services(settings, self._audit, self._sessions, self._references, bodies)
+        services = RouteContext(settings, self._audit, self._sessions, self._references, bodies)
         info = InfoRoutes(self._references, self._accelerators, _devices, lambda: self._state, self._metrics.text)
         self.routes: list[Route] = declared(
             # the router asks them in this order: what is called most comes first
@@ -172,7 +172,7 @@ class Daemon:
 
         info.document = openapi.document(self.routes, __version__)
         self._connections = Connections(settings.max_connections)
-        self._gatekeeper = Gatekeeper(
+        self._gatekeeper = AuthMiddleware(
             self.routes, self._tokens, self._audit, self._connections, settings.request_rate, self._metrics.observe
         )
         application = web.Application(
@@ -337,8 +337,8 @@ class Daemon:
         try:
             configuration = Configuration.load(self._config)
             settings = Settings.load(configuration)
-            whitelist = Whitelist(settings.authorized_host_dirs)
-            gate = OutboundGate(settings.private_endpoints, self._gate.own_ports)
+            whitelist = AllowedDirectories(settings.authorized_host_dirs)
+            gate = EgressPolicy(settings.private_endpoints, self._gate.own_ports)
         except ConfigurationError as error:
             self._audit.write("reload failed", reason=error)
             get_logger().error("the configuration was not read anew: %s", error)

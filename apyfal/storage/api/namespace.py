@@ -10,7 +10,7 @@ from apyfal.exceptions import NotADirectory, ObjectExists, ObjectNotFound, Unsup
 from apyfal.storage.flow.retry import call
 from apyfal.storage.handler import ObjectInfo
 from apyfal.storage.local import atomic
-from apyfal.storage.mounting.table import Target, resolve
+from apyfal.storage.mounting.table import MountedPath, resolve
 from apyfal.storage.stores.file import describe, list_directory
 from apyfal.storage.url import Location, parse
 
@@ -181,7 +181,7 @@ def _walk(location: Location) -> Iterator[tuple[str, list[str], list[str]]]:
             yield from _walk(below)
 
 
-def _has_entries(target: Target, what: str) -> bool:
+def _has_entries(target: MountedPath, what: str) -> bool:
     def first() -> bool:
         try:
             return next(iter(target.handler.list(target.path)), None) is not None
@@ -191,7 +191,7 @@ def _has_entries(target: Target, what: str) -> bool:
     return call(target.handler, first, what)
 
 
-def _require_directory(target: Target, location: Location) -> None:
+def _require_directory(target: MountedPath, location: Location) -> None:
     """Raise the error for an empty listing, unless it is that of an empty directory, bucket or directory's mark."""
     what = f"cannot list {str(location)!r}"
     try:

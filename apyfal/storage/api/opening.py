@@ -11,7 +11,7 @@ from typing import IO, Any
 from apyfal.exceptions import ObjectExists, ObjectNotFound, ParameterError
 from apyfal.storage.api.namespace import exists_at
 from apyfal.storage.endpoints.factory import appending_sink_at, object_source, sink_at
-from apyfal.storage.fileobj.atomic_files import WholeRandom, WholeText, WholeWriter
+from apyfal.storage.fileobj.atomic_files import AtomicTextWriter, AtomicWriter, WholeRandom
 from apyfal.storage.fileobj.raw_files import AtomicFile, ObjectReader, ObjectWriter
 from apyfal.storage.fileobj.spooled import SpooledFile
 from apyfal.storage.local import atomic
@@ -177,12 +177,12 @@ def _wrapped(
     if mode.updating:
         buffered = (WholeRandom if whole else io.BufferedRandom)(raw, size)
     elif mode.writing:
-        buffered = (WholeWriter if whole else io.BufferedWriter)(raw, size)
+        buffered = (AtomicWriter if whole else io.BufferedWriter)(raw, size)
     else:
         buffered = io.BufferedReader(raw, size)
     if mode.binary:
         return buffered
-    text = (WholeText if whole else io.TextIOWrapper)(buffered, encoding, errors, newline, by_line)
+    text = (AtomicTextWriter if whole else io.TextIOWrapper)(buffered, encoding, errors, newline, by_line)
     if whole and not raw.seekable() and codecs.lookup(text.encoding).name in ("utf-16", "utf-32"):
         text.write("\N{BYTE ORDER MARK}")  # TextIOWrapper leaves it out where it cannot tell that this is the beginning
     text.mode = mode.text  # type: ignore[misc]  # typeshed has it read-only; the builtin sets it in the same way

@@ -13,7 +13,7 @@ from apyfal.storage.endpoints.sinks import AppendingSink, FileObjectSink, LocalS
 from apyfal.storage.endpoints.sources import FileObjectSource, LocalSource, ObjectSource, Source
 from apyfal.storage.handler import Handler, ObjectInfo
 from apyfal.storage.mounting import table
-from apyfal.storage.mounting.table import Target
+from apyfal.storage.mounting.table import MountedPath
 from apyfal.storage.url import Location, is_file_object, parse
 
 __all__ = ["Sink", "Source", "appending_sink_at", "object_source", "open_sink", "open_source", "sink_at", "source_at"]
@@ -96,7 +96,7 @@ def appending_sink_at(location: Location, old: ObjectInfo) -> Sink:
     return _object_sink(location, lambda target: AppendingSink(target, old))
 
 
-def _object_sink(location: Location, make: Callable[[Target], Sink]) -> Sink:
+def _object_sink(location: Location, make: Callable[[MountedPath], Sink]) -> Sink:
     target = table.resolve(location)
     try:
         if type(target.handler).put is Handler.put:

@@ -13,8 +13,8 @@ from apyfal.exceptions import ObjectChanged
 from apyfal.storage.flow.retry import call
 from apyfal.storage.handler import ObjectInfo
 from apyfal.storage.local import atomic, duck
-from apyfal.storage.mounting.table import Target
-from apyfal.storage.transfer.multipart import UploadStream
+from apyfal.storage.mounting.table import MountedPath
+from apyfal.storage.transfer.multipart import MultipartWriter
 
 __all__ = ["AppendingSink", "FileObjectSink", "LocalSink", "ObjectSink", "Sink"]
 
@@ -109,13 +109,13 @@ class ObjectSink(Sink):
     """
 
     def __init__(
-        self, target: Target, size: int | None = None, exclusive: bool = False, old: ObjectInfo | None = None
+        self, target: MountedPath, size: int | None = None, exclusive: bool = False, old: ObjectInfo | None = None
     ) -> None:
         self.name = str(target.location)
         self._target = target
         self._size = size
         self._old = old
-        self._stream = UploadStream(target.handler, target.path, size, exclusive=exclusive)
+        self._stream = MultipartWriter(target.handler, target.path, size, exclusive=exclusive)
         if size is not None:
             self.connections = _CONNECTIONS
 
@@ -159,7 +159,7 @@ class ObjectSink(Sink):
 class AppendingSink(ObjectSink):
     """What comes behind the end of an object, which the store itself copies; nothing is changed before `commit`."""
 
-    def __init__(self, target: Target, old: ObjectInfo) -> None:
+    def __init__(self, target: MountedPath, old: ObjectInfo) -> None:
         super().__init__(target, old=old)
         self._front: ObjectInfo | None = old
 

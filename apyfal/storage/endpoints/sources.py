@@ -14,7 +14,7 @@ from typing import Any
 from apyfal.exceptions import StorageError
 from apyfal.storage.handler import ObjectInfo
 from apyfal.storage.local import atomic, direct_io, duck
-from apyfal.storage.mounting.table import Target
+from apyfal.storage.mounting.table import MountedPath
 from apyfal.storage.transfer.reader import stream
 
 __all__ = ["FileObjectSource", "LocalSource", "ObjectSource", "Source"]
@@ -143,7 +143,7 @@ class LocalSource(Source):
 class ObjectSource(Source):
     """One version of an object in a store. A break is resumed; the whole is verified where the store has a checksum."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: MountedPath) -> None:
         self.name = str(target.location)
         self._target = target
         self._stream = stream(target.handler, target.path)

@@ -9,15 +9,15 @@ import io
 from types import TracebackType
 from typing import cast
 
-from apyfal.storage.fileobj.raw_files import Whole, forsake
+from apyfal.storage.fileobj.raw_files import AtomicFileProtocol, forsake
 
-__all__ = ["WholeRandom", "WholeText", "WholeWriter"]
+__all__ = ["AtomicTextWriter", "AtomicWriter", "WholeRandom"]
 
 
-class _WholeFile(io.IOBase):
+class _AtomicFile(io.IOBase):
     """What the three have in common."""
 
-    def _below(self) -> Whole:
+    def _below(self) -> AtomicFileProtocol:
         raise NotImplementedError
 
     def abort(self) -> None:
@@ -44,25 +44,25 @@ class _WholeFile(io.IOBase):
         self.close()
 
     def __del__(self) -> None:
-        forsake(cast(Whole, self))
+        forsake(cast(AtomicFileProtocol, self))
 
 
-class WholeWriter(_WholeFile, io.BufferedWriter):
+class AtomicWriter(_AtomicFile, io.BufferedWriter):
     """A binary file open to be written."""
 
-    def _below(self) -> Whole:
-        return cast(Whole, self.raw)
+    def _below(self) -> AtomicFileProtocol:
+        return cast(AtomicFileProtocol, self.raw)
 
 
-class WholeRandom(_WholeFile, io.BufferedRandom):
+class WholeRandom(_AtomicFile, io.BufferedRandom):
     """A binary file open to be written and read back."""
 
-    def _below(self) -> Whole:
-        return cast(Whole, self.raw)
+    def _below(self) -> AtomicFileProtocol:
+        return cast(AtomicFileProtocol, self.raw)
 
 
-class WholeText(_WholeFile, io.TextIOWrapper):
+class AtomicTextWriter(_AtomicFile, io.TextIOWrapper):
     """A text file open to be written."""
 
-    def _below(self) -> Whole:
-        return cast(Whole, self.buffer)
+    def _below(self) -> AtomicFileProtocol:
+        return cast(AtomicFileProtocol, self.buffer)

@@ -19,7 +19,7 @@ from apyfal.storage.local import atomic
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
-__all__ = ["AbortsOnError", "AtomicFile", "ObjectReader", "ObjectWriter", "Whole", "bytes_of", "forsake"]
+__all__ = ["AbortsOnError", "AtomicFile", "AtomicFileProtocol", "ObjectReader", "ObjectWriter", "bytes_of", "forsake"]
 
 
 def bytes_of(data: ReadableBuffer) -> memoryview:
@@ -27,7 +27,7 @@ def bytes_of(data: ReadableBuffer) -> memoryview:
     return view if view.format == "B" and view.ndim == 1 else view.cast("B")
 
 
-class Whole(Protocol):
+class AtomicFileProtocol(Protocol):
     """A file that appears when it is closed, whole or, after `abort`, not at all."""
 
     name: str
@@ -64,7 +64,7 @@ class AbortsOnError(io.RawIOBase):
         self.close()
 
 
-def forsake(file: Whole) -> None:
+def forsake(file: AtomicFileProtocol) -> None:
     """Drop a file that is about to be freed without having been closed: nobody said that it is complete."""
     try:
         if file.closed:

@@ -7,21 +7,21 @@ from typing import Protocol
 
 from apyfal.exceptions import TransferCancelled
 
-__all__ = ["Cancel", "Interruptible", "current_cancel"]
+__all__ = ["CancelToken", "Interruptible", "current_cancel"]
 
 
 class Interruptible(Protocol):
-    """What a `Cancel` can wake: a connection, or another `Cancel`."""
+    """What a `CancelToken` can wake: a connection, or another `CancelToken`."""
 
     def interrupt(self) -> None:
         """Make every blocked call on this object return soon. Called from any thread, must not block or raise."""
 
 
-class Cancel:
+class CancelToken:
     """A switch that ends transfers promptly. Once set it stays set.
 
-    Connections register with the `Cancel` of the thread that uses them (see `scope`), so handlers need not know about
-    cancellation: a blocked ``recv`` or ``send`` is woken by shutting its socket down.
+    Connections register with the `CancelToken` of the thread that uses them (see `scope`), so that handlers need not
+    know about cancellation: a blocked ``recv`` or ``send`` is woken by shutting its socket down.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ class Cancel:
         Setting the parent sets this one too.
     """
 
-    def __init__(self, parent: Cancel | None = None) -> None:
+    def __init__(self, parent: CancelToken | None = None) -> None:
         # Reentrant: interrupting a child runs under the lock of its parent, and a signal handler may call `set`.
         self._lock = threading.RLock()
         self._set = False
@@ -90,20 +90,20 @@ class Cancel:
             self._parent.discard(self)
 
     def scope(self) -> Scope:
-        """Make this the `Cancel` of everything that the calling thread does in the ``with`` block."""
+        """Make this the `CancelToken` of everything that the calling thread does in the ``with`` block."""
         return Scope(self)
 
 
 class Scope:
-    """What `Cancel.scope` returns: a context manager."""
+    """What `CancelToken.scope` returns: a context manager."""
 
     __slots__ = ("_before", "_cancel")
 
-    def __init__(self, cancel: Cancel) -> None:
+    def __init__(self, cancel: CancelToken) -> None:
         self._cancel = cancel
-        self._before: Cancel | None = None
+        self._before: CancelToken | None = None
 
-    def __enter__(self) -> Cancel:
+    def __enter__(self) -> CancelToken:
         self._before = current_cancel()
         _thread.cancel = self._cancel
         return self._cancel
@@ -115,7 +115,7 @@ class Scope:
 _thread = threading.local()
 
 
-def current_cancel() -> Cancel | None:
-    """Return the `Cancel` whose `Cancel.scope` the calling thread is in."""
-    found: Cancel | None = getattr(_thread, "cancel", None)
+def current_cancel() -> CancelToken | None:
+    """Return the `CancelToken` whose `CancelToken.scope` the calling thread is in."""
+    found: CancelToken | None = getattr(_thread, "cancel", None)
     return found

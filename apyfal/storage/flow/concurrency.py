@@ -7,7 +7,7 @@ import time
 from apyfal.storage.flow.options import TransferOptions
 from apyfal.storage.handler import Handler
 
-__all__ = ["SLOW", "Pace"]
+__all__ = ["SLOW", "AdaptiveConcurrency"]
 
 #: Bytes a second below which a connection is held back by the store (object stores give each some 50 to 90 MB/s), so
 #: that a few at once are right from the start. Faster ones share what limits them, mostly a processor.
@@ -20,7 +20,7 @@ _SETTLE = 0.1
 _GAIN = 1.15
 
 
-class Pace:
+class AdaptiveConcurrency:
     """Adapts the number of connections of one transfer. The owner's lock guards it.
 
     It begins with as few as `first`. Where they turn out slow there are a few at once, and more as long as each step

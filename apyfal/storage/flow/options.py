@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from apyfal.storage.flow.cancel import Cancel, current_cancel
+from apyfal.storage.flow.cancel import CancelToken, current_cancel
 from apyfal.storage.handler import Handler
 
 __all__ = ["Progress", "TransferOptions"]
@@ -42,7 +42,7 @@ class TransferOptions:
     verify: bool = True
     attempts: int = 8
     memory: int = 64 << 20
-    cancel: Cancel | None = None
+    cancel: CancelToken | None = None
 
     def connections(self, handler: Handler) -> tuple[int, int]:
         """Return how many connections to begin with, and how many there may be."""
@@ -54,6 +54,6 @@ class TransferOptions:
         most = max(1, most)
         return (most if self.concurrency is not None else min(4, most)), most
 
-    def own_cancel(self) -> Cancel:
-        """Return a `Cancel` for one transfer, under the caller's; `Cancel.detach` it in the end."""
-        return Cancel(self.cancel or current_cancel())
+    def own_cancel(self) -> CancelToken:
+        """Return a `CancelToken` for one transfer, under the caller's; `CancelToken.detach` it in the end."""
+        return CancelToken(self.cancel or current_cancel())

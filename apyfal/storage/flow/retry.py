@@ -9,10 +9,10 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from apyfal.exceptions import ChecksumMismatch, StorageError, StoreUnavailable, TransferTimeout
-from apyfal.storage.flow.cancel import Cancel, current_cancel
+from apyfal.storage.flow.cancel import CancelToken, current_cancel
 from apyfal.storage.handler import Handler
 
-__all__ = ["Attempts", "Bandwidth", "Memory", "Quota", "Traffic", "call", "traffic_of"]
+__all__ = ["Bandwidth", "Memory", "MountLimits", "RetryQuota", "Retrying", "call", "traffic_of"]
 
 Result = TypeVar("Result")
 
@@ -24,7 +24,7 @@ _MAX_DELAY = 5.0
 _MAX_RETRY_AFTER = 60.0
 
 
-class Quota:
+class RetryQuota:
     """How many retries all transfers of a mount have left, so that a failing store is not hit harder for failing.
 
     Each retry takes one; an operation that succeeds in the end gives back what it took, one that succeeds at once adds
@@ -71,7 +71,7 @@ class Bandwidth:
         self._paid_until = 0.0
         self._lock = threading.Lock()
 
-    def take(self, count: int, cancel: Cancel | None) -> None:
+    def take(self, count: int, cancel: CancelToken | None) -> None:
         """Pay for `count` bytes; returns when they may move."""
         with self._lock:
             now = time.monotonic()
@@ -119,11 +119,11 @@ class Memory:
             self._held -= count
 
 
-class Traffic:
+class MountLimits:
     """What all transfers of one mount share: the retry quota and the limits of its handler."""
 
     def __init__(self, handler: Handler) -> None:
-        self.quota = Quota()
+        self.quota = RetryQuota()
         self.bandwidth = Bandwidth(handler.bandwidth) if handler.bandwidth else None
         self.memory = Memory(handler.memory_limit or 256 << 20)
         #: the rate of one connection, in bytes a second, as last seen; part sizes follow it
@@ -138,18 +138,18 @@ class Traffic:
 _making = threading.Lock()
 
 
-def traffic_of(handler: Handler) -> Traffic:
+def traffic_of(handler: Handler) -> MountLimits:
     """Return what the transfers of `handler` share; made by the first of them."""
     traffic = handler.traffic
     if traffic is None:
         with _making:
             traffic = handler.traffic
             if traffic is None:
-                traffic = handler.traffic = Traffic(handler)
+                traffic = handler.traffic = MountLimits(handler)
     return traffic
 
 
-class Attempts:
+class Retrying:
     """The attempts at one operation.
 
     Parameters
@@ -162,7 +162,7 @@ class Attempts:
         Ends the waiting between attempts.
     """
 
-    def __init__(self, quota: Quota, limit: int, cancel: Cancel | None) -> None:
+    def __init__(self, quota: RetryQuota, limit: int, cancel: CancelToken | None) -> None:
         self._quota = quota
         self._limit = limit
         self._cancel = cancel
@@ -236,7 +236,7 @@ def call(handler: Handler, function: Callable[[], Result], what: str, *, limit: 
     limit
         Attempts at most.
     """
-    attempts = Attempts(traffic_of(handler).quota, limit, current_cancel())
+    attempts = Retrying(traffic_of(handler).quota, limit, current_cancel())
     while True:
         try:
             result = function()

@@ -7,14 +7,14 @@ from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from apyfal.storage.flow.concurrency import Pace
+from apyfal.storage.flow.concurrency import AdaptiveConcurrency
 
-__all__ = ["Crew"]
+__all__ = ["WorkerPool"]
 
 Item = TypeVar("Item")
 
 
-class Crew(Generic[Item]):
+class WorkerPool(Generic[Item]):
     """Threads that do `work` with each item, in order of `put`.
 
     While items wait there is always one thread in reserve: it takes an item as soon as the pace wants another at work,
@@ -30,7 +30,7 @@ class Crew(Generic[Item]):
         Does one item; must not raise.
     """
 
-    def __init__(self, name: str, pace: Pace, work: Callable[[Item], None]) -> None:
+    def __init__(self, name: str, pace: AdaptiveConcurrency, work: Callable[[Item], None]) -> None:
         self._name = name
         self._pace = pace
         self._work = work

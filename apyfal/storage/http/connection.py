@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import cast
 
 from apyfal.exceptions import StorageError, StoreUnavailable, TransferTimeout
-from apyfal.storage.flow.cancel import Cancel
+from apyfal.storage.flow.cancel import CancelToken
 from apyfal.storage.http.response import Response
 
 __all__ = ["Connection"]
@@ -77,7 +77,7 @@ class Connection:
         self.timeout = timeout
         self.idle_since = 0.0
         self.key: object = None
-        self.cancel: Cancel | None = None
+        self.cancel: CancelToken | None = None
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self._tls:

@@ -20,7 +20,7 @@ from apyfal.storage.http.origin import Origin
 from apyfal.storage.http.proxy import Proxy, environment_proxy, parse_proxy
 from apyfal.storage.http.response import Response
 
-__all__ = ["Client", "Timeouts"]
+__all__ = ["ConnectionPool", "Timeouts"]
 
 #: A connection that was idle this long is not tried again: stores close theirs after 5 (nginx: 75) seconds and more,
 #: and a request on a connection that is just being closed costs a retry.
@@ -45,7 +45,7 @@ class Timeouts(NamedTuple):
         return cls(connect, stall)
 
 
-class Client:
+class ConnectionPool:
     """Sends requests, each over an idle connection or a new one.
 
     Thread-safe. After a fork the child starts with no connections.

@@ -12,10 +12,10 @@ from apyfal.config.ini import without_user_info
 from apyfal.exceptions import InvalidURL
 from apyfal.storage import providers
 from apyfal.storage.handler import Handler
-from apyfal.storage.mounting.parameters import Parameter, shown
+from apyfal.storage.mounting.parameters import MountParameter, shown
 from apyfal.storage.url import Location
 
-__all__ = ["Definition", "Mount", "MountInfo", "Target"]
+__all__ = ["Mount", "MountInfo", "MountSpec", "MountedPath"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +51,18 @@ class MountInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class Definition:
+class MountSpec:
     """What a mount is, without its connections. Can be pickled; its ``repr`` shows no secret."""
 
     name: str
     provider: str
     root: str | None = None
-    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    parameters: Mapping[str, MountParameter] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"<mount {self.info(False)}>"
 
-    def same_as(self, other: Definition) -> bool:
+    def same_as(self, other: MountSpec) -> bool:
         """Whether both mean the same store in the same way, wherever it was said."""
         return (self.name, self.provider, self.root, self.values()) == (
             other.name,
@@ -121,7 +121,7 @@ class Mount:
         A handler that exists already, instead of one made from the definition.
     """
 
-    def __init__(self, definition: Definition, attached: Handler | None = None) -> None:
+    def __init__(self, definition: MountSpec, attached: Handler | None = None) -> None:
         self.definition = definition
         self.handler = attached
         self.attached = attached is not None  # not made from the definition, and cannot be made again
@@ -174,7 +174,7 @@ class Mount:
             handler.close()
 
 
-class Target:
+class MountedPath:
     """A path in a mounted store, in use: the mount stays until `release`. A context manager."""
 
     def __init__(self, mount: Mount, path: str, location: Location) -> None:
@@ -193,7 +193,7 @@ class Target:
         """Which kind of store it is."""
         return self._mount.definition.provider if self._mount else ""
 
-    def same_store_as(self, other: Target) -> bool:
+    def same_store_as(self, other: MountedPath) -> bool:
         """Whether both are in one store, reached in the same way, though perhaps under two names."""
         if self.handler is other.handler:
             return True
@@ -213,7 +213,7 @@ class Target:
         if mount is not None:
             mount.release()
 
-    def __enter__(self) -> Target:
+    def __enter__(self) -> MountedPath:
         return self
 
     def __exit__(

@@ -13,7 +13,7 @@ from apyfal.config.ini import Value, is_secret, without_user_info
 from apyfal.exceptions import AcceleratorException, MountError, ParameterError, did_you_mean
 from apyfal.storage.handler import Handler
 
-__all__ = ["ARGUMENT", "TRUTH", "Parameter", "accepted", "checked", "shown"]
+__all__ = ["ARGUMENT", "TRUTH", "MountParameter", "accepted", "checked", "shown"]
 
 ARGUMENT = "argument"
 
@@ -63,7 +63,7 @@ _LIMITS: dict[str, Callable[[str], object]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Parameter:
+class MountParameter:
     """One value given for a mount.
 
     Attributes
@@ -95,7 +95,7 @@ def takes_anything(handler: type[Handler]) -> bool:
 
 def checked(
     mount: str, provider: str, handler: type[Handler], given: Mapping[str, tuple[object, bool]]
-) -> dict[str, Parameter]:
+) -> dict[str, MountParameter]:
     """Check and convert the parameters of a mount.
 
     Parameters
@@ -131,7 +131,7 @@ def checked(
                 raise _error(mount, name, value, reason) from None
         else:
             converted = value
-        result[name] = Parameter(converted, value.where if isinstance(value, Value) else ARGUMENT)
+        result[name] = MountParameter(converted, value.where if isinstance(value, Value) else ARGUMENT)
     return result
 
 

@@ -20,11 +20,11 @@ from apyfal.exceptions import ConfigurationError, InvalidURL, MountError, Storag
 from apyfal.storage import providers
 from apyfal.storage.handler import Handler
 from apyfal.storage.mounting import from_config
-from apyfal.storage.mounting.mount import Definition, Mount, MountInfo, Target
+from apyfal.storage.mounting.mount import Mount, MountedPath, MountInfo, MountSpec
 from apyfal.storage.mounting.parameters import checked
 from apyfal.storage.url import Location
 
-__all__ = ["MountInfo", "MountTable", "Target", "mount", "mounts", "resolve", "snapshot", "table", "unmount"]
+__all__ = ["MountInfo", "MountTable", "MountedPath", "mount", "mounts", "resolve", "snapshot", "table", "unmount"]
 
 _NAME = re.compile(r"[a-z][a-z0-9+_-]*(\.[a-z0-9+_-]+)*", re.ASCII)
 
@@ -156,12 +156,12 @@ class MountTable:
         """Mount a handler that exists already, such as one of the host's own. It is not part of `snapshot`."""
         with self._lock:
             old = self._mounts.get(name)
-            self._mounts[name] = Mount(Definition(name, handler.scheme), handler)
+            self._mounts[name] = Mount(MountSpec(name, handler.scheme), handler)
             self._hidden.discard(name)
         if old is not None:
             old.retire()
 
-    def resolve(self, location: Location) -> Target:
+    def resolve(self, location: Location) -> MountedPath:
         """Find the store of a location, and use it: the caller releases the target.
 
         A full web address of a mounted store's object (``https://bucket.s3.eu-west-1.amazonaws.com/key``,
@@ -185,7 +185,7 @@ class MountTable:
                 raise self._not_mounted(location)
             path = mounted.definition.below(location)
             try:
-                return Target(mounted, path, location)
+                return MountedPath(mounted, path, location)
             except InvalidURL:
                 if self._find(location.scheme) in (None, mounted):  # else it was replaced since it was found
                     raise
@@ -195,7 +195,7 @@ class MountTable:
         with self._lock:
             return Snapshot(tuple(mounted.definition for mounted in self._mounts.values() if not mounted.attached))
 
-    def restore(self, definitions: Iterable[Definition]) -> None:
+    def restore(self, definitions: Iterable[MountSpec]) -> None:
         """Mount what another process had, replacing mounts of the same names."""
         for definition in definitions:
             with self._lock:
@@ -264,7 +264,7 @@ class MountTable:
                 mounted = self._automatic[name] = Mount(_define(name, configuration, {}))
             return mounted
 
-    def _usable(self) -> dict[str, Definition]:
+    def _usable(self) -> dict[str, MountSpec]:
         """Give the mounts that can be made: what is wrong with another one is reported when that is used."""
         for name in from_config.configured(self._refreshed()):
             with contextlib.suppress(MountError, ConfigurationError):
@@ -273,7 +273,7 @@ class MountTable:
             known = self._automatic | self._mounts
         return {name: mounted.definition for name, mounted in known.items()}
 
-    def _claimed(self, location: Location) -> Target | None:
+    def _claimed(self, location: Location) -> MountedPath | None:
         for name, definition in self._usable().items():
             provider = providers.find(definition.provider)
             endpoint = definition.values().get("endpoint_url")
@@ -282,7 +282,7 @@ class MountTable:
             mounted = self._find(name)
             if mounted is None:
                 continue
-            target = Target(mounted, "", location)
+            target = MountedPath(mounted, "", location)
             path = None
             try:
                 # a store that cannot be asked does not keep anybody from an ordinary web page
@@ -318,7 +318,7 @@ class Snapshot:
     Pickled, it holds the mounts' secrets; its ``repr`` does not.
     """
 
-    definitions: tuple[Definition, ...]
+    definitions: tuple[MountSpec, ...]
 
     def restore(self) -> None:
         """Mount in this process what was mounted in the other."""
@@ -352,10 +352,10 @@ def _define(
     *,
     provider: str | None = None,
     root: str | None = None,
-) -> Definition:
+) -> MountSpec:
     found = from_config.provider_of(name, configuration, provider)
     given = from_config.gathered(name, found, configuration, arguments)
     parameters = checked(name, found.name, providers.handler_class(found), given)
     if root is None:
         root = from_config.root_of(name, configuration)
-    return Definition(name, found.name, root or None, parameters)
+    return MountSpec(name, found.name, root or None, parameters)

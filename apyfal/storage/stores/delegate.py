@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from apyfal.storage.handler import Handler, ObjectInfo, RangeReader, Upload
-from apyfal.storage.http.pool import Client
+from apyfal.storage.http.pool import ConnectionPool
 
 __all__ = ["Delegate"]
 
@@ -21,7 +21,7 @@ class Delegate(Handler):
         Its connections.
     """
 
-    def __init__(self, store: Handler, client: Client) -> None:
+    def __init__(self, store: Handler, client: ConnectionPool) -> None:
         self._store = store
         self.client = client
         self.limits = store.limits

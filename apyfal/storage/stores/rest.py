@@ -17,16 +17,16 @@ from urllib.parse import quote
 from apyfal.exceptions import AuthenticationError, InvalidURL, StorageError
 from apyfal.storage.handler import Handler, ObjectInfo, RangeReader
 from apyfal.storage.http.origin import Origin
-from apyfal.storage.http.pool import Client, Timeouts
+from apyfal.storage.http.pool import ConnectionPool, Timeouts
 from apyfal.storage.http.response import Response
 from apyfal.storage.http.status import body_reader, range_header, status_error
 
-__all__ = ["Request", "RestHandler", "folder_prefix", "iso_time", "quoted", "split_path"]
+__all__ = ["RestHandler", "SignedRequest", "folder_prefix", "iso_time", "quoted", "split_path"]
 
 _FRACTION = re.compile(r"\.\d+", re.ASCII)
 
 
-class Request(NamedTuple):
+class SignedRequest(NamedTuple):
     """Where a request goes, with what it needs to be accepted there."""
 
     origin: Origin
@@ -40,7 +40,7 @@ class RestHandler(Handler):
     Parameters
     ----------
     verify, proxy
-        Of `apyfal.storage.http.pool.Client`.
+        Of `apyfal.storage.http.pool.ConnectionPool`.
     timeout, connect_timeout
         Seconds without any progress (30), and to connect (10).
 
@@ -61,18 +61,18 @@ class RestHandler(Handler):
         connect_timeout: float | None = None,
         proxy: str | None = None,
     ) -> None:
-        self.client = Client(Timeouts.of(timeout, connect_timeout), verify=verify, proxy=proxy)
+        self.client = ConnectionPool(Timeouts.of(timeout, connect_timeout), verify=verify, proxy=proxy)
 
     # -- what each protocol says --------------------------------------------------------------------------------------
     @abstractmethod
-    def _request(self, method: str, target: str, headers: list[tuple[str, str]], length: int) -> Request:
+    def _request(self, method: str, target: str, headers: list[tuple[str, str]], length: int) -> SignedRequest:
         """Add the store's address and credentials to a request with a body of `length` bytes."""
 
     @abstractmethod
     def _info(self, path: str, response: Response, size: int | None) -> ObjectInfo:
         """Describe an object by the headers of an answer."""
 
-    def _renew(self, refused: Request) -> bool:
+    def _renew(self, refused: SignedRequest) -> bool:
         """Get new credentials, after those of `refused` were not accepted; ``False`` where that makes no sense."""
         return False
 

@@ -10,7 +10,7 @@ from urllib.parse import urljoin
 from apyfal.exceptions import InvalidURL, MountError, StorageError
 from apyfal.storage.handler import Handler, ObjectInfo, RangeReader
 from apyfal.storage.http.origin import Origin, basic_authorization, split_url
-from apyfal.storage.http.pool import Client, Timeouts
+from apyfal.storage.http.pool import ConnectionPool, Timeouts
 from apyfal.storage.http.response import Response
 from apyfal.storage.http.status import (
     GzipReader,
@@ -40,7 +40,7 @@ class HTTPHandler(Handler):
     headers
         Sent with every request (a token, say). Neither they nor the password follow a redirect to another origin.
     verify, proxy
-        Of `apyfal.storage.http.pool.Client`.
+        Of `apyfal.storage.http.pool.ConnectionPool`.
     timeout, connect_timeout
         Seconds without any progress (30), and to connect (10).
 
@@ -67,7 +67,7 @@ class HTTPHandler(Handler):
             raise MountError("http: a password needs a user")
         self._user = (user, password or "") if user is not None else None
         self._headers = {name.lower(): value for name, value in (headers or {}).items()}
-        self.client = Client(Timeouts.of(timeout, connect_timeout), verify=verify, proxy=proxy)
+        self.client = ConnectionPool(Timeouts.of(timeout, connect_timeout), verify=verify, proxy=proxy)
 
     def describe(self, path: str) -> ObjectInfo:
         response = self._follow("HEAD", path, {}, "look up")

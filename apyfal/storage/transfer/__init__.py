@@ -7,22 +7,22 @@ the cache; nothing written is visible before it is complete. Everything public i
 
 from __future__ import annotations
 
-from apyfal.storage.flow.cancel import Cancel, current_cancel
+from apyfal.storage.flow.cancel import CancelToken, current_cancel
 from apyfal.storage.flow.options import Progress, TransferOptions
 from apyfal.storage.flow.retry import call
 from apyfal.storage.transfer.download import Allocate, download
-from apyfal.storage.transfer.multipart import UploadStream
+from apyfal.storage.transfer.multipart import MultipartWriter
 from apyfal.storage.transfer.object_copy import copy
-from apyfal.storage.transfer.reader import Stream, stream
+from apyfal.storage.transfer.reader import ObjectStream, stream
 from apyfal.storage.transfer.upload import upload
 
 __all__ = [
     "Allocate",
-    "Cancel",
+    "CancelToken",
+    "MultipartWriter",
+    "ObjectStream",
     "Progress",
-    "Stream",
     "TransferOptions",
-    "UploadStream",
     "call",
     "copy",
     "current_cancel",

@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 from apyfal.exceptions import ChecksumMismatch, ParameterError, StorageError
 from apyfal.storage.checksums import best_checksum, crc_function, digest_bytes, new_hasher
-from apyfal.storage.flow.cancel import Cancel
+from apyfal.storage.flow.cancel import CancelToken
 from apyfal.storage.flow.options import Progress, TransferOptions
-from apyfal.storage.flow.retry import Attempts, traffic_of
+from apyfal.storage.flow.retry import Retrying, traffic_of
 from apyfal.storage.handler import Handler, ObjectInfo, RangeReader
 from apyfal.storage.transfer.parallel import FIRST_PART, Parallel
-from apyfal.storage.transfer.ranges import Source, is_resumable
+from apyfal.storage.transfer.ranges import RangeFetcher, is_resumable
 from apyfal.storage.transfer.sequential import Room, read_sequentially
 
 __all__ = ["Allocate", "byte_view", "download"]
@@ -118,7 +118,7 @@ def _attempt(
     progress: Progress | None,
     on_ready: Callable[[int], None] | None,
     options: TransferOptions,
-    cancel: Cancel,
+    cancel: CancelToken,
 ) -> ObjectInfo | None:
     """Receive everything once; ``None`` if the checksum over the whole is wrong."""
     traffic = traffic_of(handler)
@@ -153,7 +153,7 @@ def _attempt(
         raise
     algorithm = best_checksum(info.checksums) if options.verify and start == 0 and end == info.size else None
     crc = crc_function(algorithm) if algorithm is not None else None
-    source = Source(handler, info, traffic, cancel, options.attempts, crc)
+    source = RangeFetcher(handler, info, traffic, cancel, options.attempts, crc)
     if len(view) <= (options.part_size or FIRST_PART):
         value = _receive_one(source, view, start, reader, progress, on_ready)
         if algorithm is None and options.verify and len(view) == info.size and not _digest_agrees(info, view):
@@ -166,7 +166,7 @@ def _attempt(
 
 
 def _receive_one(
-    source: Source,
+    source: RangeFetcher,
     out: memoryview,
     start: int,
     reader: RangeReader | None,
@@ -197,9 +197,9 @@ def _digest_agrees(info: ObjectInfo, data: memoryview) -> bool:
     return True
 
 
-def _open(handler: Handler, path: str, start: int, stop: int | None, attempts: int, cancel: Cancel) -> RangeReader:
+def _open(handler: Handler, path: str, start: int, stop: int | None, attempts: int, cancel: CancelToken) -> RangeReader:
     """Ask for the range without knowing the object: the answer tells what a look-up would."""
-    tries = Attempts(traffic_of(handler).quota, attempts, cancel)
+    tries = Retrying(traffic_of(handler).quota, attempts, cancel)
     while True:
         try:
             reader = handler.read(path, start, stop, None)

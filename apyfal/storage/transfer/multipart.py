@@ -9,20 +9,20 @@ from types import TracebackType
 
 from apyfal.exceptions import StorageError, TransferCancelled
 from apyfal.storage.checksums import combine, crc_function, digest_bytes
-from apyfal.storage.flow.concurrency import Pace
+from apyfal.storage.flow.concurrency import AdaptiveConcurrency
 from apyfal.storage.flow.options import Progress, TransferOptions
-from apyfal.storage.flow.retry import TRANSIENT, Attempts, call, traffic_of
-from apyfal.storage.flow.worker_pool import Crew
+from apyfal.storage.flow.retry import TRANSIENT, Retrying, call, traffic_of
+from apyfal.storage.flow.worker_pool import WorkerPool
 from apyfal.storage.handler import Handler, ObjectInfo, Upload
 from apyfal.storage.transfer.download import download
 from apyfal.storage.transfer.part_buffers import PartBuffers
 from apyfal.storage.transfer.parts import PART, Part, next_part_size
 from apyfal.storage.transfer.put_object import put
 
-__all__ = ["UploadStream"]
+__all__ = ["MultipartWriter"]
 
 
-class UploadStream:
+class MultipartWriter:
     """One object being written front to back, in bounded memory; visible only after `commit`.
 
     As a context manager it aborts unless `commit` was called. Not thread-safe: one thread writes.
@@ -61,7 +61,9 @@ class UploadStream:
         self._crc = crc_function(self._algorithm) if self._algorithm is not None else None
         self._changed = threading.Condition()
         self._beginning = threading.Lock()
-        self._crew: Crew[Part] = Crew("apyfal-upload", Pace(options, handler, step=PART), self._work)
+        self._crew: WorkerPool[Part] = WorkerPool(
+            "apyfal-upload", AdaptiveConcurrency(options, handler, step=PART), self._work
+        )
         self._failure: BaseException | None = None
         self._upload: Upload | None = None
         self._crcs: dict[int, tuple[int, int]] = {}
@@ -235,7 +237,7 @@ class UploadStream:
         if self._upload is not None:
             self._abort(self._upload)
 
-    def __enter__(self) -> UploadStream:
+    def __enter__(self) -> MultipartWriter:
         return self
 
     def __exit__(
@@ -287,7 +289,7 @@ class UploadStream:
         self._cancel.check()
         crc = self._crc(part.data, 0) if self._crc is not None else 0
         checksum = digest_bytes(self._algorithm, crc) if self._crc is not None and self._algorithm else None
-        tries = Attempts(self._traffic.quota, self._options.attempts, self._cancel)
+        tries = Retrying(self._traffic.quota, self._options.attempts, self._cancel)
         upload = self._upload
         while upload is not None:
             try:
@@ -332,7 +334,7 @@ class UploadStream:
 
     # -- begin and end ------------------------------------------------------------------------------------------------
     def _begin(self) -> None:
-        tries = Attempts(self._traffic.quota, self._options.attempts, self._cancel)
+        tries = Retrying(self._traffic.quota, self._options.attempts, self._cancel)
         with self._cancel.scope():
             while self._upload is None:
                 try:
@@ -359,7 +361,7 @@ class UploadStream:
         upload = self._upload
         if upload is None:
             raise StorageError(f"cannot write {self._path!r}: there is no upload")
-        tries = Attempts(self._traffic.quota, self._options.attempts, self._cancel)
+        tries = Retrying(self._traffic.quota, self._options.attempts, self._cancel)
         with self._cancel.scope():
             while True:
                 try:
@@ -372,7 +374,7 @@ class UploadStream:
 
     def _abort(self, upload: Upload) -> None:
         """Remove the parts, trying harder than for anything else: what stays is paid for."""
-        tries = Attempts(self._traffic.quota, self._options.attempts, None)
+        tries = Retrying(self._traffic.quota, self._options.attempts, None)
         while True:
             try:
                 upload.abort()

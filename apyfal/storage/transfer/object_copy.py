@@ -7,15 +7,15 @@ import threading
 
 from apyfal.exceptions import ChecksumMismatch, UnsupportedByStore
 from apyfal.storage.checksums import best_checksum, combine, crc_function, digest_bytes
-from apyfal.storage.flow.concurrency import Pace
+from apyfal.storage.flow.concurrency import AdaptiveConcurrency
 from apyfal.storage.flow.options import Progress, TransferOptions
 from apyfal.storage.flow.retry import call, traffic_of
 from apyfal.storage.handler import Handler, ObjectInfo
 from apyfal.storage.transfer.download import download
-from apyfal.storage.transfer.multipart import UploadStream
+from apyfal.storage.transfer.multipart import MultipartWriter
 from apyfal.storage.transfer.parallel import MIB
-from apyfal.storage.transfer.ranges import CHUNK, Source, is_resumable
-from apyfal.storage.transfer.reader import Stream
+from apyfal.storage.transfer.ranges import CHUNK, RangeFetcher, is_resumable
+from apyfal.storage.transfer.reader import ObjectStream
 from apyfal.storage.transfer.upload import upload
 
 __all__ = ["copy"]
@@ -84,7 +84,9 @@ def copy(
         data = memoryview(bytearray(size))
         download(source, source_path, data, info=info, options=options)
         return upload(destination, destination_path, data, exclusive=exclusive, progress=progress, options=options)
-    target = UploadStream(destination, destination_path, size, exclusive=exclusive, progress=progress, options=options)
+    target = MultipartWriter(
+        destination, destination_path, size, exclusive=exclusive, progress=progress, options=options
+    )
     with target:
         if is_resumable(info):
             _Relay(source, info, target, options).run()
@@ -93,10 +95,10 @@ def copy(
         return target.commit()
 
 
-def _pass_on(source: Handler, info: ObjectInfo, target: UploadStream, options: TransferOptions) -> None:
+def _pass_on(source: Handler, info: ObjectInfo, target: MultipartWriter, options: TransferOptions) -> None:
     """Copy what can only be read front to back."""
     buffer = memoryview(bytearray(MIB))
-    with Stream(source, info, options) as reading:
+    with ObjectStream(source, info, options) as reading:
         while count := reading.readinto(buffer):
             target.write(buffer[:count])
 
@@ -104,7 +106,7 @@ def _pass_on(source: Handler, info: ObjectInfo, target: UploadStream, options: T
 class _Relay:
     """A few threads, each with a buffer that is filled from the source and sent from."""
 
-    def __init__(self, handler: Handler, info: ObjectInfo, target: UploadStream, options: TransferOptions) -> None:
+    def __init__(self, handler: Handler, info: ObjectInfo, target: MultipartWriter, options: TransferOptions) -> None:
         self._info = info
         self._size = info.size or 0
         self._target = target
@@ -112,10 +114,10 @@ class _Relay:
         self._cancel = options.own_cancel()
         self._algorithm = best_checksum(info.checksums) if options.verify else None
         crc = crc_function(self._algorithm) if self._algorithm is not None else None
-        self._source = Source(handler, info, traffic_of(handler), self._cancel, options.attempts, crc)
+        self._source = RangeFetcher(handler, info, traffic_of(handler), self._cancel, options.attempts, crc)
         self._part = target.part_size(PART)
         # two, so that one reads while the other writes
-        self._pace = Pace(options, handler, step=CHUNK, first=2, most=options.memory // self._part)
+        self._pace = AdaptiveConcurrency(options, handler, step=CHUNK, first=2, most=options.memory // self._part)
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
         self._running = 0

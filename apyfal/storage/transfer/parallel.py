@@ -6,10 +6,10 @@ import threading
 from collections.abc import Callable
 
 from apyfal.storage.checksums import combine
-from apyfal.storage.flow.concurrency import SLOW, Pace
+from apyfal.storage.flow.concurrency import SLOW, AdaptiveConcurrency
 from apyfal.storage.flow.options import Progress, TransferOptions
 from apyfal.storage.handler import RangeReader
-from apyfal.storage.transfer.ranges import CHUNK, Source
+from apyfal.storage.transfer.ranges import CHUNK, RangeFetcher
 
 __all__ = ["FIRST_PART", "MIB", "Parallel", "adapted_part_size"]
 
@@ -44,7 +44,7 @@ class Parallel:
 
     def __init__(
         self,
-        source: Source,
+        source: RangeFetcher,
         out: memoryview,
         start: int,
         algorithm: str | None,
@@ -61,7 +61,7 @@ class Parallel:
         self._on_ready = on_ready
         # where the last transfer had slow connections, this one begins with a few
         slow = 0.0 < source.traffic.connection_rate < SLOW
-        self._pace = Pace(options, source.handler, step=CHUNK, first=4 if slow else 1)
+        self._pace = AdaptiveConcurrency(options, source.handler, step=CHUNK, first=4 if slow else 1)
         self._lock = threading.Lock()
         self._claimed = 0
         self._moved = 0

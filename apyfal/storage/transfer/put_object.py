@@ -5,7 +5,7 @@ from __future__ import annotations
 from apyfal.exceptions import ObjectExists, StorageError
 from apyfal.storage.checksums import crc_function, digest_bytes
 from apyfal.storage.flow.options import Progress, TransferOptions
-from apyfal.storage.flow.retry import Attempts, traffic_of
+from apyfal.storage.flow.retry import Retrying, traffic_of
 from apyfal.storage.handler import Handler, ObjectInfo
 from apyfal.storage.transfer.download import download
 
@@ -27,7 +27,7 @@ def put(
     function = crc_function(algorithm) if algorithm is not None else None
     checksum = digest_bytes(algorithm, function(data, 0)) if algorithm is not None and function is not None else None
     cancel = options.own_cancel()
-    tries = Attempts(traffic.quota, options.attempts, cancel)
+    tries = Retrying(traffic.quota, options.attempts, cancel)
     try:
         with cancel.scope():
             while True:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from apyfal.exceptions import ObjectChanged, StorageError, StoreUnavailable
 from apyfal.storage.checksums import Crc
-from apyfal.storage.flow.cancel import Cancel
-from apyfal.storage.flow.retry import Attempts, Traffic
+from apyfal.storage.flow.cancel import CancelToken
+from apyfal.storage.flow.retry import MountLimits, Retrying
 from apyfal.storage.handler import Handler, ObjectInfo, RangeReader
 
-__all__ = ["CHUNK", "Source", "changed", "is_resumable"]
+__all__ = ["CHUNK", "RangeFetcher", "changed", "is_resumable"]
 
 #: Received, checksummed and reported at once: small enough to be in the cache still.
 CHUNK = 1 << 20
@@ -28,7 +28,7 @@ def is_resumable(info: ObjectInfo) -> bool:
 
 
 @dataclass(slots=True)
-class Source:
+class RangeFetcher:
     """One version of one object, and how its ranges are received.
 
     Attributes
@@ -47,8 +47,8 @@ class Source:
 
     handler: Handler
     info: ObjectInfo
-    traffic: Traffic
-    cancel: Cancel
+    traffic: MountLimits
+    cancel: CancelToken
     attempts: int
     crc: Crc | None
 
@@ -86,7 +86,7 @@ class Source:
         """
         position = settled = crc = 0
         total = len(out)
-        attempts = Attempts(self.traffic.quota, self.attempts, self.cancel)
+        attempts = Retrying(self.traffic.quota, self.attempts, self.cancel)
         bandwidth = self.traffic.bandwidth
         while True:
             failure: StorageError | None = None

@@ -8,15 +8,15 @@ from types import TracebackType
 
 from apyfal.exceptions import ChecksumMismatch, ParameterError, StorageError
 from apyfal.storage.checksums import best_checksum, combine, crc_function, digest_bytes
-from apyfal.storage.flow.cancel import Cancel
+from apyfal.storage.flow.cancel import CancelToken
 from apyfal.storage.flow.options import TransferOptions
 from apyfal.storage.flow.retry import call, traffic_of
 from apyfal.storage.handler import Handler, ObjectInfo, RangeReader
 from apyfal.storage.transfer.download import byte_view, download
 from apyfal.storage.transfer.parallel import MIB, adapted_part_size
-from apyfal.storage.transfer.ranges import Source, changed, is_resumable
+from apyfal.storage.transfer.ranges import RangeFetcher, changed, is_resumable
 
-__all__ = ["Stream", "stream"]
+__all__ = ["ObjectStream", "stream"]
 
 #: A read this long goes straight to its destination, over several connections, instead of through the read-ahead.
 _DIRECT = 32 * MIB
@@ -29,7 +29,7 @@ def stream(
     *,
     info: ObjectInfo | None = None,
     options: TransferOptions = TransferOptions(),  # noqa: B008  # it is frozen
-) -> Stream:
+) -> ObjectStream:
     """Open one version of an object for reading.
 
     Parameters
@@ -48,10 +48,10 @@ def stream(
     """
     if info is None:
         info = call(handler, lambda: handler.describe(path), f"cannot read {path!r}", limit=options.attempts)
-    return Stream(handler, info, options)
+    return ObjectStream(handler, info, options)
 
 
-class Stream:
+class ObjectStream:
     """One version of one object.
 
     `readinto` and `seek` are for one thread; `pread` for any number of threads at once.
@@ -186,10 +186,10 @@ class Stream:
         if digest_bytes(self._algorithm, whole) != self.info.checksums[self._algorithm]:
             raise _mismatch(self.info, self._algorithm)
 
-    def _pieces_source(self) -> Source:
+    def _pieces_source(self) -> RangeFetcher:
         crc = crc_function(self._algorithm) if self._algorithm is not None else None
         traffic = traffic_of(self._handler)
-        return Source(self._handler, self.info, traffic, self._cancel, self._options.attempts, crc)
+        return RangeFetcher(self._handler, self.info, traffic, self._cancel, self._options.attempts, crc)
 
     def seek(self, position: int) -> None:
         """Let the next `readinto` begin at `position`."""
@@ -221,7 +221,7 @@ class Stream:
             self._plain.close()
         self._cancel.detach()
 
-    def __enter__(self) -> Stream:
+    def __enter__(self) -> ObjectStream:
         return self
 
     def __exit__(
@@ -267,16 +267,16 @@ class _ReadAhead:
     """Receives the parts of an object from `start` on into buffers, a bounded number of bytes ahead of the reader."""
 
     def __init__(
-        self, handler: Handler, info: ObjectInfo, start: int, options: TransferOptions, cancel: Cancel
+        self, handler: Handler, info: ObjectInfo, start: int, options: TransferOptions, cancel: CancelToken
     ) -> None:
         self._info = info
         self._size = info.size or 0
         self._options = options
         self._traffic = traffic_of(handler)
-        self._cancel = Cancel(cancel)
+        self._cancel = CancelToken(cancel)
         self._algorithm = best_checksum(info.checksums) if options.verify and start == 0 else None
         crc = crc_function(self._algorithm) if self._algorithm is not None else None
-        self._source = Source(handler, info, self._traffic, self._cancel, options.attempts, crc)
+        self._source = RangeFetcher(handler, info, self._traffic, self._cancel, options.attempts, crc)
         self._connections = options.connections(handler)[0]
         self._changed = threading.Condition()
         self._parts: deque[_Ahead] = deque()  # being filled or full, in order

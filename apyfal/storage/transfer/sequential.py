@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 from apyfal.exceptions import ChecksumMismatch, ParameterError, StorageError, StoreUnavailable
 from apyfal.storage.checksums import Hasher, best_checksum, new_hasher
-from apyfal.storage.flow.cancel import Cancel
+from apyfal.storage.flow.cancel import CancelToken
 from apyfal.storage.flow.options import Progress
-from apyfal.storage.flow.retry import Attempts, Traffic
+from apyfal.storage.flow.retry import MountLimits, Retrying
 from apyfal.storage.handler import Handler, ObjectInfo, RangeReader
 from apyfal.storage.transfer.ranges import CHUNK, changed
 
@@ -74,8 +74,8 @@ def read_sequentially(
     info: ObjectInfo | None,
     reader: RangeReader | None,
     *,
-    traffic: Traffic,
-    cancel: Cancel,
+    traffic: MountLimits,
+    cancel: CancelToken,
     attempts: int,
     verify: bool,
     progress: Progress | None,
@@ -89,7 +89,7 @@ def read_sequentially(
         The answer to the first request, where it was sent to learn about the object; closed here.
     """
     known = info
-    tries = Attempts(traffic.quota, attempts, cancel)
+    tries = Retrying(traffic.quota, attempts, cancel)
     mismatched = False
     while True:
         filled = 0
@@ -172,8 +172,8 @@ def _receive_chunk(
     filled: int,
     need: int | None,
     hasher: Hasher | None,
-    traffic: Traffic,
-    cancel: Cancel,
+    traffic: MountLimits,
+    cancel: CancelToken,
 ) -> int:
     """Receive once behind the `filled` bytes; returns what is filled then, as ``~filled`` at the end of the body."""
     if need is None:

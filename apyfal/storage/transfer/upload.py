@@ -5,7 +5,7 @@ from __future__ import annotations
 from apyfal.exceptions import ParameterError
 from apyfal.storage.flow.options import Progress, TransferOptions
 from apyfal.storage.handler import Handler, ObjectInfo
-from apyfal.storage.transfer.multipart import UploadStream
+from apyfal.storage.transfer.multipart import MultipartWriter
 from apyfal.storage.transfer.put_object import put
 
 __all__ = ["upload"]
@@ -56,7 +56,7 @@ def upload(
     single = min(options.part_size or _SINGLE, handler.limits.max_put)
     if size <= max(single, handler.limits.min_part if options.part_size is None else 0):
         return put(handler, path, data, exclusive=exclusive, progress=progress, options=options)
-    stream = UploadStream(handler, path, size, exclusive=exclusive, progress=progress, options=options)
+    stream = MultipartWriter(handler, path, size, exclusive=exclusive, progress=progress, options=options)
     with stream:
         stream.send(data)
         return stream.commit()

@@ -7,21 +7,21 @@ import time
 
 import pytest
 
-from apyfal.batching.fan_out import Spread
-from apyfal.device.control import Aborted, Control
+from apyfal.batching.fan_out import FanOut
+from apyfal.device.control import Aborted, JobControl
 from apyfal.exceptions import RunTimeout
 from apyfal.storage.flow.cancel import current_cancel
 
 
 def test_what_does_not_wait_is_done_by_the_caller() -> None:
-    spread, done = Spread(8), []
-    spread(lambda item: done.append((item, threading.current_thread())), [1, 2, 3], Control())
+    spread, done = FanOut(8), []
+    spread(lambda item: done.append((item, threading.current_thread())), [1, 2, 3], JobControl())
     assert done == [(item, threading.main_thread()) for item in (1, 2, 3)]
     assert spread.width == 1
 
 
 def test_what_waits_is_done_side_by_side_from_the_next_time_on() -> None:
-    spread, control = Spread(4), Control()
+    spread, control = FanOut(4), JobControl()
     spread(lambda item: time.sleep(0.01), [1, 2], control)
     assert spread.width == 4
     meeting = threading.Barrier(4)
@@ -32,7 +32,7 @@ def test_what_waits_is_done_side_by_side_from_the_next_time_on() -> None:
 
 @pytest.mark.parametrize("width", [1, 3])
 def test_a_failure_elsewhere_cancels_what_is_under_way(width: int) -> None:
-    spread, control, begun = Spread(8), Control(), []
+    spread, control, begun = FanOut(8), JobControl(), []
     spread.width = width
 
     def work(item: int) -> None:
@@ -48,7 +48,7 @@ def test_a_failure_elsewhere_cancels_what_is_under_way(width: int) -> None:
 
 
 def test_a_deadline_holds_for_one_thread_too() -> None:
-    control = Control(time.monotonic() + 0.1)
+    control = JobControl(time.monotonic() + 0.1)
 
     def work(item: int) -> None:
         cancel = current_cancel()
@@ -56,4 +56,4 @@ def test_a_deadline_holds_for_one_thread_too() -> None:
         cancel.wait(10)
 
     with pytest.raises(RunTimeout):
-        Spread(8)(work, range(3), control)
+        FanOut(8)(work, range(3), control)

@@ -8,7 +8,7 @@ import pytest
 
 from apyfal.definition.bound_call import BoundArgument
 from apyfal.definition.definition import Definition
-from apyfal.definition.grammar import ELEMENTS, REPORTED, Argument, Chunking, Output, Parameter
+from apyfal.definition.grammar import ELEMENTS, REPORTED, Argument, Chunking, OutputSize, Parameter
 from apyfal.exceptions import ConfigurationError, ParameterError
 
 U8, U32, U64, I32, F32 = (np.dtype(name) for name in ("uint8", "uint32", "uint64", "int32", "float32"))
@@ -27,12 +27,16 @@ def define(arguments: str = "src, dst, count", **given: Any) -> Definition:
         ("count", {}, "expected 'src', 'dst' or both"),
         ("dst", {}, "output = same needs 'src'"),
         ("src", {}, "output = same needs 'dst'"),
-        ("src", {"output": Output("bytes", 4)}, "output = 4 needs 'dst'"),
+        ("src", {"output": OutputSize("bytes", 4)}, "output = 4 needs 'dst'"),
         ("src, dst", {"output": REPORTED}, "'report' among the arguments need each other"),
         ("src, dst, report", {}, "'report' among the arguments need each other"),
         ("src, dst, state", {}, "'state' among the arguments need each other"),
         ("src, dst", {"state": 8}, "'state' among the arguments need each other"),
-        ("src, dst", {"output": Output("bytes", 4), "chunking": ELEMENTS}, "expected chunking = whole, not elements"),
+        (
+            "src, dst",
+            {"output": OutputSize("bytes", 4), "chunking": ELEMENTS},
+            "expected chunking = whole, not elements",
+        ),
         ("src, dst", {"in_dtype": I32, "chunking": Chunking("records", 6)}, "records:6 cuts through int32 elements"),
         ("src, dst, cuont", {}, "'cuont' is neither a parameter .* did you mean 'count'"),
         ("src, dst", {"parameters": {"a": Parameter("a", "int32")}}, "parameter 'a' is not among the arguments"),
@@ -130,8 +134,8 @@ def test_parameters_of_the_element_type_are_checked_against_it() -> None:
         ({}, 10, 10),
         ({"in_dtype": I32, "out_dtype": np.dtype("float64")}, 8, 16),
         ({"out_dtype": U64}, 3, 24),
-        ({"output": Output("factor", Fraction(1, 2))}, 10, 5),
-        ({"output": Output("bytes", 32)}, 10, 32),
+        ({"output": OutputSize("factor", Fraction(1, 2))}, 10, 5),
+        ({"output": OutputSize("bytes", 32)}, 10, 32),
     ],
 )
 def test_output_sizes(given: dict[str, Any], nbytes: int, expected: int) -> None:
@@ -150,7 +154,7 @@ def test_output_that_only_the_kernel_knows() -> None:
 
 def test_sizes_that_are_not_whole() -> None:
     with pytest.raises(ParameterError, match="11 bytes of input times 1/2 are not a whole number of uint8 elements"):
-        define(output=Output("factor", Fraction(1, 2))).bind().outputs[0].nbytes(11)
+        define(output=OutputSize("factor", Fraction(1, 2))).bind().outputs[0].nbytes(11)
     with pytest.raises(ParameterError, match=r"7 bytes of input are not a whole number of int32 elements"):
         define(in_dtype=I32).bind().check_size(7)
     records = define(chunking=Chunking("records", 6)).bind()

@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from apyfal.definition.grammar import REQUIRED, Argument, Chunking, Output, Parameter
+from apyfal.definition.grammar import REQUIRED, Argument, Chunking, OutputSize, Parameter
 from apyfal.exceptions import ParameterError
 
 
@@ -33,18 +33,18 @@ def test_wrong_arguments(text: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("text", "output"),
     [
-        ("same", Output("same")),
-        ("reported", Output("reported")),
-        ("32", Output("bytes", 32)),
-        ("4KiB", Output("bytes", 4096)),
-        ("2x", Output("factor", Fraction(2))),
-        ("0.5 x", Output("factor", Fraction(1, 2))),
-        ("1/3x", Output("factor", Fraction(1, 3))),
+        ("same", OutputSize("same")),
+        ("reported", OutputSize("reported")),
+        ("32", OutputSize("bytes", 32)),
+        ("4KiB", OutputSize("bytes", 4096)),
+        ("2x", OutputSize("factor", Fraction(2))),
+        ("0.5 x", OutputSize("factor", Fraction(1, 2))),
+        ("1/3x", OutputSize("factor", Fraction(1, 3))),
     ],
 )
-def test_outputs(text: str, output: Output) -> None:
-    assert Output.parse(text) == output
-    assert Output.parse(str(output)) == output
+def test_outputs(text: str, output: OutputSize) -> None:
+    assert OutputSize.parse(text) == output
+    assert OutputSize.parse(str(output)) == output
 
 
 @pytest.mark.parametrize("text", ["", "x", "0x", "-1x", "1/0x", "some", "-4", "2y"])
@@ -52,7 +52,7 @@ def test_wrong_outputs(text: str) -> None:
     with pytest.raises(
         ParameterError, match=r"unknown output .* expected same, reported, a number of bytes, or a factor"
     ):
-        Output.parse(text)
+        OutputSize.parse(text)
 
 
 @pytest.mark.parametrize("text", ["whole", "elements", "records:64"])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from apyfal.exceptions import ClosedError
-from apyfal.jobs.ordered_map import Series, Ticket
+from apyfal.jobs.ordered_map import LightFuture, ResultOrder
 from apyfal.jobs.queue import Task, Workers
 
 #: Seconds that are only waited for where something is wrong.
@@ -111,8 +111,8 @@ def test_an_error_of_the_runner_is_each_open_jobs() -> None:
 
 # -- tickets ----------------------------------------------------------------------------------------------------------
 def test_a_ticket_waits_and_tells() -> None:
-    series = Series()
-    good, bad = Ticket(series), Ticket(series)
+    series = ResultOrder()
+    good, bad = LightFuture(series), LightFuture(series)
     assert good.set_running_or_notify_cancel()
     assert not good.cancel()
     threading.Timer(0.02, good.set_result, ["done"]).start()
@@ -124,7 +124,7 @@ def test_a_ticket_waits_and_tells() -> None:
 
 
 def test_a_cancelled_ticket_wakes_who_waits_and_never_begins() -> None:
-    dropped = Ticket(Series())
+    dropped = LightFuture(ResultOrder())
     threading.Timer(0.02, dropped.cancel).start()
     with pytest.raises(CancelledError):
         dropped.result()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from apyfal.host.protocol.audit import AuditLog
 from apyfal.host.server.jobs.sessions import Session, Sessions
-from apyfal.host.server.policy.url_policy import References
+from apyfal.host.server.policy.url_policy import UrlPolicy
 from apyfal.host.server.transport.bodies import Bodies
 from apyfal.host.server.transport.request import caller
 from apyfal.host.settings import Settings
@@ -15,11 +15,11 @@ from apyfal.host.settings import Settings
 if TYPE_CHECKING:
     from aiohttp import web
 
-__all__ = ["Services"]
+__all__ = ["RouteContext"]
 
 
 @dataclass(frozen=True, slots=True)
-class Services:
+class RouteContext:
     """The parts of a daemon that more than one group of routes needs.
 
     Attributes
@@ -39,7 +39,7 @@ class Services:
     settings: Settings
     audit: AuditLog
     sessions: Sessions
-    references: References
+    references: UrlPolicy
     bodies: Bodies
 
     def session(self, request: web.Request) -> Session:

@@ -8,7 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from apyfal.host.server.api.routes import OBJECT, PUBLIC, Body, route
-from apyfal.host.server.policy.url_policy import References
+from apyfal.host.server.policy.url_policy import UrlPolicy
 from apyfal.host.server.transport.request import caller
 from apyfal.host.server.transport.threads import in_thread
 
@@ -32,7 +32,7 @@ class InfoRoutes:
 
     def __init__(
         self,
-        references: References,
+        references: UrlPolicy,
         list_accelerators: Callable[[], list[Any]],
         list_devices: Callable[[], list[Any]],
         state: Callable[[], str],

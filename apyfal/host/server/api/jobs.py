@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from apyfal.exceptions import ParameterError
 from apyfal.host.protocol.messages import JOB_HEADER, KEY_HEADER, JobSpec
-from apyfal.host.server.api.context import Services
-from apyfal.host.server.api.routes import BINARY, DONE, OBJECT, OCTETS, Body, Parameter, route
+from apyfal.host.server.api.context import RouteContext
+from apyfal.host.server.api.routes import BINARY, DONE, OBJECT, OCTETS, Body, RouteParameter, route
 from apyfal.host.server.jobs.job import Conflict, Job, fingerprint
 from apyfal.host.server.jobs.journal import Entry
-from apyfal.host.server.jobs.manager import Engine
+from apyfal.host.server.jobs.manager import JobManager
 from apyfal.host.server.transport.bodies import Data
 from apyfal.host.server.transport.request import MAX_JSON, caller, parse_json, read_json
 
@@ -29,7 +29,9 @@ _MAX_WAIT = 60.0
 _PROGRESS_INTERVAL = 0.2
 _KEY = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 
-_WAIT = Parameter("wait", {"type": "number", "minimum": 0, "maximum": _MAX_WAIT}, "Seconds to wait for the job to end.")
+_WAIT = RouteParameter(
+    "wait", {"type": "number", "minimum": 0, "maximum": _MAX_WAIT}, "Seconds to wait for the job to end."
+)
 _JOB = Body("The job.", {"application/json": "Job"})
 _JOB_OR_DATA = Body(
     "The job; with its output as the body where that was asked for (Accept: application/octet-stream).",
@@ -58,7 +60,7 @@ class JobRoutes:
         The daemon's.
     """
 
-    def __init__(self, services: Services, engine: Engine) -> None:
+    def __init__(self, services: RouteContext, engine: JobManager) -> None:
         self._services = services
         self._engine = engine
 
@@ -69,13 +71,13 @@ class JobRoutes:
         summary="Start or process: run one job",
         parameters=(
             _WAIT,
-            Parameter(
+            RouteParameter(
                 KEY_HEADER,
                 {"type": "string", "pattern": f"^{_KEY.pattern}$"},
                 "Names this request, so that it runs once however often it is sent.",
                 "header",
             ),
-            Parameter(JOB_HEADER, {"type": "string"}, "The job as JSON, where the body is its data.", "header"),
+            RouteParameter(JOB_HEADER, {"type": "string"}, "The job as JSON, where the body is its data.", "header"),
         ),
         body=Body(
             "The job, or its data with the job in a header.",
@@ -108,7 +110,9 @@ class JobRoutes:
         "/v1/jobs",
         access="process",
         summary="List your jobs",
-        parameters=(Parameter("key", {"type": "string", "maxLength": 128}, "Only the job with this idempotency key."),),
+        parameters=(
+            RouteParameter("key", {"type": "string", "maxLength": 128}, "Only the job with this idempotency key."),
+        ),
         answers={200: Body("The jobs.", OBJECT)},
     )
     async def list_jobs(self, request: web.Request) -> web.StreamResponse:

@@ -18,7 +18,7 @@ from apyfal.exceptions import AcceleratorException, JobRejected
 from apyfal.host.protocol.audit import AuditLog
 from apyfal.host.protocol.messages import error_document
 from apyfal.host.server.api.routes import PUBLIC, Route
-from apyfal.host.server.jobs.fair_queue import RateLimiter, Turns
+from apyfal.host.server.jobs.fair_queue import RateLimiter, RoundRobin
 from apyfal.host.server.jobs.job import Conflict, KeyReused
 from apyfal.host.server.jobs.sessions import NotFound
 from apyfal.host.server.policy.tokens import SCOPES, TokenStore
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from aiohttp import web
     from aiohttp.typedefs import Middleware
 
-__all__ = ["Gatekeeper", "problem", "status_of"]
+__all__ = ["AuthMiddleware", "problem", "status_of"]
 
 #: the status of an answer to a request that failed, by the nearest class of its error; jobs that fail are no failed
 #: requests. 424 rather than 502 for stores: it was the client who named them.
@@ -82,7 +82,7 @@ def problem(error: BaseException, status: int | None = None) -> web.Response:
     return response
 
 
-class Gatekeeper:
+class AuthMiddleware:
     """Authenticates, authorizes, limits, audits, and turns errors into answers.
 
     Parameters
@@ -115,7 +115,7 @@ class Gatekeeper:
         self._audit = audit
         self._requests = RateLimiter(request_rate, 10 * request_rate)
         self._failures = RateLimiter(_FAILURES_A_SECOND, _FAILURES_AT_ONCE)
-        self._turns = Turns(_PRESENT, _PATIENCE)
+        self._turns = RoundRobin(_PRESENT, _PATIENCE)
         self._connections = connections
         self._observe = observe
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from aiohttp import web
 
-__all__ = ["BINARY", "DONE", "OBJECT", "OCTETS", "PUBLIC", "Body", "Parameter", "Route", "declared", "route"]
+__all__ = ["BINARY", "DONE", "OBJECT", "OCTETS", "PUBLIC", "Body", "Route", "RouteParameter", "declared", "route"]
 
 #: access rule of routes that anybody may call
 PUBLIC = "public"
@@ -26,7 +26,7 @@ _F = TypeVar("_F", bound=Callable[..., Awaitable[Any]])
 
 
 @dataclass(frozen=True, slots=True)
-class Parameter:
+class RouteParameter:
     """One parameter in the query or the header; those in the path are read from it."""
 
     name: str
@@ -74,7 +74,7 @@ class Route:
     path: str
     access: str
     summary: str
-    parameters: tuple[Parameter, ...] = ()
+    parameters: tuple[RouteParameter, ...] = ()
     body: Body | None = None
     answers: Mapping[int, Body] = field(default_factory=dict)
     handler: Callable[[web.Request], Awaitable[web.StreamResponse]] | None = None
@@ -96,7 +96,7 @@ def route(
     *,
     access: str,
     summary: str,
-    parameters: tuple[Parameter, ...] = (),
+    parameters: tuple[RouteParameter, ...] = (),
     body: Body | None = None,
     answers: Mapping[int, Body] | None = None,
 ) -> Callable[[_F], _F]:

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from apyfal.exceptions import ParameterError
 from apyfal.host.protocol.shared_memory import Region, machine_id
-from apyfal.host.server.api.context import Services
+from apyfal.host.server.api.context import RouteContext
 from apyfal.host.server.api.routes import DONE, OBJECT, Body, route
 from apyfal.host.server.jobs.job import Conflict
 from apyfal.host.server.jobs.sessions import NotFound, Session
@@ -32,7 +32,7 @@ class SessionRoutes:
         Ends a session: stops its accelerator and frees what it holds.
     """
 
-    def __init__(self, services: Services, memory_socket: str | None, close: Callable[[Session], None]) -> None:
+    def __init__(self, services: RouteContext, memory_socket: str | None, close: Callable[[Session], None]) -> None:
         self._services = services
         self._memory_socket = memory_socket
         self._close = close

@@ -12,8 +12,8 @@ from typing import Any
 from aiohttp import web
 
 from apyfal.exceptions import ObjectNotFound, ParameterError
-from apyfal.host.server.api.context import Services
-from apyfal.host.server.api.routes import BINARY, DONE, OBJECT, OCTETS, Body, Parameter, route
+from apyfal.host.server.api.context import RouteContext
+from apyfal.host.server.api.routes import BINARY, DONE, OBJECT, OCTETS, Body, RouteParameter, route
 from apyfal.host.server.policy.url_policy import SessionMount
 from apyfal.host.server.transport.bodies import Data
 from apyfal.host.server.transport.request import caller, read_object
@@ -26,8 +26,8 @@ from apyfal.storage.url import parse
 
 __all__ = ["StorageRoutes"]
 
-_URL = Parameter("url", {"type": "string", "minLength": 1, "maxLength": 8192}, "A storage URL.", required=True)
-_SESSION = Parameter("session", {"type": "string"}, "A session of yours, whose mounts the URL may name.")
+_URL = RouteParameter("url", {"type": "string", "minLength": 1, "maxLength": 8192}, "A storage URL.", required=True)
+_SESSION = RouteParameter("session", {"type": "string"}, "A session of yours, whose mounts the URL may name.")
 _ENTRY = Body("The object.", {"application/json": "Entry"})
 
 
@@ -42,7 +42,7 @@ class StorageRoutes:
         Its mounts.
     """
 
-    def __init__(self, services: Services, table: MountTable) -> None:
+    def __init__(self, services: RouteContext, table: MountTable) -> None:
         self._services = services
         self._table = table
 
@@ -51,7 +51,7 @@ class StorageRoutes:
         "/v1/storage/list",
         access="storage",
         summary="List what is below a URL",
-        parameters=(_URL, _SESSION, Parameter("recursive", {"type": "boolean"}, "All objects below it.")),
+        parameters=(_URL, _SESSION, RouteParameter("recursive", {"type": "boolean"}, "All objects below it.")),
         answers={200: Body("The entries.", OBJECT)},
     )
     async def list_storage(self, request: web.Request) -> web.StreamResponse:

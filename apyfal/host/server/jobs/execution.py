@@ -11,11 +11,11 @@ from typing import IO, Any
 import numpy as np
 
 from apyfal.exceptions import ParameterError, RunCancelled
-from apyfal.host.protocol.messages import ArrayType, Part, SharedArray, plain
+from apyfal.host.protocol.messages import ArrayType, BodyPart, SharedArray, plain
 from apyfal.host.protocol.shared_memory import Region
 from apyfal.host.server.jobs.job import Job
 from apyfal.host.server.jobs.sessions import NotFound, OpenAccelerator
-from apyfal.host.server.policy.url_policy import References
+from apyfal.host.server.policy.url_policy import UrlPolicy
 from apyfal.host.server.transport.bodies import Data
 
 __all__ = ["Executor"]
@@ -39,7 +39,7 @@ class Executor:
         For outputs that go to a client's file.
     """
 
-    references: References
+    references: UrlPolicy
     open_accelerator: OpenAccelerator
     allocate: Callable[[int], np.ndarray[Any, Any]]
     spool_directory: Path
@@ -88,7 +88,7 @@ class Executor:
             return job.data.file
         return job.data.array if src.array is not None else job.data.array.data  # bytes of a file have no element type
 
-    def _input(self, job: Job, part: Part) -> object:
+    def _input(self, job: Job, part: BodyPart) -> object:
         """Return one of several inputs: a URL, an array in the body, or the bytes of a file there."""
         if part.url is not None:
             return self.references.admit(part.url, job.session.mounts)
@@ -101,7 +101,7 @@ class Executor:
             return piece.data
         return piece.view(part.array.dtype).reshape(part.array.shape)
 
-    def _output(self, job: Job, part: Part) -> object:
+    def _output(self, job: Job, part: BodyPart) -> object:
         """Return where one of several outputs goes: a URL, memory for the client's array, or a new array."""
         if part.url is not None:
             return self.references.admit(part.url, job.session.mounts)

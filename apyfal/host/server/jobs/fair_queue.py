@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 from apyfal.host.server.transport.refusals import TooBusy, TooMany
 
-__all__ = ["FairQueue", "RateLimiter", "Turns"]
+__all__ = ["FairQueue", "RateLimiter", "RoundRobin"]
 
 _T = TypeVar("_T")
 
@@ -96,7 +96,7 @@ class RateLimiter:
             del self._levels[next(iter(self._levels))]  # the one that has been quiet the longest
 
 
-class Turns:
+class RoundRobin:
     """Who asks now and then does not wait behind all that another user has asked at once. Used on the event loop.
 
     A user's only request never waits, nor does any of a user who is alone. While several users are there, those who

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from apyfal.host.server.jobs.journal import Journal
 from apyfal.log import get_logger
 
-__all__ = ["Commits"]
+__all__ = ["GroupCommit"]
 
 
-class Commits:
+class GroupCommit:
     """Groups what is written to a journal: many requests at once cost one commit. Used on the event loop.
 
     Nothing may be done, and nobody told, before the journal has it; so whoever writes says what is to follow.

@@ -15,7 +15,7 @@ from apyfal.exceptions import HostError, RunCancelled
 from apyfal.host.protocol.messages import error_document
 from apyfal.host.server.jobs.execution import Executor
 from apyfal.host.server.jobs.fair_queue import FairQueue
-from apyfal.host.server.jobs.group_commit import Commits
+from apyfal.host.server.jobs.group_commit import GroupCommit
 from apyfal.host.server.jobs.job import Conflict, Job, KeyReused
 from apyfal.host.server.jobs.journal import NOT_RUN, Entry, Journal
 from apyfal.host.server.jobs.outputs import SavedOutputs
@@ -24,7 +24,7 @@ from apyfal.host.server.transport.bodies import Data, MemoryBudget
 from apyfal.host.server.transport.threads import Threads
 from apyfal.log import get_logger
 
-__all__ = ["KEPT_IN_JOURNAL", "Engine"]
+__all__ = ["KEPT_IN_JOURNAL", "JobManager"]
 
 #: outputs up to this size are kept in the journal, so that they survive the daemon whatever ends it
 KEPT_IN_JOURNAL = 64 << 10
@@ -32,7 +32,7 @@ _REMEMBERED = 4096
 _NOT_KEPT = "the host cannot write its journal: the job did not run"
 
 
-class Engine:
+class JobManager:
     """Takes jobs in and has them run. All methods are called on the event loop.
 
     Parameters
@@ -63,7 +63,7 @@ class Engine:
         limit_of_user: int,
     ) -> None:
         self._journal = journal
-        self._commits = Commits(journal)
+        self._commits = GroupCommit(journal)
         self._saved = saved
         self._budget = budget
         self._queue: FairQueue[Job] = FairQueue(limit, limit_of_user)

@@ -30,7 +30,7 @@ from apyfal.host.server.policy import linux_sandbox
 from apyfal.host.server.policy.host_files import HostEntry, PendingFile, entry_of
 from apyfal.host.server.policy.path_resolver import MAX_LINKS, Resolver, kernel_resolve, walk_resolve
 
-__all__ = ["DEFAULT_DIRECTORY", "Whitelist", "host_path"]
+__all__ = ["DEFAULT_DIRECTORY", "AllowedDirectories", "host_path"]
 
 #: the only directory allowed where the configuration names none; made on first use
 DEFAULT_DIRECTORY = "~/shared"
@@ -77,7 +77,7 @@ def host_path(url: str) -> str:
     return path
 
 
-class Whitelist:
+class AllowedDirectories:
     """The directories of this machine that remote users may name, and all that may be done below them.
 
     Usable from any thread. A relative path is looked for in each directory in the order given; an absolute one in those
@@ -140,7 +140,7 @@ class Whitelist:
         while self._roots:
             os.close(self._roots.pop()[0])
 
-    def __enter__(self) -> Whitelist:
+    def __enter__(self) -> AllowedDirectories:
         return self
 
     def __exit__(

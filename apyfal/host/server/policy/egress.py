@@ -1,7 +1,7 @@
 """Where this host may connect on a remote user's behalf.
 
 A client that names a URL makes this machine open a connection, from inside the operator's network and with the
-operator's address. The connection pools of such URLs ask an `OutboundGate` for the addresses to connect to: it resolves
+operator's address. The connection pools of such URLs ask an `EgressPolicy` for the addresses to connect to: it resolves
 the name once, looks every address up in the table below, and the pool connects to an address that was looked up, so
 that a second answer of the name server changes nothing. Redirects and ``endpoint_url`` take connections from the same
 pools.
@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 from apyfal.exceptions import AccessDenied, ConfigurationError, StoreUnavailable
 
-__all__ = ["DENIED_NETWORKS", "Endpoint", "OutboundGate", "is_denied_address"]
+__all__ = ["DENIED_NETWORKS", "EgressPolicy", "Endpoint", "is_denied_address"]
 
 #: addresses that no client may make this host connect to
 DENIED_NETWORKS: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = tuple(
@@ -91,7 +91,7 @@ def _system_resolver(host: str, port: int) -> list[str]:
     return found
 
 
-class OutboundGate:
+class EgressPolicy:
     """Decide which connections remote users may cause. Usable from any thread.
 
     Parameters
@@ -252,7 +252,7 @@ def _private_endpoint(entry: str) -> tuple[str, int | None]:
         number = int(port) if port else None
         if number is not None and not 0 < number < 65536:
             raise ValueError
-        return OutboundGate.check_host(host.removeprefix("[").removesuffix("]")), number
+        return EgressPolicy.check_host(host.removeprefix("[").removesuffix("]")), number
     except (AccessDenied, ValueError) as error:
         raise ConfigurationError(f"[security] private_endpoints: {entry!r} is no host or host:port") from error
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from apyfal.exceptions import ObjectChanged, StorageError
-from apyfal.host.server.policy.allowed_directories import Whitelist
+from apyfal.host.server.policy.allowed_directories import AllowedDirectories
 from apyfal.host.server.policy.host_files import HostEntry, PendingFile
 from apyfal.storage.handler import Handler, Limits, ObjectInfo, RangeReader, Upload
 
@@ -29,7 +29,7 @@ class HostStore(Handler):
     scheme: ClassVar[str] = "host"
     limits = Limits(min_part=1, max_part=_ANY, max_parts=_ANY, max_put=_ANY)
 
-    def __init__(self, whitelist: Whitelist) -> None:
+    def __init__(self, whitelist: AllowedDirectories) -> None:
         self._whitelist = whitelist
 
     def describe(self, path: str) -> ObjectInfo:

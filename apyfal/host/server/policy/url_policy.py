@@ -12,16 +12,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from apyfal.exceptions import AccessDenied, MountError, ParameterError, did_you_mean
-from apyfal.host.server.policy.allowed_directories import Whitelist, host_path
-from apyfal.host.server.policy.egress import OutboundGate
+from apyfal.host.server.policy.allowed_directories import AllowedDirectories, host_path
+from apyfal.host.server.policy.egress import EgressPolicy
 from apyfal.storage import providers
 from apyfal.storage.handler import Handler
-from apyfal.storage.http.pool import Client
+from apyfal.storage.http.pool import ConnectionPool
 from apyfal.storage.mounting.parameters import checked as parameters_of
 from apyfal.storage.mounting.table import MountTable
 from apyfal.storage.url import redact
 
-__all__ = ["References", "SessionMount", "gated"]
+__all__ = ["SessionMount", "UrlPolicy", "gated"]
 
 _URL = re.compile(r"([a-z][a-z0-9+_.-]*)://(.*)", re.ASCII | re.DOTALL)
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}", re.ASCII)
@@ -48,7 +48,7 @@ class SessionMount:
     root: str = ""
 
 
-class References:
+class UrlPolicy:
     """Decides about URLs from clients. Usable from any thread.
 
     Parameters
@@ -61,7 +61,7 @@ class References:
         The mounts of this process.
     """
 
-    def __init__(self, whitelist: Whitelist, gate: OutboundGate, table: MountTable) -> None:
+    def __init__(self, whitelist: AllowedDirectories, gate: EgressPolicy, table: MountTable) -> None:
         self.replace(whitelist, gate)
         self._table = table
 
@@ -101,7 +101,7 @@ class References:
             raise AccessDenied(f"{scheme}://{path!r}: '..' is not allowed in it")
         return f"{scheme}://{path}"
 
-    def replace(self, whitelist: Whitelist, gate: OutboundGate) -> None:
+    def replace(self, whitelist: AllowedDirectories, gate: EgressPolicy) -> None:
         """Decide by others from now on; mounts of sessions keep the gate that they were made with."""
         self._whitelist, self._gate = whitelist, gate
 
@@ -156,7 +156,7 @@ class References:
         self._table.unmount(mount.internal, timeout=0.0)
 
 
-def gated(kind: type[Handler], gate: OutboundGate, **parameters: object) -> Handler:
+def gated(kind: type[Handler], gate: EgressPolicy, **parameters: object) -> Handler:
     """Make a handler whose every connection asks `gate`, and none goes by a proxy, which would resolve names itself.
 
     Raises
@@ -166,7 +166,7 @@ def gated(kind: type[Handler], gate: OutboundGate, **parameters: object) -> Hand
     """
     handler = kind(proxy="none", **parameters)  # type: ignore[call-arg]  # each provider has its own parameters
     client = getattr(handler, "client", None)
-    if not isinstance(client, Client):
+    if not isinstance(client, ConnectionPool):
         raise MountError(f"{handler.scheme}:// cannot be used through a gate")
     client.gate = gate
     return handler

@@ -38,7 +38,7 @@ from apyfal.storage.stores.azure.auth import (
     settings_of_connection,
 )
 from apyfal.storage.stores.azure.blocks import BlockUpload
-from apyfal.storage.stores.rest import Request, RestHandler, folder_prefix, quoted, split_path
+from apyfal.storage.stores.rest import RestHandler, SignedRequest, folder_prefix, quoted, split_path
 
 __all__ = ["AzureHandler"]
 
@@ -136,11 +136,11 @@ class AzureHandler(RestHandler):
         self._takes_crc64 = True
 
     # -- requests -----------------------------------------------------------------------------------------------------
-    def _request(self, method: str, target: str, headers: builtins.list[tuple[str, str]], length: int) -> Request:
+    def _request(self, method: str, target: str, headers: builtins.list[tuple[str, str]], length: int) -> SignedRequest:
         target, headers = self._credential.authorize(
             method, self._base + target, [*headers, ("x-ms-version", _VERSION)], length
         )
-        return Request(self._origin, target, headers)
+        return SignedRequest(self._origin, target, headers)
 
     def _reason(self, response: Response, body: bytes) -> tuple[str | None, str]:
         code = response.headers.get("x-ms-error-code")

@@ -16,7 +16,7 @@ from apyfal.storage.http.origin import Origin
 from apyfal.storage.http.response import Response
 from apyfal.storage.http.status import decode_base64, http_date
 from apyfal.storage.stores.gcs.auth import Tokens
-from apyfal.storage.stores.rest import Request, RestHandler, folder_prefix, iso_time, split_path
+from apyfal.storage.stores.rest import RestHandler, SignedRequest, folder_prefix, iso_time, split_path
 
 __all__ = ["GSJsonHandler"]
 
@@ -54,12 +54,12 @@ class GSJsonHandler(RestHandler):
         self._project = project
 
     # -- requests -----------------------------------------------------------------------------------------------------
-    def _request(self, method: str, target: str, headers: list[tuple[str, str]], length: int) -> Request:
+    def _request(self, method: str, target: str, headers: list[tuple[str, str]], length: int) -> SignedRequest:
         if self._tokens is not None:
             headers = [*headers, ("Authorization", f"Bearer {self._tokens.token()}")]
-        return Request(self._origin, target, headers)
+        return SignedRequest(self._origin, target, headers)
 
-    def _renew(self, refused: Request) -> bool:
+    def _renew(self, refused: SignedRequest) -> bool:
         if self._tokens is None:
             return False
         self._tokens.token(refused=dict(refused.headers)["Authorization"].partition(" ")[2])

@@ -19,7 +19,7 @@ from apyfal.exceptions import (
     StoreUnavailable,
 )
 from apyfal.storage.http.origin import Origin, split_url
-from apyfal.storage.http.pool import Client
+from apyfal.storage.http.pool import ConnectionPool
 from apyfal.storage.http.response import Response
 from apyfal.storage.http.status import http_date, retry_after, status_error
 from apyfal.storage.stores.s3.credentials import Credentials
@@ -94,7 +94,7 @@ class S3Client:
 
     def __init__(
         self,
-        client: Client,
+        client: ConnectionPool,
         credentials: Credentials,
         region: str,
         endpoint: tuple[Origin, str] | None,

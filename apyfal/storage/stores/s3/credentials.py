@@ -9,7 +9,7 @@ from typing import Any
 from apyfal.exceptions import AuthenticationError, MountError, StorageError
 from apyfal.storage.stores.s3.sigv4 import Keys
 
-__all__ = ["Chain", "Credentials", "Static", "default_region"]
+__all__ = ["Credentials", "DefaultCredentialChain", "StaticCredentials", "default_region"]
 
 
 class Credentials:
@@ -24,7 +24,7 @@ class Credentials:
         return False
 
 
-class Static(Credentials):
+class StaticCredentials(Credentials):
     """Keys that were given."""
 
     def __init__(self, keys: Keys) -> None:
@@ -34,7 +34,7 @@ class Static(Credentials):
         return self._keys
 
 
-class Chain(Credentials):
+class DefaultCredentialChain(Credentials):
     """Keys that botocore finds: environment, profiles, single sign-on, container and instance roles.
 
     Parameters

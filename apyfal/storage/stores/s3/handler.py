@@ -20,10 +20,10 @@ from apyfal.exceptions import (
 from apyfal.storage.checksums import crc_function
 from apyfal.storage.handler import Handler, Limits, ObjectInfo, RangeReader
 from apyfal.storage.http.origin import split_url
-from apyfal.storage.http.pool import Client, Timeouts
+from apyfal.storage.http.pool import ConnectionPool, Timeouts
 from apyfal.storage.http.status import body_reader, decode_base64, http_date, range_header, strong_etag
 from apyfal.storage.stores.s3.client import S3Client, split_path
-from apyfal.storage.stores.s3.credentials import Chain, Credentials, Static, default_region
+from apyfal.storage.stores.s3.credentials import Credentials, DefaultCredentialChain, StaticCredentials, default_region
 from apyfal.storage.stores.s3.multipart import COPY_PART, S3Upload, check_answer, copy_headers, copy_in_parts
 from apyfal.storage.stores.s3.sigv4 import Keys
 from apyfal.storage.stores.s3.xml import etag_of, parse_buckets, parse_listing
@@ -69,7 +69,7 @@ class S3Handler(Handler):
         Whether the body's SHA-256 is signed. Default: not over https nor to this machine itself, where nobody is in
         between; it costs more than sending.
     verify, proxy
-        Of `apyfal.storage.http.pool.Client`.
+        Of `apyfal.storage.http.pool.ConnectionPool`.
     timeout, connect_timeout
         Seconds without any progress (30), and to connect (10).
 
@@ -128,12 +128,12 @@ class S3Handler(Handler):
         if anonymous:
             credentials = Credentials()
         elif client_id is not None and secret_id is not None:
-            credentials = Static(Keys(client_id, secret_id, session_token))
+            credentials = StaticCredentials(Keys(client_id, secret_id, session_token))
         else:
-            credentials = Chain(profile)
+            credentials = DefaultCredentialChain(profile)
         light = client_id is not None or anonymous
         region = region or default_region(profile, light=light) or "us-east-1"
-        self.client = Client(Timeouts.of(timeout, connect_timeout), verify=verify, proxy=proxy)
+        self.client = ConnectionPool(Timeouts.of(timeout, connect_timeout), verify=verify, proxy=proxy)
         self._s3 = S3Client(
             self.client,
             credentials,

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from apyfal.exceptions import AuthenticationError, MountError, StorageError, StoreUnavailable, did_you_mean
 from apyfal.storage.http.origin import Origin, split_url
-from apyfal.storage.http.pool import Client
+from apyfal.storage.http.pool import ConnectionPool
 from apyfal.storage.stores.rest import iso_time
 
 __all__ = ["AUTH_TYPES", "Authenticator", "Identity", "Session"]
@@ -115,7 +115,7 @@ class Authenticator:
         Who asks.
     """
 
-    def __init__(self, client: Client, identity: Identity) -> None:
+    def __init__(self, client: ConnectionPool, identity: Identity) -> None:
         self._client = client
         self._identity = identity
         self._lock = threading.Lock()

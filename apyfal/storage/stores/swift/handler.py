@@ -20,7 +20,7 @@ from apyfal.exceptions import ChecksumMismatch, ObjectChanged, ObjectExists
 from apyfal.storage.handler import Limits, ObjectInfo, RangeReader
 from apyfal.storage.http.response import Response
 from apyfal.storage.http.status import http_date, strong_etag
-from apyfal.storage.stores.rest import Request, RestHandler, folder_prefix, iso_time, quoted, split_path
+from apyfal.storage.stores.rest import RestHandler, SignedRequest, folder_prefix, iso_time, quoted, split_path
 from apyfal.storage.stores.swift.auth import Authenticator, Identity
 from apyfal.storage.stores.swift.segments import CRC_HEADER, SEGMENT_PREFIX, SwiftUpload
 
@@ -107,11 +107,11 @@ class SwiftHandler(RestHandler):
         return unquote(url[len(root) :]) if url.startswith(root) else None
 
     # -- requests -----------------------------------------------------------------------------------------------------
-    def _request(self, method: str, target: str, headers: builtins.list[tuple[str, str]], length: int) -> Request:
+    def _request(self, method: str, target: str, headers: builtins.list[tuple[str, str]], length: int) -> SignedRequest:
         session = self._authenticator.session()
-        return Request(session.origin, session.prefix + target, [*headers, ("X-Auth-Token", session.token)])
+        return SignedRequest(session.origin, session.prefix + target, [*headers, ("X-Auth-Token", session.token)])
 
-    def _renew(self, refused: Request) -> bool:
+    def _renew(self, refused: SignedRequest) -> bool:
         self._authenticator.session(refused=dict(refused.headers)["X-Auth-Token"])
         return True
 

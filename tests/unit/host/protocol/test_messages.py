@@ -9,10 +9,10 @@ from apyfal import exceptions
 from apyfal.exceptions import AcceleratorException, HostError, ParameterError
 from apyfal.host.protocol.messages import (
     ArrayType,
-    Destination,
+    DestinationSpec,
     JobSpec,
-    Origin,
     SharedArray,
+    SourceSpec,
     error_document,
     error_from,
     plain,
@@ -24,20 +24,27 @@ SHARED = SharedArray("0" * 32, 64, ARRAY)
 
 
 @pytest.mark.parametrize(
-    "src", [None, Origin(url="s3://b/k"), Origin(body=True), Origin(body=True, array=ARRAY), Origin(shared=SHARED)]
+    "src",
+    [
+        None,
+        SourceSpec(url="s3://b/k"),
+        SourceSpec(body=True),
+        SourceSpec(body=True, array=ARRAY),
+        SourceSpec(shared=SHARED),
+    ],
 )
 @pytest.mark.parametrize(
     "dst",
     [
         None,
-        Destination(url="host://x"),
-        Destination(array=ARRAY),
-        Destination(data=True),
-        Destination(shared=SHARED),
-        Destination(memory="1" * 32),
+        DestinationSpec(url="host://x"),
+        DestinationSpec(array=ARRAY),
+        DestinationSpec(data=True),
+        DestinationSpec(shared=SHARED),
+        DestinationSpec(memory="1" * 32),
     ],
 )
-def test_jobs_there_and_back(src: Origin | None, dst: Destination | None) -> None:
+def test_jobs_there_and_back(src: SourceSpec | None, dst: DestinationSpec | None) -> None:
     spec = JobSpec("process", src, dst, {"a": 1.5, "name": "x"}, False, 2.0, "1MiB")
     assert JobSpec.parse(spec.document()) == spec
     assert "\n" not in spec.text()

@@ -9,7 +9,7 @@ import pytest
 from memory_store import MemoryHandler
 
 from apyfal.storage.flow import concurrency
-from apyfal.storage.flow.concurrency import SLOW, Pace
+from apyfal.storage.flow.concurrency import SLOW, AdaptiveConcurrency
 from apyfal.storage.transfer import TransferOptions, download, upload
 
 MIB = 1 << 20
@@ -20,7 +20,7 @@ class Clock:
         self.now = 100.0
         monkeypatch.setattr(concurrency, "time", SimpleNamespace(monotonic=lambda: self.now))
 
-    def run(self, adapting: Pace, rate_of: dict[int, float], seconds: float) -> list[int]:
+    def run(self, adapting: AdaptiveConcurrency, rate_of: dict[int, float], seconds: float) -> list[int]:
         """Let `seconds` pass at the rate that goes with the connections wanted; returns how many those were."""
         seen = [adapting.wanted]
         for _ in range(int(seconds / 0.01)):
@@ -38,36 +38,36 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def test_slow_connections_get_company_at_once_and_more_while_it_helps(clock: Clock) -> None:
-    adapting = Pace(TransferOptions(), MemoryHandler(), step=MIB)
+    adapting = AdaptiveConcurrency(TransferOptions(), MemoryHandler(), step=MIB)
     seen = clock.run(adapting, {count: count * 60e6 for count in range(1, 17)}, 3.0)
     assert seen == [1, 4, 6, 9, 13, 16]
 
 
 def test_slow_connections_that_share_a_line_stay_few(clock: Clock) -> None:
-    adapting = Pace(TransferOptions(), MemoryHandler(), step=MIB)
+    adapting = AdaptiveConcurrency(TransferOptions(), MemoryHandler(), step=MIB)
     seen = clock.run(adapting, {1: 60e6, 4: 110e6, 6: 112e6}, 3.0)
     assert seen == [1, 4, 6, 4]
 
 
 def test_a_fast_connection_stays_alone_where_a_second_brings_nothing(clock: Clock) -> None:
-    adapting = Pace(TransferOptions(), MemoryHandler(), step=MIB)
+    adapting = AdaptiveConcurrency(TransferOptions(), MemoryHandler(), step=MIB)
     assert clock.run(adapting, {1: 2e9, 2: 2.1e9}, 3.0) == [1, 2, 1]
 
 
 def test_fast_connections_are_added_while_each_helps(clock: Clock) -> None:
-    adapting = Pace(TransferOptions(), MemoryHandler(), step=MIB)
+    adapting = AdaptiveConcurrency(TransferOptions(), MemoryHandler(), step=MIB)
     assert clock.run(adapting, {1: 1e9, 2: 2e9, 3: 3e9, 4: 3.1e9}, 3.0) == [1, 2, 3, 4, 3]
 
 
 def test_an_idle_first_connection_is_not_waited_for(clock: Clock) -> None:
-    adapting = Pace(TransferOptions(), MemoryHandler(), step=MIB)
+    adapting = AdaptiveConcurrency(TransferOptions(), MemoryHandler(), step=MIB)
     clock.now += MIB / SLOW + 0.01
     adapting.look()
     assert adapting.wanted == 4
 
 
 def test_given_numbers_are_kept(clock: Clock) -> None:
-    adapting = Pace(TransferOptions(concurrency=3), MemoryHandler(), step=MIB)
+    adapting = AdaptiveConcurrency(TransferOptions(concurrency=3), MemoryHandler(), step=MIB)
     assert adapting.patience is None
     assert clock.run(adapting, {1: 1e6, 3: 3e6}, 2.0) == [3]
 
@@ -76,9 +76,9 @@ def test_never_more_than_allowed(clock: Clock) -> None:
     handler = MemoryHandler()
     handler.max_concurrency = 5
     rates = {count: count * 60e6 for count in range(1, 17)}
-    assert max(clock.run(Pace(TransferOptions(), handler, step=MIB), rates, 3.0)) == 5
-    assert max(clock.run(Pace(TransferOptions(), handler, step=MIB, first=2, most=2), rates, 3.0)) == 2
-    assert Pace(TransferOptions(), handler, step=MIB, most=0).wanted == 1
+    assert max(clock.run(AdaptiveConcurrency(TransferOptions(), handler, step=MIB), rates, 3.0)) == 5
+    assert max(clock.run(AdaptiveConcurrency(TransferOptions(), handler, step=MIB, first=2, most=2), rates, 3.0)) == 2
+    assert AdaptiveConcurrency(TransferOptions(), handler, step=MIB, most=0).wanted == 1
 
 
 class Counting(MemoryHandler):

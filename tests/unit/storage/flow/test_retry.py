@@ -8,8 +8,8 @@ import time
 import pytest
 
 from apyfal.exceptions import AccessDenied, ChecksumMismatch, StoreUnavailable, TransferCancelled
-from apyfal.storage.flow.cancel import Cancel, current_cancel
-from apyfal.storage.flow.retry import Attempts, Bandwidth, Memory, Quota
+from apyfal.storage.flow.cancel import CancelToken, current_cancel
+from apyfal.storage.flow.retry import Bandwidth, Memory, Retrying, RetryQuota
 
 
 @pytest.fixture(autouse=True)
@@ -18,8 +18,8 @@ def _no_delays(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_quota_ends_retries() -> None:
-    quota = Quota(3)
-    attempts = Attempts(quota, 100, None)
+    quota = RetryQuota(3)
+    attempts = Retrying(quota, 100, None)
     for _ in range(3):
         attempts.failed(StoreUnavailable("down"), "cannot read 'x'")
     with pytest.raises(StoreUnavailable, match=r"cannot read 'x': down \(not tried again"):
@@ -27,9 +27,9 @@ def test_a_quota_ends_retries() -> None:
 
 
 def test_success_and_progress_give_retries_back() -> None:
-    quota = Quota(3)
+    quota = RetryQuota(3)
     for _ in range(50):
-        attempts = Attempts(quota, 100, None)
+        attempts = Retrying(quota, 100, None)
         for _ in range(3):
             attempts.failed(StoreUnavailable("down"), "cannot read 'x'")
         attempts.progress()
@@ -39,7 +39,7 @@ def test_success_and_progress_give_retries_back() -> None:
 
 
 def test_attempts_are_bounded() -> None:
-    attempts = Attempts(Quota(), 3, None)
+    attempts = Retrying(RetryQuota(), 3, None)
     attempts.failed(StoreUnavailable("down"), "cannot read 'x'")
     attempts.failed(StoreUnavailable("down"), "cannot read 'x'")
     with pytest.raises(StoreUnavailable, match="attempt 3"):
@@ -49,12 +49,12 @@ def test_attempts_are_bounded() -> None:
 def test_what_does_not_pass_is_not_tried_again() -> None:
     denied = AccessDenied("no")
     with pytest.raises(AccessDenied) as caught:
-        Attempts(Quota(), 3, None).failed(denied, "cannot read 'x'")
+        Retrying(RetryQuota(), 3, None).failed(denied, "cannot read 'x'")
     assert caught.value is denied
 
 
 def test_a_mismatch_is_tried_again_once() -> None:
-    attempts = Attempts(Quota(), 100, None)
+    attempts = Retrying(RetryQuota(), 100, None)
     attempts.failed(ChecksumMismatch("bits"), "cannot write 'x'")
     with pytest.raises(ChecksumMismatch):
         attempts.failed(ChecksumMismatch("bits"), "cannot write 'x'")
@@ -62,13 +62,13 @@ def test_a_mismatch_is_tried_again_once() -> None:
 
 def test_an_error_keeps_what_the_store_said() -> None:
     with pytest.raises(StoreUnavailable) as caught:
-        Attempts(Quota(), 1, None).failed(StoreUnavailable("down", code="SlowDown", status=503), "cannot read 'x'")
+        Retrying(RetryQuota(), 1, None).failed(StoreUnavailable("down", code="SlowDown", status=503), "cannot read 'x'")
     assert (caught.value.code, caught.value.status) == ("SlowDown", 503)
 
 
 def test_retry_after_is_waited_for() -> None:
     begin = time.monotonic()
-    Attempts(Quota(), 3, None).failed(StoreUnavailable("down", retry_after=0.2), "cannot read 'x'")
+    Retrying(RetryQuota(), 3, None).failed(StoreUnavailable("down", retry_after=0.2), "cannot read 'x'")
     assert time.monotonic() - begin >= 0.2
 
 
@@ -94,7 +94,7 @@ def test_memory_is_bounded_but_for_each_first_buffer() -> None:
 
 
 def test_cancelling_wakes_a_wait() -> None:
-    cancel = Cancel()
+    cancel = CancelToken()
     threading.Timer(0.05, cancel.set).start()
     begin = time.monotonic()
     assert cancel.wait(30)
@@ -104,19 +104,19 @@ def test_cancelling_wakes_a_wait() -> None:
 
 
 def test_cancelling_a_parent_cancels_children_and_not_the_reverse() -> None:
-    parent = Cancel()
-    child, other = Cancel(parent), Cancel(parent)
+    parent = CancelToken()
+    child, other = CancelToken(parent), CancelToken(parent)
     child.set()
     assert not parent.is_set()
     assert not other.is_set()
     other.detach()
     parent.set()
     assert not other.is_set()
-    assert Cancel(parent).is_set()
+    assert CancelToken(parent).is_set()
 
 
 def test_scopes_nest_and_belong_to_a_thread() -> None:
-    outer, inner, seen = Cancel(), Cancel(), []
+    outer, inner, seen = CancelToken(), CancelToken(), []
     with outer.scope():
         with inner.scope():
             assert current_cancel() is inner

@@ -6,13 +6,13 @@ import threading
 
 from memory_store import MemoryHandler
 
-from apyfal.storage.flow.concurrency import Pace
-from apyfal.storage.flow.worker_pool import Crew
+from apyfal.storage.flow.concurrency import AdaptiveConcurrency
+from apyfal.storage.flow.worker_pool import WorkerPool
 from apyfal.storage.transfer import TransferOptions
 
 
-def pace(options: TransferOptions, step: int = 1 << 20) -> Pace:
-    return Pace(options, MemoryHandler(), step=step)
+def pace(options: TransferOptions, step: int = 1 << 20) -> AdaptiveConcurrency:
+    return AdaptiveConcurrency(options, MemoryHandler(), step=step)
 
 
 def test_every_item_is_done_in_order_by_as_many_as_wanted() -> None:
@@ -30,7 +30,7 @@ def test_every_item_is_done_in_order_by_as_many_as_wanted() -> None:
         with lock:
             at_work -= 1
 
-    crew: Crew[int] = Crew("test-crew", pace(TransferOptions(concurrency=3)), work)
+    crew: WorkerPool[int] = WorkerPool("test-crew", pace(TransferOptions(concurrency=3)), work)
     for item in range(100):
         crew.put(item)
     crew.close()
@@ -48,7 +48,7 @@ def test_the_one_in_reserve_steps_in_when_the_first_is_held_up() -> None:
         else:
             others.release()
 
-    crew: Crew[int] = Crew("test-crew", pace(TransferOptions()), work)
+    crew: WorkerPool[int] = WorkerPool("test-crew", pace(TransferOptions()), work)
     for item in range(4):
         crew.put(item)
     for _ in range(3):
@@ -66,7 +66,7 @@ def test_what_was_not_begun_can_be_taken_back() -> None:
         assert held.wait(10)
         done.append(item)
 
-    crew: Crew[int] = Crew("test-crew", pace(TransferOptions(concurrency=1)), work)
+    crew: WorkerPool[int] = WorkerPool("test-crew", pace(TransferOptions(concurrency=1)), work)
     for item in range(3):
         crew.put(item)
     assert begun.wait(10)
@@ -78,6 +78,6 @@ def test_what_was_not_begun_can_be_taken_back() -> None:
 
 def test_a_crew_without_work_has_no_threads() -> None:
     before = threading.active_count()
-    crew: Crew[int] = Crew("test-crew", pace(TransferOptions()), lambda item: None)
+    crew: WorkerPool[int] = WorkerPool("test-crew", pace(TransferOptions()), lambda item: None)
     assert threading.active_count() == before
     crew.close()

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 import pytest
 
 from apyfal.exceptions import InvalidURL, ParameterError, StorageError, StoreUnavailable, TransferCancelled
-from apyfal.storage.flow.cancel import Cancel
+from apyfal.storage.flow.cancel import CancelToken
 from apyfal.storage.http.origin import Origin, split_url
-from apyfal.storage.http.pool import Client, Timeouts
+from apyfal.storage.http.pool import ConnectionPool, Timeouts
 from apyfal.storage.http.proxy import environment_proxy
 
 
@@ -53,8 +53,8 @@ def scripted(*answers: bytes, keep: bool = False) -> Iterator[tuple[Origin, list
 
 
 @pytest.fixture
-def client() -> Iterator[Client]:
-    made = Client(Timeouts(5, 5), proxy="none")
+def client() -> Iterator[ConnectionPool]:
+    made = ConnectionPool(Timeouts(5, 5), proxy="none")
     yield made
     made.close()
 
@@ -84,7 +84,7 @@ GOOD = {
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_bodies(client: Client, name: str) -> None:
+def test_bodies(client: ConnectionPool, name: str) -> None:
     answer, body = GOOD[name]
     with scripted(answer) as (origin, heads):
         response = client.request("GET", origin, "/a%20b?c", [("X-Header", "value")])
@@ -111,12 +111,12 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_framing_is_an_error(client: Client, name: str) -> None:
+def test_bad_framing_is_an_error(client: ConnectionPool, name: str) -> None:
     with scripted(BAD[name]) as (origin, _), pytest.raises(StorageError):
         client.request("GET", origin, "/").read()
 
 
-def test_connections_are_used_again(client: Client) -> None:
+def test_connections_are_used_again(client: ConnectionPool) -> None:
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
     with scripted(answer, answer, answer, keep=True) as (origin, heads):
         for _ in range(3):
@@ -125,7 +125,7 @@ def test_connections_are_used_again(client: Client) -> None:
         client.close()
 
 
-def test_a_kept_connection_that_was_closed_is_replaced(client: Client) -> None:
+def test_a_kept_connection_that_was_closed_is_replaced(client: ConnectionPool) -> None:
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
     with scripted(answer, answer) as (origin, heads):
         for _ in range(2):
@@ -133,27 +133,27 @@ def test_a_kept_connection_that_was_closed_is_replaced(client: Client) -> None:
         assert len(heads) == 2
 
 
-def test_a_body_that_was_not_read_closes_the_connection(client: Client) -> None:
+def test_a_body_that_was_not_read_closes_the_connection(client: ConnectionPool) -> None:
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
     with scripted(answer) as (origin, _):
         client.request("GET", origin, "/").close()
         assert not any(client._idle.values())
 
 
-def test_a_large_answer_where_a_small_one_is_expected(client: Client) -> None:
+def test_a_large_answer_where_a_small_one_is_expected(client: ConnectionPool) -> None:
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n" + bytes(500)
     with scripted(answer) as (origin, _), pytest.raises(StorageError, match="more than 100 bytes"):
         client.request("GET", origin, "/").read(100)
 
 
-def test_line_breaks_cannot_be_smuggled(client: Client) -> None:
+def test_line_breaks_cannot_be_smuggled(client: ConnectionPool) -> None:
     origin = Origin("http", "127.0.0.1", 9)
     for request in (("/a\r\nX: y", []), ("/", [("X", "y\nZ: 1")])):
         with pytest.raises(ParameterError, match="line breaks"):
             client.request("GET", origin, *request)
 
 
-def test_an_answer_while_the_body_is_sent_is_heard(client: Client) -> None:
+def test_an_answer_while_the_body_is_sent_is_heard(client: ConnectionPool) -> None:
     body = memoryview(bytes(32 << 20))
     with scripted(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno") as (origin, _):
         try:
@@ -164,14 +164,14 @@ def test_an_answer_while_the_body_is_sent_is_heard(client: Client) -> None:
         response.close()
 
 
-def test_a_refused_connection(client: Client) -> None:
+def test_a_refused_connection(client: ConnectionPool) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(StoreUnavailable, match="cannot connect"):
         client.request("GET", Origin("http", "127.0.0.1", port), "/")
 
 
-def test_the_gate_decides(client: Client) -> None:
+def test_the_gate_decides(client: ConnectionPool) -> None:
     def refuse(host: str, port: int) -> list[str]:
         raise InvalidURL(f"{host} is not allowed")
 
@@ -180,8 +180,8 @@ def test_the_gate_decides(client: Client) -> None:
         client.request("GET", Origin("http", "127.0.0.1", 9), "/")
 
 
-def test_cancelling_wakes_a_blocked_receive(client: Client) -> None:
-    cancel = Cancel()
+def test_cancelling_wakes_a_blocked_receive(client: ConnectionPool) -> None:
+    cancel = CancelToken()
     half = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello"
     with scripted(half, b"for a request that never comes", keep=True) as (origin, _), cancel.scope():
         response = client.request("GET", origin, "/")
@@ -227,7 +227,7 @@ def test_proxies_of_the_environment(monkeypatch: pytest.MonkeyPatch, no_proxy: s
 
 def test_requests_go_through_a_proxy() -> None:
     with scripted(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello") as (origin, heads):
-        through = Client(Timeouts(5, 5), proxy=f"http://me:pw@127.0.0.1:{origin.port}")
+        through = ConnectionPool(Timeouts(5, 5), proxy=f"http://me:pw@127.0.0.1:{origin.port}")
         assert through.request("GET", Origin("http", "h.example", 80), "/x").read() == b"hello"
         through.close()
     assert heads[0].startswith(b"GET http://h.example/x HTTP/1.1\r\nHost: h.example\r\n")
@@ -236,7 +236,7 @@ def test_requests_go_through_a_proxy() -> None:
 
 def test_a_tunnel_that_is_refused() -> None:
     with scripted(b"HTTP/1.1 403 Forbidden\r\n\r\n") as (origin, heads):
-        through = Client(Timeouts(5, 5), proxy=f"127.0.0.1:{origin.port}")
+        through = ConnectionPool(Timeouts(5, 5), proxy=f"127.0.0.1:{origin.port}")
         with pytest.raises(StoreUnavailable, match=r"refused h\.example:443"):
             through.request("GET", Origin("https", "h.example", 443), "/x")
         through.close()

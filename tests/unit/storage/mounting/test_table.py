@@ -13,7 +13,7 @@ import pytest
 from memory_store import MemoryHandler
 
 from apyfal.exceptions import AcceleratorException, ConfigurationError, InvalidURL, MountError
-from apyfal.storage.mounting.table import MountTable, Snapshot, Target, table
+from apyfal.storage.mounting.table import MountedPath, MountTable, Snapshot, table
 from apyfal.storage.url import parse
 
 CANARY = "canary-5f3a"
@@ -153,7 +153,7 @@ def test_unmount_in_use_fails_and_changes_nothing(mounts: MountTable, memory_pro
 
 def test_unmount_waits_and_lets_nothing_new_in(mounts: MountTable, memory_provider: str) -> None:
     mounts.mount("memory")
-    target: Target = mounts.resolve(parse("memory://x"))
+    target: MountedPath = mounts.resolve(parse("memory://x"))
     thread = threading.Thread(target=mounts.unmount, args=("memory",))
     thread.start()
     while not target.retiring:

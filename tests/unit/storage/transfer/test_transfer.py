@@ -14,7 +14,7 @@ from servers.web.hostile import Hostile, hostile
 from apyfal.exceptions import ChecksumMismatch, ParameterError, TransferCancelled
 from apyfal.storage.handler import ObjectInfo
 from apyfal.storage.stores.s3.handler import S3Handler
-from apyfal.storage.transfer import Cancel, TransferOptions, UploadStream, copy, download, stream, upload
+from apyfal.storage.transfer import CancelToken, MultipartWriter, TransferOptions, copy, download, stream, upload
 
 PART = 64 << 10
 DATA = random.Random(8).randbytes(7 * PART + 5)
@@ -144,7 +144,7 @@ def test_an_exception_in_a_callback_ends_the_transfer(handler: S3Handler) -> Non
 
 
 def test_a_cancelled_transfer_does_not_begin(handler: S3Handler, store: Hostile) -> None:
-    cancel = Cancel()
+    cancel = CancelToken()
     cancel.set()
     options = TransferOptions(cancel=cancel)
     with pytest.raises(TransferCancelled):
@@ -219,7 +219,7 @@ def test_closing_a_stream_gives_its_memory_back(handler: S3Handler) -> None:
 @pytest.mark.parametrize("size", [0, 1, PART - 1, PART, PART + 1, 5 * PART, len(DATA)])
 @pytest.mark.parametrize("piece", [999, PART, 2 * PART + 3])
 def test_a_stream_of_unknown_length(handler: S3Handler, store: Hostile, size: int, piece: int) -> None:
-    with UploadStream(handler, "b/new", options=OPTIONS) as writing:
+    with MultipartWriter(handler, "b/new", options=OPTIONS) as writing:
         for start in range(0, size, piece):
             buffer = bytearray(DATA[start : min(start + piece, size)])
             writing.write(memoryview(buffer))
@@ -233,7 +233,7 @@ def test_a_stream_of_unknown_length(handler: S3Handler, store: Hostile, size: in
 
 
 def test_submitted_parts_are_sent_from_where_they_lie(handler: S3Handler, store: Hostile) -> None:
-    with UploadStream(handler, "b/new", options=OPTIONS) as writing:
+    with MultipartWriter(handler, "b/new", options=OPTIONS) as writing:
         futures = [
             writing.submit(memoryview(DATA)[start : start + 2 * PART]) for start in range(0, len(DATA), 2 * PART)
         ]
@@ -245,9 +245,9 @@ def test_submitted_parts_are_sent_from_where_they_lie(handler: S3Handler, store:
 
 def test_parts_keep_to_the_limits_of_the_store(handler: S3Handler) -> None:
     handler.limits = type(handler.limits)(min_part=5 << 20, max_part=1 << 30, max_parts=100)
-    assert UploadStream(handler, "b/new", 1 << 34).part_size() * 100 >= 1 << 34
-    assert UploadStream(handler, "b/new", 6 << 20).part_size() >= 5 << 20
-    assert UploadStream(handler, "b/new").part_size() >= 5 << 20
+    assert MultipartWriter(handler, "b/new", 1 << 34).part_size() * 100 >= 1 << 34
+    assert MultipartWriter(handler, "b/new", 6 << 20).part_size() >= 5 << 20
+    assert MultipartWriter(handler, "b/new").part_size() >= 5 << 20
 
 
 # -- copies ------------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from apyfal.host.server.jobs.fair_queue import FairQueue, RateLimiter, Turns
+from apyfal.host.server.jobs.fair_queue import FairQueue, RateLimiter, RoundRobin
 from apyfal.host.server.transport.refusals import TooBusy, TooMany
 
 
@@ -70,7 +70,7 @@ def test_rates_of_many_names_take_bounded_memory() -> None:
     assert len(limiter._levels) <= RateLimiter._MAX_NAMES
 
 
-async def started(turns: Turns, user: str, log: list[str]) -> int:
+async def started(turns: RoundRobin, user: str, log: list[str]) -> int:
     number = await turns.begin(user)
     log.append(user)
     return number
@@ -78,7 +78,7 @@ async def started(turns: Turns, user: str, log: list[str]) -> int:
 
 def test_one_request_does_not_wait_behind_all_of_another_user() -> None:
     async def main() -> None:
-        turns = Turns(present=10.0, patience=10.0)
+        turns = RoundRobin(present=10.0, patience=10.0)
         log: list[str] = []
         alice = await started(turns, "alice", log)
         bob = await started(turns, "bob", log)
@@ -99,7 +99,7 @@ def test_one_request_does_not_wait_behind_all_of_another_user() -> None:
 
 def test_users_with_many_requests_take_turns() -> None:
     async def main() -> None:
-        turns = Turns(present=10.0, patience=10.0)
+        turns = RoundRobin(present=10.0, patience=10.0)
         log: list[str] = []
         numbers = [(user, await started(turns, user, log)) for user in ("bob", "carol")]
         tasks = [asyncio.create_task(started(turns, user, log)) for user in ("bob", "bob", "bob", "carol", "carol")]
@@ -119,7 +119,7 @@ def test_users_with_many_requests_take_turns() -> None:
 
 def test_a_user_who_is_alone_never_waits() -> None:
     async def main() -> None:
-        turns = Turns(present=0.02, patience=10.0)
+        turns = RoundRobin(present=0.02, patience=10.0)
         log: list[str] = []
         for _ in range(5):
             await started(turns, "bob", log)
@@ -134,7 +134,7 @@ def test_a_user_who_is_alone_never_waits() -> None:
 
 def test_a_request_that_takes_long_holds_up_no_others_of_its_user() -> None:
     async def main() -> None:
-        turns = Turns(present=10.0, patience=0.02)
+        turns = RoundRobin(present=10.0, patience=0.02)
         log: list[str] = []
         await started(turns, "alice", log)
         long = await started(turns, "bob", log)

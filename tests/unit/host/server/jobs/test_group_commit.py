@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from apyfal.host.server.jobs.group_commit import Commits
+from apyfal.host.server.jobs.group_commit import GroupCommit
 from apyfal.host.server.jobs.journal import Journal
 
 
@@ -28,7 +28,7 @@ def test_nobody_is_told_before_the_journal_has_it(journals: tuple[Journal, Journ
     told: list[tuple[str, bool, bool]] = []
 
     async def turn() -> None:
-        commits = Commits(journal)
+        commits = GroupCommit(journal)
         for key in "abc":
             commits.open()
             journal.enter("alice", key, "print", running=True)
@@ -52,7 +52,7 @@ def test_a_key_that_is_taken_spoils_nothing_else_of_the_turn(journals: tuple[Jou
     journal, crashed = journals
 
     async def turn() -> None:
-        commits = Commits(journal)
+        commits = GroupCommit(journal)
         commits.open()
         journal.enter("alice", "a", "print")
         with pytest.raises(sqlite3.IntegrityError):
@@ -75,7 +75,7 @@ def test_a_journal_that_cannot_be_written_is_said(
         raise sqlite3.OperationalError("database or disk is full")
 
     async def turn() -> None:
-        commits = Commits(journal)
+        commits = GroupCommit(journal)
         commits.open()
         journal.enter("alice", "a", "print")
         commits.then(told.append)

@@ -16,7 +16,7 @@ from apyfal.host.protocol.messages import JobSpec
 from apyfal.host.server.jobs.execution import Executor
 from apyfal.host.server.jobs.job import Job
 from apyfal.host.server.jobs.journal import Journal
-from apyfal.host.server.jobs.manager import Engine
+from apyfal.host.server.jobs.manager import JobManager
 from apyfal.host.server.jobs.outputs import SavedOutputs
 from apyfal.host.server.jobs.sessions import Session
 from apyfal.host.server.transport.bodies import MemoryBudget
@@ -43,8 +43,8 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
     opened.close()
 
 
-def make(journal: Journal, executor: Counting, directory: Path, workers: int = 2) -> Engine:
-    return Engine(
+def make(journal: Journal, executor: Counting, directory: Path, workers: int = 2) -> JobManager:
+    return JobManager(
         journal=journal, saved=SavedOutputs(directory / "outputs"), executor=cast("Executor", executor),
         budget=MemoryBudget(1 << 30), workers=workers, limit=1000, limit_of_user=1000,
     )  # fmt: skip

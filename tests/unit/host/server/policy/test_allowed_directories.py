@@ -23,7 +23,7 @@ from host.support.path_cases import (
 
 from apyfal.exceptions import AccessDenied, ConfigurationError, IsADirectory, ObjectExists, ObjectNotFound
 from apyfal.host.server.policy import linux_sandbox
-from apyfal.host.server.policy.allowed_directories import Whitelist, host_path
+from apyfal.host.server.policy.allowed_directories import AllowedDirectories, host_path
 from apyfal.host.server.policy.path_resolver import Resolver, kernel_resolve, walk_resolve
 
 RESOLVERS = [pytest.param(kernel_resolve, id="openat2"), pytest.param(walk_resolve, id="walk")]
@@ -39,8 +39,8 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module", params=RESOLVERS)
-def whitelist(request: pytest.FixtureRequest, tree: Path) -> Iterator[Whitelist]:
-    with Whitelist([str(tree)], resolver=request.param) as opened:
+def whitelist(request: pytest.FixtureRequest, tree: Path) -> Iterator[AllowedDirectories]:
+    with AllowedDirectories([str(tree)], resolver=request.param) as opened:
         yield opened
 
 
@@ -48,7 +48,7 @@ def descriptors() -> set[str]:
     return set(os.listdir("/proc/self/fd"))
 
 
-def read(whitelist: Whitelist, path: str) -> bytes:
+def read(whitelist: AllowedDirectories, path: str) -> bytes:
     with os.fdopen(whitelist.open(path), "rb") as file:
         return file.read()
 
@@ -58,7 +58,7 @@ def test_the_table_is_as_long_as_promised() -> None:
 
 
 @pytest.mark.parametrize("path", DENIED)
-def test_denied_to_read_list_remove_and_lookup(whitelist: Whitelist, tree: Path, path: str) -> None:
+def test_denied_to_read_list_remove_and_lookup(whitelist: AllowedDirectories, tree: Path, path: str) -> None:
     path = fill(path, tree)
     before, opened = snapshot(tree.parent), descriptors()
 
@@ -79,7 +79,7 @@ CREATABLE = {"missing", "dangling", "~", "*", "t?x", "t#x"}
 
 
 @pytest.mark.parametrize("path", [path for path in DENIED if path not in CREATABLE])
-def test_denied_to_write(whitelist: Whitelist, tree: Path, path: str) -> None:
+def test_denied_to_write(whitelist: AllowedDirectories, tree: Path, path: str) -> None:
     path = fill(path, tree)
     before, opened = snapshot(tree.parent), descriptors()
     with pytest.raises((AccessDenied, ObjectNotFound, IsADirectory)):
@@ -89,7 +89,7 @@ def test_denied_to_write(whitelist: Whitelist, tree: Path, path: str) -> None:
 
 
 @pytest.mark.parametrize("url", DENIED_URLS)
-def test_denied_spellings_of_the_scheme(whitelist: Whitelist, tree: Path, url: str) -> None:
+def test_denied_spellings_of_the_scheme(whitelist: AllowedDirectories, tree: Path, url: str) -> None:
     before = snapshot(tree.parent)
     with pytest.raises((AccessDenied, ObjectNotFound)):
         whitelist.open(host_path(url))
@@ -97,14 +97,14 @@ def test_denied_spellings_of_the_scheme(whitelist: Whitelist, tree: Path, url: s
 
 
 @pytest.mark.parametrize("path", ALLOWED)
-def test_allowed_to_read(whitelist: Whitelist, tree: Path, path: str) -> None:
+def test_allowed_to_read(whitelist: AllowedDirectories, tree: Path, path: str) -> None:
     path = fill(path, tree)
     assert read(whitelist, host_path("host://" + path)) == INSIDE
     assert whitelist.stat(path).size == len(INSIDE)
 
 
 @pytest.mark.parametrize("path", ALLOWED)
-def test_allowed_to_write(whitelist: Whitelist, tree: Path, path: str) -> None:
+def test_allowed_to_write(whitelist: AllowedDirectories, tree: Path, path: str) -> None:
     path = fill(path, tree)
     links = {name for name, (_, content) in snapshot(tree).items() if isinstance(content, str)}
     with whitelist.create(host_path("host://" + path)) as pending:
@@ -118,7 +118,7 @@ def test_allowed_to_write(whitelist: Whitelist, tree: Path, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ALLOWED_DIRECTORIES)
-def test_allowed_to_list(whitelist: Whitelist, tree: Path, path: str) -> None:
+def test_allowed_to_list(whitelist: AllowedDirectories, tree: Path, path: str) -> None:
     path = fill(path, tree)
     entries = whitelist.scan(host_path("host://" + path))
     assert any(entry.path.rpartition("/")[2] == "t" for entry in entries)
@@ -131,12 +131,12 @@ def test_allowed_to_list(whitelist: Whitelist, tree: Path, path: str) -> None:
 @pytest.mark.parametrize(
     "path", ["..", "up", "a/../..", "/", "/etc", "{base}", "slash", "absolute_out_dir", "out_and_in"]
 )
-def test_denied_to_list(whitelist: Whitelist, tree: Path, path: str) -> None:
+def test_denied_to_list(whitelist: AllowedDirectories, tree: Path, path: str) -> None:
     with pytest.raises(AccessDenied):
         whitelist.scan(fill(path, tree))
 
 
-def test_one_answer_whether_the_target_exists(whitelist: Whitelist, tree: Path) -> None:
+def test_one_answer_whether_the_target_exists(whitelist: AllowedDirectories, tree: Path) -> None:
     answers = set()
     for path in ("../secret", "../nothing"):
         with pytest.raises(AccessDenied) as caught:
@@ -152,7 +152,7 @@ def test_one_answer_whether_the_target_exists(whitelist: Whitelist, tree: Path) 
     assert len(answers) == 1
 
 
-def test_writing_through_an_inner_link_keeps_the_link(whitelist: Whitelist, tree: Path) -> None:
+def test_writing_through_an_inner_link_keeps_the_link(whitelist: AllowedDirectories, tree: Path) -> None:
     (tree / "new_link").symlink_to("a/fresh")
     with whitelist.create("new_link") as pending:
         os.write(pending.fd, b"x")
@@ -163,7 +163,7 @@ def test_writing_through_an_inner_link_keeps_the_link(whitelist: Whitelist, tree
     (tree / "new_link").unlink()
 
 
-def test_an_abandoned_write_leaves_nothing(whitelist: Whitelist, tree: Path) -> None:
+def test_an_abandoned_write_leaves_nothing(whitelist: AllowedDirectories, tree: Path) -> None:
     before, opened = snapshot(tree), descriptors()
     pending = whitelist.create("t")
     os.write(pending.fd, b"half")
@@ -173,7 +173,7 @@ def test_an_abandoned_write_leaves_nothing(whitelist: Whitelist, tree: Path) -> 
     assert descriptors() == opened
 
 
-def test_exclusive_creation(whitelist: Whitelist, tree: Path) -> None:
+def test_exclusive_creation(whitelist: AllowedDirectories, tree: Path) -> None:
     with pytest.raises(ObjectExists):
         whitelist.create("t", exclusive=True)
     first, second = whitelist.create("only_once", exclusive=True), whitelist.create("only_once", exclusive=True)
@@ -186,7 +186,7 @@ def test_exclusive_creation(whitelist: Whitelist, tree: Path) -> None:
     assert not (tree / "only_once").exists()
 
 
-def test_makedirs(whitelist: Whitelist, tree: Path) -> None:
+def test_makedirs(whitelist: AllowedDirectories, tree: Path) -> None:
     whitelist.makedirs("made/deep/er")
     whitelist.makedirs("made/deep/er")
     assert (tree / "made/deep/er").is_dir()
@@ -208,7 +208,7 @@ def test_several_nested_and_linked_directories(tmp_path: Path, resolver: Resolve
     (inner / "up").symlink_to("../second")
     link = tmp_path / "link"
     link.symlink_to("second")
-    with Whitelist([str(first), str(link), str(inner)], resolver=resolver) as whitelist:
+    with AllowedDirectories([str(first), str(link), str(inner)], resolver=resolver) as whitelist:
         assert whitelist.directories == (str(first), str(second), str(inner))
         assert read(whitelist, "first") == b"first"
         assert read(whitelist, "second") == b"second"
@@ -237,7 +237,7 @@ def test_several_nested_and_linked_directories(tmp_path: Path, resolver: Resolve
 
 def test_default_directory_is_made_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    with Whitelist() as whitelist:
+    with AllowedDirectories() as whitelist:
         assert whitelist.directories == (str(tmp_path / "shared"),)
     assert (tmp_path / "shared").stat().st_mode & 0o7777 == 0o700
 
@@ -247,7 +247,7 @@ def test_unusable_directory_is_a_configuration_error(tmp_path: Path) -> None:
     opened = descriptors()
     for wrong in ("missing", "file"):
         with pytest.raises(ConfigurationError, match=r"authorized_host_dirs.*no usable directory"):
-            Whitelist([str(tmp_path), str(tmp_path / wrong)])
+            AllowedDirectories([str(tmp_path), str(tmp_path / wrong)])
     assert descriptors() == opened
 
 
@@ -256,7 +256,7 @@ def test_landlock_holds_where_the_resolver_fails(tree: Path) -> None:
     def careless(directory: int, path: str) -> int:
         return os.open(path, os.O_PATH, dir_fd=directory)
 
-    with Whitelist([str(tree)], resolver=careless) as whitelist:
+    with AllowedDirectories([str(tree)], resolver=careless) as whitelist:
         assert whitelist.landlocked
         assert read(whitelist, "t") == INSIDE
         for path in ("../secret", "absolute_passwd", "up/secret"):
@@ -297,7 +297,7 @@ def race(tmp_path: Path, resolver: Resolver, opens: int) -> tuple[int, int]:
         subprocess.Popen(
             [sys.executable, "-c", ATTACKER, str(root), str(os.getpid())], stdout=subprocess.PIPE
         ) as attacker,
-        Whitelist([str(root)], resolver=resolver, landlock=False) as whitelist,
+        AllowedDirectories([str(root)], resolver=resolver, landlock=False) as whitelist,
     ):
         assert attacker.stdout is not None
         attacker.stdout.readline()

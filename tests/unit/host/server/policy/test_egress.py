@@ -8,7 +8,7 @@ import pytest
 from host.support.url_cases import DENIED_ADDRESSES, DENIED_URLS, Names
 
 from apyfal.exceptions import AccessDenied, ConfigurationError, StoreUnavailable
-from apyfal.host.server.policy.egress import Endpoint, OutboundGate, is_denied_address
+from apyfal.host.server.policy.egress import EgressPolicy, Endpoint, is_denied_address
 
 # The addresses just outside those ranges, and well-known public ones.
 PUBLIC_ADDRESSES = [
@@ -27,7 +27,7 @@ def test_the_table_is_as_long_as_promised() -> None:
 @pytest.mark.parametrize("address", DENIED_ADDRESSES)
 def test_refused_addresses(address: str) -> None:
     assert is_denied_address(address)
-    gate = OutboundGate(resolver=Names(evil_test=[[address]], mixed_test=[["93.184.216.34", address]]))
+    gate = EgressPolicy(resolver=Names(evil_test=[[address]], mixed_test=[["93.184.216.34", address]]))
     for host in ("evil.test", "EVIL.test.", "mixed.test", address):
         with pytest.raises(AccessDenied):
             gate(host, 443)
@@ -38,7 +38,7 @@ def test_refused_addresses(address: str) -> None:
 @pytest.mark.parametrize("address", PUBLIC_ADDRESSES)
 def test_public_addresses(address: str) -> None:
     assert not is_denied_address(address)
-    gate = OutboundGate(resolver=Names(good_test=[[address]]))
+    gate = EgressPolicy(resolver=Names(good_test=[[address]]))
     assert gate("good.test", 443) == [address]
     gate.check_url(f"https://[{address}]/x" if ":" in address else f"https://{address}/x")
 
@@ -47,7 +47,7 @@ def test_public_addresses(address: str) -> None:
 def test_refused_urls(url: str) -> None:
     names = Names(public_test=[["93.184.216.34"]])
     with pytest.raises(AccessDenied) as caught:
-        OutboundGate(resolver=names).check_url(url)
+        EgressPolicy(resolver=names).check_url(url)
     assert not names.asked, "nothing may be looked up for it"
     assert ":password" not in str(caught.value)
 
@@ -58,7 +58,7 @@ def test_refused_urls(url: str) -> None:
 def test_hosts_that_reach_the_pool_by_a_redirect_are_checked_too(host: str) -> None:
     names = Names()
     with pytest.raises(AccessDenied):
-        OutboundGate(resolver=names)(host, 80)
+        EgressPolicy(resolver=names)(host, 80)
     assert not names.asked
 
 
@@ -79,12 +79,12 @@ def test_hosts_that_reach_the_pool_by_a_redirect_are_checked_too(host: str) -> N
     ],
 )
 def test_accepted_urls(url: str, endpoint: Endpoint) -> None:
-    assert OutboundGate().check_url(url) == endpoint
+    assert EgressPolicy().check_url(url) == endpoint
 
 
 def test_rebinding_name_is_resolved_once_for_each_connection() -> None:
     names = Names(rebind_test=[["93.184.216.34"], ["127.0.0.1"]])
-    gate = OutboundGate(resolver=names)
+    gate = EgressPolicy(resolver=names)
     assert gate("rebind.test", 80) == ["93.184.216.34"]  # what is returned is what is connected to
     assert names.asked == ["rebind.test"]
     with pytest.raises(AccessDenied):
@@ -93,7 +93,7 @@ def test_rebinding_name_is_resolved_once_for_each_connection() -> None:
 
 def test_private_endpoints_allowed_by_name() -> None:
     names = Names(minio_lab=[["10.0.0.9"]], other_lab=[["10.0.0.9"]], any_lab=[["192.168.1.5"]])
-    gate = OutboundGate(["minio.lab:9000", "ANY.lab", "[fd00::1]:80", "10.1.1.1"], resolver=names)
+    gate = EgressPolicy(["minio.lab:9000", "ANY.lab", "[fd00::1]:80", "10.1.1.1"], resolver=names)
     assert gate("minio.lab", 9000) == ["10.0.0.9"]
     assert gate("any.lab", 1) == ["192.168.1.5"]
     assert gate("fd00::1", 80) == ["fd00::1"]
@@ -108,7 +108,7 @@ def test_private_endpoints_allowed_by_name() -> None:
 )
 def test_malformed_private_endpoint(entry: str) -> None:
     with pytest.raises(ConfigurationError, match="private_endpoints"):
-        OutboundGate([entry])
+        EgressPolicy([entry])
 
 
 def test_own_port_is_refused_whatever_is_allowed() -> None:
@@ -116,7 +116,7 @@ def test_own_port_is_refused_whatever_is_allowed() -> None:
         probe.connect(("192.0.2.1", 9)) if _has_route() else None
         own = probe.getsockname()[0]
     names = Names(me_test=[[own]], loop_test=[["127.0.0.1"]])
-    gate = OutboundGate(["me.test", "loop.test", "127.0.0.1"], own_ports=[8443], resolver=names)
+    gate = EgressPolicy(["me.test", "loop.test", "127.0.0.1"], own_ports=[8443], resolver=names)
     for host in ("loop.test", "127.0.0.1", *(["me.test"] if own != "0.0.0.0" else [])):
         with pytest.raises(AccessDenied, match="own service"):
             gate(host, 8443)
@@ -130,15 +130,15 @@ def _has_route() -> bool:
 
 def test_unknown_name() -> None:
     with pytest.raises(StoreUnavailable, match="no address"):
-        OutboundGate(resolver=Names())("nowhere.test", 80)
+        EgressPolicy(resolver=Names())("nowhere.test", 80)
 
 
 def test_system_resolver_refuses_localhost() -> None:
     with pytest.raises(AccessDenied):
-        OutboundGate()("localhost", 80)
+        EgressPolicy()("localhost", 80)
 
 
 def test_messages_show_no_signature() -> None:
     with pytest.raises(AccessDenied) as caught:
-        OutboundGate().check_url("http://127.0.0.1/key?X-Amz-Signature=CANARY")
+        EgressPolicy().check_url("http://127.0.0.1/key?X-Amz-Signature=CANARY")
     assert "CANARY" not in str(caught.value)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from apyfal.exceptions import AccessDenied, ObjectChanged, ObjectExists, ObjectNotFound, StorageError
-from apyfal.host.server.policy.allowed_directories import Whitelist
+from apyfal.host.server.policy.allowed_directories import AllowedDirectories
 from apyfal.host.server.policy.host_store import HostStore
 from apyfal.storage.flow.options import TransferOptions
 from apyfal.storage.transfer import copy, download, upload
@@ -18,7 +18,7 @@ from apyfal.storage.transfer import copy, download, upload
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[HostStore]:
     (tmp_path / "shared").mkdir()
-    with Whitelist([str(tmp_path / "shared")]) as whitelist:
+    with AllowedDirectories([str(tmp_path / "shared")]) as whitelist:
         yield HostStore(whitelist)
 
 

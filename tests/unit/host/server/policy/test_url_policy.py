@@ -11,9 +11,9 @@ import pytest
 from host.support.url_cases import DENIED_REDIRECTS, Names
 
 from apyfal.exceptions import AccessDenied, MountError, ParameterError, StorageError
-from apyfal.host.server.policy.allowed_directories import Whitelist
-from apyfal.host.server.policy.egress import OutboundGate
-from apyfal.host.server.policy.url_policy import References, gated
+from apyfal.host.server.policy.allowed_directories import AllowedDirectories
+from apyfal.host.server.policy.egress import EgressPolicy
+from apyfal.host.server.policy.url_policy import UrlPolicy, gated
 from apyfal.storage import providers
 from apyfal.storage.mounting.table import MountTable
 from apyfal.storage.stores.file import FileHandler
@@ -23,19 +23,19 @@ ACCOUNT = {"provider": "s3", "client_id": "id", "secret_id": "secret"}
 
 
 @pytest.fixture
-def references(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[References]:
+def references(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[UrlPolicy]:
     monkeypatch.setenv("APYFAL_CONFIG_FILE", "")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     table = MountTable()
     table.mount("lab", provider="s3", client_id="operator", secret_id="operators-secret", config={})
     table.mount("disk", provider="file", root=str(tmp_path), config={})
-    with Whitelist([str(tmp_path)]) as whitelist:
-        yield References(whitelist, OutboundGate(resolver=Names(public_test=[["93.184.216.34"]])), table)
+    with AllowedDirectories([str(tmp_path)]) as whitelist:
+        yield UrlPolicy(whitelist, EgressPolicy(resolver=Names(public_test=[["93.184.216.34"]])), table)
     table.clear()
 
 
-def test_urls_that_are_admitted(references: References) -> None:
+def test_urls_that_are_admitted(references: UrlPolicy) -> None:
     for url in ("host://a/b", "https://public.test/x?y=1", "lab://bucket/key", "lab://bucket/a..b"):
         assert references.admit(url, {}) == url
 
@@ -50,13 +50,13 @@ def test_urls_that_are_admitted(references: References) -> None:
         "lab ://b/k",
     ],
 )  # fmt: skip
-def test_urls_that_are_refused(references: References, url: str) -> None:
+def test_urls_that_are_refused(references: UrlPolicy, url: str) -> None:
     with pytest.raises(AccessDenied) as caught:
         references.admit(url, {})
     assert "operators-secret" not in str(caught.value)
 
 
-def test_session_mounts_have_their_own_account_and_the_gate(references: References) -> None:
+def test_session_mounts_have_their_own_account_and_the_gate(references: UrlPolicy) -> None:
     mount = references.mount("mine", {**ACCOUNT, "root": "bucket/prefix/", "endpoint_url": "https://public.test"})
     mounts = {"mine": mount}
     assert references.admit("mine://key", mounts) == f"{mount.internal}://bucket/prefix/key"
@@ -66,7 +66,7 @@ def test_session_mounts_have_their_own_account_and_the_gate(references: Referenc
         references.admit(f"{mount.internal}://bucket/key", mounts)
     assert mount.internal not in references.operator_mounts()
     with references._table.resolve(parse(f"{mount.internal}://bucket/key")) as target:
-        assert isinstance(target.handler.client.gate, OutboundGate)
+        assert isinstance(target.handler.client.gate, EgressPolicy)
     references.unmount(mount)
     with pytest.raises(MountError):
         references.unmount(mount)
@@ -81,7 +81,7 @@ def test_session_mounts_have_their_own_account_and_the_gate(references: Referenc
         {**ACCOUNT, "proxy": "http://127.0.0.1"}, {**ACCOUNT, "region": ["x"]}, {**ACCOUNT, "no_such": "x"},
     ],
 )  # fmt: skip
-def test_mounts_that_a_client_may_not_bring(references: References, parameters: dict[str, object]) -> None:
+def test_mounts_that_a_client_may_not_bring(references: UrlPolicy, parameters: dict[str, object]) -> None:
     before = set(references._table.mounts())
     with pytest.raises((MountError, ParameterError)):
         references.mount("mine", parameters)
@@ -91,13 +91,13 @@ def test_mounts_that_a_client_may_not_bring(references: References, parameters: 
 @pytest.mark.parametrize(
     "endpoint", ["http://127.0.0.1:9000", "https://10.0.0.1", "http://user@public.test", "file:///x"]
 )
-def test_endpoints_that_the_gate_refuses(references: References, endpoint: str) -> None:
+def test_endpoints_that_the_gate_refuses(references: UrlPolicy, endpoint: str) -> None:
     with pytest.raises(AccessDenied):
         references.mount("mine", {**ACCOUNT, "endpoint_url": endpoint})
 
 
 @pytest.mark.parametrize("name", ["host", "http", "https", "file", "A", "a.b", "client/..", "", "x" * 64, "1a"])
-def test_names_that_a_session_mount_may_not_have(references: References, name: str) -> None:
+def test_names_that_a_session_mount_may_not_have(references: UrlPolicy, name: str) -> None:
     with pytest.raises(ParameterError, match="new name"):
         references.mount(name, ACCOUNT)
 
@@ -108,7 +108,7 @@ def test_stores_whose_connections_the_gate_would_not_see() -> None:
             self.proxy = proxy
 
     with pytest.raises(MountError, match="through a gate"):
-        gated(Ungated, OutboundGate())
+        gated(Ungated, EgressPolicy())
 
 
 @pytest.mark.parametrize("location", DENIED_REDIRECTS)
@@ -129,7 +129,7 @@ def test_redirects_reach_nothing_that_is_refused(location: str) -> None:
         thread.start()
         here = [["127.0.0.1"]]
         names = Names(allowed_test=here, evil_test=here, rebind_test=here, localhost=here)
-        gate = OutboundGate([f"allowed.test:{port}"], resolver=names)
+        gate = EgressPolicy([f"allowed.test:{port}"], resolver=names)
         handler = gated(providers.handler_class(providers.BUILT_IN["http"]), gate)
         with pytest.raises(StorageError):
             handler.describe(f"allowed.test:{port}/x")
