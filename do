@@ -16,7 +16,7 @@ usage: ./do VERB [arguments]
   format          let ruff and clang-format rewrite the format
   types           mypy --strict and pyright
   asan [ARGS]     the quick tests under AddressSanitizer and UndefinedBehaviorSanitizer, built apart in build/asan
-  bench NAME ...  run bench/bench_NAME.py; without a name, list them
+  bench NAME ...  run bench/*/bench_NAME.py; without a name, list them
   wheels [ARGS]   build, audit and test wheels for every Python on this machine
   clean           remove what was built
 TEXT
@@ -58,14 +58,6 @@ asan() {
         "$PYTHON" -m pytest -c "$root/pyproject.toml" --rootdir "$root" -p no:cacheprovider "${args[@]}"
 }
 
-bench() {
-    if [ $# -eq 0 ]; then
-        for file in bench/bench_*.py; do basename "$file" .py | sed 's/^bench_//'; done
-    else
-        "$PYTHON" "bench/bench_$1.py" "${@:2}"
-    fi
-}
-
 verb=${1:-help}
 shift || true
 case $verb in
@@ -76,7 +68,7 @@ case $verb in
     format) ruff format && c_sources | xargs clang-format -i ;;
     types) mypy && pyright ;;
     asan) asan "$@" ;;
-    bench) bench "$@" ;;
+    bench) "$PYTHON" bench "$@" ;;
     wheels) "$PYTHON" packaging/build_wheels.py "$@" ;;
     clean) rm -rf build dist wheelhouse apyfal/_core/*.c apyfal/_core/*.so ./*.egg-info ;;
     help | -h | --help) help ;;

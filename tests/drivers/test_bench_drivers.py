@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "bench" / "bench_drivers.py"
+BENCH = Path(__file__).parents[2] / "bench"
 
 
 def _vendors(card: str) -> object:
@@ -19,7 +19,7 @@ def _vendors(card: str) -> object:
 
 def _figures(card: str, folder: Path) -> Any:
     figures = folder / "figures.json"
-    command = [sys.executable, str(SCRIPT), "--quick", "--card", card, "--json", str(figures)]
+    command = [sys.executable, str(BENCH), "drivers", "--quick", "--card", card, "--json", str(figures)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert ended.returncode == 0, ended.stderr
     return json.loads(figures.read_text())[card]

@@ -15,7 +15,7 @@ from host.support.daemon import ROOT
 @pytest.mark.timeout(300)
 def test_every_way_brings_the_data_whole(tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
-    command = [sys.executable, str(ROOT / "bench" / "bench_remote.py"), "--quick", "--json", str(figures)]
+    command = [sys.executable, str(ROOT / "bench"), "remote", "--quick", "--json", str(figures)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     ended = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False, env=environment)
     assert ended.returncode == 0, ended.stderr

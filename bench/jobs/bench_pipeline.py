@@ -14,10 +14,10 @@ import contextlib
 from typing import Any
 
 import numpy as np
-from _common import Bench, main
-from _discard import discard
-from _intel_job import intel_job
-from _peers import KEYS, PeakMemory, boto3_client, generated_alone, installed, serve
+from support.common import Bench, main
+from support.discard import discard
+from support.intel_job import intel_job
+from support.peers import KEYS, PeakMemory, boto3_client, generated_alone, installed, serve
 
 import apyfal
 from apyfal import storage

@@ -20,8 +20,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from _common import Bench, main
-from _remote_servers import PIECE, process, with_costs
+from support.common import Bench, main
+from support.remote_servers import PIECE, process, with_costs
 
 import apyfal
 from apyfal.host.client.accelerator import RemoteAccelerator

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import Bench, main
-from _discard import discard
-from _peers import (
+from support.common import Bench, main
+from support.discard import discard
+from support.peers import (
     KEYS,
     PeakMemory,
     PeakOfProgram,

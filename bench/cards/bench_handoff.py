@@ -7,7 +7,7 @@ in a dictionary from Python: no hand-over that is asked for from Python can cost
 from __future__ import annotations
 
 import numpy as np
-from _common import Bench, main
+from support.common import Bench, main
 
 import apyfal
 from apyfal._core import errors

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import Bench, main
-from _peers import KEYS, Fill, PeakMemory, bare, peers, rclone, serve
+from support.common import Bench, main
+from support.peers import KEYS, Fill, PeakMemory, bare, peers, rclone, serve
 
 import apyfal
 from apyfal.storage.checksums import crc_function
@@ -100,17 +100,17 @@ handler = S3Handler(endpoint_url=URL, client_id="bench", secret_id="bench")
 transfer.download(handler, "b/object", None, allocate=allocate)
 """
 _BOTO3 = """
-from _peers import boto3_client
+from support.peers import boto3_client
 view = boto3_client(URL).get_object(Bucket="b", Key="object")["Body"].read()
 """
 _OBSTORE = """
 import obstore
-from _peers import obstore_store
+from support.peers import obstore_store
 view = obstore.get(obstore_store(URL), "object").bytes()
 """
 _PYARROW = """
 import numpy
-from _peers import peers
+from support.peers import peers
 view = numpy.empty(SIZE, "uint8")
 peers(URL, "pyarrow")["pyarrow read_at, 8 x 16 MiB"]("object")(memoryview(view))
 """
@@ -125,8 +125,7 @@ COLD = {
 
 def in_new_process(text: str, url: str, nbytes: int) -> Callable[[], None]:
     """Return what runs a program with URL and SIZE set, and checks that its `view` has that many bytes."""
-    here = str(Path(__file__).parent)
-    program = f"import sys; sys.path.insert(0, {here!r}); URL={url!r}; SIZE={nbytes}\n{text}\n"
+    program = f"URL={url!r}; SIZE={nbytes}\n{text}\n"
     program += "assert memoryview(view).nbytes == SIZE, memoryview(view).nbytes\nimport os; os._exit(0)\n"
 
     def run() -> None:

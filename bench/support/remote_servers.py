@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import Bench
+from support.common import Bench
 
 import apyfal
 from apyfal.host.protocol import tls

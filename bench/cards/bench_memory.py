@@ -10,7 +10,7 @@ import os
 import tempfile
 
 import numpy as np
-from _common import Bench, main
+from support.common import Bench, main
 
 import apyfal
 from apyfal._core.buffer import trim_pool

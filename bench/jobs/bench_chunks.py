@@ -13,7 +13,7 @@ import contextlib
 from collections.abc import Callable
 
 import numpy as np
-from _common import Bench, main
+from support.common import Bench, main
 
 import apyfal
 from apyfal.pipeline import chunking

@@ -1,6 +1,6 @@
 """An S3 endpoint that takes every object and forgets it, as a process of its own: what uploads are measured against.
 
-``python _discard.py [BYTES A SECOND]`` prints its port, and serves until its standard input ends.
+``python -m support.discard [BYTES A SECOND]`` prints its port, and serves until its standard input ends.
 """
 
 from __future__ import annotations
@@ -14,9 +14,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from servers.web.pace import Pace
 
@@ -78,7 +75,7 @@ def _answer(line: bytes) -> bytes:
 @contextlib.contextmanager
 def discard(pace: int | None = None) -> Iterator[str]:
     """Run the endpoint, taking `pace` bytes a second (``None``: what it can); yields its URL."""
-    command = [sys.executable, __file__, *([] if pace is None else [str(pace)])]
+    command = [sys.executable, "-m", "support.discard", *([] if pace is None else [str(pace)])]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         if process.stdout is None or process.stdin is None:
             raise RuntimeError("the endpoint has no pipes")

@@ -9,8 +9,8 @@ from threading import local
 from typing import Any
 
 import numpy as np
-from _common import Bench, main
-from _peers import KEYS, address, boto3_client, installed, obstore_store, serve
+from support.common import Bench, main
+from support.peers import KEYS, address, boto3_client, installed, obstore_store, serve
 
 import apyfal
 from apyfal.storage.stores.s3.handler import S3Handler

@@ -1,6 +1,6 @@
 """What a driver costs over the vendor's API used by hand: job latency, throughput, and how much of the DMA is hidden.
 
-    python bench/bench_drivers.py [--card NAME ...] [--quick] [--json FILE]
+    ./do bench drivers [--card NAME ...] [--quick] [--json FILE]
 
 Every card runs in a process of its own, with the installation that the tests use. Both sides do the same job with the
 same kernel: bring the input to the device, run, bring the output back, wait. Their turns alternate, so that a busy
@@ -30,17 +30,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import by_hand_xdma
+import by_hand_xrt
 import numpy as np
+from fixtures.opencl import installation as opencl
+from fixtures.xdma import card as xdma
+from fixtures.xrt import installation as xrt
 
-ROOT = Path(__file__).parents[1]
-sys.path += [str(ROOT), str(ROOT / "tests")]  # last: an installed apyfal is what is measured
-
-import by_hand_xdma  # noqa: E402  # beside this file, which other modules import too
-import by_hand_xrt  # noqa: E402  # likewise
-from fixtures.opencl import installation as opencl  # noqa: E402  # it is found by the line above
-from fixtures.xdma import card as xdma  # noqa: E402  # likewise
-from fixtures.xrt import installation as xrt  # noqa: E402  # likewise
-
+ROOT = Path(__file__).parents[2]
 SMALL, LARGE = 4 << 10, 64 << 20
 LOOPBACK = (ROOT / "apyfal" / "accelerators" / "kernels" / "loopback.cl").read_text()
 

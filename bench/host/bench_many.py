@@ -24,8 +24,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from _common import machine
-from _remote_servers import PROCESSES, process
+from support.common import machine
+from support.remote_servers import PROCESSES, process
 
 from apyfal.host.client.accelerator import RemoteAccelerator
 from apyfal.host.client.http import Host

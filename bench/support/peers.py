@@ -16,9 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-
 from servers.web.nginx import Nginx, nginx
 
 KEYS = {"client_id": "bench", "secret_id": "bench-secret"}
@@ -45,7 +42,7 @@ def serve(objects: dict[str, np.ndarray]) -> Nginx:
 def generated_alone(size: int, pace: int) -> Iterator[str]:
     """Serve an object that is made as it is read, `pace` bytes a second, from a process of its own; yields its URL."""
     command = [sys.executable, "-m", "servers.web.generated", str(size), str(pace)]
-    tests = Path(__file__).parent.parent / "tests"
+    tests = Path(__file__).parents[2] / "tests"
     with subprocess.Popen(command, cwd=tests, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         if process.stdout is None or process.stdin is None:
             raise RuntimeError("the server has no pipes")

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from _common import Bench, main
-from _discard import discard
-from _peers import KEYS, PeakMemory, address, boto3_client, installed, obstore_store
+from support.common import Bench, main
+from support.discard import discard
+from support.peers import KEYS, PeakMemory, address, boto3_client, installed, obstore_store
 
 import apyfal
 from apyfal.storage.stores.s3.handler import S3Handler

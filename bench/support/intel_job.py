@@ -14,8 +14,6 @@ from typing import Any
 
 __all__ = ["intel_job"]
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-
 
 @contextlib.contextmanager
 def intel_job(source: str, target: str, size: str) -> Iterator[Callable[[], dict[str, Any]]]:
@@ -52,7 +50,7 @@ def intel_job(source: str, target: str, size: str) -> Iterator[Callable[[], dict
 
 def serve(source: str, target: str, size: str) -> None:
     """Run the job once for each line of standard input."""
-    from _peers import KEYS
+    from support.peers import KEYS
 
     import apyfal
     from apyfal import storage

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import Bench, main
-from _distant import distant
-from _peers import KEYS, PeakMemory, serve
+from support.common import Bench, main
+from support.distant import distant
+from support.peers import KEYS, PeakMemory, serve
 
 import apyfal
 from apyfal import storage
