@@ -16,7 +16,7 @@ __all__ = ["PACK", "SMALL", "Packer", "Place"]
 #: Inputs up to here travel together: at 10 GB/s the transfer of more takes longer (25 us) than its start (5 to 20 us).
 SMALL = 256 << 10
 #: Bytes of input that travel together: a transfer of so much takes 200 us at 10 GB/s, ten times its start. More brings
-#: nothing (`bench/bench_small_jobs.py`), and would leave the processor's cache between packing and transfer.
+#: nothing (`bench/jobs/bench_small_jobs.py`), and would leave the processor's cache between packing and transfer.
 PACK = 2 << 20
 
 _PAGE = 4096

@@ -19,7 +19,7 @@ DEFAULT_MEMORY_LIMIT = 256 << 20
 
 #: Large enough that a chunk's fixed costs (some 100 us in all stages together) vanish beside its DMA (800 us at
 #: 10 GB/s), and to be a part of an upload (5 MiB and more); small enough that the stages overlap early. Measured by
-#: `bench/bench_chunks.py`, in times of the card's link alone: chunks of 1 to 4 MiB 1.01, 8 MiB 1.02, 16 MiB 1.05,
+#: `bench/jobs/bench_chunks.py`, in times of the card's link alone: chunks of 1 to 4 MiB 1.01, 8 MiB 1.02, 16 MiB 1.05,
 #: 32 MiB 1.11. So little lies between them that measuring in the running job would bring nothing.
 _CHUNK = 8 << 20
 #: One chunk in each of the three stages that touch a ring (being filled, on the card, being emptied), and one for

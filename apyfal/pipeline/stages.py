@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["StagePipeline"]
 
 #: Threads that move data in each direction. While one starts a run or hands a chunk on, the other's transfer is with
-#: the driver already: without that, the link stood still for 0.7 ms after each 16 ms (`bench/bench_pipeline.py`).
+#: the driver already: without that, the link stood still for 0.7 ms after each 16 ms (`bench/jobs/bench_pipeline.py`).
 _MOVERS = 2
 
 

@@ -16,7 +16,7 @@ static void fault_in(uint8_t *data, size_t size)
 }
 
 /* Pages of at least `size` bytes (a multiple of the page). Large ones begin at a huge page and ask for huge pages:
- * first touch costs a third of the time, and mlock of them next to nothing (bench/bench_memory.py). */
+ * first touch costs a third of the time, and mlock of them next to nothing (bench/cards/bench_memory.py). */
 void *apf_pages_map(size_t size, uint32_t *flags, apf_error *err)
 {
     const int huge = size >= APF_HUGE_PAGE;

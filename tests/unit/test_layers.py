@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ import apyfal
 
 PACKAGE = Path(apyfal.__file__).parent
 ROOT = PACKAGE.parent
+TREE = Path(__file__).parents[2]  # the package may be elsewhere: an installed wheel's
 
 #: Folders by level. Of the modules at the top, `BASE` is the room ``base``, the others ``apyfal``; ``apyfal.storage``
 #: itself, which users import, stands above the folders that its functions come from.
@@ -135,12 +137,30 @@ def test_no_modules_know_each_other() -> None:
     assert circles == set(PAIRS)
 
 
-@pytest.mark.parametrize("top", ["apyfal"])
-def test_no_folder_is_crowded(top: str) -> None:
-    for folder in [ROOT / top, *(path for path in (ROOT / top).rglob("*") if path.is_dir())]:
-        kinds = (".py", ".pyx", ".pxd", ".pyi", ".c", ".h", ".cl")
-        files = {path.stem for path in folder.iterdir() if path.suffix in kinds and path.is_file()}
-        assert len(files) <= MOST, f"{folder.relative_to(ROOT)} holds {len(files)} source files: {sorted(files)}"
+def source_folders(top: Path) -> dict[str, set[str]]:
+    """Map each folder below `top` that holds source files to their names without suffix."""
+    kinds = (".py", ".pyx", ".pxd", ".pyi", ".c", ".h", ".cl")
+    found: dict[str, set[str]] = {}
+    for path in top.rglob("*.*"):
+        if path.suffix in kinds and path.is_file():
+            found.setdefault(path.parent.relative_to(top).as_posix(), set()).add(path.stem)
+    return found
+
+
+@pytest.mark.parametrize("top", [PACKAGE, TREE / "csrc", TREE / "tests", TREE / "bench"], ids=lambda path: path.name)
+def test_no_folder_is_crowded(top: Path) -> None:
+    folders = source_folders(top)
+    assert folders
+    for name, files in folders.items():
+        assert len(files) <= MOST, f"{top.name}/{name} holds {len(files)} source files: {sorted(files)}"
+
+
+@pytest.mark.parametrize("top", ["tests", "bench"])
+def test_every_folder_has_a_row_in_the_readme(top: str) -> None:
+    rows = set(re.findall(r"^\| `([^`]+)/` \|", (TREE / top / "README.md").read_text(), re.MULTILINE))
+    folders = {name for name in source_folders(TREE / top) if name != "." and not name.startswith("unit/")}
+    assert folders - rows == set()
+    assert {name for name in rows if not (TREE / top / name).is_dir()} == set()
 
 
 @pytest.mark.parametrize("name", sorted(room for room in LEVEL if room not in ("base", "__main__", "storage/__init__")))
