@@ -1,7 +1,7 @@
 """Third parties' drivers: shared libraries with the table of ``driver.h``, loaded when they are first named.
 
 A driver is named by the path of its library (``driver = /opt/acme/libacme.so``), or by the name of an entry point in
-the group ``apyfal.device.drivers`` of an installed distribution, whose object is that path.
+the group ``apyfal.drivers`` of an installed distribution, whose object is that path.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["PLUGIN_GROUP", "driver_names", "require_driver"]
 
 #: Entry points whose names are drivers' and whose objects are paths of shared libraries.
-PLUGIN_GROUP = "apyfal.device.drivers"
+PLUGIN_GROUP = "apyfal.drivers"
 
 
 def _plugins() -> dict[str, EntryPoint]:

@@ -33,3 +33,21 @@ def test_what_never_was_is_not_found() -> None:
     with pytest.raises(ModuleNotFoundError, match="nowhere"):
         importlib.import_module("apyfal.nowhere")
     assert not hasattr(apyfal, "nowhere")
+
+
+def test_entry_points_of_plugins_keep_their_groups() -> None:
+    from apyfal.definition import registry
+    from apyfal.device import drivers
+    from apyfal.storage import providers
+
+    groups = (registry.PLUGIN_GROUP, drivers.PLUGIN_GROUP, providers.ENTRY_POINTS)
+    assert groups == ("apyfal.accelerators", "apyfal.drivers", "apyfal.storage")
+
+
+def test_the_documented_classes_of_stores_keep_their_names() -> None:
+    sys.modules.pop("apyfal.storage.connections", None)
+    with pytest.warns(DeprecationWarning, match=r"apyfal\.storage\.connections has moved"):
+        from apyfal.storage.connections import Client  # type: ignore[import-not-found,unused-ignore]
+    from apyfal.storage.http.pool import ConnectionPool
+
+    assert Client is ConnectionPool

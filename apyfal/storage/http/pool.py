@@ -322,3 +322,7 @@ def _close_all(idle: dict[Origin, list[Connection]]) -> None:
         for connection in connections:
             connection.close()
     idle.clear()
+
+
+#: the name of version 0.1, for stores of other packages
+Client = ConnectionPool
