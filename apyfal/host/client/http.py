@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -271,7 +272,7 @@ class Host:
         except BaseException:
             connection.close()
             raise
-        response.on_release(self._give_back)
+        response.on_release(partial(self._give_back, connection))
         return response
 
     def _refusal(self, answer: Answer) -> Exception:

@@ -10,7 +10,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 from apyfal.exceptions import InvalidURL, ParameterError, StorageError, StoreUnavailable, TransferTimeout
@@ -156,7 +156,7 @@ class ConnectionPool:
                 if response.status < 300:
                     raise broken
                 response.persistent = False
-            response.on_release(self._release)
+            response.on_release(partial(self._release, connection))
             return response
         except BaseException:
             self._release(connection, False)

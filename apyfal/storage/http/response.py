@@ -1,16 +1,36 @@
-"""The body of an HTTP/1.1 answer, in whatever way it is framed (RFC 9112, sections 6 and 7)."""
+"""The body of an HTTP/1.1 response, whichever way it is framed (RFC 9112, sections 6 and 7)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from apyfal.exceptions import StorageError, StoreUnavailable
 
-if TYPE_CHECKING:
-    from apyfal.storage.http.connection import Connection
+__all__ = ["BodyConnection", "Response"]
 
-__all__ = ["Response"]
+
+class BodyConnection(Protocol):
+    """What a `Response` needs of the connection that its body arrives on."""
+
+    @property
+    def name(self) -> str:
+        """``host:port`` of the peer, for messages."""
+        raise NotImplementedError
+
+    def receive_into(self, out: memoryview) -> int:
+        """Receive bytes at their final address; 0 when the peer has closed."""
+        raise NotImplementedError
+
+    def read_line(self) -> bytes:
+        """Read a line of the framing without its end."""
+        raise NotImplementedError
+
+    def check_cancelled(self) -> None:
+        """Raise `TransferCancelled` if the transfer was cancelled."""
+
+    def close(self) -> None:
+        """Close the connection."""
 
 
 class Response:
@@ -29,13 +49,13 @@ class Response:
     __slots__ = ("_chunked", "_connection", "_done", "_left", "_release", "headers", "length", "persistent", "status")
 
     def __init__(
-        self, connection: Connection, method: str, status: int, headers: dict[str, str], persistent: bool
+        self, connection: BodyConnection, method: str, status: int, headers: dict[str, str], persistent: bool
     ) -> None:
         self.status = status
         self.headers = headers
         self.persistent = persistent
-        self._connection: Connection | None = connection
-        self._release: Callable[[Connection, bool], None] | None = None
+        self._connection: BodyConnection | None = connection
+        self._release: Callable[[bool], None] | None = None
         self._chunked = False
         self._done = False
         self.length: int | None = None
@@ -57,8 +77,11 @@ class Response:
         if self._left < 0:
             self.persistent = False
 
-    def on_release(self, release: Callable[[Connection, bool], None]) -> None:
-        """Set who gets the connection back, with whether it can be used again; at once if there is no body."""
+    def on_release(self, release: Callable[[bool], None]) -> None:
+        """Set the function that takes the connection back; it is called with whether the connection can be used again.
+
+        It is called at once if there is no body.
+        """
         self._release = release
         if self.length == 0:
             self._finish()
@@ -101,7 +124,7 @@ class Response:
                 self._finish()
         return count
 
-    def _next_chunk(self, connection: Connection) -> bool:
+    def _next_chunk(self, connection: BodyConnection) -> bool:
         line = connection.read_line()
         size = line.split(b";", 1)[0].strip()
         if not size or size.strip(b"0123456789abcdefABCDEF"):
@@ -143,8 +166,9 @@ class Response:
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        if self._release is not None:
-            self._release(connection, usable)
+        release, self._release = self._release, None
+        if release is not None:
+            release(usable)
         else:
             connection.close()
 
