@@ -11,12 +11,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from apyfal.exceptions import UnsupportedByStore
-
-if TYPE_CHECKING:
-    from apyfal.storage.flow.retry import MountLimits
 
 __all__ = ["Handler", "Limits", "ObjectInfo", "RangeReader", "Upload"]
 
@@ -66,6 +63,7 @@ class Limits:
     max_part: int = 5 << 30
     max_parts: int = 10_000
     max_put: int = 5 << 30
+    max_copy: int | None = None  # of an object that the store copies in one request (`Handler.copy`); None: any
     max_copied_part: int = 0  # of a part that the store copies itself (`Upload.copy_part`); 0: it cannot
     checksum: str | None = None  # algorithm that parts carry when written, or None
 
@@ -135,9 +133,6 @@ class Handler(ABC):
     bandwidth: float | None = None
     memory_limit: int | None = None
     max_concurrency: int | None = None
-
-    #: what the transfer engine keeps for this mount
-    traffic: MountLimits | None = None
 
     # -- read ---------------------------------------------------------------------------------------------------------
     @abstractmethod

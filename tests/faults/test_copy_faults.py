@@ -163,7 +163,7 @@ def test_a_large_copy_inside_a_store_is_made_of_parts(
     store: Hostile, connect: Connect, monkeypatch: pytest.MonkeyPatch, fault: str | None, place: int
 ) -> None:
     monkeypatch.setattr("apyfal.storage.stores.s3.handler._MAX_COPY", PART)
-    monkeypatch.setattr("apyfal.storage.stores.s3.multipart.COPY_PART", PART)
+    monkeypatch.setattr("apyfal.storage.stores.s3.handler.COPY_PART", PART)
     if fault is not None:
         store.faults.append(Fault(when=writing(place), **INSIDE[fault]))
     handler = connect(timeout=patience(INSIDE[fault or "500"]))
@@ -176,9 +176,25 @@ def test_a_large_copy_that_fails_leaves_nothing(
     store: Hostile, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("apyfal.storage.stores.s3.handler._MAX_COPY", PART)
-    monkeypatch.setattr("apyfal.storage.stores.s3.multipart.COPY_PART", PART)
+    monkeypatch.setattr("apyfal.storage.stores.s3.handler.COPY_PART", PART)
     store.faults.append(Fault(when=writing(3), times=-1, **answer(error(403, "AccessDenied"))))
     handler = connect()
     with pytest.raises(AccessDenied):
         copy(handler, "b/data", handler, "b/copy")
+    check_nothing(store)
+
+
+def test_a_large_copy_is_tried_as_often_as_any_request(
+    store: Hostile, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store's handler repeats nothing, so that attempts do not multiply: one upload, and one series of attempts."""
+    monkeypatch.setattr("apyfal.storage.stores.s3.handler._MAX_COPY", PART)
+    monkeypatch.setattr("apyfal.storage.stores.s3.handler.COPY_PART", PART)
+    monkeypatch.setattr("apyfal.storage.flow.retry._BASE_DELAY", 0.001)
+    store.faults.append(Fault(when=writing(1), times=-1, **answer(error(503, "SlowDown"))))
+    handler = connect()
+    with pytest.raises(StoreUnavailable, match="attempt 5"):
+        copy(handler, "b/data", handler, "b/copy", options=TransferOptions(attempts=5))
+    assert len(store.hit) == 5
+    assert [request.method for request in store.requests].count("POST") == 1
     check_nothing(store)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from apyfal.exceptions import NotADirectory, ObjectNotFound
 from apyfal.storage.api.namespace import child, entries, exists_at
-from apyfal.storage.flow.retry import call
+from apyfal.storage.flow.retry import retry_call
 from apyfal.storage.handler import ObjectInfo
 from apyfal.storage.mounting.table import resolve
 from apyfal.storage.url import Location, parse
@@ -80,7 +80,7 @@ def _below(base: Location, parts: list[str]) -> Iterator[Location]:
     """Match the pattern against everything below."""
     matching = re.compile(_expression(parts), re.DOTALL)
     with resolve(base) as target:
-        found = call(
+        found = retry_call(
             target.handler,
             lambda: list(target.handler.list(target.path, recursive=True)),
             f"cannot list {str(base)!r}",

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 
 from apyfal.exceptions import NotADirectory, ObjectExists, ObjectNotFound, UnsupportedByStore
-from apyfal.storage.flow.retry import call
+from apyfal.storage.flow.retry import retry_call
 from apyfal.storage.handler import ObjectInfo
 from apyfal.storage.local import atomic
 from apyfal.storage.mounting.table import MountedPath, resolve
@@ -66,7 +66,7 @@ def stat_at(location: Location) -> ObjectInfo:
     with resolve(location) as target:
         what = f"cannot look up {str(location)!r}"
         try:
-            return call(target.handler, lambda: target.handler.describe(target.path), what)
+            return retry_call(target.handler, lambda: target.handler.describe(target.path), what)
         except ObjectNotFound:
             if not _has_entries(target, what):
                 raise
@@ -87,7 +87,7 @@ def remove(url: object) -> None:
             os.remove(location.path)
         return
     with resolve(location) as target:
-        call(target.handler, lambda: target.handler.remove(target.path), f"cannot remove {str(location)!r}")
+        retry_call(target.handler, lambda: target.handler.remove(target.path), f"cannot remove {str(location)!r}")
 
 
 def listdir(url: object) -> list[str]:
@@ -114,7 +114,7 @@ def entries(location: Location) -> list[tuple[str, ObjectInfo]]:
         with resolve(location) as target:
             prefix = target.path if not target.path or target.path.endswith("/") else target.path + "/"
             # the whole listing is repeated after a break: its pages belong together
-            listed = call(
+            listed = retry_call(
                 target.handler, lambda: list(target.handler.list(target.path)), f"cannot list {str(location)!r}"
             )
             if not listed and target.path.strip("/"):
@@ -158,7 +158,7 @@ def makedirs(url: object, exist_ok: bool = False) -> None:
     if not exist_ok and exists_at(location):
         raise ObjectExists(f"{str(location)!r} exists already", path=location.path)
     with resolve(location) as target:
-        call(target.handler, lambda: target.handler.makedirs(target.path), f"cannot make {str(location)!r}")
+        retry_call(target.handler, lambda: target.handler.makedirs(target.path), f"cannot make {str(location)!r}")
 
 
 def child(location: Location, name: str) -> Location:
@@ -188,16 +188,16 @@ def _has_entries(target: MountedPath, what: str) -> bool:
         except UnsupportedByStore:
             return False  # the web has no directories
 
-    return call(target.handler, first, what)
+    return retry_call(target.handler, first, what)
 
 
 def _require_directory(target: MountedPath, location: Location) -> None:
     """Raise the error for an empty listing, unless it is that of an empty directory, bucket or directory's mark."""
     what = f"cannot list {str(location)!r}"
     try:
-        info = call(target.handler, lambda: target.handler.describe(target.path), what)
+        info = retry_call(target.handler, lambda: target.handler.describe(target.path), what)
     except ObjectNotFound:
-        call(target.handler, lambda: target.handler.describe(target.path.rstrip("/") + "/"), what)
+        retry_call(target.handler, lambda: target.handler.describe(target.path.rstrip("/") + "/"), what)
         return
     if not info.is_directory:
         raise atomic.storage_error(errno.ENOTDIR, "cannot list: it is an object, not a directory", str(location))

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from apyfal.exceptions import ObjectChanged
-from apyfal.storage.flow.retry import call
+from apyfal.storage.flow.retry import retry_call
 from apyfal.storage.handler import ObjectInfo
 from apyfal.storage.local import atomic, duck
 from apyfal.storage.mounting.table import MountedPath
@@ -147,7 +147,7 @@ class ObjectSink(Sink):
     def _require(self, old: ObjectInfo) -> None:
         """Raise `ObjectChanged` if somebody else has written the object, whose work would be lost."""
         handler, path = self._target.handler, self._target.path
-        now = call(handler, lambda: handler.describe(path), f"cannot write {self.name!r}")
+        now = retry_call(handler, lambda: handler.describe(path), f"cannot write {self.name!r}")
         if (now.etag, now.size) != (old.etag, old.size):
             raise ObjectChanged(
                 f"cannot write {self.name!r}: it was changed since it was opened: {old.size} bytes with ETag {old.etag}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -12,7 +13,7 @@ from apyfal.exceptions import ChecksumMismatch, StorageError, StoreUnavailable, 
 from apyfal.storage.flow.cancel import CancelToken, current_cancel
 from apyfal.storage.handler import Handler
 
-__all__ = ["Bandwidth", "Memory", "MountLimits", "RetryQuota", "Retrying", "call", "traffic_of"]
+__all__ = ["Bandwidth", "Memory", "MountLimits", "RetryQuota", "Retrying", "limits_for", "retry_call"]
 
 Result = TypeVar("Result")
 
@@ -135,18 +136,21 @@ class MountLimits:
             self.connection_rate = count / seconds
 
 
-_making = threading.Lock()
+#: By the handler's identity, as a handler may compare equal to another one, or have no hash at all.
+_limits_by_handler: dict[int, MountLimits] = {}
+_creating = threading.Lock()
 
 
-def traffic_of(handler: Handler) -> MountLimits:
-    """Return what the transfers of `handler` share; made by the first of them."""
-    traffic = handler.traffic
-    if traffic is None:
-        with _making:
-            traffic = handler.traffic
-            if traffic is None:
-                traffic = handler.traffic = MountLimits(handler)
-    return traffic
+def limits_for(handler: Handler) -> MountLimits:
+    """Return what the transfers of `handler` share. The first call creates it; it lives as long as the handler."""
+    found = _limits_by_handler.get(id(handler))
+    if found is None:
+        with _creating:
+            found = _limits_by_handler.get(id(handler))
+            if found is None:
+                found = _limits_by_handler[id(handler)] = MountLimits(handler)
+                weakref.finalize(handler, _limits_by_handler.pop, id(handler), None).atexit = False
+    return found
 
 
 class Retrying:
@@ -222,7 +226,7 @@ def restated(error: StorageError, what: str, end: str = "") -> StorageError:
     return new
 
 
-def call(handler: Handler, function: Callable[[], Result], what: str, *, limit: int = 8) -> Result:
+def retry_call(handler: Handler, function: Callable[[], Result], what: str, *, limit: int = 8) -> Result:
     """Do one idempotent operation of `handler`, again while its error is transient.
 
     Parameters
@@ -236,7 +240,7 @@ def call(handler: Handler, function: Callable[[], Result], what: str, *, limit: 
     limit
         Attempts at most.
     """
-    attempts = Retrying(traffic_of(handler).quota, limit, current_cancel())
+    attempts = Retrying(limits_for(handler).quota, limit, current_cancel())
     while True:
         try:
             result = function()

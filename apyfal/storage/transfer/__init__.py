@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from apyfal.storage.flow.cancel import CancelToken, current_cancel
 from apyfal.storage.flow.options import Progress, TransferOptions
-from apyfal.storage.flow.retry import call
+from apyfal.storage.flow.retry import retry_call
 from apyfal.storage.transfer.download import Allocate, download
 from apyfal.storage.transfer.multipart import MultipartWriter
 from apyfal.storage.transfer.object_copy import copy
@@ -23,10 +23,10 @@ __all__ = [
     "ObjectStream",
     "Progress",
     "TransferOptions",
-    "call",
     "copy",
     "current_cancel",
     "download",
+    "retry_call",
     "stream",
     "upload",
 ]

@@ -8,7 +8,7 @@ from apyfal.exceptions import ChecksumMismatch, ParameterError, StorageError
 from apyfal.storage.checksums import best_checksum, crc_function, digest_bytes, new_hasher
 from apyfal.storage.flow.cancel import CancelToken
 from apyfal.storage.flow.options import Progress, TransferOptions
-from apyfal.storage.flow.retry import Retrying, traffic_of
+from apyfal.storage.flow.retry import Retrying, limits_for
 from apyfal.storage.handler import Handler, ObjectInfo, RangeReader
 from apyfal.storage.transfer.parallel import FIRST_PART, Parallel
 from apyfal.storage.transfer.ranges import RangeFetcher, is_resumable
@@ -121,7 +121,7 @@ def _attempt(
     cancel: CancelToken,
 ) -> ObjectInfo | None:
     """Receive everything once; ``None`` if the checksum over the whole is wrong."""
-    traffic = traffic_of(handler)
+    mount_limits = limits_for(handler)
     reader = None
     if known is None:
         reader = _open(handler, path, start, stop, options.attempts, cancel)
@@ -135,7 +135,7 @@ def _attempt(
             stop,
             known,
             reader,
-            traffic=traffic,
+            mount_limits=mount_limits,
             cancel=cancel,
             attempts=options.attempts,
             verify=options.verify,
@@ -153,7 +153,7 @@ def _attempt(
         raise
     algorithm = best_checksum(info.checksums) if options.verify and start == 0 and end == info.size else None
     crc = crc_function(algorithm) if algorithm is not None else None
-    source = RangeFetcher(handler, info, traffic, cancel, options.attempts, crc)
+    source = RangeFetcher(handler, info, mount_limits, cancel, options.attempts, crc)
     if len(view) <= (options.part_size or FIRST_PART):
         value = _receive_one(source, view, start, reader, progress, on_ready)
         if algorithm is None and options.verify and len(view) == info.size and not _digest_agrees(info, view):
@@ -199,7 +199,7 @@ def _digest_agrees(info: ObjectInfo, data: memoryview) -> bool:
 
 def _open(handler: Handler, path: str, start: int, stop: int | None, attempts: int, cancel: CancelToken) -> RangeReader:
     """Ask for the range without knowing the object: the answer tells what a look-up would."""
-    tries = Retrying(traffic_of(handler).quota, attempts, cancel)
+    tries = Retrying(limits_for(handler).quota, attempts, cancel)
     while True:
         try:
             reader = handler.read(path, start, stop, None)

@@ -11,7 +11,7 @@ from apyfal.exceptions import StorageError, TransferCancelled
 from apyfal.storage.checksums import combine, crc_function, digest_bytes
 from apyfal.storage.flow.concurrency import AdaptiveConcurrency
 from apyfal.storage.flow.options import Progress, TransferOptions
-from apyfal.storage.flow.retry import TRANSIENT, Retrying, call, traffic_of
+from apyfal.storage.flow.retry import TRANSIENT, Retrying, limits_for, retry_call
 from apyfal.storage.flow.worker_pool import WorkerPool
 from apyfal.storage.handler import Handler, ObjectInfo, Upload
 from apyfal.storage.transfer.download import download
@@ -55,7 +55,7 @@ class MultipartWriter:
         self._exclusive = exclusive
         self._progress = progress
         self._options = options
-        self._traffic = traffic_of(handler)
+        self._mount_limits = limits_for(handler)
         self._cancel = options.own_cancel()
         self._algorithm = handler.limits.checksum if options.verify else None
         self._crc = crc_function(self._algorithm) if self._algorithm is not None else None
@@ -73,7 +73,7 @@ class MultipartWriter:
         self._sent = 0
         self._buffer: memoryview | None = None
         self._filled = 0
-        self._buffers = PartBuffers(self._traffic.memory, options.memory)
+        self._buffers = PartBuffers(self._mount_limits.memory, options.memory)
         self._closed = False
 
     # -- writing ------------------------------------------------------------------------------------------------------
@@ -164,9 +164,9 @@ class MultipartWriter:
             self._write(part)
 
     def begin_with(self, old: ObjectInfo) -> None:
-        """Let the store make the front of this object of another one that it has; before anything is written.
+        """Make another object of the same store the front of this one; before anything is written.
 
-        What is too small for a part is read, and sent with what follows.
+        The store copies it, unless it is too small for a part: then it is read, and sent with what follows.
 
         Raises
         ------
@@ -174,13 +174,24 @@ class MultipartWriter:
             `old` is not the version that is there.
         """
         size = old.size or 0
-        limits = self._handler.limits
-        if size < limits.min_part:
-            data = memoryview(bytearray(size))
-            download(self._handler, old.path, data, info=old, options=self._options)
-            self.write(data)
+        if size >= self._handler.limits.min_part:
+            self.copy_parts(old)
             return
-        count = -(-size // limits.max_copied_part)
+        data = memoryview(bytearray(size))
+        download(self._handler, old.path, data, info=old, options=self._options)
+        self.write(data)
+
+    def copy_parts(self, old: ObjectInfo) -> None:
+        """Let the store make the first parts of another object that it has; errors as `begin_with`.
+
+        Parameters
+        ----------
+        old
+            The version to copy. It must not be empty; if anything is written after it, it has at least
+            ``handler.limits.min_part`` bytes.
+        """
+        size = old.size or 0
+        count = -(-size // self._handler.limits.max_copied_part)
         ends = [size * number // count for number in range(count + 1)]
         with self._cancel.scope():
             self._begin()
@@ -256,7 +267,7 @@ class MultipartWriter:
 
     def part_size(self, wish: int = PART) -> int:
         """Return the bytes of the next part that suit the store, the size and the limits, at best `wish`."""
-        limits, bandwidth = self._handler.limits, self._traffic.bandwidth
+        limits, bandwidth = self._handler.limits, self._mount_limits.bandwidth
         return next_part_size(limits, self._options, self._size, self._parts, bandwidth, wish)
 
     def _flush(self) -> None:
@@ -289,13 +300,13 @@ class MultipartWriter:
         self._cancel.check()
         crc = self._crc(part.data, 0) if self._crc is not None else 0
         checksum = digest_bytes(self._algorithm, crc) if self._crc is not None and self._algorithm else None
-        tries = Retrying(self._traffic.quota, self._options.attempts, self._cancel)
+        tries = Retrying(self._mount_limits.quota, self._options.attempts, self._cancel)
         upload = self._upload
         while upload is not None:
             try:
                 self._cancel.check()
-                if self._traffic.bandwidth is not None:
-                    self._traffic.bandwidth.take(len(part.data), self._cancel)
+                if self._mount_limits.bandwidth is not None:
+                    self._mount_limits.bandwidth.take(len(part.data), self._cancel)
                 upload.write_part(part.number, part.data, checksum)
                 break
             except StorageError as error:
@@ -315,12 +326,16 @@ class MultipartWriter:
         upload = self._upload
         if upload is None:
             raise StorageError(f"cannot write {self._path!r}: there is no upload")
-        what = f"cannot copy {old.path!r} into {self._path!r}"
-        checksum = call(self._handler, lambda: upload.copy_part(number, old, start, stop), what)
+        what = f"cannot copy part {number} of {old.path!r} into {self._path!r}"
+        checksum = retry_call(
+            self._handler, lambda: upload.copy_part(number, old, start, stop), what, limit=self._options.attempts
+        )
         if checksum is None:
             self._combines = False
         self._crcs[number] = (int.from_bytes(checksum or b"", "big"), stop - start)
         self._sent += stop - start
+        if self._progress is not None:
+            self._progress(self._sent, self._size)
 
     def _fail(self, error: BaseException, part: Part) -> None:
         """Note the first error, and end everything that is under way."""
@@ -334,7 +349,7 @@ class MultipartWriter:
 
     # -- begin and end ------------------------------------------------------------------------------------------------
     def _begin(self) -> None:
-        tries = Retrying(self._traffic.quota, self._options.attempts, self._cancel)
+        tries = Retrying(self._mount_limits.quota, self._options.attempts, self._cancel)
         with self._cancel.scope():
             while self._upload is None:
                 try:
@@ -361,7 +376,7 @@ class MultipartWriter:
         upload = self._upload
         if upload is None:
             raise StorageError(f"cannot write {self._path!r}: there is no upload")
-        tries = Retrying(self._traffic.quota, self._options.attempts, self._cancel)
+        tries = Retrying(self._mount_limits.quota, self._options.attempts, self._cancel)
         with self._cancel.scope():
             while True:
                 try:
@@ -374,7 +389,7 @@ class MultipartWriter:
 
     def _abort(self, upload: Upload) -> None:
         """Remove the parts, trying harder than for anything else: what stays is paid for."""
-        tries = Retrying(self._traffic.quota, self._options.attempts, None)
+        tries = Retrying(self._mount_limits.quota, self._options.attempts, None)
         while True:
             try:
                 upload.abort()

@@ -9,7 +9,7 @@ from apyfal.exceptions import ChecksumMismatch, UnsupportedByStore
 from apyfal.storage.checksums import best_checksum, combine, crc_function, digest_bytes
 from apyfal.storage.flow.concurrency import AdaptiveConcurrency
 from apyfal.storage.flow.options import Progress, TransferOptions
-from apyfal.storage.flow.retry import call, traffic_of
+from apyfal.storage.flow.retry import limits_for, retry_call
 from apyfal.storage.handler import Handler, ObjectInfo
 from apyfal.storage.transfer.download import download
 from apyfal.storage.transfer.multipart import MultipartWriter
@@ -61,24 +61,13 @@ def copy(
         The copy.
     """
     if info is None:
-        info = call(
+        info = retry_call(
             source, lambda: source.describe(source_path), f"cannot read {source_path!r}", limit=options.attempts
         )
-    version = info
     if source is destination and not exclusive:
-        try:
-            done = call(
-                source,
-                lambda: source.copy(version, destination_path),
-                f"cannot copy {source_path!r}",
-                limit=options.attempts,
-            )
-        except UnsupportedByStore:
-            pass
-        else:
-            if progress is not None and version.size is not None:
-                progress(version.size, version.size)
-            return done
+        copied = _copy_inside(source, info, destination_path, progress, options)
+        if copied is not None:
+            return copied
     size = info.size if info.encoding is None else None
     if size is not None and size <= PART:
         data = memoryview(bytearray(size))
@@ -93,6 +82,25 @@ def copy(
         else:
             _pass_on(source, info, target, options)
         return target.commit()
+
+
+def _copy_inside(
+    store: Handler, info: ObjectInfo, destination_path: str, progress: Progress | None, options: TransferOptions
+) -> ObjectInfo | None:
+    """Let the store copy an object, in parts if it is too large for one request; ``None`` if the store cannot."""
+    limits = store.limits
+    if limits.max_copy is not None and limits.max_copied_part and (info.size or 0) > limits.max_copy:
+        with MultipartWriter(store, destination_path, info.size, progress=progress, options=options) as target:
+            target.copy_parts(info)
+            return target.commit()
+    what = f"cannot copy {info.path!r}"
+    try:
+        copied = retry_call(store, lambda: store.copy(info, destination_path), what, limit=options.attempts)
+    except UnsupportedByStore:
+        return None
+    if progress is not None and info.size is not None:
+        progress(info.size, info.size)
+    return copied
 
 
 def _pass_on(source: Handler, info: ObjectInfo, target: MultipartWriter, options: TransferOptions) -> None:
@@ -110,11 +118,11 @@ class _Relay:
         self._info = info
         self._size = info.size or 0
         self._target = target
-        self._memory = traffic_of(handler).memory
+        self._memory = limits_for(handler).memory
         self._cancel = options.own_cancel()
         self._algorithm = best_checksum(info.checksums) if options.verify else None
         crc = crc_function(self._algorithm) if self._algorithm is not None else None
-        self._source = RangeFetcher(handler, info, traffic_of(handler), self._cancel, options.attempts, crc)
+        self._source = RangeFetcher(handler, info, limits_for(handler), self._cancel, options.attempts, crc)
         self._part = target.part_size(PART)
         # two, so that one reads while the other writes
         self._pace = AdaptiveConcurrency(options, handler, step=CHUNK, first=2, most=options.memory // self._part)

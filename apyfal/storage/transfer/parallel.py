@@ -60,7 +60,7 @@ class Parallel:
         self._progress = progress
         self._on_ready = on_ready
         # where the last transfer had slow connections, this one begins with a few
-        slow = 0.0 < source.traffic.connection_rate < SLOW
+        slow = 0.0 < source.mount_limits.connection_rate < SLOW
         self._pace = AdaptiveConcurrency(options, source.handler, step=CHUNK, first=4 if slow else 1)
         self._lock = threading.Lock()
         self._claimed = 0
@@ -117,7 +117,7 @@ class Parallel:
                 return None
             size = self._part_size
             if size is None:
-                size = FIRST_PART if opened else adapted_part_size(self._source.traffic.connection_rate)
+                size = FIRST_PART if opened else adapted_part_size(self._source.mount_limits.connection_rate)
                 # The last parts are smaller, so that all connections end at about the same time.
                 size = min(size, max(4 * MIB, left // (2 * max(1, self._running)) // MIB * MIB))
             # What would be left behind is not worth a request of its own.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from apyfal.exceptions import ObjectExists, StorageError
 from apyfal.storage.checksums import crc_function, digest_bytes
 from apyfal.storage.flow.options import Progress, TransferOptions
-from apyfal.storage.flow.retry import Retrying, traffic_of
+from apyfal.storage.flow.retry import Retrying, limits_for
 from apyfal.storage.handler import Handler, ObjectInfo
 from apyfal.storage.transfer.download import download
 
@@ -22,19 +22,19 @@ def put(
     options: TransferOptions,
 ) -> ObjectInfo:
     """Write a small object in one request, and again while that fails in passing."""
-    traffic = traffic_of(handler)
+    mount_limits = limits_for(handler)
     algorithm = handler.limits.checksum if options.verify else None
     function = crc_function(algorithm) if algorithm is not None else None
     checksum = digest_bytes(algorithm, function(data, 0)) if algorithm is not None and function is not None else None
     cancel = options.own_cancel()
-    tries = Retrying(traffic.quota, options.attempts, cancel)
+    tries = Retrying(mount_limits.quota, options.attempts, cancel)
     try:
         with cancel.scope():
             while True:
                 try:
                     cancel.check()
-                    if traffic.bandwidth is not None:
-                        traffic.bandwidth.take(len(data), cancel)
+                    if mount_limits.bandwidth is not None:
+                        mount_limits.bandwidth.take(len(data), cancel)
                     info = handler.put(path, data, checksum, exclusive=exclusive)
                 except ObjectExists:
                     # After a lost answer, what is in the way may be ours.

@@ -35,7 +35,7 @@ class RangeFetcher:
     ----------
     handler, info
         The store, and the version: every request is for exactly this one.
-    traffic
+    mount_limits
         The mount's quota and limits.
     cancel
         Ends the transfer.
@@ -47,7 +47,7 @@ class RangeFetcher:
 
     handler: Handler
     info: ObjectInfo
-    traffic: MountLimits
+    mount_limits: MountLimits
     cancel: CancelToken
     attempts: int
     crc: Crc | None
@@ -86,8 +86,8 @@ class RangeFetcher:
         """
         position = settled = crc = 0
         total = len(out)
-        attempts = Retrying(self.traffic.quota, self.attempts, self.cancel)
-        bandwidth = self.traffic.bandwidth
+        attempts = Retrying(self.mount_limits.quota, self.attempts, self.cancel)
+        bandwidth = self.mount_limits.bandwidth
         while True:
             failure: StorageError | None = None
             begin, first = time.monotonic(), position
@@ -119,7 +119,7 @@ class RangeFetcher:
                 settled = position
             if position == total:
                 # Also when the connection broke behind the last byte, or a resumed read met the end (416).
-                self.traffic.note_rate(total - first, time.monotonic() - begin)
+                self.mount_limits.note_rate(total - first, time.monotonic() - begin)
                 attempts.success()
                 return crc
             if failure is not None:

@@ -10,7 +10,7 @@ from apyfal.exceptions import ChecksumMismatch, ParameterError, StorageError
 from apyfal.storage.checksums import best_checksum, combine, crc_function, digest_bytes
 from apyfal.storage.flow.cancel import CancelToken
 from apyfal.storage.flow.options import TransferOptions
-from apyfal.storage.flow.retry import call, traffic_of
+from apyfal.storage.flow.retry import limits_for, retry_call
 from apyfal.storage.handler import Handler, ObjectInfo, RangeReader
 from apyfal.storage.transfer.download import byte_view, download
 from apyfal.storage.transfer.parallel import MIB, adapted_part_size
@@ -47,7 +47,7 @@ def stream(
         When it cannot be looked up.
     """
     if info is None:
-        info = call(handler, lambda: handler.describe(path), f"cannot read {path!r}", limit=options.attempts)
+        info = retry_call(handler, lambda: handler.describe(path), f"cannot read {path!r}", limit=options.attempts)
     return ObjectStream(handler, info, options)
 
 
@@ -188,8 +188,8 @@ class ObjectStream:
 
     def _pieces_source(self) -> RangeFetcher:
         crc = crc_function(self._algorithm) if self._algorithm is not None else None
-        traffic = traffic_of(self._handler)
-        return RangeFetcher(self._handler, self.info, traffic, self._cancel, self._options.attempts, crc)
+        mount_limits = limits_for(self._handler)
+        return RangeFetcher(self._handler, self.info, mount_limits, self._cancel, self._options.attempts, crc)
 
     def seek(self, position: int) -> None:
         """Let the next `readinto` begin at `position`."""
@@ -238,7 +238,7 @@ class ObjectStream:
         with self._cancel.scope():
             if self._plain is None:
                 path, version = self.info.path, self.info if self.info.etag is not None else None
-                self._plain = call(
+                self._plain = retry_call(
                     self._handler,
                     lambda: self._handler.read(path, 0, None, version),
                     f"cannot read {path!r}",
@@ -272,11 +272,11 @@ class _ReadAhead:
         self._info = info
         self._size = info.size or 0
         self._options = options
-        self._traffic = traffic_of(handler)
+        self._mount_limits = limits_for(handler)
         self._cancel = CancelToken(cancel)
         self._algorithm = best_checksum(info.checksums) if options.verify and start == 0 else None
         crc = crc_function(self._algorithm) if self._algorithm is not None else None
-        self._source = RangeFetcher(handler, info, self._traffic, self._cancel, options.attempts, crc)
+        self._source = RangeFetcher(handler, info, self._mount_limits, self._cancel, options.attempts, crc)
         self._connections = options.connections(handler)[0]
         self._changed = threading.Condition()
         self._parts: deque[_Ahead] = deque()  # being filled or full, in order
@@ -338,7 +338,7 @@ class _ReadAhead:
             self._claimed += size
             if self._options.part_size is None:
                 # From small, so that the first bytes come soon and a reader of a few costs little.
-                most = max(MIB, min(adapted_part_size(self._traffic.connection_rate), self._options.memory // 8))
+                most = max(MIB, min(adapted_part_size(self._mount_limits.connection_rate), self._options.memory // 8))
                 self._next_size = min(2 * self._next_size, most)
             self._parts.append(part)
             thread = threading.Thread(target=self._receive, args=(part,), name="apyfal-read-ahead", daemon=True)
@@ -355,15 +355,15 @@ class _ReadAhead:
         if self._parts and self._held + size > self._options.memory:
             return None
         if not self._parts:
-            self._traffic.memory.hold(size)
-        elif not self._traffic.memory.try_acquire(size):
+            self._mount_limits.memory.hold(size)
+        elif not self._mount_limits.memory.try_acquire(size):
             return None
         self._held += size
         return memoryview(bytearray(size))
 
     def _give_up(self, buffer: memoryview) -> None:
         self._held -= len(buffer)
-        self._traffic.memory.release(len(buffer))
+        self._mount_limits.memory.release(len(buffer))
 
     def _receive(self, part: _Ahead) -> None:
         def moved(count: int) -> None:
@@ -389,7 +389,7 @@ class _ReadAhead:
         for thread in self._threads:
             thread.join()
         self._cancel.detach()
-        self._traffic.memory.release(self._held)
+        self._mount_limits.memory.release(self._held)
         self._held = 0
         self._parts.clear()
         self._free.clear()

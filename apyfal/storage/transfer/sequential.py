@@ -74,7 +74,7 @@ def read_sequentially(
     info: ObjectInfo | None,
     reader: RangeReader | None,
     *,
-    traffic: MountLimits,
+    mount_limits: MountLimits,
     cancel: CancelToken,
     attempts: int,
     verify: bool,
@@ -89,7 +89,7 @@ def read_sequentially(
         The answer to the first request, where it was sent to learn about the object; closed here.
     """
     known = info
-    tries = Retrying(traffic.quota, attempts, cancel)
+    tries = Retrying(mount_limits.quota, attempts, cancel)
     mismatched = False
     while True:
         filled = 0
@@ -113,7 +113,7 @@ def read_sequentially(
                     need = stop - start
                 _skip(reader, skip)
                 while need is None or filled < need:
-                    filled = _receive_chunk(reader, room, filled, need, hasher, traffic, cancel)
+                    filled = _receive_chunk(reader, room, filled, need, hasher, mount_limits, cancel)
                     if filled < 0:
                         filled = ~filled
                         break
@@ -172,7 +172,7 @@ def _receive_chunk(
     filled: int,
     need: int | None,
     hasher: Hasher | None,
-    traffic: MountLimits,
+    mount_limits: MountLimits,
     cancel: CancelToken,
 ) -> int:
     """Receive once behind the `filled` bytes; returns what is filled then, as ``~filled`` at the end of the body."""
@@ -188,8 +188,8 @@ def _receive_chunk(
         part = out[filled : filled + CHUNK]
     else:
         part = room.exactly(need)[filled : filled + CHUNK]
-    if traffic.bandwidth is not None:
-        traffic.bandwidth.take(len(part), cancel)
+    if mount_limits.bandwidth is not None:
+        mount_limits.bandwidth.take(len(part), cancel)
     count = reader.readinto(part)
     if not count:
         return ~filled

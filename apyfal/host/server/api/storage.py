@@ -21,7 +21,7 @@ from apyfal.host.server.transport.threads import in_thread
 from apyfal.storage.handler import Handler, ObjectInfo
 from apyfal.storage.mounting.table import MountTable
 from apyfal.storage.stores.file import FileHandler
-from apyfal.storage.transfer import call, copy, download, upload
+from apyfal.storage.transfer import copy, download, retry_call, upload
 from apyfal.storage.url import parse
 
 __all__ = ["StorageRoutes"]
@@ -64,7 +64,7 @@ class StorageRoutes:
 
         def work() -> list[dict[str, Any]]:
             with self._table.resolve(parse(url)) as target:
-                found = call(
+                found = retry_call(
                     target.handler,
                     lambda: list(target.handler.list(target.path, recursive=recursive)),
                     f"cannot list {target.location}",
@@ -88,7 +88,7 @@ class StorageRoutes:
         def work() -> dict[str, Any]:
             with self._table.resolve(parse(url)) as target:
                 return _entry(
-                    call(
+                    retry_call(
                         target.handler,
                         lambda: target.handler.describe(target.path),
                         f"cannot look up {target.location}",
@@ -199,7 +199,7 @@ class StorageRoutes:
 
     def _fetch(self, url: str) -> Data:
         with self._table.resolve(parse(url)) as target:
-            info = call(
+            info = retry_call(
                 target.handler, lambda: target.handler.describe(target.path), f"cannot look up {target.location}"
             )
             if info.is_directory:

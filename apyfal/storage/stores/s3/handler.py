@@ -24,7 +24,7 @@ from apyfal.storage.http.pool import ConnectionPool, Timeouts
 from apyfal.storage.http.status import body_reader, decode_base64, http_date, range_header, strong_etag
 from apyfal.storage.stores.s3.client import S3Client, split_path
 from apyfal.storage.stores.s3.credentials import Credentials, DefaultCredentialChain, StaticCredentials, default_region
-from apyfal.storage.stores.s3.multipart import COPY_PART, S3Upload, check_answer, copy_headers, copy_in_parts
+from apyfal.storage.stores.s3.multipart import COPY_PART, S3Upload, check_answer, copy_headers
 from apyfal.storage.stores.s3.sigv4 import Keys
 from apyfal.storage.stores.s3.xml import etag_of, parse_buckets, parse_listing
 
@@ -123,7 +123,9 @@ class S3Handler(Handler):
                 raise MountError("s3: endpoint_url must have neither a user nor a query")
             endpoint = (origin, target.rstrip("/"))
             secure = origin.scheme == "https" or _is_loopback(origin.host)
-        self.limits = Limits(max_copied_part=COPY_PART, checksum=_chosen_checksum(checksum, endpoint is None))
+        self.limits = Limits(
+            max_copy=_MAX_COPY, max_copied_part=COPY_PART, checksum=_chosen_checksum(checksum, endpoint is None)
+        )
         credentials: Credentials
         if anonymous:
             credentials = Credentials()
@@ -207,9 +209,6 @@ class S3Handler(Handler):
     def copy(self, source: ObjectInfo, destination: str) -> ObjectInfo:
         split_path(destination)
         headers = copy_headers(source, self._customer)
-        if (source.size or 0) > _MAX_COPY:
-            upload = self.upload(destination, size=source.size)
-            return copy_in_parts(upload, source)
         try:
             response = self._s3.request("PUT", destination, None, {**headers, **self._encryption}, what="copy to")
         except ObjectChanged:

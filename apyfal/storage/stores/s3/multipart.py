@@ -1,4 +1,4 @@
-"""Multipart uploads of S3, and copies that are too large for one request."""
+"""Multipart uploads of S3, whose parts may be copies of an object that the store has."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element
 
 from apyfal.exceptions import ObjectChanged, ObjectExists, ObjectNotFound, StorageError, StoreUnavailable
-from apyfal.storage.flow.retry import call
 from apyfal.storage.handler import ObjectInfo, Upload
 from apyfal.storage.http.response import Response
 from apyfal.storage.http.status import decode_base64
@@ -20,7 +19,7 @@ from apyfal.storage.stores.s3.xml import complete_body, etag_of, parse_error, pa
 if TYPE_CHECKING:
     from apyfal.storage.stores.s3.handler import S3Handler
 
-__all__ = ["COPY_PART", "S3Upload", "check_answer", "copy_headers", "copy_in_parts"]
+__all__ = ["COPY_PART", "S3Upload", "check_answer", "copy_headers"]
 
 #: One UploadPartCopy of this size takes seconds, and its limit is 5 GiB.
 COPY_PART = 1 << 30
@@ -216,30 +215,3 @@ def copy_headers(source: ObjectInfo, customer: Mapping[str, str]) -> dict[str, s
     for name, value in customer.items():
         headers[name.replace("x-amz-", "x-amz-copy-source-", 1)] = value
     return headers
-
-
-def copy_in_parts(upload: S3Upload, source: ObjectInfo) -> ObjectInfo:
-    """Copy a large object inside the store.
-
-    Parameters
-    ----------
-    upload
-        Of the destination; aborted when anything fails.
-    source
-        The version to copy.
-    """
-    size = source.size or 0
-    part = max(COPY_PART, -(-size // 10_000))
-    handler = upload._handler
-    try:
-        for number, start in enumerate(range(0, size, part), 1):
-            stop = min(start + part, size)
-            call(
-                handler,
-                lambda number=number, start=start, stop=stop: upload.copy_part(number, source, start, stop),  # type: ignore[misc]  # the defaults bind
-                f"cannot copy part {number} of {source.path!r}",
-            )
-        return call(handler, lambda: upload.complete(size, None), f"cannot complete {source.path!r}")
-    except BaseException:
-        call(handler, upload.abort, "cannot abort the copy")
-        raise

@@ -9,7 +9,7 @@ import pytest
 from memory_store import MemoryHandler
 
 from apyfal.exceptions import StorageError
-from apyfal.storage.flow.retry import traffic_of
+from apyfal.storage.flow.retry import limits_for
 from apyfal.storage.handler import ObjectInfo, RangeReader
 from apyfal.storage.transfer import TransferOptions, copy
 
@@ -27,7 +27,7 @@ class Source(MemoryHandler):
         self.most_held = 0
 
     def read(self, path: str, start: int, stop: int | None, version_of: ObjectInfo | None) -> RangeReader:
-        self.most_held = max(self.most_held, traffic_of(self).memory._held)
+        self.most_held = max(self.most_held, limits_for(self).memory._held)
         self.reads.release()
         return super().read(path, start, stop, version_of)
 
@@ -53,7 +53,7 @@ def test_its_buffers_stay_within_the_memory(memory: int) -> None:
     copy(source, "b/object", destination, "b/copy", options=TransferOptions(memory=memory))
     assert destination.objects["b/copy"][0] == DATA
     assert 0 < source.most_held <= max(8 * MIB, memory)
-    assert traffic_of(source).memory._held == 0
+    assert limits_for(source).memory._held == 0
 
 
 @pytest.mark.parametrize("call", ["upload", "write_part", "complete"])
@@ -64,4 +64,4 @@ def test_a_failure_gives_the_memory_back(call: str) -> None:
         copy(source, "b/object", destination, "b/copy", options=TransferOptions(memory=48 * MIB))
     assert not destination.objects
     assert not destination.uploads
-    assert traffic_of(source).memory._held == 0
+    assert limits_for(source).memory._held == 0

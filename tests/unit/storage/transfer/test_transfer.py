@@ -12,6 +12,7 @@ import pytest
 from servers.web.hostile import Hostile, hostile
 
 from apyfal.exceptions import ChecksumMismatch, ParameterError, TransferCancelled
+from apyfal.storage.flow.retry import limits_for
 from apyfal.storage.handler import ObjectInfo
 from apyfal.storage.stores.s3.handler import S3Handler
 from apyfal.storage.transfer import CancelToken, MultipartWriter, TransferOptions, copy, download, stream, upload
@@ -208,9 +209,8 @@ def test_read_ahead_is_bounded(handler: S3Handler, store: Hostile) -> None:
 def test_closing_a_stream_gives_its_memory_back(handler: S3Handler) -> None:
     with stream(handler, "b/data", options=OPTIONS) as reading:
         reading.readinto(memoryview(bytearray(10)))
-        assert handler.traffic is not None
-        assert handler.traffic.memory._held > 0
-    assert handler.traffic.memory._held == 0
+        assert limits_for(handler).memory._held > 0
+    assert limits_for(handler).memory._held == 0
     with pytest.raises(ValueError, match="closed"):
         reading.readinto(memoryview(bytearray(10)))
 
@@ -228,8 +228,7 @@ def test_a_stream_of_unknown_length(handler: S3Handler, store: Hostile, size: in
         writing.commit()
     assert store.objects["b/new"].data == DATA[:size]
     assert not store.uploads
-    assert handler.traffic is not None
-    assert handler.traffic.memory._held == 0
+    assert limits_for(handler).memory._held == 0
 
 
 def test_submitted_parts_are_sent_from_where_they_lie(handler: S3Handler, store: Hostile) -> None:
