@@ -21,9 +21,9 @@ from apyfal.host.server.api.routes import PUBLIC, Route
 from apyfal.host.server.jobs.fair_queue import RateLimiter, RoundRobin
 from apyfal.host.server.jobs.job import Conflict, KeyReused
 from apyfal.host.server.jobs.sessions import NotFound
+from apyfal.host.server.policy.refusals import Limited, Stalled, TooBusy, TooLarge, TooMany
 from apyfal.host.server.policy.tokens import SCOPES, TokenStore
 from apyfal.host.server.transport.connections import Connections
-from apyfal.host.server.transport.refusals import Limited, Stalled, TooBusy, TooLarge, TooMany
 from apyfal.host.server.transport.request import User, let_in
 from apyfal.host.server.transport.zero_copy_body import pass_on
 from apyfal.log import get_logger

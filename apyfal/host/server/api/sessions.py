@@ -12,7 +12,7 @@ from apyfal.host.server.api.context import RouteContext
 from apyfal.host.server.api.routes import DONE, OBJECT, Body, route
 from apyfal.host.server.jobs.job import Conflict
 from apyfal.host.server.jobs.sessions import NotFound, Session
-from apyfal.host.server.transport.refusals import TooMany
+from apyfal.host.server.policy.refusals import TooMany
 from apyfal.host.server.transport.request import caller, read_object
 from apyfal.host.server.transport.threads import in_thread
 

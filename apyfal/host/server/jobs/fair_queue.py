@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
-from apyfal.host.server.transport.refusals import TooBusy, TooMany
+from apyfal.host.server.policy.refusals import TooBusy, TooMany
 
 __all__ = ["FairQueue", "RateLimiter", "RoundRobin"]
 

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 from apyfal.exceptions import HostError, ParameterError
 from apyfal.host.protocol.shared_memory import Region
+from apyfal.host.server.policy.refusals import TooBusy, TooMany
 from apyfal.host.server.policy.url_policy import SessionMount
-from apyfal.host.server.transport.refusals import TooBusy, TooMany
 
 __all__ = ["LocalAccelerator", "NotFound", "OpenAccelerator", "Session", "Sessions"]
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from apyfal.exceptions import ParameterError
 from apyfal.host.protocol.messages import ArrayType
-from apyfal.host.server.transport.refusals import Stalled, TooBusy, TooLarge
+from apyfal.host.server.policy.refusals import Stalled, TooBusy, TooLarge
 from apyfal.host.server.transport.threads import in_thread
 from apyfal.host.server.transport.zero_copy_body import expects_continue, go_on, receive_direct
 from apyfal.host.settings import Settings

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from apyfal.exceptions import ParameterError
-from apyfal.host.server.transport.refusals import TooLarge
+from apyfal.host.server.policy.refusals import TooLarge
 from apyfal.host.server.transport.zero_copy_body import go_on
 
 if TYPE_CHECKING:

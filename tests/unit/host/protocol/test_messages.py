@@ -17,7 +17,7 @@ from apyfal.host.protocol.messages import (
     error_from,
     plain,
 )
-from apyfal.host.server.transport.refusals import TooMany
+from apyfal.host.server.policy.refusals import TooMany
 
 ARRAY = ArrayType(np.dtype("<f4"), (2, 3))
 SHARED = SharedArray("0" * 32, 64, ARRAY)

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from apyfal.host.server.jobs.fair_queue import FairQueue, RateLimiter, RoundRobin
-from apyfal.host.server.transport.refusals import TooBusy, TooMany
+from apyfal.host.server.policy.refusals import TooBusy, TooMany
 
 
 def test_users_take_turns() -> None:
