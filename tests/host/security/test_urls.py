@@ -1,7 +1,7 @@
 """The URL table through a daemon: no connection is made to an address that is denied, as strace sees it.
 
-The daemon and a web server have a network namespace to themselves, in which an address of nobody's (RFC 5737) is this
-machine's: to the outbound gate, a public one like any other.
+The daemon and a web server have a network namespace to themselves, without a route to any other machine. A public
+address is the namespace's own there.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from apyfal.host.server.policy.egress import is_denied_address
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root makes network namespaces")
 
-PUBLIC = "203.0.113.7"
+PUBLIC = "11.22.33.44"
 NAMES = {
     "public_test": [[PUBLIC]],
     "evil_test": [["127.0.0.1"]],
@@ -68,6 +68,8 @@ def namespace() -> Iterator[str]:
     try:
         subprocess.run(["ip", "-n", name, "link", "set", "lo", "up"], check=True)
         subprocess.run(["ip", "-n", name, "address", "add", f"{PUBLIC}/32", "dev", "lo"], check=True)
+        routes = subprocess.run(["ip", "-n", name, "route"], check=True, capture_output=True, text=True).stdout
+        assert not routes, "there must be no way out"
         yield name
     finally:
         subprocess.run(["ip", "netns", "delete", name], check=True)

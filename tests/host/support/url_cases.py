@@ -15,6 +15,11 @@ DENIED_ADDRESSES = [
     "2002::", "2002:7f00:1::", "2002:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "fc00::", "fd00:ec2::254",
     "fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "fe80::", "fe80::1", "febf:ffff::1", "fec0::", "feff::1", "ff00::",
     "ff02::1", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
+    "192.0.2.0", "192.0.2.255", "192.88.99.0", "192.88.99.1", "192.88.99.255", "198.51.100.0", "198.51.100.255",
+    "203.0.113.0", "203.0.113.7", "203.0.113.255", "100::", "100::ffff:ffff:ffff:ffff", "100:0:0:1::1", "2001:1::",
+    "2001:1::4", "2001:2::1", "2001:2:0:ffff::1", "2001:5::1", "2001:10::1", "2001:1f:ffff::1", "2001:20::1",
+    "2001:2f:ffff::1", "2001:40::1", "2001:1ff:ffff::1", "2001:db8::1", "2001:db8:ffff::1", "3fff::1", "3fff:fff::1",
+    "5f00::1", "5f00:ffff::1",
 ]  # fmt: skip
 
 # Texts that mean a refused address, or that two readers may read differently.

@@ -7,8 +7,9 @@ that a second answer of the name server changes nothing. Redirects and ``endpoin
 pools.
 
 The table is this module's own: `ipaddress.ip_address.is_global` answers wrongly for several of these ranges in the
-Pythons that are supported. Sources: the IANA special-purpose address registries (RFC 6890), RFC 6052 and RFC 8215
-(NAT64), RFC 3056 (6to4), RFC 4380 (Teredo), RFC 3879 (site-local), RFC 2765 (translated addresses).
+Pythons that are supported. Sources: IANA's special-purpose address registries for IPv4 and IPv6 (RFC 6890, RFC 8190),
+all that they list as not globally reachable; and, because they lead to such addresses, RFC 6052 (NAT64), RFC 3056
+(6to4), RFC 7526 (its relays), RFC 4380 (Teredo), RFC 3879 (site-local), RFC 2765 (translated addresses).
 """
 
 from __future__ import annotations
@@ -37,8 +38,12 @@ DENIED_NETWORKS: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = tup
         "169.254.0.0/16",  # link-local; metadata services of most clouds
         "172.16.0.0/12",  # private
         "192.0.0.0/24",  # IETF protocol assignments; metadata services of some clouds
+        "192.0.2.0/24",  # documentation
+        "192.88.99.0/24",  # relays of 6to4, to whatever IPv4 address
         "192.168.0.0/16",  # private
         "198.18.0.0/15",  # benchmarks
+        "198.51.100.0/24",  # documentation
+        "203.0.113.0/24",  # documentation
         "224.0.0.0/4",  # multicast
         "240.0.0.0/4",  # reserved, broadcast
         "::/96",  # unspecified, loopback, IPv4-compatible
@@ -46,12 +51,28 @@ DENIED_NETWORKS: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = tup
         "::ffff:0:0:0/96",  # IPv4-translated
         "64:ff9b::/96",  # NAT64
         "64:ff9b:1::/48",  # NAT64 of local use
-        "2001::/32",  # Teredo
+        "100::/64",  # discard-only
+        "100:0:0:1::/64",  # dummy prefix
+        "2001::/23",  # IETF protocol assignments: Teredo, benchmarks, ORCHID and what is not assigned yet
+        "2001:db8::/32",  # documentation
         "2002::/16",  # 6to4
+        "3fff::/20",  # documentation
+        "5f00::/16",  # segment routing
         "fc00::/7",  # unique local
         "fe80::/10",  # link-local
         "fec0::/10",  # site-local
         "ff00::/8",  # multicast
+    )
+)
+
+#: parts of `DENIED_NETWORKS` that the registry lists as globally reachable
+_REACHABLE = tuple(
+    ipaddress.ip_network(network)
+    for network in (
+        *("2001:1::1/128", "2001:1::2/128", "2001:1::3/128"),  # anycast: port control, TURN, service registration
+        "2001:3::/32",  # multicast tunnels (AMT)
+        "2001:4:112::/48",  # name servers of private zones (AS112)
+        "2001:30::/28",  # remote identification of drones
     )
 )
 
@@ -77,7 +98,11 @@ def is_denied_address(address: str) -> bool:
     if "%" in address:
         return True
     parsed = ipaddress.ip_address(address)
-    return any(parsed.version == network.version and parsed in network for network in DENIED_NETWORKS)
+
+    def within(networks: Iterable[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> bool:
+        return any(parsed.version == network.version and parsed in network for network in networks)
+
+    return within(DENIED_NETWORKS) and not within(_REACHABLE)
 
 
 def _system_resolver(host: str, port: int) -> list[str]:
