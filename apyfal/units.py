@@ -1,4 +1,4 @@
-"""Sizes and durations as people write them: ``"256MiB"``, ``"1.5min"``."""
+"""Sizes, durations and booleans as people write them: ``"256MiB"``, ``"1.5min"``, ``"yes"``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 
 from apyfal.exceptions import ParameterError, did_you_mean
 
-__all__ = ["format_duration", "format_size", "parse_duration", "parse_size"]
+__all__ = ["format_duration", "format_size", "parse_boolean", "parse_duration", "parse_size"]
 
 # IEC 80000-13 prefixes are powers of 1024, SI prefixes of 1000; a bare letter means the binary one, as it does in dd.
 _SIZE_UNITS = {"B": 1, "byte": 1, "bytes": 1}
@@ -18,7 +18,31 @@ _SIZE_BY_FOLDED = {unit.casefold(): factor for unit, factor in _SIZE_UNITS.items
 
 _DURATION_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
+#: how a text says yes or no, in lower case
+_BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
 _QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([A-Za-z]*)\s*", re.ASCII)
+
+
+def parse_boolean(value: str | bool) -> bool:
+    """Truth that `value` states.
+
+    Parameters
+    ----------
+    value
+        A `bool`, or text in any case: ``true``, ``yes``, ``on``, ``1``, ``false``, ``no``, ``off``, ``0``.
+
+    Raises
+    ------
+    ParameterError
+        `value` is anything else. Nothing is true just because it is not empty.
+    """
+    if isinstance(value, bool):
+        return value
+    found = _BOOLEANS.get(value.strip().casefold()) if isinstance(value, str) else None
+    if found is None:
+        raise ParameterError(f"expected true or false, not {str(value)!r}")
+    return found
 
 
 def parse_size(value: str | int) -> int:

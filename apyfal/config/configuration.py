@@ -56,8 +56,6 @@ KINDS: dict[str, frozenset[str] | None] = {
 #: Kinds whose named sections also hold an accelerator's own parameters, which its definition checks.
 _PARAMETER_KINDS = frozenset({"process", "configuration"})
 
-_BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
-
 _T = TypeVar("_T")
 _Default = TypeVar("_Default")
 
@@ -129,15 +127,8 @@ class Section(Mapping[str, Value]):
         return self._convert(key, default, convert)
 
     def boolean(self, key: str, default: _Default) -> bool | _Default:
-        """Truth of `key`: true, yes, on, 1, false, no, off, 0."""
-
-        def convert(value: Value) -> bool:
-            try:
-                return _BOOLEANS[value.casefold()]
-            except KeyError:
-                raise ParameterError(f"expected true or false, not {value!r}") from None
-
-        return self._convert(key, default, convert)
+        """Truth of `key`, see `apyfal.units.parse_boolean`."""
+        return self._convert(key, default, lambda value: units.parse_boolean(value.text))
 
     def size(self, key: str, default: _Default) -> int | _Default:
         """Bytes of `key`, see `apyfal.units.parse_size`."""

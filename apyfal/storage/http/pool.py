@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import socket
@@ -19,6 +20,7 @@ from apyfal.storage.http.connection import Connection
 from apyfal.storage.http.origin import Origin
 from apyfal.storage.http.proxy import Proxy, environment_proxy, parse_proxy
 from apyfal.storage.http.response import Response
+from apyfal.units import parse_boolean
 
 __all__ = ["ConnectionPool", "Timeouts"]
 
@@ -76,8 +78,9 @@ class ConnectionPool:
         proxy: str | None = None,
     ) -> None:
         self.timeouts = timeouts or Timeouts()
-        # From a configuration file everything comes as a text.
-        self._verify = {"true": True, "false": False}.get(verify.lower(), verify) if isinstance(verify, str) else verify
+        self._verify = verify
+        with contextlib.suppress(ParameterError):  # then it is the path of a bundle
+            self._verify = parse_boolean(verify)
         self._proxy = None if proxy is None or proxy == "none" else parse_proxy(proxy)
         self._ask_environment = proxy is None
         self._known_proxies: dict[Origin, Proxy | None] = {}
