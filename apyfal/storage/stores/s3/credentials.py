@@ -35,7 +35,7 @@ class StaticCredentials(Credentials):
 
 
 class DefaultCredentialChain(Credentials):
-    """Keys that botocore finds: environment, profiles, single sign-on, container and instance roles.
+    """Keys that boto3 finds: environment, profiles, single sign-on, container and instance roles.
 
     Parameters
     ----------
@@ -53,12 +53,10 @@ class DefaultCredentialChain(Credentials):
             if self._found is None:
                 self._found = self._look_up()
             found = self._found
-        from botocore.exceptions import BotoCoreError
-
         try:
             frozen = found.get_frozen_credentials()  # refreshes them before they expire
-        except BotoCoreError as error:
-            raise AuthenticationError(f"cannot refresh the AWS credentials: {error}") from error
+        except Exception as error:  # botocore's own, its parsers', those of STS and of the network
+            raise AuthenticationError(f"cannot refresh the AWS credentials: {_first_line(error)}") from error
         return Keys(frozen.access_key, frozen.secret_key, frozen.token)
 
     def refresh(self) -> bool:
@@ -68,13 +66,12 @@ class DefaultCredentialChain(Credentials):
         return self.keys() != before
 
     def _look_up(self) -> Any:
-        from botocore.exceptions import BotoCoreError
-        from botocore.session import Session
+        import boto3
 
         try:
-            found = Session(profile=self._profile).get_credentials()
-        except BotoCoreError as error:
-            raise AuthenticationError(f"cannot get AWS credentials: {error}") from error
+            found = boto3.Session(profile_name=self._profile).get_credentials()
+        except Exception as error:  # as above
+            raise AuthenticationError(f"cannot get AWS credentials: {_first_line(error)}") from error
         if found is None:
             raise AuthenticationError(
                 "no AWS credentials: give client_id and secret_id, or a profile, or anonymous=True for public data"
@@ -100,13 +97,17 @@ def default_region(profile: str | None, *, light: bool) -> str | None:
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     if region or light:
         return region
+    import boto3
     from botocore.exceptions import BotoCoreError, ProfileNotFound
-    from botocore.session import Session
 
     try:
-        found = Session(profile=profile).get_config_variable("region")
+        found = boto3.Session(profile_name=profile).region_name
     except ProfileNotFound as error:
         raise MountError(str(error)) from None
     except BotoCoreError as error:
         raise StorageError(f"cannot read the AWS configuration: {error}") from error
     return str(found) if found else None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:200] or type(error).__name__
