@@ -45,6 +45,7 @@ from apyfal.host.settings import Settings
 from apyfal.log import get_logger
 from apyfal.storage import providers
 from apyfal.storage.mounting import table
+from apyfal.storage.mounting.mount import MountSpec
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -198,8 +199,7 @@ class Daemon:
         """Give ``host://`` its meaning, and the web its gate, in this process."""
         self._table.attach(providers.HOST_SCHEME, HostStore(self._whitelist))
         for scheme in ("http", "https"):
-            provider = providers.BUILT_IN[scheme]
-            self._table.attach(scheme, gated(providers.handler_class(provider), self._gate))
+            self._table.attach(scheme, gated(MountSpec(scheme, scheme), self._gate))
 
     def _make_metrics(self) -> Metrics:
         engine, budget = self._engine, self._budget

@@ -7,12 +7,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import Any
 
 from apyfal.config.ini import without_user_info
 from apyfal.exceptions import InvalidURL
 from apyfal.storage import providers
 from apyfal.storage.handler import Handler
-from apyfal.storage.mounting.parameters import MountParameter, shown
+from apyfal.storage.mounting.parameters import MountParameter, shown, without_ambient
 from apyfal.storage.url import Location
 
 __all__ = ["Mount", "MountInfo", "MountSpec", "MountedPath"]
@@ -52,24 +53,33 @@ class MountInfo:
 
 @dataclass(frozen=True, slots=True)
 class MountSpec:
-    """What a mount is, without its connections. Can be pickled; its ``repr`` shows no secret."""
+    """What a mount is, without its connections. Can be pickled; its ``repr`` shows no secret.
+
+    Attributes
+    ----------
+    name, provider, root
+        As in `MountInfo`.
+    parameters
+        Names to values, checked.
+    ambient
+        Whether credentials and settings that are not given may be looked for on this machine: environment variables,
+        profiles, token files, instance roles, proxies, ssh keys. ``False`` for a mount of somebody who is not this
+        process's user. It is no parameter: who writes parameters cannot set it.
+    """
 
     name: str
     provider: str
     root: str | None = None
     parameters: Mapping[str, MountParameter] = field(default_factory=dict)
+    ambient: bool = True
 
     def __repr__(self) -> str:
         return f"<mount {self.info(False)}>"
 
     def same_as(self, other: MountSpec) -> bool:
         """Whether both mean the same store in the same way, wherever it was said."""
-        return (self.name, self.provider, self.root, self.values()) == (
-            other.name,
-            other.provider,
-            other.root,
-            other.values(),
-        )
+        mine = (self.name, self.provider, self.root, self.ambient, self.values())
+        return mine == (other.name, other.provider, other.root, other.ambient, other.values())
 
     def values(self) -> dict[str, object]:
         """Give the parameters by name."""
@@ -98,13 +108,24 @@ class MountSpec:
         return f"{self.root.rstrip('/')}/{path.lstrip('/') if hierarchical else path}"
 
     def connect(self) -> Handler:
-        """Make the handler."""
+        """Make the handler.
+
+        Raises
+        ------
+        MountError
+            The provider is unknown, a parameter is wrong, or (without `ambient`) something of this machine is needed.
+        """
         provider = providers.find(self.provider)
         if provider is None:
             raise providers.unknown(self.provider)
         values = self.values()
         limits = {name: values.pop(name) for name in ("bandwidth", "memory_limit", "max_concurrency") if name in values}
-        handler = providers.handler_class(provider)(**values)
+        kind: Any = providers.handler_class(provider)  # each has its own parameters
+        if self.ambient:
+            handler: Handler = kind(**values)
+        else:
+            without_ambient(self.name, self.provider, kind, values)
+            handler = kind(False, **values)
         for name, limit in limits.items():
             setattr(handler, name, limit)
         return handler
@@ -200,7 +221,7 @@ class MountedPath:
         if self._mount is None or other._mount is None or self._mount.attached or other._mount.attached:
             return False
         mine, theirs = self._mount.definition, other._mount.definition
-        return mine.provider == theirs.provider and mine.values() == theirs.values()
+        return (mine.provider, mine.ambient) == (theirs.provider, theirs.ambient) and mine.values() == theirs.values()
 
     @property
     def retiring(self) -> bool:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import collections.abc
+import contextlib
 import inspect
+import math
+import os
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -13,51 +18,89 @@ from apyfal.config.ini import Value, is_secret, without_user_info
 from apyfal.exceptions import AcceleratorException, MountError, ParameterError, did_you_mean
 from apyfal.storage.handler import Handler
 
-__all__ = ["ARGUMENT", "TRUTH", "MountParameter", "accepted", "checked", "shown"]
+__all__ = ["ARGUMENT", "MountParameter", "accepted", "checked", "separates_ambient", "shown", "without_ambient"]
 
 ARGUMENT = "argument"
 
-#: how a text says yes or no, in lower case
-TRUTH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
-
-
-def _boolean(text: str) -> bool:
-    try:
-        return TRUTH[text.casefold()]
-    except KeyError:
-        raise ParameterError(f"expected true or false, not {text!r}") from None
-
-
-def _number(kind: Callable[[str], object], expected: str) -> Callable[[str], object]:
-    def convert(text: str) -> object:
-        try:
-            return kind(text)
-        except ValueError:
-            raise ParameterError(f"expected {expected}, not {text!r}") from None
-
-    return convert
-
-
-#: how the text of a configuration becomes what a handler's annotation asks for
-_CONVERTERS: dict[type, Callable[[str], object]] = {
-    bool: _boolean,
-    int: _number(int, "a whole number"),
-    float: _number(float, "a number"),
-    str: str,
+#: parameters that name files or the identity of this machine, and what to give instead of them
+_OF_THIS_MACHINE = {
+    "profile": "client_id and secret_id",
+    "credentials_file": "client_id and secret_id",
+    "managed_identity": "client_id and secret_id, or sas",
+    "tenant_id": "client_id and secret_id, or sas",  # azure-identity opens its own connections, and reads variables
+    "authority": "client_id and secret_id, or sas",
 }
 
 
-def _positive(text: str) -> int:
-    count = int(text) if text.isdecimal() else 0
+def _whole_number(value: object) -> int:
+    if isinstance(value, str) and re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", value, re.ASCII):
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise ParameterError(f"expected a whole number, not {value!r}")
+
+
+def _number(value: object) -> float:
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
+        with contextlib.suppress(ValueError, OverflowError):
+            number = float(value)
+            if math.isfinite(number):
+                return number
+    raise ParameterError(f"expected a number, not {value!r}")
+
+
+def _boolean(value: object) -> bool:
+    if isinstance(value, bool | str):
+        return units.parse_boolean(value)
+    raise ParameterError(f"expected true or false, not {value!r}")
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str | os.PathLike):
+        return os.fspath(value)
+    raise ParameterError(f"expected a text, not {type(value).__name__}")
+
+
+def _bytes(value: object) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    raise ParameterError(f"expected bytes, not {type(value).__name__}")
+
+
+def _fields(value: object) -> Mapping[str, str]:
+    if isinstance(value, Mapping) and all(isinstance(text, str) for item in value.items() for text in item):
+        return value
+    raise ParameterError("expected a mapping of names to texts")
+
+
+#: how a value becomes what a handler's annotation asks for; of a union, the first that takes it counts
+_CONVERTERS: dict[type, Callable[[object], object]] = {
+    bool: _boolean,
+    int: _whole_number,
+    float: _number,
+    bytes: _bytes,
+    collections.abc.Mapping: _fields,
+    str: _text,
+}
+
+
+def _positive(value: object) -> int:
+    count = _whole_number(value)
     if count < 1:
-        raise ParameterError(f"expected a whole number, 1 or more, not {text!r}")
+        raise ParameterError(f"expected a whole number, 1 or more, not {value!r}")
     return count
 
 
+def _size(value: object) -> int:
+    if isinstance(value, str | int):
+        return units.parse_size(value)
+    raise ParameterError(f"expected a size such as '64MiB', not {value!r}")
+
+
 #: what every mount has, whatever its provider: limits of all its transfers together, attributes of `Handler`
-_LIMITS: dict[str, Callable[[str], object]] = {
-    "bandwidth": units.parse_size,
-    "memory_limit": units.parse_size,
+_LIMITS: dict[str, Callable[[object], object]] = {
+    "bandwidth": _size,
+    "memory_limit": _size,
     "max_concurrency": _positive,
 }
 
@@ -78,8 +121,8 @@ class MountParameter:
     origin: str = ARGUMENT
 
 
-def accepted(handler: type[Handler]) -> dict[str, Callable[[str], object]]:
-    """Tell which parameters a provider has, and how each is read from a text.
+def accepted(handler: type[Handler]) -> dict[str, Callable[[object], object]]:
+    """Tell which parameters a provider has, and how each is checked, or read from a text.
 
     They are the keyword-only parameters of the handler's ``__init__``, and the limits that all mounts have.
     """
@@ -91,6 +134,40 @@ def accepted(handler: type[Handler]) -> dict[str, Callable[[str], object]]:
 def takes_anything(handler: type[Handler]) -> bool:
     """Whether a provider takes parameters of any name (as fsspec does, for the filesystem below it)."""
     return any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in _parameters(handler))
+
+
+def separates_ambient(handler: type[Handler]) -> bool:
+    """Whether a provider can do without what it finds on this machine: ``__init__`` takes `ambient`, by position only.
+
+    By position, so that no parameter of a mount, whoever wrote it, can be taken for it.
+    """
+    return any(
+        parameter.name == "ambient" and parameter.kind is inspect.Parameter.POSITIONAL_ONLY
+        for parameter in _parameters(handler)
+    )
+
+
+def without_ambient(mount: str, provider: str, handler: type[Handler], parameters: Mapping[str, object]) -> None:
+    """Check that a mount can do without this machine's credentials, files and settings.
+
+    Raises
+    ------
+    MountError
+        The provider would look for them all the same, or a parameter names some.
+    """
+    if not separates_ambient(handler):
+        raise MountError(
+            f"mount {mount!r}: provider {provider!r} cannot be used with given credentials only: it may use what it "
+            "finds on this machine"
+        )
+    for name, instead in _OF_THIS_MACHINE.items():
+        if parameters.get(name) not in (None, False):
+            raise MountError(
+                f"mount {mount!r}, parameter {name!r}: names credentials of this machine, and only given ones may be "
+                f"used here; expected {instead}"
+            )
+    if not isinstance(parameters.get("verify", True), bool):
+        raise MountError(f"mount {mount!r}, parameter 'verify': names a file of this machine; expected true or false")
 
 
 def checked(
@@ -122,15 +199,13 @@ def checked(
             if strict:
                 raise _error(mount, name, value, f"unknown parameter of {provider!r}{did_you_mean(name, known)}")
             continue
-        if isinstance(value, str):
-            plain = value.text if isinstance(value, Value) else value
+        converted: object = value.text if isinstance(value, Value) else value
+        if name in known:
             try:
-                converted = known.get(name, str)(plain)
+                converted = known[name](converted)
             except ParameterError as error:
                 reason = "not a valid value" if is_secret(name) else str(error)
                 raise _error(mount, name, value, reason) from None
-        else:
-            converted = value
         result[name] = MountParameter(converted, value.where if isinstance(value, Value) else ARGUMENT)
     return result
 
@@ -152,9 +227,15 @@ def _error(mount: str, name: str, value: object, reason: str) -> AcceleratorExce
     return MountError(f"mount {mount!r}, parameter {name!r}: {reason}")
 
 
-def _converter(hint: object) -> Callable[[str], object]:
+def _converter(hint: object) -> Callable[[object], object]:
     choices = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
-    for choice in choices:
-        if isinstance(choice, type) and choice in _CONVERTERS:
-            return _CONVERTERS[choice]
-    return str
+    kinds = {typing.get_origin(choice) or choice for choice in choices}
+    converters = [convert for kind, convert in _CONVERTERS.items() if kind in kinds]
+
+    def convert(value: object) -> object:
+        for attempt in converters[:-1]:
+            with contextlib.suppress(ParameterError):
+                return attempt(value)
+        return converters[-1](value)
+
+    return convert if converters else lambda value: value

@@ -21,6 +21,8 @@ class OSSHandler(UnconditionalS3Handler):
 
     Parameters
     ----------
+    ambient
+        Whether what is not given may come from this machine; see `apyfal.storage.mounting.mount.MountSpec`.
     client_id, secret_id
         AccessKey ID and AccessKey secret.
     session_token
@@ -43,6 +45,8 @@ class OSSHandler(UnconditionalS3Handler):
 
     def __init__(
         self,
+        ambient: bool = True,
+        /,
         *,
         client_id: str | None = None,
         secret_id: str | None = None,
@@ -64,6 +68,7 @@ class OSSHandler(UnconditionalS3Handler):
             # The S3 handler would go on to the AWS credentials of this machine, which are none of Alibaba's business.
             raise MountError("oss: no credentials; expected client_id and secret_id, or anonymous=True")
         super().__init__(
+            ambient,
             client_id=client_id,
             secret_id=secret_id,
             session_token=session_token,

@@ -39,6 +39,8 @@ class RestHandler(Handler):
 
     Parameters
     ----------
+    ambient
+        Whether what is not given may come from this machine: here, a proxy of its environment.
     verify, proxy
         Of `apyfal.storage.http.pool.ConnectionPool`.
     timeout, connect_timeout
@@ -55,12 +57,15 @@ class RestHandler(Handler):
 
     def __init__(
         self,
+        ambient: bool = True,
+        /,
         *,
         verify: str | bool = True,
         timeout: float | None = None,
         connect_timeout: float | None = None,
         proxy: str | None = None,
     ) -> None:
+        proxy = proxy if ambient else proxy or "none"
         self.client = ConnectionPool(Timeouts.of(timeout, connect_timeout), verify=verify, proxy=proxy)
 
     # -- what each protocol says --------------------------------------------------------------------------------------

@@ -35,6 +35,8 @@ class HTTPHandler(Handler):
 
     Parameters
     ----------
+    ambient
+        Whether a proxy that is not given may come from this machine's environment.
     user, password
         For HTTP's basic authentication; those in a URL (``user:password@host``) win.
     headers
@@ -54,6 +56,8 @@ class HTTPHandler(Handler):
 
     def __init__(
         self,
+        ambient: bool = True,
+        /,
         *,
         user: str | None = None,
         password: str | None = None,
@@ -67,6 +71,7 @@ class HTTPHandler(Handler):
             raise MountError("http: a password needs a user")
         self._user = (user, password or "") if user is not None else None
         self._headers = {name.lower(): value for name, value in (headers or {}).items()}
+        proxy = proxy if ambient else proxy or "none"
         self.client = ConnectionPool(Timeouts.of(timeout, connect_timeout), verify=verify, proxy=proxy)
 
     def describe(self, path: str) -> ObjectInfo:

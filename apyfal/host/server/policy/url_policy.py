@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from apyfal.exceptions import AccessDenied, MountError, ParameterError, did_you_mean
 from apyfal.host.server.policy.allowed_directories import AllowedDirectories, host_path
@@ -17,6 +17,7 @@ from apyfal.host.server.policy.egress import EgressPolicy
 from apyfal.storage import providers
 from apyfal.storage.handler import Handler
 from apyfal.storage.http.pool import ConnectionPool
+from apyfal.storage.mounting.mount import MountSpec
 from apyfal.storage.mounting.parameters import checked as parameters_of
 from apyfal.storage.mounting.table import MountTable
 from apyfal.storage.url import redact
@@ -31,8 +32,9 @@ _SESSION_PROVIDERS = ("s3", "swift", "oss", "gs", "az")
 #: parameters that name an account or a place; others could name files of this host, its proxies or its own accounts
 _SESSION_PARAMETERS = frozenset(
     {
-        *("client_id", "secret_id", "session_token", "anonymous", "region", "endpoint_url", "addressing", "auth_url"),
-        *("project", "user_domain", "project_domain", "account", "requester_pays", "sse", "checksum", "timeout"),
+        *("client_id", "secret_id", "session_token", "sas", "anonymous", "region", "endpoint_url", "addressing"),
+        *("auth_type", "project", "project_id", "user_domain", "project_domain", "interface", "storage_url", "account"),
+        *("requester_pays", "sse", "sse_kms_key_id", "sse_customer_key", "checksum", "timeout"),
     }
 )
 #: providers of the operator's mounts that would give clients this machine's own files
@@ -133,38 +135,38 @@ class UrlPolicy:
         if known is None:
             choices = did_you_mean(str(provider), _SESSION_PROVIDERS)
             raise MountError(f"provider {provider!r} cannot be mounted by a client{choices}")
+        if not isinstance(root, str | None):
+            raise MountError(f"mount {name!r}, parameter 'root': expected a text")
         for key, value in given.items():
             if key not in _SESSION_PARAMETERS or not isinstance(value, str | int | float | bool):
                 choices = did_you_mean(key, _SESSION_PARAMETERS)
                 raise MountError(f"parameter {key!r} cannot be given by a client{choices}")
-        if not given.get("anonymous") and not (given.get("client_id") and given.get("secret_id")):
-            # Without an account the provider's SDK would look for one, and find this host's own.
-            raise MountError(f"mount {name!r}: client_id and secret_id are needed")
-        for key in ("endpoint_url", "auth_url"):
+        for key in ("endpoint_url", "storage_url"):
             if key in given:
                 self._gate.check_url(str(given[key]))
         kind = providers.handler_class(known)
-        checked = parameters_of(name, known.name, kind, {key: (value, True) for key, value in given.items()})
-        values = {key: parameter.value for key, parameter in checked.items()}
-        handler = gated(kind, self._gate, **values)
+        wanted = parameters_of(name, known.name, kind, {key: (value, True) for key, value in given.items()})
+        handler = gated(MountSpec(name, known.name, parameters=wanted), self._gate)
         internal = f"client-{secrets.token_hex(8)}"
         self._table.attach(internal, handler)
-        return SessionMount(name, internal, "" if root is None else f"{str(root).strip('/')}/")
+        return SessionMount(name, internal, "" if root is None else f"{root.strip('/')}/")
 
     def unmount(self, mount: SessionMount) -> None:
         """Forget a session's mount; what still runs on it ends on its own."""
         self._table.unmount(mount.internal, timeout=0.0)
 
 
-def gated(kind: type[Handler], gate: EgressPolicy, **parameters: object) -> Handler:
-    """Make a handler whose every connection asks `gate`, and none goes by a proxy, which would resolve names itself.
+def gated(spec: MountSpec, gate: EgressPolicy) -> Handler:
+    """Make the handler of a mount for clients: its every connection asks `gate`, and nothing of this host is used.
+
+    Neither its credentials nor its settings; no proxy either, which would resolve names itself.
 
     Raises
     ------
     MountError
-        The handler makes connections in a way that the gate would not see.
+        The handler would look for this host's credentials, or makes connections in a way that the gate would not see.
     """
-    handler = kind(proxy="none", **parameters)  # type: ignore[call-arg]  # each provider has its own parameters
+    handler = replace(spec, ambient=False).connect()
     client = getattr(handler, "client", None)
     if not isinstance(client, ConnectionPool):
         raise MountError(f"{handler.scheme}:// cannot be used through a gate")

@@ -10,7 +10,6 @@ import base64
 import binascii
 import hashlib
 import hmac
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from email.utils import formatdate
@@ -170,8 +169,19 @@ class EntraToken(Credential):
         return target, [*headers, ("Authorization", f"Bearer {token}")]
 
 
-def settings_of_connection(text: str | None, environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Read a connection string, completed from the environment variables of Azure's tools.
+def settings_of_connection(
+    text: str | None, account: str | None = None, *, environ: Mapping[str, str]
+) -> dict[str, str]:
+    """Read a connection string, or without one the environment variables of Azure's tools.
+
+    Parameters
+    ----------
+    text
+        The connection string, if there is one.
+    account
+        The account, if it is known. Variables that are about another one say nothing of it.
+    environ
+        The variables.
 
     Returns
     -------
@@ -183,12 +193,14 @@ def settings_of_connection(text: str | None, environ: Mapping[str, str] | None =
     MountError
         For a text that is no connection string; it is not repeated, as it holds a key.
     """
-    env = os.environ if environ is None else environ
-    names = {"account": "AZURE_STORAGE_ACCOUNT", "key": "AZURE_STORAGE_KEY", "sas": "AZURE_STORAGE_SAS_TOKEN"}
-    found = {name: env[variable] for name, variable in names.items() if env.get(variable)}
-    text = text or env.get("AZURE_STORAGE_CONNECTION_STRING")
     if not text:
-        return found
+        names = {"account": "AZURE_STORAGE_ACCOUNT", "key": "AZURE_STORAGE_KEY", "sas": "AZURE_STORAGE_SAS_TOKEN"}
+        whole = environ.get("AZURE_STORAGE_CONNECTION_STRING")
+        if whole:
+            found = settings_of_connection(whole, environ={})
+        else:
+            found = {name: environ[variable] for name, variable in names.items() if environ.get(variable)}
+        return {} if account is not None and found.get("account", account) != account else found
     parts = [part.partition("=") for part in text.split(";") if part.strip()]
     fields = {name: value for name, _, value in parts}
     keys = {"AccountName": "account", "AccountKey": "key", "SharedAccessSignature": "sas", "BlobEndpoint": "endpoint"}

@@ -17,6 +17,7 @@ from __future__ import annotations
 import base64
 import builtins
 import hashlib
+import os
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -53,6 +54,8 @@ class AzureHandler(RestHandler):
 
     Parameters
     ----------
+    ambient
+        Whether what is not given may come from this machine; see `apyfal.storage.mounting.mount.MountSpec`.
     client_id, secret_id
         The account's name and key; or, with `tenant_id`, a service principal's id and secret; or, with
         `managed_identity`, the id of a user-assigned identity.
@@ -87,6 +90,8 @@ class AzureHandler(RestHandler):
 
     def __init__(
         self,
+        ambient: bool = True,
+        /,
         *,
         client_id: str | None = None,
         secret_id: str | None = None,
@@ -104,10 +109,11 @@ class AzureHandler(RestHandler):
         connect_timeout: float | None = None,
         proxy: str | None = None,
     ) -> None:
-        super().__init__(verify=verify, timeout=timeout, connect_timeout=connect_timeout, proxy=proxy)
-        found = settings_of_connection(connection_string)
+        super().__init__(ambient, verify=verify, timeout=timeout, connect_timeout=connect_timeout, proxy=proxy)
         entra = tenant_id is not None or managed_identity
-        account = account or (None if entra else client_id) or found.get("account")
+        account = account or (None if entra else client_id)
+        found = settings_of_connection(connection_string, account, environ=os.environ if ambient else {})
+        account = account or found.get("account")
         endpoint = endpoint_url or found.get("endpoint")
         if endpoint is None:
             if account is None:
@@ -116,8 +122,9 @@ class AzureHandler(RestHandler):
         self._origin, base, _ = split_url(endpoint)
         self._base = base.rstrip("/")
         account = account or self._base.rpartition("/")[2] or self._origin.host.partition(".")[0]
-        key = None if entra else secret_id or found.get("key")
-        sas = sas or found.get("sas")
+        key = None if entra else secret_id
+        if not entra and key is None and sas is None:
+            key, sas = found.get("key"), found.get("sas")
         self._credential: Credential
         if anonymous:
             self._credential = Anonymous()
@@ -125,6 +132,8 @@ class AzureHandler(RestHandler):
             self._credential = SharedAccessSignature(sas)
         elif key is not None:
             self._credential = SharedKey(account, key)
+        elif not ambient:
+            raise MountError("azure: no credentials; expected secret_id (the account's key), sas, or anonymous=True")
         else:
             self._credential = EntraToken.find(
                 tenant_id=tenant_id,

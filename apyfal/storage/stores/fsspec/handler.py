@@ -29,7 +29,14 @@ from apyfal.exceptions import (
 from apyfal.storage.flow.cancel import current_cancel
 from apyfal.storage.handler import Handler, Limits, ObjectInfo, RangeReader, Upload
 from apyfal.storage.stores.fsspec.files import TEMPORARY, BlockReader, FileReader, FileUpload
-from apyfal.storage.stores.fsspec.quirks import checked_arguments, error_class, kind_of, modified, there
+from apyfal.storage.stores.fsspec.quirks import (
+    checked_arguments,
+    error_class,
+    kind_of,
+    modified,
+    there,
+    without_ambient,
+)
 
 __all__ = ["FsspecHandler"]
 
@@ -39,6 +46,9 @@ class FsspecHandler(Handler):
 
     Parameters
     ----------
+    ambient
+        Whether what is not given may come from this machine: keys, agents, configuration files, variables. Without it
+        only the protocols can be used of which it is known what their libraries would look at.
     protocol
         Its name there.
     parameters
@@ -49,7 +59,7 @@ class FsspecHandler(Handler):
     # A part is a piece of one file that is written front to back; there is no smallest one.
     limits = Limits(min_part=1 << 20, max_part=5 << 30, max_parts=1 << 20, max_put=5 << 30)
 
-    def __init__(self, *, protocol: str | None = None, **parameters: Any) -> None:
+    def __init__(self, ambient: bool = True, /, *, protocol: str | None = None, **parameters: Any) -> None:
         try:
             from fsspec.registry import available_protocols, get_filesystem_class
         except ImportError:
@@ -65,6 +75,10 @@ class FsspecHandler(Handler):
         self._protocol = protocol
         self._kind = kind_of(protocol, self._filesystem)
         self._arguments = checked_arguments(protocol, self._filesystem, self._kind, parameters)
+        if not ambient:
+            self._arguments = without_ambient(protocol, self._kind, self._arguments)
+            # fsspec completes the arguments of a protocol from its configuration files and FSSPEC_* variables.
+            self._filesystem = type(self._filesystem.__name__, (self._filesystem,), {"protocol": "apyfal-explicit"})
         self._secrets = [str(value) for name, value in parameters.items() if value and is_secret(name)]
         self._kept: Any = None
         self._guard: contextlib.AbstractContextManager[Any] = (

@@ -11,7 +11,7 @@ import inspect
 import re
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import quote
@@ -24,20 +24,23 @@ from apyfal.exceptions import (
     NotADirectory,
     ObjectExists,
     ObjectNotFound,
+    ParameterError,
     StorageError,
     StoreUnavailable,
     TransferTimeout,
     did_you_mean,
 )
 from apyfal.storage.http.status import status_error
-from apyfal.storage.mounting.parameters import TRUTH
+from apyfal.units import parse_boolean
 
-__all__ = ["Kind", "checked_arguments", "error_class", "kind_of", "modified", "there"]
+__all__ = ["Kind", "checked_arguments", "error_class", "kind_of", "modified", "there", "without_ambient"]
 
 #: Read or written at once by filesystems where each block is a request (bytes).
 BLOCK = 4 << 20
 #: What mounts call the parameters of filesystems that have another name for it.
 _TOLD = {"base_url": "endpoint_url"}
+#: Parameters that are true, false, or a text: of the kind of TLS, of a bundle of certificates.
+_MORE_THAN_TRUTH = ("tls", "verify")
 #: Seconds without a byte after which an SSH connection counts as dead; paramiko would wait for ever.
 _STALLED = 60.0
 
@@ -58,6 +61,13 @@ class Kind:
         Makes the constructor's arguments of a mount's parameters.
     further
         Gives the names that the constructor passes on to the library below, and their defaults; ``None``: nobody knows.
+    explicit
+        Parameters that can be given where nothing of this machine may be used: they name no file, command or object of
+        it. ``None``: the filesystem cannot be used there, as nobody has looked at what it reads.
+    explicitly
+        Arguments that keep the library below from looking around on this machine.
+    needed
+        Parameters without which it would use what this machine has, the name of its user for one.
     connected
         Called with a filesystem that has just been made.
     alive
@@ -73,6 +83,9 @@ class Kind:
     block_size: int | None = None
     arguments: Callable[[dict[str, Any]], dict[str, Any]] = lambda given: _named(given, {})
     further: Callable[[], Mapping[str, object]] | None = None
+    explicit: frozenset[str] | None = None
+    explicitly: Mapping[str, object] = field(default_factory=dict)
+    needed: tuple[str, ...] = ()
     connected: Callable[[Any], None] = lambda files: None
     alive: Callable[[Any], bool] = lambda files: True
     disconnect: Callable[[Any], None] = lambda files: None
@@ -110,6 +123,33 @@ def checked_arguments(protocol: str, filesystem: Any, kind: Kind, given: Mapping
         if name not in arguments:
             raise MountError(f"fsspec: protocol {protocol!r} needs {_TOLD.get(name, name)}=")
     return {name: _read(name, value, known.get(name)) for name, value in arguments.items()}
+
+
+def without_ambient(protocol: str, kind: Kind, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Complete the arguments of a filesystem so that it uses nothing of this machine.
+
+    Raises
+    ------
+    MountError
+        It would all the same, or an argument names something of this machine.
+    """
+    if kind.explicit is None:
+        usable = sorted(name for name, one in _KINDS.items() if one.explicit is not None)
+        raise MountError(
+            f"fsspec: protocol {protocol!r} may use what it finds on this machine, and only given credentials may be "
+            f"used here; expected {', '.join(usable)}"
+        )
+    for name, value in arguments.items():
+        if name not in kind.explicit or (name == "verify" and not isinstance(value, bool)):
+            raise MountError(
+                f"fsspec: parameter {name!r} of {protocol!r} cannot be given where nothing of this machine may be used"
+                f"{did_you_mean(name, kind.explicit)}"
+            )
+    for name in kind.needed:
+        if not arguments.get(name):
+            shown = {"username": "client_id", "password": "secret_id"}.get(name, name)
+            raise MountError(f"fsspec: protocol {protocol!r} needs {shown}=, as nothing of this machine may be used")
+    return {**arguments, **kind.explicitly}
 
 
 def there(files: Any, path: str) -> bool:
@@ -170,11 +210,18 @@ def _read(name: str, value: object, default: object) -> object:
     """Read the text of a configuration as what the filesystem's own default is."""
     if not isinstance(value, str):
         return value
-    text = value.strip().casefold()
+    text = value.strip()
     if isinstance(default, bool):
-        return TRUTH.get(text, value)
+        try:
+            return parse_boolean(text)
+        except ParameterError as error:
+            if name in _MORE_THAN_TRUTH:
+                return value
+            raise MountError(f"fsspec: parameter {name!r}: {error}") from None
     if name == "port" or isinstance(default, int):
-        return int(text) if text.isdecimal() else value
+        if not re.fullmatch(r"[0-9]{1,18}", text, re.ASCII):
+            raise MountError(f"fsspec: parameter {name!r}: expected a whole number, not {value!r}")
+        return int(text)
     return value
 
 
@@ -253,6 +300,9 @@ def _move_by_webdav(files: Any, old: str, new: str, free: bool) -> None:
 
 _SSH = Kind(
     further=_defaults_of("paramiko", "SSHClient.connect"),
+    explicit=frozenset({"host", "port", "username", "password", "timeout", "banner_timeout", "auth_timeout"}),
+    explicitly={"look_for_keys": False, "allow_agent": False},
+    needed=("username", "password"),  # paramiko would log in with the name of this machine's user
     connected=_prepare_ssh,
     alive=_ssh_is_alive,
     disconnect=lambda files: files.client.close(),
@@ -262,6 +312,8 @@ _WEBDAV = Kind(
     threads=True,
     arguments=_named_for_webdav,
     further=_defaults_of("httpx", "Client.__init__"),
+    explicit=frozenset({"base_url", "auth", "headers", "timeout", "verify"}),
+    explicitly={"trust_env": False},  # proxies, .netrc
     connected=_prepare_webdav,
     disconnect=lambda files: files.client.http.close(),
     rename=_move_by_webdav,
@@ -274,7 +326,13 @@ _KINDS = {
     "sftp": _SSH,
     "ssh": _SSH,
     # every block of a file is a request over a connection of its own
-    "ftp": Kind(ranged=True, block_size=BLOCK, further=dict, disconnect=lambda files: files.ftp.close()),
+    "ftp": Kind(
+        ranged=True,
+        block_size=BLOCK,
+        further=dict,
+        explicit=frozenset({"host", "port", "username", "password", "acct", "timeout", "encoding", "tls"}),
+        disconnect=lambda files: files.ftp.close(),
+    ),
     "webdav": _WEBDAV,
     "dav": _WEBDAV,
 }

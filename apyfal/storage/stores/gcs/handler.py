@@ -12,6 +12,7 @@ the S3 handler. It has no exclusive writing, and states no CRC-32C that way.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 from apyfal.exceptions import MountError
 from apyfal.storage.http.origin import split_url
@@ -30,6 +31,8 @@ class GSHandler(Delegate):
 
     Parameters
     ----------
+    ambient
+        Whether what is not given may come from this machine; see `apyfal.storage.mounting.mount.MountSpec`.
     client_id, secret_id
         An HMAC key.
     region
@@ -51,6 +54,8 @@ class GSHandler(Delegate):
 
     def __init__(
         self,
+        ambient: bool = True,
+        /,
         *,
         client_id: str | None = None,
         secret_id: str | None = None,
@@ -68,13 +73,17 @@ class GSHandler(Delegate):
             raise MountError("gs: client_id and secret_id come together: they are an HMAC key")
         if client_id is not None and (credentials_file is not None or anonymous):
             raise MountError("gs: an HMAC key (client_id), credentials_file and anonymous exclude each other")
-        emulator = os.environ.get("STORAGE_EMULATOR_HOST")
+        environ: Mapping[str, str] = os.environ if ambient else {}
+        if not ambient and client_id is None and not anonymous:
+            raise MountError("gs: no credentials; expected client_id and secret_id (an HMAC key), or anonymous=True")
+        emulator = environ.get("STORAGE_EMULATOR_HOST")
         if endpoint_url is None and emulator:
             endpoint_url = emulator if "://" in emulator else f"http://{emulator}"
             anonymous = anonymous or (client_id is None and credentials_file is None)
         endpoint_url = endpoint_url or _SERVICE
         if client_id is not None:
             interoperable = _Interoperable(
+                ambient,
                 client_id=client_id,
                 secret_id=secret_id,
                 region=region or "auto",
@@ -89,9 +98,10 @@ class GSHandler(Delegate):
             super().__init__(interoperable, interoperable.client)
             return
         store = GSJsonHandler(
+            ambient,
             split_url(endpoint_url)[0],
             None if anonymous else Tokens(credentials_file),
-            project or os.environ.get("GOOGLE_CLOUD_PROJECT"),
+            project or environ.get("GOOGLE_CLOUD_PROJECT"),
             verify=verify,
             timeout=timeout,
             connect_timeout=connect_timeout,

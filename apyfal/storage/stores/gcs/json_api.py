@@ -32,6 +32,8 @@ class GSJsonHandler(RestHandler):
 
     Parameters
     ----------
+    ambient
+        Of `RestHandler`.
     origin
         Of the service.
     tokens
@@ -47,8 +49,10 @@ class GSJsonHandler(RestHandler):
     limits = Limits(min_part=1 << 20, max_part=5 << 40, max_parts=_COMPOSE**2, max_put=5 << 40, checksum="crc32c")
     _request_id_headers = ("x-guploader-uploadid",)
 
-    def __init__(self, origin: Origin, tokens: Tokens | None, project: str | None, **how: Any) -> None:
-        super().__init__(**how)
+    def __init__(
+        self, ambient: bool, origin: Origin, tokens: Tokens | None, project: str | None, /, **how: Any
+    ) -> None:
+        super().__init__(ambient, **how)
         self._origin = origin
         self._tokens = tokens
         self._project = project

@@ -43,8 +43,10 @@ class S3Handler(Handler):
 
     Parameters
     ----------
+    ambient
+        Whether what is not given may come from this machine; see `apyfal.storage.mounting.mount.MountSpec`.
     client_id, secret_id, session_token
-        Access key, secret key and session token. Without them botocore looks in the usual places.
+        Access key, secret key and session token. Without them boto3 looks in the usual places.
     region
         Of the buckets; those elsewhere are found by asking.
     endpoint_url
@@ -89,6 +91,8 @@ class S3Handler(Handler):
 
     def __init__(
         self,
+        ambient: bool = True,
+        /,
         *,
         client_id: str | None = None,
         secret_id: str | None = None,
@@ -131,10 +135,15 @@ class S3Handler(Handler):
             credentials = Credentials()
         elif client_id is not None and secret_id is not None:
             credentials = StaticCredentials(Keys(client_id, secret_id, session_token))
-        else:
+        elif ambient:
             credentials = DefaultCredentialChain(profile)
+        else:
+            raise MountError(f"{self.scheme}: no credentials; expected client_id and secret_id, or anonymous=True")
         light = client_id is not None or anonymous
-        region = region or default_region(profile, light=light) or "us-east-1"
+        if ambient:
+            region = region or default_region(profile, light=light)
+        region = region or "us-east-1"
+        proxy = proxy if ambient else proxy or "none"
         self.client = ConnectionPool(Timeouts.of(timeout, connect_timeout), verify=verify, proxy=proxy)
         self._s3 = S3Client(
             self.client,

@@ -8,7 +8,6 @@ renewed shortly before it ends, and once more whenever the store refuses it.
 from __future__ import annotations
 
 import json
-import os
 import threading
 import time
 from collections.abc import Mapping
@@ -61,7 +60,7 @@ class Identity(NamedTuple):
         secret_id: str | None,
         endpoint_url: str | None,
         auth_type: str | None,
-        environ: Mapping[str, str] | None = None,
+        environ: Mapping[str, str],
         **others: str | None,
     ) -> Identity:
         """Complete what was given from the environment variables of the OpenStack and Swift clients.
@@ -71,7 +70,7 @@ class Identity(NamedTuple):
         MountError
             When there is no authentication URL, user or secret, or the type is unknown.
         """
-        env = os.environ if environ is None else environ
+        env = environ
         if auth_type is not None and auth_type not in AUTH_TYPES:
             raise MountError(f"unknown auth_type {auth_type!r}{did_you_mean(auth_type, AUTH_TYPES)}")
         application = auth_type == "v3applicationcredential"

@@ -12,6 +12,7 @@ from __future__ import annotations
 import builtins
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import unquote, urlencode
@@ -34,6 +35,8 @@ class SwiftHandler(RestHandler):
 
     Parameters
     ----------
+    ambient
+        Whether what is not given may come from this machine; see `apyfal.storage.mounting.mount.MountSpec`.
     client_id, secret_id
         User and password, or the id and secret of an application credential. Without them: the environment variables of
         the OpenStack clients (``OS_USERNAME``, ...) or of Swift's (``ST_USER``, ``ST_KEY``).
@@ -65,6 +68,8 @@ class SwiftHandler(RestHandler):
 
     def __init__(
         self,
+        ambient: bool = True,
+        /,
         *,
         client_id: str | None = None,
         secret_id: str | None = None,
@@ -83,8 +88,9 @@ class SwiftHandler(RestHandler):
         connect_timeout: float | None = None,
         proxy: str | None = None,
     ) -> None:
-        super().__init__(verify=verify, timeout=timeout, connect_timeout=connect_timeout, proxy=proxy)
+        super().__init__(ambient, verify=verify, timeout=timeout, connect_timeout=connect_timeout, proxy=proxy)
         identity = Identity.find(
+            environ=os.environ if ambient else {},
             client_id=client_id,
             secret_id=secret_id,
             endpoint_url=endpoint_url,

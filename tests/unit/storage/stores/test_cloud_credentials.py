@@ -39,7 +39,7 @@ def without(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
 # -- Azure ------------------------------------------------------------------------------------------------------------
 def test_a_connection_string() -> None:
     text = "DefaultEndpointsProtocol=https;AccountName=lab;AccountKey=a2V5PT0=;EndpointSuffix=core.windows.net"
-    assert settings_of_connection(text, {}) == {
+    assert settings_of_connection(text, environ={}) == {
         "account": "lab",
         "key": "a2V5PT0=",
         "endpoint": "https://lab.blob.core.windows.net",
@@ -48,8 +48,8 @@ def test_a_connection_string() -> None:
 
 def test_a_connection_string_wins_over_the_environment() -> None:
     environ = {"AZURE_STORAGE_ACCOUNT": "other", "AZURE_STORAGE_KEY": "b3RoZXI="}
-    assert settings_of_connection(None, environ) == {"account": "other", "key": "b3RoZXI="}
-    found = settings_of_connection("BlobEndpoint=http://h/lab;SharedAccessSignature=sig=x", environ)
+    assert settings_of_connection(None, environ=environ) == {"account": "other", "key": "b3RoZXI="}
+    found = settings_of_connection("BlobEndpoint=http://h/lab;SharedAccessSignature=sig=x", environ=environ)
     assert found == {"endpoint": "http://h/lab", "sas": "sig=x"}
 
 

@@ -14,9 +14,9 @@ from apyfal.exceptions import AccessDenied, MountError, ParameterError, StorageE
 from apyfal.host.server.policy.allowed_directories import AllowedDirectories
 from apyfal.host.server.policy.egress import EgressPolicy
 from apyfal.host.server.policy.url_policy import UrlPolicy, gated
-from apyfal.storage import providers
+from apyfal.storage.mounting.mount import MountSpec
+from apyfal.storage.mounting.parameters import MountParameter
 from apyfal.storage.mounting.table import MountTable
-from apyfal.storage.stores.file import FileHandler
 from apyfal.storage.url import parse
 
 ACCOUNT = {"provider": "s3", "client_id": "id", "secret_id": "secret"}
@@ -103,12 +103,12 @@ def test_names_that_a_session_mount_may_not_have(references: UrlPolicy, name: st
 
 
 def test_stores_whose_connections_the_gate_would_not_see() -> None:
-    class Ungated(FileHandler):
-        def __init__(self, *, proxy: str | None = None) -> None:
-            self.proxy = proxy
-
+    arguments = {"protocol": "ftp", "host": "localhost"}
+    spec = MountSpec("x", "fsspec", parameters={name: MountParameter(value) for name, value in arguments.items()})
     with pytest.raises(MountError, match="through a gate"):
-        gated(Ungated, EgressPolicy())
+        gated(spec, EgressPolicy())
+    with pytest.raises(MountError, match="what it finds on this machine"):
+        gated(MountSpec("x", "file"), EgressPolicy())
 
 
 @pytest.mark.parametrize("location", DENIED_REDIRECTS)
@@ -130,7 +130,7 @@ def test_redirects_reach_nothing_that_is_refused(location: str) -> None:
         here = [["127.0.0.1"]]
         names = Names(allowed_test=here, evil_test=here, rebind_test=here, localhost=here)
         gate = EgressPolicy([f"allowed.test:{port}"], resolver=names)
-        handler = gated(providers.handler_class(providers.BUILT_IN["http"]), gate)
+        handler = gated(MountSpec("http", "http"), gate)
         with pytest.raises(StorageError):
             handler.describe(f"allowed.test:{port}/x")
         thread.join()
