@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import threading
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -15,7 +17,44 @@ if TYPE_CHECKING:
 
     from apyfal._core.device import Device
 
-__all__ = ["empty", "empty_like", "is_pinned"]
+__all__ = ["Meter", "charge", "current_meter", "empty", "empty_like", "is_pinned", "metered"]
+
+
+class Meter(Protocol):
+    """Counts the memory of a job that grows with its data (whole inputs and new outputs), and may refuse it."""
+
+    def take(self, count: int, /) -> None:
+        """Count `count` bytes that are about to be allocated; raise to refuse them."""
+
+    def give(self, count: int, /) -> None:
+        """Take note that `count` bytes are not needed any more."""
+
+
+_thread = threading.local()
+
+
+def current_meter() -> Meter | None:
+    """Return the meter of the calling thread."""
+    meter: Meter | None = getattr(_thread, "meter", None)
+    return meter
+
+
+def charge(count: int) -> None:
+    """Count `count` bytes that are about to be allocated for a job; raises what the meter raises to refuse them."""
+    meter = current_meter()
+    if meter is not None:
+        meter.take(count)
+
+
+@contextlib.contextmanager
+def metered(meter: Meter | None) -> Iterator[None]:
+    """Have the memory of the jobs that the calling thread runs in the ``with`` block counted."""
+    before = current_meter()
+    _thread.meter = meter
+    try:
+        yield
+    finally:
+        _thread.meter = before
 
 
 def empty(shape: int | Sequence[int], dtype: DTypeLike = float, *, device: Device | None = None) -> NDArray[Any]:

@@ -45,7 +45,17 @@ KINDS: dict[str, frozenset[str] | None] = {
     "security": frozenset(
         {
             *("authorized_host_dirs", "private_endpoints", "state_directory", "audit_log", "max_body", "spool_above"),
-            *("memory_limit", "max_jobs", "max_jobs_of_user", "max_sessions", "max_sessions_of_user", "workers"),
+            *(
+                "memory_limit",
+                "disk_limit",
+                "disk_reserve",
+                "journal_limit",
+                "max_jobs",
+                "max_jobs_of_user",
+                "max_sessions",
+                "max_sessions_of_user",
+                "workers",
+            ),
             *("max_connections", "request_rate", "session_timeout", "stall_timeout", "stop_timeout", "keep_jobs"),
             "keep_outputs",
         }

@@ -11,6 +11,7 @@ from typing import Any
 
 from apyfal.config.configuration import ConfigSource, Configuration
 from apyfal.exceptions import ConfigurationError
+from apyfal.host.server.policy import limits
 from apyfal.host.server.policy.tokens import default_state_directory
 
 __all__ = ["Settings", "default_socket"]
@@ -46,7 +47,13 @@ class Settings:
     spool_above
         Bodies larger than this are kept in a file, not in memory.
     memory_limit
-        For the data of all jobs together.
+        For the data of all jobs together; a user may hold three quarters of it.
+    disk_limit
+        For spooled data, likewise.
+    disk_reserve
+        What spooled data and ``host://`` leave free on a file system.
+    journal_limit
+        For the journal's answers and small outputs; a user may hold three quarters of it.
     max_jobs, max_jobs_of_user
         Jobs that may wait.
     max_sessions, max_sessions_of_user
@@ -71,16 +78,19 @@ class Settings:
     private_endpoints: tuple[str, ...] = ()
     state_directory: Path = Path()
     audit_log: Path | None = None
-    max_body: int = 64 << 30
-    spool_above: int = 4 << 30
-    memory_limit: int = 16 << 30
-    max_jobs: int = 1024
-    max_jobs_of_user: int = 256
-    max_sessions: int = 256
-    max_sessions_of_user: int = 32
-    max_connections: int = 4096
-    request_rate: int = 5000
-    workers: int = 4
+    max_body: int = limits.MAX_BODY
+    spool_above: int = limits.SPOOL_ABOVE
+    memory_limit: int = limits.MEMORY_LIMIT
+    disk_limit: int = limits.DISK_LIMIT
+    disk_reserve: int = limits.DISK_RESERVE
+    journal_limit: int = limits.JOURNAL_LIMIT
+    max_jobs: int = limits.MAX_JOBS
+    max_jobs_of_user: int = limits.MAX_JOBS_OF_USER
+    max_sessions: int = limits.MAX_SESSIONS
+    max_sessions_of_user: int = limits.MAX_SESSIONS_OF_USER
+    max_connections: int = limits.MAX_CONNECTIONS
+    request_rate: int = limits.REQUEST_RATE
+    workers: int = limits.WORKERS
     session_timeout: float = 3600.0
     stall_timeout: float = 30.0
     stop_timeout: float = 30.0
@@ -106,7 +116,7 @@ class Settings:
         )
         if audit_log := section.text("audit_log", None):
             values["audit_log"] = Path(os.path.expanduser(audit_log))
-        for name in ("max_body", "spool_above", "memory_limit"):
+        for name in _SIZES:
             values[name] = section.size(name, None)
         for name in _COUNTS:
             values[name] = section.integer(name, None, minimum=1)
@@ -122,6 +132,7 @@ class Settings:
         return settings
 
 
+_SIZES = ("max_body", "spool_above", "memory_limit", "disk_limit", "disk_reserve", "journal_limit")
 _COUNTS = (
     "max_jobs",
     "max_jobs_of_user",

@@ -11,7 +11,7 @@ import numpy as np
 from apyfal.device.regions import BufferRegion, BufferRing
 from apyfal.device.zero_copy import reason_to_copy
 from apyfal.exceptions import CopyRefused, ParameterError
-from apyfal.memory import empty
+from apyfal.memory import charge, empty
 from apyfal.pipeline.arrays import array_of, check_target, overlap, shape_of
 from apyfal.pipeline.chunking import DEFAULT_MEMORY_LIMIT, Plan, PortPlan
 from apyfal.pipeline.inputs import ArrayInput, CopiedInput, Input, ParallelRangeInput, StreamInput
@@ -187,6 +187,7 @@ class OutputBinding:
         elif dst is not None:
             self._sink = around.stack.enter_context(open_sink(dst, self._size))
         elif self._size is not None:
+            charge(self._size)
             self.array = empty(shape_of(port, self._size, None if first is None else first.array), port.dtype)
         if self.array is not None:
             self._reason = around.reason_to_copy(port.name, self.array, written=True)

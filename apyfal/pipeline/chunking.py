@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from apyfal.exceptions import ParameterError
+from apyfal.memory import charge
 from apyfal.units import format_size
 
 if TYPE_CHECKING:
@@ -138,6 +139,7 @@ def make_plan(
                 f"accelerator {call.definition.name!r} takes its input whole: it needs {format_size(need)}, "
                 f"memory_limit is {format_size(limit)}"
             )
+        charge(need)
         return _single(total)
     rings = [end for end in (*inputs, *outputs) if end.ring]
     ceiling = min(filter(None, (call.chunk_limit, device["max_buffer"])), default=None)

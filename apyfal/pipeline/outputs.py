@@ -13,7 +13,7 @@ from apyfal.device.control import Aborted, JobControl
 from apyfal.device.regions import BufferRegion, BufferRing
 from apyfal.device.zero_copy import flat_bytes
 from apyfal.exceptions import ParameterError
-from apyfal.memory import empty
+from apyfal.memory import charge, current_meter, empty
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -231,11 +231,15 @@ class GrowingOutput(_RingOutput):
     def _append(self, data: NDArray[np.uint8]) -> None:
         end = self._done + len(data)
         if self._all is None or end > len(self._all):
+            meter = current_meter()
+            charge(max(2 * end, 1 << 20))
             grown = empty(max(2 * end, 1 << 20), np.uint8)
             have = self._first if self._all is None else self._all
             if have is not None:
                 grown[: self._done] = have[: self._done]
                 self._report.copied(self._done, self._reason)
+            if self._all is not None and meter is not None:
+                meter.give(self._all.nbytes)
             self._all = grown
         self._all[self._done : end] = data
         self._report.copied(len(data), self._reason)

@@ -12,6 +12,7 @@ from apyfal.definition.grammar import STATUS_DONE, STATUS_FULL
 from apyfal.device.control import Aborted, Channel, JobControl
 from apyfal.device.waiting import GRACE, LOOK, cancel, wait
 from apyfal.exceptions import KernelError
+from apyfal.memory import current_meter, metered
 from apyfal.pipeline.turns import OrderedSection
 
 if TYPE_CHECKING:
@@ -138,10 +139,12 @@ class StagePipeline:
     ) -> list[threading.Thread]:
         """Start the threads of a stage; the last that ends says so to the next stage."""
         working = [None] * count
+        meter = current_meter()
 
         def body() -> None:
             try:
-                work(channel.put)
+                with metered(meter):
+                    work(channel.put)
                 working.pop()
                 if not working:
                     channel.end()

@@ -37,10 +37,13 @@ from apyfal.host.server.metrics import Metrics
 from apyfal.host.server.policy.allowed_directories import AllowedDirectories
 from apyfal.host.server.policy.egress import EgressPolicy
 from apyfal.host.server.policy.host_store import HostStore
+from apyfal.host.server.policy.quotas import Quota
 from apyfal.host.server.policy.tokens import TokenStore
 from apyfal.host.server.policy.url_policy import UrlPolicy, gated
-from apyfal.host.server.transport.bodies import Bodies, MemoryBudget
+from apyfal.host.server.transport.bodies import Bodies
 from apyfal.host.server.transport.connections import Connections
+from apyfal.host.server.transport.threads import Threads
+from apyfal.host.server.transport.user_threads import UserThreads
 from apyfal.host.settings import Settings
 from apyfal.log import get_logger
 from apyfal.storage import providers
@@ -141,14 +144,15 @@ class Daemon:
         self._table.configure(self._configuration)
         self._attach_stores()
         self._references = UrlPolicy(self._whitelist, self._gate, self._table)
-        self._budget = MemoryBudget(settings.memory_limit)
+        self._memory = Quota("bytes of memory", settings.memory_limit)
+        bodies = Bodies(settings, self._memory, Quota("bytes of disk", settings.disk_limit), _allocate)
         self._journal = Journal(settings.state_directory / "jobs.sqlite")
+        self._stopping_sessions: Threads[Session] = Threads(Session.stop, self._stopped)
         self._sessions = Sessions(settings.max_sessions, settings.max_sessions_of_user)
         self._engine = JobManager(
             journal=self._journal,
             saved=SavedOutputs(settings.state_directory / "outputs"),
-            executor=Executor(self._references, self._open_accelerator, _allocate, settings.state_directory),
-            budget=self._budget,
+            executor=Executor(self._references, self._open_accelerator, _allocate, self._memory, bodies.spool),
             workers=settings.workers,
             limit=settings.max_jobs,
             limit_of_user=settings.max_jobs_of_user,
@@ -159,8 +163,8 @@ class Daemon:
         )
         self._ticket_server = None if memory_socket is None else TicketServer(memory_socket, self._region)
         shared = None if memory_socket is None else str(memory_socket)
-        bodies = Bodies(settings, self._budget, _allocate)
-        services = RouteContext(settings, self._audit, self._sessions, self._references, bodies)
+        self._threads = UserThreads()
+        services = RouteContext(settings, self._audit, self._sessions, self._references, bodies, self._threads)
         info = InfoRoutes(self._references, self._accelerators, _devices, lambda: self._state, self._metrics.text)
         self.routes: list[Route] = declared(
             # the router asks them in this order: what is called most comes first
@@ -202,13 +206,13 @@ class Daemon:
             self._table.attach(scheme, gated(MountSpec(scheme, scheme), self._gate))
 
     def _make_metrics(self) -> Metrics:
-        engine, budget = self._engine, self._budget
+        engine, memory = self._engine, self._memory
         return Metrics(
             {
                 "apyfal_jobs_waiting": ("Jobs that wait", lambda: engine.waiting),
                 "apyfal_jobs_running": ("Jobs that run", lambda: engine.running),
                 "apyfal_sessions": ("Open sessions", lambda: len(self._sessions)),
-                "apyfal_memory_bytes": ("Memory held by bodies, outputs and shared memory", lambda: budget.used),
+                "apyfal_memory_bytes": ("Memory held by bodies, outputs and shared memory", lambda: memory.used),
             },
             {
                 "apyfal_jobs": ("Jobs ended", lambda: dict(engine.finished)),
@@ -371,8 +375,12 @@ class Daemon:
         for mount in session.mounts.values():
             self._references.unmount(mount)
         session.mounts.clear()
-        self._budget.give(sum(region.nbytes for region in session.regions.values()))
-        asyncio.get_running_loop().run_in_executor(None, session.stop)
+        self._memory.give(session.user, sum(region.nbytes for region in session.regions.values()))
+        self._stopping_sessions.begin(session)
+
+    def _stopped(self, session: Session, failure: BaseException | None) -> None:
+        if failure is not None:
+            get_logger().warning("session %s did not stop in order: %s", session.id, failure)
 
     def _region(self, name: str) -> Region | None:
         return next((session.regions[name] for session in self._sessions.of(None) if name in session.regions), None)

@@ -10,6 +10,7 @@ from apyfal.host.server.jobs.sessions import Session, Sessions
 from apyfal.host.server.policy.url_policy import UrlPolicy
 from apyfal.host.server.transport.bodies import Bodies
 from apyfal.host.server.transport.request import caller
+from apyfal.host.server.transport.user_threads import UserThreads
 from apyfal.host.settings import Settings
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ class RouteContext:
         Decides which URLs may be named.
     bodies
         Receives and sends data.
+    threads
+        Do what takes long.
     """
 
     settings: Settings
@@ -41,6 +44,7 @@ class RouteContext:
     sessions: Sessions
     references: UrlPolicy
     bodies: Bodies
+    threads: UserThreads
 
     def session(self, request: web.Request) -> Session:
         """Return the session that the path of a request names, if it is the caller's."""

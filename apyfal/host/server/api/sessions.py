@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 from aiohttp import web
@@ -12,6 +13,7 @@ from apyfal.host.server.api.context import RouteContext
 from apyfal.host.server.api.routes import DONE, OBJECT, Body, route
 from apyfal.host.server.jobs.job import Conflict
 from apyfal.host.server.jobs.sessions import NotFound, Session
+from apyfal.host.server.policy.limits import MOUNTS_OF_SESSION, REGIONS_OF_USER
 from apyfal.host.server.policy.refusals import TooMany
 from apyfal.host.server.transport.request import caller, read_object
 from apyfal.host.server.transport.threads import in_thread
@@ -106,7 +108,10 @@ class SessionRoutes:
         session = self._services.session(request)
         parameters = await read_object(request, "the parameters of a mount")
         name = request.match_info["name"]
-        mount = await in_thread(self._services.references.mount, name, parameters)
+        if name not in session.mounts and len(session.mounts) >= MOUNTS_OF_SESSION:
+            raise TooMany(f"{MOUNTS_OF_SESSION} mounts, as many as a session may have")
+        make = functools.partial(self._services.references.mount, name, parameters)
+        mount = await self._services.threads.run(request, session.user, make)
         old = session.mounts.pop(name, None)
         session.mounts[name] = mount
         if old is not None:
@@ -148,17 +153,17 @@ class SessionRoutes:
             raise ParameterError("nbytes: expected a whole number, 1 or more")
         if self._memory_socket is None:
             raise Conflict("this host shares no memory")
-        budget = self._services.bodies.budget
-        own = sum(
-            region.nbytes for other in self._services.sessions.of(session.user) for region in other.regions.values()
-        )
-        if own + nbytes > budget.limit // 2:
-            raise TooMany(f"{own} bytes of memory are shared with you, and half of the host's is for others")
-        budget.take(nbytes)
+        own = [region.nbytes for other in self._services.sessions.of(session.user) for region in other.regions.values()]
+        if len(own) >= REGIONS_OF_USER:
+            raise TooMany(f"{len(own)} pieces of memory are shared with you, as many as a user may have")
+        memory = self._services.bodies.memory
+        if sum(own) + nbytes > memory.limit // 2:  # the rest of the user's part is for what is not shared
+            raise TooMany(f"{sum(own)} bytes of memory are shared with you, and half of the host's is for others")
+        memory.take(session.user, nbytes)
         try:
             region = Region(nbytes)
         except BaseException:
-            budget.give(nbytes)
+            memory.give(session.user, nbytes)
             raise
         session.regions[region.name] = region
         return web.json_response({"name": region.name, "ticket": region.ticket, "nbytes": nbytes}, status=201)
@@ -172,9 +177,10 @@ class SessionRoutes:
     )
     async def release_memory(self, request: web.Request) -> web.StreamResponse:
         """Free the daemon's side of a region."""
-        region = self._services.session(request).regions.pop(request.match_info["region"], None)
+        session = self._services.session(request)
+        region = session.regions.pop(request.match_info["region"], None)
         if region is None:
             raise NotFound("no such shared memory in this session")
-        self._services.bodies.budget.give(region.nbytes)
+        self._services.bodies.memory.give(session.user, region.nbytes)
         await in_thread(region.close)  # unmapping a large one takes its time
         return web.Response(status=204)

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import mmap
-import tempfile
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 from aiohttp import web
 
 from apyfal.exceptions import ObjectNotFound, ParameterError
 from apyfal.host.server.api.context import RouteContext
 from apyfal.host.server.api.routes import BINARY, DONE, OBJECT, OCTETS, Body, RouteParameter, route
+from apyfal.host.server.policy.limits import COPY_BUFFERS, MAX_LISTED
+from apyfal.host.server.policy.refusals import TooLarge
 from apyfal.host.server.policy.url_policy import SessionMount
 from apyfal.host.server.transport.bodies import Data
 from apyfal.host.server.transport.request import caller, read_object
-from apyfal.host.server.transport.threads import in_thread
 from apyfal.storage.handler import Handler, ObjectInfo
 from apyfal.storage.mounting.table import MountTable
-from apyfal.storage.stores.file import FileHandler
-from apyfal.storage.transfer import copy, download, retry_call, upload
+from apyfal.storage.transfer import TransferOptions, copy, current_cancel, download, retry_call, stream, upload
 from apyfal.storage.url import parse
 
 __all__ = ["StorageRoutes"]
+
+_T = TypeVar("_T")
+_PIECE = 4 << 20
 
 _URL = RouteParameter("url", {"type": "string", "minLength": 1, "maxLength": 8192}, "A storage URL.", required=True)
 _SESSION = RouteParameter("session", {"type": "string"}, "A session of yours, whose mounts the URL may name.")
@@ -64,14 +66,13 @@ class StorageRoutes:
 
         def work() -> list[dict[str, Any]]:
             with self._table.resolve(parse(url)) as target:
-                found = retry_call(
+                return retry_call(
                     target.handler,
-                    lambda: list(target.handler.list(target.path, recursive=recursive)),
+                    lambda: _entries(target.handler.list(target.path, recursive=recursive)),
                     f"cannot list {target.location}",
                 )
-                return [_entry(info) for info in found]
 
-        return web.json_response({"entries": await in_thread(work)})
+        return web.json_response({"entries": await self._in_thread(request, work)})
 
     @route(
         "GET",
@@ -95,7 +96,7 @@ class StorageRoutes:
                     )
                 )
 
-        return web.json_response(await in_thread(work))
+        return web.json_response(await self._in_thread(request, work))
 
     @route(
         "GET",
@@ -108,7 +109,7 @@ class StorageRoutes:
     async def read_storage(self, request: web.Request) -> web.StreamResponse:
         """Send an object's content: through pinned memory, or through a spool file where it is large."""
         url = self._admitted(request)
-        data = await in_thread(functools.partial(self._fetch, url))
+        data = await self._in_thread(request, functools.partial(self._fetch, url, caller().name))
         try:
             response = web.StreamResponse(headers={"Content-Type": OCTETS})
             await self._services.bodies.send(response, request, data)
@@ -130,7 +131,7 @@ class StorageRoutes:
         url = self._admitted(request)
         data = await self._services.bodies.receive(request, None)
         try:
-            entry = await in_thread(functools.partial(self._store, url, data))
+            entry = await self._in_thread(request, functools.partial(self._store, url, data))
         finally:
             data.close()
         self._services.audit.write("written", user=caller().name, url=url, nbytes=entry["size"])
@@ -152,7 +153,7 @@ class StorageRoutes:
             with self._table.resolve(parse(url)) as target:
                 target.handler.remove(target.path)
 
-        await in_thread(work)
+        await self._in_thread(request, work)
         self._services.audit.write("removed", user=caller().name, url=url)
         return web.Response(status=204)
 
@@ -175,11 +176,27 @@ class StorageRoutes:
             raise ParameterError("src, dst: expected texts of 1 to 8192 characters")
         src, dst = (self._services.references.admit(str(text), mounts) for text in texts)
 
-        def work() -> dict[str, Any]:
-            with self._table.resolve(parse(src)) as source, self._table.resolve(parse(dst)) as target:
-                return _entry(copy(source.handler, source.path, target.handler, target.path))
+        bodies, user = self._services.bodies, caller().name
 
-        entry = await in_thread(work)
+        def work() -> dict[str, Any]:
+            buffers = min(COPY_BUFFERS, bodies.memory.limit_of_user // 4)
+            with (
+                self._table.resolve(parse(src)) as source,
+                self._table.resolve(parse(dst)) as target,
+                contextlib.closing(bodies.memory.share(user, buffers)),
+            ):
+                return _entry(
+                    copy(
+                        source.handler,
+                        source.path,
+                        target.handler,
+                        target.path,
+                        progress=self._bounded,
+                        options=TransferOptions(memory=buffers),
+                    )
+                )
+
+        entry = await self._in_thread(request, work)
         self._services.audit.write("copied", user=caller().name, src=src, dst=dst, nbytes=entry["size"])
         return web.json_response(entry)
 
@@ -197,24 +214,32 @@ class StorageRoutes:
             raise ParameterError("session: expected a text")
         return self._services.sessions.get(caller().name, session).mounts
 
-    def _fetch(self, url: str) -> Data:
+    async def _in_thread(self, request: web.Request, work: Callable[[], _T]) -> _T:
+        return await self._services.threads.run(request, caller().name, work)
+
+    def _bounded(self, done: int, total: int | None) -> None:
+        """Refuse an object, before it is copied or as soon as it shows, that is larger than this host takes."""
+        if max(done, total or 0) > self._services.settings.max_body:
+            raise TooLarge(f"an object of more than {self._services.settings.max_body} bytes: this host copies none")
+
+    def _fetch(self, url: str, user: str) -> Data:
         with self._table.resolve(parse(url)) as target:
             info = retry_call(
                 target.handler, lambda: target.handler.describe(target.path), f"cannot look up {target.location}"
             )
             if info.is_directory:
                 raise ObjectNotFound(f"{url} is a directory")
-            if info.size is None or info.size > self._services.settings.spool_above:
-                return self._fetch_spooled(target.handler, target.path)
+            if info.size is None or info.encoding is not None or info.size > self._services.bodies.spool_above:
+                return self._fetch_spooled(target.handler, target.path, info, user)
             bodies = self._services.bodies
-            bodies.budget.take(info.size)
+            share = bodies.memory.share(user, info.size)
             try:
                 memory = bodies.allocate(info.size)
-                download(target.handler, target.path, memory.data)
+                download(target.handler, target.path, memory.data, info=info)
             except BaseException:
-                bodies.budget.give(info.size)
+                share.close()
                 raise
-            return Data(array=memory, budget=bodies.budget)
+            return Data(array=memory, share=share)
 
     def _store(self, url: str, data: Data) -> dict[str, Any]:
         with self._table.resolve(parse(url)) as target:
@@ -229,11 +254,32 @@ class StorageRoutes:
                 finally:
                     view.release()
 
-    def _fetch_spooled(self, handler: Handler, path: str) -> Data:
-        with tempfile.TemporaryDirectory(dir=self._services.settings.state_directory, prefix="spool-") as directory:
-            spooled = Path(directory) / "object"
-            copy(handler, path, FileHandler(), str(spooled))
-            return Data(file=spooled.open("rb", buffering=0))
+    def _fetch_spooled(self, handler: Handler, path: str, info: ObjectInfo, user: str) -> Data:
+        self._bounded(info.size or 0, None)
+        file = self._services.bodies.spool(user, info.size or 0)
+        try:
+            with stream(handler, path, info=info) as reading:
+                buffer = memoryview(bytearray(_PIECE))
+                while count := reading.readinto(buffer):
+                    file.write(buffer[:count])
+            file.seek(0)
+        except BaseException:
+            file.close()
+            raise
+        return Data(file=file)
+
+
+def _entries(found: Iterable[ObjectInfo]) -> list[dict[str, Any]]:
+    """Describe what was found, as long as it is not too much and the client is there."""
+    cancel = current_cancel()
+    entries: list[dict[str, Any]] = []
+    for info in found:
+        if cancel is not None:
+            cancel.check()
+        if len(entries) >= MAX_LISTED:
+            raise TooLarge(f"more than {MAX_LISTED} entries: list what is below one of them")
+        entries.append(_entry(info))
+    return entries
 
 
 def _entry(info: ObjectInfo) -> dict[str, Any]:

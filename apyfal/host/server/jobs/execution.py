@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,8 +13,11 @@ from apyfal.host.protocol.messages import ArrayType, BodyPart, SharedArray, plai
 from apyfal.host.protocol.shared_memory import Region
 from apyfal.host.server.jobs.job import Job
 from apyfal.host.server.jobs.sessions import NotFound, OpenAccelerator
+from apyfal.host.server.policy.quotas import Quota
 from apyfal.host.server.policy.url_policy import UrlPolicy
 from apyfal.host.server.transport.bodies import Data
+from apyfal.host.server.transport.spool import SpoolFile
+from apyfal.memory import charge, metered
 
 __all__ = ["Executor"]
 
@@ -35,17 +36,37 @@ class Executor:
         Opens an accelerator.
     allocate
         Makes pinned memory of so many bytes.
-    spool_directory
-        For outputs that go to a client's file.
+    memory
+        What arrays of a job count against, from their allocation on.
+    spool
+        Makes a file for an output of a user that goes to a client's file.
     """
 
     references: UrlPolicy
     open_accelerator: OpenAccelerator
     allocate: Callable[[int], np.ndarray[Any, Any]]
-    spool_directory: Path
+    memory: Quota
+    spool: Callable[[str], SpoolFile]
 
     def run(self, job: Job) -> None:
         """Run a job; what it raises is the job's error."""
+        share = self.memory.share(job.user)
+        try:
+            with metered(share):
+                self._run(job)
+            output = job.output
+            # Rings and whatever else the job needed are free again; the output counts until its client has it.
+            share.settle(0 if output is None else output.memory)
+        except BaseException:
+            output, job.output = job.output, None
+            if output is not None:
+                output.close()
+            share.close()
+            raise
+        if job.output is not None and job.output.memory:
+            job.output.own(share)
+
+    def _run(self, job: Job) -> None:
         accelerator = job.session.accelerator(self.open_accelerator)
         spec = job.spec
         info: dict[str, Any] = {}
@@ -54,16 +75,21 @@ class Executor:
                 accelerator.start(self._source(job), info_dict=info, **spec.parameters)
                 return
             dst, target = self._destination(job)
-            result = accelerator.process(
-                self._source(job),
-                dst,
-                copy=spec.copy,
-                info_dict=info,
-                timeout=spec.timeout,
-                progress=lambda done, total: _progress(job, done, total),
-                memory_limit=spec.memory_limit,
-                **spec.parameters,
-            )
+            try:
+                result = accelerator.process(
+                    self._source(job),
+                    dst,
+                    copy=spec.copy,
+                    info_dict=info,
+                    timeout=spec.timeout,
+                    progress=lambda done, total: _progress(job, done, total),
+                    memory_limit=spec.memory_limit,
+                    **spec.parameters,
+                )
+            except BaseException:
+                if target is not None:
+                    target.close()
+                raise
             if len(accelerator.outputs) > 1:
                 _take_results(job, result)
             else:
@@ -107,7 +133,11 @@ class Executor:
             return self.references.admit(part.url, job.session.mounts)
         if part.array is None:
             return None
-        return self.allocate(part.array.nbytes).view(part.array.dtype).reshape(part.array.shape)
+        return self._empty(part.array)
+
+    def _empty(self, array: ArrayType) -> np.ndarray[Any, Any]:
+        charge(array.nbytes)
+        return self.allocate(array.nbytes).view(array.dtype).reshape(array.shape)
 
     def _destination(self, job: Job) -> tuple[object, Data | None]:
         """Return what `process` gets as its destination, and the output that this makes."""
@@ -121,9 +151,9 @@ class Executor:
         if dst.shared is not None:
             return _region_of(job, dst.shared.region).array(dst.shared), None
         if dst.array is not None:
-            memory = self.allocate(dst.array.nbytes).view(dst.array.dtype).reshape(dst.array.shape)
+            memory = self._empty(dst.array)
             return memory, Data(array=memory)
-        file: IO[bytes] = tempfile.TemporaryFile(dir=self.spool_directory)  # noqa: SIM115 - the output owns it
+        file = self.spool(job.user)
         return file, Data(file=file)
 
 
@@ -137,7 +167,6 @@ def _take_result(job: Job, result: object, target: Data | None, info: dict[str, 
     dst = job.spec.dst
     if target is not None:
         if target.file is not None:
-            target.file.flush()
             target = Data(file=target.file)
         job.output = target
         job.output_type = None if dst is None else dst.array

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import functools
+import itertools
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -20,7 +22,9 @@ from apyfal.host.server.jobs.job import Conflict, Job, KeyReused
 from apyfal.host.server.jobs.journal import NOT_RUN, Entry, Journal
 from apyfal.host.server.jobs.outputs import SavedOutputs
 from apyfal.host.server.jobs.sessions import NotFound
-from apyfal.host.server.transport.bodies import Data, MemoryBudget
+from apyfal.host.server.policy.limits import KEPT_IN_MEMORY, OUTPUTS_OF_USER
+from apyfal.host.server.policy.refusals import TooMany
+from apyfal.host.server.transport.bodies import Data
 from apyfal.host.server.transport.threads import Threads
 from apyfal.log import get_logger
 
@@ -43,8 +47,6 @@ class JobManager:
         Where outputs outlive the daemon that are too large for the journal.
     executor
         Runs them, in worker threads.
-    budget
-        What their outputs count against.
     workers
         Jobs that run at once.
     limit, limit_of_user
@@ -57,7 +59,6 @@ class JobManager:
         journal: Journal,
         saved: SavedOutputs,
         executor: Executor,
-        budget: MemoryBudget,
         workers: int,
         limit: int,
         limit_of_user: int,
@@ -65,12 +66,14 @@ class JobManager:
         self._journal = journal
         self._commits = GroupCommit(journal)
         self._saved = saved
-        self._budget = budget
         self._queue: FairQueue[Job] = FairQueue(limit, limit_of_user)
         self._threads: Threads[Job] = Threads(executor.run, self._ended)
         self._workers = workers
         self._running: set[Job] = set()
         self._jobs: dict[str, Job] = {}
+        self._trim_at = _REMEMBERED
+        self._kept = 0  # bytes of small outputs in memory, beside the journal
+        self._unfetched: collections.Counter[str] = collections.Counter()  # outputs that only this process has, by user
         self._stopping = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -106,6 +109,10 @@ class JobManager:
         """
         if self._stopping:
             raise Conflict("the host is stopping")
+        if self._unfetched[job.user] >= OUTPUTS_OF_USER and self._journal.find(job.user, job.key) is None:
+            raise TooMany(
+                f"{self._unfetched[job.user]} outputs of yours wait, as many as a user may have; fetch or free some"
+            )
         at_once = len(self._running) < self._workers and not len(self._queue)
         self._commits.open()
         try:
@@ -232,11 +239,12 @@ class JobManager:
         """Keep the answer, then let everybody see it."""
         output = job.output
         kept = None if output is None or output.nbytes > KEPT_IN_JOURNAL else output.tobytes()
-        if output is not None:
-            if kept is not None:  # no reason to hold the card's own memory for it
-                output.close()
-                output = job.output = Data(array=np.frombuffer(kept, dtype=np.uint8))
-            output.charge(self._budget)
+        if output is not None and kept is not None:  # no reason to hold the card's own memory for it
+            output.close()
+            output = job.output = Data(array=np.frombuffer(kept, dtype=np.uint8))
+            self._kept += len(kept)
+        elif output is not None:
+            self._unfetched[job.user] += 1
         job.describe()
         self._commits.open()
         self._journal.finish(job.id, job.state, job.answer, kept, held=output is not None and kept is None)
@@ -279,10 +287,16 @@ class JobManager:
             self._journal.release(job.id)
             return
         output, job.output = job.output, None
-        if output is not None:
-            if output.nbytes > KEPT_IN_JOURNAL:
-                self._journal.release(job.id)
-            output.close()
+        if output is None:
+            return
+        if output.nbytes > KEPT_IN_JOURNAL:
+            self._journal.release(job.id)
+            self._unfetched[job.user] -= 1
+            if not self._unfetched[job.user]:
+                del self._unfetched[job.user]
+        else:
+            self._kept -= output.nbytes
+        output.close()
 
     def save_outputs(self, timeout: float) -> list[Job]:
         """Write down what only this process has, for so many seconds; return the jobs whose outputs are lost.
@@ -320,12 +334,14 @@ class JobManager:
     # -- ending --------------------------------------------------------------------------------------------------------
     def _trim(self) -> None:
         """Forget the oldest ended jobs; the journal still has them."""
-        if len(self._jobs) <= _REMEMBERED:
+        if len(self._jobs) <= self._trim_at and self._kept <= KEPT_IN_MEMORY:
             return
-        for job in list(self._jobs.values())[: _REMEMBERED // 8]:
+        for job in list(itertools.islice(self._jobs.values(), _REMEMBERED // 8)):
             if job.ended and (job.output is None or job.output.nbytes <= KEPT_IN_JOURNAL):
                 self.release_output(job)
                 del self._jobs[job.id]
+        # where unfetched outputs are in the way it is not tried again for every job
+        self._trim_at = max(_REMEMBERED, len(self._jobs) + _REMEMBERED // 8)
 
     async def stop(self, timeout: float) -> list[Job]:
         """Start no more jobs, say so of those that wait, and let those that run end; return those that did not."""

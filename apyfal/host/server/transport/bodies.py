@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
-import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from apyfal.exceptions import ParameterError
 from apyfal.host.protocol.messages import ArrayType
-from apyfal.host.server.policy.refusals import Stalled, TooBusy, TooLarge
+from apyfal.host.server.policy.quotas import Quota, Share
+from apyfal.host.server.policy.refusals import Stalled, TooLarge
+from apyfal.host.server.transport.request import caller
+from apyfal.host.server.transport.spool import SpoolFile
 from apyfal.host.server.transport.threads import in_thread
 from apyfal.host.server.transport.zero_copy_body import expects_continue, go_on, receive_direct
 from apyfal.host.settings import Settings
@@ -20,7 +23,7 @@ from apyfal.host.settings import Settings
 if TYPE_CHECKING:
     from aiohttp import web
 
-__all__ = ["Bodies", "Data", "MemoryBudget"]
+__all__ = ["Bodies", "Data"]
 
 _CHUNK = 1 << 20
 # Memory from here on is allocated in another thread: the first touch of fresh pages takes its time.
@@ -29,26 +32,8 @@ _LARGE = 1 << 20
 _SPOOL_CHUNK = 256 << 10
 
 
-class MemoryBudget:
-    """Bytes that bodies and outputs of all jobs hold together. Used by one thread."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.used = 0
-
-    def take(self, nbytes: int) -> None:
-        """Reserve, or raise `TooBusy`."""
-        if self.used + nbytes > self.limit:
-            raise TooBusy(f"the host has no memory left for {nbytes} bytes now; try again")
-        self.used += nbytes
-
-    def give(self, nbytes: int) -> None:
-        """Return what was reserved."""
-        self.used -= nbytes
-
-
 class Data:
-    """A job's input or output: an array in memory, or a spool file, with its share of the budget.
+    """A job's input or output: an array in memory, or a spool file, with what it counts against.
 
     Parameters
     ----------
@@ -56,8 +41,8 @@ class Data:
         In memory.
     file
         Spooled instead, open and without a name.
-    budget
-        What `array` counts against, already taken.
+    share
+        What it counts against, already taken; `close` returns it.
     more
         Arrays that follow `array` in the content.
     """
@@ -65,22 +50,25 @@ class Data:
     def __init__(
         self,
         array: np.ndarray[Any, Any] | None = None,
-        file: IO[bytes] | None = None,
-        budget: MemoryBudget | None = None,
+        file: io.FileIO | None = None,
+        share: Share | None = None,
         more: Sequence[np.ndarray[Any, Any]] = (),
     ) -> None:
         self.array = array
         self.file = file
         self.nbytes = array.nbytes if array is not None else os.fstat(file.fileno()).st_size if file is not None else 0
         self.nbytes += sum(one.nbytes for one in more)
-        self._budget = budget
+        self._share = share
         self._more = more
 
-    def charge(self, budget: MemoryBudget) -> None:
-        """Count against `budget`, even beyond its limit: what is there already cannot be refused."""
-        if self.array is not None and self._budget is None:
-            self._budget = budget
-            budget.used += self.nbytes
+    @property
+    def memory(self) -> int:
+        """Bytes of memory that the content keeps allocated: an array may be the front of a larger one."""
+        return 0 if self.array is None else sum(max(one.nbytes, _whole(one)) for one in (self.array, *self._more))
+
+    def own(self, share: Share) -> None:
+        """Count against `share` from now on."""
+        self._share = share
 
     def tobytes(self) -> bytes:
         """Return a copy of the content, for small ones."""
@@ -100,14 +88,22 @@ class Data:
                 yield memoryview(os.pread(self.file.fileno(), nbytes, start))
 
     def close(self) -> None:
-        """Free the memory, the file and the budget. Idempotent."""
-        budget, self._budget = self._budget, None
-        if budget is not None:
-            budget.give(self.nbytes)
+        """Free the memory, the file and what it counts against. Idempotent."""
+        share, self._share = self._share, None
+        if share is not None:
+            share.close()
         self.array, self._more = None, ()
         if self.file is not None:
             self.file.close()
             self.file = None
+
+
+def _whole(array: np.ndarray[Any, Any]) -> int:
+    """Return the bytes of the memory that `array` is a view of."""
+    base = array.base
+    while isinstance(base, np.ndarray):
+        array, base = base, base.base
+    return base.nbytes if isinstance(base, memoryview) else array.nbytes
 
 
 class _Watch:
@@ -150,17 +146,24 @@ class Bodies:
     ----------
     settings
         ``max_body``, ``spool_above``, ``state_directory`` and ``stall_timeout`` are what counts here.
-    budget
-        What memory counts against.
+    memory, disk
+        What bodies count against, in memory and in files.
     allocate
         Makes pinned memory of so many bytes.
+
+    Attributes
+    ----------
+    spool_above
+        Bytes from which on data waits in a file: also where a user's share of the memory has no room for it.
     """
 
     def __init__(
-        self, settings: Settings, budget: MemoryBudget, allocate: Callable[[int], np.ndarray[Any, Any]]
+        self, settings: Settings, memory: Quota, disk: Quota, allocate: Callable[[int], np.ndarray[Any, Any]]
     ) -> None:
         self._settings = settings
-        self.budget = budget
+        self.memory = memory
+        self.disk = disk
+        self.spool_above = min(settings.spool_above, memory.limit_of_user)
         self.allocate = allocate
 
     async def receive(self, request: web.Request, array: ArrayType | None) -> Data:
@@ -177,7 +180,7 @@ class Bodies:
         ------
         ParameterError
             No length, or not that of `array`.
-        TooLarge, TooBusy, Stalled
+        TooLarge, TooMany, TooBusy, Stalled
         """
         length = request.content_length
         if length is None:
@@ -187,17 +190,23 @@ class Bodies:
             raise TooLarge(f"a body of {length} bytes is larger than the {limit} that this host takes")
         if array is not None and array.nbytes != length:
             raise ParameterError(f"src: an array of {array.nbytes} bytes in a body of {length}")
-        if length > self._settings.spool_above and array is None:
+        if length > self.spool_above and array is None:
             return await self._receive_spooled(request, length)
-        self.budget.take(length)
+        share = self.memory.share(caller().name, length)
         try:
             memory = self.allocate(length) if length < _LARGE else await in_thread(self.allocate, length)
             await self._receive_into(request, memory.data)
             typed = memory if array is None else memory.view(array.dtype).reshape(array.shape)
         except BaseException:
-            self.budget.give(length)
+            share.close()
             raise
-        return Data(array=typed, budget=self.budget)
+        return Data(array=typed, share=share)
+
+    def spool(self, user: str, nbytes: int = 0) -> SpoolFile:
+        """Make an empty file for data of `user`, of which `nbytes` are known to come."""
+        settings = self._settings
+        share = self.disk.share(user, nbytes)
+        return SpoolFile(settings.state_directory, share, settings.max_body, settings.disk_reserve)
 
     async def send(self, response: web.StreamResponse, request: web.Request, data: Data) -> None:
         """Send `data` as the body of an answer, with its Content-Length."""
@@ -245,8 +254,7 @@ class Bodies:
                 watch.moved()
 
     async def _receive_spooled(self, request: web.Request, length: int) -> Data:
-        directory = self._settings.state_directory
-        file: IO[bytes] = tempfile.TemporaryFile(dir=directory, buffering=0)  # noqa: SIM115 - it outlives this function
+        file = self.spool(caller().name, length)
         try:
             go_on(request)
             async for chunk in self._pieces(request, length):

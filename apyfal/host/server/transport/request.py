@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from apyfal.exceptions import ParameterError
+from apyfal.host.server.policy.limits import MAX_JSON
 from apyfal.host.server.policy.refusals import TooLarge
 from apyfal.host.server.transport.zero_copy_body import go_on
 
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_JSON", "User", "caller", "let_in", "parse_json", "read_json", "read_object"]
 
-#: bytes of the largest JSON body
-MAX_JSON = 1 << 20
 _caller: ContextVar[User] = ContextVar("caller")
 
 

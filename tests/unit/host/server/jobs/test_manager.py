@@ -19,7 +19,6 @@ from apyfal.host.server.jobs.journal import Journal
 from apyfal.host.server.jobs.manager import JobManager
 from apyfal.host.server.jobs.outputs import SavedOutputs
 from apyfal.host.server.jobs.sessions import Session
-from apyfal.host.server.transport.bodies import MemoryBudget
 
 
 class Counting:
@@ -46,7 +45,7 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 def make(journal: Journal, executor: Counting, directory: Path, workers: int = 2) -> JobManager:
     return JobManager(
         journal=journal, saved=SavedOutputs(directory / "outputs"), executor=cast("Executor", executor),
-        budget=MemoryBudget(1 << 30), workers=workers, limit=1000, limit_of_user=1000,
+        workers=workers, limit=1000, limit_of_user=1000,
     )  # fmt: skip
 
 

@@ -1,0 +1,121 @@
+"""Every number that bounds what a client, or anybody who can connect, may take of the daemon.
+
+Those in capitals that `apyfal.host.settings.Settings` has a field for are defaults, which the operator can change; the
+others are fixed. `docs/security.md` has the table: what each bounds, and the test that holds it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = [
+    "COPY_BUFFERS",
+    "DISK_LIMIT",
+    "DISK_RESERVE",
+    "FAILURES_AT_ONCE",
+    "FAILURE_RATE",
+    "HANDSHAKES",
+    "HANDSHAKE_TIMEOUT",
+    "HEADER_TIMEOUT",
+    "JOURNAL_LIMIT",
+    "KEPT_IN_MEMORY",
+    "MAX_BODY",
+    "MAX_CONNECTIONS",
+    "MAX_JOBS",
+    "MAX_JOBS_OF_USER",
+    "MAX_JSON",
+    "MAX_LISTED",
+    "MAX_SESSIONS",
+    "MAX_SESSIONS_OF_USER",
+    "MEMORY_LIMIT",
+    "MOUNTS_OF_SESSION",
+    "OUTPUTS_OF_USER",
+    "PUBLIC_AT_ONCE",
+    "PUBLIC_RATE",
+    "REFUSALS_AT_ONCE",
+    "REFUSAL_RATE",
+    "REGIONS_OF_USER",
+    "REQUEST_RATE",
+    "RESERVED_WORKERS",
+    "SPOOL_ABOVE",
+    "TARPIT",
+    "THREADS",
+    "THREADS_OF_USER",
+    "WAITING_OF_USER",
+    "WORKERS",
+    "share_of_user",
+]
+
+_MIB, _GIB = 1 << 20, 1 << 30
+
+
+def share_of_user(limit: int) -> int:
+    """Return how much of `limit` one user may hold: three quarters, so that there is always something for others."""
+    return max(1, limit * 3 // 4)
+
+
+# -- memory and disk ---------------------------------------------------------------------------------------------------
+#: bytes of the bodies, rings, outputs and shared memory of all users
+MEMORY_LIMIT: Final = 16 * _GIB
+#: bytes of one body, of one output in a file, of one object copied
+MAX_BODY: Final = 64 * _GIB
+#: bytes from which on a body waits in a file
+SPOOL_ABOVE: Final = 4 * _GIB
+#: bytes of spool files: bodies, outputs and objects on their way to clients
+DISK_LIMIT: Final = 256 * _GIB
+#: bytes of a file system that spool files and ``host://`` leave free, for the journal and the rest of the machine
+DISK_RESERVE: Final = 1 * _GIB
+#: bytes of the journal's answers and small outputs
+JOURNAL_LIMIT: Final = 2 * _GIB
+#: bytes of small outputs that are in memory beside the journal, so that they are answered at once
+KEPT_IN_MEMORY: Final = 64 * _MIB
+#: outputs of one user that are too large for the journal, and that nobody has fetched
+OUTPUTS_OF_USER: Final = 1024
+#: bytes of the buffers of one copy between two stores
+COPY_BUFFERS: Final = 32 * _MIB
+#: bytes of one JSON body
+MAX_JSON: Final = 1 * _MIB
+
+# -- jobs, sessions, threads -------------------------------------------------------------------------------------------
+#: jobs that wait: of all users, of one
+MAX_JOBS: Final = 1024
+MAX_JOBS_OF_USER: Final = 256
+#: sessions that are open: of all users, of one
+MAX_SESSIONS: Final = 256
+MAX_SESSIONS_OF_USER: Final = 32
+#: mounts of one session
+MOUNTS_OF_SESSION: Final = 16
+#: pieces of shared memory of one user; each takes a file descriptor
+REGIONS_OF_USER: Final = 256
+#: jobs that run at once
+WORKERS: Final = 4
+#: jobs that run beyond that, each of a user of whom no other runs: nobody waits for those of others that hang
+RESERVED_WORKERS: Final = 16
+#: threads for reading, writing, copying and listing: of all users, of one; and requests of one user that wait for one
+THREADS: Final = 256
+THREADS_OF_USER: Final = 8
+WAITING_OF_USER: Final = 256
+#: entries of one listing
+MAX_LISTED: Final = 100_000
+
+# -- requests and connections ------------------------------------------------------------------------------------------
+#: requests a second of one user; ten times as many at once
+REQUEST_RATE: Final = 5000
+#: open connections; a user may have three quarters of them
+MAX_CONNECTIONS: Final = 4096
+#: seconds after which a connection without a valid token is closed
+HEADER_TIMEOUT: Final = 20.0
+#: TLS handshakes under way, and seconds that one may take
+HANDSHAKES: Final = 128
+HANDSHAKE_TIMEOUT: Final = 10.0
+#: wrong tokens a second of one address, and at once
+FAILURE_RATE: Final = 1.0
+FAILURES_AT_ONCE: Final = 20.0
+#: requests a second of one address to routes without a token, and at once
+PUBLIC_RATE: Final = 50.0
+PUBLIC_AT_ONCE: Final = 200.0
+#: seconds for which the answer to a request without a valid token is held back once its address is over its rate
+TARPIT: Final = 0.25
+#: audit lines a second about refused requests of one user or address, and at once
+REFUSAL_RATE: Final = 1.0
+REFUSALS_AT_ONCE: Final = 20.0

@@ -1,0 +1,53 @@
+"""Files without a name for data that is too large for memory, each byte of which counts against its user's quota."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from apyfal.host.server.policy.quotas import Share, require_free_space
+from apyfal.host.server.policy.refusals import TooLarge
+
+__all__ = ["SpoolFile"]
+
+
+class SpoolFile(io.FileIO):
+    """A temporary file that refuses to grow beyond its limits. Closing it frees the space and the quota.
+
+    Parameters
+    ----------
+    directory
+        Where it is; it has no name there.
+    share
+        What its bytes count against; owned by the file from now on.
+    limit
+        Bytes that it may have.
+    reserve
+        Bytes of the file system that stay free.
+    """
+
+    def __init__(self, directory: Path, share: Share, limit: int, reserve: int) -> None:
+        with tempfile.TemporaryFile(dir=directory, buffering=0) as opened:
+            super().__init__(os.dup(opened.fileno()), "r+b")
+        self._share = share
+        self._limit = limit
+        self._reserve = reserve
+
+    def write(self, data: Any, /) -> int:
+        """Append, or raise `TooLarge`, `TooMany` or `TooBusy`: the limit of the file, of the user, of the disk."""
+        nbytes = memoryview(data).nbytes
+        end = self.tell() + nbytes
+        if end > self._limit:
+            raise TooLarge(f"more than {self._limit} bytes, the largest that this host takes")
+        if end > self._share.held:
+            require_free_space(self.fileno(), nbytes, self._reserve)
+            self._share.take(end - self._share.held)
+        return super().write(data) or 0
+
+    def close(self) -> None:
+        """Free the file and the quota. Idempotent."""
+        super().close()
+        self._share.close()

@@ -1,0 +1,140 @@
+"""Threads for what users ask of stores, which may take long: each user has a few, and nobody waits for another's."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeVar
+
+from apyfal.host.server.policy.limits import THREADS, THREADS_OF_USER, WAITING_OF_USER
+from apyfal.host.server.policy.refusals import TooBusy, TooMany
+from apyfal.storage.flow.cancel import CancelToken
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+__all__ = ["UserThreads"]
+
+_T = TypeVar("_T")
+
+#: seconds between two looks at whether the client is still there
+_LOOK = 0.25
+
+
+class UserThreads:
+    """Runs blocking calls of users. Used on the event loop.
+
+    Parameters
+    ----------
+    limit
+        Threads of all users together.
+    limit_of_user
+        Threads of one user.
+    waiting_of_user
+        Calls of one user that may wait for one of the user's threads.
+    """
+
+    def __init__(
+        self, limit: int = THREADS, limit_of_user: int = THREADS_OF_USER, waiting_of_user: int = WAITING_OF_USER
+    ) -> None:
+        self._limit = limit
+        self._limit_of_user = limit_of_user
+        self._waiting_of_user = waiting_of_user
+        self._executor = ThreadPoolExecutor(limit, thread_name_prefix="apyfal-host-store")
+        self._busy: collections.Counter[str] = collections.Counter()
+        self._waiting: dict[str, collections.deque[asyncio.Future[None]]] = {}
+
+    async def run(self, request: web.Request, user: str, work: Callable[[], _T]) -> _T:
+        """Return what `work` returns, called in another thread; cancel its transfers when the client leaves.
+
+        Parameters
+        ----------
+        request
+            Of the client.
+        user
+            Who asks.
+        work
+            What to do. It has ended when this method returns or raises.
+
+        Raises
+        ------
+        TooMany
+            The user has too many calls waiting.
+        TooBusy
+            The host has no thread left.
+        TransferCancelled
+            The client left.
+        """
+        await self._begin(request, user)
+        cancel = CancelToken()
+        loop = asyncio.get_running_loop()
+
+        def body() -> _T:
+            with cancel.scope():
+                cancel.check()
+                return work()
+
+        timer: asyncio.TimerHandle | None = None
+
+        def look() -> None:
+            nonlocal timer
+            if _left(request):
+                cancel.set()
+            else:
+                timer = loop.call_later(_LOOK, look)
+
+        timer = loop.call_later(_LOOK, look)
+        future = loop.run_in_executor(self._executor, body)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            cancel.set()
+            await asyncio.wait({future})
+            raise
+        finally:
+            timer.cancel()
+            self._end(user)
+
+    def close(self) -> None:
+        """Take no more calls."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    async def _begin(self, request: web.Request, user: str) -> None:
+        if self._busy[user] < self._limit_of_user:
+            if self._busy.total() >= self._limit:
+                raise TooBusy("all threads of the host are busy with stores; try again")
+            self._busy[user] += 1
+            return
+        waiting = self._waiting.setdefault(user, collections.deque())
+        if len(waiting) >= self._waiting_of_user:
+            raise TooMany(f"{len(waiting)} requests of yours wait for stores, as many as a user may have")
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting.append(turn)
+        try:
+            while not turn.done():
+                await asyncio.wait({turn}, timeout=4 * _LOOK)
+                if not turn.done() and _left(request):
+                    raise ConnectionError("the client left")
+        except BaseException:
+            if turn.done():
+                self._end(user)
+            else:
+                waiting.remove(turn)
+            raise
+
+    def _end(self, user: str) -> None:
+        """Give a thread to the next call of the user, or back."""
+        waiting = self._waiting.get(user)
+        if waiting:
+            waiting.popleft().set_result(None)
+            return
+        self._waiting.pop(user, None)
+        self._busy[user] -= 1
+        if not self._busy[user]:
+            del self._busy[user]
+
+
+def _left(request: web.Request) -> bool:
+    return request.transport is None or request.transport.is_closing()
