@@ -75,17 +75,14 @@ _TABLE = (
             "streams=reader upload upload_stream=multipart"
         ),
     ),
-    ("storage.schemes", "storage.stores", "_delegate=delegate _rest=rest file http=web oss"),
+    ("storage.schemes", "storage.stores", "_rest=rest file http=web oss"),
     ("storage.schemes", "storage.stores.azure", "_azure_auth=auth _azure_upload=blocks azure=handler"),
     ("storage.schemes", "storage.stores.fsspec", "_fsspec_files=files _fsspec_kinds=quirks fsspec=handler"),
     ("storage.schemes", "storage.stores.gcs", "_gs_auth=auth _gs_json=json_api gs=handler"),
     (
         "storage.schemes",
         "storage.stores.s3",
-        (
-            "_aws=credentials _s3_client=client _s3_unconditional=unconditional _s3_upload=multipart _s3_xml=xml "
-            "_sigv4=sigv4 s3=handler"
-        ),
+        ("_aws=credentials _s3_client=client _s3_upload=multipart _s3_xml=xml _sigv4=sigv4 s3=handler"),
     ),
     ("storage.schemes", "storage.stores.swift", "_swift_auth=auth _swift_upload=segments swift=handler"),
 )

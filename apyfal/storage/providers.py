@@ -2,9 +2,9 @@
 
 The built-in providers are a static table, so that finding one imports nothing. Others come from packages that declare
 an entry point in the group ``apyfal.storage``: its name is the provider's (a URL scheme), its value a subclass of
-`apyfal.storage.handler.Handler`, ``package.module:ClassName``.
+`apyfal.storage.handler.Handler`, or a function that returns one: ``package.module:Name``.
 
-The keyword-only parameters of the handler's ``__init__`` are what can be given to `apyfal.storage.mount`; their
+The keyword-only parameters of the class or function are what can be given to `apyfal.storage.mount`; their
 annotations (``str``, ``int``, ``float``, ``bool``, each perhaps ``| None``) say how a text from a configuration file
 is read.
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from apyfal.exceptions import MountError, did_you_mean
@@ -26,7 +26,7 @@ __all__ = [
     "Provider",
     "canonical",
     "find",
-    "handler_class",
+    "handler_factory",
     "names",
     "unknown",
 ]
@@ -103,7 +103,7 @@ BUILT_IN = {
         ),
         Provider(
             "gs",
-            "apyfal.storage.stores.gcs.handler:GSHandler",
+            "apyfal.storage.stores.gcs.handler:open_gs",
             ("gcs",),
             web=r"([^/]+\.)?storage\.googleapis\.com/.",
             buckets=True,
@@ -141,8 +141,8 @@ def find(name: str) -> Provider | None:
     return next((provider for provider in _third_party() if provider.name == name), None)
 
 
-def handler_class(provider: Provider) -> type[Handler]:
-    """Import a provider's handler.
+def handler_factory(provider: Provider) -> Callable[..., Handler]:
+    """Import what makes a provider's handlers: their class, or a function that chooses among several.
 
     Raises
     ------
@@ -156,9 +156,10 @@ def handler_class(provider: Provider) -> type[Handler]:
         raise MountError(
             f"storage provider {provider.name!r} cannot be loaded from {provider.target}: {error}"
         ) from error
-    if not (isinstance(found, type) and issubclass(found, Handler)):
+    if not (issubclass(found, Handler) if isinstance(found, type) else callable(found)):
         raise MountError(f"provider {provider.name!r}: {provider.target} is no apyfal.storage.handler.Handler")
-    return found
+    factory: Callable[..., Handler] = found
+    return factory
 
 
 def unknown(name: str) -> MountError:

@@ -62,8 +62,6 @@ PAIRS = {
     "apyfal.storage.stores.azure.handler",
     "apyfal.storage.stores.fsspec.files",
     "apyfal.storage.stores.fsspec.handler",
-    "apyfal.storage.stores.s3.handler",
-    "apyfal.storage.stores.s3.multipart",
     "apyfal.storage.stores.swift.handler",
     "apyfal.storage.stores.swift.segments",
 }

@@ -120,7 +120,7 @@ class MountSpec:
             raise providers.unknown(self.provider)
         values = self.values()
         limits = {name: values.pop(name) for name in ("bandwidth", "memory_limit", "max_concurrency") if name in values}
-        kind: Any = providers.handler_class(provider)  # each has its own parameters
+        kind: Any = providers.handler_factory(provider)  # each has its own parameters
         if self.ambient:
             handler: Handler = kind(**values)
         else:

@@ -12,6 +12,7 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from apyfal import units
 from apyfal.config.ini import Value, is_secret, without_user_info
@@ -21,6 +22,8 @@ from apyfal.storage.handler import Handler
 __all__ = ["ARGUMENT", "MountParameter", "accepted", "checked", "separates_ambient", "shown", "without_ambient"]
 
 ARGUMENT = "argument"
+
+HandlerFactory = Callable[..., Handler]
 
 #: parameters that name files or the identity of this machine, and what to give instead of them
 _OF_THIS_MACHINE = {
@@ -121,23 +124,24 @@ class MountParameter:
     origin: str = ARGUMENT
 
 
-def accepted(handler: type[Handler]) -> dict[str, Callable[[object], object]]:
+def accepted(handler: HandlerFactory) -> dict[str, Callable[[object], object]]:
     """Tell which parameters a provider has, and how each is checked, or read from a text.
 
-    They are the keyword-only parameters of the handler's ``__init__``, and the limits that all mounts have.
+    They are the keyword-only parameters of the handler's class or function, and the limits that all mounts have.
     """
-    hints = typing.get_type_hints(handler.__init__)
+    made: Any = handler
+    hints = typing.get_type_hints(made.__init__ if isinstance(made, type) else made)
     names = [parameter.name for parameter in _parameters(handler) if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
     return {name: _converter(hints.get(name, str)) for name in names} | _LIMITS
 
 
-def takes_anything(handler: type[Handler]) -> bool:
+def takes_anything(handler: HandlerFactory) -> bool:
     """Whether a provider takes parameters of any name (as fsspec does, for the filesystem below it)."""
     return any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in _parameters(handler))
 
 
-def separates_ambient(handler: type[Handler]) -> bool:
-    """Whether a provider can do without what it finds on this machine: ``__init__`` takes `ambient`, by position only.
+def separates_ambient(handler: HandlerFactory) -> bool:
+    """Whether a provider can do without what it finds on this machine: it takes `ambient`, by position only.
 
     By position, so that no parameter of a mount, whoever wrote it, can be taken for it.
     """
@@ -147,7 +151,7 @@ def separates_ambient(handler: type[Handler]) -> bool:
     )
 
 
-def without_ambient(mount: str, provider: str, handler: type[Handler], parameters: Mapping[str, object]) -> None:
+def without_ambient(mount: str, provider: str, handler: HandlerFactory, parameters: Mapping[str, object]) -> None:
     """Check that a mount can do without this machine's credentials, files and settings.
 
     Raises
@@ -171,7 +175,7 @@ def without_ambient(mount: str, provider: str, handler: type[Handler], parameter
 
 
 def checked(
-    mount: str, provider: str, handler: type[Handler], given: Mapping[str, tuple[object, bool]]
+    mount: str, provider: str, handler: HandlerFactory, given: Mapping[str, tuple[object, bool]]
 ) -> dict[str, MountParameter]:
     """Check and convert the parameters of a mount.
 
@@ -180,7 +184,7 @@ def checked(
     mount, provider
         Their names, for errors.
     handler
-        The provider's class.
+        The provider's class or function.
     given
         Names to values, and whether an unknown name is an error (it was meant for this very mount) or nothing (it
         belongs to a section that others fall back to as well). A value is what an argument was, or a
@@ -215,10 +219,11 @@ def shown(name: str, value: object) -> str:
     return "***" if is_secret(name) and value is not None else without_user_info(str(value))
 
 
-def _parameters(handler: type[Handler]) -> Iterable[inspect.Parameter]:
-    if handler.__init__ is object.__init__:
+def _parameters(handler: HandlerFactory) -> Iterable[inspect.Parameter]:
+    made: Any = handler
+    if isinstance(made, type) and made.__init__ is object.__init__:
         return ()  # it would say that it takes anything
-    return inspect.signature(handler.__init__).parameters.values()
+    return inspect.signature(handler).parameters.values()
 
 
 def _error(mount: str, name: str, value: object, reason: str) -> AcceleratorException:

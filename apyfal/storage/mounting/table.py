@@ -355,7 +355,7 @@ def _define(
 ) -> MountSpec:
     found = from_config.provider_of(name, configuration, provider)
     given = from_config.gathered(name, found, configuration, arguments)
-    parameters = checked(name, found.name, providers.handler_class(found), given)
+    parameters = checked(name, found.name, providers.handler_factory(found), given)
     if root is None:
         root = from_config.root_of(name, configuration)
     return MountSpec(name, found.name, root or None, parameters)

@@ -11,12 +11,12 @@ import ipaddress
 
 from apyfal.exceptions import MountError
 from apyfal.storage.http.origin import split_url
-from apyfal.storage.stores.s3.unconditional import UnconditionalS3Handler
+from apyfal.storage.stores.s3.handler import S3Handler
 
 __all__ = ["OSSHandler"]
 
 
-class OSSHandler(UnconditionalS3Handler):
+class OSSHandler(S3Handler):
     """One Alibaba Cloud account in one region.
 
     Parameters
@@ -41,7 +41,8 @@ class OSSHandler(UnconditionalS3Handler):
     scheme = "oss"
     aliases = ("alibaba",)
     # OSS has x-oss-forbid-overwrite, in its own protocol only; If-None-Match would be ignored.
-    why_not_exclusive = "OSS has no such S3 request"
+    conditional_writes = False
+    why_unconditional = "OSS has no such S3 request"
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ from servers.stores.gcs import FakeGcs
 from servers.stores.moto import Moto
 
 from apyfal.storage.handler import Handler
-from apyfal.storage.stores.gcs.handler import GSHandler
+from apyfal.storage.stores.gcs.handler import open_gs
 from apyfal.testing.handlers import HandlerConformance
 
 pytestmark = pytest.mark.server
@@ -20,7 +20,7 @@ class TestAnonymous(HandlerConformance):
     @pytest.fixture(scope="class")
     @classmethod
     def handler(cls, gcs_server: FakeGcs) -> Handler:
-        return GSHandler(endpoint_url=gcs_server.endpoint_url, project=gcs_server.project, anonymous=True)
+        return open_gs(endpoint_url=gcs_server.endpoint_url, project=gcs_server.project, anonymous=True)
 
     def traces(self, handler: Handler) -> set[str]:
         return {info.path for info in handler.list(f"{self.bucket}/.apyfal-upload/", recursive=True)}
@@ -35,7 +35,7 @@ class TestHmac(HandlerConformance):
     @pytest.fixture(scope="class")
     @classmethod
     def handler(cls, moto_server: Moto) -> Handler:
-        return GSHandler(
+        return open_gs(
             endpoint_url=moto_server.endpoint_url,
             client_id=moto_server.access_key,
             secret_id=moto_server.secret_key,

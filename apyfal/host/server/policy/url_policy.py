@@ -144,7 +144,7 @@ class UrlPolicy:
         for key in ("endpoint_url", "storage_url"):
             if key in given:
                 self._gate.check_url(str(given[key]))
-        kind = providers.handler_class(known)
+        kind = providers.handler_factory(known)
         wanted = parameters_of(name, known.name, kind, {key: (value, True) for key, value in given.items()})
         handler = gated(MountSpec(name, known.name, parameters=wanted), self._gate)
         internal = f"client-{secrets.token_hex(8)}"

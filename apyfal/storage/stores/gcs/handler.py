@@ -16,18 +16,32 @@ from collections.abc import Mapping
 
 from apyfal.exceptions import MountError
 from apyfal.storage.http.origin import split_url
-from apyfal.storage.stores.delegate import Delegate
 from apyfal.storage.stores.gcs.auth import Tokens
 from apyfal.storage.stores.gcs.json_api import GSJsonHandler
-from apyfal.storage.stores.s3.unconditional import UnconditionalS3Handler
+from apyfal.storage.stores.s3.handler import S3Handler
 
-__all__ = ["GSHandler"]
+__all__ = ["open_gs"]
 
 _SERVICE = "https://storage.googleapis.com"
 
 
-class GSHandler(Delegate):
-    """Google Cloud Storage.
+def open_gs(
+    ambient: bool = True,
+    /,
+    *,
+    client_id: str | None = None,
+    secret_id: str | None = None,
+    region: str | None = None,
+    endpoint_url: str | None = None,
+    project: str | None = None,
+    credentials_file: str | None = None,
+    anonymous: bool = False,
+    verify: str | bool = True,
+    timeout: float | None = None,
+    connect_timeout: float | None = None,
+    proxy: str | None = None,
+) -> S3Handler | GSJsonHandler:
+    """Make the handler of the protocol that the credentials are for.
 
     Parameters
     ----------
@@ -47,70 +61,53 @@ class GSHandler(Delegate):
         Whether to be nobody.
     verify, timeout, connect_timeout, proxy
         As for `apyfal.storage.stores.s3.handler.S3Handler`.
+
+    Raises
+    ------
+    MountError
+        A parameter is wrong, or there are no credentials.
     """
-
-    scheme = "gs"
-    aliases = ("gcs",)
-
-    def __init__(
-        self,
-        ambient: bool = True,
-        /,
-        *,
-        client_id: str | None = None,
-        secret_id: str | None = None,
-        region: str | None = None,
-        endpoint_url: str | None = None,
-        project: str | None = None,
-        credentials_file: str | None = None,
-        anonymous: bool = False,
-        verify: str | bool = True,
-        timeout: float | None = None,
-        connect_timeout: float | None = None,
-        proxy: str | None = None,
-    ) -> None:
-        if (client_id is None) != (secret_id is None):
-            raise MountError("gs: client_id and secret_id come together: they are an HMAC key")
-        if client_id is not None and (credentials_file is not None or anonymous):
-            raise MountError("gs: an HMAC key (client_id), credentials_file and anonymous exclude each other")
-        environ: Mapping[str, str] = os.environ if ambient else {}
-        if not ambient and client_id is None and not anonymous:
-            raise MountError("gs: no credentials; expected client_id and secret_id (an HMAC key), or anonymous=True")
-        emulator = environ.get("STORAGE_EMULATOR_HOST")
-        if endpoint_url is None and emulator:
-            endpoint_url = emulator if "://" in emulator else f"http://{emulator}"
-            anonymous = anonymous or (client_id is None and credentials_file is None)
-        endpoint_url = endpoint_url or _SERVICE
-        if client_id is not None:
-            interoperable = _Interoperable(
-                ambient,
-                client_id=client_id,
-                secret_id=secret_id,
-                region=region or "auto",
-                endpoint_url=endpoint_url,
-                addressing="path",
-                checksum="none",
-                verify=verify,
-                timeout=timeout,
-                connect_timeout=connect_timeout,
-                proxy=proxy,
-            )
-            super().__init__(interoperable, interoperable.client)
-            return
-        store = GSJsonHandler(
+    if (client_id is None) != (secret_id is None):
+        raise MountError("gs: client_id and secret_id come together: they are an HMAC key")
+    if client_id is not None and (credentials_file is not None or anonymous):
+        raise MountError("gs: an HMAC key (client_id), credentials_file and anonymous exclude each other")
+    environ: Mapping[str, str] = os.environ if ambient else {}
+    if not ambient and client_id is None and not anonymous:
+        raise MountError("gs: no credentials; expected client_id and secret_id (an HMAC key), or anonymous=True")
+    emulator = environ.get("STORAGE_EMULATOR_HOST")
+    if endpoint_url is None and emulator:
+        endpoint_url = emulator if "://" in emulator else f"http://{emulator}"
+        anonymous = anonymous or (client_id is None and credentials_file is None)
+    endpoint_url = endpoint_url or _SERVICE
+    if client_id is not None:
+        return _Interoperable(
             ambient,
-            split_url(endpoint_url)[0],
-            None if anonymous else Tokens(credentials_file),
-            project or environ.get("GOOGLE_CLOUD_PROJECT"),
+            client_id=client_id,
+            secret_id=secret_id,
+            region=region or "auto",
+            endpoint_url=endpoint_url,
+            addressing="path",
+            checksum="none",
             verify=verify,
             timeout=timeout,
             connect_timeout=connect_timeout,
             proxy=proxy,
         )
-        super().__init__(store, store.client)
+    return GSJsonHandler(
+        ambient,
+        split_url(endpoint_url)[0],
+        None if anonymous else Tokens(credentials_file),
+        project or environ.get("GOOGLE_CLOUD_PROJECT"),
+        verify=verify,
+        timeout=timeout,
+        connect_timeout=connect_timeout,
+        proxy=proxy,
+    )
 
 
-class _Interoperable(UnconditionalS3Handler):
+class _Interoperable(S3Handler):
     """The XML API, as an S3 client uses it."""
 
-    why_not_exclusive = "not possible with an HMAC key; mount gs with credentials_file"
+    scheme = "gs"
+    conditional_writes = False
+    why_unconditional = "not possible with an HMAC key; mount gs with credentials_file"

@@ -88,6 +88,9 @@ class S3Handler(Handler):
 
     scheme: ClassVar[str] = "s3"
     aliases: ClassVar[tuple[str, ...]] = ("aws",)
+    #: whether the store writes nothing over what exists where it is asked not to, and why it does not
+    conditional_writes: ClassVar[bool] = True
+    why_unconditional: ClassVar[str] = ""
 
     def __init__(
         self,
@@ -199,6 +202,7 @@ class S3Handler(Handler):
     # -- write --------------------------------------------------------------------------------------------------------
     def put(self, path: str, data: memoryview, checksum: bytes | None, *, exclusive: bool = False) -> ObjectInfo:
         split_path(path)
+        self._check_exclusive(path, exclusive)
         headers = dict(self._encryption)
         if checksum is not None and self.limits.checksum is not None:
             headers[f"x-amz-checksum-{self.limits.checksum}"] = base64.b64encode(checksum).decode("ascii")
@@ -213,7 +217,15 @@ class S3Handler(Handler):
 
     def upload(self, path: str, *, size: int | None, exclusive: bool = False) -> S3Upload:
         split_path(path)
-        return S3Upload.begin(self, self._s3, path, self.limits.checksum, self._encryption, self._customer, exclusive)
+        self._check_exclusive(path, exclusive)
+        return S3Upload.begin(
+            self._s3, self.describe, path, self.limits.checksum, self._encryption, self._customer, exclusive
+        )
+
+    def _check_exclusive(self, path: str, exclusive: bool) -> None:
+        """Refuse what the store would do all the same: overwrite where ``If-None-Match`` asks it not to."""
+        if exclusive and not self.conditional_writes:
+            raise UnsupportedByStore(f"cannot write {path!r} exclusively: {self.why_unconditional}", path=path)
 
     def copy(self, source: ObjectInfo, destination: str) -> ObjectInfo:
         split_path(destination)

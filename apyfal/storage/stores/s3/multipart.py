@@ -5,8 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import threading
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
 from xml.etree.ElementTree import Element
 
 from apyfal.exceptions import ObjectChanged, ObjectExists, ObjectNotFound, StorageError, StoreUnavailable
@@ -15,9 +14,6 @@ from apyfal.storage.http.response import Response
 from apyfal.storage.http.status import decode_base64
 from apyfal.storage.stores.s3.client import S3Client
 from apyfal.storage.stores.s3.xml import complete_body, etag_of, parse_error, parse_root, text_of
-
-if TYPE_CHECKING:
-    from apyfal.storage.stores.s3.handler import S3Handler
 
 __all__ = ["COPY_PART", "S3Upload", "check_answer", "copy_headers"]
 
@@ -59,16 +55,16 @@ class S3Upload(Upload):
 
     def __init__(
         self,
-        handler: S3Handler,
         client: S3Client,
+        describe: Callable[[str], ObjectInfo],
         path: str,
         upload_id: str,
         checksum: str | None,
         customer: Mapping[str, str],
         exclusive: bool,
     ) -> None:
-        self._handler = handler
         self._client = client
+        self._describe = describe
         self._path = path
         self._id = upload_id
         self._checksum = checksum
@@ -81,15 +77,15 @@ class S3Upload(Upload):
     @classmethod
     def begin(
         cls,
-        handler: S3Handler,
         client: S3Client,
+        describe: Callable[[str], ObjectInfo],
         path: str,
         checksum: str | None,
         encryption: Mapping[str, str],
         customer: Mapping[str, str],
         exclusive: bool,
     ) -> S3Upload:
-        """Begin an upload; see `S3Handler` for the parameters.
+        """Begin an upload; see `apyfal.storage.stores.s3.handler.S3Handler` for the parameters.
 
         Notes
         -----
@@ -107,7 +103,7 @@ class S3Upload(Upload):
         upload_id = text_of(answer, "UploadId")
         if upload_id is None:
             raise StorageError(f"cannot write {path!r}: the store began an upload without an id", path=path)
-        return cls(handler, client, path, upload_id, checksum, customer, exclusive)
+        return cls(client, describe, path, upload_id, checksum, customer, exclusive)
 
     def write_part(self, number: int, data: memoryview, checksum: bytes | None) -> None:
         headers = dict(self._customer)
@@ -171,14 +167,14 @@ class S3Upload(Upload):
         if self._asked:
             return
         try:
-            self._handler.describe(self._path)
+            self._describe(self._path)
         except ObjectNotFound:
             return
         raise ObjectExists(f"cannot write {self._path!r}: it exists", path=self._path)
 
     def _find(self, size: int, checksum: bytes | None, error: StorageError) -> ObjectInfo:
         """Return the object if it is provably the one that this upload made; raise `error` otherwise."""
-        info = self._handler.describe(self._path)
+        info = self._describe(self._path)
         stated = info.checksums.get(self._checksum or "")
         same = stated == checksum if stated is not None and checksum is not None else info.etag == self._expected_etag()
         if info.size != size or not same:

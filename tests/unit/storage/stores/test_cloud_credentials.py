@@ -11,7 +11,7 @@ import pytest
 from apyfal.exceptions import AuthenticationError, MountError, UnsupportedByStore
 from apyfal.storage.stores.azure.auth import EntraToken, SharedAccessSignature, SharedKey, settings_of_connection
 from apyfal.storage.stores.azure.handler import AzureHandler
-from apyfal.storage.stores.gcs.handler import GSHandler
+from apyfal.storage.stores.gcs.handler import open_gs
 from apyfal.storage.stores.oss import OSSHandler
 from apyfal.storage.stores.swift.auth import Identity
 from apyfal.storage.stores.swift.handler import SwiftHandler
@@ -138,11 +138,11 @@ def test_a_missing_azure_identity_is_named(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_missing_google_auth_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     without(monkeypatch, "google.auth", "google")
     with pytest.raises(MountError, match=r"pip install 'apyfal\[gs\]'"):
-        GSHandler().describe("bucket/key")
+        open_gs().describe("bucket/key")
 
 
 def test_an_hmac_key_writes_nothing_exclusively() -> None:
-    handler = GSHandler(client_id="GOOG", secret_id="s")
+    handler = open_gs(client_id="GOOG", secret_id="s")
     with pytest.raises(UnsupportedByStore, match="credentials_file"):
         handler.put("bucket/key", memoryview(b""), None, exclusive=True)
     with pytest.raises(UnsupportedByStore, match="credentials_file"):
@@ -158,12 +158,12 @@ def test_an_hmac_key_writes_nothing_exclusively() -> None:
 )
 def test_wrong_parameters_of_google(parameters: dict[str, Any], message: str) -> None:
     with pytest.raises(MountError, match=message):
-        GSHandler(**parameters)
+        open_gs(**parameters)
 
 
 def test_buckets_need_a_project() -> None:
     with pytest.raises(MountError, match="project="):
-        GSHandler(anonymous=True).makedirs("bucket")
+        open_gs(anonymous=True).makedirs("bucket")
 
 
 # -- Alibaba ----------------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from apyfal.exceptions import AcceleratorException, MountError
 from apyfal.storage.mounting.mount import MountSpec
 from apyfal.storage.mounting.parameters import MountParameter, checked, separates_ambient
-from apyfal.storage.providers import BUILT_IN, handler_class
+from apyfal.storage.providers import BUILT_IN, handler_factory
 
 CANARY = "CANARY9f27"
 CANARY_KEY = base64.b64encode(CANARY.encode()).decode()
@@ -247,7 +247,10 @@ def spec_of(given: Mapping[str, Any], recorder: Recorder, *, ambient: bool) -> M
     rest = {key: (v.format(url=recorder.url) if isinstance(v, str) else v, True) for key, (v, _) in rest.items()}
     provider = given["provider"]
     return MountSpec(
-        "mine", provider, parameters=checked("mine", provider, handler_class(BUILT_IN[provider]), rest), ambient=ambient
+        "mine",
+        provider,
+        parameters=checked("mine", provider, handler_factory(BUILT_IN[provider]), rest),
+        ambient=ambient,
     )
 
 
@@ -360,7 +363,7 @@ def test_what_cannot_be_given(mount: str, parameter: str, value: str, recorder: 
 
 def test_the_mode_is_no_parameter_of_a_mount() -> None:
     for provider in BUILT_IN.values():
-        kind = handler_class(provider)
+        kind = handler_factory(provider)
         if provider.name == "fsspec":
             continue  # takes any name, and hands it to the filesystem
         with pytest.raises(MountError, match="unknown parameter"):
@@ -373,7 +376,7 @@ def test_the_mode_is_no_parameter_of_a_mount() -> None:
 
 
 def test_who_can_do_without_this_machine() -> None:
-    able = {provider.name for provider in BUILT_IN.values() if separates_ambient(handler_class(provider))}
+    able = {provider.name for provider in BUILT_IN.values() if separates_ambient(handler_factory(provider))}
     assert able == set(BUILT_IN) - {"file"}
 
 
