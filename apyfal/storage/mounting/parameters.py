@@ -12,7 +12,6 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from apyfal import units
 from apyfal.config.ini import Value, is_secret, without_user_info
@@ -22,6 +21,8 @@ from apyfal.storage.handler import Handler
 __all__ = ["ARGUMENT", "MountParameter", "accepted", "checked", "separates_ambient", "shown", "without_ambient"]
 
 ARGUMENT = "argument"
+
+_INIT = "__init__"  # type checkers refuse `handler.__init__`, which is no method of an instance here
 
 HandlerFactory = Callable[..., Handler]
 
@@ -129,8 +130,7 @@ def accepted(handler: HandlerFactory) -> dict[str, Callable[[object], object]]:
 
     They are the keyword-only parameters of the handler's class or function, and the limits that all mounts have.
     """
-    made: Any = handler
-    hints = typing.get_type_hints(made.__init__ if isinstance(made, type) else made)
+    hints = typing.get_type_hints(getattr(handler, _INIT) if isinstance(handler, type) else handler)
     names = [parameter.name for parameter in _parameters(handler) if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
     return {name: _converter(hints.get(name, str)) for name in names} | _LIMITS
 
@@ -220,8 +220,7 @@ def shown(name: str, value: object) -> str:
 
 
 def _parameters(handler: HandlerFactory) -> Iterable[inspect.Parameter]:
-    made: Any = handler
-    if isinstance(made, type) and made.__init__ is object.__init__:
+    if isinstance(handler, type) and getattr(handler, _INIT) is object.__init__:
         return ()  # it would say that it takes anything
     return inspect.signature(handler).parameters.values()
 
