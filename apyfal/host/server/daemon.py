@@ -201,7 +201,9 @@ class Daemon:
 
     def _attach_stores(self) -> None:
         """Give ``host://`` its meaning, and the web its gate, in this process."""
-        self._table.attach(providers.HOST_SCHEME, HostStore(self._whitelist))
+        self._table.attach(
+            providers.HOST_SCHEME, HostStore(self._whitelist, self.settings.max_body, self.settings.disk_reserve)
+        )
         for scheme in ("http", "https"):
             self._table.attach(scheme, gated(MountSpec(scheme, scheme), self._gate))
 

@@ -45,9 +45,15 @@ class FairQueue(Generic[_T]):
         self._waiting.setdefault(user, deque()).append(item)
         self._length += 1
 
-    def take(self) -> _T | None:
-        """Remove and return the oldest job of the user whose turn it is; ``None`` when nothing waits."""
+    def has(self, user: str) -> bool:
+        """Whether a job of the user waits."""
+        return user in self._waiting
+
+    def take(self, may: Callable[[str], bool] = lambda user: True) -> _T | None:
+        """Remove and return the oldest job of the user whose turn it is, of those who `may`; ``None``: no job."""
         for user in self._waiting:
+            if not may(user):
+                continue
             own = self._waiting.pop(user)
             item = own.popleft()
             self._length -= 1

@@ -22,7 +22,7 @@ from apyfal.host.server.jobs.job import Conflict, Job, KeyReused
 from apyfal.host.server.jobs.journal import NOT_RUN, Entry, Journal
 from apyfal.host.server.jobs.outputs import SavedOutputs
 from apyfal.host.server.jobs.sessions import NotFound
-from apyfal.host.server.policy.limits import KEPT_IN_MEMORY, OUTPUTS_OF_USER
+from apyfal.host.server.policy.limits import KEPT_IN_MEMORY, OUTPUTS_OF_USER, RESERVED_WORKERS
 from apyfal.host.server.policy.refusals import TooMany
 from apyfal.host.server.transport.bodies import Data
 from apyfal.host.server.transport.threads import Threads
@@ -48,7 +48,7 @@ class JobManager:
     executor
         Runs them, in worker threads.
     workers
-        Jobs that run at once.
+        Jobs that run at once. A user of whom none runs need not wait for one: see `limits.RESERVED_WORKERS`.
     limit, limit_of_user
         Jobs that may wait.
     """
@@ -113,7 +113,7 @@ class JobManager:
             raise TooMany(
                 f"{self._unfetched[job.user]} outputs of yours wait, as many as a user may have; fetch or free some"
             )
-        at_once = len(self._running) < self._workers and not len(self._queue)
+        at_once = self._may_run(job.user) and not (self._queue.has(job.user) if self._crowded else len(self._queue))
         self._commits.open()
         try:
             job.id = self._journal.enter(job.user, job.key, print_, running=at_once)
@@ -214,6 +214,19 @@ class JobManager:
         if not self._running:
             self._idle.set()
 
+    @property
+    def _crowded(self) -> bool:
+        """Whether every worker has a job."""
+        return len(self._running) >= self._workers
+
+    def _may_run(self, user: str) -> bool:
+        """Whether a job of `user` may be started now: on a free worker, or as the user's only one beside them."""
+        if not self._crowded:
+            return True
+        if len(self._running) >= self._workers + RESERVED_WORKERS:
+            return False
+        return all(job.user != user for job in self._running)
+
     def _ended(self, job: Job, failure: BaseException | None) -> None:
         self._running.discard(job)
         self.seconds += time.monotonic() - job.began_at
@@ -225,8 +238,8 @@ class JobManager:
             if job.error["type"] == "HostError" and not isinstance(failure, HostError):
                 get_logger().error("job %s failed", job.id, exc_info=failure)
         self._end(job)
-        while not self._stopping and len(self._running) < self._workers:
-            following = self._queue.take()
+        while not self._stopping:
+            following = self._queue.take(self._may_run)
             if following is None:
                 break
             self._commits.open()

@@ -1,15 +1,15 @@
-"""The whitelist behind ``host://``: files below the allowed directories, and nothing else of this machine.
+"""The files behind ``host://``: those below the allowed directories, and nothing else of this machine.
 
 Each allowed directory is opened once, at the start, and every later access is resolved from that descriptor by
-`path_resolver`: there is no check of a name that could differ from the name used. All of it runs in one thread that
-Landlock, where the kernel has it, confines to the same directories, so that a mistake here would still end at the
-kernel.
+`path_resolver`: there is no check of a name that could differ from the name used. All of it runs in threads that
+Landlock, if the kernel has it, confines to the same directories, so that a mistake here would still end at the kernel.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import re
 import stat
@@ -28,7 +28,9 @@ from apyfal.exceptions import (
 )
 from apyfal.host.server.policy import linux_sandbox
 from apyfal.host.server.policy.host_files import HostEntry, PendingFile, entry_of
+from apyfal.host.server.policy.limits import MAX_LISTED
 from apyfal.host.server.policy.path_resolver import MAX_LINKS, Resolver, kernel_resolve, walk_resolve
+from apyfal.host.server.policy.refusals import TooLarge
 
 __all__ = ["DEFAULT_DIRECTORY", "AllowedDirectories", "host_path"]
 
@@ -40,6 +42,9 @@ _T = TypeVar("_T")
 # An encoded separator, dot, NUL or percent sign has no honest use in a name; whoever decodes it later would see another
 # path.
 _ENCODED = re.compile(r"%(2e|2f|5c|00|25)", re.IGNORECASE)
+#: a slow directory of one user does not keep others from theirs
+_THREADS = 4
+_SCANNED_AT_ONCE = 256
 _MAX_PATH = 4095  # PATH_MAX of linux/limits.h, without its NUL
 
 
@@ -91,7 +96,7 @@ class AllowedDirectories:
     resolver
         For tests: `kernel_resolve` or `walk_resolve`. Default: the first where the kernel has ``openat2``.
     landlock
-        Confine the thread that touches the files, where the kernel can.
+        Confine the threads that touch the files, if the kernel can.
 
     Attributes
     ----------
@@ -123,17 +128,17 @@ class AllowedDirectories:
             self._close_roots()
             raise
         self.directories = tuple(spellings[-1] for _, spellings in self._roots)
-        self._thread = ThreadPoolExecutor(
-            1, thread_name_prefix="apyfal-host-files", initializer=self._confine if landlock else None
+        self._threads = ThreadPoolExecutor(
+            _THREADS, thread_name_prefix="apyfal-host-files", initializer=self._confine if landlock else None
         )
-        self._thread.submit(int).result()  # so that `landlocked` is known, and a failure to confine is raised here
+        self._threads.submit(int).result()  # so that `landlocked` is known, and a failure to confine is raised here
 
     def _confine(self) -> None:
         self.landlocked = linux_sandbox.restrict_thread(root for root, _ in self._roots)
 
     def close(self) -> None:
         """Close the allowed directories. Files opened before stay usable."""
-        self._thread.shutdown(wait=True)
+        self._threads.shutdown(wait=True)
         self._close_roots()
 
     def _close_roots(self) -> None:
@@ -170,15 +175,21 @@ class AllowedDirectories:
         """Look up a regular file or a directory. Errors as `open`."""
         return self._run(lambda: self._stat(path))
 
-    def scan(self, path: str) -> list[HostEntry]:
+    def scan(self, path: str) -> Iterator[HostEntry]:
         """List a directory in name order: regular files and directories that `open` and `scan` would take.
+
+        A few names at a time, between which other users have their turns.
 
         Raises
         ------
         AccessDenied, ObjectNotFound
             As `open`; a file is `ObjectNotFound` as a directory.
+        TooLarge
+            It has more than `limits.MAX_LISTED` names.
         """
-        return self._run(lambda: self._scan(path))
+        found = self._run(lambda: self._names(path))
+        parts = (found[start : start + _SCANNED_AT_ONCE] for start in range(0, len(found), _SCANNED_AT_ONCE))
+        return (entry for part in parts for entry in self._run(functools.partial(self._entries, path, part)))
 
     def create(self, path: str, *, exclusive: bool = False) -> PendingFile:
         """Begin to write a file, which appears whole at `PendingFile.commit` or not at all.
@@ -201,9 +212,9 @@ class AllowedDirectories:
         """
         self._run(lambda: self._makedirs(path))
 
-    # -- in the confined thread ----------------------------------------------------------------------------------------
+    # -- in a confined thread ----------------------------------------------------------------------------------------
     def _run(self, operation: Callable[[], _T]) -> _T:
-        return self._thread.submit(operation).result()
+        return self._threads.submit(operation).result()
 
     def _candidates(self, path: str) -> Iterator[tuple[int, str]]:
         """Yield each (allowed directory, path relative to it) that `path` may mean."""
@@ -256,31 +267,41 @@ class AllowedDirectories:
 
         return self._first(path, attempt)
 
-    def _scan(self, path: str) -> list[HostEntry]:
-        def attempt(root: int, relative: str) -> list[HostEntry]:
-            prefix = path.rstrip("/") + "/" if path else ""
+    def _names(self, path: str) -> list[tuple[str, int, str, bool]]:
+        """Return the names in a directory with the root and directory that each was found in, and whether it is a link.
+
+        In the top directory those of all roots, of two with one name the first.
+        """
+
+        def attempt(root: int, relative: str) -> list[tuple[str, int, str, bool]]:
             with self._resolved(root, relative) as found:
                 directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=found)
             try:
-                names = sorted(os.listdir(directory))
+                with os.scandir(directory) as scan:
+                    names = [(entry.name, root, relative, entry.is_symlink()) for entry in scan]
             finally:
                 os.close(directory)
-            entries = []
-            for name in names:
-                # Links out, vanished names, FIFOs and names that no URL can spell: not listed, for they cannot be asked
-                # for.
-                with contextlib.suppress(OSError), self._resolved(root, f"{relative}/{name}") as found:
-                    host_path(f"host://{prefix}{name}")
-                    entries.append(entry_of(f"{prefix}{name}", os.fstat(found)))
-            return entries
+            if len(names) > MAX_LISTED:
+                raise TooLarge(f"host://{path}: more than {MAX_LISTED} names, the most that are listed")
+            return names
 
         if path:
-            return self._first(path, attempt)
-        listed: dict[str, HostEntry] = {}
+            return sorted(self._first(path, attempt))
+        named: dict[str, tuple[str, int, str, bool]] = {}
         for root, relative in self._candidates(path):
-            for entry in attempt(root, relative):
-                listed.setdefault(entry.path, entry)
-        return [listed[name] for name in sorted(listed)]
+            for name in attempt(root, relative):
+                named.setdefault(name[0], name)
+        return sorted(named.values())
+
+    def _entries(self, path: str, names: Iterable[tuple[str, int, str, bool]]) -> list[HostEntry]:
+        prefix = path.rstrip("/") + "/" if path else ""
+        entries = []
+        for name, root, relative, is_link in names:
+            # Links out, vanished names, FIFOs and names that no URL can spell cannot be asked for: they are not listed.
+            with contextlib.suppress(OSError), self._resolved(root, f"{relative}/{name}") as found:
+                host_path(f"host://{prefix}{name}")
+                entries.append(entry_of(f"{prefix}{name}", os.fstat(found), is_link))
+        return entries
 
     def _create(self, path: str, exclusive: bool) -> PendingFile:
         name = path.rpartition("/")[2]

@@ -19,13 +19,17 @@ __all__ = ["HostEntry", "PendingFile", "entry_of"]
 
 @dataclass(frozen=True, slots=True)
 class HostEntry:
-    """One file or directory below an allowed directory; `path` is as it can be asked for again."""
+    """One file or directory below an allowed directory; `path` is as it can be asked for again.
+
+    In a listing `is_link` says that its last name is a link, which was followed.
+    """
 
     path: str
     size: int
     mtime_ns: int
     inode: int
     is_directory: bool
+    is_link: bool = False
 
     @property
     def etag(self) -> str:
@@ -33,18 +37,18 @@ class HostEntry:
         return f'"{self.inode:x}-{self.size:x}-{self.mtime_ns:x}"'
 
 
-def entry_of(path: str, found: os.stat_result) -> HostEntry:
+def entry_of(path: str, found: os.stat_result, is_link: bool = False) -> HostEntry:
     """Describe a regular file or a directory; `OSError` (``EACCES``) for anything else."""
     is_directory = stat.S_ISDIR(found.st_mode)
     if not is_directory and not stat.S_ISREG(found.st_mode):
         raise OSError(errno.EACCES, os.strerror(errno.EACCES))
-    return HostEntry(path, 0 if is_directory else found.st_size, found.st_mtime_ns, found.st_ino, is_directory)
+    return HostEntry(path, 0 if is_directory else found.st_size, found.st_mtime_ns, found.st_ino, is_directory, is_link)
 
 
 class PendingFile:
     """A file being written below an allowed directory, under a temporary name beside its final one.
 
-    Made by `Whitelist.create`. Leaving the ``with`` block without `commit` removes it.
+    Made by `AllowedDirectories.create`. Leaving the ``with`` block without `commit` removes it.
 
     Parameters
     ----------
@@ -86,14 +90,15 @@ class PendingFile:
             os.fchmod(self.fd, stat.S_IMODE(mode))
 
     def commit(self) -> HostEntry:
-        """Make the file visible under its name and durable; `ObjectExists` where it was exclusive and is there."""
+        """Make the file visible under its name and durable; `ObjectExists` if it was exclusive and is there."""
+        if self._temporary is not None:
+            os.fsync(self.fd)  # may take long, and needs no name: not in the thread that others wait for
         entry: HostEntry = self._in_thread(self._commit)
         return entry
 
     def _commit(self) -> HostEntry:
         if self._temporary is None:
             return entry_of(self._path, os.fstat(self.fd))
-        os.fsync(self.fd)
         if self._exclusive:
             try:
                 os.link(self._temporary, self._name, src_dir_fd=self._parent, dst_dir_fd=self._parent)

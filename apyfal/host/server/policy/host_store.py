@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import ClassVar
 
 from apyfal.exceptions import ObjectChanged, StorageError
 from apyfal.host.server.policy.allowed_directories import AllowedDirectories
 from apyfal.host.server.policy.host_files import HostEntry, PendingFile
+from apyfal.host.server.policy.limits import MAX_BODY
+from apyfal.host.server.policy.quotas import require_free_space
+from apyfal.host.server.policy.refusals import TooLarge
+from apyfal.storage.flow.cancel import current_cancel
 from apyfal.storage.handler import Handler, Limits, ObjectInfo, RangeReader, Upload
 
 __all__ = ["HostStore"]
@@ -18,46 +22,70 @@ _ANY = 1 << 62
 
 
 class HostStore(Handler):
-    """Files of this machine, as far as `whitelist` allows. Paths are those after ``host://``.
+    """Files of this machine, below the allowed directories. Paths are those after ``host://``.
 
     Parameters
     ----------
-    whitelist
-        Decides; borrowed.
+    directories
+        The allowed ones; borrowed.
+    max_size
+        Bytes of the largest file that may be written.
+    reserve
+        Bytes of a file system that stay free.
     """
 
     scheme: ClassVar[str] = "host"
     limits = Limits(min_part=1, max_part=_ANY, max_parts=_ANY, max_put=_ANY)
 
-    def __init__(self, whitelist: AllowedDirectories) -> None:
-        self._whitelist = whitelist
+    def __init__(self, directories: AllowedDirectories, max_size: int = MAX_BODY, reserve: int = 0) -> None:
+        self._directories = directories
+        self._max_size = max_size
+        self._reserve = reserve
 
     def describe(self, path: str) -> ObjectInfo:
-        return _info(self._whitelist.stat(path))
+        return _info(self._directories.stat(path))
 
     def read(self, path: str, start: int, stop: int | None, version_of: ObjectInfo | None) -> RangeReader:
-        return _Reader(self._whitelist.open(path), path, start, stop, version_of)
+        return _Reader(self._directories.open(path), path, start, stop, version_of)
 
     def put(self, path: str, data: memoryview, checksum: bytes | None, *, exclusive: bool = False) -> ObjectInfo:
-        with self._whitelist.create(path, exclusive=exclusive) as pending:
-            _write_all(pending.fd, data, 0, path)
+        with self._directories.create(path, exclusive=exclusive) as pending:
+            self._write_all(pending.fd, data, 0, path)
             return _info(pending.commit())
 
     def upload(self, path: str, *, size: int | None, exclusive: bool = False) -> Upload:
-        return _Upload(self._whitelist.create(path, exclusive=exclusive), path)
+        return _Upload(self._directories.create(path, exclusive=exclusive), path, self._write_all)
 
     def remove(self, path: str) -> None:
-        self._whitelist.remove(path)
+        self._directories.remove(path)
 
     def list(self, path: str, *, recursive: bool = False) -> Iterator[ObjectInfo]:
-        for entry in self._whitelist.scan(path):
-            if recursive and entry.is_directory:
-                yield from self.list(entry.path, recursive=True)
-            else:
+        """List a directory in the order of names; `recursive` yields files only and follows no link to a directory.
+
+        So each directory is listed once, however many links lead to it.
+        """
+        cancel = current_cancel()
+        for entry in self._directories.scan(path):
+            if cancel is not None:
+                cancel.check()
+            if not (recursive and entry.is_directory):
                 yield _info(entry)
+            elif not entry.is_link:
+                yield from self.list(entry.path, recursive=True)
+
+    def _write_all(self, descriptor: int, data: memoryview, offset: int, path: str) -> None:
+        if offset + len(data) > self._max_size:
+            raise TooLarge(f"host://{path}: more than {self._max_size} bytes, the largest file that this host takes")
+        require_free_space(descriptor, len(data), self._reserve)
+        done = 0
+        try:
+            while done < len(data):
+                done += os.pwritev(descriptor, [data[done:]], offset + done)
+        except OSError as error:
+            raise StorageError(f"cannot write host://{path}: {error.strerror}", path=path) from error
 
     def makedirs(self, path: str) -> None:
-        self._whitelist.makedirs(path)
+        self._directories.makedirs(path)
 
 
 def _info(entry: HostEntry) -> ObjectInfo:
@@ -105,9 +133,10 @@ class _Reader(RangeReader):
 class _Upload(Upload):
     """A file written in parts, each at its place; where part `n` goes follows from the size of the first."""
 
-    def __init__(self, pending: PendingFile, path: str) -> None:
+    def __init__(self, pending: PendingFile, path: str, write_all: Callable[[int, memoryview, int, str], None]) -> None:
         self._pending = pending
         self._path = path
+        self._write_all = write_all
         self._known = threading.Condition()
         self._part_size: int | None = None
         self._done: ObjectInfo | None = None
@@ -122,7 +151,7 @@ class _Upload(Upload):
             if self._part_size is None:
                 raise StorageError(f"the upload to host://{self._path} was aborted", path=self._path)
             offset = (number - 1) * self._part_size
-        _write_all(self._pending.fd, data, offset, self._path)
+        self._write_all(self._pending.fd, data, offset, self._path)
 
     def complete(self, size: int, checksum: bytes | None) -> ObjectInfo:
         if self._done is None:
@@ -137,12 +166,3 @@ class _Upload(Upload):
         self._pending.close()
         with self._known:
             self._known.notify_all()
-
-
-def _write_all(descriptor: int, data: memoryview, offset: int, path: str) -> None:
-    done = 0
-    try:
-        while done < len(data):
-            done += os.pwritev(descriptor, [data[done:]], offset + done)
-    except OSError as error:
-        raise StorageError(f"cannot write host://{path}: {error.strerror}", path=path) from error
