@@ -55,7 +55,7 @@ _TABLE = (
     ("host", "host.server.transport", "bodies connections direct=zero_copy_body incoming=request threads"),
     ("pipeline", "batching", "group=batch layout=packing member=item small=policy spread=fan_out"),
     ("pipeline", "device", "channel=control invocation=launcher slots=regions waiting"),
-    ("pipeline", "pipeline", "ends=binding job=stages plan=chunking process=run"),
+    ("pipeline", "pipeline", "ends=binding job=stages limit=report plan=chunking process=run turns=stages"),
     ("storage", "storage.api", "arrays copies=copying files=opening fsspec_adapter globbing names=namespace"),
     ("storage", "storage.endpoints", "sinks sources"),
     ("storage", "storage.fileobj", "raw=raw_files spool=spooled whole=atomic_files"),

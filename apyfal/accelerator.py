@@ -10,18 +10,22 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from apyfal.accelerators import resolve
 from apyfal.batching.batch import Batch
+from apyfal.batching.fan_out import StorageFanOut
 from apyfal.config.configuration import Configuration, host_section
 from apyfal.device import at_exit
 from apyfal.device.context import DeviceContext
 from apyfal.device.control import JobControl
 from apyfal.exceptions import AcceleratorException, ClosedError, ConfigurationError, RunCancelled, did_you_mean
-from apyfal.jobs.submitter import GROUPS, JobSubmitter
+from apyfal.jobs.submitter import BATCH_MEMORY, JobSubmitter
 from apyfal.memory import empty
 from apyfal.pipeline.arrays import array_of
 from apyfal.pipeline.report import Report
 from apyfal.pipeline.run import JobArguments, process
+from apyfal.storage.endpoints.factory import open_source
 from apyfal.units import parse_duration, parse_size
 
 if TYPE_CHECKING:
@@ -117,12 +121,13 @@ class Accelerator:
         self._lock = threading.RLock()
         self._active: set[JobControl] = set()
         may_group = self._defaults.boolean("copy", True) and (
-            self._memory_limit is None or self._memory_limit >= GROUPS
+            self._memory_limit is None or self._memory_limit >= BATCH_MEMORY
         )
         self._background = JobSubmitter(self._definition.name, self.process, self._run_together if may_group else None)
-        self._card = DeviceContext(self._definition)
+        self._fan_out = StorageFanOut()
+        self._context = DeviceContext(self._definition, _read_program)
         self._closed = False
-        at_exit.remember(self)
+        at_exit.register(self)
 
     # -- what it is ---------------------------------------------------------------------------------------------------
     @property
@@ -160,11 +165,11 @@ class Accelerator:
         nbytes = 0
         if src is not None:
             data = _load_all(src)
-            self._card.load(data)
+            self._context.load(data)
             nbytes = data.nbytes
         self._started = True
         if info_dict is not None:
-            info_dict.update(bytes_in=nbytes, device=self._card.info["name"], driver=self._definition.driver)
+            info_dict.update(bytes_in=nbytes, device=self._context.info["name"], driver=self._definition.driver)
 
     def stop(self) -> None:
         """End jobs that are still running (they raise `RunCancelled`), and close the device. Stopping twice is fine."""
@@ -172,14 +177,14 @@ class Accelerator:
             if self._closed:
                 return
             self._closed = True
-        at_exit.forget(self)
+        at_exit.unregister(self)
         for control in list(self._active):
             control.fail(RunCancelled("the accelerator was stopped"))
         self._background.stop()
         deadline = monotonic() + 5
         while self._active and monotonic() < deadline:
             threading.Event().wait(0.005)
-        self._card.close()
+        self._context.close()
 
     # -- jobs ---------------------------------------------------------------------------------------------------------
     def process(
@@ -249,7 +254,7 @@ class Accelerator:
                 memory_limit=self._memory_limit if memory_limit is None else parse_size(memory_limit),
                 info=info_dict,
             )
-            result = process(self._card, request, control, report)
+            result = process(self._context, request, control, report)
         self._background.size.learn(max(report.bytes_in, report.bytes_out))
         return result
 
@@ -293,12 +298,12 @@ class Accelerator:
         given = {key: value for key, value in tasks[0].keywords.items() if key not in _OF_PROCESS}
         try:
             with self._active_job(tasks[0].keywords.get("timeout")) as control:
-                group = Batch(self._card, tasks, self._complete(given), control)
-                left = group.run()
+                batch = Batch(self._context, self._fan_out, tasks, self._complete(given), control)
+                left = batch.run()
         except AcceleratorException:
             # Whatever is wrong is said to each of them that did not end before.
-            return [task for task in tasks if not task.promise.done()]
-        self._background.size.learn(group.largest)
+            return [task for task in tasks if not task.future.done()]
+        self._background.size.learn(batch.largest_nbytes)
         return left
 
     def process_map(
@@ -335,7 +340,7 @@ class Accelerator:
     def empty(self, shape: Any, dtype: DTypeLike = float) -> NDArray[Any]:
         """Return an array in pinned memory that this card knows already; see `apyfal.empty`."""
         self._check_open()
-        return empty(shape, dtype, device=self._card.device)
+        return empty(shape, dtype, device=self._context.device)
 
     # -- the object ---------------------------------------------------------------------------------------------------
     def _check_open(self) -> None:
@@ -356,7 +361,7 @@ class Accelerator:
             self.stop()
 
     def __repr__(self) -> str:
-        state = "stopped" if self._closed else f"on {self._card.info['name']!r}"
+        state = "stopped" if self._closed else f"on {self._context.info['name']!r}"
         return f"<apyfal Accelerator {self._definition.name!r} {state}>"
 
     def __reduce__(self) -> Any:
@@ -373,6 +378,15 @@ def _load_all(src: object) -> NDArray[Any]:
     from apyfal.storage.api.arrays import load
 
     return load(src)
+
+
+def _read_program(url: str) -> bytes:
+    with open_source(url) as source:
+        content = bytearray()
+        block = empty(1 << 20, np.uint8)
+        while count := source.readinto(block.data):
+            content += block.data[:count]
+        return bytes(content)
 
 
 def host_ip_of(config: ConfigSource, host_type: str | None = None) -> str | None:

@@ -13,7 +13,7 @@ __all__ = ["Attempt", "PooledTask"]
 
 
 class PooledTask(Task):
-    """A job of the pool; its promise is that of the attempt under way, `given` is the caller's."""
+    """A job of the pool; its future is that of the attempt under way, `given` is the caller's."""
 
     __slots__ = ("given", "tried")
 
@@ -29,7 +29,7 @@ class PooledTask(Task):
 
 
 class Attempt:
-    """The promise of a job on one card: what it ends with is the pool's to judge."""
+    """The future of a job on one card: what it ends with is the pool's to judge."""
 
     def __init__(
         self, job: PooledTask, succeeded: Callable[[PooledTask, Any], None], failed: Callable[[PooledTask, Any], None]

@@ -239,7 +239,7 @@ class AcceleratorPoolExecutor:
     def _run(self, index: int, jobs: list[PooledTask]) -> None:
         succeeded, failed = partial(self._succeeded, index), partial(self._failed, index)
         for job in jobs:
-            job.promise = Attempt(job, succeeded, failed)
+            job.future = Attempt(job, succeeded, failed)
         card = self._cards[index]
         if len(jobs) > 1:
             card._background.run([*jobs])

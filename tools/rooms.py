@@ -20,7 +20,7 @@ from test_layers import GRAPH, LEVEL, MODULES, PACKAGE, ROOMS, room  # noqa: E40
 def idea(name: str) -> str:
     """Return the first sentence of a folder's ``__init__``."""
     fixed = {
-        "base": "Exceptions, units, logging, pinned arrays: what everything else uses.",
+        "base": "Exceptions, units, logging, threads, pinned arrays: what everything else uses.",
         "apyfal": "What users import: `Accelerator`, `AcceleratorPoolExecutor`, clusters.",
         "storage/__init__": "The functions of `apyfal.storage`, loaded when they are first used.",
         "__main__": "``python -m apyfal``.",

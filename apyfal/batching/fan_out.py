@@ -1,4 +1,4 @@
-"""The same work on many things side by side, where each waits for the network or a disk."""
+"""The same work on many items in several threads, as many as the time that it waits is worth."""
 
 from __future__ import annotations
 
@@ -8,31 +8,39 @@ from time import perf_counter
 from typing import TYPE_CHECKING, TypeVar
 
 from apyfal.device.control import Aborted
-from apyfal.device.waiting import GRACE, LOOK
+from apyfal.device.waiting import GRACE_SECONDS, POLL_SECONDS
 from apyfal.storage.flow.cancel import CancelToken
+from apyfal.threads import start_threads
 
 if TYPE_CHECKING:
     from apyfal.device.control import JobControl
 
-__all__ = ["FanOut"]
+__all__ = ["FanOut", "StorageFanOut"]
 
 _Item = TypeVar("_Item")
 
-#: Seconds of processor time that one small file or object costs, roughly: what takes no longer does not wait, and more
-#: threads would only take turns at the interpreter.
-_OWN_WORK = 250e-6
+#: Seconds of processor time for one small file or object, roughly. Work that takes no longer than this does not wait,
+#: and more threads would only compete for the interpreter.
+_CPU_SECONDS = 250e-6
+#: Small objects that are fetched, or stored, at once by each thread that runs batches.
+_MAX_WIDTH = 8
 
 
 class FanOut:
-    """Calls a function with each of several items, in as many threads as are worth it.
+    """Calls a function with each of several items, in as many threads as are useful.
 
-    That is learned from one call to the next: the fastest item of each says how long all of them wait at least: 0.1 ms
-    for a local file, a round trip for an object.
+    The number is learned from call to call: the fastest item of a call shows how long every item waits at least, 0.1 ms
+    for a local file, a round trip for an object of a store.
 
     Parameters
     ----------
     most
-        Threads at once.
+        The largest number of threads.
+
+    Attributes
+    ----------
+    width
+        Threads of the next call.
     """
 
     def __init__(self, most: int) -> None:
@@ -40,21 +48,21 @@ class FanOut:
         self.width = 1
 
     def __call__(self, work: Callable[[_Item], None], items: Sequence[_Item], control: JobControl) -> None:
-        """Do all of them.
+        """Call `work` with each item.
 
         Parameters
         ----------
         work
-            Keeps its own errors.
+            Handles its own errors.
         items
-            Begun in this order.
+            Started in this order.
         control
-            When its deadline passes or it fails, the transfers under way in `work` are cancelled.
+            If its deadline passes or it fails, the transfers that `work` has started are cancelled.
 
         Raises
         ------
         Aborted, RunTimeout
-            As `control` says; not all of the items were done.
+            As `control` says. Some of the items were not done.
         """
         if not items:
             return
@@ -76,28 +84,40 @@ class FanOut:
 
         count = min(self.width, len(items))
         if count == 1 and control.deadline is None:
-            with control.telling(cancel.set):
+            with control.on_failure(cancel.set):
                 body()
             if control.failed:
                 raise Aborted
         else:
-            self._side_by_side(body, count, cancel, control)
-        self.width = min(max(round(fastest[0] / _OWN_WORK), 1), self._most)
+            self._in_threads(body, count, cancel, control)
+        self.width = min(max(round(fastest[0] / _CPU_SECONDS), 1), self._most)
 
     @staticmethod
-    def _side_by_side(body: Callable[[], None], count: int, cancel: CancelToken, control: JobControl) -> None:
-        running = [threading.Thread(target=body, name=f"apyfal-side-{number}", daemon=True) for number in range(count)]
-        for thread in running:
-            thread.start()
+    def _in_threads(body: Callable[[], None], count: int, cancel: CancelToken, control: JobControl) -> None:
+        threads = start_threads("fan-out", count, body)
         try:
-            for thread in running:
+            for thread in threads:
                 while thread.is_alive():
                     if control.failed:
                         raise Aborted
                     seconds = control.seconds_left()
-                    thread.join(LOOK if seconds is None else min(LOOK, seconds))
+                    thread.join(POLL_SECONDS if seconds is None else min(POLL_SECONDS, seconds))
         except BaseException:
             cancel.set()
-            for thread in running:
-                thread.join(GRACE)
+            for thread in threads:
+                thread.join(GRACE_SECONDS)
             raise
+
+
+class StorageFanOut:
+    """How the data of an accelerator's batches is fetched and stored; each direction learns its own width.
+
+    Attributes
+    ----------
+    fetch, store
+        The two directions.
+    """
+
+    def __init__(self) -> None:
+        self.fetch = FanOut(_MAX_WIDTH)
+        self.store = FanOut(_MAX_WIDTH)

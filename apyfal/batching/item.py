@@ -1,9 +1,9 @@
-"""One small job of a group: its data into the group's memory, its output from there to where it goes."""
+"""One small job of a batch: its data into the batch's input buffer, its output from the output buffer."""
 
 from __future__ import annotations
 
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -24,40 +24,62 @@ if TYPE_CHECKING:
     from apyfal.batching.packing import Packer, Place
     from apyfal.definition.bound_call import BoundCall
     from apyfal.device.regions import BufferRegion
-    from apyfal.jobs.queue import Task
     from apyfal.pipeline.report import Report
 
-__all__ = ["BatchItem"]
+__all__ = ["BatchItem", "BatchTask", "ResultTarget"]
+
+
+class ResultTarget(Protocol):
+    """What receives the end of a job: a `concurrent.futures.Future`, or a stand-in."""
+
+    def set_result(self, result: Any, /) -> None: ...
+    def set_exception(self, error: BaseException, /) -> None: ...
+
+
+class BatchTask(Protocol):
+    """A job that waits to be run: the arguments of `apyfal.Accelerator.process`, and the future of its result."""
+
+    @property
+    def future(self) -> ResultTarget: ...
+    @property
+    def src(self) -> object: ...
+    @property
+    def dst(self) -> object: ...
+    @property
+    def keywords(self) -> dict[str, Any]: ...
 
 
 class _NoPlace(Exception):
-    """An object does not fit into the group's memory."""
+    """An object does not fit into the batch."""
 
 
 class BatchItem:
-    """One job, with what became of it. What goes wrong with its data is the job's result, not an error of a method.
+    """One job, and its state. Errors of its data become the job's result; the methods do not raise them.
 
-    Attributes
+    Parameters
     ----------
     task
         The job.
+
+    Attributes
+    ----------
     array
-        Its source, where that is one.
+        The source, if it is an array.
     is_stored
-        Whether its output goes into a file or an object.
+        Whether the output goes to a file or an object of a store.
     place
-        Where its data is; ``None``: nowhere, it has to run alone.
+        Where its data is in the batch; ``None``: nowhere, so the job has to run alone.
     arrived
-        Whether its source was read.
+        Whether its source has been read.
     produced
-        Bytes of its output, which are at the front of its place.
+        Bytes of output, at the beginning of the output's place.
     ended
-        Whether its result or error is there.
+        Whether it has a result or an error.
     """
 
     __slots__ = ("_copied", "_error", "_result", "array", "arrived", "ended", "is_stored", "place", "produced", "task")
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: BatchTask) -> None:
         self.task = task
         self.array = None if isinstance(task.src, (str, PathLike)) else array_of(task.src)
         self.is_stored = task.dst is not None and not isinstance(task.dst, np.ndarray)
@@ -70,13 +92,13 @@ class BatchItem:
         self._copied: list[tuple[str, int]] = []
 
     def fail(self, error: BaseException) -> None:
-        """End with an error."""
+        """End the job with an error."""
         self._error = error
         self.ended = True
 
-    def pack(self, array: NDArray[Any], layout: Packer, inputs: BufferRegion) -> None:
+    def pack(self, array: NDArray[Any], packer: Packer, inputs: BufferRegion) -> None:
         """Copy the job's array to its place."""
-        self.place = place = layout.place(array.nbytes)
+        self.place = place = packer.place(array.nbytes)
         if place is None:
             return
         memory = inputs.bytes[place.start : place.start + place.nbytes]
@@ -86,12 +108,12 @@ class BatchItem:
             memory.view(array.dtype).reshape(array.shape)[...] = array
         self._copied.append(("src", place.nbytes))
 
-    def receive(self, layout: Packer, inputs: BufferRegion) -> None:
+    def receive(self, packer: Packer, inputs: BufferRegion) -> None:
         """Receive the job's file or object at its place."""
 
         def allocate(nbytes: int) -> memoryview:
-            place = layout.place(nbytes)
-            if place is None or self.place is not None:  # too large, or larger than its store said
+            place = packer.place(nbytes)
+            if place is None or self.place is not None:  # too large, or larger than the store said before
                 raise _NoPlace
             self.place = place
             return inputs.bytes[place.start : place.start + nbytes].data
@@ -105,12 +127,12 @@ class BatchItem:
             self.place = None
             self.arrived = True
         except TransferCancelled:
-            self.place = None  # the whole group ends, and says why
+            self.place = None  # the whole batch ends, with an error of its own
         except BaseException as error:
             self.fail(error)
 
     def deliver(self, call: BoundCall, output: BufferRegion) -> None:
-        """Make the job's result of its output."""
+        """Turn the output into the job's result, or store it."""
         if self.place is None:
             return
         data = output.bytes[self.place.out_start : self.place.out_start + self.produced]
@@ -119,29 +141,29 @@ class BatchItem:
                 with open_sink(self.task.dst, len(data)) as sink:
                     sink.write(data.data)
             else:
-                self._result = self._made(call, data)
+                self._result = self._result_of(call, data)
         except TransferCancelled:
-            return  # the whole group ends, and says why
+            return  # the whole batch ends, with an error of its own
         except BaseException as error:
             self._error = error
         self.ended = True
 
-    def _made(self, call: BoundCall, data: NDArray[np.uint8]) -> Any:
-        """Return what `process` would."""
-        if call.definition.finish is not None:
-            return call.finish(data.view(call.outputs[0].dtype))
+    def _result_of(self, call: BoundCall, data: NDArray[np.uint8]) -> Any:
+        """Return what `apyfal.Accelerator.process` would return."""
+        if call.make_result is not None:
+            return call.result_of(data.view(call.outputs[0].dtype))
         target = self.task.dst
         if isinstance(target, np.ndarray):
             check_target(call.outputs[0], target, len(data))
             target[...] = data.view(target.dtype).reshape(target.shape)
-        else:  # not a view: one result that is kept would keep the memory of all
+        else:  # a copy: a view that the caller keeps would keep the memory of the whole batch
             target = empty(shape_of(call.outputs[0], len(data), self.array), call.outputs[0].dtype)
             flat_bytes(target)[...] = data
         self._copied.append(("dst", len(data)))
         return target
 
     def settle(self, report: Report, *, device: str, driver: str) -> None:
-        """Give the job's promise what it ended with, and its ``info_dict`` what was done for it and the others."""
+        """Set the job's future, and fill its ``info_dict``."""
         info = self.task.keywords.get("info_dict")
         if info is not None:
             nbytes = 0 if self.place is None else self.place.nbytes
@@ -150,13 +172,13 @@ class BatchItem:
                 own.copied(count, f"{name}: small, and packed with others into one transfer")
             own.fill(info, device=device, driver=driver)
         if self._error is not None:
-            self.task.promise.set_exception(self._error)
+            self.task.future.set_exception(self._error)
         else:
-            self.task.promise.set_result(self._result)
+            self.task.future.set_result(self._result)
 
 
 def _receive(src: object, allocate: Callable[[int], memoryview]) -> int:
-    """Receive all of a file or an object, in one request where its store allows that; returns how many bytes."""
+    """Receive all of a file or object, in one request if its store allows that; return how many bytes."""
     location = parse(src)
     if not location.is_local:
         with table.resolve(location) as target:

@@ -1,4 +1,4 @@
-"""Where the data of many small jobs lies: side by side in one buffer for all inputs and one for all outputs."""
+"""Where the data of a batch is: all inputs one after the other in one buffer, all outputs in another."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ if TYPE_CHECKING:
     from apyfal._core.device import DeviceInfo
     from apyfal.definition.bound_call import BoundCall
 
-__all__ = ["PACK", "SMALL", "Packer", "Place"]
+__all__ = ["BATCH_NBYTES", "SMALL_NBYTES", "Packer", "Place"]
 
-#: Inputs up to here travel together: at 10 GB/s the transfer of more takes longer (25 us) than its start (5 to 20 us).
-SMALL = 256 << 10
-#: Bytes of input that travel together: a transfer of so much takes 200 us at 10 GB/s, ten times its start. More brings
-#: nothing (`bench/jobs/bench_small_jobs.py`), and would leave the processor's cache between packing and transfer.
-PACK = 2 << 20
+#: Largest input of a job in a batch, in bytes. At 10 GB/s, the transfer of more takes longer (25 us) than starting it
+#: (5 to 20 us).
+SMALL_NBYTES = 256 << 10
+#: Bytes of input of a batch. At 10 GB/s their transfer takes 200 us, ten times as long as starting it. More gains
+#: nothing (`bench/jobs/bench_small_jobs.py`), and would no longer be in the processor's cache when it is transferred.
+BATCH_NBYTES = 2 << 20
 
 _PAGE = 4096
-#: A kernel with one of these treats its input as a whole with a beginning, an end and positions.
+#: A kernel with one of these arguments needs to know where its input begins and ends, or its position.
 _POSITIONAL = frozenset({"state", "report", "offset", "skip", "first", "last"})
 
 
 class Place(NamedTuple):
-    """Where one job's data is: offset and bytes of its input, offset and room of its output."""
+    """Where one job's data is, in bytes: offset and size of its input, offset and capacity of its output."""
 
     start: int
     nbytes: int
@@ -34,18 +35,26 @@ class Place(NamedTuple):
 
 
 class Packer:
-    """Hands out places, to any thread.
+    """Gives each job of a batch a place in the two buffers. All methods may be called from any thread.
+
+    Parameters
+    ----------
+    call
+        Of all jobs.
+    device
+        What the driver says of the device: alignment and the size of its buffers.
 
     Attributes
     ----------
     merged
-        The definition says that its input may be cut between any two elements, and no run knows where it was cut: then
-        inputs one behind the other are one input, and one run does all jobs. Otherwise each job is a run of its own, at
-        its place.
+        Whether one run does all jobs: if the definition allows a cut between any two elements, and no argument depends
+        on where the cut is, adjacent inputs are one input. Otherwise each job is a run of its own.
     possible
-        Whether jobs of this definition can travel together on this device at all.
+        Whether jobs of this definition can be batched on this device.
+    capacity
+        Bytes of input that fit.
     used, out_used
-        Bytes handed out so far.
+        Bytes of input and of output that have been given away.
     """
 
     def __init__(self, call: BoundCall, device: DeviceInfo) -> None:
@@ -59,42 +68,39 @@ class Packer:
         )
         self.possible = len(call.inputs) == len(call.outputs) == 1 and "import" in device["capabilities"]
         self._align = device["offset_align"] if "offset" in device["capabilities"] else _PAGE
-        self._room = min(filter(None, (PACK, call.chunk_limit, device["max_buffer"])))
-        self._out_room = device["max_buffer"] or None
-        self._rooms: dict[int, int | None] = {}  # jobs that travel together tend to be of one size
+        self.capacity = min(filter(None, (BATCH_NBYTES, call.chunk_limit, device["max_buffer"])))
+        self._out_capacity = device["max_buffer"] or None
+        self._out_nbytes: dict[int, int | None] = {}  # by bytes of input: jobs of a batch tend to be of one size
         self.used = self.out_used = 0
 
-    @property
-    def room(self) -> int:
-        """Bytes of input that fit."""
-        return self._room
-
     def place(self, nbytes: int) -> Place | None:
-        """Return a place for a job of `nbytes` of input; ``None``: there is no room, or it is no job for this.
+        """Return a place for a job with `nbytes` of input; ``None``: there is no space, or the job cannot be batched.
 
-        The caller gives every place its data or leaves it as it is: nobody reads what a run makes of it then.
+        A place that is not filled is harmless: a run over it has an output that nobody reads.
         """
-        room = self._rooms.get(nbytes, -1)
-        if room == -1:
-            room = self._rooms[nbytes] = self._room_for(nbytes)
-        if room is None:
+        out_nbytes = self._out_nbytes.get(nbytes, -1)
+        if out_nbytes == -1:
+            out_nbytes = self._out_nbytes[nbytes] = self._output_nbytes(nbytes)
+        if out_nbytes is None:
             return None
         with self._lock:
             if self.merged:
                 start, out_start = self.used, self.out_used
             else:
                 start, out_start = (-(-end // self._align) * self._align for end in (self.used, self.out_used))
-            if start + nbytes > self._room or (self._out_room is not None and out_start + room > self._out_room):
+            if start + nbytes > self.capacity:
                 return None
-            self.used, self.out_used = start + nbytes, out_start + room
-        return Place(start, nbytes, out_start, room)
+            if self._out_capacity is not None and out_start + out_nbytes > self._out_capacity:
+                return None
+            self.used, self.out_used = start + nbytes, out_start + out_nbytes
+        return Place(start, nbytes, out_start, out_nbytes)
 
-    def _room_for(self, nbytes: int) -> int | None:
-        """Return the room that a job's output needs; ``None``: it is no job for this."""
-        if not 0 < nbytes <= SMALL:
+    def _output_nbytes(self, nbytes: int) -> int | None:
+        """Return the bytes that a job's output needs; ``None``: the job cannot be batched."""
+        if not 0 < nbytes <= SMALL_NBYTES:
             return None
         try:
             self._call.check_size(nbytes)
-            return self._call.outputs[0].room(nbytes)
+            return self._call.outputs[0].buffer_nbytes(nbytes)
         except ParameterError:
             return None

@@ -1,4 +1,4 @@
-"""Which jobs are small enough to travel together, and how many of them at once."""
+"""Which jobs can be in one batch, and how many."""
 
 from __future__ import annotations
 
@@ -8,39 +8,39 @@ from typing import Any
 
 import numpy as np
 
-from apyfal.batching.packing import PACK, SMALL
+from apyfal.batching.packing import BATCH_NBYTES, SMALL_NBYTES
 
 __all__ = ["BatchKeys", "BatchSizePolicy"]
 
-#: Jobs that travel together at most, however small.
-_MOST = 256
-#: Types of parameters that are told apart by how they are written.
+#: Jobs in one batch at most, however small.
+_MAX_JOBS = 256
+#: Types of parameters whose text tells them apart.
 _PLAIN = (bool, int, float, str, np.generic)
 
 
 class BatchSizePolicy:
-    """How many waiting jobs are taken together. It learns from the jobs: their size is known only afterwards."""
+    """How many waiting jobs make a batch. It learns from jobs that have ended: sizes of files are not known before."""
 
     def __init__(self) -> None:
         self._value = 1
 
-    def __call__(self, waiting: int = _MOST) -> int:
-        """Return how many, now, when so many wait."""
+    def __call__(self, waiting: int = _MAX_JOBS) -> int:
+        """Return how many of `waiting` jobs to take."""
         return self._value if self._value < waiting else waiting
 
     def learn(self, nbytes: int) -> None:
-        """Take note of the bytes of a job's input or output, of the largest among several jobs'."""
-        fitting = PACK // max(nbytes, 1)
-        self._value = min(4 * self._value, _MOST, fitting) if nbytes <= SMALL else 1
+        """Learn from one job, or from the largest of a batch: `nbytes` is its input or output, whichever is larger."""
+        fitting = BATCH_NBYTES // max(nbytes, 1)
+        self._value = min(4 * self._value, _MAX_JOBS, fitting) if nbytes <= SMALL_NBYTES else 1
 
 
 class BatchKeys:
-    """Tells which jobs with the same keywords could travel together.
+    """Tells which jobs, of those with the same keywords, can be in one batch.
 
     Parameters
     ----------
     keywords
-        Of `apyfal.Accelerator.process`, for all of the jobs.
+        Of `apyfal.Accelerator.process`, for all of these jobs.
     """
 
     def __init__(self, keywords: Mapping[str, Any]) -> None:
@@ -48,17 +48,17 @@ class BatchKeys:
         if keywords.get("copy", True) is True and not keywords.get("progress") and not keywords.get("memory_limit"):
             parameters = [(name, value) for name, value in keywords.items() if name != "info_dict"]
             if all(value is None or isinstance(value, _PLAIN) for _, value in parameters):
-                # 1 and True are equal, but not the same
+                # As text: 1 and True are equal, and so are 0.0 and -0.0, but they are different arguments.
                 self._parameters = tuple((name, repr(value)) for name, value in parameters)
 
     def __call__(self, src: object, dst: object) -> Hashable:
-        """Return the same value for jobs that could travel together; ``None`` for one that could not with any."""
+        """Return a key that is equal for jobs that can be in one batch; ``None``: this job runs alone."""
         if self._parameters is None or not (dst is None or isinstance(dst, (np.ndarray, str, PathLike))):
             return None
         if isinstance(src, np.ndarray):
-            return (src.dtype, self._parameters) if 0 < src.nbytes <= SMALL else None
+            return (src.dtype, self._parameters) if 0 < src.nbytes <= SMALL_NBYTES else None
         if isinstance(src, (str, PathLike)):
             return (None, self._parameters)
-        if isinstance(src, (bytes, bytearray)) and 0 < len(src) <= SMALL:
-            return (None, self._parameters)  # of no element type, as what is in files
+        if isinstance(src, (bytes, bytearray)) and 0 < len(src) <= SMALL_NBYTES:
+            return (None, self._parameters)  # raw bytes, as files have
         return None

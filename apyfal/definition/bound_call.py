@@ -1,4 +1,4 @@
-"""One job of an accelerator: its definition with parameters and element types, ready to be run chunk by chunk."""
+"""A definition bound to one job's parameters and element types, ready to be run chunk by chunk."""
 
 from __future__ import annotations
 
@@ -7,28 +7,30 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from apyfal.definition.grammar import OutputSize
 from apyfal.exceptions import ParameterError
 
-if TYPE_CHECKING:
-    from apyfal.definition.definition import Definition
+__all__ = ["BoundArgument", "BoundCall", "CallInput", "CallOutput", "CallPort", "aligned_granularity_of"]
 
-__all__ = ["BoundArgument", "BoundCall", "CallInput", "CallOutput", "CallPort", "unit_of"]
-
-
-#: Offsets in buffer objects that every driver accepts are multiples of this.
+#: Every driver accepts offsets into buffer objects that are multiples of this, in bytes.
 _PAGE = 4096
 
 
 class BoundArgument(NamedTuple):
     """One kernel argument in a `BoundCall`.
 
-    ``dtype is None``: the buffer `name`. Otherwise a scalar: `value`, or the chunk's own number `name` where `value` is
-    ``None``.
+    Attributes
+    ----------
+    name
+        The argument's.
+    dtype
+        Type of a scalar; ``None``: the argument is a buffer.
+    value
+        The scalar; ``None``: it is set for each run, from the chunk.
     """
 
     name: str
@@ -38,7 +40,7 @@ class BoundArgument(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CallPort(ABC):
-    """One input or output of a `BoundCall`. All sizes follow from the first input's, by which a job is cut into runs.
+    """One input or output of a `BoundCall`. Its size follows from that of the first input, which is cut into chunks.
 
     Attributes
     ----------
@@ -47,7 +49,7 @@ class CallPort(ABC):
     dtype
         Type of its elements.
     index
-        The argument's place among the kernel's.
+        Position of the argument in the kernel's list.
     first
         Type of the first input's elements.
     """
@@ -58,21 +60,21 @@ class CallPort(ABC):
     first: np.dtype
 
     @abstractmethod
-    def room(self, nbytes: int) -> int:
-        """Bytes of memory that a run over `nbytes` of the first input needs for this."""
+    def buffer_nbytes(self, nbytes: int) -> int:
+        """Return the bytes of memory that a run over `nbytes` of the first input needs for this."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallInput(CallPort):
     """One input of a `BoundCall`."""
 
-    def beside(self, nbytes: int) -> int:
-        """Bytes of this input that belong to `nbytes` of the first one, where inputs may be cut: as many elements."""
+    def companion_nbytes(self, nbytes: int) -> int:
+        """Return the bytes of this input that go with `nbytes` of the first one: both have as many elements."""
         return nbytes // self.first.itemsize * self.dtype.itemsize
 
-    def room(self, nbytes: int) -> int:
-        """See `beside`."""
-        return self.beside(nbytes)
+    def buffer_nbytes(self, nbytes: int) -> int:
+        """Return `companion_nbytes`."""
+        return self.companion_nbytes(nbytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,30 +84,30 @@ class CallOutput(CallPort):
     Attributes
     ----------
     accelerator
-        Its name, for messages.
+        Name of the accelerator, for messages.
     rule
-        How much there is.
-    fixed
-        Bytes that the job produces whatever its input, or ``None``.
-    bound
-        For ``reported``: an upper bound of the output of so many bytes of input.
+        How the output's size follows from the input's.
+    fixed_nbytes
+        Bytes that the job produces whatever the size of its input; ``None``: that depends on the input.
+    upper_bound
+        For ``reported``: takes bytes of input, returns the largest number of bytes of output.
     """
 
     accelerator: str
     rule: OutputSize
-    fixed: int | None
-    bound: Callable[[int], int] | None
+    fixed_nbytes: int | None
+    upper_bound: Callable[[int], int] | None
 
     def nbytes(self, nbytes: int) -> int | None:
-        """Bytes that `nbytes` of input become; ``None`` where only the kernel can tell.
+        """Return the bytes of output for `nbytes` of input; ``None`` if only the kernel knows them.
 
         Raises
         ------
         ParameterError
-            A factor does not give a whole number of output elements.
+            `nbytes` times the factor is not a whole number of output elements.
         """
-        if self.fixed is not None:
-            return self.fixed
+        if self.fixed_nbytes is not None:
+            return self.fixed_nbytes
         if self.rule.kind == "reported":
             return None
         if self.rule.kind == "same":
@@ -118,21 +120,21 @@ class CallOutput(CallPort):
             )
         return int(size)
 
-    def room(self, nbytes: int) -> int:
-        """As in `CallPort`; where the kernel reports its output, what it needs at most.
+    def buffer_nbytes(self, nbytes: int) -> int:
+        """Return the bytes of memory for the output of `nbytes` of input; an upper bound if the kernel reports it.
 
-        A kernel that takes ``skip`` may be given less, and is then run again.
+        A kernel that takes ``skip`` works with less memory too: it is run again until it has consumed its input.
         """
         if (size := self.nbytes(nbytes)) is not None:
             return size
-        return self.bound(nbytes) if self.bound else max(nbytes, self.dtype.itemsize)
+        return self.upper_bound(nbytes) if self.upper_bound else max(nbytes, self.dtype.itemsize)
 
 
-def unit_of(granularity: int | None, inputs: Sequence[CallInput], outputs: Sequence[CallOutput]) -> int:
-    """Return `BoundCall.unit`."""
+def aligned_granularity_of(granularity: int | None, inputs: Sequence[CallInput], outputs: Sequence[CallOutput]) -> int:
+    """Return `BoundCall.aligned_granularity`."""
     unit = math.lcm(granularity or 1, _PAGE)
     for port in inputs[1:]:
-        unit *= _PAGE // math.gcd(port.beside(unit), _PAGE)
+        unit *= _PAGE // math.gcd(port.companion_nbytes(unit), _PAGE)
     for output in outputs:
         if output.rule.kind in ("same", "factor"):
             unit *= _PAGE // math.gcd(output.nbytes(unit) or _PAGE, _PAGE)
@@ -145,55 +147,64 @@ class BoundCall:
 
     Attributes
     ----------
+    name, kernel
+        Names of the accelerator and of its kernel.
     arguments
-        For the kernel, in its order.
+        Of the kernel, in its order.
     parameters
-        As the user sees them, complete.
+        All of the accelerator's parameters with their values, as a user gives them.
     inputs, outputs
         The job's data.
-    reports
-        Whether only the kernel can tell how much it consumed and produced.
+    size_reported
+        Whether only the kernel knows how much it consumed and produced.
     in_dtype
-        Type of the first input's elements (bytes, where there is no input).
+        Type of the first input's elements; ``uint8`` without an input.
     granularity
-        The input may be cut at multiples of so many bytes; ``None``: nowhere.
-    unit
-        The same, with the offsets of all inputs and outputs at pages.
+        The input may be cut at multiples of this, in bytes; ``None``: it must not be cut.
+    aligned_granularity
+        The smallest multiple of `granularity` at which all inputs and outputs begin at a page, in bytes.
+    record
+        The input must be a multiple of this, in bytes; 0: of its element size only.
     state_bytes
         Device memory that is kept between the chunks; 0: none.
     chunk_limit
         Bytes of input that the kernel's own argument types can count in one run; ``None``: no limit.
+    make_result
+        Turns the output into result parameters; ``None``: the output itself is the result.
     """
 
-    definition: Definition
+    name: str
+    kernel: str
     arguments: tuple[BoundArgument, ...]
     parameters: Mapping[str, Any]
     inputs: tuple[CallInput, ...]
     outputs: tuple[CallOutput, ...]
-    reports: bool
+    size_reported: bool
     in_dtype: np.dtype
     granularity: int | None
-    unit: int
+    aligned_granularity: int
+    record: int
     state_bytes: int
     chunk_limit: int | None
+    make_result: Callable[[np.ndarray], dict[str, object]] | None
 
     def check_size(self, nbytes: int) -> None:
-        """Raise `ParameterError` where `nbytes` of input are not a whole number of elements or records."""
+        """Raise `ParameterError` if `nbytes` of input are not a whole number of elements and of records."""
         unit = self.in_dtype.itemsize
         if nbytes % unit:
             raise ParameterError(
-                f"accelerator {self.definition.name!r}: {nbytes} bytes of input are not a whole number of "
+                f"accelerator {self.name!r}: {nbytes} bytes of input are not a whole number of "
                 f"{self.in_dtype} elements ({unit} bytes each)"
             )
-        record = self.definition.chunking.record
+        record = self.record
         if record and nbytes % record:
             raise ParameterError(
-                f"accelerator {self.definition.name!r}: {nbytes} bytes of input are not a whole number of records "
+                f"accelerator {self.name!r}: {nbytes} bytes of input are not a whole number of records "
                 f"of {record} bytes"
             )
 
     def check_sizes(self, sizes: Sequence[int | None]) -> None:
-        """Raise `ParameterError` where inputs of these sizes (``None``: not known) do not fit together."""
+        """Raise `ParameterError` if inputs of these sizes in bytes (``None``: not known) do not fit together."""
         first = sizes[0] if sizes else None
         if first is not None:
             self.check_size(first)
@@ -205,13 +216,12 @@ class BoundCall:
                     f"{port.name}: {nbytes} bytes are not a whole number of {port.dtype} elements "
                     f"({port.dtype.itemsize} bytes each)"
                 )
-            if first is not None and self.granularity is not None and nbytes != port.beside(first):
+            if first is not None and self.granularity is not None and nbytes != port.companion_nbytes(first):
                 raise ParameterError(
                     f"{port.name}: {nbytes // port.dtype.itemsize} elements; expected as many as in "
                     f"{self.inputs[0].name}, {first // self.in_dtype.itemsize}"
                 )
 
-    def finish(self, output: np.ndarray) -> np.ndarray | dict[str, object]:
-        """Return the job's result from its output: the array itself, or result parameters."""
-        finish = self.definition.finish
-        return finish(output) if finish else output
+    def result_of(self, output: np.ndarray) -> np.ndarray | dict[str, object]:
+        """Return the job's result, given its output: the array itself, or result parameters."""
+        return self.make_result(output) if self.make_result else output

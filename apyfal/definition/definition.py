@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from apyfal.definition.bound_call import BoundArgument, BoundCall, CallInput, CallOutput, unit_of
+from apyfal.definition.bound_call import BoundArgument, BoundCall, CallInput, CallOutput, aligned_granularity_of
 from apyfal.definition.dtypes import DTYPE_CODES, SCALAR_TYPES, scalar, wire_type
 from apyfal.definition.grammar import (
     BUFFERS,
@@ -282,17 +282,20 @@ class Definition:
                 bound.append(self._bind_parameter(argument, scalars[name], in_dtype))
         cut = {"whole": None, "elements": in_dtype.itemsize, "records": self.chunking.record}[self.chunking.kind]
         return BoundCall(
-            definition=self,
+            name=self.name,
+            kernel=self.kernel,
             arguments=tuple(bound),
             parameters=parameters,
             inputs=inputs,
             outputs=outputs,
-            reports=any(output.rule.kind == "reported" for output in outputs),
+            size_reported=any(output.rule.kind == "reported" for output in outputs),
             in_dtype=in_dtype,
             granularity=cut,
-            unit=unit_of(cut, inputs, outputs),
+            aligned_granularity=aligned_granularity_of(cut, inputs, outputs),
+            record=self.chunking.record,
             state_bytes=self.state(parameters) if callable(self.state) else self.state,
             chunk_limit=limit,
+            make_result=self.finish,
         )
 
     def _bind_output(self, port: Port, place: int, in_dtype: np.dtype, parameters: Mapping[str, Any]) -> CallOutput:

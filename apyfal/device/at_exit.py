@@ -1,19 +1,22 @@
-"""Stops what is still open when the interpreter ends: vendor libraries abort the process when handles are open."""
+"""Close open devices when the interpreter exits: vendor libraries abort the process if handles are still open."""
 
 from __future__ import annotations
 
 import atexit
+import logging
 import weakref
 from contextlib import ExitStack
 from typing import Protocol
 
 from apyfal.exceptions import AcceleratorException
 
-__all__ = ["Stoppable", "forget", "remember"]
+__all__ = ["Stoppable", "register", "unregister"]
+
+_LOG = logging.getLogger("apyfal.device")
 
 
 class Stoppable(Protocol):
-    """What has to be stopped before the process ends."""
+    """An object that must be stopped before the process ends."""
 
     def stop(self) -> None:
         """Close the device."""
@@ -22,29 +25,27 @@ class Stoppable(Protocol):
 _open: weakref.WeakSet[Stoppable] = weakref.WeakSet()
 
 
-def remember(one: Stoppable) -> None:
-    """Stop `one` at exit, if it is still there."""
-    _open.add(one)
+def register(owner: Stoppable) -> None:
+    """Call ``owner.stop()`` at exit if `owner` is still alive. It is not kept alive for that."""
+    _open.add(owner)
 
 
-def forget(one: Stoppable) -> None:
-    """Take `one` off the list: it was stopped."""
-    _open.discard(one)
+def unregister(owner: Stoppable) -> None:
+    """Undo `register`: the owner has been stopped."""
+    _open.discard(owner)
 
 
 def _stop_all() -> None:
     with ExitStack() as stack:
-        for one in list(_open):
-            stack.callback(_stop_quietly, one)
+        for owner in list(_open):
+            stack.callback(_stop_quietly, owner)
 
 
-def _stop_quietly(one: Stoppable) -> None:
+def _stop_quietly(owner: Stoppable) -> None:
     try:
-        one.stop()
+        owner.stop()
     except AcceleratorException:
-        from apyfal.log import get_logger
-
-        get_logger().debug("a device could not be closed at exit", exc_info=True)
+        _LOG.warning("a device could not be closed at exit", exc_info=True)
 
 
 atexit.register(_stop_all)

@@ -1,23 +1,24 @@
-"""An open device with an accelerator's kernel on it: what the jobs of one `Accelerator` share."""
+"""An open device with an accelerator's kernel on it, shared by the jobs of one `Accelerator`."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from apyfal._core.device import TO_DEVICE, Device
 from apyfal._core.model import register_model
-from apyfal.batching.fan_out import FanOut
 from apyfal.device.drivers import require_driver
 from apyfal.device.launcher import KernelLauncher
+from apyfal.device.model_adapter import ModelErrors, adapt_model
 from apyfal.device.regions import BufferRegion
-from apyfal.memory import empty
+from apyfal.storage.url import redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+
+    import numpy as np
 
     from apyfal._core.device import DeviceInfo, Kernel
     from apyfal.definition.bound_call import BoundCall
@@ -25,32 +26,42 @@ if TYPE_CHECKING:
 
 __all__ = ["DeviceContext"]
 
-#: Combinations of parameters and element type whose kernel arguments are kept for the next job.
-_KEPT = 64
-#: Small objects that are fetched, or stored, at once by each of the threads that run jobs.
-_SIDE_BY_SIDE = 8
+_LOG = logging.getLogger("apyfal.device")
+
+#: Combinations of parameters and element types whose bound calls are kept for the next job.
+_KEPT_CALLS = 64
 
 
 class DeviceContext:
-    """One device, opened for one definition.
+    """One device, opened for one definition. All methods may be called from any thread.
 
     Parameters
     ----------
     definition
         Names driver, device, options, program and kernel.
+    read_program
+        Returns the bytes of the program at a storage URL. Called once, when the kernel is first needed.
 
     Attributes
     ----------
-    receiving, storing
-        Fetch and store the data of small jobs that travel together, and learn how many at once.
+    device, info
+        The open device, and what its driver says of it.
+    loaded
+        Device memory that `load` filled; ``None``: there is none.
+    model_errors
+        What software models raised.
 
     Raises
     ------
-    DriverUnavailable, DeviceNotFound, AccessDenied, ConfigurationError
+    ConfigurationError
+        There is no such driver, or an option is wrong.
+    DriverUnavailable, DeviceNotFound, AccessDenied
+        The device cannot be opened here.
     """
 
-    def __init__(self, definition: Definition) -> None:
+    def __init__(self, definition: Definition, read_program: Callable[[str], bytes]) -> None:
         self.definition = definition
+        self._read_program = read_program
         self.device = Device(require_driver(definition.driver), definition.device, definition.options)
         self.info: DeviceInfo = self.device.info
         self.loaded: BufferRegion | None = None
@@ -59,33 +70,45 @@ class DeviceContext:
         self._lock = threading.Lock()
         self._calls: dict[object, BoundCall] = {}
         self._spare: dict[BoundCall, list[KernelLauncher]] = {}
-        self._slots: dict[tuple[int, int], list[BufferRegion]] = {}
-        self.receiving, self.storing = FanOut(_SIDE_BY_SIDE), FanOut(_SIDE_BY_SIDE)
+        self._regions: dict[tuple[int, int], list[BufferRegion]] = {}
+        self.model_errors = ModelErrors()
+        _LOG.info("opened %r of driver %s for accelerator %r", self.info["name"], definition.driver, definition.name)
 
-    def call(self, dtypes: tuple[np.dtype[Any] | None, ...], parameters: Mapping[str, object]) -> BoundCall:
-        """Bind one job's parameters and element types; what was bound lately is kept.
+    def bind(self, dtypes: tuple[np.dtype[Any] | None, ...], parameters: Mapping[str, object]) -> BoundCall:
+        """Return the bound call for a job; calls with the same parameters and element types share one.
+
+        Parameters
+        ----------
+        dtypes
+            Element type of each input's array; ``None``: bytes.
+        parameters
+            By name; those that are left out have their defaults.
 
         Raises
         ------
         ParameterError
+            A parameter is unknown, missing or wrong, or the kernel cannot take elements of such a type.
         """
-        # Equal values may mean different things: 0.0 and -0.0, 1 and True.
+        # With the text of the values: 0.0 and -0.0 are equal, and so are 1 and True, but they are different arguments.
         key = (dtypes, *parameters.items(), *map(repr, parameters.values()))
         try:
             return self._calls[key]
-        except (KeyError, TypeError):  # not bound yet, or a parameter that has no hash
+        except (KeyError, TypeError):  # not bound yet, or a parameter that cannot be hashed
             pass
         call = self.definition.bind(*dtypes, **parameters)
         with self._lock, contextlib.suppress(TypeError):
-            if len(self._calls) >= _KEPT:
+            if len(self._calls) >= _KEPT_CALLS:
                 self._calls.clear()
                 self._spare.clear()
             self._calls[key] = call
         return call
 
     @contextlib.contextmanager
-    def invocation(self, call: BoundCall, kernel: Kernel) -> Iterator[KernelLauncher]:
-        """Lend a call's kernel arguments, with the device memory that they keep; after a failure, not again."""
+    def borrow_launcher(self, call: BoundCall, kernel: Kernel) -> Iterator[KernelLauncher]:
+        """Lend a launcher for a call, with the device memory of its arguments; kept for the next job.
+
+        If the block raises, the launcher is dropped: a run may still use it.
+        """
         with self._lock:
             spare = self._spare.setdefault(call, [])
             lent = spare.pop() if spare else None
@@ -97,23 +120,34 @@ class DeviceContext:
                 spare.append(lent)
 
     @contextlib.contextmanager
-    def lent(self, nbytes: int, bank: int) -> Iterator[BufferRegion]:
-        """Lend pinned memory that the device knows already; after a failure, when it may be in use still, not again."""
+    def borrow_region(self, nbytes: int, bank: int) -> Iterator[BufferRegion]:
+        """Lend a region of imported, pinned memory; kept for the next job.
+
+        If the block raises, the region is dropped: a run may still use it.
+
+        Parameters
+        ----------
+        nbytes, bank
+            Its size, and the memory bank that it is imported into.
+        """
         with self._lock:
-            slots = self._slots.setdefault((nbytes, bank), [])
-            slot = slots.pop() if slots else None
-        if slot is None:
-            slot = BufferRegion.new(nbytes, self.device, bank)
-        yield slot
+            regions = self._regions.setdefault((nbytes, bank), [])
+            region = regions.pop() if regions else None
+        if region is None:
+            region = BufferRegion.new(nbytes, self.device, bank)
+        yield region
         with self._lock:
-            slots.append(slot)
+            regions.append(region)
 
     def kernel(self, call: BoundCall) -> Kernel:
-        """Return the kernel for a call; loaded, or built for the call's element types, when first needed.
+        """Return the kernel for a call; load it, or build it for the call's element types, when it is first needed.
 
         Raises
         ------
-        ProgramError, StorageError
+        ProgramError
+            The program cannot be loaded or built, or has no such kernel.
+        StorageError
+            The program cannot be read.
         """
         if not self._built_for_types:
             return self._kernel(None, None)
@@ -134,11 +168,12 @@ class DeviceContext:
         definition = self.definition
         name = definition.kernel
         if definition.model is not None and call is not None:
-            # One kernel for each choice of element types: the emulator does not know them.
+            # One kernel for each combination of element types, which the emulator does not know.
             name = f"{definition.name}({','.join(str(port.dtype) for port in (*call.inputs, *call.outputs))})"
-            register_model(name, _over_arrays(definition.model, call))
+            register_model(name, adapt_model(definition.model, call, self.model_errors))
         if definition.program is not None and self._program is None:
-            self._program = _read(definition.program)
+            self._program = self._read_program(definition.program)
+            _LOG.debug("read program %s: %d bytes", redact(definition.program), len(self._program))
         return self.device.load(
             name,
             self._program,
@@ -147,70 +182,40 @@ class DeviceContext:
         )
 
     def load(self, data: np.ndarray[Any, Any]) -> None:
-        """Put `data` (contiguous, pinned) on the device, where the kernel wants it, to stay there until `close`.
+        """Copy `data` to the device, into the bank of the argument ``coefficients``. It stays there until `close`.
+
+        Parameters
+        ----------
+        data
+            Contiguous, in pinned memory, which is kept too.
 
         Raises
         ------
         ProgramError, StorageError
+            As `kernel` does.
         """
-        slot = BufferRegion.over(data, self.device, self._bank_of("coefficients"), written=True)
-        slot.sync(TO_DEVICE, data.nbytes)
+        region = BufferRegion.over(data, self.device, self._bank_of("coefficients"), written=True)
+        region.sync(TO_DEVICE, data.nbytes)
         with self._lock:
-            self.loaded = slot
+            self.loaded = region
             self._spare.clear()
 
     def _bank_of(self, name: str) -> int:
         names = [argument.name for argument in self.definition.arguments]
         if name not in names or self._built_for_types:
-            return 0  # drivers whose kernels are built for their types place memory themselves
+            return 0  # such drivers choose the place of memory themselves
         return self._kernel(None, None).bank(names.index(name))
 
     def close(self) -> None:
-        """Close the device; `BufferInUse` while runs are in flight."""
+        """Close the device. Closing it twice is fine.
+
+        Raises
+        ------
+        BufferInUse
+            Runs are in flight. The device stays open; call `close` again later.
+        """
         self.device.close()
         self._kernels.clear()
         self._spare.clear()
-        self._slots.clear()
+        self._regions.clear()
         self.loaded = None
-
-
-def _read(url: str) -> bytes:
-    from apyfal.storage.endpoints.factory import open_source
-
-    with open_source(url) as source:
-        content = bytearray()
-        block = empty(1 << 20, np.uint8)
-        while count := source.readinto(block.data):
-            content += block.data[:count]
-        return bytes(content)
-
-
-def _over_arrays(function: Callable[..., object], call: BoundCall) -> Callable[..., None]:
-    """Let a function over numpy arrays take the emulator's memory views, in the kernel's order."""
-    import inspect
-
-    dtypes = {port.name: port.dtype for port in (*call.inputs, *call.outputs)} | {"report": np.dtype(np.uint64)}
-    keywords = {
-        name
-        for name, parameter in inspect.signature(function).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY
-    }
-    names = [(argument.name, argument.dtype is None) for argument in call.arguments]
-
-    def run(*values: Any) -> None:
-        positional: list[Any] = []
-        named: dict[str, Any] = {}
-        for (name, is_buffer), value in zip(names, values, strict=True):
-            given = _array(value, dtypes.get(name, np.dtype(np.uint8))) if is_buffer else value
-            if name in keywords:
-                named[name] = given
-            else:
-                positional.append(given)
-        function(*positional, **named)
-
-    return run
-
-
-def _array(device_memory: Any, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
-    view = memoryview(device_memory)
-    return np.frombuffer(view, dtype) if view.nbytes else np.empty(0, dtype)  # frombuffer refuses no bytes

@@ -1,4 +1,4 @@
-"""Bounded queues between the stages of a job, which all end at once when one of them fails."""
+"""What the stages of one job share: its failure, its deadline, and bounded queues from stage to stage."""
 
 from __future__ import annotations
 
@@ -17,16 +17,23 @@ Item = TypeVar("Item")
 
 
 class Aborted(Exception):
-    """Another stage failed, or the job was cancelled: a signal between stages that no user sees."""
+    """Another stage failed, or the job was cancelled. A signal between stages; users get the cause instead."""
 
 
 class JobControl:
-    """What the stages of one job share: the first failure, and the deadline.
+    """The first failure and the deadline of one job, shared by its stages. All methods may be called from any thread.
 
     Parameters
     ----------
     deadline
-        On `time.monotonic`'s clock, or ``None``.
+        Time of `time.monotonic` at which the job must have ended; ``None``: no deadline.
+
+    Attributes
+    ----------
+    failed
+        Whether `fail` was called.
+    changed
+        Notified when the job fails, and by the stages when data moves on.
     """
 
     def __init__(self, deadline: float | None = None) -> None:
@@ -34,40 +41,40 @@ class JobControl:
         self.changed = threading.Condition()
         self.failed = False
         self._failure: BaseException | None = None
-        self._told: list[Callable[[], None]] = []
+        self._callbacks: list[Callable[[], None]] = []
 
     def fail(self, error: BaseException) -> None:
-        """Stop all stages; the first error is the one that counts."""
+        """Stop all stages. The first error is kept, later ones are ignored."""
         with self.changed:
             if not self.failed:
                 self.failed = True
                 self._failure = error
             self.changed.notify_all()
-            told = list(self._told)
-        for tell in told:
-            tell()
+            callbacks = list(self._callbacks)
+        for callback in callbacks:
+            callback()
 
     @contextmanager
-    def telling(self, tell: Callable[[], None]) -> Iterator[None]:
-        """Call `tell` when the job fails while the block runs, or has failed before."""
+    def on_failure(self, callback: Callable[[], None]) -> Iterator[None]:
+        """Call `callback` if the job fails while the block runs, or has already failed."""
         with self.changed:
-            self._told.append(tell)
+            self._callbacks.append(callback)
             failed = self.failed
         try:
             if failed:
-                tell()
+                callback()
             yield
         finally:
             with self.changed:
-                self._told.remove(tell)
+                self._callbacks.remove(callback)
 
     def take_failure(self) -> BaseException | None:
-        """Return the error of `fail`, once: kept, it would keep its frames and all that they hold."""
+        """Return the error of `fail`, and forget it: its traceback keeps all local variables of its frames alive."""
         failure, self._failure = self._failure, None
         return failure
 
     def check(self) -> None:
-        """Raise the error of `fail`, once."""
+        """Raise the error of `fail`, the first time that this is called after it."""
         failure = self.take_failure()
         if failure is not None:
             try:
@@ -76,12 +83,12 @@ class JobControl:
                 del failure
 
     def seconds_left(self) -> float | None:
-        """Until the deadline; ``None`` without one.
+        """Return the seconds until the deadline; ``None`` without one.
 
         Raises
         ------
         RunTimeout
-            It has passed.
+            The deadline has passed.
         """
         if self.deadline is None:
             return None
@@ -92,7 +99,15 @@ class JobControl:
 
 
 class Channel(Generic[Item]):
-    """A queue of at most `capacity` items from one stage to the next."""
+    """A queue from one stage to the next.
+
+    Parameters
+    ----------
+    control
+        Ends the waiting in `put` and `get` if the job fails or its deadline passes.
+    capacity
+        Items that it holds at most.
+    """
 
     def __init__(self, control: JobControl, capacity: int) -> None:
         self._control = control
@@ -101,7 +116,7 @@ class Channel(Generic[Item]):
         self._ended = False
 
     def put(self, item: Item) -> None:
-        """Add an item, when there is room; `Aborted` when the job failed."""
+        """Add an item; wait while it is full. Raises `Aborted` if the job fails, `RunTimeout` at the deadline."""
         changed = self._control.changed
         with changed:
             while len(self._items) >= self._capacity and not self._control.failed:
@@ -112,19 +127,19 @@ class Channel(Generic[Item]):
             changed.notify_all()
 
     def clear(self) -> None:
-        """Drop what nobody will take."""
+        """Discard all items."""
         with self._control.changed:
             items, self._items = self._items, deque()
         items.clear()
 
     def end(self) -> None:
-        """Say that no more items come."""
+        """Mark the end: no item is put after this."""
         with self._control.changed:
             self._ended = True
             self._control.changed.notify_all()
 
     def get(self) -> Item:
-        """Take the next item; `StopIteration` after the last, `Aborted` when the job failed."""
+        """Return the next item; wait for it. Raises `StopIteration` after the last, and as `put` does."""
         changed = self._control.changed
         with changed:
             while not self._items and not self._ended and not self._control.failed:

@@ -1,4 +1,4 @@
-"""One job's kernel arguments: filled in from the call, changed from run to run."""
+"""Kernel arguments: set once from the bound call, then updated for each run."""
 
 from __future__ import annotations
 
@@ -9,28 +9,29 @@ import numpy as np
 
 from apyfal._core.run import SYNC_FROM, SYNC_TO, Arguments
 from apyfal.definition.grammar import REPORT_WORDS
-from apyfal.device.regions import BufferRegion
+from apyfal.device.regions import BufferRegion, Chunk
 
 if TYPE_CHECKING:
     from apyfal._core.device import Device, Kernel
     from apyfal._core.run import Run
     from apyfal.definition.bound_call import BoundCall
-    from apyfal.pipeline.inputs import Piece
 
 __all__ = ["KernelLauncher"]
 
 
 class KernelLauncher:
-    """Starts the runs of one job.
+    """Starts runs of a kernel with the arguments of one bound call.
+
+    Not for several threads at once: runs share the arguments, which are copied when a run starts.
 
     Parameters
     ----------
     call
-        The job's parameters and types.
+        Parameters and element types.
     kernel, device
-        What runs it.
+        The kernel, and the device on which memory for ``state`` and ``report`` is allocated.
     loaded
-        Device memory that ``start(src=...)`` filled, or ``None``.
+        Device memory that ``start(src=...)`` filled, for the argument ``coefficients``; ``None``: there is none.
     """
 
     def __init__(self, call: BoundCall, kernel: Kernel, device: Device, loaded: BufferRegion | None = None) -> None:
@@ -40,15 +41,15 @@ class KernelLauncher:
         self._call = call
         self._inputs = [port.index for port in call.inputs]
         self._outputs = [port.index for port in call.outputs]
-        self._of_ports = any("." in argument.name for argument in call.arguments)
-        self._at: dict[str, tuple[int, str]] = {}  # numbers that change from run to run
+        self._has_port_sizes = any("." in argument.name for argument in call.arguments)
+        self._chunk_scalars: dict[str, tuple[int, str]] = {}  # arguments that change from run to run
         self._report: BufferRegion | None = None
         for index, argument in enumerate(call.arguments):
             name = argument.name
             if argument.dtype is not None and argument.value is not None:
                 self._arguments.set_scalar(index, argument.dtype.name, argument.value)
             elif argument.dtype is not None:
-                self._at[name] = (index, argument.dtype.name)
+                self._chunk_scalars[name] = (index, argument.dtype.name)
             elif name == "state":
                 state = device.alloc(call.state_bytes, kernel.bank(index))
                 self._arguments.set_buffer(index, state, 0, call.state_bytes)
@@ -59,63 +60,75 @@ class KernelLauncher:
                 self._report = BufferRegion.new(8 * REPORT_WORDS, device, kernel.bank(index))
                 self._set_buffer(index, self._report, 8 * REPORT_WORDS, SYNC_FROM)
 
-    def _set_buffer(self, index: int, slot: BufferRegion, nbytes: int, flags: int) -> None:
-        self._arguments.set_buffer(index, slot.bo, slot.offset, nbytes, flags)
+    def _set_buffer(self, index: int, region: BufferRegion, nbytes: int, flags: int) -> None:
+        self._arguments.set_buffer(index, region.bo, region.offset, nbytes, flags)
 
     def _set(self, name: str, value: int) -> None:
-        place = self._at.get(name)
-        if place is not None:
-            self._arguments.set_scalar(place[0], place[1], value)
+        position = self._chunk_scalars.get(name)
+        if position is not None:
+            self._arguments.set_scalar(position[0], position[1], value)
 
     def start(
-        self, piece: Piece, outputs: Sequence[BufferRegion], *, skip: int = 0, send: bool = False, bring: bool = False
+        self,
+        chunk: Chunk,
+        outputs: Sequence[BufferRegion],
+        *,
+        skip: int = 0,
+        sync_to: bool = False,
+        sync_from: bool = False,
     ) -> Run:
-        """Start a run over a piece.
+        """Start a run over one chunk.
 
         Parameters
         ----------
-        piece
-            The input.
+        chunk
+            The input; its memory must stay unchanged until the run has ended.
         outputs
-            Where the kernel writes.
+            Where the kernel writes, one region for each output.
         skip
-            Bytes of the piece that earlier runs consumed.
-        send, bring
-            Move the input to the device before, and all of the output from it after, as part of the run.
+            Bytes of the chunk that earlier runs consumed.
+        sync_to, sync_from
+            Copy the input to the device before the run, and all of the output from it afterwards, as part of the run.
         """
-        pieces = (piece, *piece.beside) if piece.beside else (piece,)
-        for index, one in zip(self._inputs, pieces, strict=False):  # none, and a piece of nothing
-            if one.slot is not None:
-                self._set_buffer(index, one.slot, one.nbytes, SYNC_TO if send else 0)
+        chunks = (chunk, *chunk.companions) if chunk.companions else (chunk,)
+        for index, one in zip(self._inputs, chunks, strict=False):  # a kernel without input has one chunk all the same
+            if one.region is not None:
+                self._set_buffer(index, one.region, one.nbytes, SYNC_TO if sync_to else 0)
         for index, output in zip(self._outputs, outputs, strict=True):
-            self._set_buffer(index, output, len(output.bytes), SYNC_FROM if bring else 0)
+            self._set_buffer(index, output, len(output.bytes), SYNC_FROM if sync_from else 0)
         if outputs:
             self._set("capacity", len(outputs[0].bytes))
-        self._set("bytes", piece.nbytes)
-        self._set("count", piece.nbytes // self._item)
-        self._set("offset", piece.offset)
+        self._set("bytes", chunk.nbytes)
+        self._set("count", chunk.nbytes // self._item)
+        self._set("offset", chunk.offset)
         self._set("skip", skip)
-        self._set("first", piece.chunk == 0)
-        self._set("last", piece.last)
-        if self._of_ports:
-            self._set_of_ports(pieces, outputs)
+        self._set("first", chunk.number == 0)
+        self._set("last", chunk.last)
+        if self._has_port_sizes:
+            self._set_port_sizes(chunks, outputs)
         return self._arguments.start(self._kernel)
 
-    def _set_of_ports(self, pieces: Sequence[Piece], outputs: Sequence[BufferRegion]) -> None:
-        for port, piece in zip(self._call.inputs, pieces, strict=True):
-            self._set(f"bytes.{port.name}", piece.nbytes)
-            self._set(f"count.{port.name}", piece.nbytes // port.dtype.itemsize)
+    def _set_port_sizes(self, chunks: Sequence[Chunk], outputs: Sequence[BufferRegion]) -> None:
+        for port, chunk in zip(self._call.inputs, chunks, strict=True):
+            self._set(f"bytes.{port.name}", chunk.nbytes)
+            self._set(f"count.{port.name}", chunk.nbytes // port.dtype.itemsize)
         for target, output in zip(self._call.outputs, outputs, strict=True):
             self._set(f"capacity.{target.name}", len(output.bytes))
 
-    def forget(self) -> None:
-        """Let go of the last run's input and output memory."""
+    def clear_regions(self) -> None:
+        """Drop the references to the last run's input and output memory."""
         for index in (*self._inputs, *self._outputs):
             self._arguments.clear(index)
 
-    def reported(self) -> tuple[int, int, int]:
-        """Return what the kernel reported of the run that ended last: bytes consumed, bytes produced, status."""
+    def read_report(self) -> tuple[int, int, int]:
+        """Return what the kernel wrote into ``report`` in the run that ended last.
+
+        Returns
+        -------
+        consumed, produced, status
+            Bytes of input, bytes of output, and `STATUS_DONE` or `STATUS_FULL` of `apyfal.definition.grammar`.
+        """
         if self._report is None:
-            raise RuntimeError("this kernel reports nothing")
+            raise RuntimeError("this kernel has no argument 'report'")
         words = self._report.bytes.view(np.uint64)
         return int(words[0]), int(words[1]), int(words[2])

@@ -1,8 +1,8 @@
-"""Host memory that a device uses: parts of arrays in place, and rings of pinned buffers that go round."""
+"""Host memory that a device uses: parts of arrays in place, chunks of a job's input, rings of pinned buffers."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -15,78 +15,123 @@ if TYPE_CHECKING:
 
     from apyfal._core.device import BufferObject, Device
 
-__all__ = ["BufferRegion", "BufferRing"]
+__all__ = ["BufferRegion", "BufferRing", "Chunk"]
 
 
 class BufferRegion:
-    """Contiguous host bytes and the buffer object that they belong to.
+    """Contiguous host bytes and the device's buffer object that they belong to.
+
+    It keeps both alive; the memory itself belongs to the array or to the pool that it was taken from.
 
     Attributes
     ----------
     bytes
-        The host side, ``uint8``, one-dimensional.
+        The host side: one-dimensional, ``uint8``.
     bo, offset
-        The device's side: these bytes begin `offset` bytes into `bo`.
+        The device side: these bytes begin `offset` bytes into the buffer object `bo`.
+    parent
+        The region that this is a part of; ``None``: it is not a part.
     """
 
-    __slots__ = ("bo", "bytes", "offset", "whole")
+    __slots__ = ("bo", "bytes", "offset", "parent")
 
     def __init__(
-        self, memory: NDArray[np.uint8], bo: BufferObject, offset: int, whole: BufferRegion | None = None
+        self, memory: NDArray[np.uint8], bo: BufferObject, offset: int, parent: BufferRegion | None = None
     ) -> None:
         self.bytes = memory
         self.bo = bo
         self.offset = offset
-        self.whole = whole  # what this is a part of
+        self.parent = parent
 
     @classmethod
     def over(cls, array: NDArray[Any], device: Device, bank: int, *, written: bool) -> BufferRegion:
-        """Return all of a contiguous array, imported."""
+        """Import the memory of a contiguous array into a memory bank of the device, and return it as a region.
+
+        Parameters
+        ----------
+        array
+            Contiguous, of any dtype. The region keeps it alive.
+        device, bank
+            Where it is imported.
+        written
+            Whether the device writes there.
+        """
         memory = flat_bytes(array)
         bo, offset = device.import_memory(memory, writable=written, bank=bank)
         return cls(memory, bo, offset)
 
     @classmethod
     def new(cls, nbytes: int, device: Device, bank: int) -> BufferRegion:
-        """Return fresh pinned memory."""
+        """Return `nbytes` bytes of new pinned memory (one byte at least), with undefined contents."""
         return cls.over(empty(max(nbytes, 1), np.uint8), device, bank, written=True)
 
     def part(self, start: int, nbytes: int) -> BufferRegion:
-        """Return `nbytes` bytes of this one from `start` on."""
-        return BufferRegion(self.bytes[start : start + nbytes], self.bo, self.offset + start, self.whole or self)
+        """Return the `nbytes` bytes of this region that begin at byte `start`."""
+        return BufferRegion(self.bytes[start : start + nbytes], self.bo, self.offset + start, self.parent or self)
 
     def sync(self, direction: int, nbytes: int) -> None:
-        """Move the first `nbytes` bytes between the two sides."""
+        """Copy the first `nbytes` bytes to the other side: `direction` is ``TO_DEVICE`` or ``FROM_DEVICE``."""
         if nbytes:
             self.bo.sync(direction, self.offset, nbytes)
 
 
+class Chunk(NamedTuple):
+    """The part of a job's input that one run reads.
+
+    Attributes
+    ----------
+    number
+        Which chunk of the job, from 0 on.
+    region
+        Memory whose first `nbytes` bytes are the data; ``None`` if the kernel takes no input.
+    nbytes
+        Bytes of data.
+    offset
+        Bytes of the job's input that come before this chunk.
+    last
+        Whether no chunk follows.
+    companions
+        Chunks of the job's other inputs, for the same run.
+    """
+
+    number: int
+    region: BufferRegion | None
+    nbytes: int
+    offset: int
+    last: bool
+    companions: tuple[Chunk, ...] = ()
+
+
 class BufferRing(Channel[BufferRegion]):
-    """Pinned buffers of one size, taken and given back; made as they are first needed.
+    """Pinned buffers of one size that the stages of a job use in turn. Each is allocated when it is first needed.
 
     Parameters
     ----------
-    depth
-        How many there are at most.
+    control
+        Ends the waiting for a free buffer if the job fails.
+    device, bank
+        Where the buffers are imported.
     nbytes
-        The size of each.
+        Size of each buffer.
+    depth
+        The largest number of buffers.
     """
 
     def __init__(self, control: JobControl, device: Device, bank: int, nbytes: int, depth: int) -> None:
         super().__init__(control, depth)
         self._device = device
         self._bank = bank
-        self._unmade = depth
+        self._unallocated = depth
         self.nbytes = nbytes
 
-    def take(self) -> BufferRegion:
-        """Return a free slot, when there is one."""
+    def acquire(self) -> BufferRegion:
+        """Return a free buffer; wait for one if all are in use."""
         with self._control.changed:
-            fresh = not self._items and self._unmade > 0
-            if fresh:
-                self._unmade -= 1
-        return BufferRegion.new(self.nbytes, self._device, self._bank) if fresh else self.get()
+            is_new = not self._items and self._unallocated > 0
+            if is_new:
+                self._unallocated -= 1
+        return BufferRegion.new(self.nbytes, self._device, self._bank) if is_new else self.get()
 
-    def give(self, slot: BufferRegion) -> None:
-        """Let a slot, or the slot that this is a part of, be taken again."""
-        self.put(slot.whole or slot)
+    def release(self, region: BufferRegion) -> None:
+        """Make a buffer free again, given itself or any part of it."""
+        self.put(region.parent or region)

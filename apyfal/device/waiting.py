@@ -1,4 +1,4 @@
-"""Waiting for runs while the rest of a job may fail."""
+"""Wait for runs, and end the wait if the rest of the job fails."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ if TYPE_CHECKING:
     from apyfal._core.run import Run
     from apyfal.device.control import JobControl
 
-__all__ = ["GRACE", "LOOK", "cancel", "wait"]
+__all__ = ["GRACE_SECONDS", "POLL_SECONDS", "cancel", "wait"]
 
-#: Seconds between looks at the rest of the job while a run is waited for.
-LOOK = 0.05
-#: Seconds that a cancelled run gets to end, and threads to leave, before the job returns without them.
-GRACE = 1.0
+#: Interval at which a wait for a run checks the rest of the job.
+POLL_SECONDS = 0.05
+#: Time that a cancelled run has to end, and a thread to leave, before the job returns without it.
+GRACE_SECONDS = 1.0
 
 
 def wait(run: Run, control: JobControl) -> None:
-    """Wait for a run, looking at the deadline and at the other stages; a run that is not wanted any more is cancelled.
+    """Wait until a run ends. If the job fails or its deadline passes meanwhile, cancel the run.
 
     Raises
     ------
     Aborted
-        The job has failed elsewhere.
+        Another stage of the job has failed.
     RunTimeout
-        Its deadline has passed.
+        The job's deadline has passed.
     AcceleratorException
-        What the run ended with.
+        The run failed.
     """
     while not _ended(run, control):
         try:
@@ -45,16 +45,16 @@ def wait(run: Run, control: JobControl) -> None:
 def _ended(run: Run, control: JobControl) -> bool:
     left = None if control.deadline is None else control.deadline - monotonic()
     try:
-        run.wait(LOOK if left is None or left > LOOK else max(left, 0.0))
+        run.wait(POLL_SECONDS if left is None or left > POLL_SECONDS else max(left, 0.0))
     except RunTimeout:
         return False
     return True
 
 
 def cancel(run: Run) -> None:
-    """Ask a run to end, and give it a moment; what it ends with is no news."""
+    """Cancel a run and wait up to `GRACE_SECONDS` for its end. Its error, if any, is ignored."""
     try:
         run.cancel()
-        run.wait(GRACE)
+        run.wait(GRACE_SECONDS)
     except AcceleratorException:
         pass

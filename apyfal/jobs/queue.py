@@ -31,7 +31,7 @@ class Task:
 
     Attributes
     ----------
-    promise
+    future
         Of its result.
     src, dst, keywords
         What `apyfal.Accelerator.process` takes.
@@ -39,12 +39,12 @@ class Task:
         Jobs of one kind, one behind the other, may be taken together; ``None``: this one runs alone.
     """
 
-    __slots__ = ("dst", "keywords", "kind", "promise", "src")
+    __slots__ = ("dst", "future", "keywords", "kind", "src")
 
     def __init__(
-        self, promise: FutureLike, src: object, dst: object, keywords: dict[str, Any], kind: Hashable = None
+        self, future: FutureLike, src: object, dst: object, keywords: dict[str, Any], kind: Hashable = None
     ) -> None:
-        self.promise = promise
+        self.future = future
         self.src = src
         self.dst = dst
         self.keywords = keywords
@@ -118,7 +118,7 @@ class Workers:
     name
         Prefix of the threads' names.
     run
-        Does one or several jobs of a kind, and keeps their promises.
+        Does one or several jobs of a kind, and keeps their futures.
     together
         As for `TaskQueue`.
     """
@@ -151,19 +151,19 @@ class Workers:
 
     def _work(self) -> None:
         while tasks := self._line.take():
-            running = [task for task in tasks if task.promise.set_running_or_notify_cancel()]
+            running = [task for task in tasks if task.future.set_running_or_notify_cancel()]
             try:
                 self._run(running)
             except BaseException as error:
                 for task in running:
-                    if not task.promise.done():
-                        task.promise.set_exception(error)
+                    if not task.future.done():
+                        task.future.set_exception(error)
             del tasks, running  # an idle thread keeps no one's arrays alive
 
     def stop(self) -> None:
         """Cancel what has not begun, and let the threads leave."""
         for task in self._line.stop():
-            task.promise.cancel()
+            task.future.cancel()
         with self._starting:
             threads, self._threads = self._threads, []
         for thread in threads:

@@ -7,32 +7,32 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from apyfal.batching.packing import PACK
+from apyfal.batching.packing import BATCH_NBYTES
 from apyfal.batching.policy import BatchKeys, BatchSizePolicy
 from apyfal.exceptions import ClosedError
 from apyfal.jobs.ordered_map import LightFuture, map_tickets
 from apyfal.jobs.queue import Task, Workers
 
-__all__ = ["GROUPS", "JobSubmitter", "run_each"]
+__all__ = ["BATCH_MEMORY", "JobSubmitter", "run_each"]
 
 #: Jobs that are at work at once: one on the card, the next being fetched, the last being stored.
 _WORKERS = 3
 
 #: Pinned memory of all small jobs that can be under way together.
-GROUPS = 4 * _WORKERS * PACK
+BATCH_MEMORY = 4 * _WORKERS * BATCH_NBYTES
 
 
 def run_each(process: Callable[..., Any], tasks: Sequence[Task]) -> None:
-    """Run jobs one by one; their promises get what comes of it."""
+    """Run jobs one by one; their futures get what comes of it."""
     for task in tasks:
         try:
             result = process(task.src, task.dst, **task.keywords)
         except BaseException as error:
-            task.promise.set_exception(error)
+            task.future.set_exception(error)
         else:
-            task.promise.set_result(result)
+            task.future.set_result(result)
             del result
-        del task  # the error's frames end here: what its promise keeps must not keep the promise
+        del task  # the error's frames end here: what its future keeps must not keep the future
     del tasks
 
 
@@ -92,7 +92,7 @@ class JobSubmitter:
         return BatchKeys(keywords) if self._together is not None else lambda src, dst: None
 
     def run(self, tasks: list[Task]) -> None:
-        """Run one job, or several small ones together, in the calling thread; their promises get what comes of it."""
+        """Run one job, or several small ones together, in the calling thread; their futures get what comes of it."""
         if len(tasks) > 1 and self._together is not None:
             tasks = self._together(tasks)
         run_each(self._process, tasks)

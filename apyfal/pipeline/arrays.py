@@ -1,4 +1,4 @@
-"""Arrays at the ends of a job: what counts as one, the caller's for the output, checked, and the shape of new ones."""
+"""Arrays as sources and destinations of a job: what counts as an array, checks, and the shape of new ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["array_of", "check_target", "each_of", "element_type_of", "overlap", 
 
 
 def array_of(data: object) -> NDArray[Any] | None:
-    """Return an array over the memory of `data`, or ``None`` when it is a URL, a path or a file object."""
+    """Return an array over the memory of `data`; ``None``: it is something else, a URL, a path or a file object."""
     if isinstance(data, np.ndarray):
         return data
     if isinstance(data, (bytes, bytearray, memoryview)) or (hasattr(data, "__array_interface__") and data is not None):
@@ -30,23 +30,23 @@ def array_of(data: object) -> NDArray[Any] | None:
 
 
 def element_type_of(data: object, array: NDArray[Any] | None) -> np.dtype[Any] | None:
-    """Return the element type that `data` states, and `array` has; ``None``: raw bytes, as in files, state none."""
+    """Return the element type that `data` states; ``None``: it states none, as raw bytes and files do."""
     raw = isinstance(data, (bytes, bytearray)) or (isinstance(data, memoryview) and data.format == "B")
     return None if array is None or raw else array.dtype
 
 
 def each_of(data: object) -> list[tuple[str, object]]:
-    """Return what is given as `src` or `dst`, one by one: of a mapping its values, by name."""
-    return [(str(name), one) for name, one in data.items()] if isinstance(data, Mapping) else [("", data)]
+    """Return name and value of each port's `src` or `dst`; without a mapping there is one, without a name."""
+    return [(str(name), value) for name, value in data.items()] if isinstance(data, Mapping) else [("", data)]
 
 
 def check_target(port: CallOutput, array: NDArray[Any], expected: int | None) -> NDArray[Any]:
-    """Return an array of the caller's that is to be filled with `expected` bytes (``None``: that is not known yet).
+    """Check the caller's array for an output of `expected` bytes (``None``: not known yet), and return it.
 
     Raises
     ------
     ParameterError
-        It is read-only, of another type than the accelerator writes, or of another size.
+        It is read-only, or its element type or size is not that of the output.
     """
     if not array.flags.writeable:
         raise ParameterError(f"{port.name}: the array is read-only")
@@ -60,7 +60,7 @@ def check_target(port: CallOutput, array: NDArray[Any], expected: int | None) ->
 
 
 def overlap(source: NDArray[Any] | None, target: NDArray[Any]) -> bool:
-    """Whether two arrays have a part of their memory in common, but not all of it."""
+    """Return whether two arrays share some of their memory, but not all of it."""
     if source is None or not np.shares_memory(source, target):
         return False
     a, b = (array.__array_interface__["data"][0] for array in (source, target))
@@ -68,7 +68,7 @@ def overlap(source: NDArray[Any] | None, target: NDArray[Any]) -> bool:
 
 
 def shape_of(port: CallOutput, nbytes: int, source: NDArray[Any] | None) -> tuple[int, ...]:
-    """Return the shape of a new array of `nbytes`: the source's, where each of its elements becomes one."""
+    """Return the shape of a new array of `nbytes`: the source's shape if each of its elements becomes one."""
     count = nbytes // port.dtype.itemsize
     if source is not None and source.size == count and port.rule.kind == "same":
         return source.shape

@@ -1,4 +1,4 @@
-"""The two ends of a job, one object for each input and output: what was given, and how it travels."""
+"""Bind a job's sources and destinations to its inputs and outputs, and decide how each of them moves."""
 
 from __future__ import annotations
 
@@ -39,218 +39,251 @@ if TYPE_CHECKING:
 
 __all__ = ["InputBinding", "JobContext", "OutputBinding"]
 
-_UNKNOWN = "the size of the output is known only after each run"
+_SIZE_UNKNOWN = "the size of the output is known only after each run"
 
 
 @dataclass(slots=True)
 class JobContext:
-    """What the ends of one job share.
+    """What the inputs and outputs of one job share.
 
     Attributes
     ----------
+    context
+        The device.
+    call, kernel
+        What is run there.
+    control, report
+        Of the job.
     stack
-        Closes sources, and commits sinks when all has worked.
+        Closes sources, and puts destinations in place if all has worked.
     copy
-        Whether memory may be copied where it cannot be used in place.
-    room
-        Bytes of the device's memory that are left for this job; ``None``: as many as it needs.
+        Whether memory may be copied if it cannot be used in place.
+    device_memory
+        Bytes of the device's own memory that are left for this job; ``None``: there is no limit to watch.
     """
 
-    card: DeviceContext
+    context: DeviceContext
     call: BoundCall
     kernel: Kernel
     control: JobControl
     report: Report
     stack: ExitStack
     copy: bool
-    room: int | None = field(init=False)
+    device_memory: int | None = field(init=False)
 
     def __post_init__(self) -> None:
-        info = self.card.info
-        # What cannot be cut has to be there as a whole, or the driver says that it does not fit.
-        bounded = info["memory"] and "separate-memory" in info["capabilities"] and self.call.granularity is not None
-        self.room = info["memory"] if bounded else None
+        info = self.context.info
+        # An input that cannot be cut must fit as a whole; if it does not, the driver's own error says so.
+        limited = info["memory"] and "separate-memory" in info["capabilities"] and self.call.granularity is not None
+        self.device_memory = info["memory"] if limited else None
 
     def reason_to_copy(self, name: str, array: NDArray[Any], *, written: bool) -> str | None:
-        """Say why an array must be copied; refuse where the caller does not want that."""
-        reason = reason_to_copy(array, self.card.info, written=written) or self._reason_of_room(array.nbytes)
+        """Return why an array must be copied, with its `name`; ``None``: it is used in place.
+
+        Raises
+        ------
+        CopyRefused
+            It must be copied, and the job has ``copy=False``.
+        """
+        reason = reason_to_copy(array, self.context.info, written=written) or self._reserve(array.nbytes)
         return None if reason is None else self.allow(name, reason)
 
-    def _reason_of_room(self, nbytes: int) -> str | None:
-        """Take an array's part of the device's memory, unless nothing would be left for the rings of others."""
-        if self.room is None:
+    def _reserve(self, nbytes: int) -> str | None:
+        """Reserve device memory for an array in place; return why not, if too little would be left for the rings."""
+        if self.device_memory is None:
             return None
-        memory = self.card.info["memory"]
-        if nbytes > self.room - min(DEFAULT_MEMORY_LIMIT, memory // 2):
+        memory = self.context.info["memory"]
+        if nbytes > self.device_memory - min(DEFAULT_MEMORY_LIMIT, memory // 2):
             return f"too large to be in the device's memory as a whole, which has {memory} bytes"
-        self.room -= nbytes
+        self.device_memory -= nbytes
         return None
 
     def allow(self, name: str, reason: str) -> str:
-        """Return the reason of a copy as it is reported, or raise `CopyRefused`."""
+        """Return the reason of a copy as it is reported; raise `CopyRefused` if the job has ``copy=False``."""
         if not self.copy:
             raise CopyRefused(f"{name}: {reason}, and copy=False was given")
         return f"{name}: {reason}"
 
 
 class InputBinding:
-    """One input.
+    """One input, and where its data comes from.
 
     Parameters
     ----------
     port
-        Which.
-    src, array
-        What was given, and that as an array, where it is one.
+        The input.
+    src
+        The caller's source.
+    array
+        `src` as an array; ``None``: it is a URL, path or file object, and is opened here.
+    job
+        What the job's inputs and outputs share.
 
     Attributes
     ----------
-    array
-        Where the data is, or ``None``: it is received.
     nbytes
-        Of data; ``None``: not known before the end.
+        Bytes of data; ``None``: known only at the end.
     """
 
-    def __init__(self, port: CallInput, src: object, array: NDArray[Any] | None, around: JobContext) -> None:
+    def __init__(self, port: CallInput, src: object, array: NDArray[Any] | None, job: JobContext) -> None:
         self.port = port
         self.array = array
-        self._around = around
+        self._job = job
         self._source: Source | None = None
         self.nbytes: int | None
         if array is None:
-            self._source = around.stack.enter_context(open_source(src))
+            self._source = job.stack.enter_context(open_source(src))
             self.nbytes = self._source.size
         else:
             self.nbytes = array.nbytes
         self._reason: str | None = None
 
-    def decide(self) -> PortPlan:
-        """Decide between the array in place and a ring."""
+    def plan(self) -> PortPlan:
+        """Decide whether the array is used in place, or the data goes through a ring."""
         if self.array is not None:
-            self._reason = self._around.reason_to_copy(self.port.name, self.array, written=False)
+            self._reason = self._job.reason_to_copy(self.port.name, self.array, written=False)
         ring = self._source is not None or self._reason is not None
         return PortPlan(self.port, self.nbytes, ring, 0 if self._source is None else self._source.connections)
 
-    def make(self, plan: Plan, end: PortPlan) -> Input:
-        """Return the input as the job reads it."""
-        around, source, array = self._around, self._source, self.array
-        device, bank = around.card.device, around.kernel.bank(self.port.index)
-        # Whole inputs may differ in size; those that are cut have as many elements each.
-        chunk = self.nbytes if plan.single and self.nbytes is not None else self.port.beside(plan.chunk)
+    def make(self, plan: Plan, port_plan: PortPlan) -> Input:
+        """Return the input that the stages read."""
+        job, source, array = self._job, self._source, self.array
+        device, bank = job.context.device, job.kernel.bank(self.port.index)
+        # Inputs that are not cut may differ in size; chunks of inputs that are cut have as many elements each.
+        uncut = plan.single and self.nbytes is not None
+        chunk_nbytes = self.nbytes if uncut and self.nbytes is not None else self.port.companion_nbytes(plan.chunk)
         if source is not None:
-            ring = BufferRing(around.control, device, bank, chunk, plan.depth(end))
+            ring = BufferRing(job.control, device, bank, chunk_nbytes, plan.depth(port_plan))
             if source.connections and source.size is not None:
-                return ParallelRangeInput(source, ring, plan.cut(self.port, source.size), around.report, around.control)
-            return StreamInput(source, ring, chunk, around.report, around.control)
+                return ParallelRangeInput(source, ring, plan.cut(self.port, source.size), job.report, job.control)
+            return StreamInput(source, ring, chunk_nbytes, job.report, job.control)
         if array is None:
             raise RuntimeError("an input has neither a source nor an array")
         if self._reason is None and array.nbytes:
-            return ArrayInput(BufferRegion.over(array, device, bank, written=False), chunk)
+            return ArrayInput(BufferRegion.over(array, device, bank, written=False), chunk_nbytes)
         reason = self._reason or f"{self.port.name}: empty"
-        if not array.flags.c_contiguous:  # put together in pinned memory: one copy, not one before the ring's
-            together = empty(array.shape, array.dtype)
-            together[...] = array
-            around.report.copied(together.nbytes, reason)
-            return ArrayInput(BufferRegion.over(together, device, bank, written=False), chunk)
-        return CopiedInput(
-            array, BufferRing(around.control, device, bank, chunk, plan.depth()), chunk, around.report, reason
-        )
+        if not array.flags.c_contiguous:  # made contiguous in pinned memory: through a ring it would be copied twice
+            contiguous = empty(array.shape, array.dtype)
+            contiguous[...] = array
+            job.report.copied(contiguous.nbytes, reason)
+            return ArrayInput(BufferRegion.over(contiguous, device, bank, written=False), chunk_nbytes)
+        ring = BufferRing(job.control, device, bank, chunk_nbytes, plan.depth())
+        return CopiedInput(array, ring, chunk_nbytes, job.report, reason)
 
 
 class OutputBinding:
-    """One output.
+    """One output, and where its data goes.
 
     Parameters
     ----------
     port
-        Which.
+        The output.
     dst
-        What was given; ``None``: a new array is made.
-    origins
-        The job's inputs, opened.
+        The caller's destination; ``None``: a new array is made.
+    inputs
+        All inputs of the job.
+    job
+        What the job's inputs and outputs share.
+
+    Attributes
+    ----------
+    array
+        The caller's array, or a new one if the size of the output is known; otherwise ``None``.
+
+    Raises
+    ------
+    ParameterError
+        The caller's array has a wrong size or type, is read-only, or overlaps with an input.
     """
 
-    def __init__(self, port: CallOutput, dst: object, origins: Sequence[InputBinding], around: JobContext) -> None:
+    def __init__(self, port: CallOutput, dst: object, inputs: Sequence[InputBinding], job: JobContext) -> None:
         self.port = port
         self._dst = dst
-        self._around = around
-        first = origins[0] if origins else None
+        self._job = job
+        first = inputs[0] if inputs else None
         total = first.nbytes if first is not None else 0
-        self._size = port.nbytes(0) if port.fixed is not None else None if total is None else port.nbytes(total)
+        self._size = port.nbytes(0) if port.fixed_nbytes is not None else None if total is None else port.nbytes(total)
         self._sink: Sink | None = None
         self._reason: str | None = None
         self._output: Output | None = None
-        given = None if dst is None else array_of(dst)
-        self.array: NDArray[Any] | None = None  # the caller's, or a new one where the output's size is known
-        if given is not None:
-            self.array = check_target(port, given, self._size)
+        target = None if dst is None else array_of(dst)
+        self.array: NDArray[Any] | None = None
+        if target is not None:
+            self.array = check_target(port, target, self._size)
         elif dst is not None:
-            self._sink = around.stack.enter_context(open_sink(dst, self._size))
+            self._sink = job.stack.enter_context(open_sink(dst, self._size))
         elif self._size is not None:
             charge(self._size)
             self.array = empty(shape_of(port, self._size, None if first is None else first.array), port.dtype)
         if self.array is not None:
-            self._reason = around.reason_to_copy(port.name, self.array, written=True)
-            for origin in origins:
-                if overlap(origin.array, self.array):
+            self._reason = job.reason_to_copy(port.name, self.array, written=True)
+            for binding in inputs:
+                if overlap(binding.array, self.array):
                     raise ParameterError(
-                        f"{origin.port.name} and {port.name} overlap; expected the same memory or none in common"
+                        f"{binding.port.name} and {port.name} overlap; expected the same memory or none in common"
                     )
             if self._size is None and total:
-                self._reason = self._reason or around.allow(port.name, _UNKNOWN)
+                self._reason = self._reason or job.allow(port.name, _SIZE_UNKNOWN)
 
     def collides(self, other: OutputBinding) -> bool:
-        """Whether two outputs would have memory, or their place in the storage, in common."""
+        """Return whether two outputs share memory, or have the same destination in a store."""
         if self.array is not None and other.array is not None:
             return np.shares_memory(self.array, other.array)
         return self._sink is not None and other._sink is not None and self._dst == other._dst
 
-    def end(self) -> PortPlan:
-        """Say whether it goes through a ring."""
-        ring = self.port.fixed is None and (self.array is None or self._reason is not None)
+    def plan(self) -> PortPlan:
+        """Decide whether the array is used in place, or the data goes through a ring."""
+        ring = self.port.fixed_nbytes is None and (self.array is None or self._reason is not None)
         return PortPlan(self.port, None, ring, 0 if self._sink is None else self._sink.connections)
 
-    def make(self, plan: Plan, end: PortPlan) -> Output:
-        """Return the output as the job writes it."""
-        self._output = self._make(plan, end)
+    def make(self, plan: Plan, port_plan: PortPlan) -> Output:
+        """Return the output that the stages write."""
+        self._output = self._make(plan, port_plan)
         return self._output
 
-    def _make(self, plan: Plan, end: PortPlan) -> Output:
-        around, port, array, sink = self._around, self.port, self.array, self._sink
-        device, bank = around.card.device, around.kernel.bank(port.index)
+    def _make(self, plan: Plan, port_plan: PortPlan) -> Output:
+        job, port, array, sink = self._job, self.port, self.array, self._sink
+        device, bank = job.context.device, job.kernel.bank(port.index)
         in_place = array is not None and self._reason is None and array.nbytes
-        if port.fixed is not None:
+        if port.fixed_nbytes is not None:
             if array is not None and in_place:
-                return FixedOutput(BufferRegion.over(array, device, bank, written=True), port.fixed)
-            return FixedOutput(BufferRegion.new(port.fixed, device, bank), port.fixed)
+                return FixedOutput(BufferRegion.over(array, device, bank, written=True), port.fixed_nbytes)
+            return FixedOutput(BufferRegion.new(port.fixed_nbytes, device, bank), port.fixed_nbytes)
         if array is not None and in_place:
             return ArrayOutput(BufferRegion.over(array, device, bank, written=True), port)
-        room = port.room(plan.chunk)
+        nbytes = port.buffer_nbytes(plan.chunk)
         if sink is not None:
-            ring = BufferRing(around.control, device, bank, room, plan.depth(end))
+            ring = BufferRing(job.control, device, bank, nbytes, plan.depth(port_plan))
             if sink.connections and self._size and not plan.single:
-                return PartsOutput(sink, ring, port, self._size, around.report, around.control)
-            return SinkOutput(sink, ring, around.report)
+                return PartsOutput(sink, ring, port, self._size, job.report, job.control)
+            return SinkOutput(sink, ring, job.report)
         if array is not None:
-            ring = BufferRing(around.control, device, bank, room, plan.depth())
-            return CopiedOutput(port.name, array, ring, around.report, self._reason or f"{port.name}: empty")
-        ring = BufferRing(around.control, device, bank, room, plan.depth() + 1)  # the first slot becomes the result
-        return GrowingOutput(ring, around.report, f"{port.name}: {_UNKNOWN}")
+            ring = BufferRing(job.control, device, bank, nbytes, plan.depth())
+            return CopiedOutput(port.name, array, ring, job.report, self._reason or f"{port.name}: empty")
+        ring = BufferRing(job.control, device, bank, nbytes, plan.depth() + 1)  # the first buffer becomes the result
+        return GrowingOutput(ring, job.report, f"{port.name}: {_SIZE_UNKNOWN}")
 
     def result(self) -> Any:
-        """Bring the last bytes to their place, and return what the caller gets: an array, result parameters or none."""
+        """Move the last bytes to their destination.
+
+        Returns
+        -------
+        ndarray, dict or None
+            The caller's array or a new one; the result parameters of accelerators that have such; ``None`` for data
+            that went to a store, file or file object.
+        """
         if self._output is None:
             raise RuntimeError("the result of an output that was not made")
-        around, array = self._around, self.array
+        job, array = self._job, self.array
         data = self._output.result()
-        if self.port.fixed is not None and data is not None:
+        if self.port.fixed_nbytes is not None and data is not None:
             if self._sink is not None:
                 self._sink.write(data.data)
             elif array is not None and not np.shares_memory(array, data):
-                array.reshape(-1).view(np.uint8)[...] = data
-                around.report.copied(len(data), f"{self.port.name}: not usable in place")
-        if around.call.definition.finish is not None and data is not None:
-            return around.call.finish(data.view(self.port.dtype))
+                array[...] = data.view(array.dtype).reshape(array.shape)
+                job.report.copied(len(data), f"{self.port.name}: not usable in place")
+        if job.call.make_result is not None and data is not None:
+            return job.call.result_of(data.view(self.port.dtype))
         if self._sink is not None:
             return None
         if array is not None:

@@ -15,37 +15,37 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_MEMORY_LIMIT", "Plan", "PortPlan", "make_plan"]
 
-#: Bytes of pinned ring memory that a job uses at most, where nothing else is said.
+#: Bytes of pinned memory for the rings of one job, by default.
 DEFAULT_MEMORY_LIMIT = 256 << 20
 
-#: Large enough that a chunk's fixed costs (some 100 us in all stages together) vanish beside its DMA (800 us at
-#: 10 GB/s), and to be a part of an upload (5 MiB and more); small enough that the stages overlap early. Measured by
-#: `bench/jobs/bench_chunks.py`, in times of the card's link alone: chunks of 1 to 4 MiB 1.01, 8 MiB 1.02, 16 MiB 1.05,
-#: 32 MiB 1.11. So little lies between them that measuring in the running job would bring nothing.
+#: Bytes of a chunk. Large enough that its fixed costs (about 100 us in all stages together) are small against its DMA
+#: (800 us at 10 GB/s), and that it can be a part of an upload (5 MiB or more); small enough that stages soon overlap.
+#: Measured by `bench/jobs/bench_chunks.py`, as multiples of the time that the device's link needs alone: chunks of 1 to
+#: 4 MiB 1.01, 8 MiB 1.02, 16 MiB 1.05, 32 MiB 1.11. The differences are too small to justify tuning it in each job.
 _CHUNK = 8 << 20
-#: One chunk in each of the three stages that touch a ring (being filled, on the card, being emptied), and one for
-#: threads that are woken late. Measured likewise: 2 slots 1.38, 3 to 6 slots 1.02.
+#: Buffers of a ring: one in each of the three stages that use it (being filled, on the device, being emptied), and one
+#: for threads that wake up late. Measured by the same benchmark: 2 buffers 1.38, 3 to 6 buffers 1.02.
 _DEPTH = 4
-#: What a ring needs beside the chunks that arrive, or are sent, at once.
-_BESIDE = 2
-#: Where several ranges of an object arrive at once, the first chunk is cut into smaller ones: a 16th, another, an 8th,
-#: a quarter and a half. So the card begins when the 16th has arrived, over each of the connections.
+#: Buffers of a ring in addition to the chunks that are received, or sent, at once.
+_EXTRA = 2
+#: If several ranges of an object arrive at once, the first chunk is cut into smaller ones: a 16th, another, an 8th, a
+#: quarter and a half. So the device starts when the first 16th has arrived, with all connections at work.
 _FIRST = 16
 
 
 class PortPlan(NamedTuple):
-    """What the plan needs to know of one input or output of a job.
+    """How one input or output of a job moves.
 
     Attributes
     ----------
     port
-        Which.
+        The input or output.
     nbytes
-        Bytes that an input has in all; ``None`` where that is not known before the end, and for outputs.
+        Bytes of an input; ``None``: known only at the end. ``None`` for outputs.
     ring
-        Whether it goes through a ring; arrays used in place need no memory of the job's.
+        Whether it goes through a ring. An array in place needs no memory from the job.
     connections
-        Chunks that are received, or sent, at once; 0 is one after the other.
+        Chunks that are received, or sent, at once; 0: one after the other.
     """
 
     port: CallPort
@@ -55,38 +55,41 @@ class PortPlan(NamedTuple):
 
     @property
     def depth(self) -> int:
-        """Slots of its ring, where there are several chunks."""
-        return max(_DEPTH, self.connections + _BESIDE)
+        """Buffers of its ring, for a job of several chunks."""
+        return max(_DEPTH, self.connections + _EXTRA)
 
 
 class Plan(NamedTuple):
-    """How to cut.
+    """How a job is cut.
 
     Attributes
     ----------
     chunk
-        Bytes of the first input a run, but for the last.
+        Bytes of the first input in each run except the last.
     first
-        Bytes of the first run where the chunks at the front grow (see `cut`); otherwise as `chunk`.
+        Bytes of the first input in the first run: less than `chunk` if chunks grow at the beginning, see `cut`.
     single
-        The whole job is one run.
+        Whether the whole job is one run.
     """
 
     chunk: int
     first: int
     single: bool
 
-    def depth(self, end: PortPlan | None = None) -> int:
-        """Return the slots of a ring; of one that only copies pass through, without `end`."""
-        return 1 if self.single else _DEPTH if end is None else end.depth
+    def depth(self, port_plan: PortPlan | None = None) -> int:
+        """Return the number of buffers of a port's ring; without `port_plan`, of a ring that only copies go through."""
+        return 1 if self.single else _DEPTH if port_plan is None else port_plan.depth
 
     def cut(self, port: CallInput, total: int) -> list[tuple[int, int]]:
-        """Return offset and bytes of each chunk of an input of `total` bytes; every `chunk` bytes one begins."""
+        """Return offset and size in bytes of each chunk of an input of `total` bytes.
+
+        A chunk begins at each multiple of the chunk size; the first of these is cut further, into chunks that grow.
+        """
         if self.single:
             return [(0, total)]
-        chunk = port.beside(self.chunk)
+        chunk = port.companion_nbytes(self.chunk)
         cuts: list[tuple[int, int]] = []
-        offset, nbytes = 0, port.beside(self.first)
+        offset, nbytes = 0, port.companion_nbytes(self.first)
         while offset < total or not cuts:
             cuts.append((offset, min(nbytes, total - offset)))
             offset += nbytes
@@ -101,9 +104,9 @@ def make_plan(
     outputs: Sequence[PortPlan],
     *,
     memory_limit: int | None,
-    room: int | None = None,
+    device_memory: int | None = None,
 ) -> Plan:
-    """Choose the chunk size, and with it the rings.
+    """Choose the chunk size, and with it the size of the rings.
 
     Parameters
     ----------
@@ -115,70 +118,77 @@ def make_plan(
         The job's, in the call's order.
     memory_limit
         Bytes of ring memory at most; ``None``: `DEFAULT_MEMORY_LIMIT`.
-    room
-        Bytes that the device has for rings, which are as large there; ``None``: enough.
+    device_memory
+        Bytes that the device has for its side of the rings; ``None``: enough.
 
     Raises
     ------
     ParameterError
-        The job cannot be done within the limit: the message says what it needs.
+        The job cannot be done within the limit. The message says how much it needs.
     """
     limit = DEFAULT_MEMORY_LIMIT if memory_limit is None else memory_limit
     total = inputs[0].nbytes if inputs else 0
     if call.granularity is None:
-        unknown = [end.port.name for end in inputs if end.nbytes is None]
-        if unknown or total is None:
-            which = "this source" if len(inputs) == 1 else f"{unknown[0]!r}"
-            raise ParameterError(
-                f"accelerator {call.definition.name!r} takes its input whole, and the size of {which} is not known"
-            )
-        need = sum(end.nbytes or 0 for end in inputs if end.ring)
-        need += sum(end.port.room(total) for end in outputs if end.ring)
-        if memory_limit is not None and need > limit:
-            raise ParameterError(
-                f"accelerator {call.definition.name!r} takes its input whole: it needs {format_size(need)}, "
-                f"memory_limit is {format_size(limit)}"
-            )
-        charge(need)
+        return _uncut(call, inputs, outputs, limit if memory_limit is not None else None)
+    rings = [port_plan for port_plan in (*inputs, *outputs) if port_plan.ring]
+    largest_buffer = min(filter(None, (call.chunk_limit, device["max_buffer"])), default=None)
+    known = total is not None and (len(inputs) < 2 or all(port_plan.nbytes is not None for port_plan in inputs))
+    if total is not None and known and not rings and _nothing_moves(call, device, total, largest_buffer):
         return _single(total)
-    rings = [end for end in (*inputs, *outputs) if end.ring]
-    ceiling = min(filter(None, (call.chunk_limit, device["max_buffer"])), default=None)
-    known = total is not None and (len(inputs) < 2 or all(end.nbytes is not None for end in inputs))
-    if total is not None and known and not rings and _nothing_moves(call, device, total, ceiling):
-        return _single(total)
-    unit = call.unit
-    chunk = max(_CHUNK // unit, 1) * unit
-    most = limit if room is None else min(limit, room)
-    while chunk > unit and (_need(chunk, rings) > most or (ceiling is not None and _largest(call, chunk) > ceiling)):
-        chunk = max(chunk // 2 // unit, 1) * unit
-    need = _need(chunk, rings)
-    if need > limit:
+    granularity = call.aligned_granularity
+    chunk = max(_CHUNK // granularity, 1) * granularity
+    available = limit if device_memory is None else min(limit, device_memory)
+    while chunk > granularity and (
+        _ring_nbytes(chunk, rings) > available
+        or (largest_buffer is not None and _largest_nbytes(call, chunk) > largest_buffer)
+    ):
+        chunk = max(chunk // 2 // granularity, 1) * granularity
+    needed = _ring_nbytes(chunk, rings)
+    if needed > limit:
         raise ParameterError(
-            f"memory_limit of {format_size(limit)} is too small; this job's smallest ring takes {format_size(need)}"
+            f"memory_limit of {format_size(limit)} is too small; this job's smallest ring takes {format_size(needed)}"
         )
     if total is not None and known and total <= chunk:
         return _single(total)
-    # Several inputs are cut at the same elements, and not all of them can arrive in ranges.
-    grows = len(inputs) == 1 and inputs[0].connections and not chunk % (_FIRST * unit)
+    # Chunks that grow are for one input only: several inputs are cut alike, and some may not arrive in ranges.
+    grows = len(inputs) == 1 and inputs[0].connections and not chunk % (_FIRST * granularity)
     return Plan(chunk, chunk // _FIRST if grows else chunk, single=False)
+
+
+def _uncut(call: BoundCall, inputs: Sequence[PortPlan], outputs: Sequence[PortPlan], memory_limit: int | None) -> Plan:
+    """Plan the one run of a kernel whose input must not be cut."""
+    total = inputs[0].nbytes if inputs else 0
+    unknown = [port_plan.port.name for port_plan in inputs if port_plan.nbytes is None]
+    if unknown or total is None:
+        which = "this source" if len(inputs) == 1 else f"{unknown[0]!r}"
+        raise ParameterError(f"accelerator {call.name!r} takes its input whole, and the size of {which} is not known")
+    needed = sum(port_plan.nbytes or 0 for port_plan in inputs if port_plan.ring)
+    needed += sum(port_plan.port.buffer_nbytes(total) for port_plan in outputs if port_plan.ring)
+    if memory_limit is not None and needed > memory_limit:
+        raise ParameterError(
+            f"accelerator {call.name!r} takes its input whole: it needs {format_size(needed)}, "
+            f"memory_limit is {format_size(memory_limit)}"
+        )
+    charge(needed)
+    return _single(total)
 
 
 def _single(total: int) -> Plan:
     return Plan(total, total, single=True)
 
 
-def _nothing_moves(call: BoundCall, device: DeviceInfo, total: int, ceiling: int | None) -> bool:
-    """Where the device works in the arrays themselves there is no transfer to hide behind another chunk's computing."""
+def _nothing_moves(call: BoundCall, device: DeviceInfo, total: int, largest_buffer: int | None) -> bool:
+    """Return whether the device works in host memory, in one run: there is no transfer that another run could hide."""
     if "separate-memory" in device["capabilities"]:
         return False
-    return ceiling is None or _largest(call, total) <= ceiling
+    return largest_buffer is None or _largest_nbytes(call, total) <= largest_buffer
 
 
-def _need(chunk: int, rings: list[PortPlan]) -> int:
-    """Bytes of all rings' slots."""
-    return sum(end.port.room(chunk) * end.depth for end in rings)
+def _ring_nbytes(chunk: int, rings: list[PortPlan]) -> int:
+    """Return the bytes of all rings together."""
+    return sum(port_plan.port.buffer_nbytes(chunk) * port_plan.depth for port_plan in rings)
 
 
-def _largest(call: BoundCall, chunk: int) -> int:
-    """Bytes of the largest buffer that a run uses."""
-    return max([port.room(chunk) for port in (*call.inputs, *call.outputs)])
+def _largest_nbytes(call: BoundCall, chunk: int) -> int:
+    """Return the bytes of the largest buffer that a run uses."""
+    return max([port.buffer_nbytes(chunk) for port in (*call.inputs, *call.outputs)])

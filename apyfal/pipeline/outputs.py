@@ -1,4 +1,4 @@
-"""The back of a pipeline: where a device writes a job's output, and what becomes of it."""
+"""Outputs of a job: the memory that the device writes chunk by chunk, and what is then done with it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from apyfal.device.control import Aborted, JobControl
-from apyfal.device.regions import BufferRegion, BufferRing
+from apyfal.device.regions import BufferRegion, BufferRing, Chunk
 from apyfal.device.zero_copy import flat_bytes
 from apyfal.exceptions import ParameterError
 from apyfal.memory import charge, current_meter, empty
@@ -19,82 +19,73 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from apyfal.definition.bound_call import CallOutput
-    from apyfal.pipeline.inputs import Piece
     from apyfal.pipeline.report import Report
     from apyfal.storage.endpoints.factory import Sink
 
-__all__ = [
-    "ArrayOutput",
-    "CopiedOutput",
-    "FixedOutput",
-    "GrowingOutput",
-    "Output",
-    "PartsOutput",
-    "SinkOutput",
-]
+__all__ = ["ArrayOutput", "CopiedOutput", "FixedOutput", "GrowingOutput", "Output", "PartsOutput", "SinkOutput"]
 
 
 class Output(ABC):
-    """A job's output. One thread takes slots, another stores them, both in the order of the chunks."""
+    """One output of a job. One thread asks for regions, another stores them, both in the order of the chunks."""
 
     @abstractmethod
-    def slot(self, piece: Piece) -> BufferRegion:
-        """Return the memory that the run of `piece` writes."""
+    def region_for(self, chunk: Chunk) -> BufferRegion:
+        """Return the memory that the run over `chunk` writes."""
 
-    def wanted(self, piece: Piece, nbytes: int) -> int:
-        """Return how many of the `nbytes` bytes that a run produced are to come back."""
-        return nbytes
+    def nbytes_to_read(self, chunk: Chunk, produced: int) -> int:
+        """Return how many of the `produced` bytes of a run are to be copied from the device."""
+        return produced
 
     @abstractmethod
-    def store(self, chunk: int, slot: BufferRegion, nbytes: int) -> None:
-        """Take the first `nbytes` bytes of a chunk's slot, which are on its host side."""
+    def store(self, index: int, region: BufferRegion, nbytes: int) -> None:
+        """Take the output of chunk number `index`: the first `nbytes` bytes of the host side of `region`."""
 
     @abstractmethod
     def result(self) -> NDArray[np.uint8] | None:
-        """Return all bytes where they are an array of ours; called once, at the end."""
+        """Return all bytes if they are in an array; ``None``: they were stored elsewhere. Called once, at the end."""
 
 
 class ArrayOutput(Output):
-    """An array in place, each chunk at its own position in it."""
+    """An array that the device writes in place, each chunk at its own position."""
 
-    def __init__(self, slot: BufferRegion, port: CallOutput) -> None:
-        self._slot = slot
+    def __init__(self, region: BufferRegion, port: CallOutput) -> None:
+        self._region = region
         self._port = port
 
-    def slot(self, piece: Piece) -> BufferRegion:
-        """Return the part that belongs to the piece."""
-        start = self._port.nbytes(piece.offset) or 0
-        return self._slot.part(start, self._port.nbytes(piece.nbytes) or 0)
+    def region_for(self, chunk: Chunk) -> BufferRegion:
+        """Return the part of the array that belongs to the chunk."""
+        start = self._port.nbytes(chunk.offset) or 0
+        return self._region.part(start, self._port.nbytes(chunk.nbytes) or 0)
 
-    def store(self, chunk: int, slot: BufferRegion, nbytes: int) -> None:
-        """Leave the bytes where they are."""
+    def store(self, index: int, region: BufferRegion, nbytes: int) -> None:
+        """Do nothing: the bytes are where they belong."""
 
     def result(self) -> NDArray[np.uint8]:
-        """Return the whole."""
-        return self._slot.bytes
+        """Return the array's bytes."""
+        return self._region.bytes
 
 
 class FixedOutput(Output):
-    """Bytes that the kernel writes in the run of its last chunk."""
+    """Output of a fixed size, which the kernel writes in the run of the last chunk."""
 
-    def __init__(self, slot: BufferRegion, nbytes: int) -> None:
-        self._slot = slot
+    def __init__(self, region: BufferRegion, nbytes: int) -> None:
+        self._region = region
         self._nbytes = nbytes
 
-    def slot(self, piece: Piece) -> BufferRegion:
+    def region_for(self, chunk: Chunk) -> BufferRegion:
         """Return the same memory for every run."""
-        return self._slot
+        return self._region
 
-    def wanted(self, piece: Piece, nbytes: int) -> int:
-        """Return everything after the last chunk, nothing before."""
-        return nbytes if piece.last else 0
+    def nbytes_to_read(self, chunk: Chunk, produced: int) -> int:
+        """Return all bytes after the last chunk, and none before."""
+        return produced if chunk.last else 0
 
-    def store(self, chunk: int, slot: BufferRegion, nbytes: int) -> None:
-        """Leave the bytes where they are."""
+    def store(self, index: int, region: BufferRegion, nbytes: int) -> None:
+        """Do nothing: the bytes are where they belong."""
 
     def result(self) -> NDArray[np.uint8]:
-        """Return the whole."""
-        return self._slot.bytes[: self._nbytes]
+        """Return the output."""
+        return self._region.bytes[: self._nbytes]
 
 
 class _RingOutput(Output):
@@ -103,35 +94,40 @@ class _RingOutput(Output):
     def __init__(self, ring: BufferRing) -> None:
         self._ring = ring
 
-    def slot(self, piece: Piece) -> BufferRegion:
-        """Return a free slot, when there is one."""
-        return self._ring.take()
+    def region_for(self, chunk: Chunk) -> BufferRegion:
+        """Return a free buffer; wait for one if all are in use."""
+        return self._ring.acquire()
 
     def result(self) -> NDArray[np.uint8] | None:
-        """Return none: it is elsewhere."""
+        """Return none: the bytes were stored elsewhere."""
         return None
 
 
 class SinkOutput(_RingOutput):
-    """A sink, written from the ring, one chunk after the other."""
+    """A sink that is written in order, from the ring."""
 
     def __init__(self, sink: Sink, ring: BufferRing, report: Report) -> None:
         super().__init__(ring)
         self._sink = sink
         self._report = report
 
-    def store(self, chunk: int, slot: BufferRegion, nbytes: int) -> None:
-        """Write."""
+    def store(self, index: int, region: BufferRegion, nbytes: int) -> None:
+        """Write the chunk to the sink."""
         if nbytes:
-            with self._report.span("store", chunk):
-                self._sink.write(slot.bytes[:nbytes].data)
-        self._ring.give(slot)
+            with self._report.span("store", index):
+                self._sink.write(region.bytes[:nbytes].data)
+        self._ring.release(region)
 
 
 class PartsOutput(_RingOutput):
-    """A sink that takes several parts at once, each sent from the slot that the device wrote.
+    """A sink that is sent several parts at once, each from the buffer that the device wrote.
 
-    A slot has room for a whole part; what the device writes for smaller chunks lies in it one behind the other.
+    A buffer holds a whole part. If chunks are smaller, the device writes several of them, one after the other, into it.
+
+    Parameters
+    ----------
+    total
+        Bytes of the whole output.
     """
 
     def __init__(
@@ -143,35 +139,35 @@ class PartsOutput(_RingOutput):
         self._total = total
         self._report = report
         self._control = control
-        self._part: BufferRegion | None = None  # that is being written by the device
+        self._part: BufferRegion | None = None  # the part that the device writes now
         self._stored = 0
 
-    def slot(self, piece: Piece) -> BufferRegion:
-        """Return the piece's own place in the part that it belongs to."""
-        at = (self._port.nbytes(piece.offset) or 0) % self._ring.nbytes
-        if self._part is None or not at:
-            self._part = self._ring.take()
-        return self._part.part(at, self._port.nbytes(piece.nbytes) or 0)
+    def region_for(self, chunk: Chunk) -> BufferRegion:
+        """Return the chunk's position in its part."""
+        start = (self._port.nbytes(chunk.offset) or 0) % self._ring.nbytes
+        if self._part is None or not start:
+            self._part = self._ring.acquire()
+        return self._part.part(start, self._port.nbytes(chunk.nbytes) or 0)
 
-    def store(self, chunk: int, slot: BufferRegion, nbytes: int) -> None:
-        """Send the part, when this was its end."""
+    def store(self, index: int, region: BufferRegion, nbytes: int) -> None:
+        """Send the part if this chunk was its end."""
         self._stored += nbytes
-        part = slot.whole or slot
-        end = slot.offset - part.offset + nbytes
+        part = region.parent or region
+        end = region.offset - part.offset + nbytes
         if end == self._ring.nbytes or self._stored == self._total:
             start = self._report.now()
             self._sink.submit(part.bytes[:end].data).add_done_callback(
-                lambda sent: self._sent(sent, chunk, start, part)
+                lambda sent: self._sent(sent, index, start, part)
             )
 
-    def _sent(self, sent: Future[None], chunk: int, start: float, part: BufferRegion) -> None:
-        self._report.add("store", chunk, start)
+    def _sent(self, sent: Future[None], index: int, start: float, part: BufferRegion) -> None:
+        self._report.add("store", index, start)
         error = sent.exception()
         if error is not None:
             self._control.fail(error)
             return
         with contextlib.suppress(Aborted):
-            self._ring.give(part)
+            self._ring.release(part)
 
 
 class CopiedOutput(_RingOutput):
@@ -181,22 +177,22 @@ class CopiedOutput(_RingOutput):
         super().__init__(ring)
         self._name = name
         self._array = array
-        # What is not contiguous is put together first, and goes to its place as a whole.
+        # Chunks are bytes, which an array that is not contiguous cannot take: they are joined first, and then copied.
         self._bytes = flat_bytes(array if array.flags.c_contiguous else np.empty(array.shape, array.dtype))
         self._report = report
         self._reason = reason
         self._done = 0
 
-    def store(self, chunk: int, slot: BufferRegion, nbytes: int) -> None:
-        """Copy to the next position."""
+    def store(self, index: int, region: BufferRegion, nbytes: int) -> None:
+        """Copy the chunk behind the one before it."""
         end = self._done + nbytes
         if end > len(self._bytes):
             raise ParameterError(f"{self._name}: it has {len(self._bytes)} bytes, and the output has more")
-        with self._report.span("store", chunk):
-            self._bytes[self._done : end] = slot.bytes[:nbytes]
+        with self._report.span("store", index):
+            self._bytes[self._done : end] = region.bytes[:nbytes]
         self._done = end
         self._report.copied(nbytes, self._reason)
-        self._ring.give(slot)
+        self._ring.release(region)
 
     def result(self) -> NDArray[np.uint8]:
         """Return the bytes that were written."""
@@ -207,7 +203,7 @@ class CopiedOutput(_RingOutput):
 
 
 class GrowingOutput(_RingOutput):
-    """A new array whose size only the kernel knows. What fits one run is used where the device wrote it."""
+    """A new array whose size only the kernel knows. The output of a single run is returned without a copy."""
 
     def __init__(self, ring: BufferRing, report: Report, reason: str) -> None:
         super().__init__(ring)
@@ -217,16 +213,16 @@ class GrowingOutput(_RingOutput):
         self._all: NDArray[np.uint8] | None = None
         self._done = 0
 
-    def store(self, chunk: int, slot: BufferRegion, nbytes: int) -> None:
-        """Keep the first slot; copy what follows behind it."""
+    def store(self, index: int, region: BufferRegion, nbytes: int) -> None:
+        """Keep the buffer of the first chunk; copy the output of later ones behind it."""
         if self._first is None:
-            self._first = slot.bytes
+            self._first = region.bytes
             self._done = nbytes
             return
         if nbytes:
-            with self._report.span("store", chunk):
-                self._append(slot.bytes[:nbytes])
-        self._ring.give(slot)
+            with self._report.span("store", index):
+                self._append(region.bytes[:nbytes])
+        self._ring.release(region)
 
     def _append(self, data: NDArray[np.uint8]) -> None:
         end = self._done + len(data)
@@ -234,9 +230,9 @@ class GrowingOutput(_RingOutput):
             meter = current_meter()
             charge(max(2 * end, 1 << 20))
             grown = empty(max(2 * end, 1 << 20), np.uint8)
-            have = self._first if self._all is None else self._all
-            if have is not None:
-                grown[: self._done] = have[: self._done]
+            old = self._first if self._all is None else self._all
+            if old is not None:
+                grown[: self._done] = old[: self._done]
                 self._report.copied(self._done, self._reason)
             if self._all is not None and meter is not None:
                 meter.give(self._all.nbytes)
@@ -247,5 +243,5 @@ class GrowingOutput(_RingOutput):
 
     def result(self) -> NDArray[np.uint8]:
         """Return a view of what was produced."""
-        have = self._first if self._all is None else self._all
-        return empty(0, np.uint8) if have is None else have[: self._done]
+        data = self._first if self._all is None else self._all
+        return empty(0, np.uint8) if data is None else data[: self._done]

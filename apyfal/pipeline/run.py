@@ -1,4 +1,4 @@
-"""From what the caller gave to a job: which memory is used in place, what goes through rings, what comes back."""
+"""Run one job: bind its arguments, decide which memory is used in place, run the stages, return the result."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from apyfal.device.control import Aborted
-from apyfal.exceptions import ParameterError, did_you_mean
+from apyfal.exceptions import KernelError, ParameterError, did_you_mean
 from apyfal.pipeline.arrays import array_of, element_type_of
 from apyfal.pipeline.binding import InputBinding, JobContext, OutputBinding
 from apyfal.pipeline.chunking import make_plan
@@ -28,7 +28,7 @@ __all__ = ["JobArguments", "process"]
 
 @dataclass
 class JobArguments:
-    """What `Accelerator.process` was asked for."""
+    """The arguments of `apyfal.Accelerator.process`, with defaults filled in and sizes in bytes."""
 
     src: object
     dst: object
@@ -39,72 +39,101 @@ class JobArguments:
     info: dict[str, Any] | None
 
 
-def process(card: DeviceContext, request: JobArguments, control: JobControl, report: Report) -> Any:
-    """Run one job; see `apyfal.Accelerator.process`."""
+def process(context: DeviceContext, arguments: JobArguments, control: JobControl, report: Report) -> Any:
+    """Run one job, as `apyfal.Accelerator.process` describes.
+
+    Parameters
+    ----------
+    context
+        The device.
+    arguments
+        The job.
+    control
+        Its deadline; ``control.fail`` ends it from another thread.
+    report
+        Receives what was done.
+    """
     try:
         with ExitStack() as stack:
-            return _run(card, request, control, report, stack)
+            result = _run(context, arguments, control, report, stack)
+            start = report.now()
+            stack.close()  # destinations are put in place here
+            if arguments.dst is not None:
+                report.add("store", max(report.chunks - 1, 0), start)
+            return result
     except Aborted:
-        control.check()  # what it was aborted for
+        control.check()  # raises what it was aborted for
+        raise
+    except KernelError as error:
+        if (cause := context.model_errors.take(str(error))) is not None:
+            raise error from cause
         raise
     finally:
-        if request.info is not None:
-            report.fill(request.info, device=card.info["name"], driver=card.definition.driver)
+        if arguments.info is not None:
+            report.fill(arguments.info, device=context.info["name"], driver=context.definition.driver)
 
 
-def _run(card: DeviceContext, request: JobArguments, control: JobControl, report: Report, stack: ExitStack) -> Any:
-    definition = card.definition
-    sources = _sources(definition, request.src)
+def _run(context: DeviceContext, arguments: JobArguments, control: JobControl, report: Report, stack: ExitStack) -> Any:
+    definition = context.definition
+    sources = _sources(definition, arguments.src)
     arrays = [array_of(source) for source in sources]
     dtypes = [element_type_of(source, array) for source, array in zip(sources, arrays, strict=True)]
-    call = card.call(tuple(dtypes), request.parameters)
-    around = JobContext(card, call, card.kernel(call), control, report, stack, request.copy)
-    origins = [
-        InputBinding(port, source, array, around)
-        for port, source, array in zip(call.inputs, sources, arrays, strict=True)
+    call = context.bind(tuple(dtypes), arguments.parameters)
+    job = JobContext(context, call, context.kernel(call), control, report, stack, arguments.copy)
+    input_bindings = [
+        InputBinding(port, source, array, job) for port, source, array in zip(call.inputs, sources, arrays, strict=True)
     ]
-    call.check_sizes([origin.nbytes for origin in origins])
-    in_ends = [origin.decide() for origin in origins]
-    destinations = [
-        OutputBinding(port, dst, origins, around)
-        for port, dst in zip(call.outputs, _targets(definition, request.dst), strict=True)
+    call.check_sizes([binding.nbytes for binding in input_bindings])
+    input_plans = [binding.plan() for binding in input_bindings]
+    output_bindings = [
+        OutputBinding(port, dst, input_bindings, job)
+        for port, dst in zip(call.outputs, _destinations(definition, arguments.dst), strict=True)
     ]
-    _check_apart(destinations)
-    out_ends = [destination.end() for destination in destinations]
-    plan = make_plan(call, card.info, in_ends, out_ends, memory_limit=request.memory_limit, room=around.room)
-    inputs = [origin.make(plan, end) for origin, end in zip(origins, in_ends, strict=True)]
-    outputs = [destination.make(plan, end) for destination, end in zip(destinations, out_ends, strict=True)]
-    total = origins[0].nbytes if origins else 0
-    with card.invocation(call, around.kernel) as invocation:
-        source = _together(around, inputs)
-        job = StagePipeline(call, invocation, source, outputs, control, report, _progress(request, report, total))
+    _check_distinct(output_bindings)
+    output_plans = [binding.plan() for binding in output_bindings]
+    plan = make_plan(
+        call,
+        context.info,
+        input_plans,
+        output_plans,
+        memory_limit=arguments.memory_limit,
+        device_memory=job.device_memory,
+    )
+    inputs = [binding.make(plan, port) for binding, port in zip(input_bindings, input_plans, strict=True)]
+    outputs = [binding.make(plan, port) for binding, port in zip(output_bindings, output_plans, strict=True)]
+    total = input_bindings[0].nbytes if input_bindings else 0
+    with context.borrow_launcher(call, job.kernel) as launcher:
+        source = _zipped(job, inputs)
+        progress = _progress(arguments, report, total)
+        stages = StagePipeline(call, launcher, source, outputs, control, report, progress)
+        report.add("prepare", 0, 0.0)
         if plan.single:
-            job.run_single()
+            stages.run_single()
         else:
-            job.run_stages()
-        invocation.forget()
+            stages.run_stages()
+        launcher.clear_regions()
     if total is None:
-        call.check_size(job.through)
-    return _result(destinations)
+        call.check_size(stages.consumed)
+    return _result(output_bindings)
 
 
 def _sources(definition: Definition, src: object) -> Sequence[object]:
-    """Return what was given for each input."""
+    """Return the source of each input."""
     ports = definition.inputs
     if not ports:
         if src is not None:
             raise ParameterError(f"accelerator {definition.name!r} takes no input; expected src=None")
         return ()
-    given = _by_port(definition, "src", "input", ports, src)
-    for port, one in zip(ports, given, strict=True):
-        if one is None:
+    sources = _by_port(definition, "src", "input", ports, src)
+    for port, source in zip(ports, sources, strict=True):
+        if source is None:
             which = "src" if len(ports) == 1 else f"src={{{port.name!r}: ...}}"
             raise ParameterError(f"accelerator {definition.name!r} needs {which}: a URL, path, file object or array")
-    return given
+    return sources
 
 
-def _targets(definition: Definition, dst: object) -> Sequence[object]:
-    """Return what was given for each output; ``None``: a new array."""
+def _destinations(definition: Definition, dst: object) -> Sequence[object]:
+    """Return the destination of each output; ``None``: a new array."""
     if not definition.outputs:
         if dst is not None:
             raise ParameterError(f"accelerator {definition.name!r} has no output data; expected dst=None")
@@ -112,55 +141,54 @@ def _targets(definition: Definition, dst: object) -> Sequence[object]:
     return _by_port(definition, "dst", "output", definition.outputs, dst)
 
 
-def _by_port(definition: Definition, name: str, what: str, ports: Sequence[Port], given: object) -> Sequence[object]:
-    if isinstance(given, Mapping):
+def _by_port(definition: Definition, name: str, what: str, ports: Sequence[Port], value: object) -> Sequence[object]:
+    if isinstance(value, Mapping):
         known = [port.name for port in ports]
-        for key in given:
+        for key in value:
             if key not in known:
                 raise ParameterError(
                     f"{name}: accelerator {definition.name!r} has no {what} {key!r}{did_you_mean(str(key), known)}"
                 )
-        return [given.get(port) for port in known]
+        return [value.get(port) for port in known]
     if len(ports) == 1:
-        return (given,)
-    if given is None:
+        return (value,)
+    if value is None:
         return [None] * len(ports)
     example = ", ".join(f"{port.name!r}: ..." for port in ports)
     raise ParameterError(f"accelerator {definition.name!r} has {len(ports)} {what}s; expected {name}={{{example}}}")
 
 
-def _check_apart(destinations: Sequence[OutputBinding]) -> None:
-    """Refuse two outputs in one place: the later would destroy the earlier."""
-    for one, other in combinations(destinations, 2):
+def _check_distinct(bindings: Sequence[OutputBinding]) -> None:
+    """Refuse two outputs with one destination: the second would overwrite the first."""
+    for one, other in combinations(bindings, 2):
         if one.collides(other):
             raise ParameterError(f"{one.port.name} and {other.port.name} would have the same place; expected one each")
 
 
-def _together(around: JobContext, inputs: Sequence[Input]) -> Input:
+def _zipped(job: JobContext, inputs: Sequence[Input]) -> Input:
     if not inputs:
         return NoInput()
     if len(inputs) == 1:
         return inputs[0]
-    call = around.call
-    return ZippedInput(call.inputs, inputs, around.control, whole=call.granularity is None)
+    return ZippedInput(job.call.inputs, inputs, job.control, uncut=job.call.granularity is None)
 
 
-def _progress(request: JobArguments, report: Report, total: int | None) -> Callable[[int], None] | None:
-    progress, info = request.progress, request.info
+def _progress(arguments: JobArguments, report: Report, total: int | None) -> Callable[[int], None] | None:
+    progress, info = arguments.progress, arguments.info
     if progress is None:
         return None
 
-    def tell(done: int) -> None:
+    def report_progress(done: int) -> None:
         if info is not None:
-            info["limit"] = report.limit_now()
+            info["limit"] = report.current_bottleneck()
         progress(done, total)
 
-    return tell
+    return report_progress
 
 
-def _result(destinations: Sequence[OutputBinding]) -> Any:
-    """Return what one output became; of several, those that are arrays, by name."""
-    if len(destinations) == 1:
-        return destinations[0].result()
-    results = {destination.port.name: destination.result() for destination in destinations}
+def _result(bindings: Sequence[OutputBinding]) -> Any:
+    """Return the result of a single output; of several, a mapping from their names to those that are arrays."""
+    if len(bindings) == 1:
+        return bindings[0].result()
+    results = {binding.port.name: binding.result() for binding in bindings}
     return {name: result for name, result in results.items() if result is not None} or None

@@ -1,79 +1,130 @@
-"""A job at work: fetch, to the device, compute, from the device, store; all at once where there are several chunks."""
+"""A job's stages: fetch, copy to the device, compute, copy from the device, store; all at once for several chunks."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from apyfal._core.device import FROM_DEVICE, TO_DEVICE
 from apyfal.definition.grammar import STATUS_DONE, STATUS_FULL
 from apyfal.device.control import Aborted, Channel, JobControl
-from apyfal.device.waiting import GRACE, LOOK, cancel, wait
+from apyfal.device.waiting import GRACE_SECONDS, POLL_SECONDS, cancel, wait
 from apyfal.exceptions import KernelError
 from apyfal.memory import current_meter, metered
-from apyfal.pipeline.turns import OrderedSection
+from apyfal.threads import start_threads
 
 if TYPE_CHECKING:
     from apyfal._core.run import Run
     from apyfal.definition.bound_call import BoundCall
     from apyfal.device.launcher import KernelLauncher
-    from apyfal.device.regions import BufferRegion
-    from apyfal.pipeline.inputs import Input, Piece
+    from apyfal.device.regions import BufferRegion, Chunk
+    from apyfal.pipeline.inputs import Input
     from apyfal.pipeline.outputs import Output
     from apyfal.pipeline.report import Report
 
-__all__ = ["StagePipeline"]
+__all__ = ["OrderedSection", "StagePipeline"]
 
-#: Threads that move data in each direction. While one starts a run or hands a chunk on, the other's transfer is with
-#: the driver already: without that, the link stood still for 0.7 ms after each 16 ms (`bench/jobs/bench_pipeline.py`).
+_Item = TypeVar("_Item")
+
+#: Threads that move data in each direction. While one starts a run or passes a chunk on, the driver already has the
+#: other's transfer. With one thread the link was idle for 0.7 ms after each 16 ms (`bench/jobs/bench_pipeline.py`).
 _MOVERS = 2
+#: Items that wait between two stages: with two, a thread that wakes up late does not leave the next stage idle.
+_QUEUED = 2
+
+
+class OrderedSection(Generic[_Item]):
+    """Lets several threads work on the items of a channel, and then continue one by one, in the order of the items.
+
+    Parameters
+    ----------
+    control
+        Ends the waiting if the job fails.
+    channel
+        Where the items come from.
+    """
+
+    def __init__(self, control: JobControl, channel: Channel[_Item]) -> None:
+        self._control = control
+        self._channel = channel
+        self._numbering = threading.Lock()
+        self._taken = 0
+        self._done = 0
+
+    def __iter__(self) -> Iterator[tuple[int, _Item]]:
+        """Yield number and item, for the items that the calling thread gets."""
+        while True:
+            with self._numbering:
+                try:
+                    item = self._channel.get()
+                except StopIteration:
+                    return
+                number = self._taken
+                self._taken += 1
+            yield number, item
+            del item
+
+    @contextmanager
+    def turn(self, number: int) -> Iterator[None]:
+        """Run the block when the blocks of all earlier items have ended; raise `Aborted` if the job fails before."""
+        changed = self._control.changed
+        with changed:
+            while self._done != number and not self._control.failed:
+                changed.wait(self._control.seconds_left())
+            if self._control.failed:
+                raise Aborted
+        yield
+        with changed:
+            self._done = number + 1
+            changed.notify_all()
 
 
 class _Started(NamedTuple):
-    """A run in flight over a piece, begun `at` seconds into the job; ``run=None``: not begun yet."""
+    """A run in flight over a chunk, started `at` seconds into the job; ``run=None``: it is still to be started."""
 
-    piece: Piece
+    chunk: Chunk
     outputs: tuple[BufferRegion, ...]
     run: Run | None
     at: float
 
 
-class _Done(NamedTuple):
-    """Output that came back, bytes at the front of slots, for `read` bytes of the first input."""
+class _Finished(NamedTuple):
+    """Output on the host side: for each output a region and its bytes of data; `read` bytes of input became that."""
 
-    chunk: int
+    number: int
     outputs: tuple[tuple[BufferRegion, int], ...]
     read: int
 
 
 class StagePipeline:
-    """Runs a kernel over all of an input into an output.
+    """Runs a kernel over all chunks of an input into the outputs.
 
     Parameters
     ----------
-    call, invocation
+    call, launcher
         What is run.
     source, outputs
-        Where the data is and goes.
+        Where the data comes from and where it goes.
     control
-        Deadline and failure, shared with what feeds the source.
+        Deadline and failure of the job.
     report
-        Collects what was done.
+        Receives what was done.
     progress
-        Called after each chunk with the bytes of the first input that are through.
+        Called after each chunk with the bytes of the first input that are done; ``None``: nobody asked.
 
     Attributes
     ----------
-    through
-        Those bytes.
+    consumed
+        Bytes of the first input that are done.
     """
 
     def __init__(
         self,
         call: BoundCall,
-        invocation: KernelLauncher,
+        launcher: KernelLauncher,
         source: Input,
         outputs: Sequence[Output],
         control: JobControl,
@@ -81,63 +132,64 @@ class StagePipeline:
         progress: Callable[[int], None] | None,
     ) -> None:
         self._call = call
-        self._invocation = invocation
+        self._launcher = launcher
         self._source = source
         self._outputs = outputs
         self._control = control
         self._report = report
         self._progress = progress
-        self._reports = call.reports
-        self.through = 0
-        self._in_flight: deque[Run] = deque()  # in the order of their starts
+        self.consumed = 0
+        self._in_flight: deque[Run] = deque()  # in the order in which they were started
 
-    # -- one chunk: in the calling thread, with as few calls into the driver as it takes ------------------------------
+    # -- one chunk: in the calling thread, with as few calls into the driver as possible ------------------------------
     def run_single(self) -> None:
         """Do the job in one run (or as many as its output takes), without threads."""
-        for piece in self._source.pieces():
-            self._count(piece)
-            with self._report.span("compute", piece.chunk):
-                outputs = self._room(piece)
-                wait(self._invocation.start(piece, outputs, send=True, bring=not self._reports), self._control)
-            if self._reports:
-                for done in self._reruns(piece, outputs):
-                    self._store(done)
+        size_reported = self._call.size_reported
+        for chunk in self._source.chunks():
+            self._count(chunk)
+            with self._report.span("compute", chunk.number):
+                outputs = self._output_regions(chunk)
+                run = self._launcher.start(chunk, outputs, sync_to=True, sync_from=not size_reported)
+                wait(run, self._control)
+            if size_reported:
+                for finished in self._rerun_until_done(chunk, outputs):
+                    self._store(finished)
             else:
-                self._store(_Done(piece.chunk, tuple([(slot, len(slot.bytes)) for slot in outputs]), piece.nbytes))
-            self._source.release(piece)
+                full = tuple([(region, len(region.bytes)) for region in outputs])
+                self._store(_Finished(chunk.number, full, chunk.nbytes))
+            self._source.release(chunk)
 
-    # -- many chunks: threads for each direction -----------------------------------------------------------------------
+    # -- many chunks: threads for each stage --------------------------------------------------------------------------
     def run_stages(self) -> None:
         """Do the job with all stages at once; the calling thread stores."""
-        # Two between any two stages: a thread that is woken late leaves no one without work.
-        fetched: Channel[Piece] = Channel(self._control, 2)
-        started: Channel[_Started] = Channel(self._control, 2)
-        finished: Channel[_Done] = Channel(self._control, 2)
-        sending, bringing = OrderedSection(self._control, fetched), OrderedSection(self._control, started)
+        fetched: Channel[Chunk] = Channel(self._control, _QUEUED)
+        started: Channel[_Started] = Channel(self._control, _QUEUED)
+        finished: Channel[_Finished] = Channel(self._control, _QUEUED)
+        to_start, to_finish = OrderedSection(self._control, fetched), OrderedSection(self._control, started)
         threads = [
-            *self._threads("fetch", 1, fetched, self._fetch),
-            *self._threads("start", _MOVERS, started, lambda put: self._start(sending, put)),
-            *self._threads("finish", _MOVERS, finished, lambda put: self._finish(bringing, put)),
+            *self._start_stage("fetch", 1, fetched, self._fetch),
+            *self._start_stage("start", _MOVERS, started, lambda put: self._start(to_start, put)),
+            *self._start_stage("finish", _MOVERS, finished, lambda put: self._finish(to_finish, put)),
         ]
         try:
-            for done in finished:
-                self._store(done)
+            for output in finished:
+                self._store(output)
         except BaseException as error:
             self._control.fail(error)
         for thread in threads:
-            thread.join(GRACE + 2 * LOOK if self._control.failed else None)
+            thread.join(GRACE_SECONDS + 2 * POLL_SECONDS if self._control.failed else None)
         if self._control.failed:
-            # Not left to the last reference: the error's own frames may have it.
+            # Emptied here: the frames in the error's traceback keep these objects alive.
             while self._in_flight:
                 cancel(self._in_flight.popleft())
             for channel in (fetched, started, finished):
                 channel.clear()
             self._control.check()
 
-    def _threads(
+    def _start_stage(
         self, name: str, count: int, channel: Channel[Any], work: Callable[[Callable[[Any], None]], None]
     ) -> list[threading.Thread]:
-        """Start the threads of a stage; the last that ends says so to the next stage."""
+        """Start the threads of a stage. The last one that ends marks the end of the channel to the next stage."""
         working = [None] * count
         meter = current_meter()
 
@@ -153,118 +205,113 @@ class StagePipeline:
             except BaseException as error:
                 self._control.fail(error)
 
-        threads = [
-            threading.Thread(target=body, name=f"apyfal-{name}-{number}", daemon=True) for number in range(count)
-        ]
-        for thread in threads:
-            thread.start()
-        return threads
+        return start_threads(name, count, body)
 
-    def _fetch(self, put: Callable[[Piece], None]) -> None:
-        for piece in self._source.pieces():
-            self._count(piece)
-            put(piece)
+    def _fetch(self, put: Callable[[Chunk], None]) -> None:
+        for chunk in self._source.chunks():
+            self._count(chunk)
+            put(chunk)
 
-    def _count(self, piece: Piece) -> None:
-        self._report.bytes_in += piece.nbytes
-        for one in piece.beside:
-            self._report.bytes_in += one.nbytes
+    def _count(self, chunk: Chunk) -> None:
+        self._report.bytes_in += chunk.nbytes
+        for companion in chunk.companions:
+            self._report.bytes_in += companion.nbytes
 
-    def _start(self, fetched: OrderedSection[Piece], put: Callable[[_Started], None]) -> None:
-        for number, piece in fetched:
-            sent_at = self._report.now()
-            for one in (piece, *piece.beside):
-                if one.slot is not None:
-                    one.slot.sync(TO_DEVICE, one.nbytes)
-            sent = self._report.now()
+    def _start(self, fetched: OrderedSection[Chunk], put: Callable[[_Started], None]) -> None:
+        for number, chunk in fetched:
+            copied_from = self._report.now()
+            for one in (chunk, *chunk.companions):
+                if one.region is not None:
+                    one.region.sync(TO_DEVICE, one.nbytes)
+            copied_until = self._report.now()
             with fetched.turn(number):
-                if piece.slot is not None:
-                    self._report.follow("to_device", piece.chunk, sent_at, sent)
-                if self._reports:  # the next run may be over this same piece: the stage that reads the report starts it
-                    put(_Started(piece, (), None, 0.0))
+                if chunk.region is not None:
+                    self._report.follow("to_device", chunk.number, copied_from, copied_until)
+                if self._call.size_reported:  # the stage that reads the report starts the run, and runs it again
+                    put(_Started(chunk, (), None, 0.0))
                     continue
-                outputs = self._room(piece)
+                outputs = self._output_regions(chunk)
                 at = self._report.now()
-                run = self._invocation.start(piece, outputs)
+                run = self._launcher.start(chunk, outputs)
                 self._in_flight.append(run)
-                put(_Started(piece, outputs, run, at))
+                put(_Started(chunk, outputs, run, at))
 
-    def _finish(self, started: OrderedSection[_Started], put: Callable[[_Done], None]) -> None:
-        for number, (piece, outputs, run, at) in started:
+    def _finish(self, started: OrderedSection[_Started], put: Callable[[_Finished], None]) -> None:
+        for number, (chunk, outputs, run, at) in started:
             if run is None:
                 with started.turn(number):
-                    for done in self._runs(piece):
-                        put(done)
-                    self._source.release(piece)
+                    for finished in self._run_until_done(chunk):
+                        put(finished)
+                    self._source.release(chunk)
                 continue
             try:
                 wait(run, self._control)
-                ended = self._report.now()
-                self._source.release(piece)
-                brought = self._bring(piece, outputs)
-                at_end = self._report.now()
+                computed = self._report.now()
+                self._source.release(chunk)
+                read_back = self._read_back(chunk, outputs)
+                copied = self._report.now()
             except BaseException:
-                with started.turn(number):  # what an earlier run failed with is the cause of what became of this one
+                with started.turn(number):  # the failure of an earlier run is the cause of this one, and comes first
                     raise
             with started.turn(number):
                 self._in_flight.popleft()
-                self._report.follow("compute", piece.chunk, at, ended)
-                if any(nbytes for _, nbytes in brought):
-                    self._report.follow("from_device", piece.chunk, ended, at_end)
-                put(_Done(piece.chunk, brought, piece.nbytes))
+                self._report.follow("compute", chunk.number, at, computed)
+                if any(nbytes for _, nbytes in read_back):
+                    self._report.follow("from_device", chunk.number, computed, copied)
+                put(_Finished(chunk.number, read_back, chunk.nbytes))
 
-    def _room(self, piece: Piece) -> tuple[BufferRegion, ...]:
-        """Return memory for the outputs of a run over a piece: exactly as much as it produces, where that is known."""
-        room = []
+    def _output_regions(self, chunk: Chunk) -> tuple[BufferRegion, ...]:
+        """Return memory for the outputs of a run over a chunk: of the exact size if that is known before the run."""
+        regions = []
         for port, output in zip(self._call.outputs, self._outputs, strict=True):
-            slot = output.slot(piece)
-            nbytes = port.nbytes(piece.nbytes)
-            room.append(slot if nbytes is None else slot.part(0, nbytes))
-        return tuple(room)
+            region = output.region_for(chunk)
+            nbytes = port.nbytes(chunk.nbytes)
+            regions.append(region if nbytes is None else region.part(0, nbytes))
+        return tuple(regions)
 
     # -- runs ---------------------------------------------------------------------------------------------------------
-    def _runs(self, piece: Piece) -> Iterator[_Done]:
-        outputs = self._room(piece)
-        with self._report.span("compute", piece.chunk):
-            wait(self._invocation.start(piece, outputs), self._control)
-        yield from self._reruns(piece, outputs)
+    def _run_until_done(self, chunk: Chunk) -> Iterator[_Finished]:
+        outputs = self._output_regions(chunk)
+        with self._report.span("compute", chunk.number):
+            wait(self._launcher.start(chunk, outputs), self._control)
+        yield from self._rerun_until_done(chunk, outputs)
 
-    def _reruns(self, piece: Piece, outputs: tuple[BufferRegion, ...]) -> Iterator[_Done]:
-        """Yield the output of a run that has ended, and run again as long as the kernel says that it was full."""
+    def _rerun_until_done(self, chunk: Chunk, outputs: tuple[BufferRegion, ...]) -> Iterator[_Finished]:
+        """Yield the output of a run that has ended, and run again as long as the kernel reports a full output."""
         consumed = 0
         while True:
-            read, produced, status = self._invocation.reported()
+            read, produced, status = self._launcher.read_report()
             consumed += read
             if status not in (STATUS_DONE, STATUS_FULL):
-                raise KernelError(f"kernel {self._call.definition.kernel!r} reported status {status}")
-            with self._report.span("from_device", piece.chunk):
-                brought = self._bring(piece, outputs, produced)
-            yield _Done(piece.chunk, brought, read)
+                raise KernelError(f"kernel {self._call.kernel!r} reported status {status}")
+            with self._report.span("from_device", chunk.number):
+                read_back = self._read_back(chunk, outputs, produced)
+            yield _Finished(chunk.number, read_back, read)
             if status == STATUS_DONE:
                 return
             if not read and not produced:
-                raise KernelError(f"kernel {self._call.definition.kernel!r} neither reads nor writes any more")
-            outputs = self._room(piece)
-            with self._report.span("compute", piece.chunk):
-                wait(self._invocation.start(piece, outputs, skip=consumed), self._control)
+                raise KernelError(f"kernel {self._call.kernel!r} neither reads nor writes any more")
+            outputs = self._output_regions(chunk)
+            with self._report.span("compute", chunk.number):
+                wait(self._launcher.start(chunk, outputs, skip=consumed), self._control)
 
-    def _bring(
-        self, piece: Piece, outputs: tuple[BufferRegion, ...], produced: int | None = None
+    def _read_back(
+        self, chunk: Chunk, outputs: tuple[BufferRegion, ...], produced: int | None = None
     ) -> tuple[tuple[BufferRegion, int], ...]:
-        """Move what a run produced (``None``: all that there is room for) from the device."""
-        brought = []
-        for output, slot in zip(self._outputs, outputs, strict=True):
-            nbytes = output.wanted(piece, len(slot.bytes) if produced is None else produced)
+        """Copy the `produced` bytes of a run from the device; ``None``: all that its regions hold."""
+        read_back = []
+        for output, region in zip(self._outputs, outputs, strict=True):
+            nbytes = output.nbytes_to_read(chunk, len(region.bytes) if produced is None else produced)
             if nbytes:
-                slot.sync(FROM_DEVICE, nbytes)
-            brought.append((slot, nbytes))
-        return tuple(brought)
+                region.sync(FROM_DEVICE, nbytes)
+            read_back.append((region, nbytes))
+        return tuple(read_back)
 
-    def _store(self, done: _Done) -> None:
-        for output, (slot, nbytes) in zip(self._outputs, done.outputs, strict=True):
-            output.store(done.chunk, slot, nbytes)
+    def _store(self, finished: _Finished) -> None:
+        for output, (region, nbytes) in zip(self._outputs, finished.outputs, strict=True):
+            output.store(finished.number, region, nbytes)
             self._report.bytes_out += nbytes
-        self._report.chunks = done.chunk + 1
-        self.through += done.read
+        self._report.chunks = finished.number + 1
+        self.consumed += finished.read
         if self._progress is not None:
-            self._progress(self.through)
+            self._progress(self.consumed)

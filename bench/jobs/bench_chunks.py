@@ -1,4 +1,4 @@
-"""Chunk size and ring depth: a job through rings at both ends, over chunks of 1 to 32 MiB and rings of 2 to 6 slots.
+"""Chunk size and ring depth: a job through rings at both ends, over chunks of 1 to 32 MiB and rings of 2 to 6 regions.
 
 The constants of `apyfal.pipeline.chunking` come from here. Two cards: one whose link is the limit, and one with no set
 bandwidth, which is as fast as this machine's memory, so that what a chunk costs beside its transfer shows. The best row
@@ -59,9 +59,9 @@ def compare(stack: contextlib.ExitStack, what: str, options: dict[str, str], nby
 
         return run
 
-    bench = Bench(f"{nbytes // MIB} MiB through rings of both ends and {what}: which chunks, how many slots?", nbytes)
+    bench = Bench(f"{nbytes // MIB} MiB through rings of both ends and {what}: which chunks, how many regions?", nbytes)
     pinned = apyfal.empty(8 * MIB, np.uint8)
-    bo, offset = card._card.device.import_memory(pinned)
+    bo, offset = card._context.device.import_memory(pinned)
     bench.add(
         "limit: transfers to the card alone, of 8 MiB",
         lambda: [bo.sync(0, offset, 8 * MIB) for _ in range(nbytes // (8 * MIB))],
@@ -73,7 +73,7 @@ def compare(stack: contextlib.ExitStack, what: str, options: dict[str, str], nby
     ]
     for chunk, depth in tried:
         note = "as it is" if (chunk, depth) == (chunking._CHUNK, chunking._DEPTH) else ""
-        bench.add(f"chunks of {chunk // MIB} MiB, {depth} slots", job(chunk, depth), check, note=note)
+        bench.add(f"chunks of {chunk // MIB} MiB, {depth} regions", job(chunk, depth), check, note=note)
     return bench
 
 

@@ -101,7 +101,7 @@ def benches(quick: bool) -> list[Bench]:
         if not np.array_equal(array, data):
             raise AssertionError("wrong data")
 
-    device = card._card.device
+    device = card._context.device
     bo, offset = device.import_memory(pinned)
 
     def link() -> None:

@@ -41,7 +41,7 @@ def inputs(count: int = COUNT, nbytes: int = 3001) -> list[np.ndarray]:
 
 def counters(accelerator: apyfal.Accelerator) -> dict[str, int]:
     """What the card did so far."""
-    return accelerator._card.device.counters()
+    return accelerator._context.device.counters()
 
 
 # -- arrays -----------------------------------------------------------------------------------------------------------
@@ -219,7 +219,7 @@ def test_when_the_card_fails_with_several_jobs_each_runs_again_alone(fault: str)
         accelerator.process(sources[0])
         futures = [accelerator.process_submit(source) for source in sources[:50]]
         futures[10].result()
-        accelerator._card.device.control(fault, 1)
+        accelerator._context.device.control(fault, 1)
         futures += [accelerator.process_submit(source) for source in sources[50:]]
         failed = 0
         for future, source in zip(futures, sources, strict=True):
@@ -247,7 +247,7 @@ def test_a_lost_device_and_a_stop_end_all_that_wait() -> None:
     with apyfal.Accelerator("loopback", emulator={"run_latency": "50ms"}) as accelerator:
         accelerator.process(b"x")
         futures = [accelerator.process_submit(source) for source in inputs(100)]
-        accelerator._card.device.control("lose_device", 1)
+        accelerator._context.device.control("lose_device", 1)
         for future in futures[20:]:
             with pytest.raises(DeviceLost):
                 future.result(timeout=10)
@@ -273,7 +273,7 @@ def test_a_job_of_one_run_says_that_it_was_stopped() -> None:
 def test_without_memory_for_the_group_each_job_ends_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with apyfal.Accelerator("loopback", emulator=BUSY) as accelerator:
         accelerator.process(b"x")
-        lent, calls = accelerator._card.lent, []
+        lent, calls = accelerator._context.borrow_region, []
 
         def scarce(nbytes: int, bank: int) -> object:
             calls.append(nbytes)
@@ -281,7 +281,7 @@ def test_without_memory_for_the_group_each_job_ends_once(tmp_path: Path, monkeyp
                 raise apyfal.exceptions.HostMemoryExhausted("there is no more")
             return lent(nbytes, bank)
 
-        monkeypatch.setattr(accelerator._card, "lent", scarce)
+        monkeypatch.setattr(accelerator._context, "borrow_region", scarce)
         for number, source in enumerate(inputs(40)):
             source.tofile(tmp_path / f"{number}")
         (tmp_path / "7").unlink()
@@ -299,7 +299,7 @@ def test_a_run_that_hangs_costs_one_timeout() -> None:
     with apyfal.Accelerator("loopback") as accelerator:
         accelerator.process(b"x")
         accelerator._background.size.learn(1)
-        accelerator._card.device.control("hang_run", 2)
+        accelerator._context.device.control("hang_run", 2)
         futures = [accelerator.process_submit(source, timeout=0.5) for source in inputs(50)]
         failed = [future for future in futures if isinstance(future.exception(timeout=10), RunTimeout)]
         assert len(failed) <= 1

@@ -123,7 +123,7 @@ def test_a_card_that_fails(store: Hostile, stage: str, nth: int) -> None:
         if not USUAL[0]:
             works(accelerator, store)
             store.put("b/out", b"old")
-        accelerator._card.device.control(stage, nth)
+        accelerator._context.device.control(stage, nth)
         fails(
             accelerator,
             "s3.stages://b/data",

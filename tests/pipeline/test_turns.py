@@ -19,7 +19,7 @@ from apyfal.device.launcher import KernelLauncher
 from apyfal.device.regions import BufferRegion
 from apyfal.device.waiting import wait
 from apyfal.exceptions import KernelError
-from apyfal.pipeline.turns import OrderedSection
+from apyfal.pipeline.stages import OrderedSection
 
 MIB = 1 << 20
 CHUNKS = 6
@@ -40,15 +40,15 @@ def test_the_next_transfer_waits_at_the_card_while_a_run_is_started(
     waited: list[bool] = []
     sync, start = BufferRegion.sync, KernelLauncher.start
 
-    def note(slot: BufferRegion, direction: int, nbytes: int) -> None:
+    def note(region: BufferRegion, direction: int, nbytes: int) -> None:
         if direction == TO_DEVICE:
-            asked[slot.offset // (8 * MIB)].set()
-        sync(slot, direction, nbytes)
+            asked[region.offset // (8 * MIB)].set()
+        sync(region, direction, nbytes)
 
-    def late(self, piece, output, **keywords):  # type: ignore[no-untyped-def]
-        if not piece.last:
-            waited.append(asked[piece.chunk + 1].wait(5))
-        return start(self, piece, output, **keywords)
+    def late(self, chunk, output, **keywords):  # type: ignore[no-untyped-def]
+        if not chunk.last:
+            waited.append(asked[chunk.number + 1].wait(5))
+        return start(self, chunk, output, **keywords)
 
     with apyfal.Accelerator("loopback") as accelerator:
         result = accelerator.empty(len(data), np.uint8)
@@ -63,9 +63,9 @@ def test_the_next_transfer_waits_at_the_card_while_a_run_is_started(
 def test_order_is_kept_whichever_thread_is_late(way: str, data: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     sync, pauses = BufferRegion.sync, random.Random(3)
 
-    def uneven(slot: BufferRegion, direction: int, nbytes: int) -> None:
+    def uneven(region: BufferRegion, direction: int, nbytes: int) -> None:
         time.sleep(pauses.choice((0.0, 0.02)))
-        sync(slot, direction, nbytes)
+        sync(region, direction, nbytes)
         time.sleep(pauses.choice((0.0, 0.02)))
 
     source = data if way == "array" else data[1:]

@@ -41,23 +41,15 @@ ROOMS = (
     "cli/commands __main__",
 )
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms.split()}
-BASE = ("_moved", "exceptions", "log", "memory", "units")
+BASE = ("_moved", "exceptions", "log", "memory", "threads", "units")
 
 #: Source files that one folder may hold. A .pyx counts with its .pxd and .pyi, a .c with its own .h.
 MOST = 12
 
 # Imports that lead upwards and wait to be cut.
-DOORS = {
-    ("apyfal.batching.batch", "apyfal.jobs.queue"),
-    ("apyfal.batching.item", "apyfal.jobs.queue"),
-    ("apyfal.device.context", "apyfal.batching.fan_out"),
-    ("apyfal.device.context", "apyfal.storage.endpoints.factory"),
-    ("apyfal.device.launcher", "apyfal.pipeline.inputs"),
-}
+DOORS: set[tuple[str, str]] = set()
 # Modules that know each other for type checkers, and wait to be cut.
 PAIRS = {
-    "apyfal.definition.bound_call",
-    "apyfal.definition.definition",
     "apyfal.storage.stores.azure.blocks",
     "apyfal.storage.stores.azure.handler",
     "apyfal.storage.stores.fsspec.files",

@@ -130,7 +130,7 @@ def coefficients_stay_on_the_card(name: str) -> None:
     assert row.coefficients is not None
     values = _values(5000)
     with _modelled(row.coefficients) as accelerator:
-        device = accelerator._card.device
+        device = accelerator._context.device
         counts = "counters" in device.info["capabilities"]
         for seed in range(2):
             weights = np.random.default_rng(seed).integers(0, 256, 5000, np.uint8)

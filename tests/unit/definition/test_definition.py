@@ -141,15 +141,18 @@ def test_parameters_of_the_element_type_are_checked_against_it() -> None:
 def test_output_sizes(given: dict[str, Any], nbytes: int, expected: int) -> None:
     call = define(**given).bind()
     assert call.outputs[0].nbytes(nbytes) == expected
-    assert call.outputs[0].room(nbytes) == expected
+    assert call.outputs[0].buffer_nbytes(nbytes) == expected
 
 
 def test_output_that_only_the_kernel_knows() -> None:
     call = define("src, dst, report", output=REPORTED).bind()
     assert call.outputs[0].nbytes(10) is None
-    assert call.outputs[0].room(10) == 10
-    assert call.outputs[0].room(0) == 1
-    assert define("src, dst, report", output=REPORTED, capacity=lambda n: 2 * n + 7).bind().outputs[0].room(10) == 27
+    assert call.outputs[0].buffer_nbytes(10) == 10
+    assert call.outputs[0].buffer_nbytes(0) == 1
+    assert (
+        define("src, dst, report", output=REPORTED, capacity=lambda n: 2 * n + 7).bind().outputs[0].buffer_nbytes(10)
+        == 27
+    )
 
 
 def test_sizes_that_are_not_whole() -> None:

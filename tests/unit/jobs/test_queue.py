@@ -35,7 +35,7 @@ def workers() -> Iterator[Workers]:
 
     def run(tasks: list[Task]) -> None:
         for task in tasks:
-            task.promise.set_result(task.src())  # type: ignore[operator]  # these tests' tasks are functions
+            task.future.set_result(task.src())  # type: ignore[operator]  # these tests' tasks are functions
 
     made = Workers(2, "test", run)
     yield made
@@ -61,7 +61,7 @@ def test_jobs_of_one_kind_that_wait_are_taken_together(began: threading.Event) -
         began.set()
         assert go.wait(PATIENCE)
         for task in tasks:
-            task.promise.set_result(None)
+            task.future.set_result(None)
 
     workers = Workers(1, "test", run, together=lambda waiting: 3)
     try:
@@ -83,7 +83,7 @@ def test_what_waits_when_the_workers_stop_is_cancelled(began: threading.Event) -
     def run(tasks: list[Task]) -> None:
         began.set()
         assert go.wait(PATIENCE)
-        tasks[0].promise.set_result("done")
+        tasks[0].future.set_result("done")
 
     workers = Workers(1, "test", run)
     first = submit(workers, None, None, {})

@@ -49,7 +49,7 @@ def test_pinned_arrays_are_never_copied(nbytes):
     info: dict = {}
     with apyfal.Accelerator("loopback") as accelerator:
         assert accelerator.process(src, dst, copy=False, info_dict=info) is dst
-        counters = accelerator._card.device.counters()
+        counters = accelerator._context.device.counters()
     assert np.array_equal(src, dst)
     assert info["bytes_copied"] == 0
     assert info["copy_reasons"] == []
@@ -69,7 +69,7 @@ def test_the_device_reads_the_array_at_its_own_address():
         time.sleep(0.05)
         src[...] = 2
         assert set(future.result()) == {2}
-        bo, offset = accelerator._card.device.import_memory(src)
+        bo, offset = accelerator._context.device.import_memory(src)
         assert bo.address + offset == src.__array_interface__["data"][0]
 
 
@@ -307,7 +307,7 @@ def test_a_run_that_hangs_times_out_and_the_next_one_works(nbytes):
     data = data_of(nbytes)
     with apyfal.Accelerator("loopback") as accelerator:
         accelerator.process(data)  # memory is made ready, so that what takes long is the hanging run
-        accelerator._card.device.control("hang_run", 1)
+        accelerator._context.device.control("hang_run", 1)
         start = time.monotonic()
         with pytest.raises(RunTimeout):
             accelerator.process(data, timeout=0.5)
@@ -360,7 +360,7 @@ def test_start_loads_what_stays_on_the_card(tmp_path):
     with apyfal.Accelerator("loopback") as accelerator:
         accelerator.start(np.arange(5000, dtype="u1"), info_dict=info)
         assert info["bytes_in"] == 5000
-        assert accelerator._card.device.counters()["to_device"] == 5000
+        assert accelerator._context.device.counters()["to_device"] == 5000
         assert bytes(accelerator.process(b"x")) == b"x"
 
 
