@@ -90,7 +90,8 @@ class Accelerator:
         if address is not None and address != LOCAL:
             from apyfal.host.client.accelerator import open_remote
 
-            return open_remote(accelerator, config, host_ip=address, host_type=host_type, **keywords)
+            # the argument, not the address: who named it decides which token it gets
+            return open_remote(accelerator, config, host_ip=host_ip, host_type=host_type, **keywords)
         return super().__new__(cls)
 
     def __init__(

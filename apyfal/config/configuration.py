@@ -12,21 +12,40 @@ The file is INI text. Every value remembers the file, section, line and key it c
 
 A section ``[a.b.c]`` falls back to ``[a.b]``, then ``[a]``, key by key. What a caller passes as an argument wins over
 the file.
+
+The file of the working directory counts fully only if the user trusts it: see `apyfal.config.authority` and
+`apyfal.config.trust`. Importing this module reads nothing.
 """
 
 from __future__ import annotations
 
+import logging
 import os
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
 from apyfal import units
 from apyfal.config import ini
-from apyfal.config.ini import Value, is_secret
+from apyfal.config.authority import refusal
+from apyfal.config.ini import Value, is_secret, shown_path
+from apyfal.config.trust import TrustStore, content_of, unsafe
 from apyfal.exceptions import ConfigurationError, ParameterError, did_you_mean
 
-__all__ = ["FILE_NAME", "KINDS", "ConfigSource", "Configuration", "Section", "Value", "host_section"]
+__all__ = [
+    "ENVIRONMENT",
+    "FILE_NAME",
+    "KINDS",
+    "ConfigSource",
+    "Configuration",
+    "Section",
+    "Value",
+    "host_section",
+    "untrusted",
+]
+
+_LOGGER = logging.getLogger("apyfal.config")
 
 FILE_NAME = "accelerator.conf"
 ENVIRONMENT = "APYFAL_CONFIG_FILE"
@@ -73,8 +92,9 @@ _Default = TypeVar("_Default")
 class Section(Mapping[str, Value]):
     """The values of one section, with what it falls back to and what overrides it. Read-only.
 
-    The typed getters return `default` where the key is missing, and raise `ConfigurationError` with the value's place
-    where the text cannot be what is asked for.
+    The typed getters return `default` if the key is missing, and raise `ConfigurationError` with the value's place if
+    the text cannot be what is asked for. Getting a value in any way raises it too if the value is not the user's word
+    and names something that then may not be named (`apyfal.config.authority`).
     """
 
     def __init__(self, name: str, values: Mapping[str, Value], file: Path | None = None) -> None:
@@ -83,7 +103,21 @@ class Section(Mapping[str, Value]):
         self._values = dict(values)
 
     def __getitem__(self, key: str) -> Value:
-        return self._values[key]
+        value = self._values[key]
+        if not value.trusted and (what := refusal(value)) is not None:
+            raise untrusted(value, what)
+        return value
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._values
+
+    def unchecked(self, key: str) -> Value | None:
+        """Return the value of `key` whether or not it may be used: to be examined, or shown."""
+        return self._values.get(key)
+
+    def only(self, keep: Callable[[Value], bool]) -> Section:
+        """Return the section with the values that `keep` accepts."""
+        return Section(self.name, {key: value for key, value in self._values.items() if keep(value)}, self.file)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
@@ -105,11 +139,11 @@ class Section(Mapping[str, Value]):
         """Return the value of `key`, or raise `ConfigurationError` naming the section that lacks it."""
         if key not in self._values:
             raise self.missing(key)
-        return self._values[key]
+        return self[key]
 
     def missing(self, key: str) -> ConfigurationError:
         """Return the error that says that `key` is not there (the caller raises it)."""
-        place = f"{self.file}, " if self.file else ""
+        place = f"{shown_path(self.file)}, " if self.file else ""
         return ConfigurationError(f"{place}[{self.name}]: key {key!r} is missing")
 
     def text(self, key: str, default: _Default) -> str | _Default:
@@ -161,7 +195,7 @@ class Section(Mapping[str, Value]):
 
     def parts(self, key: str, separator: str | None = ",") -> list[Value]:
         """Parts of `key`, see `Value.parts`; empty where the key is missing."""
-        return self._values[key].parts(separator) if key in self._values else []
+        return self[key].parts(separator) if key in self._values else []
 
     def paths(self, key: str, default: Iterable[str | os.PathLike[str]] = ()) -> list[Path]:
         """Paths of `key`, one a line, ``~`` expanded; `default` (expanded too) where the key is missing."""
@@ -169,9 +203,9 @@ class Section(Mapping[str, Value]):
         return [Path(os.path.expanduser(path)) for path in given]
 
     def _convert(self, key: str, default: _Default, convert: Callable[[Value], _T]) -> _T | _Default:
-        value = self._values.get(key)
-        if value is None:
+        if key not in self._values:
             return default
+        value = self[key]
         try:
             return convert(value)
         except ParameterError as error:
@@ -186,10 +220,15 @@ class Configuration:
     ----------
     file
         Where it came from; ``None`` if it was found nowhere or given as a mapping.
+    distrust
+        Why the file is not the user's word; ``None`` if it is.
     """
 
-    def __init__(self, sections: Mapping[str, Mapping[str, Value]], file: Path | None = None) -> None:
+    def __init__(
+        self, sections: Mapping[str, Mapping[str, Value]], file: Path | None = None, distrust: str | None = None
+    ) -> None:
         self.file = file
+        self.distrust = distrust
         self._sections = {name: dict(values) for name, values in sections.items()}
         for name, values in self._sections.items():
             self._check(name, values)
@@ -204,7 +243,8 @@ class Configuration:
             A file's path; a mapping of section names to mappings of keys to values (text, numbers, truth values,
             paths or lists of these); a `Configuration`, returned as it is; or ``None``: the file named by
             ``$APYFAL_CONFIG_FILE``, else ``accelerator.conf`` in the working directory, else in the home directory,
-            else an empty configuration.
+            else an empty configuration. That of the working directory is read in any case, and trusted only if the
+            user said so (``apyfal config trust``).
 
         Raises
         ------
@@ -216,25 +256,36 @@ class Configuration:
         if isinstance(source, Mapping):
             return cls({name: _values_of(name, values) for name, values in source.items()})
         if source is not None:
-            file = Path(os.path.expanduser(source))
-        elif named := os.environ.get(ENVIRONMENT):
-            file = Path(os.path.expanduser(named))
-        else:
-            for folder in (Path.cwd(), Path(os.path.expanduser("~"))):
-                file = folder / FILE_NAME
-                if file.is_file():
-                    break
-            else:
-                return cls({})
+            return cls._read(Path(os.path.expanduser(source)))
+        if named := os.environ.get(ENVIRONMENT):
+            return cls._read(Path(os.path.expanduser(named)), f" (from ${ENVIRONMENT})")
+        here, home = Path.cwd(), Path(os.path.expanduser("~"))
+        if (file := here / FILE_NAME).is_file() and not _is_same(here, home):
+            return cls._found(file)
+        if (file := home / FILE_NAME).is_file():
+            return cls._read(file)
+        return cls({})
+
+    @classmethod
+    def _read(cls, file: Path, origin: str = "") -> Configuration:
+        """Read a file that the user named, or the user's own."""
         try:
-            text = file.read_bytes().decode("utf-8-sig")
+            content = file.read_bytes()
         except OSError as error:
-            origin = f" (from ${ENVIRONMENT})" if source is None and os.environ.get(ENVIRONMENT) else ""
             raise ConfigurationError(f"cannot read configuration {str(file)!r}{origin}: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            line = error.object.count(b"\n", 0, error.start) + 1
-            raise ConfigurationError(f"{file}, line {line}: the text is not UTF-8") from None
-        return cls(ini.parse(text, file, KINDS), file)
+        return cls(ini.parse(_text(content, file), file, KINDS), file)
+
+    @classmethod
+    def _found(cls, file: Path) -> Configuration:
+        """Read the file that the working directory has."""
+        try:
+            content, status = content_of(file)
+        except OSError as error:
+            raise ConfigurationError(f"cannot read configuration {str(file)!r}: {error.strerror}") from error
+        distrust = TrustStore().refusal(file, content, status)
+        if distrust is not None:
+            _LOGGER.debug("%s is not trusted: %s", shown_path(file), distrust)
+        return cls(ini.parse(_text(content, file), file, KINDS, trusted=distrust is None), file, distrust)
 
     def section(self, name: str, arguments: Mapping[str, object] | None = None) -> Section:
         """Return the section `name` with its fallbacks.
@@ -253,6 +304,10 @@ class Configuration:
         if arguments:
             values.update(_values_of("", arguments))
         return Section(name, values, self.file)
+
+    def exactly(self, name: str) -> Section:
+        """Return what stands in the section `name` itself, without what it falls back to."""
+        return Section(name, self._sections.get(name, {}), self.file)
 
     def sections(self, prefix: str = "") -> list[str]:
         """Names of the sections that are there, in their order: `prefix` itself and those below it, or all."""
@@ -291,6 +346,38 @@ def host_section(configuration: Configuration, host_type: str | None = None) -> 
     """
     kind = host_type or configuration.section("host").text("host_type", None)
     return configuration.section("host" if kind is None else f"host.{kind.lower()}")
+
+
+def untrusted(value: Value, what: str) -> ConfigurationError:
+    """Return the error that says that a file may not name `what` without the user's word (the caller raises it)."""
+    file = value.file
+    word = "a configuration of the working directory may not name"
+    if file is None:
+        return value.error(f"{word} {what}")
+    try:
+        _, status = content_of(file)
+        problem = unsafe(file, status)
+    except (OSError, ConfigurationError):
+        problem = None
+    hint = "to trust it" if problem is None else f"the file cannot be trusted: {problem}; once it is yours alone"
+    name = f" {shlex.quote(str(file))}" if str(file).isprintable() else ""
+    hint += f": apyfal config trust{name}"
+    return value.error(f"{word} {what} without your word; {hint}")
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False
+
+
+def _text(content: bytes, file: Path) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ConfigurationError(f"{shown_path(file)}, line {line}: the text is not UTF-8") from None
 
 
 def _values_of(section: str, given: Mapping[str, object]) -> dict[str, Value]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from apyfal.exceptions import ConfigurationError, did_you_mean
 
-__all__ = ["Value", "is_secret", "parse", "without_user_info"]
+__all__ = ["Value", "is_secret", "parse", "shown_path", "without_user_info"]
 
 _SECTION = re.compile(r"\[\s*([^\[\]]*?)\s*\]")
 _SECTION_NAME = re.compile(r"[\w-]+(\.[\w-]+)*")
@@ -47,21 +47,31 @@ class Value(str):
         Line in `file`, from 1; 0 for an argument.
     section, key
         Its names. `section` is where it was found, which may be one that the asked section falls back to.
+    trusted
+        Whether it is the user's own word: an argument, or from a file that the user named or trusts.
     """
 
-    __slots__ = ("_lines", "file", "key", "section")
+    __slots__ = ("_lines", "file", "key", "section", "trusted")
 
     file: Path | None
     section: str
     key: str
+    trusted: bool
     _lines: tuple[int, ...]
 
     def __new__(
-        cls, text: str, *, file: Path | None = None, lines: tuple[int, ...] = (0,), section: str = "", key: str = ""
+        cls,
+        text: str,
+        *,
+        file: Path | None = None,
+        lines: tuple[int, ...] = (0,),
+        section: str = "",
+        key: str = "",
+        trusted: bool = True,
     ) -> Value:
         """Make the text `text`; `lines` are the line numbers of its lines."""
         self = super().__new__(cls, text)
-        self.file, self.section, self.key, self._lines = file, section, key, lines
+        self.file, self.section, self.key, self._lines, self.trusted = file, section, key, lines, trusted
         return self
 
     @property
@@ -79,13 +89,13 @@ class Value(str):
         """Where it was written, as errors say it."""
         if self.file is None:
             return f"argument {self.key!r}" if not self.section else f"[{self.section}] {self.key}"
-        return f"{self.file}, line {self.line}, [{self.section}] {self.key}"
+        return f"{shown_path(self.file)}, line {self.line}, [{self.section}] {self.key}"
 
     def __repr__(self) -> str:
         return repr(self.shown)
 
     def __reduce__(self) -> tuple[Callable[..., Value], tuple[object, ...]]:
-        return _restore, (self.text, self.file, self._lines, self.section, self.key)
+        return _restore, (self.text, self.file, self._lines, self.section, self.key, self.trusted)
 
     @property
     def shown(self) -> str:
@@ -99,18 +109,31 @@ class Value(str):
     def parts(self, separator: str | None = ",") -> list[Value]:
         """Non-empty parts of a list: one a line, and where `separator` is given also several a line."""
         return [
-            Value(part.strip(), file=self.file, lines=(line,), section=self.section, key=self.key)
+            Value(
+                part.strip(),
+                file=self.file,
+                lines=(line,),
+                section=self.section,
+                key=self.key,
+                trusted=self.trusted,
+            )
             for text, line in zip(str.split(self, "\n"), self._lines, strict=True)
             for part in (str.split(text, separator) if separator else [text])
             if part.strip()
         ]
 
 
-def _restore(text: str, file: Path | None, lines: tuple[int, ...], section: str, key: str) -> Value:
-    return Value(text, file=file, lines=lines, section=section, key=key)
+def shown_path(path: Path) -> str:
+    """Return a path as messages show it: names of directories cannot bring control characters into a terminal."""
+    text = str(path)
+    return text if text.isprintable() else repr(text)
 
 
-def parse(text: str, file: Path, kinds: Collection[str]) -> dict[str, dict[str, Value]]:
+def _restore(text: str, file: Path | None, lines: tuple[int, ...], section: str, key: str, trusted: bool) -> Value:
+    return Value(text, file=file, lines=lines, section=section, key=key, trusted=trusted)
+
+
+def parse(text: str, file: Path, kinds: Collection[str], *, trusted: bool = True) -> dict[str, dict[str, Value]]:
     """Parse INI text.
 
     Parameters
@@ -121,6 +144,8 @@ def parse(text: str, file: Path, kinds: Collection[str]) -> dict[str, dict[str, 
         Its path, for messages.
     kinds
         What a section's name may be, or begin with before its first dot.
+    trusted
+        Of the values, see `Value`.
 
     Returns
     -------
@@ -133,6 +158,7 @@ def parse(text: str, file: Path, kinds: Collection[str]) -> dict[str, dict[str, 
         A line is neither section, key nor comment, or a section or key is there twice. The message names file, line,
         section and, where one is known, key; of the line it shows nothing that could be a secret.
     """
+    shown = shown_path(file)
     sections: dict[str, dict[str, Value]] = {}
     first_line: dict[str, int] = {}
     section = key = ""
@@ -142,7 +168,9 @@ def parse(text: str, file: Path, kinds: Collection[str]) -> dict[str, dict[str, 
     def finish() -> None:
         if key:
             numbers, texts = zip(*lines, strict=True)
-            sections[section][key] = Value("\n".join(texts), file=file, lines=numbers, section=section, key=key)
+            sections[section][key] = Value(
+                "\n".join(texts), file=file, lines=numbers, section=section, key=key, trusted=trusted
+            )
 
     for number, raw in enumerate(text.split("\n"), start=1):
         line = _COMMENT.sub("", raw).rstrip()
@@ -150,17 +178,17 @@ def parse(text: str, file: Path, kinds: Collection[str]) -> dict[str, dict[str, 
         if not content or content.startswith("#"):
             continue
         depth = len(line) - len(content)
-        place = f"{file}, line {number}" + (f", [{section}]" if section else "")
+        place = f"{shown}, line {number}" + (f", [{section}]" if section else "")
         if key and depth > indent:
             lines.append((number, content))
             continue
         finish()
         key = ""
         if content.startswith("["):
-            section = _section_name(content, f"{file}, line {number}", kinds)
+            section = _section_name(content, f"{shown}, line {number}", kinds)
             if section in sections:
                 raise ConfigurationError(
-                    f"{file}, line {number}, [{section}]: the section is already there, at line {first_line[section]}"
+                    f"{shown}, line {number}, [{section}]: the section is already there, at line {first_line[section]}"
                 )
             sections[section] = {}
             first_line[section] = number

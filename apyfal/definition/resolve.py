@@ -79,14 +79,8 @@ def _section(name: str | None, configuration: Configuration, given: Mapping[str,
     if name is None or f"accelerator.{name}" in configuration:
         return section
     # [accelerator] says on what an accelerator without a section of its own runs, but not what it is
-    return Section(
-        section.name,
-        {
-            key: value
-            for key, value in section.items()
-            if value.section != "accelerator" or key in ("driver", "device") or "." in key
-        },
-        section.file,
+    return section.only(
+        lambda value: value.section != "accelerator" or value.key in ("driver", "device") or "." in value.key
     )
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from apyfal.config.configuration import ConfigSource, Configuration, host_section
+from apyfal.config.configuration import ConfigSource, Configuration, host_section, untrusted
 from apyfal.exceptions import (
     AcceleratorException,
     ClosedError,
@@ -68,6 +68,11 @@ def open_host(
     address = host_ip if host_ip is not None else section.text("host_ip", None)
     if address is None:
         raise ConfigurationError("no host: give host_ip, or host_ip in [host] of the configuration")
+    if host_ip is None and not (stated := section["host_ip"]).trusted:
+        # an address of a stranger's file gets the token of that file, and none of the user's
+        if token is not None or ("token" not in section and os.environ.get("APYFAL_TOKEN")):
+            raise untrusted(stated, "where your token goes")
+        return Host(parse_address(address), section.text("token", None))
     if token is None:
         token = os.environ.get("APYFAL_TOKEN") or section.text("token", None)
     if token is None and (file := section.text("token_file", None)) is not None:

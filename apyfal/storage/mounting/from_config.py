@@ -12,8 +12,9 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from apyfal.config.configuration import ENVIRONMENT, FILE_NAME, Configuration
+from apyfal.config.configuration import ENVIRONMENT, FILE_NAME, Configuration, Section
 from apyfal.config.ini import Value
+from apyfal.config.trust import TrustStore
 from apyfal.exceptions import MountError, did_you_mean
 from apyfal.storage import providers
 
@@ -21,16 +22,18 @@ __all__ = ["configured", "fingerprint", "gathered", "provider_of", "root_of"]
 
 #: keys of a section that say what it is about, rather than something to its provider
 _OWN_KEYS = frozenset({"provider", "root", "host_type"})
+#: keys of a host section that are about the daemon and nothing to a store
+_DAEMON_KEYS = frozenset({"host_ip", "token", "token_file"})
 
 #: credentials that belong together
 _IDENTITY, _SECRET = "client_id", "secret_id"
 
 
 def fingerprint() -> object:
-    """Give a value that changes when another configuration file would be found, or the same with other content."""
+    """Give a value that changes when another configuration is found, or the same one with other content or trust."""
     named = os.environ.get(ENVIRONMENT)
     home = os.path.expanduser("~")
-    files = [named] if named else [os.path.abspath(FILE_NAME), os.path.join(home, FILE_NAME)]
+    files = [named] if named else [os.path.abspath(FILE_NAME), os.path.join(home, FILE_NAME), str(TrustStore().path)]
     return (named, home, *(_stamp(file) for file in files))
 
 
@@ -82,11 +85,11 @@ def provider_of(name: str, configuration: Configuration, given: str | None = Non
     return providers.BUILT_IN["s3"]
 
 
-def root_of(name: str, configuration: Configuration) -> str | None:
+def root_of(name: str, configuration: Configuration) -> Value | None:
     """Find the ``root`` that the configuration gives to a mount."""
     for section in _storage_sections(name, configuration):
         if "root" in section:
-            return section["root"].text
+            return section["root"]
     return None
 
 
@@ -110,15 +113,19 @@ def gathered(
     -------
     dict
         Parameter name to its value, and whether it was said for this very mount (so that an unknown name is an error).
+        `apyfal.storage.mounting.authority` says whether the values may be used.
     """
     result: dict[str, tuple[object, bool]] = {
         key: (value, True) for key, value in arguments.items() if value is not None
     }
     own = _section_names(name, configuration)
     for section in _layers(name, provider, configuration):
-        identity = section.get(_IDENTITY)
-        for key, value in section.items():
-            if key in _OWN_KEYS or key in result:
+        identity = section.unchecked(_IDENTITY)
+        for key in section:
+            value = section.unchecked(key)
+            if value is None or key in _OWN_KEYS or key in result:
+                continue
+            if key in _DAEMON_KEYS and value.section.partition(".")[0] == "host":
                 continue
             if key == _SECRET and identity is not None and identity != result.get(_IDENTITY, (identity,))[0]:
                 continue  # it would be sent with another account's name
@@ -126,9 +133,9 @@ def gathered(
     return result
 
 
-def _layers(name: str, provider: providers.Provider, configuration: Configuration) -> Iterator[dict[str, Value]]:
+def _layers(name: str, provider: providers.Provider, configuration: Configuration) -> Iterator[Section]:
     for section in _storage_sections(name, configuration):
-        stated = section.get("provider")
+        stated = section.unchecked("provider")
         if stated is None or providers.find(stated.lower()) == provider:
             yield section
     if provider.local:
@@ -136,20 +143,20 @@ def _layers(name: str, provider: providers.Provider, configuration: Configuratio
     for section_name in configuration.sections("host"):
         _, dot, host_type = section_name.partition(".")
         if dot and providers.canonical(host_type.lower()) == provider.name:
-            yield _exactly(section_name, configuration)
-    host = _exactly("host", configuration)
-    kind = host.get("host_type")
+            yield configuration.exactly(section_name)
+    host = configuration.exactly("host")
+    kind = host.unchecked("host_type")
     if kind is None or providers.canonical(kind.lower()) == provider.name:
         yield host
 
 
-def _storage_sections(name: str, configuration: Configuration) -> Iterator[dict[str, Value]]:
+def _storage_sections(name: str, configuration: Configuration) -> Iterator[Section]:
     """Yield the storage sections for `name`, the most precise first."""
     parts = name.split(".")
     for depth in range(len(parts), 0, -1):
         for section_name in _section_names(".".join(parts[:depth]), configuration):
-            yield _exactly(section_name, configuration)
-    yield _exactly("storage", configuration)
+            yield configuration.exactly(section_name)
+    yield configuration.exactly("storage")
 
 
 def _section_names(name: str, configuration: Configuration) -> list[str]:
@@ -160,13 +167,8 @@ def _section_names(name: str, configuration: Configuration) -> list[str]:
     ]
 
 
-def _exactly(section_name: str, configuration: Configuration) -> dict[str, Value]:
-    """Give what stands in this section itself."""
-    return {key: value for key, value in configuration.section(section_name).items() if value.section == section_name}
-
-
 def _host_types(configuration: Configuration) -> list[str]:
-    stated = _exactly("host", configuration).get("host_type")
+    stated = configuration.exactly("host").get("host_type")
     kinds = [stated.lower()] if stated else []
     return kinds + [section.partition(".")[2].lower() for section in configuration.sections("host") if "." in section]
 

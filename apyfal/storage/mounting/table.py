@@ -20,8 +20,9 @@ from apyfal.exceptions import ConfigurationError, InvalidURL, MountError, Storag
 from apyfal.storage import providers
 from apyfal.storage.handler import Handler
 from apyfal.storage.mounting import from_config
+from apyfal.storage.mounting.authority import lends_credentials
 from apyfal.storage.mounting.mount import Mount, MountedPath, MountInfo, MountSpec
-from apyfal.storage.mounting.parameters import checked
+from apyfal.storage.mounting.parameters import accepted, checked, takes_anything
 from apyfal.storage.url import Location
 
 __all__ = ["MountInfo", "MountTable", "MountedPath", "mount", "mounts", "resolve", "snapshot", "table", "unmount"]
@@ -355,7 +356,10 @@ def _define(
 ) -> MountSpec:
     found = from_config.provider_of(name, configuration, provider)
     given = from_config.gathered(name, found, configuration, arguments)
-    parameters = checked(name, found.name, providers.handler_factory(found), given)
+    handler = providers.handler_factory(found)
     if root is None:
         root = from_config.root_of(name, configuration)
-    return MountSpec(name, found.name, root or None, parameters)
+    known = None if takes_anything(handler) else accepted(handler)
+    ambient = lends_credentials(name, found, given, known, root)
+    parameters = checked(name, found.name, handler, given)
+    return MountSpec(name, found.name, str.__str__(root) if root else None, parameters, ambient)
