@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "copy": ("apyfal.cli.commands.copy", "Copy between any two storage URLs."),
     "ls": ("apyfal.cli.commands.ls", "List what is below a storage URL."),
     "mounts": ("apyfal.cli.commands.mounts", "List the mounted storage."),
+    "config": ("apyfal.cli.commands.config", "Show the configuration files; trust one."),
     "accelerators": ("apyfal.cli.commands.accelerators", "List the accelerators that can be run."),
     "devices": ("apyfal.cli.commands.devices", "List the devices that accelerators run on."),
     "bench": ("apyfal.cli.commands.bench", "Measure what a device does on this machine."),

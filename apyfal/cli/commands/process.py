@@ -92,12 +92,12 @@ def command(
     dst: Mapping[str, str] | str | None = key_values(outputs, "-o") if len(outputs) > 1 else next(iter(outputs), None)
     if here:
         _check_outputs(resolve(accelerator, settings.config, **definition), outputs)
+    # for an address of the configuration, who wrote that decides which token it gets
+    token = os.environ.get("APYFAL_TOKEN") if host is not None else None
     info: dict[str, Any] = {}
     seconds = None if timeout is None else parse_duration(timeout)
     with (
-        apyfal.Accelerator(
-            accelerator, config=settings.config, host_ip=host, token=os.environ.get("APYFAL_TOKEN"), **definition
-        ) as card,
+        apyfal.Accelerator(accelerator, config=settings.config, host_ip=host, token=token, **definition) as card,
         progress_bar(
             str(accelerator or "process"), enabled=settings.progress, remark=lambda: str(info.get("limit", ""))
         ) as progress,
