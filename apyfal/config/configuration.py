@@ -76,7 +76,7 @@ KINDS: dict[str, frozenset[str] | None] = {
                 "workers",
             ),
             *("max_connections", "request_rate", "session_timeout", "stall_timeout", "stop_timeout", "keep_jobs"),
-            "keep_outputs",
+            *("keep_outputs", "client_drivers", "client_programs"),
         }
     ),
     "process": frozenset({"copy", "memory_limit", "timeout"}),

@@ -38,6 +38,8 @@ class Settings:
         Directories that ``host://`` may name; ``None``: ``~/shared``.
     private_endpoints
         ``host`` or ``host:port`` that clients may make this host connect to although the address is private.
+    client_drivers, client_programs
+        Names of drivers and URLs of programs that clients may choose, besides what the accelerators' definitions say.
     state_directory
         Tokens, journal, certificate and spooled data.
     audit_log
@@ -76,6 +78,8 @@ class Settings:
 
     authorized_host_dirs: tuple[str, ...] | None = None
     private_endpoints: tuple[str, ...] = ()
+    client_drivers: tuple[str, ...] = ()
+    client_programs: tuple[str, ...] = ()
     state_directory: Path = Path()
     audit_log: Path | None = None
     max_body: int = limits.MAX_BODY
@@ -110,7 +114,8 @@ class Settings:
         values: dict[str, object] = {}
         if "authorized_host_dirs" in section:
             values["authorized_host_dirs"] = tuple(str(path) for path in section.paths("authorized_host_dirs"))
-        values["private_endpoints"] = tuple(str(part) for part in section.parts("private_endpoints", None))
+        for name in ("private_endpoints", "client_drivers", "client_programs"):
+            values[name] = tuple(part.text for part in section.parts(name, None))
         values["state_directory"] = Path(
             os.path.expanduser(section.text("state_directory", "") or default_state_directory())
         )

@@ -28,15 +28,52 @@ def command() -> None:
     "scopes",
     multiple=True,
     metavar="SCOPE",
-    help=f"What it is good for: {', '.join(SCOPES)}; may be repeated. Default: process and storage.",
+    help=f"What it is good for: {', '.join(SCOPES)}, or storage for both of its kinds; may be repeated. "
+    "Default: process and storage.",
+)
+@click.option(
+    "--accelerator",
+    "accelerators",
+    multiple=True,
+    metavar="NAME",
+    help="The only accelerator that it may run; may be repeated.",
+)
+@click.option(
+    "--mount",
+    "mounts",
+    multiple=True,
+    metavar="NAME",
+    help="The only mount of this host that it may use; may be repeated.",
+)
+@click.option(
+    "--directory",
+    "directories",
+    multiple=True,
+    metavar="DIR",
+    help="What host:// means for it: a directory inside a shared one; may be repeated.",
 )
 @click.option("--expires", metavar="DURATION", help="When it ends, such as 12h or 30d. Default: never.")
 @common_options
 @click.pass_obj
-def _create(options: Settings, user: str, scopes: tuple[str, ...], expires: str | None) -> None:
+def _create(
+    options: Settings,
+    user: str,
+    scopes: tuple[str, ...],
+    accelerators: tuple[str, ...],
+    mounts: tuple[str, ...],
+    directories: tuple[str, ...],
+    expires: str | None,
+) -> None:
     """Create a token for USER and print it. It cannot be shown again."""
     lifetime = None if expires is None else parse_duration(expires)
-    token = _store(options).create(user, scopes or ("process", "storage"), lifetime)
+    token = _store(options).create(
+        user,
+        scopes or ("process", "storage"),
+        lifetime,
+        accelerators=accelerators or None,
+        mounts=mounts or None,
+        directories=directories or None,
+    )
     if options.json:
         print_json({"token": token, "user": user})
     else:
@@ -54,10 +91,18 @@ def _list(options: Settings) -> None:
         print_json([_document(token, now) for token in tokens])
         return
     rows = [
-        [token.id, token.user, ",".join(token.scopes), token.state(now), _date(token.created), _date(token.expires)]
+        [
+            token.id,
+            token.user,
+            ",".join(token.scopes),
+            _limits(token),
+            token.state(now),
+            _date(token.created),
+            _date(token.expires),
+        ]
         for token in tokens
     ]
-    print_rows(rows, header=["id", "user", "scopes", "state", "created", "expires"])
+    print_rows(rows, header=["id", "user", "scopes", "only", "state", "created", "expires"])
 
 
 @command.command(cls=Command, name="revoke")
@@ -82,11 +127,20 @@ def _document(token: Token, now: float) -> dict[str, Any]:
         "id": token.id,
         "user": token.user,
         "scopes": list(token.scopes),
+        "accelerators": token.accelerators,
+        "mounts": token.mounts,
+        "directories": token.directories,
         "state": token.state(now),
         "created": token.created,
         "expires": token.expires,
         "revoked": token.revoked,
     }
+
+
+def _limits(token: Token) -> str:
+    """Return what a token is limited to, ``-`` if it is not."""
+    names = [*(token.accelerators or ()), *(f"{name}://" for name in token.mounts or ()), *(token.directories or ())]
+    return ",".join(names) or "-"
 
 
 def _date(moment: float | None) -> str:

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 __all__ = ["RemoteAccelerator", "open_host", "open_remote"]
 
 _WORKERS = 4
+#: keys of a definition that a host lets clients say, ``program`` only if its operator lists it
+_SAID_BY_CLIENTS = frozenset({"dtype", "in_dtype", "out_dtype", "program"})
 
 
 def open_host(
@@ -100,15 +102,18 @@ def open_remote(
     Raises
     ------
     ParameterError
-        A part of the definition was given: that is the host's.
+        A part of the definition was given that is the host's.
     HostError, ConnectionError
         The host cannot be reached, or does not let this token in.
     """
-    if definition:
-        names = ", ".join(sorted(definition))
+    options: dict[str, object] = {"accelerator": accelerator, "driver": driver, "device": device}
+    if unknown := sorted(definition.keys() - _SAID_BY_CLIENTS):
+        names = ", ".join(unknown)
         raise ParameterError(f"{names}: an accelerator is defined on its host, in [accelerator.{accelerator}] there")
+    for name, value in definition.items():
+        is_type = name.endswith("dtype") and value is not None and not isinstance(value, str)
+        options[name] = np.dtype(value).str if is_type else value  # type: ignore[call-overload]  # TypeError
     host = open_host(config, host_ip=host_ip, token=token, host_type=host_type)
-    options = {"accelerator": accelerator, "driver": driver, "device": device}
     return RemoteAccelerator(host, options, memory_limit)
 
 

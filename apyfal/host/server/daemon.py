@@ -25,6 +25,7 @@ from apyfal.host.server.api.context import RouteContext
 from apyfal.host.server.api.info import InfoRoutes
 from apyfal.host.server.api.jobs import JobRoutes
 from apyfal.host.server.api.middleware import AuthMiddleware
+from apyfal.host.server.api.request_fields import SessionFields
 from apyfal.host.server.api.routes import Route, declared
 from apyfal.host.server.api.sessions import SessionRoutes
 from apyfal.host.server.api.storage import StorageRoutes
@@ -144,6 +145,7 @@ class Daemon:
         self._table.configure(self._configuration)
         self._attach_stores()
         self._references = UrlPolicy(self._whitelist, self._gate, self._table)
+        self._fields = _fields_of(self._configuration, settings)
         self._memory = Quota("bytes of memory", settings.memory_limit)
         bodies = Bodies(settings, self._memory, Quota("bytes of disk", settings.disk_limit), _allocate)
         self._journal = Journal(settings.state_directory / "jobs.sqlite")
@@ -164,7 +166,9 @@ class Daemon:
         self._ticket_server = None if memory_socket is None else TicketServer(memory_socket, self._region)
         shared = None if memory_socket is None else str(memory_socket)
         self._threads = UserThreads()
-        services = RouteContext(settings, self._audit, self._sessions, self._references, bodies, self._threads)
+        services = RouteContext(
+            settings, self._audit, self._sessions, self._references, lambda: self._fields, bodies, self._threads
+        )
         info = InfoRoutes(self._references, self._accelerators, _devices, lambda: self._state, self._metrics.text)
         self.routes: list[Route] = declared(
             # the router asks them in this order: what is called most comes first
@@ -279,6 +283,7 @@ class Daemon:
                 self._ticket_server.stop()
             self._journal.close()
             self._table.configure(None)
+            self._references.close()
             self._whitelist.close()
             self._audit.close()
 
@@ -354,6 +359,7 @@ class Daemon:
         old, self._whitelist, self._gate = self._whitelist, whitelist, gate
         self._attach_stores()
         self._references.replace(whitelist, gate)
+        self._fields = _fields_of(configuration, settings)
         old.close()
         self._audit.write("reloaded", directories=len(whitelist.directories))
 
@@ -399,6 +405,10 @@ def _queue_connections(server: asyncio.AbstractServer) -> None:
     for listening in getattr(server, "sockets", ()):
         with socket.socket(fileno=os.dup(listening.fileno())) as same:
             same.listen(_BACKLOG)
+
+
+def _fields_of(configuration: Configuration, settings: Settings) -> SessionFields:
+    return SessionFields(configuration, settings.client_drivers, settings.client_programs)
 
 
 def _allocate(nbytes: int) -> np.ndarray[Any, Any]:

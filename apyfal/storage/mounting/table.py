@@ -167,7 +167,8 @@ class MountTable:
 
         A full web address of a mounted store's object (``https://bucket.s3.eu-west-1.amazonaws.com/key``,
         ``https://domain/v1/project/container/object``) is that object, with the mount's credentials, unless it
-        carries a query of its own (a signature).
+        carries a query of its own (a signature), or the web itself was attached: a daemon does that for its clients,
+        who may not use a mount's credentials by spelling its address.
 
         Raises
         ------
@@ -176,7 +177,7 @@ class MountTable:
         MountError, ConfigurationError
             When the store cannot be mounted.
         """
-        if location.scheme in ("http", "https") and "?" not in location.path:
+        if location.scheme in ("http", "https") and "?" not in location.path and not self._is_attached(location.scheme):
             claimed = self._claimed(location)
             if claimed is not None:
                 return claimed
@@ -264,6 +265,11 @@ class MountTable:
             if mounted is None and (name in from_config.configured(configuration) or providers.find(name) is not None):
                 mounted = self._automatic[name] = Mount(_define(name, configuration, {}))
             return mounted
+
+    def _is_attached(self, name: str) -> bool:
+        with self._lock:
+            mounted = self._mounts.get(name)
+            return mounted is not None and mounted.attached
 
     def _usable(self) -> dict[str, MountSpec]:
         """Give the mounts that can be made: what is wrong with another one is reported when that is used."""

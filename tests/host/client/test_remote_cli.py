@@ -44,7 +44,7 @@ def test_a_job_on_another_machine(here: Path, daemon: RunningDaemon, capsys: pyt
         (["-a", "sha33", "in.txt"], 2, "unknown accelerator 'sha33'; did you mean 'sha3'?"),
         (["-a", "sha3", "none.txt"], 3, "none.txt"),
         (["-a", "gzip", "in.txt"], 2, "the output is data: expected -o URL"),
-        (["-a", "scale", "--dtype", "int16", "in.txt", "-o", "out"], 2, "defined on its host"),
+        (["-a", "scale", "--dtype", "int17", "in.txt", "-o", "out"], 2, "expected an element type"),
         (["-a", "sha3", "host://../etc/passwd"], 4, "etc/passwd"),
     ],
 )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from apyfal.host.protocol.audit import AuditLog
+from apyfal.host.server.api.request_fields import SessionFields
 from apyfal.host.server.jobs.sessions import Session, Sessions
 from apyfal.host.server.policy.url_policy import UrlPolicy
 from apyfal.host.server.transport.bodies import Bodies
@@ -33,6 +35,8 @@ class RouteContext:
         The open ones.
     references
         Decides which URLs may be named.
+    fields
+        Returns what checks what a client says of an accelerator, by the configuration as it is now.
     bodies
         Receives and sends data.
     threads
@@ -43,6 +47,7 @@ class RouteContext:
     audit: AuditLog
     sessions: Sessions
     references: UrlPolicy
+    fields: Callable[[], SessionFields]
     bodies: Bodies
     threads: UserThreads
 

@@ -95,7 +95,11 @@ class InfoRoutes:
     )
     async def get_accelerators(self, request: web.Request) -> web.StreamResponse:
         """List the accelerators."""
-        return await self._lines("accelerators", self._list_accelerators)
+        allowed = caller().grant.accelerators
+        found = await in_thread(self._list_accelerators)
+        return web.json_response(
+            {"accelerators": [str(one) for one in found if allowed is None or one.name in allowed]}
+        )
 
     @route(
         "GET",
@@ -106,20 +110,17 @@ class InfoRoutes:
     )
     async def get_devices(self, request: web.Request) -> web.StreamResponse:
         """List the devices."""
-        return await self._lines("devices", self._list_devices)
+        return web.json_response({"devices": [str(device) for device in await in_thread(self._list_devices)]})
 
     @route(
         "GET",
         "/v1/mounts",
-        access="storage",
+        access="storage:read",
         summary="Which storage is mounted here",
         answers={200: Body("Names and providers, never accounts.", OBJECT)},
     )
     async def get_mounts(self, request: web.Request) -> web.StreamResponse:
         """List the mounts that a client may name; nothing of their parameters."""
         mounts = await in_thread(self._references.operator_mounts)
-        return web.json_response({"mounts": {"host": "host", **mounts}})
-
-    async def _lines(self, name: str, read: Callable[[], list[Any]]) -> web.StreamResponse:
-        found = await in_thread(read)
-        return web.json_response({name: [str(item) for item in found]})
+        seen = {name: provider for name, provider in mounts.items() if caller().grant.sees_mount(name)}
+        return web.json_response({"mounts": {"host": "host", **seen}})

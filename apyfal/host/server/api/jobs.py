@@ -93,10 +93,11 @@ class JobRoutes:
         if not _KEY.fullmatch(key):
             raise ParameterError("the idempotency key: expected 1 to 128 letters, digits and _.:-")
         session = self._services.session(request)
+        user.grant.require_accelerator(session.options.get("accelerator"))  # it may be another token's session
         spec, text, data = await self._read(request)
         try:
             mark = fingerprint(text, sorted(session.options.items()), data)
-            job = Job(user.name, session, spec, key, data)
+            job = Job(user.name, session, spec, key, data, user.grant)
             known = self._engine.submit(job, mark)
             if known is job:
                 data = None  # the job's now

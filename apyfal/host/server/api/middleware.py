@@ -22,7 +22,7 @@ from apyfal.host.server.jobs.fair_queue import RateLimiter, RoundRobin
 from apyfal.host.server.jobs.job import Conflict, KeyReused
 from apyfal.host.server.jobs.sessions import NotFound
 from apyfal.host.server.policy.refusals import Limited, Stalled, TooBusy, TooLarge, TooMany
-from apyfal.host.server.policy.tokens import SCOPES, TokenStore
+from apyfal.host.server.policy.tokens import EVERYTHING, TokenStore
 from apyfal.host.server.transport.connections import Connections
 from apyfal.host.server.transport.request import User, let_in
 from apyfal.host.server.transport.zero_copy_body import pass_on
@@ -198,7 +198,7 @@ class AuthMiddleware:
             return _local_user(request)
         scheme, _, presented = header.partition(" ")
         token = self._tokens.authenticate(presented.strip()) if scheme.lower() == "bearer" else None
-        return None if token is None else User(token.user, frozenset(token.scopes), token.id)
+        return None if token is None else User(token.user, token.grant(), token.id)
 
     def _refuse(self, request: web.Request, status: int, reason: str, user: User | None) -> web.Response:
         self._audit.write(
@@ -225,4 +225,4 @@ def _local_user(request: web.Request) -> User | None:
         return None
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     _, uid, _ = struct.unpack("3i", credentials)
-    return User(f"uid-{uid}", frozenset(SCOPES)) if uid == os.geteuid() else None
+    return User(f"uid-{uid}", EVERYTHING) if uid == os.geteuid() else None

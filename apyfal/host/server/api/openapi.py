@@ -77,6 +77,8 @@ SCHEMAS: dict[str, Any] = {
             "accelerator": {"type": ["string", "null"], "maxLength": 256},
             "driver": {"type": ["string", "null"], "maxLength": 256},
             "device": {"type": ["string", "integer", "null"], "maxLength": 256},
+            "program": {"type": ["string", "null"], "maxLength": 8192},
+            **{name: {"type": ["string", "null"], "maxLength": 16} for name in ("dtype", "in_dtype", "out_dtype")},
         },
     },
     "Session": {

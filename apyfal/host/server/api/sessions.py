@@ -15,7 +15,7 @@ from apyfal.host.server.jobs.job import Conflict
 from apyfal.host.server.jobs.sessions import NotFound, Session
 from apyfal.host.server.policy.limits import MOUNTS_OF_SESSION, REGIONS_OF_USER
 from apyfal.host.server.policy.refusals import TooMany
-from apyfal.host.server.transport.request import caller, read_object
+from apyfal.host.server.transport.request import caller, is_local, read_object
 from apyfal.host.server.transport.threads import in_thread
 
 __all__ = ["SessionRoutes"]
@@ -49,24 +49,14 @@ class SessionRoutes:
     )
     async def open_session(self, request: web.Request) -> web.StreamResponse:
         """Open a session; the accelerator itself is opened by its first job."""
-        options = await read_object(request, "the accelerator's name, and perhaps driver and device")
-        if "accelerator" not in options:
-            raise ParameterError("accelerator: expected a name")
-        for name, value in options.items():
-            allowed: tuple[type, ...] = (str, int) if name == "device" else (str,)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, allowed)):
-                raise ParameterError(f"{name}: expected a text")
-            if isinstance(value, str) and len(value) > 256:
-                raise ParameterError(f"{name}: expected at most 256 characters")
+        options = await read_object(request, "the accelerator's name, and what a client may say of it")
         user = caller()
-        session = self._services.sessions.open(
-            user.name, {name: value for name, value in options.items() if value is not None}
-        )
+        session = self._services.sessions.open(user.name, self._services.fields().checked(options, user.grant))
         self._services.audit.write(
             "session opened", user=user.name, session=session.id, accelerator=options["accelerator"]
         )
         document = session.document()
-        if self._memory_socket is not None:
+        if self._memory_socket is not None and is_local(request):
             document["memory"] = {"socket": self._memory_socket, "machine": machine_id()}
         return web.json_response(document, status=201)
 

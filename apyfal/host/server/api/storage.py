@@ -51,7 +51,7 @@ class StorageRoutes:
     @route(
         "GET",
         "/v1/storage/list",
-        access="storage",
+        access="storage:read",
         summary="List what is below a URL",
         parameters=(_URL, _SESSION, RouteParameter("recursive", {"type": "boolean"}, "All objects below it.")),
         answers={200: Body("The entries.", OBJECT)},
@@ -77,7 +77,7 @@ class StorageRoutes:
     @route(
         "GET",
         "/v1/storage/stat",
-        access="storage",
+        access="storage:read",
         summary="Look an object up",
         parameters=(_URL, _SESSION),
         answers={200: _ENTRY},
@@ -101,7 +101,7 @@ class StorageRoutes:
     @route(
         "GET",
         "/v1/storage/object",
-        access="storage",
+        access="storage:read",
         summary="Read an object",
         parameters=(_URL, _SESSION),
         answers={200: Body("Its content.", BINARY)},
@@ -120,7 +120,7 @@ class StorageRoutes:
     @route(
         "PUT",
         "/v1/storage/object",
-        access="storage",
+        access="storage:write",
         summary="Write an object, whole or not at all",
         parameters=(_URL, _SESSION),
         body=Body("Its content.", BINARY),
@@ -128,7 +128,7 @@ class StorageRoutes:
     )
     async def write_storage(self, request: web.Request) -> web.StreamResponse:
         """Receive an object, then write it; nothing is visible if either fails."""
-        url = self._admitted(request)
+        url = self._admitted(request, write=True)
         data = await self._services.bodies.receive(request, None)
         try:
             entry = await self._in_thread(request, functools.partial(self._store, url, data))
@@ -140,14 +140,14 @@ class StorageRoutes:
     @route(
         "DELETE",
         "/v1/storage/object",
-        access="storage",
+        access="storage:write",
         summary="Remove an object",
         parameters=(_URL, _SESSION),
         answers={204: DONE},
     )
     async def remove_storage(self, request: web.Request) -> web.StreamResponse:
         """Remove one object."""
-        url = self._admitted(request)
+        url = self._admitted(request, write=True)
 
         def work() -> None:
             with self._table.resolve(parse(url)) as target:
@@ -160,7 +160,7 @@ class StorageRoutes:
     @route(
         "POST",
         "/v1/storage/copy",
-        access="storage",
+        access="storage:write",
         summary="Copy an object, whole or not at all",
         body=Body("From where to where.", {"application/json": "CopyRequest"}),
         answers={200: _ENTRY},
@@ -174,7 +174,11 @@ class StorageRoutes:
         texts = [document.get("src"), document.get("dst")]
         if not all(isinstance(text, str) and 0 < len(text) <= 8192 for text in texts):
             raise ParameterError("src, dst: expected texts of 1 to 8192 characters")
-        src, dst = (self._services.references.admit(str(text), mounts) for text in texts)
+        grant = caller().grant
+        src, dst = (
+            self._services.references.admit(str(text), mounts, grant, write=write)
+            for text, write in zip(texts, (False, True), strict=True)
+        )
 
         bodies, user = self._services.bodies, caller().name
 
@@ -201,11 +205,12 @@ class StorageRoutes:
         return web.json_response(entry)
 
     # -- inside --------------------------------------------------------------------------------------------------------
-    def _admitted(self, request: web.Request) -> str:
+    def _admitted(self, request: web.Request, *, write: bool = False) -> str:
         url = request.query.get("url")
         if not url or len(url) > 8192:
             raise ParameterError("url: expected a text of 1 to 8192 characters")
-        return self._services.references.admit(url, self._mounts(request, request.query.get("session")))
+        mounts = self._mounts(request, request.query.get("session"))
+        return self._services.references.admit(url, mounts, caller().grant, write=write)
 
     def _mounts(self, request: web.Request, session: object) -> Mapping[str, SessionMount]:
         if session is None:

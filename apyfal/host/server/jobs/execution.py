@@ -98,12 +98,15 @@ class Executor:
             info.pop("timeline", None)
             job.info = plain(info)
 
+    def _admit(self, job: Job, url: str, *, write: bool = False) -> str:
+        return self.references.admit(url, job.session.mounts, job.grant, write=write)
+
     def _source(self, job: Job) -> object:
         src = job.spec.src
         if src is None:
             return None
         if src.url is not None:
-            return self.references.admit(src.url, job.session.mounts)
+            return self._admit(job, src.url)
         if src.parts is not None:
             return {name: self._input(job, part) for name, part in src.parts.items()}
         if src.shared is not None:
@@ -117,7 +120,7 @@ class Executor:
     def _input(self, job: Job, part: BodyPart) -> object:
         """Return one of several inputs: a URL, an array in the body, or the bytes of a file there."""
         if part.url is not None:
-            return self.references.admit(part.url, job.session.mounts)
+            return self._admit(job, part.url)
         nbytes = part.nbytes if part.array is None else part.array.nbytes
         body = None if job.data is None else job.data.array
         if body is None or part.offset + nbytes > body.nbytes:
@@ -130,7 +133,7 @@ class Executor:
     def _output(self, job: Job, part: BodyPart) -> object:
         """Return where one of several outputs goes: a URL, memory for the client's array, or a new array."""
         if part.url is not None:
-            return self.references.admit(part.url, job.session.mounts)
+            return self._admit(job, part.url, write=True)
         if part.array is None:
             return None
         return self._empty(part.array)
@@ -145,7 +148,7 @@ class Executor:
         if dst is None or dst.memory is not None:
             return None, None
         if dst.url is not None:
-            return self.references.admit(dst.url, job.session.mounts), None
+            return self._admit(job, dst.url, write=True), None
         if dst.parts is not None:
             return {name: self._output(job, part) for name, part in dst.parts.items()}, None
         if dst.shared is not None:

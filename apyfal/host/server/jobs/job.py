@@ -14,6 +14,7 @@ import numpy as np
 from apyfal.exceptions import HostError
 from apyfal.host.protocol.messages import ArrayType, JobSpec
 from apyfal.host.server.jobs.sessions import Session
+from apyfal.host.server.policy.tokens import NOTHING, Grant
 from apyfal.host.server.transport.bodies import Data
 
 __all__ = ["Conflict", "Job", "KeyReused", "fingerprint"]
@@ -66,6 +67,8 @@ class Job:
 
     Attributes
     ----------
+    grant
+        What the token that asked for it may do.
     id
         Given by the journal.
     state
@@ -89,6 +92,7 @@ class Job:
     spec: JobSpec
     key: str
     data: Data | None = None
+    grant: Grant = NOTHING
     id: str = ""
     state: str = "queued"
     info: dict[str, Any] = field(default_factory=dict)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from apyfal.exceptions import HostError, ParameterError
+from apyfal.exceptions import HostError
 from apyfal.host.protocol.shared_memory import Region
 from apyfal.host.server.policy.refusals import TooBusy, TooMany
 from apyfal.host.server.policy.url_policy import SessionMount
@@ -48,7 +48,7 @@ class Session:
     Attributes
     ----------
     options
-        What the accelerator is opened with: ``accelerator``, ``driver``, ``device``.
+        What the accelerator is opened with, see `apyfal.host.server.api.request_fields.SessionFields`.
     mounts
         The session's own, by name.
     regions
@@ -120,12 +120,7 @@ class Sessions:
         return len(self._open)
 
     def open(self, user: str, options: Mapping[str, Any]) -> Session:
-        """Open a session; `TooBusy` or `TooMany` at the limits."""
-        for name in options:
-            if name not in ("accelerator", "driver", "device"):
-                raise ParameterError(
-                    f"{name!r} is defined on the host; a client may choose accelerator, driver, device"
-                )
+        """Open a session; `TooBusy` or `TooMany` at the limits. `options` are checked: see `SessionFields`."""
         if len(self._open) >= self._limit:
             raise TooBusy(f"{self._limit} sessions are open, as many as the host takes")
         if sum(session.user == user for session in self._open.values()) >= self._limit_of_user:

@@ -22,16 +22,96 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from apyfal.exceptions import ConfigurationError, ParameterError, did_you_mean
+from apyfal.exceptions import AccessDenied, ConfigurationError, ParameterError, did_you_mean
 
-__all__ = ["SCOPES", "Token", "TokenStore", "default_state_directory"]
-
-#: what a token can be good for: running jobs; reading and writing storage; seeing all users' work and the metrics
-SCOPES = ("process", "storage", "admin")
+__all__ = [
+    "EVERYTHING",
+    "NOTHING",
+    "SCOPES",
+    "Grant",
+    "NotAllowed",
+    "Token",
+    "TokenStore",
+    "default_state_directory",
+    "expanded_scopes",
+]
 
 _FORMAT = re.compile(r"apf_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
 _USER = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._@-]{0,63}")
 _NO_HASH = "0" * 64
+
+
+#: what a token can be good for: running jobs; reading, and writing and removing, ``host://`` and the operator's mounts;
+#: seeing all users' work and the metrics
+SCOPES = ("process", "storage:read", "storage:write", "admin")
+#: names of several scopes together: what tokens of earlier versions have
+_GROUPS = {"storage": ("storage:read", "storage:write")}
+
+
+class NotAllowed(AccessDenied):
+    """The request names what its token, or this host's configuration, does not let a client name.
+
+    The message says nothing that the client does not know, so it is sent as it is.
+    """
+
+
+def expanded_scopes(scopes: Iterable[str]) -> tuple[str, ...]:
+    """Return `scopes` without duplicates, ``storage`` as the two that it stands for.
+
+    Raises
+    ------
+    ParameterError
+        One is unknown, or there is none.
+    """
+    found: dict[str, None] = {}
+    for scope in scopes:
+        if scope not in SCOPES and scope not in _GROUPS:
+            raise ParameterError(f"unknown scope {scope!r}{did_you_mean(scope, (*SCOPES, *_GROUPS))}")
+        found.update(dict.fromkeys(_GROUPS.get(scope, (scope,))))
+    if not found:
+        raise ParameterError(f"a token needs a scope: {', '.join((*SCOPES, *_GROUPS))}")
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a request may do.
+
+    Attributes
+    ----------
+    scopes
+        Out of `SCOPES`.
+    accelerators, mounts
+        Names of the accelerators that it may run and of the operator's mounts that it may name; ``None``: all.
+    directories
+        Directories that ``host://`` means for it, each inside an allowed one; ``None``: the allowed ones.
+    """
+
+    scopes: frozenset[str]
+    accelerators: frozenset[str] | None = None
+    mounts: frozenset[str] | None = None
+    directories: tuple[str, ...] | None = None
+
+    def require(self, scope: str, what: str) -> None:
+        """Raise `NotAllowed` unless the token has `scope`, which `what` needs."""
+        if scope not in self.scopes:
+            raise NotAllowed(f"{what} needs the scope {scope}, which the token does not have")
+
+    def require_accelerator(self, name: str | None) -> None:
+        """Raise `NotAllowed` unless the accelerator may be run, whether or not there is one of that name."""
+        if self.accelerators is not None and name not in self.accelerators:
+            choices = did_you_mean(name or "", self.accelerators)
+            raise NotAllowed(f"the token does not allow the accelerator {name!r}{choices}")
+
+    def sees_mount(self, name: str) -> bool:
+        """Whether the operator's mount `name` may be used."""
+        return self.mounts is None or name in self.mounts
+
+
+#: the grant of the user who runs the daemon
+EVERYTHING = Grant(frozenset(SCOPES))
+#: the grant of what nobody has stated one for
+NOTHING = Grant(frozenset())
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +130,8 @@ class Token:
         Seconds since the epoch; ``None``: never.
     hash
         SHA-256 of the secret, hexadecimal.
+    accelerators, mounts, directories
+        What it is limited to, see `apyfal.host.server.policy.tokens.Grant`; ``None``: nothing is.
     """
 
     id: str
@@ -59,6 +141,18 @@ class Token:
     expires: float | None
     hash: str
     revoked: float | None = None
+    accelerators: tuple[str, ...] | None = None
+    mounts: tuple[str, ...] | None = None
+    directories: tuple[str, ...] | None = None
+
+    def grant(self) -> Grant:
+        """Return what requests with this token may do."""
+        return Grant(
+            frozenset(self.scopes),
+            None if self.accelerators is None else frozenset(self.accelerators),
+            None if self.mounts is None else frozenset(self.mounts),
+            self.directories,
+        )
 
     def state(self, now: float) -> str:
         """``"valid"``, ``"expired"`` or ``"revoked"`` at the time `now`."""
@@ -89,7 +183,16 @@ class TokenStore:
         self._tokens: dict[str, Token] = {}
         self._version: tuple[int, int, int] | None = None
 
-    def create(self, user: str, scopes: Iterable[str] = ("process", "storage"), lifetime: float | None = None) -> str:
+    def create(
+        self,
+        user: str,
+        scopes: Iterable[str] = ("process", "storage"),
+        lifetime: float | None = None,
+        *,
+        accelerators: Iterable[str] | None = None,
+        mounts: Iterable[str] | None = None,
+        directories: Iterable[str | os.PathLike[str]] | None = None,
+    ) -> str:
         """Make a token.
 
         Parameters
@@ -97,9 +200,14 @@ class TokenStore:
         user
             Letters, digits and ``._@-``; at most 64.
         scopes
-            Out of `SCOPES`.
+            Out of `SCOPES`; ``storage`` stands for ``storage:read`` and ``storage:write``.
         lifetime
             Seconds until it expires; ``None``: it does not.
+        accelerators, mounts
+            The only accelerators, and the only mounts of this host, that it is good for; ``None``: all.
+        directories
+            The directories that ``host://`` means for it, each inside one that the host shares; ``None``: those that
+            the host shares.
 
         Returns
         -------
@@ -113,12 +221,7 @@ class TokenStore:
         """
         if not _USER.fullmatch(user):
             raise ParameterError(f"user {user!r}: expected 1 to 64 letters, digits and ._@-, a letter or digit first")
-        wanted = tuple(dict.fromkeys(scopes))
-        for scope in wanted:
-            if scope not in SCOPES:
-                raise ParameterError(f"unknown scope {scope!r}{did_you_mean(scope, SCOPES)}")
-        if not wanted:
-            raise ParameterError(f"a token needs a scope: {', '.join(SCOPES)}")
+        wanted = expanded_scopes(scopes)
         if lifetime is not None and not lifetime > 0:
             raise ParameterError(f"lifetime {lifetime!r}: expected a positive number of seconds")
         secret = secrets.token_urlsafe(32)
@@ -130,6 +233,9 @@ class TokenStore:
             created=now,
             expires=None if lifetime is None else now + lifetime,
             hash=_hash(secret),
+            accelerators=_names("accelerator", accelerators),
+            mounts=_names("mount", mounts),
+            directories=_directories(directories),
         )
         with self._changing() as tokens:
             tokens[token.id] = token
@@ -178,10 +284,10 @@ class TokenStore:
     def _read(self) -> dict[str, Token]:
         try:
             entries: list[dict[str, Any]] = json.loads(self.path.read_bytes())
-            tokens = [Token(**{**entry, "scopes": tuple(entry["scopes"])}) for entry in entries]
+            tokens = [_token(entry) for entry in entries]
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError, ParameterError) as error:
             # Deny by default: a broken file admits nobody.
             raise ConfigurationError(f"token file {str(self.path)!r} cannot be read: {type(error).__name__}") from error
         return {token.id: token for token in tokens}
@@ -208,6 +314,39 @@ class TokenStore:
                 raise
         finally:
             os.close(lock)
+
+
+def _token(entry: dict[str, Any]) -> Token:
+    """Read one token of the file. What is malformed, a limit above all, is an error: it must not widen the token."""
+    fields = {**entry, "scopes": expanded_scopes(entry["scopes"])}
+    for name in ("accelerators", "mounts", "directories"):
+        limit = entry.get(name)
+        if limit is None:
+            continue
+        if not isinstance(limit, list) or not all(isinstance(text, str) for text in limit):
+            raise ValueError(name)
+        fields[name] = tuple(limit)
+    return Token(**fields)
+
+
+def _names(what: str, names: Iterable[str] | None) -> tuple[str, ...] | None:
+    if names is None:
+        return None
+    given = tuple(dict.fromkeys(names))
+    for name in given:
+        if not isinstance(name, str) or not name or len(name) > 256 or "/" in name:
+            raise ParameterError(f"{what} {name!r}: expected a name")
+    return given
+
+
+def _directories(directories: Iterable[str | os.PathLike[str]] | None) -> tuple[str, ...] | None:
+    if directories is None:
+        return None
+    given = tuple(dict.fromkeys(os.path.abspath(os.path.expanduser(os.fspath(path))) for path in directories))
+    for path in given:
+        if not os.path.isdir(path):
+            raise ParameterError(f"directory {path!r}: there is no such directory")
+    return given
 
 
 def _hash(secret: str) -> str:

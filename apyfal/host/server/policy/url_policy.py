@@ -6,14 +6,18 @@ that the operator made by their names, and those that the session brought itself
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from apyfal.exceptions import AccessDenied, MountError, ParameterError, did_you_mean
+from apyfal.exceptions import MountError, ParameterError, did_you_mean
 from apyfal.host.server.policy.allowed_directories import AllowedDirectories, host_path
 from apyfal.host.server.policy.egress import EgressPolicy
+from apyfal.host.server.policy.host_store import HostStore
+from apyfal.host.server.policy.tokens import Grant, NotAllowed
 from apyfal.storage import providers
 from apyfal.storage.handler import Handler
 from apyfal.storage.http.pool import ConnectionPool
@@ -64,10 +68,13 @@ class UrlPolicy:
     """
 
     def __init__(self, whitelist: AllowedDirectories, gate: EgressPolicy, table: MountTable) -> None:
-        self.replace(whitelist, gate)
+        self._whitelist, self._gate = whitelist, gate
         self._table = table
+        self._lock = threading.Lock()
+        #: by the directories that tokens are limited to: where ``host://`` is mounted for them
+        self._limited: dict[tuple[str, ...], tuple[str, AllowedDirectories]] = {}
 
-    def admit(self, url: str, mounts: Mapping[str, SessionMount]) -> str:
+    def admit(self, url: str, mounts: Mapping[str, SessionMount], grant: Grant, *, write: bool = False) -> str:
         """Return `url` as it may be opened in this process.
 
         Parameters
@@ -76,36 +83,77 @@ class UrlPolicy:
             As the client wrote it.
         mounts
             Those of its session.
+        grant
+            What the request may do.
+        write
+            Whether the object is written or removed, not read or listed.
 
         Raises
         ------
         AccessDenied
-            A scheme that clients may not use, a file outside of the whitelist, an address that is refused.
+            A scheme that clients may not use, a file outside of the whitelist, an address that is refused, or what the
+            token does not allow. All of it is said before anything is opened.
         """
         match = _URL.fullmatch(url)
-        if match is None:
-            raise AccessDenied(
+        if match is None or not _encodable(url):
+            raise NotAllowed(
                 f"{redact(url)!r} is no URL that a host takes: expected scheme://path in lower case, such as host://..."
             )
         scheme, path = match.groups()
-        if scheme == "host":
-            return f"host://{host_path(url)}"
         if scheme in ("http", "https"):
             self._gate.check_url(url)
             return url
         if scheme in mounts:
             return f"{mounts[scheme].internal}://{mounts[scheme].root}{path}"
-        provider = self.operator_mounts().get(scheme)
-        if provider is None:
-            known = ["host", "http", "https", *mounts, *self.operator_mounts()]
-            raise AccessDenied(f"{scheme}:// is not mounted on this host{did_you_mean(scheme, known)}")
+        grant.require("storage:write" if write else "storage:read", f"{scheme}://")
+        if scheme == "host":
+            return f"{self._directories_of(grant)}://{host_path(url)}"
+        allowed = {name for name in self.operator_mounts() if grant.sees_mount(name)}
+        if scheme not in allowed:
+            known = ["host", "http", "https", *mounts, *allowed]
+            raise NotAllowed(f"{scheme}:// is not mounted on this host{did_you_mean(scheme, known)}")
         if ".." in path.split("/"):
-            raise AccessDenied(f"{scheme}://{path!r}: '..' is not allowed in it")
+            raise NotAllowed(f"{scheme}://{path!r}: '..' is not allowed in it")
         return f"{scheme}://{path}"
+
+    def names_operator_mount(self, url: str, mounts: Mapping[str, SessionMount]) -> bool:
+        """Whether a client's URL is in a mount of the operator's, about whose store it must learn nothing."""
+        scheme = url.partition("://")[0]
+        return scheme not in ("host", "http", "https") and scheme not in mounts
+
+    def _directories_of(self, grant: Grant) -> str:
+        """Return the scheme under which ``host://`` is mounted for a grant."""
+        if grant.directories is None:
+            return "host"
+        with self._lock:
+            known = self._limited.get(grant.directories)
+            if known is None:
+                inside = tuple(path for path in grant.directories if self._is_shared(path))
+                if not inside:
+                    raise NotAllowed("host://: the directories of the token are not shared by this host")
+                whitelist = AllowedDirectories(inside)
+                known = self._limited[grant.directories] = (f"client-{secrets.token_hex(8)}", whitelist)
+                self._table.attach(known[0], HostStore(whitelist))
+            return known[0]
+
+    def _is_shared(self, directory: str) -> bool:
+        real = os.path.realpath(directory)
+        return os.path.isdir(real) and any(
+            real == root or real.startswith(root.rstrip("/") + "/") for root in self._whitelist.directories
+        )
 
     def replace(self, whitelist: AllowedDirectories, gate: EgressPolicy) -> None:
         """Decide by others from now on; mounts of sessions keep the gate that they were made with."""
-        self._whitelist, self._gate = whitelist, gate
+        with self._lock:
+            self._whitelist, self._gate = whitelist, gate
+            limited, self._limited = self._limited, {}
+        for scheme, directories in limited.values():
+            self._table.unmount(scheme, timeout=0.0)
+            directories.close()
+
+    def close(self) -> None:
+        """Close the directories that tokens are limited to."""
+        self.replace(self._whitelist, self._gate)
 
     def operator_mounts(self) -> dict[str, str]:
         """Names and providers of the mounts that the operator made and clients may use."""
@@ -154,6 +202,15 @@ class UrlPolicy:
     def unmount(self, mount: SessionMount) -> None:
         """Forget a session's mount; what still runs on it ends on its own."""
         self._table.unmount(mount.internal, timeout=0.0)
+
+
+def _encodable(text: str) -> bool:
+    """Whether a text is one that a name can have: JSON and percent-encoding can spell lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def gated(spec: MountSpec, gate: EgressPolicy) -> Handler:

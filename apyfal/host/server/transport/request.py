@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -10,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from apyfal.exceptions import ParameterError
 from apyfal.host.server.policy.limits import MAX_JSON
 from apyfal.host.server.policy.refusals import TooLarge
+from apyfal.host.server.policy.tokens import Grant
 from apyfal.host.server.transport.zero_copy_body import go_on
 
 if TYPE_CHECKING:
     from aiohttp import web
 
-__all__ = ["MAX_JSON", "User", "caller", "let_in", "parse_json", "read_json", "read_object"]
+__all__ = ["MAX_JSON", "User", "caller", "is_local", "let_in", "parse_json", "read_json", "read_object"]
 
 _caller: ContextVar[User] = ContextVar("caller")
 
@@ -25,8 +27,13 @@ class User:
     """Who calls, and what they may do."""
 
     name: str
-    scopes: frozenset[str]
+    grant: Grant
     token: str | None = None
+
+    @property
+    def scopes(self) -> frozenset[str]:
+        """Those of the token."""
+        return self.grant.scopes
 
     @property
     def scope_of_view(self) -> str | None:
@@ -42,6 +49,12 @@ def let_in(user: User) -> None:
 def caller() -> User:
     """Return who has made the request that this task handles."""
     return _caller.get()
+
+
+def is_local(request: web.Request) -> bool:
+    """Whether the peer is on this machine, and so may know of its sockets."""
+    peer = None if request.transport is None else request.transport.get_extra_info("peername")
+    return not isinstance(peer, tuple) or ipaddress.ip_address(peer[0].partition("%")[0]).is_loopback
 
 
 async def read_json(request: web.Request) -> Any:

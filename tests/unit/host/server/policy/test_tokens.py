@@ -89,7 +89,7 @@ def test_scopes_and_lifetimes_are_checked(store: TokenStore) -> None:
     for lifetime in (0, -1, float("nan")):
         with pytest.raises(ParameterError, match="lifetime"):
             store.create("alice", lifetime=lifetime)
-    assert SCOPES == ("process", "storage", "admin")
+    assert SCOPES == ("process", "storage:read", "storage:write", "admin")
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1]", "[{}]", '{"a": 1}', '[{"id": "x"}]'])

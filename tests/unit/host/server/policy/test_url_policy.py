@@ -13,6 +13,7 @@ from host.support.url_cases import DENIED_REDIRECTS, Names
 from apyfal.exceptions import AccessDenied, MountError, ParameterError, StorageError
 from apyfal.host.server.policy.allowed_directories import AllowedDirectories
 from apyfal.host.server.policy.egress import EgressPolicy
+from apyfal.host.server.policy.tokens import EVERYTHING
 from apyfal.host.server.policy.url_policy import UrlPolicy, gated
 from apyfal.storage.mounting.mount import MountSpec
 from apyfal.storage.mounting.parameters import MountParameter
@@ -37,7 +38,7 @@ def references(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[UrlP
 
 def test_urls_that_are_admitted(references: UrlPolicy) -> None:
     for url in ("host://a/b", "https://public.test/x?y=1", "lab://bucket/key", "lab://bucket/a..b"):
-        assert references.admit(url, {}) == url
+        assert references.admit(url, {}, EVERYTHING) == url
 
 
 @pytest.mark.parametrize(
@@ -52,18 +53,18 @@ def test_urls_that_are_admitted(references: UrlPolicy) -> None:
 )  # fmt: skip
 def test_urls_that_are_refused(references: UrlPolicy, url: str) -> None:
     with pytest.raises(AccessDenied) as caught:
-        references.admit(url, {})
+        references.admit(url, {}, EVERYTHING)
     assert "operators-secret" not in str(caught.value)
 
 
 def test_session_mounts_have_their_own_account_and_the_gate(references: UrlPolicy) -> None:
     mount = references.mount("mine", {**ACCOUNT, "root": "bucket/prefix/", "endpoint_url": "https://public.test"})
     mounts = {"mine": mount}
-    assert references.admit("mine://key", mounts) == f"{mount.internal}://bucket/prefix/key"
+    assert references.admit("mine://key", mounts, EVERYTHING) == f"{mount.internal}://bucket/prefix/key"
     with pytest.raises(AccessDenied):
-        references.admit("mine://key", {})
+        references.admit("mine://key", {}, EVERYTHING)
     with pytest.raises(AccessDenied):
-        references.admit(f"{mount.internal}://bucket/key", mounts)
+        references.admit(f"{mount.internal}://bucket/key", mounts, EVERYTHING)
     assert mount.internal not in references.operator_mounts()
     with references._table.resolve(parse(f"{mount.internal}://bucket/key")) as target:
         assert isinstance(target.handler.client.gate, EgressPolicy)
