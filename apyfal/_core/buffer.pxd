@@ -1,11 +1,9 @@
-from apyfal._core.capi cimport apf_buffer
+from apyfal._core.capi cimport apf_buffer, apf_hold, apf_hold_info
 
 cdef class Buffer:
-    cdef apf_buffer *handle
-    cdef Py_ssize_t exports      # views given out and not released
-    cdef bint address_given      # __array_interface__ was read: a view may exist that nobody counts
+    cdef apf_hold hold           # every state is in there, changed atomically: methods of any thread may meet
     cdef object __weakref__
-    cdef int opened(self) except -1
-    cdef int unused(self, str what) except -1
+    cdef int look(self, apf_hold_info *info) except -1
+    cdef int view(self, apf_hold_info *info) except -1
 
 cdef Buffer wrap(apf_buffer *handle)

@@ -8,11 +8,17 @@ from apyfal._core.errors cimport check
 from apyfal import exceptions
 
 
+cdef class _Handle:
+    """A reference to a buffer, on its way into a `Buffer`."""
+
+    cdef capi.apf_buffer *handle
+
+
 cdef Buffer wrap(capi.apf_buffer *handle):
     """A Buffer that takes over one reference to `handle`."""
-    cdef Buffer buffer = Buffer.__new__(Buffer)
-    buffer.handle = handle
-    return buffer
+    cdef _Handle given = _Handle.__new__(_Handle)
+    given.handle = handle
+    return Buffer.__new__(Buffer, given)
 
 
 cdef class Buffer:
@@ -31,86 +37,98 @@ cdef class Buffer:
     Notes
     -----
     States: *open* (views and runs may come and go); *closed* (every use raises `ClosedError`). `close` and `resize` are
-    refused with `BufferInUse` while a view or a run is alive. The memory goes back to the pool with the last
-    reference of any kind, so a buffer that a device may touch is never reused.
+    refused with `BufferInUse` while a view or a run is alive; a view that is asked for while `resize` moves the memory
+    waits for its end. The memory goes back to the pool with the last reference of any kind, so a buffer that a device
+    may touch is never reused. Every method may be called from any thread.
     """
 
-    def __init__(self, nbytes):
+    def __cinit__(self, nbytes):
         cdef capi.apf_error err
-        cdef capi.apf_buffer *handle = NULL
-        if self.handle != NULL:
-            raise exceptions.ParameterError("a Buffer is initialised once")
+        cdef size_t size
+        cdef int code
+        if type(nbytes) is _Handle:
+            self.hold.buffer = (<_Handle> nbytes).handle
+            return
         if nbytes < 0:
             raise exceptions.ParameterError(f"a buffer of {nbytes} bytes; expected 0 or more")
         if nbytes > 1 << 62:
             raise exceptions.HostMemoryExhausted(f"cannot allocate a buffer of {nbytes} bytes")
-        cdef size_t size = nbytes
-        cdef int code
+        size = nbytes
         with nogil:
-            code = capi.apf_buffer_new(size, &handle, &err)
+            code = capi.apf_buffer_new(size, &self.hold.buffer, &err)
         check(code, &err)
-        self.handle = handle
 
     def __dealloc__(self):
-        cdef capi.apf_buffer *handle = self.handle
-        if handle != NULL:
-            self.handle = NULL
-            with nogil:
-                capi.apf_buffer_release(handle)
+        with nogil:
+            capi.apf_hold_end(&self.hold)
 
-    cdef int opened(self) except -1:
-        if self.handle == NULL:
+    cdef int look(self, capi.apf_hold_info *info) except -1:
+        """Fill in what the buffer is now."""
+        cdef int code = capi.apf_hold_look(&self.hold, False, info)
+        if code == capi.APF_BUSY:
+            with nogil:
+                code = capi.apf_hold_look(&self.hold, True, info)
+        if code != capi.APF_OK:
             raise exceptions.ClosedError("the buffer is closed")
         return 0
 
-    cdef int unused(self, str what) except -1:
-        self.opened()
-        if self.exports or self.address_given:
-            raise exceptions.BufferInUse(f"cannot {what} a buffer of {self.nbytes} bytes: a view of it is alive")
-        if capi.apf_buffer_refs(self.handle) > 1:
-            raise exceptions.BufferInUse(f"cannot {what} a buffer of {self.nbytes} bytes: a run uses it")
+    cdef int view(self, capi.apf_hold_info *info) except -1:
+        """Take a view, to be given back by `apf_hold_unview`: close and resize are refused until then."""
+        cdef int code = capi.apf_hold_view(&self.hold, False, info)
+        if code == capi.APF_BUSY:
+            with nogil:
+                code = capi.apf_hold_view(&self.hold, True, info)
+        if code != capi.APF_OK:
+            raise exceptions.ClosedError("the buffer is closed")
         return 0
 
     @property
     def nbytes(self):
         """Size in bytes, as asked for."""
-        self.opened()
-        return capi.apf_buffer_size(self.handle)
+        cdef capi.apf_hold_info info
+        self.look(&info)
+        return info.size
 
     @property
     def capacity(self):
         """Bytes of memory behind it."""
-        self.opened()
-        return capi.apf_buffer_capacity(self.handle)
+        cdef capi.apf_hold_info info
+        self.look(&info)
+        return info.capacity
 
     @property
     def address(self):
-        """Where the memory begins; a multiple of 4096."""
-        self.opened()
-        return <size_t> capi.apf_buffer_data(self.handle)
+        """Where the memory begins; a multiple of 4096. It is no view: `close` and `resize` do not know of it."""
+        cdef capi.apf_hold_info info
+        self.look(&info)
+        return <size_t> info.data
 
     @property
     def locked(self):
         """Whether the memory is mlocked (the process may be limited by RLIMIT_MEMLOCK)."""
-        self.opened()
-        return bool(capi.apf_buffer_flags(self.handle) & capi.APF_BUFFER_LOCKED)
+        cdef capi.apf_hold_info info
+        self.look(&info)
+        return bool(info.flags & capi.APF_BUFFER_LOCKED)
 
     @property
     def mapped(self):
         """Whether this is a mapped file."""
-        self.opened()
-        return bool(capi.apf_buffer_flags(self.handle) & capi.APF_BUFFER_MAPPED)
+        cdef capi.apf_hold_info info
+        self.look(&info)
+        return bool(info.flags & capi.APF_BUFFER_MAPPED)
 
     @property
     def readonly(self):
         """Whether the memory cannot be written."""
-        self.opened()
-        return bool(capi.apf_buffer_flags(self.handle) & capi.APF_BUFFER_READONLY)
+        cdef capi.apf_hold_info info
+        self.look(&info)
+        return bool(info.flags & capi.APF_BUFFER_READONLY)
 
     @property
     def closed(self):
         """Whether `close` was called."""
-        return self.handle == NULL
+        cdef capi.apf_hold_info info
+        return capi.apf_hold_look(&self.hold, False, &info) == capi.APF_CLOSED
 
     def close(self):
         """Give the memory back; closing twice is fine.
@@ -120,13 +138,11 @@ cdef class Buffer:
         BufferInUse
             A view or a run is alive.
         """
-        if self.handle == NULL:
-            return
-        self.unused("close")
-        cdef capi.apf_buffer *handle = self.handle
-        self.handle = NULL
+        cdef capi.apf_error err
+        cdef int code
         with nogil:
-            capi.apf_buffer_release(handle)
+            code = capi.apf_hold_close(&self.hold, &err)
+        check(code, &err)
 
     def resize(self, nbytes):
         """Change the size in bytes; keeps the contents, may move the memory.
@@ -139,36 +155,43 @@ cdef class Buffer:
         cdef capi.apf_error err
         cdef size_t size = nbytes
         cdef int code
-        self.unused("resize")
         with nogil:
-            code = capi.apf_buffer_resize(&self.handle, size, &err)
+            code = capi.apf_hold_resize(&self.hold, size, &err)
         check(code, &err)
 
     def __len__(self):
         return self.nbytes
 
     def __enter__(self):
-        self.opened()
+        cdef capi.apf_hold_info info
+        self.look(&info)
         return self
 
     def __exit__(self, *exc_info):
         self.close()
 
     def __repr__(self):
-        if self.handle == NULL:
+        cdef capi.apf_hold_info info
+        try:
+            self.look(&info)
+        except exceptions.ClosedError:
             return "<apyfal Buffer, closed>"
-        kind = "mapped file" if self.mapped else "pinned" if self.locked else "not locked"
-        return f"<apyfal Buffer of {self.nbytes} bytes at {self.address:#x}, {kind}>"
+        mapped, locked = info.flags & capi.APF_BUFFER_MAPPED, info.flags & capi.APF_BUFFER_LOCKED
+        kind = "mapped file" if mapped else "pinned" if locked else "not locked"
+        return f"<apyfal Buffer of {info.size} bytes at {<size_t> info.data:#x}, {kind}>"
 
     # -- what others see ----------------------------------------------------------------------------------------------
     def __getbuffer__(self, Py_buffer *view, int flags):
-        self.opened()
-        PyBuffer_FillInfo(view, self, capi.apf_buffer_data(self.handle), capi.apf_buffer_size(self.handle),
-                          self.readonly, flags)
-        self.exports += 1
+        cdef capi.apf_hold_info info
+        self.view(&info)
+        try:
+            PyBuffer_FillInfo(view, self, info.data, info.size, (info.flags & capi.APF_BUFFER_READONLY) != 0, flags)
+        except BaseException:
+            capi.apf_hold_unview(&self.hold)
+            raise
 
     def __releasebuffer__(self, Py_buffer *view):
-        self.exports -= 1
+        capi.apf_hold_unview(&self.hold)
 
     @property
     def __array_interface__(self):
@@ -176,9 +199,10 @@ cdef class Buffer:
 
         The address cannot be taken back: `close` and `resize` are refused from now on.
         """
-        self.opened()
-        self.address_given = True
-        return {"version": 3, "shape": (self.nbytes,), "typestr": "|u1", "data": (self.address, self.readonly)}
+        cdef capi.apf_hold_info info
+        self.view(&info)  # for good
+        readonly = bool(info.flags & capi.APF_BUFFER_READONLY)
+        return {"version": 3, "shape": (info.size,), "typestr": "|u1", "data": (<size_t> info.data, readonly)}
 
     def __dlpack__(self, **keywords):
         """Export as one-dimensional uint8; the consumer's tensor keeps the memory alive."""

@@ -58,9 +58,28 @@ cdef extern from "apyfal.h" nogil:
     size_t apf_buffer_size(const apf_buffer *buffer)
     size_t apf_buffer_capacity(const apf_buffer *buffer)
     uint32_t apf_buffer_flags(const apf_buffer *buffer)
-    uint64_t apf_buffer_refs(const apf_buffer *buffer)
+    int64_t apf_buffer_refs(const apf_buffer *buffer)
     int apf_buffer_resize(apf_buffer **buffer, size_t size, apf_error *err)
     apf_buffer *apf_buffer_find(const void *data, size_t size)
+
+    ctypedef struct apf_gate:
+        pass
+    int apf_gate_enter(apf_gate *gate, int wait)
+    void apf_gate_leave(apf_gate *gate)
+    uint32_t apf_gate_close(apf_gate *gate)
+
+    ctypedef struct apf_hold:
+        apf_buffer *buffer
+    ctypedef struct apf_hold_info:
+        void *data
+        size_t size, capacity
+        uint32_t flags
+    int apf_hold_view(apf_hold *hold, int wait, apf_hold_info *info)
+    void apf_hold_unview(apf_hold *hold)
+    int apf_hold_look(apf_hold *hold, int wait, apf_hold_info *info)
+    int apf_hold_close(apf_hold *hold, apf_error *err)
+    int apf_hold_resize(apf_hold *hold, size_t size, apf_error *err)
+    void apf_hold_end(apf_hold *hold)
 
     ctypedef struct apf_pool_stats:
         uint64_t limit, used, idle, locked, reuses, growths

@@ -21,6 +21,9 @@ CAPABILITIES = {
     "separate-memory": capi.APF_CAP_SEPARATE_MEMORY,
 }
 
+# What is made by other objects alone is made with it: no object of theirs is without its handle.
+cdef object MADE_HERE = object()
+
 
 cdef class _Options:
     """A NULL-terminated list of options, with the bytes that it points to."""
@@ -146,22 +149,18 @@ cdef class Device:
     ConfigurationError, DriverUnavailable, DeviceNotFound, AccessDenied, ParameterError
     """
 
-    def __init__(self, str driver not None, selector=None, options=None):
+    def __cinit__(self, str driver not None, selector=None, options=None):
         cdef const capi.apf_driver *found = find(driver)
         cdef capi.apf_error err
-        cdef capi.apf_device *handle = NULL
         cdef _Options raw = _Options(options)
         encoded = None if selector is None else str(selector).encode()
         cdef const char *chosen = NULL
         if encoded is not None:
             chosen = <const char *> (<bytes> encoded)
-        if self.handle != NULL:
-            raise exceptions.ParameterError("a Device is initialised once")
         cdef int code
         with nogil:
-            code = capi.apf_device_open(found, chosen, raw.list, &handle, &err)
+            code = capi.apf_device_open(found, chosen, raw.list, &self.handle, &err)
         check(code, &err)
-        self.handle = handle
 
     def __dealloc__(self):
         cdef capi.apf_device *handle = self.handle
@@ -244,7 +243,7 @@ cdef class Device:
         cdef capi.apf_error err
         cdef capi.apf_program raw
         cdef Py_buffer view
-        cdef Kernel loaded = Kernel.__new__(Kernel)
+        cdef Kernel loaded = Kernel.__new__(Kernel, MADE_HERE)
         texts = [value.encode() for value in (name, kernel, options, arguments)]
         memset(&raw, 0, sizeof(raw))
         raw.name, raw.kernel, raw.options, raw.arguments = texts[0], texts[1], texts[2], texts[3]
@@ -269,7 +268,7 @@ cdef class Device:
         DeviceMemoryExhausted
         """
         cdef capi.apf_error err
-        cdef BufferObject bo = BufferObject.__new__(BufferObject)
+        cdef BufferObject bo = BufferObject.__new__(BufferObject, MADE_HERE)
         cdef unsigned long long size = nbytes
         cdef unsigned int where = bank
         cdef int code
@@ -303,7 +302,7 @@ cdef class Device:
         """
         cdef capi.apf_error err
         cdef capi.apf_buffer *buffer
-        cdef BufferObject bo = BufferObject.__new__(BufferObject)
+        cdef BufferObject bo = BufferObject.__new__(BufferObject, MADE_HERE)
         cdef unsigned int where = bank
         cdef int code
         PyObject_GetBuffer(data, &bo.view, PyBUF_ANY_CONTIGUOUS | (PyBUF_WRITABLE if writable else 0))
@@ -322,6 +321,10 @@ cdef class Device:
 
 cdef class Kernel:
     """One kernel of a loaded program; made by `Device.load`."""
+
+    def __cinit__(self, key=None):
+        if key is not MADE_HERE:
+            raise TypeError("a Kernel is made by Device.load")
 
     def __dealloc__(self):
         cdef capi.apf_kernel *handle = self.handle
@@ -344,6 +347,10 @@ cdef class Kernel:
 
 cdef class BufferObject:
     """Memory on a device, with or without a host side; made by `Device.alloc` and `Device.import_memory`."""
+
+    def __cinit__(self, key=None):
+        if key is not MADE_HERE:
+            raise TypeError("a BufferObject is made by Device.alloc and Device.import_memory")
 
     def __dealloc__(self):
         cdef capi.apf_bo *handle = self.handle

@@ -48,8 +48,10 @@ def map_file(fd, offset, nbytes, writable=False, populate=True):
 def flush(Buffer buffer not None):
     """Write the changes of a writable map to the disk (msync)."""
     cdef capi.apf_error err
+    cdef capi.apf_hold_info info
     cdef int code
-    buffer.opened()
+    buffer.view(&info)  # so that nobody closes it meanwhile
     with nogil:
-        code = capi.apf_hostfile_flush(buffer.handle, &err)
+        code = capi.apf_hostfile_flush(buffer.hold.buffer, &err)
+        capi.apf_hold_unview(&buffer.hold)
     check(code, &err)

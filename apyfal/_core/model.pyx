@@ -12,16 +12,19 @@ cdef class _DeviceView:
 
     cdef void *data
     cdef Py_ssize_t nbytes
-    cdef Py_ssize_t exports
+    cdef capi.apf_gate views   # closed when the call ends, whichever threads the model started
 
     def __getbuffer__(self, Py_buffer *view, int flags):
-        if self.data == NULL and self.nbytes:
+        if capi.apf_gate_enter(&self.views, False) != capi.APF_OK:
             raise BufferError("device memory is only there while the model runs")
-        PyBuffer_FillInfo(view, self, self.data, self.nbytes, False, flags)
-        self.exports += 1
+        try:
+            PyBuffer_FillInfo(view, self, self.data, self.nbytes, False, flags)
+        except BaseException:
+            capi.apf_gate_leave(&self.views)
+            raise
 
     def __releasebuffer__(self, Py_buffer *view):
-        self.exports -= 1
+        capi.apf_gate_leave(&self.views)
 
 
 cdef object argument(const capi.apf_model_arg *arg):
@@ -57,9 +60,8 @@ cdef int call(void *context, const capi.apf_model_arg *args, unsigned int count,
         for index, value in enumerate(values):
             if isinstance(value, _DeviceView):
                 view = value
-                if view.exports:
+                if capi.apf_gate_close(&view.views):
                     kept = f"argument {index}"
-                view.data = NULL
     if kept is not None:
         message = f"the model kept a view of device memory ({kept}) after it returned".encode()
         return capi.apf_fail(err, capi.APF_KERNEL, 0, "%s", <const char *> message)

@@ -1,13 +1,23 @@
 """Runs: a kernel at work on buffer objects."""
 
 from cpython.exc cimport PyErr_CheckSignals
-from cpython.ref cimport Py_INCREF
-from libc.string cimport memset
+from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
+from libc.string cimport memcpy, memset
 
 from apyfal._core cimport capi
 from apyfal._core.device cimport BufferObject, Kernel
 from apyfal._core.errors cimport check
 from apyfal import exceptions
+
+cdef extern from "<pthread.h>" nogil:
+    ctypedef struct pthread_mutex_t:
+        pass
+    int pthread_mutex_init(pthread_mutex_t *mutex, const void *attributes)
+    int pthread_mutex_lock(pthread_mutex_t *mutex)
+    int pthread_mutex_unlock(pthread_mutex_t *mutex)
+    int pthread_mutex_destroy(pthread_mutex_t *mutex)
+
+cdef object MADE_HERE = object()  # no other module makes a Run, so that none is without its handle
 
 cdef enum:
     MOST = 24  # arguments of a kernel
@@ -32,33 +42,60 @@ cdef class Arguments:
     ----------
     count : int
         How many; all must be set before `start`.
+
+    Notes
+    -----
+    Every method may be called from any thread: a run starts with each argument as one call set it.
     """
 
+    cdef pthread_mutex_t lock                # the arrays; never held while Python code may run
     cdef capi.apf_run_arg values[MOST]
-    cdef list owners
+    cdef PyObject *owners[MOST]              # a reference to the buffer object of each argument, or NULL
     cdef unsigned int count
 
-    def __init__(self, count):
+    def __cinit__(self, count):
+        pthread_mutex_init(&self.lock, NULL)
         if not 0 <= count <= MOST:
             raise exceptions.ParameterError(f"a kernel with {count} arguments; at most {MOST} are supported")
-        memset(self.values, 0, sizeof(self.values))
         self.count = count
-        self.owners = [None] * count
 
-    cdef capi.apf_run_arg *at(self, index) except NULL:
+    def __dealloc__(self):
+        cdef unsigned int index
+        for index in range(self.count):
+            if self.owners[index] != NULL:
+                Py_DECREF(<object> self.owners[index])
+        pthread_mutex_destroy(&self.lock)
+
+    cdef unsigned int at(self, index) except? 0:
         if not 0 <= index < self.count:
             raise exceptions.ParameterError(f"argument {index} of {self.count}")
-        return &self.values[<unsigned int> index]
+        return index
+
+    cdef void put(self, unsigned int index, const capi.apf_run_arg *value, object owner) noexcept:
+        """Set one argument and its owner (or None) at once."""
+        cdef PyObject *fresh = NULL
+        cdef PyObject *old
+        if owner is not None:
+            fresh = <PyObject *> owner
+            Py_INCREF(owner)
+        pthread_mutex_lock(&self.lock)
+        self.values[index] = value[0]
+        old, self.owners[index] = self.owners[index], fresh
+        pthread_mutex_unlock(&self.lock)
+        if old != NULL:
+            Py_DECREF(<object> old)
 
     def set_buffer(self, index, BufferObject bo not None, offset, nbytes, flags=0):
         """Argument `index` is `nbytes` bytes of `bo` from `offset`; `flags` is SYNC_TO, SYNC_FROM, both or 0."""
-        cdef capi.apf_run_arg *value = self.at(index)
+        cdef unsigned int position = self.at(index)
+        cdef capi.apf_run_arg value
+        memset(&value, 0, sizeof(value))
         value.arg.kind = capi.APF_BUFFER
         value.arg.flags = flags
         value.arg.offset = offset
         value.arg.size = nbytes
         value.bo = bo.handle
-        self.owners[index] = bo
+        self.put(position, &value, bo)
 
     def set_scalar(self, index, str dtype not None, number):
         """Argument `index` is a number of this dtype (a key of `SCALARS`).
@@ -68,9 +105,10 @@ cdef class Arguments:
         OverflowError
             The number does not fit.
         """
-        cdef capi.apf_run_arg *value = self.at(index)
+        cdef unsigned int position = self.at(index)
         cdef unsigned int kind = SCALARS[dtype]
-        value.arg.value.u = 0
+        cdef capi.apf_run_arg value
+        memset(&value, 0, sizeof(value))
         if kind == capi.APF_F32:
             value.arg.value.f = number
         elif kind == capi.APF_F64:
@@ -80,14 +118,14 @@ cdef class Arguments:
         else:
             value.arg.value.i = number
         value.arg.kind = kind
-        value.arg.flags = 0
-        value.bo = NULL
-        self.owners[index] = None
+        self.put(position, &value, None)
 
     def clear(self, index):
         """Let go of the buffer object of argument `index`; it must be set again before the next `start`."""
-        self.at(index).bo = NULL
-        self.owners[index] = None
+        cdef unsigned int position = self.at(index)
+        cdef capi.apf_run_arg value
+        memset(&value, 0, sizeof(value))  # a buffer argument with no buffer object
+        self.put(position, &value, None)
 
     def start(self, Kernel kernel not None):
         """Start a run of `kernel` with these values; they may be changed as soon as this returns.
@@ -98,11 +136,26 @@ cdef class Arguments:
             Count or type of an argument is not the kernel's.
         """
         cdef capi.apf_error err
-        cdef Run run = Run.__new__(Run)
+        cdef capi.apf_run_arg values[MOST]
+        cdef PyObject *owners[MOST]
+        cdef Run run = Run.__new__(Run, MADE_HERE)
+        cdef unsigned int index
         cdef int code
-        run.owners = [kernel, *self.owners]
+        pthread_mutex_lock(&self.lock)
+        memcpy(values, self.values, self.count * sizeof(values[0]))
+        for index in range(self.count):
+            owners[index] = self.owners[index]
+            if owners[index] != NULL:
+                Py_INCREF(<object> owners[index])
+        pthread_mutex_unlock(&self.lock)
+        run.kernel = kernel
+        run.owners = []
+        for index in range(self.count):
+            if owners[index] != NULL:
+                run.owners.append(<object> owners[index])
+                Py_DECREF(<object> owners[index])
         with nogil:
-            code = capi.apf_run_start(kernel.handle, self.values, self.count, &run.handle, &err)
+            code = capi.apf_run_start(kernel.handle, values, self.count, &run.handle, &err)
         check(code, &err)
         return run
 
@@ -115,8 +168,13 @@ cdef class Run:
     """
 
     cdef capi.apf_run *handle
-    cdef list owners
+    cdef Kernel kernel
+    cdef list owners      # buffer objects, for the memory of callers' that they keep
     cdef object __weakref__
+
+    def __cinit__(self, key=None):
+        if key is not MADE_HERE:
+            raise TypeError("a Run is made by Arguments.start")
 
     def __dealloc__(self):
         cdef capi.apf_run *handle = self.handle
@@ -156,9 +214,9 @@ cdef class Run:
                 if left <= 0:
                     break
         if code == capi.APF_TIMEOUT:
-            kernel = <Kernel> self.owners[0]
             raise exceptions.RunTimeout(
-                f"a run of kernel {kernel.name!r} on {kernel.device.info['name']!r} did not end within {timeout:g} s"
+                f"a run of kernel {self.kernel.name!r} on {self.kernel.device.info['name']!r} did not end within "
+                f"{timeout:g} s"
             )
         check(code, &err)
 

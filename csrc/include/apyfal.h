@@ -35,7 +35,7 @@ typedef struct apf_live {
 extern apf_live apf_live_now; /* changed atomically */
 #define apf_live_add(name, n) __atomic_add_fetch(&apf_live_now.name, (n), __ATOMIC_RELAXED)
 
-/* -- host memory (buffer.c, pool.c) -- */
+/* -- host memory (buffer.c) -- */
 
 enum {
     APF_BUFFER_LOCKED = 1 << 0,   /* mlock succeeded: it cannot be paged out */
@@ -62,11 +62,59 @@ void *apf_buffer_data(const apf_buffer *buffer);
 size_t apf_buffer_size(const apf_buffer *buffer);     /* as asked for */
 size_t apf_buffer_capacity(const apf_buffer *buffer); /* what it may grow to in place */
 uint32_t apf_buffer_flags(const apf_buffer *buffer);
-uint64_t apf_buffer_refs(const apf_buffer *buffer);
+int64_t apf_buffer_refs(const apf_buffer *buffer);
 /* Change the size; keeps the contents, may move. BUSY with more than one reference. */
 int apf_buffer_resize(apf_buffer **buffer, size_t size, apf_error *err);
 /* The live buffer that contains [data, data + size), retained, or NULL. */
 apf_buffer *apf_buffer_find(const void *data, size_t size);
+
+/* -- gates (gate.c): how many use something that its owner may close, or change while there is nobody -- */
+
+typedef struct apf_gate {
+    uint64_t state; /* 0: open, nobody there */
+} apf_gate;
+
+/* Come to use it until `leave`. CLOSED; BUSY while it is locked, unless `wait`; FORKED: locked by a thread of the
+ * process that this one was forked from, and that `adopt` gives to one caller of this process. */
+int apf_gate_enter(apf_gate *gate, int wait);
+void apf_gate_leave(apf_gate *gate);
+/* The same for an instant: `lock` waits for the end of a look, where a user makes it fail. */
+int apf_gate_look(apf_gate *gate, int wait);
+void apf_gate_looked(apf_gate *gate);
+/* Have it alone. BUSY: there are users; CLOSED; FORKED. Waits for the end of another's lock. */
+int apf_gate_lock(apf_gate *gate);
+int apf_gate_adopt(apf_gate *gate);
+void apf_gate_unlock(apf_gate *gate);
+void apf_gate_unlock_closed(apf_gate *gate);
+/* Let nobody in any more; returns how many are inside. */
+uint32_t apf_gate_close(apf_gate *gate);
+
+/* -- holds (hold.c): one owner's buffer, and the views that others have of it. Every call from any thread -- */
+
+typedef struct apf_hold {
+    apf_gate gate;
+    apf_buffer *buffer; /* one reference; NULL once closed */
+} apf_hold;
+
+typedef struct apf_hold_info {
+    void *data;
+    size_t size;
+    size_t capacity;
+    uint32_t flags;
+} apf_hold_info;
+
+/* Take a view: the memory stays where it is until `unview`. CLOSED; BUSY while a resize goes on, unless `wait`. */
+int apf_hold_view(apf_hold *hold, int wait, apf_hold_info *info);
+void apf_hold_unview(apf_hold *hold);
+/* What it is now, with no promise for later. The same errors. */
+int apf_hold_look(apf_hold *hold, int wait, apf_hold_info *info);
+/* BUSY: a view is alive, or a run. Closing twice is fine. */
+int apf_hold_close(apf_hold *hold, apf_error *err);
+int apf_hold_resize(apf_hold *hold, size_t size, apf_error *err); /* and CLOSED, and as apf_buffer_resize */
+/* The owner goes, so that there are no views; a run may still use the memory. */
+void apf_hold_end(apf_hold *hold);
+
+/* -- the pool (pool.c) -- */
 
 typedef struct apf_pool_stats {
     uint64_t limit;   /* bytes that the pool may hold in all */

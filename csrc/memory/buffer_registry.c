@@ -73,15 +73,21 @@ apf_buffer *apf_buffer_find(const void *data, size_t size)
 {
     const uint8_t *start = data;
     apf_buffer *found = NULL;
+    size_t offset = 0;
     pthread_rwlock_rdlock(&registry_lock);
     size_t at = registry_upper(start);
     if (at) {
         apf_buffer *candidate = registry[at - 1];
-        size_t offset = (size_t)(start - candidate->data);
-        if (offset <= candidate->size && size <= candidate->size - offset && retain_alive(candidate)) found = candidate;
+        offset = (size_t)(start - candidate->data);
+        if (offset <= candidate->capacity && retain_alive(candidate)) found = candidate;
     }
     pthread_rwlock_unlock(&registry_lock);
-    return found;
+    if (!found) return NULL;
+    /* Its size is only certain now: before, it may have been taken from the pool anew. */
+    const size_t room = apf_buffer_size(found);
+    if (offset <= room && size <= room - offset) return found;
+    apf_buffer_release(found);
+    return NULL;
 }
 
 void apf_registry_fork_prepare(void) { pthread_rwlock_rdlock(&registry_lock); }

@@ -11,16 +11,17 @@
 
 /* Legal states:
  *   in use   refs > 0; registered; attachments possible
+ *   claimed  refs == APF_CLAIMED: of the one reference there is, for a resize or a close; registered, not found
  *   idle     refs == 0, in a free list of the pool; registered; keeps its attachments (pin once, reuse)
  *   gone     memory returned; not registered; no attachments
  * FOREIGN buffers are never registered nor pooled; MAPPED ones never pooled. */
 struct apf_buffer {
     uint8_t *data;
-    size_t size;     /* as asked for */
+    size_t size;     /* as asked for; changed atomically */
     size_t capacity; /* bytes of memory behind it */
     uint32_t flags;
     uint32_t size_class;
-    int64_t refs;
+    int64_t refs;     /* changed atomically */
     apf_bo *attached; /* drivers' views of this memory, kept for the next use; under objects_lock */
     apf_buffer *next; /* idle: next in the free list */
 };
@@ -32,6 +33,12 @@ void apf_registry_fork_prepare(void);
 void apf_registry_fork_done(void);
 
 /* buffer.c */
+enum { APF_CLAIMED = -1 }; /* instead of a number of references */
+/* Have the buffer alone, if the caller's is its only reference: true. There are no others until `unclaim`. */
+int apf_buffer_claim(apf_buffer *buffer);
+void apf_buffer_unclaim(apf_buffer *buffer);
+/* Change the size of a claimed buffer, in place or (then *larger is set) by a copy in another one. */
+int apf_buffer_grow(apf_buffer *buffer, size_t size, apf_buffer **larger, apf_error *err);
 /* End a buffer without references: drop its attachments, unregister, unmap, free. */
 void apf_buffer_destroy(apf_buffer *buffer);
 

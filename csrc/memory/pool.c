@@ -177,7 +177,7 @@ int apf_pool_take(size_t size, apf_buffer **taken, apf_error *err)
         pthread_mutex_unlock(&lock);
         if (!buffer) return APF_NO_MEMORY;
     }
-    buffer->size = size;
+    __atomic_store_n(&buffer->size, size, __ATOMIC_RELAXED);
     buffer->next = NULL;
     __atomic_store_n(&buffer->refs, 1, __ATOMIC_RELEASE);
     apf_live_add(buffers, 1);

@@ -217,6 +217,24 @@ void apf_bo_retain(apf_bo *bo)
     pthread_mutex_unlock(&apf_objects_lock);
 }
 
+int apf_bos_hold(const apf_run_arg *args, uint32_t count, apf_arg *raw, apf_error *err)
+{
+    uint32_t missing = count;
+    pthread_mutex_lock(&apf_objects_lock);
+    for (uint32_t i = 0; i < count; i++) {
+        raw[i] = args[i].arg;
+        if (raw[i].kind != APF_BUFFER) continue;
+        raw[i].bo = args[i].bo->handle;
+        if (!raw[i].bo) missing = i;
+    }
+    for (uint32_t i = 0; i < count && missing == count; i++)
+        if (raw[i].kind == APF_BUFFER) args[i].bo->refs++;
+    pthread_mutex_unlock(&apf_objects_lock);
+    if (missing == count) return APF_OK;
+    return apf_fail(err, APF_ARGUMENT, 0, "argument %u: its buffer object was given up with a run that never ended",
+                    missing);
+}
+
 void apf_bo_release(apf_bo *bo)
 {
     if (!bo) return;
@@ -262,7 +280,13 @@ int apf_bo_sync(apf_bo *bo, int direction, uint64_t offset, uint64_t size, apf_e
         return apf_fail(err, APF_READ_ONLY, 0, "cannot write to the read-only host side of a buffer object");
     int code = apf_device_enter(bo->device, err);
     if (code != APF_OK) return code;
-    if (size) code = apf_device_result(bo->device, bo->device->driver->sync(bo->handle, direction, offset, size, err));
+    pthread_mutex_lock(&apf_objects_lock);
+    apf_drv_bo *handle = bo->handle;
+    pthread_mutex_unlock(&apf_objects_lock);
+    if (!handle)
+        code = apf_fail(err, APF_INVALID, 0, "a buffer object was given up with a run that never ended");
+    else if (size)
+        code = apf_device_result(bo->device, bo->device->driver->sync(handle, direction, offset, size, err));
     apf_device_leave(bo->device);
     return code;
 }

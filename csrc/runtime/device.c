@@ -49,10 +49,19 @@ int apf_device_result(apf_device *device, int code)
     return code;
 }
 
-void apf_device_in_flight(apf_device *device, int change)
+int apf_device_run_begins(apf_device *device, apf_error *err)
 {
     pthread_mutex_lock(&device->lock);
-    device->in_flight += change;
+    const int closed = device->closed;
+    if (!closed) device->in_flight++;
+    pthread_mutex_unlock(&device->lock);
+    return closed ? apf_fail(err, APF_CLOSED, 0, "device '%s' is closed", device->info.name) : APF_OK;
+}
+
+void apf_device_run_ends(apf_device *device)
+{
+    pthread_mutex_lock(&device->lock);
+    device->in_flight--;
     pthread_mutex_unlock(&device->lock);
 }
 

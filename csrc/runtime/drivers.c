@@ -14,6 +14,10 @@ static const apf_driver *drivers[MOST] = {
     &apf_driver_xdma,
 };
 
+void apf_drivers_fork_prepare(void) { pthread_mutex_lock(&lock); }
+
+void apf_drivers_fork_done(void) { pthread_mutex_unlock(&lock); }
+
 const apf_driver *apf_driver_at(uint32_t index)
 {
     pthread_mutex_lock(&lock);

@@ -5,6 +5,7 @@ static uint32_t generation;
 
 static void before(void)
 {
+    apf_drivers_fork_prepare();
     apf_objects_fork_prepare();
     apf_pool_fork_prepare();
     apf_registry_fork_prepare();
@@ -15,6 +16,7 @@ static void after_in_parent(void)
     apf_registry_fork_done();
     apf_pool_fork_done();
     apf_objects_fork_done();
+    apf_drivers_fork_done();
 }
 
 static void after_in_child(void)

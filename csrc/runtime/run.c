@@ -21,7 +21,7 @@ static int check_argument(const apf_kernel *kernel, const apf_run_arg *arg, uint
 {
     if (arg->arg.kind != APF_BUFFER) return APF_OK;
     const apf_bo *bo = arg->bo;
-    if (!bo || bo->device != kernel->device || !bo->handle)
+    if (!bo || bo->device != kernel->device)
         return apf_fail(err, APF_ARGUMENT, 0, "argument %u: no buffer object of device '%s'", index,
                         kernel->device->info.name);
     if (arg->arg.offset > bo->size || arg->arg.size > bo->size - arg->arg.offset)
@@ -35,18 +35,41 @@ static int check_argument(const apf_kernel *kernel, const apf_run_arg *arg, uint
     return APF_OK;
 }
 
-static int start_in_driver(apf_run *run, const apf_run_arg *args, uint32_t count, apf_error *err)
+static void give_back(apf_run *run)
+{
+    for (uint32_t i = 0; i < run->count; i++) {
+        apf_bo_release(run->bos[i]);
+        run->bos[i] = NULL;
+    }
+}
+
+/* Everything is held and counted before the driver has the run, which may end at once. */
+static int hold_and_start(apf_run *run, const apf_run_arg *args, apf_arg *raw, apf_error *err)
+{
+    apf_kernel *kernel = run->kernel;
+    apf_device *device = kernel->device;
+    int code = apf_device_run_begins(device, err);
+    if (code != APF_OK) return code;
+    if ((code = apf_bos_hold(args, run->count, raw, err)) == APF_OK) {
+        for (uint32_t i = 0; i < run->count; i++)
+            if (raw[i].kind == APF_BUFFER) run->bos[i] = args[i].bo;
+        apf_kernel_retain(kernel);
+        code = apf_device_result(device, device->driver->start(kernel->handle, raw, run->count, &run->handle, err));
+        if (code == APF_OK) return code;
+        give_back(run);
+        apf_kernel_release(kernel);
+    }
+    apf_device_run_ends(device);
+    return code;
+}
+
+static int start_in_driver(apf_run *run, const apf_run_arg *args, apf_error *err)
 {
     enum { FEW = 16 };
     apf_arg few[FEW] = {0};
-    apf_arg *raw = count <= FEW ? few : apf_calloc(count, sizeof *raw);
-    if (!raw) return apf_fail(err, APF_NO_MEMORY, 0, "no memory for %u kernel arguments", count);
-    for (uint32_t i = 0; i < count; i++) {
-        raw[i] = args[i].arg;
-        if (raw[i].kind == APF_BUFFER) raw[i].bo = args[i].bo->handle;
-    }
-    apf_device *device = run->kernel->device;
-    int code = apf_device_result(device, device->driver->start(run->kernel->handle, raw, count, &run->handle, err));
+    apf_arg *raw = run->count <= FEW ? few : apf_calloc(run->count, sizeof *raw);
+    if (!raw) return apf_fail(err, APF_NO_MEMORY, 0, "no memory for %u kernel arguments", run->count);
+    const int code = hold_and_start(run, args, raw, err);
     if (raw != few) apf_free(raw);
     return code;
 }
@@ -84,19 +107,7 @@ int apf_run_start(apf_kernel *kernel, const apf_run_arg *args, uint32_t count, a
     for (uint32_t i = 0; i < count && code == APF_OK; i++) code = check_argument(kernel, &args[i], i, err);
     run->kernel = kernel;
     run->count = count;
-    if (code == APF_OK) {
-        /* Held and counted before the driver has it: it may end at once. */
-        apf_kernel_retain(kernel);
-        for (uint32_t i = 0; i < count; i++)
-            if (args[i].arg.kind == APF_BUFFER) apf_bo_retain(run->bos[i] = args[i].bo);
-        apf_device_in_flight(device, +1);
-        code = start_in_driver(run, args, count, err);
-        if (code != APF_OK) {
-            apf_device_in_flight(device, -1);
-            for (uint32_t i = 0; i < count; i++) apf_bo_release(run->bos[i]);
-            apf_kernel_release(kernel);
-        }
-    }
+    if (code == APF_OK) code = start_in_driver(run, args, err);
     apf_device_leave(device);
     if (code != APF_OK) {
         run_free(run);
@@ -118,15 +129,7 @@ static void ended(apf_run *run, int code, const apf_error *error)
     run->handle = NULL;
     run->code = code;
     if (code != APF_OK && (run->error = apf_calloc(1, sizeof *error))) *run->error = *error;
-    apf_device_in_flight(run->kernel->device, -1);
-}
-
-static void give_back(apf_run *run)
-{
-    for (uint32_t i = 0; i < run->count; i++) {
-        apf_bo_release(run->bos[i]);
-        run->bos[i] = NULL;
-    }
+    apf_device_run_ends(run->kernel->device);
 }
 
 /* Wait for another thread's wait to leave; false on timeout. Under the lock. */
@@ -190,7 +193,14 @@ int apf_run_cancel(apf_run *run, apf_error *err)
     return code;
 }
 
-void apf_run_times(apf_run *run, apf_times *times) { *times = run->times; }
+void apf_run_times(apf_run *run, apf_times *times)
+{
+    const int here =
+        apf_device_here(run->kernel->device); /* if not, the lock may be held by a thread that is not here */
+    if (here) pthread_mutex_lock(&run->lock);
+    *times = run->times;
+    if (here) pthread_mutex_unlock(&run->lock);
+}
 
 /* It cannot be ended: its memory stays away from the pool for good, since the device may still write there. */
 static void abandon(apf_run *run)
@@ -200,7 +210,7 @@ static void abandon(apf_run *run)
         if (run->bos[i]) apf_bo_abandon(run->bos[i]);
     device->driver->release(run->handle);
     run->handle = NULL;
-    apf_device_in_flight(device, -1);
+    apf_device_run_ends(device);
 }
 
 int apf_run_release(apf_run *run, int64_t grace)

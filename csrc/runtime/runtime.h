@@ -4,6 +4,10 @@
 
 #include "memory/memory.h"
 
+/* drivers.c */
+void apf_drivers_fork_prepare(void);
+void apf_drivers_fork_done(void);
+
 /* device.c */
 /* Begin and end a call into a device's driver. CLOSED, FORKED, DEVICE_LOST; nothing is closed in between. */
 int apf_device_enter(apf_device *device, apf_error *err);
@@ -14,8 +18,9 @@ int apf_device_enter_any(apf_device *device);
 int apf_device_here(const apf_device *device);
 /* Pass a driver's result on; a lost device stays lost. */
 int apf_device_result(apf_device *device, int code);
-/* Count a run that started (+1) or ended (-1); close is refused in between. */
-void apf_device_in_flight(apf_device *device, int change);
+/* Count a run that starts (CLOSED: a close came before it) and that ended; close is refused in between. */
+int apf_device_run_begins(apf_device *device, apf_error *err);
+void apf_device_run_ends(apf_device *device);
 
 /* buffer_object.c */
 extern pthread_mutex_t apf_objects_lock; /* lists and counts of kernels and buffer objects, of all devices */
@@ -25,6 +30,9 @@ void apf_objects_fork_done(void);
 void apf_device_end_objects(apf_device *device);
 /* A run never ended: its buffer objects stay the device's until the process ends. */
 void apf_bo_abandon(apf_bo *bo);
+/* Add references to the buffer objects of a run and look up their handles, all at once: what another thread closes or
+ * abandons meanwhile is either refused here or stays as it is. ARGUMENT: one has no handle; nothing was added. */
+int apf_bos_hold(const apf_run_arg *args, uint32_t count, apf_arg *raw, apf_error *err);
 
 /* kernel.c */
 void apf_kernel_retain(apf_kernel *kernel);

@@ -39,6 +39,13 @@ def test_who_owns_what(name: str, variant: Callable[[str], Variant]) -> None:
 
 
 @pytest.mark.parametrize("name", VARIANTS)
+def test_what_is_checked_and_then_done(name: str, variant: Callable[[str], Variant]) -> None:
+    """Views, sizes and ends of a buffer, starts of runs and the end of their device, by several threads at once."""
+    printed = run(variant(name).program("hammer-holds", [HERE / "programs" / "hammer_holds.c"]), str(SECONDS))
+    assert int(printed.split()[0]) > 10
+
+
+@pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.parametrize("units", [1, 2])
 def test_opencl(units: int, name: str, variant: Callable[[str], Variant], tmp_path: Path) -> None:
     compiled = variant(name)
