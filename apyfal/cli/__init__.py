@@ -15,6 +15,7 @@ from typing import NoReturn
 import click
 
 from apyfal.exceptions import did_you_mean
+from apyfal.log import redact_text
 
 __all__ = ["COMMANDS", "main"]
 
@@ -99,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         hint = f" (see {context.command_path!r} --help)" if context is not None else ""
-        click.echo(f"apyfal: error: {error.format_message()}{hint}", err=True)
+        click.echo(f"apyfal: error: {redact_text(error.format_message())}{hint}", err=True)
         return 2
     except (KeyboardInterrupt, click.Abort):
         click.echo("apyfal: interrupted", err=True)

@@ -22,6 +22,7 @@ from apyfal.exceptions import (
     MountError,
     ParameterError,
 )
+from apyfal.log import redact_text
 
 __all__ = ["Command", "Settings", "common_options", "exit_status", "key_values", "print_json", "print_rows", "use_host"]
 
@@ -97,7 +98,7 @@ def exit_status(error: BaseException) -> int:
 
 
 def _print_error(error: Exception, *, as_json: bool) -> None:
-    message = " ".join(str(error).split())
+    message = redact_text(" ".join(str(error).split()))
     if not isinstance(error, (AcceleratorException, OSError)):
         message = f"{type(error).__name__}: {message} (this is a defect of apyfal; --debug shows where)"
     if as_json:

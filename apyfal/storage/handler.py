@@ -128,6 +128,8 @@ class Handler(ABC):
     scheme: ClassVar[str]
     aliases: ClassVar[tuple[str, ...]] = ()
     limits: Limits = Limits()
+    #: whether an object is opened by reading it, because this store's look-ups may say less than its reads, or nothing
+    opens_by_reading: ClassVar[bool] = False
 
     #: what the mount allows all its transfers together; ``None``: no limit. Bytes a second, bytes, connections.
     bandwidth: float | None = None
@@ -151,11 +153,11 @@ class Handler(ABC):
     # -- write --------------------------------------------------------------------------------------------------------
     def put(self, path: str, data: memoryview, checksum: bytes | None, *, exclusive: bool = False) -> ObjectInfo:
         """Write a whole object in one request, from the caller's memory."""
-        raise UnsupportedByStore(f"{self.scheme}: cannot write {path!r}: this store is read-only")
+        raise UnsupportedByStore(f"{self.scheme}: cannot write {self.shown(path)!r}: this store is read-only")
 
     def upload(self, path: str, *, size: int | None, exclusive: bool = False) -> Upload:
         """Begin an upload in parts. `size` is ``None`` for a stream of unknown length."""
-        raise UnsupportedByStore(f"{self.scheme}: cannot write {path!r}: this store is read-only")
+        raise UnsupportedByStore(f"{self.scheme}: cannot write {self.shown(path)!r}: this store is read-only")
 
     def copy(self, source: ObjectInfo, destination: str) -> ObjectInfo:
         """Copy inside this store, by the store itself. `UnsupportedByStore` makes the engine stream instead."""
@@ -164,14 +166,18 @@ class Handler(ABC):
     # -- names --------------------------------------------------------------------------------------------------------
     def remove(self, path: str) -> None:
         """Remove one object; `ObjectNotFound` when there is none."""
-        raise UnsupportedByStore(f"{self.scheme}: cannot remove {path!r}")
+        raise UnsupportedByStore(f"{self.scheme}: cannot remove {self.shown(path)!r}")
 
     def list(self, path: str, *, recursive: bool = False) -> Iterator[ObjectInfo]:
         """What is below `path`: objects, and (unless `recursive`) directories or common prefixes."""
-        raise UnsupportedByStore(f"{self.scheme}: cannot list {path!r}")
+        raise UnsupportedByStore(f"{self.scheme}: cannot list {self.shown(path)!r}")
 
     def makedirs(self, path: str) -> None:  # most stores have no directories to make
         """Make a directory or bucket, with its parents; nothing where the store has none. Existing is fine."""
+
+    def shown(self, path: str) -> str:
+        """Return a path as messages and logs may show it: without passwords and signatures."""
+        return path
 
     def path_of(self, url: str) -> str | None:
         """Give the path in this store of the object at a full web address; ``None`` where it is not this store's."""

@@ -17,6 +17,7 @@ import re
 from dataclasses import dataclass
 
 from apyfal.exceptions import InvalidURL, ParameterError
+from apyfal.log import redact, redact_text
 from apyfal.storage.providers import BUILT_IN, HOST_SCHEME, canonical
 
 __all__ = ["Location", "is_file_object", "parse", "redact"]
@@ -28,7 +29,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _WEB = ("http", "https")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Location:
     """A parsed URL.
 
@@ -50,6 +51,14 @@ class Location:
 
     def __str__(self) -> str:
         return self.path if self.is_local else redact(f"{self.scheme}://{self.path}")
+
+    def __repr__(self) -> str:
+        return f"Location({str(self)!r})"
+
+    @property
+    def shown_path(self) -> str:
+        """The path without what may be secret in it, for the attributes of errors."""
+        return str(self).removeprefix(f"{self.scheme}://")
 
     @property
     def url(self) -> str:
@@ -94,18 +103,6 @@ def is_file_object(value: object) -> bool:
     )
 
 
-def redact(url: str) -> str:
-    """Remove what may be secret from a URL before it is shown: a web URL's user, password and query values."""
-    match = _SCHEME.match(url)
-    if match is None or match[1].lower() not in _WEB:
-        return url
-    before, at, host_and_path = url[match.end() :].partition("@")
-    if not at or "/" in before:
-        host_and_path = url[match.end() :]
-    path, query, _ = host_and_path.partition("?")
-    return url[: match.end()] + path + ("?..." if query else "")
-
-
 def _parse_text(text: str) -> Location:
     match = _SCHEME.match(text)
     if match is None:
@@ -126,9 +123,9 @@ def _parse_text(text: str) -> Location:
 def _absolute(path: str, text: str) -> str:
     authority, slash, rest = path.partition("/")
     if not slash or authority.lower() not in ("", "localhost"):
-        raise InvalidURL(
-            f"{text!r} names no absolute path of this machine; expected three slashes, file:///{path.lstrip('/')}"
-        )
+        shown = redact(text)
+        rest = shown[len("file://") :].lstrip("/")
+        raise InvalidURL(f"{shown!r} names no absolute path of this machine; expected three slashes, file:///{rest}")
     return slash + rest
 
 
@@ -136,24 +133,27 @@ def _local(text: str) -> Location:
     if not text:
         raise InvalidURL("an empty text is no storage URL or path")
     if "\0" in text:
-        raise InvalidURL(f"{text!r} holds a NUL character")
-    before, separator, _ = text.partition("://")
+        raise InvalidURL(f"{redact(text)!r} holds a NUL character")
+    before, separator, rest = text.partition("://")
     if separator and "/" not in before:
+        shown = before + redact(f"http{separator}{rest}").removeprefix("http")
         raise InvalidURL(
-            f"{text!r} is no URL: {before!r} is no scheme (a letter, then letters, digits and '+._-'); "
-            f"for a local file of this name write {'./' + text!r}"
+            f"{shown!r} is no URL: {before!r} is no scheme (a letter, then letters, digits and '+._-'); "
+            f"for a local file of this name write {'./' + shown!r}"
         )
     collapsed = _COLLAPSED.match(text)
     if collapsed and (canonical(collapsed[1].lower()) in BUILT_IN or collapsed[1].lower() == HOST_SCHEME):
-        rest = text[collapsed.end() :].lstrip("/")
+        shown = redact(text)
+        rest = shown[collapsed.end() :].lstrip("/")
         slashes = ":///" if collapsed[1].lower() == "file" else "://"
         raise InvalidURL(
-            f"{text!r} is no URL: did you mean {collapsed[1].lower() + slashes + rest!r}? "
-            f"(URLs are given as str: a pathlib.Path folds their slashes; a local file of this name is {'./' + text!r})"
+            f"{shown!r} is no URL: did you mean {collapsed[1].lower() + slashes + rest!r}? "
+            "(URLs are given as str: a pathlib.Path folds their slashes; "
+            f"a local file of this name is {'./' + shown!r})"
         )
     return Location("file", text)
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
+    text = redact_text(repr(value))
     return text if len(text) <= 80 else f"{text[:77]}..."

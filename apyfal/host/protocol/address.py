@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 from apyfal.exceptions import ParameterError
 from apyfal.host.protocol import tls
 from apyfal.host.protocol.messages import DEFAULT_PORT
+from apyfal.log import redact
 
 __all__ = ["HostAddress", "parse_address"]
 
@@ -72,6 +73,7 @@ def parse_address(text: str) -> HostAddress:
     """
     if not isinstance(text, str) or not text.strip():
         raise ParameterError(f"host_ip {text!r}: expected an address or an https:// URL")
+    shown = redact(text) if ":" in text else text
     url = text.strip()
     if "://" not in url:
         bare = url.count(":") > 1 and not url.startswith("[")
@@ -80,20 +82,20 @@ def parse_address(text: str) -> HostAddress:
         parts = urlsplit(url)
         port = parts.port or DEFAULT_PORT
     except ValueError:
-        raise ParameterError(f"host_ip {text!r}: malformed host or port") from None
+        raise ParameterError(f"host_ip {shown!r}: malformed host or port") from None
     if parts.scheme == "unix":
         if parts.netloc or not parts.path.startswith("/"):
-            raise ParameterError(f"host_ip {text!r}: expected unix:///path/of/socket")
+            raise ParameterError(f"host_ip {shown!r}: expected unix:///path/of/socket")
         return HostAddress(unix=unquote(parts.path), secure=False)
     if parts.scheme not in ("", "http", "https"):
-        raise ParameterError(f"host_ip {text!r}: expected https://, or http:// or unix:// on this machine")
+        raise ParameterError(f"host_ip {shown!r}: expected https://, or http:// or unix:// on this machine")
     if not parts.hostname or "@" in parts.netloc or parts.path.strip("/") or parts.query:
-        raise ParameterError(f"host_ip {text!r}: expected a host and perhaps a port, and nothing else")
+        raise ParameterError(f"host_ip {shown!r}: expected a host and perhaps a port, and nothing else")
     fingerprint = tls.parse_fingerprint(parts.fragment) if parts.fragment else None
     host = parts.hostname
     secure = parts.scheme == "https" or (parts.scheme == "" and not _is_loopback(host))
     if not secure and not _is_loopback(host):
-        raise ParameterError(f"host_ip {text!r}: plain HTTP would show the token to the network; use https://")
+        raise ParameterError(f"host_ip {shown!r}: plain HTTP would show the token to the network; use https://")
     if fingerprint is not None and not secure:
-        raise ParameterError(f"host_ip {text!r}: a fingerprint needs https://")
+        raise ParameterError(f"host_ip {shown!r}: a fingerprint needs https://")
     return HostAddress(host, port, None, secure, fingerprint)

@@ -156,7 +156,7 @@ def makedirs(url: object, exist_ok: bool = False) -> None:
             os.makedirs(location.path, exist_ok=exist_ok)
         return
     if not exist_ok and exists_at(location):
-        raise ObjectExists(f"{str(location)!r} exists already", path=location.path)
+        raise ObjectExists(f"{str(location)!r} exists already", path=location.shown_path)
     with resolve(location) as target:
         retry_call(target.handler, lambda: target.handler.makedirs(target.path), f"cannot make {str(location)!r}")
 

@@ -130,7 +130,7 @@ def _raw(location: Location, mode: _Mode, encoding: str | None) -> io.RawIOBase:
     if mode.action == "r":
         return ObjectReader(object_source(location), str(location))
     if mode.action == "x" and exists_at(location):
-        raise ObjectExists(f"{location} exists already", path=location.path)
+        raise ObjectExists(f"{location} exists already", path=location.shown_path)
     sink = sink_at(location, exclusive=mode.action == "x")
     return (SpooledFile if mode.updating else ObjectWriter)(sink, str(location), mode.raw)
 

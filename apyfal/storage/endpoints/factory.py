@@ -100,7 +100,9 @@ def _object_sink(location: Location, make: Callable[[MountedPath], Sink]) -> Sin
     target = table.resolve(location)
     try:
         if type(target.handler).put is Handler.put:
-            raise UnsupportedByStore(f"cannot write {str(location)!r}: this store is read-only", path=target.path)
+            raise UnsupportedByStore(
+                f"cannot write {str(location)!r}: this store is read-only", path=target.handler.shown(target.path)
+            )
         return make(target)
     except BaseException:
         target.release()

@@ -42,11 +42,14 @@ def split_url(url: str) -> tuple[Origin, str, tuple[str, str] | None]:
     """
     if any(ord(c) < 32 or ord(c) == 127 for c in url):
         raise InvalidURL("a web address must not contain control characters")
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise InvalidURL("a web address with a malformed host") from None
     try:
         port = parts.port
-    except ValueError as error:
-        raise InvalidURL(f"{parts.scheme}://{parts.hostname}: {error}") from None
+    except ValueError:  # its message holds what stands there, which may be the end of a password
+        raise InvalidURL(f"{parts.scheme}://{parts.hostname}:...: expected a port number") from None
     if parts.scheme not in _PORTS or not parts.hostname:
         raise InvalidURL(f"{parts.scheme}://{parts.hostname or ''}: expected http://host/... or https://host/...")
     target = quote(parts.path or "/", safe=_ENCODED)

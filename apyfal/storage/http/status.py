@@ -7,7 +7,7 @@ import binascii
 import calendar
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 
@@ -24,9 +24,12 @@ from apyfal.storage.handler import ObjectInfo, RangeReader
 from apyfal.storage.http.response import Response
 
 __all__ = [
+    "DECODED",
     "BodyReader",
     "GzipReader",
     "body_reader",
+    "described_by_head",
+    "described_by_reading",
     "http_date",
     "range_header",
     "retry_after",
@@ -141,8 +144,21 @@ class BodyReader(RangeReader):
         self._response.close()
 
 
+_GZIP_MAGIC = b"\x1f\x8b"
+#: Content codings that `GzipReader` decodes (RFC 9110, section 8.4.1).
+DECODED = ("gzip", "x-gzip", "deflate")
+
+
 class GzipReader(RangeReader):
-    """A body with a Content-Encoding, decoded. Its end must be the end of the compressed data too."""
+    """A body with a Content-Encoding, decoded. Its end must be the end of the compressed data too.
+
+    Parameters
+    ----------
+    response
+        Whose body it is; closed with this reader.
+    info
+        The object, with one of `DECODED` as its encoding.
+    """
 
     def __init__(self, response: Response, info: ObjectInfo) -> None:
         self.info = info
@@ -150,43 +166,73 @@ class GzipReader(RangeReader):
         self._buffer = memoryview(bytearray(64 << 10))
         self._decoder = zlib.decompressobj(47)  # gzip or zlib, by its first bytes
         self._tail = b""
+        self._began = False
 
     def readinto(self, out: memoryview) -> int:
         while len(out):
-            if self._decoder.eof and not self._tail:
-                self._tail = self._decoder.unused_data
-            if self._decoder.eof and self._tail.startswith(b"\x1f\x8b"):
-                self._decoder = zlib.decompressobj(47)  # another gzip member (RFC 1952, section 2.2)
-            data: bytes | memoryview = self._decoder.unconsumed_tail or self._tail
-            self._tail = b""
-            if not data and not self._decoder.eof:
-                count = self._response.readinto(self._buffer)
-                if not count:
-                    raise StoreUnavailable(f"{self.info.path!r}: the compressed body ended early")
-                data = self._buffer[:count]
-            elif not data:
-                count = self._response.readinto(self._buffer)
-                if not count:
-                    return 0
-                self._tail = bytes(self._buffer[:count])
-                if not self._tail.startswith(b"\x1f\x8b"):
-                    raise StorageError(f"{self.info.path!r}: there is more behind the compressed body")
-                continue
+            if self._decoder.eof and not self._next_member():
+                return 0
+            data = self._decoder.unconsumed_tail or self._take() or self._receive()
+            if not data:
+                raise StoreUnavailable("the compressed body ended early")
+            if not self._began:
+                data = self._choose_decoder(data)
             try:
                 plain = self._decoder.decompress(data, len(out))
             except zlib.error as error:
-                raise StoreUnavailable(f"{self.info.path!r}: the compressed body is damaged: {error}") from error
+                raise StoreUnavailable(f"the compressed body is damaged: {error}") from error
             if plain:
                 out[: len(plain)] = plain
                 return len(plain)
         return 0
 
+    def _receive(self) -> bytes:
+        """Receive more of the body; empty at its end."""
+        return bytes(self._buffer[: self._response.readinto(self._buffer)])
+
+    def _take(self) -> bytes:
+        """Take what was received behind the end of a member."""
+        tail, self._tail = self._tail, b""
+        return tail
+
+    def _next_member(self) -> bool:
+        """Begin with another gzip member (RFC 1952, section 2.2); ``False`` at the end of the body."""
+        self._tail = self._decoder.unused_data
+        while len(self._tail) < len(_GZIP_MAGIC) and (more := self._receive()):
+            self._tail += more
+        if not self._tail:
+            return False
+        if not self._tail.startswith(_GZIP_MAGIC):
+            raise StorageError("there is more behind the compressed body")
+        self._decoder = zlib.decompressobj(47)
+        return True
+
+    def _choose_decoder(self, data: bytes) -> bytes:
+        """Look at the first two bytes: some servers send "deflate" without the zlib header that RFC 9110 asks for."""
+        self._began = True
+        if self.info.encoding == "deflate":
+            while len(data) < 2 and (more := self._receive()):
+                data += more
+            if not _begins_like_zlib(data):
+                self._decoder = zlib.decompressobj(-15)
+        return data
+
     def close(self) -> None:
         self._response.close()
 
 
+def _begins_like_zlib(data: bytes | memoryview) -> bool:
+    """Whether data begins with a zlib header (RFC 1950, section 2.2)."""
+    return len(data) >= 2 and data[0] & 0x0F == 8 and (data[0] << 8 | data[1]) % 31 == 0
+
+
 def body_reader(
-    response: Response, info: ObjectInfo, start: int, stop: int | None, version_of: ObjectInfo | None
+    response: Response,
+    info: ObjectInfo,
+    start: int,
+    stop: int | None,
+    version_of: ObjectInfo | None,
+    name: str | None = None,
 ) -> RangeReader:
     """Check the head of a 200 or 206 answer against what was asked for, and return the reader of its body.
 
@@ -198,6 +244,8 @@ def body_reader(
         The object as the headers describe it; `size` and `ranges` are filled in here.
     start, stop, version_of
         As given to `Handler.read`.
+    name
+        The object in messages; default: its path.
 
     Raises
     ------
@@ -228,11 +276,44 @@ def body_reader(
             length = None if stop is None else stop - start
             reader = BodyReader(response, info, start, length) if asked else BodyReader(response, info)
         if version_of is not None:
-            _check_version(info, version_of)
+            _check_version(info, version_of, name or info.path)
     except BaseException:
         response.close()
         raise
     return reader
+
+
+def described_by_reading(read: Callable[[], RangeReader]) -> ObjectInfo:
+    """Describe an object by the head of a GET, whose body is not received.
+
+    Parameters
+    ----------
+    read
+        Begins to read the whole object.
+    """
+    with read() as reader:
+        return reader.info
+
+
+def described_by_head(info: ObjectInfo, response: Response, read: Callable[[], RangeReader]) -> ObjectInfo:
+    """Describe an object by the answer to a HEAD, unless that says less than a GET would.
+
+    A server may leave headers out of its answer to HEAD (RFC 9110, section 9.3.2), and some state a length of 0 there,
+    which is that of the body they send.
+
+    Parameters
+    ----------
+    info
+        The object by the other headers.
+    response
+        The answer to the HEAD.
+    read
+        Begins to read the whole object.
+    """
+    size = response.headers.get("content-length", "")
+    if not (size.isascii() and size.isdigit()) or int(size) == 0 or info.etag is None:
+        return described_by_reading(read)
+    return replace(info, size=int(size))
 
 
 def _content_range(response: Response) -> tuple[int, int, int | None]:
@@ -247,13 +328,13 @@ def _content_range(response: Response) -> tuple[int, int, int | None]:
     return int(first), int(last), None if total == "*" else int(total)
 
 
-def _check_version(seen: ObjectInfo, known: ObjectInfo) -> None:
+def _check_version(seen: ObjectInfo, known: ObjectInfo, name: str) -> None:
     differs = known.etag is not None and seen.etag != known.etag
     if differs or (known.size is not None and seen.size is not None and known.size != seen.size):
         raise ObjectChanged(
-            f"{known.path!r} changed while it was being read: {known.size} bytes with ETag {known.etag} became"
+            f"{name!r} changed while it was being read: {known.size} bytes with ETag {known.etag} became"
             f" {seen.size} bytes with ETag {seen.etag}",
-            path=known.path,
+            path=name,
         )
 
 

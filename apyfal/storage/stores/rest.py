@@ -11,15 +11,22 @@ import re
 from abc import abstractmethod
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timezone
+from functools import partial
 from typing import NamedTuple
 from urllib.parse import quote
 
-from apyfal.exceptions import AuthenticationError, InvalidURL, StorageError
+from apyfal.exceptions import AccessDenied, AuthenticationError, InvalidURL, StorageError, UnsupportedByStore
 from apyfal.storage.handler import Handler, ObjectInfo, RangeReader
 from apyfal.storage.http.origin import Origin
 from apyfal.storage.http.pool import ConnectionPool, Timeouts
 from apyfal.storage.http.response import Response
-from apyfal.storage.http.status import body_reader, range_header, status_error
+from apyfal.storage.http.status import (
+    body_reader,
+    described_by_head,
+    described_by_reading,
+    range_header,
+    status_error,
+)
 
 __all__ = ["RestHandler", "SignedRequest", "folder_prefix", "iso_time", "quoted", "split_path"]
 
@@ -156,6 +163,15 @@ class RestHandler(Handler):
         return status_error(
             response.status, message, path=path, code=code, request_id=request_id, headers=response.headers
         )
+
+    def _look_up(self, target: str, path: str) -> ObjectInfo:
+        """Describe an object by a HEAD, or by a GET where that says more."""
+        read = partial(self.read, path, 0, None, None)
+        try:
+            response, _ = self._ask("HEAD", target, path, "look up", accept=(200, 204))
+        except (AccessDenied, UnsupportedByStore):
+            return described_by_reading(read)
+        return described_by_head(self._info(path, response, None), response, read)
 
     def _read_range(
         self,

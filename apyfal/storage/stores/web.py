@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar
 from urllib.parse import urljoin
 
 from apyfal.exceptions import InvalidURL, MountError, StorageError
+from apyfal.log import redact, redact_web_path
 from apyfal.storage.handler import Handler, ObjectInfo, RangeReader
 from apyfal.storage.http.origin import Origin, basic_authorization, split_url
 from apyfal.storage.http.pool import ConnectionPool, Timeouts
 from apyfal.storage.http.response import Response
 from apyfal.storage.http.status import (
+    DECODED,
     GzipReader,
     body_reader,
     http_date,
@@ -53,6 +56,7 @@ class HTTPHandler(Handler):
     """
 
     scheme: ClassVar[str] = "http"
+    opens_by_reading = True
 
     def __init__(
         self,
@@ -75,17 +79,27 @@ class HTTPHandler(Handler):
         self.client = ConnectionPool(Timeouts.of(timeout, connect_timeout), verify=verify, proxy=proxy)
 
     def describe(self, path: str) -> ObjectInfo:
-        response = self._follow("HEAD", path, {}, "look up")
-        response.close()
-        if response.status in (405, 501):
-            # No HEAD here: ask for the first byte instead.
-            with self.read(path, 0, 1, None) as reader:
-                return reader.info
-        if response.status >= 400:
+        """Look an object up by a GET of its first byte.
+
+        HEAD may be forbidden (a URL that is signed for GET), or leave out or misstate the size, the validator and the
+        coding, without breaking a rule (RFC 9110, section 9.3.2).
+        """
+        response = self._follow("GET", path, {"range": range_header(0, 1)}, "look up")
+        if response.status not in (200, 404, 410) and not _is_first_byte(response):
+            # an empty object has no first byte (416), and some servers refuse or mistake ranges
+            response.close()
+            response = self._follow("GET", path, {}, "look up")
+        if response.status >= 300:
             raise self._error(response, path, "look up")
         info = _object_info(path, response)
-        size = response.headers.get("content-length", "")
-        return replace(info, size=int(size) if size.isdigit() and info.encoding is None else None)
+        if info.encoding is not None:
+            response.close()
+            return info
+        stop = 1 if response.status == 206 else None
+        with body_reader(response, info, 0, stop, None, self.shown(path)) as reader:
+            if stop is not None:
+                reader.readinto(memoryview(bytearray(1)))  # so that the connection can be used again
+            return reader.info
 
     def read(self, path: str, start: int, stop: int | None, version_of: ObjectInfo | None) -> RangeReader:
         headers = {}
@@ -98,8 +112,11 @@ class HTTPHandler(Handler):
             raise self._error(response, path, "read")
         info = _object_info(path, response)
         if info.encoding is not None:
-            return _decoded(response, info, start, stop)
-        return body_reader(response, info, start, stop, version_of)
+            return _decoded(response, info, start, stop, self.shown(path))
+        return body_reader(response, info, start, stop, version_of, self.shown(path))
+
+    def shown(self, path: str) -> str:
+        return redact(path) if "://" in path else redact_web_path(path)
 
     def close(self) -> None:
         self.client.close()
@@ -125,7 +142,8 @@ class HTTPHandler(Handler):
             response.read()
             response.close()
             origin, target = self._redirected(origin, target, location)
-        raise StorageError(f"cannot {what} {_shown(path)!r}: more than {_MAX_REDIRECTS} redirects", path=_shown(path))
+        shown = self.shown(path)
+        raise StorageError(f"cannot {what} {shown!r}: more than {_MAX_REDIRECTS} redirects", path=shown)
 
     def _redirected(self, origin: Origin, target: str, location: str) -> tuple[Origin, str]:
         url = urljoin(f"{origin}{target}", location).partition("#")[0]
@@ -136,7 +154,7 @@ class HTTPHandler(Handler):
 
     def _error(self, response: Response, path: str, what: str) -> StorageError:
         response.close()
-        shown = _shown(path)
+        shown = self.shown(path)
         message = f"cannot {what} {shown!r}: the server answered {response.status}"
         return status_error(response.status, message, path=shown, headers=response.headers)
 
@@ -147,35 +165,37 @@ class HTTPSHandler(HTTPHandler):
     scheme: ClassVar[str] = "https"
 
 
-def _shown(path: str) -> str:
-    """Return a path without what may be secret in it: the user and password, and the query (it may be signed)."""
-    scheme, separator, rest = path.rpartition("://")
-    rest = rest.partition("?")[0]
-    authority, slash, tail = rest.partition("/")
-    return f"{scheme}{separator}{authority.rpartition('@')[2]}{slash}{tail}"
+def _is_first_byte(response: Response) -> bool:
+    """Whether a response is the first byte of an object, as it is stored."""
+    return (
+        response.status == 206
+        and "content-encoding" not in response.headers
+        and re.fullmatch(r"bytes 0-0/\d+", response.headers.get("content-range", "")) is not None
+    )
 
 
 def _object_info(path: str, response: Response) -> ObjectInfo:
     headers = response.headers
-    encoding = headers.get("content-encoding", "identity").lower()
+    codings = (coding.strip().lower() for coding in headers.get("content-encoding", "").split(","))
+    encoding = ", ".join(coding for coding in codings if coding and coding != "identity")
     return ObjectInfo(
         path,
         None,
         strong_etag(headers.get("etag")),
         http_date(headers.get("last-modified")),
         ranges=response.status == 206 or headers.get("accept-ranges", "").lower() == "bytes",
-        encoding=None if encoding == "identity" else encoding,
+        encoding=encoding or None,
     )
 
 
-def _decoded(response: Response, info: ObjectInfo, start: int, stop: int | None) -> RangeReader:
+def _decoded(response: Response, info: ObjectInfo, start: int, stop: int | None, name: str) -> RangeReader:
     """Return a reader that undoes the Content-Encoding, which was sent although only identity was asked for."""
-    known = info.encoding in ("gzip", "x-gzip", "deflate")
+    known = info.encoding in DECODED
     if not known or response.status != 200 or start or stop is not None:
         response.close()
         raise StorageError(
-            f"{_shown(info.path)!r} comes with Content-Encoding {info.encoding!r}"
+            f"{name!r} comes with Content-Encoding {info.encoding!r}"
             + (", of which no part can be read" if known else ", which cannot be decoded"),
-            path=_shown(info.path),
+            path=name,
         )
     return GzipReader(response, replace(info, size=None, ranges=False))

@@ -79,12 +79,12 @@ def download(
     have ended when this returns or raises.
     """
     if start < 0 or (stop is not None and stop < start):
-        raise ParameterError(f"{path!r}: bytes {start} to {stop} are no range")
+        raise ParameterError(f"{handler.shown(path)!r}: bytes {start} to {stop} are no range")
     if out is not None:
         out = byte_view(out)
     elif allocate is None:
         raise ParameterError("download needs memory: give out or allocate")
-    room = Room(path, out, allocate)
+    room = Room(handler.shown(path), out, allocate)
     cancel = options.own_cancel()
     try:
         with cancel.scope():
@@ -96,7 +96,8 @@ def download(
                     break
     finally:
         cancel.detach()
-    raise ChecksumMismatch(f"{path!r}: the bytes received do not have the checksum that the store states", path=path)
+    name = handler.shown(path)
+    raise ChecksumMismatch(f"{name!r}: the bytes received do not have the checksum that the store states", path=name)
 
 
 def byte_view(out: memoryview) -> memoryview:
@@ -145,7 +146,8 @@ def _attempt(
     end = info.size if stop is None else stop
     try:
         if end > info.size or start > end:
-            raise ParameterError(f"{path!r}: bytes {start} to {end} are not in an object of {info.size} bytes")
+            name = handler.shown(path)
+            raise ParameterError(f"{name!r}: bytes {start} to {end} are not in an object of {info.size} bytes")
         view = room.exactly(end - start)
     except BaseException:
         if reader is not None:
@@ -204,7 +206,7 @@ def _open(handler: Handler, path: str, start: int, stop: int | None, attempts: i
         try:
             reader = handler.read(path, start, stop, None)
         except StorageError as error:
-            tries.failed(error, f"cannot read {path!r}")
+            tries.failed(error, f"cannot read {handler.shown(path)!r}")
         else:
             tries.success()
             return reader

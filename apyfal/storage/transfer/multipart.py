@@ -15,8 +15,7 @@ from apyfal.storage.flow.retry import TRANSIENT, Retrying, limits_for, retry_cal
 from apyfal.storage.flow.worker_pool import WorkerPool
 from apyfal.storage.handler import Handler, ObjectInfo, Upload
 from apyfal.storage.transfer.download import download
-from apyfal.storage.transfer.part_buffers import PartBuffers
-from apyfal.storage.transfer.parts import PART, Part, next_part_size
+from apyfal.storage.transfer.parts import PART, Part, PartBuffers, next_part_size
 from apyfal.storage.transfer.put_object import put
 
 __all__ = ["MultipartWriter"]
@@ -51,6 +50,7 @@ class MultipartWriter:
     ) -> None:
         self._handler = handler
         self._path = path
+        self._name = handler.shown(path)
         self._size = size
         self._exclusive = exclusive
         self._progress = progress
@@ -216,8 +216,8 @@ class MultipartWriter:
         try:
             if self._size is not None and self._written != self._size:
                 raise StorageError(
-                    f"cannot write {self._path!r}: {self._written} bytes came where {self._size} were announced",
-                    path=self._path,
+                    f"cannot write {self._name!r}: {self._written} bytes came where {self._size} were announced",
+                    path=self._name,
                 )
             if self._parts == 0:
                 data = self._buffer[: self._filled] if self._buffer is not None else memoryview(b"")
@@ -263,7 +263,7 @@ class MultipartWriter:
             self.abort()
             raise failure
         if self._closed:
-            raise ValueError(f"the upload of {self._path!r} has ended")
+            raise ValueError(f"the upload of {self._name!r} has ended")
 
     def part_size(self, wish: int = PART) -> int:
         """Return the bytes of the next part that suit the store, the size and the limits, at best `wish`."""
@@ -283,7 +283,7 @@ class MultipartWriter:
         part.number = self._parts
         if self._parts > self._handler.limits.max_parts:
             raise StorageError(
-                f"cannot write {self._path!r}: more than {self._handler.limits.max_parts} parts", path=self._path
+                f"cannot write {self._name!r}: more than {self._handler.limits.max_parts} parts", path=self._name
             )
         self._crew.put(part)
 
@@ -310,7 +310,7 @@ class MultipartWriter:
                 upload.write_part(part.number, part.data, checksum)
                 break
             except StorageError as error:
-                tries.failed(error, f"cannot write part {part.number} of {self._path!r}")
+                tries.failed(error, f"cannot write part {part.number} of {self._name!r}")
         tries.success()
         if part.buffer is not None:
             self._buffers.give_back(part.buffer)
@@ -325,8 +325,8 @@ class MultipartWriter:
     def _copy_part(self, number: int, old: ObjectInfo, start: int, stop: int) -> None:
         upload = self._upload
         if upload is None:
-            raise StorageError(f"cannot write {self._path!r}: there is no upload")
-        what = f"cannot copy part {number} of {old.path!r} into {self._path!r}"
+            raise StorageError(f"cannot write {self._name!r}: there is no upload")
+        what = f"cannot copy part {number} of {self._handler.shown(old.path)!r} into {self._name!r}"
         checksum = retry_call(
             self._handler, lambda: upload.copy_part(number, old, start, stop), what, limit=self._options.attempts
         )
@@ -355,7 +355,7 @@ class MultipartWriter:
                 try:
                     self._upload = self._handler.upload(self._path, size=self._size, exclusive=self._exclusive)
                 except StorageError as error:
-                    tries.failed(error, f"cannot begin to write {self._path!r}")
+                    tries.failed(error, f"cannot begin to write {self._name!r}")
         tries.success()
 
     def _drain(self) -> None:
@@ -375,14 +375,14 @@ class MultipartWriter:
             checksum = digest_bytes(self._algorithm, whole)
         upload = self._upload
         if upload is None:
-            raise StorageError(f"cannot write {self._path!r}: there is no upload")
+            raise StorageError(f"cannot write {self._name!r}: there is no upload")
         tries = Retrying(self._mount_limits.quota, self._options.attempts, self._cancel)
         with self._cancel.scope():
             while True:
                 try:
                     info = upload.complete(self._written, checksum)
                 except StorageError as error:
-                    tries.failed(error, f"cannot complete {self._path!r}")
+                    tries.failed(error, f"cannot complete {self._name!r}")
                 else:
                     tries.success()
                     return info
@@ -396,7 +396,7 @@ class MultipartWriter:
                 return
             except TRANSIENT as error:
                 try:
-                    tries.failed(error, f"cannot abort the upload of {self._path!r}")
+                    tries.failed(error, f"cannot abort the upload of {self._name!r}")
                 except StorageError:
                     return  # the error that led here says more
             except StorageError:
@@ -406,7 +406,7 @@ class MultipartWriter:
         """End the threads; every future is done afterwards."""
         self._closed = True
         for part in self._crew.clear():
-            part.future.set_exception(TransferCancelled(f"the upload of {self._path!r} was aborted"))
+            part.future.set_exception(TransferCancelled(f"the upload of {self._name!r} was aborted"))
         self._crew.close()
         self._cancel.detach()
         self._buffers.close()

@@ -15,7 +15,7 @@ from apyfal.storage.transfer.download import download
 from apyfal.storage.transfer.multipart import MultipartWriter
 from apyfal.storage.transfer.parallel import MIB
 from apyfal.storage.transfer.ranges import CHUNK, RangeFetcher, is_resumable
-from apyfal.storage.transfer.reader import ObjectStream
+from apyfal.storage.transfer.reader import ObjectStream, stream
 from apyfal.storage.transfer.upload import upload
 
 __all__ = ["copy"]
@@ -61,27 +61,33 @@ def copy(
         The copy.
     """
     if info is None:
-        info = retry_call(
-            source, lambda: source.describe(source_path), f"cannot read {source_path!r}", limit=options.attempts
-        )
+        with stream(source, source_path, options=options) as opened:
+            if not is_resumable(opened.info) and not _is_small(opened.info):
+                # Perhaps it can be read only once, as a link that is good for one download.
+                return _pass_on(opened, destination, destination_path, exclusive, progress, options)
+            info = opened.info
     if source is destination and not exclusive:
         copied = _copy_inside(source, info, destination_path, progress, options)
         if copied is not None:
             return copied
-    size = info.size if info.encoding is None else None
-    if size is not None and size <= PART:
-        data = memoryview(bytearray(size))
+    if _is_small(info):
+        data = memoryview(bytearray(info.size or 0))
         download(source, source_path, data, info=info, options=options)
         return upload(destination, destination_path, data, exclusive=exclusive, progress=progress, options=options)
+    if not is_resumable(info):
+        with ObjectStream(source, info, options) as opened:
+            return _pass_on(opened, destination, destination_path, exclusive, progress, options)
     target = MultipartWriter(
-        destination, destination_path, size, exclusive=exclusive, progress=progress, options=options
+        destination, destination_path, info.size, exclusive=exclusive, progress=progress, options=options
     )
     with target:
-        if is_resumable(info):
-            _Relay(source, info, target, options).run()
-        else:
-            _pass_on(source, info, target, options)
+        _Relay(source, info, target, options).run()
         return target.commit()
+
+
+def _is_small(info: ObjectInfo) -> bool:
+    """Whether an object is copied as one piece."""
+    return info.encoding is None and info.size is not None and info.size <= PART
 
 
 def _copy_inside(
@@ -93,7 +99,7 @@ def _copy_inside(
         with MultipartWriter(store, destination_path, info.size, progress=progress, options=options) as target:
             target.copy_parts(info)
             return target.commit()
-    what = f"cannot copy {info.path!r}"
+    what = f"cannot copy {store.shown(info.path)!r}"
     try:
         copied = retry_call(store, lambda: store.copy(info, destination_path), what, limit=options.attempts)
     except UnsupportedByStore:
@@ -103,12 +109,21 @@ def _copy_inside(
     return copied
 
 
-def _pass_on(source: Handler, info: ObjectInfo, target: MultipartWriter, options: TransferOptions) -> None:
+def _pass_on(
+    source: ObjectStream,
+    destination: Handler,
+    path: str,
+    exclusive: bool,
+    progress: Progress | None,
+    options: TransferOptions,
+) -> ObjectInfo:
     """Copy what can only be read front to back."""
     buffer = memoryview(bytearray(MIB))
-    with ObjectStream(source, info, options) as reading:
-        while count := reading.readinto(buffer):
+    target = MultipartWriter(destination, path, source.size, exclusive=exclusive, progress=progress, options=options)
+    with target:
+        while count := source.readinto(buffer):
             target.write(buffer[:count])
+        return target.commit()
 
 
 class _Relay:
@@ -116,6 +131,7 @@ class _Relay:
 
     def __init__(self, handler: Handler, info: ObjectInfo, target: MultipartWriter, options: TransferOptions) -> None:
         self._info = info
+        self._name = handler.shown(info.path)
         self._size = info.size or 0
         self._target = target
         self._memory = limits_for(handler).memory
@@ -151,8 +167,8 @@ class _Relay:
                 whole = combine(self._algorithm, whole, crc, length)
             if digest_bytes(self._algorithm, whole) != self._info.checksums[self._algorithm]:
                 raise ChecksumMismatch(
-                    f"{self._info.path!r}: the bytes read do not have the {self._algorithm} that the store states",
-                    path=self._info.path,
+                    f"{self._name!r}: the bytes read do not have the {self._algorithm} that the store states",
+                    path=self._name,
                 )
 
     def _spawn(self) -> None:

@@ -43,7 +43,7 @@ def put(
                         raise
                     info = found
                 except StorageError as error:
-                    tries.failed(error, f"cannot write {path!r}")
+                    tries.failed(error, f"cannot write {handler.shown(path)!r}")
                     continue
                 tries.success()
                 if progress is not None:

@@ -12,7 +12,7 @@ from apyfal.storage.flow.cancel import CancelToken
 from apyfal.storage.flow.retry import MountLimits, Retrying
 from apyfal.storage.handler import Handler, ObjectInfo, RangeReader
 
-__all__ = ["CHUNK", "RangeFetcher", "changed", "is_resumable"]
+__all__ = ["CHUNK", "RangeFetcher", "changed", "differs", "is_resumable"]
 
 #: Received, checksummed and reported at once: small enough to be in the cache still.
 CHUNK = 1 << 20
@@ -125,15 +125,23 @@ class RangeFetcher:
             if failure is not None:
                 if position > first:
                     attempts.progress()
-                failure.path = failure.path or self.info.path
+                name = self.handler.shown(self.info.path)
+                failure.path = failure.path or name
                 failure.offset = start + position
-                attempts.failed(failure, f"cannot read {self.info.path!r} at byte {start + position}")
+                attempts.failed(failure, f"cannot read {name!r} at byte {start + position}")
 
 
-def changed(info: ObjectInfo, seen: ObjectInfo) -> ObjectChanged:
+def differs(known: ObjectInfo, seen: ObjectInfo) -> bool:
+    """Whether what is being read is certainly not the version that is known."""
+    if known.etag is not None and known.etag != seen.etag:
+        return True
+    return known.size is not None and seen.size is not None and known.size != seen.size
+
+
+def changed(name: str, info: ObjectInfo, seen: ObjectInfo) -> ObjectChanged:
     """Return the error for another version than the one being read."""
     return ObjectChanged(
-        f"{info.path!r} changed while it was being read: {info.size} bytes, ETag {info.etag}, became"
+        f"{name!r} changed while it was being read: {info.size} bytes, ETag {info.etag}, became"
         f" {seen.size} bytes, ETag {seen.etag}",
-        path=info.path,
+        path=name,
     )

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from types import TracebackType
+from typing import NamedTuple
 
-from apyfal.exceptions import ChecksumMismatch, ParameterError, StorageError
+from apyfal.exceptions import ParameterError, StorageError
 from apyfal.storage.checksums import best_checksum, combine, crc_function, digest_bytes
 from apyfal.storage.flow.cancel import CancelToken
 from apyfal.storage.flow.options import TransferOptions
 from apyfal.storage.flow.retry import limits_for, retry_call
 from apyfal.storage.handler import Handler, ObjectInfo, RangeReader
 from apyfal.storage.transfer.download import byte_view, download
-from apyfal.storage.transfer.parallel import MIB, adapted_part_size
-from apyfal.storage.transfer.ranges import RangeFetcher, changed, is_resumable
+from apyfal.storage.transfer.parallel import MIB
+from apyfal.storage.transfer.ranges import RangeFetcher, changed, differs, is_resumable
+from apyfal.storage.transfer.read_ahead import ReadAhead, mismatch
 
 __all__ = ["ObjectStream", "stream"]
 
 #: A read this long goes straight to its destination, over several connections, instead of through the read-ahead.
 _DIRECT = 32 * MIB
-_FIRST_AHEAD = 1 * MIB
 
 
 def stream(
@@ -44,11 +44,23 @@ def stream(
     Raises
     ------
     ObjectNotFound, AccessDenied, StoreUnavailable, TransferTimeout
-        When it cannot be looked up.
+        When it cannot be looked up, or (`Handler.opens_by_reading`) not be read.
     """
-    if info is None:
-        info = retry_call(handler, lambda: handler.describe(path), f"cannot read {path!r}", limit=options.attempts)
-    return ObjectStream(handler, info, options)
+    if info is not None:
+        return ObjectStream(handler, info, options)
+    what = f"cannot read {handler.shown(path)!r}"
+    if not handler.opens_by_reading:
+        info = retry_call(handler, lambda: handler.describe(path), what, limit=options.attempts)
+        return ObjectStream(handler, info, options)
+    cancel = options.own_cancel()
+    own = CancelToken(cancel)
+    try:
+        with own.scope():
+            reader = retry_call(handler, lambda: handler.read(path, 0, None, None), what, limit=options.attempts)
+    except BaseException:
+        cancel.detach()
+        raise
+    return ObjectStream(handler, reader.info, options, _Opened(reader, own, cancel))
 
 
 class ObjectStream:
@@ -62,20 +74,26 @@ class ObjectStream:
         The store, and the version to read.
     options
         Parallelism, read-ahead, retries, verification, cancellation.
+    opened
+        The response whose head told `info`, to be used for what begins at byte 0.
     """
 
-    def __init__(self, handler: Handler, info: ObjectInfo, options: TransferOptions) -> None:
+    def __init__(
+        self, handler: Handler, info: ObjectInfo, options: TransferOptions, opened: _Opened | None = None
+    ) -> None:
         self._handler = handler
         self._options = options
-        self._cancel = options.own_cancel()
+        self._cancel = options.own_cancel() if opened is None else opened.parent
         self._position = 0
         self._closed = False
-        self._ahead: _ReadAhead | None = None
+        self._ahead: ReadAhead | None = None
+        self._opened = opened
         self._plain: RangeReader | None = None
         self._sequential_to = 0  # reads that follow each other make read-ahead worth it
         self._lock = threading.Lock()
         self._pieces: dict[int, tuple[int, int]] = {}  # what `receive` got: offset to length and CRC
         self._algorithm = best_checksum(info.checksums) if options.verify else None
+        self._name = handler.shown(info.path)
         self.info = info
 
     @property
@@ -117,7 +135,10 @@ class ObjectStream:
             count = self.pread(want, self._position)
         else:
             if self._ahead is None:
-                self._ahead = _ReadAhead(self._handler, self.info, self._position, self._options, self._cancel)
+                opened = self._take_opened() if self._position == 0 else None
+                cancel = CancelToken(self._cancel) if opened is None else opened.cancel
+                reader = None if opened is None else opened.reader
+                self._ahead = ReadAhead(self._handler, self.info, self._position, self._options, cancel, reader)
             count = self._ahead.readinto(want)
         self._position += count
         self._sequential_to = self._position
@@ -133,7 +154,7 @@ class ObjectStream:
         """
         self._check()
         if not self.seekable:
-            raise ParameterError(f"{self.info.path!r} can only be read from front to back")
+            raise ParameterError(f"{self._name!r} can only be read from front to back")
         stop = min(offset + len(out), self.info.size or 0)
         if stop <= offset:
             return 0
@@ -178,13 +199,13 @@ class ObjectStream:
         whole = position = 0
         for offset, (nbytes, crc) in sorted(self._pieces.items()):
             if offset != position:
-                raise ParameterError(f"{self.info.path!r}: byte {position} was not received")
+                raise ParameterError(f"{self._name!r}: byte {position} was not received")
             whole = combine(self._algorithm, whole, crc, nbytes)
             position += nbytes
         if position != self.info.size:
-            raise ParameterError(f"{self.info.path!r}: byte {position} was not received")
+            raise ParameterError(f"{self._name!r}: byte {position} was not received")
         if digest_bytes(self._algorithm, whole) != self.info.checksums[self._algorithm]:
-            raise _mismatch(self.info, self._algorithm)
+            raise mismatch(self._name, self._algorithm)
 
     def _pieces_source(self) -> RangeFetcher:
         crc = crc_function(self._algorithm) if self._algorithm is not None else None
@@ -197,7 +218,7 @@ class ObjectStream:
         if position == self._position:
             return
         if not self.seekable:
-            raise ParameterError(f"{self.info.path!r} can only be read from front to back")
+            raise ParameterError(f"{self._name!r} can only be read from front to back")
         if position < 0:
             raise ParameterError(f"cannot seek to {position}")
         if self._ahead is not None:
@@ -217,8 +238,10 @@ class ObjectStream:
         self._cancel.set()
         if self._ahead is not None:
             self._ahead.close()
-        if self._plain is not None:
-            self._plain.close()
+        opened = self._take_opened()
+        for reader in (self._plain, opened.reader if opened is not None else None):
+            if reader is not None:
+                reader.close()
         self._cancel.detach()
 
     def __enter__(self) -> ObjectStream:
@@ -231,182 +254,53 @@ class ObjectStream:
 
     def _check(self) -> None:
         if self._closed:
-            raise ValueError(f"{self.info.path!r} is closed")
+            raise ValueError(f"{self._name!r} is closed")
+
+    def _take_opened(self) -> _Opened | None:
+        """Return the response that told about the object, once."""
+        with self._lock:
+            opened, self._opened = self._opened, None
+            return opened
 
     def _read_plain(self, out: memoryview) -> int:
         """Read over the one connection that a store without versions allows; it cannot be resumed."""
         with self._cancel.scope():
             if self._plain is None:
                 path, version = self.info.path, self.info if self.info.etag is not None else None
-                self._plain = retry_call(
-                    self._handler,
-                    lambda: self._handler.read(path, 0, None, version),
-                    f"cannot read {path!r}",
-                    limit=self._options.attempts,
-                )
-                if (self._plain.info.etag, self._plain.info.size) != (self.info.etag, self.info.size):
-                    raise changed(self.info, self._plain.info)
+                opened = self._take_opened()
+                if opened is not None:
+                    self._plain = opened.reader
+                else:
+                    self._plain = retry_call(
+                        self._handler,
+                        lambda: self._handler.read(path, 0, None, version),
+                        f"cannot read {self._name!r}",
+                        limit=self._options.attempts,
+                    )
+                if differs(self.info, self._plain.info):
+                    raise changed(self._name, self.info, self._plain.info)
             count = self._plain.readinto(out)
         self._position += count
         if not count and self.size is not None and self._position != self.size:
-            raise StorageError(f"{self.info.path!r} ended after {self._position} of {self.size} bytes")
+            raise StorageError(f"{self._name!r} ended after {self._position} of {self.size} bytes")
         return count
+
+
+class _Opened(NamedTuple):
+    """A response that begins at byte 0, of which nothing was read yet.
+
+    Attributes
+    ----------
+    reader
+        Its body.
+    cancel, parent
+        The token that its connection is registered with, and the one of the whole stream.
+    """
+
+    reader: RangeReader
+    cancel: CancelToken
+    parent: CancelToken
 
 
 def _nothing(_: int) -> None:
     """Take note of no progress."""
-
-
-def _mismatch(info: ObjectInfo, algorithm: str) -> ChecksumMismatch:
-    return ChecksumMismatch(
-        f"{info.path!r}: the bytes read do not have the {algorithm} that the store states", path=info.path
-    )
-
-
-class _ReadAhead:
-    """Receives the parts of an object from `start` on into buffers, a bounded number of bytes ahead of the reader."""
-
-    def __init__(
-        self, handler: Handler, info: ObjectInfo, start: int, options: TransferOptions, cancel: CancelToken
-    ) -> None:
-        self._info = info
-        self._size = info.size or 0
-        self._options = options
-        self._mount_limits = limits_for(handler)
-        self._cancel = CancelToken(cancel)
-        self._algorithm = best_checksum(info.checksums) if options.verify and start == 0 else None
-        crc = crc_function(self._algorithm) if self._algorithm is not None else None
-        self._source = RangeFetcher(handler, info, self._mount_limits, self._cancel, options.attempts, crc)
-        self._connections = options.connections(handler)[0]
-        self._changed = threading.Condition()
-        self._parts: deque[_Ahead] = deque()  # being filled or full, in order
-        self._free: list[memoryview] = []
-        self._held = 0
-        self._claimed = start
-        self._whole = 0
-        self._received = start
-        self._threads: list[threading.Thread] = []
-        self._closed = False
-        self._next_size = options.part_size or _FIRST_AHEAD
-
-    def readinto(self, out: memoryview) -> int:
-        """Copy what is there of the next bytes, at least one; waits for it."""
-        with self._changed:
-            self._start_parts()
-            if not self._parts:
-                return 0
-            part = self._parts[0]
-            while part.filled == part.taken and part.failure is None:
-                self._changed.wait()
-            if part.filled == part.taken and part.failure is not None:
-                raise part.failure
-            count = min(len(out), part.filled - part.taken)
-        out[:count] = part.buffer[part.taken : part.taken + count]
-        with self._changed:
-            part.taken += count
-            if part.taken == part.size:
-                while not part.done and part.failure is None:
-                    self._changed.wait()
-                if part.failure is not None:
-                    raise part.failure
-                self._retire(part)
-                self._start_parts()
-        return count
-
-    def _retire(self, part: _Ahead) -> None:
-        """Take a part that was read out of the queue; the lock is held."""
-        self._parts.popleft()
-        self._free.append(part.whole)
-        self._received += part.size
-        if self._algorithm is None:
-            return
-        self._whole = combine(self._algorithm, self._whole, part.crc, part.size)
-        if (
-            self._received == self._size
-            and digest_bytes(self._algorithm, self._whole) != self._info.checksums[self._algorithm]
-        ):
-            raise _mismatch(self._info, self._algorithm)
-
-    def _start_parts(self) -> None:
-        """Begin to receive as many parts as memory and connections allow; the lock is held."""
-        while self._claimed < self._size and sum(not part.done for part in self._parts) < self._connections:
-            size = min(self._next_size, self._size - self._claimed)
-            buffer = self._take_buffer(size)
-            if buffer is None:
-                return
-            part = _Ahead(self._claimed, size, buffer)
-            self._claimed += size
-            if self._options.part_size is None:
-                # From small, so that the first bytes come soon and a reader of a few costs little.
-                most = max(MIB, min(adapted_part_size(self._mount_limits.connection_rate), self._options.memory // 8))
-                self._next_size = min(2 * self._next_size, most)
-            self._parts.append(part)
-            thread = threading.Thread(target=self._receive, args=(part,), name="apyfal-read-ahead", daemon=True)
-            self._threads = [one for one in self._threads if one.is_alive()]
-            self._threads.append(thread)
-            thread.start()
-
-    def _take_buffer(self, size: int) -> memoryview | None:
-        for index, buffer in enumerate(self._free):
-            if size <= len(buffer) <= max(2 * size, MIB):
-                return self._free.pop(index)
-        while self._free:
-            self._give_up(self._free.pop())
-        if self._parts and self._held + size > self._options.memory:
-            return None
-        if not self._parts:
-            self._mount_limits.memory.hold(size)
-        elif not self._mount_limits.memory.try_acquire(size):
-            return None
-        self._held += size
-        return memoryview(bytearray(size))
-
-    def _give_up(self, buffer: memoryview) -> None:
-        self._held -= len(buffer)
-        self._mount_limits.memory.release(len(buffer))
-
-    def _receive(self, part: _Ahead) -> None:
-        def moved(count: int) -> None:
-            with self._changed:
-                part.filled += count
-                self._changed.notify_all()
-
-        try:
-            with self._cancel.scope():
-                part.crc = self._source.receive(part.buffer, part.begin, moved)
-        except BaseException as error:
-            part.failure = error
-        with self._changed:
-            part.done = part.failure is None
-            self._changed.notify_all()
-
-    def close(self) -> None:
-        """End the threads and give the buffers back."""
-        if self._closed:
-            return
-        self._closed = True
-        self._cancel.set()
-        for thread in self._threads:
-            thread.join()
-        self._cancel.detach()
-        self._mount_limits.memory.release(self._held)
-        self._held = 0
-        self._parts.clear()
-        self._free.clear()
-
-
-class _Ahead:
-    """A part of the read-ahead: `filled` bytes of it have come, `taken` were read."""
-
-    __slots__ = ("begin", "buffer", "crc", "done", "failure", "filled", "size", "taken", "whole")
-
-    def __init__(self, begin: int, size: int, whole: memoryview) -> None:
-        self.begin = begin
-        self.size = size
-        self.whole = whole
-        self.buffer = whole[:size]
-        self.filled = 0
-        self.taken = 0
-        self.crc = 0
-        self.done = False
-        self.failure: BaseException | None = None

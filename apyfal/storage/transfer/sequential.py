@@ -7,6 +7,7 @@ bytes were already handed out: then it is an error, as the two attempts may have
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from apyfal.exceptions import ChecksumMismatch, ParameterError, StorageError, StoreUnavailable
 from apyfal.storage.checksums import Hasher, best_checksum, new_hasher
@@ -14,7 +15,7 @@ from apyfal.storage.flow.cancel import CancelToken
 from apyfal.storage.flow.options import Progress
 from apyfal.storage.flow.retry import MountLimits, Retrying
 from apyfal.storage.handler import Handler, ObjectInfo, RangeReader
-from apyfal.storage.transfer.ranges import CHUNK, changed
+from apyfal.storage.transfer.ranges import CHUNK, changed, differs
 
 __all__ = ["Room", "read_sequentially"]
 
@@ -89,6 +90,7 @@ def read_sequentially(
         The answer to the first request, where it was sent to learn about the object; closed here.
     """
     known = info
+    name = handler.shown(path)
     tries = Retrying(mount_limits.quota, attempts, cancel)
     mismatched = False
     while True:
@@ -99,8 +101,8 @@ def read_sequentially(
                 reader = _begin(handler, path, start, stop, known)
             with reader:
                 info = reader.info
-                if known is not None and (known.etag, known.size) != (info.etag, info.size):
-                    raise changed(known, info)
+                if known is not None and differs(known, info):
+                    raise changed(name, known, info)
                 skip = start if known is not None and not known.ranges else 0
                 whole = start == 0 and stop is None and info.encoding is None
                 algorithm = _verifier(info) if verify and whole else None
@@ -111,7 +113,7 @@ def read_sequentially(
                     room.exactly(need)
                 elif stop is not None:
                     need = stop - start
-                _skip(reader, skip)
+                _skip(reader, skip, name)
                 while need is None or filled < need:
                     filled = _receive_chunk(reader, room, filled, need, hasher, mount_limits, cancel)
                     if filled < 0:
@@ -122,15 +124,15 @@ def read_sequentially(
                     if on_ready is not None:
                         on_ready(filled)
             if need is not None and filled < need and info.size is not None:
-                raise StoreUnavailable(f"the body ended {need - filled} bytes early", path=path, offset=start + filled)
+                raise StoreUnavailable(f"the body ended {need - filled} bytes early", path=name, offset=start + filled)
         except StorageError as error:
             reader = None
-            what = f"cannot read {path!r} at byte {start + filled}"
+            what = f"cannot read {name!r} at byte {start + filled}"
             if error.path is None:
-                error.path, error.offset = path, start + filled
+                error.path, error.offset = name, start + filled
             if filled and on_ready is not None:
                 raise type(error)(
-                    f"{what}: {error} (it has no strong ETag and cannot be resumed)", path=path
+                    f"{what}: {error} (it has no strong ETag and cannot be resumed)", path=name
                 ) from error
             tries.failed(error, what)
             continue
@@ -140,13 +142,11 @@ def read_sequentially(
                 mismatched = True
                 continue
             raise ChecksumMismatch(
-                f"{path!r}: the bytes received do not have the {algorithm} that the store states", path=path
+                f"{name!r}: the bytes received do not have the {algorithm} that the store states", path=name
             )
         tries.success()
-        if info.size is None and whole:
-            info = ObjectInfo(
-                path, filled, info.etag, info.mtime, info.checksums, info.ranges, info.encoding, info.version
-            )
+        if info.size is None and start == 0 and stop is None:
+            info = replace(info, size=filled)
         return info
 
 
@@ -156,13 +156,13 @@ def _begin(handler: Handler, path: str, start: int, stop: int | None, known: Obj
     return handler.read(path, start, stop, known if known is not None and known.etag is not None else None)
 
 
-def _skip(reader: RangeReader, count: int) -> None:
+def _skip(reader: RangeReader, count: int, name: str) -> None:
     """Receive and drop the front of a body of a store that has no ranges."""
     scratch = memoryview(bytearray(min(count, CHUNK)))
     while count:
         got = reader.readinto(scratch[:count])
         if not got:
-            raise ParameterError(f"{reader.info.path!r}: the range begins {count} bytes behind its end")
+            raise ParameterError(f"{name!r}: the range begins {count} bytes behind its end")
         count -= got
 
 

@@ -184,8 +184,7 @@ class AzureHandler(RestHandler):
         if not key:
             response, _ = self._ask("HEAD", f"/{quoted(container)}?restype=container", path, "look up")
             return ObjectInfo(path, 0, mtime=http_date(response.headers.get("last-modified")), is_directory=True)
-        response, _ = self._ask("HEAD", _target(path), path, "look up")
-        return self._info(path, response, int(response.headers.get("content-length", 0)))
+        return self._look_up(_target(path), path)
 
     def read(self, path: str, start: int, stop: int | None, version_of: ObjectInfo | None) -> RangeReader:
         """Begin to receive a range, of one version if `version_of` has an ETag."""

@@ -7,9 +7,11 @@ import hashlib
 import ipaddress
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import ClassVar
 
 from apyfal.exceptions import (
+    AccessDenied,
     MountError,
     ObjectChanged,
     ObjectExists,
@@ -21,7 +23,15 @@ from apyfal.storage.checksums import crc_function
 from apyfal.storage.handler import Handler, Limits, ObjectInfo, RangeReader
 from apyfal.storage.http.origin import split_url
 from apyfal.storage.http.pool import ConnectionPool, Timeouts
-from apyfal.storage.http.status import body_reader, decode_base64, http_date, range_header, strong_etag
+from apyfal.storage.http.status import (
+    body_reader,
+    decode_base64,
+    described_by_head,
+    described_by_reading,
+    http_date,
+    range_header,
+    strong_etag,
+)
 from apyfal.storage.stores.s3.client import S3Client, split_path
 from apyfal.storage.stores.s3.credentials import Credentials, DefaultCredentialChain, StaticCredentials, default_region
 from apyfal.storage.stores.s3.multipart import COPY_PART, S3Upload, check_answer, copy_headers
@@ -177,10 +187,13 @@ class S3Handler(Handler):
             return ObjectInfo(path, 0, is_directory=True)
         query = {"versionId": version} if version is not None else None
         with_checksum = {**self._customer, "x-amz-checksum-mode": "ENABLED"}
-        response = self._s3.request("HEAD", path, query, with_checksum, what="look up")
+        read = partial(self._read_version, path, version)
+        try:
+            response = self._s3.request("HEAD", path, query, with_checksum, what="look up")
+        except (AccessDenied, UnsupportedByStore):
+            return described_by_reading(read)
         response.close()
-        size = response.headers.get("content-length", "")
-        return replace(_object_info(path, response.headers), size=int(size) if size.isdigit() else None)
+        return described_by_head(_object_info(path, response.headers), response, read)
 
     def read(self, path: str, start: int, stop: int | None, version_of: ObjectInfo | None) -> RangeReader:
         split_path(path)
@@ -198,6 +211,10 @@ class S3Handler(Handler):
                 query = {"versionId": version_of.version}
         response = self._s3.request("GET", path, query, headers, what="read")
         return body_reader(response, _object_info(path, response.headers), start, stop, version_of)
+
+    def _read_version(self, path: str, version: str | None) -> RangeReader:
+        """Begin to read one version of an object, whatever it is; ``None``: the current one."""
+        return self.read(path, 0, None, None if version is None else ObjectInfo(path, None, version=version))
 
     # -- write --------------------------------------------------------------------------------------------------------
     def put(self, path: str, data: memoryview, checksum: bytes | None, *, exclusive: bool = False) -> ObjectInfo:

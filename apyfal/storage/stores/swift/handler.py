@@ -125,10 +125,10 @@ class SwiftHandler(RestHandler):
     def describe(self, path: str) -> ObjectInfo:
         """Look an object or a container up."""
         container, key = split_path(self.scheme, path, key=False)
+        if key:
+            return self._look_up(_target(container, key), path)
         response, _ = self._ask("HEAD", _target(container, key), path, "look up", accept=(200, 204))
-        if not key:
-            return ObjectInfo(path, 0, mtime=_mtime(response), is_directory=True)
-        return self._info(path, response, int(response.headers.get("content-length", 0)))
+        return ObjectInfo(path, 0, mtime=_mtime(response), is_directory=True)
 
     def read(self, path: str, start: int, stop: int | None, version_of: ObjectInfo | None) -> RangeReader:
         """Begin to receive a range, of one version if `version_of` has an ETag."""
