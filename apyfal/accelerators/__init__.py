@@ -1,4 +1,4 @@
-"""The accelerators that can be named: the reference ones, software models, plugins, and those of the configuration.
+"""Accelerators by name: reference accelerators, software models, plugins, and those of the configuration.
 
 A plugin is a distribution with an entry point in the group ``apyfal.accelerators``, whose name is the accelerator's and
 whose object is its `Definition`.

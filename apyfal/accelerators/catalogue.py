@@ -1,7 +1,7 @@
-"""What `apyfal.accelerators` is: called, it lists what can be run; its attributes add to that and look things up.
+"""The class of the package `apyfal.accelerators`, which can be called to list all accelerators.
 
-It is a package and, by the public contract, a function. Python binds a package to its parent's attribute when it is
-first imported, in whatever order that happens, so the package itself is made callable.
+The public interface has a function and a package of the same name. Importing the package binds it to that name, at a
+time that depends on other imports; so the package itself is made callable.
 """
 
 from __future__ import annotations
@@ -27,5 +27,5 @@ class Catalogue(ModuleType):
     resolve = staticmethod(resolve)
 
     def __call__(self, config: ConfigSource = None) -> list[Definition]:
-        """Return what can be run, one line each when printed: see `apyfal.definition.resolve.available`."""
+        """Return all accelerators, sorted by name; see `apyfal.definition.resolve.available`."""
         return available(config)

@@ -1,9 +1,9 @@
 """``gunzip``: the content of a gzip file of one or several members (RFC 1952).
 
 Kernel arguments: ``src, dst, bytes, skip, capacity, state, first, last, report``. ``state`` keeps the decoder between
-the runs: it is begun where ``first`` is set and ``skip`` is 0. A run begins ``skip`` bytes into ``src`` and ends when
-the chunk is consumed (status 0) or when ``dst`` is full (status 1), and is then repeated with the larger ``skip``.
-Where ``last`` is set, input that ends in the middle of a member is an error.
+the runs; it is reset if ``first`` is set and ``skip`` is 0. A run begins ``skip`` bytes into ``src`` and ends when
+the chunk is consumed (status 0) or when ``dst`` is full (status 1); then it is run again, with a larger ``skip``.
+If ``last`` is set, input that ends in the middle of a member is an error.
 """
 
 from __future__ import annotations

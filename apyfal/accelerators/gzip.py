@@ -1,7 +1,7 @@
 """``gzip``: the input, compressed (RFC 1952).
 
-Kernel arguments: ``src, dst, bytes, capacity, report, level``. Every chunk becomes a member of its own, so chunks may
-be compressed at the same time; the members one after the other are one gzip file.
+Kernel arguments: ``src, dst, bytes, capacity, report, level``. Every chunk becomes a member, so chunks can be
+compressed at the same time; the concatenated members are one gzip file.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _WRAPPER_BYTES = 18  # RFC 1952: 10 bytes before the data, 8 after it
 
 
 def _bound(nbytes: int) -> int:
-    # What compressBound() of zlib's compress.c allows deflate for data that does not compress.
+    # compressBound() of zlib's compress.c: the largest size of data that does not compress.
     return nbytes + (nbytes >> 12) + (nbytes >> 14) + (nbytes >> 25) + 13 + _WRAPPER_BYTES
 
 

@@ -1,9 +1,9 @@
 """``histogram``: how many elements fall into each of ``bins`` equal parts of ``range``.
 
 Kernel arguments: ``src, dst, count, state, first, last, bins, dtype, lo, hi``. ``state`` holds ``bins`` uint64 counts,
-zeroed by the kernel where ``first`` is set and written to ``dst`` where ``last`` is. ``lo`` and ``hi`` are float64. The
-counts equal ``numpy.histogram(x, bins, range=(float(lo), float(hi)))[0]``: the last bin includes ``hi``, what is
-outside (and NaN) is not counted.
+zeroed by the kernel if ``first`` is set and written to ``dst`` if ``last`` is. ``lo`` and ``hi`` are float64. The
+counts equal ``numpy.histogram(x, bins, range=(float(lo), float(hi)))[0]``: the last bin includes ``hi``; values outside
+and NaN are not counted.
 """
 
 from __future__ import annotations

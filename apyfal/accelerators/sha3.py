@@ -1,8 +1,8 @@
 """``sha3``: the SHA-3 digest of the input (FIPS 202).
 
 Kernel arguments: ``src, dst, bytes, state, first, last, type``. ``type`` is the digest's size in bits: 224, 256, 384 or
-512. ``state`` keeps the sponge between chunks: the kernel clears it where ``first`` is set, and writes the digest to
-``dst`` where ``last`` is.
+512. ``state`` keeps the sponge between chunks: the kernel clears it if ``first`` is set, and writes the digest to
+``dst`` if ``last`` is.
 """
 
 from __future__ import annotations

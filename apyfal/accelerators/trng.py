@@ -1,4 +1,4 @@
-"""``trng``: random bytes; on the software card from the operating system.
+"""``trng``: random bytes; on the emulator, from the operating system.
 
 Kernel arguments: ``dst, capacity``. It fills ``capacity`` bytes. There is no input.
 """

@@ -1,7 +1,7 @@
-"""What an accelerator is: its kernel's arguments, its data's types and sizes, and how its input may be cut.
+"""What an accelerator is: its kernel's arguments, the types and sizes of its data, and where its input may be cut.
 
-A `Definition` is what ``[accelerator.NAME]`` and the keyword arguments of `apyfal.Accelerator` become. It is checked
-when it is made. `Definition.bind` adds one job's parameters and element type, and gives the `BoundCall` that a pipeline
+``[accelerator.NAME]`` and the keyword arguments of `apyfal.Accelerator` become a `Definition`, which is checked when it
+is made. `Definition.bind` adds one job's parameters and element types, and returns the `BoundCall` that a pipeline
 runs, chunk by chunk.
 """
 
@@ -20,6 +20,7 @@ from apyfal.definition.grammar import (
     BUFFERS,
     CHUNK_SCALARS,
     FILLED_IN,
+    PROCESS_KEYWORDS,
     REQUIRED,
     SAME,
     WHOLE,
@@ -33,50 +34,61 @@ from apyfal.exceptions import ConfigurationError, ParameterError, did_you_mean
 
 __all__ = ["Definition"]
 
-#: Keywords of `apyfal.Accelerator.process` itself, besides ``src`` and ``dst``.
-_TAKEN = frozenset({"copy", "info_dict", "info_list", "memory_limit", "progress", "self", "timeout"})
+#: Names that a parameter cannot have: those of the arguments of `process` and `process_map`.
+_RESERVED = PROCESS_KEYWORDS | {"info_list", "self"}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Definition:
-    """An accelerator, checked.
+    """An accelerator.
 
     Attributes
     ----------
-    name, summary
-        What it is called, and what it does, in a line.
+    name
+        The accelerator's name.
     kernel
-        The kernel's name in the program (or among the emulator's).
+        The kernel's name in the program, or the name of one of the emulator's kernels.
     arguments
-        The kernel's, in its order.
+        The kernel's arguments, in its order.
     inputs, outputs
-        The data among the arguments; empty: `src` and `dst`, those of them that are there.
-    driver, device, program
-        What runs it: a driver's name; an index or part of a device's name, ``None``: the first that fits; the storage
-        URL of the program, ``None`` where the driver needs none.
+        The arguments that are data. Empty: ``src`` and ``dst``, if they are among the arguments.
+    driver, device
+        The driver's name, and the index or a part of the name of the device; ``None``: the first that fits.
+    program
+        Storage URL of the program; ``None``: the driver needs none.
     parameters
-        What callers may set, by name.
+        What callers can set, by name.
     in_dtype, out_dtype
-        Element types. ``in_dtype=None``: whatever the source's array has (bytes, for anything else).
-        ``out_dtype=None``: the input's.
+        Element types of inputs and outputs. ``in_dtype=None``: that of the source's array, or ``uint8`` for files.
+        ``out_dtype=None``: that of the first input.
     dtypes
-        Element types that the kernel can do where `in_dtype` is ``None``; empty: it sees bytes only.
-    output, chunking
-        See there.
+        Element types that the kernel supports if `in_dtype` is ``None``; empty: it reads bytes, whatever the type.
+    output
+        The size of outputs that do not state their own.
+    chunking
+        Where the input may be cut.
     state
-        Bytes of device memory kept between the chunks of a job, or how many for these parameters.
+        Bytes of device memory that are kept between the chunks of a job, or a function of the parameters.
     options
-        The driver's own, without its name: ``{"memory": "4GiB"}``.
+        Options of the driver, without its name: ``{"memory": "4GiB"}``.
+    summary
+        What it does, in one line.
     model
         A Python function that does the kernel's work on the emulator.
     prepare
-        Makes the kernel's scalars from the parameters and the element type, where they are not the parameters.
+        Computes the kernel's scalars, by argument, from the parameters and the first input's element type. ``None``:
+        the parameters are the scalars.
     size
-        For ``output = bytes`` that depend on the parameters: makes the number of bytes from them.
+        Computes the output's size in bytes from the parameters; for ``output = bytes``.
     capacity
-        For ``output = reported``: an upper bound of the output of so many bytes of input.
+        Returns the largest size in bytes of the output of the given bytes of input; for ``output = reported``.
     finish
-        Makes the result from the output, for accelerators that return no data.
+        Computes result parameters from the output, for accelerators that return no data.
+
+    Raises
+    ------
+    ConfigurationError
+        The parts do not fit together.
     """
 
     name: str
@@ -104,33 +116,35 @@ class Definition:
     _defaults: Mapping[str, object] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Check that the parts fit together; `ConfigurationError` otherwise."""
+        """Check that the parts fit together."""
         names = [argument.name for argument in self.arguments]
         for name in names:
             if names.count(name) > 1:
                 raise self._error(f"argument {name!r} is there twice")
-        given = set(names)
+        argument_names = set(names)
         for side, plain in (("inputs", "src"), ("outputs", "dst")):
-            if not getattr(self, side) and plain in given:
+            if not getattr(self, side) and plain in argument_names:
                 object.__setattr__(self, side, (Port(plain),))
-        self._check_ports(given)
-        self._check_outputs(given)
-        if bool(self.state) != ("state" in given):
+        self._check_ports(argument_names)
+        self._check_outputs(argument_names)
+        if bool(self.state) != ("state" in argument_names):
             raise self._error("state = <bytes> and 'state' among the arguments need each other")
         first = self._dtype_of(self.inputs[0]) if self.inputs else None
         if first is not None and self.chunking.record % first.itemsize:
             raise self._error(f"chunking = {self.chunking} cuts through {first} elements")
-        self._check_scalars(given)
+        self._check_scalars(argument_names)
         if self.model is not None and self.driver != "emulator":
             raise self._error(f"a Python model runs on driver 'emulator' only, not on {self.driver!r}")
-        if not self.dtypes and ("dtype" in given or any(p.dtype == "element" for p in self.parameters.values())):
+        if not self.dtypes and (
+            "dtype" in argument_names or any(p.dtype == "element" for p in self.parameters.values())
+        ):
             object.__setattr__(self, "dtypes", frozenset(DTYPE_CODES))
         if (declared := first or self.in_dtype) is not None:
             self._check_elements(declared, ConfigurationError)
         defaults = {p.name: p.check(p.default) for p in self.parameters.values() if p.default is not REQUIRED}
         object.__setattr__(self, "_defaults", defaults)
 
-    def _check_ports(self, given: set[str]) -> None:
+    def _check_ports(self, argument_names: set[str]) -> None:
         if not self.inputs and not self.outputs:
             raise self._error(
                 "arguments: expected 'src', 'dst' or both among them, or inputs or outputs by their names"
@@ -142,17 +156,19 @@ class Definition:
         for name in names:
             if names.count(name) > 1:
                 raise self._error(f"input or output {name!r} is there twice")
-            if name not in given:
-                raise self._error(f"input or output {name!r} is not among the arguments{did_you_mean(name, given)}")
+            if name not in argument_names:
+                raise self._error(
+                    f"input or output {name!r} is not among the arguments{did_you_mean(name, argument_names)}"
+                )
             if name in FILLED_IN - {"src", "dst"}:
                 raise self._error(f"an input or output cannot be called {name!r}: apyfal fills it in")
             if name in self.parameters:
                 raise self._error(f"{name!r} is an input or output; a parameter cannot have its name")
         for plain, side in (("src", "inputs"), ("dst", "outputs")):
-            if plain in given and plain not in names:
+            if plain in argument_names and plain not in names:
                 raise self._error(f"{plain!r} among the arguments, but {side} are given by name; expected it there too")
 
-    def _check_outputs(self, given: set[str]) -> None:
+    def _check_outputs(self, argument_names: set[str]) -> None:
         rules = [port.output or self.output for port in self.outputs] or [self.output]
         for rule in rules:
             fixed = rule.kind == "bytes"
@@ -167,12 +183,12 @@ class Definition:
                 )
             if rule.kind == "reported" and len(rules) > 1:
                 raise self._error("output = reported is for kernels with one output; expected sizes that are known")
-        if any(rule.kind == "reported" for rule in rules) != ("report" in given):
+        if any(rule.kind == "reported" for rule in rules) != ("report" in argument_names):
             raise self._error("output = reported and 'report' among the arguments need each other")
         if len(rules) > 1 and (self.finish or self.size):
             raise self._error("results and sizes made by functions are for accelerators with one output")
 
-    def _check_scalars(self, given: set[str]) -> None:
+    def _check_scalars(self, argument_names: set[str]) -> None:
         ins, outs = ({port.name for port in side} for side in (self.inputs, self.outputs))
         for argument in self.arguments:
             if argument.name in FILLED_IN or argument.name in self.parameters or self.prepare:
@@ -192,9 +208,9 @@ class Definition:
         for name, parameter in self.parameters.items():
             if name in FILLED_IN:
                 raise self._error(f"a parameter cannot be called {name!r}: apyfal fills it in")
-            if name in _TAKEN:
+            if name in _RESERVED:
                 raise self._error(f"a parameter cannot be called {name!r}: `process` has an argument of that name")
-            if name not in given and not self.prepare and parameter.dtype != "object":
+            if name not in argument_names and not self.prepare and parameter.dtype != "object":
                 raise self._error(f"parameter {name!r} is not among the arguments")
 
     def _error(self, message: str) -> ConfigurationError:
@@ -202,47 +218,47 @@ class Definition:
 
     @property
     def takes_input(self) -> bool:
-        """Whether a job has a source."""
+        """Whether jobs have a source."""
         return bool(self.inputs)
 
     @property
     def gives_data(self) -> bool:
-        """Whether a job has an output that can be stored (result parameters are none)."""
+        """Whether jobs have output data. Result parameters are none."""
         return self.finish is None and bool(self.outputs)
 
     @property
     def continues(self) -> bool:
-        """Whether a run may end with `STATUS_FULL`, to be run again over the rest of its chunk."""
+        """Whether a run may end with `STATUS_FULL`, and is then run again over the rest of its chunk."""
         return any(argument.name == "skip" for argument in self.arguments)
 
-    def validate_parameters(self, /, **given: object) -> dict[str, object]:
-        """Return all parameters: those `given`, checked, and the defaults of the others.
+    def validate_parameters(self, /, **values: object) -> dict[str, object]:
+        """Check values of parameters, and return all parameters: these, and the defaults of the others.
 
         Raises
         ------
         ParameterError
-            There is no such parameter, it has a wrong value, or one without default is missing.
+            There is no such parameter, its value is wrong, or a parameter without default is missing.
         """
-        values: dict[str, object] = dict(self._defaults)
-        for name, value in given.items():
+        parameters: dict[str, object] = dict(self._defaults)
+        for name, value in values.items():
             parameter = self.parameters.get(name)
             if parameter is None:
                 known = did_you_mean(name, self.parameters) or ", it takes none"
                 raise ParameterError(f"accelerator {self.name!r} has no parameter {name!r}{known}")
-            values[name] = parameter.check(value)
-        if len(values) < len(self.parameters):
-            missing = ", ".join(repr(name) for name in self.parameters if name not in values)
+            parameters[name] = parameter.check(value)
+        if len(parameters) < len(self.parameters):
+            missing = ", ".join(repr(name) for name in self.parameters if name not in parameters)
             raise ParameterError(f"accelerator {self.name!r} needs {missing}")
-        return values
+        return parameters
 
-    def bind(self, *dtypes: np.dtype | None, **given: object) -> BoundCall:
-        """Return the call of one job.
+    def bind(self, *dtypes: np.dtype | None, **values: object) -> BoundCall:
+        """Return the bound call for one job.
 
         Parameters
         ----------
         *dtypes
-            Element types of the inputs' arrays; ``None`` (also for those left out) for bytes: files, URLs.
-        **given
+            Element type of each input's array; ``None``, or left out: bytes, as from files and URLs.
+        **values
             Parameters.
 
         Raises
@@ -250,7 +266,7 @@ class Definition:
         ParameterError
             The kernel cannot take elements of such a type, or a parameter is wrong.
         """
-        parameters = self.validate_parameters(**given)
+        parameters = self.validate_parameters(**values)
         types = [self._element_type(port, dtype) for port, dtype in zip_longest(self.inputs, dtypes)]
         in_dtype = types[0] if types else self.in_dtype or SCALAR_TYPES["uint8"]
         places = {argument.name: index for index, argument in enumerate(self.arguments)}
@@ -319,21 +335,21 @@ class Definition:
     def _dtype_of(self, port: Port) -> np.dtype | None:
         return port.dtype or self.in_dtype
 
-    def _element_type(self, port: Port | None, given: np.dtype | None) -> np.dtype:
+    def _element_type(self, port: Port | None, dtype: np.dtype | None) -> np.dtype:
         if port is None:
             raise ParameterError(
-                f"accelerator {self.name!r} takes {len(self.inputs)} inputs; one of {given} is too many"
+                f"accelerator {self.name!r} takes {len(self.inputs)} inputs; one of {dtype} is too many"
             )
         declared = self._dtype_of(port)
         if declared is not None:
-            if given is not None and given != declared:
+            if dtype is not None and dtype != declared:
                 what = "" if len(self.inputs) == 1 else f" as {port.name!r}"
-                raise ParameterError(f"accelerator {self.name!r} takes {declared} elements{what}, not {given}")
+                raise ParameterError(f"accelerator {self.name!r} takes {declared} elements{what}, not {dtype}")
             return declared
-        if given is None:
+        if dtype is None:
             return SCALAR_TYPES["uint8"]
-        self._check_elements(given, ParameterError)
-        return given
+        self._check_elements(dtype, ParameterError)
+        return dtype
 
     def _check_elements(self, dtype: np.dtype, error: type[ConfigurationError | ParameterError]) -> None:
         if dtype.hasobject:

@@ -1,4 +1,4 @@
-"""The C scalar types that a kernel's arguments may have, and Python values as such."""
+"""Element types and the C scalar types of kernel arguments, and the conversion of Python values to them."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from apyfal.exceptions import ParameterError, did_you_mean
 
 __all__ = ["DTYPE_CODES", "SCALAR_TYPES", "number_of", "parse_element_type", "parse_scalar_type", "scalar", "wire_type"]
 
-#: What a scalar argument may be: name to dtype, in the order of ``APF_SCALARS`` in csrc/include/driver.h.
+#: Types of scalar arguments, by name, in the order of ``APF_SCALARS`` in csrc/include/driver.h.
 SCALAR_TYPES: dict[str, np.dtype] = {
     name: np.dtype(name)
     for name in ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64")
 }
 
-#: How a kernel is told the type of its elements (argument ``dtype``). 1 to 10 are the codes of ``APF_SCALARS``;
-#: half precision has no scalar argument of its own, only elements.
+#: Codes of element types, for the kernel argument ``dtype``. 1 to 10 are those of ``APF_SCALARS``; 11 is half
+#: precision, which elements can have, but no scalar argument.
 DTYPE_CODES: dict[np.dtype, int] = {dtype: code for code, dtype in enumerate(SCALAR_TYPES.values(), start=1)}
 DTYPE_CODES[np.dtype("float16")] = 11
 
-# numpy's own look-ups take microseconds, which is long beside a job of a few kilobytes
+# np.iinfo and np.finfo take microseconds, which is long compared to a job of a few kilobytes.
 _WHOLE_LIMITS = {
     dtype: (int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)) for dtype in DTYPE_CODES if dtype.kind in "iu"
 }
@@ -29,7 +29,7 @@ _LARGEST = {dtype: float(np.finfo(dtype).max) for dtype in DTYPE_CODES if dtype.
 
 
 def parse_scalar_type(text: str) -> np.dtype:
-    """Return the dtype that `text` names; `ParameterError` where it is no C scalar type of fixed size."""
+    """Return the dtype with the name `text`; raise `ParameterError` if it is not one of `SCALAR_TYPES`."""
     try:
         return SCALAR_TYPES[text]
     except KeyError:
@@ -37,10 +37,10 @@ def parse_scalar_type(text: str) -> np.dtype:
 
 
 def parse_element_type(text: str) -> np.dtype:
-    """Return the dtype that `text` names; `ParameterError` where it is none, or its elements have no fixed size."""
+    """Return the dtype with the name `text`; raise `ParameterError` if there is none, or its size is not fixed."""
     try:
         dtype = np.dtype(text)
-    except (TypeError, ValueError, SyntaxError):  # all three come out of numpy's reading of text
+    except (TypeError, ValueError, SyntaxError):  # np.dtype raises any of these for text
         known = [*SCALAR_TYPES, "float16", "complex64", "complex128"]
         raise ParameterError(f"unknown element type {text!r}{did_you_mean(text, known)}") from None
     if dtype.hasobject or not dtype.itemsize:
@@ -54,27 +54,27 @@ def wire_type(dtype: np.dtype) -> np.dtype:
 
 
 def scalar(value: object, dtype: np.dtype, what: str) -> int | float:
-    """`value` as a Python number that `dtype` can hold.
+    """Return `value` as a Python number that `dtype` can hold.
 
     Parameters
     ----------
     value
-        A number, or text that is one (``"0x10"`` for an integer is fine).
+        A number, or its text; for an integer also ``"0x10"``.
     dtype
         An integer or floating-point type.
     what
-        What the value is, for messages: ``"parameter 'a'"``.
+        Name of the value in messages: ``"parameter 'a'"``.
 
     Raises
     ------
     ParameterError
-        `value` is no number, is not whole where `dtype` is, or is out of its range.
+        `value` is not a number, is out of the range of `dtype`, or is not whole and `dtype` is an integer type.
     """
     return _integer(value, dtype, what) if dtype.kind in "iu" else _floating(value, dtype, what)
 
 
 def number_of(value: object, what: str) -> int | float:
-    """`value` as a number whose type is not known yet; `ParameterError` where it is none."""
+    """Return `value` as a number of any type; raise `ParameterError` if it is not a number."""
     try:
         return _whole(value)
     except (TypeError, ValueError):

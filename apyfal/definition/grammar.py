@@ -1,6 +1,6 @@
-"""The words of a definition: kernel arguments, parameters, how much comes out, where the input may be cut.
+"""The parts of a definition: kernel arguments, parameters, sizes of outputs, and where the input may be cut.
 
-Each has a text form, which is what ``accelerator.conf`` holds::
+Each has a text form, for ``accelerator.conf``::
 
     arguments  = src, dst, count:uint32, a, b
     parameters = a: float64 = 1, b: float64 = 0
@@ -34,6 +34,7 @@ __all__ = [
     "CHUNK_SCALARS",
     "ELEMENTS",
     "FILLED_IN",
+    "PROCESS_KEYWORDS",
     "REPORTED",
     "REPORT_WORDS",
     "REQUIRED",
@@ -52,12 +53,16 @@ _NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _ARGUMENT = re.compile(r"(count|bytes|capacity)\.[A-Za-z_]\w*|[A-Za-z_]\w*", re.ASCII)
 _FACTOR = re.compile(r"[0-9]+(\.[0-9]+|/[1-9][0-9]*)?", re.ASCII)
 
-#: Names in ``arguments`` that are always buffers: the chunk's input, its output, memory that the device keeps between
-#: the chunks of a job, four uint64 that the kernel writes (see `REPORT_WORDS`), and what ``start(src=...)`` loaded.
+#: Keywords of `apyfal.Accelerator.process`, besides ``src``, ``dst`` and the accelerator's own parameters.
+PROCESS_KEYWORDS = frozenset({"copy", "info_dict", "memory_limit", "progress", "timeout"})
+
+#: Names in ``arguments`` that are always buffers: the chunk's input and output, memory that the device keeps between
+#: the chunks of a job, `REPORT_WORDS` uint64 that the kernel writes, and the data that ``start(src=...)`` loaded.
 BUFFERS = ("src", "dst", "state", "report", "coefficients")
 
-#: Names that are numbers of the chunk, with their types: elements and bytes in ``src``, bytes in ``dst``, bytes of
-#: input before this chunk, bytes of this chunk that earlier runs consumed, whether it is the job's first and last.
+#: Names in ``arguments`` that are numbers of the chunk, with their default types: elements and bytes in ``src``, bytes
+#: that fit into ``dst``, bytes of input before this chunk, bytes of this chunk that earlier runs consumed, and whether
+#: it is the job's first and last chunk (1 or 0).
 CHUNK_SCALARS: Mapping[str, np.dtype] = MappingProxyType(
     {
         **dict.fromkeys(("count", "bytes", "capacity", "offset", "skip"), SCALAR_TYPES["uint64"]),
@@ -65,15 +70,15 @@ CHUNK_SCALARS: Mapping[str, np.dtype] = MappingProxyType(
     }
 )
 
-#: Every argument name that is not a parameter's. ``dtype`` is the code of the input's element type (`DTYPE_CODES`).
+#: Names in ``arguments`` that cannot be parameters. ``dtype`` is the code of the input's element type (`DTYPE_CODES`).
 FILLED_IN = frozenset({*BUFFERS, *CHUNK_SCALARS, "dtype"})
 
-#: What a kernel with ``output = reported`` writes into ``report``: bytes of ``src`` that this run consumed, bytes of
-#: ``dst`` that it produced, `STATUS_DONE` or `STATUS_FULL`, and 0.
+#: Number of uint64 that a kernel with ``output = reported`` writes into ``report``: bytes of ``src`` that this run
+#: consumed, bytes of ``dst`` that it produced, `STATUS_DONE` or `STATUS_FULL`, and 0.
 REPORT_WORDS = 4
-#: The chunk is consumed.
+#: The whole chunk is consumed.
 STATUS_DONE = 0
-#: ``dst`` is full: the same chunk is to be run again with a larger ``skip``. Only from kernels that take ``skip``.
+#: ``dst`` is full: run the same chunk again with a larger ``skip``. Only for kernels that have the argument ``skip``.
 STATUS_FULL = 1
 
 
@@ -87,7 +92,7 @@ class _Required:
         return "REQUIRED"
 
 
-#: The default of a parameter that has none.
+#: Marks a parameter without default.
 REQUIRED = _Required()
 
 
@@ -98,10 +103,10 @@ class Argument:
     Attributes
     ----------
     name
-        A buffer, a number of the chunk (``count.mask``: of the port ``mask``), ``dtype`` (the code of the input's
-        element type) or a parameter.
+        A buffer, a number of the chunk (with a port after it: ``count.mask``), ``dtype`` (the code of the first
+        input's element type) or a parameter.
     dtype
-        Type of a scalar. ``None``: a buffer, or a parameter of the input's element type.
+        Type of a scalar. ``None``: it is a buffer, or a parameter of the input's element type.
     """
 
     name: str
@@ -124,22 +129,22 @@ class Argument:
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One parameter of an accelerator, as its user sees it.
+    """One parameter of an accelerator, as a caller of `process` sees it.
 
     Attributes
     ----------
     name
         The keyword.
     dtype
-        A scalar type's name; ``"element"``: that of the input's elements; ``"object"``: whatever `convert` makes.
+        Name of a scalar type; ``"element"``: that of the input's elements; ``"object"``: whatever `convert` returns.
     default
-        What it is when it is not given, or `REQUIRED`.
+        The value if the caller gives none; `REQUIRED`: the caller must give one.
     minimum, maximum
-        Bounds, both allowed.
+        Smallest and largest value.
     choices
-        Texts that may be given, with the numbers that the kernel gets for them.
+        Texts that are valid, and the number that the kernel gets for each.
     convert
-        For ``"object"``: makes the value from what was given, or raises `ValueError` with what was expected.
+        For ``"object"``: returns the value for what the caller gave, or raises `ValueError` with what was expected.
     """
 
     name: str
@@ -162,12 +167,12 @@ class Parameter:
         return replace(parameter, default=parameter.check(default)) if equals else parameter
 
     def check(self, value: object) -> object:
-        """Return `value` as this parameter's type; what depends on the element type is left as it is.
+        """Check a value, and return it in this parameter's type; of type ``"element"``, as a number of any type.
 
         Raises
         ------
         ParameterError
-            The value is of the wrong type, out of range, or not one of `choices`.
+            The value has a wrong type, is out of range, or is not one of `choices`.
         """
         what = f"parameter {self.name!r}"
         if self.choices is not None:
@@ -193,16 +198,16 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class OutputSize:
-    """How much data a job produces.
+    """The size of an output.
 
     Attributes
     ----------
     kind
-        ``same``: as many elements as the input (as many bytes, where no element types are declared);
-        ``factor``: `amount` times the input's bytes; ``bytes``: `amount` bytes a job, written by the run of its last
-        chunk; ``reported``: the kernel says, after each run.
+        ``same``: as many elements as the first input has (as many bytes, if no element types are declared);
+        ``factor``: `amount` times the bytes of the first input; ``bytes``: `amount` bytes for each job, written by the
+        run of its last chunk; ``reported``: the kernel reports it after each run.
     amount
-        See `kind`.
+        A factor, or bytes; 0 for the other kinds.
     """
 
     kind: Literal["same", "factor", "bytes", "reported"]
@@ -236,16 +241,16 @@ REPORTED = OutputSize("reported")
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """One of an accelerator's inputs or outputs: the data of a buffer among the kernel's arguments.
+    """An input or output of an accelerator: a buffer among the kernel's arguments.
 
     Attributes
     ----------
     name
-        The argument's, and the key in ``src={...}`` or ``dst={...}``.
+        The argument's name, and the key in ``src={...}`` or ``dst={...}``.
     dtype
-        Type of its elements. ``None``: the definition's ``in_dtype`` or ``out_dtype``.
+        Type of its elements; ``None``: the definition's ``in_dtype`` or ``out_dtype``.
     output
-        Of an output: how much of it there is, by the first input. ``None``: as the definition's ``output`` says.
+        Size of an output; ``None``: the definition's ``output``.
     """
 
     name: str
@@ -261,7 +266,7 @@ class Port:
 
     @classmethod
     def parse_output(cls, text: str) -> Port:
-        """Read ``name: type = output``, where all but the name may be missing; `ParameterError` for anything else."""
+        """Read ``name: type = output``; type and output are optional. `ParameterError` for anything else."""
         declared, equals, output = (part.strip() for part in text.partition("="))
         name, colon, dtype = (part.strip() for part in declared.partition(":"))
         if not _NAME.fullmatch(name):

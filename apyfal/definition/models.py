@@ -1,4 +1,4 @@
-"""Accelerators whose kernel is a Python function, for the software card."""
+"""Accelerators whose kernel is a Python function, for the emulator."""
 
 from __future__ import annotations
 
@@ -35,31 +35,32 @@ def model(
     replace: bool = False,
     **parameters: str,
 ) -> Callable[[_Function], _Function]:
-    """Decorate a Python function that does an accelerator's work on the software card.
+    """Decorate a Python function that does an accelerator's work on the emulator.
 
-    The function's arguments are told by their names: ``src``, ``dst`` (arrays of the element types, over the card's
-    memory), ``state`` (a uint8 array kept between the chunks of a job), ``report`` (four uint64 to fill in), the
-    numbers of the chunk (``count``, ``bytes``, ``capacity``, ``offset``, ``skip``, ``first``, ``last``), ``dtype`` (the
-    code of the element type); every other is a parameter of the accelerator, whose type is that of its default.
+    The names of the function's arguments say what they are: ``src``, ``dst`` (one-dimensional arrays over the device's
+    memory, valid until the function returns), ``state`` (a uint8 array that is kept between the chunks of a job),
+    ``report`` (four uint64 for the function to fill in), numbers of the chunk (``count``, ``bytes``, ``capacity``,
+    ``offset``, ``skip``, ``first``, ``last``) and ``dtype`` (the code of the element type). Any other argument is a
+    parameter of the accelerator, of its default's type.
 
     Parameters
     ----------
     name
-        The accelerator's.
+        Name of the accelerator.
     dtype, in_dtype, out_dtype
-        Element types of the input and the output; `dtype` stands for both. ``None``: those of the source.
+        Element types of inputs and outputs; `dtype` is for both. ``None``: that of the source.
     inputs, outputs
-        Names of the function's arguments that are inputs and outputs, where those are not ``src`` and ``dst``; with
-        types, and sizes of outputs, as in the configuration: ``inputs=("image: uint8", "mask: uint8")``.
+        Names of the function's arguments that are inputs and outputs, if these are not ``src`` and ``dst``; with types,
+        and sizes of outputs, as in the configuration: ``inputs=("image: uint8", "mask: uint8")``.
     output, chunking, state
-        As in the configuration, see `apyfal.definition.grammar`. The default, ``chunking="whole"``, gives the function
-        the whole input at once; ``"elements"`` lets inputs of any size stream through it.
+        As in the configuration, see `apyfal.definition.grammar`. By default (``chunking="whole"``) the function is
+        called once, with the whole input; with ``"elements"`` it is called for each chunk of an input of any size.
     summary
-        One line for listings; by default the first of the function's docstring.
+        One line for listings; by default the first line of the function's docstring.
     replace
-        Take the place of another accelerator of this name.
+        Replace another accelerator of this name.
     **parameters
-        Scalar types of parameters, where the default's is not wanted or there is none: ``mask="uint8"``.
+        Scalar types of parameters that have no default, or a default of another type: ``mask="uint8"``.
 
     Returns
     -------
@@ -69,7 +70,7 @@ def model(
     Raises
     ------
     ConfigurationError
-        The name is taken, or the function's signature cannot be a kernel's.
+        The name is taken, or the function has an argument that a kernel cannot have.
 
     Examples
     --------
@@ -121,7 +122,7 @@ def _element(own: DTypeLike | None, both: DTypeLike | None) -> np.dtype | None:
 def _signature(
     name: str, function: Callable[..., object], types: dict[str, str], buffers: set[str]
 ) -> tuple[tuple[Argument, ...], dict[str, Parameter]]:
-    """Read kernel arguments and parameters off a function."""
+    """Return the kernel arguments and the parameters that a function's signature describes."""
     arguments = []
     accepted = {}
     for parameter in inspect.signature(function).parameters.values():

@@ -1,4 +1,4 @@
-"""Accelerators by name."""
+"""Accelerators by name: reference accelerators, those that a program registered, and plugins."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["find", "get", "names", "register"]
 
 PLUGIN_GROUP = "apyfal.accelerators"
 
-#: Each is the module of `apyfal.accelerators` that defines it.
+#: Each is defined in the module of `apyfal.accelerators` of this name.
 _REFERENCE = ("gunzip", "gzip", "histogram", "loopback", "scale", "sha3", "trng")
 
 _lock = threading.Lock()
@@ -30,19 +30,19 @@ def _plugins() -> dict[str, EntryPoint]:
 
 
 def register(definition: Definition, *, replace: bool = False) -> Definition:
-    """Make `definition` usable by its name.
+    """Let `definition` be found by its name.
 
     Parameters
     ----------
     definition
         Returned, for use as an expression.
     replace
-        Take the place of another accelerator of this name.
+        Replace another accelerator of this name.
 
     Raises
     ------
     ConfigurationError
-        The name is taken, or belongs to a reference accelerator.
+        The name is taken. That of a reference accelerator cannot be replaced.
     """
     name = definition.name
     with _lock:
@@ -53,12 +53,12 @@ def register(definition: Definition, *, replace: bool = False) -> Definition:
 
 
 def names() -> list[str]:
-    """Return the names of all accelerators outside the configuration, sorted."""
+    """Return the sorted names of all accelerators, without those of the configuration."""
     return sorted({*_REFERENCE, *_definitions, *_plugins()})
 
 
 def find(name: str) -> Definition | None:
-    """Return the accelerator `name`, or ``None``; `ConfigurationError` where its plugin is broken."""
+    """Return the accelerator `name`; ``None``: there is none. Raises `ConfigurationError` if its plugin is broken."""
     if (definition := _definitions.get(name)) is not None:
         return definition
     if name in _REFERENCE:
@@ -77,7 +77,7 @@ def get(name: str) -> Definition:
     Raises
     ------
     ConfigurationError
-        There is none, or its plugin is broken.
+        There is no such accelerator, or its plugin is broken.
     """
     definition = find(name)
     if definition is None:
@@ -89,7 +89,7 @@ def _load(entry: EntryPoint) -> Definition:
     origin = f"accelerator {entry.name!r}: plugin {entry.value!r}"
     try:
         found = entry.load()
-    except Exception as error:  # whatever a plugin's import does
+    except Exception as error:  # a plugin's import can raise anything
         raise ConfigurationError(f"{origin} cannot be loaded: {type(error).__name__}: {error}") from error
     if not isinstance(found, Definition):
         raise ConfigurationError(f"{origin} is a {type(found).__name__}, not a Definition")

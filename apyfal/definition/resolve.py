@@ -1,4 +1,4 @@
-"""From a name, a configuration and keyword arguments to a definition."""
+"""Resolve a name, a configuration and keyword arguments to a definition."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ _DRIVERS = ("emulator", "opencl", "xdma", "xrt")
 _NEED_PROGRAM = ("opencl", "xrt")
 
 
-def resolve(name: str | None = None, config: ConfigSource = None, **given: object) -> Definition:
+def resolve(name: str | None = None, config: ConfigSource = None, **keys: object) -> Definition:
     """Return the definition of the accelerator `name`.
 
     Parameters
     ----------
     name
         A section ``[accelerator.NAME]`` of the configuration, or a registered accelerator. ``None``: the one that
-        `given` or ``[accelerator]`` name as ``kernel``.
+        `keys` or ``[accelerator]`` name as ``kernel``.
     config
         See `apyfal.config.configuration.Configuration.load`.
-    **given
-        Keys of the section, which win over it; ``emulator={"memory": "4GiB"}`` stands for ``emulator.memory``.
+    **keys
+        Keys of the section, which override it; ``emulator={"memory": "4GiB"}`` is the key ``emulator.memory``.
 
     Raises
     ------
@@ -45,21 +45,21 @@ def resolve(name: str | None = None, config: ConfigSource = None, **given: objec
         There is no such accelerator, or its definition is wrong.
     """
     configuration = Configuration.load(config)
-    section = _section(name, configuration, _texts(given))
+    section = _section(name, configuration, _texts(keys))
     kernel = section.text("kernel", None)
-    wanted = name or kernel
-    if wanted is None:
+    found = name or kernel
+    if found is None:
         raise ConfigurationError(f"no accelerator is named{did_you_mean('', _all_names(configuration))}")
-    return _define(wanted, _base(wanted, kernel, section, configuration), section)
+    return _define(found, _base(found, kernel, section, configuration), section)
 
 
 def available(config: ConfigSource = None) -> list[Definition]:
-    """Return what can be run, by name: registered accelerators, and those of the configuration in their place.
+    """Return all accelerators, sorted by name; one of the configuration replaces a registered one of its name.
 
     Raises
     ------
     ConfigurationError
-        A section of the configuration is wrong, or a plugin is.
+        A section of the configuration is wrong, or a plugin is broken.
     """
     configuration = Configuration.load(config)
     return [
@@ -73,21 +73,21 @@ def _all_names(configuration: Configuration) -> list[str]:
     return sorted({*configured, *registry.names()})
 
 
-def _section(name: str | None, configuration: Configuration, given: Mapping[str, object]) -> Section:
-    section = configuration.section(f"accelerator.{name}" if name else "accelerator", given)
+def _section(name: str | None, configuration: Configuration, keys: Mapping[str, object]) -> Section:
+    section = configuration.section(f"accelerator.{name}" if name else "accelerator", keys)
     section.check([*(KINDS["accelerator"] or ()), *(key for key in section if "." in key)])
     if name is None or f"accelerator.{name}" in configuration:
         return section
-    # [accelerator] says on what an accelerator without a section of its own runs, but not what it is
+    # For an accelerator without a section, [accelerator] states the device, but not the kernel.
     return section.only(
         lambda value: value.section != "accelerator" or value.key in ("driver", "device") or "." in value.key
     )
 
 
-def _texts(given: Mapping[str, object]) -> dict[str, object]:
-    """Keyword arguments as a configuration has them."""
+def _texts(keys: Mapping[str, object]) -> dict[str, object]:
+    """Return keyword arguments in the form that a configuration has."""
     texts: dict[str, object] = {}
-    for key, value in given.items():
+    for key, value in keys.items():
         if isinstance(value, Mapping):
             texts.update({f"{key}.{option}": one for option, one in value.items()})
         elif value is not None and key.endswith("dtype") and not isinstance(value, str):
@@ -101,7 +101,7 @@ def _texts(given: Mapping[str, object]) -> dict[str, object]:
 
 
 def _base(name: str, kernel: str | None, section: Section, configuration: Configuration) -> Definition | None:
-    """Return the registered accelerator that a definition begins with; ``None``: it says everything itself."""
+    """Return the registered accelerator that a section changes; ``None``: the section is a complete definition."""
     emulated = section.text("driver", "emulator") == "emulator"
     for key in ("inputs", "outputs"):
         if key in section and "arguments" not in section:
@@ -149,7 +149,7 @@ def _define(name: str, base: Definition | None, section: Section) -> Definition:
 
 
 def _checked(section: Section, make: Callable[[], Definition]) -> Definition:
-    """Make a definition; its errors name the file that it came from."""
+    """Return ``make()``; add the file and section of the configuration to its errors."""
     try:
         return make()
     except (ConfigurationError, ParameterError) as error:
@@ -165,7 +165,7 @@ def _read(value: Value, parse: Callable[[str], _T]) -> _T:
 
 
 def _element_types(section: Section, base: Definition | None) -> dict[str, np.dtype]:
-    """``dtype`` is the input's type, which the output follows where it has none of its own."""
+    """Return the element types that a section states. ``dtype`` is for the input, and for an output without input."""
     types = {key: _read(section[key], parse_element_type) for key in ("in_dtype", "out_dtype") if key in section}
     if "dtype" in section:
         key = "in_dtype" if base is None or base.takes_input else "out_dtype"
@@ -174,13 +174,13 @@ def _element_types(section: Section, base: Definition | None) -> dict[str, np.dt
 
 
 def _options(section: Section, driver: str) -> dict[str, str]:
-    """The driver's own options. Those of other drivers may be there too: a default section serves several."""
+    """Return the driver's options. A default section may hold those of other drivers too."""
     options = {}
     for key, value in section.items():
         head, dot, option = key.partition(".")
         if not dot:
             continue
-        if head == driver or (os.sep in driver and head not in _DRIVERS):  # a library does not say its name yet
+        if head == driver or (os.sep in driver and head not in _DRIVERS):  # a library: its name is not known yet
             options[option] = value.text
         elif head not in _DRIVERS:
             raise value.error(f"unknown driver {head!r}{did_you_mean(head, {*_DRIVERS, driver})}")
@@ -188,7 +188,7 @@ def _options(section: Section, driver: str) -> dict[str, str]:
 
 
 def _parameters(section: Section, base: Definition | None, arguments: Sequence[Argument]) -> dict[str, Parameter]:
-    """Return those of the base, with new defaults, and those declared here."""
+    """Return the parameters of the base, with new defaults, and those that the section declares."""
     parameters = dict(base.parameters) if base else {}
     for part in section.parts("parameters"):
         declaration, equals, default = (text.strip() for text in part.text.partition("="))
@@ -211,7 +211,7 @@ def _parameters(section: Section, base: Definition | None, arguments: Sequence[A
 
 
 def _with_program(definition: Definition) -> Definition:
-    """The package's own OpenCL source, for reference accelerators without a program."""
+    """Add apyfal's OpenCL source to a reference accelerator without a program."""
     if definition.program is not None or definition.driver not in _NEED_PROGRAM:
         return definition
     if definition.driver == "opencl":

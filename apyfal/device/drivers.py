@@ -1,4 +1,4 @@
-"""Third parties' drivers: shared libraries with the table of ``driver.h``, loaded when they are first named.
+"""Drivers of other packages: shared libraries with the table of ``driver.h``, loaded when they are first named.
 
 A driver is named by the path of its library (``driver = /opt/acme/libacme.so``), or by the name of an entry point in
 the group ``apyfal.drivers`` of an installed distribution, whose object is that path.
@@ -28,24 +28,29 @@ def _plugins() -> dict[str, EntryPoint]:
 
 
 def driver_names() -> list[str]:
-    """Return the names of all drivers, built in, loaded before, and installed as plugins."""
+    """Return the names of all drivers: built in, loaded, or installed as plugins."""
     known = list(drivers())
     return known + sorted(set(_plugins()) - set(known))
 
 
 def require_driver(name: str) -> str:
-    """Make the driver `name` usable, a name or the path of a library; return its name.
+    """Load a driver if it is not loaded, and return its name.
+
+    Parameters
+    ----------
+    name
+        Its name, or the path of its library.
 
     Raises
     ------
     ConfigurationError
-        There is none of that name.
+        There is no driver of this name.
     DriverUnavailable
-        Its library or plugin is not usable.
+        Its library cannot be loaded, or its plugin is broken.
     UnsupportedByDriver
-        It was made for another version of the driver ABI.
+        It was built for another version of the driver ABI.
     ParameterError
-        Another driver has its name.
+        Another driver has the same name.
     """
     if name in drivers():
         return name
@@ -57,7 +62,7 @@ def require_driver(name: str) -> str:
     origin = f"driver {name!r}: plugin {entry.value!r}"
     try:
         path = os.fspath(entry.load())
-    except Exception as error:  # whatever a plugin's import does
+    except Exception as error:  # a plugin's import can raise anything
         raise DriverUnavailable(f"{origin} cannot be loaded: {type(error).__name__}: {error}") from error
     loaded = load_driver(path)
     if loaded != name:

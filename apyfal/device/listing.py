@@ -1,4 +1,4 @@
-"""What accelerators can run on: `devices`."""
+"""The devices of this machine: `devices`."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ __all__ = ["DeviceListing", "devices"]
 
 
 class DeviceListing(list[Any]):
-    """The devices of all drivers; prints one line each.
+    """Devices of one or several drivers; as text, one line for each.
 
     Attributes
     ----------
     unavailable
-        Drivers that cannot be used here, with the reason.
+        Drivers that cannot be used on this machine, with the reason.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class DeviceListing(list[Any]):
 
 
 class _Device(dict[str, Any]):
-    """One device: what its driver says of it, with ``driver`` and ``index``."""
+    """What a driver says of one device, with ``driver`` and ``index``."""
 
     def __str__(self) -> str:
         memory = format_size(self["memory"]) if self["memory"] else "memory not known"
@@ -43,21 +43,28 @@ class _Device(dict[str, Any]):
 
 
 def devices(driver: str | None = None, options: Mapping[str, object] | None = None) -> DeviceListing:
-    """List the devices of all drivers, or of one (with its options, such as ``{"devices": 4}`` for the emulator).
+    """List the devices of this machine.
+
+    Parameters
+    ----------
+    driver
+        Only this driver's devices; ``None``: those of all drivers.
+    options
+        Of the driver, for example ``{"devices": 4}`` of the emulator.
 
     Returns
     -------
     list of dict
         One for each device: ``driver``, ``index``, ``name``, ``vendor``, ``identity``, ``version``, ``memory`` (bytes),
-        ``capabilities`` and the alignments of `apyfal.device.zero_copy`. Drivers that are not usable here are left out,
-        and named with their reason in its attribute ``unavailable``.
+        ``capabilities`` and the alignments of `apyfal.device.zero_copy`. Its attribute ``unavailable`` names the
+        drivers that cannot be used on this machine, with the reason.
 
     Raises
     ------
     ConfigurationError
-        There is no `driver`.
+        There is no such driver.
     DriverUnavailable
-        `driver` was named, and it is not usable here.
+        `driver` was given, and it cannot be used on this machine.
     """
     listing = DeviceListing()
     for name in driver_names() if driver is None else [driver]:

@@ -1,20 +1,19 @@
-"""Decides whether memory is handed to a driver as it is, or copied once, and why.
+"""Decide whether a driver can use memory in place, or it must be copied once, and why.
 
 ========================================  ===========================================================================
 memory                                    used in place when
 ========================================  ===========================================================================
-of the pool (`apyfal.empty`), or a view   it is contiguous, and begins at the block's front or, where the driver takes
-of it                                     offsets, at a multiple of its ``offset_align`` in it
-a mapped file                             the same; and it is mapped shared and writable, since drivers pin memory for
-                                          writing (a read-only map only where the driver says ``import-read-only``)
+of the pool (`apyfal.empty`), or a view   it is contiguous, and begins where the block begins, or at a multiple of the
+of it                                     driver's ``offset_align`` in it, if the driver has the capability ``offset``
+a mapped file                             the same; and it is mapped shared and writable, because drivers pin memory for
+                                          writing (read-only if the driver has the capability ``import-read-only``)
 any other array or buffer                 it is contiguous, its address is a multiple of the driver's ``import_align``
                                           and its size of ``size_align``; read-only memory as above
 ========================================  ===========================================================================
 
-An array that does not fit into the memory of a device that has its own is cut by the pipeline
-(`apyfal.pipeline.binding`).
-Everything else is copied once, through pinned memory, and counted in ``info_dict`` with the reason; ``copy=False``
-makes it an error instead. Data that arrives from a file or a store is received in pinned memory: that is no copy.
+An array that does not fit into the device's own memory is cut by the pipeline (`apyfal.pipeline.binding`).
+Everything else is copied once, through pinned memory, and counted in ``info_dict`` with the reason; with ``copy=False``
+it is an error. Data from a file or a store is received in pinned memory, without such a copy.
 """
 
 from __future__ import annotations
@@ -34,21 +33,21 @@ __all__ = ["flat_bytes", "reason_to_copy"]
 
 
 def reason_to_copy(array: NDArray[Any], device: DeviceInfo, *, written: bool) -> str | None:
-    """Say why the memory of `array` cannot be handed to a device.
+    """Return why a device cannot use the memory of an array in place.
 
     Parameters
     ----------
     array
-        Of any layout.
+        Any, of any layout.
     device
-        What the driver says of it.
+        What the driver says of the device.
     written
-        Whether the device writes there.
+        Whether the device writes to the array.
 
     Returns
     -------
     str or None
-        The reason, without the name of the array; ``None``: it is used in place.
+        The reason; ``None``: the memory can be used in place.
     """
     if "import" not in device["capabilities"]:
         return "the driver cannot use host memory in place"
@@ -69,7 +68,7 @@ def reason_to_copy(array: NDArray[Any], device: DeviceInfo, *, written: bool) ->
 
 
 def _offset_reason(array: NDArray[Any], device: DeviceInfo) -> str | None:
-    # Blocks begin at a page, so an offset is aligned as its address is (offset_align is at most a page).
+    # Blocks begin at a page and offset_align is at most a page: an offset has the alignment of its address.
     address = array.__array_interface__["data"][0]
     align = device["offset_align"] if "offset" in device["capabilities"] else 4096
     if address % align:
