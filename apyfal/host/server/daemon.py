@@ -42,7 +42,7 @@ from apyfal.host.server.policy.quotas import Quota
 from apyfal.host.server.policy.tokens import TokenStore
 from apyfal.host.server.policy.url_policy import UrlPolicy, gated
 from apyfal.host.server.transport.bodies import Bodies
-from apyfal.host.server.transport.connections import Connections
+from apyfal.host.server.transport.connections import Acceptor, Connections
 from apyfal.host.server.transport.threads import Threads
 from apyfal.host.server.transport.user_threads import UserThreads
 from apyfal.host.settings import Settings
@@ -64,8 +64,6 @@ _IDLE_TIMEOUT = 75.0
 _SETTLE = 0.1
 #: a larger read buffer than aiohttp's lets a body arrive in pieces of what the socket holds
 _READ_BUFFER = 1 << 20
-_BACKLOG = 1024
-_ACCEPTED_AT_ONCE = 2
 
 
 class Listener:
@@ -251,7 +249,7 @@ class Daemon:
 
         runner = web.AppRunner(self._assemble(), handle_signals=False, shutdown_timeout=self.settings.stop_timeout)
         await runner.setup()
-        servers: list[asyncio.AbstractServer] = []
+        acceptors: list[Acceptor] = []
         housekeeping: asyncio.Task[None] | None = None
         try:
             for entry in self._journal.recover():
@@ -261,19 +259,20 @@ class Daemon:
             if self._ticket_server is not None:
                 self._ticket_server.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self._ticket_server.start()
-            servers += [await self._listen(runner, listener) for listener in self.listeners]
+            for listener in self.listeners:
+                acceptors += await self._listen(runner, listener)
             self._handle_signals()
             housekeeping = asyncio.create_task(self._keep_house())
             self._state = "ok"
-            self._audit.write("started", listeners=len(servers), landlock=self._whitelist.landlocked)
+            self._audit.write("started", listeners=len(acceptors), landlock=self._whitelist.landlocked)
             ready()
             await self._stop_requested.wait()
             await self._wind_down()
         finally:
             if housekeeping is not None:
                 housekeeping.cancel()
-            for server in servers:
-                server.close()
+            for acceptor in acceptors:
+                acceptor.close()
             await asyncio.sleep(_SETTLE)
             await runner.cleanup()
             await self._save_outputs()
@@ -307,32 +306,26 @@ class Daemon:
         if lost:
             get_logger().warning("the outputs of %d jobs are lost: there was no time or room to save them", len(lost))
 
-    async def _listen(self, runner: web.AppRunner, listener: Listener) -> asyncio.AbstractServer:
-        loop = asyncio.get_running_loop()
+    async def _listen(self, runner: web.AppRunner, listener: Listener) -> list[Acceptor]:
         self._connections.server = runner.server
-        factory = self._connections.accept
         try:
             if listener.unix is not None:
-                listener.unix.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                with contextlib.suppress(FileNotFoundError):
-                    listener.unix.unlink()
-                server = await loop.create_unix_server(factory, str(listener.unix), backlog=_ACCEPTED_AT_ONCE)
-                _queue_connections(server)
-                listener.unix.chmod(0o600)
+                listening = [_bound_to_path(listener.unix)]
                 self.ports.append(0)
-                return server
-            tcp = await loop.create_server(
-                factory, listener.host, listener.port, ssl=listener.tls, backlog=_ACCEPTED_AT_ONCE
-            )
-            _queue_connections(tcp)
+            else:
+                found = await asyncio.get_running_loop().getaddrinfo(
+                    listener.host or None, listener.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+                )
+                listening = [_bound_to_address(family, address) for family, _, _, _, address in dict.fromkeys(found)]
         except OSError as error:
             where = listener.unix or f"{listener.host}:{listener.port}"
             raise ConfigurationError(f"cannot listen on {where}: {error.strerror or error}") from error
-        port = int(tcp.sockets[0].getsockname()[1])
-        listener.port = port
-        self._gate.own_ports |= {port}
-        self.ports.append(port)
-        return tcp
+        if listener.unix is None:
+            port = int(listening[0].getsockname()[1])
+            listener.port = port
+            self._gate.own_ports |= {port}
+            self.ports.append(port)
+        return [Acceptor(one, self._connections, listener.tls) for one in listening]
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -398,13 +391,34 @@ async def _say_nothing_yet(request: web.Request) -> None:
     """Leave it to the handler to ask for the body, once it knows that it wants it."""
 
 
-def _queue_connections(server: asyncio.AbstractServer) -> None:
-    """Let the kernel hold connections until they are accepted. asyncio has one number for that and for how many it
-    accepts before it looks at anything else: a thousand clients at once would hold all others up for 0.3 s.
-    """
-    for listening in getattr(server, "sockets", ()):
-        with socket.socket(fileno=os.dup(listening.fileno())) as same:
-            same.listen(_BACKLOG)
+def _bound_to_path(path: Path) -> socket.socket:
+    """Return a Unix socket that only the daemon's own user may connect to, from its first moment on."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+    opened = socket.socket(socket.AF_UNIX)
+    before = os.umask(0o177)
+    try:
+        opened.bind(str(path))
+    except BaseException:
+        opened.close()
+        raise
+    finally:
+        os.umask(before)
+    return opened
+
+
+def _bound_to_address(family: int, address: Any) -> socket.socket:
+    opened = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        opened.bind(address)
+    except BaseException:
+        opened.close()
+        raise
+    return opened
 
 
 def _fields_of(configuration: Configuration, settings: Settings) -> SessionFields:

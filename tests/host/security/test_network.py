@@ -63,7 +63,7 @@ def run(namespace: str, home: Path, *words: str, token: str | None = None) -> su
 
 def typed() -> tuple[list[str], list[str]]:
     """Return the README's lines for the host, and those for the client."""
-    text = (ROOT / "README.md").read_text().partition("The same code drives a card of another machine.")[2]
+    text = (ROOT / "README.md").read_text().partition("The same code runs a card of another machine.")[2]
     there, here = re.findall(r"^```sh\n(.*?)^```", text, re.S | re.M)[:2]
     return there.splitlines(), here.splitlines()
 

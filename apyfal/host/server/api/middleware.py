@@ -6,6 +6,7 @@ A route without a declaration is refused, whoever asks. Nothing is said about a 
 from __future__ import annotations
 
 import asyncio
+import collections
 import os
 import socket
 import struct
@@ -17,13 +18,22 @@ from apyfal import exceptions
 from apyfal.exceptions import AcceleratorException, JobRejected
 from apyfal.host.protocol.audit import AuditLog
 from apyfal.host.protocol.messages import error_document
+from apyfal.host.server.api.refusal_log import RefusalLog
 from apyfal.host.server.api.routes import PUBLIC, Route
 from apyfal.host.server.jobs.fair_queue import RateLimiter, RoundRobin
 from apyfal.host.server.jobs.job import Conflict, KeyReused
 from apyfal.host.server.jobs.sessions import NotFound
+from apyfal.host.server.policy.limits import (
+    FAILURE_RATE,
+    FAILURES_AT_ONCE,
+    MAX_TARPIT,
+    PUBLIC_AT_ONCE,
+    PUBLIC_RATE,
+    TARPIT,
+)
 from apyfal.host.server.policy.refusals import Limited, Stalled, TooBusy, TooLarge, TooMany
 from apyfal.host.server.policy.tokens import EVERYTHING, TokenStore
-from apyfal.host.server.transport.connections import Connections
+from apyfal.host.server.transport.connections import Connections, address_key
 from apyfal.host.server.transport.request import User, let_in
 from apyfal.host.server.transport.zero_copy_body import pass_on
 from apyfal.log import get_logger
@@ -55,8 +65,6 @@ _STATUS: dict[type[BaseException], int] = {
     AcceleratorException: 400,
 }
 
-_FAILURES_A_SECOND = 1.0
-_FAILURES_AT_ONCE = 20.0
 #: seconds for which a user is reckoned with after a request, and in which a request that has much to wait for shows
 _PRESENT = 0.05
 _PATIENCE = 0.005
@@ -94,7 +102,7 @@ class AuthMiddleware:
     audit
         Where decisions are written.
     connections
-        Told of each connection's first request; makes handlers for those whose handler is spent.
+        Told whose each connection is; makes handlers for those whose handler is spent.
     request_rate
         Requests a second of one user.
     observe
@@ -112,9 +120,11 @@ class AuthMiddleware:
     ) -> None:
         self._rules = {route.handler: route for route in routes}
         self._tokens = tokens
-        self._audit = audit
+        self._refusals = RefusalLog(audit)
         self._requests = RateLimiter(request_rate, 10 * request_rate)
-        self._failures = RateLimiter(_FAILURES_A_SECOND, _FAILURES_AT_ONCE)
+        self._failures = RateLimiter(FAILURE_RATE, FAILURES_AT_ONCE)
+        self._public = RateLimiter(PUBLIC_RATE, PUBLIC_AT_ONCE)
+        self._held_back: collections.Counter[str] = collections.Counter()
         self._turns = RoundRobin(_PRESENT, _PATIENCE)
         self._connections = connections
         self._observe = observe
@@ -145,14 +155,15 @@ class AuthMiddleware:
     async def _admit(self, request: web.Request, handler: Handler, rule: Route | None) -> web.StreamResponse:
         from aiohttp import web
 
-        self._connections.asked(request.protocol)
         user: User | None = None
+        address = address_key(request.remote or "local")
         try:
             if rule is None or rule.access != PUBLIC:
                 user = self._identify(request)
                 if user is None:
-                    self._failures.take(request.remote or "local")
+                    await self._take_slowly(self._failures, address)
                     return self._refuse(request, 401, "a valid token is needed", None)
+                self._connections.authenticated(request.protocol, user.name)
                 self._requests.take(user.name)
                 if rule is None:
                     return self._unknown(request, user)
@@ -164,6 +175,7 @@ class AuthMiddleware:
                     return await handler(request)
                 finally:
                     self._turns.end(user.name, number)
+            await self._take_slowly(self._public, address)
             return await handler(request)
         except web.HTTPException as error:
             return problem(exceptions.ParameterError(error.reason), error.status)
@@ -171,8 +183,8 @@ class AuthMiddleware:
             return self._refuse(request, 408, "the request stalled", user)
         except AcceleratorException as error:
             if isinstance(error, exceptions.AccessDenied | JobRejected | TooLarge):
-                self._audit.write(
-                    "refused",
+                self._refusals.write(
+                    address if user is None else user.name,
                     user=None if user is None else user.name,
                     operation=None if rule is None else rule.operation,
                     status=status_of(error),
@@ -185,6 +197,20 @@ class AuthMiddleware:
         except Exception as error:  # whatever it was, the client gets an answer, and the log the traceback
             get_logger().exception("request failed")
             return problem(error, 500)
+
+    async def _take_slowly(self, limiter: RateLimiter, address: str) -> None:
+        """Count a request without a valid token. If it is one too many its answer is held back, the longer the more of
+        its address are held back already: so each address causes a bounded number of answers a second.
+        """
+        try:
+            limiter.take(address)
+        except TooMany:
+            self._held_back[address] += 1
+            await asyncio.sleep(min(TARPIT * self._held_back[address], MAX_TARPIT))
+            self._held_back[address] -= 1
+            if not self._held_back[address]:
+                del self._held_back[address]
+            raise
 
     def _unknown(self, request: web.Request, user: User) -> web.StreamResponse:
         """Answer a path or method that no route has; a route that was added without a rule ends here too."""
@@ -201,8 +227,8 @@ class AuthMiddleware:
         return None if token is None else User(token.user, token.grant(), token.id)
 
     def _refuse(self, request: web.Request, status: int, reason: str, user: User | None) -> web.Response:
-        self._audit.write(
-            "refused",
+        self._refusals.write(
+            address_key(request.remote or "local") if user is None else user.name,
             user=None if user is None else user.name,
             token=None if user is None else user.token,
             method=request.method,

@@ -27,6 +27,7 @@ __all__ = [
     "MAX_LISTED",
     "MAX_SESSIONS",
     "MAX_SESSIONS_OF_USER",
+    "MAX_TARPIT",
     "MEMORY_LIMIT",
     "MOUNTS_OF_SESSION",
     "OUTPUTS_OF_USER",
@@ -114,8 +115,9 @@ FAILURES_AT_ONCE: Final = 20.0
 #: requests a second of one address to routes without a token, and at once
 PUBLIC_RATE: Final = 50.0
 PUBLIC_AT_ONCE: Final = 200.0
-#: seconds for which the answer to a request without a valid token is held back once its address is over its rate
-TARPIT: Final = 0.25
+#: seconds between two answers to one address that is over its rate, and for which one is held back at most
+TARPIT: Final = 0.05
+MAX_TARPIT: Final = 5.0
 #: audit lines a second about refused requests of one user or address, and at once
 REFUSAL_RATE: Final = 1.0
 REFUSALS_AT_ONCE: Final = 20.0
