@@ -146,7 +146,7 @@ class Daemon:
         self._fields = _fields_of(self._configuration, settings)
         self._memory = Quota("bytes of memory", settings.memory_limit)
         bodies = Bodies(settings, self._memory, Quota("bytes of disk", settings.disk_limit), _allocate)
-        self._journal = Journal(settings.state_directory / "jobs.sqlite")
+        self._journal = Journal(settings.state_directory / "jobs.sqlite", settings.journal_limit)
         self._stopping_sessions: Threads[Session] = Threads(Session.stop, self._stopped)
         self._sessions = Sessions(settings.max_sessions, settings.max_sessions_of_user)
         self._engine = JobManager(

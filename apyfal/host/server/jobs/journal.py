@@ -12,6 +12,7 @@ sync of a checkpoint happens in another thread.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import json
 import os
@@ -23,6 +24,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from apyfal.exceptions import ConfigurationError
+from apyfal.host.server.policy.limits import JOURNAL_LIMIT, share_of_user
 
 __all__ = ["NOT_RUN", "Entry", "Journal"]
 
@@ -48,6 +50,10 @@ CREATE TABLE IF NOT EXISTS answers (
 CREATE INDEX IF NOT EXISTS by_held ON answers (number) WHERE held;
 PRAGMA user_version={_VERSION};
 """
+#: bytes that a job takes beside its answer and output, about: two rows, their keys and their place in an index
+_ROW = 512
+_SIZE = f"{_ROW} + length(answer) + coalesce(length(output), 0)"
+_SIZES = f"SELECT user, sum({_SIZE}) FROM jobs JOIN answers USING (number)"
 _ID = re.compile(r"[0-9a-f]{15}-[0-9a-f]{16}")
 #: rows looked at by one call of `forget`
 _BATCH = 100
@@ -93,6 +99,9 @@ class Journal:
     ----------
     path
         The file; made with mode 0600.
+    limit
+        Bytes of answers and outputs. A user who has more than `share_of_user` of it, or has the most if all users
+        together have more, loses the oldest: those keys are then unknown, as after `forget`.
 
     Raises
     ------
@@ -100,8 +109,9 @@ class Journal:
         The file is another version's.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], limit: int = JOURNAL_LIMIT) -> None:
         self._path = os.fspath(path)
+        self._limit = limit
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
         try:
@@ -113,6 +123,8 @@ class Journal:
             self._database.execute(f"PRAGMA wal_autocheckpoint={_LOG_PAGES}")
             self._database.executescript(_SCHEMA)
             self._last = self._database.execute("SELECT max(number) FROM jobs").fetchone()[0] or 0
+            self._recount()
+            self._dropped: dict[str, int] = {}  # up to which number a user's jobs were dropped
             self._cleared = 0  # jobs up to this number have no output here any more
         except BaseException:
             self._database.close()
@@ -134,6 +146,12 @@ class Journal:
         """Undo what was written since `begin`."""
         if self._database.in_transaction:
             self._database.execute("ROLLBACK")
+            self._recount()
+
+    def _recount(self) -> None:
+        """Learn from the file how many bytes each user's jobs take."""
+        self._bytes = collections.Counter(dict(self._database.execute(f"{_SIZES} GROUP BY user").fetchall()))
+        self._total = sum(self._bytes.values())
 
     def find(self, user: str, key: str) -> Entry | None:
         """Return the job that `user` gave `key` to."""
@@ -172,7 +190,16 @@ class Journal:
         """Say that the job is about to run. Once this returns, it is never started again."""
         self._database.execute("UPDATE jobs SET began = 1 WHERE number = ?", (_number(job_id),))
 
-    def finish(self, job_id: str, state: str, answer: str, output: bytes | None = None, *, held: bool = False) -> None:
+    def finish(
+        self,
+        job_id: str,
+        state: str,
+        answer: str,
+        output: bytes | None = None,
+        *,
+        held: bool = False,
+        user: str | None = None,
+    ) -> None:
         """Keep a job's answer.
 
         Parameters
@@ -185,12 +212,45 @@ class Journal:
             What it made, if that is to be kept here.
         held
             Whether the daemon holds its output instead, until `release`.
+        user
+            Whose job it is; ``None``: looked up.
         """
         number = _number(job_id)
+        if user is None:
+            (user,) = self._database.execute("SELECT user FROM jobs WHERE number = ?", (number,)).fetchone()
         self._database.execute(
             "INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?)", (number, state, time.time(), answer, output, held)
         )
         self._cleared = min(self._cleared, number - 1)
+        self._count(user, _ROW + len(answer) + len(output or b""))
+        while self._bytes[user] > share_of_user(self._limit) and self._drop_oldest(user):
+            pass
+        while self._total > self._limit and self._drop_oldest(self._bytes.most_common(1)[0][0]):
+            pass
+
+    def _count(self, user: str, nbytes: int) -> None:
+        self._total += nbytes
+        self._bytes[user] += nbytes
+        if self._bytes[user] <= 0:
+            del self._bytes[user]
+
+    def _drop_oldest(self, user: str) -> bool:
+        """Forget some of a user's oldest jobs; whether there were any."""
+        rows = self._database.execute(
+            f"SELECT number, {_SIZE} FROM jobs JOIN answers USING (number) WHERE user = ? AND number > ? "
+            "ORDER BY number LIMIT ?",
+            (user, self._dropped.get(user, 0), _BATCH),
+        ).fetchall()
+        if not rows:
+            if user not in self._dropped:
+                return False
+            del self._dropped[user]  # an older job may have ended since
+            return True
+        for table in ("answers", "jobs"):
+            self._database.executemany(f"DELETE FROM {table} WHERE number = ?", [(number,) for number, _ in rows])
+        self._dropped[user] = rows[-1][0]
+        self._count(user, -sum(nbytes for _, nbytes in rows))
+        return True
 
     def release(self, job_id: str) -> None:
         """Say that the daemon does not hold the job's output any more."""
@@ -207,7 +267,7 @@ class Journal:
             ran, message = (None, _UNKNOWN) if entry.state == "running" else (False, NOT_RUN)
             error = {"type": "HostError", "message": message}
             answer = {"id": entry.id, "state": "interrupted", "ran": ran, "error": error}
-            self.finish(entry.id, "interrupted", json.dumps(answer))
+            self.finish(entry.id, "interrupted", json.dumps(answer), user=entry.user)
         return [found for entry in unfinished if (found := self.get(entry.id)) is not None]
 
     def forget(self, outputs_before: float, jobs_before: float) -> bool:
@@ -225,18 +285,26 @@ class Journal:
             cleared = number
         if cleared > self._cleared:
             more = True
+            for user, nbytes in self._database.execute(
+                "SELECT user, sum(length(output)) FROM answers JOIN jobs USING (number) "
+                "WHERE number > ? AND number <= ? AND output IS NOT NULL GROUP BY user",
+                (self._cleared, cleared),
+            ).fetchall():
+                self._count(user, -nbytes)
             self._database.execute(
                 "UPDATE answers SET output = NULL WHERE number > ? AND number <= ? AND output IS NOT NULL",
                 (self._cleared, cleared),
             )
             self._cleared = cleared
         rows = self._database.execute(
-            "DELETE FROM answers WHERE ended < ? AND number IN (SELECT number FROM answers ORDER BY number LIMIT ?) "
-            "RETURNING number",
+            f"SELECT number, user, {_SIZE} FROM answers JOIN jobs USING (number) WHERE ended < ? AND number IN "
+            "(SELECT number FROM answers ORDER BY number LIMIT ?)",
             (jobs_before, _BATCH),
         ).fetchall()
-        if rows:
-            self._database.executemany("DELETE FROM jobs WHERE number = ?", rows)
+        for number, user, nbytes in rows:
+            self._count(user, -nbytes)
+            for table in ("answers", "jobs"):
+                self._database.execute(f"DELETE FROM {table} WHERE number = ?", (number,))
         return bool(rows) or more
 
     def checkpoint(self) -> None:

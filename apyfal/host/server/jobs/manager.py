@@ -260,7 +260,8 @@ class JobManager:
             self._unfetched[job.user] += 1
         job.describe()
         self._commits.open()
-        self._journal.finish(job.id, job.state, job.answer, kept, held=output is not None and kept is None)
+        held = output is not None and kept is None
+        self._journal.finish(job.id, job.state, job.answer, kept, held=held, user=job.user)
         # where the journal could not keep it, at least those who wait now are told
         self._commits.then(lambda _: self._told(job))
 

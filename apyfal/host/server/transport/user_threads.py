@@ -103,7 +103,7 @@ class UserThreads:
 
     async def _begin(self, request: web.Request, user: str) -> None:
         if self._busy[user] < self._limit_of_user:
-            if self._busy.total() >= self._limit:
+            if sum(self._busy.values()) >= self._limit:
                 raise TooBusy("all threads of the host are busy with stores; try again")
             self._busy[user] += 1
             return

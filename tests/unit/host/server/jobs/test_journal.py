@@ -130,3 +130,22 @@ def test_a_journal_of_another_version_is_not_touched(tmp_path: Path) -> None:
         database.execute("PRAGMA user_version=1")
     with pytest.raises(ConfigurationError, match="version 1, not 2"):
         Journal(tmp_path / "jobs.sqlite")
+
+
+def test_a_user_over_the_limit_loses_the_oldest_and_nobody_else_does(tmp_path: Path) -> None:
+    answer, output = json.dumps({"state": "done"}), bytes(10_000)
+    with contextlib.closing(Journal(tmp_path / "jobs", limit=4_000_000)) as journal:
+        kept = journal.enter("alice", "first", "print")
+        journal.finish(kept, "done", answer, output, user="alice")
+        for number in range(2_000):
+            journal.finish(journal.enter("mallory", str(number), "print"), "done", answer, output, user="mallory")
+        assert journal.get(kept) is not None
+        assert journal.find("mallory", "0") is None
+        assert journal.find("mallory", "1999") is not None
+    held = (tmp_path / "jobs").stat().st_size
+    assert held < 8_000_000, "what is dropped makes room"
+    with contextlib.closing(Journal(tmp_path / "jobs", limit=4_000_000)) as journal:
+        assert journal._bytes["mallory"] <= 3_000_000, "counted anew from the file"
+        while journal.forget(time.time() + 1, time.time() + 1):
+            pass
+        assert journal._total == 0
