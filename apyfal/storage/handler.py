@@ -8,14 +8,15 @@ an error from `apyfal.exceptions`; `StoreUnavailable` and `TransferTimeout` mean
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import ClassVar
 
 from apyfal.exceptions import UnsupportedByStore
+from apyfal.storage.metadata import ObjectMetadata
 
-__all__ = ["Handler", "Limits", "ObjectInfo", "RangeReader", "Upload"]
+__all__ = ["Handler", "Limits", "MetadataHandler", "ObjectInfo", "RangeReader", "Upload"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,8 @@ class ObjectInfo:
         The store's own version id, where it keeps versions.
     is_directory
         A directory or common prefix: no content.
+    metadata
+        Content type and the like, as far as the answer told; ``None`` where it told nothing (a listing).
     """
 
     path: str
@@ -53,6 +56,7 @@ class ObjectInfo:
     encoding: str | None = None
     version: str | None = None
     is_directory: bool = False
+    metadata: ObjectMetadata | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +145,12 @@ class Handler(ABC):
     def describe(self, path: str) -> ObjectInfo:
         """Look an object up. Raises `ObjectNotFound`, `AccessDenied`, ..."""
 
+    def describe_version(self, path: str, version: str | None) -> ObjectInfo:
+        """Look one version of an object up, which `read` then reads; ``None``: the current one."""
+        if version is None:
+            return self.describe(path)
+        raise UnsupportedByStore(f"{self.scheme}: cannot read a version of {path!r}: this store tells no versions")
+
     @abstractmethod
     def read(self, path: str, start: int, stop: int | None, version_of: ObjectInfo | None) -> RangeReader:
         """Begin to receive bytes ``start`` to ``stop`` (exclusive; ``None``: to the end) of `path`.
@@ -185,3 +195,41 @@ class Handler(ABC):
 
     def close(self) -> None:  # not every store keeps connections
         """Close idle connections; the handler can be used again."""
+
+
+class MetadataHandler(Handler):
+    """A mounted store that keeps metadata of objects: what writes takes it, and `ObjectInfo.metadata` tells it.
+
+    A field that is stated and that the store cannot keep raises `UnsupportedByStore`
+    (`apyfal.storage.metadata.require_fields`). What is not stated is the store's to choose, but for the content type,
+    which then follows from the object's name (`apyfal.storage.metadata.content_type_of`).
+    """
+
+    #: names of the fields of `ObjectMetadata` that the store keeps
+    metadata_fields: ClassVar[Collection[str]] = ()
+
+    def metadata_of(self, info: ObjectInfo) -> ObjectMetadata | None:
+        """Tell everything that has to be written again with an object's bytes, tags included; may ask the store."""
+        return info.metadata
+
+    def put(
+        self,
+        path: str,
+        data: memoryview,
+        checksum: bytes | None,
+        *,
+        exclusive: bool = False,
+        metadata: ObjectMetadata | None = None,
+    ) -> ObjectInfo:
+        """Write a whole object in one request, with this metadata."""
+        return super().put(path, data, checksum, exclusive=exclusive)
+
+    def upload(
+        self, path: str, *, size: int | None, exclusive: bool = False, metadata: ObjectMetadata | None = None
+    ) -> Upload:
+        """Begin an upload in parts, of an object with this metadata."""
+        return super().upload(path, size=size, exclusive=exclusive)
+
+    def copy(self, source: ObjectInfo, destination: str, *, metadata: ObjectMetadata | None = None) -> ObjectInfo:
+        """Copy inside this store, with the metadata of `source` but for the fields that `metadata` states."""
+        return super().copy(source, destination)

@@ -11,6 +11,7 @@ import ipaddress
 
 from apyfal.exceptions import MountError
 from apyfal.storage.http.origin import split_url
+from apyfal.storage.metadata import HTTP_FIELDS
 from apyfal.storage.stores.s3.handler import S3Handler
 
 __all__ = ["OSSHandler"]
@@ -42,6 +43,7 @@ class OSSHandler(S3Handler):
     aliases = ("alibaba",)
     # OSS has x-oss-forbid-overwrite, in its own protocol only; If-None-Match would be ignored.
     conditional_writes = False
+    metadata_fields = (*HTTP_FIELDS, "storage_class", "acl", "user")
     why_unconditional = "OSS has no such S3 request"
 
     def __init__(

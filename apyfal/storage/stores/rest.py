@@ -16,7 +16,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from apyfal.exceptions import AccessDenied, AuthenticationError, InvalidURL, StorageError, UnsupportedByStore
-from apyfal.storage.handler import Handler, ObjectInfo, RangeReader
+from apyfal.storage.handler import MetadataHandler, ObjectInfo, RangeReader
 from apyfal.storage.http.origin import Origin
 from apyfal.storage.http.pool import ConnectionPool, Timeouts
 from apyfal.storage.http.response import Response
@@ -41,7 +41,7 @@ class SignedRequest(NamedTuple):
     headers: list[tuple[str, str]]
 
 
-class RestHandler(Handler):
+class RestHandler(MetadataHandler):
     """A store that is asked by HTTP requests with credentials in them.
 
     Parameters

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from apyfal.exceptions import ObjectExists, StorageError
 from apyfal.storage.handler import ObjectInfo, Upload
+from apyfal.storage.metadata import ObjectMetadata
 
 if TYPE_CHECKING:
     from apyfal.storage.stores.azure.handler import AzureHandler
@@ -19,8 +20,9 @@ __all__ = ["BlockUpload"]
 class BlockUpload(Upload):
     """One blob being written in blocks. Their ids begin with the upload's, so that two uploads never mix."""
 
-    def __init__(self, handler: AzureHandler, path: str, exclusive: bool) -> None:
+    def __init__(self, handler: AzureHandler, path: str, exclusive: bool, metadata: ObjectMetadata | None) -> None:
         self._handler = handler
+        self._metadata = metadata
         self._path = path
         self._exclusive = exclusive
         self._id = uuid.uuid4().hex[:16]
@@ -42,7 +44,9 @@ class BlockUpload(Upload):
         blocks = [self._block(number) for number in sorted(self._sizes)]
         again, self._tried = self._tried, True
         try:
-            return self._handler.commit(self._path, blocks, size, checksum, exclusive=self._exclusive)
+            return self._handler.commit(
+                self._path, blocks, size, checksum, exclusive=self._exclusive, metadata=self._metadata
+            )
         except ObjectExists:
             if again and self._handler.committed(self._path) == blocks:
                 return self._handler.describe(self._path)

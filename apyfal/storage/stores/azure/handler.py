@@ -20,6 +20,7 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote, urlencode
 from xml.etree import ElementTree
@@ -30,6 +31,7 @@ from apyfal.storage.handler import Limits, ObjectInfo, RangeReader, Upload
 from apyfal.storage.http.origin import split_url
 from apyfal.storage.http.response import Response
 from apyfal.storage.http.status import decode_base64, http_date, strong_etag
+from apyfal.storage.metadata import HTTP_FIELDS, ObjectMetadata, content_type_of, require_fields
 from apyfal.storage.stores.azure.auth import (
     Anonymous,
     Credential,
@@ -39,13 +41,13 @@ from apyfal.storage.stores.azure.auth import (
     settings_of_connection,
 )
 from apyfal.storage.stores.azure.blocks import BlockUpload
+from apyfal.storage.stores.azure.metadata import CRC_METADATA, headers_of, metadata_from, tags_from
 from apyfal.storage.stores.rest import RestHandler, SignedRequest, folder_prefix, quoted, split_path
 
 __all__ = ["AzureHandler"]
 
 #: The first version with everything that is used here (2021-02-12: names that XML cannot hold are listed encoded).
 _VERSION = "2021-12-02"
-_CRC_METADATA = "x-ms-meta-apyfal_crc64nvme"
 _COPY_POLL = 0.5
 
 
@@ -86,6 +88,7 @@ class AzureHandler(RestHandler):
     aliases = ("azure",)
     # "Put Block" and "Put Blob" of the REST reference, for versions from 2019-12-12 on
     limits = Limits(min_part=1 << 20, max_part=4000 << 20, max_parts=50_000, max_put=5000 << 20, checksum="crc64nvme")
+    metadata_fields = (*HTTP_FIELDS, "storage_class", "user", "tags")
     _request_id_headers = ("x-ms-request-id",)
 
     def __init__(
@@ -192,30 +195,66 @@ class AzureHandler(RestHandler):
         match = [("If-Match", version_of.etag)] if version_of is not None and version_of.etag else []
         return self._read_range(_target(path), path, start, stop, version_of, match)
 
+    def describe_version(self, path: str, version: str | None) -> ObjectInfo:
+        """Look one version of a blob up; ``None``: the current one."""
+        if version is None:
+            return self.describe(path)
+        split_path(self.scheme, path)
+        return self._look_up(f"{_target(path)}?{urlencode({'versionid': version})}", path)
+
+    def metadata_of(self, info: ObjectInfo) -> ObjectMetadata:
+        """Tell everything that has to be written again with a blob's bytes, tags included."""
+        found = info.metadata or self.describe_version(info.path, info.version).metadata or ObjectMetadata()
+        if found.tags is None:
+            version = {} if info.version is None else {"versionid": info.version}
+            query = urlencode({"comp": "tags", **version})
+            _, body = self._ask("GET", f"{_target(info.path)}?{query}", info.path, "look up the tags of")
+            found = replace(found, tags=tags_from(body))
+        return found
+
     # -- write --------------------------------------------------------------------------------------------------------
-    def put(self, path: str, data: memoryview, checksum: bytes | None, *, exclusive: bool = False) -> ObjectInfo:
+    def put(
+        self,
+        path: str,
+        data: memoryview,
+        checksum: bytes | None,
+        *,
+        exclusive: bool = False,
+        metadata: ObjectMetadata | None = None,
+    ) -> ObjectInfo:
         """Write a whole blob; Azure compares it with its checksum before it shows it."""
         split_path(self.scheme, path)
-        headers = [("x-ms-blob-type", "BlockBlob"), *_writing(checksum, exclusive)]
+        require_fields(self.metadata_fields, metadata, path, self.scheme)
+        headers = [("x-ms-blob-type", "BlockBlob"), *_writing(path, checksum, exclusive, metadata)]
         response = self._send_content(_target(path), path, data, checksum, headers)
         if response.status == 409:
             raise _conflict(response, path)
-        return self._info(path, response, len(data))
+        return replace(self._info(path, response, len(data)), metadata=None)
 
-    def upload(self, path: str, *, size: int | None, exclusive: bool = False) -> Upload:
+    def upload(
+        self, path: str, *, size: int | None, exclusive: bool = False, metadata: ObjectMetadata | None = None
+    ) -> Upload:
         """Begin to write blocks."""
         split_path(self.scheme, path)
-        return BlockUpload(self, path, exclusive)
+        require_fields(self.metadata_fields, metadata, path, self.scheme)
+        return BlockUpload(self, path, exclusive, metadata)
 
-    def copy(self, source: ObjectInfo, destination: str) -> ObjectInfo:
-        """Copy inside the account ("Copy Blob")."""
+    def copy(self, source: ObjectInfo, destination: str, *, metadata: ObjectMetadata | None = None) -> ObjectInfo:
+        """Copy inside the account ("Copy Blob"), which keeps all but tags and an access tier."""
         if isinstance(self._credential, EntraToken):
             raise UnsupportedByStore("az: a token does not authorize the source of a copy")
         split_path(self.scheme, destination)
+        require_fields(self.metadata_fields, metadata, destination, self.scheme)
+        if metadata is not None and any(getattr(metadata, name) is not None for name in HTTP_FIELDS):
+            raise UnsupportedByStore("az: a copy has the content type and the like of its source")
+        kept = self.metadata_of(source)
+        wanted = metadata.over(kept) if metadata is not None else kept
         target = self._base + _target(source.path)
         if isinstance(self._credential, SharedAccessSignature):
             target, _ = self._credential.authorize("GET", target, [], 0)
-        headers = [("x-ms-copy-source", f"{self._origin}{target}")]
+        headers = [("x-ms-copy-source", f"{self._origin}{target}"), *headers_of(wanted.only(("storage_class", "tags")))]
+        if metadata is not None and metadata.user is not None:  # which replaces all of it
+            headers += [*headers_of(wanted.only(("user",))), *_checksum(source.checksums.get("crc64nvme"))]
         if source.etag:
             headers.append(("x-ms-source-if-match", source.etag))
         response, _ = self._ask(
@@ -297,7 +336,7 @@ class AzureHandler(RestHandler):
     def _info(self, path: str, response: Response, size: int | None) -> ObjectInfo:
         headers = response.headers
         checksums = {}
-        if crc := headers.get(_CRC_METADATA):
+        if crc := headers.get(CRC_METADATA):
             checksums["crc64nvme"] = bytes.fromhex(crc)
         # Content-MD5 of a part is of that part, and an answer to a PUT says it of its body.
         md5 = headers.get("x-ms-blob-content-md5" if response.status == 206 else "content-md5")
@@ -310,6 +349,7 @@ class AzureHandler(RestHandler):
             http_date(headers.get("last-modified")),
             checksums,
             version=headers.get("x-ms-version-id"),
+            metadata=metadata_from(headers),
         )
 
     # -- blocks -------------------------------------------------------------------------------------------------------
@@ -321,17 +361,24 @@ class AzureHandler(RestHandler):
             raise _conflict(response, path)
 
     def commit(
-        self, path: str, blocks: builtins.list[str], size: int, checksum: bytes | None, *, exclusive: bool
+        self,
+        path: str,
+        blocks: builtins.list[str],
+        size: int,
+        checksum: bytes | None,
+        *,
+        exclusive: bool,
+        metadata: ObjectMetadata | None,
     ) -> ObjectInfo:
         """Make a blob of blocks."""
         content = "".join(f"<Latest>{block}</Latest>" for block in blocks)
         body = memoryview(f'<?xml version="1.0" encoding="utf-8"?><BlockList>{content}</BlockList>'.encode())
-        headers = [("Content-Type", "application/xml"), *_writing(checksum, exclusive)]
+        headers = [("Content-Type", "application/xml"), *_writing(path, checksum, exclusive, metadata)]
         target = f"{_target(path)}?comp=blocklist"
         response, _ = self._ask("PUT", target, path, "write", headers=headers, body=(body,), accept=(201, 409))
         if response.status == 409:
             raise _conflict(response, path)
-        return self._info(path, response, size)
+        return replace(self._info(path, response, size), metadata=None)
 
     def committed(self, path: str) -> builtins.list[str]:
         """List the blocks of the blob that is there."""
@@ -339,10 +386,15 @@ class AzureHandler(RestHandler):
         return [name.text or "" for name in ElementTree.fromstring(body).iterfind("CommittedBlocks/Block/Name")]
 
 
-def _writing(checksum: bytes | None, exclusive: bool) -> builtins.list[tuple[str, str]]:
-    headers = [("x-ms-blob-content-type", "application/octet-stream")]
-    if checksum is not None:
-        headers.append((_CRC_METADATA, checksum.hex()))
+def _checksum(checksum: bytes | None) -> builtins.list[tuple[str, str]]:
+    return [] if checksum is None else [(CRC_METADATA, checksum.hex())]
+
+
+def _writing(
+    path: str, checksum: bytes | None, exclusive: bool, metadata: ObjectMetadata | None
+) -> builtins.list[tuple[str, str]]:
+    stated = (metadata or ObjectMetadata()).over(ObjectMetadata(content_type=content_type_of(path)))
+    headers = [*headers_of(stated), *_checksum(checksum)]
     if exclusive:
         headers.append(("If-None-Match", "*"))
     return headers

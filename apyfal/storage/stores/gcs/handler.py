@@ -16,6 +16,7 @@ from collections.abc import Mapping
 
 from apyfal.exceptions import MountError
 from apyfal.storage.http.origin import split_url
+from apyfal.storage.metadata import HTTP_FIELDS
 from apyfal.storage.stores.gcs.auth import Tokens
 from apyfal.storage.stores.gcs.json_api import GSJsonHandler
 from apyfal.storage.stores.s3.handler import S3Handler
@@ -110,4 +111,5 @@ class _Interoperable(S3Handler):
 
     scheme = "gs"
     conditional_writes = False
+    metadata_fields = (*HTTP_FIELDS, "storage_class", "acl", "user")
     why_unconditional = "not possible with an HMAC key; mount gs with credentials_file"

@@ -7,14 +7,16 @@ import json
 import threading
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from apyfal.exceptions import ChecksumMismatch, MountError, ObjectChanged, ObjectExists, StorageError
+from apyfal.exceptions import ChecksumMismatch, MountError, ObjectChanged, ObjectExists, ObjectNotFound, StorageError
 from apyfal.storage.handler import Limits, ObjectInfo, RangeReader, Upload
 from apyfal.storage.http.origin import Origin
 from apyfal.storage.http.response import Response
 from apyfal.storage.http.status import decode_base64, http_date
+from apyfal.storage.metadata import HTTP_FIELDS, ObjectMetadata, content_type_of, http_metadata, require_fields
 from apyfal.storage.stores.gcs.auth import Tokens
 from apyfal.storage.stores.rest import RestHandler, SignedRequest, folder_prefix, iso_time, split_path
 
@@ -25,6 +27,16 @@ PART_PREFIX = ".apyfal-upload/"
 #: Objects that one request composes ("Objects: compose").
 _COMPOSE = 32
 _BOUNDARY = "apyfal-5f0c2d7e9b1a4c38"
+#: Fields of metadata by their name in an object resource.
+_RESOURCE = {
+    "content_type": "contentType",
+    "content_encoding": "contentEncoding",
+    "content_disposition": "contentDisposition",
+    "content_language": "contentLanguage",
+    "cache_control": "cacheControl",
+    "storage_class": "storageClass",
+    "user": "metadata",
+}
 
 
 class GSJsonHandler(RestHandler):
@@ -46,6 +58,7 @@ class GSJsonHandler(RestHandler):
 
     scheme = "gs"
     # Composing has no smallest part. 32 * 32 parts are two rounds of it.
+    metadata_fields = (*HTTP_FIELDS, "storage_class", "acl", "encryption_key", "user")
     limits = Limits(min_part=1 << 20, max_part=5 << 40, max_parts=_COMPOSE**2, max_put=5 << 40, checksum="crc32c")
     _request_id_headers = ("x-guploader-uploadid",)
 
@@ -102,16 +115,34 @@ class GSJsonHandler(RestHandler):
             return ObjectInfo(path, 0, is_directory=True)
         return _described(self._call("GET", _object(path), path, "look up")[1], path)
 
+    def describe_version(self, path: str, version: str | None) -> ObjectInfo:
+        """Look one generation of an object up; ``None``: the current one."""
+        if version is None:
+            return self.describe(path)
+        split_path(self.scheme, path)
+        target = f"{_object(path)}?{urlencode({'generation': version})}"
+        return _described(self._call("GET", target, path, "look up")[1], path)
+
+    def metadata_of(self, info: ObjectInfo) -> ObjectMetadata:
+        """Tell everything that has to be written again with an object's bytes."""
+        found = info.metadata or self.describe_version(info.path, info.version).metadata or ObjectMetadata()
+        return replace(found, encryption_key=None)  # of one version of a key; the bucket names the key
+
     def read(self, path: str, start: int, stop: int | None, version_of: ObjectInfo | None) -> RangeReader:
         """Begin to receive a range, of one generation if `version_of` has one."""
         split_path(self.scheme, path)
         target = _object(path) + "?alt=media"
         if version_of is not None and version_of.version is not None:
-            target += f"&ifGenerationMatch={version_of.version}"
+            target += f"&generation={version_of.version}"
         # What was stored compressed is to come as it was stored, not decompressed on the way ("Transcoding of
         # gzip-compressed files"): its size and checksums are those of the stored bytes.
         headers = [("Accept-Encoding", "gzip")]
-        return self._read_range(target, path, start, stop, version_of, headers)
+        try:
+            return self._read_range(target, path, start, stop, version_of, headers)
+        except ObjectNotFound as error:
+            if version_of is None or version_of.version is None:
+                raise
+            raise ObjectChanged(f"{path!r} changed while it was being read", path=path, status=404) from error
 
     def _info(self, path: str, response: Response, size: int | None) -> ObjectInfo:
         headers = response.headers
@@ -122,20 +153,30 @@ class GSJsonHandler(RestHandler):
             if name in ("crc32c", "md5") and (digest := decode_base64(value)) is not None:
                 checksums[name] = digest
         mtime = http_date(headers.get("last-modified"))
-        return ObjectInfo(path, size, _etag(generation), mtime, checksums, version=generation)
+        told = http_metadata(headers)
+        return ObjectInfo(path, size, _etag(generation), mtime, checksums, version=generation, metadata=told)
 
     # -- write --------------------------------------------------------------------------------------------------------
-    def put(self, path: str, data: memoryview, checksum: bytes | None, *, exclusive: bool = False) -> ObjectInfo:
+    def put(
+        self,
+        path: str,
+        data: memoryview,
+        checksum: bytes | None,
+        *,
+        exclusive: bool = False,
+        metadata: ObjectMetadata | None = None,
+    ) -> ObjectInfo:
         """Write a whole object; the store compares it with its CRC-32C before it shows it."""
         bucket, key = split_path(self.scheme, path)
-        metadata = {"name": key, "contentType": "application/octet-stream"}
+        require_fields(self.metadata_fields, metadata, path, self.scheme)
+        resource = {"name": key, **_resource(metadata, path)}
         if checksum is not None:
-            metadata["crc32c"] = base64.b64encode(checksum).decode()
+            resource["crc32c"] = base64.b64encode(checksum).decode()
         head = (
-            f"--{_BOUNDARY}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n{json.dumps(metadata)}\r\n"
-            f"--{_BOUNDARY}\r\nContent-Type: application/octet-stream\r\n\r\n"
+            f"--{_BOUNDARY}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n{json.dumps(resource)}\r\n"
+            f"--{_BOUNDARY}\r\nContent-Type: {resource['contentType']}\r\n\r\n"
         )
-        query = "?uploadType=multipart" + ("&ifGenerationMatch=0" if exclusive else "")
+        query = "?" + urlencode({"uploadType": "multipart", **_conditions(metadata, exclusive)})
         response, answer = self._ask(
             "POST",
             f"/upload/storage/v1/b/{_quoted(bucket)}/o{query}",
@@ -149,12 +190,17 @@ class GSJsonHandler(RestHandler):
             raise _exists(path)
         return _checked(_described(json.loads(answer), path), checksum)
 
-    def upload(self, path: str, *, size: int | None, exclusive: bool = False) -> Upload:
+    def upload(
+        self, path: str, *, size: int | None, exclusive: bool = False, metadata: ObjectMetadata | None = None
+    ) -> Upload:
         """Begin to write parts."""
         split_path(self.scheme, path)
-        return _Composition(self, path, exclusive)
+        require_fields(self.metadata_fields, metadata, path, self.scheme)
+        return _Composition(self, path, exclusive, metadata)
 
-    def compose(self, path: str, parts: list[ObjectInfo], *, exclusive: bool = False) -> ObjectInfo:
+    def compose(
+        self, path: str, parts: list[ObjectInfo], *, exclusive: bool = False, metadata: ObjectMetadata | None = None
+    ) -> ObjectInfo:
         """Make one object of up to 32, each of just this generation."""
         sources = [
             {
@@ -164,22 +210,33 @@ class GSJsonHandler(RestHandler):
             }
             for part in parts
         ]
-        content = {"sourceObjects": sources, "destination": {"contentType": "application/octet-stream"}}
-        target = f"{_object(path)}/compose" + ("?ifGenerationMatch=0" if exclusive else "")
+        content = {"sourceObjects": sources, "destination": _resource(metadata, path)}
+        query = urlencode(_conditions(metadata, exclusive, acl="destinationPredefinedAcl"))
+        target = f"{_object(path)}/compose" + (f"?{query}" if query else "")
         status, made = self._call("POST", target, path, "write", content, accept=(200, 412))
         if status == 412:
             raise _exists(path) if exclusive else StorageError(f"cannot write {path!r}: a part changed", path=path)
         return _described(made, path)
 
-    def copy(self, source: ObjectInfo, destination: str) -> ObjectInfo:
+    def copy(self, source: ObjectInfo, destination: str, *, metadata: ObjectMetadata | None = None) -> ObjectInfo:
         """Copy inside the store ("Objects: rewrite"), in as many requests as it wants."""
         split_path(self.scheme, destination)
-        query = {} if source.version is None else {"ifSourceGenerationMatch": source.version}
+        require_fields(self.metadata_fields, metadata, destination, self.scheme)
+        query = {} if source.version is None else {"sourceGeneration": source.version}
+        content = None
+        kept = self.metadata_of(source)
+        if metadata is not None or kept.storage_class not in (None, "STANDARD"):
+            # without a resource the store keeps all but the storage class; with one, nothing but what it says
+            whole = metadata.over(kept) if metadata is not None else kept
+            content = _resource(whole, destination)
+            query |= _conditions(whole, False, acl="destinationPredefinedAcl", key="destinationKmsKeyName")
         target = f"{_object(source.path)}/rewriteTo{_object(destination).removeprefix('/storage/v1')}"
         while True:
             text = f"?{urlencode(query)}" if query else ""
-            status, answer = self._call("POST", target + text, source.path, "copy", accept=(200, 412))
-            if status == 412:
+            status, answer = self._call("POST", target + text, source.path, "copy", content, accept=(200, 404, 412))
+            if status == 404 and source.version is None:
+                raise ObjectNotFound(f"cannot copy {source.path!r}: it does not exist", path=source.path, status=404)
+            if status in (404, 412):
                 raise ObjectChanged(f"{source.path!r} changed while it was being copied", path=source.path)
             if answer["done"]:
                 return _described(answer["resource"], destination)
@@ -237,8 +294,9 @@ class GSJsonHandler(RestHandler):
 class _Composition(Upload):
     """One object being written as parts of their own, which the store then puts together."""
 
-    def __init__(self, handler: GSJsonHandler, path: str, exclusive: bool) -> None:
+    def __init__(self, handler: GSJsonHandler, path: str, exclusive: bool, metadata: ObjectMetadata | None) -> None:
         self._handler = handler
+        self._metadata = metadata
         self._path = path
         self._exclusive = exclusive
         self._folder = f"{path.partition('/')[0]}/{PART_PREFIX}{uuid.uuid4().hex}"
@@ -269,7 +327,7 @@ class _Composition(Upload):
                 for number, group in enumerate(groups)
             ]
         try:
-            made = self._handler.compose(self._path, level, exclusive=self._exclusive)
+            made = self._handler.compose(self._path, level, exclusive=self._exclusive, metadata=self._metadata)
         except ObjectExists:
             made = self._handler.describe(self._path)
             # After a lost answer the object that is there may be ours.
@@ -303,6 +361,32 @@ def _etag(generation: str | None) -> str | None:
     return None if generation is None else f'"{generation}"'
 
 
+def _resource(metadata: ObjectMetadata | None, path: str) -> dict[str, Any]:
+    """Return the object resource that writes this metadata; its type from its name, unless it is stated."""
+    resource: dict[str, Any] = {"contentType": content_type_of(path)}
+    for name, field in _RESOURCE.items():
+        if metadata is not None and getattr(metadata, name):
+            resource[field] = dict(metadata.user or {}) if name == "user" else getattr(metadata, name)
+    return resource
+
+
+def _conditions(
+    metadata: ObjectMetadata | None, exclusive: bool, *, acl: str = "predefinedAcl", key: str = "kmsKeyName"
+) -> dict[str, str]:
+    """Return what is said of a written object in the query: whether it may exist, its access rule, its key."""
+    query = {"ifGenerationMatch": "0"} if exclusive else {}
+    if metadata is not None and metadata.acl is not None:
+        query[acl] = metadata.acl
+    if metadata is not None and metadata.encryption_key is not None:
+        query[key] = metadata.encryption_key
+    return query
+
+
+def _metadata(found: dict[str, Any]) -> ObjectMetadata:
+    fields: dict[str, Any] = {name: found.get(field) for name, field in _RESOURCE.items()}
+    return ObjectMetadata(**{**fields, "user": found.get("metadata") or {}}, encryption_key=found.get("kmsKeyName"))
+
+
 def _described(found: dict[str, Any], path: str) -> ObjectInfo:
     stated = {"crc32c": found.get("crc32c"), "md5": found.get("md5Hash")}
     checksums = {name: digest for name, text in stated.items() if text and (digest := decode_base64(text)) is not None}
@@ -313,6 +397,7 @@ def _described(found: dict[str, Any], path: str) -> ObjectInfo:
         iso_time(found.get("updated")),
         checksums,
         version=found.get("generation"),
+        metadata=_metadata(found),
     )
 
 

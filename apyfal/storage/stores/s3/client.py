@@ -113,6 +113,11 @@ class S3Client:
         self._regions: dict[str, str] = {}
         self._places: dict[tuple[str, str], tuple[Origin, str]] = {}
 
+    @property
+    def aws(self) -> bool:
+        """Whether this is Amazon's own store, and not one that speaks its protocol."""
+        return self._endpoint is None
+
     def request(
         self,
         method: str,

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import base64
-import hashlib
-import ipaddress
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import ClassVar
@@ -19,8 +17,7 @@ from apyfal.exceptions import (
     UnsupportedByStore,
     did_you_mean,
 )
-from apyfal.storage.checksums import crc_function
-from apyfal.storage.handler import Handler, Limits, ObjectInfo, RangeReader
+from apyfal.storage.handler import Limits, MetadataHandler, ObjectInfo, RangeReader
 from apyfal.storage.http.origin import split_url
 from apyfal.storage.http.pool import ConnectionPool, Timeouts
 from apyfal.storage.http.status import (
@@ -32,11 +29,21 @@ from apyfal.storage.http.status import (
     range_header,
     strong_etag,
 )
+from apyfal.storage.metadata import FIELDS, ObjectMetadata, require_fields
 from apyfal.storage.stores.s3.client import S3Client, split_path
 from apyfal.storage.stores.s3.credentials import Credentials, DefaultCredentialChain, StaticCredentials, default_region
+from apyfal.storage.stores.s3.metadata import (
+    ENCRYPTION_HEADERS,
+    headers_of,
+    kept_headers,
+    metadata_from,
+    tags_from,
+    write_tags,
+)
 from apyfal.storage.stores.s3.multipart import COPY_PART, S3Upload, check_answer, copy_headers
+from apyfal.storage.stores.s3.parameters import chosen_checksum, customer_headers, is_loopback
 from apyfal.storage.stores.s3.sigv4 import Keys
-from apyfal.storage.stores.s3.xml import etag_of, parse_buckets, parse_listing
+from apyfal.storage.stores.s3.xml import etag_of, parse_buckets, parse_listing, parse_root
 
 __all__ = ["S3Handler"]
 
@@ -48,7 +55,7 @@ _SSE = ("AES256", "aws:kms", "aws:kms:dsse")
 _MAX_COPY = 5 << 30
 
 
-class S3Handler(Handler):
+class S3Handler(MetadataHandler):
     """One account at one S3 endpoint.
 
     Parameters
@@ -101,6 +108,7 @@ class S3Handler(Handler):
     #: whether the store writes nothing over what exists where it is asked not to, and why it does not
     conditional_writes: ClassVar[bool] = True
     why_unconditional: ClassVar[str] = ""
+    metadata_fields: ClassVar[Collection[str]] = FIELDS
 
     def __init__(
         self,
@@ -139,9 +147,9 @@ class S3Handler(Handler):
             if user is not None or "?" in target:
                 raise MountError("s3: endpoint_url must have neither a user nor a query")
             endpoint = (origin, target.rstrip("/"))
-            secure = origin.scheme == "https" or _is_loopback(origin.host)
+            secure = origin.scheme == "https" or is_loopback(origin.host)
         self.limits = Limits(
-            max_copy=_MAX_COPY, max_copied_part=COPY_PART, checksum=_chosen_checksum(checksum, endpoint is None)
+            max_copy=_MAX_COPY, max_copied_part=COPY_PART, checksum=chosen_checksum(checksum, endpoint is None)
         )
         credentials: Credentials
         if anonymous:
@@ -168,7 +176,7 @@ class S3Handler(Handler):
             {"x-amz-request-payer": "requester"} if requester_pays else {},
         )
         self._region = region
-        self._customer = _customer_headers(sse_customer_key)
+        self._customer = customer_headers(sse_customer_key)
         self._encryption = dict(self._customer)
         if sse is not None:
             self._encryption["x-amz-server-side-encryption"] = sse
@@ -216,11 +224,30 @@ class S3Handler(Handler):
         """Begin to read one version of an object, whatever it is; ``None``: the current one."""
         return self.read(path, 0, None, None if version is None else ObjectInfo(path, None, version=version))
 
+    def metadata_of(self, info: ObjectInfo) -> ObjectMetadata:
+        found = info.metadata
+        if found is None:
+            found = self.describe_version(info.path, info.version).metadata or ObjectMetadata()
+        if found.tags is None:
+            query = {"tagging": ""} if info.version is None else {"tagging": "", "versionId": info.version}
+            response = self._s3.request("GET", info.path, query, what="look up the tags of")
+            found = replace(found, tags=tags_from(parse_root(response.read(1 << 20))))
+        if self._encryption or not (found.encryption or "").startswith("aws:kms"):
+            # the mount decides, or the bucket: what the bucket chose for one object is no wish of anybody's
+            found = replace(found, encryption=None, encryption_key=None)
+        return found.only(self.metadata_fields)
+
     # -- write --------------------------------------------------------------------------------------------------------
-    def put(self, path: str, data: memoryview, checksum: bytes | None, *, exclusive: bool = False) -> ObjectInfo:
-        split_path(path)
-        self._check_exclusive(path, exclusive)
-        headers = dict(self._encryption)
+    def put(
+        self,
+        path: str,
+        data: memoryview,
+        checksum: bytes | None,
+        *,
+        exclusive: bool = False,
+        metadata: ObjectMetadata | None = None,
+    ) -> ObjectInfo:
+        headers = self._headers_to_write(path, exclusive, metadata)
         if checksum is not None and self.limits.checksum is not None:
             headers[f"x-amz-checksum-{self.limits.checksum}"] = base64.b64encode(checksum).decode("ascii")
         if exclusive:
@@ -230,31 +257,51 @@ class S3Handler(Handler):
         except ObjectChanged as error:
             raise exists(path, error) from None
         response.read()
-        return replace(_object_info(path, response.headers), size=len(data))
+        return replace(_object_info(path, response.headers), size=len(data), metadata=None)
 
-    def upload(self, path: str, *, size: int | None, exclusive: bool = False) -> S3Upload:
-        split_path(path)
-        self._check_exclusive(path, exclusive)
+    def upload(
+        self, path: str, *, size: int | None, exclusive: bool = False, metadata: ObjectMetadata | None = None
+    ) -> S3Upload:
+        headers = self._headers_to_write(path, exclusive, metadata)
+        tags = metadata.tags if metadata is not None else None
         return S3Upload.begin(
-            self._s3, self.describe, path, self.limits.checksum, self._encryption, self._customer, exclusive
+            self._s3, self.describe, path, self.limits.checksum, headers, self._customer, exclusive, tags
         )
 
-    def _check_exclusive(self, path: str, exclusive: bool) -> None:
-        """Refuse what the store would do all the same: overwrite where ``If-None-Match`` asks it not to."""
+    def _headers_to_write(self, path: str, exclusive: bool, metadata: ObjectMetadata | None) -> dict[str, str]:
+        """Return the fields of a request that writes an object, or begins to; refuse what the store would ignore."""
+        split_path(path)
         if exclusive and not self.conditional_writes:
             raise UnsupportedByStore(f"cannot write {path!r} exclusively: {self.why_unconditional}", path=path)
+        require_fields(self.metadata_fields, metadata, path, self.scheme)
+        headers = dict(self._encryption)
+        if metadata is not None and metadata.encryption is not None:
+            for name in ENCRYPTION_HEADERS:  # the key of the mount belongs to the mount's kind of encryption
+                headers.pop(name, None)
+        return {**headers, **headers_of(metadata, path)}
 
-    def copy(self, source: ObjectInfo, destination: str) -> ObjectInfo:
+    def copy(self, source: ObjectInfo, destination: str, *, metadata: ObjectMetadata | None = None) -> ObjectInfo:
         split_path(destination)
         headers = copy_headers(source, self._customer)
+        tags = None
+        if metadata is None:
+            headers = {**headers, **kept_headers(source.metadata), **self._encryption}
+        else:
+            whole = metadata.over(self.metadata_of(source))
+            headers = {**headers, **self._headers_to_write(destination, False, whole)}
+            tags = whole.tags
+            headers["x-amz-metadata-directive"] = "REPLACE"
+            if "tags" in self.metadata_fields:
+                headers["x-amz-tagging-directive"] = "REPLACE"
         try:
-            response = self._s3.request("PUT", destination, None, {**headers, **self._encryption}, what="copy to")
+            response = self._s3.request("PUT", destination, None, headers, what="copy to")
         except ObjectChanged:
             # Swift compares the ETag of an object in parts with another one than it states.
             if source.etag is None or self.describe_version(source.path, source.version).etag != source.etag:
                 raise
             raise UnsupportedByStore(f"cannot copy {source.path!r}: the store does not know its own ETag") from None
         result = check_answer(response, "CopyObjectResult", destination, "copy to")
+        write_tags(self._s3, destination, tags)
         return ObjectInfo(destination, source.size, etag_of(result), version=response.headers.get("x-amz-version-id"))
 
     # -- names --------------------------------------------------------------------------------------------------------
@@ -339,41 +386,5 @@ def _object_info(path: str, headers: Mapping[str, str]) -> ObjectInfo:
         http_date(headers.get("last-modified")),
         checksums,
         version=headers.get("x-amz-version-id"),
+        metadata=metadata_from(headers),
     )
-
-
-def _chosen_checksum(wanted: str | None, aws: bool) -> str | None:
-    choices = ("crc64nvme", "crc32c", "crc32", "none")
-    if wanted is None:
-        # Without awscrt CRC-32, which every Python has, is the next best.
-        return next((name for name in ("crc64nvme", "crc32") if crc_function(name)), None) if aws else None
-    if wanted not in choices:
-        raise MountError(f"s3: unknown checksum {wanted!r}{did_you_mean(wanted, choices)}")
-    if wanted == "none":
-        return None
-    if crc_function(wanted) is None:
-        raise MountError(f"s3: checksum {wanted!r} needs awscrt: pip install 'apyfal[s3]'")
-    return wanted
-
-
-def _customer_headers(key: bytes | str | None) -> dict[str, str]:
-    if key is None:
-        return {}
-    raw = decode_base64(key) if isinstance(key, str) else key
-    if raw is None or len(raw) != 32:
-        raise MountError("s3: sse_customer_key must be 32 bytes, or their base64")
-    prefix = "x-amz-server-side-encryption-customer"
-    return {
-        f"{prefix}-algorithm": "AES256",
-        f"{prefix}-key": base64.b64encode(raw).decode("ascii"),
-        f"{prefix}-key-md5": base64.b64encode(hashlib.md5(raw, usedforsecurity=False).digest()).decode("ascii"),
-    }
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

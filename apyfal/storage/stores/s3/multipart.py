@@ -13,6 +13,7 @@ from apyfal.storage.handler import ObjectInfo, Upload
 from apyfal.storage.http.response import Response
 from apyfal.storage.http.status import decode_base64
 from apyfal.storage.stores.s3.client import S3Client
+from apyfal.storage.stores.s3.metadata import write_tags
 from apyfal.storage.stores.s3.xml import complete_body, etag_of, parse_error, parse_root, text_of
 
 __all__ = ["COPY_PART", "S3Upload", "check_answer", "copy_headers"]
@@ -62,6 +63,7 @@ class S3Upload(Upload):
         checksum: str | None,
         customer: Mapping[str, str],
         exclusive: bool,
+        tags: Mapping[str, str] | None,
     ) -> None:
         self._client = client
         self._describe = describe
@@ -70,6 +72,7 @@ class S3Upload(Upload):
         self._checksum = checksum
         self._customer = customer
         self._exclusive = exclusive
+        self._tags = tags
         self._lock = threading.Lock()
         self._parts: dict[int, tuple[str, dict[str, str]]] = {}  # number: ETag, checksum elements
         self._asked = False
@@ -81,9 +84,10 @@ class S3Upload(Upload):
         describe: Callable[[str], ObjectInfo],
         path: str,
         checksum: str | None,
-        encryption: Mapping[str, str],
+        headers: Mapping[str, str],
         customer: Mapping[str, str],
         exclusive: bool,
+        tags: Mapping[str, str] | None = None,
     ) -> S3Upload:
         """Begin an upload; see `apyfal.storage.stores.s3.handler.S3Handler` for the parameters.
 
@@ -94,16 +98,16 @@ class S3Upload(Upload):
         one that another thread or host of this account began just then, so that aborting what looks like ours could
         break theirs. It holds no data, and a lifecycle rule (AbortIncompleteMultipartUpload) removes it.
         """
-        headers = dict(encryption)
+        fields = dict(headers)
         if checksum is not None:
-            headers["x-amz-checksum-algorithm"] = checksum.upper()
-            headers["x-amz-checksum-type"] = "FULL_OBJECT"
-        response = client.request("POST", path, {"uploads": ""}, headers, what="begin to write")
+            fields["x-amz-checksum-algorithm"] = checksum.upper()
+            fields["x-amz-checksum-type"] = "FULL_OBJECT"
+        response = client.request("POST", path, {"uploads": ""}, fields, what="begin to write")
         answer = check_answer(response, "InitiateMultipartUploadResult", path, "begin to write")
         upload_id = text_of(answer, "UploadId")
         if upload_id is None:
             raise StorageError(f"cannot write {path!r}: the store began an upload without an id", path=path)
-        return cls(client, describe, path, upload_id, checksum, customer, exclusive)
+        return cls(client, describe, path, upload_id, checksum, customer, exclusive, tags)
 
     def write_part(self, number: int, data: memoryview, checksum: bytes | None) -> None:
         headers = dict(self._customer)
@@ -160,6 +164,7 @@ class S3Upload(Upload):
             if isinstance(error, ObjectChanged):
                 raise ObjectExists(f"cannot write {self._path!r}: it exists", path=self._path, status=412) from None
             raise
+        write_tags(self._client, self._path, self._tags)
         return ObjectInfo(self._path, size, etag_of(result), version=response.headers.get("x-amz-version-id"))
 
     def _refuse_existing(self) -> None:

@@ -20,6 +20,7 @@ __all__ = [
     "parse_error",
     "parse_listing",
     "parse_root",
+    "tagging_body",
     "text_of",
 ]
 
@@ -62,6 +63,12 @@ def etag_of(root: Element) -> str | None:
     """Return the ETag that a document names, as headers have it; ``None`` where Ceph states an empty one."""
     text = root.findtext("ETag")
     return f'"{text}"' if text and not text.startswith(('"', "W/")) else text or None
+
+
+def tagging_body(tags: Mapping[str, str]) -> bytes:
+    """Return the document of PutObjectTagging."""
+    items = "".join(f"<Tag><Key>{escape(key)}</Key><Value>{escape(text)}</Value></Tag>" for key, text in tags.items())
+    return f"<Tagging><TagSet>{items}</TagSet></Tagging>".encode()
 
 
 def parse_error(body: bytes) -> S3Error:

@@ -13,7 +13,8 @@ import builtins
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote, urlencode
 
@@ -21,9 +22,11 @@ from apyfal.exceptions import ChecksumMismatch, ObjectChanged, ObjectExists
 from apyfal.storage.handler import Limits, ObjectInfo, RangeReader
 from apyfal.storage.http.response import Response
 from apyfal.storage.http.status import http_date, strong_etag
+from apyfal.storage.metadata import HTTP_FIELDS, ObjectMetadata, require_fields
 from apyfal.storage.stores.rest import RestHandler, SignedRequest, folder_prefix, iso_time, quoted, split_path
 from apyfal.storage.stores.swift.auth import Authenticator, Identity
-from apyfal.storage.stores.swift.segments import CRC_HEADER, SEGMENT_PREFIX, SwiftUpload
+from apyfal.storage.stores.swift.metadata import CRC_HEADER, headers_of, metadata_from
+from apyfal.storage.stores.swift.segments import SEGMENT_PREFIX, SwiftUpload
 
 __all__ = ["SwiftHandler"]
 
@@ -64,6 +67,7 @@ class SwiftHandler(RestHandler):
     aliases = ("openstack",)
     # max_file_size and max_manifest_segments as a cluster has them if its operator sets nothing
     limits = Limits(min_part=1 << 20, max_part=5 << 30, max_parts=1000, max_put=5 << 30, checksum="crc64nvme")
+    metadata_fields = (*HTTP_FIELDS, "user")
     _request_id_headers = ("x-openstack-request-id", "x-trans-id")
 
     def __init__(
@@ -137,11 +141,20 @@ class SwiftHandler(RestHandler):
         return self._read_range(target, path, start, stop, version_of, match)
 
     # -- write --------------------------------------------------------------------------------------------------------
-    def put(self, path: str, data: memoryview, checksum: bytes | None, *, exclusive: bool = False) -> ObjectInfo:
+    def put(
+        self,
+        path: str,
+        data: memoryview,
+        checksum: bytes | None,
+        *,
+        exclusive: bool = False,
+        metadata: ObjectMetadata | None = None,
+    ) -> ObjectInfo:
         """Write a whole object; Swift compares it with its MD5 before it shows it."""
         container, key = split_path(self.scheme, path)
+        require_fields(self.metadata_fields, metadata, path, self.scheme)
         md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
-        headers = [("Content-Type", "application/octet-stream"), ("ETag", md5)]
+        headers = [*headers_of(metadata, path), ("ETag", md5)]
         if checksum is not None:
             headers.append((CRC_HEADER, checksum.hex()))
         if exclusive:
@@ -156,29 +169,45 @@ class SwiftHandler(RestHandler):
         if response.status == 422:
             raise ChecksumMismatch(f"cannot write {path!r}: the store received other bytes than were sent", path=path)
         self.remove_segments(superseded)
-        return self._info(path, response, len(data))
+        return replace(self._info(path, response, len(data)), metadata=None)
 
-    def upload(self, path: str, *, size: int | None, exclusive: bool = False) -> SwiftUpload:
+    def upload(
+        self, path: str, *, size: int | None, exclusive: bool = False, metadata: ObjectMetadata | None = None
+    ) -> SwiftUpload:
         """Begin to write segments."""
+        require_fields(self.metadata_fields, metadata, path, self.scheme)
+        return SwiftUpload(self, path, self._segments_of(path), exclusive=exclusive, metadata=metadata)
+
+    def _segments_of(self, path: str) -> str:
         container, _ = split_path(self.scheme, path)
-        return SwiftUpload(self, path, self._segments_container or f"{container}_segments", exclusive=exclusive)
+        return self._segments_container or f"{container}_segments"
 
-    def copy(self, source: ObjectInfo, destination: str) -> ObjectInfo:
+    def copy(self, source: ObjectInfo, destination: str, *, metadata: ObjectMetadata | None = None) -> ObjectInfo:
         """Copy inside the account; of a large object, every segment."""
-        container, _ = split_path(self.scheme, destination)
+        require_fields(self.metadata_fields, metadata, destination, self.scheme)
         segments = self.manifest(source.path)
+        whole = None
+        if segments or metadata is not None:
+            kept = source.metadata or self.describe(source.path).metadata or ObjectMetadata()
+            whole = metadata.over(kept) if metadata is not None else kept
         if segments:
-            upload = SwiftUpload(self, destination, self._segments_container or f"{container}_segments")
+            upload = SwiftUpload(self, destination, self._segments_of(destination), metadata=whole)
             return upload.copy_from(source, segments)
+        headers = []
+        if whole is not None:
+            headers = [("X-Fresh-Metadata", "true"), *headers_of(whole, destination)]
+            headers += [(CRC_HEADER, crc.hex()) for name, crc in source.checksums.items() if name == "crc64nvme"]
         superseded = self.own_segments(destination)
-        response = self.copy_object(source.path, destination, source.etag)
+        response = self.copy_object(source.path, destination, source.etag, headers)
         self.remove_segments(superseded)
-        return self._info(destination, response, source.size)
+        return replace(self._info(destination, response, source.size), metadata=None)
 
-    def copy_object(self, source: str, destination: str, etag: str | None) -> Response:
+    def copy_object(
+        self, source: str, destination: str, etag: str | None, fields: Sequence[tuple[str, str]] = ()
+    ) -> Response:
         """Copy one plain object or segment; `ObjectChanged` if the store copied another version than `etag`."""
         origin = quoted("/" + source)
-        headers = [("X-Copy-From", origin)]
+        headers = [("X-Copy-From", origin), *fields]
         if etag:
             headers.append(("If-Match", etag))
         target = _target(*split_path(self.scheme, destination))
@@ -276,7 +305,7 @@ class SwiftHandler(RestHandler):
         large = "x-static-large-object" in headers or "x-object-manifest" in headers
         if etag and not large and len(etag.strip('"')) == 32:
             checksums["md5"] = bytes.fromhex(etag.strip('"'))
-        return ObjectInfo(path, size, strong_etag(etag), _mtime(response), checksums)
+        return ObjectInfo(path, size, strong_etag(etag), _mtime(response), checksums, metadata=metadata_from(headers))
 
 
 def _target(container: str, key: str) -> str:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from apyfal.exceptions import ChecksumMismatch, ObjectExists, ObjectNotFound, StorageError
 from apyfal.storage.handler import ObjectInfo, Upload
+from apyfal.storage.metadata import ObjectMetadata
+from apyfal.storage.stores.swift.metadata import CRC_HEADER, headers_of
 
 if TYPE_CHECKING:
     from apyfal.storage.stores.swift.handler import SwiftHandler
 
-__all__ = ["CRC_HEADER", "SEGMENT_PREFIX", "SwiftUpload"]
+__all__ = ["SEGMENT_PREFIX", "SwiftUpload"]
 
-#: Metadata field with the CRC-64/NVME of the whole object, in hexadecimal.
-CRC_HEADER = "X-Object-Meta-Apyfal-Crc64nvme"
 #: Names of segments begin so. They hold an id, not the object's name: names must not exceed 1,024 bytes.
 SEGMENT_PREFIX = ".apyfal/"
 
@@ -35,13 +35,24 @@ class SwiftUpload(Upload):
         Where its segments go; made when it is missing.
     exclusive
         Whether the object must not exist.
+    metadata
+        Its content type and the like.
     """
 
-    def __init__(self, handler: SwiftHandler, path: str, container: str, *, exclusive: bool = False) -> None:
+    def __init__(
+        self,
+        handler: SwiftHandler,
+        path: str,
+        container: str,
+        *,
+        exclusive: bool = False,
+        metadata: ObjectMetadata | None = None,
+    ) -> None:
         self._handler = handler
         self._path = path
         self._container = container
         self._exclusive = exclusive
+        self._metadata = metadata
         self._prefix = f"{SEGMENT_PREFIX}{uuid.uuid4().hex}/"
         self._lock = threading.Lock()
         self._segments: dict[int, dict[str, Any]] = {}
@@ -78,7 +89,7 @@ class SwiftUpload(Upload):
         total = sum(segment["size_bytes"] for segment in manifest)
         if total != size:
             raise StorageError(f"cannot write {self._path!r}: {total} bytes were sent of {size}", path=self._path)
-        headers = [("Content-Type", "application/octet-stream"), ("Accept", "application/json")]
+        headers = [*headers_of(self._metadata, self._path), ("Accept", "application/json")]
         if checksum is not None:
             headers.append((CRC_HEADER, checksum.hex()))
         if self._exclusive:
