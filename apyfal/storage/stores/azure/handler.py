@@ -25,10 +25,18 @@ from typing import Any
 from urllib.parse import unquote, urlencode
 from xml.etree import ElementTree
 
-from apyfal.exceptions import MountError, ObjectChanged, ObjectExists, StorageError, UnsupportedByStore
+from apyfal.exceptions import (
+    MountError,
+    ObjectChanged,
+    ObjectExists,
+    StorageError,
+    StoreUnavailable,
+    UnsupportedByStore,
+)
 from apyfal.storage.flow.cancel import current_cancel
 from apyfal.storage.handler import Limits, ObjectInfo, RangeReader, Upload
 from apyfal.storage.http.origin import split_url
+from apyfal.storage.http.paging import PageGuard
 from apyfal.storage.http.response import Response
 from apyfal.storage.http.status import decode_base64, http_date, strong_etag
 from apyfal.storage.metadata import HTTP_FIELDS, ObjectMetadata, content_type_of, require_fields
@@ -316,14 +324,26 @@ class AzureHandler(RestHandler):
 
     def _pages(self, target: str, query: dict[str, str], path: str, what: str) -> Iterator[ElementTree.Element]:
         marker = ""
+        guard = PageGuard(path)
         while True:
             text = urlencode({**query, **({"marker": marker} if marker else {})})
             _, body = self._ask("GET", f"{target}?{text}", path, "list", limit=64 << 20)
-            page = ElementTree.fromstring(body)
-            yield from page.find(what) or ()
+            try:
+                page = ElementTree.fromstring(body)
+            except ElementTree.ParseError as error:
+                raise StoreUnavailable(f"cannot list {path!r}: the store's answer is no XML: {error}") from None
+            found = page.find(what)
+            if found is None:
+                raise StoreUnavailable(f"cannot list {path!r}: expected <{what}>, the store sent <{page.tag}>")
+            names = [_name(entry) for entry in found]
+            guard.page(names[0] if names else None)
+            for name in names:
+                guard.foreign(name, query.get("prefix", ""))
+            yield from found
             marker = page.findtext("NextMarker") or ""
             if not marker:
                 return
+            guard.next_page(marker)
 
     def makedirs(self, path: str) -> None:
         """Make the container; what is below needs nothing made."""

@@ -14,6 +14,7 @@ from urllib.parse import quote, urlencode
 from apyfal.exceptions import ChecksumMismatch, MountError, ObjectChanged, ObjectExists, ObjectNotFound, StorageError
 from apyfal.storage.handler import Limits, ObjectInfo, RangeReader, Upload
 from apyfal.storage.http.origin import Origin
+from apyfal.storage.http.paging import PageGuard
 from apyfal.storage.http.response import Response
 from apyfal.storage.http.status import decode_base64, http_date
 from apyfal.storage.metadata import HTTP_FIELDS, ObjectMetadata, content_type_of, http_metadata, require_fields
@@ -268,13 +269,19 @@ class GSJsonHandler(RestHandler):
 
     def _pages(self, target: str, query: dict[str, str], path: str) -> Iterator[dict[str, Any]]:
         token = ""
+        guard = PageGuard(path)
         while True:
             text = urlencode({**query, **({"pageToken": token} if token else {})})
             _, page = self._call("GET", f"{target}?{text}", path, "list")
+            names = [*page.get("prefixes", ()), *(found["name"] for found in page.get("items", ()))]
+            guard.page(names[0] if names else None)
+            for name in names:
+                guard.foreign(name, query.get("prefix", ""))
             yield page
             token = page.get("nextPageToken", "")
             if not token:
                 return
+            guard.next_page(token)
 
     def makedirs(self, path: str) -> None:
         """Make the bucket; what is below needs nothing made."""

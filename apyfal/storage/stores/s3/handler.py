@@ -19,6 +19,7 @@ from apyfal.exceptions import (
 )
 from apyfal.storage.handler import Limits, MetadataHandler, ObjectInfo, RangeReader
 from apyfal.storage.http.origin import split_url
+from apyfal.storage.http.paging import PageGuard
 from apyfal.storage.http.pool import ConnectionPool, Timeouts
 from apyfal.storage.http.status import (
     body_reader,
@@ -311,9 +312,7 @@ class S3Handler(MetadataHandler):
 
     def list(self, path: str, *, recursive: bool = False) -> Iterator[ObjectInfo]:
         if not path.strip("/"):
-            response = self._s3.request("GET", "", what="list")
-            for name, created in parse_buckets(response.read(64 << 20)):
-                yield ObjectInfo(name, None, mtime=created, is_directory=True)
+            yield from self._buckets()
             return
         bucket, prefix = split_path(path)
         if prefix and not prefix.endswith("/"):
@@ -321,17 +320,43 @@ class S3Handler(MetadataHandler):
         query = {"list-type": "2", "encoding-type": "url", "prefix": prefix}
         if not recursive:
             query["delimiter"] = "/"
+        guard = PageGuard(path)
         while True:
             response = self._s3.request("GET", bucket, query, what="list")
             page = parse_listing(response.read(64 << 20))
+            names = [*page.prefixes, *(entry[0] for entry in page.objects)]
+            guard.page(names[0] if names else None)
+            for name in names:
+                guard.foreign(name, prefix)
             for name in page.prefixes:
+                if name == query.get("marker"):
+                    continue  # what follows a prefix may be listed as that prefix again
                 yield ObjectInfo(f"{bucket}/{name.rstrip('/')}", None, is_directory=True)
             for key, size, etag, mtime in page.objects:
                 if key != prefix:  # the marker of the directory itself
                     yield ObjectInfo(f"{bucket}/{key}", size, etag, mtime)
-            if page.continuation is None:
+            if not page.truncated:
                 return
-            query = {**query, "continuation-token": page.continuation}
+            if page.continuation is not None:
+                query = {**query, "continuation-token": guard.next_page(page.continuation)}
+                continue
+            # The store knows only version 1 of the request, which goes on behind a name.
+            last = page.marker or max(names, key=str.encode, default=None)
+            query = {name: value for name, value in query.items() if name not in ("list-type", "continuation-token")}
+            query["marker"] = guard.next_page(last)
+
+    def _buckets(self) -> Iterator[ObjectInfo]:
+        guard = PageGuard("/")
+        query: dict[str, str] = {}
+        while True:
+            response = self._s3.request("GET", "", query, what="list")
+            found, token = parse_buckets(response.read(64 << 20))
+            guard.page(found[0][0] if found else None)
+            for name, created in found:
+                yield ObjectInfo(name, None, mtime=created, is_directory=True)
+            if token is None:
+                return
+            query = {"continuation-token": guard.next_page(token)}
 
     def makedirs(self, path: str) -> None:
         """Make the bucket; directories need not be made."""

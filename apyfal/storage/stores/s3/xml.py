@@ -36,11 +36,21 @@ class S3Error(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """One page of a listing: (key, size, ETag, seconds since the epoch), prefixes, and how to get the next page."""
+    """One page of a listing: (key, size, ETag, seconds since the epoch), prefixes, and how to get the next page.
 
-    objects: list[tuple[str, int, str | None, float | None]]
+    Attributes
+    ----------
+    truncated
+        There is another page.
+    continuation, marker
+        The token by which version 2 of the request goes on, and the name behind which version 1 does, if stated.
+    """
+
+    objects: list[tuple[str, int | None, str | None, float | None]]
     prefixes: list[str]
+    truncated: bool
     continuation: str | None
+    marker: str | None
 
 
 def parse_root(body: bytes) -> Element:
@@ -92,7 +102,13 @@ def parse_error(body: bytes) -> S3Error:
 
 
 def parse_listing(body: bytes) -> Listing:
-    """Parse a ListObjectsV2 answer with ``encoding-type=url``."""
+    """Parse a response to ListObjects, version 1 or 2, with ``encoding-type=url``.
+
+    Raises
+    ------
+    StoreUnavailable
+        It is damaged, or holds fewer names than it says.
+    """
     root = parse_root(body)
     if root.tag != "ListBucketResult":
         raise StoreUnavailable(f"expected a listing, the store answered with <{root.tag}>")
@@ -100,23 +116,28 @@ def parse_listing(body: bytes) -> Listing:
     objects = [
         (
             decode(item.findtext("Key") or ""),
-            int(item.findtext("Size") or 0),
+            int(size) if (size := item.findtext("Size") or "").isdigit() else None,
             etag_of(item),
             _seconds(item.findtext("LastModified")),
         )
         for item in root.iter("Contents")
     ]
     prefixes = [decode(item.findtext("Prefix") or "") for item in root.iter("CommonPrefixes")]
-    more = (root.findtext("IsTruncated") or "").lower() == "true"
-    return Listing(objects, prefixes, root.findtext("NextContinuationToken") if more else None)
+    stated, found = root.findtext("KeyCount") or "", len(objects) + len(prefixes)
+    if stated.isdigit() and int(stated) > found:
+        raise StoreUnavailable(f"a listing says that it holds {stated} names, and holds {found}")
+    continuation = root.findtext("NextContinuationToken") or None
+    marker = root.findtext("NextMarker") or None
+    flag = root.findtext("IsTruncated")
+    truncated = bool(continuation or marker) if flag is None else flag.strip().lower() == "true"
+    return Listing(objects, prefixes, truncated, continuation, decode(marker) if marker else None)
 
 
-def parse_buckets(body: bytes) -> list[tuple[str, float | None]]:
-    """Parse a ListBuckets answer."""
-    return [
-        (item.findtext("Name") or "", _seconds(item.findtext("CreationDate")))
-        for item in parse_root(body).iter("Bucket")
-    ]
+def parse_buckets(body: bytes) -> tuple[list[tuple[str, float | None]], str | None]:
+    """Parse a response to ListBuckets: names and times, and the token of the next page if there is one."""
+    root = parse_root(body)
+    found = [(item.findtext("Name") or "", _seconds(item.findtext("CreationDate"))) for item in root.iter("Bucket")]
+    return found, root.findtext("ContinuationToken") or None
 
 
 def complete_body(parts: Iterable[tuple[int, str, Mapping[str, str]]]) -> bytes:

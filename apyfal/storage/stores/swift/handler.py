@@ -18,8 +18,9 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote, urlencode
 
-from apyfal.exceptions import ChecksumMismatch, ObjectChanged, ObjectExists
+from apyfal.exceptions import ChecksumMismatch, ObjectChanged, ObjectExists, StoreUnavailable
 from apyfal.storage.handler import Limits, ObjectInfo, RangeReader
+from apyfal.storage.http.paging import PageGuard
 from apyfal.storage.http.response import Response
 from apyfal.storage.http.status import http_date, strong_etag
 from apyfal.storage.metadata import HTTP_FIELDS, ObjectMetadata, require_fields
@@ -269,14 +270,23 @@ class SwiftHandler(RestHandler):
 
     def _pages(self, target: str, query: dict[str, str], path: str) -> Iterator[dict[str, Any]]:
         marker = ""
+        guard = PageGuard(path)
         while True:
             text = urlencode({"format": "json", "limit": str(_PAGE), "marker": marker, **query})
             _, body = self._ask("GET", f"{target}?{text}", path, "list", accept=(200, 204), limit=64 << 20)
-            entries = json.loads(body) if body else []
-            yield from entries
-            if len(entries) < _PAGE:
+            try:
+                entries = json.loads(body) if body else []
+                names = [entry.get("name") or entry["subdir"] for entry in entries]
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise StoreUnavailable(f"cannot list {path!r}: the store's answer is no listing: {error}") from None
+            # A page may be shorter than asked for, as each cluster has its own limit: only an empty one is the last.
+            if not names:
                 return
-            marker = entries[-1].get("name") or entries[-1]["subdir"]
+            guard.page(names[0])
+            for name in names:
+                guard.foreign(name, query.get("prefix", ""))
+            yield from entries
+            marker = guard.next_page(names[-1])
 
     def makedirs(self, path: str) -> None:
         """Make the container; what is below needs nothing made."""
