@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from fsspec.callbacks import DEFAULT_CALLBACK
-from fsspec.spec import AbstractFileSystem
+from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 
 from apyfal.exceptions import IsADirectory, ObjectNotFound, UnsupportedByStore
 from apyfal.storage.api import copying, namespace, opening
@@ -161,7 +161,12 @@ class ApyfalFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has 
         cache_options: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> Any:
-        return opening.open(self._strip_protocol(path), mode)
+        """Open a file for fsspec's own layers: one that is read by ranges, which they put their caches before."""
+        path = self._strip_protocol(path)
+        if mode == "rb" and (size := self.info(path)["size"]) is not None:
+            size_of_block = block_size if isinstance(block_size, int) and block_size > 0 else "default"
+            return _RangedFile(self, path, mode, size_of_block, cache_options=cache_options, size=size)
+        return opening.open(path, mode)
 
     def cat_file(self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any) -> bytes:
         """Read a file, or a part of it; negative offsets count from its end."""
@@ -242,6 +247,13 @@ class ApyfalFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has 
 
     def __reduce__(self) -> Any:
         return _restored, (table.snapshot(), super().__reduce__())
+
+
+class _RangedFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec has no types
+    """A file whose ranges are fetched one by one."""
+
+    def _fetch_range(self, start: int, end: int) -> bytes:
+        return bytes(self.fs.cat_file(self.path, start, end))
 
 
 def _restored(snapshot: table.Snapshot, made: tuple[Callable[..., Any], tuple[Any, ...]]) -> Any:

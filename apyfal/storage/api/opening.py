@@ -11,8 +11,9 @@ from typing import IO, Any
 from apyfal.exceptions import ObjectExists, ObjectNotFound, ParameterError
 from apyfal.storage.api.namespace import exists_at
 from apyfal.storage.endpoints.factory import appending_sink_at, object_source, sink_at
-from apyfal.storage.fileobj.atomic_files import AtomicTextWriter, AtomicWriter, WholeRandom
+from apyfal.storage.fileobj.atomic_files import AtomicRandom, AtomicTextWriter, AtomicWriter
 from apyfal.storage.fileobj.raw_files import AtomicFile, ObjectReader, ObjectWriter
+from apyfal.storage.fileobj.sized import SizedReader
 from apyfal.storage.fileobj.spooled import SpooledFile
 from apyfal.storage.local import atomic
 from apyfal.storage.url import Location, parse
@@ -175,11 +176,11 @@ def _wrapped(
     size = buffering if buffering > 1 else _buffer_size(raw)
     buffered: io.BufferedReader | io.BufferedWriter | io.BufferedRandom
     if mode.updating:
-        buffered = (WholeRandom if whole else io.BufferedRandom)(raw, size)
+        buffered = (AtomicRandom if whole else io.BufferedRandom)(raw, size)
     elif mode.writing:
         buffered = (AtomicWriter if whole else io.BufferedWriter)(raw, size)
     else:
-        buffered = io.BufferedReader(raw, size)
+        buffered = SizedReader(raw, size)
     if mode.binary:
         return buffered
     text = (AtomicTextWriter if whole else io.TextIOWrapper)(buffered, encoding, errors, newline, by_line)

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import io
 from types import TracebackType
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-from apyfal.storage.fileobj.raw_files import AtomicFileProtocol, forsake
+from apyfal.storage.fileobj.raw_files import AtomicFileProtocol, ObjectWriter, discard_unclosed
 
-__all__ = ["AtomicTextWriter", "AtomicWriter", "WholeRandom"]
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+__all__ = ["AtomicRandom", "AtomicTextWriter", "AtomicWriter"]
 
 
 class _AtomicFile(io.IOBase):
@@ -44,7 +47,7 @@ class _AtomicFile(io.IOBase):
         self.close()
 
     def __del__(self) -> None:
-        forsake(cast(AtomicFileProtocol, self))
+        discard_unclosed(cast(AtomicFileProtocol, self))
 
 
 class AtomicWriter(_AtomicFile, io.BufferedWriter):
@@ -53,8 +56,38 @@ class AtomicWriter(_AtomicFile, io.BufferedWriter):
     def _below(self) -> AtomicFileProtocol:
         return cast(AtomicFileProtocol, self.raw)
 
+    def seek(self, target: int, whence: int = io.SEEK_SET, /) -> int:
+        """Move, or let the raw file refuse it, which remembers that."""
+        if isinstance(self.raw, ObjectWriter):
+            self.flush()
+            return self.raw.seek(target, whence)
+        return super().seek(target, whence)
 
-class WholeRandom(_AtomicFile, io.BufferedRandom):
+    def truncate(self, size: int | None = None, /) -> int:
+        """Cut or lengthen the file, or let the raw file refuse it."""
+        if isinstance(self.raw, ObjectWriter):
+            self.flush()
+            return self.raw.truncate(size)
+        return super().truncate(size)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Fail: it is open for writing."""
+        if isinstance(self.raw, ObjectWriter):
+            raise self.raw.refusal("read")
+        return super().read(size)
+
+    read1 = read
+
+    def readinto(self, out: WriteableBuffer, /) -> int:
+        """Fail: it is open for writing."""
+        if isinstance(self.raw, ObjectWriter):
+            raise self.raw.refusal("read")
+        return super().readinto(out)
+
+    readinto1 = readinto
+
+
+class AtomicRandom(_AtomicFile, io.BufferedRandom):
     """A binary file open to be written and read back."""
 
     def _below(self) -> AtomicFileProtocol:
@@ -66,3 +99,15 @@ class AtomicTextWriter(_AtomicFile, io.TextIOWrapper):
 
     def _below(self) -> AtomicFileProtocol:
         return cast(AtomicFileProtocol, self.buffer)
+
+    def seek(self, cookie: int, whence: int = io.SEEK_SET, /) -> int:
+        """Move, or let the raw file refuse it."""
+        if self.seekable():
+            return super().seek(cookie, whence)
+        self.flush()
+        return cast(io.BufferedWriter, self.buffer).seek(cookie, whence)
+
+    def truncate(self, size: int | None = None, /) -> int:
+        """Cut or lengthen the file, or let the raw file refuse it."""
+        self.flush()
+        return cast(io.BufferedWriter, self.buffer).truncate(size)

@@ -12,6 +12,7 @@ import warnings
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
+from apyfal.exceptions import UnsupportedByStore
 from apyfal.storage.endpoints.sinks import Sink
 from apyfal.storage.endpoints.sources import ObjectSource
 from apyfal.storage.local import atomic
@@ -19,7 +20,15 @@ from apyfal.storage.local import atomic
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
-__all__ = ["AbortsOnError", "AtomicFile", "AtomicFileProtocol", "ObjectReader", "ObjectWriter", "bytes_of", "forsake"]
+__all__ = [
+    "AbortsOnError",
+    "AtomicFile",
+    "AtomicFileProtocol",
+    "ObjectReader",
+    "ObjectWriter",
+    "bytes_of",
+    "discard_unclosed",
+]
 
 
 def bytes_of(data: ReadableBuffer) -> memoryview:
@@ -64,7 +73,7 @@ class AbortsOnError(io.RawIOBase):
         self.close()
 
 
-def forsake(file: AtomicFileProtocol) -> None:
+def discard_unclosed(file: AtomicFileProtocol) -> None:
     """Drop a file that is about to be freed without having been closed: nobody said that it is complete."""
     try:
         if file.closed:
@@ -129,7 +138,7 @@ class AtomicFile(AbortsOnError, io.FileIO):
             super().close()
 
     def __del__(self) -> None:
-        forsake(self)
+        discard_unclosed(self)
 
 
 class ObjectReader(io.RawIOBase):
@@ -154,6 +163,11 @@ class ObjectReader(io.RawIOBase):
         """Fail: it is open for reading."""
         self._check()
         raise io.UnsupportedOperation("File not open for writing")
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of the object, or ``None`` if the store does not tell."""
+        return self._source.size
 
     def seekable(self) -> bool:
         """Whether the store can be asked for any part of it."""
@@ -243,6 +257,7 @@ class ObjectWriter(AbortsOnError):
         self._sink = sink
         self._position = position
         self._aborted = False
+        self._refused: str | None = None
 
     @property
     def mode(self) -> str:
@@ -252,7 +267,7 @@ class ObjectWriter(AbortsOnError):
     def readinto(self, out: WriteableBuffer, /) -> int:
         """Fail: it is open for writing."""
         self._check()
-        raise io.UnsupportedOperation("File not open for reading")
+        raise self.refusal("read")
 
     def readable(self) -> bool:
         """It is not."""
@@ -283,10 +298,32 @@ class ObjectWriter(AbortsOnError):
         return len(view)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        """Fail: what was sent stays as it is."""
+        """Fail: what was sent stays as it is. The object does not appear then, unless the position would not change.
+
+        Libraries have written on behind the end after a seek whose error they swallowed, and left a damaged object.
+        """
         self._check()
-        raise io.UnsupportedOperation(
-            f"{self.name}: an object that is being written cannot be sought in; mode 'w+' can"
+        if not (whence == io.SEEK_SET and offset == self._position) and (whence == io.SEEK_SET or offset):
+            self._refused = f"to go to byte {offset}" if whence == io.SEEK_SET else "to move in what was written"
+        raise self.refusal("seek")
+
+    def truncate(self, size: int | None = None, /) -> int:
+        """Fail, as `seek` does, unless the size is that of what was written."""
+        self._check()
+        if size is None or size == self._position:
+            return self._position
+        self._refused = f"to cut the file to {size} bytes"
+        raise self.refusal("truncate")
+
+    @property
+    def _other_mode(self) -> str:
+        """The mode that does the same and can seek: in a local file, which is sent when it is closed."""
+        return {"w": "w+b", "x": "x+b", "a": "r+b"}[self._mode[0]]
+
+    def refusal(self, operation: str) -> io.UnsupportedOperation:
+        """Return the error for what only a file that stays here until it is complete can do."""
+        return io.UnsupportedOperation(
+            f"{operation}: {self.name!r} is sent as it is written; mode {self._other_mode!r} can read and seek"
         )
 
     def tell(self) -> int:
@@ -299,19 +336,31 @@ class ObjectWriter(AbortsOnError):
         self._aborted = True
 
     def close(self) -> None:
-        """Make the object visible, unless it was aborted or a write failed."""
+        """Make the object visible, unless it was aborted or a write failed.
+
+        Raises
+        ------
+        UnsupportedByStore
+            The writer was asked to seek or to truncate, and refused: what was written is not what was meant.
+        """
         if self.closed:
             return
         try:
-            if self._aborted:
+            if self._aborted or self._refused is not None:
                 self._sink.abort()
             else:
                 self._sink.commit()
+            if self._refused is not None and not self._aborted:
+                raise UnsupportedByStore(
+                    f"cannot write {self.name!r}: the writer was asked {self._refused}, and an object that is sent as"
+                    f" it is written cannot; nothing was written; mode {self._other_mode!r} can",
+                    path=self.name,
+                )
         finally:
             super().close()
 
     def __del__(self) -> None:
-        forsake(self)
+        discard_unclosed(self)
 
     def __repr__(self) -> str:
         return _shown(self)

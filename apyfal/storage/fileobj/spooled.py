@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from apyfal.storage.endpoints.sinks import Sink
 from apyfal.storage.endpoints.sources import Source
-from apyfal.storage.fileobj.raw_files import AbortsOnError, bytes_of, forsake
+from apyfal.storage.fileobj.raw_files import AbortsOnError, bytes_of, discard_unclosed
 from apyfal.storage.local import atomic, direct_io
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class SpooledFile(AbortsOnError, io.FileIO):
             position += count
 
     def __del__(self) -> None:
-        forsake(self)
+        discard_unclosed(self)
 
 
 def _fill(descriptor: int, old: Source) -> None:
