@@ -12,6 +12,7 @@ from apyfal.exceptions import UnsupportedByStore
 from apyfal.storage.endpoints.sinks import AppendingSink, FileObjectSink, LocalSink, ObjectSink, Sink
 from apyfal.storage.endpoints.sources import FileObjectSource, LocalSource, ObjectSource, Source
 from apyfal.storage.handler import Handler, ObjectInfo
+from apyfal.storage.metadata import ObjectMetadata
 from apyfal.storage.mounting import table
 from apyfal.storage.mounting.table import MountedPath
 from apyfal.storage.url import Location, is_file_object, parse
@@ -80,20 +81,33 @@ def open_sink(destination: object, size: int | None = None) -> Sink:
 
 
 def sink_at(
-    location: Location, size: int | None = None, *, exclusive: bool = False, old: ObjectInfo | None = None
+    location: Location,
+    size: int | None = None,
+    *,
+    exclusive: bool = False,
+    old: ObjectInfo | None = None,
+    metadata: ObjectMetadata | None = None,
 ) -> Sink:
     """Open a parsed location for writing; see `open_sink`.
 
-    With `exclusive` it must not exist yet, with `old` (in a store) it must still be that version.
+    With `exclusive` it must not exist yet, with `old` (in a store) it must still be that version, whose metadata it
+    keeps but for what `metadata` states.
+
+    Raises
+    ------
+    UnsupportedByStore
+        `metadata` states what is not kept there; a local file keeps none of it.
     """
     if location.is_local:
+        if metadata is not None and metadata.stated:
+            raise UnsupportedByStore(f"cannot write {str(location)!r}: a local file keeps no metadata")
         return LocalSink(location.path, size, exclusive)
-    return _object_sink(location, lambda target: ObjectSink(target, size, exclusive, old))
+    return _object_sink(location, lambda target: ObjectSink(target, size, exclusive, old, metadata))
 
 
-def appending_sink_at(location: Location, old: ObjectInfo) -> Sink:
+def appending_sink_at(location: Location, old: ObjectInfo, metadata: ObjectMetadata | None = None) -> Sink:
     """Open a parsed location in a store to write behind the end of this version of an object."""
-    return _object_sink(location, lambda target: AppendingSink(target, old))
+    return _object_sink(location, lambda target: AppendingSink(target, old, metadata))
 
 
 def _object_sink(location: Location, make: Callable[[MountedPath], Sink]) -> Sink:

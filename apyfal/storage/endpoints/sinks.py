@@ -13,6 +13,7 @@ from apyfal.exceptions import ObjectChanged
 from apyfal.storage.flow.retry import retry_call
 from apyfal.storage.handler import ObjectInfo
 from apyfal.storage.local import atomic, duck
+from apyfal.storage.metadata import ObjectMetadata
 from apyfal.storage.mounting.table import MountedPath
 from apyfal.storage.transfer.multipart import MultipartWriter
 
@@ -105,17 +106,27 @@ class ObjectSink(Sink):
     size, exclusive
         As for `LocalSink`.
     old
-        The version that is replaced: where there is another one by then, `commit` raises `ObjectChanged`.
+        The version that is replaced, whose metadata is kept: where there is another one by then, `commit` raises
+        `ObjectChanged`.
+    metadata
+        Content type and the like of the object.
     """
 
     def __init__(
-        self, target: MountedPath, size: int | None = None, exclusive: bool = False, old: ObjectInfo | None = None
+        self,
+        target: MountedPath,
+        size: int | None = None,
+        exclusive: bool = False,
+        old: ObjectInfo | None = None,
+        metadata: ObjectMetadata | None = None,
     ) -> None:
         self.name = str(target.location)
         self._target = target
         self._size = size
         self._old = old
-        self._stream = MultipartWriter(target.handler, target.path, size, exclusive=exclusive)
+        self._stream = MultipartWriter(
+            target.handler, target.path, size, exclusive=exclusive, metadata=metadata, like=old
+        )
         if size is not None:
             self.connections = _CONNECTIONS
 
@@ -159,8 +170,8 @@ class ObjectSink(Sink):
 class AppendingSink(ObjectSink):
     """What comes behind the end of an object, which the store itself copies; nothing is changed before `commit`."""
 
-    def __init__(self, target: MountedPath, old: ObjectInfo) -> None:
-        super().__init__(target, old=old)
+    def __init__(self, target: MountedPath, old: ObjectInfo, metadata: ObjectMetadata | None = None) -> None:
+        super().__init__(target, old=old, metadata=metadata)
         self._front: ObjectInfo | None = old
 
     def write(self, data: memoryview) -> None:

@@ -6,14 +6,17 @@ import itertools
 import threading
 from concurrent.futures import Future
 from types import TracebackType
+from typing import Any
 
 from apyfal.exceptions import StorageError, TransferCancelled
 from apyfal.storage.checksums import combine, crc_function, digest_bytes
 from apyfal.storage.flow.concurrency import AdaptiveConcurrency
+from apyfal.storage.flow.metadata import kept_metadata, metadata_argument
 from apyfal.storage.flow.options import Progress, TransferOptions
 from apyfal.storage.flow.retry import TRANSIENT, Retrying, limits_for, retry_call
 from apyfal.storage.flow.worker_pool import WorkerPool
 from apyfal.storage.handler import Handler, ObjectInfo, Upload
+from apyfal.storage.metadata import ObjectMetadata
 from apyfal.storage.transfer.download import download
 from apyfal.storage.transfer.parts import PART, Part, PartBuffers, next_part_size
 from apyfal.storage.transfer.put_object import put
@@ -34,6 +37,10 @@ class MultipartWriter:
         Bytes that will be written, if known: parts are sized by it, and `commit` refuses any other number.
     exclusive
         Fail if there is such an object.
+    metadata
+        Content type and the like of the object.
+    like
+        An object of the same store whose metadata it has, but for what `metadata` states.
     progress, options
         As in `upload`; ``options.memory`` bounds the buffers.
     """
@@ -45,6 +52,8 @@ class MultipartWriter:
         size: int | None = None,
         *,
         exclusive: bool = False,
+        metadata: ObjectMetadata | None = None,
+        like: ObjectInfo | None = None,
         progress: Progress | None = None,
         options: TransferOptions = TransferOptions(),  # noqa: B008  # it is frozen
     ) -> None:
@@ -53,6 +62,8 @@ class MultipartWriter:
         self._name = handler.shown(path)
         self._size = size
         self._exclusive = exclusive
+        self._metadata = metadata
+        self._like = like
         self._progress = progress
         self._options = options
         self._mount_limits = limits_for(handler)
@@ -226,6 +237,7 @@ class MultipartWriter:
                     self._path,
                     data,
                     exclusive=self._exclusive,
+                    metadata=self._whole_metadata(),
                     progress=self._progress,
                     options=self._options,
                 )
@@ -348,12 +360,19 @@ class MultipartWriter:
             one.future.set_exception(self._failure)
 
     # -- begin and end ------------------------------------------------------------------------------------------------
+    def _whole_metadata(self) -> ObjectMetadata | None:
+        if self._like is not None:
+            self._metadata = kept_metadata(self._handler, self._like, self._metadata, self._options)
+            self._like = None
+        return self._metadata
+
     def _begin(self) -> None:
+        given: Any = metadata_argument(self._handler, self._path, self._whole_metadata())
         tries = Retrying(self._mount_limits.quota, self._options.attempts, self._cancel)
         with self._cancel.scope():
             while self._upload is None:
                 try:
-                    self._upload = self._handler.upload(self._path, size=self._size, exclusive=self._exclusive)
+                    self._upload = self._handler.upload(self._path, size=self._size, exclusive=self._exclusive, **given)
                 except StorageError as error:
                     tries.failed(error, f"cannot begin to write {self._name!r}")
         tries.success()

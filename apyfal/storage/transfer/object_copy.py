@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import mmap
 import threading
+from typing import Any
 
 from apyfal.exceptions import ChecksumMismatch, UnsupportedByStore
 from apyfal.storage.checksums import best_checksum, combine, crc_function, digest_bytes
 from apyfal.storage.flow.concurrency import AdaptiveConcurrency
+from apyfal.storage.flow.metadata import kept_metadata, metadata_argument
 from apyfal.storage.flow.options import Progress, TransferOptions
 from apyfal.storage.flow.retry import limits_for, retry_call
 from apyfal.storage.handler import Handler, ObjectInfo
+from apyfal.storage.metadata import ObjectMetadata
 from apyfal.storage.transfer.download import download
 from apyfal.storage.transfer.multipart import MultipartWriter
 from apyfal.storage.transfer.parallel import MIB
@@ -32,6 +35,7 @@ def copy(
     *,
     info: ObjectInfo | None = None,
     exclusive: bool = False,
+    metadata: ObjectMetadata | None = None,
     progress: Progress | None = None,
     options: TransferOptions = TransferOptions(),  # noqa: B008  # it is frozen
 ) -> ObjectInfo:
@@ -50,6 +54,8 @@ def copy(
         The version to copy, if known; otherwise the object is looked up.
     exclusive
         Fail if there is something at the destination.
+    metadata
+        What the copy shall have of content type and the like. Inside one mount it has the source's for the rest.
     progress
         Called with the bytes written and their total.
     options
@@ -64,22 +70,36 @@ def copy(
         with stream(source, source_path, options=options) as opened:
             if not is_resumable(opened.info) and not _is_small(opened.info):
                 # Perhaps it can be read only once, as a link that is good for one download.
-                return _pass_on(opened, destination, destination_path, exclusive, progress, options)
+                like = opened.info if source is destination else None
+                target = _writer(
+                    destination, destination_path, opened.size, exclusive, metadata, like, progress, options
+                )
+                return _pass_on(opened, target)
             info = opened.info
     if source is destination and not exclusive:
-        copied = _copy_inside(source, info, destination_path, progress, options)
+        copied = _copy_inside(source, info, destination_path, metadata, progress, options)
         if copied is not None:
             return copied
+    like = info if source is destination else None
     if _is_small(info):
         data = memoryview(bytearray(info.size or 0))
         download(source, source_path, data, info=info, options=options)
-        return upload(destination, destination_path, data, exclusive=exclusive, progress=progress, options=options)
+        if like is not None:
+            metadata = kept_metadata(destination, like, metadata, options)
+        return upload(
+            destination,
+            destination_path,
+            data,
+            exclusive=exclusive,
+            metadata=metadata,
+            progress=progress,
+            options=options,
+        )
     if not is_resumable(info):
         with ObjectStream(source, info, options) as opened:
-            return _pass_on(opened, destination, destination_path, exclusive, progress, options)
-    target = MultipartWriter(
-        destination, destination_path, info.size, exclusive=exclusive, progress=progress, options=options
-    )
+            target = _writer(destination, destination_path, opened.size, exclusive, metadata, like, progress, options)
+            return _pass_on(opened, target)
+    target = _writer(destination, destination_path, info.size, exclusive, metadata, like, progress, options)
     with target:
         _Relay(source, info, target, options).run()
         return target.commit()
@@ -91,17 +111,23 @@ def _is_small(info: ObjectInfo) -> bool:
 
 
 def _copy_inside(
-    store: Handler, info: ObjectInfo, destination_path: str, progress: Progress | None, options: TransferOptions
+    store: Handler,
+    info: ObjectInfo,
+    destination_path: str,
+    metadata: ObjectMetadata | None,
+    progress: Progress | None,
+    options: TransferOptions,
 ) -> ObjectInfo | None:
     """Let the store copy an object, in parts if it is too large for one request; ``None`` if the store cannot."""
     limits = store.limits
     if limits.max_copy is not None and limits.max_copied_part and (info.size or 0) > limits.max_copy:
-        with MultipartWriter(store, destination_path, info.size, progress=progress, options=options) as target:
+        with _writer(store, destination_path, info.size, False, metadata, info, progress, options) as target:
             target.copy_parts(info)
             return target.commit()
+    given: Any = metadata_argument(store, destination_path, metadata)
     what = f"cannot copy {store.shown(info.path)!r}"
     try:
-        copied = retry_call(store, lambda: store.copy(info, destination_path), what, limit=options.attempts)
+        copied = retry_call(store, lambda: store.copy(info, destination_path, **given), what, limit=options.attempts)
     except UnsupportedByStore:
         return None
     if progress is not None and info.size is not None:
@@ -109,17 +135,31 @@ def _copy_inside(
     return copied
 
 
-def _pass_on(
-    source: ObjectStream,
+def _writer(
     destination: Handler,
     path: str,
+    size: int | None,
     exclusive: bool,
+    metadata: ObjectMetadata | None,
+    like: ObjectInfo | None,
     progress: Progress | None,
     options: TransferOptions,
-) -> ObjectInfo:
+) -> MultipartWriter:
+    return MultipartWriter(
+        destination,
+        path,
+        size,
+        exclusive=exclusive,
+        metadata=metadata,
+        like=like,
+        progress=progress,
+        options=options,
+    )
+
+
+def _pass_on(source: ObjectStream, target: MultipartWriter) -> ObjectInfo:
     """Copy what can only be read front to back."""
     buffer = memoryview(bytearray(MIB))
-    target = MultipartWriter(destination, path, source.size, exclusive=exclusive, progress=progress, options=options)
     with target:
         while count := source.readinto(buffer):
             target.write(buffer[:count])

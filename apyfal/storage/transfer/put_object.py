@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from apyfal.exceptions import ObjectExists, StorageError
 from apyfal.storage.checksums import crc_function, digest_bytes
+from apyfal.storage.flow.metadata import metadata_argument
 from apyfal.storage.flow.options import Progress, TransferOptions
 from apyfal.storage.flow.retry import Retrying, limits_for
 from apyfal.storage.handler import Handler, ObjectInfo
+from apyfal.storage.metadata import ObjectMetadata
 from apyfal.storage.transfer.download import download
 
 __all__ = ["put"]
@@ -18,6 +22,7 @@ def put(
     data: memoryview,
     *,
     exclusive: bool,
+    metadata: ObjectMetadata | None = None,
     progress: Progress | None,
     options: TransferOptions,
 ) -> ObjectInfo:
@@ -26,6 +31,7 @@ def put(
     algorithm = handler.limits.checksum if options.verify else None
     function = crc_function(algorithm) if algorithm is not None else None
     checksum = digest_bytes(algorithm, function(data, 0)) if algorithm is not None and function is not None else None
+    given: Any = metadata_argument(handler, path, metadata)  # only a `MetadataHandler` is given it
     cancel = options.own_cancel()
     tries = Retrying(mount_limits.quota, options.attempts, cancel)
     try:
@@ -35,7 +41,7 @@ def put(
                     cancel.check()
                     if mount_limits.bandwidth is not None:
                         mount_limits.bandwidth.take(len(data), cancel)
-                    info = handler.put(path, data, checksum, exclusive=exclusive)
+                    info = handler.put(path, data, checksum, exclusive=exclusive, **given)
                 except ObjectExists:
                     # After a lost answer, what is in the way may be ours.
                     found = _same(handler, path, data, options) if tries.retries else None

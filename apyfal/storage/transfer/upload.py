@@ -5,6 +5,7 @@ from __future__ import annotations
 from apyfal.exceptions import ParameterError
 from apyfal.storage.flow.options import Progress, TransferOptions
 from apyfal.storage.handler import Handler, ObjectInfo
+from apyfal.storage.metadata import ObjectMetadata
 from apyfal.storage.transfer.multipart import MultipartWriter
 from apyfal.storage.transfer.put_object import put
 
@@ -20,6 +21,7 @@ def upload(
     data: memoryview,
     *,
     exclusive: bool = False,
+    metadata: ObjectMetadata | None = None,
     progress: Progress | None = None,
     options: TransferOptions = TransferOptions(),  # noqa: B008  # it is frozen
 ) -> ObjectInfo:
@@ -33,6 +35,8 @@ def upload(
         Contiguous memory; it must not change until this returns.
     exclusive
         Fail if there is such an object.
+    metadata
+        Content type and the like; where it states no content type, the object's name decides.
     progress
         Called with the bytes written and their total.
     options
@@ -55,8 +59,10 @@ def upload(
     size = len(data)
     single = min(options.part_size or _SINGLE, handler.limits.max_put)
     if size <= max(single, handler.limits.min_part if options.part_size is None else 0):
-        return put(handler, path, data, exclusive=exclusive, progress=progress, options=options)
-    stream = MultipartWriter(handler, path, size, exclusive=exclusive, progress=progress, options=options)
+        return put(handler, path, data, exclusive=exclusive, metadata=metadata, progress=progress, options=options)
+    stream = MultipartWriter(
+        handler, path, size, exclusive=exclusive, metadata=metadata, progress=progress, options=options
+    )
     with stream:
         stream.send(data)
         return stream.commit()

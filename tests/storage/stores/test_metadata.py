@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,12 +14,15 @@ from servers.stores.gcs import FakeGcs
 from servers.stores.moto import Moto
 from servers.stores.swift import Swift
 
+from apyfal import storage
 from apyfal.exceptions import ParameterError, UnsupportedByStore
+from apyfal.storage import transfer
 from apyfal.storage.checksums import new_hasher
 from apyfal.storage.handler import MetadataHandler, ObjectInfo
 from apyfal.storage.metadata import FIELDS, ObjectMetadata
 from apyfal.storage.mounting.mount import MountSpec
 from apyfal.storage.mounting.parameters import MountParameter
+from apyfal.storage.mounting.table import table
 
 pytestmark = pytest.mark.server
 
@@ -144,6 +148,47 @@ def test_a_copy_with_other_metadata(store: tuple[MetadataHandler, str]) -> None:
             continue
         expected = change.over(metadata)
         assert told(handler, handler.describe(f"{bucket}/{destination}"), expected) == expected
+
+
+def test_every_way_of_writing_again_keeps_it(
+    store: tuple[MetadataHandler, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler, bucket = store
+    metadata = wanted(handler)
+    path, url = f"{bucket}/object", "metadata-test://"
+    size = 11 << 20
+    table.attach("metadata-test", handler)
+    with storage.open(f"{url}{path}", "wb") as file:
+        file.write(b"x" * size)
+    transfer.upload(handler, path, memoryview(bytes(size)), metadata=metadata)
+
+    def check(name: str, expected: ObjectMetadata = metadata) -> None:
+        assert told(handler, handler.describe(f"{bucket}/{name}"), expected) == expected, name
+
+    check("object")
+    storage.copy(f"{url}{path}", f"{url}{bucket}/copy")
+    check("copy")
+    # as of an object that is too large for one request
+    monkeypatch.setattr(handler, "limits", replace(handler.limits, max_copy=6 << 20))
+    transfer.copy(handler, path, handler, f"{bucket}/in-parts")
+    check("in-parts")
+    change = ObjectMetadata(content_type="text/plain")
+    transfer.copy(handler, path, handler, f"{bucket}/changed-in-parts", metadata=change)
+    check("changed-in-parts", change.over(metadata))
+    monkeypatch.undo()
+    transfer.copy(handler, path, handler, f"{bucket}/changed", metadata=change)
+    check("changed", change.over(metadata))
+    for mode in ("ab", "r+b"):
+        with storage.open(f"{url}{path}", mode) as file:
+            file.write(b"more")
+        check("object")
+    with storage.open(f"{url}{bucket}/small", "wb") as file:
+        file.write(b"x")
+    transfer.copy(handler, f"{bucket}/small", handler, f"{bucket}/small", metadata=metadata)
+    check("small")
+    with storage.open(f"{url}{bucket}/small", "ab") as file:
+        file.write(b"y")
+    check("small")
 
 
 @pytest.mark.parametrize("write", [put, in_parts])

@@ -126,7 +126,9 @@ class GSJsonHandler(RestHandler):
 
     def metadata_of(self, info: ObjectInfo) -> ObjectMetadata:
         """Tell everything that has to be written again with an object's bytes."""
-        found = info.metadata or self.describe_version(info.path, info.version).metadata or ObjectMetadata()
+        found = info.metadata
+        if found is None or found.user is None:  # an answer with content does not tell all
+            found = self.describe_version(info.path, info.version).metadata or ObjectMetadata()
         return replace(found, encryption_key=None)  # of one version of a key; the bucket names the key
 
     def read(self, path: str, start: int, stop: int | None, version_of: ObjectInfo | None) -> RangeReader:
