@@ -180,7 +180,13 @@ class Daemon:
         info.document = openapi.document(self.routes, __version__)
         self._connections = Connections(settings.max_connections)
         self._gatekeeper = AuthMiddleware(
-            self.routes, self._tokens, self._audit, self._connections, settings.request_rate, self._metrics.observe
+            self.routes,
+            self._tokens,
+            self._audit,
+            self._connections,
+            settings.request_rate,
+            self._metrics.observe,
+            self._memory,
         )
         application = web.Application(
             middlewares=[self._gatekeeper.middleware()],

@@ -136,6 +136,20 @@ class MountTable:
                     del known[name]
             self._hidden.add(name)
 
+    def detach(self, name: str) -> None:
+        """Forget at once a mount that `attach` made; its connections close when nothing uses them any more.
+
+        Raises
+        ------
+        MountError
+            When there is no such mount.
+        """
+        with self._lock:
+            mounted = self._mounts.pop(name, None)
+        if mounted is None:
+            raise MountError(f"{name!r} is not mounted")
+        mounted.retire()
+
     def mounts(self) -> dict[str, MountInfo]:
         """List the mounts by name: those made by `mount`, those of the configuration, and what needs none.
 

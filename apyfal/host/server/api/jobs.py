@@ -17,6 +17,7 @@ from apyfal.host.server.api.routes import BINARY, DONE, OBJECT, OCTETS, Body, Ro
 from apyfal.host.server.jobs.job import Conflict, Job, fingerprint
 from apyfal.host.server.jobs.journal import Entry
 from apyfal.host.server.jobs.manager import JobManager
+from apyfal.host.server.policy.limits import JOBS_LISTED
 from apyfal.host.server.transport.bodies import Data
 from apyfal.host.server.transport.request import MAX_JSON, caller, parse_json, read_json
 
@@ -117,7 +118,7 @@ class JobRoutes:
         answers={200: Body("The jobs.", OBJECT)},
     )
     async def list_jobs(self, request: web.Request) -> web.StreamResponse:
-        """List jobs; those of everybody for an administrator."""
+        """List the newest jobs; those of everybody for an administrator."""
         from aiohttp import web
 
         user = caller()
@@ -126,7 +127,8 @@ class JobRoutes:
         if key is not None:
             known = self._engine.find(user.name, key)
             return web.json_response({"jobs": [] if known is None else [_document(known)]})
-        return web.json_response({"jobs": [job.document() for job in self._engine.of(user.scope_of_view)]})
+        newest = self._engine.of(user.scope_of_view)[-JOBS_LISTED:]
+        return _json_text(f'{{"jobs": [{", ".join(job.text() for job in newest)}]}}')
 
     @route(
         "GET",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import os
 import socket
 import struct
@@ -24,13 +25,16 @@ from apyfal.host.server.jobs.fair_queue import RateLimiter, RoundRobin
 from apyfal.host.server.jobs.job import Conflict, KeyReused
 from apyfal.host.server.jobs.sessions import NotFound
 from apyfal.host.server.policy.limits import (
+    COUNTED_JSON,
     FAILURE_RATE,
     FAILURES_AT_ONCE,
+    MAX_JSON,
     MAX_TARPIT,
     PUBLIC_AT_ONCE,
     PUBLIC_RATE,
     TARPIT,
 )
+from apyfal.host.server.policy.quotas import Quota
 from apyfal.host.server.policy.refusals import Limited, Stalled, TooBusy, TooLarge, TooMany
 from apyfal.host.server.policy.tokens import EVERYTHING, TokenStore
 from apyfal.host.server.transport.connections import Connections, address_key
@@ -107,6 +111,8 @@ class AuthMiddleware:
         Requests a second of one user.
     observe
         Called with (operation, status, seconds) after each request.
+    memory
+        What JSON bodies count against, unless they are small.
     """
 
     def __init__(
@@ -117,6 +123,7 @@ class AuthMiddleware:
         connections: Connections,
         request_rate: float,
         observe: Callable[[str, int, float], None],
+        memory: Quota,
     ) -> None:
         self._rules = {route.handler: route for route in routes}
         self._tokens = tokens
@@ -128,6 +135,7 @@ class AuthMiddleware:
         self._turns = RoundRobin(_PRESENT, _PATIENCE)
         self._connections = connections
         self._observe = observe
+        self._memory = memory
 
     def middleware(self) -> Middleware:
         """Return the middleware for `aiohttp.web.Application`."""
@@ -172,7 +180,8 @@ class AuthMiddleware:
                 let_in(user)
                 number = await self._turns.begin(user.name)
                 try:
-                    return await handler(request)
+                    with contextlib.closing(self._memory.share(user.name, _counted(request))):
+                        return await handler(request)
                 finally:
                     self._turns.end(user.name, number)
             await self._take_slowly(self._public, address)
@@ -242,6 +251,16 @@ class AuthMiddleware:
         if status == 401:
             response.headers["WWW-Authenticate"] = 'Bearer realm="apyfal"'
         return response
+
+
+def _counted(request: web.Request) -> int:
+    """Return the bytes that a JSON body may take, if that is worth counting."""
+    if request.content_type != "application/json":
+        return 0
+    nbytes = request.content_length
+    if nbytes is None:
+        return MAX_JSON if request.can_read_body else 0
+    return min(nbytes, MAX_JSON) if nbytes > COUNTED_JSON else 0
 
 
 def _local_user(request: web.Request) -> User | None:

@@ -10,6 +10,7 @@ from typing import Final
 
 __all__ = [
     "COPY_BUFFERS",
+    "COUNTED_JSON",
     "DISK_LIMIT",
     "DISK_RESERVE",
     "FAILURES_AT_ONCE",
@@ -17,7 +18,9 @@ __all__ = [
     "HANDSHAKES",
     "HANDSHAKE_TIMEOUT",
     "HEADER_TIMEOUT",
+    "JOBS_LISTED",
     "JOURNAL_LIMIT",
+    "JSON_TIMEOUT",
     "KEPT_IN_MEMORY",
     "MAX_BODY",
     "MAX_CONNECTIONS",
@@ -74,8 +77,12 @@ KEPT_IN_MEMORY: Final = 64 * _MIB
 OUTPUTS_OF_USER: Final = 1024
 #: bytes of the buffers of one copy between two stores
 COPY_BUFFERS: Final = 32 * _MIB
-#: bytes of one JSON body
+#: bytes of one JSON body; from which on it counts as memory; seconds that it may take to arrive
 MAX_JSON: Final = 1 * _MIB
+COUNTED_JSON: Final = 64 << 10
+JSON_TIMEOUT: Final = 30.0
+#: jobs in one list of jobs, the newest
+JOBS_LISTED: Final = 1000
 
 # -- jobs, sessions, threads -------------------------------------------------------------------------------------------
 #: jobs that wait: of all users, of one

@@ -201,7 +201,7 @@ class UrlPolicy:
 
     def unmount(self, mount: SessionMount) -> None:
         """Forget a session's mount; what still runs on it ends on its own."""
-        self._table.unmount(mount.internal, timeout=0.0)
+        self._table.detach(mount.internal)
 
 
 def _encodable(text: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import json
 from contextvars import ContextVar
@@ -9,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from apyfal.exceptions import ParameterError
-from apyfal.host.server.policy.limits import MAX_JSON
-from apyfal.host.server.policy.refusals import TooLarge
+from apyfal.host.server.policy.limits import JSON_TIMEOUT, MAX_JSON
+from apyfal.host.server.policy.refusals import Stalled, TooLarge
 from apyfal.host.server.policy.tokens import Grant
 from apyfal.host.server.transport.zero_copy_body import go_on
 
@@ -64,12 +65,20 @@ async def read_json(request: web.Request) -> Any:
     if (request.content_length or 0) > MAX_JSON:
         raise TooLarge(f"a JSON body of more than {MAX_JSON} bytes")
     go_on(request)
-    text = bytearray()
+    text = bytearray(request.content.read_nowait())
+    if not request.content.is_eof():
+        try:
+            await asyncio.wait_for(_read_rest(request, text), JSON_TIMEOUT)
+        except asyncio.TimeoutError:
+            raise Stalled("the request stalled") from None
+    return parse_json(bytes(text))
+
+
+async def _read_rest(request: web.Request, text: bytearray) -> None:
     async for chunk in request.content.iter_any():
         text += chunk
         if len(text) > MAX_JSON:
             raise TooLarge(f"a JSON body of more than {MAX_JSON} bytes")
-    return parse_json(bytes(text))
 
 
 async def read_object(request: web.Request, what: str) -> dict[str, Any]:
