@@ -38,6 +38,7 @@ from apyfal.host.server.metrics import Metrics
 from apyfal.host.server.policy.allowed_directories import AllowedDirectories
 from apyfal.host.server.policy.egress import EgressPolicy
 from apyfal.host.server.policy.host_store import HostStore
+from apyfal.host.server.policy.limits import ring_limit
 from apyfal.host.server.policy.quotas import Quota
 from apyfal.host.server.policy.tokens import TokenStore
 from apyfal.host.server.policy.url_policy import UrlPolicy, gated
@@ -152,7 +153,14 @@ class Daemon:
         self._engine = JobManager(
             journal=self._journal,
             saved=SavedOutputs(settings.state_directory / "outputs"),
-            executor=Executor(self._references, self._open_accelerator, _allocate, self._memory, bodies.spool),
+            executor=Executor(
+                self._references,
+                self._open_accelerator,
+                _allocate,
+                self._memory,
+                bodies.spool,
+                ring_limit(settings.memory_limit, settings.workers),
+            ),
             workers=settings.workers,
             limit=settings.max_jobs,
             limit_of_user=settings.max_jobs_of_user,

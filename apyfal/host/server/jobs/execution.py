@@ -18,6 +18,8 @@ from apyfal.host.server.policy.url_policy import UrlPolicy
 from apyfal.host.server.transport.bodies import Data
 from apyfal.host.server.transport.spool import SpoolFile
 from apyfal.memory import charge, metered
+from apyfal.pipeline.chunking import DEFAULT_MEMORY_LIMIT
+from apyfal.units import parse_size
 
 __all__ = ["Executor"]
 
@@ -40,6 +42,8 @@ class Executor:
         What arrays of a job count against, from their allocation on.
     spool
         Makes a file for an output of a user that goes to a client's file.
+    ring_limit
+        Bytes of the buffers that one job streams through, whatever its client asks for.
     """
 
     references: UrlPolicy
@@ -47,6 +51,7 @@ class Executor:
     allocate: Callable[[int], np.ndarray[Any, Any]]
     memory: Quota
     spool: Callable[[str], SpoolFile]
+    ring_limit: int
 
     def run(self, job: Job) -> None:
         """Run a job; what it raises is the job's error."""
@@ -83,7 +88,7 @@ class Executor:
                     info_dict=info,
                     timeout=spec.timeout,
                     progress=lambda done, total: _progress(job, done, total),
-                    memory_limit=spec.memory_limit,
+                    memory_limit=self._limit_of_rings(spec.memory_limit),
                     **spec.parameters,
                 )
             except BaseException:
@@ -100,6 +105,12 @@ class Executor:
 
     def _admit(self, job: Job, url: str, *, write: bool = False) -> str:
         return self.references.admit(url, job.session.mounts, job.grant, write=write)
+
+    def _limit_of_rings(self, asked: int | str | None) -> int | None:
+        """Return what bounds a job's rings; ``None``: the default, which fits. What grows with the data is charged."""
+        if asked is None and self.ring_limit >= DEFAULT_MEMORY_LIMIT:
+            return None
+        return min(DEFAULT_MEMORY_LIMIT if asked is None else parse_size(asked), self.ring_limit)
 
     def _source(self, job: Job) -> object:
         src = job.spec.src

@@ -47,6 +47,7 @@ __all__ = [
     "THREADS_OF_USER",
     "WAITING_OF_USER",
     "WORKERS",
+    "ring_limit",
     "share_of_user",
 ]
 
@@ -56,6 +57,11 @@ _MIB, _GIB = 1 << 20, 1 << 30
 def share_of_user(limit: int) -> int:
     """Return how much of `limit` one user may hold: three quarters, so that there is always something for others."""
     return max(1, limit * 3 // 4)
+
+
+def ring_limit(memory_limit: int, workers: int) -> int:
+    """Return the bytes of the buffers that one job may stream through: all together half of the host's, or 16 MiB."""
+    return max(16 * _MIB, memory_limit // (2 * workers))
 
 
 # -- memory and disk ---------------------------------------------------------------------------------------------------
