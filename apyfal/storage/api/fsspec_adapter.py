@@ -164,7 +164,7 @@ class ApyfalFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has 
         """Open a file for fsspec's own layers: one that is read by ranges, which they put their caches before."""
         path = self._strip_protocol(path)
         if mode == "rb" and (size := self.info(path)["size"]) is not None:
-            size_of_block = block_size if isinstance(block_size, int) and block_size > 0 else "default"
+            size_of_block: Any = block_size if isinstance(block_size, int) and block_size > 0 else "default"
             return _RangedFile(self, path, mode, size_of_block, cache_options=cache_options, size=size)
         return opening.open(path, mode)
 

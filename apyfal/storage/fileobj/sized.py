@@ -6,6 +6,8 @@ import io
 import os
 import stat
 
+from apyfal.storage.fileobj.raw_files import ObjectReader
+
 __all__ = ["SizedReader"]
 
 
@@ -15,8 +17,7 @@ class SizedReader(io.BufferedReader):
     @property
     def size(self) -> int | None:
         """Bytes of the whole file; ``None`` if that is not known before its end (a pipe, a coded web page)."""
-        if hasattr(self.raw, "size"):
-            size: int | None = self.raw.size
-            return size
+        if isinstance(self.raw, ObjectReader):
+            return self.raw.size
         status = os.fstat(self.fileno())
         return status.st_size if stat.S_ISREG(status.st_mode) else None

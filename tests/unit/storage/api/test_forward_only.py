@@ -137,6 +137,7 @@ def test_a_library_that_goes_back() -> None:
         with contextlib.suppress(io.UnsupportedOperation), wave.open(file, "wb") as made:  # as a C callback would
             made.setparams((1, 2, 8000, 0, "NONE", "not compressed"))
             made.writeframesraw(bytes(200))
+            made.writeframesraw(bytes(300))  # the header has to be written again
         file.close()
 
     with pytest.raises(UnsupportedByStore, match=r"w\+b"):
