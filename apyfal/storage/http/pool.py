@@ -18,7 +18,7 @@ from apyfal.exceptions import InvalidURL, ParameterError, StorageError, StoreUna
 from apyfal.storage.flow.cancel import current_cancel
 from apyfal.storage.http.connection import Connection
 from apyfal.storage.http.origin import Origin
-from apyfal.storage.http.proxy import Proxy, environment_proxy, parse_proxy
+from apyfal.storage.http.proxy import Proxy, parse_proxy, proxy_variable
 from apyfal.storage.http.response import Response
 from apyfal.units import parse_boolean
 
@@ -29,6 +29,8 @@ __all__ = ["ConnectionPool", "Timeouts"]
 _MAX_IDLE = 20.0
 _SURELY_OPEN = 0.2
 _MAX_KEPT = 64
+#: Variables that name a bundle of certificate authorities to trust besides the system's; the first that is set counts.
+_CA_VARIABLES = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 
 class Timeouts(NamedTuple):
@@ -57,11 +59,12 @@ class ConnectionPool:
     timeouts
         For connecting, and for any progress.
     verify
-        Of TLS. ``True``: the system's and certifi's authorities; a path: of a bundle of its own; ``False``: accept any
-        certificate.
+        Of TLS. ``True``: trust the system's and certifi's authorities, or instead of certifi's those of the file or
+        directory in ``AWS_CA_BUNDLE``, ``REQUESTS_CA_BUNDLE``, ``CURL_CA_BUNDLE``, ``SSL_CERT_FILE`` or
+        ``SSL_CERT_DIR``. A path: trust that bundle only. ``False``: accept any certificate.
     proxy
-        URL of a proxy for all requests, ``"none"`` for no proxy; default: as in the environment (``https_proxy``,
-        ``no_proxy``, ...).
+        URL of an HTTP proxy for all requests, ``"none"`` for no proxy; default: as in the environment
+        (``https_proxy``, ``all_proxy``, ``no_proxy`` with names, addresses and networks, each perhaps with a port).
 
     Attributes
     ----------
@@ -217,7 +220,8 @@ class ConnectionPool:
                 self._tunnel(sock, origin, proxy)
             if origin.scheme == "https":
                 sock.settimeout(self.timeouts.connect)
-                sock = _tls_context(self._verify).wrap_socket(
+                trusted = _trusted_by_environment() if self._verify is True else ()
+                sock = _tls_context(self._verify, trusted).wrap_socket(
                     sock, server_hostname=origin.host, suppress_ragged_eofs=False
                 )
             connection = Connection(sock, name, self.timeouts.stall)
@@ -285,31 +289,74 @@ class ConnectionPool:
         if not self._ask_environment:
             return self._proxy
         if origin not in self._known_proxies:
-            url = environment_proxy(origin)
-            self._known_proxies[origin] = parse_proxy(url) if url else None
+            found = proxy_variable(origin)
+            self._known_proxies[origin] = None if found is None else parse_proxy(found[1], found[0])
         return self._known_proxies[origin]
 
 
+def _trusted_by_environment() -> tuple[tuple[str, str], ...]:
+    """Return the variables that name certificate authorities, with their values."""
+    found = [(name, os.environ.get(name, "")) for name in _CA_VARIABLES]
+    bundle = next(((name, value) for name, value in found if value), None)
+    own = [(name, os.environ.get(name, "")) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR")]
+    return (*((bundle,) if bundle else ()), *((name, value) for name, value in own if value))
+
+
 @lru_cache(maxsize=16)
-def _tls_context(verify: bool | str) -> ssl.SSLContext:
-    """Make a client context; loading the authorities takes some 20 ms, so contexts are kept."""
+def _tls_context(verify: bool | str, trusted: tuple[tuple[str, str], ...]) -> ssl.SSLContext:
+    """Make a client context; loading the authorities takes some 20 ms, so contexts are kept.
+
+    Parameters
+    ----------
+    verify
+        As `ConnectionPool` takes it.
+    trusted
+        Of `_trusted_by_environment`, used with ``verify=True``.
+
+    Raises
+    ------
+    ParameterError
+        A bundle of certificates cannot be read.
+    """
     if verify is False:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     elif verify is True:
-        context = ssl.create_default_context()
-        bundle = os.environ.get("AWS_CA_BUNDLE") or os.environ.get("REQUESTS_CA_BUNDLE") or _certifi()
-        if bundle:
+        context = ssl.create_default_context()  # the system's authorities, or those of SSL_CERT_FILE and SSL_CERT_DIR
+        for name, value in trusted:
+            _load_authorities(context, value, name)
+        if not trusted and (bundle := _certifi()) is not None:
             context.load_verify_locations(bundle)
     else:
         try:
             folder = os.path.isdir(verify)
             context = ssl.create_default_context(capath=verify) if folder else ssl.create_default_context(cafile=verify)
         except OSError as error:
-            raise ParameterError(f"verify={verify!r} is no bundle of certificates: {error.strerror or error}") from None
+            raise _no_bundle("verify", verify, error) from None
     context.set_alpn_protocols(["http/1.1"])
     return context
+
+
+def _load_authorities(context: ssl.SSLContext, path: str, name: str) -> None:
+    """Trust the authorities in a file, or in a directory of files that are named by their hash."""
+    try:
+        if os.path.isdir(path):
+            context.load_verify_locations(capath=path)
+        elif name == "SSL_CERT_DIR":  # which lists directories as PATH does, and may name some that are not there
+            for folder in filter(os.path.isdir, path.split(os.pathsep)):
+                context.load_verify_locations(capath=folder)
+        else:
+            context.load_verify_locations(cafile=path)
+    except OSError as error:
+        raise _no_bundle(name, path, error) from None
+
+
+def _no_bundle(name: str, path: str, error: OSError) -> ParameterError:
+    return ParameterError(
+        f"{name}={path!r} is no bundle of certificates: {error.strerror or error}; expected a file in PEM format or a"
+        " directory of such files"
+    )
 
 
 def _certifi() -> str | None:

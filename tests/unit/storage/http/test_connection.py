@@ -13,7 +13,6 @@ from apyfal.exceptions import InvalidURL, ParameterError, StorageError, StoreUna
 from apyfal.storage.flow.cancel import CancelToken
 from apyfal.storage.http.origin import Origin, split_url
 from apyfal.storage.http.pool import ConnectionPool, Timeouts
-from apyfal.storage.http.proxy import environment_proxy
 
 
 @contextmanager
@@ -214,15 +213,6 @@ def test_users_in_addresses() -> None:
 def test_bad_addresses(url: str) -> None:
     with pytest.raises(InvalidURL):
         split_url(url)
-
-
-@pytest.mark.parametrize(
-    ("no_proxy", "used"), [("", True), ("h.example", False), (".example", False), ("other", True), ("*", False)]
-)
-def test_proxies_of_the_environment(monkeypatch: pytest.MonkeyPatch, no_proxy: str, used: bool) -> None:
-    monkeypatch.setenv("http_proxy", "http://proxy:3128")
-    monkeypatch.setenv("no_proxy", no_proxy)
-    assert (environment_proxy(Origin("http", "h.example", 80)) is not None) == used
 
 
 def test_requests_go_through_a_proxy() -> None:
