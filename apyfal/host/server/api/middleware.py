@@ -39,7 +39,7 @@ from apyfal.host.server.policy.refusals import Limited, Stalled, TooBusy, TooLar
 from apyfal.host.server.policy.tokens import EVERYTHING, TokenStore
 from apyfal.host.server.transport.connections import Connections, address_key
 from apyfal.host.server.transport.request import User, let_in
-from apyfal.host.server.transport.zero_copy_body import pass_on
+from apyfal.host.server.transport.zero_copy_body import hand_over, waits_in_vain
 from apyfal.log import get_logger
 
 if TYPE_CHECKING:
@@ -146,10 +146,17 @@ class AuthMiddleware:
             started = time.perf_counter()
             rule = self._rules.get(handler)
             status = 500
+            response: web.StreamResponse
             try:
-                response = await self._admit(request, handler, rule)
+                if request.version < (1, 0):  # it has no head to say where its body ends
+                    response = problem(exceptions.ParameterError("expected HTTP/1.0 or later"), 505)
+                    response.force_close()
+                else:
+                    response = await self._admit(request, handler, rule)
                 status = response.status
-                await pass_on(request, response, self._connections.successor)
+                if waits_in_vain(request) and not response.prepared:
+                    response.force_close()
+                await hand_over(request, response, self._connections.successor)
                 return response
             except asyncio.CancelledError:
                 status = 499

@@ -17,7 +17,7 @@ from apyfal.host.server.policy.refusals import Stalled, TooLarge
 from apyfal.host.server.transport.request import caller
 from apyfal.host.server.transport.spool import SpoolFile
 from apyfal.host.server.transport.threads import in_thread
-from apyfal.host.server.transport.zero_copy_body import expects_continue, go_on, receive_direct
+from apyfal.host.server.transport.zero_copy_body import can_receive_into, receive_into, send_continue
 from apyfal.host.settings import Settings
 
 if TYPE_CHECKING:
@@ -227,13 +227,14 @@ class Bodies:
             await response.write_eof()
 
     async def _receive_into(self, request: web.Request, out: memoryview) -> None:
-        if len(out) and expects_continue(request):
+        if len(out) and can_receive_into(request):
             with _Watch(request, self._settings.stall_timeout) as watch:
                 try:
-                    await receive_direct(request, out, watch.moved)
+                    await receive_into(request, out, watch.moved)
                 except ConnectionError as error:
                     raise watch.reason() from error
             return
+        send_continue(request)
         arrived = request.content.read_nowait()
         out[: len(arrived)] = arrived
         if len(arrived) < len(out):
@@ -256,7 +257,7 @@ class Bodies:
     async def _receive_spooled(self, request: web.Request, length: int) -> Data:
         file = self.spool(caller().name, length)
         try:
-            go_on(request)
+            send_continue(request)
             async for chunk in self._pieces(request, length):
                 await in_thread(file.write, chunk)
             file.seek(0)

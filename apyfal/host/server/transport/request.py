@@ -13,7 +13,7 @@ from apyfal.exceptions import ParameterError
 from apyfal.host.server.policy.limits import JSON_TIMEOUT, MAX_JSON
 from apyfal.host.server.policy.refusals import Stalled, TooLarge
 from apyfal.host.server.policy.tokens import Grant
-from apyfal.host.server.transport.zero_copy_body import go_on
+from apyfal.host.server.transport.zero_copy_body import send_continue
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -64,7 +64,7 @@ async def read_json(request: web.Request) -> Any:
         raise ParameterError(f"content type {request.content_type!r}: expected application/json")
     if (request.content_length or 0) > MAX_JSON:
         raise TooLarge(f"a JSON body of more than {MAX_JSON} bytes")
-    go_on(request)
+    send_continue(request)
     text = bytearray(request.content.read_nowait())
     if not request.content.is_eof():
         try:
