@@ -29,7 +29,7 @@ build() {
 }
 
 c_sources() {
-    find csrc tests -name '*.[ch]'
+    find csrc tests apyfal/rtl -name '*.[ch]' -o -name '*.cpp'
 }
 
 lint() {

@@ -199,6 +199,7 @@ cdef extern from "apyfal.h" nogil:
     int apf_run_wait(apf_run *run, int64_t timeout, apf_error *err)
     int apf_run_cancel(apf_run *run, apf_error *err)
     void apf_run_times(apf_run *run, apf_times *times)
+    const char *apf_run_details(apf_run *run) nogil
     int apf_run_release(apf_run *run, int64_t grace)
     uint32_t apf_fork_generation()
 

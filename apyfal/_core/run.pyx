@@ -235,6 +235,12 @@ cdef class Run:
         check(code, &err)
 
     @property
+    def details(self):
+        """What the device says of the run once it has ended well: text of a JSON object, or ``None``."""
+        cdef const char *text = capi.apf_run_details(self.handle)
+        return None if text == NULL else text.decode("utf-8", "replace")
+
+    @property
     def seconds(self):
         """How long the device worked, by its own clock; 0.0 where the driver does not measure."""
         cdef capi.apf_times times

@@ -196,6 +196,8 @@ int apf_run_start(apf_kernel *kernel, const apf_run_arg *args, uint32_t count, a
 int apf_run_wait(apf_run *run, int64_t timeout, apf_error *err);
 int apf_run_cancel(apf_run *run, apf_error *err);
 void apf_run_times(apf_run *run, apf_times *times);
+/* What the driver says of a run that ended well (JSON), the run's; NULL: nothing. */
+const char *apf_run_details(apf_run *run);
 /* Ended: free it. Still in flight: cancel it, wait up to `grace` ns; after that it is abandoned with all that it holds
  * (never reused), since the device may still write there. */
 int apf_run_release(apf_run *run, int64_t grace); /* returns 1 when it was abandoned */
@@ -205,7 +207,7 @@ uint32_t apf_fork_generation(void);
 
 /* -- built-in drivers -- */
 
-extern const apf_driver apf_driver_emulator, apf_driver_opencl, apf_driver_xrt, apf_driver_xdma;
+extern const apf_driver apf_driver_emulator, apf_driver_opencl, apf_driver_xrt, apf_driver_xdma, apf_driver_rtl;
 
 /* -- software models of the emulator (drivers/emulator) -- */
 
@@ -233,6 +235,7 @@ typedef struct apf_model_entry {
     void *context;
     const char *signature; /* one letter an argument: b buffer, s scalar */
     uint64_t quick; /* with buffers of so many bytes together it takes some 20 us at most; 0: it may take any time */
+    char *(*details)(void *context); /* optional: JSON about the run that just ended, for apf_free; or NULL */
 } apf_model_entry;
 
 extern const apf_model_entry *const

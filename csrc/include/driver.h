@@ -1,6 +1,6 @@
 /* driver.h - the driver ABI.
  *
- * A driver makes one kind of device usable: it fills in one apf_driver table. The four built-in drivers are linked in;
+ * A driver makes one kind of device usable: it fills in one apf_driver table. The five built-in drivers are linked in;
  * a third party ships a shared library that exports
  *
  *     const apf_driver *apf_driver_v1(void);
@@ -217,7 +217,14 @@ typedef struct apf_driver {
     /* bytes and runs since open; and settings while open (fault injection, registers ...). */
     int (*counters)(apf_drv_device *device, apf_counters *counters, apf_error *err);
     int (*control)(apf_drv_device *device, const char *key, const char *value, apf_error *err);
+
+    /* Added later; a driver whose table ends before has none. Optional (NULL): what the device says of a run that ended
+     * well, as a JSON object ("cycles", bytes and waits by port ...); cut at `size`. NOT_FOUND: nothing. */
+    int (*details)(apf_drv_run *run, char *text, size_t size, apf_error *err);
 } apf_driver;
+
+/* Bytes of the smallest table that is taken. */
+#define APF_DRIVER_SIZE_MIN offsetof(apf_driver, details)
 
 typedef const apf_driver *(*apf_driver_entry)(void); /* the type of apf_driver_v1 */
 

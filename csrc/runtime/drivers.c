@@ -8,10 +8,7 @@ enum { MOST = 64 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static const apf_driver *drivers[MOST] = {
-    &apf_driver_emulator,
-    &apf_driver_opencl,
-    &apf_driver_xrt,
-    &apf_driver_xdma,
+    &apf_driver_emulator, &apf_driver_opencl, &apf_driver_xrt, &apf_driver_xdma, &apf_driver_rtl,
 };
 
 void apf_drivers_fork_prepare(void) { pthread_mutex_lock(&lock); }
@@ -58,7 +55,7 @@ int apf_driver_load(const char *path, const apf_driver **loaded, apf_error *err)
     *(void **)&entry = dlsym(library, "apf_driver_v1");
     if (!entry) return apf_fail(err, APF_UNSUPPORTED, 0, "%s: no driver: it does not export apf_driver_v1", path);
     const apf_driver *driver = entry();
-    if (!driver || driver->abi != APF_DRIVER_ABI || driver->size < sizeof *driver)
+    if (!driver || driver->abi != APF_DRIVER_ABI || driver->size < APF_DRIVER_SIZE_MIN)
         return apf_fail(err, APF_UNSUPPORTED, 0, "%s: driver ABI %u, expected %u", path, driver ? driver->abi : 0,
                         APF_DRIVER_ABI);
     int code = add(driver, path, err);

@@ -11,6 +11,7 @@ struct apf_run {
     int waiting;           /* a thread is in the driver's wait */
     int code;              /* once ended */
     apf_error *error;      /* of a run that failed; NULL: there was no memory for it */
+    char *details;         /* what the driver said of it; NULL: nothing */
     uint32_t count;
     apf_bo *bos[]; /* held; NULL for scalars */
 };
@@ -91,6 +92,7 @@ static void run_free(apf_run *run)
     pthread_mutex_destroy(&run->lock);
     pthread_cond_destroy(&run->waited);
     apf_free(run->error);
+    apf_free(run->details);
     apf_free(run);
 }
 
@@ -120,11 +122,24 @@ int apf_run_start(apf_kernel *kernel, const apf_run_arg *args, uint32_t count, a
 
 /* -- wait and end -- */
 
+static void keep_details(apf_run *run, const apf_driver *driver)
+{
+    enum { MOST = 128 << 10 };
+    if (driver->size <= offsetof(apf_driver, details) || !driver->details) return;
+    char *text = apf_calloc(1, MOST);
+    apf_error error;
+    if (text && driver->details(run->handle, text, MOST, &error) == APF_OK)
+        run->details = text;
+    else
+        apf_free(text);
+}
+
 /* The device has let go of everything. Under the run's lock; the references are given back by the caller after it. */
 static void ended(apf_run *run, int code, const apf_error *error)
 {
     const apf_driver *driver = run->kernel->device->driver;
     if (driver->times) driver->times(run->handle, &run->times);
+    keep_details(run, driver);
     driver->release(run->handle);
     run->handle = NULL;
     run->code = code;
@@ -191,6 +206,15 @@ int apf_run_cancel(apf_run *run, apf_error *err)
                    : apf_fail(err, APF_UNSUPPORTED, 0, "driver '%s' cannot stop a run", device->driver->name);
     pthread_mutex_unlock(&run->lock);
     return code;
+}
+
+const char *apf_run_details(apf_run *run)
+{
+    if (!apf_device_here(run->kernel->device)) return NULL;
+    pthread_mutex_lock(&run->lock);
+    const char *details = run->details; /* set once, when the run ends */
+    pthread_mutex_unlock(&run->lock);
+    return details;
 }
 
 void apf_run_times(apf_run *run, apf_times *times)

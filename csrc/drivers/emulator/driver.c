@@ -29,8 +29,7 @@ static void describe_card(const emu_settings *settings, uint32_t index, apf_devi
     info->compute_units = 1;
 }
 
-static int card_list(const apf_option *options, apf_device_info *infos, uint32_t capacity, uint32_t *count,
-                     apf_error *err)
+int emu_list(const apf_option *options, apf_device_info *infos, uint32_t capacity, uint32_t *count, apf_error *err)
 {
     emu_settings settings;
     int code = emu_settings_read(&settings, options, err);
@@ -64,7 +63,7 @@ static void lock_init(pthread_mutex_t *lock)
     pthread_mutexattr_destroy(&attributes);
 }
 
-static int card_open(const char *selector, const apf_option *options, emu_card **opened, apf_error *err)
+int emu_open(const char *selector, const apf_option *options, emu_card **opened, apf_error *err)
 {
     emu_settings settings;
     int code = emu_settings_read(&settings, options, err);
@@ -84,7 +83,7 @@ static int card_open(const char *selector, const apf_option *options, emu_card *
     return APF_OK;
 }
 
-static int card_describe(emu_card *card, apf_device_info *info, apf_error *err)
+int emu_describe(emu_card *card, apf_device_info *info, apf_error *err)
 {
     (void)err;
     pthread_mutex_lock(&card->lock);
@@ -102,17 +101,18 @@ void emu_card_drop(emu_card *card)
     emu_runs_end(card);
     emu_queue_end(card);
     emu_memory_end(card);
+    if (card->companion_end) card->companion_end(card->companion);
     pthread_mutex_destroy(&card->lock);
     apf_free(card);
 }
 
-static void card_close(emu_card *card)
+void emu_close(emu_card *card)
 {
     emu_queue_close(card);
     emu_card_drop(card);
 }
 
-static int card_counters(emu_card *card, apf_counters *counters, apf_error *err)
+int emu_counters(emu_card *card, apf_counters *counters, apf_error *err)
 {
     (void)err;
     pthread_mutex_lock(&card->lock);
@@ -122,7 +122,7 @@ static int card_counters(emu_card *card, apf_counters *counters, apf_error *err)
     return APF_OK;
 }
 
-static int card_control(emu_card *card, const char *key, const char *value, apf_error *err)
+int emu_control(emu_card *card, const char *key, const char *value, apf_error *err)
 {
     pthread_mutex_lock(&card->lock);
     int code = emu_settings_set(&card->settings, key, value, err);
@@ -136,10 +136,10 @@ const apf_driver apf_driver_emulator = {
     .size = sizeof(apf_driver),
     .name = "emulator",
     .summary = "software card: runs anywhere, with software models of the reference accelerators",
-    .list = card_list,
-    .open = card_open,
-    .describe = card_describe,
-    .close = card_close,
+    .list = emu_list,
+    .open = emu_open,
+    .describe = emu_describe,
+    .close = emu_close,
     .load = emu_load,
     .unload = emu_unload,
     .bank = emu_bank,
@@ -152,6 +152,6 @@ const apf_driver apf_driver_emulator = {
     .cancel = emu_cancel,
     .release = emu_release,
     .times = emu_times,
-    .counters = card_counters,
-    .control = card_control,
+    .counters = emu_counters,
+    .control = emu_control,
 };

@@ -3,6 +3,7 @@
  *   driver.c   the driver table: list, open, describe, close
  *   options.c  settings, from configuration and at run time
  *   memory.c   device memory and buffer objects
+ *   arena.c    device memory that another process can map, for drivers that run kernels in one
  *   link.c     transfers, simulated time, injected faults
  *   kernel.c   models by name, kernels, argument checks
  *   run.c      runs: start, wait, cancel, and what each stage does
@@ -64,9 +65,22 @@ typedef struct emu_block {
     uint64_t capacity; /* bytes mapped */
 } emu_block;
 
+typedef struct emu_arena emu_arena;
+
+/* A file in memory for `size` bytes of buffers; ended with `emu_arena_end`. NULL: NO_MEMORY. */
+emu_arena *emu_arena_new(uint64_t size, apf_error *err);
+void emu_arena_end(emu_arena *arena);
+/* Take and give back whole pages; MAP_FAILED: no room. Under the card's lock. */
+void *emu_arena_take(emu_arena *arena, uint64_t size);
+void emu_arena_give(emu_arena *arena, void *data, uint64_t size);
+int emu_arena_file(const emu_arena *arena);
+/* Where it is mapped here; page 0 is free for the driver. */
+uint8_t *emu_arena_data(const emu_arena *arena);
+
 typedef struct emu_memory {
-    uint64_t used; /* bytes of buffer objects */
-    uint64_t idle; /* bytes of blocks kept for reuse */
+    emu_arena *arena; /* where blocks come from; NULL: pages of this process alone */
+    uint64_t used;    /* bytes of buffer objects */
+    uint64_t idle;    /* bytes of blocks kept for reuse */
     emu_block *free;
     apf_drv_bo *bos; /* every buffer object */
 } emu_memory;
@@ -124,6 +138,10 @@ struct apf_drv_kernel {
 };
 
 int emu_load(emu_card *card, const apf_program *program, apf_drv_kernel **kernel, apf_error *err);
+/* Open a kernel that is no registered model: `entry` with a copy of its name; `drop` is called with its context when
+ * nothing uses it any more. On failure the context is still the caller's. */
+int emu_load_entry(emu_card *card, const apf_program *program, const apf_model_entry *entry, void (*drop)(void *),
+                   apf_drv_kernel **kernel, apf_error *err);
 void emu_unload(apf_drv_kernel *kernel);
 int emu_bank(apf_drv_kernel *kernel, uint32_t index, uint32_t *bank, apf_error *err);
 /* ARGUMENT, READ_ONLY, MISALIGNED. */
@@ -131,6 +149,8 @@ int emu_check_arguments(const apf_drv_kernel *kernel, const apf_arg *args, uint3
 int emu_call_model(const apf_drv_kernel *kernel, const apf_model_arg *args, uint32_t count,
                    const volatile int *cancelled, apf_error *err);
 const char *emu_kernel_name(const apf_drv_kernel *kernel);
+/* What the kernel says of the run that just ended, for apf_free, or NULL. */
+char *emu_kernel_details(const apf_drv_kernel *kernel);
 /* Bytes of buffers over which the kernel is done at once; see apf_model_entry. */
 uint64_t emu_kernel_quick(const apf_drv_kernel *kernel);
 
@@ -161,6 +181,7 @@ struct apf_drv_run {
     pthread_cond_t ended;
     apf_times times;
     apf_error error;
+    char *details; /* JSON of the kernel's own, or NULL */
     uint32_t count, capacity;
     apf_model_arg *args;
     emu_use uses[]; /* as many as args; bo is NULL for scalars */
@@ -171,6 +192,8 @@ int emu_wait(apf_drv_run *run, int64_t timeout, apf_error *err);
 int emu_cancel(apf_drv_run *run, apf_error *err);
 void emu_release(apf_drv_run *run);
 void emu_times(apf_drv_run *run, apf_times *times);
+/* Copy what the kernel said of the run. NOT_FOUND: nothing. */
+int emu_details(apf_drv_run *run, char *text, size_t size, apf_error *err);
 
 /* -- queue (queue.c) -- */
 
@@ -229,10 +252,19 @@ struct apf_drv_device {
     apf_counters counters; /* memory_used is memory.used */
     int64_t link_free[2];  /* when each direction's last transfer ends, in simulated time */
     emu_lane lanes[EMU_LANES];
-    apf_drv_run *spare; /* ended runs, kept for reuse */
+    void *companion;                        /* what a driver over this card keeps with it, */
+    void (*companion_end)(void *companion); /* and how it ends, when nothing runs any more */
+    apf_drv_run *spare;                     /* ended runs, kept for reuse */
     uint32_t spares;
 };
 
+/* The functions of the driver's table that a driver over the same card uses too. */
+int emu_list(const apf_option *options, apf_device_info *infos, uint32_t capacity, uint32_t *count, apf_error *err);
+int emu_open(const char *selector, const apf_option *options, emu_card **card, apf_error *err);
+int emu_describe(emu_card *card, apf_device_info *info, apf_error *err);
+void emu_close(emu_card *card);
+int emu_counters(emu_card *card, apf_counters *counters, apf_error *err);
+int emu_control(emu_card *card, const char *key, const char *value, apf_error *err);
 /* Give a reference back; the last one frees the card. Without the lock. */
 void emu_card_drop(emu_card *card);
 

@@ -130,30 +130,66 @@ static int model_find(const char *name, emu_model **found, apf_error *err)
     return APF_OK;
 }
 
-int emu_load(emu_card *card, const apf_program *program, apf_drv_kernel **loaded, apf_error *err)
+/* A kernel of the card; takes over the reference to `model`. */
+static int kernel_new(emu_card *card, const apf_program *program, emu_model *model, apf_drv_kernel **loaded,
+                      apf_error *err)
 {
-    pthread_mutex_lock(&card->lock);
-    int code = card->lost ? emu_fail_lost(card, err) : APF_OK;
-    pthread_mutex_unlock(&card->lock);
-    if (code != APF_OK) return code;
-    if (!program->kernel || !*program->kernel)
-        return apf_fail(err, APF_NOT_FOUND, 0, "no kernel is named: the emulator loads its models by name");
     apf_drv_kernel *kernel = apf_calloc(1, sizeof *kernel);
     char *arguments = kernel && program->arguments ? copy_text(program->arguments) : NULL;
-    if (!kernel || (program->arguments && !arguments))
-        code = apf_fail(err, APF_NO_MEMORY, 0, "no memory to load model '%s'", program->kernel);
-    else
-        code = model_find(program->kernel, &kernel->model, err);
-    if (code != APF_OK) {
-        apf_free(arguments);
+    if (!kernel || (program->arguments && !arguments)) {
         apf_free(kernel);
-        return code;
+        return apf_fail(err, APF_NO_MEMORY, 0, "no memory to load model '%s'", program->kernel);
     }
     kernel->card = card;
+    kernel->model = model;
     kernel->arguments = arguments;
     kernel->refs = 1;
     *loaded = kernel;
     return APF_OK;
+}
+
+static int check_card(emu_card *card, apf_error *err)
+{
+    pthread_mutex_lock(&card->lock);
+    const int code = card->lost ? emu_fail_lost(card, err) : APF_OK;
+    pthread_mutex_unlock(&card->lock);
+    return code;
+}
+
+int emu_load(emu_card *card, const apf_program *program, apf_drv_kernel **loaded, apf_error *err)
+{
+    int code = check_card(card, err);
+    if (code != APF_OK) return code;
+    if (!program->kernel || !*program->kernel)
+        return apf_fail(err, APF_NOT_FOUND, 0, "no kernel is named: the emulator loads its models by name");
+    emu_model *model = NULL;
+    code = model_find(program->kernel, &model, err);
+    if (code != APF_OK) return code;
+    code = kernel_new(card, program, model, loaded, err);
+    if (code != APF_OK) model_drop(model);
+    return code;
+}
+
+int emu_load_entry(emu_card *card, const apf_program *program, const apf_model_entry *entry, void (*drop)(void *),
+                   apf_drv_kernel **loaded, apf_error *err)
+{
+    int code = check_card(card, err);
+    if (code != APF_OK) return code;
+    emu_model *model = apf_calloc(1, sizeof *model);
+    char *name = model ? copy_text(entry->name) : NULL;
+    if (!name) {
+        apf_free(model);
+        return apf_fail(err, APF_NO_MEMORY, 0, "no memory to load kernel '%s'", entry->name);
+    }
+    model->entry = *entry;
+    model->entry.name = name;
+    model->refs = 1;
+    code = kernel_new(card, program, model, loaded, err);
+    if (code == APF_OK)
+        model->drop = drop;
+    else
+        model_drop(model); /* without `drop`: the context is still the caller's */
+    return code;
 }
 
 void emu_unload(apf_drv_kernel *kernel)
@@ -167,6 +203,12 @@ void emu_unload(apf_drv_kernel *kernel)
 const char *emu_kernel_name(const apf_drv_kernel *kernel) { return kernel->model->entry.name; }
 
 uint64_t emu_kernel_quick(const apf_drv_kernel *kernel) { return kernel->model->entry.quick; }
+
+char *emu_kernel_details(const apf_drv_kernel *kernel)
+{
+    const apf_model_entry *entry = &kernel->model->entry;
+    return entry->details ? entry->details(entry->context) : NULL;
+}
 
 int emu_call_model(const apf_drv_kernel *kernel, const apf_model_arg *args, uint32_t count,
                    const volatile int *cancelled, apf_error *err)

@@ -71,7 +71,7 @@ static void *map_poison(uint64_t capacity)
     return data;
 }
 
-static emu_block *block_map(uint64_t capacity, apf_error *err)
+static emu_block *block_map(emu_card *card, uint64_t capacity, apf_error *err)
 {
     emu_block *block = apf_calloc(1, sizeof *block);
     if (!block) {
@@ -79,7 +79,14 @@ static emu_block *block_map(uint64_t capacity, apf_error *err)
         return NULL;
     }
     void *data = MAP_FAILED;
-    if (!apf_allocation_fails()) data = capacity >= LARGE ? map_poison(capacity) : map_pages(capacity);
+    if (apf_allocation_fails())
+        data = MAP_FAILED;
+    else if (card->memory.arena) {
+        pthread_mutex_lock(&card->lock);
+        data = emu_arena_take(card->memory.arena, capacity);
+        pthread_mutex_unlock(&card->lock);
+    } else
+        data = capacity >= LARGE ? map_poison(capacity) : map_pages(capacity);
     if (data == MAP_FAILED) {
         apf_fail(err, APF_NO_MEMORY, ENOMEM, "the host has no %llu bytes to stand for device memory",
                  (unsigned long long)capacity);
@@ -91,9 +98,13 @@ static emu_block *block_map(uint64_t capacity, apf_error *err)
     return block;
 }
 
-static void block_unmap(emu_block *block)
+/* Under the lock. */
+static void block_unmap(emu_memory *memory, emu_block *block)
 {
-    munmap(block->data, block->capacity);
+    if (memory->arena)
+        emu_arena_give(memory->arena, block->data, block->capacity);
+    else
+        munmap(block->data, block->capacity);
     apf_free(block);
 }
 
@@ -115,7 +126,7 @@ static void block_keep(emu_card *card, emu_block *block)
 {
     emu_memory *memory = &card->memory;
     if (block->capacity >= LARGE || memory->idle + block->capacity > card->settings.idle_memory) {
-        block_unmap(block);
+        block_unmap(memory, block);
         return;
     }
     memory->idle += block->capacity;
@@ -130,7 +141,7 @@ static void blocks_trim(emu_memory *memory, uint64_t keep)
         emu_block **at = &memory->free;
         while ((*at)->next) at = &(*at)->next;
         memory->idle -= (*at)->capacity;
-        block_unmap(*at);
+        block_unmap(memory, *at);
         *at = NULL;
     }
 }
@@ -192,12 +203,12 @@ int emu_alloc(emu_card *card, uint64_t size, uint32_t bank, apf_drv_bo **made, a
         apf_free(bo);
         return code;
     }
-    if (!bo->block && !(bo->block = block_map(block_capacity(size), err))) {
+    if (!bo->block && !(bo->block = block_map(card, block_capacity(size), err))) {
         unreserve(card, size);
         apf_free(bo);
         return APF_NO_MEMORY;
     }
-    if (bo->block->capacity < LARGE) memset(bo->block->data, POISON, size);
+    if (bo->block->capacity < LARGE || card->memory.arena) memset(bo->block->data, POISON, size);
     bo->card = card;
     bo->size = size;
     bo->refs = 1;
@@ -254,4 +265,5 @@ void emu_memory_end(emu_card *card)
 {
     while (card->memory.bos) bo_end(card->memory.bos);
     blocks_trim(&card->memory, 0);
+    if (card->memory.arena) emu_arena_end(card->memory.arena);
 }

@@ -1,6 +1,8 @@
 /* Runs of the software card: made from arguments, passed through the lanes, waited for. */
 #include "emulator.h"
 
+#include <stdio.h>
+
 enum { RUN_ARGS = 12, RUN_SPARES = 64 };
 
 /* -- start -- */
@@ -30,6 +32,7 @@ static apf_drv_run *run_take(emu_card *card, uint32_t count)
 static void run_free(apf_drv_run *run)
 {
     pthread_cond_destroy(&run->ended);
+    apf_free(run->details);
     apf_free(run->args);
     apf_free(run);
 }
@@ -160,6 +163,7 @@ static int compute(apf_drv_run *run)
     if (code != APF_OK) return code;
     run->times.start = (uint64_t)apf_now();
     const int failed = emu_call_model(run->kernel, run->args, run->count, &run->cancelled, &run->error);
+    run->details = emu_kernel_details(run->kernel);
     pthread_mutex_lock(&card->lock);
     if (!failed) last(run);
     run->times.end = (uint64_t)apf_now();
@@ -219,6 +223,8 @@ void emu_run_recycle(apf_drv_run *run)
 {
     emu_card *card = run->card;
     emu_unload(run->kernel);
+    apf_free(run->details);
+    run->details = NULL;
     pthread_mutex_lock(&card->lock);
     const int keep = card->spares < RUN_SPARES;
     if (keep) {
@@ -291,3 +297,10 @@ void emu_release(apf_drv_run *run)
 }
 
 void emu_times(apf_drv_run *run, apf_times *times) { *times = run->times; }
+
+int emu_details(apf_drv_run *run, char *text, size_t size, apf_error *err)
+{
+    if (!is_done(run) || !run->details) return apf_fail(err, APF_NOT_FOUND, 0, "the run has no details");
+    snprintf(text, size, "%s", run->details);
+    return APF_OK;
+}
