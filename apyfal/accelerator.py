@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
     from apyfal.config.configuration import ConfigSource
+    from apyfal.definition.definition import Definition
     from apyfal.jobs.queue import Task
 
 __all__ = ["LOCAL", "Accelerator", "host_ip_of"]
@@ -126,7 +127,7 @@ class Accelerator:
         )
         self._background = JobSubmitter(self._definition.name, self.process, self._run_together if may_group else None)
         self._fan_out = StorageFanOut()
-        self._context = DeviceContext(self._definition, _read_program)
+        self._context = DeviceContext(self._definition, _program_reader(self._definition))
         self._closed = False
         at_exit.register(self)
 
@@ -379,6 +380,19 @@ def _load_all(src: object) -> NDArray[Any]:
     from apyfal.storage.api.arrays import load
 
     return load(src)
+
+
+def _program_reader(definition: Definition) -> Callable[[str], bytes]:
+    """Return what makes the bytes that the driver loads from the text of ``program``."""
+    if definition.driver != "rtl":
+        return _read_program
+
+    def build(_: str) -> bytes:
+        from apyfal.rtl.program import make_program  # its tools are for this driver alone
+
+        return make_program(definition)
+
+    return build
 
 
 def _read_program(url: str) -> bytes:

@@ -73,6 +73,7 @@ class Batch(Generic[_Task]):
         self._fan_out = fan_out
         self._control = control
         self._report = Report()
+        self._report.run_details = control.run_details
         self._tasks = tasks
         self._items = [BatchItem(task) for task in tasks]
         first = self._items[0]

@@ -22,8 +22,10 @@ __all__ = ["available", "resolve"]
 
 _T = TypeVar("_T")
 
-_DRIVERS = ("emulator", "opencl", "xdma", "xrt")
-_NEED_PROGRAM = ("opencl", "xrt")
+_DRIVERS = ("emulator", "opencl", "rtl", "xdma", "xrt")
+_NEED_PROGRAM = ("opencl", "rtl", "xrt")
+#: What every reference kernel in Verilog needs beside its own file.
+_RTL_PARTS = ("apf_control.sv",)
 
 
 def resolve(name: str | None = None, config: ConfigSource = None, **keys: object) -> Definition:
@@ -211,13 +213,18 @@ def _parameters(section: Section, base: Definition | None, arguments: Sequence[A
 
 
 def _with_program(definition: Definition) -> Definition:
-    """Add apyfal's OpenCL source to a reference accelerator without a program."""
+    """Add apyfal's OpenCL or Verilog source to a reference accelerator without a program."""
     if definition.program is not None or definition.driver not in _NEED_PROGRAM:
         return definition
+    kernels = Path(__file__).parents[1] / "accelerators" / "kernels"
     if definition.driver == "opencl":
-        source = Path(__file__).parents[1] / "accelerators" / "kernels" / f"{definition.kernel}.cl"
+        source = kernels / f"{definition.kernel}.cl"
         if source.is_file():
             return replace(definition, program=str(source))
+    if definition.driver == "rtl":
+        source = kernels / f"{definition.kernel}.sv"
+        if source.is_file():
+            return replace(definition, program=", ".join(str(kernels / name) for name in (source.name, *_RTL_PARTS)))
     raise ConfigurationError(
         f"accelerator {definition.name!r} has no program for driver {definition.driver!r}; "
         "expected program = <storage URL>"

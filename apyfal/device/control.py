@@ -32,6 +32,8 @@ class JobControl:
     ----------
     failed
         Whether `fail` was called.
+    run_details
+        What the device said of each run (JSON), if its driver says anything.
     changed
         Notified when the job fails, and by the stages when data moves on.
     """
@@ -40,6 +42,7 @@ class JobControl:
         self.deadline = deadline
         self.changed = threading.Condition()
         self.failed = False
+        self.run_details: list[str] = []
         self._failure: BaseException | None = None
         self._callbacks: list[Callable[[], None]] = []
 

@@ -40,6 +40,8 @@ def wait(run: Run, control: JobControl) -> None:
         except (Aborted, RunTimeout):
             cancel(run)
             raise
+    if (details := run.details) is not None:
+        control.run_details.append(details)
 
 
 def _ended(run: Run, control: JobControl) -> bool:

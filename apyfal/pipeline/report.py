@@ -63,6 +63,7 @@ class Report:
         self.chunks = 0
         self.reasons: dict[str, None] = {}
         self.spans: list[Span] = []
+        self.run_details: list[str] = []
         self._stage_ends: dict[str, float] = {}
         self._lock = threading.Lock()
 
@@ -71,6 +72,7 @@ class Report:
         one = Report()
         one._began, one.spans, one.chunks = self._began, self.spans, self.chunks
         one.bytes_in, one.bytes_out = bytes_in, bytes_out
+        one.run_details = self.run_details
         return one
 
     def now(self) -> float:
@@ -128,6 +130,11 @@ class Report:
             timeline=list(self.spans),
             limit=bottleneck_of(self.spans, seconds["total"]),
         )
+        if self.run_details:
+            from apyfal.rtl.summary import summarize  # of the rtl driver alone
+
+            info[driver] = summarize(self.run_details)
+            info["cycles"] = info[driver]["cycles"]
 
 
 def bottleneck_of(spans: Sequence[_Interval], total: float) -> str:

@@ -69,6 +69,7 @@ def process(context: DeviceContext, arguments: JobArguments, control: JobControl
             raise error from cause
         raise
     finally:
+        report.run_details = control.run_details
         if arguments.info is not None:
             report.fill(arguments.info, device=context.info["name"], driver=context.definition.driver)
 

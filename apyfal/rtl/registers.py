@@ -1,0 +1,158 @@
+"""Where the arguments of a kernel are: registers of its control interface, or streams.
+
+The definition (``rtl.registers``) says it, else AMD's ``kernel.xml`` (UG1393), else the comments that high-level
+synthesis writes into the control module (``// 0x10 : Data signal of a``).
+"""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from apyfal.exceptions import ConfigurationError, ProgramError, did_you_mean
+from apyfal.rtl.ports import Kernel
+from apyfal.rtl.sources import Sources
+
+__all__ = ["Place", "find_places"]
+
+_COMMENT = re.compile(r"^\s*//\s*0x([0-9a-fA-F]+)\s*:\s*Data signal of (\w+)", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one argument goes.
+
+    Attributes
+    ----------
+    kind
+        ``buffer``, ``scalar32``, ``scalar64``, ``source`` or ``sink``.
+    where
+        Offset of the register, or number of the stream among those of its direction.
+    """
+
+    kind: str
+    where: int
+
+
+def find_places(kernel: Kernel, sources: Sources, arguments: Sequence[tuple[str, bool]], registers: str) -> list[Place]:
+    """Return the place of each argument.
+
+    Parameters
+    ----------
+    kernel
+        The design.
+    sources
+        Where its metadata and comments are.
+    arguments
+        Name, and whether it is a buffer, in the definition's order.
+    registers
+        Text of ``rtl.registers``: ``NAME:OFFSET[:TYPE]`` or ``NAME:STREAM``, separated by commas. TYPE is ``buffer``,
+        ``32`` or ``64``; STREAM is the name of an ``s_axis_*`` or ``m_axis_*`` interface.
+
+    Raises
+    ------
+    ConfigurationError
+        `registers` is not of that form, or names what is not there.
+    ProgramError
+        An argument's place is not said anywhere.
+    """
+    said = _configured(kernel, registers)
+    known = _of_metadata(kernel, sources.metadata) or _of_comments(sources.files)
+    places = []
+    for name, is_buffer in arguments:
+        place = said.get(name) or _stream(kernel, name) or known.get(name)
+        if place is None:
+            others = {**known, **said}
+            raise ProgramError(
+                f"kernel {kernel.top!r}: no register is known for argument {name!r}"
+                f"{did_you_mean(name, others)}; "
+                f"set rtl.registers = {name}:0x10{':buffer' if is_buffer else ':32'} (at its offset)"
+            )
+        if is_buffer and place.kind.startswith("scalar"):
+            place = Place("buffer", place.where)
+        elif not is_buffer and place.kind == "buffer":
+            place = Place("scalar64", place.where)
+        elif not is_buffer and place.kind in ("source", "sink"):
+            raise ConfigurationError(f"argument {name!r} is a number, and cannot be the stream of that name")
+        places.append(place)
+    return places
+
+
+def _stream(kernel: Kernel, name: str) -> Place | None:
+    for kind, interfaces in (("source", kernel.sources), ("sink", kernel.sinks)):
+        for number, interface in enumerate(interfaces):
+            if interface.name == name:
+                return Place(kind, number)
+    # A kernel with one stream of a direction needs no name for it.
+    if name == "src" and len(kernel.sources) == 1 and not kernel.memories:
+        return Place("source", 0)
+    if name == "dst" and len(kernel.sinks) == 1 and not kernel.memories:
+        return Place("sink", 0)
+    return None
+
+
+def _configured(kernel: Kernel, registers: str) -> dict[str, Place]:
+    found: dict[str, Place] = {}
+    for text in filter(None, (part.strip() for part in registers.split(","))):
+        name, _, rest = text.partition(":")
+        where, _, kind = rest.partition(":")
+        name, where, kind = name.strip(), where.strip(), kind.strip()
+        if (stream := _stream(kernel, where)) is not None and not kind:
+            found[name] = stream
+            continue
+        try:
+            offset = int(where, 0)
+            found[name] = Place({"": "scalar32", "32": "scalar32", "64": "scalar64", "buffer": "buffer"}[kind], offset)
+        except (ValueError, KeyError):
+            streams = ", ".join(each.name for each in (*kernel.sources, *kernel.sinks)) or "none"
+            raise ConfigurationError(
+                f"rtl.registers: {text!r} is wrong; expected NAME:OFFSET, NAME:OFFSET:buffer|32|64, "
+                f"or NAME:STREAM with a stream of the kernel ({streams})"
+            ) from None
+        if offset % 4 or not 0x10 <= offset < 1 << 32:
+            raise ConfigurationError(
+                f"rtl.registers: {text!r}: expected an offset that is a multiple of 4, from 0x10 on"
+            )
+    return found
+
+
+def _of_metadata(kernel: Kernel, files: Sequence[Path]) -> dict[str, Place]:
+    """Return the arguments of ``kernel.xml``; addressQualifier 0 is a scalar, 1 memory, 4 a stream (UG1393)."""
+    found: dict[str, Place] = {}
+    for path in files:
+        try:
+            root = ElementTree.parse(path).getroot()
+        except ElementTree.ParseError as error:
+            raise ProgramError(f"{path}: {error}") from None
+        for argument in root.iter("arg"):
+            name, qualifier = argument.get("name", ""), argument.get("addressQualifier", "0")
+            if qualifier == "4":
+                stream = _stream(kernel, argument.get("port", "")) or _stream(kernel, argument.get("port", "").lower())
+                if stream is not None:
+                    found[name] = stream
+                continue
+            try:
+                offset, size = int(argument.get("offset", "x"), 0), int(argument.get("size", "0x4"), 0)
+            except ValueError:
+                continue
+            found[name] = Place("buffer" if qualifier == "1" else "scalar64" if size > 4 else "scalar32", offset)
+    return found
+
+
+def _of_comments(files: Sequence[Path]) -> dict[str, Place]:
+    """Return the registers of a module that high-level synthesis wrote; a name that comes twice is 64 bits wide."""
+    found: dict[str, Place] = {}
+    for path in files:
+        text = path.read_text(errors="replace")
+        if "Data signal of" not in text:
+            continue
+        for match in _COMMENT.finditer(text):
+            offset, name = int(match[1], 16), match[2]
+            if name in found:
+                found[name] = Place("scalar64", found[name].where)
+            else:
+                found[name] = Place("scalar32", offset)
+    return found
