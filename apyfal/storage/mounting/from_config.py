@@ -17,6 +17,7 @@ from apyfal.config.ini import Value
 from apyfal.config.trust import TrustStore
 from apyfal.exceptions import MountError, did_you_mean
 from apyfal.storage import providers
+from apyfal.storage.mounting.parameters import named
 
 __all__ = ["configured", "fingerprint", "gathered", "provider_of", "root_of"]
 
@@ -115,15 +116,16 @@ def gathered(
         Parameter name to its value, and whether it was said for this very mount (so that an unknown name is an error).
         `apyfal.storage.mounting.authority` says whether the values may be used.
     """
-    result: dict[str, tuple[object, bool]] = {
-        key: (value, True) for key, value in arguments.items() if value is not None
-    }
+    given = {key: value for key, value in arguments.items() if value is not None}
+    result = {key: (value, True) for key, value in named(name, provider.name, given).items()}
     own = _section_names(name, configuration)
     for section in _layers(name, provider, configuration):
-        identity = section.unchecked(_IDENTITY)
-        for key in section:
-            value = section.unchecked(key)
-            if value is None or key in _OWN_KEYS or key in result:
+        values = {key: value for key in section if (value := section.unchecked(key)) is not None}
+        names = named(name, provider.name, {key: key for key in values})
+        identity = values.get(str(names.get(_IDENTITY)))
+        for key, alias in names.items():
+            value = values[str(alias)]
+            if key in _OWN_KEYS or key in result:
                 continue
             if key in _DAEMON_KEYS and value.section.partition(".")[0] == "host":
                 continue

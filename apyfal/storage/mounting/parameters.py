@@ -18,11 +18,25 @@ from apyfal.config.ini import Value, is_secret, without_user_info
 from apyfal.exceptions import AcceleratorException, MountError, ParameterError, did_you_mean
 from apyfal.storage.handler import Handler
 
-__all__ = ["ARGUMENT", "MountParameter", "accepted", "checked", "separates_ambient", "shown", "without_ambient"]
+__all__ = [
+    "ARGUMENT",
+    "MountParameter",
+    "accepted",
+    "checked",
+    "named",
+    "parameter_name",
+    "separates_ambient",
+    "shown",
+    "without_ambient",
+]
 
 ARGUMENT = "argument"
 
 _INIT = "__init__"  # type checkers refuse `handler.__init__`, which is no method of an instance here
+
+#: what AWS's tools call the account and its secret, for the providers that have such keys
+_KEY_NAMES = {"access_key_id": "client_id", "secret_access_key": "secret_id"}
+_WITH_KEYS = ("s3", "oss", "gs")
 
 HandlerFactory = Callable[..., Handler]
 
@@ -123,6 +137,28 @@ class MountParameter:
 
     value: object
     origin: str = ARGUMENT
+
+
+def parameter_name(provider: str, name: str) -> str:
+    """Return a parameter's own name: ``access_key_id`` is ``client_id``, others stay."""
+    return _KEY_NAMES.get(name, name) if provider in _WITH_KEYS else name
+
+
+def named(mount: str, provider: str, given: Mapping[str, object]) -> dict[str, object]:
+    """Return parameters by their own names.
+
+    Raises
+    ------
+    MountError
+        One of them is given under two names.
+    """
+    result: dict[str, object] = {}
+    for alias, value in given.items():
+        name = parameter_name(provider, alias)
+        if name in result:
+            raise MountError(f"mount {mount!r}: {alias!r} and another name of {name!r} are both given")
+        result[name] = value
+    return result
 
 
 def accepted(handler: HandlerFactory) -> dict[str, Callable[[object], object]]:

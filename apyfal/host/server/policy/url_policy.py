@@ -23,6 +23,7 @@ from apyfal.storage.handler import Handler
 from apyfal.storage.http.pool import ConnectionPool
 from apyfal.storage.mounting.mount import MountSpec
 from apyfal.storage.mounting.parameters import checked as parameters_of
+from apyfal.storage.mounting.parameters import named
 from apyfal.storage.mounting.table import MountTable
 from apyfal.storage.url import redact
 
@@ -177,7 +178,7 @@ class UrlPolicy:
         """
         if not _NAME.fullmatch(name) or name in ("host", "http", "https", "file"):
             raise ParameterError(f"mount {name!r}: expected a new name of small letters, digits, '-' and '_'")
-        given = dict(parameters)
+        given = named(name, str(parameters.get("provider")), parameters)
         provider, root = given.pop("provider", None), given.pop("root", None)
         known = providers.find(provider) if isinstance(provider, str) and provider in _SESSION_PROVIDERS else None
         if known is None:

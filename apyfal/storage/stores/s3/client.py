@@ -31,6 +31,8 @@ __all__ = ["S3Client", "split_path"]
 #: A bucket name that can be a DNS label under a wildcard certificate.
 _LABEL = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 _AWS_HOST = re.compile(r"(?:(.+)\.)?s3[.-](?:([a-z0-9-]+)\.)?amazonaws\.com(?:\.cn)?")
+#: How the names of directory buckets end, and of access points to them ("Directory bucket naming rules").
+_ZONAL = ("--x-s3", "--xa-s3")
 _PLAIN = re.compile(r"[A-Za-z0-9/._~-]*")
 
 #: Error codes that say more than their status (S3 API reference, "Error responses").
@@ -43,6 +45,11 @@ _CODES: Mapping[str, type[StorageError]] = {
     "SignatureDoesNotMatch": AuthenticationError,
     "InvalidToken": AuthenticationError,
     "ExpiredToken": AuthenticationError,
+    "ExpiredTokenException": AuthenticationError,
+    "RequestExpired": AuthenticationError,
+    "InvalidSecurity": AuthenticationError,
+    "NotSignedUp": AuthenticationError,
+    "UnrecognizedClientException": AuthenticationError,
     "TokenRefreshRequired": AuthenticationError,
     "AuthorizationHeaderMalformed": AuthenticationError,
     "RequestTimeTooSkewed": AuthenticationError,
@@ -145,28 +152,17 @@ class S3Client:
         Response
             With a status below 300; the caller closes it.
         """
-        bucket, _, key = path.partition("/")
-        payload = self._payload_hash(body)
+        bucket = path.partition("/")[0]
         wanted = {**self._headers, **(headers or {})}
-        encoded = (
-            "&".join(f"{quote(name, safe='-_.~')}={quote(query[name], safe='-_.~')}" for name in sorted(query))
-            if query
-            else ""
-        )
         repeated: set[str] = set()
         while True:
             region = self._regions.get(bucket, self._region)
-            origin, target = self._address(bucket, key, region)
-            keys = self._credentials.keys()
-            if keys is not None:
-                fields = self._signer.sign(method, origin.authority, target, encoded, wanted, payload, keys, region)
-            else:
-                fields = list(wanted.items())
-            url = f"{target}?{encoded}" if encoded else target
-            response = self.client.request(method, origin, url, fields, body)
+            response = self._send(method, path, query, wanted, body)
             if response.status < 300:
                 return response
             found = self._read_error(response)
+            if method == "HEAD" and found.code is None and response.status == 400:
+                found = self._explained(path, query, wanted, found, repeated)
             cure = self._cure(response, found, bucket, region, repeated)
             if cure is None:
                 raise self._error(response, found, path, what)
@@ -184,7 +180,22 @@ class S3Client:
         return origin, f"{prefix}/{key if _PLAIN.fullmatch(key) else quote(key, safe='/-_.~')}"
 
     def _place(self, bucket: str, region: str) -> tuple[Origin, str]:
-        """Return the origin of a bucket, and what stands before its keys."""
+        """Return the origin of a bucket, and what stands before its keys.
+
+        Raises
+        ------
+        InvalidURL
+            For what is no bucket, and would be asked for at a host that has nothing to do with it.
+        """
+        if bucket.startswith("arn:"):
+            raise InvalidURL(
+                f"{bucket!r}: ARNs are not supported; expected the name of a bucket, or the alias of an access point "
+                "(NAME-...-s3alias), which can be used as one"
+            )
+        if self._endpoint is None and bucket.endswith(_ZONAL):
+            raise InvalidURL(
+                f"{bucket!r}: directory buckets (S3 Express One Zone) are not supported; expected another bucket"
+            )
         if self._endpoint is not None:
             origin, prefix = self._endpoint
         else:
@@ -233,6 +244,49 @@ class S3Client:
         for piece in body:
             digest.update(piece)
         return digest.hexdigest()
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None,
+        headers: Mapping[str, str],
+        body: Sequence[memoryview],
+    ) -> Response:
+        """Sign and send a request, once; the answer may be a refusal."""
+        bucket, _, key = path.partition("/")
+        region = self._regions.get(bucket, self._region)
+        encoded = (
+            "&".join(f"{quote(name, safe='-_.~')}={quote(query[name], safe='-_.~')}" for name in sorted(query))
+            if query
+            else ""
+        )
+        origin, target = self._address(bucket, key, region)
+        keys = self._credentials.keys()
+        if keys is not None:
+            payload = self._payload_hash(body)
+            fields = self._signer.sign(method, origin.authority, target, encoded, dict(headers), payload, keys, region)
+        else:
+            fields = list(headers.items())
+        return self.client.request(method, origin, f"{target}?{encoded}" if encoded else target, fields, body)
+
+    def _explained(
+        self,
+        path: str,
+        query: Mapping[str, str] | None,
+        headers: Mapping[str, str],
+        found: S3Error,
+        repeated: set[str],
+    ) -> S3Error:
+        """Ask by GET why a HEAD was refused: an answer to HEAD has no document, and 400 may be anything."""
+        if "reason" in repeated:
+            return found
+        repeated.add("reason")
+        response = self._send("GET", path, query, {**headers, "range": "bytes=0-0"}, ())
+        if response.status < 300:
+            response.close()
+            return found
+        return self._read_error(response)
 
     # -- errors -------------------------------------------------------------------------------------------------------
     def _read_error(self, response: Response) -> S3Error:

@@ -1,7 +1,8 @@
-"""Credentials and regions the way AWS's own tools find them."""
+"""Credentials, regions and endpoints the way AWS's own tools find them."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from apyfal.exceptions import AuthenticationError, MountError, StorageError
 from apyfal.storage.stores.s3.sigv4 import Keys
 
-__all__ = ["Credentials", "DefaultCredentialChain", "StaticCredentials", "default_region"]
+__all__ = ["Credentials", "DefaultCredentialChain", "StaticCredentials", "default_endpoint", "default_region"]
 
 
 class Credentials:
@@ -107,6 +108,58 @@ def default_region(profile: str | None, *, light: bool) -> str | None:
     except BotoCoreError as error:
         raise StorageError(f"cannot read the AWS configuration: {error}") from error
     return str(found) if found else None
+
+
+def default_endpoint(profile: str | None) -> str | None:
+    """Return the endpoint that AWS's tools would use instead of Amazon's; ``None`` if none is configured.
+
+    In their order ("Service-specific endpoints" of the AWS SDKs reference): ``AWS_ENDPOINT_URL_S3``,
+    ``AWS_ENDPOINT_URL``, ``endpoint_url`` below ``s3`` in the profile's ``services`` section, ``endpoint_url`` of the
+    profile. Nothing with ``AWS_IGNORE_CONFIGURED_ENDPOINT_URLS`` or the profile's ``ignore_configured_endpoint_urls``.
+
+    Raises
+    ------
+    MountError
+        There is no such profile or ``services`` section.
+    """
+    if _is_true(os.environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS")):
+        return None
+    named = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if named and profile is None and not _configured("ignore_configured_endpoint_urls"):
+        return named
+    if not _configured("endpoint_url"):  # reading the files as AWS does takes a library that is large
+        return named
+    from botocore.exceptions import BotoCoreError
+    from botocore.session import Session
+
+    try:
+        session = Session(profile=profile)
+        scoped: Any = session.get_scoped_config()
+        if _is_true(scoped.get("ignore_configured_endpoint_urls")):
+            return None
+        services: Any = {}
+        if "services" in scoped:
+            services = session.full_config.get("services", {}).get(scoped["services"])
+            if services is None:
+                raise MountError(f"s3: the AWS configuration has no [services {scoped['services']}]")
+    except BotoCoreError as error:
+        raise MountError(f"s3: {_first_line(error)}") from None
+    found = named or services.get("s3", {}).get("endpoint_url") or scoped.get("endpoint_url")
+    return str(found) if found else None
+
+
+def _configured(word: str) -> bool:
+    """Whether a word is anywhere in the files of AWS's tools."""
+    files = (("AWS_CONFIG_FILE", "~/.aws/config"), ("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"))
+    for variable, usual in files:
+        with contextlib.suppress(OSError), open(os.path.expanduser(os.environ.get(variable) or usual), "rb") as file:
+            if word.encode() in file.read(4 << 20):
+                return True
+    return False
+
+
+def _is_true(text: str | None) -> bool:
+    return text is not None and text.strip().lower() == "true"  # as AWS's tools read it
 
 
 def _first_line(error: Exception) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import ClassVar
@@ -23,21 +23,24 @@ from apyfal.storage.http.paging import PageGuard
 from apyfal.storage.http.pool import ConnectionPool, Timeouts
 from apyfal.storage.http.status import (
     body_reader,
-    decode_base64,
     described_by_head,
     described_by_reading,
-    http_date,
     range_header,
-    strong_etag,
 )
 from apyfal.storage.metadata import FIELDS, ObjectMetadata, require_fields
 from apyfal.storage.stores.s3.client import S3Client, split_path
-from apyfal.storage.stores.s3.credentials import Credentials, DefaultCredentialChain, StaticCredentials, default_region
+from apyfal.storage.stores.s3.credentials import (
+    Credentials,
+    DefaultCredentialChain,
+    StaticCredentials,
+    default_endpoint,
+    default_region,
+)
 from apyfal.storage.stores.s3.metadata import (
     ENCRYPTION_HEADERS,
     headers_of,
     kept_headers,
-    metadata_from,
+    object_info,
     tags_from,
     write_tags,
 )
@@ -48,8 +51,6 @@ from apyfal.storage.stores.s3.xml import etag_of, parse_buckets, parse_listing, 
 
 __all__ = ["S3Handler"]
 
-#: Algorithm to the header that states it.
-_CHECKSUMS = {name: f"x-amz-checksum-{name}" for name in ("crc64nvme", "crc32c", "crc32", "sha1", "sha256")}
 _ADDRESSING = ("auto", "path", "virtual")
 _SSE = ("AES256", "aws:kms", "aws:kms:dsse")
 #: CopyObject takes no more (S3 API reference).
@@ -68,7 +69,8 @@ class S3Handler(MetadataHandler):
     region
         Of the buckets; those elsewhere are found by asking.
     endpoint_url
-        Of a store that is not AWS: ``https://host:port``, with a path where it has one.
+        Of a store that is not AWS: ``https://host:port``, with a path where it has one. By default as AWS's tools find
+        it: ``AWS_ENDPOINT_URL_S3``, ``AWS_ENDPOINT_URL``, the profile's ``services`` and ``endpoint_url``.
     profile
         Of the AWS configuration files.
     anonymous
@@ -141,6 +143,8 @@ class S3Handler(MetadataHandler):
             raise MountError(f"s3: unknown addressing {addressing!r}{did_you_mean(addressing, _ADDRESSING)}")
         if sse is not None and sse not in _SSE:
             raise MountError(f"s3: unknown sse {sse!r}{did_you_mean(sse, _SSE)}")
+        if endpoint_url is None and ambient:
+            endpoint_url = default_endpoint(profile)
         endpoint = None
         secure = True
         if endpoint_url is not None:
@@ -199,10 +203,12 @@ class S3Handler(MetadataHandler):
         read = partial(self._read_version, path, version)
         try:
             response = self._s3.request("HEAD", path, query, with_checksum, what="look up")
-        except (AccessDenied, UnsupportedByStore):
+        except (AccessDenied, UnsupportedByStore) as error:
+            if error.code is not None:
+                raise  # a GET has been tried: it gave the reason
             return described_by_reading(read)
         response.close()
-        return described_by_head(_object_info(path, response.headers), response, read)
+        return described_by_head(object_info(path, response.headers), response, read)
 
     def read(self, path: str, start: int, stop: int | None, version_of: ObjectInfo | None) -> RangeReader:
         split_path(path)
@@ -219,7 +225,7 @@ class S3Handler(MetadataHandler):
             if version_of.version is not None:
                 query = {"versionId": version_of.version}
         response = self._s3.request("GET", path, query, headers, what="read")
-        return body_reader(response, _object_info(path, response.headers), start, stop, version_of)
+        return body_reader(response, object_info(path, response.headers), start, stop, version_of)
 
     def _read_version(self, path: str, version: str | None) -> RangeReader:
         """Begin to read one version of an object, whatever it is; ``None``: the current one."""
@@ -258,7 +264,7 @@ class S3Handler(MetadataHandler):
         except ObjectChanged as error:
             raise exists(path, error) from None
         response.read()
-        return replace(_object_info(path, response.headers), size=len(data), metadata=None)
+        return replace(object_info(path, response.headers), size=len(data), metadata=None)
 
     def upload(
         self, path: str, *, size: int | None, exclusive: bool = False, metadata: ObjectMetadata | None = None
@@ -389,27 +395,4 @@ def exists(path: str, error: ObjectChanged) -> ObjectExists:
         code=error.code,
         status=error.status,
         request_id=error.request_id,
-    )
-
-
-def _object_info(path: str, headers: Mapping[str, str]) -> ObjectInfo:
-    """Describe an object by the headers of an answer, all but its size.
-
-    The Content-Encoding is left out: to S3 it is a remark of whoever wrote the object, and what is stored and delivered
-    are the same bytes.
-    """
-    checksums = {}
-    if headers.get("x-amz-checksum-type", "FULL_OBJECT") == "FULL_OBJECT":
-        for algorithm, name in _CHECKSUMS.items():
-            text = headers.get(name)
-            if text is not None and (value := decode_base64(text)) is not None:
-                checksums[algorithm] = value
-    return ObjectInfo(
-        path,
-        None,
-        strong_etag(headers.get("etag")),
-        http_date(headers.get("last-modified")),
-        checksums,
-        version=headers.get("x-amz-version-id"),
-        metadata=metadata_from(headers),
     )

@@ -1,4 +1,4 @@
-"""Metadata of objects as S3's header fields (S3 API reference, PutObject, HeadObject, CopyObject)."""
+"""Objects and their metadata as S3's header fields (S3 API reference, PutObject, HeadObject, CopyObject)."""
 
 from __future__ import annotations
 
@@ -9,12 +9,24 @@ from typing import Any
 from urllib.parse import quote, urlencode
 from xml.etree.ElementTree import Element
 
+from apyfal.storage.handler import ObjectInfo
+from apyfal.storage.http.status import decode_base64, http_date, strong_etag
 from apyfal.storage.metadata import HTTP_FIELDS, ObjectMetadata, content_type_of
 from apyfal.storage.stores.s3.client import S3Client
 from apyfal.storage.stores.s3.xml import tagging_body
 
-__all__ = ["ENCRYPTION_HEADERS", "headers_of", "kept_headers", "metadata_from", "tags_from", "write_tags"]
+__all__ = [
+    "ENCRYPTION_HEADERS",
+    "headers_of",
+    "kept_headers",
+    "metadata_from",
+    "object_info",
+    "tags_from",
+    "write_tags",
+]
 
+#: Algorithm to the header that states it.
+_CHECKSUMS = {name: f"x-amz-checksum-{name}" for name in ("crc64nvme", "crc32c", "crc32", "sha1", "sha256")}
 _USER = "x-amz-meta-"
 _OTHERS = {
     "storage_class": "x-amz-storage-class",
@@ -64,6 +76,29 @@ def metadata_from(headers: Mapping[str, str]) -> ObjectMetadata:
     user = {name[len(_USER) :]: value for name, value in headers.items() if name.startswith(_USER)}
     tags: dict[str, str] | None = {} if headers.get("x-amz-tagging-count", "0") == "0" else None
     return ObjectMetadata(**fields, user=user, tags=tags)
+
+
+def object_info(path: str, headers: Mapping[str, str]) -> ObjectInfo:
+    """Describe an object by the headers of an answer, all but its size.
+
+    The Content-Encoding is left out: to S3 it is a remark of whoever wrote the object, and what is stored and delivered
+    are the same bytes.
+    """
+    checksums = {}
+    if headers.get("x-amz-checksum-type", "FULL_OBJECT") == "FULL_OBJECT":
+        for algorithm, name in _CHECKSUMS.items():
+            text = headers.get(name)
+            if text is not None and (value := decode_base64(text)) is not None:
+                checksums[algorithm] = value
+    return ObjectInfo(
+        path,
+        None,
+        strong_etag(headers.get("etag")),
+        http_date(headers.get("last-modified")),
+        checksums,
+        version=headers.get("x-amz-version-id"),
+        metadata=metadata_from(headers),
+    )
 
 
 def write_tags(client: S3Client, path: str, tags: Mapping[str, str] | None) -> None:

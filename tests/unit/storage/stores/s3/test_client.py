@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
-from apyfal.exceptions import InvalidURL, MountError, StorageError
+from apyfal.exceptions import AuthenticationError, InvalidURL, MountError, StorageError
 from apyfal.storage.http.origin import Origin
 from apyfal.storage.stores.s3.client import split_path
 from apyfal.storage.stores.s3.handler import S3Handler
@@ -157,3 +157,42 @@ def test_a_path_needs_a_bucket() -> None:
     assert split_path("bucket/key/more") == ("bucket", "key/more")
     with pytest.raises(InvalidURL, match="bucket/key"):
         split_path("/key")
+
+
+# -- why a look-up was refused -----------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("ExpiredToken", AuthenticationError),
+        ("ExpiredTokenException", AuthenticationError),
+        ("TokenRefreshRequired", AuthenticationError),
+        ("InvalidToken", AuthenticationError),
+        ("RequestExpired", AuthenticationError),
+        ("InvalidSecurity", AuthenticationError),
+        ("NotSignedUp", AuthenticationError),
+        ("InvalidRequest", StorageError),
+    ],
+)
+@pytest.mark.parametrize("call", ["describe", "read", "put", "list"])
+def test_what_a_store_says_of_the_credentials_is_the_error(code: str, kind: type[StorageError], call: str) -> None:
+    document = f"<Error><Code>{code}</Code><Message>Because.</Message></Error>".encode()
+    # an answer to HEAD has no document: the reason comes with a GET
+    answers = [Canned(400, {}, document)] if call != "describe" else [Canned(400, {}), Canned(400, {}, document)]
+    made, recorded = handler(*answers, region="r", session_token="t")
+    calls: dict[str, Callable[[], object]] = {
+        "describe": lambda: made.describe("bucket/key"),
+        "read": lambda: made.read("bucket/key", 0, None, None),
+        "put": lambda: made.put("bucket/key", memoryview(b"x"), None),
+        "list": lambda: list(made.list("bucket")),
+    }
+    with pytest.raises(kind, match=code) as caught:
+        calls[call]()
+    assert type(caught.value) is kind
+    assert not recorded.answers
+
+
+def test_a_look_up_is_asked_about_once() -> None:
+    made, recorded = handler(Canned(400, {}), FOUND, region="r")
+    with pytest.raises(StorageError, match="status 400"):
+        made.describe("bucket/key")
+    assert [asked[0] for asked in recorded.asked] == ["HEAD", "GET"]
