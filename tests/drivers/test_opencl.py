@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from drivers.cases import opencl_cases
+from drivers.cases import kernel_cases, opencl_cases
 from drivers.support.worker import Worker
 from fixtures.opencl import installation
 
@@ -22,6 +22,13 @@ _ON_FAKE = [
     if not name.startswith("_")
     and getattr(value, "__module__", "") == opencl_cases.__name__
     and name not in (*_ON_VENDORS, *_WITHOUT)
+]
+
+
+_KERNELS = [
+    name
+    for name, value in vars(kernel_cases).items()
+    if not name.startswith("_") and getattr(value, "__module__", "") == kernel_cases.__name__
 ]
 
 
@@ -43,6 +50,15 @@ def test_on_the_fake(case: str, fake: Worker) -> None:
 def test_on_vendors(vendor: str, case: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     with Worker(getattr(installation, vendor)(tmp_path_factory.mktemp(vendor))) as worker:
         worker.call("drivers.cases.opencl_cases", case)
+
+
+@pytest.mark.vendor
+@pytest.mark.parametrize("case", _KERNELS)
+@pytest.mark.parametrize("vendor", ["intel", "pocl"])
+def test_kernels_on_vendors(vendor: str, case: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Each in a process of its own, so that it is the first to use OpenCL."""
+    with Worker(getattr(installation, vendor)(tmp_path_factory.mktemp(vendor))) as worker:
+        worker.call("drivers.cases.kernel_cases", case)
 
 
 @pytest.mark.parametrize(

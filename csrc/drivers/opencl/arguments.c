@@ -32,10 +32,29 @@ static void copy_name(const char *names, uint32_t index, char *name, size_t size
     }
 }
 
+/* Names of types that are neither memory nor a number. */
+static int is_object(const char *type)
+{
+    static const char *const names[] = {"image",   "sampler_t", "pipe",        "event_t",
+                                        "queue_t", "ndrange_t", "reserve_id_t"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strstr(type, names[i])) return 1;
+    return 0;
+}
+
+static void known_scalar(ocl_parameter *parameter)
+{
+    for (size_t i = 0; i < sizeof scalars / sizeof *scalars; i++)
+        if (!strcmp(scalars[i].type, parameter->type)) {
+            parameter->scalar = scalars[i].scalar;
+            parameter->size = (uint32_t)scalars[i].size;
+        }
+}
+
 static void declared(const apf_drv_kernel *kernel, uint32_t index, ocl_parameter *parameter)
 {
     const ocl_api *api = kernel->device->api;
-    cl_uint space = 0;
+    cl_uint space = 0, access = CL_KERNEL_ARG_ACCESS_NONE;
     cl_bitfield qualifier = 0;
     char text[128] = "";
     if (api->clGetKernelArgInfo(kernel->handle, index, CL_KERNEL_ARG_ADDRESS_QUALIFIER, sizeof space, &space, NULL))
@@ -48,22 +67,59 @@ static void declared(const apf_drv_kernel *kernel, uint32_t index, ocl_parameter
                                  NULL))
         parameter->constant = parameter->space == 'c' || qualifier & CL_KERNEL_ARG_TYPE_CONST;
     if (!api->clGetKernelArgInfo(kernel->handle, index, CL_KERNEL_ARG_TYPE_NAME, sizeof text, text, NULL))
-        snprintf(parameter->type, sizeof parameter->type, "%.31s", text);
+        snprintf(parameter->type, sizeof parameter->type, "%s", text);
     if (!api->clGetKernelArgInfo(kernel->handle, index, CL_KERNEL_ARG_NAME, sizeof text, text, NULL))
         snprintf(parameter->name, sizeof parameter->name, "%.47s", text);
-    for (size_t i = 0; parameter->space == 'p' && i < sizeof scalars / sizeof *scalars; i++)
-        if (!strcmp(scalars[i].type, parameter->type)) {
-            parameter->scalar = scalars[i].scalar;
-            parameter->size = (uint32_t)scalars[i].size;
-        }
+    api->clGetKernelArgInfo(kernel->handle, index, CL_KERNEL_ARG_ACCESS_QUALIFIER, sizeof access, &access, NULL);
+    parameter->object = access == CL_KERNEL_ARG_ACCESS_READ_ONLY || access == CL_KERNEL_ARG_ACCESS_WRITE_ONLY ||
+                        access == CL_KERNEL_ARG_ACCESS_READ_WRITE ||
+                        (!strchr(parameter->type, '*') && is_object(parameter->type));
+    if (parameter->space == 'p') known_scalar(parameter);
 }
 
-void ocl_parameters(apf_drv_kernel *kernel, const char *names)
+/* A name of both lists that is at other places in both: the definition's order is not the kernel's. */
+static int check_order(const apf_drv_kernel *kernel, const char *names, apf_error *err)
 {
     for (uint32_t i = 0; i < kernel->count; i++) {
-        copy_name(names, i, kernel->parameters[i].name, sizeof kernel->parameters[i].name);
-        if (kernel->device->version >= 12) declared(kernel, i, &kernel->parameters[i]);
+        char given[sizeof kernel->parameters[0].name] = "", other[sizeof given];
+        const char *own = kernel->parameters[i].name;
+        copy_name(names, i, given, sizeof given);
+        if (!*given || !strcmp(given, own)) continue;
+        int elsewhere = 0, given_elsewhere = 0;
+        for (uint32_t j = 0; j < kernel->count; j++) {
+            *other = 0;
+            copy_name(names, j, other, sizeof other);
+            elsewhere |= !strcmp(kernel->parameters[j].name, given);
+            given_elsewhere |= !strcmp(other, own);
+        }
+        if (elsewhere && given_elsewhere)
+            return apf_fail(err, APF_ARGUMENT, 0,
+                            "argument %u of kernel '%s' is %s; got %s: expected the arguments in the kernel's order", i,
+                            kernel->name, own, given);
     }
+    return APF_OK;
+}
+
+static int refuse(const apf_drv_kernel *kernel, uint32_t index, const char *what, apf_error *err)
+{
+    const ocl_parameter *parameter = &kernel->parameters[index];
+    return apf_fail(err, APF_ARGUMENT, 0, "argument %u (%s) of kernel '%s' is %s, %s; expected a buffer or a number",
+                    index, parameter->name, kernel->name, parameter->type, what);
+}
+
+int ocl_parameters(apf_drv_kernel *kernel, const apf_program *program, const char *options, apf_error *err)
+{
+    for (uint32_t i = 0; i < kernel->count; i++) {
+        ocl_parameter *parameter = &kernel->parameters[i];
+        copy_name(program->arguments, i, parameter->name, sizeof parameter->name);
+        if (kernel->device->version < 12) continue;
+        declared(kernel, i, parameter);
+        if (parameter->object) return refuse(kernel, i, "which cannot be passed", err);
+        if (parameter->space != 'p' || parameter->scalar || !*parameter->type || !ocl_is_source(program)) continue;
+        ocl_ask_compiler(kernel->device, program, options, parameter);
+        if (!parameter->scalar) return refuse(kernel, i, "which is no number", err);
+    }
+    return check_order(kernel, program->arguments, err);
 }
 
 int ocl_only_reads(const apf_drv_kernel *kernel, uint32_t index, const apf_drv_bo *bo)
@@ -155,23 +211,43 @@ static double to_double(const apf_arg *arg)
     }
 }
 
+/* A floating-point number of `size` bytes from any scalar; 0 if it does not fit. */
+static int to_floating(const apf_arg *arg, uint32_t size, void *out)
+{
+    const double number = to_double(arg);
+    const float single = arg->kind == APF_F32 ? arg->value.f : (float)number;
+    if (size == sizeof single && isinf(single) && !isinf(number)) return 0;
+    if (class_of(arg->kind) != 'f') {
+        /* Beyond 2^53 (2^24) not every integer is one of them. */
+        const double back = size == sizeof single ? (double)single : number;
+        uint64_t bits;
+        const apf_arg again = {.kind = APF_F64, .value.d = back};
+        if (!to_integer(&again, class_of(arg->kind), 8, &bits) || bits != arg->value.u) return 0;
+    }
+    if (size == sizeof single)
+        memcpy(out, &single, sizeof single);
+    else
+        memcpy(out, &number, sizeof number);
+    return 1;
+}
+
 /* The value as `size` bytes of class `scalar`; hosts are little-endian, so the low bytes come first. */
 static int convert(const apf_arg *arg, char scalar, uint32_t size, void *out)
 {
     if (scalar == 'x') scalar = class_of(arg->kind);
-    if (scalar == 'f') {
-        const double number = to_double(arg);
-        const float single = arg->kind == APF_F32 ? arg->value.f : (float)number;
-        if (size == sizeof single)
-            memcpy(out, &single, sizeof single);
-        else
-            memcpy(out, &number, sizeof number);
-        return 1;
-    }
+    if (scalar == 'f') return to_floating(arg, size, out);
     uint64_t bits;
     if (!to_integer(arg, scalar, size, &bits)) return 0;
     memcpy(out, &bits, size);
     return 1;
+}
+
+/* Whether a value of the declared type may be passed as the kernel's: a floating-point number as an integer, or the
+ * other way, only with as many bytes. What was meant for another argument seldom has. */
+static int alike(const apf_arg *arg, const ocl_parameter *parameter)
+{
+    const int given = class_of(arg->kind) == 'f', wanted = parameter->scalar == 'f';
+    return parameter->scalar == 'x' || given == wanted || size_of(arg->kind) == parameter->size;
 }
 
 /* -- setting -- */
@@ -180,8 +256,13 @@ static int failed(apf_drv_kernel *kernel, uint32_t index, const apf_arg *arg, cl
 {
     const ocl_parameter *parameter = &kernel->parameters[index];
     const char *name = *parameter->name ? parameter->name : "?";
-    char given[40] = "a buffer";
-    if (arg->kind != APF_BUFFER) value_text(arg, given, sizeof given);
+    static const char *const kinds[] = {"",       "int8",  "uint8",  "int16",   "uint16", "int32",
+                                        "uint32", "int64", "uint64", "float32", "float64"};
+    char given[64] = "a buffer", value[40];
+    if (arg->kind != APF_BUFFER) {
+        value_text(arg, value, sizeof value);
+        snprintf(given, sizeof given, "%s, declared %s", value, kinds[arg->kind <= APF_F64 ? arg->kind : 0]);
+    }
     if (status == CL_INVALID_ARG_SIZE || status == CL_INVALID_ARG_VALUE || status == CL_INVALID_MEM_OBJECT)
         return apf_fail(err, APF_ARGUMENT, 0, "argument %u (%s) of kernel '%s' is %s; got %s", index, name,
                         kernel->name, *parameter->type ? parameter->type : "of another type", given);
@@ -240,7 +321,8 @@ int ocl_set_argument(apf_drv_kernel *kernel, uint32_t index, const apf_arg *arg,
         return set(kernel, index, arg, size, NULL, err);
     default:
         if (!parameter->scalar) return set_by_trial(kernel, index, arg, err);
-        if (!convert(arg, parameter->scalar, parameter->size, bytes)) return wrong(kernel, index, arg, err);
+        if (!alike(arg, parameter) || !convert(arg, parameter->scalar, parameter->size, bytes))
+            return wrong(kernel, index, arg, err);
         return set(kernel, index, arg, parameter->size, bytes, err);
     }
 }

@@ -44,7 +44,10 @@ static int discover(const apf_option *options, const ocl_api **api, settings *se
 {
     int code = read_options(options, set, err);
     if (code == APF_OK) code = ocl_library(api, err);
-    if (code == APF_OK) code = ocl_discover(*api, set->platform, found, count, err);
+    if (code != APF_OK) return code;
+    ocl_begin_opening();
+    code = ocl_discover(*api, set->platform, found, count, err);
+    ocl_end_opening();
     return code;
 }
 
@@ -178,7 +181,9 @@ static int open_device(const char *selector, const apf_option *options, apf_drv_
     pthread_mutex_init(&device->submit, NULL);
     pthread_mutex_init(&device->loading, NULL);
     apf_free(found);
+    ocl_begin_opening();
     code = set_up(device, &set, err);
+    ocl_end_opening();
     if (code != APF_OK) {
         tear_down(device);
         return code;

@@ -76,12 +76,27 @@ static int look_up(void *library, ocl_api *api, const char *path, apf_error *err
     return APF_OK;
 }
 
+static pthread_mutex_t opening = PTHREAD_MUTEX_INITIALIZER;
+
+void ocl_begin_opening(void) { pthread_mutex_lock(&opening); }
+
+void ocl_end_opening(void) { pthread_mutex_unlock(&opening); }
+
 int ocl_library(const ocl_api **api, apf_error *err)
 {
     static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
     static ocl_api loaded;
     static int ready;
+    static int64_t home = -1; /* the generation of processes that uses OpenCL */
 
+    /* Looked at before any lock, which the parent may have held: its threads are not here, so that a child that opens a
+     * device of its own would wait for them for ever (PoCL, Intel). */
+    const int64_t here = apf_fork_generation();
+    int64_t first = -1;
+    if (!__atomic_compare_exchange_n(&home, &first, here, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE) && first != here)
+        return apf_fail(err, APF_FORKED, 0,
+                        "OpenCL was used before this process was forked, and its threads are not here: start the "
+                        "process by 'spawn' or 'forkserver', or use OpenCL only after the fork");
     int code = APF_OK;
     pthread_mutex_lock(&lock);
     if (!ready) {
@@ -99,6 +114,7 @@ int ocl_library(const ocl_api **api, apf_error *err)
                          "device's own OpenCL, or set APYFAL_OPENCL_LIBRARY",
                          dlerror());
         ready = code == APF_OK;
+        if (!ready) __atomic_store_n(&home, -1, __ATOMIC_RELEASE);
     }
     pthread_mutex_unlock(&lock);
     *api = &loaded;

@@ -51,11 +51,12 @@ typedef struct ocl_program {
 /* One argument of a kernel, as far as the platform tells. */
 typedef struct ocl_parameter {
     char name[48];
-    char type[32];
+    char type[128];
     uint32_t size; /* of a scalar; 0: unknown, or not a scalar */
     char scalar;   /* 'i' signed, 'u' unsigned, 'f' floating, 'x' any; 0: unknown, or not a scalar */
     char space;    /* 'g' global, 'c' constant, 'l' local, 'p' private; 0: unknown */
     char constant; /* the kernel only reads it */
+    char object;   /* an image, a sampler, a pipe: it is no memory and no number */
 } ocl_parameter;
 
 struct apf_drv_kernel {
@@ -128,8 +129,12 @@ struct apf_drv_run {
 };
 
 /* -- library.c */
-/* The entry points, loading the library at the first call. NO_LIBRARY. */
+/* The entry points, loading the library at the first call. NO_LIBRARY, FORKED. */
 int ocl_library(const ocl_api **api, apf_error *err);
+/* Vendors' libraries are not made for a first use by several threads at once (PoCL then says that there is no device).
+ */
+void ocl_begin_opening(void);
+void ocl_end_opening(void);
 const char *ocl_error_name(cl_int status);
 /* The code of driver.h for a status; `otherwise` where the status alone does not tell. */
 int ocl_code(cl_int status, int otherwise);
@@ -156,19 +161,27 @@ void ocl_describe(const ocl_api *api, const ocl_found *found, apf_device_info *i
 int ocl_migrates(const ocl_found *found, const apf_device_info *info);
 
 /* -- program.c */
+/* Whether a program is text, not a binary. */
+int ocl_is_source(const apf_program *program);
 int ocl_load(apf_drv_device *device, const apf_program *program, apf_drv_kernel **kernel, apf_error *err);
 void ocl_unload(apf_drv_kernel *kernel);
 int ocl_bank(apf_drv_kernel *kernel, uint32_t index, uint32_t *bank, apf_error *err);
 
 /* -- arguments.c */
-/* Ask the platform about every parameter of the kernel; `names`, the definition's, serve where it does not tell. */
-void ocl_parameters(apf_drv_kernel *kernel, const char *names);
+/* Ask the platform about every parameter of the kernel, and the compiler, with these options, about types of the
+ * program's own; the definition's names serve where nobody tells. ARGUMENT: a type that no argument can have, or the
+ * definition's order is not the kernel's. */
+int ocl_parameters(apf_drv_kernel *kernel, const apf_program *program, const char *options, apf_error *err);
 /* Set one argument; under `submit`. ARGUMENT, MISALIGNED, UNSUPPORTED, DEVICE_MEMORY. */
 int ocl_set_argument(apf_drv_kernel *kernel, uint32_t index, const apf_arg *arg, apf_error *err);
 /* The number of work-items that these arguments ask for. ARGUMENT. */
 int ocl_work_items(const apf_drv_kernel *kernel, const apf_arg *args, size_t *items, apf_error *err);
 /* True where the kernel is known not to write to this buffer argument. */
 int ocl_only_reads(const apf_drv_kernel *kernel, uint32_t index, const apf_drv_bo *bo);
+
+/* -- types.c */
+/* Find out class and size of a type that the program names; they stay 0 if it is no scalar. */
+void ocl_ask_compiler(apf_drv_device *device, const apf_program *from, const char *options, ocl_parameter *parameter);
 
 /* -- memory.c */
 int ocl_alloc(apf_drv_device *device, uint64_t size, uint32_t bank, apf_drv_bo **bo, apf_error *err);

@@ -22,7 +22,7 @@ static uint64_t digest(uint64_t hash, const void *data, size_t size)
 }
 
 /* Binaries of every vendor are ELF, xclbin or begin with some other byte that no source contains. */
-static int is_source(const apf_program *program)
+int ocl_is_source(const apf_program *program)
 {
     const size_t looked_at = program->size < 4096 ? program->size : 4096;
     return memcmp(program->data, "xclbin", looked_at < 6 ? looked_at : 6) != 0 &&
@@ -74,7 +74,7 @@ static int split_options(const apf_drv_device *device, const apf_program *progra
     *out = (ocl_options){.global = "1"};
     out->build = apf_calloc(1, strlen(options) + sizeof information + 1);
     if (!out->build) return apf_fail(err, APF_NO_MEMORY, 0, "no memory for build options");
-    if (is_source(program)) launch_options_of_source(program, out);
+    if (ocl_is_source(program)) launch_options_of_source(program, out);
     char *end = out->build;
     while (*(options += strspn(options, " \t\n"))) {
         const size_t length = strcspn(options, " \t\n");
@@ -99,6 +99,36 @@ static int named_argument(const char *names, const char *wanted)
     return -1;
 }
 
+/* The size of work-groups: the option's, or what the kernel requires, which is an error if they differ. */
+static int work_group(apf_drv_kernel *kernel, const ocl_options *options, apf_error *err)
+{
+    apf_drv_device *device = kernel->device;
+    size_t required[3] = {0}, largest = 0;
+    device->api->clGetKernelWorkGroupInfo(kernel->handle, device->id, CL_KERNEL_COMPILE_WORK_GROUP_SIZE,
+                                          sizeof required, required, NULL);
+    device->api->clGetKernelWorkGroupInfo(kernel->handle, device->id, CL_KERNEL_WORK_GROUP_SIZE, sizeof largest,
+                                          &largest, NULL);
+    if (required[1] > 1 || required[2] > 1)
+        return apf_fail(err, APF_PROGRAM, 0,
+                        "%s: kernel '%s' requires work-groups of %zux%zux%zu; expected one dimension, as in %zux1x1",
+                        device->info.name, kernel->name, required[0], required[1], required[2],
+                        required[0] * required[1] * required[2]);
+    kernel->local = required[0] ? required[0] : kernel->global_argument < 0 && kernel->global == 1;
+    if (!*options->local) return APF_OK;
+    char *end;
+    kernel->local = strtoull(options->local, &end, 10);
+    if (*end || !isdigit((unsigned char)options->local[0]) || !kernel->local)
+        return apf_fail(err, APF_PROGRAM, 0, "--local=%s: expected a number of work-items", options->local);
+    if (required[0] && kernel->local != required[0])
+        return apf_fail(err, APF_PROGRAM, 0, "--local=%s: kernel '%s' requires work-groups of %zu work-items",
+                        options->local, kernel->name, required[0]);
+    if (largest && kernel->local > largest)
+        return apf_fail(err, APF_PROGRAM, 0,
+                        "--local=%s: the largest work-group of kernel '%s' on %s has %zu work-items", options->local,
+                        kernel->name, device->info.name, largest);
+    return APF_OK;
+}
+
 static int launch_shape(apf_drv_kernel *kernel, const ocl_options *options, const char *names, apf_error *err)
 {
     char *end;
@@ -118,17 +148,7 @@ static int launch_shape(apf_drv_kernel *kernel, const ocl_options *options, cons
                 "divide",
                 options->global, names ? names : "");
     }
-    if (!*options->local) {
-        size_t required[3] = {0};
-        kernel->device->api->clGetKernelWorkGroupInfo(
-            kernel->handle, kernel->device->id, CL_KERNEL_COMPILE_WORK_GROUP_SIZE, sizeof required, required, NULL);
-        kernel->local = required[0] ? required[0] : kernel->global_argument < 0 && kernel->global == 1;
-        return APF_OK;
-    }
-    kernel->local = strtoull(options->local, &end, 10);
-    if (*end || !isdigit((unsigned char)options->local[0]) || !kernel->local)
-        return apf_fail(err, APF_PROGRAM, 0, "--local=%s: expected a number of work-items", options->local);
-    return APF_OK;
+    return work_group(kernel, options, err);
 }
 
 /* -- building -- */
@@ -169,7 +189,7 @@ static int build(apf_drv_device *device, const apf_program *from, const char *op
 {
     const char *name = from->name ? from->name : "program";
     cl_int status;
-    if (is_source(from)) {
+    if (ocl_is_source(from)) {
         const char *text = from->data;
         *built = device->api->clCreateProgramWithSource(device->context, 1, &text, &from->size, &status);
     } else {
@@ -181,7 +201,7 @@ static int build(apf_drv_device *device, const apf_program *from, const char *op
     }
     if (status != CL_SUCCESS)
         return ocl_fail(device, err, status, APF_PROGRAM, "'%.100s' (%s of %zu bytes) is not a program for it", name,
-                        is_source(from) ? "source" : "binary", from->size);
+                        ocl_is_source(from) ? "source" : "binary", from->size);
     status = device->api->clBuildProgram(*built, 1, &device->id, options, NULL, NULL);
     if (status == CL_SUCCESS) return APF_OK;
     int code = ocl_code(status, APF_PROGRAM) == APF_PROGRAM
@@ -299,7 +319,9 @@ int ocl_load(apf_drv_device *device, const apf_program *program, apf_drv_kernel 
         code = launch_shape(kernel, &options, program->arguments, err);
     }
     if (code == APF_OK) {
-        ocl_parameters(kernel, program->arguments);
+        code = ocl_parameters(kernel, program, options.build, err);
+    }
+    if (code == APF_OK) {
         *out = kernel;
     } else {
         if (kernel) device->api->clReleaseKernel(kernel->handle);

@@ -2,6 +2,8 @@
  * shared. Everything here is called under the device's `submit`. */
 #include "opencl.h"
 
+#include <stdio.h>
+
 /* -- what waits for what (all under `submit`) -- */
 
 enum { MOST_WAITS = 256 };
@@ -106,6 +108,25 @@ static int submit_uploads(apf_drv_run *run, const apf_arg *args, uint32_t count,
     return APF_OK;
 }
 
+/* Say which work-group sizes the kernel takes. */
+static int wrong_group(const apf_drv_kernel *kernel, size_t items, cl_int status, apf_error *err)
+{
+    apf_drv_device *device = kernel->device;
+    size_t required[3] = {0}, largest = 0;
+    device->api->clGetKernelWorkGroupInfo(kernel->handle, device->id, CL_KERNEL_COMPILE_WORK_GROUP_SIZE,
+                                          sizeof required, required, NULL);
+    device->api->clGetKernelWorkGroupInfo(kernel->handle, device->id, CL_KERNEL_WORK_GROUP_SIZE, sizeof largest,
+                                          &largest, NULL);
+    char rule[96];
+    if (required[0])
+        snprintf(rule, sizeof rule, "it requires work-groups of %zux%zux%zu", required[0], required[1], required[2]);
+    else
+        snprintf(rule, sizeof rule, "its largest work-group here has %zu work-items", largest);
+    return ocl_fail(device, err, status, APF_KERNEL,
+                    "starting kernel '%s' with %zu work-items in work-groups of %zu; %s", kernel->name, items,
+                    kernel->local, rule);
+}
+
 static int submit_kernel(apf_drv_run *run, apf_drv_kernel *kernel, const apf_arg *args, size_t items, apf_error *err)
 {
     apf_drv_device *device = run->device;
@@ -127,6 +148,8 @@ static int submit_kernel(apf_drv_run *run, apf_drv_kernel *kernel, const apf_arg
                                                         after.count ? after.events : NULL, &event);
     if (status == CL_INVALID_KERNEL_ARGS)
         return ocl_fail(device, err, status, APF_ARGUMENT, "starting kernel '%s'", kernel->name);
+    if (status == CL_INVALID_WORK_GROUP_SIZE || status == CL_INVALID_WORK_ITEM_SIZE)
+        return wrong_group(kernel, items, status, err);
     if (status != CL_SUCCESS)
         return ocl_fail(device, err, status, APF_KERNEL, "starting kernel '%s' with %zu work-items", kernel->name,
                         items);

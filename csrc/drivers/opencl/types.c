@@ -1,0 +1,55 @@
+/* Types of scalar arguments that have a name of the program's own: typedefs, structs, vectors. The platform tells the
+ * name alone, so the program's own compiler is asked what it stands for. */
+#include "opencl.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* A kernel is never run: the work-group size that it requires is a constant of the program, which the platform tells.
+ * Its first number is the size of the type and 1, its second the class and 1. */
+static const char probe[] = "\n"
+                            "#define APYFAL_IS(other) __builtin_types_compatible_p(APYFAL_TYPE, other)\n"
+                            "#if defined(cl_khr_fp64) || defined(__opencl_c_fp64)\n"
+                            "#define APYFAL_IS_DOUBLE APYFAL_IS(double)\n"
+                            "#else\n"
+                            "#define APYFAL_IS_DOUBLE 0\n"
+                            "#endif\n"
+                            "#define APYFAL_CLASS (1 \\\n"
+                            " + (APYFAL_IS(char) || APYFAL_IS(signed char) || APYFAL_IS(short) || APYFAL_IS(int) || "
+                            "APYFAL_IS(long)) * 1 \\\n"
+                            " + (APYFAL_IS(uchar) || APYFAL_IS(ushort) || APYFAL_IS(uint) || APYFAL_IS(ulong)) * 2 \\\n"
+                            " + (APYFAL_IS(float) || APYFAL_IS_DOUBLE) * 3)\n"
+                            "__kernel __attribute__((reqd_work_group_size(\n"
+                            "    1 + (sizeof(APYFAL_TYPE) > 16 ? 16 : sizeof(APYFAL_TYPE)), APYFAL_CLASS, 1)))\n"
+                            "void apyfal_type(__global int *none) { none[0] = 0; }\n";
+
+static const char classes[] = {0, 'i', 'u', 'f'};
+
+static void ask(apf_drv_device *device, cl_program program, ocl_parameter *parameter)
+{
+    const ocl_api *api = device->api;
+    size_t required[3] = {0};
+    cl_int status;
+    cl_kernel kernel = api->clCreateKernel(program, "apyfal_type", &status);
+    if (status != CL_SUCCESS) return;
+    status = api->clGetKernelWorkGroupInfo(kernel, device->id, CL_KERNEL_COMPILE_WORK_GROUP_SIZE, sizeof required,
+                                           required, NULL);
+    api->clReleaseKernel(kernel);
+    if (status != CL_SUCCESS || !required[0] || required[1] < 1 || required[1] > sizeof classes) return;
+    parameter->scalar = classes[required[1] - 1];
+    if (parameter->scalar) parameter->size = (uint32_t)required[0] - 1;
+}
+
+void ocl_ask_compiler(apf_drv_device *device, const apf_program *from, const char *options, ocl_parameter *parameter)
+{
+    char define[160];
+    snprintf(define, sizeof define, "\n#define APYFAL_TYPE %s", parameter->type);
+    const char *texts[] = {from->data, define, probe};
+    const size_t sizes[] = {from->size, strlen(define), sizeof probe - 1};
+    cl_int status;
+    cl_program program = device->api->clCreateProgramWithSource(device->context, 3, texts, sizes, &status);
+    if (status != CL_SUCCESS) return;
+    if (device->api->clBuildProgram(program, 1, &device->id, options, NULL, NULL) == CL_SUCCESS)
+        ask(device, program, parameter);
+    device->api->clReleaseProgram(program);
+}
