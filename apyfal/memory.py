@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from apyfal._core.buffer import Buffer, is_pinned
+from apyfal.exceptions import ParameterError
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
     from apyfal._core.device import Device
 
-__all__ = ["Meter", "charge", "current_meter", "empty", "empty_like", "is_pinned", "metered"]
+__all__ = ["Meter", "charge", "current_meter", "empty", "empty_like", "is_pinned", "metered", "plain_array"]
 
 
 class Meter(Protocol):
@@ -100,6 +101,23 @@ def empty(shape: int | Sequence[int], dtype: DTypeLike = float, *, device: Devic
     if device is not None:
         device.import_memory(array)
     return array
+
+
+def plain_array(array: NDArray[Any]) -> NDArray[Any]:
+    """Return an array of any subclass as a plain one over the same memory.
+
+    Subclasses change what indexing, reshaping and multiplying mean: a matrix never has one dimension.
+
+    Raises
+    ------
+    ParameterError
+        It is a masked array, whose mask would be lost.
+    """
+    if isinstance(array, np.ma.MaskedArray):
+        raise ParameterError(
+            "a masked array: its mask would be lost; expected a plain one, as array.filled(value) gives"
+        )
+    return np.asarray(array)
 
 
 def empty_like(prototype: NDArray[Any], *, device: Device | None = None) -> NDArray[Any]:

@@ -55,6 +55,8 @@ class BatchKeys:
         """Return a key that is equal for jobs that can be in one batch; ``None``: this job runs alone."""
         if self._parameters is None or not (dst is None or isinstance(dst, (np.ndarray, str, PathLike))):
             return None
+        if isinstance(src, np.ma.MaskedArray) or isinstance(dst, np.ma.MaskedArray):
+            return None  # refused, by an error of its own
         if isinstance(src, np.ndarray):
             return (src.dtype, self._parameters) if 0 < src.nbytes <= SMALL_NBYTES else None
         if isinstance(src, (str, PathLike)):

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from mmap import mmap
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from apyfal._core.buffer import Buffer
 from apyfal.exceptions import ParameterError
+from apyfal.memory import plain_array
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -17,22 +21,87 @@ if TYPE_CHECKING:
 __all__ = ["array_of", "check_target", "each_of", "element_type_of", "overlap", "shape_of"]
 
 
-def array_of(data: object) -> NDArray[Any] | None:
-    """Return an array over the memory of `data`; ``None``: it is something else, a URL, a path or a file object."""
-    if isinstance(data, np.ndarray):
+def array_of(data: object, *, written: bool = False) -> NDArray[Any] | None:
+    """Return a plain array over the memory of `data`; ``None``: it is something else, a URL, a path or a file object.
+
+    Parameters
+    ----------
+    data
+        An array of any subclass (matrix, record array, memmap), bytes, any object with the buffer protocol
+        (``array.array``, ctypes, ``pyarrow.Buffer``), with ``__array_interface__``, ``__dlpack__`` or ``__array__``.
+    written
+        The result is to be written: the memory must be that of `data`, not a copy.
+
+    Raises
+    ------
+    ParameterError
+        It has no memory that an array can be over, or would lose a part of what it says: a mask, for example.
+    """
+    if type(data) is np.ndarray:
         return data
-    if isinstance(data, (bytes, bytearray, memoryview)) or (hasattr(data, "__array_interface__") and data is not None):
-        array = np.asarray(data) if not isinstance(data, (bytes, bytearray)) else np.frombuffer(data, np.uint8)
-        return array
-    if hasattr(data, "__buffer__") or hasattr(data, "__dlpack__"):
-        return np.asarray(memoryview(data)) if hasattr(data, "__buffer__") else np.from_dlpack(data)  # type: ignore[arg-type]
+    if data is None or isinstance(data, (str, PathLike, type)):
+        return None
+    try:
+        array = _seen_as_array(data)
+    except ParameterError:
+        raise
+    except (TypeError, ValueError, BufferError, RuntimeError) as error:
+        raise ParameterError(
+            f"{type(data).__name__}: its memory cannot be used as an array ({error}); expected numbers in host memory"
+        ) from None
+    if array is not None and written and _is_converted(data, array):
+        raise ParameterError(
+            f"{type(data).__name__}: results cannot be written to it, it gives a copy of its values; expected an array"
+        )
+    return array
+
+
+def _seen_as_array(data: object) -> NDArray[Any] | None:
+    if isinstance(data, np.ndarray):
+        return plain_array(data)
+    if isinstance(data, (bytes, bytearray)):
+        return np.frombuffer(data, np.uint8)
+    if hasattr(data, "__array_interface__"):
+        return np.asarray(data)
+    if (view := _view_of(data)) is not None:
+        array = np.asarray(view)
+        return array.view(np.uint8) if _is_raw(data) else array
+    if hasattr(data, "__dlpack__"):
+        return np.asarray(np.from_dlpack(data))  # type: ignore[arg-type]
+    if hasattr(data, "__array__"):
+        return plain_array(np.asarray(data))
     return None
+
+
+def _view_of(data: object) -> memoryview | None:
+    """Return a view of any object with the buffer protocol, which Python names only from 3.12 on (``__buffer__``)."""
+    try:
+        return memoryview(data)  # type: ignore[arg-type]
+    except TypeError:
+        return None
+
+
+def _is_raw(data: object) -> bool:
+    """Return whether the memory of `data` is bytes of no stated type."""
+    if isinstance(data, (bytes, bytearray, mmap, Buffer)):
+        return True
+    if isinstance(data, memoryview):
+        return data.format == "B"
+    # pyarrow calls its bytes signed
+    return type(data).__module__.partition(".")[0] == "pyarrow"
+
+
+def _is_converted(data: object, array: NDArray[Any]) -> bool:
+    """Return whether `data` makes new memory whenever it is asked for an array."""
+    if isinstance(data, np.ndarray) or _view_of(data) is not None:
+        return False
+    again = _seen_as_array(data)
+    return again is None or (array.size > 0 and not np.shares_memory(array, again))
 
 
 def element_type_of(data: object, array: NDArray[Any] | None) -> np.dtype[Any] | None:
     """Return the element type that `data` states; ``None``: it states none, as raw bytes and files do."""
-    raw = isinstance(data, (bytes, bytearray)) or (isinstance(data, memoryview) and data.format == "B")
-    return None if array is None or raw else array.dtype
+    return None if array is None or (not isinstance(data, np.ndarray) and _is_raw(data)) else array.dtype
 
 
 def each_of(data: object) -> list[tuple[str, object]]:

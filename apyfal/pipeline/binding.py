@@ -206,7 +206,7 @@ class OutputBinding:
         self._sink: Sink | None = None
         self._reason: str | None = None
         self._output: Output | None = None
-        target = None if dst is None else array_of(dst)
+        target = None if dst is None else array_of(dst, written=True)
         self.array: NDArray[Any] | None = None
         if target is not None:
             self.array = check_target(port, target, self._size)

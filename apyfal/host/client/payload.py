@@ -16,7 +16,7 @@ from apyfal.host.client.http import Answer
 from apyfal.host.client.shared_pool import SharedPool
 from apyfal.host.protocol.messages import ArrayType, BodyPart, DestinationSpec, SharedArray, SourceSpec
 from apyfal.host.protocol.shared_memory import Region
-from apyfal.memory import empty
+from apyfal.memory import empty, plain_array
 from apyfal.pipeline.arrays import array_of
 from apyfal.storage.endpoints.factory import Source, open_sink, open_source
 from apyfal.storage.url import is_file_object, parse
@@ -238,13 +238,13 @@ class OutputPayload:
             self._parts = {str(name): OutputPayload(one, None, None, copies) for name, one in dst.items()}
             self.destination = DestinationSpec(parts={name: part._as_part() for name, part in self._parts.items()})
         elif isinstance(dst, np.ndarray):
-            self._take_array(dst, pool)
+            self._take_array(plain_array(dst), pool)
         elif isinstance(dst, str) and not parse(dst).is_local:
             self.destination = DestinationSpec(url=dst)
         elif isinstance(dst, str | os.PathLike) or is_file_object(dst):
             self.destination = DestinationSpec(data=True)
         else:
-            array = array_of(dst)
+            array = array_of(dst, written=True)
             if array is None:
                 raise ParameterError(f"dst: expected a URL, path, file object or array, not {type(dst).__name__}")
             self._take_array(array, pool)

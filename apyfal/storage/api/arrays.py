@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from apyfal.exceptions import ParameterError
+from apyfal.memory import plain_array
 from apyfal.storage import transfer
 from apyfal.storage.endpoints.factory import sink_at, source_at
 from apyfal.storage.endpoints.sinks import FileObjectSink
@@ -99,7 +100,7 @@ def save(url: object, array: NDArray[Any]) -> None:
     AccessDenied, IsADirectory, StorageError
         When it cannot be written; the destination is then as it was.
     """
-    array = np.asarray(array)
+    array = plain_array(np.asanyarray(array))
     if array.dtype.hasobject:
         raise ParameterError(f"an array of dtype {array.dtype} holds Python objects; expected numbers, text or bytes")
     data = _bytes_of(np.ascontiguousarray(array))
