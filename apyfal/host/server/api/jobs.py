@@ -208,7 +208,8 @@ class JobRoutes:
         spec, text = _job_of(request.headers[JOB_HEADER])
         if spec.src is None or not spec.src.body:
             raise ParameterError(f"a job in the header {JOB_HEADER} has its data in the body: src: expected body")
-        data = await self._services.bodies.receive(request, spec.src.array)
+        keyed = KEY_HEADER in request.headers  # else no other request can be taken for this one
+        data = await self._services.bodies.receive(request, spec.src.array, digest=keyed)
         return spec, text, data
 
     def _find(self, request: web.Request) -> Job | Entry:

@@ -19,9 +19,6 @@ from apyfal.host.server.transport.bodies import Data
 
 __all__ = ["Conflict", "Job", "KeyReused", "fingerprint"]
 
-_HASHED_WHOLE = 1 << 20
-_HASHED_ENDS = 64 << 10
-
 
 class Conflict(HostError):
     """Not possible in this state (HTTP 409).
@@ -42,7 +39,7 @@ class KeyReused(HostError):
 
 
 def fingerprint(text: str, options: object, data: Data | None) -> str:
-    """Identify what a job asks for. Of a body over 1 MiB the length and both ends count, not its middle.
+    """Identify what a job asks for, the whole of its body included.
 
     Parameters
     ----------
@@ -51,13 +48,13 @@ def fingerprint(text: str, options: object, data: Data | None) -> str:
     options
         What the accelerator is opened with.
     data
-        The body.
+        The body; one that is too large to be hashed here has a digest already.
     """
     digest = hashlib.blake2b(f"{options}\n{text}\n{0 if data is None else data.nbytes}\n".encode(), digest_size=16)
-    if data is not None and data.array is not None and data.nbytes:
-        view = data.array.reshape(-1).view(np.uint8).data
-        for piece in (view,) if len(view) <= _HASHED_WHOLE else (view[:_HASHED_ENDS], view[-_HASHED_ENDS:]):
-            digest.update(piece)
+    if data is not None and data.digest is not None:
+        digest.update(data.digest.encode())
+    elif data is not None and data.array is not None and data.nbytes:
+        digest.update(data.array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 

@@ -14,6 +14,7 @@ from apyfal.exceptions import ParameterError
 from apyfal.host.protocol.messages import ArrayType
 from apyfal.host.server.policy.quotas import Quota, Share
 from apyfal.host.server.policy.refusals import Stalled, TooLarge
+from apyfal.host.server.transport.payload_digest import ArrivingDigest, PayloadDigest
 from apyfal.host.server.transport.request import caller
 from apyfal.host.server.transport.spool import SpoolFile
 from apyfal.host.server.transport.threads import in_thread
@@ -23,8 +24,10 @@ from apyfal.host.settings import Settings
 if TYPE_CHECKING:
     from aiohttp import web
 
-__all__ = ["Bodies", "Data"]
+__all__ = ["HASHED_AT_ONCE", "Bodies", "Data"]
 
+#: bodies up to this size are hashed when they are compared, by `apyfal.host.server.jobs.job.fingerprint`
+HASHED_AT_ONCE = 64 << 10
 _CHUNK = 1 << 20
 # Memory from here on is allocated in another thread: the first touch of fresh pages takes its time.
 _LARGE = 1 << 20
@@ -45,6 +48,11 @@ class Data:
         What it counts against, already taken; `close` returns it.
     more
         Arrays that follow `array` in the content.
+
+    Attributes
+    ----------
+    digest
+        Of the whole content, if it was received with one.
     """
 
     def __init__(
@@ -58,6 +66,7 @@ class Data:
         self.file = file
         self.nbytes = array.nbytes if array is not None else os.fstat(file.fileno()).st_size if file is not None else 0
         self.nbytes += sum(one.nbytes for one in more)
+        self.digest: str | None = None
         self._share = share
         self._more = more
 
@@ -166,7 +175,7 @@ class Bodies:
         self.spool_above = min(settings.spool_above, memory.limit_of_user)
         self.allocate = allocate
 
-    async def receive(self, request: web.Request, array: ArrayType | None) -> Data:
+    async def receive(self, request: web.Request, array: ArrayType | None, *, digest: bool = False) -> Data:
         """Receive the body of a request.
 
         Parameters
@@ -175,6 +184,8 @@ class Bodies:
             With a Content-Length.
         array
             What the body is; ``None``: the bytes of a file.
+        digest
+            Whether `Data.digest` is wanted, of bodies that are too large for the event loop to hash.
 
         Raises
         ------
@@ -191,16 +202,20 @@ class Bodies:
         if array is not None and array.nbytes != length:
             raise ParameterError(f"src: an array of {array.nbytes} bytes in a body of {length}")
         if length > self.spool_above and array is None:
-            return await self._receive_spooled(request, length)
+            return await self._receive_spooled(request, length, PayloadDigest() if digest else None)
         share = self.memory.share(caller().name, length)
         try:
             memory = self.allocate(length) if length < _LARGE else await in_thread(self.allocate, length)
-            await self._receive_into(request, memory.data)
+            digesting = ArrivingDigest(memory.data) if digest and length > HASHED_AT_ONCE else None
+            await self._receive_into(request, memory.data, digesting)
+            mark = None if digesting is None else await digesting.finish()
             typed = memory if array is None else memory.view(array.dtype).reshape(array.shape)
         except BaseException:
             share.close()
             raise
-        return Data(array=typed, share=share)
+        data = Data(array=typed, share=share)
+        data.digest = mark
+        return data
 
     def spool(self, user: str, nbytes: int = 0) -> SpoolFile:
         """Make an empty file for data of `user`, of which `nbytes` are known to come."""
@@ -226,11 +241,17 @@ class Bodies:
                     watch.moved()
             await response.write_eof()
 
-    async def _receive_into(self, request: web.Request, out: memoryview) -> None:
+    async def _receive_into(self, request: web.Request, out: memoryview, digesting: ArrivingDigest | None) -> None:
         if len(out) and can_receive_into(request):
             with _Watch(request, self._settings.stall_timeout) as watch:
+
+                def moved(nbytes: int) -> None:
+                    watch.moved()
+                    if digesting is not None:
+                        digesting.arrived(nbytes)
+
                 try:
-                    await receive_into(request, out, watch.moved)
+                    await receive_into(request, out, moved)
                 except ConnectionError as error:
                     raise watch.reason() from error
             return
@@ -242,6 +263,8 @@ class Bodies:
             async for chunk in self._pieces(request, len(out) - done):
                 out[done : done + len(chunk)] = chunk
                 done += len(chunk)
+                if digesting is not None:
+                    digesting.arrived(done)
 
     async def _pieces(self, request: web.Request, length: int) -> AsyncIterator[bytes]:
         """Yield `length` bytes of the body as they come."""
@@ -254,14 +277,18 @@ class Bodies:
                 length -= len(chunk)
                 watch.moved()
 
-    async def _receive_spooled(self, request: web.Request, length: int) -> Data:
+    async def _receive_spooled(self, request: web.Request, length: int, digest: PayloadDigest | None) -> Data:
         file = self.spool(caller().name, length)
         try:
             send_continue(request)
             async for chunk in self._pieces(request, length):
                 await in_thread(file.write, chunk)
+                if digest is not None:
+                    await in_thread(digest.update, chunk)
             file.seek(0)
         except BaseException:
             file.close()
             raise
-        return Data(file=file)
+        data = Data(file=file)
+        data.digest = None if digest is None else digest.hexdigest()
+        return data

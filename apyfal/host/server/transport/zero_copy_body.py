@@ -40,7 +40,7 @@ class _Receiver(asyncio.BufferedProtocol):
     out
         Where the body goes.
     moved
-        Called whenever something has arrived.
+        Called whenever something has arrived, with the bytes that have by then.
 
     Attributes
     ----------
@@ -50,7 +50,7 @@ class _Receiver(asyncio.BufferedProtocol):
         Done when the body is there, or cannot come any more.
     """
 
-    def __init__(self, transport: Any, handler: Any, out: memoryview, moved: Callable[[], None]) -> None:
+    def __init__(self, transport: Any, handler: Any, out: memoryview, moved: Callable[[int], None]) -> None:
         self._transport = transport
         self._handler = handler
         self._out = out
@@ -71,7 +71,7 @@ class _Receiver(asyncio.BufferedProtocol):
             self.early += self._scratch[:nbytes]
             return
         self._left -= nbytes
-        self._moved()
+        self._moved(len(self._out) - self._left)
         if not self._left:
             self._transport.pause_reading()
             self._finish(None)
@@ -139,7 +139,7 @@ def can_receive_into(request: web.Request) -> bool:
     )
 
 
-async def receive_into(request: web.Request, out: memoryview, moved: Callable[[], None]) -> None:
+async def receive_into(request: web.Request, out: memoryview, moved: Callable[[int], None]) -> None:
     """Receive the body of a request into `out`, which is as long as the body.
 
     Parameters
@@ -149,7 +149,7 @@ async def receive_into(request: web.Request, out: memoryview, moved: Callable[[]
     out
         Final address of the body.
     moved
-        Called whenever something has arrived.
+        Called whenever something has arrived, with the bytes that have by then.
 
     Raises
     ------
