@@ -87,16 +87,23 @@ def test_scale_of_every_half() -> None:
 # -- histogram -----------------------------------------------------------------------------------------------------
 
 
-def _histogram(source: np.ndarray, bins: int, low: float, high: float) -> None:
+def _too_many(source: np.ndarray, bins: int, low: float, high: float) -> bool:
+    """Whether two edges are one number: an error in numpy since 2.2, and a count of nothing before."""
     try:
-        expected, _ = np.histogram(source, bins, (low, high))
-    except ValueError:  # too many bins for the range
+        edges = np.histogram_bin_edges(source, bins, (low, high))
+    except ValueError:
+        return True
+    return bool((edges[:-1] >= edges[1:]).any())
+
+
+def _histogram(source: np.ndarray, bins: int, low: float, high: float) -> None:
+    if _too_many(source, bins, low, high):
         with pytest.raises(AcceleratorException, match="too many for the range"):
             _cards["histogram"].process(source, bins=bins, range=(low, high))
         return
-    except (
-        IndexError
-    ):  # numpy's estimate of half precision elements can be past its last bin, and then it has no answer
+    try:
+        expected, _ = np.histogram(source, bins, (low, high))
+    except IndexError:  # numpy's estimate for half precision can be past its last bin, and then it has no answer
         _cards["histogram"].process(source, bins=bins, range=(low, high))
         return
     assert np.array_equal(_cards["histogram"].process(source, bins=bins, range=(low, high)), expected)
