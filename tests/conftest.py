@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 
 import pytest
@@ -15,6 +16,12 @@ from servers.stores.moto import Moto, moto
 from servers.stores.swift import Swift, swift
 from servers.tokens.identity import Identity, identity
 from servers.web.nginx import Nginx, nginx
+
+
+def pytest_collection_finish() -> None:
+    """Keep what collecting the tests made out of garbage collections: hundreds of tests ask for one."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
