@@ -11,12 +11,14 @@ Switches, from the environment:
     APYFAL_WERROR=1      warnings are errors (set by .ci/run)
 """
 
+import ctypes
 import os
 from pathlib import Path
 
 import numpy
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent
 os.chdir(ROOT)
@@ -56,6 +58,28 @@ if switch("APYFAL_COVERAGE"):
 # What Cython generates is not ours to warn about; -Wextra finds nothing but its unused parameters.
 compile_args += ["-Wno-unused-parameter", "-Wno-missing-field-initializers"]
 
+
+class Checked(build_ext):
+    """Refuses an extension without its modules, or without a part of csrc/: importing apyfal would be what fails."""
+
+    def build_extension(self, ext):
+        super().build_extension(ext)
+        if sanitizers:
+            return  # it cannot be loaded here without the sanitizer's runtime
+        built = os.path.abspath(self.get_ext_fullpath(ext.name))
+        wanted = sorted(path.stem for path in Path("apyfal/_core").glob("*.pyi"))
+        try:
+            library = ctypes.CDLL(built, os.RTLD_NOW)
+        except OSError as error:
+            raise SystemExit(f"setup.py: {built} cannot be loaded: {error}; are all of csrc/'s sources here?") from None
+        missing = [name for name in wanted if not hasattr(library, f"PyInit_{name}")]
+        if missing or not wanted:
+            raise SystemExit(
+                f"setup.py: {built} lacks the modules {', '.join(missing) or 'of apyfal._core'}; "
+                "expected apyfal/_core/NAME.pyx of each apyfal/_core/NAME.pyi"
+            )
+
+
 modules = cythonize(
     [
         Extension(f"apyfal._core.{source.stem}", [str(source)], include_dirs=INCLUDES)
@@ -72,6 +96,7 @@ modules = cythonize(
 )
 
 setup(
+    cmdclass={"build_ext": Checked},
     ext_modules=[
         Extension(
             "apyfal._core._native",
@@ -84,5 +109,5 @@ setup(
             extra_link_args=link_args,
             libraries=["z", "dl", "pthread"],
         )
-    ]
+    ],
 )
