@@ -34,9 +34,9 @@ ROOMS = (
     "host pipeline storage/fileobj storage/stores",
     "batching host/server/transport storage/api storage/stores/azure storage/stores/gcs storage/stores/swift",
     "host/server/jobs jobs storage/__init__",
-    "host/client host/server/api testing",
+    "host/client host/server/api",
     "apyfal",
-    "cli",
+    "cli testing",
     "host/server",
     "cli/commands __main__",
 )
