@@ -7,9 +7,11 @@ themselves are those of `apyfal.storage`.
 from __future__ import annotations
 
 import contextlib
+import hmac
 import json
 import os
 import re
+import secrets
 import socket
 import ssl
 import threading
@@ -31,12 +33,14 @@ from apyfal.exceptions import (
 from apyfal.host.protocol import tls
 from apyfal.host.protocol.address import HostAddress
 from apyfal.host.protocol.messages import error_from
+from apyfal.host.protocol.proof import CHALLENGE_HEADER, PROOF_HEADER, address_of, hash_of, proof_of
 from apyfal.storage.http.connection import Connection
 from apyfal.storage.http.response import Response
 
 __all__ = ["Answer", "Host", "Outgoing", "Refused", "SessionLost"]
 
 _CONNECT_TIMEOUT = 10.0
+_TOKEN = re.compile(r"apf_(?P<id>[0-9a-f]{12})_(?P<secret>[A-Za-z0-9_-]{43})")
 _STALL_TIMEOUT = 120.0  # longer than the daemon lets a request wait for its job
 _MAX_JSON = 64 << 20
 _KEPT = 16
@@ -166,6 +170,7 @@ class Host:
 
     def __init__(self, address: HostAddress, token: str | None) -> None:
         self.address = address
+        self._token = token
         self._fields = [f"Host: {address.authority}"]
         if token is not None:
             self._fields.append(f"Authorization: Bearer {token}")
@@ -299,6 +304,42 @@ class Host:
                 return connection, True
             connection.close()
 
+    def _require_proof(self, connection: Connection, token: str, peer: str) -> None:
+        """Let the daemon show that it knows the token; see `apyfal.host.protocol.proof`.
+
+        Raises
+        ------
+        AuthenticationError
+            It does not know it.
+        HostError
+            It is no daemon, or somebody passes the connection on.
+        """
+        known = _TOKEN.fullmatch(token)
+        if known is None:
+            raise AuthenticationError(f"{self.address}: a valid token is needed; expected apf_..._...")
+        nonce = secrets.token_hex(16)
+        lines = [
+            "GET /health HTTP/1.1",
+            f"Host: {self.address.authority}",
+            f"{CHALLENGE_HEADER}: {known['id']} {nonce} {peer}",
+        ]
+        head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")
+        response = _send(connection, Outgoing("GET", "/health", head, [], False))
+        kept: list[bool] = []
+        response.on_release(kept.append)
+        with Answer(response) as answer:
+            if answer.status in (401, 429):
+                raise self._refusal(answer)
+            with contextlib.suppress(ValueError):
+                answer.json()
+        proof = answer.header(PROOF_HEADER) or ""
+        expected = proof_of(hash_of(known["secret"]), nonce, peer)
+        if not hmac.compare_digest(proof.encode("latin-1", "replace"), expected.encode()) or kept != [True]:
+            raise HostError(
+                f"{self.address}: what listens there is not the host that made the token, so the token was not sent; "
+                "use https:// or unix://, or start the host"
+            )
+
     def _give_back(self, connection: Connection, usable: bool) -> None:
         if usable:
             connection.idle_since = time.monotonic()
@@ -309,7 +350,7 @@ class Host:
         connection.close()
 
     def _connect(self) -> Connection:
-        """Connect, and check the certificate before anything is sent."""
+        """Connect, and make sure who answers before the token is sent: by the certificate, or by a proof."""
         address = self.address
         if address.unix is not None:
             opened = socket.socket(socket.AF_UNIX)
@@ -325,7 +366,10 @@ class Host:
                 )
                 if address.fingerprint is not None:
                     tls.verify_pin(secured, address.fingerprint)
-            return Connection(opened, str(address), _STALL_TIMEOUT)
+            connection = Connection(opened, str(address), _STALL_TIMEOUT)
+            if self._context is None and self._token is not None:
+                self._require_proof(connection, self._token, address_of(address.unix or opened.getpeername()))
+            return connection
         except ssl.SSLCertVerificationError as error:
             opened.close()
             raise HostError(
@@ -366,6 +410,8 @@ def _network_errors() -> Iterator[None]:
         yield
     except TransferTimeout as error:
         raise TimeoutError(str(error)) from error
+    except AuthenticationError:
+        raise
     except StorageError as error:
         raise ConnectionError(str(error)) from error
     except OSError as error:

@@ -19,6 +19,7 @@ from apyfal import exceptions
 from apyfal.exceptions import AcceleratorException, JobRejected
 from apyfal.host.protocol.audit import AuditLog
 from apyfal.host.protocol.messages import error_document
+from apyfal.host.protocol.proof import CHALLENGE_HEADER, PROOF_HEADER, Challenge, address_of
 from apyfal.host.server.api.refusal_log import RefusalLog
 from apyfal.host.server.api.routes import PUBLIC, Route
 from apyfal.host.server.jobs.fair_queue import RateLimiter, RoundRobin
@@ -191,8 +192,17 @@ class AuthMiddleware:
                         return await handler(request)
                 finally:
                     self._turns.end(user.name, number)
-            await self._take_slowly(self._public, address)
-            return await handler(request)
+            challenge = request.headers.get(CHALLENGE_HEADER)
+            if challenge is None:
+                await self._take_slowly(self._public, address)
+                return await handler(request)
+            proof = self._prove(request, challenge)
+            if proof is None:
+                await self._take_slowly(self._failures, address)
+                return self._refuse(request, 401, "a valid token is needed", None)
+            response = await handler(request)
+            response.headers[PROOF_HEADER] = proof
+            return response
         except web.HTTPException as error:
             return problem(exceptions.ParameterError(error.reason), error.status)
         except Stalled:
@@ -207,7 +217,7 @@ class AuthMiddleware:
                     reason=error,
                     peer=request.remote,
                 )
-            return problem(error)
+            return problem(error, 401 if isinstance(error, exceptions.AuthenticationError) else None)
         except ConnectionError:
             raise  # the client's own connection; that of a store is an AcceleratorException
         except Exception as error:  # whatever it was, the client gets an answer, and the log the traceback
@@ -241,6 +251,24 @@ class AuthMiddleware:
         scheme, _, presented = header.partition(" ")
         token = self._tokens.authenticate(presented.strip()) if scheme.lower() == "bearer" else None
         return None if token is None else User(token.user, token.grant(), token.id)
+
+    def _prove(self, request: web.Request, challenge: str) -> str | None:
+        """Return the proof that this host knows a token; ``None``: it does not.
+
+        Raises
+        ------
+        AuthenticationError
+            The client is connected to another address: somebody passes its connection on.
+        """
+        asked = Challenge.fullmatch(challenge)
+        name = None if request.transport is None else request.transport.get_extra_info("sockname")
+        if asked is None or name is None:
+            return None
+        if asked["address"] != address_of(name):
+            raise exceptions.AuthenticationError(
+                "the connection is passed on, from another address than this host's own: use https:// for that"
+            )
+        return self._tokens.prove(asked["token"], asked["nonce"], asked["address"])
 
     def _refuse(self, request: web.Request, status: int, reason: str, user: User | None) -> web.Response:
         self._refusals.write(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import hmac
 import json
 import os
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from apyfal.exceptions import AccessDenied, ConfigurationError, ParameterError, did_you_mean
+from apyfal.host.protocol.proof import hash_of, proof_of
 
 __all__ = [
     "EVERYTHING",
@@ -232,7 +232,7 @@ class TokenStore:
             scopes=wanted,
             created=now,
             expires=None if lifetime is None else now + lifetime,
-            hash=_hash(secret),
+            hash=hash_of(secret),
             accelerators=_names("accelerator", accelerators),
             mounts=_names("mount", mounts),
             directories=_directories(directories),
@@ -263,10 +263,17 @@ class TokenStore:
         match = _FORMAT.fullmatch(presented)
         token_id, secret = match.groups() if match else ("", "")
         token = self._current().get(token_id)
-        equal = hmac.compare_digest(_hash(secret), token.hash if token is not None else _NO_HASH)
+        equal = hmac.compare_digest(hash_of(secret), token.hash if token is not None else _NO_HASH)
         if token is None or not equal:
             return None
         return token if token.state(time.time() if now is None else now) == "valid" else None
+
+    def prove(self, token_id: str, nonce: str, address: str) -> str | None:
+        """Return the proof that this host knows a valid token (`apyfal.host.protocol.proof`); ``None``: it does not."""
+        token = self._current().get(token_id)
+        if token is None or token.state(time.time()) != "valid":
+            return None
+        return proof_of(token.hash, nonce, address)
 
     # -- the file ------------------------------------------------------------------------------------------------------
     def _current(self) -> dict[str, Token]:
@@ -347,10 +354,6 @@ def _directories(directories: Iterable[str | os.PathLike[str]] | None) -> tuple[
         if not os.path.isdir(path):
             raise ParameterError(f"directory {path!r}: there is no such directory")
     return given
-
-
-def _hash(secret: str) -> str:
-    return hashlib.sha256(secret.encode()).hexdigest()
 
 
 def _fields(token: Token) -> dict[str, Any]:
