@@ -49,14 +49,7 @@ MOST = 12
 # Imports that lead upwards and wait to be cut.
 DOORS: set[tuple[str, str]] = set()
 # Modules that know each other for type checkers, and wait to be cut.
-PAIRS = {
-    "apyfal.storage.stores.azure.blocks",
-    "apyfal.storage.stores.azure.handler",
-    "apyfal.storage.stores.fsspec.files",
-    "apyfal.storage.stores.fsspec.handler",
-    "apyfal.storage.stores.swift.handler",
-    "apyfal.storage.stores.swift.segments",
-}
+PAIRS = {}
 
 
 def module_name(path: Path) -> str:

@@ -5,14 +5,11 @@ from __future__ import annotations
 import base64
 import threading
 import uuid
-from typing import TYPE_CHECKING
 
 from apyfal.exceptions import ObjectExists, StorageError
 from apyfal.storage.handler import ObjectInfo, Upload
 from apyfal.storage.metadata import ObjectMetadata
-
-if TYPE_CHECKING:
-    from apyfal.storage.stores.azure.handler import AzureHandler
+from apyfal.storage.stores.azure.client import AzureBlobs
 
 __all__ = ["BlockUpload"]
 
@@ -20,8 +17,8 @@ __all__ = ["BlockUpload"]
 class BlockUpload(Upload):
     """One blob being written in blocks. Their ids begin with the upload's, so that two uploads never mix."""
 
-    def __init__(self, handler: AzureHandler, path: str, exclusive: bool, metadata: ObjectMetadata | None) -> None:
-        self._handler = handler
+    def __init__(self, blobs: AzureBlobs, path: str, exclusive: bool, metadata: ObjectMetadata | None) -> None:
+        self._blobs = blobs
         self._metadata = metadata
         self._path = path
         self._exclusive = exclusive
@@ -32,7 +29,7 @@ class BlockUpload(Upload):
 
     def write_part(self, number: int, data: memoryview, checksum: bytes | None) -> None:
         """Send one block."""
-        self._handler.put_block(self._path, self._block(number), data, checksum)
+        self._blobs.put_block(self._path, self._block(number), data, checksum)
         with self._lock:
             self._sizes[number] = len(data)
 
@@ -44,12 +41,12 @@ class BlockUpload(Upload):
         blocks = [self._block(number) for number in sorted(self._sizes)]
         again, self._tried = self._tried, True
         try:
-            return self._handler.commit(
+            return self._blobs.commit(
                 self._path, blocks, size, checksum, exclusive=self._exclusive, metadata=self._metadata
             )
         except ObjectExists:
-            if again and self._handler.committed(self._path) == blocks:
-                return self._handler.describe(self._path)
+            if again and self._blobs.committed(self._path) == blocks:
+                return self._blobs.describe(self._path)
             raise
 
     def abort(self) -> None:

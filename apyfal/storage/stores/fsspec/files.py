@@ -6,15 +6,13 @@ import contextlib
 import tempfile
 import threading
 import uuid
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from apyfal.exceptions import ObjectNotFound, StorageError
 from apyfal.storage.flow.cancel import current_cancel
 from apyfal.storage.handler import ObjectInfo, RangeReader, Upload
+from apyfal.storage.stores.fsspec.client import FsspecFiles
 from apyfal.storage.stores.fsspec.quirks import BLOCK
-
-if TYPE_CHECKING:
-    from apyfal.storage.stores.fsspec.handler import FsspecHandler
 
 __all__ = ["TEMPORARY", "BlockReader", "FileReader", "FileUpload"]
 
@@ -25,9 +23,9 @@ TEMPORARY = ".apyfal-"
 class BlockReader(RangeReader):
     """A range, asked for block by block."""
 
-    def __init__(self, handler: FsspecHandler, info: ObjectInfo, start: int, stop: int | None) -> None:
+    def __init__(self, files: FsspecFiles, info: ObjectInfo, start: int, stop: int | None) -> None:
         self.info = info
-        self._handler = handler
+        self._files = files
         self._position = start
         self._stop = stop
         self._block = memoryview(b"")
@@ -37,7 +35,7 @@ class BlockReader(RangeReader):
         if not self._block and (self._stop is None or self._position < self._stop):
             end = self._position + max(len(out), BLOCK)
             end = end if self._stop is None else min(end, self._stop)
-            self._block = memoryview(self._handler.block(self.info.path, self._position, end))
+            self._block = memoryview(self._files.block(self.info.path, self._position, end))
         count = min(len(out), len(self._block))
         out[:count] = self._block[:count]
         self._block = self._block[count:]
@@ -52,9 +50,9 @@ class BlockReader(RangeReader):
 class FileReader(RangeReader):
     """An open file, from where it stands."""
 
-    def __init__(self, handler: FsspecHandler, file: Any, info: ObjectInfo, length: int | None) -> None:
+    def __init__(self, files: FsspecFiles, file: Any, info: ObjectInfo, length: int | None) -> None:
         self.info = info
-        self._handler = handler
+        self._files = files
         self._file = file
         self._left = length
 
@@ -64,7 +62,7 @@ class FileReader(RangeReader):
             out = out[: self._left]
         if not len(out):
             return 0
-        with self._handler.doing("read", self.info.path):
+        with self._files.doing("read", self.info.path):
             if hasattr(self._file, "readinto"):
                 count = int(self._file.readinto(out))
             else:
@@ -77,15 +75,15 @@ class FileReader(RangeReader):
 
     def close(self) -> None:
         """Close the file."""
-        with contextlib.suppress(StorageError), self._handler.doing("close", self.info.path):
+        with contextlib.suppress(StorageError), self._files.doing("close", self.info.path):
             self._file.close()
 
 
 class FileUpload(Upload):
     """One file being written front to back, whatever the order in which its parts come."""
 
-    def __init__(self, handler: FsspecHandler, path: str, exclusive: bool) -> None:
-        self._handler = handler
+    def __init__(self, files: FsspecFiles, path: str, exclusive: bool) -> None:
+        self._files = files
         self._path = path
         self._exclusive = exclusive
         folder, slash, _ = path.rpartition("/")
@@ -118,12 +116,12 @@ class FileUpload(Upload):
     def _begin(self) -> None:
         """Open the file, for the first time or again."""
         self._close()
-        self._file, self._next, self._written, self._broken = self._handler.begin(self._temporary), 1, 0, False
+        self._file, self._next, self._written, self._broken = self._files.begin(self._temporary), 1, 0, False
 
     def _append(self, data: memoryview) -> None:
         self._broken = True  # where a failed write leaves the file, nobody knows
         if self._file is not None:
-            with self._handler.doing("write", self._path):
+            with self._files.doing("write", self._path):
                 self._file.write(data)
         self._broken = False
         self._written += len(data)
@@ -141,7 +139,7 @@ class FileUpload(Upload):
                     f"cannot write {self._path!r}: {self._written} bytes were sent of {size}", path=self._path
                 )
             self._close()
-            self._done = self._handler.rename(self._temporary, self._path, exclusive=self._exclusive)
+            self._done = self._files.rename(self._temporary, self._path, exclusive=self._exclusive)
             return self._done
 
     def abort(self) -> None:
@@ -156,9 +154,9 @@ class FileUpload(Upload):
             with contextlib.suppress(StorageError):
                 self._close()
             with contextlib.suppress(ObjectNotFound):
-                self._handler.remove(self._temporary)
+                self._files.remove(self._temporary)
 
     def _close(self) -> None:
         if self._file is not None:
-            with self._handler.doing("write", self._path):
+            with self._files.doing("write", self._path):
                 self._file.close()

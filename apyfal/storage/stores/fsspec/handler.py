@@ -9,100 +9,27 @@ name beside its own and renamed.
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Iterator
-from typing import IO, Any
 
-from apyfal.config.ini import is_secret
 from apyfal.exceptions import (
-    AcceleratorException,
     IsADirectory,
-    MountError,
     ObjectChanged,
     ObjectNotFound,
     StorageError,
-    StoreUnavailable,
-    TransferTimeout,
     UnsupportedByStore,
-    did_you_mean,
 )
-from apyfal.storage.flow.cancel import current_cancel
-from apyfal.storage.handler import Handler, Limits, ObjectInfo, RangeReader, Upload
+from apyfal.storage.handler import ObjectInfo, RangeReader, Upload
+from apyfal.storage.stores.fsspec.client import FsspecFiles, absolute
 from apyfal.storage.stores.fsspec.files import TEMPORARY, BlockReader, FileReader, FileUpload
 from apyfal.storage.stores.fsspec.quirks import (
-    checked_arguments,
-    error_class,
-    kind_of,
-    modified,
     there,
-    without_ambient,
 )
 
 __all__ = ["FsspecHandler"]
 
 
-class FsspecHandler(Handler):
-    """One filesystem of fsspec.
-
-    Parameters
-    ----------
-    ambient
-        Whether what is not given may come from this machine: keys, agents, configuration files, variables. Without it
-        only the protocols can be used of which it is known what their libraries would look at.
-    protocol
-        Its name there.
-    parameters
-        Of the filesystem; `client_id` and `secret_id` are its user and password, `endpoint_url` is WebDAV's base URL.
-    """
-
-    scheme = "fsspec"
-    # A part is a piece of one file that is written front to back; there is no smallest one.
-    limits = Limits(min_part=1 << 20, max_part=5 << 30, max_parts=1 << 20, max_put=5 << 30)
-
-    def __init__(self, ambient: bool = True, /, *, protocol: str | None = None, **parameters: Any) -> None:
-        try:
-            from fsspec.registry import available_protocols, get_filesystem_class
-        except ImportError:
-            raise MountError("fsspec: it is not installed: pip install 'apyfal[fsspec]'") from None
-        if not protocol:
-            raise MountError("fsspec: no protocol; expected protocol='sftp', 'ftp', 'webdav', 'memory', ...")
-        if protocol not in available_protocols():
-            raise MountError(f"fsspec: unknown protocol {protocol!r}{did_you_mean(protocol, available_protocols())}")
-        try:
-            self._filesystem: Any = get_filesystem_class(protocol)
-        except ImportError as error:
-            raise MountError(f"fsspec: protocol {protocol!r}: {error}") from error
-        self._protocol = protocol
-        self._kind = kind_of(protocol, self._filesystem)
-        self._arguments = checked_arguments(protocol, self._filesystem, self._kind, parameters)
-        if not ambient:
-            self._arguments = without_ambient(protocol, self._kind, self._arguments)
-            # fsspec completes the arguments of a protocol from its configuration files and FSSPEC_* variables.
-            self._filesystem = type(self._filesystem.__name__, (self._filesystem,), {"protocol": "apyfal-explicit"})
-        self._secrets = [str(value) for name, value in parameters.items() if value and is_secret(name)]
-        self._kept: Any = None
-        self._guard: contextlib.AbstractContextManager[Any] = (
-            contextlib.nullcontext() if self._kind.threads else threading.RLock()
-        )
-        self._lock = threading.Lock()
-
-    @property
-    def _files(self) -> Any:
-        """The filesystem, connected when it is first used."""
-        with self._lock:
-            if self._kept is None:
-                with self.doing("connect to", self._protocol):
-                    self._kept = self._filesystem(**self._arguments, skip_instance_cache=True)
-                    self._kind.connected(self._kept)
-            return self._kept
-
-    # -- read ---------------------------------------------------------------------------------------------------------
-    def describe(self, path: str) -> ObjectInfo:
-        """Look a file or a directory up."""
-        with self.doing("look up", path):
-            files = self._files
-            files.invalidate_cache()
-            return self._info(path, files.info(_absolute(path)))
+class FsspecHandler(FsspecFiles):
+    """One filesystem of fsspec; its parameters are those of `FsspecFiles`."""
 
     def read(self, path: str, start: int, stop: int | None, version_of: ObjectInfo | None) -> RangeReader:
         """Begin to read a range, of a file that still looks like `version_of`."""
@@ -115,12 +42,11 @@ class FsspecHandler(Handler):
             end = info.size if stop is None or info.size is None else min(stop, info.size)
             return BlockReader(self, info, start, end)
         with self.doing("read", path):
-            file = self._files.open(_absolute(path), "rb")
+            file = self._files.open(absolute(path), "rb")
             if start:
                 file.seek(start)
         return FileReader(self, file, info, None if stop is None else stop - start)
 
-    # -- write --------------------------------------------------------------------------------------------------------
     def put(self, path: str, data: memoryview, checksum: bytes | None, *, exclusive: bool = False) -> ObjectInfo:
         """Write a whole file."""
         upload = self.upload(path, size=len(data), exclusive=exclusive)
@@ -139,53 +65,16 @@ class FsspecHandler(Handler):
         """Leave it to the engine: most filesystems of fsspec copy through this machine anyway, and not atomically."""
         raise UnsupportedByStore(f"{self._protocol}: no server-side copy")
 
-    def block(self, path: str, start: int, stop: int | None) -> bytes:
-        """Read a range in one call; for readers."""
-        with self.doing("read", path):
-            data: bytes = self._files.cat_file(_absolute(path), start=start, end=stop)
-            return data
-
-    def begin(self, path: str) -> IO[bytes]:
-        """Open a file to be written; for uploads."""
-        parent = path.rpartition("/")[0]
-        with self.doing("write", path):
-            files = self._files
-            if parent and not there(files, _absolute(parent)):
-                bucket = path.partition("/")[0]
-                if not there(files, _absolute(bucket)):
-                    raise ObjectNotFound(f"cannot write {path!r}: there is no {bucket!r}", path=path)
-                files.makedirs(_absolute(parent), exist_ok=True)
-            file: IO[bytes] = files.open(_absolute(path), "wb", self._kind.block_size)
-            return file
-
-    def rename(self, temporary: str, path: str, *, exclusive: bool) -> ObjectInfo:
-        """Give a written file its name; for uploads."""
-        with self.doing("write", path):
-            files = self._files
-            files.invalidate_cache()
-            if files.isdir(_absolute(path)):
-                raise IsADirectory(f"cannot write {path!r}: it is a directory", path=path)
-            self._kind.rename(files, _absolute(temporary), _absolute(path), exclusive)
-        return self.describe(path)
-
-    # -- names --------------------------------------------------------------------------------------------------------
-    def remove(self, path: str) -> None:
-        """Remove a file."""
-        if self.describe(path).is_directory:
-            raise IsADirectory(f"cannot remove {path!r}: it is a directory", path=path)
-        with self.doing("remove", path):
-            self._files.rm_file(_absolute(path))
-
     def list(self, path: str, *, recursive: bool = False) -> Iterator[ObjectInfo]:
         """List what is in a directory."""
         with self.doing("list", path):
             files = self._files
             files.invalidate_cache()
-            place = _absolute(path)
+            place = absolute(path)
             if not files.isdir(place) and path.strip("/"):
                 # Directories that nothing was put into are like prefixes that nothing has: empty.
                 top = path.strip("/").partition("/")[0]
-                if not there(files, _absolute(top)):
+                if not there(files, absolute(top)):
                     raise ObjectNotFound(f"cannot list {path!r}: there is no {top!r}", path=path)
                 return
             found = files.find(place, detail=True).values() if recursive else files.ls(place, detail=True)
@@ -197,7 +86,7 @@ class FsspecHandler(Handler):
     def makedirs(self, path: str) -> None:
         """Make a directory with its parents."""
         with self.doing("make", path):
-            self._files.makedirs(_absolute(path), exist_ok=True)
+            self._files.makedirs(absolute(path), exist_ok=True)
 
     def close(self) -> None:
         """Let go of the filesystem; it connects again when it is used."""
@@ -206,54 +95,3 @@ class FsspecHandler(Handler):
         if kept is not None:
             with contextlib.suppress(StorageError), self.doing("close", self._protocol):
                 self._kind.disconnect(kept)
-
-    @contextlib.contextmanager
-    def doing(self, what: str, path: str) -> Iterator[None]:
-        """Make storage errors of what the filesystem raises; let in one thread at a time where it needs that."""
-        cancel = current_cancel()
-        if cancel is not None:
-            cancel.check()
-        kept = self._kept
-        try:
-            with self._guard:
-                yield
-        except AcceleratorException:
-            raise
-        except NotImplementedError as error:
-            raise UnsupportedByStore(f"cannot {what} {path!r}: this filesystem cannot", path=path) from error
-        except Exception as error:  # every filesystem has its own library, with its own errors
-            kind = self._kind_of(error, kept, path)
-            text = " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
-            shown = text
-            for secret in self._secrets:
-                shown = shown.replace(secret, "***")
-            raise kind(f"cannot {what} {path!r}: {shown[:200]}", path=path) from (error if shown == text else None)
-
-    def _kind_of(self, error: Exception, kept: Any, path: str) -> type[StorageError]:
-        """Choose the storage error for a library's; forget the one connection that was in use if it is lost."""
-        kind = error_class(error, path)
-        if self._kind.threads or kept is None:
-            return kind
-        if kind is StorageError and not self._kind.alive(kept):
-            kind = StoreUnavailable
-        if kind in (StoreUnavailable, TransferTimeout):
-            with self._lock:
-                if self._kept is kept:
-                    self._kept = None  # the next attempt makes another one
-            with contextlib.suppress(Exception):  # of whatever library: it was broken before
-                self._kind.disconnect(kept)
-        return kind
-
-    def _info(self, path: str, entry: dict[str, Any]) -> ObjectInfo:
-        if entry.get("type") == "directory":
-            return ObjectInfo(path, None, is_directory=True)
-        size, mtime = entry.get("size"), modified(entry)
-        etag = entry.get("ETag") or entry.get("etag")
-        if etag is None and mtime is not None and size is not None and mtime % 1:
-            # A time in whole seconds (SFTP, FTP) tells no two versions apart: there is no validator then.
-            etag = f'"{size:x}-{mtime}"'
-        return ObjectInfo(path, size, str(etag) if etag else None, mtime)
-
-
-def _absolute(path: str) -> str:
-    return "/" + path.strip("/")

@@ -9,16 +9,27 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
-from apyfal.exceptions import ChecksumMismatch, MountError, ObjectChanged, ObjectExists, ObjectNotFound, StorageError
+from apyfal.exceptions import MountError, ObjectChanged, ObjectExists, ObjectNotFound, StorageError
 from apyfal.storage.handler import Limits, ObjectInfo, RangeReader, Upload
 from apyfal.storage.http.origin import Origin
 from apyfal.storage.http.paging import PageGuard
 from apyfal.storage.http.response import Response
 from apyfal.storage.http.status import decode_base64, http_date
-from apyfal.storage.metadata import HTTP_FIELDS, ObjectMetadata, content_type_of, http_metadata, require_fields
+from apyfal.storage.metadata import HTTP_FIELDS, ObjectMetadata, http_metadata, require_fields
 from apyfal.storage.stores.gcs.auth import Tokens
+from apyfal.storage.stores.gcs.resources import (
+    bucket_target,
+    checked,
+    conditions_of,
+    described,
+    etag_of,
+    exists_error,
+    object_target,
+    quoted_name,
+    resource_of,
+)
 from apyfal.storage.stores.rest import RestHandler, SignedRequest, folder_prefix, iso_time, split_path
 
 __all__ = ["GSJsonHandler"]
@@ -28,16 +39,6 @@ PART_PREFIX = ".apyfal-upload/"
 #: Objects that one request composes ("Objects: compose").
 _COMPOSE = 32
 _BOUNDARY = "apyfal-5f0c2d7e9b1a4c38"
-#: Fields of metadata by their name in an object resource.
-_RESOURCE = {
-    "content_type": "contentType",
-    "content_encoding": "contentEncoding",
-    "content_disposition": "contentDisposition",
-    "content_language": "contentLanguage",
-    "cache_control": "cacheControl",
-    "storage_class": "storageClass",
-    "user": "metadata",
-}
 
 
 class GSJsonHandler(RestHandler):
@@ -112,17 +113,17 @@ class GSJsonHandler(RestHandler):
         """Look an object or a bucket up."""
         bucket, key = split_path(self.scheme, path, key=False)
         if not key:
-            self._call("GET", _bucket(bucket), path, "look up")
+            self._call("GET", bucket_target(bucket), path, "look up")
             return ObjectInfo(path, 0, is_directory=True)
-        return _described(self._call("GET", _object(path), path, "look up")[1], path)
+        return described(self._call("GET", object_target(path), path, "look up")[1], path)
 
     def describe_version(self, path: str, version: str | None) -> ObjectInfo:
         """Look one generation of an object up; ``None``: the current one."""
         if version is None:
             return self.describe(path)
         split_path(self.scheme, path)
-        target = f"{_object(path)}?{urlencode({'generation': version})}"
-        return _described(self._call("GET", target, path, "look up")[1], path)
+        target = f"{object_target(path)}?{urlencode({'generation': version})}"
+        return described(self._call("GET", target, path, "look up")[1], path)
 
     def metadata_of(self, info: ObjectInfo) -> ObjectMetadata:
         """Tell everything that has to be written again with an object's bytes."""
@@ -134,7 +135,7 @@ class GSJsonHandler(RestHandler):
     def read(self, path: str, start: int, stop: int | None, version_of: ObjectInfo | None) -> RangeReader:
         """Begin to receive a range, of one generation if `version_of` has one."""
         split_path(self.scheme, path)
-        target = _object(path) + "?alt=media"
+        target = object_target(path) + "?alt=media"
         if version_of is not None and version_of.version is not None:
             target += f"&generation={version_of.version}"
         # What was stored compressed is to come as it was stored, not decompressed on the way ("Transcoding of
@@ -157,7 +158,7 @@ class GSJsonHandler(RestHandler):
                 checksums[name] = digest
         mtime = http_date(headers.get("last-modified"))
         told = http_metadata(headers)
-        return ObjectInfo(path, size, _etag(generation), mtime, checksums, version=generation, metadata=told)
+        return ObjectInfo(path, size, etag_of(generation), mtime, checksums, version=generation, metadata=told)
 
     # -- write --------------------------------------------------------------------------------------------------------
     def put(
@@ -172,17 +173,17 @@ class GSJsonHandler(RestHandler):
         """Write a whole object; the store compares it with its CRC-32C before it shows it."""
         bucket, key = split_path(self.scheme, path)
         require_fields(self.metadata_fields, metadata, path, self.scheme)
-        resource = {"name": key, **_resource(metadata, path)}
+        resource = {"name": key, **resource_of(metadata, path)}
         if checksum is not None:
             resource["crc32c"] = base64.b64encode(checksum).decode()
         head = (
             f"--{_BOUNDARY}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n{json.dumps(resource)}\r\n"
             f"--{_BOUNDARY}\r\nContent-Type: {resource['contentType']}\r\n\r\n"
         )
-        query = "?" + urlencode({"uploadType": "multipart", **_conditions(metadata, exclusive)})
+        query = "?" + urlencode({"uploadType": "multipart", **conditions_of(metadata, exclusive)})
         response, answer = self._ask(
             "POST",
-            f"/upload/storage/v1/b/{_quoted(bucket)}/o{query}",
+            f"/upload/storage/v1/b/{quoted_name(bucket)}/o{query}",
             path,
             "write",
             headers=[("Content-Type", f"multipart/related; boundary={_BOUNDARY}")],
@@ -190,8 +191,8 @@ class GSJsonHandler(RestHandler):
             accept=(200, 412),
         )
         if response.status == 412:
-            raise _exists(path)
-        return _checked(_described(json.loads(answer), path), checksum)
+            raise exists_error(path)
+        return checked(described(json.loads(answer), path), checksum)
 
     def upload(
         self, path: str, *, size: int | None, exclusive: bool = False, metadata: ObjectMetadata | None = None
@@ -213,13 +214,13 @@ class GSJsonHandler(RestHandler):
             }
             for part in parts
         ]
-        content = {"sourceObjects": sources, "destination": _resource(metadata, path)}
-        query = urlencode(_conditions(metadata, exclusive, acl="destinationPredefinedAcl"))
-        target = f"{_object(path)}/compose" + (f"?{query}" if query else "")
+        content = {"sourceObjects": sources, "destination": resource_of(metadata, path)}
+        query = urlencode(conditions_of(metadata, exclusive, acl="destinationPredefinedAcl"))
+        target = f"{object_target(path)}/compose" + (f"?{query}" if query else "")
         status, made = self._call("POST", target, path, "write", content, accept=(200, 412))
         if status == 412:
-            raise _exists(path) if exclusive else StorageError(f"cannot write {path!r}: a part changed", path=path)
-        return _described(made, path)
+            raise exists_error(path) if exclusive else StorageError(f"cannot write {path!r}: a part changed", path=path)
+        return described(made, path)
 
     def copy(self, source: ObjectInfo, destination: str, *, metadata: ObjectMetadata | None = None) -> ObjectInfo:
         """Copy inside the store ("Objects: rewrite"), in as many requests as it wants."""
@@ -231,9 +232,9 @@ class GSJsonHandler(RestHandler):
         if metadata is not None or kept.storage_class not in (None, "STANDARD"):
             # without a resource the store keeps all but the storage class; with one, nothing but what it says
             whole = metadata.over(kept) if metadata is not None else kept
-            content = _resource(whole, destination)
-            query |= _conditions(whole, False, acl="destinationPredefinedAcl", key="destinationKmsKeyName")
-        target = f"{_object(source.path)}/rewriteTo{_object(destination).removeprefix('/storage/v1')}"
+            content = resource_of(whole, destination)
+            query |= conditions_of(whole, False, acl="destinationPredefinedAcl", key="destinationKmsKeyName")
+        target = f"{object_target(source.path)}/rewriteTo{object_target(destination).removeprefix('/storage/v1')}"
         while True:
             text = f"?{urlencode(query)}" if query else ""
             status, answer = self._call("POST", target + text, source.path, "copy", content, accept=(200, 404, 412))
@@ -242,14 +243,14 @@ class GSJsonHandler(RestHandler):
             if status in (404, 412):
                 raise ObjectChanged(f"{source.path!r} changed while it was being copied", path=source.path)
             if answer["done"]:
-                return _described(answer["resource"], destination)
+                return described(answer["resource"], destination)
             query["rewriteToken"] = answer["rewriteToken"]
 
     # -- names --------------------------------------------------------------------------------------------------------
     def remove(self, path: str) -> None:
         """Remove an object, or an empty bucket."""
         bucket, key = split_path(self.scheme, path, key=False)
-        self._ask("DELETE", _object(path) if key else _bucket(bucket), path, "remove", accept=(200, 204))
+        self._ask("DELETE", object_target(path) if key else bucket_target(bucket), path, "remove", accept=(200, 204))
 
     def list(self, path: str, *, recursive: bool = False) -> Iterator[ObjectInfo]:
         """List buckets, or what is below ``bucket/prefix``."""
@@ -260,14 +261,14 @@ class GSJsonHandler(RestHandler):
                     yield ObjectInfo(found["name"], None, mtime=iso_time(found.get("timeCreated")), is_directory=True)
             return
         query = {"prefix": prefix} if recursive else {"prefix": prefix, "delimiter": "/"}
-        for page in self._pages(f"{_bucket(bucket)}/o", query, path):
+        for page in self._pages(f"{bucket_target(bucket)}/o", query, path):
             for name in page.get("prefixes", ()):
                 if prefix or name != PART_PREFIX:
                     yield ObjectInfo(f"{bucket}/{name.rstrip('/')}", None, is_directory=True)
             for found in page.get("items", ()):
                 name = found["name"]
                 if name != prefix and (prefix or not name.startswith(PART_PREFIX)):
-                    yield _described(found, f"{bucket}/{name}")
+                    yield described(found, f"{bucket}/{name}")
 
     def _pages(self, target: str, query: dict[str, str], path: str) -> Iterator[dict[str, Any]]:
         token = ""
@@ -342,79 +343,11 @@ class _Composition(Upload):
             # After a lost answer the object that is there may be ours.
             if checksum is None or made.size != size or made.checksums.get("crc32c") != checksum:
                 raise
-        self._made = _checked(made, checksum)
+        self._made = checked(made, checksum)
         self.abort()
         return self._made
 
     def abort(self) -> None:
         """Remove the parts, those included whose answer was lost."""
         for info in list(self._handler.list(self._folder, recursive=True)):
-            self._handler._ask("DELETE", _object(info.path), info.path, "remove", accept=(200, 204, 404))
-
-
-def _quoted(name: str) -> str:
-    return quote(name, safe="-_.~")
-
-
-def _bucket(bucket: str) -> str:
-    return f"/storage/v1/b/{_quoted(bucket)}"
-
-
-def _object(path: str) -> str:
-    bucket, _, key = path.partition("/")
-    return f"{_bucket(bucket)}/o/{_quoted(key)}"
-
-
-def _etag(generation: str | None) -> str | None:
-    # The ETags of metadata and of content are different texts in this API; the generation is what it goes by.
-    return None if generation is None else f'"{generation}"'
-
-
-def _resource(metadata: ObjectMetadata | None, path: str) -> dict[str, Any]:
-    """Return the object resource that writes this metadata; its type from its name, unless it is stated."""
-    resource: dict[str, Any] = {"contentType": content_type_of(path)}
-    for name, field in _RESOURCE.items():
-        if metadata is not None and getattr(metadata, name):
-            resource[field] = dict(metadata.user or {}) if name == "user" else getattr(metadata, name)
-    return resource
-
-
-def _conditions(
-    metadata: ObjectMetadata | None, exclusive: bool, *, acl: str = "predefinedAcl", key: str = "kmsKeyName"
-) -> dict[str, str]:
-    """Return what is said of a written object in the query: whether it may exist, its access rule, its key."""
-    query = {"ifGenerationMatch": "0"} if exclusive else {}
-    if metadata is not None and metadata.acl is not None:
-        query[acl] = metadata.acl
-    if metadata is not None and metadata.encryption_key is not None:
-        query[key] = metadata.encryption_key
-    return query
-
-
-def _metadata(found: dict[str, Any]) -> ObjectMetadata:
-    fields: dict[str, Any] = {name: found.get(field) for name, field in _RESOURCE.items()}
-    return ObjectMetadata(**{**fields, "user": found.get("metadata") or {}}, encryption_key=found.get("kmsKeyName"))
-
-
-def _described(found: dict[str, Any], path: str) -> ObjectInfo:
-    stated = {"crc32c": found.get("crc32c"), "md5": found.get("md5Hash")}
-    checksums = {name: digest for name, text in stated.items() if text and (digest := decode_base64(text)) is not None}
-    return ObjectInfo(
-        path,
-        int(found["size"]) if "size" in found else 0,
-        _etag(found.get("generation")),
-        iso_time(found.get("updated")),
-        checksums,
-        version=found.get("generation"),
-        metadata=_metadata(found),
-    )
-
-
-def _checked(info: ObjectInfo, checksum: bytes | None) -> ObjectInfo:
-    if checksum is not None and info.checksums.get("crc32c", checksum) != checksum:
-        raise ChecksumMismatch(f"cannot write {info.path!r}: the store has other bytes than were sent", path=info.path)
-    return info
-
-
-def _exists(path: str) -> ObjectExists:
-    return ObjectExists(f"cannot write {path!r}: it exists", path=path, status=412)
+            self._handler._ask("DELETE", object_target(info.path), info.path, "remove", accept=(200, 204, 404))

@@ -6,20 +6,15 @@ import hashlib
 import json
 import threading
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from apyfal.exceptions import ChecksumMismatch, ObjectExists, ObjectNotFound, StorageError
 from apyfal.storage.handler import ObjectInfo, Upload
 from apyfal.storage.metadata import ObjectMetadata
+from apyfal.storage.stores.swift.client import SEGMENT_PREFIX, SwiftObjects
 from apyfal.storage.stores.swift.metadata import CRC_HEADER, headers_of
 
-if TYPE_CHECKING:
-    from apyfal.storage.stores.swift.handler import SwiftHandler
-
-__all__ = ["SEGMENT_PREFIX", "SwiftUpload"]
-
-#: Names of segments begin so. They hold an id, not the object's name: names must not exceed 1,024 bytes.
-SEGMENT_PREFIX = ".apyfal/"
+__all__ = ["SwiftUpload"]
 
 
 class SwiftUpload(Upload):
@@ -27,8 +22,8 @@ class SwiftUpload(Upload):
 
     Parameters
     ----------
-    handler
-        Its store.
+    store
+        Where it is.
     path
         ``container/key``.
     container
@@ -41,14 +36,14 @@ class SwiftUpload(Upload):
 
     def __init__(
         self,
-        handler: SwiftHandler,
+        store: SwiftObjects,
         path: str,
         container: str,
         *,
         exclusive: bool = False,
         metadata: ObjectMetadata | None = None,
     ) -> None:
-        self._handler = handler
+        self._store = store
         self._path = path
         self._container = container
         self._exclusive = exclusive
@@ -65,7 +60,7 @@ class SwiftUpload(Upload):
         md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
         name = self._name(number)
         headers = [("Content-Type", "application/octet-stream"), ("ETag", md5)]
-        response = self._handler.write(name, headers, data, accept=(201, 422))
+        response = self._store.write(name, headers, data, accept=(201, 422))
         if response.status == 422:
             raise ChecksumMismatch(f"cannot write {name!r}: the store received other bytes than were sent")
         self._note(number, name, md5, len(data))
@@ -76,7 +71,7 @@ class SwiftUpload(Upload):
         try:
             for number, segment in enumerate(segments, 1):
                 name = self._name(number)
-                self._handler.copy_object(str(segment["name"]).lstrip("/"), name, str(segment["hash"]))
+                self._store.copy_object(str(segment["name"]).lstrip("/"), name, str(segment["hash"]))
                 self._note(number, name, str(segment["hash"]), int(segment["bytes"]))
             return self.complete(sum(int(each["bytes"]) for each in segments), source.checksums.get("crc64nvme"))
         except BaseException:
@@ -94,30 +89,30 @@ class SwiftUpload(Upload):
             headers.append((CRC_HEADER, checksum.hex()))
         if self._exclusive:
             headers.append(("If-None-Match", "*"))
-        superseded = [name for name in self._handler.own_segments(self._path) if not self._is_own(name)]
+        superseded = [name for name in self._store.own_segments(self._path) if not self._is_own(name)]
         body = memoryview(json.dumps([{**each, "path": "/" + each["path"]} for each in manifest]).encode())
         again, self._tried = self._tried, True
         query = "?multipart-manifest=put"
-        response = self._handler.write(self._path, headers, body, query=query, accept=(201, 412))
+        response = self._store.write(self._path, headers, body, query=query, accept=(201, 412))
         if response.status == 412 and not (again and self._is_ours(manifest)):
             raise ObjectExists(f"cannot write {self._path!r}: it exists", path=self._path, status=412)
-        self._handler.remove_segments(superseded)
-        return self._handler.describe(self._path)
+        self._store.remove_segments(superseded)
+        return self._store.describe(self._path)
 
     def abort(self) -> None:
         """Remove every segment, those included whose answer was lost."""
         try:
-            found = [info.path for info in self._handler.list(f"{self._container}/{self._prefix}", recursive=True)]
+            found = [info.path for info in self._store.list(f"{self._container}/{self._prefix}", recursive=True)]
         except ObjectNotFound:
             return
-        self._handler.remove_segments(found)
+        self._store.remove_segments(found)
         with self._lock:
             self._segments.clear()
 
     def _begin(self) -> None:
         with self._lock:
             if not self._begun:
-                self._handler.makedirs(self._container)
+                self._store.makedirs(self._container)
                 self._begun = True
 
     def _name(self, number: int) -> str:
@@ -132,5 +127,5 @@ class SwiftUpload(Upload):
 
     def _is_ours(self, manifest: list[dict[str, Any]]) -> bool:
         """Whether the object that is there is made of just these segments: an earlier answer was lost."""
-        there = [str(segment["name"]).lstrip("/") for segment in self._handler.manifest(self._path)]
+        there = [str(segment["name"]).lstrip("/") for segment in self._store.manifest(self._path)]
         return there == [segment["path"] for segment in manifest]
