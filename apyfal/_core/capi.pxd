@@ -192,6 +192,8 @@ cdef extern from "apyfal.h" nogil:
     void *apf_bo_host(const apf_bo *bo)
     int apf_bo_sync(apf_bo *bo, int direction, uint64_t offset, uint64_t size, apf_error *err)
 
+    enum:
+        APF_CLEAR
     ctypedef struct apf_run_arg:
         apf_arg arg
         apf_bo *bo

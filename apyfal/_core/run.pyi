@@ -2,6 +2,7 @@ from apyfal._core.device import BufferObject, Kernel
 
 SYNC_TO: int
 SYNC_FROM: int
+CLEAR: int
 SCALARS: dict[str, int]
 
 class Arguments:

@@ -27,6 +27,7 @@ cdef long long GRACE = 2_000_000_000   # ns that an unwanted run gets to end bef
 
 SYNC_TO = capi.APF_SYNC_TO
 SYNC_FROM = capi.APF_SYNC_FROM
+CLEAR = capi.APF_CLEAR
 
 SCALARS = {
     "int8": capi.APF_I8, "uint8": capi.APF_U8, "int16": capi.APF_I16, "uint16": capi.APF_U16,
@@ -86,7 +87,7 @@ cdef class Arguments:
             Py_DECREF(<object> old)
 
     def set_buffer(self, index, BufferObject bo not None, offset, nbytes, flags=0):
-        """Argument `index` is `nbytes` bytes of `bo` from `offset`; `flags` is SYNC_TO, SYNC_FROM, both or 0."""
+        """Argument `index` is `nbytes` bytes of `bo` from `offset`; `flags` are SYNC_TO, SYNC_FROM and CLEAR."""
         cdef unsigned int position = self.at(index)
         cdef capi.apf_run_arg value
         memset(&value, 0, sizeof(value))

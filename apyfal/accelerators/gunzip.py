@@ -36,4 +36,5 @@ DEFINITION = Definition(
     capacity=_capacity,
     state=_STATE_BYTES,
     chunking=Chunking("records", 1),
+    clear_outputs=False,
 )

@@ -31,4 +31,5 @@ DEFINITION = Definition(
     output=REPORTED,
     capacity=_bound,
     chunking=Chunking("records", 1),
+    clear_outputs=False,
 )

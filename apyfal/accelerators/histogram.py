@@ -75,4 +75,5 @@ DEFINITION = Definition(
     state=_bytes,
     prepare=_scalars,
     chunking=ELEMENTS,
+    clear_outputs=False,
 )

@@ -16,4 +16,5 @@ DEFINITION = Definition(
     summary="the output is the input",
     arguments=(Argument("src"), Argument("dst"), Argument("bytes")),
     chunking=Chunking("records", 1),
+    clear_outputs=False,
 )

@@ -21,4 +21,5 @@ DEFINITION = Definition(
     parameters={"a": Parameter("a", "element", 1), "b": Parameter("b", "element", 0)},
     dtypes=frozenset(DTYPE_CODES),
     chunking=ELEMENTS,
+    clear_outputs=False,
 )

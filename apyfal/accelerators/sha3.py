@@ -41,4 +41,5 @@ DEFINITION = Definition(
     state=_STATE_BYTES,
     finish=_finish,
     chunking=Chunking("records", 1),
+    clear_outputs=False,
 )

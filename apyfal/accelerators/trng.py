@@ -39,4 +39,5 @@ DEFINITION = Definition(
     output=OutputSize("bytes"),
     size=_bytes,
     chunking=Chunking("records", 1),
+    clear_outputs=False,
 )

@@ -143,7 +143,7 @@ TABLE: Mapping[str, Mapping[str, Rule]] = {
         # bitstream works on the bus. Both are code, wherever they come from.
         "program": _CODE,
         **dict.fromkeys(("kernel", "arguments", "inputs", "outputs", "parameters", "state"), _FREE),
-        **dict.fromkeys(("dtype", "in_dtype", "out_dtype", "output", "chunking"), _FREE),
+        **dict.fromkeys(("dtype", "in_dtype", "out_dtype", "output", "chunking", "clear_outputs"), _FREE),
         **{
             f"emulator.{option}": _FREE
             for option in (

@@ -56,7 +56,7 @@ KINDS: dict[str, frozenset[str] | None] = {
     "accelerator": frozenset(
         {
             *("driver", "device", "program", "kernel", "arguments", "inputs", "outputs", "parameters", "state"),
-            *("dtype", "in_dtype", "out_dtype", "output", "chunking"),
+            *("dtype", "in_dtype", "out_dtype", "output", "chunking", "clear_outputs"),
         }
     ),
     "host": None,

@@ -133,6 +133,9 @@ class CallOutput(CallPort):
 def aligned_granularity_of(granularity: int | None, inputs: Sequence[CallInput], outputs: Sequence[CallOutput]) -> int:
     """Return `BoundCall.aligned_granularity`."""
     unit = math.lcm(granularity or 1, _PAGE)
+    for output in outputs:
+        if output.rule.kind == "factor":  # a whole number of elements
+            unit = math.lcm(unit, (Fraction(output.rule.amount) / output.dtype.itemsize).denominator)
     for port in inputs[1:]:
         unit *= _PAGE // math.gcd(port.companion_nbytes(unit), _PAGE)
     for output in outputs:
@@ -171,6 +174,10 @@ class BoundCall:
         Bytes of input that the kernel's own argument types can count in one run; ``None``: no limit.
     make_result
         Turns the output into result parameters; ``None``: the output itself is the result.
+    clears_outputs
+        Outputs for which `starts_at_zero` holds are zero before the first run.
+    is_model
+        A Python function does the kernel's work.
     """
 
     name: str
@@ -187,6 +194,13 @@ class BoundCall:
     state_bytes: int
     chunk_limit: int | None
     make_result: Callable[[np.ndarray], dict[str, object]] | None
+    clears_outputs: bool
+    is_model: bool
+
+    def starts_at_zero(self, output: CallOutput) -> bool:
+        """Return whether `output` is zero before the kernel's first run."""
+        kept_whole = self.granularity is None or output.fixed_nbytes is not None
+        return self.clears_outputs and kept_whole and output.rule.kind != "reported"
 
     def check_size(self, nbytes: int) -> None:
         """Raise `ParameterError` if `nbytes` of input are not a whole number of elements and of records."""

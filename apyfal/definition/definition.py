@@ -67,6 +67,10 @@ class Definition:
         The size of outputs that do not state their own.
     chunking
         Where the input may be cut.
+    clear_outputs
+        Outputs begin at zero: what the kernel does not write is zero, and a kernel that adds to its output starts from
+        zero. This is done for outputs that are not cut along with the input (``chunking = whole``, or a fixed size) and
+        whose size the kernel does not report. The kernel writes every element of all others.
     state
         Bytes of device memory that are kept between the chunks of a job, or a function of the parameters.
     options
@@ -105,6 +109,7 @@ class Definition:
     dtypes: frozenset[np.dtype] = frozenset()
     output: OutputSize = SAME
     chunking: Chunking = WHOLE
+    clear_outputs: bool = True
     state: int | Callable[[Mapping[str, Any]], int] = 0
     options: Mapping[str, str] = field(default_factory=dict)
     summary: str = ""
@@ -312,7 +317,14 @@ class Definition:
             state_bytes=self.state(parameters) if callable(self.state) else self.state,
             chunk_limit=limit,
             make_result=self.finish,
+            clears_outputs=self._clears_outputs,
+            is_model=self.model is not None,
         )
+
+    @property
+    def _clears_outputs(self) -> bool:
+        # the emulator's own kernels write all of their output
+        return self.clear_outputs and (self.driver != "emulator" or self.model is not None)
 
     def _bind_output(self, port: Port, place: int, in_dtype: np.dtype, parameters: Mapping[str, Any]) -> CallOutput:
         rule = port.output or self.output

@@ -139,6 +139,8 @@ def _define(name: str, base: Definition | None, section: Section) -> Definition:
         changes["size"] = changes["capacity"] = None
     if "chunking" in section:
         changes["chunking"] = _read(section["chunking"], Chunking.parse)
+    if (clear := section.boolean("clear_outputs", None)) is not None:
+        changes["clear_outputs"] = clear
     if "state" in section:
         changes["state"] = _read(section["state"], parse_size)
     changes.update(_element_types(section, base))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from apyfal._core.run import SYNC_FROM, SYNC_TO, Arguments
+from apyfal._core.run import CLEAR, SYNC_FROM, SYNC_TO, Arguments
 from apyfal.definition.grammar import REPORT_WORDS
 from apyfal.device.regions import BufferRegion, Chunk
 
@@ -41,6 +41,8 @@ class KernelLauncher:
         self._call = call
         self._inputs = [port.index for port in call.inputs]
         self._outputs = [port.index for port in call.outputs]
+        # a model's outputs are cleared where it runs, see `apyfal.device.model_adapter`
+        self._cleared = {port.index for port in call.outputs if call.starts_at_zero(port) and not call.is_model}
         self._has_port_sizes = any("." in argument.name for argument in call.arguments)
         self._chunk_scalars: dict[str, tuple[int, str]] = {}  # arguments that change from run to run
         self._report: BufferRegion | None = None
@@ -94,8 +96,10 @@ class KernelLauncher:
         for index, one in zip(self._inputs, chunks, strict=False):  # a kernel without input has one chunk all the same
             if one.region is not None:
                 self._set_buffer(index, one.region, one.nbytes, SYNC_TO if sync_to else 0)
+        flags = SYNC_FROM if sync_from else 0
         for index, output in zip(self._outputs, outputs, strict=True):
-            self._set_buffer(index, output, len(output.bytes), SYNC_FROM if sync_from else 0)
+            clear = CLEAR if index in self._cleared and self._begins(chunk, skip, chunks, output) else 0
+            self._set_buffer(index, output, len(output.bytes), flags | clear)
         if outputs:
             self._set("capacity", len(outputs[0].bytes))
         self._set("bytes", chunk.nbytes)
@@ -107,6 +111,14 @@ class KernelLauncher:
         if self._has_port_sizes:
             self._set_port_sizes(chunks, outputs)
         return self._arguments.start(self._kernel)
+
+    @staticmethod
+    def _begins(chunk: Chunk, skip: int, chunks: Sequence[Chunk], output: BufferRegion) -> bool:
+        """Return whether this is the first run into an output that is no input at the same time."""
+        inputs = [one.region.bytes for one in chunks if one.region is not None]
+        return (
+            chunk.number == 0 and skip == 0 and not any(np.may_share_memory(memory, output.bytes) for memory in inputs)
+        )
 
     def _set_port_sizes(self, chunks: Sequence[Chunk], outputs: Sequence[BufferRegion]) -> None:
         for port, chunk in zip(self._call.inputs, chunks, strict=True):

@@ -69,6 +69,9 @@ def adapt_model(function: Callable[..., object], call: BoundCall, errors: ModelE
         if parameter.kind is parameter.KEYWORD_ONLY
     }
     arguments = [(argument.name, argument.dtype is None) for argument in call.arguments]
+    # Of those that several runs write into, the first run clears none: it does not know that it is the first.
+    cleared = {port.name for port in call.outputs if call.starts_at_zero(port) and call.granularity is None}
+    sources = {port.name for port in call.inputs}
 
     def run(*values: Any) -> None:
         positional: list[Any] = []
@@ -84,6 +87,7 @@ def adapt_model(function: Callable[..., object], call: BoundCall, errors: ModelE
             else:
                 positional.append(value)
         value = None
+        _clear(arguments, values, cleared, sources)
         try:
             function(*positional, **named)
         except BaseException as error:
@@ -96,6 +100,17 @@ def adapt_model(function: Callable[..., object], call: BoundCall, errors: ModelE
             raise stand_in from None
 
     return run
+
+
+def _clear(arguments: list[tuple[str, bool]], values: tuple[Any, ...], cleared: set[str], sources: set[str]) -> None:
+    """Set outputs to zero that are no inputs at the same time."""
+    if not cleared:
+        return
+    views = {name: memoryview(value) for (name, is_buffer), value in zip(arguments, values, strict=True) if is_buffer}
+    memory = {name: np.frombuffer(view, np.uint8) for name, view in views.items() if view.nbytes}
+    for name in cleared & memory.keys():
+        if not any(np.may_share_memory(memory[name], memory[source]) for source in sources & memory.keys()):
+            memory[name][...] = 0
 
 
 def _array(device_memory: Any, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:

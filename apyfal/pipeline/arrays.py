@@ -67,7 +67,7 @@ def _seen_as_array(data: object) -> NDArray[Any] | None:
         array = np.asarray(view)
         return array.view(np.uint8) if _is_raw(data) else array
     if hasattr(data, "__dlpack__"):
-        return np.asarray(np.from_dlpack(data))  # type: ignore[arg-type]
+        return np.asarray(np.from_dlpack(data))
     if hasattr(data, "__array__"):
         return plain_array(np.asarray(data))
     return None

@@ -143,6 +143,8 @@ int apf_hostfile_map(int fd, uint64_t offset, size_t size, int mode, int populat
 int apf_hostfile_flush(apf_buffer *buffer, apf_error *err);
 /* memcpy that returns TRUNCATED instead of dying of SIGBUS when either side is a mapped file that shrank. */
 int apf_copy(void *to, const void *from, size_t size, apf_error *err);
+/* The same for setting memory to zero. */
+int apf_zero(void *to, size_t size, apf_error *err);
 
 /* -- drivers and devices (drivers.c, device.c, run.c): the ABI of driver.h with ownership, fork checks and reuse -----
  */
@@ -183,6 +185,9 @@ void apf_bo_release(apf_bo *bo);
 uint64_t apf_bo_size(const apf_bo *bo);
 void *apf_bo_host(const apf_bo *bo); /* where its host side begins; NULL for device memory */
 int apf_bo_sync(apf_bo *bo, int direction, uint64_t offset, uint64_t size, apf_error *err);
+
+/* A flag of an argument, beside those of driver.h: the host side, and with it the device's memory, begins at zero. */
+enum { APF_CLEAR = 1 << 16 };
 
 /* Like apf_arg, with the counted object. */
 typedef struct apf_run_arg {

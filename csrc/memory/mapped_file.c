@@ -44,7 +44,8 @@ static void install_handler(void)
     sigaction(SIGBUS, &action, &previous);
 }
 
-int apf_copy(void *to, const void *from, size_t size, apf_error *err)
+/* Copy, or set to zero without `from`. */
+static int move(void *to, const void *from, size_t size, apf_error *err)
 {
     sigjmp_buf here;
     sigjmp_buf *outer = guard;
@@ -54,10 +55,17 @@ int apf_copy(void *to, const void *from, size_t size, apf_error *err)
         return apf_fail(err, APF_TRUNCATED, 0, "a mapped file became shorter while %zu bytes of it were moved", size);
     }
     guard = &here;
-    memcpy(to, from, size);
+    if (from)
+        memcpy(to, from, size);
+    else
+        memset(to, 0, size);
     guard = outer;
     return APF_OK;
 }
+
+int apf_copy(void *to, const void *from, size_t size, apf_error *err) { return move(to, from, size, err); }
+
+int apf_zero(void *to, size_t size, apf_error *err) { return move(to, NULL, size, err); }
 
 /* -- maps -- */
 

@@ -29,9 +29,9 @@ static int check_argument(const apf_kernel *kernel, const apf_run_arg *arg, uint
         return apf_fail(err, APF_ARGUMENT, 0, "argument %u: bytes %llu to %llu of a buffer object of %llu", index,
                         (unsigned long long)arg->arg.offset, (unsigned long long)(arg->arg.offset + arg->arg.size),
                         (unsigned long long)bo->size);
-    if (arg->arg.flags & (APF_SYNC_TO | APF_SYNC_FROM) && !bo->buffer)
+    if (arg->arg.flags & (APF_SYNC_TO | APF_SYNC_FROM | APF_CLEAR) && !bo->buffer)
         return apf_fail(err, APF_ARGUMENT, 0, "argument %u: device memory has no host side to sync with", index);
-    if (arg->arg.flags & APF_SYNC_FROM && bo->buffer->flags & APF_BUFFER_READONLY)
+    if (arg->arg.flags & (APF_SYNC_FROM | APF_CLEAR) && bo->buffer->flags & APF_BUFFER_READONLY)
         return apf_fail(err, APF_READ_ONLY, 0, "argument %u: its host side is read-only", index);
     return APF_OK;
 }
@@ -42,6 +42,18 @@ static void give_back(apf_run *run)
         apf_bo_release(run->bos[i]);
         run->bos[i] = NULL;
     }
+}
+
+/* Drivers know nothing of APF_CLEAR: zeros are brought to the device as any data. */
+static int clear(const apf_run_arg *args, apf_arg *raw, uint32_t count, apf_error *err)
+{
+    int code = APF_OK;
+    for (uint32_t i = 0; i < count && code == APF_OK; i++) {
+        if (raw[i].kind != APF_BUFFER || !(raw[i].flags & APF_CLEAR)) continue;
+        raw[i].flags = (raw[i].flags & ~(uint32_t)APF_CLEAR) | APF_SYNC_TO;
+        code = apf_zero(args[i].bo->buffer->data + raw[i].offset, raw[i].size, err);
+    }
+    return code;
 }
 
 /* Everything is held and counted before the driver has the run, which may end at once. */
@@ -55,7 +67,9 @@ static int hold_and_start(apf_run *run, const apf_run_arg *args, apf_arg *raw, a
         for (uint32_t i = 0; i < run->count; i++)
             if (raw[i].kind == APF_BUFFER) run->bos[i] = args[i].bo;
         apf_kernel_retain(kernel);
-        code = apf_device_result(device, device->driver->start(kernel->handle, raw, run->count, &run->handle, err));
+        code = clear(args, raw, run->count, err);
+        if (code == APF_OK)
+            code = apf_device_result(device, device->driver->start(kernel->handle, raw, run->count, &run->handle, err));
         if (code == APF_OK) return code;
         give_back(run);
         apf_kernel_release(kernel);

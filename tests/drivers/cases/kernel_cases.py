@@ -193,3 +193,56 @@ def threads_list_and_open_at_once() -> None:
     with concurrent.futures.ThreadPoolExecutor(8) as executor:
         listed = list(executor.map(lambda _: len(apyfal.devices("opencl")), range(8)))
     assert set(listed) == {1}
+
+
+def _histogram(**more: Any) -> Any:
+    text = (
+        "kernel void t(global const uchar *s, global uint *d, uint n)"
+        "{ uint i = get_global_id(0); if (i < n) atomic_inc(d + s[i]); }"
+    )
+    folder = Path(tempfile.mkdtemp())
+    (folder / "t.cl").write_text(text)
+    definition = {"inputs": "s: uint8", "outputs": "d: uint32 = 1024", "arguments": "s, d, count:uint32"}
+    settings = {"driver": "opencl", "program": folder / "t.cl", "opencl": {"build": "--global=count"}}
+    return apyfal.Accelerator("t", **settings, **definition, **more)
+
+
+def outputs_begin_at_zero() -> None:
+    data = np.arange(10000).astype("u1")
+    expected = np.bincount(data, minlength=256)
+    with _histogram() as accelerator:
+        for _ in range(3):
+            np.testing.assert_array_equal(accelerator.process({"s": data}), expected)
+        used = np.full(256, 7, np.uint32)
+        accelerator.process({"s": data}, used)
+        np.testing.assert_array_equal(used, expected)
+        for result in accelerator.process_map([{"s": data}] * 4):
+            np.testing.assert_array_equal(result, expected)
+        pinned = apyfal.empty(256, np.uint32)
+        pinned[:] = 7
+        accelerator.process({"s": data}, pinned)
+        np.testing.assert_array_equal(pinned, expected)
+    with _histogram(clear_outputs="no") as accelerator:
+        used[:] = 7
+        accelerator.process({"s": data}, used)  # what it adds to is undefined: a job says nothing of it
+    # a kernel that writes some elements only, into the memory of an earlier job
+    text = (
+        "kernel void t(global const float *s, global float *d, uint n, int p)"
+        "{ for (uint i = 0; i < n; i += 2) d[i] = s[i]; }"
+    )
+    for chunking in ({}, {"chunking": "whole"}):
+        with _accelerator(text, "p: int32", **chunking) as accelerator:
+            for _ in range(3):
+                np.testing.assert_array_equal(accelerator.process(np.ones(1024, np.float32), p=0), [1, 0] * 512)
+
+
+def a_job_in_place_keeps_its_input() -> None:
+    text = (
+        "kernel void t(global const float *s, global float *d, uint n, int p)"
+        "{ for (uint i = 0; i < n; i++) d[i] = s[i] + p; }"
+    )
+    with _accelerator(text, "p: int32") as accelerator:
+        for data in (np.ones(1024, np.float32), apyfal.empty(1024, np.float32)):
+            data[:] = 1
+            accelerator.process(data, data, p=2)
+            np.testing.assert_array_equal(data, np.full(1024, 3, np.float32))
