@@ -182,6 +182,7 @@ def _receive(src: object, allocate: Callable[[int], memoryview]) -> int:
     location = parse(src)
     if not location.is_local:
         with table.resolve(location) as target:
+            target.require_object("read")
             return transfer.download(target.handler, target.path, None, allocate=allocate).size or 0
     with source_at(location) as source:
         if source.size is None:

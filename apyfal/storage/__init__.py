@@ -7,7 +7,8 @@ Everything here takes a storage URL as a plain `str`, an `os.PathLike`, and (whe
 `load`, `save`                         a whole file or object as an array in pinned memory, and back
 `copy`                                 from anywhere to anywhere, whole or not at all
 `exists`, `stat`, `listdir`,           as in `os`, `os.path` and `glob`
-`glob`, `walk`, `remove`, `makedirs`
+`glob`, `walk`, `remove`, `makedirs`,
+`rmdir`
 `filesystem`                           all of it as a filesystem of fsspec
 `mount`, `unmount`, `mounts`           stores and their names
 `snapshot`                             the mounts of this process, to be restored in another
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from apyfal.storage.api.copying import copy
     from apyfal.storage.api.fsspec_adapter import filesystem
     from apyfal.storage.api.globbing import glob
-    from apyfal.storage.api.namespace import exists, listdir, makedirs, remove, stat, walk
+    from apyfal.storage.api.namespace import exists, listdir, makedirs, remove, rmdir, stat, walk
     from apyfal.storage.api.opening import open
     from apyfal.storage.mounting.table import mount, mounts, snapshot, unmount
 
@@ -39,6 +40,7 @@ __all__ = [
     "mounts",
     "open",
     "remove",
+    "rmdir",
     "save",
     "snapshot",
     "stat",
@@ -59,6 +61,7 @@ _LAZY = {
     "mounts": "mounting.table",
     "open": "api.opening",
     "remove": "api.namespace",
+    "rmdir": "api.namespace",
     "save": "api.arrays",
     "snapshot": "mounting.table",
     "stat": "api.namespace",

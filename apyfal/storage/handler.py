@@ -189,6 +189,10 @@ class Handler(ABC):
         """Return a path as messages and logs may show it: without passwords and signatures."""
         return path
 
+    def rmdir(self, path: str) -> None:
+        """Remove an empty directory, in stores that have real ones."""
+        raise UnsupportedByStore(f"{self.scheme}: cannot remove the directory {path!r}")
+
     def path_of(self, url: str) -> str | None:
         """Give the path in this store of the object at a full web address; ``None`` where it is not this store's."""
         return None

@@ -6,7 +6,7 @@ Rules
 - Schemes are case-insensitive. ``file://`` takes an absolute path, with an empty or ``localhost`` authority.
 - Everything after ``scheme://`` is the path, verbatim: ``%``, ``?``, ``#``, ``//``, blanks and a trailing ``/`` are
   part of an object's name. Only ``http`` and ``https`` URLs are read as the web reads them (percent-encoding, query).
-- Spellings that look like a URL but are not one (``host:/x``, ``" s3://b/k"``, ``Path("s3://b/k")``, a NUL character)
+- Spellings that look like a URL but are not one (``host:/x``, ``mount:/x``, ``" s3://b/k"``, ``Path("s3://b/k")``, NUL)
   are refused rather than taken for a local file with a strange name.
 """
 
@@ -14,19 +14,35 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from apyfal.exceptions import InvalidURL, ParameterError
 from apyfal.log import redact, redact_text
 from apyfal.storage.providers import BUILT_IN, HOST_SCHEME, canonical
 
-__all__ = ["Location", "is_file_object", "parse", "redact"]
+__all__ = ["Location", "ask_mounts", "is_file_object", "is_mounted", "parse", "redact"]
 
 # RFC 3986 section 3.1, and "_", which mount names may hold
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+._-]*)://", re.ASCII)
 _COLLAPSED = re.compile(r"([A-Za-z][A-Za-z0-9+._-]*):(?!//)", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _WEB = ("http", "https")
+
+
+def is_mounted(name: str) -> bool:
+    """Whether `name` is that of a mount; `apyfal.storage.mounting.table` says so once it is loaded."""
+    return _is_mounted is not None and _is_mounted(name)
+
+
+def ask_mounts(function: Callable[[str], bool]) -> None:
+    """Let `function` answer `is_mounted`."""
+    global _is_mounted
+    _is_mounted = function
+
+
+_is_mounted: Callable[[str], bool] | None = None
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -111,6 +127,11 @@ def _parse_text(text: str) -> Location:
     path = text[match.end() :]
     if "\0" in path:
         raise InvalidURL(f"{redact(text)!r} holds a NUL character")
+    if scheme != "file" and _SURROGATE.search(path):
+        raise InvalidURL(
+            f"{redact(text)!r} holds a lone surrogate, which stands for a byte of a file name that is no UTF-8; "
+            "expected UTF-8, as all names of stores are"
+        )
     if scheme == "file":
         path = _absolute(path, text)
     elif scheme in _WEB and _CONTROL.search(path):
@@ -142,7 +163,7 @@ def _local(text: str) -> Location:
             f"for a local file of this name write {'./' + shown!r}"
         )
     collapsed = _COLLAPSED.match(text)
-    if collapsed and (canonical(collapsed[1].lower()) in BUILT_IN or collapsed[1].lower() == HOST_SCHEME):
+    if collapsed and _names_a_store(collapsed[1].lower(), text[collapsed.end() : collapsed.end() + 1] == "/"):
         shown = redact(text)
         rest = shown[collapsed.end() :].lstrip("/")
         slashes = ":///" if collapsed[1].lower() == "file" else "://"
@@ -152,6 +173,11 @@ def _local(text: str) -> Location:
             f"a local file of this name is {'./' + shown!r})"
         )
     return Location("file", text)
+
+
+def _names_a_store(scheme: str, slash: bool) -> bool:
+    """Whether ``scheme:`` means a store: a provider's name does, and the name of a mount with a ``/`` behind it."""
+    return canonical(scheme) in BUILT_IN or scheme == HOST_SCHEME or (slash and is_mounted(scheme))
 
 
 def _shown(value: object) -> str:

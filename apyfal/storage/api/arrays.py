@@ -67,6 +67,7 @@ def load(
     name = str(location)
     if not location.is_local:
         with resolve(location) as target:
+            target.require_object("read")
             memory = _Growing()
             view = _view_of(out, name) if out is not None else None
             info = transfer.download(target.handler, target.path, view, allocate=None if out is not None else memory)
@@ -114,6 +115,7 @@ def save(url: object, array: NDArray[Any]) -> None:
             local_sink.write(data)
         return
     with resolve(location) as target:
+        target.require_object("write")
         transfer.upload(target.handler, target.path, data)
 
 

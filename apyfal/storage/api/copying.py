@@ -88,6 +88,12 @@ class _Place:
         self.target = None if location.is_local else resolve(location)
         self.handler: Handler = FileHandler() if self.target is None else self.target.handler
         self.path = location.path if self.target is None else self.target.path
+        if self.target is not None:
+            try:
+                self.target.require_object("copy")
+            except InvalidURL:
+                self.target.release()
+                raise
 
     def __enter__(self) -> _Place:
         return self

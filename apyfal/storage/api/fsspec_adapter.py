@@ -16,7 +16,7 @@ from typing import Any
 from fsspec.callbacks import DEFAULT_CALLBACK
 from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 
-from apyfal.exceptions import IsADirectory, ObjectNotFound, UnsupportedByStore
+from apyfal.exceptions import IsADirectory, ParameterError, UnsupportedByStore
 from apyfal.storage.api import copying, namespace, opening
 from apyfal.storage.endpoints.factory import open_sink, open_source
 from apyfal.storage.handler import ObjectInfo
@@ -47,8 +47,13 @@ class ApyfalFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has 
         text = os.fspath(path)
         text = text.removeprefix(_PROTOCOL)
         scheme, separator, rest = text.partition("://")
-        if separator and "/" not in scheme:
+        if separator and scheme.lower() == "file":
+            # one name for one file: a URL of a local file is its path
+            text = parse(text).path
+        elif separator and "/" not in scheme:
             return scheme + separator + rest.rstrip("/")
+        elif ":" in text:
+            parse(text)  # refuses a mount's name whose "//" became "/" when somebody joined paths
         return text.rstrip("/") or ("/" if text else "")
 
     def unstrip_protocol(self, name: str) -> str:
@@ -86,6 +91,46 @@ class ApyfalFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has 
             return {"name": "", "size": 0, "type": "directory"}
         return _described(path, namespace.stat(path))
 
+    def find(
+        self, path: str, maxdepth: int | None = None, withdirs: bool = False, detail: bool = False, **kwargs: Any
+    ) -> Any:
+        """List all that is below a path, each under its whole name: names with ``//`` in them, too."""
+        path = self._strip_protocol(path)
+        if maxdepth is not None and maxdepth < 1:
+            raise ParameterError(f"maxdepth {maxdepth}: expected 1 or more")
+        found: dict[str, dict[str, Any]] = {}
+        if withdirs and path and self.isdir(path):
+            found[path] = self.info(path)
+        waiting = [(path, 1)]
+        while waiting:
+            folder, depth = waiting.pop()
+            try:
+                listed = self.ls(folder, detail=True)
+            except FileNotFoundError:
+                continue
+            for one in listed:
+                name = str(one["name"])
+                if one["type"] != "directory":
+                    found.setdefault(name, one)  # an object wins over a directory of its name
+                    found[name] = one
+                elif withdirs:
+                    found.setdefault(name, one)
+                if one["type"] == "directory" and (maxdepth is None or depth < maxdepth) and not _is_link(name):
+                    waiting.append((name, depth + 1))
+        ordered = dict(sorted(found.items()))
+        return ordered if detail else list(ordered)
+
+    def size(self, path: str) -> int | None:
+        """Return how many bytes a file has."""
+        size: int | None = self.info(path)["size"]
+        return size
+
+    def sign(self, path: str, expiration: int = 100, **kwargs: Any) -> str:
+        """Refuse: what signs requests here does not sign addresses."""
+        raise UnsupportedByStore(
+            f"cannot sign an address of {str(parse(self._strip_protocol(path)))!r}; expected the store's own library"
+        )
+
     def modified(self, path: str) -> datetime:
         """When it was last written."""
         mtime = namespace.stat(self._strip_protocol(path)).mtime
@@ -107,11 +152,8 @@ class ApyfalFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has 
         namespace.makedirs(self._strip_protocol(path), exist_ok=exist_ok)
 
     def rmdir(self, path: str) -> None:
-        """Remove an empty local directory; nothing in a store, which has none."""
-        location = parse(self._strip_protocol(path))
-        if location.is_local:
-            with atomic.translating("remove the directory", location.path):
-                os.rmdir(location.path)
+        """Remove an empty directory or bucket; in a store, one that is only names or a mark must be empty, too."""
+        namespace.rmdir(self._strip_protocol(path))
 
     def rm_file(self, path: str) -> None:
         """Remove a file or object."""
@@ -121,15 +163,19 @@ class ApyfalFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has 
 
     def rm(self, path: Any, recursive: bool = False, maxdepth: int | None = None) -> None:
         """Remove files, and with `recursive` what is below directories and these."""
-        for one in reversed(self.expand_path(path, recursive=recursive, maxdepth=maxdepth)):
+        # what is deepest first, and of one name the object before the directory
+        for one in sorted(self.expand_path(path, recursive=recursive, maxdepth=maxdepth), reverse=True):
+            removed = False
             if not self.isdir(one):
-                # a directory that was only names went with what was in it
-                with contextlib.suppress(*([ObjectNotFound] if recursive else [])):
+                with contextlib.suppress(*([FileNotFoundError] if recursive else [])):
                     self.rm_file(one)
-            elif recursive:
-                self.rmdir(one)
-            else:
+                    removed = True
+            elif not recursive:
                 raise IsADirectory(f"cannot remove {one!r}: it is a directory; expected recursive=True")
+            if recursive and (not removed or not parse(one).is_local) and maxdepth is None:
+                # a directory that was only names went with what was in it
+                with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                    self.rmdir(one)
 
     # -- content ------------------------------------------------------------------------------------------------------
     def open(
@@ -150,7 +196,8 @@ class ApyfalFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has 
             )
         kwargs.pop("autocommit", None)
         text = {key: kwargs.pop(key) for key in ("encoding", "errors", "newline") if key in kwargs}
-        return opening.open(self._strip_protocol(path), mode, block_size or -1, **text)
+        path = self._strip_protocol(path)
+        return opening.open(path, mode, block_size or -1, **text)
 
     def _open(
         self,
@@ -260,6 +307,11 @@ def _restored(snapshot: table.Snapshot, made: tuple[Callable[..., Any], tuple[An
     snapshot.restore()
     function, arguments = made
     return function(*arguments)
+
+
+def _is_link(path: str) -> bool:
+    location = parse(path)
+    return location.is_local and os.path.islink(location.path)
 
 
 def _described(path: str, info: ObjectInfo) -> dict[str, Any]:

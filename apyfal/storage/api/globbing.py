@@ -16,6 +16,8 @@ from apyfal.storage.url import Location, parse
 __all__ = ["glob", "has_magic"]
 
 _MAGIC = re.compile(r"[*?\[]")
+#: Where a path is cut into names: at a slash behind another character (see `apyfal.storage.api.namespace`).
+_CUT = re.compile(r"(?<=[^/])/")
 
 
 def has_magic(url: object) -> bool:
@@ -30,7 +32,7 @@ def glob(url: object) -> list[str]:
     ----------
     url
         A storage URL or path with ``*``, ``?``, ``[...]`` (not across ``/``) and ``**`` (any number of directories). A
-        character of these in a name is written ``[*]``.
+        character of these in a name is written ``[*]``. Hidden names match only a part that begins with a dot.
 
     Returns
     -------
@@ -51,7 +53,7 @@ def glob(url: object) -> list[str]:
 
 
 def _matches(location: Location) -> Iterator[Location]:
-    parts = location.path.split("/")
+    parts = _CUT.split(location.path)
     fixed = next(index for index, part in enumerate(parts) if _MAGIC.search(part))
     base = Location(location.scheme, "/".join(parts[:fixed]))
     if "**" in parts:
@@ -89,8 +91,8 @@ def _below(base: Location, parts: list[str]) -> Iterator[Location]:
     names: set[str] = set()
     for info in found:
         name = info.path[len(prefix) :]
-        names.add(name)
-        names.update(name[:index] for index, letter in enumerate(name) if letter == "/")  # its directories
+        names.add(name.rstrip("/"))  # of a mark, the directory
+        names.update(name[: cut.start()] for cut in _CUT.finditer(name))  # its directories
     for name in names:
         if name and matching.fullmatch(name):
             yield child(base, name)
@@ -104,14 +106,16 @@ def _listed(base: Location) -> list[tuple[str, ObjectInfo]]:
 
 
 def _expression(parts: list[str]) -> str:
-    """Translate the parts of a pattern to a regular expression; hidden names match only what begins with a dot."""
+    """Translate the parts of a pattern to a regular expression, for names that may begin with slashes of their own."""
+    seen = r"/*(?!\.)[^/]+"
     result = ""
     for index, part in enumerate(parts):
         last = index == len(parts) - 1
         if part == "**":
-            result += "(?:[^/]+(?:/[^/]+)*)?" if last else "(?:[^/]+/)*"
+            result += f"(?:{seen}(?:/{seen})*)?" if last else f"(?:{seen}/)*"
         else:
-            result += _part_expression(part) + ("" if last else "/")
+            hidden = r"/*(?!\.)" if part[:1] in ("*", "?", "[") else ""
+            result += hidden + _part_expression(part) + ("" if last else "/")
     return result
 
 

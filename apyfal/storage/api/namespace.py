@@ -1,20 +1,44 @@
-"""What there is: looking up, listing, matching, removing and making, as in `os` and `glob`, on any URL."""
+"""What there is: looking up, listing, matching, removing and making, as in `os` and `glob`, on any URL.
+
+One model of the tree, for these functions, patterns, ``apyfal copy -r`` and fsspec:
+
+- A name goes up to the next ``/`` that follows another character: below ``d/``, the key ``d//b`` is ``/b``, and
+  ``d/c//e`` is ``/e`` in the directory ``c``. So every key has a place, and ``directory/name`` is its URL.
+- An empty object whose key ends in ``/`` marks a directory: it makes ``exists`` true and is itself in no list.
+- An object and a directory can have the same name in a store; both are listed, and looking it up gives the object.
+- Hidden names are listed; patterns match them only if they say the dot, as in `glob`.
+- Links are followed by ``stat`` and ``exists``; a broken one is listed, as by `os.listdir`, and does not exist.
+- A store's root and a bucket alone are directories: nothing writes, reads or removes them but `makedirs` and `rmdir`.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
 from collections.abc import Iterator
+from functools import partial
 
-from apyfal.exceptions import NotADirectory, ObjectExists, ObjectNotFound, UnsupportedByStore
+from apyfal.exceptions import IsADirectory, NotADirectory, ObjectExists, ObjectNotFound, UnsupportedByStore
 from apyfal.storage.flow.retry import retry_call
-from apyfal.storage.handler import ObjectInfo
+from apyfal.storage.handler import Handler, ObjectInfo
 from apyfal.storage.local import atomic
 from apyfal.storage.mounting.table import MountedPath, resolve
 from apyfal.storage.stores.file import describe, list_directory
 from apyfal.storage.url import Location, parse
 
-__all__ = ["entries", "exists", "exists_at", "listdir", "makedirs", "remove", "stat", "stat_at", "walk"]
+__all__ = [
+    "child",
+    "entries",
+    "exists",
+    "exists_at",
+    "listdir",
+    "makedirs",
+    "remove",
+    "rmdir",
+    "stat",
+    "stat_at",
+    "walk",
+]
 
 
 def exists(url: object) -> bool:
@@ -65,16 +89,18 @@ def stat_at(location: Location) -> ObjectInfo:
         return describe(location.path)
     with resolve(location) as target:
         what = f"cannot look up {str(location)!r}"
+        directory = ObjectInfo(target.path, None, is_directory=True)
         try:
-            return retry_call(target.handler, lambda: target.handler.describe(target.path), what)
+            info = retry_call(target.handler, lambda: target.handler.describe(target.path), what)
         except ObjectNotFound:
-            if not _has_entries(target, what):
+            if not _has_entries(target, what) and not _is_marked(target, what):
                 raise
-            return ObjectInfo(target.path, None, is_directory=True)
+            return directory
+        return directory if target.path.endswith("/") and not info.size else info
 
 
 def remove(url: object) -> None:
-    """Remove a file or object, as `os.remove`.
+    """Remove a file or object, as `os.remove`: never a directory, a bucket or what is below one.
 
     Raises
     ------
@@ -87,7 +113,39 @@ def remove(url: object) -> None:
             os.remove(location.path)
         return
     with resolve(location) as target:
+        if (above := target.above_objects) is not None:
+            hint = "; expected rmdir, for an empty one" if above == "a bucket" else ""
+            raise IsADirectory(f"cannot remove {str(location)!r}: it is {above}{hint}", path=target.path)
         retry_call(target.handler, lambda: target.handler.remove(target.path), f"cannot remove {str(location)!r}")
+
+
+def rmdir(url: object) -> None:
+    """Remove an empty directory, as `os.rmdir`, or an empty bucket.
+
+    In a store, a directory is empty if nothing but its mark is there; the mark is removed.
+
+    Raises
+    ------
+    ObjectNotFound, NotADirectory, AccessDenied, UnsupportedByStore, StorageError
+        When it cannot be removed, because it is not empty for one.
+    """
+    location = parse(url)
+    if location.is_local:
+        with atomic.translating("remove the directory", location.path):
+            os.rmdir(location.path)
+        return
+    what = f"cannot remove the directory {str(location)!r}"
+    with resolve(location) as target:
+        above = target.above_objects
+        if above is not None and above != "a bucket":
+            raise IsADirectory(f"{what}: it is {above}", path=target.path)
+        if entries(location):
+            raise atomic.storage_error(errno.ENOTEMPTY, "cannot remove: the directory is not empty", str(location))
+        if target.is_hierarchical:
+            retry_call(target.handler, lambda: target.handler.rmdir(target.path), what)
+        else:  # a bucket, or the mark of a directory
+            path = target.path.rstrip("/") + ("" if above else "/")
+            retry_call(target.handler, lambda: target.handler.remove(path), what)
 
 
 def listdir(url: object) -> list[str]:
@@ -102,27 +160,41 @@ def listdir(url: object) -> list[str]:
 
 
 def entries(location: Location) -> list[tuple[str, ObjectInfo]]:
-    """List what is directly below a location, by name.
-
-    In a store, an object and a common prefix can have the same name; both are then listed. The object whose name is the
-    prefix itself, which some tools make as a directory's mark, is not; nor is what follows ``//``, which has no name of
-    its own here.
-    """
+    """List what is directly below a location, by name; see the module's model for what has which name."""
     if location.is_local:
         found = [(os.path.basename(info.path), info) for info in list_directory(location.path)]
     else:
         with resolve(location) as target:
-            prefix = target.path if not target.path or target.path.endswith("/") else target.path + "/"
-            # the whole listing is repeated after a break: its pages belong together
-            listed = retry_call(
-                target.handler, lambda: list(target.handler.list(target.path)), f"cannot list {str(location)!r}"
-            )
-            if not listed and target.path.strip("/"):
+            found = _listed(target, location)
+            if not found and target.path.strip("/"):
                 _require_directory(target, location)
-        names = [(info.path[len(prefix) :], info) for info in listed]
-        found = [(name.rstrip("/") if info.is_directory else name, info) for name, info in names]
-        found = [(name, info) for name, info in found if name]
     return sorted(found, key=lambda one: one[0])
+
+
+def _listed(target: MountedPath, location: Location) -> list[tuple[str, ObjectInfo]]:
+    top = _folder(target.path)
+    waiting, found = [target.path], []
+    while waiting:
+        folder = waiting.pop()
+        # the whole listing is repeated after a break: its pages belong together
+        listed = retry_call(target.handler, partial(_all, target.handler, folder), f"cannot list {str(location)!r}")
+        for info in listed:
+            name = info.path[len(top) :]
+            if info.is_directory and name.strip("/"):
+                found.append((name.rstrip("/"), info))
+            elif info.is_directory and not target.is_hierarchical and folder:
+                waiting.append(_folder(folder) + "/")  # what follows a second slash has its place here
+            elif name:
+                found.append((name, info))
+    return found
+
+
+def _folder(path: str) -> str:
+    return path if not path or path.endswith("/") else path + "/"
+
+
+def _all(handler: Handler, path: str) -> list[ObjectInfo]:
+    return list(handler.list(path))
 
 
 def walk(url: object) -> Iterator[tuple[str, list[str], list[str]]]:
@@ -189,6 +261,17 @@ def _has_entries(target: MountedPath, what: str) -> bool:
             return False  # the web has no directories
 
     return retry_call(target.handler, first, what)
+
+
+def _is_marked(target: MountedPath, what: str) -> bool:
+    """Whether an object that marks it is all that there is of a directory."""
+    if target.is_hierarchical or target.path.endswith("/") or target.above_objects is not None:
+        return False
+    try:
+        retry_call(target.handler, lambda: target.handler.describe(target.path + "/"), what)
+    except (ObjectNotFound, UnsupportedByStore):
+        return False
+    return True
 
 
 def _require_directory(target: MountedPath, location: Location) -> None:

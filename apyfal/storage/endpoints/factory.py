@@ -51,6 +51,7 @@ def object_source(location: Location) -> ObjectSource:
     """Open an object of a store for reading."""
     target = table.resolve(location)
     try:
+        target.require_object("read")
         return ObjectSource(target)
     except BaseException:
         target.release()
@@ -117,6 +118,7 @@ def _object_sink(location: Location, make: Callable[[MountedPath], Sink]) -> Sin
             raise UnsupportedByStore(
                 f"cannot write {str(location)!r}: this store is read-only", path=target.handler.shown(target.path)
             )
+        target.require_object("write")
         return make(target)
     except BaseException:
         target.release()

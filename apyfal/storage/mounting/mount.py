@@ -214,6 +214,35 @@ class MountedPath:
         """Which kind of store it is."""
         return self._mount.definition.provider if self._mount else ""
 
+    @property
+    def is_hierarchical(self) -> bool:
+        """Whether directories are real here, as on a disk, and not only the first part of objects' names."""
+        provider = providers.BUILT_IN.get(self.provider)
+        return provider is not None and (provider.local or provider.name == "fsspec")
+
+    @property
+    def above_objects(self) -> str | None:
+        """What the path names if that is no object whatever the store holds (the root, a bucket); else ``None``."""
+        if self.provider in ("http", "https"):
+            return None
+        if not self.path.strip("/"):
+            return "the root of a store"
+        provider = providers.BUILT_IN.get(self.provider)
+        if provider is not None and provider.buckets and not self.path.partition("/")[2]:
+            return "a bucket"
+        return None if self.location.path else "the root of a mount"
+
+    def require_object(self, what: str) -> None:
+        """Raise `InvalidURL` if the path can be no object's, before a store takes it for more than it says.
+
+        Parameters
+        ----------
+        what
+            For the message: cannot `what`.
+        """
+        if (above := self.above_objects) is not None:
+            raise InvalidURL(f"cannot {what} {str(self.location)!r}: it names {above}, and no object in it")
+
     def same_store_as(self, other: MountedPath) -> bool:
         """Whether both are in one store, reached in the same way, though perhaps under two names."""
         if self.handler is other.handler:

@@ -23,7 +23,7 @@ from apyfal.storage.mounting import from_config
 from apyfal.storage.mounting.authority import lends_credentials
 from apyfal.storage.mounting.mount import Mount, MountedPath, MountInfo, MountSpec
 from apyfal.storage.mounting.parameters import accepted, checked, takes_anything
-from apyfal.storage.url import Location
+from apyfal.storage.url import Location, ask_mounts
 
 __all__ = ["MountInfo", "MountTable", "MountedPath", "mount", "mounts", "resolve", "snapshot", "table", "unmount"]
 
@@ -166,6 +166,15 @@ class MountTable:
                 for name, mounted in known.items():
                     result[name] = mounted.definition.info(mounted.handler is not None)
         return result
+
+    def has(self, name: str) -> bool:
+        """Whether there is a mount of this name, made by `mount` or in the configuration."""
+        with self._lock:
+            if name in self._mounts or name in self._hidden:
+                return name in self._mounts
+        with contextlib.suppress(MountError, ConfigurationError):
+            return name in from_config.configured(self._refreshed())
+        return False
 
     def attach(self, name: str, handler: Handler) -> None:
         """Mount a handler that exists already, such as one of the host's own. It is not part of `snapshot`."""
@@ -352,6 +361,7 @@ unmount = table.unmount
 mounts = table.mounts
 resolve = table.resolve
 snapshot = table.snapshot
+ask_mounts(table.has)
 os.register_at_fork(after_in_child=table.after_fork)
 
 

@@ -53,6 +53,11 @@ class FileHandler(Handler):
         with atomic.translating("remove", path):
             os.remove(path)
 
+    def rmdir(self, path: str) -> None:
+        """Remove an empty directory."""
+        with atomic.translating("remove the directory", path):
+            os.rmdir(path)
+
     def list(self, path: str, *, recursive: bool = False) -> Iterator[ObjectInfo]:
         """List a directory in the order of names; `recursive` yields files only and follows no link to a directory."""
         return list_directory(path, recursive=recursive)
@@ -76,7 +81,7 @@ def describe(path: str) -> ObjectInfo:
 
 
 def list_directory(path: str, *, recursive: bool = False) -> Iterator[ObjectInfo]:
-    """List what is in a directory; broken links are left out.
+    """List what is in a directory. A broken link is described as itself.
 
     Raises
     ------
@@ -91,8 +96,11 @@ def list_directory(path: str, *, recursive: bool = False) -> Iterator[ObjectInfo
             continue
         try:
             status = entry.stat()
-        except OSError:  # it went away meanwhile, or leads nowhere
-            continue
+        except OSError:
+            try:
+                status = entry.stat(follow_symlinks=False)  # a link that leads nowhere
+            except OSError:  # it went away meanwhile
+                continue
         if not (recursive and stat.S_ISDIR(status.st_mode)):
             yield _info(entry.path, status)
 

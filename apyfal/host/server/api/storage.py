@@ -151,6 +151,7 @@ class StorageRoutes:
 
         def work() -> None:
             with self._table.resolve(parse(url)) as target:
+                target.require_object("remove")
                 target.handler.remove(target.path)
 
         await self._in_thread(request, work)
@@ -189,6 +190,8 @@ class StorageRoutes:
                 self._table.resolve(parse(dst)) as target,
                 contextlib.closing(bodies.memory.share(user, buffers)),
             ):
+                source.require_object("copy")
+                target.require_object("copy")
                 return _entry(
                     copy(
                         source.handler,
@@ -248,6 +251,7 @@ class StorageRoutes:
 
     def _store(self, url: str, data: Data) -> dict[str, Any]:
         with self._table.resolve(parse(url)) as target:
+            target.require_object("write")
             if data.array is not None:
                 return _entry(upload(target.handler, target.path, data.array.data))
             if data.file is None:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 from apyfal.exceptions import (
     IsADirectory,
+    NotADirectory,
     ObjectChanged,
     ObjectNotFound,
     StorageError,
@@ -87,6 +88,13 @@ class FsspecHandler(FsspecFiles):
         """Make a directory with its parents."""
         with self.doing("make", path):
             self._files.makedirs(absolute(path), exist_ok=True)
+
+    def rmdir(self, path: str) -> None:
+        """Remove an empty directory."""
+        if not self.describe(path).is_directory:
+            raise NotADirectory(f"cannot remove the directory {path!r}: it is a file", path=path)
+        with self.doing("remove", path):
+            self._files.rmdir(absolute(path))
 
     def close(self) -> None:
         """Let go of the filesystem; it connects again when it is used."""
