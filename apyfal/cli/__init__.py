@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import signal
+import sys
 from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
@@ -95,6 +97,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     with contextlib.suppress(ValueError):  # not the main thread: whoever runs us there handles signals
         signal.signal(signal.SIGTERM, _terminate)
+        signal.signal(signal.SIGHUP, _terminate)
+    if sys.stdout is sys.__stdout__ and isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # names of files are bytes, and are printed as they are
     try:
         status = group.main(args=arguments, prog_name="apyfal", standalone_mode=False)
     except click.ClickException as error:

@@ -24,7 +24,17 @@ from apyfal.exceptions import (
 )
 from apyfal.log import redact_text
 
-__all__ = ["Command", "Settings", "common_options", "exit_status", "key_values", "print_json", "print_rows", "use_host"]
+__all__ = [
+    "Command",
+    "Settings",
+    "common_options",
+    "exit_status",
+    "key_values",
+    "print_error",
+    "print_json",
+    "print_rows",
+    "use_host",
+]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -88,7 +98,7 @@ class Command(click.Command):
         except Exception as error:
             if settings.debug:
                 traceback.print_exc()
-            _print_error(error, as_json=settings.json)
+            print_error(error, as_json=settings.json)
             ctx.exit(exit_status(error))
 
 
@@ -97,7 +107,8 @@ def exit_status(error: BaseException) -> int:
     return next((status for kinds, status in _STATUS if isinstance(error, kinds)), 1)
 
 
-def _print_error(error: Exception, *, as_json: bool) -> None:
+def print_error(error: Exception, *, as_json: bool) -> None:
+    """Print one line for an error on standard error; a JSON document with `as_json`."""
     message = redact_text(" ".join(str(error).split()))
     if not isinstance(error, (AcceleratorException, OSError)):
         message = f"{type(error).__name__}: {message} (this is a defect of apyfal; --debug shows where)"

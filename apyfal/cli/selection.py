@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from apyfal import storage
-from apyfal.exceptions import InvalidURL, ObjectNotFound, ParameterError
+from apyfal.exceptions import AcceleratorException, InvalidURL, ObjectNotFound, ParameterError
 from apyfal.storage.api.globbing import has_magic
-from apyfal.storage.api.namespace import child
+from apyfal.storage.api.tree import Item, tree
+from apyfal.storage.flow.retry import retry_call
+from apyfal.storage.mounting.table import resolve
 from apyfal.storage.url import parse, redact
 
-__all__ = ["Pair", "matches", "pairs"]
+__all__ = ["Pair", "Selection", "has_directories", "matches", "select"]
 
 #: Cannot be listed, and their addresses have a ``?`` of their own.
 _WEB = ("http", "https")
@@ -26,6 +28,27 @@ class Pair(NamedTuple):
 
     source: str
     destination: str
+
+
+class Selection(NamedTuple):
+    """What a command's sources name.
+
+    Attributes
+    ----------
+    pairs
+        The objects to copy, and where to.
+    folders
+        Empty directories, which are made at a destination that has directories.
+    left
+        What is no file and left where it is (broken links, pipes), each as the error that says why.
+    problems
+        What has no place at the destination, or shares it with another, each as the error that says why.
+    """
+
+    pairs: list[Pair]
+    folders: list[str]
+    left: list[Exception]
+    problems: list[Exception]
 
 
 def matches(url: str) -> list[str] | None:
@@ -44,7 +67,7 @@ def matches(url: str) -> list[str] | None:
     return found
 
 
-def pairs(sources: Sequence[str], destination: str, *, recursive: bool) -> list[Pair]:
+def select(sources: Sequence[str], destination: str, *, recursive: bool, follow_links: bool = True) -> Selection:
     """Pair each object that the sources name with its place at the destination.
 
     Parameters
@@ -52,21 +75,21 @@ def pairs(sources: Sequence[str], destination: str, *, recursive: bool) -> list[
     sources
         URLs, paths or patterns; directories if `recursive`.
     destination
-        A directory where there are several sources, or a pattern or a directory among them, or where it ends in ``/``
-        or is a local directory; otherwise the copy's own name.
+        A directory if there are several sources, or a pattern or a directory among them, or if it ends in ``/`` or is
+        a local directory; otherwise the copy's own name.
     recursive
         Whether directories count, with everything below them.
+    follow_links
+        Whether links to local directories are followed.
 
     Raises
     ------
     ObjectNotFound
         Nothing matches a pattern, or nothing is in a directory's place.
     ParameterError
-        Two objects would have the same name at the destination, or a pattern matches directories alone.
-    InvalidURL
-        An object's name leads out of the destination.
+        A pattern matches directories alone, or a source is an object and a directory.
     """
-    chosen: list[tuple[str, str]] = []  # objects, and their names below the destination
+    items: list[Item] = []
     into = len(sources) > 1 or destination.endswith("/") or _is_local_directory(destination)
     for source in sources:
         found = matches(source)
@@ -75,25 +98,99 @@ def pairs(sources: Sequence[str], destination: str, *, recursive: bool) -> list[
         look = recursive or found is not None
         with ThreadPoolExecutor(_SIDE_BY_SIDE) as threads:
             directories = list(threads.map(_is_directory, named)) if look else [False]
-        for one, is_directory in zip(named, directories, strict=True):
+            both = list(threads.map(_has_more_below, named)) if recursive else [False] * len(named)
+        for one, is_directory, is_both in zip(named, directories, both, strict=True):
+            if isinstance(is_directory, Exception):
+                if found is None:
+                    raise is_directory
+                items.append(Item(parse(one), _name(one), is_directory))
+                continue
             if not is_directory:
-                chosen.append((one, _name(one)))
-            elif recursive:  # without, a pattern means the objects among what matches
+                if is_both and found is None:
+                    raise ParameterError(
+                        f"{redact(one)!r} is an object and a directory: expected {redact(one) + '/'!r} for what is "
+                        "below it, or no -r for the object"
+                    )
+                items.append(Item(parse(one), _name(one)))
+            if recursive and (is_directory or is_both):  # without, a pattern means the objects among what matches
                 into = True
-                chosen += _below(one)
-        if found is not None and not recursive and all(directories):
+                items += tree(parse(one + "/" if is_both else one), follow_links=follow_links)
+        if found is not None and not recursive and all(one is True for one in directories):
             raise ParameterError(f"{source!r} matches directories alone: -r copies what is below them")
     if not into:
-        return [Pair(source, destination) for source, _ in chosen]
+        return Selection([Pair(items[0].location.url, destination)], [], [], [])
+    return _placed(items, destination)
+
+
+def _placed(items: Sequence[Item], destination: str) -> Selection:
+    """Give each item its place; what has none, or shares it with another, is a problem."""
     folder = destination if destination.endswith("/") else f"{destination}/"
+    on_disk = has_directories(destination)
+    folders: list[str] = []
+    left: list[Exception] = []
+    problems: list[Exception] = []
     taken: dict[str, str] = {}
-    for source, name in chosen:
-        if {".", ".."} & set(name.split("/")):  # who wrote the source's names does not choose places on this machine
-            raise InvalidURL(f"{redact(source)!r}: a copy named {name!r} would not be in {destination!r}")
-        if taken.setdefault(name, source) != source:
-            both = f"{redact(taken[name])!r} and {redact(source)!r}"
-            raise ParameterError(f"{both} would both become {name!r} in {destination!r}")
-    return [Pair(source, folder + name) for name, source in taken.items()]
+    for item in items:
+        source = item.location.url
+        if item.problem is not None:
+            left.append(item.problem)
+            continue
+        if item.is_directory:
+            if not on_disk:
+                continue  # a store has no empty directories
+            if not _bad_parts(item.name, on_disk=True):
+                folders.append(folder + item.name)
+                continue
+        try:
+            if bad := _bad_parts(item.name, on_disk=on_disk):
+                # who wrote the source's names does not choose places on this machine
+                raise InvalidURL(
+                    f"{redact(source)!r}: a copy named {item.name!r} would not be in {destination!r}: {bad}"
+                )
+            parse(folder + item.name)
+            if taken.setdefault(item.name, source) != source:
+                both = f"{redact(taken[item.name])!r} and {redact(source)!r}"
+                raise ParameterError(f"{both} would both become {item.name!r} in {destination!r}")
+        except (AcceleratorException, OSError) as error:
+            problems.append(error)
+    if on_disk:
+        problems += _both_file_and_directory(taken, folders, folder)
+    return Selection([Pair(source, folder + name) for name, source in taken.items()], folders, left, problems)
+
+
+def _bad_parts(name: str, *, on_disk: bool) -> str | None:
+    parts = name.split("/")
+    if {".", ".."} & set(parts):
+        return "it has a part '.' or '..'"
+    if on_disk and "" in parts:
+        return "it has an empty part, which a directory cannot hold"
+    return None
+
+
+def _both_file_and_directory(taken: dict[str, str], folders: Sequence[str], folder: str) -> list[Exception]:
+    """Find names that would be a file and a directory, and take the files out."""
+    needed = {one.removeprefix(folder): one for one in folders}
+    for name, source in taken.items():
+        parts = name.split("/")
+        needed.update({"/".join(parts[:depth]): source for depth in range(1, len(parts))})
+    found: list[Exception] = []
+    for name in sorted(needed.keys() & taken.keys()):
+        source = taken.pop(name)
+        found.append(
+            ParameterError(
+                f"{redact(source)!r}: a copy named {name!r} would be a file where {needed[name]!r} needs a directory"
+            )
+        )
+    return found
+
+
+def has_directories(url: str) -> bool:
+    """Whether directories at this place are real ones, which have to be made."""
+    location = parse(url)
+    if location.is_local:
+        return True
+    with resolve(location) as target:
+        return target.is_hierarchical
 
 
 def _is_local_directory(url: str) -> bool:
@@ -101,21 +198,29 @@ def _is_local_directory(url: str) -> bool:
     return location.is_local and os.path.isdir(location.path)
 
 
-def _is_directory(url: str) -> bool:
-    return storage.stat(url).is_directory
+def _is_directory(url: str) -> bool | Exception:
+    try:
+        return storage.stat(url).is_directory
+    except AcceleratorException as error:
+        return error
+
+
+def _has_more_below(url: str) -> bool:
+    """Whether there is also something below what may be an object."""
+    location = parse(url)
+    if location.is_local or location.scheme in _WEB or location.path.endswith("/"):
+        return False
+    with resolve(location) as target:
+        if target.is_hierarchical or target.above_objects is not None:
+            return False
+        return retry_call(
+            target.handler,
+            lambda: next(iter(target.handler.list(target.path)), None) is not None,
+            f"cannot list {url!r}",
+        )
 
 
 def _name(url: str) -> str:
     location = parse(url)
     path = location.path.partition("?")[0] if location.scheme in _WEB else location.path
     return path.rstrip("/").rpartition("/")[2]
-
-
-def _below(folder: str) -> Iterator[tuple[str, str]]:
-    top = None
-    for url, _, names in storage.walk(folder):
-        place = parse(url)
-        path = place.path.rstrip("/")
-        top = path if top is None else top
-        for name in names:
-            yield child(place, name).url, f"{path}/{name}"[len(top) :].lstrip("/")

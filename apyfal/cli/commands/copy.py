@@ -11,9 +11,10 @@ from threading import Lock
 import click
 
 from apyfal import storage
-from apyfal.cli.common import Command, Settings, common_options, print_json, use_host
+from apyfal.cli.common import Command, Settings, common_options, print_error, print_json, use_host
 from apyfal.cli.progress import ProgressCallback, progress_bar
-from apyfal.cli.selection import Pair, pairs
+from apyfal.cli.selection import Pair, Selection, has_directories, select
+from apyfal.exceptions import AcceleratorException, ParameterError, StorageError
 from apyfal.storage.flow.cancel import CancelToken
 from apyfal.storage.url import parse
 
@@ -26,34 +27,70 @@ _SIDE_BY_SIDE = 8
 @click.command(cls=Command, name="copy")
 @click.argument("urls", nargs=-1, metavar="SOURCE... DESTINATION")
 @click.option("-r", "--recursive", is_flag=True, help="Copy what is below directories, too.")
+@click.option("-k", "--keep-going", is_flag=True, help="Go on past what cannot be copied, and sum up at the end.")
+@click.option(
+    "--follow-links/--no-follow-links", default=True, help="With -r, copy what links to local directories lead to."
+)
+@click.option("-p", "--preserve", is_flag=True, help="Give local copies the time of modification of their source.")
 @common_options
 @click.pass_obj
-def command(settings: Settings, /, *, urls: tuple[str, ...], recursive: bool) -> None:
+def command(
+    settings: Settings,
+    /,
+    *,
+    urls: tuple[str, ...],
+    recursive: bool,
+    keep_going: bool,
+    follow_links: bool,
+    preserve: bool,
+) -> None:
     """Copy each SOURCE to DESTINATION: storage URLs, paths, patterns such as 's3://lab/*.bin', '-' for a pipe.
 
     Within one store the store copies by itself; between two, the data is streamed in bounded memory. A copy that fails
-    leaves its destination as it was; of several, no more are begun then, and those that were done stay.
+    leaves its destination as it was. Names that two copies would share, or that the destination cannot hold, end the
+    command before it begins; the first copy that fails ends it, and those that were done stay. With -k it goes on.
+    What is no file (a broken link, a pipe) is left and named at the end. In all these cases the exit status is not 0.
     """
     if len(urls) < 2:
         raise click.UsageError("expected SOURCE... and DESTINATION", click.get_current_context())
     *sources, destination = urls
     use_host(settings, *urls)
+    if preserve and ("-" in urls or not parse(destination).is_local):
+        raise ParameterError(f"--preserve: {destination!r} is no local file, and only those can be given a time")
     if "-" in urls:
         if len(sources) > 1:
             raise click.UsageError("'-' stands for one pipe: expected one SOURCE", click.get_current_context())
         _copy_piped(settings, sources[0], destination)
         return
-    chosen = pairs(sources, destination, recursive=recursive)
-    _make_folders(chosen, destination)
+    selected = select(sources, destination, recursive=recursive, follow_links=follow_links)
+    if selected.problems and not keep_going:
+        raise _first(selected.problems)
+    chosen = selected.pairs
+    _make_folders(selected, destination)
     description = sources[0] if len(chosen) == 1 else f"{len(chosen)} objects"
     with progress_bar(description, enabled=settings.progress) as progress:
-        if len(chosen) == 1:
-            storage.copy(*chosen[0], progress=progress)
-        else:
-            _copy_all(chosen, progress)
+        failed = _copy_all(chosen, progress, preserve=preserve, keep_going=keep_going)
+    _print(settings, [one for one in chosen if one not in failed], destination)
+    problems = [*selected.problems, *selected.left, *failed.values()]
+    if problems:
+        for error in problems:
+            print_error(error, as_json=settings.json)
+        every = len(chosen) + len(selected.problems) + len(selected.left)
+        raise StorageError(f"{len(problems)} of {every} could not be copied")
+
+
+def _first(problems: Sequence[Exception]) -> Exception:
+    """Return the first error, which says how many there are."""
+    error = problems[0]
+    if len(problems) > 1:
+        error.args = (f"{error} (and {len(problems) - 1} more; -k copies the rest)", *error.args[1:])
+    return error
+
+
+def _print(settings: Settings, done: Sequence[Pair], destination: str) -> None:
     if settings.json:
-        documents = [one._asdict() for one in chosen]
-        print_json(documents[0] if chosen and chosen[0].destination == destination else documents)
+        documents = [one._asdict() for one in done]
+        print_json(documents[0] if len(done) == 1 and done[0].destination == destination else documents)
 
 
 def _copy_piped(settings: Settings, source: str, destination: str) -> None:
@@ -67,31 +104,61 @@ def _copy_piped(settings: Settings, source: str, destination: str) -> None:
         print_json({"source": source, "destination": destination})
 
 
-def _make_folders(chosen: Sequence[Pair], destination: str) -> None:
-    """Make the directories that the copies go into; stores have none to make."""
-    for folder in sorted({os.path.dirname(one.destination) for one in chosen if one.destination != destination}):
-        if parse(folder).is_local:
-            storage.makedirs(folder, exist_ok=True)
+def _make_folders(selected: Selection, destination: str) -> None:
+    """Make the directories that the copies go into, if there are directories at the destination."""
+    if not has_directories(destination):
+        return
+    wanted = {_parent(one.destination) for one in selected.pairs if one.destination != destination}
+    for folder in sorted(wanted.union(selected.folders) - {""}):
+        storage.makedirs(folder, exist_ok=True)
 
 
-def _copy_all(chosen: Sequence[Pair], progress: ProgressCallback | None) -> None:
-    """Copy several at once; the first failure, or an interrupt, ends those under way and lets no other begin."""
+def _parent(url: str) -> str:
+    """Return the directory of a copy; empty if it is the top of a store, which is there."""
+    location = parse(url)
+    folder = location.path.rpartition("/")[0]
+    if location.is_local:
+        return os.path.dirname(location.path)
+    return f"{location.scheme}://{folder}" if folder.strip("/") else ""
+
+
+def _copy_all(
+    chosen: Sequence[Pair], progress: ProgressCallback | None, *, preserve: bool, keep_going: bool
+) -> dict[Pair, Exception]:
+    """Copy several at once. A failure, or an interrupt, ends those under way and lets no other begin.
+
+    Returns
+    -------
+    dict
+        With `keep_going`, the errors of those that failed; none of them ends anything.
+    """
     shown = _Sum(progress)
     cancel = CancelToken()
+    failed: dict[Pair, Exception] = {}
 
     def copy(number: int) -> None:
+        source, destination = chosen[number]
         with cancel.scope():
-            storage.copy(*chosen[number], progress=shown.part(number))
+            written = storage.copy(source, destination, progress=shown.part(number))
+        if preserve and (mtime := storage.stat(source).mtime) is not None:
+            nanoseconds = round(mtime * 1e9)
+            os.utime(written, ns=(nanoseconds, nanoseconds))
 
     with ThreadPoolExecutor(_SIDE_BY_SIDE, thread_name_prefix="apyfal-copy") as threads:
-        copies = [threads.submit(copy, number) for number in range(len(chosen))]
+        copies = {threads.submit(copy, number): chosen[number] for number in range(len(chosen))}
         try:
             for done in as_completed(copies):
-                done.result()
+                try:
+                    done.result()
+                except (AcceleratorException, OSError) as error:
+                    if not keep_going:
+                        raise
+                    failed[copies[done]] = error
         except BaseException:
             threads.shutdown(wait=False, cancel_futures=True)
             cancel.set()
             raise
+    return failed
 
 
 class _Sum:
