@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
 import time
@@ -14,6 +15,8 @@ from apyfal.storage.flow.cancel import CancelToken, current_cancel
 from apyfal.storage.handler import Handler
 
 __all__ = ["Bandwidth", "Memory", "MountLimits", "RetryQuota", "Retrying", "limits_for", "retry_call"]
+
+_LOG = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
@@ -210,6 +213,7 @@ class Retrying:
         delay = random.uniform(0.0, min(_MAX_DELAY, _BASE_DELAY * 2.0**self._failures))
         if error.retry_after is not None:
             delay = max(delay, min(error.retry_after, _MAX_RETRY_AFTER))
+        _LOG.info("%s: %s; attempt %d follows in %.2f s", what, error, self._failures + 1, delay)
         if self._cancel is None:
             time.sleep(delay)
         elif self._cancel.wait(delay):

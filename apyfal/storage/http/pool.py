@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import random
 import socket
@@ -15,6 +16,7 @@ from functools import lru_cache, partial
 from typing import NamedTuple
 
 from apyfal.exceptions import InvalidURL, ParameterError, StorageError, StoreUnavailable, TransferTimeout
+from apyfal.log import redact, redact_text
 from apyfal.storage.flow.cancel import current_cancel
 from apyfal.storage.http.connection import Connection
 from apyfal.storage.http.origin import Origin
@@ -23,6 +25,8 @@ from apyfal.storage.http.response import Response
 from apyfal.units import parse_boolean
 
 __all__ = ["ConnectionPool", "Timeouts"]
+
+_LOG = logging.getLogger(__name__)
 
 #: A connection that was idle this long is not tried again: stores close theirs after 5 (nginx: 75) seconds and more,
 #: and a request on a connection that is just being closed costs a retry.
@@ -137,10 +141,18 @@ class ConnectionPool:
         while True:
             connection, fresh = self._lease(origin, proxy, method == "POST")
             try:
-                return self._exchange(connection, method, head, body)
-            except StoreUnavailable:
-                if fresh or method == "POST":
+                response = self._exchange(connection, method, head, body)
+            except StorageError as error:
+                again = not fresh and method != "POST" and isinstance(error, StoreUnavailable)
+                if _LOG.isEnabledFor(logging.DEBUG):
+                    what = "a kept connection was closed" if again else "failed"
+                    _LOG.debug("%s %s: %s: %s", method, _shown(origin, target), what, redact_text(str(error)))
+                if not again:
                     raise
+            else:
+                if _LOG.isEnabledFor(logging.DEBUG):
+                    _LOG.debug("%s %s: status %d", method, _shown(origin, target), response.status)
+                return response
 
     def _exchange(self, connection: Connection, method: str, head: bytes, body: Sequence[memoryview]) -> Response:
         cancel = current_cancel()
@@ -357,6 +369,11 @@ def _no_bundle(name: str, path: str, error: OSError) -> ParameterError:
         f"{name}={path!r} is no bundle of certificates: {error.strerror or error}; expected a file in PEM format or a"
         " directory of such files"
     )
+
+
+def _shown(origin: Origin, target: str) -> str:
+    """Return where a request goes, without what may be secret in it."""
+    return redact(target if "://" in target else f"{origin}{target}")
 
 
 def _certifi() -> str | None:

@@ -7,6 +7,7 @@ only where it is the authority: for obtaining credentials.
 
 from __future__ import annotations
 
+import logging
 import re
 from abc import abstractmethod
 from collections.abc import Collection, Iterable, Sequence
@@ -29,6 +30,8 @@ from apyfal.storage.http.status import (
 )
 
 __all__ = ["RestHandler", "SignedRequest", "folder_prefix", "iso_time", "quoted", "split_path"]
+
+_LOG = logging.getLogger(__name__)
 
 _FRACTION = re.compile(r"\.\d+", re.ASCII)
 
@@ -123,6 +126,7 @@ class RestHandler(MetadataHandler):
             error = self._error(response, path, what)
             if isinstance(error, AuthenticationError) and not renewed and self._renew(request):
                 renewed = True
+                _LOG.info("%s refused the credentials: new ones are used", request.origin)
                 continue
             raise error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -25,6 +26,8 @@ from apyfal.storage.http.status import (
 )
 
 __all__ = ["HTTPHandler", "HTTPSHandler"]
+
+_LOG = logging.getLogger(__name__)
 
 _MAX_REDIRECTS = 10
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -141,7 +144,9 @@ class HTTPHandler(Handler):
                 return response
             response.read()
             response.close()
+            before = origin
             origin, target = self._redirected(origin, target, location)
+            _LOG.info("%s redirects %r to %s", before, self.shown(path), redact(f"{origin}{target}"))
         shown = self.shown(path)
         raise StorageError(f"cannot {what} {shown!r}: more than {_MAX_REDIRECTS} redirects", path=shown)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import threading
 from concurrent.futures import Future
 from types import TracebackType
@@ -13,7 +14,7 @@ from apyfal.storage.checksums import combine, crc_function, digest_bytes
 from apyfal.storage.flow.concurrency import AdaptiveConcurrency
 from apyfal.storage.flow.metadata import kept_metadata, metadata_argument
 from apyfal.storage.flow.options import Progress, TransferOptions
-from apyfal.storage.flow.retry import TRANSIENT, Retrying, limits_for, retry_call
+from apyfal.storage.flow.retry import Retrying, limits_for, retry_call
 from apyfal.storage.flow.worker_pool import WorkerPool
 from apyfal.storage.handler import Handler, ObjectInfo, Upload
 from apyfal.storage.metadata import ObjectMetadata
@@ -22,6 +23,8 @@ from apyfal.storage.transfer.parts import PART, Part, PartBuffers, next_part_siz
 from apyfal.storage.transfer.put_object import put
 
 __all__ = ["MultipartWriter"]
+
+_LOG = logging.getLogger(__name__)
 
 
 class MultipartWriter:
@@ -413,13 +416,13 @@ class MultipartWriter:
             try:
                 upload.abort()
                 return
-            except TRANSIENT as error:
+            except StorageError as error:
                 try:
                     tries.failed(error, f"cannot abort the upload of {self._name!r}")
-                except StorageError:
-                    return  # the error that led here says more
-            except StorageError:
-                return
+                except StorageError as last:
+                    # The error that led here says more, and is the one that is raised.
+                    _LOG.warning("%s: parts of it may be left in the store, and be paid for", last)
+                    return
 
     def _close(self) -> None:
         """End the threads; every future is done afterwards."""

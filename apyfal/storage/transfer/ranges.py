@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from apyfal.storage.flow.retry import MountLimits, Retrying
 from apyfal.storage.handler import Handler, ObjectInfo, RangeReader
 
 __all__ = ["CHUNK", "RangeFetcher", "changed", "differs", "is_resumable"]
+
+_LOG = logging.getLogger(__name__)
 
 #: Received, checksummed and reported at once: small enough to be in the cache still.
 CHUNK = 1 << 20
@@ -128,6 +131,8 @@ class RangeFetcher:
                 name = self.handler.shown(self.info.path)
                 failure.path = failure.path or name
                 failure.offset = start + position
+                if position > first:
+                    _LOG.info("the body of %r broke off at byte %d of %d", name, start + position, start + total)
                 attempts.failed(failure, f"cannot read {name!r} at byte {start + position}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,8 @@ from apyfal.storage.stores.s3.sigv4 import EMPTY_SHA256, UNSIGNED, Signer
 from apyfal.storage.stores.s3.xml import S3Error, parse_error
 
 __all__ = ["S3Client", "split_path"]
+
+_LOG = logging.getLogger(__name__)
 
 #: A bucket name that can be a DNS label under a wildcard certificate.
 _LABEL = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
@@ -304,6 +307,7 @@ class S3Client:
         elsewhere = headers.get("x-amz-bucket-region") or found.region or self._region_in(headers.get("location"))
         if elsewhere and elsewhere != region and response.status in (301, 307, 400, 403) and "region" not in repeated:
             self._regions[bucket] = elsewhere
+            _LOG.info("bucket %r is in region %s, not %s: its requests go there from now on", bucket, elsewhere, region)
             return "region"
         # A HEAD has no document: its date tells about the clock.
         skewed = found.code == "RequestTimeTooSkewed"
@@ -313,10 +317,14 @@ class S3Client:
             wrong = abs(offset - self._signer.clock_offset) > 60
             if skewed or (found.code is None and response.status == 403 and wrong):
                 self._signer.clock_offset = offset
+                _LOG.warning("this machine's clock is %.0f s behind the store's: requests are signed by that", offset)
                 return "clock"
         expired = found.code in ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired")
         if (expired or (found.code is None and response.status == 400)) and "credentials" not in repeated:
-            return "credentials" if self._credentials.refresh() else None
+            if not self._credentials.refresh():
+                return None
+            _LOG.info("the store refused the credentials (%s): new ones are used", found.code or response.status)
+            return "credentials"
         return None
 
     def _region_in(self, location: str | None) -> str | None:
