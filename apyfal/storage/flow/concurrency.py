@@ -40,7 +40,7 @@ class AdaptiveConcurrency:
 
     Attributes
     ----------
-    wanted
+    target
         Connections that there should be now.
     most
         Connections that there may ever be.
@@ -52,26 +52,26 @@ class AdaptiveConcurrency:
         few, allowed = options.connections(handler)
         self.most = allowed if most is None else max(1, min(allowed, most))
         self._few = min(few, self.most)
-        self.wanted = self._few if options.concurrency is not None else min(first, self.most)
+        self.target = self._few if options.concurrency is not None else min(first, self.most)
         self._step = step
-        self._settled = self.wanted >= self.most
+        self._settled = self.target >= self.most
         self._ranked = first >= _FEW
         self._before = (0, 0.0)  # connections before the last step, and their rate
         self._moved = 0
         self._window = (time.monotonic(), 0)
 
     @property
-    def patience(self) -> float | None:
-        """Seconds after which `look` may say something new though nothing moved; ``None``: never."""
+    def poll_interval(self) -> float | None:
+        """Seconds after which `update` may say something new though nothing moved; ``None``: never."""
         return None if self._settled else max(_WINDOW, self._step / SLOW)
 
     def moved(self, count: int) -> None:
         """Note that `count` more bytes have moved."""
         self._moved += count
         if not self._settled:
-            self.look()
+            self.update()
 
-    def look(self) -> None:
+    def update(self) -> None:
         """Decide again."""
         if self._settled:
             return
@@ -84,22 +84,22 @@ class AdaptiveConcurrency:
         if not self._ranked:
             if moved >= self._step or seconds >= self._step / SLOW:
                 self._ranked = True
-                if moved < seconds * SLOW * self.wanted:
+                if moved < seconds * SLOW * self.target:
                     self._go_to(self._few, now)
             return
-        if seconds < _WINDOW or moved < 2 * self._step * self.wanted:
+        if seconds < _WINDOW or moved < 2 * self._step * self.target:
             return
         rate = moved / seconds
         connections, earlier = self._before
         if earlier and rate < earlier * _GAIN:
-            self.wanted, self._settled = connections, True
-        elif self.wanted == self.most:
+            self.target, self._settled = connections, True
+        elif self.target == self.most:
             self._settled = True
         else:
-            self._before = (self.wanted, rate)
-            slow = rate < self.wanted * SLOW
-            self._go_to(min(self.most, self.wanted + (max(1, self.wanted // 2) if slow else 1)), now)
+            self._before = (self.target, rate)
+            slow = rate < self.target * SLOW
+            self._go_to(min(self.most, self.target + (max(1, self.target // 2) if slow else 1)), now)
 
-    def _go_to(self, wanted: int, now: float) -> None:
-        self.wanted = wanted
+    def _go_to(self, target: int, now: float) -> None:
+        self.target = target
         self._window = (now + _SETTLE, self._moved)

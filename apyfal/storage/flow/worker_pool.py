@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from apyfal.storage.flow.concurrency import AdaptiveConcurrency
+from apyfal.threads import start_threads
 
 __all__ = ["WorkerPool"]
 
@@ -17,22 +18,22 @@ Item = TypeVar("Item")
 class WorkerPool(Generic[Item]):
     """Threads that do `work` with each item, in order of `put`.
 
-    While items wait there is always one thread in reserve: it takes an item as soon as the pace wants another at work,
+    While items wait there is always one thread in reserve: it takes an item as soon as another one is worth it,
     and notices when it is time for that, as those at work may be held up.
 
     Parameters
     ----------
     name
         Of the threads.
-    pace
+    concurrency
         How many may be at work.
     work
         Does one item; must not raise.
     """
 
-    def __init__(self, name: str, pace: AdaptiveConcurrency, work: Callable[[Item], None]) -> None:
+    def __init__(self, name: str, concurrency: AdaptiveConcurrency, work: Callable[[Item], None]) -> None:
         self._name = name
-        self._pace = pace
+        self._concurrency = concurrency
         self._work = work
         self._changed = threading.Condition()
         self._queue: deque[Item] = deque()
@@ -51,7 +52,7 @@ class WorkerPool(Generic[Item]):
     def moved(self, count: int) -> None:
         """Note that an item moved so many bytes."""
         with self._changed:
-            self._pace.moved(count)
+            self._concurrency.moved(count)
             self._changed.notify_all()
 
     def clear(self) -> list[Item]:
@@ -71,18 +72,16 @@ class WorkerPool(Generic[Item]):
 
     def _keep_reserve(self) -> None:
         """Start a thread where items wait and no thread does; the lock is held."""
-        if self._queue and not self._reserve and len(self._threads) < self._pace.most:
+        if self._queue and not self._reserve and len(self._threads) < self._concurrency.most:
             self._reserve += 1
-            thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-            self._threads.append(thread)
-            thread.start()
+            self._threads += start_threads(self._name, 1, self._run)
 
     def _run(self) -> None:
         while True:
             with self._changed:
-                while not self._ended and (not self._queue or self._busy >= self._pace.wanted):
-                    if not self._changed.wait(self._pace.patience if self._queue else None):
-                        self._pace.look()
+                while not self._ended and (not self._queue or self._busy >= self._concurrency.target):
+                    if not self._changed.wait(self._concurrency.poll_interval if self._queue else None):
+                        self._concurrency.update()
                 if not self._queue:
                     return
                 self._reserve -= 1

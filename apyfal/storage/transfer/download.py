@@ -10,7 +10,7 @@ from apyfal.storage.flow.cancel import CancelToken
 from apyfal.storage.flow.options import Progress, TransferOptions
 from apyfal.storage.flow.retry import Retrying, limits_for
 from apyfal.storage.handler import Handler, ObjectInfo, RangeReader
-from apyfal.storage.transfer.parallel import FIRST_PART, Parallel
+from apyfal.storage.transfer.parallel import FIRST_PART, ParallelDownload
 from apyfal.storage.transfer.ranges import RangeFetcher, is_resumable
 from apyfal.storage.transfer.sequential import Room, read_sequentially
 
@@ -161,7 +161,7 @@ def _attempt(
         if algorithm is None and options.verify and len(view) == info.size and not _digest_agrees(info, view):
             return None
     else:
-        value = Parallel(source, view, start, algorithm, options, progress, on_ready).run(reader)
+        value = ParallelDownload(source, view, start, algorithm, options, progress, on_ready).run(reader)
     if algorithm is not None and digest_bytes(algorithm, value) != info.checksums[algorithm]:
         return None
     return info

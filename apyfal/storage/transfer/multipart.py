@@ -75,8 +75,8 @@ class MultipartWriter:
         self._crc = crc_function(self._algorithm) if self._algorithm is not None else None
         self._changed = threading.Condition()
         self._beginning = threading.Lock()
-        self._crew: WorkerPool[Part] = WorkerPool(
-            "apyfal-upload", AdaptiveConcurrency(options, handler, step=PART), self._work
+        self._workers: WorkerPool[Part] = WorkerPool(
+            "upload", AdaptiveConcurrency(options, handler, step=PART), self._work
         )
         self._failure: BaseException | None = None
         self._upload: Upload | None = None
@@ -300,7 +300,7 @@ class MultipartWriter:
             raise StorageError(
                 f"cannot write {self._name!r}: more than {self._handler.limits.max_parts} parts", path=self._name
             )
-        self._crew.put(part)
+        self._workers.put(part)
 
     def _work(self, part: Part) -> None:
         try:
@@ -335,7 +335,7 @@ class MultipartWriter:
             self._changed.notify_all()
             if self._progress is not None:
                 self._progress(self._sent, self._size)
-        self._crew.moved(len(part.data))
+        self._workers.moved(len(part.data))
 
     def _copy_part(self, number: int, old: ObjectInfo, start: int, stop: int) -> None:
         upload = self._upload
@@ -359,7 +359,7 @@ class MultipartWriter:
                 self._failure = error
             self._changed.notify_all()
         self._cancel.set()
-        for one in (part, *self._crew.clear()):
+        for one in (part, *self._workers.clear()):
             one.future.set_exception(self._failure)
 
     # -- begin and end ------------------------------------------------------------------------------------------------
@@ -427,9 +427,9 @@ class MultipartWriter:
     def _close(self) -> None:
         """End the threads; every future is done afterwards."""
         self._closed = True
-        for part in self._crew.clear():
+        for part in self._workers.clear():
             part.future.set_exception(TransferCancelled(f"the upload of {self._name!r} was aborted"))
-        self._crew.close()
+        self._workers.close()
         self._cancel.detach()
         self._buffers.close()
         self._buffer = None

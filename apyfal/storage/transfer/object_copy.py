@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import mmap
-import threading
 from typing import Any
 
-from apyfal.exceptions import ChecksumMismatch, UnsupportedByStore
-from apyfal.storage.checksums import best_checksum, combine, crc_function, digest_bytes
+from apyfal.exceptions import UnsupportedByStore
+from apyfal.storage.checksums import best_checksum, crc_function, digest_bytes
+from apyfal.storage.flow.cancel import CancelToken
 from apyfal.storage.flow.concurrency import AdaptiveConcurrency
 from apyfal.storage.flow.metadata import kept_metadata, metadata_argument
 from apyfal.storage.flow.options import Progress, TransferOptions
 from apyfal.storage.flow.retry import limits_for, retry_call
-from apyfal.storage.handler import Handler, ObjectInfo
+from apyfal.storage.handler import Handler, ObjectInfo, RangeReader
 from apyfal.storage.metadata import ObjectMetadata
 from apyfal.storage.transfer.download import download
 from apyfal.storage.transfer.multipart import MultipartWriter
-from apyfal.storage.transfer.parallel import MIB
+from apyfal.storage.transfer.parallel import MIB, ParallelTransfer, PartReceiver
 from apyfal.storage.transfer.ranges import CHUNK, RangeFetcher, is_resumable
+from apyfal.storage.transfer.read_ahead import mismatch
 from apyfal.storage.transfer.reader import ObjectStream, stream
 from apyfal.storage.transfer.upload import upload
 
@@ -100,9 +101,13 @@ def copy(
             target = _writer(destination, destination_path, opened.size, exclusive, metadata, like, progress, options)
             return _pass_on(opened, target)
     target = _writer(destination, destination_path, info.size, exclusive, metadata, like, progress, options)
-    with target:
-        _Relay(source, info, target, options).run()
-        return target.commit()
+    cancel = options.own_cancel()
+    try:
+        with target:
+            _Relay(source, info, target, options, cancel).copy()
+            return target.commit()
+    finally:
+        cancel.detach()
 
 
 def _is_small(info: ObjectInfo) -> bool:
@@ -166,96 +171,55 @@ def _pass_on(source: ObjectStream, target: MultipartWriter) -> ObjectInfo:
         return target.commit()
 
 
-class _Relay:
-    """A few threads, each with a buffer that is filled from the source and sent from."""
+class _Relay(ParallelTransfer):
+    """Copies one version through a few buffers, one a thread, which is filled from the source and sent from."""
 
-    def __init__(self, handler: Handler, info: ObjectInfo, target: MultipartWriter, options: TransferOptions) -> None:
-        self._info = info
-        self._name = handler.shown(info.path)
-        self._size = info.size or 0
-        self._target = target
-        self._memory = limits_for(handler).memory
-        self._cancel = options.own_cancel()
-        self._algorithm = best_checksum(info.checksums) if options.verify else None
-        crc = crc_function(self._algorithm) if self._algorithm is not None else None
-        self._source = RangeFetcher(handler, info, limits_for(handler), self._cancel, options.attempts, crc)
+    def __init__(
+        self, handler: Handler, info: ObjectInfo, target: MultipartWriter, options: TransferOptions, cancel: CancelToken
+    ) -> None:
+        algorithm = best_checksum(info.checksums) if options.verify else None
+        crc = crc_function(algorithm) if algorithm is not None else None
+        mount_limits = limits_for(handler)
+        source = RangeFetcher(handler, info, mount_limits, cancel, options.attempts, crc)
         self._part = target.part_size(PART)
         # two, so that one reads while the other writes
-        self._pace = AdaptiveConcurrency(options, handler, step=CHUNK, first=2, most=options.memory // self._part)
-        self._lock = threading.Lock()
-        self._threads: list[threading.Thread] = []
-        self._running = 0
-        self._next = 0
-        self._crcs: list[tuple[int, int, int]] = []
-        self._failure: BaseException | None = None
+        most = options.memory // self._part
+        concurrency = AdaptiveConcurrency(options, handler, step=CHUNK, first=2, most=most)
+        super().__init__(source, info.size or 0, algorithm, concurrency, "copy")
+        self._target = target
+        self._memory = mount_limits.memory
+        self._stated = None if algorithm is None else info.checksums[algorithm]
 
-    def run(self) -> None:
-        """Copy everything."""
+    def copy(self) -> None:
+        """Copy everything.
+
+        Raises
+        ------
+        ChecksumMismatch
+            What was read is not what the store states a checksum of.
+        """
         self._memory.hold(self._part)
-        with self._lock:
-            self._running = 1
-            self._spawn()
-        self._work()
-        for thread in self._threads:  # grows while threads run, and each is in it before its starter ends
-            thread.join()
-        self._cancel.detach()
-        if self._failure is not None:
-            raise self._failure
-        if self._algorithm is not None:
-            whole = 0
-            for _, length, crc in sorted(self._crcs):
-                whole = combine(self._algorithm, whole, crc, length)
-            if digest_bytes(self._algorithm, whole) != self._info.checksums[self._algorithm]:
-                raise ChecksumMismatch(
-                    f"{self._name!r}: the bytes read do not have the {self._algorithm} that the store states",
-                    path=self._name,
-                )
+        crc = self.run()
+        if self._algorithm is not None and digest_bytes(self._algorithm, crc) != self._stated:
+            raise mismatch(self._source.handler.shown(self._source.info.path), self._algorithm)
 
-    def _spawn(self) -> None:
-        """Start the threads that are wanted, have something to do and get memory for it; the lock is held."""
-        while (
-            self._running < self._pace.wanted
-            and self._next * self._part < self._size
-            and self._failure is None
-            and self._memory.try_acquire(self._part)
-        ):
-            self._running += 1
-            thread = threading.Thread(target=self._work, name="apyfal-copy", daemon=True)
-            self._threads.append(thread)
-            thread.start()
+    def _next_size(self, left: int, opened: bool) -> int:
+        return min(self._part, left)
 
-    def _work(self) -> None:
-        try:
-            # aligned to pages, so that a local file can be written from it around the page cache
-            buffer = memoryview(mmap.mmap(-1, min(self._part, self._size)))
-            with self._cancel.scope():
-                while (number := self._claim()) is not None:
-                    begin = (number - 1) * self._part
-                    view = buffer[: min(self._part, self._size - begin)]
-                    crc = self._source.receive(view, begin, self._moved)
-                    self._target.write_part(number, view)
-                    with self._lock:
-                        self._crcs.append((begin, len(view), crc))
-        except BaseException as error:
-            with self._lock:
-                self._running -= 1
-                if self._failure is None:
-                    self._failure = error
-            self._cancel.set()
-        finally:
-            self._memory.release(self._part)
+    def _admit(self) -> bool:
+        return self._memory.try_acquire(self._part)
 
-    def _moved(self, count: int) -> None:
-        with self._lock:
-            self._pace.moved(count)
-            self._spawn()
+    def _leave(self) -> None:
+        self._memory.release(self._part)
 
-    def _claim(self) -> int | None:
-        """Take the number of the next part; ``None`` when there is none, or this thread is one too many."""
-        with self._lock:
-            done = self._next * self._part >= self._size
-            if done or self._failure is not None or self._running > self._pace.wanted:
-                self._running -= 1
-                return None
-            self._next += 1
-            return self._next
+    def _receiver(self) -> PartReceiver:
+        # aligned to pages, so that a local file can be written from it around the page cache
+        buffer = memoryview(mmap.mmap(-1, min(self._part, self._size)))
+
+        def receive(begin: int, size: int, reader: RangeReader | None) -> int:
+            view = buffer[:size]
+            crc = self._source.receive(view, begin, lambda count: self._moved(begin, count), reader)
+            self._target.write_part(begin // self._part + 1, view)
+            return crc
+
+        return receive

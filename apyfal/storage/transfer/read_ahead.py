@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from functools import partial
 
 from apyfal.exceptions import ChecksumMismatch
 from apyfal.storage.checksums import best_checksum, combine, crc_function, digest_bytes
@@ -13,6 +14,7 @@ from apyfal.storage.flow.retry import limits_for
 from apyfal.storage.handler import Handler, ObjectInfo, RangeReader
 from apyfal.storage.transfer.parallel import MIB, adapted_part_size
 from apyfal.storage.transfer.ranges import RangeFetcher
+from apyfal.threads import start_threads
 
 __all__ = ["ReadAhead", "mismatch"]
 
@@ -111,10 +113,8 @@ class ReadAhead:
                 most = max(MIB, min(adapted_part_size(self._mount_limits.connection_rate), self._options.memory // 8))
                 self._next_size = min(2 * self._next_size, most)
             self._parts.append(part)
-            thread = threading.Thread(target=self._receive, args=(part,), name="apyfal-read-ahead", daemon=True)
             self._threads = [one for one in self._threads if one.is_alive()]
-            self._threads.append(thread)
-            thread.start()
+            self._threads += start_threads("read-ahead", 1, partial(self._receive, part))
 
     def _take_buffer(self, size: int) -> memoryview | None:
         for index, buffer in enumerate(self._free):

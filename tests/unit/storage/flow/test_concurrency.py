@@ -21,14 +21,14 @@ class Clock:
         monkeypatch.setattr(concurrency, "time", SimpleNamespace(monotonic=lambda: self.now))
 
     def run(self, adapting: AdaptiveConcurrency, rate_of: dict[int, float], seconds: float) -> list[int]:
-        """Let `seconds` pass at the rate that goes with the connections wanted; returns how many those were."""
-        seen = [adapting.wanted]
+        """Let `seconds` pass at the rate that goes with the target; return the targets there were."""
+        seen = [adapting.target]
         for _ in range(int(seconds / 0.01)):
             self.now += 0.01
-            known = max((count for count in rate_of if count <= adapting.wanted), default=1)
+            known = max((count for count in rate_of if count <= adapting.target), default=1)
             adapting.moved(int(rate_of[known] * 0.01))
-            if adapting.wanted != seen[-1]:
-                seen.append(adapting.wanted)
+            if adapting.target != seen[-1]:
+                seen.append(adapting.target)
         return seen
 
 
@@ -62,13 +62,13 @@ def test_fast_connections_are_added_while_each_helps(clock: Clock) -> None:
 def test_an_idle_first_connection_is_not_waited_for(clock: Clock) -> None:
     adapting = AdaptiveConcurrency(TransferOptions(), MemoryHandler(), step=MIB)
     clock.now += MIB / SLOW + 0.01
-    adapting.look()
-    assert adapting.wanted == 4
+    adapting.update()
+    assert adapting.target == 4
 
 
 def test_given_numbers_are_kept(clock: Clock) -> None:
     adapting = AdaptiveConcurrency(TransferOptions(concurrency=3), MemoryHandler(), step=MIB)
-    assert adapting.patience is None
+    assert adapting.poll_interval is None
     assert clock.run(adapting, {1: 1e6, 3: 3e6}, 2.0) == [3]
 
 
@@ -78,7 +78,7 @@ def test_never_more_than_allowed(clock: Clock) -> None:
     rates = {count: count * 60e6 for count in range(1, 17)}
     assert max(clock.run(AdaptiveConcurrency(TransferOptions(), handler, step=MIB), rates, 3.0)) == 5
     assert max(clock.run(AdaptiveConcurrency(TransferOptions(), handler, step=MIB, first=2, most=2), rates, 3.0)) == 2
-    assert AdaptiveConcurrency(TransferOptions(), handler, step=MIB, most=0).wanted == 1
+    assert AdaptiveConcurrency(TransferOptions(), handler, step=MIB, most=0).target == 1
 
 
 class Counting(MemoryHandler):

@@ -11,11 +11,11 @@ from apyfal.storage.flow.worker_pool import WorkerPool
 from apyfal.storage.transfer import TransferOptions
 
 
-def pace(options: TransferOptions, step: int = 1 << 20) -> AdaptiveConcurrency:
+def adaptive(options: TransferOptions, step: int = 1 << 20) -> AdaptiveConcurrency:
     return AdaptiveConcurrency(options, MemoryHandler(), step=step)
 
 
-def test_every_item_is_done_in_order_by_as_many_as_wanted() -> None:
+def test_every_item_is_done_in_order_by_as_many_as_there_should_be() -> None:
     lock = threading.Lock()
     begun: list[int] = []
     at_work, most = 0, 0
@@ -30,10 +30,10 @@ def test_every_item_is_done_in_order_by_as_many_as_wanted() -> None:
         with lock:
             at_work -= 1
 
-    crew: WorkerPool[int] = WorkerPool("test-crew", pace(TransferOptions(concurrency=3)), work)
+    workers: WorkerPool[int] = WorkerPool("test-workers", adaptive(TransferOptions(concurrency=3)), work)
     for item in range(100):
-        crew.put(item)
-    crew.close()
+        workers.put(item)
+    workers.close()
     assert sorted(begun) == list(range(100))
     assert begun[:3] == [0, 1, 2]
     assert most == 3
@@ -48,13 +48,13 @@ def test_the_one_in_reserve_steps_in_when_the_first_is_held_up() -> None:
         else:
             others.release()
 
-    crew: WorkerPool[int] = WorkerPool("test-crew", pace(TransferOptions()), work)
+    workers: WorkerPool[int] = WorkerPool("test-workers", adaptive(TransferOptions()), work)
     for item in range(4):
-        crew.put(item)
+        workers.put(item)
     for _ in range(3):
         assert others.acquire(timeout=10), "nobody stepped in"
     held.set()
-    crew.close()
+    workers.close()
 
 
 def test_what_was_not_begun_can_be_taken_back() -> None:
@@ -66,18 +66,18 @@ def test_what_was_not_begun_can_be_taken_back() -> None:
         assert held.wait(10)
         done.append(item)
 
-    crew: WorkerPool[int] = WorkerPool("test-crew", pace(TransferOptions(concurrency=1)), work)
+    workers: WorkerPool[int] = WorkerPool("test-workers", adaptive(TransferOptions(concurrency=1)), work)
     for item in range(3):
-        crew.put(item)
+        workers.put(item)
     assert begun.wait(10)
-    assert crew.clear() == [1, 2]
+    assert workers.clear() == [1, 2]
     held.set()
-    crew.close()
+    workers.close()
     assert done == [0]
 
 
-def test_a_crew_without_work_has_no_threads() -> None:
+def test_a_pool_without_work_has_no_threads() -> None:
     before = threading.active_count()
-    crew: WorkerPool[int] = WorkerPool("test-crew", pace(TransferOptions()), lambda item: None)
+    workers: WorkerPool[int] = WorkerPool("test-workers", adaptive(TransferOptions()), lambda item: None)
     assert threading.active_count() == before
-    crew.close()
+    workers.close()
