@@ -27,7 +27,7 @@ _TABLE = (
     (
         "host",
         "host.client",
-        "client_retry=retry http_client=http remote_data=payload remote_store=store shared_pool submission",
+        "client_retry=http http_client=http remote_data=payload remote_store=store shared_pool submission",
     ),
     ("host", "host.protocol", "address audit shared_memory tls wire=messages"),
     ("host", "host.server", "check daemon metrics service=process"),
@@ -71,7 +71,7 @@ _TABLE = (
         "storage",
         "storage.transfer",
         (
-            "copying=object_copy download parallel part_buffers parts put=put_object ranges sequential "
+            "copying=object_copy download parallel part_buffers=parts parts put=put_object ranges sequential "
             "streams=reader upload upload_stream=multipart"
         ),
     ),

@@ -25,9 +25,8 @@ from apyfal.exceptions import (
     ParameterError,
     RunCancelled,
 )
-from apyfal.host.client.http import Host, SessionLost
+from apyfal.host.client.http import RETRY_FOR, Host, Retry, SessionLost
 from apyfal.host.client.payload import Copies, InputPayload, OutputPayload
-from apyfal.host.client.retry import RETRY_FOR, Retry
 from apyfal.host.client.shared_pool import SharedPool
 from apyfal.host.client.submission import Submission
 from apyfal.host.protocol.address import parse_address

@@ -9,12 +9,10 @@ from __future__ import annotations
 import contextlib
 import hmac
 import json
-import os
 import re
 import secrets
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -26,7 +24,9 @@ from apyfal.exceptions import (
     AcceleratorException,
     AuthenticationError,
     HostError,
+    HostUnreachable,
     ParameterError,
+    RunTimeout,
     StorageError,
     TransferTimeout,
 )
@@ -35,16 +35,20 @@ from apyfal.host.protocol.address import HostAddress
 from apyfal.host.protocol.messages import error_from
 from apyfal.host.protocol.proof import CHALLENGE_HEADER, PROOF_HEADER, address_of, hash_of, proof_of
 from apyfal.storage.http.connection import Connection
+from apyfal.storage.http.idle import IdleConnections
 from apyfal.storage.http.response import Response
 
-__all__ = ["Answer", "Host", "Outgoing", "Refused", "SessionLost"]
+__all__ = ["RETRY_FOR", "Answer", "Host", "Outgoing", "Refused", "Retry", "SessionLost"]
 
 _CONNECT_TIMEOUT = 10.0
 _TOKEN = re.compile(r"apf_(?P<id>[0-9a-f]{12})_(?P<secret>[A-Za-z0-9_-]{43})")
 _STALL_TIMEOUT = 120.0  # longer than the daemon lets a request wait for its job
 _MAX_JSON = 64 << 20
 _KEPT = 16
-_SURELY_OPEN = 0.2  # seconds after its last answer in which a connection is used without a look at it
+#: seconds a request is repeated for when the host cannot be reached: long enough for a restart
+RETRY_FOR = 60.0
+_FIRST_DELAY = 0.05
+_MAX_DELAY = 2.0
 #: bodies from here on wait until the daemon asks for them: then it receives them at their final address
 _ASK_FROM = 1 << 20
 
@@ -175,10 +179,7 @@ class Host:
         if token is not None:
             self._fields.append(f"Authorization: Bearer {token}")
         self._context = tls.client_context(address.fingerprint) if address.secure else None
-        # Entered a second time where a collection of garbage finds the last view of shared memory, and gives that up.
-        self._lock = threading.RLock()
-        self._idle: list[Connection] = []
-        self._process = os.getpid()
+        self._idle = IdleConnections(_KEPT)
 
     def __repr__(self) -> str:
         return f"<apyfal host {self.address}>"
@@ -215,14 +216,16 @@ class Host:
         """
         outgoing = self._outgoing(method, target, dict(headers or ()), json_body, body, length)
         with _network_errors():
-            connection, kept = self._lease()
+            connection, fresh = self._idle.lease(self.address, self._connect, careful=not outgoing.repeatable)
             try:
                 response = self._exchange(connection, outgoing)
             except (StorageError, ConnectionError):
                 # A kept connection may have been closed by the daemon while it was idle: then nothing was read.
-                if not kept or not outgoing.repeatable:
+                if fresh or not outgoing.repeatable:
                     raise
-                response = self._exchange(self._connect(), outgoing)
+                connection = self._connect()
+                connection.key = self.address
+                response = self._exchange(connection, outgoing)
         answer = Answer(response)
         if answer.status >= 400:
             with answer:
@@ -239,10 +242,7 @@ class Host:
 
     def close(self) -> None:
         """Close the idle connections."""
-        with self._lock:
-            idle, self._idle = self._idle, []
-        for connection in idle:
-            connection.close()
+        self._idle.close()
 
     # -- inside --------------------------------------------------------------------------------------------------------
     def _outgoing(
@@ -277,7 +277,7 @@ class Host:
         except BaseException:
             connection.close()
             raise
-        response.on_release(partial(self._give_back, connection))
+        response.on_release(partial(self._idle.give_back, connection))
         return response
 
     def _refusal(self, answer: Answer) -> Exception:
@@ -291,18 +291,6 @@ class Host:
         retry_after = answer.header("Retry-After")
         seconds = float(retry_after) if retry_after and re.fullmatch(r"[0-9]{1,5}", retry_after) else None
         return Refused(answer.status, document, seconds)
-
-    def _lease(self) -> tuple[Connection, bool]:
-        while True:
-            with self._lock:
-                if self._process != os.getpid():
-                    self._process, self._idle = os.getpid(), []  # the parent's connections are its own
-                connection = self._idle.pop() if self._idle else None
-            if connection is None:
-                return self._connect(), False
-            if time.monotonic() - connection.idle_since < _SURELY_OPEN or connection.is_quiet():
-                return connection, True
-            connection.close()
 
     def _require_proof(self, connection: Connection, token: str, peer: str) -> None:
         """Let the daemon show that it knows the token; see `apyfal.host.protocol.proof`.
@@ -340,15 +328,6 @@ class Host:
                 "use https:// or unix://, or start the host"
             )
 
-    def _give_back(self, connection: Connection, usable: bool) -> None:
-        if usable:
-            connection.idle_since = time.monotonic()
-            with self._lock:
-                if len(self._idle) < _KEPT:
-                    self._idle.append(connection)
-                    return
-        connection.close()
-
     def _connect(self) -> Connection:
         """Connect, and make sure who answers before the token is sent: by the certificate, or by a proof."""
         address = self.address
@@ -379,6 +358,35 @@ class Host:
         except BaseException:
             opened.close()
             raise
+
+
+class Retry:
+    """How long and how often one job is asked for again."""
+
+    def __init__(self, timeout: float | None, longest: float = RETRY_FOR) -> None:
+        now = time.monotonic()
+        self._end = None if timeout is None else now + timeout + _MAX_DELAY
+        self._longest = longest
+        self._give_up: float | None = None
+        self._delay = _FIRST_DELAY
+
+    def pause(self, reason: str, delay: float | None, error: BaseException | None = None) -> None:
+        """Wait before the next attempt, or raise what `reason` and `error` say when it has been long enough."""
+        now = time.monotonic()
+        if self._give_up is None:
+            self._give_up = now + self._longest
+        if now >= self._give_up:
+            if isinstance(error, AcceleratorException):
+                raise error
+            raise HostUnreachable(f"{reason} for {self._longest:g} s: {error or 'no answer'}") from error
+        self.check()
+        time.sleep(min(self._delay if delay is None else delay, _MAX_DELAY) * (0.5 + secrets.randbelow(1000) / 1000))
+        self._delay = min(2 * self._delay, _MAX_DELAY)
+
+    def check(self) -> None:
+        """Raise `RunTimeout` when the job's own time is over and the host has not said so."""
+        if self._end is not None and time.monotonic() > self._end:
+            raise RunTimeout("the job did not end in time, nor did its host say so")
 
 
 def _send(connection: Connection, outgoing: Outgoing) -> Response:

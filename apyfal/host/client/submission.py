@@ -8,9 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from apyfal.exceptions import AcceleratorException
-from apyfal.host.client.http import Answer, Host, Refused, SessionLost
+from apyfal.host.client.http import Answer, Host, Refused, Retry, SessionLost
 from apyfal.host.client.payload import InputPayload, OutputPayload
-from apyfal.host.client.retry import Retry
 from apyfal.host.protocol.messages import JOB_HEADER, KEY_HEADER, JobSpec
 
 __all__ = ["Submission"]

@@ -11,7 +11,7 @@ import socket
 import ssl
 import struct
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import cast
 
 from apyfal.exceptions import StorageError, StoreUnavailable, TransferTimeout
@@ -76,7 +76,7 @@ class Connection:
         self.name = name
         self.timeout = timeout
         self.idle_since = 0.0
-        self.key: object = None
+        self.key: Hashable = None
         self.cancel: CancelToken | None = None
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

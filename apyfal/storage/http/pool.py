@@ -8,9 +8,6 @@ import os
 import random
 import socket
 import ssl
-import threading
-import time
-import weakref
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache, partial
 from typing import NamedTuple
@@ -19,6 +16,7 @@ from apyfal.exceptions import InvalidURL, ParameterError, StorageError, StoreUna
 from apyfal.log import redact, redact_text
 from apyfal.storage.flow.cancel import current_cancel
 from apyfal.storage.http.connection import Connection
+from apyfal.storage.http.idle import IdleConnections
 from apyfal.storage.http.origin import Origin
 from apyfal.storage.http.proxy import Proxy, parse_proxy, proxy_variable
 from apyfal.storage.http.response import Response
@@ -28,10 +26,6 @@ __all__ = ["ConnectionPool", "Timeouts"]
 
 _LOG = logging.getLogger(__name__)
 
-#: A connection that was idle this long is not tried again: stores close theirs after 5 (nginx: 75) seconds and more,
-#: and a request on a connection that is just being closed costs a retry.
-_MAX_IDLE = 20.0
-_SURELY_OPEN = 0.2
 _MAX_KEPT = 64
 #: Variables that name a bundle of certificate authorities to trust besides the system's; the first that is set counts.
 _CA_VARIABLES = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
@@ -92,10 +86,7 @@ class ConnectionPool:
         self._ask_environment = proxy is None
         self._known_proxies: dict[Origin, Proxy | None] = {}
         self.gate: Callable[[str, int], Sequence[str]] | None = None
-        self._lock = threading.Lock()
-        self._idle: dict[Origin, list[Connection]] = {}
-        self._process = os.getpid()
-        weakref.finalize(self, _close_all, self._idle)
+        self._idle = IdleConnections(_MAX_KEPT)
 
     # -- requests -----------------------------------------------------------------------------------------------------
     def request(
@@ -139,7 +130,8 @@ class ConnectionPool:
             raise ParameterError("a path or header must not contain line breaks")
         head = (text + "\r\n\r\n").encode("latin-1")
         while True:
-            connection, fresh = self._lease(origin, proxy, method == "POST")
+            connect = partial(self._connect, origin, proxy)
+            connection, fresh = self._idle.lease(origin, connect, careful=method == "POST")
             try:
                 response = self._exchange(connection, method, head, body)
             except StorageError as error:
@@ -181,47 +173,16 @@ class ConnectionPool:
             raise
 
     # -- connections --------------------------------------------------------------------------------------------------
-    def _lease(self, origin: Origin, proxy: Proxy | None, careful: bool) -> tuple[Connection, bool]:
-        """Return an idle connection, or a new one and ``True``.
-
-        `careful` looks at every idle one before it is used: for requests that are not repeated.
-        """
-        while True:
-            with self._lock:
-                if self._process != os.getpid():
-                    # The parent's connections: close our copies of their descriptors, send nothing.
-                    self._process = os.getpid()
-                    _close_all(self._idle)
-                kept = self._idle.get(origin)
-                connection = kept.pop() if kept else None
-            if connection is None:
-                return self._connect(origin, proxy), True
-            idle = time.monotonic() - connection.idle_since
-            # One that was in use just now is not looked at: `request` repeats what fails for that.
-            if (idle < _SURELY_OPEN and not careful) or (idle < _MAX_IDLE and connection.is_quiet()):
-                return connection, False
-            connection.close()
-
     def _release(self, connection: Connection, usable: bool) -> None:
         if connection.cancel is not None:
             connection.cancel.discard(connection)
             usable = usable and not connection.cancel.is_set()
             connection.cancel = None
-        if not usable:
-            connection.close()
-            return
-        connection.idle_since = time.monotonic()
-        with self._lock:
-            kept = self._idle.setdefault(connection.key, [])  # type: ignore[arg-type]  # set by _connect only
-            kept.append(connection)
-            surplus = kept.pop(0) if len(kept) > _MAX_KEPT else None
-        if surplus is not None:
-            surplus.close()
+        self._idle.give_back(connection, usable)
 
     def close(self) -> None:
         """Close the idle connections. Those in use close as their transfers end."""
-        with self._lock:
-            _close_all(self._idle)
+        self._idle.close()
 
     def _connect(self, origin: Origin, proxy: Proxy | None) -> Connection:
         name = f"{origin.host}:{origin.port}"
@@ -251,7 +212,6 @@ class ConnectionPool:
         except BaseException:
             sock.close()
             raise
-        connection.key = origin
         return connection
 
     def _open_socket(self, host: str, port: int) -> socket.socket:
@@ -382,14 +342,3 @@ def _certifi() -> str | None:
     except ImportError:
         return None
     return certifi.where()
-
-
-def _close_all(idle: dict[Origin, list[Connection]]) -> None:
-    for connections in idle.values():
-        for connection in connections:
-            connection.close()
-    idle.clear()
-
-
-#: the name of version 0.1, for stores of other packages
-Client = ConnectionPool

@@ -74,7 +74,7 @@ def test_arrays_arrive_whole_and_the_connection_stays(host: Host) -> None:
             data = rng.integers(0, 256, NBYTES, np.uint8)
             np.testing.assert_array_equal(loopback.process(data), data)
             assert bytes(loopback.process(b"small")) == b"small"
-            (kept,) = host._idle
+            ((kept,),) = host._idle._idle.values()
             used.add(id(kept))
         assert len(used) == 1, "one connection served all of it"
 
