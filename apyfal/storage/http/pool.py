@@ -342,3 +342,7 @@ def _certifi() -> str | None:
     except ImportError:
         return None
     return certifi.where()
+
+
+#: the name of version 0.1, for stores of other packages
+Client = ConnectionPool
