@@ -29,7 +29,9 @@ from apyfal.host.server.api.request_fields import SessionFields
 from apyfal.host.server.api.routes import Route, declared
 from apyfal.host.server.api.sessions import SessionRoutes
 from apyfal.host.server.api.storage import StorageRoutes
+from apyfal.host.server.jobs.disclosure import Disclosure, urls_of
 from apyfal.host.server.jobs.execution import Executor
+from apyfal.host.server.jobs.job import Job
 from apyfal.host.server.jobs.journal import Journal
 from apyfal.host.server.jobs.manager import JobManager
 from apyfal.host.server.jobs.outputs import SavedOutputs
@@ -145,6 +147,7 @@ class Daemon:
         self._attach_stores()
         self._references = UrlPolicy(self._whitelist, self._gate, self._table)
         self._fields = _fields_of(self._configuration, settings)
+        self._disclosure = Disclosure(self._configuration)
         self._memory = Quota("bytes of memory", settings.memory_limit)
         bodies = Bodies(settings, self._memory, Quota("bytes of disk", settings.disk_limit), _allocate)
         self._journal = Journal(settings.state_directory / "jobs.sqlite", settings.journal_limit)
@@ -164,6 +167,7 @@ class Daemon:
             workers=settings.workers,
             limit=settings.max_jobs,
             limit_of_user=settings.max_jobs_of_user,
+            describe_error=self._describe_error,
         )
         self._metrics = self._make_metrics()
         memory_socket = next(
@@ -175,7 +179,14 @@ class Daemon:
         services = RouteContext(
             settings, self._audit, self._sessions, self._references, lambda: self._fields, bodies, self._threads
         )
-        info = InfoRoutes(self._references, self._accelerators, _devices, lambda: self._state, self._metrics.text)
+        info = InfoRoutes(
+            self._references,
+            self._accelerators,
+            _devices,
+            lambda: self._state,
+            self._metrics.text,
+            self._disclosure.text,
+        )
         self.routes: list[Route] = declared(
             # the router asks them in this order: what is called most comes first
             JobRoutes(services, self._engine),
@@ -195,6 +206,7 @@ class Daemon:
             settings.request_rate,
             self._metrics.observe,
             self._memory,
+            self._disclosure,
         )
         application = web.Application(
             middlewares=[self._gatekeeper.middleware()],
@@ -239,6 +251,13 @@ class Daemon:
                 "apyfal_sent_bytes": ("Bytes of jobs' outputs", lambda: engine.bytes_out),
             },
         )
+
+    def _describe_error(self, job: Job, failure: BaseException) -> dict[str, str]:
+        urls, mounts = urls_of(job.spec), job.session.mounts
+        options = (str(value) for value in job.session.options.values())
+        said = "\n".join([*urls, *options, *(mount.said for mount in mounts.values())])
+        operators = [url for url in urls if self._references.names_operator_mount(url, mounts)]
+        return self._disclosure.error(failure, said, mounts, operators)
 
     def _open(self, accelerator: str | None = None, **options: Any) -> Any:
         from apyfal.accelerator import LOCAL, Accelerator
@@ -367,6 +386,7 @@ class Daemon:
         self._attach_stores()
         self._references.replace(whitelist, gate)
         self._fields = _fields_of(configuration, settings)
+        self._disclosure.configure(configuration)
         old.close()
         self._audit.write("reloaded", directories=len(whitelist.directories))
 

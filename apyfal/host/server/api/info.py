@@ -28,6 +28,8 @@ class InfoRoutes:
         Returns ``"ok"``, or ``"stopping"``.
     metrics
         Returns the text for Prometheus.
+    shown
+        Returns a line about this host as a client may read it.
     """
 
     def __init__(
@@ -37,12 +39,14 @@ class InfoRoutes:
         list_devices: Callable[[], list[Any]],
         state: Callable[[], str],
         metrics: Callable[[], bytes],
+        shown: Callable[[str], str],
     ) -> None:
         self._references = references
         self._list_accelerators = list_accelerators
         self._list_devices = list_devices
         self._state = state
         self._metrics = metrics
+        self._shown = shown
         #: the OpenAPI document; set when all routes are known
         self.document: dict[str, Any] = {}
 
@@ -98,7 +102,7 @@ class InfoRoutes:
         allowed = caller().grant.accelerators
         found = await in_thread(self._list_accelerators)
         return web.json_response(
-            {"accelerators": [str(one) for one in found if allowed is None or one.name in allowed]}
+            {"accelerators": [self._shown(str(one)) for one in found if allowed is None or one.name in allowed]}
         )
 
     @route(
@@ -110,7 +114,9 @@ class InfoRoutes:
     )
     async def get_devices(self, request: web.Request) -> web.StreamResponse:
         """List the devices."""
-        return web.json_response({"devices": [str(device) for device in await in_thread(self._list_devices)]})
+        return web.json_response(
+            {"devices": [self._shown(str(device)) for device in await in_thread(self._list_devices)]}
+        )
 
     @route(
         "GET",

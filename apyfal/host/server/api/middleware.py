@@ -12,7 +12,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from apyfal import exceptions
@@ -22,6 +22,7 @@ from apyfal.host.protocol.messages import error_document
 from apyfal.host.protocol.proof import CHALLENGE_HEADER, PROOF_HEADER, Challenge, address_of
 from apyfal.host.server.api.refusal_log import RefusalLog
 from apyfal.host.server.api.routes import PUBLIC, Route
+from apyfal.host.server.jobs.disclosure import Disclosure
 from apyfal.host.server.jobs.fair_queue import RateLimiter, RoundRobin
 from apyfal.host.server.jobs.job import Conflict, KeyReused
 from apyfal.host.server.jobs.sessions import NotFound
@@ -39,7 +40,7 @@ from apyfal.host.server.policy.quotas import Quota
 from apyfal.host.server.policy.refusals import Limited, Stalled, TooBusy, TooLarge, TooMany
 from apyfal.host.server.policy.tokens import EVERYTHING, TokenStore
 from apyfal.host.server.transport.connections import Connections, address_key
-from apyfal.host.server.transport.request import User, let_in
+from apyfal.host.server.transport.request import Subject, User, let_in, subject
 from apyfal.host.server.transport.zero_copy_body import hand_over, waits_in_vain
 from apyfal.log import get_logger
 
@@ -82,11 +83,13 @@ def status_of(error: BaseException) -> int:
     return next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 500)
 
 
-def problem(error: BaseException, status: int | None = None) -> web.Response:
-    """Make the answer for an error."""
+def problem(
+    error: BaseException, status: int | None = None, described: Mapping[str, object] | None = None
+) -> web.Response:
+    """Make the answer for an error, which is `described` where a client may not read all of it."""
     from aiohttp import web
 
-    document: dict[str, object] = {"error": error_document(error)}
+    document: dict[str, object] = {"error": error_document(error) if described is None else described}
     if isinstance(error, Conflict) and error.job_id:
         document["job"] = error.job_id
     response = web.json_response(document, status=status_of(error) if status is None else status)
@@ -112,6 +115,8 @@ class AuthMiddleware:
         Requests a second of one user.
     observe
         Called with (operation, status, seconds) after each request.
+    disclosure
+        Decides what clients are told of errors.
     memory
         What JSON bodies count against, unless they are small.
     """
@@ -125,6 +130,7 @@ class AuthMiddleware:
         request_rate: float,
         observe: Callable[[str, int, float], None],
         memory: Quota,
+        disclosure: Disclosure,
     ) -> None:
         self._rules = {route.handler: route for route in routes}
         self._tokens = tokens
@@ -136,6 +142,7 @@ class AuthMiddleware:
         self._turns = RoundRobin(_PRESENT, _PATIENCE)
         self._connections = connections
         self._observe = observe
+        self._disclosure = disclosure
         self._memory = memory
 
     def middleware(self) -> Middleware:
@@ -217,7 +224,8 @@ class AuthMiddleware:
                     reason=error,
                     peer=request.remote,
                 )
-            return problem(error, 401 if isinstance(error, exceptions.AuthenticationError) else None)
+            status = 401 if isinstance(error, exceptions.AuthenticationError) else None
+            return problem(error, status, self._described(request, error, user is not None))
         except ConnectionError:
             raise  # the client's own connection; that of a store is an AcceleratorException
         except Exception as error:  # whatever it was, the client gets an answer, and the log the traceback
@@ -237,6 +245,10 @@ class AuthMiddleware:
             if not self._held_back[address]:
                 del self._held_back[address]
             raise
+
+    def _described(self, request: web.Request, error: BaseException, known: bool) -> dict[str, str]:
+        named = subject() if known else Subject()
+        return self._disclosure.error(error, f"{request.url.human_repr()}\n{named.said}", named.mounts, named.operators)
 
     def _unknown(self, request: web.Request, user: User) -> web.StreamResponse:
         """Answer a path or method that no route has; a route that was added without a rule ends here too."""

@@ -17,7 +17,7 @@ from apyfal.host.server.policy.limits import COPY_BUFFERS, MAX_LISTED
 from apyfal.host.server.policy.refusals import TooLarge
 from apyfal.host.server.policy.url_policy import SessionMount
 from apyfal.host.server.transport.bodies import Data
-from apyfal.host.server.transport.request import caller, read_object
+from apyfal.host.server.transport.request import caller, read_object, subject
 from apyfal.storage.handler import Handler, ObjectInfo
 from apyfal.storage.mounting.table import MountTable
 from apyfal.storage.transfer import TransferOptions, copy, current_cancel, download, retry_call, stream, upload
@@ -175,10 +175,8 @@ class StorageRoutes:
         texts = [document.get("src"), document.get("dst")]
         if not all(isinstance(text, str) and 0 < len(text) <= 8192 for text in texts):
             raise ParameterError("src, dst: expected texts of 1 to 8192 characters")
-        grant = caller().grant
         src, dst = (
-            self._services.references.admit(str(text), mounts, grant, write=write)
-            for text, write in zip(texts, (False, True), strict=True)
+            self._admit(str(text), mounts, write=write) for text, write in zip(texts, (False, True), strict=True)
         )
 
         bodies, user = self._services.bodies, caller().name
@@ -213,7 +211,15 @@ class StorageRoutes:
         if not url or len(url) > 8192:
             raise ParameterError("url: expected a text of 1 to 8192 characters")
         mounts = self._mounts(request, request.query.get("session"))
-        return self._services.references.admit(url, mounts, caller().grant, write=write)
+        return self._admit(url, mounts, write=write)
+
+    def _admit(self, url: str, mounts: Mapping[str, SessionMount], *, write: bool) -> str:
+        references = self._services.references
+        about = subject()
+        about.mounts = mounts
+        if references.names_operator_mount(url, mounts):
+            about.operators = (*about.operators, url)
+        return references.admit(url, mounts, caller().grant, write=write)
 
     def _mounts(self, request: web.Request, session: object) -> Mapping[str, SessionMount]:
         if session is None:

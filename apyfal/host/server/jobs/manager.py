@@ -9,7 +9,7 @@ import functools
 import itertools
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -51,6 +51,8 @@ class JobManager:
         Jobs that run at once. A user of whom none runs need not wait for one: see `limits.RESERVED_WORKERS`.
     limit, limit_of_user
         Jobs that may wait.
+    describe_error
+        Returns what a client is told of the error of a job.
     """
 
     def __init__(
@@ -62,7 +64,9 @@ class JobManager:
         workers: int,
         limit: int,
         limit_of_user: int,
+        describe_error: Callable[[Job, BaseException], dict[str, str]] = lambda _, error: error_document(error),
     ) -> None:
+        self._describe_error = describe_error
         self._journal = journal
         self._commits = GroupCommit(journal)
         self._saved = saved
@@ -234,7 +238,7 @@ class JobManager:
             job.state = "done"
         else:
             job.state = "cancelled" if job.cancelled and isinstance(failure, RunCancelled) else "failed"
-            job.error = error_document(failure)
+            job.error = self._describe_error(job, failure)
             if job.error["type"] == "HostError" and not isinstance(failure, HostError):
                 get_logger().error("job %s failed", job.id, exc_info=failure)
         self._end(job)

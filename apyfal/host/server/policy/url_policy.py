@@ -48,11 +48,22 @@ _LOCAL_PROVIDERS = ("file",)
 
 @dataclass(frozen=True, slots=True)
 class SessionMount:
-    """A mount that a client brought: its name for the client, its name in this process, and what precedes paths."""
+    """A mount that a client brought.
+
+    Attributes
+    ----------
+    name, internal
+        What the client calls it, and its name in this process.
+    root
+        What precedes paths.
+    said
+        What the client has said of its place, and may therefore read in an error.
+    """
 
     name: str
     internal: str
     root: str = ""
+    said: str = ""
 
 
 class UrlPolicy:
@@ -198,7 +209,8 @@ class UrlPolicy:
         handler = gated(MountSpec(name, known.name, parameters=wanted), self._gate)
         internal = f"client-{secrets.token_hex(8)}"
         self._table.attach(internal, handler)
-        return SessionMount(name, internal, "" if root is None else f"{root.strip('/')}/")
+        said = " ".join(str(given[key]) for key in ("endpoint_url", "auth_url", "storage_url") if key in given)
+        return SessionMount(name, internal, "" if root is None else f"{root.strip('/')}/", f"{root} {said}")
 
     def unmount(self, mount: SessionMount) -> None:
         """Forget a session's mount; what still runs on it ends on its own."""

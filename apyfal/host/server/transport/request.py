@@ -5,20 +5,33 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
+from collections.abc import Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from apyfal.exceptions import ParameterError
 from apyfal.host.server.policy.limits import JSON_TIMEOUT, MAX_JSON
 from apyfal.host.server.policy.refusals import Stalled, TooLarge
 from apyfal.host.server.policy.tokens import Grant
+from apyfal.host.server.policy.url_policy import SessionMount
 from apyfal.host.server.transport.zero_copy_body import send_continue
 
 if TYPE_CHECKING:
     from aiohttp import web
 
-__all__ = ["MAX_JSON", "User", "caller", "is_local", "let_in", "parse_json", "read_json", "read_object"]
+__all__ = [
+    "MAX_JSON",
+    "Subject",
+    "User",
+    "caller",
+    "is_local",
+    "let_in",
+    "parse_json",
+    "read_json",
+    "read_object",
+    "subject",
+]
 
 _caller: ContextVar[User] = ContextVar("caller")
 
@@ -42,9 +55,37 @@ class User:
         return None if "admin" in self.scopes else self.name
 
 
+@dataclass(slots=True)
+class Subject:
+    """What the request that this task handles is about, for its errors.
+
+    Attributes
+    ----------
+    said
+        What the client has written in the body, as far as it is JSON.
+    mounts
+        Those of the session that it names.
+    operators
+        The URLs in it that are in the operator's mounts.
+    """
+
+    said: str = ""
+    mounts: Mapping[str, SessionMount] = field(default_factory=dict)
+    operators: tuple[str, ...] = ()
+
+
+_subject: ContextVar[Subject] = ContextVar("subject")
+
+
+def subject() -> Subject:
+    """Return what the request that this task handles is about, to be read and added to."""
+    return _subject.get()
+
+
 def let_in(user: User) -> None:
     """Say who has made the request that this task handles."""
     _caller.set(user)
+    _subject.set(Subject())
 
 
 def caller() -> User:
@@ -71,6 +112,7 @@ async def read_json(request: web.Request) -> Any:
             await asyncio.wait_for(_read_rest(request, text), JSON_TIMEOUT)
         except asyncio.TimeoutError:
             raise Stalled("the request stalled") from None
+    subject().said = text.decode("utf-8", "replace")
     return parse_json(bytes(text))
 
 
