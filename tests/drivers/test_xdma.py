@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from drivers.cases import xdma_cases
-from drivers.support import abi
 from drivers.support.worker import Worker
 from fixtures.xdma import card
 
 
 @pytest.fixture(scope="module")
-def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+def worker(library: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     """A process with the stand-in card."""
     folder = tmp_path_factory.mktemp("xdma")
-    library = abi.build(folder / "libapyfal_drivers.so")
     with Worker({**card.environment(folder), "APYFAL_TEST_DRIVERS": str(library)}) as running:
         yield running
 

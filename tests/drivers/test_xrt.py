@@ -10,17 +10,10 @@ from pathlib import Path
 
 import pytest
 from drivers.cases import xrt_cases
-from drivers.support import abi
 from drivers.support.worker import TESTS, Worker
 from fixtures.xrt import installation
 
 pytestmark = pytest.mark.vendor
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All of csrc/ with every symbol visible."""
-    return abi.build(tmp_path_factory.mktemp("drivers") / "libapyfal_drivers.so")
 
 
 @pytest.fixture(scope="module")
