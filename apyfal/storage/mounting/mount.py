@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Mapping
@@ -17,6 +18,8 @@ from apyfal.storage.mounting.parameters import MountParameter, shown, without_am
 from apyfal.storage.url import Location
 
 __all__ = ["Mount", "MountInfo", "MountSpec", "MountedPath"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,43 +151,44 @@ class Mount:
         self.attached = attached is not None  # not made from the definition, and cannot be made again
         self.users = 0
         self.idle = threading.Condition()
-        self.retired = False
+        self.closing = False
 
-    def acquire(self) -> Handler:
+    def lease(self) -> Handler:
         """Use the mount: connect if it is the first time, and keep it until `release`."""
         with self.idle:
-            if self.retired:
+            if self.closing:
                 raise InvalidURL(f"{self.definition.name}:// is being unmounted")
             if self.handler is None:
                 self.handler = self.definition.connect()
+                _log.debug("mount %s:// made: %s", self.definition.name, self.definition.provider)
             self.users += 1
             return self.handler
 
     def release(self) -> None:
-        """End one use; the last one closes a mount that was retired meanwhile."""
+        """End one use; the last one closes a mount that is to be closed."""
         with self.idle:
             self.users -= 1
             if self.users == 0:
                 self.idle.notify_all()
-                if self.retired:
+                if self.closing:
                     self._close()
 
-    def retire(self) -> None:
+    def close_when_idle(self) -> None:
         """Close as soon as nobody uses it."""
         with self.idle:
-            self.retired = True
+            self.closing = True
             if self.users == 0:
                 self._close()
 
-    def retire_within(self, timeout: float) -> int:
+    def close_within(self, timeout: float) -> int:
         """Close when nobody uses it within `timeout` seconds; else give the number of users and leave all as it was."""
         deadline = time.monotonic() + timeout
         with self.idle:
-            self.retired = True
+            self.closing = True
             while self.users and (rest := deadline - time.monotonic()) > 0:
                 self.idle.wait(rest)
             if self.users:
-                self.retired = False
+                self.closing = False
                 return self.users
             self._close()
             return 0
@@ -199,7 +203,7 @@ class MountedPath:
     """A path in a mounted store, in use: the mount stays until `release`. A context manager."""
 
     def __init__(self, mount: Mount, path: str, location: Location) -> None:
-        self.handler = mount.acquire()
+        self.handler = mount.lease()
         self.path = path
         self.location = location
         self._mount: Mount | None = mount
@@ -253,9 +257,9 @@ class MountedPath:
         return (mine.provider, mine.ambient) == (theirs.provider, theirs.ambient) and mine.values() == theirs.values()
 
     @property
-    def retiring(self) -> bool:
+    def closing(self) -> bool:
         """Whether the mount waits for its users to end."""
-        return self._mount is not None and self._mount.retired
+        return self._mount is not None and self._mount.closing
 
     def release(self) -> None:
         """Stop using the mount. May be called again."""

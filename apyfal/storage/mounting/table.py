@@ -105,7 +105,7 @@ class MountTable:
             self._mounts[definition.name] = Mount(definition)
             self._hidden.discard(definition.name)
         if old is not None:
-            old.retire()
+            old.close_when_idle()
 
     def unmount(self, storage_type: str, *, timeout: float = 30.0) -> None:
         """Forget a mount and close its connections, once the transfers and files that use it have ended.
@@ -126,7 +126,7 @@ class MountTable:
         mounted = self._find(name)
         if mounted is None:
             raise MountError(f"{storage_type!r} is not mounted{did_you_mean(name, self.mounts())}")
-        if users := mounted.retire_within(timeout):
+        if users := mounted.close_within(timeout):
             raise MountError(
                 f"cannot unmount {name!r}: {users} of its files and transfers still run after {timeout:g} s"
             )
@@ -148,7 +148,7 @@ class MountTable:
             mounted = self._mounts.pop(name, None)
         if mounted is None:
             raise MountError(f"{name!r} is not mounted")
-        mounted.retire()
+        mounted.close_when_idle()
 
     def mounts(self) -> dict[str, MountInfo]:
         """List the mounts by name: those made by `mount`, those of the configuration, and what needs none.
@@ -183,7 +183,7 @@ class MountTable:
             self._mounts[name] = Mount(MountSpec(name, handler.scheme), handler)
             self._hidden.discard(name)
         if old is not None:
-            old.retire()
+            old.close_when_idle()
 
     def resolve(self, location: Location) -> MountedPath:
         """Find the store of a location, and use it: the caller releases the target.
@@ -230,18 +230,18 @@ class MountTable:
                 self._mounts[definition.name] = Mount(definition)
                 self._hidden.discard(definition.name)
             if old is not None:
-                old.retire()
+                old.close_when_idle()
 
     def configure(self, configuration: Configuration | None) -> None:
         """Take mounts from `configuration`, whatever becomes of its file; ``None``: from the one that is found.
 
-        Mounts that came from the configuration of before are retired.
+        Mounts that came from the former configuration are closed when nobody uses them.
         """
         with self._lock:
             self._given, self._seen = configuration, None
             old, self._automatic = self._automatic, {}
         for mounted in old.values():
-            mounted.retire()
+            mounted.close_when_idle()
 
     def clear(self) -> None:
         """Forget everything, the connections included; the configuration is read again when it is needed."""
@@ -250,7 +250,7 @@ class MountTable:
             self._mounts, self._automatic, self._hidden, self._seen = {}, {}, set(), None
             self._given = None
         for mounted in known:
-            mounted.retire()
+            mounted.close_when_idle()
 
     def after_fork(self) -> None:
         """Forget the parent's connections, locks and users in a forked child."""
@@ -264,7 +264,7 @@ class MountTable:
         self._lock = threading.RLock()
 
     def _refreshed(self) -> Configuration:
-        """Give the configuration as it is now; automatic mounts that it no longer describes are retired."""
+        """Give the configuration as it is now; automatic mounts that it no longer describes are closed."""
         if (given := self._given) is not None:
             return given
         seen = from_config.fingerprint()
@@ -275,7 +275,7 @@ class MountTable:
             old, self._automatic = self._automatic, {}
             self._configuration, self._seen = configuration, seen
         for mounted in old.values():
-            mounted.retire()
+            mounted.close_when_idle()
         return configuration
 
     def _find(self, name: str) -> Mount | None:

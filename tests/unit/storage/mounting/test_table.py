@@ -156,7 +156,7 @@ def test_unmount_waits_and_lets_nothing_new_in(mounts: MountTable, memory_provid
     target: MountedPath = mounts.resolve(parse("memory://x"))
     thread = threading.Thread(target=mounts.unmount, args=("memory",))
     thread.start()
-    while not target.retiring:
+    while not target.closing:
         thread.join(0.001)
     with pytest.raises(InvalidURL, match="is being unmounted"):
         mounts.resolve(parse("memory://x"))
