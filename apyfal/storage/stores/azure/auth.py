@@ -1,7 +1,8 @@
 """Who an Azure Blob mount is: account key, shared access signature, Microsoft Entra token, or nobody.
 
 Shared Key follows "Authorize with Shared Key" of the Azure Storage REST reference. Tokens are obtained by
-azure-identity (``pip install 'apyfal[az]'``), which is the authority on where a machine's identity comes from.
+azure-identity (``pip install 'apyfal[az]'``), which is the authority on where a machine's identity comes from, and
+sends its own requests; a mount that may use nothing of this machine, such as a client's on a host, never asks it.
 """
 
 from __future__ import annotations

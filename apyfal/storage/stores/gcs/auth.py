@@ -1,14 +1,25 @@
-"""Who a Google Cloud Storage mount is. google-auth (``pip install 'apyfal[gs]'``) finds and renews the tokens."""
+"""Who a Google Cloud Storage mount is. google-auth (``pip install 'apyfal[gs]'``) finds and renews the tokens.
+
+Its requests go over apyfal's own connections, by the interface that it has for that: one HTTP client, whose proxies,
+timeouts and cancellation are those of the data.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
 import threading
+from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
-from apyfal.exceptions import AuthenticationError, MountError
+from apyfal.exceptions import AuthenticationError, MountError, StorageError
+from apyfal.storage.http.origin import split_url
+from apyfal.storage.http.pool import ConnectionPool
 
 __all__ = ["Tokens"]
+
+_log = logging.getLogger(__name__)
 
 _SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
 
@@ -21,10 +32,13 @@ class Tokens:
     credentials_file
         Of a service account (or of an external account), as Google hands it out; ``None``: google-auth's default chain
         (``GOOGLE_APPLICATION_CREDENTIALS``, gcloud, the instance's service account).
+    client
+        For requests to the token service; not the store's, whose `verify` is for the store.
     """
 
-    def __init__(self, credentials_file: str | None = None) -> None:
+    def __init__(self, credentials_file: str | None, client: ConnectionPool) -> None:
         self._file = credentials_file
+        self._client = client
         self._lock = threading.Lock()
         self._credentials: Any = None
         self.project: str | None = None
@@ -33,15 +47,15 @@ class Tokens:
         """Return a token that should be valid; never the one that was just `refused`."""
         with self._lock:
             try:
-                from google.auth import exceptions  # pyright: ignore[reportMissingImports]  # an extra, as the next
-                from google.auth.transport.requests import Request  # pyright: ignore[reportMissingImports]
+                from google.auth import exceptions  # pyright: ignore[reportMissingImports]  # an extra
             except ImportError:
                 raise MountError("gs: Google's credentials need google-auth: pip install 'apyfal[gs]'") from None
             try:
                 if self._credentials is None:
                     self._credentials, self.project = self._find()
                 if not self._credentials.valid or self._credentials.token == refused:
-                    self._credentials.refresh(Request())
+                    self._credentials.refresh(self._request)
+                    _log.debug("gs: access token renewed")
             except OSError as error:
                 raise MountError(f"gs: cannot read credentials_file {self._file!r}: {error.strerror}") from error
             except ValueError:  # whose text may show what is in the file
@@ -55,6 +69,31 @@ class Tokens:
             token: str = self._credentials.token
             return token
 
+    def _request(
+        self,
+        url: str,
+        method: str = "GET",
+        body: bytes | str | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        **_: object,
+    ) -> SimpleNamespace:
+        """Send a request for google-auth (`google.auth.transport.Request`)."""
+        from google.auth import exceptions  # pyright: ignore[reportMissingImports]
+
+        content = body.encode() if isinstance(body, str) else body
+        try:
+            origin, target, _user = split_url(url)
+            pieces = (memoryview(content),) if content else ()
+            response = self._client.request(method, origin, target, (headers or {}).items(), pieces)
+            try:
+                return SimpleNamespace(status=response.status, headers=response.headers, data=response.read())
+            finally:
+                response.close()
+        except StorageError as error:
+            failure: Any = exceptions.TransportError  # which has no annotations
+            raise failure(error) from error
+
     def _find(self) -> tuple[Any, str | None]:
         """Give google-auth's credentials, and the project that they belong to."""
         import google.auth  # pyright: ignore[reportMissingImports]
@@ -62,12 +101,12 @@ class Tokens:
 
         library: Any = google.auth  # half of it has no annotations
         if self._file is None:
-            found: tuple[Any, str | None] = library.default(scopes=[_SCOPE])
+            found: tuple[Any, str | None] = library.default(scopes=[_SCOPE], request=self._request)
             return found
         with open(self._file, encoding="utf-8") as file:
             content = json.load(file)
         if isinstance(content, dict) and content.get("type") == "service_account":
             maker: Any = service_account.Credentials
             return maker.from_service_account_info(content, scopes=[_SCOPE]), content.get("project_id")
-        found = library.load_credentials_from_file(self._file, scopes=[_SCOPE])
+        found = library.load_credentials_from_file(self._file, scopes=[_SCOPE], request=self._request)
         return found

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 
 from apyfal.exceptions import MountError
 from apyfal.storage.http.origin import split_url
+from apyfal.storage.http.pool import ConnectionPool, Timeouts
 from apyfal.storage.metadata import HTTP_FIELDS
 from apyfal.storage.stores.gcs.auth import Tokens
 from apyfal.storage.stores.gcs.json_api import GSJsonHandler
@@ -94,10 +95,13 @@ def open_gs(
             connect_timeout=connect_timeout,
             proxy=proxy,
         )
+    tokens = None
+    if not anonymous:
+        tokens = Tokens(credentials_file, ConnectionPool(Timeouts.of(timeout, connect_timeout), proxy=proxy))
     return GSJsonHandler(
         ambient,
         split_url(endpoint_url)[0],
-        None if anonymous else Tokens(credentials_file),
+        tokens,
         project or environ.get("GOOGLE_CLOUD_PROJECT"),
         verify=verify,
         timeout=timeout,

@@ -1,13 +1,17 @@
 """Tokens for OpenStack Swift: Keystone v3 (Identity API v3 reference) and Swift's own v1 authentication.
 
-Both are one request each, so they go over apyfal's own connections: keystoneauth1 would bring a second HTTP stack
-(requests, stevedore, ...) for one POST. A token is asked for when the first request needs one, shared by all threads,
-renewed shortly before it ends, and once more whenever the store refuses it.
+Both are one request each, written by hand because they have to go over apyfal's own connections: on a host the
+authentication URL is a client's word, and `apyfal.storage.http.pool.ConnectionPool.gate` decides about every address,
+also of what the catalogue names. keystoneauth1 brings an HTTP client of its own, which would not ask.
+
+A token is asked for when the first request needs one, shared by all threads, renewed shortly before it ends, and once
+more whenever the store refuses it.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
 from collections.abc import Mapping
@@ -19,6 +23,8 @@ from apyfal.storage.http.pool import ConnectionPool
 from apyfal.storage.stores.rest import iso_time
 
 __all__ = ["AUTH_TYPES", "Authenticator", "Identity", "Session"]
+
+_log = logging.getLogger(__name__)
 
 AUTH_TYPES = ("v1", "v3password", "v3applicationcredential")
 #: Seconds before its end at which a token is renewed.
@@ -127,6 +133,7 @@ class Authenticator:
             ended = kept is not None and kept.expires is not None and time.time() > kept.expires - _MARGIN
             if kept is None or ended or kept.token == refused:
                 kept = self._session = self._login()
+                _log.debug("swift: token obtained at %s", kept.origin)
             return kept
 
     def _login(self) -> Session:
