@@ -19,7 +19,7 @@ from apyfal.storage.url import Location
 
 __all__ = ["Mount", "MountInfo", "MountSpec", "MountedPath"]
 
-_log = logging.getLogger(__name__)
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +160,7 @@ class Mount:
                 raise InvalidURL(f"{self.definition.name}:// is being unmounted")
             if self.handler is None:
                 self.handler = self.definition.connect()
-                _log.debug("mount %s:// made: %s", self.definition.name, self.definition.provider)
+                _LOG.debug("mount %s:// made: %s", self.definition.name, self.definition.provider)
             self.users += 1
             return self.handler
 

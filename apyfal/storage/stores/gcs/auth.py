@@ -19,7 +19,7 @@ from apyfal.storage.http.pool import ConnectionPool
 
 __all__ = ["Tokens"]
 
-_log = logging.getLogger(__name__)
+_LOG = logging.getLogger(__name__)
 
 _SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
 
@@ -55,7 +55,7 @@ class Tokens:
                     self._credentials, self.project = self._find()
                 if not self._credentials.valid or self._credentials.token == refused:
                     self._credentials.refresh(self._request)
-                    _log.debug("gs: access token renewed")
+                    _LOG.debug("gs: access token renewed")
             except OSError as error:
                 raise MountError(f"gs: cannot read credentials_file {self._file!r}: {error.strerror}") from error
             except ValueError:  # whose text may show what is in the file

@@ -24,7 +24,7 @@ from apyfal.storage.stores.rest import iso_time
 
 __all__ = ["AUTH_TYPES", "Authenticator", "Identity", "Session"]
 
-_log = logging.getLogger(__name__)
+_LOG = logging.getLogger(__name__)
 
 AUTH_TYPES = ("v1", "v3password", "v3applicationcredential")
 #: Seconds before its end at which a token is renewed.
@@ -133,7 +133,7 @@ class Authenticator:
             ended = kept is not None and kept.expires is not None and time.time() > kept.expires - _MARGIN
             if kept is None or ended or kept.token == refused:
                 kept = self._session = self._login()
-                _log.debug("swift: token obtained at %s", kept.origin)
+                _LOG.debug("swift: token obtained at %s", kept.origin)
             return kept
 
     def _login(self) -> Session:
