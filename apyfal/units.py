@@ -7,7 +7,7 @@ import re
 
 from apyfal.exceptions import ParameterError, did_you_mean
 
-__all__ = ["format_duration", "format_size", "parse_boolean", "parse_duration", "parse_size"]
+__all__ = ["format_duration", "format_size", "parse_boolean", "parse_duration", "parse_size", "whole_number"]
 
 # IEC 80000-13 prefixes are powers of 1024, SI prefixes of 1000; a bare letter means the binary one, as it does in dd.
 _SIZE_UNITS = {"B": 1, "byte": 1, "bytes": 1}
@@ -81,6 +81,15 @@ def parse_size(value: str | int) -> int:
     if not size.is_integer():
         raise ParameterError(f"{str(value)!r} is not a size: not a whole number of bytes")
     return int(size)
+
+
+def whole_number(text: str) -> int | None:
+    """Return the number that 1 to 18 ASCII digits spell; ``None``: `text` is something else.
+
+    For what other machines send: `str.isdigit` is true of superscripts and of other scripts' digits, and `int` raises
+    `ValueError` for those, and for more than 4,300 digits.
+    """
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
 
 
 def parse_duration(value: str | float) -> float:

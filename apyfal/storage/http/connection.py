@@ -17,6 +17,7 @@ from typing import cast
 from apyfal.exceptions import StorageError, StoreUnavailable, TransferTimeout
 from apyfal.storage.flow.cancel import CancelToken
 from apyfal.storage.http.response import Response
+from apyfal.units import whole_number
 
 __all__ = ["Connection"]
 
@@ -307,8 +308,8 @@ class Connection:
         lines = self._buffer[self._pos : end].decode("latin-1").split("\r\n")
         self._pos = end + 4
         version, _, rest = lines[0].partition(" ")
-        code = rest[:3]
-        if not version.startswith("HTTP/1.") or not code.isdigit() or len(code) != 3:
+        code = whole_number(rest[:3])
+        if not version.startswith("HTTP/1.") or code is None or len(rest) < 3:
             raise StoreUnavailable(f"{self.name}: not an HTTP answer: {lines[0][:60]!r}")
         headers: dict[str, str] = {}
         for line in lines[1:]:
@@ -325,4 +326,4 @@ class Connection:
             headers[name] = value
         connection = headers.get("connection", "").lower()
         persistent = "keep-alive" in connection if version == "HTTP/1.0" else "close" not in connection
-        return int(code), headers, persistent
+        return code, headers, persistent

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from apyfal.exceptions import InvalidURL, ParameterError
 from apyfal.storage.http.origin import Origin, basic_authorization, split_url
+from apyfal.units import whole_number
 
 __all__ = ["Proxy", "environment_proxy", "parse_proxy", "proxy_variable"]
 
@@ -82,8 +83,8 @@ def _covers(entry: str, origin: Origin) -> bool:
     if network is not None:
         return address is not None and address.version == network.version and address in network
     name, colon, port = entry.rpartition(":")
-    if colon and port.isdigit():
-        if int(port) != origin.port:
+    if colon and (number := whole_number(port)) is not None:
+        if number != origin.port:
             return False
         return name == "*" or _covers(name, origin)
     if address is not None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from apyfal.exceptions import StorageError, StoreUnavailable
+from apyfal.units import whole_number
 
 __all__ = ["BodyConnection", "Response"]
 
@@ -69,9 +70,9 @@ class Response:
             self._chunked = True
         elif "content-length" in headers:
             text = headers["content-length"]
-            if not (text.isascii() and text.isdigit()):
+            self.length = whole_number(text)
+            if self.length is None:
                 raise StoreUnavailable(f"{connection.name}: Content-Length is {text[:40]!r}")
-            self.length = int(text)
         # Bytes left of the body, or of the current chunk; -1: until the peer closes.
         self._left = 0 if self._chunked else -1 if self.length is None else self.length
         if self._left < 0:

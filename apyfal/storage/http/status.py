@@ -22,6 +22,7 @@ from apyfal.exceptions import (
 )
 from apyfal.storage.handler import ObjectInfo, RangeReader
 from apyfal.storage.http.response import Response
+from apyfal.units import whole_number
 
 __all__ = [
     "DECODED",
@@ -42,7 +43,7 @@ TRANSIENT_STATUSES = frozenset((408, 425, 429, 500, 502, 503, 504))
 
 _NAMES = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _MONTHS = {name: number for number, name in enumerate(_NAMES, 1)}
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)")
 
 
 @lru_cache(maxsize=256)
@@ -310,10 +311,10 @@ def described_by_head(info: ObjectInfo, response: Response, read: Callable[[], R
     read
         Begins to read the whole object.
     """
-    size = response.headers.get("content-length", "")
-    if not (size.isascii() and size.isdigit()) or int(size) == 0 or info.etag is None:
+    size = whole_number(response.headers.get("content-length", ""))
+    if not size or info.etag is None:
         return described_by_reading(read)
-    return replace(info, size=int(size))
+    return replace(info, size=size)
 
 
 def _content_range(response: Response) -> tuple[int, int, int | None]:

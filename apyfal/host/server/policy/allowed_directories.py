@@ -26,6 +26,7 @@ from apyfal.exceptions import (
     ObjectNotFound,
     StorageError,
 )
+from apyfal.host.protocol.audit import without_secrets
 from apyfal.host.server.policy import linux_sandbox
 from apyfal.host.server.policy.host_files import HostEntry, PendingFile, entry_of
 from apyfal.host.server.policy.limits import MAX_LISTED
@@ -69,7 +70,7 @@ def host_path(url: str) -> str:
     """
     path = url.removeprefix("host://") if isinstance(url, str) else None
     if path is None or path == url:
-        raise AccessDenied(f"{url!r}: files of the host are named host://path, in lower case")
+        raise AccessDenied(f"{without_secrets(str(url))!r}: files of the host are named host://path, in lower case")
     if (
         path != path.strip()
         or path == "/"

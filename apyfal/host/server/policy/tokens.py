@@ -294,7 +294,7 @@ class TokenStore:
             tokens = [_token(entry) for entry in entries]
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, TypeError, KeyError, ParameterError) as error:
+        except (OSError, ValueError, TypeError, KeyError, RecursionError, ParameterError) as error:
             # Deny by default: a broken file admits nobody.
             raise ConfigurationError(f"token file {str(self.path)!r} cannot be read: {type(error).__name__}") from error
         return {token.id: token for token in tokens}

@@ -10,6 +10,7 @@ from xml.etree.ElementTree import Element, ParseError, fromstring
 from xml.sax.saxutils import escape
 
 from apyfal.exceptions import StoreUnavailable
+from apyfal.units import whole_number
 
 __all__ = [
     "Listing",
@@ -116,7 +117,7 @@ def parse_listing(body: bytes) -> Listing:
     objects = [
         (
             decode(item.findtext("Key") or ""),
-            int(size) if (size := item.findtext("Size") or "").isdigit() else None,
+            whole_number(item.findtext("Size") or ""),
             etag_of(item),
             _seconds(item.findtext("LastModified")),
         )
@@ -124,7 +125,7 @@ def parse_listing(body: bytes) -> Listing:
     ]
     prefixes = [decode(item.findtext("Prefix") or "") for item in root.iter("CommonPrefixes")]
     stated, found = root.findtext("KeyCount") or "", len(objects) + len(prefixes)
-    if stated.isdigit() and int(stated) > found:
+    if (whole_number(stated) or 0) > found:
         raise StoreUnavailable(f"a listing says that it holds {stated} names, and holds {found}")
     continuation = root.findtext("NextContinuationToken") or None
     marker = root.findtext("NextMarker") or None

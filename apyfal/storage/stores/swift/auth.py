@@ -21,6 +21,7 @@ from apyfal.exceptions import AuthenticationError, MountError, StorageError, Sto
 from apyfal.storage.http.origin import Origin, split_url
 from apyfal.storage.http.pool import ConnectionPool
 from apyfal.storage.stores.rest import iso_time
+from apyfal.units import whole_number
 
 __all__ = ["AUTH_TYPES", "Authenticator", "Identity", "Session"]
 
@@ -154,8 +155,8 @@ class Authenticator:
             raise StorageError(
                 f"swift: {self._identity.auth_url} gave no {error}; is it a v1 authentication URL?"
             ) from None
-        lifetime = answer.get("x-auth-token-expires", "")
-        expires = time.time() + int(lifetime) if lifetime.isdigit() else None
+        lifetime = whole_number(answer.get("x-auth-token-expires", ""))
+        expires = None if lifetime is None else time.time() + lifetime
         return Session(token, origin, prefix.rstrip("/"), expires)
 
     def _login_v3(self) -> Session:

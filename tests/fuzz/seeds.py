@@ -1,0 +1,51 @@
+"""What fuzzing begins with: a few inputs of each kind, valid and nearly so."""
+
+from __future__ import annotations
+
+__all__ = ["SEEDS"]
+
+_LISTING = (
+    b"<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken><Contents>"
+    b"<Key>k</Key><Size>1</Size><ETag>&quot;e&quot;</ETag><LastModified>2026-01-01T00:00:00Z</LastModified></Contents>"
+    b"<CommonPrefixes><Prefix>p/</Prefix></CommonPrefixes></ListBucketResult>"
+)
+
+SEEDS: dict[str, list[bytes]] = {
+    "http_answer": [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndata",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4;x=y\r\ndata\r\n0\r\nA: b\r\n\r\n",
+        b"HTTP/1.0 200\r\nConnection: close\r\n\r\nuntil the end",
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 206 X\r\nContent-Range: bytes 0-3/9\r\nContent-Length: 4\r\n\r\ndata",
+        b"HTTP/1.1 204 No\r\n\r\n", b"HTTP/1.1 304 N\r\nETag: W/\"x\"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\ndata",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-4\r\ndata\r\n0\r\n\r\n",
+    ],
+    "s3_xml": [
+        _LISTING, b"<Error><Code>SlowDown</Code><Message>m</Message><Endpoint>e</Endpoint></Error>",
+        b"<ListAllMyBucketsResult><Buckets><Bucket><Name>b</Name></Bucket></Buckets></ListAllMyBucketsResult>",
+        b'<!DOCTYPE a [<!ENTITY b "c">]><Error><Code>&b;</Code></Error>', b'<a xmlns="urn:x"><b/></a>',
+    ],
+    "configuration": [
+        b"[accelerator]\nmemory_limit = 1GiB\n\n[storage.lab]\nprovider = s3\n secret_id = x\n  y\n",
+        b"; c\n[security]\nauthorized_host_dirs =\n  /a\n  /b\n[host]\nhost_ip=https://u:secret@h\n", b"[a\n", b"x\n",
+    ],
+    "urls": [
+        b"s3://bucket/key", b"https://user:secret@host:80/p?q=secret#f", b"host:///a/../b", b"file:///a%20b", b"a/b",
+        b"http://[::1%25eth0]:8/", b"unix:///run/x", b"https://10.0.0.1:7391#sha256=" + b"0" * 64, b"\\\\h\\s", b"az:",
+    ],
+    "jobs": [
+        b'{"kind":"process","src":{"url":"host://a"},"dst":{"array":{"dtype":"<f4","shape":[2,3]}},"timeout":1}',
+        b'{"src":{"parts":{"x":{"url":"a"},"y":{"offset":0,"nbytes":4}}},"parameters":{"a":[1,null,1e300]}}',
+        b'{"src":{"shared":{"region":"00000000000000000000000000000000","offset":0,"array":{"dtype":"|u1","shape":[]}}}}',
+        b'{"memory_limit":"1GiB","copy":false,"parameters":{"\\ud800":NaN}}', b'{"timeout":1e999}', b"[[[[",
+    ],
+    "answers_of_a_host": [
+        b'{"type":"AccessDenied","message":"m"}', b'{"type":"BaseException","message":1}', b'{"type":[]}', b"null",
+    ],
+    "journal": [b"0" * 15 + b"-" + b"1" * 16, b"\0SQLite format 3\0" + bytes(84), b"\0rubbish", b"x"],
+    "tokens": [
+        b'[{"id":"0123456789ab","user":"a","scopes":["process"],"created":1,"expires":null,"hash":"0","revoked":null}]',
+        b"apf_0123456789ab_" + b"A" * 43, b"[{}]", b"0123456789ab " + b"0" * 32 + b" 127.0.0.1:80", b"[" * 2000,
+    ],
+}  # fmt: skip
