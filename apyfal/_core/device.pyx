@@ -333,6 +333,14 @@ cdef class Kernel:
             with nogil:
                 capi.apf_kernel_release(handle)
 
+    def may_write(self, index):
+        """Return whether the kernel's source lets it write to buffer argument `index`; False where nobody tells."""
+        cdef unsigned int argument = index
+        cdef int may
+        with nogil:
+            may = capi.apf_kernel_may_write(self.handle, argument)
+        return bool(may)
+
     def bank(self, index):
         """Return the memory bank that buffer argument `index` must be in."""
         cdef capi.apf_error err

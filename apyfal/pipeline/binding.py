@@ -141,7 +141,11 @@ class InputBinding:
     def plan(self) -> PortPlan:
         """Decide whether the array is used in place, or the data goes through a ring."""
         if self.array is not None:
-            self._reason = self._job.reason_to_copy(self.port.name, self.array, written=False)
+            job, name = self._job, self.port.name
+            if job.kernel.may_write(self.port.index):
+                self._reason = job.allow(name, "the kernel may write to it: its argument is not const")
+            else:
+                self._reason = job.reason_to_copy(name, self.array, written=False)
         ring = self._source is not None or self._reason is not None
         return PortPlan(self.port, self.nbytes, ring, 0 if self._source is None else self._source.connections)
 

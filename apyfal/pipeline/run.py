@@ -17,6 +17,8 @@ from apyfal.pipeline.inputs import Input, NoInput, ZippedInput
 from apyfal.pipeline.stages import StagePipeline
 
 if TYPE_CHECKING:
+    from apyfal._core.device import Kernel
+    from apyfal.definition.bound_call import BoundCall
     from apyfal.definition.definition import Definition
     from apyfal.definition.grammar import Port
     from apyfal.device.context import DeviceContext
@@ -80,7 +82,9 @@ def _run(context: DeviceContext, arguments: JobArguments, control: JobControl, r
     arrays = [array_of(source) for source in sources]
     dtypes = [element_type_of(source, array) for source, array in zip(sources, arrays, strict=True)]
     call = context.bind(tuple(dtypes), arguments.parameters)
-    job = JobContext(context, call, context.kernel(call), control, report, stack, arguments.copy)
+    kernel = context.kernel(call)
+    _check_has_output(call, kernel)
+    job = JobContext(context, call, kernel, control, report, stack, arguments.copy)
     input_bindings = [
         InputBinding(port, source, array, job) for port, source, array in zip(call.inputs, sources, arrays, strict=True)
     ]
@@ -157,6 +161,17 @@ def _by_port(definition: Definition, name: str, what: str, ports: Sequence[Port]
         return [None] * len(ports)
     example = ", ".join(f"{port.name!r}: ..." for port in ports)
     raise ParameterError(f"accelerator {definition.name!r} has {len(ports)} {what}s; expected {name}={{{example}}}")
+
+
+def _check_has_output(call: BoundCall, kernel: Kernel) -> None:
+    if call.outputs:
+        return
+    for port in call.inputs:
+        if kernel.may_write(port.index):
+            raise ParameterError(
+                f"accelerator {call.name!r} has no output, and what its kernel may write to {port.name} would be lost; "
+                "expected an argument of its own for the output, or const in the kernel's source"
+            )
 
 
 def _check_distinct(bindings: Sequence[OutputBinding]) -> None:

@@ -173,6 +173,8 @@ int apf_device_control(apf_device *device, const char *key, const char *value, a
 
 int apf_kernel_load(apf_device *device, const apf_program *program, apf_kernel **kernel, apf_error *err);
 void apf_kernel_release(apf_kernel *kernel);
+/* Whether the kernel's source lets it write to buffer argument `index`. 0 also where nobody tells. */
+int apf_kernel_may_write(apf_kernel *kernel, uint32_t index);
 int apf_kernel_bank(apf_kernel *kernel, uint32_t index, uint32_t *bank, apf_error *err);
 
 /* Device memory. When it is full, cached imports that nothing uses are dropped first. */
@@ -211,6 +213,9 @@ int apf_run_release(apf_run *run, int64_t grace); /* returns 1 when it was aband
 uint32_t apf_fork_generation(void);
 
 /* -- built-in drivers -- */
+
+/* What only OpenCL tells: apf_kernel_may_write of one of its kernels. */
+int apf_opencl_may_write(const apf_drv_kernel *kernel, uint32_t index);
 
 extern const apf_driver apf_driver_emulator, apf_driver_opencl, apf_driver_xrt, apf_driver_xdma, apf_driver_rtl;
 

@@ -65,6 +65,14 @@ void apf_kernel_release(apf_kernel *kernel)
     apf_device_release(device);
 }
 
+int apf_kernel_may_write(apf_kernel *kernel, uint32_t index)
+{
+    if (kernel->device->driver != &apf_driver_opencl || apf_device_enter(kernel->device, NULL) != APF_OK) return 0;
+    const int may = apf_opencl_may_write(kernel->handle, index);
+    apf_device_leave(kernel->device);
+    return may;
+}
+
 int apf_kernel_bank(apf_kernel *kernel, uint32_t index, uint32_t *bank, apf_error *err)
 {
     int code = apf_device_enter(kernel->device, err);

@@ -122,6 +122,11 @@ int ocl_parameters(apf_drv_kernel *kernel, const apf_program *program, const cha
     return check_order(kernel, program->arguments, err);
 }
 
+int apf_opencl_may_write(const apf_drv_kernel *kernel, uint32_t index)
+{
+    return index < kernel->count && kernel->parameters[index].space == 'g' && !kernel->parameters[index].constant;
+}
+
 int ocl_only_reads(const apf_drv_kernel *kernel, uint32_t index, const apf_drv_bo *bo)
 {
     return kernel->parameters[index].constant || bo->readonly;

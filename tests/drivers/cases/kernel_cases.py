@@ -246,3 +246,27 @@ def a_job_in_place_keeps_its_input() -> None:
             data[:] = 1
             accelerator.process(data, data, p=2)
             np.testing.assert_array_equal(data, np.full(1024, 3, np.float32))
+
+
+def an_input_that_the_kernel_may_write_is_not_the_callers_memory() -> None:
+    text = (
+        "kernel void t(global float *s, global float *d, uint n, int p)"
+        "{ for (uint i = 0; i < n; i++) { s[i] += p; d[i] = s[i]; } }"
+    )
+    info: dict[str, Any] = {}
+    frozen = np.ones(1024, np.float32)
+    frozen.flags.writeable = False
+    sources = [np.ones(1024, np.float32), apyfal.empty(1024, np.float32), np.ones(1025, np.float32)[1:], frozen]
+    sources[1][:] = 1
+    with _accelerator(text, "p: int32") as accelerator:
+        for source in sources:
+            result = accelerator.process(source, p=2, info_dict=info)
+            np.testing.assert_array_equal(result, np.full(1024, 3, np.float32))
+            np.testing.assert_array_equal(source, np.ones(1024, np.float32))
+            assert "may write to it: its argument is not const" in str(info["copy_reasons"])
+    alone = "kernel void t(global float *s, uint n, int p) { for (uint i = 0; i < n; i++) s[i] *= p; }"
+    with (
+        _accelerator(alone, "p: int32", "src, count:uint32, p", output="0") as accelerator,
+        pytest.raises(ParameterError, match="has no output, and what its kernel may write to src would be lost"),
+    ):
+        accelerator.process(sources[0], p=2)
