@@ -20,7 +20,7 @@ _TABLE = (
     ("", "config", "configuration ini"),
     ("", "definition", "call=bound_call scalars=dtypes signature=grammar"),
     ("", "device", "at_exit card=context drivers handoff=zero_copy listing"),
-    ("", "jobs", "background=submitter mapping=ordered_map workers=queue"),
+    ("", "jobs", "attempts background=submitter mapping=ordered_map workers=queue"),
     ("accelerators", "definition", "models registry"),
     ("commands", "cli", "common selection"),
     ("commands", "cli.commands", "accelerators bench copy devices host ls mounts process serve token"),

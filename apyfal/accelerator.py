@@ -1,13 +1,12 @@
-"""`Accelerator`: open a card, run jobs on it, close it."""
+"""`Accelerator`: open a device, run jobs on it, close it."""
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future
-from contextlib import contextmanager
-from time import monotonic
-from types import TracebackType
+from collections.abc import Callable, Iterator, Mapping
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,16 +15,26 @@ from apyfal.accelerators import resolve
 from apyfal.batching.batch import Batch
 from apyfal.batching.fan_out import StorageFanOut
 from apyfal.config.configuration import Configuration, host_section
+from apyfal.definition.grammar import PROCESS_KEYWORDS
 from apyfal.device import at_exit
 from apyfal.device.context import DeviceContext
 from apyfal.device.control import JobControl
-from apyfal.exceptions import AcceleratorException, ClosedError, ConfigurationError, RunCancelled, did_you_mean
+from apyfal.exceptions import (
+    AcceleratorException,
+    BufferInUse,
+    ClosedError,
+    ConfigurationError,
+    RunCancelled,
+    did_you_mean,
+)
+from apyfal.jobs.base import BaseAccelerator
 from apyfal.jobs.submitter import BATCH_MEMORY, JobSubmitter
 from apyfal.memory import empty
 from apyfal.pipeline.arrays import array_of
 from apyfal.pipeline.report import Report
 from apyfal.pipeline.run import JobArguments, process
 from apyfal.storage.endpoints.factory import open_source
+from apyfal.threads import start_threads
 from apyfal.units import parse_duration, parse_size
 
 if TYPE_CHECKING:
@@ -40,30 +49,34 @@ __all__ = ["LOCAL", "Accelerator", "host_ip_of"]
 #: The `host_ip` of this machine.
 LOCAL = "local"
 
-#: Keywords of `process` that are not the accelerator's own parameters.
-_OF_PROCESS = frozenset({"copy", "info_dict", "timeout", "progress", "memory_limit"})
+_LOG = logging.getLogger("apyfal.accelerator")
+
+#: Seconds that `Accelerator.stop` waits for cancelled jobs.
+_STOP_SECONDS = 5.0
+#: Seconds between attempts to close a device whose run does not end.
+_CLOSE_INTERVAL = 0.5
 
 
-class Accelerator:
-    """One accelerator, open.
+class Accelerator(BaseAccelerator):
+    """An open accelerator, on this machine or another one.
 
     Parameters
     ----------
     accelerator
-        A name: of a section ``[accelerator.NAME]`` of the configuration, of a reference accelerator, or of a registered
+        Name of a section ``[accelerator.NAME]`` of the configuration, of a reference accelerator, or of a registered
         software model.
     config
-        A configuration file's path, or a `Configuration`; ``None``: found as `apyfal.config.configuration` says.
+        Path of a configuration file, or a `Configuration`; ``None``: the file that `apyfal.config.configuration` finds.
     driver, device
-        Where to run it; by default as the definition says, and that is the software card where it says nothing.
+        Where to run it; by default what the definition says, and the emulator if it says nothing.
     memory_limit
         Bytes (or text, ``"256MiB"``) of pinned memory that a job may use for data that is neither in a pinned array nor
         in an array used in place.
     host_ip, token, host_type
-        Run it on another machine: see `apyfal.host`. Without `host_ip`, ``host_ip`` of ``[host.HOST_TYPE]`` (and so of
-        ``[host]``) in the configuration says so; ``"local"`` is this machine whatever is said there.
+        Run it on another machine: see `apyfal.host`. Without `host_ip`, ``host_ip`` of ``[host.HOST_TYPE]`` or
+        ``[host]`` in the configuration is used; ``"local"`` is this machine, whatever the configuration says.
     **definition
-        Keys of the definition (``program=``, ``kernel=``, ``dtype=`` ...), which win over the configuration's.
+        Keys of the definition (``program=``, ``kernel=``, ``dtype=`` ...), which override the configuration.
 
     Raises
     ------
@@ -74,7 +87,9 @@ class Accelerator:
 
     Notes
     -----
-    Usable from any thread. A forked child must open its own: there, every call raises `ForkedProcess`.
+    All methods may be called from any thread. A forked child must open its own: there, every call raises
+    `ForkedProcess`. At the end of a ``with`` block, submitted jobs are waited for; if the block raises, they are
+    cancelled. A remote accelerator is an instance of this class, too.
     """
 
     def __new__(
@@ -86,11 +101,12 @@ class Accelerator:
         host_type: str | None = None,
         **keywords: Any,
     ) -> Any:
-        """Return a remote accelerator where `host_ip` says so; it has the same methods."""
+        """Return a remote accelerator if `host_ip` or the configuration says so."""
         address = host_ip_of(config, host_type) if host_ip is None else host_ip
         if address is not None and address != LOCAL:
-            from apyfal.host.client.accelerator import open_remote
+            from apyfal.host.client.accelerator import RemoteAccelerator, open_remote
 
+            Accelerator.register(RemoteAccelerator)  # so that isinstance() holds
             # the argument, not the address: who named it decides which token it gets
             return open_remote(accelerator, config, host_ip=host_ip, host_type=host_type, **keywords)
         return super().__new__(cls)
@@ -108,12 +124,13 @@ class Accelerator:
         host_type: str | None = None,
         **definition: object,
     ) -> None:
-        self._closed = True  # until everything below has worked
+        self._closed = True  # until all of this has worked
+        self._device_closed = True
         configuration = Configuration.load(config)
-        given: dict[str, object] = {
+        where: dict[str, object] = {
             key: value for key, value in (("driver", driver), ("device", device)) if value is not None
         }
-        self._definition = resolve(accelerator, configuration, **given, **definition)
+        self._definition = resolve(accelerator, configuration, **where, **definition)
         self._defaults = configuration.section(f"process.{self._definition.name}")
         self._start_defaults = configuration.section(f"configuration.{self._definition.name}")
         limit = memory_limit if memory_limit is not None else self._defaults.text("memory_limit", None)
@@ -122,39 +139,44 @@ class Accelerator:
         self._started = False
         self._lock = threading.RLock()
         self._active: set[JobControl] = set()
-        may_group = self._defaults.boolean("copy", True) and (
+        may_batch = self._defaults.boolean("copy", True) and (
             self._memory_limit is None or self._memory_limit >= BATCH_MEMORY
         )
-        self._background = JobSubmitter(self._definition.name, self.process, self._run_together if may_group else None)
+        self._jobs = JobSubmitter(self._definition.name, self.process, self._run_batch if may_batch else None)
         self._fan_out = StorageFanOut()
         self._context = DeviceContext(self._definition, _program_reader(self._definition))
-        self._closed = False
+        self._closed = self._device_closed = False
+        self._closing: threading.Thread | None = None  # closes the device when a run that hangs has ended
         at_exit.register(self)
+
+    @property
+    def _submitter(self) -> JobSubmitter:
+        return self._jobs
 
     # -- what it is ---------------------------------------------------------------------------------------------------
     @property
     def inputs(self) -> tuple[str, ...]:
-        """Names of what it takes: the keys of ``src={...}`` where there are several."""
+        """Names of its inputs: the keys of ``src={...}`` if there are several."""
         return tuple(port.name for port in self._definition.inputs)
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Names of what it produces: the keys of ``dst={...}`` where there are several."""
+        """Names of its outputs: the keys of ``dst={...}`` if there are several."""
         return tuple(port.name for port in self._definition.outputs)
 
     # -- configuration ------------------------------------------------------------------------------------------------
     def start(self, src: object = None, *, info_dict: dict[str, Any] | None = None, **parameters: object) -> None:
-        """Configure the accelerator; called again, it configures it anew.
+        """Configure the accelerator. It can be called again, with other values.
 
         Parameters
         ----------
         src
-            Data (URL, path, file object or array) that is loaded into the card's memory and stays there until `stop`:
-            what the kernel gets as its argument ``coefficients``.
+            Data (URL, path, file object or array) that is loaded into the device's memory and stays there until `stop`:
+            the kernel's argument ``coefficients``.
         info_dict
             Receives ``bytes_in``, ``device`` and ``driver``.
         **parameters
-            The accelerator's own, as defaults of `process`.
+            The accelerator's own: defaults for `process`.
         """
         self._check_open()
         if src is None:
@@ -174,19 +196,58 @@ class Accelerator:
             info_dict.update(bytes_in=nbytes, device=self._context.info["name"], driver=self._definition.driver)
 
     def stop(self) -> None:
-        """End jobs that are still running (they raise `RunCancelled`), and close the device. Stopping twice is fine."""
+        """Cancel jobs (those that run raise `RunCancelled`), and close the device. Stopping again is fine.
+
+        Raises
+        ------
+        BufferInUse
+            A run has not ended although it was cancelled, so that the device is still open. It is closed when the run
+            ends, or when `stop` is called after that.
+        """
         with self._lock:
-            if self._closed:
+            was_open, self._closed = not self._closed, True
+            if self._device_closed:
                 return
-            self._closed = True
-        at_exit.unregister(self)
-        for control in list(self._active):
-            control.fail(RunCancelled("the accelerator was stopped"))
-        self._background.stop()
-        deadline = monotonic() + 5
+        if was_open:
+            for control in list(self._active):
+                control.fail(RunCancelled("the accelerator was stopped"))
+            self._submitter.stop()
+        deadline = monotonic() + _STOP_SECONDS
         while self._active and monotonic() < deadline:
-            threading.Event().wait(0.005)
+            sleep(0.005)
+        try:
+            self._close_device()
+        except BufferInUse as error:
+            with self._lock:
+                if self._closing is None:
+                    _LOG.warning("%s; it is closed when they end", error)
+                    self._closing = start_threads("close", 1, self._close_later)[0]
+            raise BufferInUse(f"{error}; it is closed when they end, or by the next stop() after that") from error
+
+    def _close_device(self) -> None:
         self._context.close()
+        with self._lock:
+            if self._device_closed:
+                return
+            self._device_closed = True
+        at_exit.unregister(self)
+        _LOG.debug("closed accelerator %r", self._definition.name)
+
+    def _close_later(self) -> None:
+        while not self._device_closed:
+            sleep(_CLOSE_INTERVAL)
+            try:
+                self._close_device()
+            except BufferInUse:
+                pass
+            except AcceleratorException:
+                _LOG.warning("accelerator %r cannot be closed", self._definition.name, exc_info=True)
+                return
+
+    def _wait(self) -> None:
+        super()._wait()
+        while self._active:  # jobs that other threads run themselves
+            sleep(0.005)
 
     # -- jobs ---------------------------------------------------------------------------------------------------------
     def process(
@@ -207,20 +268,20 @@ class Accelerator:
         ----------
         src
             The input: a storage URL, path, file object, numpy array or any object with the buffer protocol. For an
-            accelerator with several inputs: a mapping from their names to such.
+            accelerator with several inputs: a mapping from their names to these.
         dst
-            Where the output goes: the same kinds; ``None``: into a new array. For an accelerator with several outputs:
-            a mapping from their names; those that it leaves out become new arrays.
+            Where the output goes: one of the same kinds; ``None``: a new array. For an accelerator with several
+            outputs: a mapping from their names; outputs that it leaves out become new arrays.
         copy
             ``False``: raise `CopyRefused` instead of copying what cannot be used in place.
         info_dict
             Receives ``bytes_in``, ``bytes_out``, ``bytes_copied``, ``copy_reasons``, ``seconds`` by stage, ``chunks``,
-            ``device``, ``driver``, ``timeline`` and ``limit`` (what limited the job, in words: ``fetch 97 %, card idle
-            38 %``); also when the job fails. ``limit`` is there already when `progress` is called.
+            ``device``, ``driver``, ``timeline`` and ``limit`` (what limited the job: ``fetch 97 %, card idle 38 %``);
+            also if the job fails. ``limit`` is already set when `progress` is called.
         timeout
             Seconds for the whole job, or text (``"2min"``).
         progress
-            Called with the bytes of input that are through, and all of them (``None``: not known).
+            Called with the bytes of input that are done, and all of them (``None``: not known).
         memory_limit
             As for the accelerator, for this job.
         **parameters
@@ -229,9 +290,9 @@ class Accelerator:
         Returns
         -------
         ndarray, dict or None
-            Without `dst` a new array, pinned and the caller's; with an array as `dst` that array; the result
-            parameters, for accelerators that compute such; else ``None``. Of several outputs, those that are arrays, by
-            their names.
+            Without `dst`, a new array in pinned memory, which belongs to the caller; with an array as `dst`, that
+            array; result parameters, if the accelerator computes these; otherwise ``None``. Of several outputs, a
+            mapping from their names to those that are arrays.
 
         Raises
         ------
@@ -241,9 +302,9 @@ class Accelerator:
 
         Notes
         -----
-        A URL, path or file appears whole or stays as it was. Several are put in their places one after the other, when
-        all of the job's work is done. The contents of an array given as `dst` are undefined when
-        the job fails.
+        A destination in a store or file is written as a whole, or stays as it was. Several are put in place one after
+        the other, when all of the job's work is done. The contents of an array given as `dst` are undefined if the job
+        fails.
         """
         with self._active_job(timeout) as control:
             report = Report()
@@ -257,12 +318,21 @@ class Accelerator:
                 info=info_dict,
             )
             result = process(self._context, request, control, report)
-        self._background.size.learn(max(report.bytes_in, report.bytes_out))
+        self._submitter.size.learn(max(report.bytes_in, report.bytes_out))
+        if _LOG.isEnabledFor(logging.DEBUG):
+            _LOG.debug(
+                "%s: %d bytes in, %d bytes out, %d copied, %.3f s",
+                self._definition.name,
+                report.bytes_in,
+                report.bytes_out,
+                report.bytes_copied,
+                report.now(),
+            )
         return result
 
-    @contextmanager
+    @contextlib.contextmanager
     def _active_job(self, timeout: float | str | None) -> Iterator[JobControl]:
-        """Let `stop` know of the job in this block, and begin its time; start the accelerator where nobody has."""
+        """Register the job of this block for `stop`, with its deadline; start the accelerator if nobody has."""
         self._check_open()
         if timeout is None:
             timeout = self._defaults.text("timeout", None)
@@ -279,68 +349,26 @@ class Accelerator:
             self._active.discard(control)
 
     def _complete(self, parameters: Mapping[str, object]) -> dict[str, object]:
-        """Add what the configuration and `start` say."""
+        """Return a job's parameters with the defaults that the configuration and `start` give."""
         known = self._definition.parameters
         configured = {key: value.text for key, value in self._defaults.items() if key in known}
         return {**configured, **self._parameters, **parameters}
 
-    def process_submit(self, src: object = None, dst: object = None, **keywords: Any) -> Future[Any]:
-        """Run one job in the background; the arguments are those of `process`.
-
-        Returns
-        -------
-        concurrent.futures.Future
-            Of what `process` returns. Cancelling it before its turn drops the job.
-        """
-        self._check_open()
-        return self._background.submit(src, dst, keywords)
-
-    def _run_together(self, tasks: list[Task]) -> list[Task]:
-        """Run small jobs of a kind; return those that have to run alone."""
-        given = {key: value for key, value in tasks[0].keywords.items() if key not in _OF_PROCESS}
+    def _run_batch(self, tasks: list[Task]) -> list[Task]:
+        """Run small jobs with one batch key; return those that have to run alone."""
+        parameters = {key: value for key, value in tasks[0].keywords.items() if key not in PROCESS_KEYWORDS}
         try:
             with self._active_job(tasks[0].keywords.get("timeout")) as control:
-                batch = Batch(self._context, self._fan_out, tasks, self._complete(given), control)
-                left = batch.run()
+                batch = Batch(self._context, self._fan_out, tasks, self._complete(parameters), control)
+                alone = batch.run()
         except AcceleratorException:
-            # Whatever is wrong is said to each of them that did not end before.
+            # Run alone, each that has not ended gets an error of its own.
             return [task for task in tasks if not task.future.done()]
-        self._background.size.learn(batch.largest_nbytes)
-        return left
-
-    def process_map(
-        self,
-        srcs: Iterable[object] | None = None,
-        dsts: Iterable[object] | None = None,
-        *,
-        timeout: float | str | None = None,
-        info_list: list[dict[str, Any]] | None = None,
-        **parameters: object,
-    ) -> Iterator[Any]:
-        """Run many jobs, several at once; yield their results in order.
-
-        Parameters
-        ----------
-        srcs, dsts
-            What `process` takes, one for each job, of any length; ``None``: none for any job.
-        timeout
-            Seconds for each job.
-        info_list
-            Receives one ``info_dict`` a job, in order.
-        **parameters
-            The accelerator's own, and keywords of `process`, for all jobs.
-
-        Raises
-        ------
-        ParameterError
-            One of `srcs` and `dsts` is longer than the other.
-        """
-        self._check_open()
-        keywords = parameters if timeout is None else {**parameters, "timeout": timeout}
-        return self._background.map(srcs, dsts, info_list, keywords)
+        self._submitter.size.learn(batch.largest_nbytes)
+        return alone
 
     def empty(self, shape: Any, dtype: DTypeLike = float) -> NDArray[Any]:
-        """Return an array in pinned memory that this card knows already; see `apyfal.empty`."""
+        """Return an array in pinned memory that is already imported on this device; see `apyfal.empty`."""
         self._check_open()
         return empty(shape, dtype, device=self._context.device)
 
@@ -349,18 +377,10 @@ class Accelerator:
         if self._closed:
             raise ClosedError(f"accelerator {self._definition.name!r} was stopped")
 
-    def __enter__(self) -> Accelerator:
-        self._check_open()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.stop()
-
     def __del__(self) -> None:
         if not getattr(self, "_closed", True):
-            self.stop()
+            with contextlib.suppress(BufferInUse):
+                self.stop()
 
     def __repr__(self) -> str:
         state = "stopped" if self._closed else f"on {self._context.info['name']!r}"
@@ -371,7 +391,7 @@ class Accelerator:
 
 
 def _load_all(src: object) -> NDArray[Any]:
-    """Return all of a source in pinned, contiguous memory."""
+    """Return the data of a source in pinned, contiguous memory."""
     array = array_of(src)
     if array is not None:
         pinned = empty(array.shape, array.dtype)
@@ -405,12 +425,12 @@ def _read_program(url: str) -> bytes:
 
 
 def host_ip_of(config: ConfigSource, host_type: str | None = None) -> str | None:
-    """Return the host that a configuration asks for; ``None``: this machine.
+    """Return the host that a configuration names; ``None``: this machine.
 
     Raises
     ------
     ConfigurationError
-        It says nothing of a `host_type` that was given.
+        `host_type` was given, and the configuration does not have it.
     """
     configuration = Configuration.load(config)
     address = host_section(configuration, host_type).text("host_ip", None)

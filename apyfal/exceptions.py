@@ -69,7 +69,7 @@ class BufferInUse(AcceleratorException, BufferError):
     """A buffer, run or device cannot be closed, resized or reused: a transfer, a run or a view is alive."""
 
 
-class ClosedError(AcceleratorException, ValueError):
+class ClosedError(AcceleratorException, ValueError, RuntimeError):
     """The object was closed before."""
 
 

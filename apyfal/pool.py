@@ -1,10 +1,11 @@
-"""`AcceleratorPoolExecutor`: one job list over several cards, hosts, or the workers of a cluster."""
+"""`AcceleratorPoolExecutor`: one queue of jobs over several devices, hosts, or the workers of a cluster."""
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -12,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from apyfal.accelerator import LOCAL, Accelerator
 from apyfal.accelerators import resolve
-from apyfal.attempts import Attempt, PooledTask
 from apyfal.device.listing import devices
 from apyfal.exceptions import (
     AcceleratorException,
@@ -26,37 +26,43 @@ from apyfal.exceptions import (
     RunTimeout,
     StoreUnavailable,
 )
-from apyfal.jobs.ordered_map import LightFuture, map_tickets
-from apyfal.jobs.queue import TaskQueue
+from apyfal.jobs.attempts import Attempt, PooledTask
+from apyfal.jobs.ordered_map import LightFuture, Pairs, map_jobs
+from apyfal.jobs.queue import TaskQueue, cancel_future
 from apyfal.jobs.submitter import run_each
+from apyfal.threads import start_threads
 
 if TYPE_CHECKING:
-    from concurrent.futures import Executor
-
     from apyfal.cluster import Cluster
     from apyfal.config.configuration import ConfigSource
     from apyfal.jobs.submitter import JobSubmitter
 
 __all__ = ["AcceleratorPoolExecutor", "CardStatistics"]
 
-#: Jobs at work on one card at once: one on the card, the next being fetched, the last being stored.
+_LOG = logging.getLogger("apyfal.pool")
+
+#: Jobs at work on one device at once: one on the device, the next being fetched, the last being stored.
 _THREADS = 3
-#: Errors of a card, not of a job: the card is taken out, and the job runs on another one.
-_CARD_ERRORS = (DeviceLost, DeviceNotFound, HostError)
+#: Errors of a device, not of a job: the device is taken out of the pool, and the job runs on another one.
+_DEVICE_ERRORS = (DeviceLost, DeviceNotFound, HostError)
+#: Workers of a cluster to keep busy, by default.
+_CLUSTER_WORKERS = 16
+#: Seconds that `AcceleratorPoolExecutor.stop` waits for its threads.
+_STOP_SECONDS = 5.0
 
 
 @dataclass
 class CardStatistics:
-    """What one card of a pool did.
+    """What one device of a pool did.
 
     Attributes
     ----------
     name
-        Device or host.
+        Driver and index of the device, or address of the host.
     jobs, failures
-        Jobs that ended well there, and that raised there.
+        Jobs that succeeded there, and jobs that raised there.
     error
-        Why it was taken out; ``None`` while it works.
+        Why it was taken out of the pool; ``None``: it works.
     """
 
     name: str
@@ -65,33 +71,44 @@ class CardStatistics:
     error: str | None = None
 
 
-class AcceleratorPoolExecutor:
+class AcceleratorPoolExecutor(Executor):
     """Runs jobs on whichever of several equal accelerators is free.
+
+    It is a `concurrent.futures.Executor`: ``submit(pool.process, src, dst)`` and ``map(pool.process, srcs, dsts)`` run
+    jobs on its accelerators, any other function runs in a thread of this process (or on a worker of the cluster).
 
     Parameters
     ----------
     accelerator
         As for `apyfal.Accelerator`.
     workers_count
-        How many cards: the first that many of the driver's devices, or of `hosts`. ``None``: all there are.
+        Number of devices: the first ones of the driver, or of `hosts`. ``None``: all of them.
     hosts
-        Addresses of hosts, instead of this machine's cards; each is one worker (name one twice for two of its cards).
+        Addresses of hosts, instead of this machine's devices. Each is one worker; name a host twice for two of its
+        devices.
     executor
-        A cluster's executor instead: Dask's (``client.get_executor(resources={"apyfal": 1})``), or `ray` itself. Jobs
-        then travel as names and URLs; each worker process opens the accelerator once and keeps it.
+        A cluster's executor instead: that of Dask (``client.get_executor(resources={"apyfal": 1})``), or the module
+        `ray`. Jobs then travel as names and URLs; each worker process opens the accelerator once and keeps it.
     config, token, **definition
         As for `apyfal.Accelerator`, the same for all.
+
+    Attributes
+    ----------
+    statistics
+        What each device did; empty for a cluster.
 
     Raises
     ------
     ConfigurationError, DeviceNotFound
-        Nothing to run on.
+        There is nothing to run on.
 
     Notes
     -----
-    A card that is lost is taken out, and the jobs that it had run elsewhere: a job's destination is untouched until the
-    job has succeeded. Jobs over file objects are not run again, since those have been read or written in part; they
-    raise.
+    A device that is lost is taken out of the pool, and its jobs run elsewhere: a job's destination is untouched until
+    the job has succeeded. Jobs over file objects are not run again, because these have been read or written in part;
+    they raise.
+
+    At the end of a ``with`` block, submitted jobs are waited for; if the block raises, they are cancelled.
     """
 
     def __init__(
@@ -111,34 +128,31 @@ class AcceleratorPoolExecutor:
             raise ParameterError("give hosts or executor, not both")
         self._closed = False
         self._lock = threading.Lock()
-        self._line = TaskQueue(self._together)
+        self._queue = TaskQueue(self._batch_limit)
         self._threads: list[threading.Thread] = []
-        self._cards: list[Accelerator] = []
+        self._accelerators: list[Accelerator] = []
         self.statistics: list[CardStatistics] = []
         self._cluster: Cluster | None = None
+        self._functions: ThreadPoolExecutor | None = None  # runs functions that are not jobs
         if executor is not None:
             from apyfal.cluster import Cluster
 
             self._cluster = Cluster(executor, accelerator, config, definition)
-            self._width = workers_count or 16
+            self._width = workers_count or _CLUSTER_WORKERS
             return
         places = self._places(accelerator, config, hosts, workers_count, definition)
         self._width = len(places)
         try:
             for name, keywords in places:
-                self._cards.append(
+                self._accelerators.append(
                     Accelerator(accelerator, config, **{**definition, **keywords, **_token(token, hosts)})
                 )
                 self.statistics.append(CardStatistics(name))
         except BaseException:
-            self._stop_cards()
+            self._stop_accelerators()
             raise
-        for index in range(len(self._cards)):
-            for number in range(_THREADS):
-                name = f"apyfal-pool-{index}-{number}"
-                thread = threading.Thread(target=self._work, args=(index,), name=name, daemon=True)
-                self._threads.append(thread)
-                thread.start()
+        for index in range(len(self._accelerators)):
+            self._threads += start_threads(f"pool-{index}", _THREADS, partial(self._work, index))
 
     @staticmethod
     def _places(
@@ -161,13 +175,17 @@ class AcceleratorPoolExecutor:
         return places[:count]
 
     # -- jobs ---------------------------------------------------------------------------------------------------------
+    def process(self, src: object = None, dst: object = None, **keywords: Any) -> Any:
+        """Run one job on the first accelerator that is free; the arguments are those of `Accelerator.process`."""
+        return self.process_submit(src, dst, **keywords).result()
+
     def process_submit(self, src: object = None, dst: object = None, **keywords: Any) -> Future[Any]:
-        """Run one job on the first card that is free; the arguments are those of `Accelerator.process`."""
+        """Run one job in the background, on the first accelerator that is free; see `Accelerator.process_submit`."""
         if self._cluster is not None:
             self._check_open()
             return self._cluster.submit(src, dst, keywords)
         future: Future[Any] = Future()
-        self._put(PooledTask(future, src, dst, keywords, self._kinds(keywords)(src, dst)))
+        self._put(PooledTask(future, src, dst, keywords, self._batch_keys(keywords)(src, dst)))
         return future
 
     def process_map(
@@ -179,155 +197,233 @@ class AcceleratorPoolExecutor:
         info_list: list[dict[str, Any]] | None = None,
         **parameters: object,
     ) -> Iterator[Any]:
-        """Run many jobs, on all cards at once; yield their results in order. See `Accelerator.process_map`."""
+        """Run many jobs on all accelerators; return an iterator over their results, in order.
+
+        See `Accelerator.process_map`.
+        """
         self._check_open()
         keywords = parameters if timeout is None else {**parameters, "timeout": timeout}
+        pairs = Pairs(srcs, dsts)
         if self._cluster is not None:
-            return self._cluster.map(srcs, dsts, info_list, keywords, self._width)
-        kinds = self._kinds(keywords)
+            return self._cluster.map(pairs, info_list, keywords, self._width)
+        batch_keys = self._batch_keys(keywords)
 
-        def put(ticket: LightFuture, src: object, dst: object, own: dict[str, Any]) -> None:
-            self._put(PooledTask(ticket, src, dst, own, kinds(src, dst)))
+        def put(future: LightFuture, src: object, dst: object, own: dict[str, Any]) -> None:
+            self._put(PooledTask(future, src, dst, own, batch_keys(src, dst)))
 
         ahead = 2 * _THREADS * self._width
-        return map_tickets(put, srcs, dsts, info_list, keywords, ahead=lambda: ahead * self._size())
+        return map_jobs(put, pairs, info_list, keywords, ahead=lambda: ahead * self._batch_size())
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Run a function in the background, as `concurrent.futures.Executor.submit` does.
+
+        With ``fn=pool.process`` this is `process_submit`.
+        """
+        if fn == self.process:
+            return self.process_submit(*args, **kwargs)
+        with self._lock:
+            self._check_open()
+            if self._cluster is None:
+                if self._functions is None:
+                    self._functions = ThreadPoolExecutor(_THREADS * self._width, thread_name_prefix="apyfal-function")
+                return self._functions.submit(fn, *args, **kwargs)
+        return self._cluster.call(partial(fn, *args, **kwargs))
 
     def _check_open(self) -> None:
         if self._closed:
             raise ClosedError("the pool was stopped")
 
-    def _put(self, job: PooledTask) -> None:
+    def _put(self, task: PooledTask) -> None:
         with self._lock:
             self._check_open()
-            if all(card.error is not None for card in self.statistics):
+            if all(one.error is not None for one in self.statistics):
                 raise DeviceLost(f"no card of the pool is left: {self.statistics[0].error}")
-            self._line.put(job)
+            self._queue.put(task)
 
-    # -- small jobs, which travel together where the cards are this machine's -----------------------------------------
-    def _backgrounds(self) -> list[JobSubmitter]:
-        """Of the cards that work; none where they are other machines'."""
-        return [
-            card._background
-            for card, statistics in zip(self._cards, self.statistics, strict=True)
-            if statistics.error is None and isinstance(card, Accelerator)
-        ]
+    # -- small jobs, which are batched on this machine's devices ------------------------------------------------------
+    def _submitters(self) -> list[JobSubmitter]:
+        """Return those of the accelerators that work."""
+        both = zip(self._accelerators, self.statistics, strict=True)
+        return [accelerator._submitter for accelerator, statistics in both if statistics.error is None]
 
-    def _kinds(self, keywords: dict[str, Any]) -> Callable[[object, object], Hashable]:
-        backgrounds = self._backgrounds()
-        return backgrounds[0].kinds(keywords) if backgrounds else lambda src, dst: None
+    def _batch_keys(self, keywords: dict[str, Any]) -> Callable[[object, object], Hashable]:
+        submitters = self._submitters()
+        return submitters[0].batch_keys(keywords) if submitters else lambda src, dst: None
 
-    def _size(self) -> int:
-        return max((background.size() for background in self._backgrounds()), default=1)
+    def _batch_size(self) -> int:
+        return max((submitter.size() for submitter in self._submitters()), default=1)
 
-    def _together(self, waiting: int) -> int:
-        """Return how many of those that wait one thread may take: no more than leaves the others their share."""
-        return max(min(self._size(), waiting // (_THREADS * self._width)), 1)
+    def _batch_limit(self, waiting: int) -> int:
+        """Return how many of the waiting jobs one thread may take: no more than its share."""
+        return max(min(self._batch_size(), waiting // (_THREADS * self._width)), 1)
 
-    # -- cards --------------------------------------------------------------------------------------------------------
+    # -- devices ------------------------------------------------------------------------------------------------------
     def _work(self, index: int) -> None:
-        """Take jobs until the pool or this card ends: who is free takes the next, so that the load is even."""
+        """Run jobs until the pool or this device ends. A thread that is free takes the next job."""
         statistics = self.statistics[index]
-        while statistics.error is None and (tasks := self._line.take()):
-            jobs = [task for task in tasks if isinstance(task, PooledTask)]
-            if statistics.error is not None:  # taken out while this thread waited: the jobs are for another card
-                for job in jobs:
-                    self._again(job)
+        while statistics.error is None and (taken := self._queue.take()):
+            count = len(taken)
+            tasks = [task for task in taken if isinstance(task, PooledTask)]
+            if statistics.error is not None:  # taken out while this thread waited: another device runs them
+                for task in tasks:
+                    self._run_again(task)
             else:
-                self._run(index, [job for job in jobs if job.tried or job.given.set_running_or_notify_cancel()])
-            del tasks, jobs
+                self._run(
+                    index,
+                    [task for task in tasks if task.retried or task.caller_future.set_running_or_notify_cancel()],
+                )
+            del taken, tasks
+            self._queue.end(count)
 
-    def _run(self, index: int, jobs: list[PooledTask]) -> None:
+    def _run(self, index: int, tasks: list[PooledTask]) -> None:
         succeeded, failed = partial(self._succeeded, index), partial(self._failed, index)
-        for job in jobs:
-            job.future = Attempt(job, succeeded, failed)
-        card = self._cards[index]
-        if len(jobs) > 1:
-            card._background.run([*jobs])
+        for task in tasks:
+            task.future = Attempt(task, succeeded, failed)
+        accelerator = self._accelerators[index]
+        if len(tasks) > 1:
+            accelerator._submitter.run([*tasks])
         else:
-            run_each(card.process, jobs)
+            run_each(accelerator.process, tasks)
 
-    def _succeeded(self, index: int, job: PooledTask, result: Any) -> None:
+    def _succeeded(self, index: int, task: PooledTask, result: Any) -> None:
         with self._lock:
             self.statistics[index].jobs += 1
-        job.given.set_result(result)
+        task.caller_future.set_result(result)
 
-    def _failed(self, index: int, job: PooledTask, error: BaseException) -> None:
+    def _failed(self, index: int, task: PooledTask, error: BaseException) -> None:
         statistics = self.statistics[index]
-        broken = self._is_broken(index, error)
+        is_broken = self._is_broken(index, error)
         with self._lock:
             statistics.failures += 1
-            if broken and statistics.error is None:
+            if is_broken and statistics.error is None:
                 statistics.error = f"{type(error).__name__}: {error}"
-            left = any(card.error is None for card in self.statistics) and not self._closed
-        job.tried = True
-        if broken and left and job.repeatable:
-            self._again(job)
+                _LOG.warning("%s is taken out of the pool: %s", statistics.name, statistics.error)
+            any_left = any(one.error is None for one in self.statistics) and not self._closed
+        task.retried = True
+        if is_broken and any_left and task.repeatable:
+            _LOG.info("a job runs again on another device: %s failed", statistics.name)
+            self._run_again(task)
         else:
-            job.given.set_exception(error)
-        if broken and not left:
+            task.caller_future.set_exception(error)
+        if is_broken and not any_left:
             self._fail_waiting(error)
 
-    def _again(self, job: PooledTask) -> None:
-        """Let another card take a job."""
+    def _run_again(self, task: PooledTask) -> None:
+        """Queue a job for another device."""
         try:
-            self._line.put(job)
+            self._queue.put(task, again=True)
         except ClosedError as error:
-            if not job.given.cancel():
-                job.given.set_exception(error)
+            if not cancel_future(task.caller_future):
+                task.caller_future.set_exception(error)
+        if all(one.error is not None for one in self.statistics):  # the last one failed meanwhile
+            self._fail_waiting(self.statistics[0].error or "")
 
     def _is_broken(self, index: int, error: BaseException) -> bool:
-        if isinstance(error, _CARD_ERRORS):
+        """Return whether an error means that the device is broken, and not the job."""
+        if isinstance(error, _DEVICE_ERRORS):
             return True
         if isinstance(error, (RunCancelled, RunTimeout, StoreUnavailable)) or not isinstance(error, DriverError):
-            return False  # the job's own: its data, its parameters, its time
-        return self._broken_now(index)
-
-    def _broken_now(self, index: int) -> bool:
-        """Ask the card itself, when an error could be either's."""
-        probe: Callable[..., Any] = self._cards[index].empty
+            return False  # of the job: its data, its parameters, its time
+        # It could be either's: the device is asked.
         try:
-            probe(1, "u1")
+            self._accelerators[index].empty(1, "u1")
         except AcceleratorException:
             return True
         return False
 
-    def _fail_waiting(self, error: BaseException) -> None:
-        """No card is left: nobody will take what waits."""
-        for job in self._line.clear():
-            if isinstance(job, PooledTask) and (job.tried or job.given.set_running_or_notify_cancel()):
-                job.given.set_exception(DeviceLost(f"no card of the pool is left: {error}"))
+    def _fail_waiting(self, error: object) -> None:
+        """Fail the waiting jobs: no device is left that could take them."""
+        for task in self._queue.clear():
+            if isinstance(task, PooledTask) and (task.retried or task.caller_future.set_running_or_notify_cancel()):
+                task.caller_future.set_exception(DeviceLost(f"no card of the pool is left: {error}"))
 
-    # -- the object ---------------------------------------------------------------------------------------------------
-    def stop(self) -> None:
-        """Drop the jobs that wait, end those at work, close all cards. Stopping twice is fine."""
+    # -- the end ------------------------------------------------------------------------------------------------------
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Refuse new jobs, and close the devices when the submitted jobs have ended.
+
+        Parameters
+        ----------
+        wait
+            Return when that is done; ``False``: at once.
+        cancel_futures
+            Cancel the jobs that have not started.
+        """
         with self._lock:
-            if self._closed:
-                return
             self._closed = True
+            self._queue.close()
+        if cancel_futures:
+            self._cancel_waiting()
+        if wait:
+            self._finish()
+        else:
+            start_threads("shutdown", 1, self._finish)
+
+    def _cancel_waiting(self) -> None:
+        for task in self._queue.clear():
+            if isinstance(task, PooledTask) and not cancel_future(task.caller_future):
+                task.caller_future.set_exception(ClosedError("the pool was stopped"))
+        if self._functions is not None:
+            self._functions.shutdown(wait=False, cancel_futures=True)
         if self._cluster is not None:
-            self._cluster.stop()
-            return
-        for job in self._line.stop():
-            if isinstance(job, PooledTask) and not job.given.cancel():
-                job.given.set_exception(ClosedError("the pool was stopped"))
-        self._stop_cards()
-        for thread in self._threads:
-            thread.join(5)
+            self._cluster.cancel()
 
-    def _stop_cards(self) -> None:
-        for card in self._cards:
-            card.stop()
+    def _finish(self) -> None:
+        self._queue.join()
+        if self._functions is not None:
+            self._functions.shutdown(wait=True)
+        if self._cluster is not None:
+            self._cluster.join()
+        self.stop()
 
-    def __enter__(self) -> AcceleratorPoolExecutor:
-        return self
+    def stop(self) -> None:
+        """Cancel jobs (those that run raise `RunCancelled`), and close all devices. Stopping again is fine.
+
+        On a cluster, jobs that run there come to their end.
+
+        Raises
+        ------
+        BufferInUse
+            A run has not ended although it was cancelled; see `Accelerator.stop`. The other devices are closed.
+        """
+        with self._lock:
+            self._closed = True
+        self._cancel_waiting()
+        self._queue.stop()
+        try:
+            self._stop_accelerators()
+        finally:
+            for thread in self._threads:
+                if thread is not threading.current_thread():
+                    thread.join(_STOP_SECONDS)
+
+    def _stop_accelerators(self) -> None:
+        """Stop all at once: one that hangs must not leave the others open. Raise the first error."""
+        errors: list[BaseException] = []
+
+        def stop(accelerator: Accelerator) -> None:
+            try:
+                accelerator.stop()
+            except BaseException as error:
+                errors.append(error)
+
+        threads = [start_threads("stop", 1, partial(stop, one))[0] for one in self._accelerators]
+        for thread in threads:
+            thread.join()
+        if errors:
+            raise errors[0]
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.stop()
+        """Wait for the submitted jobs, or cancel them if the block raised; then close all devices."""
+        try:
+            if kind is None:
+                self.shutdown()
+        finally:
+            self.stop()
 
     def __repr__(self) -> str:
-        working = sum(card.error is None for card in self.statistics)
+        working = sum(one.error is None for one in self.statistics)
         return f"<apyfal AcceleratorPoolExecutor of {len(self.statistics)} cards, {working} working>"
 
 

@@ -13,6 +13,7 @@ from apyfal.device.drivers import require_driver
 from apyfal.device.launcher import KernelLauncher
 from apyfal.device.model_adapter import ModelErrors, adapt_model
 from apyfal.device.regions import BufferRegion
+from apyfal.device.waiting import collect_cancelled
 from apyfal.storage.url import redact
 
 if TYPE_CHECKING:
@@ -214,6 +215,7 @@ class DeviceContext:
         BufferInUse
             Runs are in flight. The device stays open; call `close` again later.
         """
+        collect_cancelled()
         self.device.close()
         self._kernels.clear()
         self._spare.clear()

@@ -1,7 +1,7 @@
-"""Jobs that wait, and a few daemon threads that take them: one by one, or several of a kind together.
+"""A queue of jobs, and daemon threads that take them: one by one, or several with the same batch key.
 
-Not a ThreadPoolExecutor: the interpreter joins that one's threads at exit, and would wait for ever for a job whose card
-hangs.
+This is not a `concurrent.futures.ThreadPoolExecutor`: the interpreter joins the threads of that at exit, and would wait
+for ever for a job whose device hangs.
 """
 
 from __future__ import annotations
@@ -12,12 +12,16 @@ from collections.abc import Callable, Hashable
 from typing import Any, Protocol
 
 from apyfal.exceptions import ClosedError
+from apyfal.threads import start_threads
 
-__all__ = ["FutureLike", "Task", "TaskQueue", "Workers"]
+__all__ = ["FutureLike", "Task", "TaskQueue", "Workers", "cancel_future"]
+
+#: Seconds that `Workers.stop` waits for threads whose jobs were cancelled.
+_STOP_SECONDS = 5.0
 
 
 class FutureLike(Protocol):
-    """Where a job's end is written down: a `concurrent.futures.Future`, or what takes its place."""
+    """What receives the end of a job: a `concurrent.futures.Future`, or a stand-in."""
 
     def set_running_or_notify_cancel(self) -> bool: ...
     def set_result(self, result: Any, /) -> None: ...
@@ -26,52 +30,84 @@ class FutureLike(Protocol):
     def cancel(self) -> bool: ...
 
 
+def cancel_future(future: FutureLike) -> bool:
+    """Cancel a future whose job was taken out of its queue, and wake who waits for it; return whether it is cancelled.
+
+    `concurrent.futures.wait` and ``as_completed`` do not see a future that was only cancelled.
+    """
+    cancelled = future.cancel()
+    if cancelled:
+        future.set_running_or_notify_cancel()
+    return cancelled
+
+
 class Task:
-    """One job that was submitted.
+    """One job in a queue.
 
     Attributes
     ----------
     future
-        Of its result.
+        Receives its result.
     src, dst, keywords
-        What `apyfal.Accelerator.process` takes.
-    kind
-        Jobs of one kind, one behind the other, may be taken together; ``None``: this one runs alone.
+        The arguments of `apyfal.Accelerator.process`.
+    batch_key
+        Adjacent jobs with equal keys can be taken together; ``None``: this job runs alone.
     """
 
-    __slots__ = ("dst", "future", "keywords", "kind", "src")
+    __slots__ = ("batch_key", "dst", "future", "keywords", "src")
 
     def __init__(
-        self, future: FutureLike, src: object, dst: object, keywords: dict[str, Any], kind: Hashable = None
+        self, future: FutureLike, src: object, dst: object, keywords: dict[str, Any], batch_key: Hashable = None
     ) -> None:
         self.future = future
         self.src = src
         self.dst = dst
         self.keywords = keywords
-        self.kind = kind
+        self.batch_key = batch_key
 
 
 class TaskQueue:
-    """Jobs that wait for any of several threads.
+    """Jobs that wait for any of several threads, and the number of those that were taken and have not ended.
 
     Parameters
     ----------
-    together
-        Says how many jobs of a kind one thread may take at once, when so many wait.
+    batch_limit
+        Given the number of waiting jobs, returns how many of one key a thread may take at once.
+
+    Attributes
+    ----------
+    idle
+        Threads that wait in `take`.
     """
 
-    def __init__(self, together: Callable[[int], int]) -> None:
-        self._together = together
+    def __init__(self, batch_limit: Callable[[int], int]) -> None:
+        self._batch_limit = batch_limit
         self._waiting: deque[Task] = deque()
+        self._running = 0
+        self._closed = False
         self._stopped = False
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
+        self._drained = threading.Condition(self._lock)
         self.idle = 0
 
-    def put(self, task: Task) -> int:
-        """Add a task behind all others; returns how many wait now. `ClosedError` when the line was stopped."""
+    def put(self, task: Task, *, again: bool = False) -> int:
+        """Add a task at the end, and return how many wait now.
+
+        Parameters
+        ----------
+        task
+            The job.
+        again
+            It was taken from this queue and has not ended: a closed queue takes it too.
+
+        Raises
+        ------
+        ClosedError
+            The queue is closed or stopped.
+        """
         with self._lock:
-            if self._stopped:
+            if self._stopped or (self._closed and not again):
                 raise ClosedError("stopped: no more jobs are taken")
             self._waiting.append(task)
             if self.idle:
@@ -79,47 +115,75 @@ class TaskQueue:
             return len(self._waiting)
 
     def take(self) -> list[Task]:
-        """Wait for a task, and take it with those of its kind behind it; empty: the line was stopped."""
+        """Wait for a task, and return it with those of its key behind it; an empty list: the thread can leave.
+
+        Call `end` when the tasks have ended.
+        """
         with self._lock:
             self.idle += 1
-            while not self._waiting and not self._stopped:
+            while not self._waiting and not self._stopped and not (self._closed and not self._running):
                 self._changed.wait()
             self.idle -= 1
             if not self._waiting:
                 return []
-            most = self._together(len(self._waiting)) if self._waiting[0].kind is not None else 1
+            most = self._batch_limit(len(self._waiting)) if self._waiting[0].batch_key is not None else 1
             tasks = [self._waiting.popleft()]
-            kind = tasks[0].kind
-            while len(tasks) < most and self._waiting and self._waiting[0].kind == kind:
+            key = tasks[0].batch_key
+            while len(tasks) < most and self._waiting and self._waiting[0].batch_key == key:
                 tasks.append(self._waiting.popleft())
+            self._running += len(tasks)
             return tasks
 
+    def end(self, count: int) -> None:
+        """Record that `count` of the tasks that were taken have ended, or were put again."""
+        with self._lock:
+            self._running -= count
+            if self._closed and not self._running and not self._waiting:
+                self._changed.notify_all()
+                self._drained.notify_all()
+
     def clear(self) -> list[Task]:
-        """Take all that wait."""
+        """Remove and return all waiting tasks."""
         with self._lock:
             waiting, self._waiting = self._waiting, deque()
+            if self._closed and not self._running:
+                self._changed.notify_all()
+                self._drained.notify_all()
             return list(waiting)
 
-    def stop(self) -> list[Task]:
-        """Let the threads leave, and take what waits."""
+    def close(self) -> None:
+        """Refuse new tasks. The threads leave when all tasks have ended."""
         with self._lock:
-            self._stopped = True
+            self._closed = True
             self._changed.notify_all()
+
+    def join(self) -> None:
+        """Wait until all tasks of a closed queue have ended."""
+        with self._lock:
+            while self._waiting or self._running:
+                self._drained.wait()
+
+    def stop(self) -> list[Task]:
+        """Refuse new tasks, let the threads leave, and remove and return all waiting tasks."""
+        with self._lock:
+            self._closed = self._stopped = True
+            self._changed.notify_all()
+            self._drained.notify_all()
         return self.clear()
 
 
 class Workers:
-    """At most `count` threads, started as they are needed.
+    """Up to `count` threads, started when they are needed.
 
     Parameters
     ----------
     count
-        Calls of `run` at once.
+        The largest number of threads.
     name
         Prefix of the threads' names.
     run
-        Does one or several jobs of a kind, and keeps their futures.
-    together
+        Runs one job, or several with one batch key, and sets their futures.
+    batch_limit
         As for `TaskQueue`.
     """
 
@@ -128,29 +192,26 @@ class Workers:
         count: int,
         name: str,
         run: Callable[[list[Task]], None],
-        together: Callable[[int], int] = lambda waiting: 1,
+        batch_limit: Callable[[int], int] = lambda waiting: 1,
     ) -> None:
         self._count = count
         self._name = name
         self._run = run
-        self._line = TaskQueue(together)
+        self._queue = TaskQueue(batch_limit)
         self._threads: list[threading.Thread] = []
         self._starting = threading.Lock()
 
     def submit(self, task: Task) -> None:
-        """Let a thread take the task, in the order of the calls."""
-        waiting = self._line.put(task)
-        # A thread that was woken counts as idle until it runs: each waiting task needs one of its own.
-        if waiting > self._line.idle and len(self._threads) < self._count:
+        """Queue a task. Tasks are started in the order of the calls."""
+        waiting = self._queue.put(task)
+        # A thread that was notified counts as idle until it runs: each waiting task needs an idle thread.
+        if waiting > self._queue.idle and len(self._threads) < self._count:
             with self._starting:
                 if len(self._threads) < self._count:
-                    name = f"{self._name}-{len(self._threads)}"
-                    thread = threading.Thread(target=self._work, name=name, daemon=True)
-                    self._threads.append(thread)
-                    thread.start()
+                    self._threads += start_threads(f"{self._name}-{len(self._threads)}", 1, self._work)
 
     def _work(self) -> None:
-        while tasks := self._line.take():
+        while tasks := self._queue.take():
             running = [task for task in tasks if task.future.set_running_or_notify_cancel()]
             try:
                 self._run(running)
@@ -158,14 +219,26 @@ class Workers:
                 for task in running:
                     if not task.future.done():
                         task.future.set_exception(error)
-            del tasks, running  # an idle thread keeps no one's arrays alive
+            count = len(tasks)
+            del tasks, running  # an idle thread must not keep arrays alive
+            self._queue.end(count)
+
+    def join(self) -> None:
+        """Refuse new tasks, and wait until all tasks have ended."""
+        self._queue.close()
+        self._queue.join()
+
+    def cancel_waiting(self) -> None:
+        """Cancel the tasks that have not started."""
+        for task in self._queue.clear():
+            cancel_future(task.future)
 
     def stop(self) -> None:
-        """Cancel what has not begun, and let the threads leave."""
-        for task in self._line.stop():
-            task.future.cancel()
+        """Refuse new tasks, cancel those that have not started, and let the threads leave."""
+        for task in self._queue.stop():
+            cancel_future(task.future)
         with self._starting:
             threads, self._threads = self._threads, []
         for thread in threads:
             if thread is not threading.current_thread():
-                thread.join(5)
+                thread.join(_STOP_SECONDS)

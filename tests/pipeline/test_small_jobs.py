@@ -252,7 +252,7 @@ def test_a_lost_device_and_a_stop_end_all_that_wait() -> None:
             with pytest.raises(DeviceLost):
                 future.result(timeout=10)
     accelerator = apyfal.Accelerator("loopback", emulator={"run_latency": "2s"})
-    accelerator._background.size.learn(1)
+    accelerator._submitter.size.learn(1)
     futures = [accelerator.process_submit(source) for source in inputs(100)]
     start = time.monotonic()
     accelerator.stop()
@@ -298,7 +298,7 @@ def test_without_memory_for_the_group_each_job_ends_once(tmp_path: Path, monkeyp
 def test_a_run_that_hangs_costs_one_timeout() -> None:
     with apyfal.Accelerator("loopback") as accelerator:
         accelerator.process(b"x")
-        accelerator._background.size.learn(1)
+        accelerator._submitter.size.learn(1)
         accelerator._context.device.control("hang_run", 2)
         futures = [accelerator.process_submit(source, timeout=0.5) for source in inputs(50)]
         failed = [future for future in futures if isinstance(future.exception(timeout=10), RunTimeout)]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import apyfal
-from apyfal import cluster, exceptions
+from apyfal import cluster_worker, exceptions
 from apyfal.exceptions import KernelError, ParameterError
 
 
@@ -24,7 +24,7 @@ class Scheduler:
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         """Run a task."""
-        self.tasks.append(len(arguments[4]) if function is cluster.run_jobs else 1)
+        self.tasks.append(len(arguments[4]) if function is cluster_worker.run_jobs else 1)
         future: Future[Any] = Future()
         try:
             future.set_result(pickle.loads(pickle.dumps(function(*pickle.loads(pickle.dumps(arguments))))))
@@ -36,7 +36,7 @@ class Scheduler:
 @pytest.fixture
 def scheduler(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
     """A scheduler whose workers' cards are closed in the end."""
-    monkeypatch.setattr(cluster, "_open", opened := {})
+    monkeypatch.setattr(cluster_worker, "_open", opened := {})
     yield Scheduler()
     for card in opened.values():
         card.stop()
@@ -79,8 +79,8 @@ def test_what_cannot_travel_is_refused(scheduler: Scheduler) -> None:
     with apyfal.AcceleratorPoolExecutor("loopback", 1, executor=scheduler) as pool:
         with pytest.raises(ParameterError, match="src: bytes cannot travel"):
             list(pool.process_map([b"data"]))
-        with pytest.raises(ParameterError, match="info_list cannot travel"):
-            pool.process_map(["a"], info_list=[])
+        with pytest.raises(ParameterError, match="progress cannot travel"):
+            pool.process_submit("a", progress=print)
         with pytest.raises(ParameterError, match="process_map needs"):
             pool.process_map()
     assert scheduler.tasks == []

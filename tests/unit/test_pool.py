@@ -44,7 +44,7 @@ def test_small_jobs_travel_together_on_each_card():
     sources = [np.full(100, number % 251, np.uint8) for number in range(2000)]
     with apyfal.AcceleratorPoolExecutor("loopback", emulator={"devices": 2, "run_latency": "2ms"}) as pool:
         results = list(pool.process_map(sources))
-        runs = [card._context.device.counters()["runs"] for card in pool._cards]
+        runs = [card._context.device.counters()["runs"] for card in pool._accelerators]
         jobs = [card.jobs for card in pool.statistics]
     assert all(np.array_equal(result, source) for result, source in zip(results, sources, strict=True))
     assert sum(jobs) == 2000
@@ -58,7 +58,7 @@ def test_a_card_that_fails_with_jobs_that_travel_together(tmp_path, nth):
     with apyfal.AcceleratorPoolExecutor("loopback", emulator={"devices": 3, "run_latency": "1ms"}) as pool:
         list(pool.process_map(inputs[:50]))  # it knows that they are small
         before = sum(card.jobs for card in pool.statistics)
-        pool._cards[1]._context.device.control("lose_device", nth)
+        pool._accelerators[1]._context.device.control("lose_device", nth)
         targets = [tmp_path / str(number) for number in range(600)]
         assert list(pool.process_map(inputs, targets)) == [None] * 600
         assert [target.read_bytes() for target in targets] == [data.tobytes() for data in inputs]
@@ -84,7 +84,7 @@ def test_an_error_among_jobs_that_travel_together_is_its_own():
 def test_a_card_that_fails_is_taken_out_and_its_jobs_run_elsewhere(tmp_path, nth):
     inputs = [np.full(1000, number % 251, "u1") for number in range(100)]
     with apyfal.AcceleratorPoolExecutor("loopback", **FOUR) as pool:
-        pool._cards[2]._context.device.control("lose_device", nth)
+        pool._accelerators[2]._context.device.control("lose_device", nth)
         targets = [tmp_path / str(number) for number in range(100)]
         assert list(pool.process_map(inputs, targets)) == [None] * 100
         assert [target.read_bytes() for target in targets] == [data.tobytes() for data in inputs]
@@ -106,7 +106,7 @@ def test_a_job_that_fails_by_itself_takes_no_card_out():
 
 def test_when_all_cards_are_gone_everything_raises():
     with apyfal.AcceleratorPoolExecutor("loopback", 2, emulator={"devices": 2}) as pool:
-        for card in pool._cards:
+        for card in pool._accelerators:
             card._context.device.control("lose_device", 1)
         futures = []
         for _ in range(20):

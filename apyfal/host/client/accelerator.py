@@ -8,10 +8,8 @@ import secrets
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +29,8 @@ from apyfal.host.client.shared_pool import SharedPool
 from apyfal.host.client.submission import Submission
 from apyfal.host.protocol.address import parse_address
 from apyfal.host.protocol.messages import ArrayType, JobSpec, error_from, plain
+from apyfal.jobs.base import BaseAccelerator
+from apyfal.jobs.submitter import JobSubmitter
 from apyfal.memory import empty
 from apyfal.units import parse_duration
 
@@ -116,7 +116,7 @@ def open_remote(
     return RemoteAccelerator(host, options, memory_limit)
 
 
-class RemoteAccelerator:
+class RemoteAccelerator(BaseAccelerator):
     """An accelerator of another machine, open.
 
     URLs are passed on, and their data never comes here; arrays, files and file objects are sent and received. Each job
@@ -146,7 +146,8 @@ class RemoteAccelerator:
         self._pool: SharedPool | None = None
         self._mounts: dict[str, dict[str, object]] = {}
         self._start: tuple[object, dict[str, object]] | None = None
-        self._workers: ThreadPoolExecutor | None = None
+        self._background: JobSubmitter | None = None
+        self._active: set[Submission] = set()
         self._finalizer = weakref.finalize(self, host.close)
         try:
             self._open_session()
@@ -181,19 +182,38 @@ class RemoteAccelerator:
             self._mounts[storage_type] = given
 
     def stop(self) -> None:
-        """Close the session; what runs on the host comes to its end. Stopping twice is fine."""
+        """Cancel jobs, and close the session. Stopping again is fine."""
         with self._lock:
             if self._closed:
                 return
             self._closed = True
-        if self._workers is not None:
-            self._workers.shutdown(wait=True, cancel_futures=True)
+            submitter = self._background
+            active = list(self._active)
+        if submitter is not None:
+            submitter.cancel_waiting()
+        for submission in active:
+            submission.cancel()
+        if submitter is not None:
+            submitter.stop()
         if self._pool is not None:
             self._pool.close()
         # If it is gone, or cannot be reached: the host closes sessions that nobody uses.
         with contextlib.suppress(OSError, AcceleratorException):
             self._host.json("DELETE", f"/v1/sessions/{self._session}")
         self._finalizer()
+
+    def _wait(self) -> None:
+        super()._wait()
+        while self._active:  # jobs that other threads run themselves
+            time.sleep(0.005)
+
+    @property
+    def _submitter(self) -> JobSubmitter:
+        # Made when it is first needed: it refers to the accelerator, which is to be closed as soon as it is dropped.
+        with self._lock:
+            if self._background is None:
+                self._background = JobSubmitter(str(self._options["accelerator"]), self.process, workers=_WORKERS)
+            return self._background
 
     # -- jobs ----------------------------------------------------------------------------------------------------------
     def process(
@@ -231,33 +251,6 @@ class RemoteAccelerator:
             progress=progress,
             memory_limit=memory_limit if memory_limit is not None else self._memory_limit,
         )
-
-    def process_submit(self, src: object = None, dst: object = None, **keywords: Any) -> Future[Any]:
-        """Run one job in the background; see `apyfal.Accelerator.process_submit`."""
-        with self._lock:
-            self._check_open()
-            if self._workers is None:
-                self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="apyfal-remote")
-            return self._workers.submit(self.process, src, dst, **keywords)
-
-    def process_map(
-        self,
-        srcs: Iterable[object] | None = None,
-        dsts: Iterable[object] | None = None,
-        *,
-        timeout: float | str | None = None,
-        info_list: list[dict[str, Any]] | None = None,
-        **parameters: object,
-    ) -> Iterator[Any]:
-        """Run many jobs, several at once; see `apyfal.Accelerator.process_map`."""
-        from apyfal.jobs.ordered_map import map_jobs
-
-        self._check_open()
-
-        def submit(src: object, dst: object, info: dict[str, Any] | None) -> Future[Any]:
-            return self.process_submit(src, dst, timeout=timeout, info_dict=info, **parameters)
-
-        return map_jobs(submit, srcs, dsts, info_list, ahead=lambda: 2 * _WORKERS)
 
     def empty(self, shape: Any, dtype: DTypeLike = float) -> NDArray[Any]:
         """Return an array that goes to the host without a copy where it is this machine; else as `apyfal.empty`."""
@@ -307,7 +300,15 @@ class RemoteAccelerator:
                         timeout=timeout,
                         memory_limit=memory_limit,
                     )
-                    document, result = Submission(self._host, key, spec, retry, progress).ask(session, source, target)
+                    submission = Submission(self._host, key, spec, retry, progress)
+                    with self._lock:
+                        self._check_open()
+                        self._active.add(submission)
+                    try:
+                        document, result = submission.ask(session, source, target)
+                    finally:
+                        with self._lock:
+                            self._active.discard(submission)
             except SessionLost:
                 self._renew(session, restart=kind != "start")
                 retry.pause("the host does not keep the session", None)
@@ -355,15 +356,6 @@ class RemoteAccelerator:
     def _check_open(self) -> None:
         if self._closed:
             raise ClosedError(f"accelerator {self._options['accelerator']!r} was stopped")
-
-    def __enter__(self) -> RemoteAccelerator:
-        self._check_open()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def __repr__(self) -> str:
         state = "stopped" if self._closed else f"on {self._host.address}"

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from apyfal.exceptions import AcceleratorException
+from apyfal.exceptions import AcceleratorException, RunCancelled
 from apyfal.host.client.http import Answer, Host, Refused, Retry, SessionLost
 from apyfal.host.client.payload import InputPayload, OutputPayload
 from apyfal.host.protocol.messages import JOB_HEADER, KEY_HEADER, JobSpec
@@ -49,6 +49,7 @@ class Submission:
         self._spec = spec
         self._retry = retry
         self._progress = progress
+        self._cancelled = False
 
     def ask(self, session: str, source: InputPayload, output: OutputPayload) -> tuple[dict[str, Any], Any]:
         """Submit the job until the host has answered, then wait until it has ended.
@@ -73,6 +74,8 @@ class Submission:
         job_id: str | None = None
         lost = False
         while True:
+            if self._cancelled:
+                raise RunCancelled("the accelerator was stopped")
             try:
                 if lost:
                     job_id, lost = self._recalled(), False
@@ -99,6 +102,14 @@ class Submission:
             if has_body and (document.get("output") or {}).get("nbytes", 0) > _RELEASE_FROM:
                 self._release(document["id"])
             return document, result
+
+    def cancel(self) -> None:
+        """Ask the host to cancel the job. `ask`, in another thread, then returns a cancelled job."""
+        self._cancelled = True
+        with contextlib.suppress(
+            OSError, AcceleratorException, SessionLost
+        ):  # else the host ends the job with its session
+            self._host.json("DELETE", f"/v1/jobs/{self._recalled()}")
 
     def _submit(self, session: str, source: InputPayload) -> Answer:
         target = f"/v1/sessions/{session}/jobs?wait={0 if self._progress else _WAIT}"

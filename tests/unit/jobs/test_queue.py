@@ -63,7 +63,7 @@ def test_jobs_of_one_kind_that_wait_are_taken_together(began: threading.Event) -
         for task in tasks:
             task.future.set_result(None)
 
-    workers = Workers(1, "test", run, together=lambda waiting: 3)
+    workers = Workers(1, "test", run, batch_limit=lambda waiting: 3)
     try:
         futures = [submit(workers, 0, None, {}, "first")]
         assert began.wait(PATIENCE)
