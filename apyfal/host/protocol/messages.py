@@ -33,6 +33,8 @@ __all__ = [
 ]
 
 DEFAULT_PORT = 7391
+#: seconds that a job may ask for: more than any job takes, and what the timers of every system can hold
+MAX_TIMEOUT = 30 * 86400
 #: carries the job where the body carries its data, in requests and in answers
 JOB_HEADER = "Apyfal-Job"
 KEY_HEADER = "Idempotency-Key"
@@ -55,11 +57,12 @@ def _document(value: object, what: str, known: set[str]) -> dict[str, Any]:
     return value
 
 
-def _number(value: object, what: str) -> float | None:
+def _seconds(value: object, what: str) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
-        raise ParameterError(f"{what}: expected a positive number")
+    # not a number is neither: it compares as false
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_TIMEOUT:
+        raise ParameterError(f"{what}: expected a positive number of seconds, {MAX_TIMEOUT} (30 days) at most")
     return float(value)
 
 
@@ -329,7 +332,7 @@ class JobSpec:
             dst=dst,
             parameters=parameters,
             copy=copy,
-            timeout=_number(document.get("timeout"), "job: timeout"),
+            timeout=_seconds(document.get("timeout"), "job: timeout"),
             memory_limit=limit,
         )
 

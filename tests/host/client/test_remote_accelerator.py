@@ -283,6 +283,26 @@ def test_unknown_accelerator_and_definitions(daemon: RunningDaemon) -> None:
         apyfal.Accelerator("x", host_ip=daemon.unix, program="s3://bucket/program.xclbin")
 
 
+def test_element_types_are_the_clients_to_choose(daemon: RunningDaemon, tmp_path: Path) -> None:
+    x = np.arange(1000, dtype=np.float32)
+    x.tofile(tmp_path / "x.raw")
+    for given in ("float32", np.float32, np.dtype("<f4")):
+        with apyfal.Accelerator("scale", host_ip=daemon.url, token=daemon.token(), dtype=given) as scale:
+            np.testing.assert_array_equal(scale.process(x, a=2, b=1), 2 * x + 1)
+            scale.process(tmp_path / "x.raw", tmp_path / "y.raw", a=2, b=1)  # the file has no type of its own
+            np.testing.assert_array_equal(np.fromfile(tmp_path / "y.raw", np.float32), 2 * x + 1)
+    for given in ("object", "no type", "int17", ""):
+        with pytest.raises((ParameterError, ConfigurationError)):
+            apyfal.Accelerator("scale", host_ip=daemon.url, token=daemon.token(), dtype=given)
+
+
+@pytest.mark.parametrize("path", ["/tmp/x.so", "./x.so", "../x.so", "x/y", "~/x.so", "file:///x.so"])
+def test_a_driver_or_device_that_is_a_path_is_refused(daemon: RunningDaemon, path: str) -> None:
+    for key in ("driver", "device"):
+        with pytest.raises(AccessDenied, match="cannot name a path"):
+            apyfal.Accelerator("loopback", host_ip=daemon.url, token=daemon.token(), **{key: path})
+
+
 def test_timeouts_end_the_job(daemon: RunningDaemon) -> None:
     data = np.random.default_rng(4).integers(0, 256, 1 << 25, np.uint8)
     with apyfal.Accelerator("gzip", host_ip=daemon.unix) as gzip, pytest.raises(RunTimeout):

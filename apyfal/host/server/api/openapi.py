@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from apyfal.host.protocol.messages import MAX_TIMEOUT
 from apyfal.host.server.api.routes import PUBLIC, Body, Route
 
 __all__ = ["SCHEMAS", "document"]
@@ -155,7 +156,7 @@ SCHEMAS: dict[str, Any] = {
             },
             "parameters": {"type": "object"},
             "copy": {"type": "boolean"},
-            "timeout": {"type": ["number", "null"], "exclusiveMinimum": 0},
+            "timeout": {"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": MAX_TIMEOUT},
             "memory_limit": {"type": ["integer", "string", "null"], "minimum": 0},
         },
     },

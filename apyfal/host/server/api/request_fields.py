@@ -16,10 +16,8 @@ from apyfal.definition.dtypes import parse_element_type
 from apyfal.exceptions import ParameterError, did_you_mean
 from apyfal.host.server.policy.tokens import Grant, NotAllowed
 
-__all__ = ["FIELDS", "MAX_TIMEOUT", "SessionFields", "accelerator_name"]
+__all__ = ["FIELDS", "SessionFields"]
 
-#: seconds that a job may ask for at most: what the system's own timers can hold, and more than any job takes
-MAX_TIMEOUT = 30 * 86400.0
 _MAX_NAME = 256
 #: A name: never what a file system, or a loader that looks for one, reads as a path.
 _NAME = re.compile(r"[^\W_][\w .,:;()\[\]{}@#+=*&-]{0,255}|_[\w .-]{0,254}")
@@ -104,7 +102,7 @@ class SessionFields:
                 raise ParameterError(f"{field!r} is defined on the host; a client may say {', '.join(_CHECKS)}")
         name = given["accelerator"]
         if name is not None:
-            name = accelerator_name(name)
+            name = _name("accelerator", name)
         grant.require_accelerator(name)
         checked: dict[str, str | int] = {} if name is None else {"accelerator": name}
         for field, value in given.items():
@@ -153,7 +151,7 @@ class SessionFields:
 
 #: what a client may say of a definition, and the check of it: nothing else passes
 _CHECKS: Mapping[str, Callable[[SessionFields, str, object, str | None], str | int]] = {
-    "accelerator": lambda fields, field, value, _: accelerator_name(value),
+    "accelerator": lambda _, field, value, __: _name(field, value),
     "driver": SessionFields._driver,
     "device": SessionFields._device,
     "program": SessionFields._program,
@@ -161,11 +159,6 @@ _CHECKS: Mapping[str, Callable[[SessionFields, str, object, str | None], str | i
     "in_dtype": SessionFields._element_type,
     "out_dtype": SessionFields._element_type,
 }
-
-
-def accelerator_name(value: object) -> str:
-    """Return an accelerator's name; `NotAllowed` for what is a path or cannot be a name."""
-    return _name("accelerator", value)
 
 
 def _name(field: str, value: object, expected: str = "a name") -> str:
