@@ -16,6 +16,7 @@ from apyfal.cli.progress import ProgressCallback, progress_bar
 from apyfal.cli.selection import Pair, Selection, has_directories, select
 from apyfal.exceptions import AcceleratorException, ParameterError, StorageError
 from apyfal.storage.flow.cancel import CancelToken
+from apyfal.storage.metadata import ObjectMetadata
 from apyfal.storage.url import parse
 
 __all__ = ["command"]
@@ -31,6 +32,13 @@ _SIDE_BY_SIDE = 8
 @click.option(
     "--follow-links/--no-follow-links", default=True, help="With -r, copy what links to local directories lead to."
 )
+@click.option(
+    "-m",
+    "--metadata",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="Give copies in a store a content_type, cache_control, user.NAME, tags.NAME, ...; may be repeated.",
+)
 @click.option("-p", "--preserve", is_flag=True, help="Give local copies the time of modification of their source.")
 @common_options
 @click.pass_obj
@@ -43,6 +51,7 @@ def command(
     keep_going: bool,
     follow_links: bool,
     preserve: bool,
+    metadata: tuple[str, ...],
 ) -> None:
     """Copy each SOURCE to DESTINATION: storage URLs, paths, patterns such as 's3://lab/*.bin', '-' for a pipe.
 
@@ -54,13 +63,14 @@ def command(
     if len(urls) < 2:
         raise click.UsageError("expected SOURCE... and DESTINATION", click.get_current_context())
     *sources, destination = urls
+    stated = ObjectMetadata.parse(metadata)
     use_host(settings, *urls)
     if preserve and ("-" in urls or not parse(destination).is_local):
         raise ParameterError(f"--preserve: {destination!r} is no local file, and only those can be given a time")
     if "-" in urls:
         if len(sources) > 1:
             raise click.UsageError("'-' stands for one pipe: expected one SOURCE", click.get_current_context())
-        _copy_piped(settings, sources[0], destination)
+        _copy_piped(settings, sources[0], destination, stated)
         return
     selected = select(sources, destination, recursive=recursive, follow_links=follow_links)
     if selected.problems and not keep_going:
@@ -69,7 +79,7 @@ def command(
     _make_folders(selected, destination)
     description = sources[0] if len(chosen) == 1 else f"{len(chosen)} objects"
     with progress_bar(description, enabled=settings.progress) as progress:
-        failed = _copy_all(chosen, progress, preserve=preserve, keep_going=keep_going)
+        failed = _copy_all(chosen, progress, preserve=preserve, keep_going=keep_going, metadata=stated)
     _print(settings, [one for one in chosen if one not in failed], destination)
     problems = [*selected.problems, *selected.left, *failed.values()]
     if problems:
@@ -93,12 +103,13 @@ def _print(settings: Settings, done: Sequence[Pair], destination: str) -> None:
         print_json(documents[0] if len(done) == 1 and done[0].destination == destination else documents)
 
 
-def _copy_piped(settings: Settings, source: str, destination: str) -> None:
+def _copy_piped(settings: Settings, source: str, destination: str, metadata: ObjectMetadata | None) -> None:
     with progress_bar(source, enabled=settings.progress) as progress:
         storage.copy(
             sys.stdin.buffer if source == "-" else source,
             sys.stdout.buffer if destination == "-" else destination,
             progress=progress,
+            metadata=metadata,
         )
     if settings.json and destination != "-":
         print_json({"source": source, "destination": destination})
@@ -123,7 +134,12 @@ def _parent(url: str) -> str:
 
 
 def _copy_all(
-    chosen: Sequence[Pair], progress: ProgressCallback | None, *, preserve: bool, keep_going: bool
+    chosen: Sequence[Pair],
+    progress: ProgressCallback | None,
+    *,
+    preserve: bool,
+    keep_going: bool,
+    metadata: ObjectMetadata | None,
 ) -> dict[Pair, Exception]:
     """Copy several at once. A failure, or an interrupt, ends those under way and lets no other begin.
 
@@ -139,7 +155,7 @@ def _copy_all(
     def copy(number: int) -> None:
         source, destination = chosen[number]
         with cancel.scope():
-            written = storage.copy(source, destination, progress=shown.part(number))
+            written = storage.copy(source, destination, progress=shown.part(number), metadata=metadata)
         if preserve and (mtime := storage.stat(source).mtime) is not None:
             nanoseconds = round(mtime * 1e9)
             os.utime(written, ns=(nanoseconds, nanoseconds))

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from apyfal.exceptions import ParameterError
+from apyfal.exceptions import ParameterError, UnsupportedByStore
 from apyfal.memory import plain_array
 from apyfal.storage import transfer
 from apyfal.storage.endpoints.factory import sink_at, source_at
 from apyfal.storage.endpoints.sinks import FileObjectSink
 from apyfal.storage.endpoints.sources import FileObjectSource, LocalSource, Source
+from apyfal.storage.flow.retry import retry_call
+from apyfal.storage.metadata import ObjectMetadata
 from apyfal.storage.mounting.table import resolve
 from apyfal.storage.url import is_file_object, parse
 
@@ -31,6 +33,8 @@ def load(
     dtype: DTypeLike = "uint8",
     shape: int | Sequence[int] | None = None,
     out: NDArray[Any] | None = None,
+    *,
+    version: str | None = None,
 ) -> NDArray[Any]:
     """Read a whole file or object as an array, with no copy on the way.
 
@@ -42,6 +46,9 @@ def load(
         How the bytes are seen; one dimension may be -1. Default: one dimension.
     out
         An array to fill instead, C-contiguous and of exactly the object's size; `dtype` and `shape` are then its own.
+
+    version
+        The store's own id of a version of an object, as `stat` tells it; by default the current one.
 
     Returns
     -------
@@ -60,6 +67,8 @@ def load(
     kind = np.dtype(dtype)
     if kind.hasobject:
         raise ParameterError(f"dtype {kind} holds Python objects; expected a type of numbers, text or bytes")
+    if version is not None and (is_file_object(url) or parse(url).is_local):
+        raise UnsupportedByStore("a local file keeps no versions; expected a storage URL")
     if is_file_object(url):
         with FileObjectSource(url) as source:
             return _filled(source, out) if out is not None else _seen(_read(source), kind, shape, source.name)
@@ -70,7 +79,13 @@ def load(
             target.require_object("read")
             memory = _Growing()
             view = _view_of(out, name) if out is not None else None
-            info = transfer.download(target.handler, target.path, view, allocate=None if out is not None else memory)
+            handler, found = target.handler, None
+            if version is not None:
+                what = f"cannot read version {version!r} of {name!r}"
+                found = retry_call(handler, lambda: handler.describe_version(target.path, version), what)
+            info = transfer.download(
+                handler, target.path, view, info=found, allocate=None if out is not None else memory
+            )
             size = info.size or 0
             if out is None:
                 return _seen(memory.array[:size], kind, shape, name)
@@ -84,7 +99,7 @@ def load(
         return _seen(_read(source), kind, shape, name)
 
 
-def save(url: object, array: NDArray[Any]) -> None:
+def save(url: object, array: NDArray[Any], *, metadata: ObjectMetadata | Mapping[str, Any] | None = None) -> None:
     """Write an array's bytes, in C order, as a whole file or object; nothing is copied if they lie so in memory.
 
     Parameters
@@ -93,6 +108,8 @@ def save(url: object, array: NDArray[Any]) -> None:
         A storage URL, a path, or an open binary file.
     array
         What to write. Neither dtype nor shape is stored.
+    metadata
+        Content type and the like of an object in a store, as for `open`.
 
     Raises
     ------
@@ -105,18 +122,21 @@ def save(url: object, array: NDArray[Any]) -> None:
     if array.dtype.hasobject:
         raise ParameterError(f"an array of dtype {array.dtype} holds Python objects; expected numbers, text or bytes")
     data = _bytes_of(np.ascontiguousarray(array))
+    stated = ObjectMetadata.of(metadata)
     if is_file_object(url):
+        if stated is not None:
+            raise ParameterError("an open file takes no metadata; expected a storage URL")
         with FileObjectSink(url) as sink:
             sink.write(data)
         return
     location = parse(url)
     if location.is_local:
-        with sink_at(location, len(data)) as local_sink:
+        with sink_at(location, len(data), metadata=stated) as local_sink:
             local_sink.write(data)
         return
     with resolve(location) as target:
         target.require_object("write")
-        transfer.upload(target.handler, target.path, data)
+        transfer.upload(target.handler, target.path, data, metadata=stated)
 
 
 class _Growing:

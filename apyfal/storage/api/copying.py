@@ -8,8 +8,10 @@ import posixpath
 import queue
 import stat
 import threading
+from collections.abc import Mapping
+from typing import Any
 
-from apyfal.exceptions import InvalidURL, IsADirectory, StorageError
+from apyfal.exceptions import InvalidURL, IsADirectory, ParameterError, StorageError, UnsupportedByStore
 from apyfal.storage import providers, transfer
 from apyfal.storage.endpoints.factory import open_sink, open_source
 from apyfal.storage.endpoints.sinks import Sink
@@ -18,6 +20,7 @@ from apyfal.storage.flow.options import Progress, TransferOptions
 from apyfal.storage.handler import Handler
 from apyfal.storage.local import atomic
 from apyfal.storage.local.copy import copy_file
+from apyfal.storage.metadata import ObjectMetadata
 from apyfal.storage.mounting.table import resolve
 from apyfal.storage.stores.file import FileHandler
 from apyfal.storage.url import Location, is_file_object, parse
@@ -30,7 +33,13 @@ _PIECES = 4
 _OPTIONS = TransferOptions(memory=48 << 20)
 
 
-def copy(src: object, dst: object, *, progress: Progress | None = None) -> str:
+def copy(
+    src: object,
+    dst: object,
+    *,
+    progress: Progress | None = None,
+    metadata: ObjectMetadata | Mapping[str, Any] | None = None,
+) -> str:
     """Copy a file or object, as `shutil.copy` does, between any two places.
 
     Within one store, the store copies; between two local files, the kernel; else the data is streamed through a few
@@ -45,6 +54,9 @@ def copy(src: object, dst: object, *, progress: Progress | None = None) -> str:
         ``/``, the copy gets the source's name.
     progress
         Called with the bytes written so far and their total (``None`` where it is not known).
+    metadata
+        Content type and the like of a copy in a store, as for `open`. A copy inside one store keeps what is not stated;
+        there, an object can be copied onto itself to change its metadata.
 
     Returns
     -------
@@ -60,24 +72,31 @@ def copy(src: object, dst: object, *, progress: Progress | None = None) -> str:
     -----
     Between local files the permission bits are copied, and holes stay holes.
     """
+    stated = ObjectMetadata.of(metadata)
+    if is_file_object(dst) and stated is not None:
+        raise ParameterError("an open file takes no metadata; expected a storage URL")
     if is_file_object(src) or is_file_object(dst):
-        return _pump_between(src, dst, progress)
+        return _pump_between(src, dst, progress, stated)
     source = parse(src)
     destination = _inside(
         parse(dst), posixpath.basename(source.path.partition("?")[0] if _is_web(source) else source.path)
     )
+    if destination.is_local and stated is not None:
+        raise UnsupportedByStore(f"cannot copy to {str(destination)!r}: a local file keeps no metadata")
     if source.is_local and destination.is_local:
         copy_file(source.path, destination.path, progress)
     elif _is_stream(source) or _is_stream(destination):
-        return _pump_between(source.url, destination.url, progress)
+        return _pump_between(source.url, destination.url, progress, stated)
     else:
         with _Place(source) as start, _Place(destination) as end:
             handler = end.handler
             if start.target is not None and end.target is not None and start.target.same_store_as(end.target):
                 handler = start.handler
-                if start.path == end.path:
+                if start.path == end.path and stated is None:
                     raise StorageError(f"cannot copy: {str(source)!r} and {str(destination)!r} are the same object")
-            transfer.copy(start.handler, start.path, handler, end.path, progress=progress, options=_OPTIONS)
+            transfer.copy(
+                start.handler, start.path, handler, end.path, metadata=stated, progress=progress, options=_OPTIONS
+            )
     return destination.url
 
 
@@ -149,8 +168,8 @@ def _is_stream(location: Location) -> bool:
     )
 
 
-def _pump_between(src: object, dst: object, progress: Progress | None) -> str:
-    with open_source(src) as source, open_sink(dst, source.size) as sink:
+def _pump_between(src: object, dst: object, progress: Progress | None, metadata: ObjectMetadata | None) -> str:
+    with open_source(src) as source, open_sink(dst, source.size, metadata=metadata) as sink:
         _pump(source, sink, progress)
         return sink.name
 

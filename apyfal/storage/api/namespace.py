@@ -61,26 +61,35 @@ def exists_at(location: Location) -> bool:
     return True
 
 
-def stat(url: object) -> ObjectInfo:
+def stat(url: object, *, version: str | None = None) -> ObjectInfo:
     """Look a file, object or directory up.
 
     Parameters
     ----------
     url
         A storage URL or path. Symbolic links are followed.
+    version
+        The store's own id of a version of an object; by default the current one.
 
     Returns
     -------
     ObjectInfo
-        With ``size`` (bytes, ``None`` for a directory), ``mtime`` (seconds since the epoch), ``etag``, ``checksums``
-        and ``is_directory``.
+        With ``size`` (bytes, ``None`` for a directory), ``mtime`` (seconds since the epoch), ``etag``, ``checksums``,
+        ``version``, ``metadata`` (content type and the like; ``None`` of a file) and ``is_directory``.
 
     Raises
     ------
     ObjectNotFound, AccessDenied, NotADirectory, StorageError
         When it cannot be looked up.
     """
-    return stat_at(parse(url))
+    location = parse(url)
+    if version is None:
+        return stat_at(location)
+    if location.is_local:
+        raise UnsupportedByStore(f"cannot look up {str(location)!r}: a local file keeps no versions")
+    with resolve(location) as target:
+        what = f"cannot look up version {version!r} of {str(location)!r}"
+        return retry_call(target.handler, lambda: target.handler.describe_version(target.path, version), what)
 
 
 def stat_at(location: Location) -> ObjectInfo:

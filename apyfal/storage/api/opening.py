@@ -6,9 +6,10 @@ import codecs
 import io
 import os
 import warnings
+from collections.abc import Mapping
 from typing import IO, Any
 
-from apyfal.exceptions import ObjectExists, ObjectNotFound, ParameterError
+from apyfal.exceptions import ObjectExists, ObjectNotFound, ParameterError, UnsupportedByStore
 from apyfal.storage.api.namespace import exists_at
 from apyfal.storage.endpoints.factory import appending_sink_at, object_source, sink_at
 from apyfal.storage.fileobj.atomic_files import AtomicRandom, AtomicTextWriter, AtomicWriter
@@ -16,6 +17,7 @@ from apyfal.storage.fileobj.raw_files import AtomicFile, ObjectReader, ObjectWri
 from apyfal.storage.fileobj.sized import SizedReader
 from apyfal.storage.fileobj.spooled import SpooledFile
 from apyfal.storage.local import atomic
+from apyfal.storage.metadata import ObjectMetadata
 from apyfal.storage.url import Location, parse
 
 __all__ = ["open"]
@@ -33,6 +35,9 @@ def open(  # the builtin's name is the contract
     encoding: str | None = None,
     errors: str | None = None,
     newline: str | None = None,
+    *,
+    metadata: ObjectMetadata | Mapping[str, Any] | None = None,
+    version: str | None = None,
 ) -> IO[Any]:
     """Open a file, wherever it is, as the builtin ``open`` does.
 
@@ -48,6 +53,11 @@ def open(  # the builtin's name is the contract
         0: none (binary mode only); 1: by line (text mode only); more: bytes of the buffer.
     encoding, errors, newline
         As for the builtin, in text mode.
+    metadata
+        Content type and the like of an object that is written: an `apyfal.storage.metadata.ObjectMetadata`, or a
+        mapping of its fields. With ``a`` and ``r+`` the object keeps what is not stated.
+    version
+        Of an object that is read: the store's own id of it, as `stat` tells it; by default the current one.
 
     Returns
     -------
@@ -88,7 +98,16 @@ def open(  # the builtin's name is the contract
         raise ParameterError("can't have unbuffered text I/O")
     if buffering < -1:
         raise ParameterError(f"invalid buffering size {buffering}")
-    raw = _raw(parse(url), wanted, encoding)
+    location = parse(url)
+    stated = ObjectMetadata.of(metadata)
+    if stated is not None and not wanted.writing:
+        raise ParameterError(f"mode {mode!r} only reads, and takes no metadata")
+    if version is not None and wanted.writing:
+        raise ParameterError(f"mode {mode!r} writes, and takes no version")
+    if location.is_local and (stated is not None or version is not None):
+        what = "metadata" if stated is not None else "versions"
+        raise UnsupportedByStore(f"cannot open {str(location)!r}: a local file keeps no {what}")
+    raw = _raw(location, wanted, encoding, stated, version)
     try:
         return _wrapped(raw, wanted, buffering, encoding, errors, newline)
     except BaseException:
@@ -119,7 +138,9 @@ class _Mode:
         self.writing = self.action != "r" or self.updating
 
 
-def _raw(location: Location, mode: _Mode, encoding: str | None) -> io.RawIOBase:
+def _raw(
+    location: Location, mode: _Mode, encoding: str | None, metadata: ObjectMetadata | None, version: str | None
+) -> io.RawIOBase:
     if location.is_local:
         if mode.action in "wx":
             return AtomicFile(location.path, mode.raw)
@@ -127,27 +148,27 @@ def _raw(location: Location, mode: _Mode, encoding: str | None) -> io.RawIOBase:
         with atomic.translating("open", location.path):
             return io.FileIO(location.path, mode.raw, opener=opener)
     if mode.action == "a" or (mode.action == "r" and mode.updating):
-        return _raw_to_change(location, mode, mode.binary or not _begins_with_mark(encoding))
+        return _raw_to_change(location, mode, mode.binary or not _begins_with_mark(encoding), metadata)
     if mode.action == "r":
-        return ObjectReader(object_source(location), str(location))
+        return ObjectReader(object_source(location, version), str(location))
     if mode.action == "x" and exists_at(location):
         raise ObjectExists(f"{location} exists already", path=location.shown_path)
-    sink = sink_at(location, exclusive=mode.action == "x")
+    sink = sink_at(location, exclusive=mode.action == "x", metadata=metadata)
     return (SpooledFile if mode.updating else ObjectWriter)(sink, str(location), mode.raw)
 
 
-def _raw_to_change(location: Location, mode: _Mode, plain: bool) -> io.RawIOBase:
+def _raw_to_change(location: Location, mode: _Mode, plain: bool, metadata: ObjectMetadata | None) -> io.RawIOBase:
     name = str(location)
     try:
         source = object_source(location)
     except ObjectNotFound:
         if mode.action == "r":
             raise
-        return (SpooledFile if mode.updating else ObjectWriter)(sink_at(location), name, mode.raw)
+        return (SpooledFile if mode.updating else ObjectWriter)(sink_at(location, metadata=metadata), name, mode.raw)
     with source:
         if mode.action == "a" and not mode.updating and plain and source.appendable:
-            return ObjectWriter(appending_sink_at(location, source.info), name, mode.raw, source.size or 0)
-        return SpooledFile(sink_at(location, old=source.info), name, mode.raw, source)
+            return ObjectWriter(appending_sink_at(location, source.info, metadata), name, mode.raw, source.size or 0)
+        return SpooledFile(sink_at(location, old=source.info, metadata=metadata), name, mode.raw, source)
 
 
 def _begins_with_mark(encoding: str | None) -> bool:

@@ -47,18 +47,18 @@ def source_at(location: Location) -> Source:
     return object_source(location)
 
 
-def object_source(location: Location) -> ObjectSource:
-    """Open an object of a store for reading."""
+def object_source(location: Location, version: str | None = None) -> ObjectSource:
+    """Open an object of a store for reading; with `version` that one, else the current one."""
     target = table.resolve(location)
     try:
         target.require_object("read")
-        return ObjectSource(target)
+        return ObjectSource(target, version)
     except BaseException:
         target.release()
         raise
 
 
-def open_sink(destination: object, size: int | None = None) -> Sink:
+def open_sink(destination: object, size: int | None = None, *, metadata: ObjectMetadata | None = None) -> Sink:
     """Open anything that can be written, to be replaced as a whole.
 
     Parameters
@@ -68,6 +68,8 @@ def open_sink(destination: object, size: int | None = None) -> Sink:
         caller's.
     size
         How many bytes will come, if known.
+    metadata
+        Content type and the like of an object in a store.
 
     Raises
     ------
@@ -78,7 +80,7 @@ def open_sink(destination: object, size: int | None = None) -> Sink:
     """
     if is_file_object(destination):
         return FileObjectSink(destination)
-    return sink_at(parse(destination), size)
+    return sink_at(parse(destination), size, metadata=metadata)
 
 
 def sink_at(

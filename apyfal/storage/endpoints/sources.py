@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from apyfal.exceptions import StorageError
+from apyfal.storage.flow.retry import retry_call
 from apyfal.storage.handler import ObjectInfo
 from apyfal.storage.local import atomic, direct_io, duck
 from apyfal.storage.mounting.table import MountedPath
@@ -143,10 +144,15 @@ class LocalSource(Source):
 class ObjectSource(Source):
     """One version of an object in a store. A break is resumed; the whole is verified where the store has a checksum."""
 
-    def __init__(self, target: MountedPath) -> None:
+    def __init__(self, target: MountedPath, version: str | None = None) -> None:
         self.name = str(target.location)
         self._target = target
-        self._stream = stream(target.handler, target.path)
+        handler, path = target.handler, target.path
+        info = None
+        if version is not None:
+            what = f"cannot read version {version!r} of {self.name!r}"
+            info = retry_call(handler, lambda: handler.describe_version(path, version), what)
+        self._stream = stream(handler, path, info=info)
         self.size = self._stream.size
         self.seekable = self._stream.seekable
         self.connections = _CONNECTIONS if self.seekable else 0

@@ -5,8 +5,10 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from servers.stores.azurite import Azurite
 from servers.stores.ceph import Ceph
@@ -15,7 +17,8 @@ from servers.stores.moto import Moto
 from servers.stores.swift import Swift
 
 from apyfal import storage
-from apyfal.exceptions import ParameterError, UnsupportedByStore
+from apyfal.cli import main
+from apyfal.exceptions import ParameterError, StorageError, UnsupportedByStore
 from apyfal.storage import transfer
 from apyfal.storage.checksums import new_hasher
 from apyfal.storage.handler import MetadataHandler, ObjectInfo
@@ -23,6 +26,8 @@ from apyfal.storage.metadata import FIELDS, ObjectMetadata
 from apyfal.storage.mounting.mount import MountSpec
 from apyfal.storage.mounting.parameters import MountParameter
 from apyfal.storage.mounting.table import table
+from apyfal.storage.stores.swift.handler import SwiftHandler
+from apyfal.storage.url import parse
 
 pytestmark = pytest.mark.server
 
@@ -189,6 +194,96 @@ def test_every_way_of_writing_again_keeps_it(
     with storage.open(f"{url}{bucket}/small", "ab") as file:
         file.write(b"y")
     check("small")
+
+
+def test_the_functions_that_users_call(store: tuple[MetadataHandler, str], tmp_path: Path) -> None:
+    handler, bucket = store
+    table.attach("metadata-test", handler)
+    url = f"metadata-test://{bucket}"
+    metadata = {"content_type": "text/csv", "cache_control": "max-age=5", "user": {"owner": "x"}}
+    changed = {**metadata, "content_type": "text/plain"}
+
+    def check(name: str, expected: dict[str, Any]) -> None:
+        found = storage.stat(f"{url}/{name}").metadata
+        assert found is not None
+        assert found.only(tuple(expected)) == ObjectMetadata(**expected), name
+
+    storage.save(f"{url}/saved", np.arange(9), metadata=metadata)
+    check("saved", metadata)
+    for mode in ("wb", "w+b", "xb"):
+        with storage.open(f"{url}/opened-{mode}", mode, metadata=metadata) as file:
+            file.write(b"x")
+        check(f"opened-{mode}", metadata)
+    with storage.open(f"{url}/opened-wb", "ab", metadata={"content_type": "text/plain"}) as file:
+        file.write(b"x")
+    check("opened-wb", changed)
+    storage.copy(f"{url}/saved", f"{url}/saved", metadata={"content_type": "text/plain"})
+    check("saved", changed)
+    local = tmp_path / "local"
+    local.write_bytes(b"x")
+    storage.copy(local, f"{url}/copied", metadata=ObjectMetadata(**metadata))
+    check("copied", metadata)
+    arguments = [local, f"{url}/by-command", "-m", "content_type=text/csv", "-m", "user.owner=x"]
+    assert main(["copy", *map(str, arguments), "-m", "cache_control=max-age=5"]) == 0
+    check("by-command", metadata)
+    assert main(["copy", *map(str, arguments), "-m", "colour=red"]) != 0
+    for call in (
+        lambda: storage.save(local, np.arange(9), metadata=metadata),
+        lambda: storage.open(local, "wb", metadata=metadata),
+        lambda: storage.copy(f"{url}/saved", local, metadata=metadata),
+        lambda: storage.stat(local, version="1"),
+        lambda: storage.load(local, version="1"),
+        lambda: storage.open(local, version="1"),
+    ):
+        with pytest.raises(UnsupportedByStore, match="a local file keeps no"):
+            call()
+    assert local.read_bytes() == b"x"
+    with pytest.raises(ParameterError, match="unknown field 'colour'"):
+        storage.save(f"{url}/x", np.arange(9), metadata={"colour": "red"})
+    with pytest.raises(ParameterError, match="takes no metadata"):
+        storage.open(f"{url}/saved", "rb", metadata=metadata)
+    with pytest.raises(ParameterError, match="takes no version"):
+        storage.open(f"{url}/saved", "wb", version="1")
+
+
+def test_a_stated_version_is_read(moto_server: Moto) -> None:
+    storage.mount(
+        "versions",
+        provider="s3",
+        endpoint_url=moto_server.endpoint_url,
+        access_key_id=moto_server.access_key,
+        secret_access_key=moto_server.secret_key,
+    )
+    bucket = f"versions-{uuid.uuid4().hex[:8]}"
+    url = f"versions://{bucket}/object"
+    storage.makedirs(f"versions://{bucket}")
+    with table.resolve(parse(url)) as target:
+        body = b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"
+        target.handler._s3.request("PUT", bucket, {"versioning": ""}, None, (memoryview(body),)).read()  # type: ignore[attr-defined]
+    versions = []
+    for content in (b"first", b"second one"):
+        with storage.open(url, "wb") as file:
+            file.write(content)
+        versions.append(storage.stat(url).version)
+    first, second = versions
+    assert first
+    assert first != second
+    assert storage.stat(url, version=first).size == 5
+    assert storage.load(url, version=first).tobytes() == b"first"
+    assert storage.load(url).tobytes() == b"second one"
+    with storage.open(url, "rb", version=first) as file:
+        assert file.read() == b"first"
+    with storage.open(url, "rt", encoding="ascii", version=second) as file:
+        assert file.read() == "second one"
+    with pytest.raises(StorageError):
+        storage.load(url, version="no-such-version")
+    storage.unmount("versions")
+
+
+def test_stores_without_versions(swift_server: Swift) -> None:
+    handler = SwiftHandler(endpoint_url=swift_server.auth_url, client_id=swift_server.user, secret_id=swift_server.key)
+    with pytest.raises(UnsupportedByStore, match="tells no versions"):
+        handler.describe_version("container/object", "1")
 
 
 @pytest.mark.parametrize("write", [put, in_parts])
