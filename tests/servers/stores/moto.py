@@ -1,4 +1,4 @@
-"""Moto's S3 as a server process: about 2 s to start. pip: ``moto[s3,server]``."""
+"""Moto's S3 as a server process: about 2 s to start. pip: ``moto[s3] flask flask-cors``."""
 
 from __future__ import annotations
 
