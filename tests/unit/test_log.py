@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+import apyfal
 from apyfal.log import get_logger
 
 
@@ -34,3 +36,25 @@ def test_stdout_prints_each_record_once(logger: logging.Logger, capsys: pytest.C
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 1
     assert lines[0].endswith("INFO hello")
+
+
+def test_jobs_say_what_they_do_and_no_secret(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    with caplog.at_level(logging.DEBUG, "apyfal"):
+        with apyfal.Accelerator("loopback") as accelerator:
+            accelerator.process(b"hush-hush")
+        with apyfal.AcceleratorPoolExecutor("loopback", emulator={"devices": 2}) as pool:
+            pool._accelerators[0]._context.device.control("lose_device", 1)
+            list(pool.process_map([b"hush-hush"] * 50))
+    assert "opened 'software card 0' of driver emulator for accelerator 'loopback'" in caplog.text
+    assert "loopback: 9 bytes in, 9 bytes out" in caplog.text
+    assert "closed accelerator 'loopback'" in caplog.text
+    if pool.statistics[0].error is not None:
+        assert "emulator:0 is taken out of the pool: DeviceLost" in caplog.text
+        assert {r.levelname for r in caplog.records if "taken out" in r.message} == {"WARNING"}
+    assert "hush" not in caplog.text
+
+
+def test_a_job_makes_no_record_if_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging.Logger, "makeRecord", lambda *arguments, **keywords: pytest.fail("a record"))
+    with apyfal.Accelerator("loopback") as accelerator:
+        assert accelerator.process(b"abc").tobytes() == b"abc"

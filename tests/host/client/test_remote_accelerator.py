@@ -367,3 +367,21 @@ def test_host_errors_hide_what_happened_inside(daemon: RunningDaemon) -> None:
     error = error_from(error_document(ZeroDivisionError("internal path /etc/secret")))
     assert isinstance(error, HostError)
     assert "secret" not in str(error)
+
+
+def test_leaving_waits_for_submitted_jobs_and_an_error_cancels_them(where: dict[str, str | None]) -> None:
+    futures = []
+    with apyfal.Accelerator("loopback", **where) as loopback:
+        assert isinstance(loopback, apyfal.Accelerator)
+        futures = [loopback.process_submit(np.full(100, number, np.uint8)) for number in range(20)]
+    assert [int(future.result(0)[0]) for future in futures] == list(range(20))
+
+    def leave() -> None:
+        with apyfal.Accelerator("loopback", **where) as loopback:
+            futures[:] = [loopback.process_submit(np.zeros(1 << 20, np.uint8)) for _ in range(200)]
+            raise KeyError("on the way")
+
+    with pytest.raises(KeyError, match="on the way"):
+        leave()
+    assert sum(future.cancelled() for future in futures) > 100
+    assert all(future.done() for future in futures)
