@@ -44,7 +44,7 @@ class ObjectInfo:
     is_directory
         A directory or common prefix: no content.
     metadata
-        Content type and the like, as far as the answer told; ``None`` where it told nothing (a listing).
+        Content type and the like, as far as the response told; ``None`` where it told nothing (a listing).
     """
 
     path: str
@@ -75,7 +75,7 @@ class Limits:
 class RangeReader(ABC):
     """The body of one range request, being received."""
 
-    #: the object as this answer described it (a plain GET may be the first thing known about an object)
+    #: the object as this response described it (a plain GET may be the first thing known about an object)
     info: ObjectInfo
 
     @abstractmethod
@@ -118,7 +118,7 @@ class Upload(ABC):
 
     @abstractmethod
     def complete(self, size: int, checksum: bytes | None) -> ObjectInfo:
-        """Make the object visible; `size` and `checksum` are of the whole. Asked again after a lost answer."""
+        """Make the object visible; `size` and `checksum` are of the whole. Asked again after a lost response."""
 
     @abstractmethod
     def abort(self) -> None:
@@ -155,7 +155,7 @@ class Handler(ABC):
     def read(self, path: str, start: int, stop: int | None, version_of: ObjectInfo | None) -> RangeReader:
         """Begin to receive bytes ``start`` to ``stop`` (exclusive; ``None``: to the end) of `path`.
 
-        With `version_of`, of that version only (If-Match or the like): `ObjectChanged` otherwise. The answer has been
+        With `version_of`, of that version only (If-Match or the like): `ObjectChanged` otherwise. The response has been
         validated when this returns: status, Content-Range, ETag. A store without ranges may be asked for 0 to
         ``None`` only.
         """

@@ -1,6 +1,6 @@
 """The client's side of HTTP: kept connections to one host, over TLS with a pinned certificate or a Unix socket.
 
-Bodies go out of the caller's memory and answers arrive in it; nothing is collected in between. The connections
+Bodies go out of the caller's memory and responses arrive in it; nothing is collected in between. The connections
 themselves are those of `apyfal.storage`.
 """
 
@@ -38,7 +38,7 @@ from apyfal.storage.http.connection import Connection
 from apyfal.storage.http.idle import IdleConnections
 from apyfal.storage.http.response import Response
 
-__all__ = ["RETRY_FOR", "Answer", "Host", "Outgoing", "Refused", "Retry", "SessionLost"]
+__all__ = ["RETRY_FOR", "Host", "HostResponse", "Outgoing", "Refused", "Retry", "SessionLost"]
 
 _CONNECT_TIMEOUT = 10.0
 _TOKEN = re.compile(r"apf_(?P<id>[0-9a-f]{12})_(?P<secret>[A-Za-z0-9_-]{43})")
@@ -59,7 +59,7 @@ class Refused(Exception):
     Attributes
     ----------
     status, document
-        Of the answer.
+        Of the response.
     retry_after
         Seconds after which to ask again, where it says so.
     """
@@ -107,8 +107,8 @@ class Outgoing:
         return isinstance(self.pieces, list)
 
 
-class Answer:
-    """An answer whose head has arrived. A context manager: at its end the connection is kept, or closed if unread."""
+class HostResponse:
+    """A response whose head has arrived. A context manager: at its end the connection is kept, or closed if unread."""
 
     def __init__(self, response: Response) -> None:
         self._response = response
@@ -131,7 +131,7 @@ class Answer:
             with _network_errors():
                 count = self._response.readinto(out[done:])
             if not count:
-                raise ConnectionError("the answer ended early")
+                raise ConnectionError("the response ended early")
             done += count
 
     def lines(self) -> Iterator[bytes]:
@@ -143,8 +143,8 @@ class Answer:
                 count = self._response.readinto(buffer)
             if not count:
                 break
-            *whole, rest = (rest + buffer[:count]).split(b"\n")
-            yield from (line + b"\n" for line in whole)
+            *complete, rest = (rest + buffer[:count]).split(b"\n")
+            yield from (line + b"\n" for line in complete)
         if rest:
             yield rest
 
@@ -152,7 +152,7 @@ class Answer:
         """Give the connection back."""
         self._response.close()
 
-    def __enter__(self) -> Answer:
+    def __enter__(self) -> HostResponse:
         return self
 
     def __exit__(
@@ -193,8 +193,8 @@ class Host:
         json_body: object = None,
         body: Iterable[memoryview] = (),
         length: int | None = None,
-    ) -> Answer:
-        """Send one request and receive the head of its answer.
+    ) -> HostResponse:
+        """Send one request and receive the head of its response.
 
         Parameters
         ----------
@@ -226,17 +226,17 @@ class Host:
                 connection = self._connect()
                 connection.key = self.address
                 response = self._exchange(connection, outgoing)
-        answer = Answer(response)
-        if answer.status >= 400:
-            with answer:
-                raise self._refusal(answer)
-        return answer
+        reply = HostResponse(response)
+        if reply.status >= 400:
+            with reply:
+                raise self._refusal(reply)
+        return reply
 
     def json(self, method: str, target: str, body: object = None, headers: Mapping[str, str] | None = None) -> Any:
-        """Send one request and return its JSON answer; the daemon's error is raised as what it is."""
+        """Send one request and return its JSON response; the daemon's error is raised as what it is."""
         try:
-            with self.request(method, target, json_body=body, headers=headers) as answer:
-                return None if answer.status == 204 else answer.json()
+            with self.request(method, target, json_body=body, headers=headers) as reply:
+                return None if reply.status == 204 else reply.json()
         except Refused as refused:
             raise refused.error() from None
 
@@ -271,7 +271,7 @@ class Host:
         return Outgoing(method, target, f"{head}\r\n\r\n".encode("latin-1", "replace"), body, asks)
 
     def _exchange(self, connection: Connection, outgoing: Outgoing) -> Response:
-        """Send a request and receive the head of its answer; the connection is closed if that fails."""
+        """Send a request and receive the head of its response; the connection is closed if that fails."""
         try:
             response = _send(connection, outgoing)
         except BaseException:
@@ -280,17 +280,17 @@ class Host:
         response.on_release(partial(self._idle.give_back, connection))
         return response
 
-    def _refusal(self, answer: Answer) -> Exception:
+    def _refusal(self, reply: HostResponse) -> Exception:
         document: Any = {}
         with contextlib.suppress(ValueError):
-            document = answer.json()
+            document = reply.json()
         if not isinstance(document, dict):
             document = {}
-        if answer.status == 401:
+        if reply.status == 401:
             return AuthenticationError(f"{self.address}: {error_from(document.get('error'))}")
-        retry_after = answer.header("Retry-After")
+        retry_after = reply.header("Retry-After")
         seconds = float(retry_after) if retry_after and re.fullmatch(r"[0-9]{1,5}", retry_after) else None
-        return Refused(answer.status, document, seconds)
+        return Refused(reply.status, document, seconds)
 
     def _require_proof(self, connection: Connection, token: str, peer: str) -> None:
         """Let the daemon show that it knows the token; see `apyfal.host.protocol.proof`.
@@ -315,12 +315,12 @@ class Host:
         response = _send(connection, Outgoing("GET", "/health", head, [], False))
         kept: list[bool] = []
         response.on_release(kept.append)
-        with Answer(response) as answer:
-            if answer.status in (401, 429):
-                raise self._refusal(answer)
+        with HostResponse(response) as reply:
+            if reply.status in (401, 429):
+                raise self._refusal(reply)
             with contextlib.suppress(ValueError):
-                answer.json()
-        proof = answer.header(PROOF_HEADER) or ""
+                reply.json()
+        proof = reply.header(PROOF_HEADER) or ""
         expected = proof_of(hash_of(known["secret"]), nonce, peer)
         if not hmac.compare_digest(proof.encode("latin-1", "replace"), expected.encode()) or kept != [True]:
             raise HostError(
@@ -378,7 +378,7 @@ class Retry:
         if now >= self._give_up:
             if isinstance(error, AcceleratorException):
                 raise error
-            raise HostUnreachable(f"{reason} for {self._longest:g} s: {error or 'no answer'}") from error
+            raise HostUnreachable(f"{reason} for {self._longest:g} s: {error or 'no response'}") from error
         self.check()
         time.sleep(min(self._delay if delay is None else delay, _MAX_DELAY) * (0.5 + secrets.randbelow(1000) / 1000))
         self._delay = min(2 * self._delay, _MAX_DELAY)
@@ -403,7 +403,7 @@ def _send(connection: Connection, outgoing: Outgoing) -> Response:
     try:
         connection.send_more(pieces)
     except StorageError as broken:
-        # The daemon may have answered before it read everything: its answer says more than the broken pipe.
+        # The daemon may have answered before it read everything: its response says more than the broken pipe.
         try:
             return connection.read_response(outgoing.method)
         except StorageError:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from apyfal.exceptions import CopyRefused, HostError, ParameterError
-from apyfal.host.client.http import Answer
+from apyfal.host.client.http import HostResponse
 from apyfal.host.client.shared_pool import SharedPool
 from apyfal.host.protocol.messages import ArrayType, BodyPart, DestinationSpec, SharedArray, SourceSpec
 from apyfal.host.protocol.shared_memory import Region
@@ -116,16 +116,16 @@ class InputPayload:
         parts = {}
         end = 0
         for name, one in src.items():
-            given = self._stack.enter_context(InputPayload(one, None, self._copies))
-            if given.origin is None:
+            payload = self._stack.enter_context(InputPayload(one, None, self._copies))
+            if payload.origin is None:
                 raise ParameterError(f"src: {name!r}: expected a URL, path, file object or array, not None")
-            if given.length is None:
-                parts[str(name)] = BodyPart(url=given.origin.url)
+            if payload.length is None:
+                parts[str(name)] = BodyPart(url=payload.origin.url)
                 continue
             start = -(-end // _ALIGN) * _ALIGN
-            parts[str(name)] = BodyPart(offset=start, nbytes=given.length, array=given.origin.array)
-            self._parts.append((start, given))
-            end = start + given.length
+            parts[str(name)] = BodyPart(offset=start, nbytes=payload.length, array=payload.origin.array)
+            self._parts.append((start, payload))
+            end = start + payload.length
         if not self._parts:
             self.origin = SourceSpec(parts=parts)
             return
@@ -265,12 +265,12 @@ class OutputPayload:
         elif not array.flags.c_contiguous:
             self._copies.add(array.nbytes, "dst: not contiguous")
 
-    def receive(self, answer: Answer | None, document: dict[str, Any]) -> Any:
+    def receive(self, response: HostResponse | None, document: dict[str, Any]) -> Any:
         """Put the job's output where it belongs, and return what `process` returns.
 
         Parameters
         ----------
-        answer
+        response
             Whose body is the output; ``None``: there is none, or it is in shared memory.
         document
             The job.
@@ -282,32 +282,32 @@ class OutputPayload:
             return self._dst if self._array is not None else document.get("result")
         if described.get("region") is not None:
             return self._shared_result(described)
-        if answer is None:
+        if response is None:
             raise HostError("the job ran, but the host does not have its output any more")
         if described.get("parts") is not None:
-            return self._receive_parts(answer, described["parts"])
+            return self._receive_parts(response, described["parts"])
         nbytes = int(described["nbytes"])
         if self.destination is not None and self.destination.data:
-            self._store(answer, nbytes)
+            self._store(response, nbytes)
             return document.get("result")
         if self._array is not None:
-            self._fill(answer, self._array, nbytes)
+            self._fill(response, self._array, nbytes)
             return self._dst
-        kind = ArrayType.parse({"dtype": described["dtype"], "shape": described["shape"]}, "the answer")
+        kind = ArrayType.parse({"dtype": described["dtype"], "shape": described["shape"]}, "the response")
         result = empty(kind.shape, kind.dtype)
-        self._fill(answer, result, nbytes)
+        self._fill(response, result, nbytes)
         return result
 
     def _as_part(self) -> BodyPart:
         there = self.destination
         return BodyPart() if there is None else BodyPart(url=there.url, array=there.array)
 
-    def _receive_parts(self, answer: Answer, parts: Mapping[str, dict[str, Any]]) -> dict[str, Any] | None:
+    def _receive_parts(self, response: HostResponse, parts: Mapping[str, dict[str, Any]]) -> dict[str, Any] | None:
         """Put several outputs where they belong; they come one behind the other."""
         results = {}
         for name, described in parts.items():
             output = self._parts.get(name) or OutputPayload(None, None, None, self._copies)
-            results[name] = output.receive(answer, {"output": described})
+            results[name] = output.receive(response, {"output": described})
         return {name: result for name, result in results.items() if result is not None} or None
 
     def close(self) -> None:
@@ -329,26 +329,26 @@ class OutputPayload:
         if region is None or pool is None or described["region"] != region.name:
             raise HostError("the host put the output into memory that it was not offered")
         self._region = None  # it is the array's now
-        kind = ArrayType.parse({"dtype": described["dtype"], "shape": described["shape"]}, "the answer")
+        kind = ArrayType.parse({"dtype": described["dtype"], "shape": described["shape"]}, "the response")
         return region.array(SharedArray(region.name, 0, kind), on_release=lambda: pool.give(region))
 
     @staticmethod
-    def _fill(answer: Answer, array: np.ndarray[Any, Any], nbytes: int) -> None:
+    def _fill(response: HostResponse, array: np.ndarray[Any, Any], nbytes: int) -> None:
         if array.nbytes != nbytes:
             raise HostError(f"the host sent {nbytes} bytes for an array of {array.nbytes}")
         target = array if array.flags.c_contiguous else np.empty(array.shape, array.dtype)
         if nbytes:
             flat: np.ndarray[Any, Any] = target.reshape(-1).view(np.uint8)
-            answer.readinto(flat.data)
+            response.readinto(flat.data)
         if target is not array:
             np.copyto(array, target)
 
-    def _store(self, answer: Answer, nbytes: int) -> None:
+    def _store(self, response: HostResponse, nbytes: int) -> None:
         buffer = memoryview(bytearray(min(_CHUNK, max(1, nbytes))))
         with open_sink(self._dst, nbytes) as sink:
             left = nbytes
             while left:
                 piece = buffer[: min(len(buffer), left)]
-                answer.readinto(piece)
+                response.readinto(piece)
                 sink.write(piece)
                 left -= len(piece)

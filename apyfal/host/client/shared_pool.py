@@ -72,8 +72,8 @@ class SharedPool:
         size = -(-nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
         body = {"nbytes": size}
         try:
-            with self._host.request("POST", f"/v1/sessions/{self._session}/memory", json_body=body) as answer:
-                made = answer.json()
+            with self._host.request("POST", f"/v1/sessions/{self._session}/memory", json_body=body) as response:
+                made = response.json()
             region = attach(self._socket_path, made["name"], made["ticket"], made["nbytes"])
         except Refused as refused:
             if refused.status == 404:

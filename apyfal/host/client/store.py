@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from urllib.parse import quote
 
 from apyfal.exceptions import StorageError, StoreUnavailable
-from apyfal.host.client.http import Answer, Host, Refused
+from apyfal.host.client.http import Host, HostResponse, Refused
 from apyfal.storage.handler import Handler, Limits, ObjectInfo, RangeReader, Upload
 from apyfal.storage.mounting import table
 from apyfal.storage.providers import HOST_SCHEME
@@ -47,12 +47,14 @@ class RemoteStore(Handler):
     def read(self, path: str, start: int, stop: int | None, version_of: ObjectInfo | None) -> RangeReader:
         info = self.describe(path)
         try:
-            answer = self._host.request("GET", _target("object", path), headers={"Accept": "application/octet-stream"})
+            response = self._host.request(
+                "GET", _target("object", path), headers={"Accept": "application/octet-stream"}
+            )
         except Refused as refused:
             raise refused.error() from None
         except OSError as error:
             raise _unavailable(self._host, error) from error
-        return _Reader(answer, info)
+        return _Reader(response, info)
 
     def put(self, path: str, data: memoryview, checksum: bytes | None, *, exclusive: bool = False) -> ObjectInfo:
         return self._put(path, iter((data,)) if len(data) else iter(()), len(data))
@@ -85,8 +87,8 @@ class RemoteStore(Handler):
 
     def _put(self, path: str, pieces: Iterator[memoryview], length: int) -> ObjectInfo:
         try:
-            with self._host.request("PUT", _target("object", path), body=pieces, length=length) as answer:
-                return _info(answer.json())
+            with self._host.request("PUT", _target("object", path), body=pieces, length=length) as response:
+                return _info(response.json())
         except Refused as refused:
             raise refused.error() from None
         except OSError as error:
@@ -94,25 +96,25 @@ class RemoteStore(Handler):
 
 
 class _Reader(RangeReader):
-    """The body of one answer, which is a whole file."""
+    """The body of one response, which is a whole file."""
 
-    def __init__(self, answer: Answer, info: ObjectInfo) -> None:
-        self._answer = answer
-        self._left = answer.length or 0
+    def __init__(self, response: HostResponse, info: ObjectInfo) -> None:
+        self._response = response
+        self._left = response.length or 0
         self.info = info
 
     def readinto(self, out: memoryview) -> int:
         count = min(len(out), self._left, _CHUNK)
         if count:
             try:
-                self._answer.readinto(out[:count])
+                self._response.readinto(out[:count])
             except OSError as error:
                 raise StoreUnavailable(f"host://{self.info.path}: the host stopped sending: {error}") from error
             self._left -= count
         return count
 
     def close(self) -> None:
-        self._answer.close()
+        self._response.close()
 
 
 class _Upload(Upload):

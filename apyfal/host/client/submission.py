@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from apyfal.exceptions import AcceleratorException, RunCancelled
-from apyfal.host.client.http import Answer, Host, Refused, Retry, SessionLost
+from apyfal.host.client.http import Host, HostResponse, Refused, Retry, SessionLost
 from apyfal.host.client.payload import InputPayload, OutputPayload
 from apyfal.host.protocol.messages import JOB_HEADER, KEY_HEADER, JobSpec
 
@@ -59,7 +59,7 @@ class Submission:
         session
             On which accelerator.
         source, output
-            What is sent, and where the answer goes.
+            What is sent, and where the response goes.
 
         Returns
         -------
@@ -79,16 +79,16 @@ class Submission:
             try:
                 if lost:
                     job_id, lost = self._recalled(), False
-                with self._submit(session, source) if job_id is None else self._wait_for(job_id) as answer:
-                    document = _document(answer)
-                    if answer.status == 202:
+                with self._submit(session, source) if job_id is None else self._wait_for(job_id) as response:
+                    document = _document(response)
+                    if response.status == 202:
                         job_id = document["id"]
                         self._retry.check()
                         continue
-                    has_body = answer.header(JOB_HEADER) is not None
+                    has_body = response.header(JOB_HEADER) is not None
                     result = None
                     if document["state"] == "done":
-                        result = output.receive(answer if has_body else None, document)
+                        result = output.receive(response if has_body else None, document)
             except Refused as refused:
                 lost = refused.status == 404 and job_id is None
                 if not lost:
@@ -111,7 +111,7 @@ class Submission:
         ):  # else the host ends the job with its session
             self._host.json("DELETE", f"/v1/jobs/{self._recalled()}")
 
-    def _submit(self, session: str, source: InputPayload) -> Answer:
+    def _submit(self, session: str, source: InputPayload) -> HostResponse:
         target = f"/v1/sessions/{session}/jobs?wait={0 if self._progress else _WAIT}"
         headers = {KEY_HEADER: self._key, "Accept": _OCTETS}
         if source.length is None:
@@ -119,7 +119,7 @@ class Submission:
         headers |= {JOB_HEADER: self._spec.text(), "Content-Type": _OCTETS}
         return self._host.request("POST", target, headers=headers, body=source.pieces(), length=source.length)
 
-    def _wait_for(self, job_id: str) -> Answer:
+    def _wait_for(self, job_id: str) -> HostResponse:
         if self._progress is not None:
             self._follow(job_id, self._progress)
         return self._host.request("GET", f"/v1/jobs/{job_id}?wait={_WAIT}", headers={"Accept": _OCTETS})
@@ -127,16 +127,16 @@ class Submission:
     def _recalled(self) -> str:
         """Find the job by its key on a host that does not know the session: one that was started again remembers jobs.
 
-        So the answer that was lost is had all the same, and what it says of shared memory is still true here.
+        So the response that was lost is had all the same, and what it says of shared memory is still true here.
         """
-        with self._host.request("GET", f"/v1/jobs?key={self._key}") as answer:
-            jobs = answer.json()["jobs"]
+        with self._host.request("GET", f"/v1/jobs?key={self._key}") as response:
+            jobs = response.json()["jobs"]
         if not jobs:
             raise SessionLost
         return str(jobs[0]["id"])
 
     def _refused(self, refused: Refused, job_id: str | None) -> str | None:
-        """Decide what an error answer means for a job: wait for the one that runs, come again, or raise it."""
+        """Decide what an error response means for a job: wait for the one that runs, come again, or raise it."""
         if refused.status == 409 and isinstance(refused.document.get("job"), str):
             return str(refused.document["job"])
         if refused.status in (429, 503, 409):
@@ -147,8 +147,10 @@ class Submission:
     def _follow(self, job_id: str, progress: Callable[[int, int | None], None]) -> None:
         """Report a job's progress until it has ended."""
         event = ""
-        with self._host.request("GET", f"/v1/jobs/{job_id}/events", headers={"Accept": "text/event-stream"}) as answer:
-            for line in answer.lines():
+        with self._host.request(
+            "GET", f"/v1/jobs/{job_id}/events", headers={"Accept": "text/event-stream"}
+        ) as response:
+            for line in response.lines():
                 name, _, value = line.decode("utf-8").rstrip("\n").partition(": ")
                 if name == "event":
                     event = value
@@ -165,7 +167,7 @@ class Submission:
             self._host.json("DELETE", f"/v1/jobs/{job_id}/output")
 
 
-def _document(answer: Answer) -> dict[str, Any]:
-    header = answer.header(JOB_HEADER)
-    document: dict[str, Any] = answer.json() if header is None else json.loads(header)
+def _document(response: HostResponse) -> dict[str, Any]:
+    header = response.header(JOB_HEADER)
+    document: dict[str, Any] = response.json() if header is None else json.loads(header)
     return document

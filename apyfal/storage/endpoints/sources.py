@@ -22,7 +22,7 @@ __all__ = ["FileObjectSource", "LocalSource", "ObjectSource", "Source"]
 
 
 #: Ranges of one object in flight at once for a reader that takes it in pieces: two already fill a fast link, the others
-#: cover the time until an answer begins.
+#: cover the time until a response begins.
 _CONNECTIONS = 4
 
 

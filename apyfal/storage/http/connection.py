@@ -109,7 +109,7 @@ class Connection:
             return False
         try:
             if self._tls:
-                # A closed or talking peer makes the socket readable; session tickets were read with the first answer.
+                # A closed or talking peer makes the socket readable; session tickets were read with the first response.
                 self._sock.setblocking(False)
                 try:
                     socket.socket.recv(self._sock, 1, socket.MSG_PEEK)
@@ -245,7 +245,7 @@ class Connection:
 
     # -- heads --------------------------------------------------------------------------------------------------------
     def read_response(self, method: str) -> Response:
-        """Receive the head of the answer to a request with `method`; interim answers (1xx) are skipped."""
+        """Receive the head of the response to a request with `method`; interim responses (1xx) are skipped."""
         while True:
             status, headers, persistent = self._read_head()
             if status >= 200:
@@ -257,7 +257,7 @@ class Connection:
         Returns
         -------
         Response or None
-            ``None``: the body may be sent. Else the answer that came instead of leave.
+            ``None``: the body may be sent. Else the response that came instead of leave.
         """
         while True:
             status, headers, persistent = self._read_head()
@@ -278,7 +278,7 @@ class Connection:
             elif len(self._buffer) < _MAX_HEAD:
                 self._buffer.extend(bytes(len(self._buffer)))
             else:
-                raise StoreUnavailable(f"{self.name}: the head of the answer is longer than {_MAX_HEAD} bytes")
+                raise StoreUnavailable(f"{self.name}: the head of the response is longer than {_MAX_HEAD} bytes")
         with memoryview(self._buffer) as view, view[self._end :] as room:
             count = self._receive(room, 0)
         self._end += count
@@ -303,14 +303,14 @@ class Connection:
             behind = self._end - self._pos
             if not self._fill():
                 self.check_cancelled()
-                raise StoreUnavailable(f"{self.name}: closed before {'the end of' if behind else ''} its answer")
+                raise StoreUnavailable(f"{self.name}: closed before {'the end of' if behind else ''} its response")
             scanned = self._pos + behind
         lines = self._buffer[self._pos : end].decode("latin-1").split("\r\n")
         self._pos = end + 4
         version, _, rest = lines[0].partition(" ")
         code = whole_number(rest[:3])
         if not version.startswith("HTTP/1.") or code is None or len(rest) < 3:
-            raise StoreUnavailable(f"{self.name}: not an HTTP answer: {lines[0][:60]!r}")
+            raise StoreUnavailable(f"{self.name}: no HTTP response: {lines[0][:60]!r}")
         headers: dict[str, str] = {}
         for line in lines[1:]:
             name, colon, value = line.partition(":")
@@ -320,7 +320,7 @@ class Connection:
             value = value.strip(" \t")
             if name in headers:
                 if name == "content-length" and headers[name] != value:
-                    raise StoreUnavailable(f"{self.name}: two different lengths in one answer")
+                    raise StoreUnavailable(f"{self.name}: two different lengths in one response")
                 if name != "content-length":
                     value = f"{headers[name]}, {value}"
             headers[name] = value

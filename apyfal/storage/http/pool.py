@@ -97,10 +97,10 @@ class ConnectionPool:
         headers: Iterable[tuple[str, str]] = (),
         body: Sequence[memoryview] = (),
     ) -> Response:
-        """Send one request and receive the head of its answer, whatever its status.
+        """Send one request and receive the head of its response, whatever its status.
 
-        A kept connection that turns out to be closed before any of the answer came is replaced by a new one, unless the
-        method is POST: nothing else is repeated here.
+        If a kept connection turns out to be closed before any of the response arrived, the request is repeated once on
+        a new one, unless its method is POST. Nothing else is repeated here.
 
         Parameters
         ----------
@@ -248,7 +248,7 @@ class ConnectionPool:
         while not head.endswith(b"\r\n\r\n"):  # byte by byte: what follows belongs to TLS
             byte = sock.recv(1)
             if not byte or len(head) > 16384:
-                raise StoreUnavailable(f"proxy {proxy.host}:{proxy.port}: no answer to CONNECT {target}")
+                raise StoreUnavailable(f"proxy {proxy.host}:{proxy.port}: no response to CONNECT {target}")
             head += byte
         status = head.split(b" ", 2)[1:2]
         if status != [b"200"]:

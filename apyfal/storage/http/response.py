@@ -35,7 +35,7 @@ class BodyConnection(Protocol):
 
 
 class Response:
-    """An answer whose body is still on the connection.
+    """A response whose body is still on the connection.
 
     Attributes
     ----------
@@ -148,7 +148,7 @@ class Response:
         try:
             while True:
                 if filled > limit:
-                    raise StorageError(f"{self.name}: more than {limit} bytes where a small answer was expected")
+                    raise StorageError(f"{self.name}: more than {limit} bytes where a small response was expected")
                 if filled == len(data):
                     data.extend(bytes(len(data)))
                 with memoryview(data) as view, view[filled:] as room:

@@ -1,4 +1,4 @@
-"""What an HTTP answer says: ranges, versions, checksums, and which error its status is."""
+"""What an HTTP response says: ranges, versions, checksums, and which error its status is."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def status_error(
     path, code, request_id
         For the attributes of the error.
     headers
-        Of the answer.
+        Of the response.
     """
     kind: type[StorageError]
     if status in (404, 410):
@@ -119,7 +119,7 @@ def status_error(
 
 
 class BodyReader(RangeReader):
-    """The body of an answer, from which `skip` bytes are dropped and no more than `length` are delivered."""
+    """The body of a response, from which `skip` bytes are dropped and no more than `length` are delivered."""
 
     def __init__(self, response: Response, info: ObjectInfo, skip: int = 0, length: int | None = None) -> None:
         self.info = info
@@ -235,7 +235,7 @@ def body_reader(
     version_of: ObjectInfo | None,
     name: str | None = None,
 ) -> RangeReader:
-    """Check the head of a 200 or 206 answer against what was asked for, and return the reader of its body.
+    """Check the head of a 200 or 206 response against what was asked for, and return the reader of its body.
 
     Parameters
     ----------
@@ -264,7 +264,7 @@ def body_reader(
             wanted = total if stop is None else stop if total is None else min(stop, total)
             if first != start or total is None or end != wanted or response.length not in (None, end - first):
                 raise StoreUnavailable(
-                    f"asked for bytes {start} to {stop}, the answer is"
+                    f"asked for bytes {start} to {stop}, the response is"
                     f" {response.headers.get('content-range')!r} with a length of {response.length}"
                 )
             info = replace(info, size=total)
@@ -297,9 +297,9 @@ def described_by_reading(read: Callable[[], RangeReader]) -> ObjectInfo:
 
 
 def described_by_head(info: ObjectInfo, response: Response, read: Callable[[], RangeReader]) -> ObjectInfo:
-    """Describe an object by the answer to a HEAD, unless that says less than a GET would.
+    """Describe an object by the response to a HEAD, unless that says less than a GET would.
 
-    A server may leave headers out of its answer to HEAD (RFC 9110, section 9.3.2), and some state a length of 0 there,
+    A server may leave headers out of its response to HEAD (RFC 9110, section 9.3.2). Some state a length of 0 there,
     which is that of the body they send.
 
     Parameters
@@ -307,7 +307,7 @@ def described_by_head(info: ObjectInfo, response: Response, read: Callable[[], R
     info
         The object by the other headers.
     response
-        The answer to the HEAD.
+        The response to the HEAD.
     read
         Begins to read the whole object.
     """
@@ -321,11 +321,11 @@ def _content_range(response: Response) -> tuple[int, int, int | None]:
     found = _CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
     if found is None:
         raise StoreUnavailable(
-            f"a partial answer with Content-Range {response.headers.get('content-range')!r}", status=response.status
+            f"a partial response with Content-Range {response.headers.get('content-range')!r}", status=response.status
         )
     first, last, total = found.groups()
     if int(last) < int(first) or (total != "*" and int(last) >= int(total)):
-        raise StoreUnavailable(f"a partial answer with Content-Range {found.group()!r}", status=response.status)
+        raise StoreUnavailable(f"a partial response with Content-Range {found.group()!r}", status=response.status)
     return int(first), int(last), None if total == "*" else int(total)
 
 

@@ -200,7 +200,7 @@ def _digest_agrees(info: ObjectInfo, data: memoryview) -> bool:
 
 
 def _open(handler: Handler, path: str, start: int, stop: int | None, attempts: int, cancel: CancelToken) -> RangeReader:
-    """Ask for the range without knowing the object: the answer tells what a look-up would."""
+    """Ask for the range without knowing the object: the response tells what a look-up would."""
     tries = Retrying(limits_for(handler).quota, attempts, cancel)
     while True:
         try:

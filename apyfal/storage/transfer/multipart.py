@@ -370,12 +370,14 @@ class MultipartWriter:
         return self._metadata
 
     def _begin(self) -> None:
-        given: Any = metadata_argument(self._handler, self._path, self._whole_metadata())
+        keywords: Any = metadata_argument(self._handler, self._path, self._whole_metadata())
         tries = Retrying(self._mount_limits.quota, self._options.attempts, self._cancel)
         with self._cancel.scope():
             while self._upload is None:
                 try:
-                    self._upload = self._handler.upload(self._path, size=self._size, exclusive=self._exclusive, **given)
+                    self._upload = self._handler.upload(
+                        self._path, size=self._size, exclusive=self._exclusive, **keywords
+                    )
                 except StorageError as error:
                     tries.failed(error, f"cannot begin to write {self._name!r}")
         tries.success()
@@ -391,10 +393,10 @@ class MultipartWriter:
     def _complete(self) -> ObjectInfo:
         checksum = None
         if self._combines and self._crc is not None and self._algorithm is not None:
-            whole = 0
+            combined = 0
             for number in sorted(self._crcs):
-                whole = combine(self._algorithm, whole, *self._crcs[number])
-            checksum = digest_bytes(self._algorithm, whole)
+                combined = combine(self._algorithm, combined, *self._crcs[number])
+            checksum = digest_bytes(self._algorithm, combined)
         upload = self._upload
         if upload is None:
             raise StorageError(f"cannot write {self._name!r}: there is no upload")

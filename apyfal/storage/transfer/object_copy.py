@@ -129,10 +129,10 @@ def _copy_inside(
         with _writer(store, destination_path, info.size, False, metadata, info, progress, options) as target:
             target.copy_parts(info)
             return target.commit()
-    given: Any = metadata_argument(store, destination_path, metadata)
+    keywords: Any = metadata_argument(store, destination_path, metadata)
     what = f"cannot copy {store.shown(info.path)!r}"
     try:
-        copied = retry_call(store, lambda: store.copy(info, destination_path, **given), what, limit=options.attempts)
+        copied = retry_call(store, lambda: store.copy(info, destination_path, **keywords), what, limit=options.attempts)
     except UnsupportedByStore:
         return None
     if progress is not None and info.size is not None:

@@ -85,10 +85,10 @@ class ParallelTransfer(ABC):
             raise self._failure
         if self._algorithm is None:
             return 0
-        whole = 0
+        combined = 0
         for _, length, crc in sorted(self._crcs):
-            whole = combine(self._algorithm, whole, crc, length)
-        return whole
+            combined = combine(self._algorithm, combined, crc, length)
+        return combined
 
     # -- for subclasses -----------------------------------------------------------------------------------------------
     @abstractmethod

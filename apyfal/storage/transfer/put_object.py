@@ -31,7 +31,7 @@ def put(
     algorithm = handler.limits.checksum if options.verify else None
     function = crc_function(algorithm) if algorithm is not None else None
     checksum = digest_bytes(algorithm, function(data, 0)) if algorithm is not None and function is not None else None
-    given: Any = metadata_argument(handler, path, metadata)  # only a `MetadataHandler` is given it
+    keywords: Any = metadata_argument(handler, path, metadata)  # only a `MetadataHandler` is given it
     cancel = options.own_cancel()
     tries = Retrying(mount_limits.quota, options.attempts, cancel)
     try:
@@ -41,9 +41,9 @@ def put(
                     cancel.check()
                     if mount_limits.bandwidth is not None:
                         mount_limits.bandwidth.take(len(data), cancel)
-                    info = handler.put(path, data, checksum, exclusive=exclusive, **given)
+                    info = handler.put(path, data, checksum, exclusive=exclusive, **keywords)
                 except ObjectExists:
-                    # After a lost answer, what is in the way may be ours.
+                    # After a lost response, what is in the way may be ours.
                     found = _same(handler, path, data, options) if tries.retries else None
                     if found is None:
                         raise

@@ -73,7 +73,7 @@ class RangeFetcher:
         moved
             Called after each chunk with its length: those bytes are in place.
         reader
-            An answer that already begins at `start`; used first, and closed.
+            A response that already begins at `start`; used first, and closed.
 
         Returns
         -------

@@ -54,7 +54,7 @@ class ReadAhead:
         self._free: list[memoryview] = []
         self._held = 0
         self._claimed = start
-        self._whole = 0
+        self._combined = 0
         self._received = start
         self._threads: list[threading.Thread] = []
         self._closed = False
@@ -87,14 +87,14 @@ class ReadAhead:
     def _retire(self, part: _Ahead) -> None:
         """Take a part that was read out of the queue; the lock is held."""
         self._parts.popleft()
-        self._free.append(part.whole)
+        self._free.append(part.memory)
         self._received += part.size
         if self._algorithm is None:
             return
-        self._whole = combine(self._algorithm, self._whole, part.crc, part.size)
+        self._combined = combine(self._algorithm, self._combined, part.crc, part.size)
         if (
             self._received == self._size
-            and digest_bytes(self._algorithm, self._whole) != self._info.checksums[self._algorithm]
+            and digest_bytes(self._algorithm, self._combined) != self._info.checksums[self._algorithm]
         ):
             raise mismatch(self._name, self._algorithm)
 
@@ -168,14 +168,14 @@ class ReadAhead:
 class _Ahead:
     """A part of the read-ahead: `filled` bytes of it have come, `taken` were read."""
 
-    __slots__ = ("begin", "buffer", "crc", "done", "failure", "filled", "reader", "size", "taken", "whole")
+    __slots__ = ("begin", "buffer", "crc", "done", "failure", "filled", "memory", "reader", "size", "taken")
 
-    def __init__(self, begin: int, size: int, whole: memoryview, reader: RangeReader | None) -> None:
+    def __init__(self, begin: int, size: int, memory: memoryview, reader: RangeReader | None) -> None:
         self.reader = reader
         self.begin = begin
         self.size = size
-        self.whole = whole
-        self.buffer = whole[:size]
+        self.memory = memory
+        self.buffer = memory[:size]
         self.filled = 0
         self.taken = 0
         self.crc = 0

@@ -196,15 +196,15 @@ class ObjectStream:
         """
         if self._algorithm is None or self.info.size == 0:
             return
-        whole = position = 0
+        combined = position = 0
         for offset, (nbytes, crc) in sorted(self._pieces.items()):
             if offset != position:
                 raise ParameterError(f"{self._name!r}: byte {position} was not received")
-            whole = combine(self._algorithm, whole, crc, nbytes)
+            combined = combine(self._algorithm, combined, crc, nbytes)
             position += nbytes
         if position != self.info.size:
             raise ParameterError(f"{self._name!r}: byte {position} was not received")
-        if digest_bytes(self._algorithm, whole) != self.info.checksums[self._algorithm]:
+        if digest_bytes(self._algorithm, combined) != self.info.checksums[self._algorithm]:
             raise mismatch(self._name, self._algorithm)
 
     def _pieces_source(self) -> RangeFetcher:

@@ -87,7 +87,7 @@ def read_sequentially(
     Parameters
     ----------
     reader
-        The answer to the first request, where it was sent to learn about the object; closed here.
+        The response to the first request, where it was sent to learn about the object; closed here.
     """
     known = info
     name = handler.shown(path)
@@ -104,8 +104,8 @@ def read_sequentially(
                 if known is not None and differs(known, info):
                     raise changed(name, known, info)
                 skip = start if known is not None and not known.ranges else 0
-                whole = start == 0 and stop is None and info.encoding is None
-                algorithm = _verifier(info) if verify and whole else None
+                complete = start == 0 and stop is None and info.encoding is None
+                algorithm = _verifier(info) if verify and complete else None
                 hasher = new_hasher(algorithm) if algorithm is not None else None
                 need = None
                 if info.size is not None and info.encoding is None:
