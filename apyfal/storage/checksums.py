@@ -1,7 +1,7 @@
 """Checksums that can be computed part by part, in any order, and combined over the whole.
 
 CRC-64/NVME and CRC-32C need ``awscrt`` (the extra ``s3``): it computes them at memory speed. CRC-32 is in zlib. MD5
-and the SHA family cannot be combined: they are verified only where a body arrives in one piece and in order.
+and the SHA family cannot be combined: they are verified only if a body arrives in one piece and in order.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Crc = Callable[[memoryview, int], int]
 
 @cache
 def crc_function(algorithm: str) -> Crc | None:
-    """Return ``f(data, previous) -> crc``, or ``None`` where it cannot be computed fast on this machine."""
+    """Return ``f(data, previous) -> crc``, or ``None`` if it cannot be computed fast on this machine."""
     try:
         from awscrt import checksums
     except ImportError:

@@ -28,7 +28,7 @@ class ObjectInfo:
     path
         The object's path inside the store, as given to the handler (``bucket/key``), without scheme and query.
     size
-        Bytes, or ``None`` where the store does not tell (a chunked web page).
+        Bytes, or ``None`` if the store does not say (a chunked web page).
     etag
         A strong validator, quoted as the store sent it; ``None`` when there is none or it is weak.
     mtime
@@ -38,13 +38,13 @@ class ObjectInfo:
     ranges
         Whether a part of the object can be read.
     encoding
-        Content-Encoding, where the stored bytes are not the content. Such objects are never resumed by byte.
+        Content-Encoding, if the stored bytes are not the content. These objects are never resumed by byte.
     version
-        The store's own version id, where it keeps versions.
+        The version id, if the store keeps versions.
     is_directory
         A directory or common prefix: no content.
     metadata
-        Content type and the like, as far as the response told; ``None`` where it told nothing (a listing).
+        Content type and the like, as far as the response states it; ``None`` if it states nothing (a listing).
     """
 
     path: str
@@ -183,7 +183,7 @@ class Handler(ABC):
         raise UnsupportedByStore(f"{self.scheme}: cannot list {self.shown(path)!r}")
 
     def makedirs(self, path: str) -> None:  # most stores have no directories to make
-        """Make a directory or bucket, with its parents; nothing where the store has none. Existing is fine."""
+        """Make a directory or bucket, with its parents. Do nothing if the store has no directories, or if it exists."""
 
     def shown(self, path: str) -> str:
         """Return a path as messages and logs may show it: without passwords and signatures."""
@@ -194,7 +194,7 @@ class Handler(ABC):
         raise UnsupportedByStore(f"{self.scheme}: cannot remove the directory {path!r}")
 
     def path_of(self, url: str) -> str | None:
-        """Give the path in this store of the object at a full web address; ``None`` where it is not this store's."""
+        """Give the path in this store of the object at a full web address; ``None`` if it is not of this store."""
         return None
 
     def close(self) -> None:  # not every store keeps connections

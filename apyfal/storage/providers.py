@@ -51,7 +51,7 @@ class Provider:
     aliases
         Other schemes that mean the same.
     web
-        Pattern of the web addresses (without scheme) of its objects, where they can be told from others.
+        Pattern of the web addresses (without scheme) of its objects, if they can be distinguished from others.
     buckets
         The first part of every path is a bucket or container.
     local
@@ -66,7 +66,7 @@ class Provider:
     local: bool = False
 
     def may_be_at(self, address: str, endpoint_url: str | None) -> bool:
-        """Whether a web address (without scheme) may be that of an object of such a store."""
+        """Whether a web address (without scheme) may be that of an object in a store of this kind."""
         if self.local:
             return False
         if endpoint_url and address.startswith(endpoint_url.partition("://")[2].rstrip("/") + "/"):
@@ -147,7 +147,7 @@ def handler_factory(provider: Provider) -> Callable[..., Handler]:
     Raises
     ------
     MountError
-        When the module does not exist, cannot be imported, or holds no such handler.
+        When the module does not exist, cannot be imported, or does not hold the handler.
     """
     module_name, _, class_name = provider.target.partition(":")
     try:

@@ -120,7 +120,7 @@ class RemoteAccelerator(BaseAccelerator):
     """An accelerator of another machine, open.
 
     URLs are passed on, and their data never comes here; arrays, files and file objects are sent and received. Each job
-    has a key of its own, by which the host runs it once, however often a broken connection makes it be asked again.
+    has its own key. By that the host runs it once, however often a broken connection makes the client ask again.
 
     Parameters
     ----------
@@ -253,7 +253,7 @@ class RemoteAccelerator(BaseAccelerator):
         )
 
     def empty(self, shape: Any, dtype: DTypeLike = float) -> NDArray[Any]:
-        """Return an array that goes to the host without a copy where it is this machine; else as `apyfal.empty`."""
+        """Return an array that goes to the host without a copy if it is this machine; otherwise as `apyfal.empty`."""
         self._check_open()
         dimensions = (shape,) if isinstance(shape, int | np.integer) else tuple(shape)
         kind = ArrayType(np.dtype(dtype), tuple(int(length) for length in dimensions))

@@ -61,7 +61,7 @@ class Refused(Exception):
     status, document
         Of the response.
     retry_after
-        Seconds after which to ask again, where it says so.
+        Seconds after which to ask again, if it says so.
     """
 
     def __init__(self, status: int, document: Mapping[str, Any], retry_after: float | None) -> None:
@@ -125,7 +125,7 @@ class HostResponse:
             return json.loads(self._response.read(_MAX_JSON))
 
     def readinto(self, out: memoryview) -> None:
-        """Fill `out` with the next bytes of the body; `ConnectionError` where it ends before."""
+        """Fill `out` with the next bytes of the body; `ConnectionError` if it ends before."""
         done = 0
         while done < len(out):
             with _network_errors():
@@ -395,7 +395,7 @@ def _send(connection: Connection, outgoing: Outgoing) -> Response:
         connection.send(outgoing.head)
         instead = connection.await_continue(outgoing.method)
         if instead is not None:
-            instead.persistent = False  # the daemon does not know whether the body comes all the same
+            instead.persistent = False  # the daemon does not know whether the body still comes
             return instead
     else:
         first = next(pieces, None)  # a small body goes with its head, in one system call

@@ -60,7 +60,7 @@ class Copies:
 
 
 def _room(pool: SharedPool, nbytes: int, copies: Copies) -> Region | None:
-    """Return shared memory to copy an array of `nbytes` through, where that is worth it and there is some."""
+    """Return shared memory to copy an array of `nbytes` through, if that is worth it and there is some free."""
     return pool.take(nbytes) if copies.allowed and nbytes >= _SHARED_FROM else None
 
 
@@ -154,7 +154,7 @@ class InputPayload:
 
     @property
     def nbytes(self) -> int | None:
-        """Bytes of the source, where they are known here."""
+        """Bytes of the source, if known here."""
         if self._array is not None:
             return self._array.nbytes
         if self.origin is not None and self.origin.shared is not None:

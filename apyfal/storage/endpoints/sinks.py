@@ -88,7 +88,7 @@ class LocalSink(Sink):
         self._writer.write(data)
 
     def commit(self) -> None:
-        """Give the file its name, on disk."""
+        """Sync the file to disk and rename it to its destination."""
         self._writer.commit()
 
     def abort(self) -> None:
@@ -106,7 +106,7 @@ class ObjectSink(Sink):
     size, exclusive
         As for `LocalSink`.
     old
-        The version that is replaced, whose metadata is kept: where there is another one by then, `commit` raises
+        The version that is replaced, whose metadata is kept: if the object has changed by then, `commit` raises
         `ObjectChanged`.
     metadata
         Content type and the like of the object.
@@ -135,7 +135,7 @@ class ObjectSink(Sink):
         self._stream.write(data)
 
     def submit(self, data: memoryview) -> Future[None]:
-        """Send `data` as a part of its own, where it is large enough for one."""
+        """Send `data` as one part, if it is large enough."""
         limits = self._target.handler.limits
         if self._size is None or len(data) < max(limits.min_part, self._size / limits.max_parts):
             return super().submit(data)  # the number of parts is limited, and their size adapts to that in `write`
@@ -182,7 +182,7 @@ class AppendingSink(ObjectSink):
         super().write(data)
 
     def commit(self) -> None:
-        """Replace the object by the longer one; nothing where nothing was written."""
+        """Replace the object by the longer one; do nothing if nothing was written."""
         if self._front is None:
             super().commit()
         else:
@@ -223,7 +223,7 @@ class FileObjectSink(Sink):
         self._ended = True
 
     def abort(self) -> None:
-        """Take back what was written, where the file can."""
+        """Take back what was written, if the file can."""
         if self._ended or self._start is None:
             return
         self._ended = True

@@ -34,7 +34,7 @@ class Source(ABC):
     name
         For messages and progress bars; holds no secret.
     size
-        Bytes from the first to the last, or ``None`` where that is not known before the end.
+        Bytes from the first to the last, or ``None`` if that is not known before the end.
     connections
         How many calls of `receive` at once are worth it; 0: it is no remote object, or cannot be read in ranges.
     seekable
@@ -137,12 +137,12 @@ class LocalSource(Source):
             self._descriptor = -1
 
     def fileno(self) -> int:
-        """Give the descriptor, which stays this object's."""
+        """Return the descriptor, which this object still owns."""
         return self._descriptor
 
 
 class ObjectSource(Source):
-    """One version of an object in a store. A break is resumed; the whole is verified where the store has a checksum."""
+    """One version of an object in a store. Breaks are resumed; a checksum that the store states is verified."""
 
     def __init__(self, target: MountedPath, version: str | None = None) -> None:
         self.name = str(target.location)
@@ -168,7 +168,7 @@ class ObjectSource(Source):
         return self.seekable and self._target.handler.limits.max_copied_part > 0
 
     def receive(self, out: memoryview, offset: int) -> None:
-        """Receive over one connection of its own."""
+        """Receive over one connection."""
         self._stream.receive(out, offset)
 
     def verify(self) -> None:
@@ -176,7 +176,7 @@ class ObjectSource(Source):
         self._stream.verify()
 
     def readinto(self, out: memoryview) -> int:
-        """Take what was read ahead."""
+        """Read the next bytes, from the read-ahead if they are there."""
         return self._stream.readinto(out)
 
     def seek(self, position: int) -> None:
@@ -184,7 +184,7 @@ class ObjectSource(Source):
         self._stream.seek(position)
 
     def pread(self, out: memoryview, offset: int) -> int:
-        """Receive at `offset`, over several connections where it is long."""
+        """Receive at `offset`, over several connections if it is long."""
         return self._stream.pread(out, offset) if self.seekable else super().pread(out, offset)
 
     def interrupt(self) -> None:
@@ -237,7 +237,7 @@ class FileObjectSource(Source):
             return self._fill(out)
 
     def close(self) -> None:
-        """Let go of the file; it stays open."""
+        """Drop the reference to the file, which stays open."""
         self._file = None
         self._readinto = None
 

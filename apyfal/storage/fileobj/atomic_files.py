@@ -1,4 +1,4 @@
-"""Buffered and text files over the raw writers: a failed ``with`` block, flush or write drops the whole file.
+"""Buffered and text files over the raw writers: if a ``with`` block, flush or write fails, nothing is written.
 
 The standard library's own would close the raw file in all of these cases, and so publish what happens to be there.
 """
@@ -24,7 +24,7 @@ class _AtomicFile(io.IOBase):
         raise NotImplementedError
 
     def abort(self) -> None:
-        """Drop everything; `close` then leaves the destination as it was."""
+        """Discard the data. After this, `close` leaves the destination unchanged."""
         self._below().abort()
 
     def close(self) -> None:
@@ -71,7 +71,7 @@ class AtomicWriter(_AtomicFile, io.BufferedWriter):
         return super().truncate(size)
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Fail: it is open for writing."""
+        """Raise `io.UnsupportedOperation`: the file is open for writing."""
         if isinstance(self.raw, ObjectWriter):
             raise self.raw.refusal("read")
         return super().read(size)
@@ -79,7 +79,7 @@ class AtomicWriter(_AtomicFile, io.BufferedWriter):
     read1 = read
 
     def readinto(self, out: WriteableBuffer, /) -> int:
-        """Fail: it is open for writing."""
+        """Raise `io.UnsupportedOperation`: the file is open for writing."""
         if isinstance(self.raw, ObjectWriter):
             raise self.raw.refusal("read")
         return super().readinto(out)

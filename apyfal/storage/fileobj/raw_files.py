@@ -1,7 +1,7 @@
 """The unbuffered file objects below `apyfal.storage.open`, for what the builtin ones cannot do.
 
-Each writer has ``abort``: what is written before and after it is dropped, and ``close`` then leaves the destination
-as it was.
+Each writer has ``abort``: it discards what was written and what will be, and ``close`` then leaves the destination
+unchanged.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class AtomicFileProtocol(Protocol):
         raise NotImplementedError
 
     def abort(self) -> None:
-        """Drop everything, what comes included; `close` then leaves the destination as it was."""
+        """Discard the data, also what is written later. `close` then leaves the destination unchanged."""
 
     def close(self) -> None:
         """Publish it."""
@@ -59,10 +59,10 @@ def _shown(file: ObjectReader | ObjectWriter) -> str:
 
 
 class AbortsOnError(io.RawIOBase):
-    """A raw file whose ``with`` block drops everything when it raises."""
+    """A raw file that is discarded if its ``with`` block raises."""
 
     def abort(self) -> None:
-        """Drop everything."""
+        """Discard the data; `close` then leaves the destination unchanged."""
         raise NotImplementedError
 
     def __exit__(
@@ -74,7 +74,7 @@ class AbortsOnError(io.RawIOBase):
 
 
 def discard_unclosed(file: AtomicFileProtocol) -> None:
-    """Drop a file that is about to be freed without having been closed: nobody said that it is complete."""
+    """Discard a file that is freed without having been closed: nothing says that it is complete."""
     try:
         if file.closed:
             return
@@ -122,11 +122,11 @@ class AtomicFile(AbortsOnError, io.FileIO):
             raise atomic.storage_error(error.errno, f"cannot write: {error.strerror}", str(self.name)) from error
 
     def abort(self) -> None:
-        """Drop everything."""
+        """Discard the data; `close` then leaves the destination unchanged."""
         self._aborted = True
 
     def close(self) -> None:
-        """Give the file its name, on disk, unless it was aborted or a write failed."""
+        """Sync the file to disk and rename it to its destination, unless it was aborted or a write failed."""
         if self.closed:
             return
         try:
@@ -155,12 +155,12 @@ class ObjectReader(io.RawIOBase):
         return "rb"
 
     def readable(self) -> bool:
-        """It is, while open."""
+        """Return ``True``; `ValueError` if the file is closed."""
         self._check()
         return True
 
     def write(self, data: ReadableBuffer, /) -> int:
-        """Fail: it is open for reading."""
+        """Raise `io.UnsupportedOperation`: the file is open for reading."""
         self._check()
         raise io.UnsupportedOperation("File not open for writing")
 
@@ -218,7 +218,7 @@ class ObjectReader(io.RawIOBase):
         return self._position
 
     def tell(self) -> int:
-        """Give the offset of the next byte."""
+        """Return the offset of the next byte."""
         self._check()
         return self._position
 
@@ -265,22 +265,22 @@ class ObjectWriter(AbortsOnError):
         return self._mode
 
     def readinto(self, out: WriteableBuffer, /) -> int:
-        """Fail: it is open for writing."""
+        """Raise `io.UnsupportedOperation`: the file is open for writing."""
         self._check()
         raise self.refusal("read")
 
     def readable(self) -> bool:
-        """It is not."""
+        """Return ``False``; `ValueError` if the file is closed."""
         self._check()
         return False
 
     def seekable(self) -> bool:
-        """It is not: what was sent stays as it is."""
+        """Return ``False``: what was sent cannot be changed."""
         self._check()
         return False
 
     def writable(self) -> bool:
-        """It is, while open."""
+        """Return ``True``; `ValueError` if the file is closed."""
         self._check()
         return True
 
@@ -298,9 +298,10 @@ class ObjectWriter(AbortsOnError):
         return len(view)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        """Fail: what was sent stays as it is. The object does not appear then, unless the position would not change.
+        """Raise `io.UnsupportedOperation`: what was sent cannot be changed.
 
-        Libraries have written on behind the end after a seek whose error they swallowed, and left a damaged object.
+        Unless the position would stay the same, `close` then publishes nothing: libraries have swallowed the error of a
+        seek, written on, and left a damaged object.
         """
         self._check()
         if not (whence == io.SEEK_SET and offset == self._position) and (whence == io.SEEK_SET or offset):
@@ -327,12 +328,12 @@ class ObjectWriter(AbortsOnError):
         )
 
     def tell(self) -> int:
-        """Give the offset of the next byte."""
+        """Return the offset of the next byte."""
         self._check()
         return self._position
 
     def abort(self) -> None:
-        """Drop everything."""
+        """Discard the data; `close` then leaves the destination unchanged."""
         self._aborted = True
 
     def close(self) -> None:

@@ -52,7 +52,7 @@ class SpooledFile(AbortsOnError, io.FileIO):
         self.name = name
 
     def abort(self) -> None:
-        """Drop everything."""
+        """Discard the data; `close` then leaves the destination unchanged."""
         self._aborted = True
 
     def write(self, data: ReadableBuffer, /) -> int:

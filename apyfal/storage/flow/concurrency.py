@@ -41,9 +41,9 @@ class AdaptiveConcurrency:
     Attributes
     ----------
     target
-        Connections that there should be now.
+        Connections that there should be now; the owner starts and ends threads accordingly.
     most
-        Connections that there may ever be.
+        Upper limit of `target`.
     """
 
     def __init__(

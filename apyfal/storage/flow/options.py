@@ -25,9 +25,9 @@ class TransferOptions:
     concurrency
         Connections; ``None``: as many as raise the rate (`apyfal.storage.flow.concurrency`).
     max_concurrency
-        Connections at most, where the number adapts (the mount's own limit counts too).
+        Connections at most, if the number adapts (the mount's own limit counts too).
     verify
-        Whether to compare with the checksums that the store states, and to send some where the store takes them.
+        Whether to compare with the checksums that the store states, and to send some if the store takes them.
     attempts
         Attempts in a row without any progress before an operation fails.
     memory

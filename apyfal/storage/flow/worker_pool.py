@@ -1,4 +1,4 @@
-"""Threads that work through a queue, as many at once as are worth it."""
+"""Threads that work through a queue, as many as raise the rate."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class WorkerPool(Generic[Item]):
             self._changed.notify()
 
     def moved(self, count: int) -> None:
-        """Note that an item moved so many bytes."""
+        """Record the number of bytes that an item has transferred."""
         with self._changed:
             self._concurrency.moved(count)
             self._changed.notify_all()

@@ -130,7 +130,7 @@ class Connection:
         Raises
         ------
         StoreUnavailable, TransferTimeout
-            The peer closed, or took nothing for the timeout. It may have answered all the same.
+            The peer closed, or took nothing for the timeout. It may have responded nevertheless.
         """
         self._waited, self._window = 0.0, 0
         if not body:
@@ -189,7 +189,7 @@ class Connection:
             self._pos += count
             return count
         if isinstance(self._sock, ssl.SSLSocket) and len(out) > _MAX_RECORD:
-            # it returns a count where it is given a buffer, which typeshed does not know
+            # with a buffer it returns a count, which typeshed does not know
             return self._receive_records(cast("Callable[[int, memoryview], int]", self._sock.read), out)
         # Without MSG_WAITALL every segment that arrives would cost a wakeup of Python.
         return self._receive(out, self._flags)

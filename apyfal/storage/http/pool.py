@@ -68,7 +68,7 @@ class ConnectionPool:
     ----------
     gate
         Called with host and port before a connection is made; returns the addresses that may be connected to, or raises
-        to refuse. Redirects pass through it too, as they need connections of their own.
+        to refuse. Redirects pass through it too, as each needs another connection.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class ConnectionPool:
         headers: Iterable[tuple[str, str]] = (),
         body: Sequence[memoryview] = (),
     ) -> Response:
-        """Send one request and receive the head of its response, whatever its status.
+        """Send one request and receive the head of its response, with any status.
 
         If a kept connection turns out to be closed before any of the response arrived, the request is repeated once on
         a new one, unless its method is POST. Nothing else is repeated here.

@@ -94,7 +94,7 @@ class translating:  # noqa: N801  # used as a function; a generator in its place
 
 
 def own_descriptor(path: str) -> int | None:
-    """Give the descriptor that a path such as ``/dev/stdout`` or ``/dev/fd/3`` names, or ``None``."""
+    """Return the descriptor that a path like ``/dev/stdout`` or ``/dev/fd/3`` names, or ``None``."""
     match = _OWN_DESCRIPTOR.fullmatch(path)
     if match is None:
         return None
@@ -353,7 +353,7 @@ class LocalWriter:
             os.fsync(folder)
 
     def _link_to_new(self, temporary: str) -> None:
-        """Give the file its name unless that is taken, where it cannot be renamed so."""
+        """Link the file to its destination unless that exists, on a filesystem that cannot rename so."""
         folder = self._directory_fd
         try:
             os.link(temporary, self._name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)

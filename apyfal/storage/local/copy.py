@@ -1,4 +1,4 @@
-"""Copies from one local file to another, by the kernel where it can.
+"""Copies from one local file to another, by the kernel if it can.
 
 In this order: a reflink (FICLONE: shared blocks, no data moved), copy_file_range(2) over the parts that hold data
 (holes stay holes), and else reading and writing.

@@ -55,7 +55,7 @@ def write_all(descriptor: int, data: memoryview, offset: int | None = None) -> N
 
 
 def open_around_cache(descriptor: int) -> int:
-    """Open the file of a descriptor once more, to be written by O_DIRECT; -1 where that cannot be had."""
+    """Open the file of a descriptor once more, to be written by O_DIRECT; -1 if that is not possible."""
     try:
         return os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_DIRECT | os.O_CLOEXEC)
     except OSError:
@@ -91,14 +91,14 @@ def write_around_cache(descriptor: int, data: memoryview, offset: int) -> int:
 
 
 def require_room(descriptor: int, size: int) -> None:
-    """Raise `OSError` (ENOSPC) where a filesystem has no room for `size` bytes."""
+    """Raise `OSError` (ENOSPC) if a filesystem has no room for `size` bytes."""
     room = os.fstatvfs(descriptor)
     if room.f_bavail * room.f_frsize < size:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def reserve(descriptor: int, size: int) -> None:
-    """Reserve space for `size` bytes without changing the file's size, where the filesystem can.
+    """Reserve space for `size` bytes without changing the file's size, if the filesystem can.
 
     Raises
     ------
@@ -126,7 +126,7 @@ def rename_to_new(directory: int, name: str, new_name: str) -> bool:
     Returns
     -------
     bool
-        ``False`` where they cannot.
+        ``False`` if they cannot.
 
     Raises
     ------

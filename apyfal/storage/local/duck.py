@@ -11,7 +11,7 @@ __all__ = ["name_of", "require"]
 
 
 def name_of(file: object) -> str:
-    """Give the name that a file says it has, or one made of its type."""
+    """Return the name that a file has, or one made of its type."""
     name = getattr(file, "name", None)
     return name if isinstance(name, str) else f"<{type(file).__name__}>"
 

@@ -39,7 +39,7 @@ class MultipartWriter:
     size
         Bytes that will be written, if known: parts are sized by it, and `commit` refuses any other number.
     exclusive
-        Fail if there is such an object.
+        Fail if the object exists.
     metadata
         Content type and the like of the object.
     like
@@ -149,7 +149,7 @@ class MultipartWriter:
         self._check()
         part = Part(data, None)
         if self._buffer is not None or not len(data):
-            # Behind collected bytes, which may be too few for a part of their own.
+            # Behind collected bytes, which may be too few to be a part.
             self.write(data)
             part.future.set_result(None)
         else:
@@ -160,7 +160,7 @@ class MultipartWriter:
     def write_part(self, number: int, data: memoryview) -> None:
         """Write part `number` (from 1) from where it lies, in the calling thread.
 
-        For callers with threads of their own, which write all parts this way, in any order.
+        For callers that run their own threads: they write all parts this way, in any order.
 
         Raises
         ------

@@ -234,7 +234,7 @@ class ParallelDownload(ParallelTransfer):
         self._announce()
 
     def _announce(self) -> None:
-        """Tell how many bytes at the front are in place, if there are more than before."""
+        """Report how many bytes at the front are in place, if there are more than before."""
         if self._on_ready is None:
             return
         front = next(iter(self._in_flight), None)

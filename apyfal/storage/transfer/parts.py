@@ -61,7 +61,7 @@ class Part:
     data
         What is sent: the caller's memory, or the front of `buffer`.
     buffer
-        Ours, to be used again afterwards; ``None`` where the memory is the caller's.
+        Ours, to be used again afterwards; ``None`` if the memory is the caller's.
     """
 
     __slots__ = ("buffer", "data", "future", "number")
@@ -92,7 +92,7 @@ class PartBuffers:
         self._held = 0
 
     def take(self, size: int, check: Callable[[], None]) -> memoryview:
-        """Return a buffer of `size` bytes, waiting for one to come back where no more may be held.
+        """Return a buffer of `size` bytes, waiting for one to come back if no more may be held.
 
         Parameters
         ----------
@@ -127,7 +127,7 @@ class PartBuffers:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Hold nothing any more. Nothing may be under way."""
+        """Release all buffers. No part may be in flight."""
         with self._changed:
             self._memory.release(self._held)
             self._held = 0

@@ -98,7 +98,7 @@ class ObjectStream:
 
     @property
     def size(self) -> int | None:
-        """Bytes of the object, or ``None`` where the store does not tell."""
+        """Bytes of the object, or ``None`` if the store does not say."""
         return self.info.size if self.info.encoding is None else None
 
     @property
@@ -145,7 +145,7 @@ class ObjectStream:
         return count
 
     def pread(self, out: memoryview, offset: int) -> int:
-        """Fill the front of `out` with the bytes from `offset` on, over several connections where it is long.
+        """Fill the front of `out` with the bytes from `offset` on, over several connections if it is long.
 
         Returns
         -------
@@ -187,7 +187,7 @@ class ObjectStream:
             self._pieces[offset] = (len(out), crc)
 
     def verify(self) -> None:
-        """Compare what `receive` has got, all together, with the checksum that the store states, where it has one.
+        """Compare all that `receive` has received with the checksum that the store states, if it states one.
 
         Raises
         ------

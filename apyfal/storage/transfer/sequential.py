@@ -30,7 +30,7 @@ class Room:
     out
         The caller's memory, or ``None``.
     allocate
-        Makes memory where there is no `out`; called again, with more, when an object turns out to be larger.
+        Makes memory if there is no `out`; called again, with more, if the object turns out to be larger.
     """
 
     def __init__(self, path: str, out: memoryview | None, allocate: Callable[[int], memoryview] | None) -> None:
@@ -87,7 +87,7 @@ def read_sequentially(
     Parameters
     ----------
     reader
-        The response to the first request, where it was sent to learn about the object; closed here.
+        The response to the first request, if that was sent to learn about the object; closed here.
     """
     known = info
     name = handler.shown(path)

@@ -34,7 +34,7 @@ def upload(
     data
         Contiguous memory; it must not change until this returns.
     exclusive
-        Fail if there is such an object.
+        Fail if the object exists.
     metadata
         Content type and the like; where it states no content type, the object's name decides.
     progress
