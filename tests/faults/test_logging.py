@@ -96,7 +96,7 @@ EVENTS: dict[str, tuple[Callable[[Hostile], object], Callable[[Hostile], None], 
         receive,
         logging.WARNING,
         "stores.s3.client",
-        "clock is 3600 s behind",
+        "s behind the store",
     ),
     "another region": (
         lambda store: store.faults.append(answers(Answer(301, {"x-amz-bucket-region": "eu-west-1"}))),
