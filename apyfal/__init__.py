@@ -16,6 +16,7 @@ from apyfal.memory import empty, empty_like, is_pinned
 _moved.install()
 
 if TYPE_CHECKING:
+    from apyfal import exceptions, storage
     from apyfal.accelerator import Accelerator
     from apyfal.accelerators.catalogue import Catalogue
     from apyfal.device.listing import devices

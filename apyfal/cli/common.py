@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from apyfal.exceptions import (
     AcceleratorException,
@@ -28,6 +29,7 @@ __all__ = [
     "Command",
     "Settings",
     "common_options",
+    "complete_path",
     "exit_status",
     "key_values",
     "print_error",
@@ -141,11 +143,21 @@ def common_options(function: _Function) -> _Function:
         click.option("-q", "--quiet", **flag, callback=_set("quiet"), help="No progress bar."),
         click.option("--json", **flag, callback=_set("json"), help="Print JSON."),
         click.option(
-            "--config", metavar="FILE", expose_value=False, callback=_set_config, help="Configuration file to use."
+            "--config",
+            metavar="FILE",
+            expose_value=False,
+            callback=_set_config,
+            shell_complete=complete_path,
+            help="Configuration file to use.",
         ),
     ):
         function = option(function)
     return function
+
+
+def complete_path(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Let the shell complete a path: it knows files better than this program."""
+    return [CompletionItem(incomplete, type="file")]
 
 
 def key_values(texts: Iterable[str], option: str) -> dict[str, str]:

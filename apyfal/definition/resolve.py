@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from apyfal.config.configuration import KINDS, ConfigSource, Configuration, Section, Value
+from apyfal.config.ini import shown_path
 from apyfal.definition import registry
 from apyfal.definition.definition import Definition
 from apyfal.definition.dtypes import parse_element_type
@@ -55,19 +56,31 @@ def resolve(name: str | None = None, config: ConfigSource = None, **keys: object
     return _define(found, _base(found, kernel, section, configuration), section)
 
 
-def available(config: ConfigSource = None) -> list[Definition]:
+def available(config: ConfigSource = None, *, problems: list[ConfigurationError] | None = None) -> list[Definition]:
     """Return all accelerators, sorted by name; one of the configuration replaces a registered one of its name.
+
+    Parameters
+    ----------
+    config
+        See `apyfal.config.configuration.Configuration.load`.
+    problems
+        Gets the errors of those that are wrong, which are then left out.
 
     Raises
     ------
     ConfigurationError
-        A section of the configuration is wrong, or a plugin is broken.
+        A section of the configuration is wrong, or a plugin is broken, and there is no list for `problems`.
     """
     configuration = Configuration.load(config)
-    return [
-        resolve(name, configuration) if f"accelerator.{name}" in configuration else registry.get(name)
-        for name in _all_names(configuration)
-    ]
+    found = []
+    for name in _all_names(configuration):
+        try:
+            found.append(resolve(name, configuration) if f"accelerator.{name}" in configuration else registry.get(name))
+        except ConfigurationError as error:
+            if problems is None:
+                raise
+            problems.append(error)
+    return found
 
 
 def _all_names(configuration: Configuration) -> list[str]:
@@ -119,7 +132,13 @@ def _base(name: str, kernel: str | None, section: Section, configuration: Config
         raise section["kernel"].error(f"unknown kernel {kernel!r}{did_you_mean(kernel, registry.names())}{hint}")
     if f"accelerator.{name}" not in configuration:
         raise ConfigurationError(f"unknown accelerator {name!r}{did_you_mean(name, _all_names(configuration))}")
-    raise section.missing("kernel" if emulated else "arguments")
+    if emulated:
+        place = f"{shown_path(section.file)}, " if section.file else ""
+        raise ConfigurationError(
+            f"{place}[{section.name}]: key 'kernel' is missing: "
+            f"unknown accelerator {name!r}{did_you_mean(name, registry.names())}"
+        )
+    raise section.missing("arguments")
 
 
 def _define(name: str, base: Definition | None, section: Section) -> Definition:

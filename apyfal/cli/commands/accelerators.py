@@ -5,8 +5,10 @@ from __future__ import annotations
 import click
 
 from apyfal.accelerators import available
-from apyfal.cli.common import Command, Settings, common_options, print_json, print_rows
+from apyfal.cli.common import Command, Settings, common_options, exit_status, print_error, print_json, print_rows
+from apyfal.definition.definition import Definition
 from apyfal.definition.grammar import REQUIRED
+from apyfal.exceptions import ConfigurationError
 
 __all__ = ["command"]
 
@@ -15,8 +17,19 @@ __all__ = ["command"]
 @common_options
 @click.pass_obj
 def command(settings: Settings, /) -> None:
-    """List the accelerators that can be run: the reference ones, plugins, and those of the configuration."""
-    found = available(settings.config)
+    """List the accelerators that can be run: the reference ones, plugins, and those of the configuration.
+
+    Those that are wrong are named after the others, and the exit status is 2.
+    """
+    problems: list[ConfigurationError] = []
+    _print(settings, available(settings.config, problems=problems))
+    for error in problems:
+        print_error(error, as_json=settings.json)
+    if problems:
+        click.get_current_context().exit(exit_status(problems[0]))
+
+
+def _print(settings: Settings, found: list[Definition]) -> None:
     if settings.json:
         print_json(
             [

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import click
 
-from apyfal.cli.common import Command, Settings, common_options, print_json, print_rows
+from apyfal.cli.common import Command, Settings, common_options, complete_path, print_json, print_rows
 from apyfal.config import report
 from apyfal.config.configuration import FILE_NAME, Configuration
 from apyfal.config.ini import shown_path
@@ -14,7 +14,7 @@ from apyfal.config.trust import TrustStore, place_of
 
 __all__ = ["command"]
 
-_FILE = click.argument("file", required=False, default=FILE_NAME, metavar="[FILE]")
+_FILE = click.argument("file", required=False, default=FILE_NAME, metavar="[FILE]", shell_complete=complete_path)
 
 
 @click.group(name="config")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from threading import Lock
 import click
 
 from apyfal import storage
-from apyfal.cli.common import Command, Settings, common_options, print_error, print_json, use_host
+from apyfal.cli.common import Command, Settings, common_options, complete_path, print_error, print_json, use_host
 from apyfal.cli.progress import ProgressCallback, progress_bar
 from apyfal.cli.selection import Pair, Selection, has_directories, select
 from apyfal.exceptions import AcceleratorException, ParameterError, StorageError
@@ -26,7 +27,7 @@ _SIDE_BY_SIDE = 8
 
 
 @click.command(cls=Command, name="copy")
-@click.argument("urls", nargs=-1, metavar="SOURCE... DESTINATION")
+@click.argument("urls", nargs=-1, metavar="SOURCE... DESTINATION", shell_complete=complete_path)
 @click.option("-r", "--recursive", is_flag=True, help="Copy what is below directories, too.")
 @click.option("-k", "--keep-going", is_flag=True, help="Go on past what cannot be copied, and sum up at the end.")
 @click.option(
@@ -154,12 +155,20 @@ def _copy_all(
 
     def copy(number: int) -> None:
         source, destination = chosen[number]
-        with cancel.scope():
+        with cancel.scope() if len(chosen) > 1 else contextlib.nullcontext():
             written = storage.copy(source, destination, progress=shown.part(number), metadata=metadata)
         if preserve and (mtime := storage.stat(source).mtime) is not None:
             nanoseconds = round(mtime * 1e9)
             os.utime(written, ns=(nanoseconds, nanoseconds))
 
+    if len(chosen) == 1:  # in this thread, where a signal ends it at once, also while a pipe gives nothing
+        try:
+            copy(0)
+        except (AcceleratorException, OSError) as error:
+            if not keep_going:
+                raise
+            failed[chosen[0]] = error
+        return failed
     with ThreadPoolExecutor(_SIDE_BY_SIDE, thread_name_prefix="apyfal-copy") as threads:
         copies = {threads.submit(copy, number): chosen[number] for number in range(len(chosen))}
         try:

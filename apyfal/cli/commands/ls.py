@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 import click
 
 from apyfal import storage
-from apyfal.cli.common import Command, Settings, common_options, print_json, print_rows, use_host
+from apyfal.cli.common import Command, Settings, common_options, complete_path, print_json, print_rows, use_host
 from apyfal.cli.selection import matches
 from apyfal.exceptions import NotADirectory
 from apyfal.storage.api.namespace import entries
@@ -18,7 +18,7 @@ __all__ = ["command"]
 
 
 @click.command(cls=Command, name="ls")
-@click.argument("url", default=".")
+@click.argument("url", default=".", shell_complete=complete_path)
 @click.option("-l", "--long", "long", is_flag=True, help="Size, time and ETag, too.")
 @common_options
 @click.pass_obj

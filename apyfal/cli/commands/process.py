@@ -11,10 +11,12 @@ import click
 
 import apyfal
 from apyfal.accelerator import LOCAL, host_ip_of
-from apyfal.accelerators import resolve
-from apyfal.cli.common import Command, Settings, common_options, key_values, print_json
+from apyfal.accelerators import available, resolve
+from apyfal.cli.common import Command, Settings, common_options, complete_path, key_values, print_json
 from apyfal.cli.progress import progress_bar
 from apyfal.cli.trace import write_trace
+from apyfal.device.drivers import driver_names
+from apyfal.exceptions import did_you_mean
 from apyfal.units import format_duration, format_size, parse_duration
 
 if TYPE_CHECKING:
@@ -30,8 +32,14 @@ _DATA = "the output is data: expected -o URL, or -o - for standard output"
     name="process",
     epilog="A token for --host is taken from $APYFAL_TOKEN or the configuration, never from the command line.",
 )
-@click.argument("source", required=False)
-@click.option("-a", "--accelerator", metavar="NAME", help="Which one; 'apyfal accelerators' lists them.")
+@click.argument("source", required=False, shell_complete=complete_path)
+@click.option(
+    "-a",
+    "--accelerator",
+    metavar="NAME",
+    shell_complete=lambda _, __, text: _beginning(text, (one.name for one in available())),
+    help="Which one; 'apyfal accelerators' lists them.",
+)
 @click.option("-i", "--input", "inputs", multiple=True, metavar="NAME=URL", help="Of several inputs, one by its name.")
 @click.option(
     "-o",
@@ -39,12 +47,18 @@ _DATA = "the output is data: expected -o URL, or -o - for standard output"
     "outputs",
     multiple=True,
     metavar="[NAME=]URL",
+    shell_complete=complete_path,
     help="Where the output goes; '-' is standard output. Of several, one by its name.",
 )
 @click.option("-p", "--parameter", "parameters", multiple=True, metavar="KEY=VALUE", help="A parameter of the job.")
 @click.option("-d", "--define", "defines", multiple=True, metavar="KEY=VALUE", help="A key of [accelerator.NAME].")
 @click.option("--dtype", metavar="TYPE", help="Element type of the source, like int32 or float64.")
-@click.option("--driver", metavar="NAME", help="What runs it: emulator (default), opencl, xrt, xdma or a plugin's.")
+@click.option(
+    "--driver",
+    metavar="NAME",
+    shell_complete=lambda _, __, text: _beginning(text, driver_names()),
+    help="What runs it: emulator (default), opencl, xrt, xdma or a plugin's.",
+)
 @click.option("--device", metavar="DEVICE", help="An index or part of a name; 'apyfal devices' lists them.")
 @click.option("--host", metavar="URL", help="Run it on another machine: address or https://host:port; 'local': here.")
 @click.option("--timeout", metavar="TIME", help="Give up after so long: seconds, or text like 500ms, 30s, 5min.")
@@ -89,9 +103,12 @@ def command(
     if inputs and source is not None:
         raise click.UsageError(f"SOURCE {source!r} and -i exclude each other")
     src: Mapping[str, str] | str | None = key_values(inputs, "-i") if inputs else source
-    dst: Mapping[str, str] | str | None = key_values(outputs, "-o") if len(outputs) > 1 else next(iter(outputs), None)
+    names: list[str] | None = None
     if here:
-        _check_outputs(resolve(accelerator, settings.config, **definition), outputs)
+        local = resolve(accelerator, settings.config, **definition)
+        _check_outputs(local, outputs)
+        names = [port.name for port in local.outputs]
+    dst = _destinations(outputs, names)
     # for an address of the configuration, who wrote that decides which token it gets
     token = os.environ.get("APYFAL_TOKEN") if host is not None else None
     info: dict[str, Any] = {}
@@ -120,6 +137,33 @@ def command(
     if verbose:
         _summarize(info)
     _print_result(result if isinstance(result, dict) else {}, info, settings, to_stderr="-" in _each(dst))
+
+
+def _beginning(text: str, names: Iterable[str]) -> list[str]:
+    return [name for name in names if name.startswith(text)]
+
+
+def _destinations(outputs: tuple[str, ...], names: list[str] | None) -> Mapping[str, str] | str | None:
+    """Read the values of ``-o``.
+
+    Parameters
+    ----------
+    outputs
+        As they were given.
+    names
+        Of the accelerator's outputs; ``None``: a host knows them.
+    """
+    if len(outputs) != 1:
+        return key_values(outputs, "-o") if outputs else None
+    name, equals, url = outputs[0].partition("=")
+    if not equals or not name.isidentifier():
+        return outputs[0]
+    if names is not None and name not in names:
+        raise click.UsageError(
+            f"-o {outputs[0]!r}: no output is named {name!r}{did_you_mean(name, names)} "
+            f"(a file of this name is {'./' + outputs[0]!r})"
+        )
+    return {name: url}
 
 
 def _check_outputs(definition: Definition, outputs: tuple[str, ...]) -> None:

@@ -30,6 +30,8 @@ __all__ = ["copy"]
 #: Memory of a copy: the buffers of the pump below, or of the engine's between two stores (bytes).
 _PIECE = 8 << 20
 _PIECES = 4
+#: Seconds that a copy which has failed waits for its reading thread.
+_PATIENCE = 1.0
 _OPTIONS = TransferOptions(memory=48 << 20)
 
 
@@ -198,6 +200,7 @@ def _pump(source: Source, sink: Sink, progress: Progress | None) -> None:
     thread = threading.Thread(target=read, name="apyfal-copy", daemon=True)
     thread.start()
     done = 0
+    patience: float | None = _PATIENCE
     try:
         while (piece := full.get()) is not None:
             if isinstance(piece, BaseException):
@@ -207,7 +210,9 @@ def _pump(source: Source, sink: Sink, progress: Progress | None) -> None:
             if progress is not None:
                 progress(done, source.size)
             free.put(memoryview(piece.obj))
+        patience = None
     finally:
         free.put(None)
         source.interrupt()
-        thread.join()
+        # after a failure or a signal, a pipe that nobody writes to would keep the thread, and this call, for ever
+        thread.join(patience)
