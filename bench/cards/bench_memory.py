@@ -14,7 +14,7 @@ from support.common import Bench, main
 
 import apyfal
 from apyfal._core.buffer import trim_pool
-from apyfal._core.hostfile import map_file
+from apyfal._core.mapped_file import map_file
 
 
 def benches(quick: bool) -> list[Bench]:

@@ -138,9 +138,10 @@ enum {
 /* Map [offset, offset + size) of the open regular file `fd` (kept by the caller, may be closed afterwards) as a buffer.
  * `offset` is a multiple of the page size; the range lies inside the file.
  * INVALID (not a regular file, range), MISALIGNED, PERMISSION, NO_MEMORY, IO. */
-int apf_hostfile_map(int fd, uint64_t offset, size_t size, int mode, int populate, apf_buffer **buffer, apf_error *err);
+int apf_mapped_file_new(int fd, uint64_t offset, size_t size, int mode, int populate, apf_buffer **buffer,
+                        apf_error *err);
 /* Write a writable map's changes to the disk. */
-int apf_hostfile_flush(apf_buffer *buffer, apf_error *err);
+int apf_mapped_file_flush(apf_buffer *buffer, apf_error *err);
 /* memcpy that returns TRUNCATED instead of dying of SIGBUS when either side is a mapped file that shrank. */
 int apf_copy(void *to, const void *from, size_t size, apf_error *err);
 /* The same for setting memory to zero. */

@@ -89,7 +89,8 @@ static int map_error(int sys)
     return sys == EACCES || sys == EPERM ? APF_PERMISSION : sys == ENOMEM ? APF_NO_MEMORY : APF_IO;
 }
 
-int apf_hostfile_map(int fd, uint64_t offset, size_t size, int mode, int populate, apf_buffer **buffer, apf_error *err)
+int apf_mapped_file_new(int fd, uint64_t offset, size_t size, int mode, int populate, apf_buffer **buffer,
+                        apf_error *err)
 {
     int code = check_range(fd, offset, size, err);
     if (code != APF_OK) return code;
@@ -123,7 +124,7 @@ int apf_hostfile_map(int fd, uint64_t offset, size_t size, int mode, int populat
     return APF_OK;
 }
 
-int apf_hostfile_flush(apf_buffer *buffer, apf_error *err)
+int apf_mapped_file_flush(apf_buffer *buffer, apf_error *err)
 {
     if (!(buffer->flags & APF_BUFFER_MAPPED)) return apf_fail(err, APF_INVALID, 0, "not a mapped file");
     if (msync(buffer->data, buffer->size, MS_SYNC))

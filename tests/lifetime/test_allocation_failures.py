@@ -11,7 +11,7 @@ import pytest
 import apyfal
 from apyfal._core import errors
 from apyfal._core.buffer import Buffer, trim_pool
-from apyfal._core.hostfile import map_file
+from apyfal._core.mapped_file import map_file
 from apyfal.exceptions import KernelError
 
 MIB = 1 << 20

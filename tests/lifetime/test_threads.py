@@ -22,7 +22,7 @@ import apyfal
 from apyfal._core import errors
 from apyfal._core.buffer import Buffer
 from apyfal._core.device import Device
-from apyfal._core.hostfile import flush, map_file
+from apyfal._core.mapped_file import flush, map_file
 from apyfal._core.run import SYNC_FROM, SYNC_TO, Arguments
 from apyfal.exceptions import BufferInUse, ClosedError, KernelError, ParameterError, RunCancelled
 

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from apyfal._core.hostfile import map_file
+from apyfal._core.mapped_file import map_file
 from apyfal.exceptions import ClosedError, HostError, ParameterError
 from apyfal.host.protocol.messages import SharedArray
 

@@ -157,7 +157,7 @@ def _pinned(size: int) -> NDArray[Any]:
 
 
 def _mapped(descriptor: int, size: int) -> NDArray[Any]:
-    from apyfal._core.hostfile import map_file
+    from apyfal._core.mapped_file import map_file
 
     return np.frombuffer(memoryview(map_file(descriptor, 0, size)), np.uint8)
 

@@ -288,7 +288,7 @@ static void a_file_that_shrinks_is_an_error(void)
     const int file = mkstemp(path);
     CHECK(file >= 0 && unlink(path) == 0 && ftruncate(file, 64 * KIB) == 0);
     apf_buffer *buffer;
-    CHECK_OK(apf_hostfile_map(file, 0, 64 * KIB, APF_MAP_WRITE, 0, &buffer, &it.err), it.err);
+    CHECK_OK(apf_mapped_file_new(file, 0, 64 * KIB, APF_MAP_WRITE, 0, &buffer, &it.err), it.err);
     apf_drv_bo *bo;
     CHECK_OK(it.driver->import(it.device, apf_buffer_data(buffer), 64 * KIB, 0, 0, &bo, &it.err), it.err);
     apf_drv_kernel *kernel = rig_load(&it, "loopback", NULL);

@@ -9,7 +9,7 @@ import pytest
 
 import apyfal
 from apyfal._core.device import Device
-from apyfal._core.hostfile import flush, map_file
+from apyfal._core.mapped_file import flush, map_file
 from apyfal.exceptions import AccessDenied, Misaligned, ObjectChanged, ParameterError, ReadOnly
 
 

@@ -40,7 +40,7 @@ def map_file(fd, offset, nbytes, writable=False, populate=True):
     cdef int faulted = populate
     cdef int code
     with nogil:
-        code = capi.apf_hostfile_map(descriptor, start, size, mode, faulted, &handle, &err)
+        code = capi.apf_mapped_file_new(descriptor, start, size, mode, faulted, &handle, &err)
     check(code, &err)
     return wrap(handle)
 
@@ -52,6 +52,6 @@ def flush(Buffer buffer not None):
     cdef int code
     buffer.view(&info)  # so that nobody closes it meanwhile
     with nogil:
-        code = capi.apf_hostfile_flush(buffer.hold.buffer, &err)
+        code = capi.apf_mapped_file_flush(buffer.hold.buffer, &err)
         capi.apf_hold_unview(&buffer.hold)
     check(code, &err)
