@@ -138,3 +138,20 @@ def test_redirects_reach_nothing_that_is_refused(location: str) -> None:
         handler.close()
         with pytest.raises(TimeoutError):
             forbidden.accept()
+
+
+def test_keys_by_the_names_of_the_sdk(references: UrlPolicy) -> None:
+    keys = {"access_key_id": "id", "secret_access_key": "secret"}
+    references.mount("mine", {"provider": "s3", **keys, "endpoint_url": "https://public.test"})
+    with pytest.raises(MountError, match="another name of 'client_id'"):
+        references.mount("mine", {**ACCOUNT, **keys})
+
+
+@pytest.mark.parametrize("provider", ["s3", "oss", "gs", "az", "swift"])
+@pytest.mark.parametrize("anonymous", [False, "false", "no", "0", None])
+def test_without_an_account_there_is_no_mount(references: UrlPolicy, provider: str, anonymous: object) -> None:
+    given = {"provider": provider, "endpoint_url": "https://public.test"}
+    if anonymous is not None:
+        given["anonymous"] = anonymous  # type: ignore[assignment]
+    with pytest.raises(MountError):
+        references.mount("mine", given)
