@@ -397,3 +397,12 @@ def test_arrays_larger_than_the_cards_memory(pinned: bool) -> None:
             card.process(small, card.empty(4 << 20, np.uint8), copy=False)
     with apyfal.Accelerator("sha3", emulator={"memory": "32MiB"}) as digest:
         assert digest.process(data) == {"digest": hashlib.sha3_256(data).hexdigest()}
+
+
+def test_an_output_of_fixed_size_reaches_an_array_that_is_not_contiguous():
+    data = np.arange(256, dtype=np.uint8).repeat(3)
+    counts = np.zeros((256, 2), np.uint64)
+    with apyfal.Accelerator("histogram") as accelerator:
+        accelerator.process(data, counts[:, 0])
+    assert (counts[:, 0] == 3).all()
+    assert not counts[:, 1].any()
