@@ -18,9 +18,8 @@ FULL = ("tests/unit", "tests/lifetime", "tests/drivers", *QUICK)
 SHORT = ("tests/unit/core", "tests/unit/pipeline", "tests/unit/definition", "tests/lifetime/test_in_flight.py", *QUICK)
 #: What looks at the tree and not at the package, and what measures time.
 LEFT_OUT = ("tests/unit/test_docs.py", "tests/unit/test_layers.py", "tests/drivers/test_bench_drivers.py")
-#: What these tests need beside the package and some of its extras.
+#: What the short choice needs beside the package and an extra; all of them need the extra ``test``.
 TOOLS = ("pytest", "pytest-timeout", "hypothesis")
-EXTRAS = "host,fsspec,s3"
 #: Suffixes of the tree's files that a wheel holds.
 SHIPPED = (".py", ".pyi", ".pxd", ".cl", ".typed")
 
@@ -112,7 +111,8 @@ def try_out(python: str, wheel: Path, scratch: Path, arguments: list[str], numpy
     elsewhere = clone(scratch / "elsewhere")
     shutil.rmtree(elsewhere / "apyfal")
     env = {**plain, "PATH": f"{inside.parent}:{os.environ['PATH']}", "PYTHON": str(inside)}
-    install(inside, f"{wheel}[{EXTRAS}]", *TOOLS, *([numpy] if numpy else []), env=env)
+    needed = [f"{wheel}[host]", *TOOLS] if arguments == list(SHORT) else [f"{wheel}[test]"]
+    install(inside, *needed, *([numpy] if numpy else []), env=env)
     run(inside, "-c", "import apyfal, sys; sys.exit('site-packages' not in apyfal.__file__)", cwd=elsewhere, env=env)
     ignored = [f"--ignore={name}" for name in LEFT_OUT]
     command: list[str | Path] = [inside, "-m", "pytest", "-q", *ignored, *arguments]
