@@ -91,7 +91,7 @@ cdef extern from "apyfal.h" nogil:
         APF_MAP_READ
         APF_MAP_WRITE
     int apf_mapped_file_new(int fd, uint64_t offset, size_t size, int mode, int populate, apf_buffer **buffer,
-                         apf_error *err)
+                            apf_error *err)
     int apf_mapped_file_flush(apf_buffer *buffer, apf_error *err)
     int apf_copy(void *to, const void *source, size_t size, apf_error *err)
 
