@@ -40,7 +40,7 @@ from apyfal.host.server.policy.quotas import Quota
 from apyfal.host.server.policy.refusals import Limited, Stalled, TooBusy, TooLarge, TooMany
 from apyfal.host.server.policy.tokens import EVERYTHING, TokenStore
 from apyfal.host.server.transport.connections import Connections, address_key
-from apyfal.host.server.transport.request import Subject, User, let_in, subject
+from apyfal.host.server.transport.request import User, let_in, subject
 from apyfal.host.server.transport.zero_copy_body import hand_over, waits_in_vain
 from apyfal.log import get_logger
 
@@ -225,7 +225,7 @@ class AuthMiddleware:
                     peer=request.remote,
                 )
             status = 401 if isinstance(error, exceptions.AuthenticationError) else None
-            return problem(error, status, self._described(request, error, user is not None))
+            return problem(error, status, self._described(request, error))
         except ConnectionError:
             raise  # the client's own connection; that of a store is an AcceleratorException
         except Exception as error:  # whatever it was, the client gets an answer, and the log the traceback
@@ -246,8 +246,8 @@ class AuthMiddleware:
                 del self._held_back[address]
             raise
 
-    def _described(self, request: web.Request, error: BaseException, known: bool) -> dict[str, str]:
-        named = subject() if known else Subject()
+    def _described(self, request: web.Request, error: BaseException) -> dict[str, str]:
+        named = subject()
         return self._disclosure.error(error, f"{request.url.human_repr()}\n{named.said}", named.mounts, named.operators)
 
     def _unknown(self, request: web.Request, user: User) -> web.StreamResponse:

@@ -78,8 +78,10 @@ _subject: ContextVar[Subject] = ContextVar("subject")
 
 
 def subject() -> Subject:
-    """Return what the request that this task handles is about, to be read and added to."""
-    return _subject.get()
+    """Return what the request that this task handles is about, to be read and added to; of a request that was not let
+    in nothing is known.
+    """
+    return _subject.get(None) or Subject()
 
 
 def let_in(user: User) -> None:
