@@ -387,6 +387,17 @@ def test_a_user_has_a_part_of_the_connections(tmp_path: Path) -> None:
             assert alice.json("GET", "/v1/user")["user"] == "alice"
 
 
+def test_a_user_has_a_rate_of_requests(tmp_path: Path) -> None:
+    with running(tmp_path, request_rate=1) as daemon, contextlib.closing(daemon.host(daemon.token("mallory"))) as host:
+        for _ in range(10):
+            host.request("GET", "/v1/user").close()
+        with pytest.raises(Refused) as caught:
+            host.request("GET", "/v1/user").close()
+        assert (caught.value.status, caught.value.retry_after) == (429, 1.0)
+        with contextlib.closing(daemon.host(daemon.token("alice"))) as alice:
+            assert alice.json("GET", "/v1/user")["user"] == "alice"
+
+
 def test_handshakes_under_way_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("apyfal.host.server.transport.connections.HANDSHAKES", 8)
     with with_tls(tmp_path) as (daemon, host_of), contextlib.ExitStack() as stack:

@@ -186,13 +186,13 @@ class AuthMiddleware:
                 if user is None:
                     await self._take_slowly(self._failures, address)
                     return self._refuse(request, 401, "a valid token is needed", None)
+                let_in(user)
                 self._connections.authenticated(request.protocol, user.name)
                 self._requests.take(user.name)
                 if rule is None:
                     return self._unknown(request, user)
                 if rule.access not in user.scopes:
                     return self._refuse(request, 403, f"the token's scopes do not include {rule.access}", user)
-                let_in(user)
                 number = await self._turns.begin(user.name)
                 try:
                     with contextlib.closing(self._memory.share(user.name, _counted(request))):

@@ -92,6 +92,8 @@ class UserThreads:
         except asyncio.CancelledError:
             cancel.set()
             await asyncio.wait({future})
+            if not future.cancelled():
+                future.exception()  # nobody is there to be told of it
             raise
         finally:
             timer.cancel()
