@@ -34,6 +34,8 @@ _OTHERS = {
     "encryption": "x-amz-server-side-encryption",
     "encryption_key": "x-amz-server-side-encryption-aws-kms-key-id",
 }
+#: What an answer may tell: no answer tells the access rule.
+_TOLD = tuple((name, field) for name, field in {**HTTP_FIELDS, **_OTHERS}.items() if name != "acl")
 ENCRYPTION_HEADERS = (_OTHERS["encryption"], _OTHERS["encryption_key"])
 
 
@@ -70,9 +72,7 @@ def kept_headers(metadata: ObjectMetadata | None) -> dict[str, str]:
 
 def metadata_from(headers: Mapping[str, str]) -> ObjectMetadata:
     """Return what an answer tells about an object. Tags are left ``None`` if it only tells how many there are."""
-    fields: dict[str, Any] = {
-        name: headers.get(field) for name, field in {**HTTP_FIELDS, **_OTHERS}.items() if name != "acl"
-    }
+    fields: dict[str, Any] = {name: headers[field] for name, field in _TOLD if field in headers}
     user = {name[len(_USER) :]: value for name, value in headers.items() if name.startswith(_USER)}
     tags: dict[str, str] | None = {} if headers.get("x-amz-tagging-count", "0") == "0" else None
     return ObjectMetadata(**fields, user=user, tags=tags)
