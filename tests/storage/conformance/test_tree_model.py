@@ -48,7 +48,8 @@ def bucket(moto_server: Moto, tmp_path_factory: pytest.TempPathFactory) -> Itera
         "region": moto_server.region,
     }
     storage.mount("tree", config={}, **given)
-    storage.makedirs("tree://odd", exist_ok=True)
+    for name in ("odd", "odd-copy"):
+        storage.makedirs(f"tree://{name}", exist_ok=True)
     for key, content in KEYS.items():
         with storage.open(f"tree://odd/{key}", "wb") as file:
             file.write(content.encode())
@@ -149,7 +150,6 @@ def test_patterns_match_in_a_store_what_they_match_on_a_disk(bucket: str, tmp_pa
 
 # -- copy -r ----------------------------------------------------------------------------------------------------------
 def test_a_store_takes_every_object_of_another(bucket: str, capsys: pytest.CaptureFixture[str]) -> None:
-    storage.makedirs("tree://odd-copy", exist_ok=True)
     assert run(capsys, "copy", "-r", bucket, "tree://odd-copy/to") == (0, "")
     for key, text in KEYS.items():
         if not key.endswith("/"):
