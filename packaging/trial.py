@@ -21,7 +21,7 @@ LEFT_OUT = ("tests/unit/test_docs.py", "tests/unit/test_layers.py", "tests/drive
 #: What the short choice needs beside the package and an extra; all of them need the extra ``test``.
 TOOLS = ("pytest", "pytest-timeout", "hypothesis")
 #: Suffixes of the tree's files that a wheel holds.
-SHIPPED = (".py", ".pyi", ".pxd", ".cl", ".typed")
+SHIPPED = (".py", ".pyi", ".pxd", ".cl", ".sv", ".h", ".cpp", ".typed")
 
 
 def run(*command: str | Path, **keywords: object) -> None:
