@@ -67,7 +67,8 @@ def _seen_as_array(data: object) -> NDArray[Any] | None:
         array = np.asarray(view)
         return array.view(np.uint8) if _is_raw(data) else array
     if hasattr(data, "__dlpack__"):
-        return np.asarray(np.from_dlpack(data))
+        exporter: Any = data  # numpy's types ask for a protocol that nobody but arrays declares
+        return np.asarray(np.from_dlpack(exporter))
     if hasattr(data, "__array__"):
         return plain_array(np.asarray(data))
     return None

@@ -216,17 +216,20 @@ class Journal:
             Whose job it is; ``None``: looked up.
         """
         number = _number(job_id)
-        if user is None:
-            (user,) = self._database.execute("SELECT user FROM jobs WHERE number = ?", (number,)).fetchone()
+        owner = user if user is not None else self._user_of(number)
         self._database.execute(
             "INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?)", (number, state, time.time(), answer, output, held)
         )
         self._cleared = min(self._cleared, number - 1)
-        self._count(user, _ROW + len(answer) + len(output or b""))
-        while self._bytes[user] > share_of_user(self._limit) and self._drop_oldest(user):
+        self._count(owner, _ROW + len(answer) + len(output or b""))
+        while self._bytes[owner] > share_of_user(self._limit) and self._drop_oldest(owner):
             pass
         while self._total > self._limit and self._drop_oldest(self._bytes.most_common(1)[0][0]):
             pass
+
+    def _user_of(self, number: int) -> str:
+        (user,) = self._database.execute("SELECT user FROM jobs WHERE number = ?", (number,)).fetchone()
+        return str(user)
 
     def _count(self, user: str, nbytes: int) -> None:
         self._total += nbytes
