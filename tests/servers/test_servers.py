@@ -11,6 +11,7 @@ from pathlib import Path
 import boto3
 import pytest
 from botocore.config import Config
+
 from servers.process import ServerFailed, program, running
 from servers.stores.azurite import Azurite
 from servers.stores.ceph import Ceph
