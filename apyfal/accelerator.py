@@ -219,7 +219,7 @@ class Accelerator(BaseAccelerator):
             self._close_device()
         except BufferInUse as error:
             with self._lock:
-                if self._closing is None:
+                if self._closing is None and not at_exit.is_exiting():
                     _LOG.warning("%s; it is closed when they end", error)
                     self._closing = start_threads("close", 1, self._close_later)[0]
             raise BufferInUse(f"{error}; it is closed when they end, or by the next stop() after that") from error

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from apyfal.exceptions import AcceleratorException
 
-__all__ = ["Stoppable", "register", "unregister"]
+__all__ = ["Stoppable", "is_exiting", "register", "unregister"]
 
 _LOG = logging.getLogger("apyfal.device")
 
@@ -23,6 +23,7 @@ class Stoppable(Protocol):
 
 
 _open: weakref.WeakSet[Stoppable] = weakref.WeakSet()
+_exiting = False
 
 
 def register(owner: Stoppable) -> None:
@@ -35,7 +36,14 @@ def unregister(owner: Stoppable) -> None:
     _open.discard(owner)
 
 
+def is_exiting() -> bool:
+    """Return whether the interpreter is exiting. From then on no thread can be started (Python 3.12 and later)."""
+    return _exiting
+
+
 def _stop_all() -> None:
+    global _exiting
+    _exiting = True
     with ExitStack() as stack:
         for owner in list(_open):
             stack.callback(_stop_quietly, owner)

@@ -9,6 +9,7 @@ import array
 import ctypes
 import hashlib
 import mmap
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -167,7 +168,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "mask": (lambda: np.ma.MaskedArray(VALUES, mask=VALUES % 2), r"a masked array: its mask would be lost; expected"),
     "pinned mask": (lambda: np.ma.MaskedArray(pinned(VALUES), mask=VALUES % 2), r"a masked array: its mask would be"),
     "objects": (lambda: np.array([1, None], dtype=object), "object"),
-    "text": (lambda: array.array("u", "abc"), "<U1"),
+    "text": (lambda: array.array("u" if sys.version_info < (3, 13) else "w", "abc"), "<U1"),
 }
 
 
