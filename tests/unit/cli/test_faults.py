@@ -95,7 +95,7 @@ def test_a_signal_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) 
     command = [sys.executable, "-m", "apyfal", "copy", "-q", "pipe", "out"]
     environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[2])}
     with (
-        subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as child,
+        subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as child,
         open(tmp_path / "pipe", "wb", buffering=0) as pipe,
     ):
         pipe.write(b"x" * 1000)
@@ -104,8 +104,8 @@ def test_a_signal_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) 
                 break
             time.sleep(0.05)
         child.send_signal(number)
-        status = child.wait(20)
-    assert status == (130 if number == signal.SIGINT else 128 + number)
+        _, said = child.communicate(timeout=20)
+    assert child.returncode == (130 if number == signal.SIGINT else 128 + number), said
     assert os.listdir(tmp_path) == ["pipe"]
 
 
