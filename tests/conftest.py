@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from servers.files.ftp import Ftp, ftp
@@ -108,3 +110,11 @@ def azurite_tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azu
     """Azurite over TLS, which takes Entra's tokens."""
     with azurite(tmp_path_factory.mktemp("azurite-tls"), tls=True) as server:
         yield server
+
+
+@pytest.fixture
+def open_path() -> Iterator[Path]:
+    """A directory that other accounts may enter. pytest closes its own to them, whenever one more pytest begins."""
+    with tempfile.TemporaryDirectory(prefix="apyfal-open-") as name:
+        Path(name).chmod(0o711)
+        yield Path(name)
