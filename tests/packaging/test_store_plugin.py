@@ -46,13 +46,14 @@ def test_it_is_a_url_scheme_once_it_is_installed(python: Path, tmp_path: Path) -
     script = f"""
 import numpy as np
 from apyfal import storage
+from apyfal.exceptions import MountError
 storage.mount("my_shelf", provider="shelf", endpoint_url={str(tmp_path)!r})
 storage.makedirs("my_shelf://bucket")
 storage.save("my_shelf://bucket/a key", np.arange(9, dtype="u1"))
 print(storage.load("my_shelf://bucket/a key").sum(), storage.listdir("my_shelf://bucket"))
 try:
     storage.mount("other", provider="shlef")
-except storage.registry.MountError as error:
+except MountError as error:
     print(error)
 """
     assert printed(python, script).splitlines() == [

@@ -41,7 +41,7 @@ def test_the_card_begins_before_two_percent_of_the_object_have_arrived(
         result = accelerator.process(server.url, info_dict=info)
         assert int(result.view(np.uint64)[0]) == size, "every byte reached the card, in its place"
         assert arrived[0] < size * 0.02
-        assert server.sent == size, "each byte was sent once"
+        assert 0 <= server.sent - size < MIB, "each byte was sent once, but what the first response had on its way"
 
 
 def peak_memory(size: int, limit: str) -> dict[str, int]:

@@ -300,7 +300,7 @@ def test_a_run_that_hangs_costs_one_timeout() -> None:
         accelerator.process(b"x")
         accelerator._submitter.size.learn(1)
         accelerator._context.device.control("hang_run", 2)
-        futures = [accelerator.process_submit(source, timeout=0.5) for source in inputs(50)]
+        futures = [accelerator.process_submit(source, timeout=2) for source in inputs(50)]
         failed = [future for future in futures if isinstance(future.exception(timeout=10), RunTimeout)]
         assert len(failed) <= 1
 

@@ -181,8 +181,9 @@ class ObjectStream:
             A break is resumed; these are what is left.
         """
         self._check()
-        with self._cancel.scope():
-            crc = self._pieces_source().receive(out, offset, _nothing)
+        opened = self._take_opened() if offset == 0 else None
+        with (self._cancel if opened is None else opened.cancel).scope():
+            crc = self._pieces_source().receive(out, offset, _nothing, None if opened is None else opened.reader)
         with self._lock:
             self._pieces[offset] = (len(out), crc)
 

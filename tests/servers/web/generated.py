@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import socket
 import sys
 import threading
 import time
@@ -52,6 +53,8 @@ class Generated(ThreadingHTTPServer):
         self.lock = threading.Lock()
         self.twice = memoryview(np.tile(block(), 2))
         super().__init__(("127.0.0.1", 0), _Handler)
+        # What was sent is then what has arrived, but for this and as much on the other side.
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 << 10)
 
     @property
     def url(self) -> str:
