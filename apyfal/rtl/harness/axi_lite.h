@@ -1,4 +1,4 @@
-// axi_lite.h - the host's side of s_axi_control: one register access at a time, and the checks of the kernel's answers.
+// axi_lite.h - the host's side of s_axi_control: one register access at a time, and checks of the kernel's responses.
 #pragma once
 
 #include "run.h"
@@ -57,8 +57,8 @@ template <class Port> class AxiLite
         const char *what = port_.awvalid()     ? "AWVALID waits for AWREADY of the kernel"
                            : port_.wvalid()    ? "WVALID waits for WREADY of the kernel"
                            : port_.arvalid()   ? "ARVALID waits for ARREADY of the kernel"
-                           : state_ == Writing ? "no BVALID from the kernel"
-                                               : "no RVALID from the kernel";
+                           : state_ == Writing ? "the kernel did not set BVALID"
+                                               : "the kernel did not set RVALID";
         char text[160];
         snprintf(text, sizeof text, "%s: %s, at register 0x%llx", Port::name, what, (unsigned long long)address_);
         return text;

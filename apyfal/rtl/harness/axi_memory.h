@@ -1,6 +1,6 @@
 // axi_memory.h - the memory behind one m_axi_* port of a kernel, with latency, bandwidth and back-pressure, and the
-// checks of the protocol. `Port` is generated for each port: its signals as functions, those that the kernel lacks as
-// constants.
+// checks of the protocol. `Port` is generated for each port: its signals as functions, a signal that the kernel lacks
+// is a constant.
 #pragma once
 
 #include "run.h"
@@ -31,7 +31,7 @@ template <class Port> class AxiMemory
         idle();
     }
 
-    // Look at the settled signals before the clock rises.
+    // Sample the settled signals before the rising clock edge.
     void sample()
     {
         if (port_.awvalid() || aw_.valid) address("AW", aw_, port_.awvalid(), port_.awready(), aw_request());
@@ -48,13 +48,13 @@ template <class Port> class AxiMemory
             else
                 counts_.waits_for_kernel++;
         }
-        // A kernel that does nothing else at this port waits for data, or for the answer to what it wrote.
+        // If the kernel does nothing else at this port, it waits for read data or for a write response.
         const bool quiet = !port_.arvalid() && !port_.awvalid() && !port_.wvalid() && !r_active_ && !b_active_;
         const bool reads = !reads_.empty() && !r_active_ && port_.rready();
         if (reads || (quiet && !answers_.empty() && port_.bready())) counts_.waits_for_memory++;
     }
 
-    // Set the card's side after the clock rose.
+    // Drive the card's signals after the rising clock edge.
     void drive()
     {
         const Settings &settings = run_.settings;
@@ -69,7 +69,7 @@ template <class Port> class AxiMemory
         port_.bvalid() = b_active_;
     }
 
-    // All bursts are complete; otherwise what is missing.
+    // Empty if all bursts are complete; otherwise what is missing.
     std::string unfinished() const
     {
         char text[200] = "";
@@ -84,7 +84,7 @@ template <class Port> class AxiMemory
         return text;
     }
 
-    // Which handshake waits, for the message about a hang; empty: none.
+    // The handshake that waits, for the message about a hang; empty if none does.
     std::string waiting() const
     {
         std::string text;
@@ -113,13 +113,13 @@ template <class Port> class AxiMemory
                    burst == other.burst;
         }
     };
-    struct Held { // an address that was offered and not yet taken
+    struct Held { // an address that was offered and not yet accepted
         bool valid = false;
         Request request;
     };
     struct Burst : Request {
-        unsigned beat = 0; // moved
-        uint64_t due = 0;  // cycle from which it is answered
+        unsigned beat = 0; // beats transferred
+        uint64_t due = 0;  // first cycle in which it can be answered
     };
     struct Beat {
         uint8_t data[Port::bytes];
@@ -193,8 +193,8 @@ template <class Port> class AxiMemory
             return run_.fail("%s: a WRAP burst of %u beats at 0x%llx; expected 2, 4, 8 or 16", Port::name,
                              request.length, at);
         if (request.burst == 2 && request.address % request.size)
-            return run_.fail("%s: a WRAP burst at 0x%llx, which is no multiple of its beats of %u bytes", Port::name,
-                             at, request.size);
+            return run_.fail("%s: a WRAP burst at 0x%llx, which is not a multiple of its beat size of %u bytes",
+                             Port::name, at, request.size);
         if (request.burst == 1) {
             const uint64_t first = request.address / request.size * request.size;
             const uint64_t last = first + uint64_t(request.length) * request.size - 1;
@@ -286,7 +286,7 @@ template <class Port> class AxiMemory
         if (++burst.beat == burst.length) reads_.pop_front();
     }
 
-    // Offer the next beat of the oldest burst; with `reorder`, perhaps of another ID's, between two bursts.
+    // Offer the next beat of the oldest burst; with `reorder`, a burst of another ID may go first.
     void next_read()
     {
         if (reads_.empty() || held_back() || !read_rate_.ready(run_.settings.bandwidth, Port::bytes)) return;
@@ -308,7 +308,7 @@ template <class Port> class AxiMemory
     {
         const size_t other = run_.random.next() % reads_.size();
         for (size_t i = 0; i < other; i++)
-            if (reads_[i].id == reads_[other].id) return; // those of one ID stay in their order
+            if (reads_[i].id == reads_[other].id) return; // bursts with the same ID keep their order
         Burst burst = reads_[other];
         reads_.erase(reads_.begin() + long(other));
         reads_.push_front(burst);

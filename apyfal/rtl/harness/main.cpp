@@ -1,8 +1,8 @@
-// main.cpp - a simulated card with one kernel: a process that the driver starts and talks to.
+// main.cpp - a simulated card with one kernel: a process that the driver starts and sends requests to.
 //
-// Descriptors: 3 is the driver's socket, 4 the card's memory, 5 the file that standard output goes to. A request is one
-// packet of lines (see `parse`), the answer one packet: "ok", "error" or "cancelled", a space, and a JSON object. The
-// process ends with the socket.
+// Descriptors: 3 is the driver's socket, 4 is the card's memory, 5 is the file that receives standard output. A request
+// is one packet of lines (see `parse`). The answer is one packet: "ok", "error" or "cancelled", a space, and a JSON
+// object. The process ends when the socket closes.
 #include "axi_lite.h"
 #include "axi_memory.h"
 #include "axi_stream.h"
@@ -32,17 +32,17 @@ namespace
 {
 
 constexpr int SOCKET = 3, ARENA = 4, LOG = 5;
-constexpr uint64_t BASE = 0x10000000;  // card address of the memory's first byte; page 0 of the memory is for control
-constexpr uint64_t LOOK = 1024;        // cycles between two looks at the request to cancel
-constexpr size_t LOG_LIMIT = 16 << 10; // bytes of $display's text in one answer
-constexpr uint64_t PERIOD = 10000;     // of ap_clk, in the trace's units
+constexpr uint64_t BASE = 0x10000000;  // card address of the memory's first byte; page 0 is used for control
+constexpr uint64_t LOOK = 1024;        // cycles between two checks for a request to cancel
+constexpr size_t LOG_LIMIT = 16 << 10; // largest number of bytes of $display output in one answer
+constexpr uint64_t PERIOD = 10000;     // period of ap_clk, in the trace's time unit
 
 apf::Run run;
 std::string finished; // where the design called $finish or $stop
 
 } // namespace
 
-// The design's own end is the end of a run, not of the process (see Verilator's VL_USER_FINISH).
+// $finish and $stop end the run, not the process (see Verilator's VL_USER_FINISH).
 void vl_finish(const char *file, int line, const char *)
 {
     finished = std::string("$finish at ") + file + ":" + std::to_string(line);
@@ -176,7 +176,7 @@ class Card
         return !run.failed();
     }
 
-    // Nobody is there to take an answer: the driver's process died.
+    // No process can receive an answer: the driver's process has died.
     static bool driver_gone()
     {
         pollfd driver{SOCKET, 0, 0};
@@ -204,7 +204,7 @@ class Card
 #endif
     }
 
-    // Let the second clock make its edges up to (and with) `until`.
+    // Toggle the second clock up to and including time `until`.
     void second_clock(uint64_t until)
     {
         if constexpr (has_clock2) {
@@ -217,7 +217,7 @@ class Card
         }
     }
 
-    // One cycle of ap_clk: settle, look, clock, set.
+    // One cycle of ap_clk: settle, sample, clock edge, drive.
     void tick()
     {
         const uint64_t begin = run.cycle * PERIOD;
@@ -300,7 +300,7 @@ class Card
                 return;
         }
         streams(arguments);
-        if (control_protocol == 2) { // ap_ctrl_none with registers: it runs by its streams
+        if (control_protocol == 2) { // ap_ctrl_none with registers: streams alone start it
             while (!streams_done() && going()) tick();
             return;
         }
@@ -309,7 +309,7 @@ class Card
             if (!read(0)) return;
         } while (!(control_.value() & 2));
         if (control_protocol == 1 && !write(0, 16)) return;
-        // What the kernel sent before it was done may still be on its way out of a stream.
+        // Data that the kernel sent before it was done may not have left a stream yet.
         for (int i = 0; i < 1000 && !streams_done() && going(); i++) tick();
     }
 
@@ -343,7 +343,7 @@ class Card
 #endif
 };
 
-// What the design has printed since the last call.
+// The text that the design has printed since the last call.
 std::string printed()
 {
     static off_t at = 0;
@@ -413,8 +413,8 @@ bool set(apf::Settings &settings, const char *text)
 
 int main(int argc, char **argv)
 {
-    syscall(SYS_close_range, 6, ~0u, 0); // descriptors that the driver's process did not mean for it
-    signal(SIGINT, SIG_IGN);             // of the terminal; the driver decides
+    syscall(SYS_close_range, 6, ~0u, 0); // descriptors inherited by mistake
+    signal(SIGINT, SIG_IGN);             // the terminal sends it to both processes; the driver decides
     for (int i = 1; i < argc; i++)
         if (!set(run.settings, argv[i])) {
             fprintf(stderr, "unknown setting %s\n", argv[i]);
@@ -427,7 +427,7 @@ int main(int argc, char **argv)
     run.random = apf::Random(run.settings.seed);
 
     VerilatedContext context;
-    context.randReset(2); // registers begin with random bits, as in a card without resets: drawn from the seed
+    context.randReset(2); // registers start with random bits from the seed, as in a card without resets
     context.randSeed(int(run.settings.seed & 0x7FFFFFFF) | 1);
     context.traceEverOn(!run.settings.trace.empty());
     Card card(static_cast<uint8_t *>(arena), context);

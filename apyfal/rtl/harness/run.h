@@ -1,5 +1,5 @@
-// run.h - what the parts of the harness share: the clock, the memory, the random back-pressure, and the first fault of
-// a run.
+// run.h - shared by the parts of the harness: the clock, the memory, the random back-pressure, and the first fault of a
+// run.
 //
 // The harness runs a Verilated kernel as a card would: the host's registers over AXI4-Lite, memory over AXI4, streams
 // over AXI4-Stream. Rules are those of Arm IHI 0022 (AXI) and IHI 0051 (AXI4-Stream); register layout of AMD UG1399 and
@@ -18,20 +18,20 @@ namespace apf
 
 // Settings of a simulated card; each is "name=value" on the command line, all numbers but `trace` and `coverage`.
 struct Settings {
-    uint64_t latency = 40;     // cycles from a memory request to its first answer
-    double bandwidth = 0;      // bytes a cycle and port and direction; 0: a beat a cycle
-    uint64_t outstanding = 16; // requests that a port's memory accepts before it has answered the first
-    uint64_t stall = 0;        // percent of the cycles in which a ready or a valid of the card's side is held back
-    uint64_t reorder = 0;      // 1: answers to different IDs may overtake each other
-    uint64_t seed = 1;         // of stall and reorder
-    uint64_t max_cycles = 0;   // a run that takes longer is ended with an error; 0: no limit
-    uint64_t hang_cycles = 1'000'000; // a run in which no handshake happens for so long is ended with an error
+    uint64_t latency = 40;            // cycles from a memory request to its first answer
+    double bandwidth = 0;             // bytes a cycle and port and direction; 0: a beat a cycle
+    uint64_t outstanding = 16;        // requests that a port's memory accepts before it has answered the first
+    uint64_t stall = 0;               // percent of the cycles in which the card holds back a ready or a valid signal
+    uint64_t reorder = 0;             // 1: answers to different IDs may overtake each other
+    uint64_t seed = 1;                // of the random numbers for stall and reorder
+    uint64_t max_cycles = 0;          // a run that takes longer is ended with an error; 0: no limit
+    uint64_t hang_cycles = 1'000'000; // a run with no handshake for this many cycles is ended with an error
     uint64_t clock2_percent = 100;    // frequency of ap_clk_2, in percent of ap_clk's
     uint64_t trace_from = 0, trace_cycles = 0;
-    std::string trace, coverage, clock; // `clock` is only told: cycles have no time here
+    std::string trace, coverage, clock; // `clock` is only reported: cycles have no duration here
 };
 
-// A generator of its own, so that a seed means the same cycles with every C++ library (xorshift64*).
+// Not from the C++ library, so that a seed gives the same cycles with every library (xorshift64*).
 class Random
 {
   public:
@@ -49,7 +49,7 @@ class Random
     uint64_t state_;
 };
 
-// One run: its cycle, whether and how it failed. The first fault counts: later ones follow from it.
+// One run: its cycle, whether and how it failed. Only the first fault is kept: later ones can follow from it.
 struct Run {
     Settings settings;
     Random random{1};
@@ -90,7 +90,8 @@ class Memory
     bool holds(uint64_t address) { return find(address) != nullptr; }
     uint8_t *at(uint64_t address) { return data_ + (address - base_); }
 
-    // Copy what is in buffers of [address, address + size); poison for the rest. False: none of it is.
+    // Copy the bytes of [address, address + size) that lie in buffers; the others read as poison. False: none lies in a
+    // buffer.
     bool read(uint64_t address, uint8_t *out, unsigned size)
     {
         const Range *range = find(address);
@@ -138,7 +139,7 @@ class Memory
     size_t last_ = 0;
 };
 
-// What a run counted at one port.
+// Counters of one port in one run.
 struct PortCounts {
     uint64_t read_bytes = 0, write_bytes = 0;
     uint64_t waits_for_memory = 0; // cycles in which the kernel waited for this port's memory or stream
@@ -163,7 +164,7 @@ class Throttle
     double credit_ = 0;
 };
 
-// Copy between a port of any width and bytes: Verilator's types hold the lowest bits first.
+// Copy between bytes and a port of any width: Verilator's types store the lowest bits first.
 template <class Port> void get_bytes(const Port &port, uint8_t *out, unsigned size)
 {
     memcpy(out, &port, size < sizeof port ? size : sizeof port);

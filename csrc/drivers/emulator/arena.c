@@ -1,7 +1,7 @@
 /* Device memory that another process can map: one file in memory, cut into extents.
  *
- * Simulated kernels run in processes of their own and see the card's memory by this file. Page 0 is not given out: it
- * is for the driver and that process.
+ * Simulated kernels run in separate processes, which map this file to access the card's memory. Page 0 is never
+ * allocated: the driver and that process communicate through it.
  */
 #include "emulator.h"
 
@@ -12,7 +12,7 @@
 #define PAGE 4096ull
 
 typedef struct extent {
-    struct extent *next; /* in the order of offsets; no two touch */
+    struct extent *next; /* sorted by offset; never adjacent */
     uint64_t offset, size;
 } extent;
 
@@ -32,7 +32,7 @@ emu_arena *emu_arena_new(uint64_t size, apf_error *err)
         apf_fail(err, APF_NO_MEMORY, 0, "no memory for the device memory of a simulated card");
         return NULL;
     }
-    /* Blocks are rounded up and leave gaps: room for half as much again. A page costs memory from when it is written.
+    /* Blocks are rounded up and leave gaps, so reserve half as much again. A page uses memory only once it is written.
      */
     size = (size + size / 2 + (64ull << 20)) & ~(PAGE - 1);
     arena->file = memfd_create("apyfal-rtl", MFD_CLOEXEC);
@@ -40,7 +40,7 @@ emu_arena *emu_arena_new(uint64_t size, apf_error *err)
                       ? mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, arena->file, 0)
                       : MAP_FAILED;
     if (arena->data == MAP_FAILED) {
-        apf_fail(err, APF_NO_MEMORY, errno, "the host has no %llu bytes to stand for device memory",
+        apf_fail(err, APF_NO_MEMORY, errno, "the host does not have %llu bytes to simulate device memory",
                  (unsigned long long)size);
         if (arena->file >= 0) close(arena->file);
         apf_free(whole);
@@ -85,7 +85,7 @@ void *emu_arena_take(emu_arena *arena, uint64_t size)
 void emu_arena_give(emu_arena *arena, void *data, uint64_t size)
 {
     const uint64_t offset = (uint64_t)((uint8_t *)data - arena->data);
-    madvise(data, size, MADV_REMOVE); /* the pages go back to the system; advice: its failure changes nothing here */
+    madvise(data, size, MADV_REMOVE); /* return the pages to the system; a failure is harmless */
     extent *before = NULL, *after = arena->free;
     while (after && after->offset < offset) {
         before = after;
@@ -95,7 +95,7 @@ void emu_arena_give(emu_arena *arena, void *data, uint64_t size)
         before->size += size;
     else {
         extent *fresh = apf_calloc(1, sizeof *fresh);
-        if (!fresh) return; /* these addresses are not given out again */
+        if (!fresh) return; /* these addresses are not allocated again */
         *fresh = (extent){.next = after, .offset = offset, .size = size};
         *(before ? &before->next : &arena->free) = fresh;
         before = fresh;

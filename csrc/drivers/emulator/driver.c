@@ -1,8 +1,8 @@
-/* The software card: a driver with no hardware, for machines without a card and for tests of everything above.
+/* The software card: a driver that needs no hardware, for machines without a card and for tests of the layers above.
  *
- * It behaves as a card behind a bus does: its memory is its own (a forgotten sync gives poison, not the answer), work
- * is asynchronous, both directions and compute overlap, and each of its ways to fail can be asked for. Each opening is
- * a card of its own, with its own memory.
+ * It behaves as a card behind a bus does. Its memory is separate: after a forgotten sync, reads give poison, not the
+ * answer. Work is asynchronous, and both transfer directions and compute overlap. A setting can request each kind of
+ * failure. Each open creates a separate card with separate memory.
  */
 #include "driver_support.h"
 #include "emulator.h"
@@ -39,7 +39,7 @@ int emu_list(const apf_option *options, apf_device_info *infos, uint32_t capacit
     return APF_OK;
 }
 
-/* The card that `selector` names: an index, or a part of a name or identity. -1: none. */
+/* The index of the card that `selector` names (an index, or a part of a name or identity). -1: none. */
 static int64_t card_select(const emu_settings *settings, const char *selector)
 {
     for (uint32_t i = 0; i < settings->devices; i++) {
@@ -50,8 +50,8 @@ static int64_t card_select(const emu_settings *settings, const char *selector)
     return -1;
 }
 
-/* The lock is held for a fraction of a us, often against a thread on the other side of a hand-over: glibc's adaptive
- * kind looks for that long before it sleeps. */
+/* The lock is held for less than a us, often while the thread that takes over a run waits for it. glibc's adaptive
+ * mutex spins for about that long before it sleeps. */
 static void lock_init(pthread_mutex_t *lock)
 {
     pthread_mutexattr_t attributes;
@@ -126,7 +126,7 @@ int emu_control(emu_card *card, const char *key, const char *value, apf_error *e
 {
     pthread_mutex_lock(&card->lock);
     int code = emu_settings_set(&card->settings, key, value, err);
-    pthread_cond_broadcast(&card->wake); /* a sleeper may have been told to end: see ignore_cancel */
+    pthread_cond_broadcast(&card->wake); /* a sleeping run may have been cancelled: see ignore_cancel */
     pthread_mutex_unlock(&card->lock);
     return code;
 }

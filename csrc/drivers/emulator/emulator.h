@@ -1,4 +1,4 @@
-/* emulator.h - what the files of the software card share.
+/* emulator.h - shared by the files of the software card.
  *
  *   driver.c   the driver table: list, open, describe, close
  *   options.c  settings, from configuration and at run time
@@ -24,8 +24,8 @@ typedef struct apf_drv_device emu_card;
 
 enum emu_kind { EMU_COUNT, EMU_SIZE, EMU_MICROSECONDS, EMU_SWITCH };
 
-/* Every setting: name, kind, default, what it means. Times are kept in ns. A fault N makes the Nth event from when it
- * is set fail, once; 0 is off. */
+/* Every setting: name, kind, default, what it means. Times are stored in ns. A fault setting N makes the Nth event
+ * after it is set fail, once; 0 is off. */
 #define EMU_SETTINGS(X)                                                                                                \
     X(devices, EMU_COUNT, 1, "cards listed")                                                                           \
     X(memory, EMU_SIZE, 8ull << 30, "device memory")                                                                   \
@@ -58,7 +58,7 @@ int emu_settings_set(emu_settings *settings, const char *key, const char *value,
 
 /* -- memory -- */
 
-/* One mapping of pages; its owner's or in the list of idle ones. */
+/* One mapping of pages, in use or in the list of idle ones. */
 typedef struct emu_block {
     struct emu_block *next;
     uint8_t *data;
@@ -67,18 +67,18 @@ typedef struct emu_block {
 
 typedef struct emu_arena emu_arena;
 
-/* A file in memory for `size` bytes of buffers; ended with `emu_arena_end`. NULL: NO_MEMORY. */
+/* Create a file in memory for `size` bytes of buffers; free it with `emu_arena_end`. NULL: NO_MEMORY. */
 emu_arena *emu_arena_new(uint64_t size, apf_error *err);
 void emu_arena_end(emu_arena *arena);
-/* Take and give back whole pages; MAP_FAILED: no room. Under the card's lock. */
+/* Allocate and free whole pages; MAP_FAILED: no room. Under the card's lock. */
 void *emu_arena_take(emu_arena *arena, uint64_t size);
 void emu_arena_give(emu_arena *arena, void *data, uint64_t size);
 int emu_arena_file(const emu_arena *arena);
-/* Where it is mapped here; page 0 is free for the driver. */
+/* Its address in this process; the driver may use page 0. */
 uint8_t *emu_arena_data(const emu_arena *arena);
 
 typedef struct emu_memory {
-    emu_arena *arena; /* where blocks come from; NULL: pages of this process alone */
+    emu_arena *arena; /* source of blocks; NULL: private pages of this process */
     uint64_t used;    /* bytes of buffer objects */
     uint64_t idle;    /* bytes of blocks kept for reuse */
     emu_block *free;
@@ -89,13 +89,13 @@ struct apf_drv_bo {
     emu_card *card;
     apf_drv_bo *next, *previous;
     emu_block *block;
-    uint8_t *host; /* NULL: device memory alone */
+    uint8_t *host; /* NULL: device memory without a host side */
     uint64_t size;
     int readonly; /* the host side */
-    /* Under the card's lock: the owner and the runs in flight that use it. */
+    /* Under the card's lock: references of the owner and of the runs in flight that use it. */
     uint32_t refs;
-    /* Runs in flight on one buffer object take turns: their uses of it in the order of their starts, and how many
-     * results are on the way out of it. */
+    /* Runs in flight on one buffer object take turns: their uses in the order of their starts, and the number of result
+     * transfers in progress. */
     struct emu_use *first_use, *last_use;
     uint32_t leaving;
 };
@@ -104,9 +104,9 @@ int emu_alloc(emu_card *card, uint64_t size, uint32_t bank, apf_drv_bo **bo, apf
 int emu_import(emu_card *card, void *data, uint64_t size, uint32_t readonly, uint32_t bank, apf_drv_bo **bo,
                apf_error *err);
 void emu_free(apf_drv_bo *bo);
-/* Give a reference back; under the card's lock. */
+/* Release a reference; under the card's lock. */
 void emu_bo_drop(apf_drv_bo *bo);
-/* Unmap everything; nothing runs any more. */
+/* Unmap everything; no run is in flight. */
 void emu_memory_end(emu_card *card);
 
 /* -- transfers, simulated time, faults -- */
@@ -116,12 +116,13 @@ int emu_due(uint64_t *countdown);
 /* Count one operation (see lose_device). DEVICE_LOST. Under the card's lock. */
 int emu_operation(emu_card *card, apf_error *err);
 int emu_fail_lost(const emu_card *card, apf_error *err);
-/* Move bytes of a buffer object, take the simulated time, count. Returns early where *cancelled becomes non-zero (NULL:
- * never) or the card is closed. IO, DEVICE_LOST, TRUNCATED, CANCELLED. Without the card's lock. */
+/* Move bytes of a buffer object, wait for the simulated time, count. Returns early if *cancelled becomes non-zero
+ * (NULL: never) or the card is closed. IO, DEVICE_LOST, TRUNCATED, CANCELLED. Without the card's lock. */
 int emu_transfer(apf_drv_bo *bo, int direction, uint64_t offset, uint64_t size, const volatile int *cancelled,
                  apf_error *err);
 int emu_sync(apf_drv_bo *bo, int direction, uint64_t offset, uint64_t size, apf_error *err);
-/* Sleep until `deadline`; ends early when cancelled, lost or closing. Under the card's lock, given up meanwhile. */
+/* Sleep until `deadline`; ends early when cancelled, lost or closing. Under the card's lock, which is released while it
+ * sleeps. */
 void emu_sleep(emu_card *card, int64_t deadline, const volatile int *cancelled);
 /* ns that `bytes` take at `bandwidth` bytes a second (0: none). */
 int64_t emu_duration(uint64_t bytes, uint64_t bandwidth);
@@ -134,12 +135,12 @@ struct apf_drv_kernel {
     emu_card *card;
     emu_model *model;
     char *arguments; /* comma-separated names, or NULL */
-    int64_t refs;    /* the owner and runs in flight; atomic */
+    int64_t refs;    /* of the owner and of runs in flight; atomic */
 };
 
 int emu_load(emu_card *card, const apf_program *program, apf_drv_kernel **kernel, apf_error *err);
-/* Open a kernel that is no registered model: `entry` with a copy of its name; `drop` is called with its context when
- * nothing uses it any more. On failure the context is still the caller's. */
+/* Open a kernel that is not a registered model: `entry` with a copy of its name. `drop` is called with its context
+ * after the last use. On failure the caller still owns the context. */
 int emu_load_entry(emu_card *card, const apf_program *program, const apf_model_entry *entry, void (*drop)(void *),
                    apf_drv_kernel **kernel, apf_error *err);
 void emu_unload(apf_drv_kernel *kernel);
@@ -149,9 +150,9 @@ int emu_check_arguments(const apf_drv_kernel *kernel, const apf_arg *args, uint3
 int emu_call_model(const apf_drv_kernel *kernel, const apf_model_arg *args, uint32_t count,
                    const volatile int *cancelled, apf_error *err);
 const char *emu_kernel_name(const apf_drv_kernel *kernel);
-/* What the kernel says of the run that just ended, for apf_free, or NULL. */
+/* The kernel's JSON about the run that just ended, or NULL; free it with apf_free. */
 char *emu_kernel_details(const apf_drv_kernel *kernel);
-/* Bytes of buffers over which the kernel is done at once; see apf_model_entry. */
+/* Total bytes of buffers up to which the kernel takes about 20 us at most; see apf_model_entry. */
 uint64_t emu_kernel_quick(const apf_drv_kernel *kernel);
 
 /* -- runs (run.c) -- */
@@ -165,23 +166,23 @@ typedef struct emu_use {
     uint64_t offset, size;
 } emu_use;
 
-/* A run is waiting in a lane, current in a lane, or done. Fields are under the card's lock, except while the run is
- * current: then `error`, `times` and what the arguments point to are the lane's. */
+/* A run is waiting in a lane, current in a lane, or done. The card's lock protects the fields, except while the run is
+ * current: then the lane owns `error`, `times` and the memory of the arguments. */
 struct apf_drv_run {
     emu_card *card;
     apf_drv_kernel *kernel;
     apf_drv_run *next; /* in a lane, or spare */
     int stage;         /* the lane it is in */
     int waiting;       /* in that lane's list */
-    int computed;      /* its results are on the way out */
-    int released;      /* nobody waits any more: freed when done */
-    int cancelled;     /* atomic: models and transfers look at it */
+    int computed;      /* its results are being transferred */
+    int released;      /* no caller waits: freed when done */
+    int cancelled;     /* atomic: models and transfers check it */
     int done;          /* atomic: read without the lock once it is set */
     int code;
     pthread_cond_t ended;
     apf_times times;
     apf_error error;
-    char *details; /* JSON of the kernel's own, or NULL */
+    char *details; /* JSON from the kernel, or NULL */
     uint32_t count, capacity;
     apf_model_arg *args;
     emu_use uses[]; /* as many as args; bo is NULL for scalars */
@@ -192,48 +193,48 @@ int emu_wait(apf_drv_run *run, int64_t timeout, apf_error *err);
 int emu_cancel(apf_drv_run *run, apf_error *err);
 void emu_release(apf_drv_run *run);
 void emu_times(apf_drv_run *run, apf_times *times);
-/* Copy what the kernel said of the run. NOT_FOUND: nothing. */
+/* Copy the kernel's JSON about the run. NOT_FOUND: there is none. */
 int emu_details(apf_drv_run *run, char *text, size_t size, apf_error *err);
 
 /* -- queue (queue.c) -- */
 
-/* A run passes three lanes, each with a thread of its own, made when it is first needed. What takes less time than
- * waking that thread is done by the one that has the run, in its turn: a small job costs no change of threads. */
+/* A run passes three lanes. Each lane has a thread, started at its first use. If a stage takes less time than waking
+ * that thread, the thread that has the run executes the stage itself, so that a small job costs no thread switch. */
 enum emu_stage { EMU_TO, EMU_RUN, EMU_FROM, EMU_LANES };
 
 typedef struct emu_lane {
     emu_card *card;
     enum emu_stage stage;
     pthread_t thread;
-    pthread_cond_t work; /* something to look at */
+    pthread_cond_t work; /* there may be work */
     int started;
     int exited;
-    apf_drv_run *current;      /* in this stage now */
+    apf_drv_run *current;      /* being executed in this stage */
     apf_drv_run *first, *last; /* waiting, in order */
 } emu_lane;
 
 /* Do one stage of a run; without the lock. Result: its error code. */
 int emu_run_stage(apf_drv_run *run, enum emu_stage stage);
-/* The kernel is done: later runs on the same buffer objects wait for the results to leave. Under the lock. */
+/* The kernel is done: later runs on the same buffer objects wait until its results are transferred. Under the lock. */
 void emu_run_computed(apf_drv_run *run);
-/* A run has ended with `code`: tell who waits. Under the lock; the run may be gone when that is given up. */
+/* A run has ended with `code`: wake its waiters. Under the lock; the run may be freed once the lock is released. */
 void emu_run_finish(apf_drv_run *run, int code);
-/* Put a run that is done and released away for reuse. Without the lock. */
+/* Keep a run that is done and released for reuse. Without the lock. */
 void emu_run_recycle(apf_drv_run *run);
-/* Free the runs kept for reuse; nothing runs any more. */
+/* Free the runs kept for reuse; no run is in flight. */
 void emu_runs_end(emu_card *card);
 
-/* Let a new run begin its way; it may end at once. Under the lock, which may be given up meanwhile. */
+/* Submit a new run; it may end at once. Under the lock, which may be released meanwhile. */
 void emu_queue_put(apf_drv_run *run);
-/* Take a waiting run out of its lane. Under the lock. */
+/* Remove a waiting run from its lane. Under the lock. */
 void emu_queue_remove(apf_drv_run *run);
-/* Look again for work whose turn has come. Under the lock. */
+/* Wake the lanes to check for work that can start. Under the lock. */
 void emu_queue_poke(emu_card *card);
 void emu_queue_init(emu_card *card);
-/* End all runs and threads, in bounded time. A thread that is stuck in a model is left behind; it keeps the card alive
- * and touches no host memory any more. */
+/* End all runs and threads, in bounded time. A thread that is stuck in a model keeps running; it holds a reference to
+ * the card and no longer touches host memory. */
 void emu_queue_close(emu_card *card);
-/* Nothing runs any more. */
+/* Free the queue's resources; no run is in flight. */
 void emu_queue_end(emu_card *card);
 
 /* -- card -- */
@@ -242,30 +243,30 @@ enum { EMU_OFFSET_ALIGN = 64 };
 
 struct apf_drv_device {
     pthread_mutex_t lock; /* everything below */
-    pthread_cond_t wake;  /* sleepers look again: cancelled, lost, closing, a lane has exited */
+    pthread_cond_t wake;  /* wakes sleepers: cancelled, lost, closing, or a lane has exited */
     uint32_t index;
     int64_t refs; /* the owner and the lanes' threads */
     int lost;
-    int closing; /* atomic for transfers */
+    int closing; /* atomic: transfers read it without the lock */
     emu_settings settings;
     emu_memory memory;
     apf_counters counters; /* memory_used is memory.used */
     int64_t link_free[2];  /* when each direction's last transfer ends, in simulated time */
     emu_lane lanes[EMU_LANES];
-    void *companion;                        /* what a driver over this card keeps with it, */
-    void (*companion_end)(void *companion); /* and how it ends, when nothing runs any more */
+    void *companion;                        /* data of a driver built on this card, */
+    void (*companion_end)(void *companion); /* and its destructor, called when no run is in flight */
     apf_drv_run *spare;                     /* ended runs, kept for reuse */
     uint32_t spares;
 };
 
-/* The functions of the driver's table that a driver over the same card uses too. */
+/* Functions of the driver's table that other drivers built on this card also use. */
 int emu_list(const apf_option *options, apf_device_info *infos, uint32_t capacity, uint32_t *count, apf_error *err);
 int emu_open(const char *selector, const apf_option *options, emu_card **card, apf_error *err);
 int emu_describe(emu_card *card, apf_device_info *info, apf_error *err);
 void emu_close(emu_card *card);
 int emu_counters(emu_card *card, apf_counters *counters, apf_error *err);
 int emu_control(emu_card *card, const char *key, const char *value, apf_error *err);
-/* Give a reference back; the last one frees the card. Without the lock. */
+/* Release a reference; the last release frees the card. Without the lock. */
 void emu_card_drop(emu_card *card);
 
 #endif

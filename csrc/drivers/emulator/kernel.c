@@ -7,7 +7,7 @@
 
 struct emu_model {
     emu_model *next;
-    apf_model_entry entry; /* entry.name is this model's own text where registered */
+    apf_model_entry entry; /* if registered, entry.name is a copy that this model owns */
     void (*drop)(void *);
     int64_t refs; /* the list and loaded kernels; under the registry's lock */
     int builtin;
@@ -46,7 +46,7 @@ static char *copy_text(const char *text)
     return copy;
 }
 
-/* Put `fresh` (NULL: nothing) in the place of the model called `name`; returns that one (NULL: none). */
+/* Replace the model called `name` by `fresh` (NULL: remove it); returns the old one (NULL: none). */
 static emu_model *registry_replace(const char *name, emu_model *fresh)
 {
     emu_model *old = NULL;
@@ -130,7 +130,7 @@ static int model_find(const char *name, emu_model **found, apf_error *err)
     return APF_OK;
 }
 
-/* A kernel of the card; takes over the reference to `model`. */
+/* Create a kernel of the card; takes ownership of the reference to `model`. */
 static int kernel_new(emu_card *card, const apf_program *program, emu_model *model, apf_drv_kernel **loaded,
                       apf_error *err)
 {
@@ -188,7 +188,7 @@ int emu_load_entry(emu_card *card, const apf_program *program, const apf_model_e
     if (code == APF_OK)
         model->drop = drop;
     else
-        model_drop(model); /* without `drop`: the context is still the caller's */
+        model_drop(model); /* without calling `drop`: the caller still owns the context */
     return code;
 }
 
@@ -219,7 +219,7 @@ int emu_call_model(const apf_drv_kernel *kernel, const apf_model_arg *args, uint
 
 /* -- arguments -- */
 
-/* Argument `index` for a message: its number, and its name where the definition gave one. */
+/* Argument `index` for a message: its number, and its name if the definition gives one. */
 static const char *describe(const apf_drv_kernel *kernel, uint32_t index, char *text, size_t size)
 {
     const char *name = kernel->arguments;

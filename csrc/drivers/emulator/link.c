@@ -1,13 +1,13 @@
 /* Transfers between host and card: the copy itself, the time that a real bus would take, and faults on request.
  *
- * Each direction is one lane with a clock of its own: a transfer begins when the one before it has ended, whoever made
- * it, and lasts latency + size / bandwidth. The two directions and compute do not wait for each other.
+ * Each direction is one lane with a separate clock. A transfer begins when the previous one in its direction has ended,
+ * and lasts latency + size / bandwidth. The two directions and compute do not wait for each other.
  */
 #include "emulator.h"
 
 #include <sys/prctl.h>
 
-/* A transfer looks for a reason to stop after this many bytes: a ms or so. */
+/* A transfer checks whether it must stop each time it has copied this many bytes (about 1 ms). */
 #define SLICE (8ull << 20)
 
 int64_t emu_duration(uint64_t bytes, uint64_t bandwidth)
@@ -39,7 +39,7 @@ static int stopped(const emu_card *card, const volatile int *cancelled)
 
 void emu_sleep(emu_card *card, int64_t deadline, const volatile int *cancelled)
 {
-    /* Threads may by default be woken 50 us late, for the sake of batteries: too coarse for a transfer of that length.
+    /* By default Linux may wake a thread 50 us late to save power: too late if the transfer itself takes 50 us.
      */
     const int slack = prctl(PR_GET_TIMERSLACK, 0, 0, 0, 0);
     prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0);
@@ -48,7 +48,7 @@ void emu_sleep(emu_card *card, int64_t deadline, const volatile int *cancelled)
     prctl(PR_SET_TIMERSLACK, slack, 0, 0, 0);
 }
 
-/* Faults, and the place of this transfer in its direction's time. Under the lock. */
+/* Check for faults, and reserve this transfer's time in its direction. Under the lock. */
 static int transfer_begin(emu_card *card, int direction, uint64_t size, int64_t *end, apf_error *err)
 {
     emu_settings *settings = &card->settings;

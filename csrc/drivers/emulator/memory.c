@@ -1,8 +1,8 @@
 /* Device memory of the software card.
  *
- * Its pages are its own and never the host's. Each allocation is filled with poison, so that data that was not brought
- * there shows as such. Fresh pages cost far more than filling them, so freed blocks are kept, up to `idle_memory`;
- * large ones are not, and cost only what is written of them.
+ * Its pages are never shared with host memory. Each allocation is filled with poison, so that data that was never
+ * transferred is visible. Mapping fresh pages costs far more than filling them, so freed blocks are kept, up to
+ * `idle_memory`. Large blocks are not kept; they use memory only for the pages that are written.
  */
 #include "emulator.h"
 
@@ -15,7 +15,8 @@ enum { POISON = 0xA5 };
 
 #define PAGE 4096ull
 #define HUGE_PAGE (2ull << 20)
-#define LARGE (256ull << 20) /* blocks from here on are not kept, and poisoned page by page as they are touched */
+#define LARGE                                                                                                          \
+    (256ull << 20) /* blocks of at least this size are not kept; their pages are poisoned at the first access */
 
 /* -- blocks -- */
 
@@ -31,12 +32,11 @@ static uint64_t block_capacity(uint64_t size)
 static void *map_pages(uint64_t capacity)
 {
     void *data = mmap(NULL, capacity, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (data != MAP_FAILED && capacity >= HUGE_PAGE)
-        madvise(data, capacity, MADV_HUGEPAGE); /* advice: its failure changes nothing */
+    if (data != MAP_FAILED && capacity >= HUGE_PAGE) madvise(data, capacity, MADV_HUGEPAGE); /* a failure is harmless */
     return data;
 }
 
-/* A file of poison. Returns its descriptor, -1: the system has no room. */
+/* Create a file of poison. Returns its descriptor, or -1 if the system has no memory for it. */
 static int poison_file(uint64_t size)
 {
     const int file = memfd_create("apyfal-emulator", MFD_CLOEXEC);
@@ -52,11 +52,11 @@ static int poison_file(uint64_t size)
     return file;
 }
 
-/* Memory that is poison before anything touches it: private maps of one small file of poison, side by side. A page
- * costs memory from when it is written. */
+/* Memory that reads as poison until it is written: adjacent private maps of one small file of poison. A page uses
+ * memory only once it is written. */
 static void *map_poison(uint64_t capacity)
 {
-    const uint64_t piece = capacity >> 11 > HUGE_PAGE ? capacity >> 11 & ~(PAGE - 1) : HUGE_PAGE; /* 2048 maps or so */
+    const uint64_t piece = capacity >> 11 > HUGE_PAGE ? capacity >> 11 & ~(PAGE - 1) : HUGE_PAGE; /* about 2048 maps */
     const int file = poison_file(piece);
     if (file < 0) return MAP_FAILED;
     const int flags = MAP_PRIVATE | MAP_NORESERVE, protection = PROT_READ | PROT_WRITE;
@@ -121,7 +121,7 @@ static emu_block *block_reuse(emu_memory *memory, uint64_t capacity)
     return NULL;
 }
 
-/* Keep a block, or give it back to the system where there is enough. Under the lock. */
+/* Keep a block, or return it to the system if enough are kept. Under the lock. */
 static void block_keep(emu_card *card, emu_block *block)
 {
     emu_memory *memory = &card->memory;
@@ -134,7 +134,7 @@ static void block_keep(emu_card *card, emu_block *block)
     memory->free = block;
 }
 
-/* Unmap idle blocks, those that were freed first, until at most `keep` bytes are left. Under the lock. */
+/* Unmap idle blocks, the oldest first, until at most `keep` bytes are left. Under the lock. */
 static void blocks_trim(emu_memory *memory, uint64_t keep)
 {
     while (memory->free && memory->idle > keep) {
@@ -156,7 +156,7 @@ static int fail_full(const emu_card *card, uint64_t size, apf_error *err)
                     (unsigned long long)total);
 }
 
-/* Take `size` bytes of the card's memory: the account, and an idle block where one fits. */
+/* Reserve `size` bytes of the card's memory, and take an idle block if one fits. */
 static int reserve(emu_card *card, uint64_t size, emu_block **block, apf_error *err)
 {
     pthread_mutex_lock(&card->lock);

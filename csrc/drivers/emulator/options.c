@@ -1,4 +1,4 @@
-/* Settings of the software card: one table makes the parser, the errors and the defaults. */
+/* Settings of the software card: one table defines the parser, the errors and the defaults. */
 #include "emulator.h"
 
 #include <ctype.h>
@@ -54,7 +54,7 @@ static double power(double base, int exponent)
     return result;
 }
 
-/* Units as apyfal.units has them: KiB and K are 1024, KB is 1000, in any case. 0: unknown. */
+/* Units as in apyfal.units: KiB and K are 1024, KB is 1000, in any case. 0: unknown. */
 static double size_unit(const char *text)
 {
     static const char letters[] = "KMGTP";
@@ -66,7 +66,7 @@ static double size_unit(const char *text)
     return strcasecmp(text + 1, "B") ? 0 : power(1000, exponent);
 }
 
-/* In ns; microseconds where no unit is given. 0: unknown. */
+/* In ns; microseconds if no unit is given. 0: unknown. */
 static double time_unit(const char *text)
 {
     if (!*text || !strcmp(text, "us")) return 1e3;

@@ -1,20 +1,20 @@
 /* The queue of the software card: three lanes (to the device, compute, from the device), so that the transfers of some
  * runs overlap the computation of others, as on a card.
  *
- * Order: runs pass "to" and "compute" in the order of their starts. Where runs share a buffer object, a transfer to it
- * waits for all earlier runs on it, and a computation on it for earlier results to have left; runs that share none
- * overlap freely.
+ * Order: runs pass "to" and "compute" in the order of their starts. If runs share a buffer object, a transfer to it
+ * waits for all earlier runs on it, and a computation on it waits until earlier results have been transferred. Runs
+ * that share none overlap freely.
  */
 #include "emulator.h"
 
 #include <errno.h>
 #include <signal.h>
 
-/* A transfer of at most this many bytes is made at once by the thread that has the run: a copy of it is shorter than
- * waking another thread (5 to 50 us). */
+/* The thread that has the run makes a transfer of at most this many bytes itself: the copy takes less time than waking
+ * another thread (5 to 50 us). */
 #define SMALL (64u << 10)
 
-/* How long close waits for a model that does not look at `cancelled`. */
+/* How long close waits for a model that does not check `cancelled`. */
 #define CLOSE_NS 1000000000
 
 /* -- what a stage has to do, and when -- */
@@ -29,7 +29,7 @@ static int has_work(const apf_drv_run *run, enum emu_stage stage)
     return 0;
 }
 
-/* Bytes of the run's buffers; with `flag`, of those that are moved so. */
+/* Total bytes of the run's buffers; with `flag`, only of the arguments that have it. */
 static uint64_t bytes_of(const apf_drv_run *run, uint32_t flag)
 {
     uint64_t bytes = 0;
@@ -38,7 +38,7 @@ static uint64_t bytes_of(const apf_drv_run *run, uint32_t flag)
     return bytes;
 }
 
-/* Whether a stage takes less time than waking the thread whose work it is. */
+/* Whether a stage takes less time than waking its lane's thread. */
 static int is_short(const apf_drv_run *run, enum emu_stage stage)
 {
     const emu_settings *settings = &run->card->settings;
@@ -53,7 +53,7 @@ static int is_short(const apf_drv_run *run, enum emu_stage stage)
     }
 }
 
-/* Whether earlier runs have let go of what this stage touches. */
+/* Whether earlier runs no longer use the buffers of this stage. */
 static int is_ready(const apf_drv_run *run, enum emu_stage stage)
 {
     for (uint32_t i = 0; i < run->count; i++) {
@@ -72,7 +72,7 @@ static void *lane_main(void *argument);
 static int lane_start(emu_lane *lane, apf_error *err)
 {
     if (lane->started) return APF_OK;
-    /* Signals are for the program's own threads, but a fault in a copy is this thread's: see apf_copy. */
+    /* The program's threads handle signals, except a fault in a copy, which this thread handles: see apf_copy. */
     sigset_t all, before;
     sigfillset(&all);
     sigdelset(&all, SIGBUS);
@@ -121,7 +121,7 @@ void emu_queue_poke(emu_card *card)
         if (card->lanes[i].first && !card->lanes[i].current) pthread_cond_signal(&card->lanes[i].work);
 }
 
-/* Do one stage in this thread. Under the lock, which is given up meanwhile. */
+/* Do one stage in this thread. Under the lock, which is released meanwhile. */
 static int lane_do(emu_lane *lane, apf_drv_run *run)
 {
     emu_card *card = lane->card;
@@ -138,7 +138,7 @@ static int lane_do(emu_lane *lane, apf_drv_run *run)
     return code;
 }
 
-/* Pass `run` on from `stage`. Returns 1 when it has ended. Under the lock, which may be given up meanwhile. */
+/* Move `run` to the stage after `stage`. Returns 1 if it has ended. Under the lock, which may be released meanwhile. */
 static int lanes_pass(apf_drv_run *run, enum emu_stage stage)
 {
     emu_card *card = run->card;
@@ -146,7 +146,7 @@ static int lanes_pass(apf_drv_run *run, enum emu_stage stage)
     for (; stage < EMU_LANES && code == APF_OK; stage++) {
         emu_lane *lane = &card->lanes[stage];
         const int idle = !lane->first && !lane->current;
-        /* With nothing to bring there a run may still not overtake those that do. */
+        /* A run without data to transfer may still not overtake runs with data. */
         if (!has_work(run, stage) && (idle || stage == EMU_FROM)) continue;
         if (idle && is_short(run, stage) && is_ready(run, stage)) {
             code = lane_do(lane, run);
@@ -159,7 +159,8 @@ static int lanes_pass(apf_drv_run *run, enum emu_stage stage)
     return 1;
 }
 
-/* The next run whose turn has come; NULL: the card is being closed. Under the lock, given up while waiting. */
+/* The next run whose turn has come; NULL: the card is being closed. Under the lock, which is released while it
+ * waits. */
 static apf_drv_run *lane_next(emu_lane *lane)
 {
     emu_card *card = lane->card;

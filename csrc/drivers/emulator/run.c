@@ -1,4 +1,4 @@
-/* Runs of the software card: made from arguments, passed through the lanes, waited for. */
+/* Runs of the software card: creation, stages, waiting and cancelling. */
 #include "emulator.h"
 
 #include <stdio.h>
@@ -7,7 +7,7 @@ enum { RUN_ARGS = 12, RUN_SPARES = 64 };
 
 /* -- start -- */
 
-/* A run for `count` arguments, from the spare ones where one fits. Under the lock. */
+/* A run for `count` arguments, from the spare ones if one fits. Under the lock. */
 static apf_drv_run *run_take(emu_card *card, uint32_t count)
 {
     apf_drv_run *run = card->spare;
@@ -112,7 +112,7 @@ static int move(apf_drv_run *run, uint32_t flag, int direction)
     return code;
 }
 
-/* Never end, as a kernel that waits for data that does not come. Under the lock. */
+/* Never end, as a kernel that waits for data that never arrives. Under the lock. */
 static void hang(apf_drv_run *run)
 {
     emu_card *card = run->card;
@@ -139,7 +139,7 @@ static int begin(apf_drv_run *run)
     return APF_OK;
 }
 
-/* Take the time that the simulated card would. Under the lock. */
+/* Wait for as long as the simulated card would take. Under the lock. */
 static void last(apf_drv_run *run)
 {
     emu_card *card = run->card;
@@ -194,7 +194,7 @@ int emu_run_stage(apf_drv_run *run, enum emu_stage stage)
 
 /* -- end -- */
 
-/* Change how many results of this run are on the way out. */
+/* Change the number of result transfers in progress for this run. */
 static void leaving(const apf_drv_run *run, int change)
 {
     for (uint32_t i = 0; i < run->count; i++)
@@ -263,7 +263,7 @@ int emu_wait(apf_drv_run *run, int64_t timeout, apf_error *err)
     return run->code;
 }
 
-/* Tell a run to end; one that has not begun ends now. Under the lock. */
+/* Cancel a run; one that has not begun ends now. Under the lock. */
 static void stop(apf_drv_run *run)
 {
     if (run->done) return;
@@ -293,7 +293,7 @@ void emu_release(apf_drv_run *run)
     run->released = 1;
     const int done = run->done;
     pthread_mutex_unlock(&card->lock);
-    if (done) emu_run_recycle(run); /* else the lane does it */
+    if (done) emu_run_recycle(run); /* otherwise the lane recycles it */
 }
 
 void emu_times(apf_drv_run *run, apf_times *times) { *times = run->times; }

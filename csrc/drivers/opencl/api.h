@@ -1,5 +1,5 @@
-/* api.h - what the driver uses of OpenCL, declared here so that neither the vendor's headers nor its library are
- * needed to build. Names, types and values are those of the Khronos OpenCL specification (1.2, and the extension
+/* api.h - the part of OpenCL that the driver uses, declared here so that the build needs neither the vendor's headers
+ * nor its library. Names, types and values are those of the Khronos OpenCL specification (1.2, and the extension
  * cl_khr_pci_bus_info). Everything is looked up at run time in the ICD loader.
  */
 #ifndef OPENCL_API_H
@@ -35,7 +35,7 @@ typedef struct cl_device_pci_bus_info_khr {
     cl_uint pci_function;
 } cl_device_pci_bus_info_khr;
 
-/* Errors: one list makes the constants and, in library.c, their names. */
+/* Errors: one list defines the constants and, in library.c, their names. */
 #define OCL_ERRORS(X)                                                                                                  \
     X(CL_SUCCESS, 0)                                                                                                   \
     X(CL_DEVICE_NOT_FOUND, -1)                                                                                         \
@@ -197,7 +197,8 @@ typedef void (*ocl_event_notify)(cl_event, cl_int, void *);
     X(cl_int, clRetainEvent, (cl_event))                                                                               \
     X(cl_int, clReleaseEvent, (cl_event))
 
-/* Later ones, called only on platforms whose version has them (1.1: the first two; 1.2: the others). */
+/* Entry points of later versions, called only if the platform's version has them (1.1: the first two; 1.2: the
+ * others). */
 #define OCL_LATER_FUNCTIONS(X)                                                                                         \
     X(cl_mem, clCreateSubBuffer, (cl_mem, cl_bitfield, cl_uint, const void *, cl_int *))                               \
     X(cl_int, clSetEventCallback, (cl_event, cl_int, ocl_event_notify, void *))                                        \

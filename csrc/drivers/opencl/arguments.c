@@ -1,4 +1,4 @@
-/* Kernel arguments: what the kernel declares, and values in just that shape. */
+/* Kernel arguments: what the kernel declares, and the conversion of values to the declared type. */
 #include "opencl.h"
 
 #include <math.h>
@@ -32,7 +32,7 @@ static void copy_name(const char *names, uint32_t index, char *name, size_t size
     }
 }
 
-/* Names of types that are neither memory nor a number. */
+/* Names of types that are neither memory nor numbers. */
 static int is_object(const char *type)
 {
     static const char *const names[] = {"image",   "sampler_t", "pipe",        "event_t",
@@ -77,7 +77,7 @@ static void declared(const apf_drv_kernel *kernel, uint32_t index, ocl_parameter
     if (parameter->space == 'p') known_scalar(parameter);
 }
 
-/* A name of both lists that is at other places in both: the definition's order is not the kernel's. */
+/* If a name is in both lists at different positions, the definition's order is not the kernel's. */
 static int check_order(const apf_drv_kernel *kernel, const char *names, apf_error *err)
 {
     for (uint32_t i = 0; i < kernel->count; i++) {
@@ -223,7 +223,7 @@ static int to_floating(const apf_arg *arg, uint32_t size, void *out)
     const float single = arg->kind == APF_F32 ? arg->value.f : (float)number;
     if (size == sizeof single && isinf(single) && !isinf(number)) return 0;
     if (class_of(arg->kind) != 'f') {
-        /* Beyond 2^53 (2^24) not every integer is one of them. */
+        /* Beyond 2^53 (2^24) not every integer can be represented. */
         const double back = size == sizeof single ? (double)single : number;
         uint64_t bits;
         const apf_arg again = {.kind = APF_F64, .value.d = back};
@@ -247,8 +247,8 @@ static int convert(const apf_arg *arg, char scalar, uint32_t size, void *out)
     return 1;
 }
 
-/* Whether a value of the declared type may be passed as the kernel's: a floating-point number as an integer, or the
- * other way, only with as many bytes. What was meant for another argument seldom has. */
+/* Whether a value of the declared type may be passed as the kernel's: a float as an integer, or an integer as a float,
+ * only if both have the same size. A value that was meant for another argument rarely has that size. */
 static int alike(const apf_arg *arg, const ocl_parameter *parameter)
 {
     const int given = class_of(arg->kind) == 'f', wanted = parameter->scalar == 'f';
@@ -296,7 +296,7 @@ static int set_buffer(apf_drv_kernel *kernel, uint32_t index, const apf_arg *arg
     return code == APF_OK ? set(kernel, index, arg, sizeof handle, &handle, err) : code;
 }
 
-/* Where nobody tells the width: the value's own first, then the others that can hold it. */
+/* If the width is unknown, try the value's width first, then the other widths that can hold it. */
 static int set_by_trial(apf_drv_kernel *kernel, uint32_t index, const apf_arg *arg, apf_error *err)
 {
     const char scalar = class_of(arg->kind);
@@ -343,7 +343,7 @@ int ocl_work_items(const apf_drv_kernel *kernel, const apf_arg *args, size_t *it
                             kernel->name);
         *items = count / kernel->share + (count % kernel->share != 0);
     }
-    /* OpenCL before 2.0 has only whole work-groups; kernels check their index against their count. */
+    /* OpenCL before 2.0 runs only whole work-groups, so kernels compare their index with the number of work-items. */
     if (kernel->local > 1) *items = (*items + kernel->local - 1) / kernel->local * kernel->local;
     return APF_OK;
 }

@@ -1,4 +1,4 @@
-/* Which OpenCL devices there are, and the rules of each. */
+/* List the OpenCL devices, with the alignment and memory rules of each. */
 #include "opencl.h"
 
 #include <stdio.h>
@@ -39,7 +39,7 @@ static uint32_t add_platform(const ocl_api *api, cl_platform_id platform, const 
     if (wanted && !strcasestr(one.platform_name, wanted)) return count;
     cl_device_id devices[OCL_MAX_DEVICES];
     cl_uint present = 0;
-    /* CL_DEVICE_NOT_FOUND is the ordinary answer of a vendor's library whose card is not in this machine. */
+    /* CL_DEVICE_NOT_FOUND is the normal answer of a vendor's library if its card is not in this machine. */
     if (api->clGetDeviceIDs(platform, CL_DEVICE_TYPE_ALL, OCL_MAX_DEVICES, devices, &present) != CL_SUCCESS)
         return count;
     if (present > OCL_MAX_DEVICES) present = OCL_MAX_DEVICES;
@@ -82,7 +82,7 @@ static uint64_t device_number(const ocl_api *api, cl_device_id device, cl_uint w
 }
 
 /* Xilinx: 4 KiB, or the runtime keeps a shadow copy. Intel's FPGA cards DMA from addresses that are multiples of 64.
- * Every other platform: what it says for its own buffers, and a cache line at least. */
+ * Other platforms: the alignment that the platform states for its buffers, at least a cache line. */
 static uint32_t import_alignment(const ocl_found *found, const apf_device_info *info, uint32_t base)
 {
     if (ocl_migrates(found, info)) return 4096;
@@ -117,7 +117,7 @@ void ocl_describe(const ocl_api *api, const ocl_found *found, apf_device_info *i
     info->compute_units = 1;
     info->capabilities = APF_CAP_IMPORT | APF_CAP_COUNTERS | APF_CAP_DUPLEX;
     if (found->version >= 11) info->capabilities |= APF_CAP_OFFSET;
-    /* Where the device works on the host's own memory, nothing has to pin it for writing. */
+    /* If the device uses host memory directly, no pinning for writing is needed. */
     if (device_number(api, device, CL_DEVICE_HOST_UNIFIED_MEMORY, sizeof(cl_uint)) && !ocl_migrates(found, info))
         info->capabilities |= APF_CAP_IMPORT_READONLY;
     else

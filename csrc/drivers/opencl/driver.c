@@ -119,7 +119,7 @@ static int make_queues(apf_drv_device *device, apf_error *err)
 {
     for (uint32_t i = 0; i < OCL_COMPUTE + device->units; i++) {
         cl_int status;
-        /* Only compute is profiled: it is what `times` tells, and profiling costs on every command. */
+        /* Only the compute queues are profiled: `times` reports compute alone, and profiling slows every command. */
         device->queues[i] = device->api->clCreateCommandQueue(
             device->context, device->id, i >= OCL_COMPUTE ? CL_QUEUE_PROFILING_ENABLE : 0, &status);
         if (status != CL_SUCCESS) return ocl_fail(device, err, status, APF_IO, "making a command queue");
@@ -201,8 +201,8 @@ static int describe(apf_drv_device *device, apf_device_info *info, apf_error *er
 
 static void close_device(apf_drv_device *device)
 {
-    /* A run that was given up may still be executing. Releasing its queue would wait for it, perhaps for ever, and its
-     * completion will be reported to this very struct: such a device stays until the process ends. */
+    /* An abandoned run may still be executing. Releasing its queue would wait for it, perhaps for ever, and its
+     * callback writes to this struct. The device then stays open until the process ends. */
     if (__atomic_load_n(&device->unfinished, __ATOMIC_ACQUIRE) == 0) {
         tear_down(device);
         return;

@@ -1,4 +1,4 @@
-/* The OpenCL library: found when it is first needed, never linked; and what its error numbers mean. */
+/* The OpenCL library: loaded at first use, never linked; and the names of its error numbers. */
 #include "opencl.h"
 
 #include <dlfcn.h>
@@ -87,10 +87,10 @@ int ocl_library(const ocl_api **api, apf_error *err)
     static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
     static ocl_api loaded;
     static int ready;
-    static int64_t home = -1; /* the generation of processes that uses OpenCL */
+    static int64_t home = -1; /* fork generation of the process that uses OpenCL */
 
-    /* Looked at before any lock, which the parent may have held: its threads are not here, so that a child that opens a
-     * device of its own would wait for them for ever (PoCL, Intel). */
+    /* Checked before any lock, because the parent may have held one during the fork. The child has none of the parent's
+     * threads; if it opened a device, it would wait for them for ever (PoCL, Intel). */
     const int64_t here = apf_fork_generation();
     int64_t first = -1;
     if (!__atomic_compare_exchange_n(&home, &first, here, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE) && first != here)

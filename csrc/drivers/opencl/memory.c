@@ -1,4 +1,4 @@
-/* Buffer objects: device memory, host memory used in place, parts of both, and how their bytes are moved. */
+/* Buffer objects: device memory, host memory used in place, parts of both, and transfers. */
 #include "opencl.h"
 
 static apf_drv_bo *bo_new(apf_drv_device *device, uint64_t size, apf_error *err)
@@ -27,7 +27,7 @@ static int create(apf_drv_bo *bo, cl_bitfield flags, void *data, apf_error *err)
         __atomic_add_fetch(&device->counted.memory_used, bo->size, __ATOMIC_RELAXED);
         return APF_OK;
     }
-    /* CL_OUT_OF_RESOURCES is what some give for a full card; anything else must be about the memory given. */
+    /* Some platforms return CL_OUT_OF_RESOURCES for a full card; any other error is about the host memory. */
     const int otherwise = status == CL_OUT_OF_RESOURCES || !data ? APF_DEVICE_MEMORY
                           : bo->readonly                         ? APF_READ_ONLY
                                                                  : APF_UNSUPPORTED;
@@ -74,7 +74,7 @@ int ocl_import(apf_drv_device *device, void *data, uint64_t size, uint32_t reado
     return finish(bo, create(bo, access | (size ? CL_MEM_USE_HOST_PTR : 0), data, err), out);
 }
 
-/* The kept part, or a new one. */
+/* Find the kept part, or make a new one. */
 static int find_part(apf_drv_bo *bo, uint64_t offset, uint64_t size, cl_mem *handle, apf_error *err)
 {
     apf_drv_device *device = bo->device;
@@ -113,7 +113,8 @@ int ocl_part_of(apf_drv_bo *bo, uint64_t offset, uint64_t size, cl_mem *handle, 
     if (offset % device->info.offset_align)
         return apf_fail(err, APF_MISALIGNED, 0, "%s: offset %llu of an argument; this device takes multiples of %u",
                         device->info.name, (unsigned long long)offset, device->info.offset_align);
-    if (!size) size = bo->size - offset; /* OpenCL has no parts of zero bytes; the kernel is told how many there are */
+    if (!size)
+        size = bo->size - offset; /* OpenCL has no parts of zero bytes; the kernel gets the real count as an argument */
     return size ? find_part(bo, offset, size, handle, err) : APF_OK;
 }
 
@@ -146,7 +147,7 @@ void ocl_free(apf_drv_bo *bo)
     apf_free(bo);
 }
 
-/* Platforms whose DMA is a migration of whole memory objects: possible where the range is one. */
+/* Some platforms do DMA by migrating whole memory objects: possible if the range is a whole object. */
 static int migratable(const apf_drv_bo *bo, uint64_t offset, uint64_t size)
 {
     const apf_drv_device *device = bo->device;

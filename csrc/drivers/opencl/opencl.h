@@ -1,7 +1,7 @@
-/* opencl.h - what the files of the OpenCL driver share. Nothing outside them includes this.
+/* opencl.h - shared by the files of the OpenCL driver. No other file includes it.
  *
- * Locks: a device's `submit` orders the starts of runs, so that what a start finds in a buffer object's `last` is what
- * the queues were given before. A run's own lock is only ever taken alone or inside `submit`, never around it.
+ * Locks: a device's `submit` orders the starts of runs, so that a buffer object's `last` holds the commands that were
+ * enqueued before. A run's own lock is only ever taken alone or inside `submit`, never around it.
  */
 #ifndef OPENCL_DRIVER_H
 #define OPENCL_DRIVER_H
@@ -23,10 +23,10 @@ struct apf_drv_device {
     uint32_t units;
     uint32_t version; /* of the platform, times 10: 12 is OpenCL 1.2 */
     int migrates;     /* DMA by clEnqueueMigrateMemObjects */
-    int shares;       /* imported memory is the device's own: nothing has to be moved */
-    int lost;         /* atomic: the vendor said that the device is gone */
+    int shares;       /* the device works in imported memory: no transfer is needed */
+    int lost;         /* atomic: the vendor's library reported that the device is gone */
     apf_device_info info;
-    char *build; /* options for programs that bring none; may be NULL */
+    char *build; /* options for programs without options; may be NULL */
 
     pthread_mutex_t submit;
     uint32_t next_unit;
@@ -48,7 +48,7 @@ typedef struct ocl_program {
     uint32_t refs;
 } ocl_program;
 
-/* One argument of a kernel, as far as the platform tells. */
+/* One argument of a kernel, as far as the platform reports it. */
 typedef struct ocl_parameter {
     char name[48];
     char type[128];
@@ -56,7 +56,7 @@ typedef struct ocl_parameter {
     char scalar;   /* 'i' signed, 'u' unsigned, 'f' floating, 'x' any; 0: unknown, or not a scalar */
     char space;    /* 'g' global, 'c' constant, 'l' local, 'p' private; 0: unknown */
     char constant; /* the kernel only reads it */
-    char object;   /* an image, a sampler, a pipe: it is no memory and no number */
+    char object;   /* an image, a sampler or a pipe: neither memory nor a number */
 } ocl_parameter;
 
 struct apf_drv_kernel {
@@ -64,9 +64,9 @@ struct apf_drv_kernel {
     ocl_program *program;
     cl_kernel handle;
     char name[128];
-    int global_argument; /* the scalar that says how many work-items; -1: `global` does */
+    int global_argument; /* index of the scalar that gives the number of work-items; -1: `global` gives it */
     size_t global;
-    uint64_t share; /* what one work-item does of that scalar's number */
+    uint64_t share; /* elements for each work-item: the scalar is divided by this */
     size_t local;   /* 0: the platform chooses */
     uint32_t count;
     ocl_parameter parameters[];
@@ -104,18 +104,18 @@ typedef struct ocl_command {
 
 struct apf_drv_run {
     apf_drv_device *device;
-    const ocl_api *api; /* the device may be gone when the last reference goes */
+    const ocl_api *api; /* the device may be freed before the last reference */
     const char *kernel; /* its name, while the run is in flight */
-    uint32_t refs;      /* atomic: the caller's, and the callback's while it is due */
+    uint32_t refs;      /* atomic: of the caller, and of the callback until it has run */
 
-    /* What the caller's thread knows. */
+    /* Used by the caller's thread. */
     int finished;
     int called_back; /* a callback was asked for */
     int code;
     apf_error error;
     uint64_t enqueued; /* CLOCK_MONOTONIC, when the kernel was enqueued */
 
-    /* What it shares with the callback. */
+    /* Shared with the callback. */
     pthread_mutex_t lock;
     pthread_cond_t done;
     int signalled;
@@ -125,18 +125,18 @@ struct apf_drv_run {
     uint32_t bo_count;
     apf_drv_bo **bos;
     uint32_t command_count;
-    ocl_command commands[]; /* the last waits, directly or not, for all the others */
+    ocl_command commands[]; /* the last one waits, directly or indirectly, for all the others */
 };
 
 /* -- library.c */
 /* The entry points, loading the library at the first call. NO_LIBRARY, FORKED. */
 int ocl_library(const ocl_api **api, apf_error *err);
-/* Vendors' libraries are not made for a first use by several threads at once (PoCL then says that there is no device).
+/* Some vendors' libraries fail if several threads make the first call at once (PoCL then reports no device).
  */
 void ocl_begin_opening(void);
 void ocl_end_opening(void);
 const char *ocl_error_name(cl_int status);
-/* The code of driver.h for a status; `otherwise` where the status alone does not tell. */
+/* The code of driver.h for a status; `otherwise` if the status alone does not determine it. */
 int ocl_code(cl_int status, int otherwise);
 /* Fill *err with "WHAT: CL_NAME (-n)", for a device: "DEVICE: WHAT: ...", and remember a lost one. */
 int ocl_fail(apf_drv_device *device, apf_error *err, cl_int status, int otherwise, const char *format, ...)
@@ -168,15 +168,15 @@ void ocl_unload(apf_drv_kernel *kernel);
 int ocl_bank(apf_drv_kernel *kernel, uint32_t index, uint32_t *bank, apf_error *err);
 
 /* -- arguments.c */
-/* Ask the platform about every parameter of the kernel, and the compiler, with these options, about types of the
- * program's own; the definition's names serve where nobody tells. ARGUMENT: a type that no argument can have, or the
- * definition's order is not the kernel's. */
+/* Ask the platform about every parameter of the kernel, and the compiler, with these options, about types that the
+ * program defines. If the platform gives no names, the definition's names are used. ARGUMENT: a type that no argument
+ * can have, or the definition's order is not the kernel's. */
 int ocl_parameters(apf_drv_kernel *kernel, const apf_program *program, const char *options, apf_error *err);
 /* Set one argument; under `submit`. ARGUMENT, MISALIGNED, UNSUPPORTED, DEVICE_MEMORY. */
 int ocl_set_argument(apf_drv_kernel *kernel, uint32_t index, const apf_arg *arg, apf_error *err);
-/* The number of work-items that these arguments ask for. ARGUMENT. */
+/* The number of work-items for these arguments. ARGUMENT. */
 int ocl_work_items(const apf_drv_kernel *kernel, const apf_arg *args, size_t *items, apf_error *err);
-/* True where the kernel is known not to write to this buffer argument. */
+/* True if the kernel is known not to write to this buffer argument. */
 int ocl_only_reads(const apf_drv_kernel *kernel, uint32_t index, const apf_drv_bo *bo);
 
 /* -- types.c */
@@ -191,22 +191,22 @@ void ocl_free(apf_drv_bo *bo);
 /* The memory object for an argument at [offset, offset + size): the whole, or a kept part; under `submit`.
  * MISALIGNED, UNSUPPORTED, DEVICE_MEMORY. */
 int ocl_part_of(apf_drv_bo *bo, uint64_t offset, uint64_t size, cl_mem *handle, apf_error *err);
-/* Drop the oldest kept parts where there are many; under `submit`, while none is about to be used. */
+/* Drop the oldest kept parts if there are many; under `submit`, while no start is using them. */
 void ocl_trim_parts(apf_drv_bo *bo);
 /* Enqueue the DMA of a part behind the events; under `submit`. */
 int ocl_enqueue_dma(apf_drv_bo *bo, int direction, uint64_t offset, uint64_t size, cl_uint count, const cl_event *after,
                     cl_event *event, apf_error *err);
 
 /* -- sharing.c */
-/* Find out whether imported memory is the very memory that the device works in. */
+/* Find out whether the device works directly in imported memory. */
 int ocl_probe_sharing(const apf_drv_device *device);
 
 /* -- submit.c (under `submit`) */
-/* Enqueue the uploads, the kernel and the downloads of a run; after an error some may have been. */
+/* Enqueue the uploads, the kernel and the downloads of a run; after an error, some commands may have been enqueued. */
 int ocl_submit(apf_drv_run *run, apf_drv_kernel *kernel, const apf_arg *args, uint32_t count, apf_error *err);
 /* Enqueue one transfer alone. */
 int ocl_submit_sync(apf_drv_run *run, const apf_arg *arg, int direction, apf_error *err);
-/* The run has ended: nothing needs to wait for it any more. */
+/* The run has ended: later commands no longer wait for it. */
 void ocl_forget_uses(apf_drv_run *run);
 
 /* -- run.c */

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Build options as the definition gives them, split into what the platform's compiler gets and how to launch. */
+/* Build options as the definition gives them, split into compiler options and launch options. */
 typedef struct ocl_options {
     char *build;
     char global[64]; /* a number, or the name of an argument, or "argument/elements of a work-item" */
@@ -21,7 +21,7 @@ static uint64_t digest(uint64_t hash, const void *data, size_t size)
     return hash;
 }
 
-/* Binaries of every vendor are ELF, xclbin or begin with some other byte that no source contains. */
+/* Binaries of every vendor are ELF, xclbin or begin with another byte that no source contains. */
 int ocl_is_source(const apf_program *program)
 {
     const size_t looked_at = program->size < 4096 ? program->size : 4096;
@@ -31,7 +31,7 @@ int ocl_is_source(const apf_program *program)
 
 /* -- options -- */
 
-/* One word of options: true if it says how to launch. */
+/* Parse one word of the options: true if it is a launch option. */
 static int launch_option(ocl_options *out, const char *word, size_t length)
 {
     static const char global[] = "--global=", local[] = "--local=";
@@ -49,7 +49,7 @@ static int launch_option(ocl_options *out, const char *word, size_t length)
     return 1;
 }
 
-/* A source may say itself how it is launched, on one line of a comment: "apyfal: --global=count". */
+/* A source may contain its launch options, on one line of a comment: "apyfal: --global=count". */
 static void launch_options_of_source(const apf_program *program, ocl_options *out)
 {
     static const char mark[] = "apyfal: --";
@@ -153,7 +153,7 @@ static int launch_shape(apf_drv_kernel *kernel, const ocl_options *options, cons
 
 /* -- building -- */
 
-/* The compiler's words on one line, from the first error on. */
+/* The compiler's output on one line, from the first error on. */
 static int build_failed(const apf_drv_device *device, cl_program program, cl_int status, const apf_program *from,
                         apf_error *err)
 {
@@ -197,7 +197,7 @@ static int build(apf_drv_device *device, const apf_program *from, const char *op
         cl_int taken = CL_SUCCESS;
         *built = device->api->clCreateProgramWithBinary(device->context, 1, &device->id, &from->size, &bytes, &taken,
                                                         &status);
-        options = ""; /* they were the compiler's, long ago */
+        options = ""; /* a binary was compiled with its options already */
     }
     if (status != CL_SUCCESS)
         return ocl_fail(device, err, status, APF_PROGRAM, "'%.100s' (%s of %zu bytes) is not a program for it", name,
@@ -211,7 +211,7 @@ static int build(apf_drv_device *device, const apf_program *from, const char *op
     return code;
 }
 
-/* The program with these bytes and options, built at most once at a time. Under `loading`. */
+/* Find or build the program with these bytes and options. Under `loading`. */
 static int get_program(apf_drv_device *device, const apf_program *from, const char *options, ocl_program **out,
                        apf_error *err)
 {
@@ -248,7 +248,8 @@ static void put_program(apf_drv_device *device, ocl_program *program)
 
 /* -- kernels -- */
 
-/* "a, b": asked of kernels, not of the program, since platforms before 1.2 cannot tell otherwise. Returns how many. */
+/* "a, b": read from the kernels, not from the program, since platforms before 1.2 cannot list a program's kernels.
+ * Returns how many. */
 static uint32_t kernel_names(const apf_drv_device *device, cl_program program, char *text, size_t size)
 {
     enum { MOST = 64 };

@@ -48,7 +48,7 @@ static int ended(const apf_drv_run *run)
     return !run->command_count || event_status(run, run->commands[run->command_count - 1].event) <= CL_COMPLETE;
 }
 
-/* The command that failed, not those which the failure of another took along. */
+/* Find the command that failed first, not those that failed because of it. */
 static int explain(apf_drv_run *run, cl_int *first, apf_error *err)
 {
     const ocl_command *guilty = NULL;
@@ -94,7 +94,7 @@ static void completed(cl_event event, cl_int status, void *user)
     run_unref(run);
 }
 
-/* Ask to be called back at the end, once. False where the platform cannot. */
+/* Register a callback for the end, once. False if the platform does not support it. */
 static int ask_for_callback(apf_drv_run *run)
 {
     if (run->called_back) return 1;
@@ -120,10 +120,10 @@ static void sleep_until(apf_drv_run *run, int64_t until)
     pthread_mutex_unlock(&run->lock);
 }
 
-/* Until the run has ended or `deadline` has come (negative: never). True if it has ended. */
+/* Wait until the run has ended or `deadline` has passed (negative: no deadline). True if it has ended. */
 static int await_end(apf_drv_run *run, int64_t deadline)
 {
-    /* Small jobs end before a thread could be put to sleep and woken: look for a moment, letting others run. */
+    /* Small jobs end before a thread can sleep and wake: poll for a short time, and yield to other threads. */
     const int64_t spin = 100 * 1000, shortest = 50 * 1000, longest = 100 * 1000 * 1000;
     int64_t now = apf_now();
     const int64_t spin_end = run->called_back ? now : now + spin;
@@ -134,7 +134,7 @@ static int await_end(apf_drv_run *run, int64_t deadline)
             sched_yield();
             continue;
         }
-        /* With a callback a long sleep only guards against a platform that forgets it. */
+        /* With a callback, the long sleep only guards against a platform that never calls it. */
         int64_t until = now + (ask_for_callback(run) ? longest : shortest + (now - spin_end) / 16);
         if (deadline >= 0 && until > deadline) until = deadline;
         sleep_until(run, until);
@@ -146,7 +146,7 @@ static int await_end(apf_drv_run *run, int64_t deadline)
 
 static const int64_t dma_bound = 60ll * 1000 * 1000 * 1000;
 
-/* A start that failed half way: what was enqueued must end before the caller may free its memory. */
+/* The start failed after some commands: they must end before the caller may free the memory. */
 static void undo(apf_drv_run *run)
 {
     if (await_end(run, apf_deadline(dma_bound)))
@@ -199,7 +199,7 @@ int ocl_cancel(apf_drv_run *run, apf_error *err)
 void ocl_release(apf_drv_run *run)
 {
     if (!run->finished) {
-        /* Given up: the device learns of the end from the callback, or never. */
+        /* Abandoned: the device learns of the end only from the callback. */
         run->signalled |= !run->command_count;
         if (run->command_count) ask_for_callback(run);
         pthread_mutex_lock(&run->lock);
@@ -224,7 +224,7 @@ void ocl_times(apf_drv_run *run, apf_times *times)
             api->clGetEventProfilingInfo(event, CL_PROFILING_COMMAND_START, sizeof start, &start, NULL) ||
             api->clGetEventProfilingInfo(event, CL_PROFILING_COMMAND_END, sizeof end, &end, NULL) || start < queued)
             return;
-        /* The platform's clock is its own: what counts from the moment of enqueueing is moved to ours. */
+        /* The platform uses a different clock: convert its times relative to the enqueueing to CLOCK_MONOTONIC. */
         times->start = run->enqueued + (start - queued);
         times->end = run->enqueued + (end - queued);
     }

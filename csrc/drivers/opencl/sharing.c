@@ -1,5 +1,5 @@
-/* Is imported memory the very memory that the device works in? Then a transfer has nothing to do. The emulators are so;
- * platforms do not say it, but it can be seen. */
+/* Find out whether the device works directly in imported memory. Transfers are then not needed. This is so for
+ * emulators. Platforms do not report it, but it can be measured. */
 #include "opencl.h"
 
 #include <sched.h>
@@ -7,8 +7,8 @@
 
 enum { PAGE = 4096 };
 
-/* Ends the command and tells whether it did well. Not a blocking call: Intel's emulator has been seen to return from
- * one before the bytes were there, and it must not be waited for without bound either. */
+/* Wait for the command with a time limit and return whether it succeeded. This is not a blocking call: Intel's emulator
+ * has returned from one before the bytes were there, and a blocking call has no time limit. */
 static int finished(const apf_drv_device *device, int queue, cl_event event, int *abandoned)
 {
     const int64_t deadline = apf_deadline(1000000000);
@@ -22,8 +22,8 @@ static int finished(const apf_drv_device *device, int queue, cl_event event, int
     return status == CL_COMPLETE;
 }
 
-/* What is written to the buffer from elsewhere appears at its host address, and what is written there is read from the
- * buffer, with neither told to the platform. */
+/* True if a write to the buffer appears at its host address, and a write at the host address appears in the buffer,
+ * without a call to the platform. */
 static int seen_from_both_sides(const apf_drv_device *device, cl_mem buffer, unsigned char *host, unsigned char *other,
                                 int value, int *abandoned)
 {
@@ -44,7 +44,7 @@ int ocl_probe_sharing(const apf_drv_device *device)
     cl_uint unified = 0;
     api->clGetDeviceInfo(device->id, CL_DEVICE_TYPE, sizeof type, &type, NULL);
     api->clGetDeviceInfo(device->id, CL_DEVICE_HOST_UNIFIED_MEMORY, sizeof unified, &unified, NULL);
-    /* A GPU in the processor has the same memory, but caches that only the platform can bring up to date. */
+    /* A GPU in the processor has the same memory, but only the platform can keep its caches coherent. */
     if (!unified || type & CL_DEVICE_TYPE_GPU || device->migrates) return 0;
     unsigned char *memory = apf_calloc(3, PAGE);
     if (!memory) return 0;
@@ -58,6 +58,6 @@ int ocl_probe_sharing(const apf_drv_device *device)
                  seen_from_both_sides(device, buffer, host, host + PAGE, 0x01, &abandoned);
         api->clReleaseMemObject(buffer);
     }
-    if (!abandoned) apf_free(memory); /* else the platform may still write there */
+    if (!abandoned) apf_free(memory); /* otherwise the platform may still write there */
     return shares;
 }

@@ -1,5 +1,5 @@
-/* What a run gives to the queues: its commands, chained by events, and behind those of other runs where memory is
- * shared. Everything here is called under the device's `submit`. */
+/* Enqueue the commands of a run: chained by events, and after those of other runs that use the same memory. Everything
+ * here is called under the device's `submit`. */
 #include "opencl.h"
 
 #include <stdio.h>
@@ -33,7 +33,7 @@ static int too_many(const apf_drv_run *run, apf_error *err)
 }
 
 /* A command on `queue` must not pass the last commands of the other queues that use the same memory, unless both only
- * read it. Its own queue is in order; `covered` is a queue whose newest command it waits for already. */
+ * read it. Its own queue is in order; `covered` is a queue whose newest command it already waits for. */
 static void add_conflicts(waits *list, const apf_drv_bo *bo, uint32_t queue, int shared, uint32_t covered)
 {
     for (uint32_t other = 0; other < OCL_COMPUTE + bo->device->units; other++)
@@ -44,7 +44,7 @@ static void add_conflicts(waits *list, const apf_drv_bo *bo, uint32_t queue, int
 static void note_use(apf_drv_bo *bo, uint32_t queue, cl_event event, int shared)
 {
     const ocl_api *api = bo->device->api;
-    /* A write that is still behind this read on its queue has to be waited for through it. */
+    /* An earlier write on the same queue may not have ended: waiting for this read also waits for that write. */
     bo->shared[queue] = shared && (!bo->last[queue] || bo->shared[queue]);
     if (bo->last[queue]) api->clReleaseEvent(bo->last[queue]);
     api->clRetainEvent(event);
@@ -71,7 +71,7 @@ static void add_command(apf_drv_run *run, cl_event event, ocl_stage stage, uint3
     run->commands[run->command_count++] = (ocl_command){.event = event, .stage = stage, .argument = argument};
 }
 
-/* A run's transfer, where memory is shared: there is nothing to do but to count what is now the other side's. */
+/* A run's transfer if the device shares the memory: only count the bytes. */
 static int hand_over(const apf_arg *arg, int direction)
 {
     apf_drv_device *device = arg->bo->device;
@@ -108,7 +108,7 @@ static int submit_uploads(apf_drv_run *run, const apf_arg *args, uint32_t count,
     return APF_OK;
 }
 
-/* Say which work-group sizes the kernel takes. */
+/* Add the work-group sizes that the kernel accepts to the message. */
 static int wrong_group(const apf_drv_kernel *kernel, size_t items, cl_int status, apf_error *err)
 {
     apf_drv_device *device = kernel->device;
@@ -133,7 +133,7 @@ static int submit_kernel(apf_drv_run *run, apf_drv_kernel *kernel, const apf_arg
     const uint32_t queue = OCL_COMPUTE + device->next_unit++ % device->units;
     waits after;
     clear(&after);
-    /* The queue of the uploads is in order, so that the newest of ours stands for all. */
+    /* The upload queue is in order, so waiting for this run's newest upload waits for all of them. */
     if (run->command_count) add_wait(&after, run->commands[run->command_count - 1].event);
     for (uint32_t i = 0; i < kernel->count; i++) {
         if (args[i].kind == APF_BUFFER)
@@ -169,7 +169,8 @@ static int submit_downloads(apf_drv_run *run, const apf_arg *args, uint32_t coun
         waits after;
         clear(&after);
         if (before) add_wait(&after, run->commands[before - 1].event);
-        /* A kernel has waited for everything that a download would wait for; a run of no work-items has none. */
+        /* The kernel has already waited for everything that a download would wait for; a run without work-items has no
+         * kernel. */
         if (!before || run->commands[before - 1].stage != OCL_RUN)
             add_conflicts(&after, args[i].bo, OCL_FROM, 1, OCL_FROM);
         int code = submit_dma(run, &args[i], i, APF_FROM_DEVICE, &after, err);

@@ -1,12 +1,12 @@
-/* Types of scalar arguments that have a name of the program's own: typedefs, structs, vectors. The platform tells the
- * name alone, so the program's own compiler is asked what it stands for. */
+/* Types of scalar arguments that the program defines: typedefs, structs, vectors. The platform reports only the name,
+ * so the program's compiler is asked for its size and class. */
 #include "opencl.h"
 
 #include <stdio.h>
 #include <string.h>
 
-/* A kernel is never run: the work-group size that it requires is a constant of the program, which the platform tells.
- * Its first number is the size of the type and 1, its second the class and 1. */
+/* The kernel is never run: the work-group size that it requires is a constant of the program, which the platform
+ * reports. Its first number is the size of the type and 1, its second the class and 1. */
 static const char probe[] = "\n"
                             "#define APYFAL_IS(other) __builtin_types_compatible_p(APYFAL_TYPE, other)\n"
                             "#if defined(cl_khr_fp64) || defined(__opencl_c_fp64)\n"

@@ -1,11 +1,11 @@
-/* Kernels in Verilog: the software card, whose kernels are simulated designs in processes of their own. */
+/* Kernels in Verilog: the software card, with simulated designs in separate processes as its kernels. */
 #include "driver_support.h"
 #include "rtl.h"
 
 #include <stdio.h>
 #include <string.h>
 
-/* Cut a list of options in two: the card's, and the simulator's. */
+/* Split a list of options into the card's and the simulator's. */
 static int split(const apf_option *options, apf_option *cards, size_t capacity, rtl_settings *ours, apf_error *err)
 {
     size_t count = 0;

@@ -8,7 +8,8 @@
 
 enum kind { NUMBER, FRACTION, PERCENT, SWITCH, TEXT };
 
-/* Name, what it takes, and whether the simulator gets it (else only the build). The order is that of rtl_settings. */
+/* Name, kind of value, and whether the simulator gets it (otherwise only the build). The order is that of
+ * rtl_settings. */
 static const struct {
     const char *name;
     enum kind kind;

@@ -1,4 +1,4 @@
-/* The simulator: a process of its own, so that a design that crashes takes nothing with it. */
+/* The simulator runs in a separate process, so that a design that crashes does not end this process. */
 #include "rtl.h"
 
 #include <errno.h>
@@ -14,10 +14,10 @@
 #include <unistd.h>
 
 enum {
-    FIRST = 10,       /* descriptors from here on do not meet those that the simulator expects: 3, 4 and 5 */
-    LOOK_MS = 20,     /* between two looks whether a run is cancelled */
-    GRACE_MS = 2000,  /* that a cancelled run gets to end before its process is killed */
-    READY_MS = 30000, /* that a simulator gets to start; it resets the design in that time */
+    FIRST = 10,   /* descriptors from this number on do not collide with those that the simulator expects: 3, 4 and 5 */
+    LOOK_MS = 20, /* between two checks whether a run is cancelled */
+    GRACE_MS = 2000,  /* time for a cancelled run to end before its process is killed */
+    READY_MS = 30000, /* time for a simulator to start and to reset the design */
     MESSAGE = 400,    /* bytes of its output in an error */
 };
 
@@ -29,7 +29,7 @@ static int spawn(rtl_process *process, const char *path, const rtl_settings *set
     int count = 1;
     for (int i = 0; i < RTL_OPTIONS; i++)
         if (settings->values[i]) arguments[count++] = settings->values[i];
-    char *environment[] = {NULL}; /* nothing of this process is for a design to see */
+    char *environment[] = {NULL}; /* a design must not see this process's environment */
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attributes;
     sigset_t none, usual;
@@ -45,7 +45,7 @@ static int spawn(rtl_process *process, const char *path, const rtl_settings *set
     posix_spawnattr_init(&attributes);
     posix_spawnattr_setsigmask(&attributes, &none);
     posix_spawnattr_setsigdefault(&attributes, &usual);
-    posix_spawnattr_setpgroup(&attributes, 0); /* the terminal's Ctrl-C is this process's to handle */
+    posix_spawnattr_setpgroup(&attributes, 0); /* this process handles the terminal's Ctrl-C */
     posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
     pid_t pid;
     const int failure = posix_spawn(&pid, path, &actions, &attributes, arguments, environment);
@@ -68,7 +68,7 @@ static void last_words(const rtl_process *process, char *text, size_t size)
         if ((unsigned char)*at < ' ') *at = at[1] ? '|' : '\0';
 }
 
-/* The process is gone or talks no more: collect it and say what is known. */
+/* The process has ended or does not answer: reap it and report what is known. */
 static int died(rtl_process *process, int code, apf_error *err)
 {
     char words[MESSAGE], how[64] = "ended";
@@ -126,7 +126,7 @@ int rtl_process_start(rtl_process *process, const char *path, const rtl_settings
         const ssize_t got = receive(process, answer, sizeof answer, LOOK_MS);
         if (got > 0) return APF_OK;
         if (got == 0) {
-            usleep(LOOK_MS * 1000); /* its status comes a moment after its socket's end */
+            usleep(LOOK_MS * 1000); /* the exit status is available shortly after the socket closes */
             return died(process, APF_PROGRAM, err);
         }
     }
@@ -154,7 +154,7 @@ int rtl_process_ask(rtl_process *process, const char *request, char *answer, siz
         if (!__atomic_load_n(cancelled, __ATOMIC_RELAXED)) continue;
         __atomic_store_n(stop, 1, __ATOMIC_RELAXED);
         if ((stopping += LOOK_MS) < GRACE_MS) continue;
-        rtl_process_end(process); /* a loop inside one evaluation of the design looks at nothing */
+        rtl_process_end(process); /* a loop inside one evaluation of the design never checks for cancellation */
         return apf_fail(err, APF_CANCELLED, 0, "the simulator did not end the run, and was killed");
     }
 }
@@ -164,7 +164,7 @@ void rtl_process_end(rtl_process *process)
     if (process->socket >= 0) close(process->socket);
     process->socket = -1;
     if (process->pid) {
-        /* An idle one ends with its socket, and writes its trace; a busy one is killed. */
+        /* An idle process ends when its socket closes, and writes its trace; a busy one is killed. */
         int status;
         for (int waited = 0; waited < GRACE_MS; waited += LOOK_MS) {
             if (waitpid(process->pid, &status, WNOHANG)) {

@@ -1,4 +1,4 @@
-/* rtl.h - what the files of the rtl driver share.
+/* rtl.h - shared by the files of the rtl driver.
  *
  *   driver.c   the driver table: the software card of drivers/emulator, whose kernels are simulated designs
  *   options.c  settings of the simulator beside those of the card
@@ -57,11 +57,11 @@ void rtl_process_end(rtl_process *process);
 
 /* -- kernel -- */
 
-/* What a card keeps of this driver. */
+/* This driver's data of a card. */
 typedef struct rtl_card {
     pthread_mutex_t lock;
     rtl_settings settings;
-    uint64_t changes; /* of settings: a process of before is replaced */
+    uint64_t changes; /* number of changed settings: a process started before the last change is replaced */
 } rtl_card;
 
 int rtl_load(emu_card *card, const apf_program *program, apf_drv_kernel **kernel, apf_error *err);

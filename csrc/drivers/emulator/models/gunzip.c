@@ -14,7 +14,7 @@
 enum phase { BEGIN = 1, MEMBER, BETWEEN };
 
 typedef struct stream_state {
-    uint64_t self;  /* its address while it is valid: zlib's memory points into itself */
+    uint64_t self;  /* its own address while it is valid: zlib's memory holds pointers into itself */
     uint64_t phase; /* enum phase */
     uint64_t consumed;
     uint64_t used, size; /* of the arena */
@@ -41,7 +41,7 @@ static void *arena_take(void *context, uInt count, uInt size)
     return memory;
 }
 
-/* The arena goes as a whole, with the next stream. */
+/* zlib's memory is released all at once, when the next stream begins. */
 static void arena_leave(void *context, void *memory)
 {
     (void)context;
@@ -98,7 +98,7 @@ static int inflate_some(stream_state *state, part *left, apf_error *err)
     left->in = stream->next_in;
     left->out = stream->next_out;
     if (result == Z_STREAM_END) state->phase = BETWEEN;
-    /* Z_BUF_ERROR: nothing more could be done with this input and room. */
+    /* Z_BUF_ERROR: zlib can make no progress with this input and output space. */
     if (result == Z_OK || result == Z_STREAM_END || result == Z_BUF_ERROR) return APF_OK;
     return fail_data(state, stream->msg ? stream->msg : zError(result), err);
 }

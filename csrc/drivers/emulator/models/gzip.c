@@ -30,7 +30,7 @@ static int compress_member(z_stream *stream, uint64_t bytes, uint64_t capacity, 
         stream->avail_out = slice(out);
         if (!out) return apf_fail(err, APF_KERNEL, 0, "dst is too small: %llu bytes", (unsigned long long)capacity);
         result = deflate(stream, in <= SLICE ? Z_FINISH : Z_NO_FLUSH);
-        /* No progress means no room, which the next turn has more of or reports. */
+        /* No progress means that the output space is full; the next iteration provides more or reports it. */
         if (result == Z_BUF_ERROR) result = Z_OK;
     }
     if (result != Z_OK && result != Z_STREAM_END)

@@ -1,9 +1,9 @@
 /* histogram(src, dst, count, state, first, last, bins, type, lo, hi): equal to numpy.histogram(src, bins, (lo, hi)).
  *
- * `state` has 64-bit counts of the bins; the first part of the input clears it, the last one copies it to dst. What
- * makes the counts equal to numpy's bit by bit is its own order of operations (numpy/lib/_histograms_impl.py, 2.x, and
- * linspace in numpy/_core/function_base.py): edges are i * step + lo in double precision, then rounded to the elements'
- * type; an index is estimated in that type and double, and corrected against the edges on both sides. */
+ * `state` has 64-bit counts of the bins; the first part of the input clears it, the last one copies it to dst. The
+ * counts equal numpy's exactly because the operations are done in numpy's order (numpy/lib/_histograms_impl.py, 2.x,
+ * and linspace in numpy/_core/function_base.py): edges are i * step + lo in double precision, then rounded to the
+ * elements' type; an index is estimated in that type and double, and corrected against the edges on both sides. */
 #include "models.h"
 
 #include <float.h>
@@ -28,7 +28,7 @@ static double edge(const job *todo, uint64_t index)
     return (double)index * todo->step + todo->lo;
 }
 
-/* Rounding to the type in which numpy has edges and distances: double for whole numbers, else the elements' own. */
+/* Round to the type that numpy uses for edges and distances: double for integers, else the elements' type. */
 #define TO_DOUBLE(value) ((double)(value))
 #define TO_FLOAT(value) ((float)(value))
 #define TO_HALF(value) apf_half_to_float(apf_double_to_half((double)(value)))
@@ -51,7 +51,7 @@ PLACE(place_half, float, TO_HALF)
 /* NaN is in no bin: both comparisons fail. */
 static inline int inside(const job *todo, double value) { return value >= todo->lowest && value <= todo->highest; }
 
-/* A copy of the job is the loop's own: stores to the counts cannot change it, so it stays in registers. */
+/* The loop uses a local copy of the job: stores to the counts cannot change it, so it stays in registers. */
 #define COUNT(name, type, real, loaded, place)                                                                         \
     static void name(const job *todo)                                                                                  \
     {                                                                                                                  \
@@ -108,7 +108,7 @@ static void (*const counters[])(const job *) = {
 
 static double rounded_to(uint64_t type, double value)
 {
-    /* volatile: gcc 12 drops the two conversions where it vectorizes a pair of them. */
+    /* volatile: gcc 12 drops the two conversions if it vectorizes a pair of them. */
     const volatile float single = TO_FLOAT(value);
     if (type == APF_F32) return (double)single;
     return type == APF_MODEL_F16 ? (double)TO_HALF(value) : value;

@@ -1,7 +1,7 @@
 /* models.h - what the built-in software models share.
  *
- * A model reads and writes device memory alone. It checks every size against its buffers: arguments are the user's.
- * Models that take longer than a few ms look at `cancelled` between slices of their data.
+ * A model reads and writes only device memory. It checks every size against its buffers, because arguments come from
+ * the user. Models that take longer than a few ms check `cancelled` between slices of their data.
  */
 #ifndef APF_MODELS_H
 #define APF_MODELS_H
@@ -28,17 +28,17 @@ static inline int apf_model_stopped(const volatile int *cancelled)
     return __atomic_load_n(cancelled, __ATOMIC_RELAXED);
 }
 
-/* A scalar that is a whole number, 0 or more. KERNEL: it is not. */
+/* Read a scalar that must be an integer, 0 or more. KERNEL: it is not. */
 int apf_model_count(const apf_model_arg *arg, const char *what, uint64_t *value, apf_error *err);
 /* A whole number, wrapped to 64 bits. KERNEL: a float. */
 int apf_model_integer(const apf_model_arg *arg, const char *what, uint64_t *value, apf_error *err);
 /* A number as a double. */
 double apf_model_real(const apf_model_arg *arg);
-/* That `count` elements of `size` bytes lie in a buffer. KERNEL: they do not. */
+/* Check that `count` elements of `size` bytes fit in a buffer. KERNEL: they do not. */
 int apf_model_fits(const apf_model_arg *arg, const char *what, uint64_t count, uint64_t size, apf_error *err);
 /* Write a report; its buffer was checked. */
 void apf_model_report(const apf_model_arg *arg, uint64_t consumed, uint64_t produced, uint64_t status);
-/* Bytes of an element of `type` (an apf scalar kind or APF_MODEL_F16). KERNEL: none of them. */
+/* Bytes of an element of `type` (an apf scalar kind or APF_MODEL_F16). KERNEL: unknown type. */
 int apf_model_element(uint64_t type, uint64_t *size, apf_error *err);
 
 /* Half precision to and from others, rounding to the nearest, ties to even. */

@@ -14,7 +14,8 @@ typedef struct job {
 } job;
 
 /* Unsigned, since signed overflow has no meaning in C; `wide` is the narrowest type in which nothing of the result is
- * lost. Everything is in locals, since a store to bytes might change anything else. */
+ * lost. Everything is in local variables, since the compiler must assume that a store to bytes changes any other
+ * memory. */
 #define SCALE_INTEGER(name, type, wide)                                                                                \
     static void name(const job *todo)                                                                                  \
     {                                                                                                                  \
