@@ -1,7 +1,7 @@
-/* apyfal.h - everything that csrc/ offers to the layer above.
+/* apyfal.h - the interface of csrc/ for the layer above.
  *
  * Conventions: a function that can fail returns APF_OK or an error code of driver.h and fills *err. Objects are opaque
- * and counted: `x_retain` adds a reference, `x_release` takes one back (NULL is fine). Nothing here knows Python.
+ * and counted: `x_retain` adds a reference, `x_release` releases one (NULL is allowed). Nothing here depends on Python.
  */
 #ifndef APYFAL_H
 #define APYFAL_H
@@ -12,7 +12,7 @@
 
 const char *apf_error_name(int code); /* "NO_MEMORY" */
 const char *apf_error_text(int code); /* "out of host memory" */
-/* Fill *err (NULL: nothing) and return `code`. `sys` 0 or an errno, whose text is appended. */
+/* Fill *err (NULL: nothing) and return `code`. `sys` is 0 or an errno, whose text is appended. */
 int apf_fail(apf_error *err, int code, int sys, const char *format, ...) __attribute__((format(printf, 4, 5)));
 
 /* -- allocation (alloc.c): every allocation of csrc/ goes through these, so that each can be made to fail -- */
@@ -39,28 +39,27 @@ extern apf_live apf_live_now; /* changed atomically */
 
 enum {
     APF_BUFFER_LOCKED = 1 << 0,   /* mlock succeeded: it cannot be paged out */
-    APF_BUFFER_HUGE = 1 << 1,     /* huge pages were asked for */
+    APF_BUFFER_HUGE = 1 << 1,     /* huge pages were requested */
     APF_BUFFER_MAPPED = 1 << 2,   /* a mapped file */
     APF_BUFFER_READONLY = 1 << 3, /* writing faults */
-    APF_BUFFER_FOREIGN = 1 << 4,  /* memory of the caller's */
-    APF_BUFFER_SLAB = 1 << 5,     /* part of a slab: memory is not its own to unmap */
+    APF_BUFFER_FOREIGN = 1 << 4,  /* memory that the caller owns */
+    APF_BUFFER_SLAB = 1 << 5,     /* part of a slab: its memory is not unmapped separately */
 };
 
-/* Page-aligned host memory that drivers may use in place.
- * States: in use (refs > 0), idle in the pool (refs == 0), gone. Only the last reference makes it idle, so memory that
- * a run or an array holds is never reused. */
+/* Page-aligned host memory that drivers may use in place. States: in use (refs > 0), idle in the pool (refs == 0),
+ * freed. Only the last reference makes it idle, so memory that a run or an array holds is never reused. */
 typedef struct apf_buffer apf_buffer;
 
 /* `size` bytes (0 is one page) from the pool: faulted in, contents undefined. NO_MEMORY (also: over the pool's limit).
  */
 int apf_buffer_new(size_t size, apf_buffer **buffer, apf_error *err);
-/* Memory of the caller's, for one call; he keeps it alive while there are references. */
+/* The caller's memory, for one call; the caller keeps it alive while there are references. */
 int apf_buffer_wrap(void *data, size_t size, int readonly, apf_buffer **buffer, apf_error *err);
 void apf_buffer_retain(apf_buffer *buffer);
 void apf_buffer_release(apf_buffer *buffer);
 void *apf_buffer_data(const apf_buffer *buffer);
-size_t apf_buffer_size(const apf_buffer *buffer);     /* as asked for */
-size_t apf_buffer_capacity(const apf_buffer *buffer); /* what it may grow to in place */
+size_t apf_buffer_size(const apf_buffer *buffer);     /* requested size */
+size_t apf_buffer_capacity(const apf_buffer *buffer); /* largest size without a move */
 uint32_t apf_buffer_flags(const apf_buffer *buffer);
 int64_t apf_buffer_refs(const apf_buffer *buffer);
 /* Change the size; keeps the contents, may move. BUSY with more than one reference. */
@@ -68,28 +67,28 @@ int apf_buffer_resize(apf_buffer **buffer, size_t size, apf_error *err);
 /* The live buffer that contains [data, data + size), retained, or NULL. */
 apf_buffer *apf_buffer_find(const void *data, size_t size);
 
-/* -- gates (gate.c): how many use something that its owner may close, or change while there is nobody -- */
+/* -- gates (gate.c): count the users of an object that its owner may close, or may change while it has no users -- */
 
 typedef struct apf_gate {
-    uint64_t state; /* 0: open, nobody there */
+    uint64_t state; /* 0: open, no users */
 } apf_gate;
 
-/* Come to use it until `leave`. CLOSED; BUSY while it is locked, unless `wait`; FORKED: locked by a thread of the
- * process that this one was forked from, and that `adopt` gives to one caller of this process. */
+/* Enter as a user until `leave`. CLOSED; BUSY while it is locked, unless `wait`; FORKED: locked by a thread of the
+ * process that this one was forked from; `adopt` transfers the lock to one caller in this process. */
 int apf_gate_enter(apf_gate *gate, int wait);
 void apf_gate_leave(apf_gate *gate);
-/* The same for an instant: `lock` waits for the end of a look, where a user makes it fail. */
+/* The same for a short read: `lock` waits for its end, but fails if there is a user. */
 int apf_gate_look(apf_gate *gate, int wait);
 void apf_gate_looked(apf_gate *gate);
-/* Have it alone. BUSY: there are users; CLOSED; FORKED. Waits for the end of another's lock. */
+/* Lock it exclusively. BUSY: there are users; CLOSED; FORKED. Waits until another lock ends. */
 int apf_gate_lock(apf_gate *gate);
 int apf_gate_adopt(apf_gate *gate);
 void apf_gate_unlock(apf_gate *gate);
 void apf_gate_unlock_closed(apf_gate *gate);
-/* Let nobody in any more; returns how many are inside. */
+/* Refuse new users; returns the number of current users. */
 uint32_t apf_gate_close(apf_gate *gate);
 
-/* -- holds (hold.c): one owner's buffer, and the views that others have of it. Every call from any thread -- */
+/* -- holds (hold.c): a buffer with one owner, and the views of it. Every call may come from any thread -- */
 
 typedef struct apf_hold {
     apf_gate gate;
@@ -106,18 +105,18 @@ typedef struct apf_hold_info {
 /* Take a view: the memory stays where it is until `unview`. CLOSED; BUSY while a resize goes on, unless `wait`. */
 int apf_hold_view(apf_hold *hold, int wait, apf_hold_info *info);
 void apf_hold_unview(apf_hold *hold);
-/* What it is now, with no promise for later. The same errors. */
+/* Its current state, which may change at once. The same errors. */
 int apf_hold_look(apf_hold *hold, int wait, apf_hold_info *info);
-/* BUSY: a view is alive, or a run. Closing twice is fine. */
+/* BUSY: a view is alive, or a run. Closing twice is allowed. */
 int apf_hold_close(apf_hold *hold, apf_error *err);
 int apf_hold_resize(apf_hold *hold, size_t size, apf_error *err); /* and CLOSED, and as apf_buffer_resize */
-/* The owner goes, so that there are no views; a run may still use the memory. */
+/* Free the hold; there are no views. A run may still use the memory. */
 void apf_hold_end(apf_hold *hold);
 
 /* -- the pool (pool.c) -- */
 
 typedef struct apf_pool_stats {
-    uint64_t limit;   /* bytes that the pool may hold in all */
+    uint64_t limit;   /* bytes that the pool may hold in total */
     uint64_t used;    /* bytes in use */
     uint64_t idle;    /* bytes kept for reuse */
     uint64_t locked;  /* of both, bytes that are mlocked */
@@ -126,7 +125,7 @@ typedef struct apf_pool_stats {
 } apf_pool_stats;
 void apf_pool_stats_get(apf_pool_stats *stats);
 void apf_pool_limit_set(uint64_t bytes); /* 0: the default, half of the machine's memory */
-/* Give idle memory back to the system until at most `keep` bytes are idle (slabs of small buffers stay). */
+/* Return idle memory to the system until at most `keep` bytes are idle (slabs of small buffers stay). */
 void apf_pool_trim(uint64_t keep);
 
 /* -- host files (mapped_file.c) -- */
@@ -165,7 +164,7 @@ int apf_device_open(const apf_driver *driver, const char *selector, const apf_op
                     apf_error *err);
 void apf_device_retain(apf_device *device);
 void apf_device_release(apf_device *device);
-/* Drop cached imports and refuse new work. BUSY while runs are in flight. The handle lives until released. */
+/* Drop cached imports and refuse new work. BUSY while runs are in flight. The handle stays valid until released. */
 int apf_device_close(apf_device *device, apf_error *err);
 const apf_device_info *apf_device_info_of(const apf_device *device);
 const apf_driver *apf_device_driver(const apf_device *device);
@@ -174,14 +173,14 @@ int apf_device_control(apf_device *device, const char *key, const char *value, a
 
 int apf_kernel_load(apf_device *device, const apf_program *program, apf_kernel **kernel, apf_error *err);
 void apf_kernel_release(apf_kernel *kernel);
-/* Whether the kernel's source lets it write to buffer argument `index`. 0 also where nobody tells. */
+/* Whether the kernel's source lets it write to buffer argument `index`. Also 0 if it is unknown. */
 int apf_kernel_may_write(apf_kernel *kernel, uint32_t index);
 int apf_kernel_bank(apf_kernel *kernel, uint32_t index, uint32_t *bank, apf_error *err);
 
 /* Device memory. When it is full, cached imports that nothing uses are dropped first. */
 int apf_bo_alloc(apf_device *device, uint64_t size, uint32_t bank, apf_bo **bo, apf_error *err);
-/* The buffer object whose host side is `buffer`, made on first use. For pooled and mapped memory it stays with that
- * memory ("pin once, reuse"), so the next import of it costs a look-up. The bo keeps the buffer in use. */
+/* The buffer object whose host side is `buffer`, made at first use. For pooled and mapped memory it is kept with that
+ * memory ("pin once, reuse"), so the next import costs only a look-up. The bo holds a reference to the buffer. */
 int apf_bo_import(apf_device *device, apf_buffer *buffer, uint32_t bank, apf_bo **bo, apf_error *err);
 void apf_bo_retain(apf_bo *bo);
 void apf_bo_release(apf_bo *bo);
@@ -204,18 +203,18 @@ int apf_run_start(apf_kernel *kernel, const apf_run_arg *args, uint32_t count, a
 int apf_run_wait(apf_run *run, int64_t timeout, apf_error *err);
 int apf_run_cancel(apf_run *run, apf_error *err);
 void apf_run_times(apf_run *run, apf_times *times);
-/* What the driver says of a run that ended well (JSON), the run's; NULL: nothing. */
+/* The driver's JSON about a run that succeeded, owned by the run; NULL: none. */
 const char *apf_run_details(apf_run *run);
-/* Ended: free it. Still in flight: cancel it, wait up to `grace` ns; after that it is abandoned with all that it holds
- * (never reused), since the device may still write there. */
+/* Ended: free it. Still in flight: cancel it, wait up to `grace` ns; after that it is abandoned with everything it
+ * holds. Its memory is never reused, since the device may still write there. */
 int apf_run_release(apf_run *run, int64_t grace); /* returns 1 when it was abandoned */
 
-/* Changes in a forked child: devices and threads of the parent are not there, and calls on them give FORKED. */
+/* Changes in a forked child: devices and threads of the parent do not exist in it, and calls on them give FORKED. */
 uint32_t apf_fork_generation(void);
 
 /* -- built-in drivers -- */
 
-/* What only OpenCL tells: apf_kernel_may_write of one of its kernels. */
+/* Only OpenCL reports this: apf_kernel_may_write for one of its kernels. */
 int apf_opencl_may_write(const apf_drv_kernel *kernel, uint32_t index);
 
 extern const apf_driver apf_driver_emulator, apf_driver_opencl, apf_driver_xrt, apf_driver_xdma, apf_driver_rtl;
@@ -245,14 +244,14 @@ typedef struct apf_model_entry {
     apf_model function;
     void *context;
     const char *signature; /* one letter an argument: b buffer, s scalar */
-    uint64_t quick; /* with buffers of so many bytes together it takes some 20 us at most; 0: it may take any time */
+    uint64_t quick;        /* up to this total size of buffers it takes about 20 us at most; 0: it may take any time */
     char *(*details)(void *context); /* optional: JSON about the run that just ended, for apf_free; or NULL */
 } apf_model_entry;
 
 extern const apf_model_entry *const
     apf_models_builtin[]; /* NULL-terminated list of tables, each ended by a NULL name */
-/* Make a model loadable by name, or replace it (NULL: remove it); `drop` is called with context when nothing uses it
- * any more. INVALID (a built-in model has the name), NO_MEMORY; then context is still the caller's. */
+/* Make a model loadable by name, or replace it (NULL: remove it); `drop` is called with context after the last use.
+ * INVALID (a built-in model has the name), NO_MEMORY; the caller then still owns context. */
 int apf_model_register(const char *name, apf_model function, void *context, void (*drop)(void *), apf_error *err);
 
 #endif

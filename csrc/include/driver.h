@@ -30,7 +30,8 @@ extern "C" {
 
 #define APF_DRIVER_ABI 1
 
-/* Every error there is: name, text. One list makes the enum here, and names and texts in error.c. Order is ABI. */
+/* Every error there is: name, text. One list defines the enum here, and the names and texts in error.c. Order is
+ * ABI. */
 #define APF_ERRORS(X)                                                                                                  \
     X(OK, "success")                                                                                                   \
     X(NO_MEMORY, "out of host memory")                                                                                 \
@@ -62,7 +63,7 @@ enum {
         APF_ERROR_COUNT
 };
 
-/* What failed. `sys` is an errno or the vendor's own number (0: none); `text` one line, always terminated. */
+/* What failed. `sys` is an errno or the vendor's error number (0: none); `text` one line, always terminated. */
 typedef struct apf_error {
     int32_t code;
     int32_t sys;
@@ -77,13 +78,13 @@ typedef struct apf_option {
 
 /* What a device or its driver can do (apf_device_info.capabilities). */
 enum {
-    APF_CAP_IMPORT = 1 << 0,          /* host memory is used in place (else: copied through the driver's own buffers) */
+    APF_CAP_IMPORT = 1 << 0,          /* host memory is used in place (else copied through the driver's buffers) */
     APF_CAP_IMPORT_READONLY = 1 << 1, /* read-only host memory too */
     APF_CAP_OFFSET = 1 << 2,          /* an argument may begin inside a buffer object, at info.offset_align */
     APF_CAP_CANCEL = 1 << 3,          /* a run that started can be cancelled */
     APF_CAP_COUNTERS = 1 << 4,        /* `counters` counts bytes and runs */
     APF_CAP_DUPLEX = 1 << 5,          /* both DMA directions and compute overlap */
-    APF_CAP_SEPARATE_MEMORY = 1 << 6, /* the device's memory is its own: a missing sync shows */
+    APF_CAP_SEPARATE_MEMORY = 1 << 6, /* device memory is not host memory: a missing sync shows */
 };
 
 typedef struct apf_device_info {
@@ -102,9 +103,9 @@ typedef struct apf_device_info {
 } apf_device_info;
 
 typedef struct apf_program {
-    const void *data; /* the program's bytes: source or binary; NULL where the driver needs none */
+    const void *data; /* the program's bytes: source or binary; NULL if the driver needs none */
     size_t size;
-    const char *name;    /* where it came from, for messages; may end in a telling suffix */
+    const char *name;    /* where it came from, for messages; its suffix may tell the format */
     const char *kernel;  /* the kernel to open in it */
     const char *options; /* build options for source; may be NULL */
     const char
@@ -178,8 +179,8 @@ typedef struct apf_driver {
     /* Every kernel, buffer object and run has been ended before. */
     void (*close)(apf_drv_device *device);
 
-    /* Load a program and open its kernel; ended with `unload`. The bytes may go when this returns.
-     * PROGRAM (with build log or the vendor's reason), NOT_FOUND (no such kernel; the text lists those there are). */
+    /* Load a program and open its kernel; ended with `unload`. The bytes may be freed when this returns. PROGRAM (with
+     * build log or the vendor's reason), NOT_FOUND (no such kernel; the text lists those there are). */
     int (*load)(apf_drv_device *device, const apf_program *program, apf_drv_kernel **kernel, apf_error *err);
     void (*unload)(apf_drv_kernel *kernel);
     /* The memory bank that argument `index` must be in. ARGUMENT: no such argument, or a scalar. Optional (NULL): there
@@ -199,8 +200,8 @@ typedef struct apf_driver {
     int (*sync)(apf_drv_bo *bo, int direction, uint64_t offset, uint64_t size, apf_error *err);
 
     /* Start a run; returns at once, except for the time of its SYNC_TO. Runs of one kernel are executed in the order of
-     * their starts, or at once where a device has several compute units and the runs share no writable buffer.
-     * The argument array may go when this returns; buffer objects stay until `wait` ended or `release`.
+     * their starts, or at the same time if the device has several compute units and the runs share no writable buffer.
+     * The argument array may be freed when this returns; buffer objects stay until `wait` has ended or until `release`.
      * ARGUMENT (count, type or size). Ended with `release`. */
     int (*start)(apf_drv_kernel *kernel, const apf_arg *args, uint32_t count, apf_drv_run **run, apf_error *err);
     /* Wait until the run and its SYNC_FROM are done; timeout in ns, negative: none. May be called again after TIMEOUT.
@@ -218,12 +219,13 @@ typedef struct apf_driver {
     int (*counters)(apf_drv_device *device, apf_counters *counters, apf_error *err);
     int (*control)(apf_drv_device *device, const char *key, const char *value, apf_error *err);
 
-    /* Added later; a driver whose table ends before has none. Optional (NULL): what the device says of a run that ended
-     * well, as a JSON object ("cycles", bytes and waits by port ...); cut at `size`. NOT_FOUND: nothing. */
+    /* Added later; a driver whose table ends before this entry does not have it. Optional (NULL): the device's data
+     * about a run that succeeded, as a JSON object ("cycles", bytes and waits by port ...); cut at `size`. NOT_FOUND:
+     * there is none. */
     int (*details)(apf_drv_run *run, char *text, size_t size, apf_error *err);
 } apf_driver;
 
-/* Bytes of the smallest table that is taken. */
+/* Bytes of the smallest table that is accepted. */
 #define APF_DRIVER_SIZE_MIN offsetof(apf_driver, details)
 
 typedef const apf_driver *(*apf_driver_entry)(void); /* the type of apf_driver_v1 */

@@ -1,6 +1,6 @@
-/* driver_support.h - what most drivers need beside their card, for those who write one; not part of the ABI.
+/* driver_support.h - helpers for authors of drivers; not part of the ABI.
  *
- * Like driver.h it stands alone: all is inline.
+ * Like driver.h, it needs no other file: all functions are inline.
  */
 #ifndef APF_DRIVER_SUPPORT_H
 #define APF_DRIVER_SUPPORT_H
@@ -19,7 +19,7 @@
 #define APF_PRINTF
 #endif
 
-/* Fill in *err (NULL: nobody asks) and return `code`. The text is one line that names the value and what was expected.
+/* Fill in *err (unless it is NULL) and return `code`. The text is one line that names the value and what was expected.
  */
 APF_PRINTF static inline int apf_support_fail(apf_error *err, int code, const char *format, ...)
 {
@@ -33,7 +33,7 @@ APF_PRINTF static inline int apf_support_fail(apf_error *err, int code, const ch
     return code;
 }
 
-/* Whether `part` is in `text`, in capitals or not. */
+/* Whether `text` contains `part`, ignoring case. */
 static inline int apf_support_contains(const char *text, const char *part)
 {
     for (; *text; text++) {
@@ -44,8 +44,8 @@ static inline int apf_support_contains(const char *text, const char *part)
     return !*part;
 }
 
-/* Whether `selector`, as `open` gets it, means the device that `list` has at `index`: nothing means the first, digits
- * an index, anything else a part of its name or identity. */
+/* Whether `selector`, as `open` gets it, means the device that `list` has at `index`: NULL or empty means the first,
+ * digits an index, anything else a part of its name or identity. */
 static inline int apf_support_selects(const char *selector, uint32_t index, const apf_device_info *info)
 {
     if (!selector || !*selector) return index == 0;
@@ -56,8 +56,7 @@ static inline int apf_support_selects(const char *selector, uint32_t index, cons
 }
 
 /* Check a run's arguments against a signature with one letter each, b for a buffer and s for a scalar; and that buffers
- * begin at multiples of `align`. That they are parts of their buffer objects was checked by the caller. ARGUMENT,
- * MISALIGNED. */
+ * begin at multiples of `align`. The caller has checked that they lie in their buffer objects. ARGUMENT, MISALIGNED. */
 static inline int apf_support_check(const char *kernel, const char *signature, uint32_t align, const apf_arg *args,
                                     uint32_t count, apf_error *err)
 {

@@ -1,4 +1,4 @@
-/* The registry: live buffers in order of address, so that an array of any kind finds the memory it lies in. */
+/* The registry: live buffers sorted by address, so that the buffer that contains an array's memory can be found. */
 #include "memory.h"
 
 #include <string.h>
@@ -59,7 +59,7 @@ void apf_registry_remove(apf_buffer *buffer)
     pthread_rwlock_unlock(&registry_lock);
 }
 
-/* Add a reference unless there are none left. */
+/* Add a reference unless the count is 0. */
 static int retain_alive(apf_buffer *buffer)
 {
     int64_t refs = __atomic_load_n(&buffer->refs, __ATOMIC_RELAXED);
@@ -83,7 +83,7 @@ apf_buffer *apf_buffer_find(const void *data, size_t size)
     }
     pthread_rwlock_unlock(&registry_lock);
     if (!found) return NULL;
-    /* Its size is only certain now: before, it may have been taken from the pool anew. */
+    /* The size is only certain with a reference: before, the pool may have handed the buffer out again. */
     const size_t room = apf_buffer_size(found);
     if (offset <= room && size <= room - offset) return found;
     apf_buffer_release(found);

@@ -1,6 +1,6 @@
-/* Gates: users of something come and go in any thread, and its owner closes it, or has it alone for a time. The number
- * of users and what the owner did are one word, so that a user who comes and an owner who checks cannot pass each
- * other. No mutex: one that another thread holds during a fork would stay locked in the child. */
+/* Gates: users enter and leave in any thread, and the owner closes the gate or locks it exclusively. The number of
+ * users and the owner's state are in one atomic word, so that a user who enters and an owner who checks cannot miss
+ * each other. There is no mutex: if another thread held it during a fork, it would stay locked in the child. */
 #include "memory.h"
 
 #include <sched.h>
@@ -18,14 +18,15 @@ enum { GENERATION_SHIFT = 48 };
 
 static uint64_t generation_bits(void) { return (uint64_t)apf_fork_generation() << GENERATION_SHIFT & GENERATION; }
 
-/* A resize is rare and takes from microseconds to seconds, so waiting for its end need not be prompt. */
+/* A resize is rare and takes from microseconds to seconds, so a late wake-up is acceptable. */
 static void pause_a_little(void)
 {
     const struct timespec little = {0, 50000};
     nanosleep(&little, NULL);
 }
 
-/* What `state` means to somebody who comes: OK, CLOSED, BUSY (locked), FORKED (locked by a thread that is not here). */
+/* What `state` means to a user who enters: OK, CLOSED, BUSY (locked), FORKED (locked by a thread that does not exist in
+ * this process). */
 static int found(uint64_t state)
 {
     if (state & CLOSED) return APF_CLOSED;

@@ -1,7 +1,7 @@
-/* Holds: one owner's buffer that several threads look at, take views of, resize and close. */
+/* Holds: a buffer with one owner that several threads read, view, resize and close. */
 #include "memory.h"
 
-/* The thread that was closing or resizing the buffer during a fork is not in this process: undo what it had done, once.
+/* The thread that was closing or resizing the buffer during a fork does not exist in this process: undo its lock, once.
  */
 static void undo(apf_hold *hold)
 {
@@ -55,7 +55,7 @@ static int in_use(apf_hold *hold, const char *what, const char *by, apf_error *e
     return apf_fail(err, APF_BUSY, 0, "cannot %s a buffer of %zu bytes: %s", what, info.size, by);
 }
 
-/* Have the buffer alone: no view, and no run or other reference. */
+/* Lock the buffer exclusively: no view, and no run or other reference. */
 static int lock(apf_hold *hold, const char *what, apf_error *err)
 {
     int code;

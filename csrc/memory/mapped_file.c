@@ -1,4 +1,4 @@
-/* Host files as buffers, and the copy that survives a mapped file being cut short. */
+/* Host files as buffers, and a copy that survives if a mapped file is truncated. */
 #include "memory.h"
 
 #include <errno.h>
@@ -14,8 +14,8 @@
 /* -- SIGBUS -- */
 
 /* Touching a page of a mapping past the end of its file raises SIGBUS, and any process may truncate a file that we have
- * mapped. Copies that may meet such a page run under a guard: the handler jumps back into apf_copy of the same thread.
- * Outside of a guard the handler that was there before is called. */
+ * mapped. Copies that may touch such a page run under a guard: the handler jumps back into apf_copy of the same thread.
+ * Without a guard, the previous handler is called. */
 
 static __thread sigjmp_buf *volatile guard;
 static struct sigaction previous;
@@ -24,7 +24,8 @@ static pthread_once_t handler_once = PTHREAD_ONCE_INIT;
 static void on_sigbus(int signal_number, siginfo_t *information, void *context)
 {
     if (guard) {
-        /* As a return from here would: a sanitizer's runtime blocks every signal in its handlers. */
+        /* Restore the mask as a return from the handler would: a sanitizer's runtime blocks every signal in its
+         * handlers. */
         pthread_sigmask(SIG_SETMASK, &((ucontext_t *)context)->uc_sigmask, NULL);
         siglongjmp(*guard, 1);
     }
@@ -44,12 +45,12 @@ static void install_handler(void)
     sigaction(SIGBUS, &action, &previous);
 }
 
-/* Copy, or set to zero without `from`. */
+/* Copy, or set to zero if `from` is NULL. */
 static int move(void *to, const void *from, size_t size, apf_error *err)
 {
     sigjmp_buf here;
     sigjmp_buf *outer = guard;
-    /* 0: the mask need not be saved, since the handler puts it back. */
+    /* 0: the mask need not be saved, since the handler restores it. */
     if (sigsetjmp(here, 0)) {
         guard = outer;
         return apf_fail(err, APF_TRUNCATED, 0, "a mapped file became shorter while %zu bytes of it were moved", size);

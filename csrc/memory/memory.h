@@ -1,4 +1,4 @@
-/* memory.h - what the files of memory/ share, and what runtime/ needs of them. */
+/* memory.h - shared by the files of memory/, and used by runtime/. */
 #ifndef APF_MEMORY_H
 #define APF_MEMORY_H
 
@@ -34,10 +34,10 @@ void apf_registry_fork_done(void);
 
 /* buffer.c */
 enum { APF_CLAIMED = -1 }; /* instead of a number of references */
-/* Have the buffer alone, if the caller's is its only reference: true. There are no others until `unclaim`. */
+/* Claim the buffer if the caller has its only reference: then true. No other reference can be added until `unclaim`. */
 int apf_buffer_claim(apf_buffer *buffer);
 void apf_buffer_unclaim(apf_buffer *buffer);
-/* Change the size of a claimed buffer, in place or (then *larger is set) by a copy in another one. */
+/* Change the size of a claimed buffer, in place or by a copy in another buffer (then *larger is set). */
 int apf_buffer_grow(apf_buffer *buffer, size_t size, apf_buffer **larger, apf_error *err);
 /* End a buffer without references: drop its attachments, unregister, unmap, free. */
 void apf_buffer_destroy(apf_buffer *buffer);
@@ -52,7 +52,7 @@ void apf_pool_fork_done(void);
 void *apf_pages_map(size_t size, uint32_t *flags, apf_error *err);
 void apf_pages_unmap(void *data, size_t size);
 
-/* runtime/buffer_object.c: the memory of `buffer` goes; end the drivers' views of it. */
+/* runtime/buffer_object.c: the memory of `buffer` is about to be freed; end the drivers' views of it. */
 void apf_attachments_drop(apf_buffer *buffer);
 
 #endif

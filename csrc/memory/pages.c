@@ -1,4 +1,4 @@
-/* Raw pages for the pool: mapped, faulted in at once, and locked where the process may. */
+/* Raw pages for the pool: mapped, faulted in at once, and locked if the process is allowed to. */
 #include "memory.h"
 
 #include <errno.h>
@@ -15,8 +15,8 @@ static void fault_in(uint8_t *data, size_t size)
     for (size_t at = 0; at < size; at += APF_PAGE) ((volatile uint8_t *)data)[at] = 0;
 }
 
-/* Pages of at least `size` bytes (a multiple of the page). Large ones begin at a huge page and ask for huge pages:
- * first touch costs a third of the time, and mlock of them next to nothing (bench/cards/bench_memory.py). */
+/* Pages of at least `size` bytes (a multiple of the page). Large ones are aligned to a huge page and request huge
+ * pages: first touch costs a third of the time, and mlock of them next to nothing (bench/cards/bench_memory.py). */
 void *apf_pages_map(size_t size, uint32_t *flags, apf_error *err)
 {
     const int huge = size >= APF_HUGE_PAGE;

@@ -1,6 +1,6 @@
 /* The pool: memory is faulted in and locked once, and reused (first touch of fresh memory costs five to twenty-five
  * times a memcpy of it). Free memory is kept by size class, last in first out; small classes are cut from slabs, since
- * each mapping of its own would cost a kernel object (vm.max_map_count is 65530). */
+ * each separate mapping would cost a kernel object (vm.max_map_count is 65530). */
 #include "memory.h"
 
 #include <stdlib.h>
@@ -20,7 +20,7 @@ enum {
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static apf_buffer *idle[CLASSES];
 static apf_pool_stats stats;
-static uint64_t slab_idle; /* idle bytes that cannot be given back */
+static uint64_t slab_idle; /* idle bytes that cannot be returned to the system */
 
 static uint64_t default_limit(void)
 {
@@ -70,7 +70,7 @@ static void count_new(const apf_buffer *buffer)
     if (buffer->flags & APF_BUFFER_LOCKED) stats.locked += buffer->capacity;
 }
 
-/* A block of its own. */
+/* A block with a separate mapping. */
 static apf_buffer *new_large(size_t bytes, uint32_t size_class, apf_error *err)
 {
     uint32_t flags = 0;
@@ -155,7 +155,7 @@ int apf_pool_take(size_t size, apf_buffer **taken, apf_error *err)
     pthread_mutex_lock(&lock);
     apf_buffer *buffer = take_idle(size_class), *gone = NULL;
     uint64_t limit = limit_locked(), others = stats.used;
-    stats.used += bytes; /* reserved before the lock is left, so that two takers cannot both fit */
+    stats.used += bytes; /* reserved before the unlock, so that two threads cannot both take the same space */
     if (!buffer && others + stats.idle + bytes > limit)
         gone = unlink_idle(limit > others + bytes ? limit - others - bytes : 0);
     const int over = !buffer && others + stats.idle + bytes > limit + slab_idle;

@@ -1,15 +1,15 @@
 /* Buffer objects: device memory, and the cache of imports that stays with host memory.
  *
- * A handle is ended without objects_lock if a call into the device could be entered, since unpinning takes
- * milliseconds. While the device closes it is ended under that lock: the close takes the same lock before it closes the
- * driver. In a forked child the handles are the parent's. */
+ * If a call into the device can be entered, a handle is ended without objects_lock, since unpinning takes milliseconds.
+ * While the device closes, it is ended under that lock, which the close takes before it closes the driver. In a forked
+ * child, handles belong to the parent. */
 #include "runtime.h"
 
 pthread_mutex_t apf_objects_lock = PTHREAD_MUTEX_INITIALIZER;
 
-/* Taken before objects_lock, by the thread that drops unused imports since a device's memory is full. */
+/* Taken before objects_lock, by the thread that drops unused imports because a device's memory is full. */
 static pthread_mutex_t evict_lock = PTHREAD_MUTEX_INITIALIZER;
-static uint64_t evictions; /* how often that was done; changed under evict_lock */
+static uint64_t evictions; /* number of times imports were dropped; changed under evict_lock */
 
 void apf_objects_fork_prepare(void)
 {
@@ -59,7 +59,7 @@ static void bo_free(apf_bo *bo)
     apf_free(bo);
 }
 
-/* Unlink the cached imports of a device that nothing uses; the caller ends the list (by `next`). */
+/* Unlink the cached imports of a device that nothing uses; the caller ends those in the list (linked by `next`). */
 static apf_bo *unlink_unused(apf_device *device)
 {
     apf_bo *unused = NULL;
@@ -100,14 +100,14 @@ static int bo_try(apf_bo *bo, apf_error *err)
 }
 
 /* Make the driver's object; when the device's memory is full of unused imports, drop those and try again. One thread at
- * a time makes room: what another is dropping is neither in use nor free yet. */
+ * a time makes room: memory that another thread is dropping is neither in use nor free yet. */
 static int bo_make(apf_bo *bo, apf_error *err)
 {
     const uint64_t before = __atomic_load_n(&evictions, __ATOMIC_ACQUIRE);
     int code = bo_try(bo, err);
     if (code == APF_DEVICE_MEMORY) {
         pthread_mutex_lock(&evict_lock);
-        int again = evictions != before; /* another thread made room meanwhile */
+        int again = evictions != before; /* another thread has made room */
         while (code == APF_DEVICE_MEMORY && (again || drop_unused(bo->device))) {
             code = bo_try(bo, err);
             again = 0;
@@ -165,7 +165,7 @@ static apf_bo *cached(apf_device *device, apf_buffer *buffer, uint32_t bank)
     return NULL;
 }
 
-/* Enter a fresh bo in the lists; returns another thread's if that was first. Under objects_lock. */
+/* Add a new bo to the lists; returns another thread's bo if that one was added first. Under objects_lock. */
 static apf_bo *publish(apf_bo *fresh)
 {
     apf_buffer *buffer = fresh->buffer;
@@ -262,7 +262,7 @@ void apf_bo_abandon(apf_bo *bo)
     pthread_mutex_lock(&apf_objects_lock);
     if (bo->attached) bo_detach(bo);
     if (bo->handle) bo_unlink(bo);
-    bo->handle = NULL; /* the driver's to end, with the device */
+    bo->handle = NULL; /* the driver frees it when the device closes */
     pthread_mutex_unlock(&apf_objects_lock);
 }
 
@@ -300,7 +300,7 @@ void apf_attachments_drop(apf_buffer *buffer)
         pthread_mutex_lock(&apf_objects_lock);
         apf_bo *bo = buffer->attached;
         if (!bo) break;
-        apf_device *device = bo->device; /* there as long as something of it is attached */
+        apf_device *device = bo->device; /* exists as long as a bo of it is attached */
         const int entered = apf_device_enter_any(device);
         bo_detach(bo);
         bo_unlink(bo);

@@ -1,4 +1,4 @@
-/* clock.h - time as csrc/ counts it: nanoseconds of CLOCK_MONOTONIC. */
+/* clock.h - times in csrc/ are nanoseconds of CLOCK_MONOTONIC. */
 #ifndef APF_CLOCK_H
 #define APF_CLOCK_H
 
@@ -6,7 +6,7 @@
 #include <stdint.h>
 
 int64_t apf_now(void);
-/* When `timeout` ns from now are over; -1 for a negative one: never. */
+/* The deadline `timeout` ns from now; -1 (never) for a negative timeout. */
 int64_t apf_deadline(int64_t timeout);
 /* A condition for apf_cond_wait. */
 void apf_cond_init(pthread_cond_t *condition);

@@ -1,4 +1,4 @@
-/* Devices: open and close, calls that cannot meet a closed or forked device. What lives on a device is in
+/* Devices: open and close, and calls that are refused on a closed or forked device. Kernels and buffer objects are in
  * kernel.c and buffer_object.c. */
 #include "runtime.h"
 
@@ -95,7 +95,7 @@ void apf_device_retain(apf_device *device) { __atomic_add_fetch(&device->refs, 1
 
 int apf_device_close(apf_device *device, apf_error *err)
 {
-    if (!apf_device_here(device)) return APF_OK; /* the parent's to close */
+    if (!apf_device_here(device)) return APF_OK; /* the parent closes it */
     pthread_mutex_lock(&device->lock);
     if (device->closed) {
         pthread_mutex_unlock(&device->lock);
@@ -120,7 +120,7 @@ void apf_device_release(apf_device *device)
 {
     if (!device || __atomic_sub_fetch(&device->refs, 1, __ATOMIC_ACQ_REL) > 0) return;
     apf_device_close(device, NULL);       /* not busy: a run in flight holds a reference */
-    if (!apf_device_here(device)) return; /* its locks may be held by threads that are not here */
+    if (!apf_device_here(device)) return; /* its locks may be held by threads that exist only in the parent */
     pthread_mutex_destroy(&device->lock);
     pthread_cond_destroy(&device->quiet);
     apf_free(device);

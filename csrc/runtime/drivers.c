@@ -1,4 +1,4 @@
-/* The drivers there are: built in, or loaded from a third party's shared library. */
+/* The list of drivers: built in, or loaded from a third party's shared library. */
 #include "runtime.h"
 
 #include <dlfcn.h>
@@ -49,7 +49,7 @@ static int add(const apf_driver *driver, const char *path, apf_error *err)
 
 int apf_driver_load(const char *path, const apf_driver **loaded, apf_error *err)
 {
-    void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL); /* never closed: its devices may outlive any count of ours */
+    void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL); /* never closed: its devices may exist until exit */
     if (!library) return apf_fail(err, APF_NO_LIBRARY, 0, "%s", dlerror());
     apf_driver_entry entry;
     *(void **)&entry = dlsym(library, "apf_driver_v1");

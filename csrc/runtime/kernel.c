@@ -1,4 +1,4 @@
-/* Kernels on a device. Their ends are as those of buffer objects: see buffer_object.c. */
+/* Kernels on a device. They end as buffer objects do: see buffer_object.c. */
 #include "runtime.h"
 
 int apf_kernel_load(apf_device *device, const apf_program *program, apf_kernel **loaded, apf_error *err)

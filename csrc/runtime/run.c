@@ -1,4 +1,4 @@
-/* Runs: in flight until a wait says otherwise, and until then the owner of all that the device may touch. */
+/* Runs: in flight until a wait reports the end. Until then a run holds everything that the device may access. */
 #include "clock.h"
 #include "runtime.h"
 
@@ -11,7 +11,7 @@ struct apf_run {
     int waiting;           /* a thread is in the driver's wait */
     int code;              /* once ended */
     apf_error *error;      /* of a run that failed; NULL: there was no memory for it */
-    char *details;         /* what the driver said of it; NULL: nothing */
+    char *details;         /* the driver's JSON about it; NULL: none */
     uint32_t count;
     apf_bo *bos[]; /* held; NULL for scalars */
 };
@@ -44,7 +44,7 @@ static void give_back(apf_run *run)
     }
 }
 
-/* Drivers know nothing of APF_CLEAR: zeros are brought to the device as any data. */
+/* Drivers do not see APF_CLEAR: zeros are transferred to the device as any other data. */
 static int clear(const apf_run_arg *args, apf_arg *raw, uint32_t count, apf_error *err)
 {
     int code = APF_OK;
@@ -56,7 +56,7 @@ static int clear(const apf_run_arg *args, apf_arg *raw, uint32_t count, apf_erro
     return code;
 }
 
-/* Everything is held and counted before the driver has the run, which may end at once. */
+/* Everything is held and counted before the driver gets the run, because the run may end at once. */
 static int hold_and_start(apf_run *run, const apf_run_arg *args, apf_arg *raw, apf_error *err)
 {
     apf_kernel *kernel = run->kernel;
@@ -148,7 +148,7 @@ static void keep_details(apf_run *run, const apf_driver *driver)
         apf_free(text);
 }
 
-/* The device has let go of everything. Under the run's lock; the references are given back by the caller after it. */
+/* The device no longer uses anything of the run. Under the run's lock; the caller releases the references after it. */
 static void ended(apf_run *run, int code, const apf_error *error)
 {
     const apf_driver *driver = run->kernel->device->driver;
@@ -161,7 +161,7 @@ static void ended(apf_run *run, int code, const apf_error *error)
     apf_device_run_ends(run->kernel->device);
 }
 
-/* Wait for another thread's wait to leave; false on timeout. Under the lock. */
+/* Wait until another thread's wait has returned; false on timeout. Under the lock. */
 static int wait_turn(apf_run *run, int64_t deadline)
 {
     while (run->handle && run->waiting)
@@ -233,14 +233,13 @@ const char *apf_run_details(apf_run *run)
 
 void apf_run_times(apf_run *run, apf_times *times)
 {
-    const int here =
-        apf_device_here(run->kernel->device); /* if not, the lock may be held by a thread that is not here */
+    const int here = apf_device_here(run->kernel->device); /* if not, a thread of the parent may hold the lock */
     if (here) pthread_mutex_lock(&run->lock);
     *times = run->times;
     if (here) pthread_mutex_unlock(&run->lock);
 }
 
-/* It cannot be ended: its memory stays away from the pool for good, since the device may still write there. */
+/* It cannot be ended: its memory never returns to the pool, since the device may still write there. */
 static void abandon(apf_run *run)
 {
     apf_device *device = run->kernel->device;

@@ -15,8 +15,7 @@ enum { POISON = 0xA5 };
 
 #define PAGE 4096ull
 #define HUGE_PAGE (2ull << 20)
-#define LARGE                                                                                                          \
-    (256ull << 20) /* blocks of at least this size are not kept; their pages are poisoned at the first access */
+#define LARGE (256ull << 20) /* not kept from this size on; poisoned at first access */
 
 /* -- blocks -- */
 

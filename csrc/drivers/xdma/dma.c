@@ -1,9 +1,9 @@
 /* Move data through XDMA's channels. Rules of Xilinx's dma_ip_drivers:
  *
- *   - pread and pwrite alone: it takes pwritev's, AIO's and io_uring's offsets wrongly;
+ *   - use only pread and pwrite: it handles the offsets of pwritev, AIO and io_uring wrongly;
  *   - one call moves at most 0x7ffff000 bytes, as for every Linux file;
- *   - a failure after some progress returns the short count and hides the error: going on meets it again, or not;
- *   - a transfer that times out (10 s) ends in -ERESTARTSYS, 512, which older kernels let through to us.
+ *   - a failure after some progress returns the short count and hides the error: the next call may fail or not;
+ *   - a transfer that times out (10 s) ends in -ERESTARTSYS, 512, which older kernels pass to user space.
  */
 #include "xdma.h"
 
@@ -13,11 +13,11 @@
 #include <unistd.h>
 
 #define MOST 0x7ffff000u
-#define SPLIT (4u << 20) /* a slice for a channel of its own */
-#define ERESTARTSYS 512  /* the kernel's; not in errno.h */
+#define SPLIT (4u << 20) /* smallest slice that is given to another channel */
+#define ERESTARTSYS 512  /* internal to the kernel; not in errno.h */
 #define INTERRUPTIONS 100
 
-/* A part of a transfer, on its way to a worker. */
+/* A part of a transfer, handed to a worker. */
 typedef struct xdma_slice {
     xdma_channel *channel;
     int direction;
@@ -125,7 +125,7 @@ void xdma_workers_end(xdma_workers *workers)
     pthread_cond_destroy(&workers->done);
 }
 
-/* Hand a slice to a worker; false: there is none, nor can one be made. */
+/* Hand a slice to a worker; false: no worker is free and none can be started. */
 static int hand_over(xdma_workers *workers, xdma_slice *slice)
 {
     pthread_mutex_lock(&workers->lock);
@@ -169,7 +169,7 @@ static int move_small(apf_drv_device *device, int direction, uint8_t *data, uint
     return move_slice(&channels->channels[first % channels->count], direction, data, address, size, err);
 }
 
-/* A large one is spread over all of them. */
+/* A large transfer is spread over all channels. */
 static int move_large(apf_drv_device *device, int direction, uint8_t *data, uint64_t address, uint64_t size,
                       uint32_t count, apf_error *err)
 {
@@ -185,7 +185,7 @@ static int move_large(apf_drv_device *device, int direction, uint8_t *data, uint
     }
     uint32_t handed = 1;
     while (handed < count && hand_over(&device->workers, &slices[handed])) handed++;
-    /* The first slice, and those that no worker took, are moved here. */
+    /* This thread moves the first slice, and those that no worker took. */
     for (uint32_t i = 0; code == APF_OK && i < count; i = i ? i + 1 : handed)
         code = move_slice(slices[i].channel, direction, slices[i].data, slices[i].address, slices[i].size, err);
     for (uint32_t i = 1; i < handed; i++) {

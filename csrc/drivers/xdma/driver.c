@@ -27,7 +27,7 @@
 
 /* -- discovery -- */
 
-/* The device that a node belongs to, if it is the node by which devices are found. */
+/* The device that a node belongs to, if it is the node that identifies devices. */
 static int device_of(const char *node, char *device, size_t size)
 {
     int end = 0;
@@ -43,7 +43,7 @@ static int device_of(const char *node, char *device, size_t size)
     return 0;
 }
 
-/* XDMA before QDMA, whose queues somebody has to set up first. */
+/* XDMA before QDMA, whose queues an administrator must set up first. */
 static int by_name(const void *a, const void *b)
 {
     const int kinds = *(const char *)b - *(const char *)a;
@@ -153,7 +153,7 @@ static int open_channels(apf_drv_device *device, apf_error *err)
     static const char *const words[] = {"to", "from"};
     for (int direction = 0; direction < 2; direction++) {
         int sys = ENOENT;
-        /* QDMA's queues have the numbers that their administrator gave them. */
+        /* The administrator chooses the numbers of QDMA's queues. */
         const unsigned most = device->info.name[0] == 'q' ? 2048 : (unsigned)device->options.channels;
         for (unsigned i = 0; i < most && device->directions[direction].count < device->options.channels; i++) {
             const int failed = open_channel(device, direction, i);
@@ -167,8 +167,8 @@ static int open_channels(apf_drv_device *device, apf_error *err)
     return APF_OK;
 }
 
-/* Streams (AXI4-Stream) have no addresses, and would take any for nothing. All channels of a card are of one kind,
- * which only the IP's own registers tell; where they cannot be read it is up to the user to know. */
+/* Streams (AXI4-Stream) have no addresses, and would ignore any that is given. All channels of a card are of one kind,
+ * which only the IP's registers report. If they cannot be read, nothing is checked. */
 static int refuse_streams(const apf_drv_device *device, apf_error *err)
 {
     char path[512];

@@ -1,4 +1,4 @@
-/* Start an HLS kernel through its registers, and see it finish.
+/* Start an HLS kernel through its registers, and detect its end.
  *
  * Register layout of ap_ctrl_hs and ap_ctrl_chain: "S_AXILITE Control Register Map" in AMD's UG1399 (before: UG902):
  * 0x00 control, 0x04 global interrupt enable, 0x08 interrupts enabled, 0x0c interrupts pending (written ones toggle).
@@ -13,12 +13,12 @@
 enum { CONTROL = 0x00, GLOBAL_ENABLE = 0x04, ENABLED = 0x08, PENDING = 0x0c };
 enum { AP_START = 1 << 0, AP_DONE = 1 << 1, AP_IDLE = 1 << 2, AP_CONTINUE = 1 << 4 };
 
-#define GONE 0xffffffffu /* what a card that left the bus reads as */
-#define SPIN 50000       /* ns of looking without pause, after the start and after the end that is expected */
-#define LATE 150000      /* ns that a pause may take longer than it was to: the timer's slack, and waking up */
+#define GONE 0xffffffffu /* value of every register of a card that left the bus */
+#define SPIN 50000       /* ns of polling without pause, after the start and after the expected end */
+#define LATE 150000      /* ns by which a pause may be too long: timer slack and wake-up time */
 #define LONGEST_PAUSE 1000000
-#define LOOKS 4          /* for each look at the clock, which takes as long */
-#define LONGEST_POLL 100 /* ms: then the control register is looked at, should an interrupt have been lost */
+#define LOOKS 4          /* polls for each read of the clock, which takes as long as a poll */
+#define LONGEST_POLL 100 /* ms: then the control register is read, in case an interrupt was lost */
 
 static int get(apf_drv_kernel *kernel, uint32_t offset, uint32_t *value, apf_error *err)
 {
@@ -58,12 +58,12 @@ int xdma_kernel_go(apf_drv_kernel *kernel, const apf_arg *args, apf_error *err)
         code = put(kernel, at->offset, (uint32_t)value, err);
         if (code == APF_OK && is_wide(&args[i], at)) code = put(kernel, at->offset + 4, (uint32_t)(value >> 32), err);
     }
-    /* The registers are not to be read before they are written, nor the data before the DMA ended. */
+    /* Prevent reads of the registers before they are written, and reads of the data before the DMA has ended. */
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     return code == APF_OK ? put(kernel, CONTROL, AP_START, err) : code;
 }
 
-/* Whether it is done; the bit that says so is cleared by reading. */
+/* Whether it is done; reading clears the done bit. */
 static int look(apf_drv_kernel *kernel, int *done, apf_error *err)
 {
     uint32_t control;
@@ -98,8 +98,8 @@ static int wait_event(apf_drv_kernel *kernel, int64_t deadline, apf_error *err)
     return code;
 }
 
-/* How long to pause before the next look (0: not at all), `past` ns after the start of a run: a small part of that, so
- * that an end is not seen much later than it comes; and not around the end of a run that takes as long as usual. */
+/* How long to pause before the next poll (0: not at all), `past` ns after the start of a run. The pause is a small part
+ * of `past`, so that the end is detected soon after it happens. There is no pause near the usual end of a run. */
 static int64_t pause_after(int64_t past, int64_t usual)
 {
     const int64_t before = usual - LATE - past;
@@ -111,7 +111,7 @@ static int64_t pause_after(int64_t past, int64_t usual)
 
 int xdma_kernel_watch(apf_drv_kernel *kernel, int64_t started, int64_t deadline, int64_t *ended, apf_error *err)
 {
-    for (int64_t seen = 0;;) { /* seen: when it was found at work */
+    for (int64_t seen = 0;;) { /* seen: time of the last poll that found it running */
         int done = 0, code = APF_OK;
         for (int i = 0; code == APF_OK && !done && i < LOOKS; i++) code = look(kernel, &done, err);
         const int64_t time = apf_now();

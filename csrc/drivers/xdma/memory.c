@@ -1,4 +1,4 @@
-/* The card's memory, of which XDMA knows nothing: ranges of [xdma.base, xdma.base + xdma.memory), first fit. */
+/* The card's memory, which XDMA does not manage: ranges of [xdma.base, xdma.base + xdma.memory), first fit. */
 #include "xdma.h"
 
 #include <string.h>
@@ -38,7 +38,7 @@ static int take(apf_drv_device *device, uint64_t size, uint64_t *address)
     return 0;
 }
 
-/* Give a range back, joined with its neighbours. `spare` is memory for its record, used up or freed. */
+/* Give a range back, joined with its neighbours. `spare` is memory for its record; this function uses or frees it. */
 static void give(apf_drv_device *device, uint64_t address, uint64_t size, xdma_range *spare)
 {
     xdma_range *before = NULL, *after = device->free;
@@ -83,7 +83,7 @@ static int new_bo(apf_drv_device *device, void *data, uint64_t size, apf_drv_bo 
         apf_free(spare);
         return apf_fail(err, APF_NO_MEMORY, 0, "no memory for a buffer object");
     }
-    /* Even no data has an address. */
+    /* A buffer object of zero bytes needs an address, too. */
     const uint64_t room = size ? (size + XDMA_PAGE - 1) & ~(uint64_t)(XDMA_PAGE - 1) : XDMA_PAGE;
     owned->bo = (apf_drv_bo){.device = device, .data = data, .size = size, .room = room};
     owned->spare = spare;

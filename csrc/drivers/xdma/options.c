@@ -96,7 +96,7 @@ static const char *next_item(const char *at, const char **item, size_t *length)
     return at;
 }
 
-/* What follows NAME: OFFSET[:buffer|32|64]; false: something else. */
+/* Parse what follows NAME: OFFSET[:buffer|32|64]; false: malformed. */
 static int read_place(const char *text, const char *end, xdma_register *found)
 {
     char *rest;

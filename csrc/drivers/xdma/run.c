@@ -1,10 +1,10 @@
-/* Runs of the xdma driver. A kernel runs one at a time, the others queue. Whoever waits watches the hardware, and
- * starts the next run when one ends; a helper does while several are queued. */
+/* Runs of the xdma driver. A kernel executes one run at a time; the others queue. A waiting thread polls the hardware,
+ * and starts the next run when one ends. While several runs are queued, a helper thread does this. */
 #include "xdma.h"
 
 #include <string.h>
 
-#define HELPING 50000000 /* ns at a time: then those who wait have a turn */
+#define HELPING 50000000 /* ns for which the helper polls at a time: then a waiting thread takes over */
 
 /* States: queued -> in the hardware (the first of its kernel's queue) -> out of the queue, results on their way ->
  * ended. */
@@ -31,7 +31,7 @@ static int sync_all(const apf_drv_run *run, uint32_t flag, int direction, apf_er
     return APF_OK;
 }
 
-/* Take the first run out of the queue, which has ended then. */
+/* Remove the first run, which has ended, from the queue. */
 static apf_drv_run *take_first(apf_drv_kernel *kernel, int64_t ended)
 {
     apf_drv_run *run = kernel->first;
@@ -41,7 +41,7 @@ static apf_drv_run *take_first(apf_drv_kernel *kernel, int64_t ended)
     return run;
 }
 
-/* `error`: NULL where run->error has it already. */
+/* `error`: NULL if run->error is already set. */
 static void end(apf_drv_run *run, int code, const apf_error *error)
 {
     run->ended = 1;
@@ -50,7 +50,7 @@ static void end(apf_drv_run *run, int code, const apf_error *error)
     if (run->abandoned) apf_free(run);
 }
 
-/* Put the first run of the queue into the hardware; runs that cannot be are ended. */
+/* Start the first run of the queue in the hardware; a run that cannot start ends with an error. */
 static void go(apf_drv_kernel *kernel)
 {
     while (kernel->first) {
@@ -62,7 +62,7 @@ static void go(apf_drv_kernel *kernel)
     }
 }
 
-/* Whether the next run may change what is still to be brought back from this one. */
+/* Whether the next run may change results of this run that are not yet transferred. */
 static int shares_results(const apf_drv_run *run, const apf_drv_run *next)
 {
     for (uint32_t i = 0; i < run->count; i++) {
@@ -78,8 +78,8 @@ static int shares_results(const apf_drv_run *run, const apf_drv_run *next)
     return 0;
 }
 
-/* The first run is done: bring its results back, while the next one runs if it can. Called by the one who drives, with
- * the lock, which is given back meanwhile. */
+/* The first run is done: transfer its results, while the next one runs if possible. Called by the driving thread with
+ * the lock, which is released meanwhile. */
 static void finish_first(apf_drv_kernel *kernel, int64_t ended)
 {
     apf_drv_run *run = take_first(kernel, ended);
@@ -96,8 +96,8 @@ static void finish_first(apf_drv_kernel *kernel, int64_t ended)
 
 /* -- driving -- */
 
-/* Watch the hardware for all who wait, until the first run ends or the deadline passed. Called with the lock, which is
- * given back meanwhile: nobody else takes the first run out of the queue while `driving`. */
+/* Poll the hardware for all waiting threads, until the first run ends or the deadline has passed. Called with the lock,
+ * which is released meanwhile: no other thread removes the first run while `driving`. */
 static void drive(apf_drv_kernel *kernel, int64_t deadline)
 {
     apf_error error;
@@ -119,8 +119,8 @@ static void drive(apf_drv_kernel *kernel, int64_t deadline)
     pthread_cond_broadcast(&kernel->changed);
 }
 
-/* While several runs are queued, somebody drives though the caller does not wait yet: so results of one are brought
- * back as the data of the next is brought in. */
+/* While several runs are queued, the helper drives before the caller waits: results of one run are transferred while
+ * the data of the next one is. */
 static void *help(void *argument)
 {
     apf_drv_kernel *kernel = argument;
@@ -136,7 +136,7 @@ static void *help(void *argument)
     return NULL;
 }
 
-/* Called with the lock. Without a thread all is done by those who wait. */
+/* Called with the lock. If no thread can be started, the waiting threads do all the work. */
 static void call_helper(apf_drv_kernel *kernel)
 {
     if (!kernel->helping && !apf_allocation_fails() && pthread_create(&kernel->helper, NULL, help, kernel) == 0) {
@@ -190,7 +190,7 @@ int xdma_run_start(apf_drv_kernel *kernel, const apf_arg *args, uint32_t count, 
         return code;
     }
     *started = run;
-    if (!*kernel->name) { /* the rest is done by `wait` */
+    if (!*kernel->name) { /* `wait` does the rest */
         run->times.start = (uint64_t)apf_now();
         return APF_OK;
     }

@@ -1,4 +1,4 @@
-/* xdma.h - what the files of the xdma driver share. */
+/* xdma.h - shared by the files of the xdma driver. */
 #ifndef APF_XDMA_INTERNAL_H
 #define APF_XDMA_INTERNAL_H
 
@@ -73,7 +73,7 @@ struct apf_drv_bo {
     uint64_t size, address, room;
 };
 
-/* What a register takes. */
+/* Type of a register's value. */
 enum { XDMA_ANY, XDMA_BUFFER, XDMA_SCALAR_32, XDMA_SCALAR_64 };
 
 typedef struct xdma_register {
@@ -89,10 +89,10 @@ struct apf_drv_kernel {
     pthread_mutex_t lock;
     pthread_cond_t changed;
     apf_drv_run *first, *last; /* not ended, in the order of their starts; the first is in the hardware */
-    pthread_t helper;          /* drives while the caller starts more */
+    pthread_t helper;          /* drives while the caller starts more runs */
     int helping, stopping;
-    int driving;   /* a waiter watches the hardware */
-    int64_t usual; /* ns that the last run took, as well as it was seen; of the one who drives */
+    int driving;   /* a thread polls the hardware */
+    int64_t usual; /* measured ns of the last run; only the driving thread uses it */
 };
 
 /* options.c */
@@ -105,7 +105,7 @@ int xdma_registers_read(const char *map, const char *names, const char *kernel, 
 int xdma_move(apf_drv_device *device, int direction, uint8_t *data, uint64_t address, uint64_t size, apf_error *err);
 void xdma_workers_begin(xdma_workers *workers);
 void xdma_workers_end(xdma_workers *workers);
-/* DEVICE_LOST where `sys` says so, else `otherwise`. */
+/* DEVICE_LOST if `sys` means that, else `otherwise`. */
 int xdma_code(int sys, int otherwise);
 
 /* memory.c */
@@ -126,8 +126,8 @@ int xdma_register_put(apf_drv_device *device, uint64_t offset, uint32_t value, a
 /* kernel.c: the handshake of HLS kernels */
 int xdma_kernel_prepare(apf_drv_kernel *kernel, apf_error *err);
 int xdma_kernel_go(apf_drv_kernel *kernel, const apf_arg *args, apf_error *err);
-/* Watch the run that was `started` until it has ended (then *ended says when) or the deadline passed (negative: none).
- * All in ns of CLOCK_MONOTONIC. IO, DEVICE_LOST. */
+/* Poll the run that was `started` until it has ended (then *ended is the time) or the deadline has passed (negative:
+ * none). Times are in ns of CLOCK_MONOTONIC. IO, DEVICE_LOST. */
 int xdma_kernel_watch(apf_drv_kernel *kernel, int64_t started, int64_t deadline, int64_t *ended, apf_error *err);
 
 /* run.c */

@@ -1,4 +1,4 @@
-/* Arguments of XRT's kernels: what the xclbin says of them is what is passed, or an error. */
+/* Arguments of XRT's kernels: a value must match the declaration in the xclbin, or it is an error. */
 #include "xrt.h"
 
 #include <string.h>
@@ -14,7 +14,7 @@ static double as_double(const apf_arg *arg)
     return is_signed(arg->kind) ? (double)arg->value.i : (double)arg->value.u;
 }
 
-/* Whether an integer can be told from its bits in `size` bytes, as signed or unsigned. */
+/* Whether an integer fits in `size` bytes, as signed or unsigned. */
 static int fits(const apf_arg *arg, uint32_t size)
 {
     if (size >= 8) return 1;
@@ -57,7 +57,7 @@ int xrt_argument_check(const apf_drv_kernel *kernel, uint32_t index, const apf_a
     return APF_OK;
 }
 
-/* XRT reads a scalar from its variable arguments by the type that the xclbin names. */
+/* XRT reads a scalar from its variable arguments with the type in the xclbin. */
 int xrt_scalar_set(const apf_drv_kernel *kernel, xrt_run run, uint32_t index, const apf_arg *arg)
 {
     const xrt_api *xrt = kernel->device->xrt;

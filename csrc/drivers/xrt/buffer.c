@@ -6,7 +6,7 @@
 
 #define PAGE 4096u
 #define LIMIT ((4ull << 30) - PAGE) /* the kernel module's sizes have 32 bits, in whole pages */
-#define RECENT 8                    /* parts that are kept for the next run though nothing uses them */
+#define RECENT 8                    /* unused parts that are kept for the next run */
 
 static pthread_mutex_t objects = PTHREAD_MUTEX_INITIALIZER;
 
@@ -64,7 +64,7 @@ static int new_bo(apf_drv_device *device, void *data, uint64_t size, uint32_t ba
     bo->data = data;
     bo->device_only = !data && !host;
     bo->whole.identity = new_identity();
-    /* A kernel needs an address even for no data. */
+    /* A kernel needs an address even for zero bytes. */
     const uint64_t bytes = size ? size : PAGE;
     void *used = host || !size ? NULL : data;
     const uint64_t flags = host ? XRT_BO_HOST_ONLY : used ? 0 : XRT_BO_DEVICE_ONLY;
@@ -78,7 +78,7 @@ static int new_bo(apf_drv_device *device, void *data, uint64_t size, uint32_t ba
     if (host || used) {
         errno = 0;
         void *mapped = device->xrt->BOMap(bo->whole.handle);
-        if (!mapped || (used && mapped != used)) { /* XRT can return an object whose memory is nowhere (2.13) */
+        if (!mapped || (used && mapped != used)) { /* XRT can return an object without memory (2.13) */
             const int code = xrt_fail(err, APF_DEVICE_MEMORY, "a buffer object of %llu bytes has no host memory",
                                       (unsigned long long)bytes);
             unmake(device, bo->whole.handle);
@@ -195,7 +195,7 @@ static int new_part(apf_drv_bo *bo, uint64_t offset, xrt_part **made, apf_error 
 
 int xrt_part_use(apf_drv_bo *bo, uint64_t offset, xrt_part **used, apf_error *err)
 {
-    /* Nothing is read or written past the end: any address does. */
+    /* The kernel accesses no byte past the end, so any address is valid. */
     if (offset == 0 || offset == bo->size) {
         *used = &bo->whole;
         return APF_OK;

@@ -35,7 +35,7 @@ static int xrt_list(const apf_option *options, apf_device_info *infos, uint32_t 
     *count = 0;
     int code = xrt_load(options, &xrt, err);
     if (code != APF_OK) return code;
-    /* An emulation has as many devices as are asked for. */
+    /* An emulation accepts any device index. */
     const unsigned most = xrt->emulation ? 1 : MOST_DEVICES;
     for (unsigned i = 0; i < most; i++) {
         xrt_device handle = xrt->DeviceOpen(i);
@@ -119,7 +119,7 @@ static void xrt_close(apf_drv_device *device)
 
 /* -- programs -- */
 
-/* Load the xclbin unless it is the one there; takes over its banks. Called under the device's lock. */
+/* Load the xclbin unless it is already loaded; takes ownership of its banks. Called under the device's lock. */
 static int load_xclbin(apf_drv_device *device, xrt_xclbin *xclbin, const char *name, apf_error *err)
 {
     static const unsigned char none[sizeof xclbin->uuid];
@@ -137,7 +137,7 @@ static int load_xclbin(apf_drv_device *device, xrt_xclbin *xclbin, const char *n
     device->info.memory = 0;
     for (uint32_t i = 0; i < xclbin->banks_count; i++)
         if (xclbin->banks[i].used && !xclbin->banks[i].host) device->info.memory += xclbin->banks[i].size;
-    xclbin->banks = NULL; /* the device's now */
+    xclbin->banks = NULL; /* the device owns them now */
     return APF_OK;
 }
 

@@ -1,5 +1,6 @@
-/* The order of runs on a device. XRT gives a run to whichever compute unit is free, and knows nothing of the data: a
- * run whose memory an earlier one still uses is kept back until that one has ended, and started by whoever waits. */
+/* The order of runs on a device. XRT gives a run to any free compute unit and does not track its data. If an earlier
+ * run still uses a run's memory, the later run is deferred until the earlier one has ended. A waiting thread then
+ * starts it. */
 #include "xrt.h"
 
 #include <errno.h>
@@ -8,9 +9,9 @@
 #define FIRST_PAUSE 20000      /* ns */
 #define LONGEST_PAUSE 1000000
 
-/* -- who is in whose way -- */
+/* -- which run must wait for which -- */
 
-/* An argument that is only brought to the device is an input. Of any other the kernel may change the memory. */
+/* An argument that is only transferred to the device is an input. The kernel may change the memory of any other. */
 static int may_write(const xrt_held *held) { return !(held->flags & APF_SYNC_TO) || (held->flags & APF_SYNC_FROM); }
 
 static int overlap(const xrt_held *a, const xrt_held *b)
@@ -20,7 +21,7 @@ static int overlap(const xrt_held *a, const xrt_held *b)
 
 static int in_the_way(const apf_drv_run *earlier, const apf_drv_run *later)
 {
-    /* One compute unit does one run after the other; but the transfers are ours. */
+    /* One compute unit executes its runs in order, but this driver makes the transfers. */
     const int one_unit = earlier->kernel == later->kernel && later->kernel->units == 1;
     for (uint32_t i = 0; i < earlier->kernel->count; i++) {
         const xrt_held *a = &earlier->held[i];
@@ -81,7 +82,7 @@ static int give_to_xrt(const apf_drv_run *run, apf_error *err)
                     kernel->device->info.name);
 }
 
-/* Give a claimed run to XRT, without the lock meanwhile. */
+/* Start a claimed run in XRT; the lock is released meanwhile. */
 static void launch(apf_drv_run *run)
 {
     apf_drv_device *device = run->kernel->device;
@@ -94,7 +95,7 @@ static void launch(apf_drv_run *run)
         end(run, code);
 }
 
-/* Wait for a claimed run that XRT has, and bring its results back, without the lock meanwhile. */
+/* Wait for a claimed run that XRT has, and transfer its results; the lock is released meanwhile. */
 static void finish(apf_drv_run *run, int64_t deadline)
 {
     apf_drv_device *device = run->kernel->device;
@@ -119,7 +120,7 @@ static void unclaim(apf_drv_run *run)
     pthread_cond_broadcast(&run->kernel->device->moved);
 }
 
-/* Start what was kept back and need not be any longer. */
+/* Start the deferred runs that no longer need to wait. */
 static void launch_ready(apf_drv_device *device)
 {
     apf_drv_run *run = device->first;
@@ -137,7 +138,7 @@ static void launch_ready(apf_drv_device *device)
 
 /* -- helper -- */
 
-/* The first run that is done but for its results. */
+/* The first run that has ended but whose results are not transferred yet. */
 static apf_drv_run *find_done(const apf_drv_device *device)
 {
     for (apf_drv_run *run = device->first; run; run = run->later)
@@ -147,7 +148,8 @@ static apf_drv_run *find_done(const apf_drv_device *device)
     return NULL;
 }
 
-/* While several runs are in flight, results of one are brought back as the caller brings in the data of the next. */
+/* While several runs are in flight, the helper transfers the results of one while the caller transfers the data of the
+ * next. */
 static void *help(void *argument)
 {
     apf_drv_device *device = argument;
@@ -173,7 +175,7 @@ static void *help(void *argument)
     return NULL;
 }
 
-/* Called with the lock. Without a thread all is done by those who wait. */
+/* Called with the lock. If no thread can be started, the waiting threads do all the work. */
 static void call_helper(apf_drv_device *device)
 {
     if (!device->helping && !apf_allocation_fails() && pthread_create(&device->helper, NULL, help, device) == 0) {
@@ -213,13 +215,13 @@ int xrt_order_enter(apf_drv_run *run, apf_error *err)
     return code;
 }
 
-/* Bring `run`, or the run that it waits for, one step further. */
+/* Move `run`, or the run that it waits for, to its next phase. */
 static void move_on(apf_drv_run *run, int64_t deadline)
 {
     apf_drv_device *device = run->kernel->device;
     for (apf_drv_run *before; run->phase == XRT_DEFERRED && (before = blocker(run));) run = before;
     if (run->claimed) {
-        apf_cond_wait(&device->moved, &device->order, deadline); /* somebody else moves it */
+        apf_cond_wait(&device->moved, &device->order, deadline); /* another thread moves it */
         return;
     }
     run->claimed = 1;
@@ -249,7 +251,7 @@ int xrt_run_wait(apf_drv_run *run, int64_t timeout, apf_error *err)
         return apf_fail(err, APF_TIMEOUT, 0, "'%s' on '%s' %s after %.3f s", kernel->name, device->info.name,
                         phase == XRT_DEFERRED ? "still waits for a run before it" : "still runs",
                         (double)timeout / 1e9);
-    xrt_held_leave(run); /* its buffer objects may go now */
+    xrt_held_leave(run); /* its buffer objects may be freed now */
     if (run->code != APF_OK && err) *err = run->error;
     return run->code;
 }

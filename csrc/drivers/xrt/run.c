@@ -1,4 +1,4 @@
-/* Runs of the xrt driver: made, kept for the next start, given their arguments. */
+/* Runs of the xrt driver: creation, reuse, and setting of arguments. */
 #include "xrt.h"
 
 #include <errno.h>
@@ -69,7 +69,7 @@ static void keep_run(apf_drv_run *run)
 {
     apf_drv_kernel *kernel = run->kernel;
     pthread_mutex_lock(&kernel->lock);
-    /* After any failure a run of XRT's may be in a state from which it cannot start. */
+    /* After a failure, XRT's run may be in a state from which it cannot start. */
     const int keep = run->code == APF_OK && kernel->idle_count < IDLE_RUNS;
     if (keep) {
         run->next = kernel->idle;
@@ -176,6 +176,6 @@ void xrt_run_release(apf_drv_run *run)
 
 void xrt_run_times(apf_drv_run *run, apf_times *times)
 {
-    (void)run; /* XRT's C interface does not tell */
+    (void)run; /* XRT's C interface does not report it */
     *times = (apf_times){0, 0};
 }

@@ -1,26 +1,26 @@
-/* States of XRT's runs: waiting with real timeouts, what they mean, and abort. */
+/* States of XRT's runs: waiting with timeouts, the meaning of end states, and abort. */
 #include "xrt.h"
 
 #include <errno.h>
 #include <time.h>
 
-#define LONGEST_WAIT 60000u   /* ms of one xrtRunWaitFor; 0 would wait for ever, whatever happens */
+#define LONGEST_WAIT 60000u   /* ms of one xrtRunWaitFor; 0 would wait without limit */
 #define SPIN 30000            /* ns */
 #define LONGEST_PAUSE 1000000 /* ns */
 
 int xrt_state_ended(int state) { return state >= XRT_STATE_COMPLETED && state != XRT_STATE_SUBMITTED; }
 
-/* Without a timeout XRT waits, which has the least latency. With one it does not: its timeout begins anew whenever any
- * other run on the card completes, and its waits take turns, each for its own timeout (2.13). The state is in memory
- * that the card's driver writes, so it is looked at, for the first microseconds without pause, then with pauses of a
- * sixteenth of the time that has passed. */
+/* Without a timeout, XRT waits, which has the lowest latency. With a timeout, this function polls instead: XRT restarts
+ * its timeout whenever another run on the card completes, and concurrent waits run one after the other, each for its
+ * full timeout (2.13). The state is in memory that the card's driver writes. It is polled without pause for the first
+ * microseconds, then with pauses of a sixteenth of the elapsed time. */
 int xrt_state_wait(const xrt_api *xrt, xrt_run handle, int64_t deadline)
 {
     int state = xrt->RunState(handle);
     if (deadline < 0) {
         while (!xrt_state_ended(state)) {
             state = xrt->RunWaitFor(handle, LONGEST_WAIT);
-            /* Some versions answer "timeout" when the wait was over, not the run. */
+            /* Some versions return "timeout" if the wait has ended but the run has not. */
             if (state == XRT_STATE_TIMEOUT) state = xrt->RunState(handle);
         }
         return state;
@@ -93,7 +93,7 @@ int xrt_run_cancel(apf_drv_run *run, apf_error *err)
         return apf_fail(err, APF_UNSUPPORTED, 0, "this version of XRT cannot abort a run" XRT_RESET);
     int code = APF_OK;
     pthread_mutex_lock(&run->lock);
-    /* XRT's abort returns when the run has ended, which it may never do: that is waited for elsewhere. */
+    /* XRT's abort returns when the run has ended, which may never happen, so a separate thread calls it. */
     if (!run->aborting && !xrt_state_ended(run->kernel->device->xrt->RunState(run->handle))) {
         pthread_t thread;
         pthread_attr_t attributes;

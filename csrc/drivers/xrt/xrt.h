@@ -1,4 +1,4 @@
-/* xrt.h - what the files of the xrt driver share. */
+/* xrt.h - shared by the files of the xrt driver. */
 #ifndef APF_XRT_INTERNAL_H
 #define APF_XRT_INTERNAL_H
 
@@ -14,13 +14,13 @@ struct apf_drv_device {
     apf_device_info info;
     pthread_mutex_t lock;      /* the loaded xclbin: the next two */
     unsigned kernels;          /* open in it */
-    xrt_xclbin xclbin;         /* uuid and banks; its data is gone */
+    xrt_xclbin xclbin;         /* uuid and banks; its data is freed */
     apf_drv_run *abandoned;    /* runs that never ended, closed with the device; under the lock */
     apf_counters counters;     /* changed atomically */
     pthread_mutex_t order;     /* of the runs: the rest, and their phases */
     pthread_cond_t moved;      /* a phase or claim has changed */
     apf_drv_run *first, *last; /* not ended, in the order of their starts */
-    pthread_t helper;          /* brings results back while the caller starts more */
+    pthread_t helper;          /* transfers results while the caller starts more runs */
     int helping, stopping;
 };
 
@@ -40,7 +40,7 @@ struct apf_drv_kernel {
 typedef struct xrt_part {
     xrt_bo handle;
     uint64_t offset;
-    uint64_t identity; /* never used twice in the process, unlike handles */
+    uint64_t identity; /* unique in the process, unlike handles */
     uint32_t users;    /* runs */
     struct xrt_part *next;
 } xrt_part;
@@ -75,8 +75,8 @@ typedef struct xrt_held {
 /* Idle runs are in their kernel's list. From start on:
  *   deferred  an earlier run uses the same memory; not yet given to XRT
  *   started   XRT has it
- *   ended     its results were brought back, or could not be; no longer in the device's order
- * Whoever claims a run moves it on to the next phase, without the lock meanwhile. */
+ *   ended     its results are transferred, or failed; no longer in the device's order
+ * The thread that claims a run moves it to the next phase; the lock is released meanwhile. */
 enum { XRT_DEFERRED, XRT_STARTED, XRT_ENDED };
 
 struct apf_drv_run {
@@ -90,9 +90,9 @@ struct apf_drv_run {
     apf_error error;
     pthread_mutex_t lock; /* of the next three */
     int aborting;         /* abort was asked for */
-    int abort_running;    /* a thread of ours is in it */
+    int abort_running;    /* a thread is calling it */
     pthread_cond_t abort_ended;
-    xrt_setting *settings; /* kernel->count of them, and so the next */
+    xrt_setting *settings; /* kernel->count of them; the next has as many */
     xrt_held *held;
 };
 
@@ -105,13 +105,13 @@ int xrt_bo_sync(apf_drv_bo *bo, int direction, uint64_t offset, uint64_t size, a
 /* The part from `offset` on, used until xrt_part_leave. */
 int xrt_part_use(apf_drv_bo *bo, uint64_t offset, xrt_part **part, apf_error *err);
 void xrt_part_leave(apf_drv_bo *bo, xrt_part *part);
-/* Buffer objects are made and freed under one lock: XRT's emulation shims are not thread-safe there (2.13), and runs
- * have a hidden one each. */
+/* Buffer objects are made and freed under one lock: XRT's emulation shims are not thread-safe there (2.13), and each
+ * run has a hidden one. */
 void xrt_objects_lock(void);
 void xrt_objects_unlock(void);
 
 /* arguments.c */
-/* Check argument `index` against what the xclbin says, before anything is done with it. ARGUMENT. */
+/* Check argument `index` against what the xclbin says, before it is used. ARGUMENT. */
 int xrt_argument_check(const apf_drv_kernel *kernel, uint32_t index, const apf_arg *arg, apf_error *err);
 /* Set a scalar that was checked; as xrtRunSetArg. */
 int xrt_scalar_set(const apf_drv_kernel *kernel, xrt_run run, uint32_t index, const apf_arg *arg);
@@ -127,15 +127,15 @@ void xrt_held_leave(apf_drv_run *run);
 void xrt_runs_close(const xrt_api *xrt, apf_drv_run *runs);
 
 /* order.c */
-/* Put a run last in the device's order, and start it unless an earlier one is in its way. */
+/* Append a run to the device's order, and start it unless it must wait for an earlier one. */
 int xrt_order_enter(apf_drv_run *run, apf_error *err);
 int xrt_run_wait(apf_drv_run *run, int64_t timeout, apf_error *err);
 /* End the helper of a device without runs. */
 void xrt_order_end(apf_drv_device *device);
-/* Take a run out of the order that XRT does not have, or has no more: then true. */
+/* If XRT does not have the run, or no longer has it: remove it from the order and return true. */
 int xrt_order_leave(apf_drv_run *run);
 
-/* End a run that XRT does not have yet, as cancelled: then true. */
+/* If XRT does not have the run yet: end it as cancelled and return true. */
 int xrt_order_cancel(apf_drv_run *run);
 
 /* state.c */
@@ -143,7 +143,7 @@ int xrt_order_cancel(apf_drv_run *run);
 int xrt_state_ended(int state);
 /* Wait for an end state until `deadline` (ns, negative: for ever); returns the last state. */
 int xrt_state_wait(const xrt_api *xrt, xrt_run handle, int64_t deadline);
-/* What an end state means. */
+/* Convert an end state to an error code. */
 int xrt_state_code(apf_drv_run *run, int state, apf_error *err);
 int xrt_run_cancel(apf_drv_run *run, apf_error *err);
 

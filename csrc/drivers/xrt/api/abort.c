@@ -1,10 +1,10 @@
 /* xrt::run::abort() from C.
  *
- * XRT can abort a run, but only its C++ interface says so; its implementation of xrtRunHandle is a run_impl *, and an
- * xrt::run is a std::shared_ptr<run_impl>, of which abort() uses the pointer alone. abort() reports errors by throwing,
- * and an exception that meets no handler ends the process. C cannot catch one, but libstdc++ can for us: ~ios_base()
- * calls the callbacks that were registered with ios_base::register_callback() inside a catch-all. libstdc++ is in the
- * process as soon as XRT is.
+ * Only XRT's C++ interface can abort a run. The implementation of xrtRunHandle is a run_impl *, and an xrt::run is a
+ * std::shared_ptr<run_impl>, of which abort() uses only the pointer. abort() reports errors by throwing, and an
+ * exception that meets no handler ends the process. C cannot catch one, but libstdc++ can for us: ~ios_base() calls the
+ * callbacks that were registered with ios_base::register_callback() inside a catch-all. libstdc++ is in the process as
+ * soon as XRT is.
  */
 #include "api.h"
 
@@ -33,7 +33,7 @@ static _Thread_local struct {
 
 static void look_up(void)
 {
-    /* Both are loaded by now, so this finds them wherever they are. */
+    /* Both libraries are loaded by now, so the lookup finds them. */
     void *xrt = dlopen("libxrt_coreutil.so.2", RTLD_NOW | RTLD_NOLOAD);
     void *std = dlopen("libstdc++.so.6", RTLD_NOW | RTLD_NOLOAD);
     if (!xrt || !std) return;

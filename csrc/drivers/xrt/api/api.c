@@ -1,4 +1,4 @@
-/* Find XRT, load it, and see to it that its first call cannot abort the process. */
+/* Find XRT, load it, and ensure that its first call cannot abort the process. */
 #include "api.h"
 
 #include <dlfcn.h>
@@ -54,7 +54,7 @@ int xrt_code(int otherwise)
 
 /* -- where XRT is -- */
 
-/* The library that XRT loads from $XILINX_XRT/lib at its first call; NULL: it knows no such mode. */
+/* The library that XRT loads from $XILINX_XRT/lib at its first call; NULL: XRT does not know this mode. */
 static const char *shim_of(const char *mode)
 {
     if (!mode) return "libxrt_core.so.2";
@@ -81,7 +81,7 @@ static void remove_made_root(void)
 }
 
 /* Distributions put the libraries in a directory that is not called `lib` (/usr/lib/x86_64-linux-gnu), where XRT cannot
- * find its own parts. A private directory with one link, `lib`, to that place is an installation for it. */
+ * find its own parts. A private directory with one link, `lib`, to that place is accepted as an installation. */
 static const char *make_root(const char *directory)
 {
     if (*made_root) return made_root;
@@ -101,7 +101,7 @@ static const char *make_root(const char *directory)
     return made_root;
 }
 
-/* Load the library from `root`, or by the loader's own search where that is NULL. */
+/* Load the library from `root`, or by the loader's search if that is NULL. */
 static void *load_from(const char *root)
 {
     char path[PATH_MAX];

@@ -1,4 +1,4 @@
-/* api.h - the part of XRT's C interface that the xrt driver uses, loaded when it is first needed.
+/* api.h - the part of XRT's C interface that the xrt driver uses, loaded at first use.
  *
  * The prototypes are those of <xrt/xrt_device.h>, <xrt/xrt_bo.h>, <xrt/xrt_kernel.h> and <experimental/xrt_ini.h>, the
  * same from XRT 2.13 on; they are declared here so that no XRT is needed to build.
@@ -13,7 +13,7 @@ typedef void *xrt_kernel;
 typedef void *xrt_bo;
 typedef void *xrt_run;
 
-/* Every entry point: result, name, parameters. One list makes the structure here and the look-ups in api.c. */
+/* Every entry point: result, name, parameters. One list defines the structure here and the look-ups in api.c. */
 #define XRT_API(X)                                                                                                     \
     X(xrt_device, DeviceOpen, (unsigned index))                                                                        \
     X(xrt_device, DeviceOpenByBDF, (const char *bdf))                                                                  \
@@ -63,21 +63,22 @@ enum {
 };
 
 /* XRT, ready for its first call; it stays loaded. Options: root (an installation), log (`capture` | `keep`).
- * NO_LIBRARY: the text says what was looked for; INVALID: an option. Never lets XRT abort the process. */
+ * NO_LIBRARY: the text says what was searched for; INVALID: an option. XRT cannot abort the process. */
 int xrt_load(const apf_option *options, const xrt_api **api, apf_error *err);
 
 /* Fill *err with the text, errno (zeroed before the call that failed) and what XRT logged from this thread since. */
 int xrt_fail(apf_error *err, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
-/* The code for a failed call: DEVICE_LOST or BUSY where errno says so, else `otherwise`. */
+/* The code for a failed call: DEVICE_LOST or BUSY if errno means that, else `otherwise`. */
 int xrt_code(int otherwise);
 
 /* log.c: XRT's messages go to a file in memory, whose lines end up in errors. */
 void xrt_log_capture(xrt_api *api);
-/* What this thread logged as errors since its last call, one line, at most `size` bytes; false: nothing. */
+/* Copy the errors that this thread logged since its last call, as one line of at most `size` bytes; false: none. */
 int xrt_log_take(char *text, size_t size);
 
-/* abort.c: XRT's abort, which its C interface lacks. Blocks until the run ended. False: it could not be asked. */
+/* abort.c: XRT's abort, which its C interface lacks. Blocks until the run ended. False: the abort could not be
+ * requested. */
 int xrt_abort_available(void);
 int xrt_abort(xrt_run run);
 

@@ -1,4 +1,5 @@
-/* XRT says why a call failed in its log alone. The log is sent to a file in memory, and read back on failure.
+/* XRT reports the reason for a failed call only in its log. The log goes to a file in memory, which is read after a
+ * failure.
  *
  * Format of a line in XRT's log files: "[date] [tag] Tid: <pthread_self()>,  LEVEL: text".
  */
@@ -13,8 +14,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define TAIL (16u << 10) /* how much of the log's end is searched */
-#define KEPT (1u << 20)  /* the memory of older parts is given back */
+#define TAIL (16u << 10) /* bytes at the log's end that are searched */
+#define KEPT (1u << 20)  /* the memory of older parts is freed */
 
 static int log_fd = -1; /* set once, under the lock of xrt_load */
 static _Thread_local off_t taken;
@@ -31,11 +32,11 @@ void xrt_log_capture(xrt_api *api)
     if (fd < 0) return;
     char path[64];
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-    if (api->IniStringSet("Runtime.runtime_log", path) != 0) { /* somebody used XRT before: its log stays as it is */
+    if (api->IniStringSet("Runtime.runtime_log", path) != 0) { /* XRT was in use before: keep its log unchanged */
         close(fd);
         return;
     }
-    /* XRT opens its log at the first message. Provoke one now, while the path is surely ours. */
+    /* XRT opens its log at the first message. Provoke one now, while the path is certainly this driver's. */
     api->BOFree(NULL);
     log_fd = fd;
     char head[256];

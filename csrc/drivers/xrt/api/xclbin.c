@@ -74,7 +74,7 @@ int xrt_xclbin_read(xrt_xclbin *xclbin, const void *data, size_t size, const cha
             return apf_fail(err, APF_PROGRAM, 0, "'%s' is damaged: section %u (kind %u) lies outside of it", name, i,
                             kind);
         }
-        /* Argument groups, where there are any, are what buffers are allocated in; else the banks themselves. */
+        /* If there are argument groups, buffers are allocated in them; otherwise in the banks. */
         if (kind == SECTION_GROUPS || (kind == SECTION_MEMORY && !groups)) {
             groups |= kind == SECTION_GROUPS;
             const int code = read_banks(xclbin, bytes + offset, length, name, err);
@@ -122,7 +122,7 @@ static int next_element(span *in, const char *name, span *element)
     return 1;
 }
 
-/* Copy an attribute's value; empty where there is none. */
+/* Copy an attribute's value; empty if there is none. */
 static void attribute(span element, const char *name, char *value, size_t size)
 {
     char opening[32];

@@ -1,4 +1,4 @@
-/* xclbin.h - what an xclbin says of itself: kernels, their arguments, memory banks. */
+/* xclbin.h - the contents of an xclbin: kernels, their arguments, memory banks. */
 #ifndef APF_XRT_XCLBIN_H
 #define APF_XRT_XCLBIN_H
 
@@ -22,20 +22,20 @@ typedef struct xrt_parameter {
 
 typedef struct xrt_xclbin {
     unsigned char uuid[16];
-    const uint8_t *data; /* the caller's, and so the next two, inside it */
+    const uint8_t *data; /* owned by the caller; the next two point into it */
     const char *xml;
     size_t xml_size;
     uint32_t banks_count;
     xrt_bank *banks;
 } xrt_xclbin;
 
-/* Check the container (every section lies inside it: XRT itself does not look) and find its parts; ended with
+/* Check the container (every section lies inside it: XRT does not check this) and find its parts; free it with
  * xrt_xclbin_end. `name` is for messages. PROGRAM, NO_MEMORY. */
 int xrt_xclbin_read(xrt_xclbin *xclbin, const void *data, size_t size, const char *name, apf_error *err);
 void xrt_xclbin_end(xrt_xclbin *xclbin);
 
-/* The parameters of `kernel` (without ":{...}"), in an array that the caller frees; *units is how many of its compute
- * units there are. NOT_FOUND (the text lists the kernels there are), NO_MEMORY. */
+/* The parameters of `kernel` (without ":{...}"), in an array that the caller frees; *units is the number of its compute
+ * units. NOT_FOUND (the text lists the kernels there are), NO_MEMORY. */
 int xrt_xclbin_kernel(const xrt_xclbin *xclbin, const char *kernel, xrt_parameter **parameters, uint32_t *count,
                       uint32_t *units, apf_error *err);
 
