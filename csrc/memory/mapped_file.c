@@ -53,7 +53,7 @@ static int move(void *to, const void *from, size_t size, apf_error *err)
     /* 0: the mask need not be saved, since the handler restores it. */
     if (sigsetjmp(here, 0)) {
         guard = outer;
-        return apf_fail(err, APF_TRUNCATED, 0, "a mapped file became shorter while %zu bytes of it were moved", size);
+        return apf_fail(err, APF_TRUNCATED, 0, "a mapped file became shorter while %zu bytes of it were copied", size);
     }
     guard = &here;
     if (from)

@@ -190,7 +190,7 @@ int apf_bo_import(apf_device *device, apf_buffer *buffer, uint32_t bank, apf_bo 
     apf_bo *bo = cached(device, buffer, bank);
     pthread_mutex_unlock(&apf_objects_lock);
     if (!bo) {
-        /* The whole block of a pooled buffer, since its next user may need more of it. */
+        /* Import the whole block of a pooled buffer, since its next user may need more of it. */
         uint64_t size = buffer->flags & (APF_BUFFER_FOREIGN | APF_BUFFER_MAPPED) ? buffer->size : buffer->capacity;
         apf_bo *fresh;
         if ((code = bo_new(device, buffer, size, bank, &fresh, err)) == APF_OK) {
@@ -231,7 +231,7 @@ int apf_bos_hold(const apf_run_arg *args, uint32_t count, apf_arg *raw, apf_erro
         if (raw[i].kind == APF_BUFFER) args[i].bo->refs++;
     pthread_mutex_unlock(&apf_objects_lock);
     if (missing == count) return APF_OK;
-    return apf_fail(err, APF_ARGUMENT, 0, "argument %u: its buffer object was given up with a run that never ended",
+    return apf_fail(err, APF_ARGUMENT, 0, "argument %u: its buffer object was abandoned with a run that never ended",
                     missing);
 }
 
@@ -284,7 +284,7 @@ int apf_bo_sync(apf_bo *bo, int direction, uint64_t offset, uint64_t size, apf_e
     apf_drv_bo *handle = bo->handle;
     pthread_mutex_unlock(&apf_objects_lock);
     if (!handle)
-        code = apf_fail(err, APF_INVALID, 0, "a buffer object was given up with a run that never ended");
+        code = apf_fail(err, APF_INVALID, 0, "a buffer object was abandoned with a run that never ended");
     else if (size)
         code = apf_device_result(bo->device, bo->device->driver->sync(handle, direction, offset, size, err));
     apf_device_leave(bo->device);

@@ -11,10 +11,11 @@ int apf_device_here(const apf_device *device) { return device->generation == apf
 int apf_device_enter(apf_device *device, apf_error *err)
 {
     if (!apf_device_here(device))
-        return apf_fail(err, APF_FORKED, 0,
-                        "device '%s' was opened before a fork and is the parent's; open one in the child, which driver "
-                        "opencl only does in a process that was started by 'spawn' or 'forkserver'",
-                        device->info.name);
+        return apf_fail(
+            err, APF_FORKED, 0,
+            "device '%s' was opened before a fork and belongs to the parent; open one in the child, which driver "
+            "opencl only does in a process that was started by 'spawn' or 'forkserver'",
+            device->info.name);
     pthread_mutex_lock(&device->lock);
     const int closed = device->closed, lost = device->lost;
     if (!closed && !lost) device->calls++;

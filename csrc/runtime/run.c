@@ -173,7 +173,7 @@ int apf_run_wait(apf_run *run, int64_t timeout, apf_error *err)
 {
     apf_device *device = run->kernel->device;
     if (!apf_device_here(device))
-        return apf_fail(err, APF_FORKED, 0, "a run was started before a fork; it is the parent's");
+        return apf_fail(err, APF_FORKED, 0, "a run was started before a fork; only the parent can use it");
     const int64_t deadline = apf_deadline(timeout);
     apf_error error;
     pthread_mutex_lock(&run->lock);
@@ -211,7 +211,7 @@ int apf_run_cancel(apf_run *run, apf_error *err)
 {
     apf_device *device = run->kernel->device;
     if (!apf_device_here(device))
-        return apf_fail(err, APF_FORKED, 0, "a run was started before a fork; it is the parent's");
+        return apf_fail(err, APF_FORKED, 0, "a run was started before a fork; only the parent can use it");
     pthread_mutex_lock(&run->lock);
     int code = APF_OK;
     if (run->handle)

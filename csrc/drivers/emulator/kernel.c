@@ -161,7 +161,7 @@ int emu_load(emu_card *card, const apf_program *program, apf_drv_kernel **loaded
     int code = check_card(card, err);
     if (code != APF_OK) return code;
     if (!program->kernel || !*program->kernel)
-        return apf_fail(err, APF_NOT_FOUND, 0, "no kernel is named: the emulator loads its models by name");
+        return apf_fail(err, APF_NOT_FOUND, 0, "no kernel name is given: the emulator loads its models by name");
     emu_model *model = NULL;
     code = model_find(program->kernel, &model, err);
     if (code != APF_OK) return code;
@@ -251,7 +251,7 @@ static int check_buffer(const apf_drv_kernel *kernel, const apf_arg *arg, uint32
     const apf_drv_bo *bo = arg->bo;
     describe(kernel, index, who, sizeof who);
     if (!bo) return apf_fail(err, APF_ARGUMENT, 0, "%s: no buffer object", who);
-    if (bo->card != kernel->card) return apf_fail(err, APF_ARGUMENT, 0, "%s: of another device", who);
+    if (bo->card != kernel->card) return apf_fail(err, APF_ARGUMENT, 0, "%s: a buffer object of another device", who);
     if (arg->offset > bo->size || arg->size > bo->size - arg->offset)
         return apf_fail(err, APF_ARGUMENT, 0, "%s: bytes %llu to %llu of a buffer object of %llu", who,
                         (unsigned long long)arg->offset, (unsigned long long)(arg->offset + arg->size),
@@ -260,7 +260,8 @@ static int check_buffer(const apf_drv_kernel *kernel, const apf_arg *arg, uint32
         return apf_fail(err, APF_MISALIGNED, 0, "%s: offset %llu is not a multiple of %d", who,
                         (unsigned long long)arg->offset, EMU_OFFSET_ALIGN);
     if (arg->flags & (APF_SYNC_TO | APF_SYNC_FROM) && !bo->host)
-        return apf_fail(err, APF_ARGUMENT, 0, "%s: device memory alone has no host side to sync with", who);
+        return apf_fail(err, APF_ARGUMENT, 0, "%s: a buffer object in device memory has no host side to sync with",
+                        who);
     if (arg->flags & APF_SYNC_FROM && bo->readonly)
         return apf_fail(err, APF_READ_ONLY, 0, "%s: its host side is read-only", who);
     return APF_OK;

@@ -109,10 +109,10 @@ int emu_sync(apf_drv_bo *bo, int direction, uint64_t offset, uint64_t size, apf_
 {
     const uint32_t index = bo->card->index;
     if (direction != APF_TO_DEVICE && direction != APF_FROM_DEVICE)
-        return apf_fail(err, APF_INVALID, 0, "software card %u: %d is no direction", index, direction);
+        return apf_fail(err, APF_INVALID, 0, "software card %u: %d is not a direction", index, direction);
     if (!bo->host)
-        return apf_fail(err, APF_INVALID, 0, "software card %u: device memory alone has no host side to sync with",
-                        index);
+        return apf_fail(err, APF_INVALID, 0,
+                        "software card %u: a buffer object in device memory has no host side to sync with", index);
     if (offset > bo->size || size > bo->size - offset)
         return apf_fail(err, APF_INVALID, 0, "software card %u: bytes %llu to %llu of a buffer object of %llu", index,
                         (unsigned long long)offset, (unsigned long long)(offset + size), (unsigned long long)bo->size);

@@ -87,7 +87,7 @@ static emu_block *block_map(emu_card *card, uint64_t capacity, apf_error *err)
     } else
         data = capacity >= LARGE ? map_poison(capacity) : map_pages(capacity);
     if (data == MAP_FAILED) {
-        apf_fail(err, APF_NO_MEMORY, ENOMEM, "the host has no %llu bytes to stand for device memory",
+        apf_fail(err, APF_NO_MEMORY, ENOMEM, "the host does not have %llu bytes to simulate device memory",
                  (unsigned long long)capacity);
         apf_free(block);
         return NULL;

@@ -17,7 +17,7 @@
 /* How long close waits for a model that does not check `cancelled`. */
 #define CLOSE_NS 1000000000
 
-/* -- what a stage has to do, and when -- */
+/* -- the work of a stage, and when it may start -- */
 
 static int flag_of(enum emu_stage stage) { return stage == EMU_TO ? APF_SYNC_TO : APF_SYNC_FROM; }
 

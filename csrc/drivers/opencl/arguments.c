@@ -339,7 +339,7 @@ int ocl_work_items(const apf_drv_kernel *kernel, const apf_arg *args, size_t *it
         const uint32_t index = (uint32_t)kernel->global_argument;
         uint64_t count;
         if (index >= kernel->count || args[index].kind == APF_BUFFER || !to_integer(&args[index], 'u', 8, &count))
-            return apf_fail(err, APF_ARGUMENT, 0, "argument %u of kernel '%s' is to be the number of work-items", index,
+            return apf_fail(err, APF_ARGUMENT, 0, "argument %u of kernel '%s' must be the number of work-items", index,
                             kernel->name);
         *items = count / kernel->share + (count % kernel->share != 0);
     }

@@ -20,7 +20,7 @@ const char *ocl_error_name(cl_int status)
 {
     for (size_t i = 0; i < sizeof errors / sizeof *errors; i++)
         if (errors[i].status == status) return errors[i].name;
-    return "error of the vendor's own";
+    return "vendor-specific error";
 }
 
 int ocl_code(cl_int status, int otherwise)
@@ -94,9 +94,10 @@ int ocl_library(const ocl_api **api, apf_error *err)
     const int64_t here = apf_fork_generation();
     int64_t first = -1;
     if (!__atomic_compare_exchange_n(&home, &first, here, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE) && first != here)
-        return apf_fail(err, APF_FORKED, 0,
-                        "OpenCL was used before this process was forked, and its threads are not here: start the "
-                        "process by 'spawn' or 'forkserver', or use OpenCL only after the fork");
+        return apf_fail(
+            err, APF_FORKED, 0,
+            "OpenCL was used before this process was forked, and the child does not have its threads: start the "
+            "process by 'spawn' or 'forkserver', or use OpenCL only after the fork");
     int code = APF_OK;
     pthread_mutex_lock(&lock);
     if (!ready) {

@@ -1,5 +1,5 @@
-/* Runs: the commands of one job, chained by events over in-order queues, so that the transfers of one run overlap the
- * computing of another, and memory that runs share is used in the order of their starts. */
+/* Runs: the commands of one job, chained by events over in-order queues. The transfers of one run overlap the
+ * computation of another, and runs use shared memory in the order of their starts. */
 #include "opencl.h"
 
 #include <sched.h>

@@ -59,9 +59,9 @@ static int parse(rtl_kernel *kernel, const apf_program *program, apf_error *err)
         if (!strncmp(line, "simulator ", 10) && strlen(line + 10) < PATH)
             memcpy(kernel->simulator, line + 10, strlen(line + 10) + 1);
         else if (line[0] && !parse_argument(kernel, line))
-            return apf_fail(err, APF_PROGRAM, 0, "'%.60s' is no line of a program", line);
+            return apf_fail(err, APF_PROGRAM, 0, "'%.60s' is not a line of a program", line);
     }
-    if (!kernel->simulator[0]) return apf_fail(err, APF_PROGRAM, 0, "the program names no simulator");
+    if (!kernel->simulator[0]) return apf_fail(err, APF_PROGRAM, 0, "the program does not name a simulator");
     return APF_OK;
 }
 

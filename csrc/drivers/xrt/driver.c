@@ -218,7 +218,7 @@ static int xrt_bank_of(apf_drv_kernel *kernel, uint32_t index, uint32_t *bank, a
     const int group = kernel->device->xrt->KernelArgGroupId(kernel->handle, (int)index);
     if (group < 0)
         return xrt_fail(err, APF_ARGUMENT,
-                        "argument %u of '%s' (%s) has no one memory bank; name compute units that share one: "
+                        "argument %u of '%s' (%s) has no single memory bank; name compute units that share one: "
                         "`kernel = %.*s:{UNIT}`",
                         index, kernel->name, parameter->name, (int)strcspn(kernel->name, ":"), kernel->name);
     *bank = (uint32_t)group;

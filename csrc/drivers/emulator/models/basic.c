@@ -1,4 +1,4 @@
-/* loopback and trng: the shortest models, one with an input and one without. */
+/* loopback and trng: the simplest models, one with an input and one without. */
 #include "models.h"
 
 #include <errno.h>

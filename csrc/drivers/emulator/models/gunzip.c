@@ -22,7 +22,7 @@ typedef struct stream_state {
     _Alignas(max_align_t) uint8_t arena[]; /* zlib's memory */
 } stream_state;
 
-/* What is left of one run's data. */
+/* The remaining input and output of one run. */
 typedef struct part {
     const uint8_t *in, *in_end;
     uint8_t *out, *out_end;
@@ -79,7 +79,7 @@ static int next_member(stream_state *state, part *left, apf_error *err)
 {
     for (; left->in < left->in_end && !*left->in; left->in++) state->consumed++;
     if (left->in == left->in_end) return APF_OK;
-    if (*left->in != 0x1f) return fail_data(state, "something else than gzip data follows", err);
+    if (*left->in != 0x1f) return fail_data(state, "other data follows the gzip data", err);
     inflateReset(&state->stream);
     state->phase = MEMBER;
     return APF_OK;
@@ -103,7 +103,7 @@ static int inflate_some(stream_state *state, part *left, apf_error *err)
     return fail_data(state, stream->msg ? stream->msg : zError(result), err);
 }
 
-/* Inflate until the input is used up or the output is full. */
+/* Inflate until all input is consumed or the output is full. */
 static int inflate_part(stream_state *state, part *left, uint64_t *status, const volatile int *cancelled,
                         apf_error *err)
 {
@@ -136,7 +136,7 @@ static int gunzip(void *context, const apf_model_arg *args, uint32_t count, cons
     if (code == APF_OK) code = apf_model_count(&args[6], "first", &first, err);
     if (code == APF_OK) code = apf_model_count(&args[7], "last", &last, err);
     if (code == APF_OK && skip > bytes)
-        code = apf_fail(err, APF_KERNEL, 0, "skip is %llu: expected at most bytes, %llu", (unsigned long long)skip,
+        code = apf_fail(err, APF_KERNEL, 0, "skip is %llu: expected at most bytes = %llu", (unsigned long long)skip,
                         (unsigned long long)bytes);
     if (code == APF_OK) code = apf_model_fits(&args[0], "src", bytes, 1, err);
     if (code == APF_OK) code = apf_model_fits(&args[1], "dst", capacity, 1, err);
@@ -145,7 +145,8 @@ static int gunzip(void *context, const apf_model_arg *args, uint32_t count, cons
     if (code == APF_OK && first && !skip) code = begin(&args[5], err);
     if (code != APF_OK) return code;
     stream_state *state = args[5].data;
-    if (state->self != (uintptr_t)state) return apf_fail(err, APF_KERNEL, 0, "no gzip data was begun, or it failed");
+    if (state->self != (uintptr_t)state)
+        return apf_fail(err, APF_KERNEL, 0, "the state holds no gzip stream: the first run was not made, or it failed");
     const uint8_t *src = args[0].data;
     uint8_t *dst = args[1].data;
     part left = {src + skip, src + bytes, dst, dst + capacity};

@@ -126,7 +126,7 @@ static int prepare(job *todo, uint64_t type, apf_error *err)
     todo->highest = rounded_to(type, todo->hi);
     if (!(todo->lo < todo->hi && rounded_to(type, todo->highest - todo->lowest) <= DBL_MAX))
         return apf_fail(err, APF_KERNEL, 0,
-                        "the range is %g to %g: expected numbers in order, less than the largest apart", todo->lo,
+                        "the range is %g to %g: expected finite numbers, lo <= hi, and a finite difference", todo->lo,
                         todo->hi);
     todo->step = (todo->hi - todo->lo) / (double)todo->bins;
     for (uint64_t i = 0; i < todo->bins; i++)

@@ -141,7 +141,8 @@ static int sha3(void *context, const apf_model_arg *args, uint32_t count, const 
     sponge *state = args[3].data;
     if (first) *state = (sponge){.bits = bits};
     if (state->bits != bits || state->filled >= 200)
-        return apf_fail(err, APF_KERNEL, 0, "no message of SHA3-%llu was begun", (unsigned long long)bits);
+        return apf_fail(err, APF_KERNEL, 0, "the state holds no SHA3-%llu message: the first run was not made",
+                        (unsigned long long)bits);
     for (uint64_t at = 0; at < bytes && !apf_model_stopped(cancelled); at += SLICE)
         absorb(state, (const uint8_t *)args[0].data + at, bytes - at < SLICE ? bytes - at : SLICE);
     if (last) digest(state, args[1].data);

@@ -2,7 +2,7 @@
  *
  * Only XRT's C++ interface can abort a run. The implementation of xrtRunHandle is a run_impl *, and an xrt::run is a
  * std::shared_ptr<run_impl>, of which abort() uses only the pointer. abort() reports errors by throwing, and an
- * exception that meets no handler ends the process. C cannot catch one, but libstdc++ can for us: ~ios_base() calls the
+ * exception that meets no handler ends the process. C code cannot catch one, but libstdc++ can: ~ios_base() calls the
  * callbacks that were registered with ios_base::register_callback() inside a catch-all. libstdc++ is in the process as
  * soon as XRT is.
  */

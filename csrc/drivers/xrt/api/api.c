@@ -17,7 +17,7 @@
 static xrt_api loaded;
 static int ready;
 static pthread_mutex_t loading = PTHREAD_MUTEX_INITIALIZER;
-static char made_root[64]; /* an installation directory that we made, removed at exit by the process that made it */
+static char made_root[64]; /* a temporary installation directory, removed at exit by the process that made it */
 static pid_t made_by;
 
 /* -- errors -- */
@@ -116,14 +116,15 @@ static int set_root(void *library, const char *wanted, const char *shim, apf_err
 {
     const char *set = getenv("XILINX_XRT");
     if (wanted && !has(wanted, shim))
-        return apf_fail(err, APF_NO_LIBRARY, 0, "xrt.root '%s' is no XRT installation: it has no lib/%s", wanted, shim);
+        return apf_fail(err, APF_NO_LIBRARY, 0, "xrt.root '%s' is not an XRT installation: it has no lib/%s", wanted,
+                        shim);
     if (!wanted && has(set, shim)) return APF_OK;
     const char *root = wanted;
     char directory[PATH_MAX] = "", above[PATH_MAX + sizeof "/.."];
     if (!root) {
         Dl_info where;
         if (!dladdr(dlsym(library, "xrtDeviceOpen"), &where) || !realpath(where.dli_fname, directory))
-            return apf_fail(err, APF_NO_LIBRARY, errno, "cannot tell where " LIBRARY " was loaded from");
+            return apf_fail(err, APF_NO_LIBRARY, errno, "cannot find where " LIBRARY " was loaded from");
         dirname(directory);
         snprintf(above, sizeof above, "%s/..", directory);
         if (has(above, shim)) {
