@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from apyfal.exceptions import IsADirectory, NotADirectory, ObjectExists, ObjectNotFound, UnsupportedByStore
-from apyfal.storage.flow.retry import retry_call
+from apyfal.storage.flow.retry import retry_call, retry_removal
 from apyfal.storage.handler import Handler, ObjectInfo
 from apyfal.storage.local import atomic
 from apyfal.storage.mounting.table import MountedPath, resolve
@@ -125,7 +125,7 @@ def remove(url: object) -> None:
         if (above := target.above_objects) is not None:
             hint = "; expected rmdir, for an empty one" if above == "a bucket" else ""
             raise IsADirectory(f"cannot remove {str(location)!r}: it is {above}{hint}", path=target.path)
-        retry_call(target.handler, lambda: target.handler.remove(target.path), f"cannot remove {str(location)!r}")
+        retry_removal(target.handler, lambda: target.handler.remove(target.path), f"cannot remove {str(location)!r}")
 
 
 def rmdir(url: object) -> None:
@@ -151,10 +151,10 @@ def rmdir(url: object) -> None:
         if entries(location):
             raise atomic.storage_error(errno.ENOTEMPTY, "cannot remove: the directory is not empty", str(location))
         if target.is_hierarchical:
-            retry_call(target.handler, lambda: target.handler.rmdir(target.path), what)
+            retry_removal(target.handler, lambda: target.handler.rmdir(target.path), what)
         else:  # a bucket, or the mark of a directory
             path = target.path.rstrip("/") + ("" if above else "/")
-            retry_call(target.handler, lambda: target.handler.remove(path), what)
+            retry_removal(target.handler, lambda: target.handler.remove(path), what)
 
 
 def listdir(url: object) -> list[str]:

@@ -10,11 +10,11 @@ import weakref
 from collections.abc import Callable
 from typing import TypeVar
 
-from apyfal.exceptions import ChecksumMismatch, StorageError, StoreUnavailable, TransferTimeout
+from apyfal.exceptions import ChecksumMismatch, ObjectNotFound, StorageError, StoreUnavailable, TransferTimeout
 from apyfal.storage.flow.cancel import CancelToken, current_cancel
 from apyfal.storage.handler import Handler
 
-__all__ = ["Bandwidth", "Memory", "MountLimits", "RetryQuota", "Retrying", "limits_for", "retry_call"]
+__all__ = ["Bandwidth", "Memory", "MountLimits", "RetryQuota", "Retrying", "limits_for", "retry_call", "retry_removal"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -228,6 +228,25 @@ def restated(error: StorageError, what: str, end: str = "") -> StorageError:
     new = type(error)(f"{what}: {text}{end}")
     new.__dict__.update(error.__dict__)
     return new
+
+
+def retry_removal(handler: Handler, function: Callable[[], None], what: str) -> None:
+    """Remove something by `function`, again while its error is transient; see `retry_call`.
+
+    Not found after a failed attempt is a success: that attempt removed it, and its response was lost.
+    """
+    first = True
+
+    def attempt() -> None:
+        nonlocal first
+        was_first, first = first, False
+        try:
+            function()
+        except ObjectNotFound:
+            if was_first:
+                raise
+
+    retry_call(handler, attempt, what)
 
 
 def retry_call(handler: Handler, function: Callable[[], Result], what: str, *, limit: int = 8) -> Result:

@@ -144,7 +144,8 @@ def test_users_take_turns(tmp_path: Path) -> None:
     order = [int(line) for line in (tmp_path / "runs.log").read_text().split()]
     assert sorted(order) == [*range(30), 100, 101, 102]
     first, _, last = (order.index(number) for number in (100, 101, 102))
-    assert last - first == 4, "one of each in turn"
+    # bob's first one may run beside one of alice's, since none of his ran before
+    assert last - first in (3, 4), "one of each in turn"
 
 
 def test_a_full_queue_refuses_at_once(tmp_path: Path) -> None:

@@ -6,10 +6,18 @@ import threading
 import time
 
 import pytest
+from memory_store import MemoryHandler
 
-from apyfal.exceptions import AccessDenied, ChecksumMismatch, StoreUnavailable, TransferCancelled
+from apyfal.exceptions import (
+    AccessDenied,
+    ChecksumMismatch,
+    ObjectNotFound,
+    StorageError,
+    StoreUnavailable,
+    TransferCancelled,
+)
 from apyfal.storage.flow.cancel import CancelToken, current_cancel
-from apyfal.storage.flow.retry import Bandwidth, Memory, Retrying, RetryQuota
+from apyfal.storage.flow.retry import Bandwidth, Memory, Retrying, RetryQuota, retry_removal
 
 
 @pytest.fixture(autouse=True)
@@ -126,3 +134,31 @@ def test_scopes_nest_and_belong_to_a_thread() -> None:
         assert current_cancel() is outer
     assert current_cancel() is None
     assert seen == [None]
+
+
+@pytest.mark.parametrize(
+    ("answers", "error"),
+    [
+        ([None], None),
+        ([StoreUnavailable("503"), None], None),
+        ([StoreUnavailable("503"), ObjectNotFound("gone")], None),
+        ([ObjectNotFound("gone")], ObjectNotFound),
+        ([StoreUnavailable("503"), AccessDenied("no")], AccessDenied),
+    ],
+    ids=["at once", "again", "done by the first", "never there", "denied"],
+)
+def test_a_removal_whose_response_was_lost_has_worked(
+    answers: list[StorageError | None], error: type[Exception] | None
+) -> None:
+    left = list(answers)
+
+    def remove() -> None:
+        if (answer := left.pop(0)) is not None:
+            raise answer
+
+    if error is None:
+        retry_removal(MemoryHandler(), remove, "cannot remove 'x'")
+    else:
+        with pytest.raises(error):
+            retry_removal(MemoryHandler(), remove, "cannot remove 'x'")
+    assert left == []
