@@ -102,7 +102,7 @@ typedef struct apf_hold_info {
     uint32_t flags;
 } apf_hold_info;
 
-/* Take a view: the memory stays where it is until `unview`. CLOSED; BUSY while a resize goes on, unless `wait`. */
+/* Take a view: the memory stays where it is until `unview`. CLOSED; BUSY during a resize, unless `wait`. */
 int apf_hold_view(apf_hold *hold, int wait, apf_hold_info *info);
 void apf_hold_unview(apf_hold *hold);
 /* Its current state, which may change at once. The same errors. */
@@ -188,7 +188,8 @@ uint64_t apf_bo_size(const apf_bo *bo);
 void *apf_bo_host(const apf_bo *bo); /* where its host side begins; NULL for device memory */
 int apf_bo_sync(apf_bo *bo, int direction, uint64_t offset, uint64_t size, apf_error *err);
 
-/* A flag of an argument, beside those of driver.h: the host side, and with it the device's memory, begins at zero. */
+/* A flag of an argument, in addition to those of driver.h: the host side is set to zero, and then the device's
+ * memory. */
 enum { APF_CLEAR = 1 << 16 };
 
 /* Like apf_arg, with the counted object. */

@@ -12,10 +12,9 @@
  *   - It is called from any thread, without Python's GIL; calls on different objects may overlap. The caller never
  *     frees or closes an object that another call is using.
  *   - Handles belong to the caller, who ends each with the function named beside it.
- *   - It never blocks without bound: work on the device is waited for in `wait` alone, a DMA is bounded by the vendor's
- *     own timeout.
- *   - The layer above has checked that ranges lie in their buffer objects, and that there is a host side, writable
- *     where it is written.
+ *   - It never blocks without bound: only `wait` waits for work on the device, and the vendor's timeout bounds a DMA.
+ *   - The layer above has checked that ranges lie in their buffer objects, and that there is a host side,
+ *     writable if it is written.
  *   - It is not called in a forked child: the layer above refuses that.
  */
 #ifndef APF_DRIVER_H
@@ -156,7 +155,7 @@ typedef struct apf_counters {
     uint64_t memory_used; /* device bytes allocated now */
 } apf_counters;
 
-/* Nanoseconds on CLOCK_MONOTONIC; 0 where the driver does not measure. */
+/* Nanoseconds on CLOCK_MONOTONIC; 0 if the driver does not measure. */
 typedef struct apf_times {
     uint64_t start;
     uint64_t end;
@@ -165,7 +164,7 @@ typedef struct apf_times {
 typedef struct apf_driver {
     uint32_t abi;     /* APF_DRIVER_ABI */
     uint32_t size;    /* sizeof(apf_driver), as the driver was compiled */
-    const char *name; /* what `driver =` says */
+    const char *name; /* value of the setting `driver` */
     const char *summary;
 
     /* Describe up to `capacity` devices and store how many there are in *count (may be 0).
@@ -207,7 +206,7 @@ typedef struct apf_driver {
     /* Wait until the run and its SYNC_FROM are done; timeout in ns, negative: none. May be called again after TIMEOUT.
      * TIMEOUT, CANCELLED, KERNEL, DEVICE_LOST, IO. */
     int (*wait)(apf_drv_run *run, int64_t timeout, apf_error *err);
-    /* Ask a run to end; `wait` then says how it ended. UNSUPPORTED: it cannot be stopped. The one function that may be
+    /* Ask a run to end; `wait` then says how it ended. UNSUPPORTED: it cannot be stopped. Only this function may be
      * called on a run while another thread is in `wait` on it. Optional (NULL): UNSUPPORTED. */
     int (*cancel)(apf_drv_run *run, apf_error *err);
     /* The run has ended, or is abandoned: then its buffer objects stay untouched until the device is closed. */

@@ -106,7 +106,7 @@ static apf_buffer *new_small(size_t bytes, uint32_t size_class, apf_error *err)
     return first;
 }
 
-/* -- take and give -- */
+/* -- allocate and free -- */
 
 /* Unlink idle blocks, largest first, until at most `keep` idle bytes are left; the caller destroys the list. */
 static apf_buffer *unlink_idle(uint64_t keep)

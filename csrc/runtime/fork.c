@@ -1,4 +1,4 @@
-/* Forking: a child gets copies of the parent's memory but neither its threads nor its devices. */
+/* Forking: a child has a copy of the parent's memory, but neither its threads nor its devices. */
 #include "runtime.h"
 
 static uint32_t generation;

@@ -102,7 +102,7 @@ template <class Port> class AxiMemory
     }
 
   private:
-    static constexpr size_t EARLY = 16; // beats of data that may come before their address
+    static constexpr size_t EARLY = 16; // beats of write data that are accepted before their address
 
     struct Request {
         uint64_t address = 0, id = 0;

@@ -1,4 +1,4 @@
-// axi_stream.h - both ends of AXI4-Stream: an input whose bytes come from a buffer, an output whose bytes go to one.
+// axi_stream.h - both ends of AXI4-Stream: an input that reads from a buffer, and an output that writes to a buffer.
 #pragma once
 
 #include "run.h"

@@ -159,7 +159,7 @@ static int lanes_pass(apf_drv_run *run, enum emu_stage stage)
     return 1;
 }
 
-/* The next run whose turn has come; NULL: the card is being closed. Under the lock, which is released while it
+/* Wait for the next run that can start; NULL: the card is being closed. Under the lock, which is released while it
  * waits. */
 static apf_drv_run *lane_next(emu_lane *lane)
 {

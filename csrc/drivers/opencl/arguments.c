@@ -1,4 +1,4 @@
-/* Kernel arguments: what the kernel declares, and the conversion of values to the declared type. */
+/* Kernel arguments: the declared types, and the conversion of values to the declared type. */
 #include "opencl.h"
 
 #include <math.h>
@@ -17,7 +17,7 @@ static const struct {
     {"uchar8", 'x', 8}, /* a scalar of any type: integers as 64 bits, floating-point numbers as a double */
 };
 
-/* -- what the kernel declares -- */
+/* -- declared types -- */
 
 static void copy_name(const char *names, uint32_t index, char *name, size_t size)
 {

@@ -119,7 +119,7 @@ static int make_queues(apf_drv_device *device, apf_error *err)
 {
     for (uint32_t i = 0; i < OCL_COMPUTE + device->units; i++) {
         cl_int status;
-        /* Only the compute queues are profiled: `times` reports compute alone, and profiling slows every command. */
+        /* Only the compute queues are profiled: `times` reports only compute, and profiling slows every command. */
         device->queues[i] = device->api->clCreateCommandQueue(
             device->context, device->id, i >= OCL_COMPUTE ? CL_QUEUE_PROFILING_ENABLE : 0, &status);
         if (status != CL_SUCCESS) return ocl_fail(device, err, status, APF_IO, "making a command queue");

@@ -1,7 +1,7 @@
 /* opencl.h - shared by the files of the OpenCL driver. No other file includes it.
  *
  * Locks: a device's `submit` orders the starts of runs, so that a buffer object's `last` holds the commands that were
- * enqueued before. A run's own lock is only ever taken alone or inside `submit`, never around it.
+ * enqueued before. A run's lock is taken inside `submit` or without it; `submit` is never taken under a run's lock.
  */
 #ifndef OPENCL_DRIVER_H
 #define OPENCL_DRIVER_H
@@ -72,7 +72,7 @@ struct apf_drv_kernel {
     ocl_parameter parameters[];
 };
 
-/* A part of a buffer object, made on first use and kept: kernels and migrations take no offsets. */
+/* A part of a buffer object, made at first use and kept, because kernels and migrations do not accept offsets. */
 typedef struct ocl_part {
     struct ocl_part *next;
     cl_mem handle;
@@ -180,7 +180,7 @@ int ocl_work_items(const apf_drv_kernel *kernel, const apf_arg *args, size_t *it
 int ocl_only_reads(const apf_drv_kernel *kernel, uint32_t index, const apf_drv_bo *bo);
 
 /* -- types.c */
-/* Find out class and size of a type that the program names; they stay 0 if it is no scalar. */
+/* Find the class and size of a type that the program defines; they stay 0 if it is not a scalar. */
 void ocl_ask_compiler(apf_drv_device *device, const apf_program *from, const char *options, ocl_parameter *parameter);
 
 /* -- memory.c */
@@ -204,7 +204,7 @@ int ocl_probe_sharing(const apf_drv_device *device);
 /* -- submit.c (under `submit`) */
 /* Enqueue the uploads, the kernel and the downloads of a run; after an error, some commands may have been enqueued. */
 int ocl_submit(apf_drv_run *run, apf_drv_kernel *kernel, const apf_arg *args, uint32_t count, apf_error *err);
-/* Enqueue one transfer alone. */
+/* Enqueue one transfer that belongs to no run. */
 int ocl_submit_sync(apf_drv_run *run, const apf_arg *arg, int direction, apf_error *err);
 /* The run has ended: later commands no longer wait for it. */
 void ocl_forget_uses(apf_drv_run *run);

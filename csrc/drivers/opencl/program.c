@@ -99,7 +99,7 @@ static int named_argument(const char *names, const char *wanted)
     return -1;
 }
 
-/* The size of work-groups: the option's, or what the kernel requires, which is an error if they differ. */
+/* The size of work-groups: from the option or required by the kernel; an error if they differ. */
 static int work_group(apf_drv_kernel *kernel, const ocl_options *options, apf_error *err)
 {
     apf_drv_device *device = kernel->device;

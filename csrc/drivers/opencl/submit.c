@@ -4,7 +4,7 @@
 
 #include <stdio.h>
 
-/* -- what waits for what (all under `submit`) -- */
+/* -- dependencies of commands (all under `submit`) -- */
 
 enum { MOST_WAITS = 256 };
 

@@ -1,4 +1,4 @@
-/* Settings of the simulator: each is checked here and goes to its command line. */
+/* Settings of the simulator: each is checked here and passed on its command line. */
 #include "rtl.h"
 
 #include <ctype.h>

@@ -1,7 +1,7 @@
 /* rtl.h - shared by the files of the rtl driver.
  *
  *   driver.c   the driver table: the software card of drivers/emulator, whose kernels are simulated designs
- *   options.c  settings of the simulator beside those of the card
+ *   options.c  settings of the simulator, in addition to those of the card
  *   kernel.c   from a program's description to a kernel; one run
  *   process.c  the simulator: a process, its socket, its end
  *
@@ -30,7 +30,7 @@ typedef struct rtl_settings {
     char *values[RTL_OPTIONS]; /* "name=value", for the simulator's command line; NULL: not set */
 } rtl_settings;
 
-/* Whether `key` is a setting of the simulator, or one that is for the program's build alone. */
+/* Whether `key` is a setting of the simulator, or one that only the program's build uses. */
 int rtl_option_is_ours(const char *key);
 /* INVALID, NO_MEMORY. */
 int rtl_settings_set(rtl_settings *settings, const char *key, const char *value, apf_error *err);

@@ -83,8 +83,8 @@ typedef struct xdma_register {
 
 struct apf_drv_kernel {
     apf_drv_device *device;
-    char name[128]; /* empty: DMA alone */
-    uint32_t count; /* arguments; 0 with DMA alone: any */
+    char name[128]; /* empty: DMA without a kernel */
+    uint32_t count; /* arguments; 0 without a kernel: any number */
     xdma_register *registers;
     pthread_mutex_t lock;
     pthread_cond_t changed;
@@ -136,7 +136,7 @@ int xdma_run_wait(apf_drv_run *run, int64_t timeout, apf_error *err);
 int xdma_run_cancel(apf_drv_run *run, apf_error *err);
 void xdma_run_release(apf_drv_run *run);
 void xdma_run_times(apf_drv_run *run, apf_times *times);
-/* End the helper and free what never ended. */
+/* End the helper and free the runs that never ended. */
 void xdma_runs_end(apf_drv_kernel *kernel);
 
 #endif

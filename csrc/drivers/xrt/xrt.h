@@ -49,7 +49,7 @@ struct apf_drv_bo {
     apf_drv_device *device;
     uint64_t size;
     uint8_t *data;   /* the caller's memory; NULL: none */
-    uint8_t *mapped; /* memory of a host-only object, which is XRT's own; else NULL */
+    uint8_t *mapped; /* memory of a host-only object, owned by XRT; otherwise NULL */
     int device_only; /* no host side */
     xrt_part whole;  /* users is not counted */
     xrt_part *parts; /* with other offsets; under the lock */

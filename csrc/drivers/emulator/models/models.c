@@ -1,4 +1,4 @@
-/* The built-in software models, and what they share. */
+/* The list of built-in software models, and helpers for them. */
 #include "models.h"
 
 #include <string.h>
@@ -108,12 +108,12 @@ uint16_t apf_float_to_half(float value)
         return sign | (uint16_t)(bits - 0x3f000000);
     }
     const uint32_t odd = bits >> 13 & 1;
-    bits += 0xfff + odd; /* half of the last place, less a bit where that is even */
+    bits += 0xfff + odd; /* half of the last place, less one if the last kept bit is even */
     return sign | (uint16_t)((bits >> 13) - ((127 - 15) << 10));
 }
 
-/* Rounded once: what is cut off on the way to single precision is kept as the last bit of an odd number, which is never
- * in the middle between two halves ("rounding to odd"). */
+/* Round only once: if the conversion to single precision drops bits, set the last bit, so that the value is never
+ * exactly between two halves ("rounding to odd"). */
 uint16_t apf_double_to_half(double value)
 {
     float single = (float)value;

@@ -1,4 +1,4 @@
-/* models.h - what the built-in software models share.
+/* models.h - shared by the built-in software models.
  *
  * A model reads and writes only device memory. It checks every size against its buffers, because arguments come from
  * the user. Models that take longer than a few ms check `cancelled` between slices of their data.

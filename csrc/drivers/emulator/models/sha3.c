@@ -38,7 +38,7 @@ static inline uint64_t rotate(uint64_t lane, unsigned by) { return by ? lane << 
         to##y##4 = b4 ^ (~b0 & b1);                                                                                    \
     } while (0)
 
-/* One round from the lanes f.. to the lanes t.., named by y and x. Theta (3.2.1) first: d is what each column gets. */
+/* One round from the lanes f.. to the lanes t.., named by y and x. Theta (3.2.1) first: d is XORed into each column. */
 #define ROUND(f, t, constant)                                                                                          \
     do {                                                                                                               \
         const uint64_t c0 = f##00 ^ f##10 ^ f##20 ^ f##30 ^ f##40, c1 = f##01 ^ f##11 ^ f##21 ^ f##31 ^ f##41,         \

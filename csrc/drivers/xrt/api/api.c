@@ -52,7 +52,7 @@ int xrt_code(int otherwise)
     }
 }
 
-/* -- where XRT is -- */
+/* -- find XRT -- */
 
 /* The library that XRT loads from $XILINX_XRT/lib at its first call; NULL: XRT does not know this mode. */
 static const char *shim_of(const char *mode)

@@ -66,7 +66,8 @@ enum {
  * NO_LIBRARY: the text says what was searched for; INVALID: an option. XRT cannot abort the process. */
 int xrt_load(const apf_option *options, const xrt_api **api, apf_error *err);
 
-/* Fill *err with the text, errno (zeroed before the call that failed) and what XRT logged from this thread since. */
+/* Fill *err with the text, errno (zeroed before the call that failed) and XRT's log messages from this thread since
+ * then. */
 int xrt_fail(apf_error *err, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 /* The code for a failed call: DEVICE_LOST or BUSY if errno means that, else `otherwise`. */
