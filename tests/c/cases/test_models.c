@@ -84,7 +84,7 @@ static void sha3_needs_a_beginning(void)
         arg_buffer(&it, 0, 0), arg_buffer(&it, 1, 0), arg_u64(0), arg_buffer(&it, 2, 0), arg_u64(0), arg_u64(1),
         arg_u64(256)};
     CHECK_CODE(rig_run(&it, kernel, args, 7), APF_KERNEL, it.err);
-    CHECK_TEXT(it.err.text, "no message");
+    CHECK_TEXT(it.err.text, "no SHA3-256 message");
     args[6] = arg_u64(255);
     CHECK_CODE(rig_run(&it, kernel, args, 7), APF_KERNEL, it.err);
     CHECK_TEXT(it.err.text, "SHA3-255");
