@@ -27,6 +27,8 @@ __all__ = ["ConnectionPool", "Timeouts"]
 _LOG = logging.getLogger(__name__)
 
 _MAX_KEPT = 64
+#: Methods of which a second request is not the same as one.
+_SENT_ONCE = ("POST", "DELETE")
 #: Variables that name a bundle of certificate authorities to trust besides the system's; the first that is set counts.
 _CA_VARIABLES = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
@@ -100,7 +102,8 @@ class ConnectionPool:
         """Send one request and receive the head of its response, with any status.
 
         If a kept connection turns out to be closed before any of the response arrived, the request is repeated once on
-        a new one, unless its method is POST. Nothing else is repeated here.
+        a new one, unless its method is POST or DELETE: the lost request may have been carried out, and a second
+        removal then meets "not found". Nothing else is repeated here.
 
         Parameters
         ----------
@@ -131,11 +134,11 @@ class ConnectionPool:
         head = (text + "\r\n\r\n").encode("latin-1")
         while True:
             connect = partial(self._connect, origin, proxy)
-            connection, fresh = self._idle.lease(origin, connect, careful=method == "POST")
+            connection, fresh = self._idle.lease(origin, connect, careful=method in _SENT_ONCE)
             try:
                 response = self._exchange(connection, method, head, body)
             except StorageError as error:
-                again = not fresh and method != "POST" and isinstance(error, StoreUnavailable)
+                again = not fresh and method not in _SENT_ONCE and isinstance(error, StoreUnavailable)
                 if _LOG.isEnabledFor(logging.DEBUG):
                     what = "a kept connection was closed" if again else "failed"
                     _LOG.debug("%s %s: %s: %s", method, _shown(origin, target), what, redact_text(str(error)))

@@ -17,7 +17,7 @@ from apyfal.storage.http.pool import ConnectionPool, Timeouts
 
 @contextmanager
 def scripted(*answers: bytes, keep: bool = False) -> Iterator[tuple[Origin, list[bytes]]]:
-    """Answer each request on one connection after another with fixed bytes."""
+    """Answer each request on one connection after another with fixed bytes; no bytes close the connection."""
     listener = socket.create_server(("127.0.0.1", 0))
     heads: list[bytes] = []
     left = list(answers)
@@ -36,8 +36,9 @@ def scripted(*answers: bytes, keep: bool = False) -> Iterator[tuple[Origin, list
                     if not head:
                         break
                     heads.append(head)
-                    sock.sendall(left.pop(0))
-                    if not keep:
+                    answer = left.pop(0)
+                    sock.sendall(answer)
+                    if not keep or not answer:
                         break
 
     thread = threading.Thread(target=serve)
@@ -130,6 +131,20 @@ def test_a_kept_connection_that_was_closed_is_replaced(client: ConnectionPool) -
         for _ in range(2):
             assert client.request("GET", origin, "/").read() == b"hello"
         assert len(heads) == 2
+
+
+@pytest.mark.parametrize(("method", "repeated"), [("GET", True), ("PUT", True), ("POST", False), ("DELETE", False)])
+def test_what_is_not_idempotent_is_sent_once(client: ConnectionPool, method: str, repeated: bool) -> None:
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
+    with scripted(answer, b"", answer, keep=True) as (origin, heads):
+        client.request("GET", origin, "/").read()
+        if repeated:
+            assert client.request(method, origin, "/").read() == b"hello"
+        else:
+            with pytest.raises(StoreUnavailable):
+                client.request(method, origin, "/")
+        assert len(heads) == (3 if repeated else 2)
+        client.close()
 
 
 def test_a_body_that_was_not_read_closes_the_connection(client: ConnectionPool) -> None:
