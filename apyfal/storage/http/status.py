@@ -267,13 +267,13 @@ def body_reader(
                     f"asked for bytes {start} to {stop}, the response is"
                     f" {response.headers.get('content-range')!r} with a length of {response.length}"
                 )
-            info = replace(info, size=total)
+            info = info.of_size(total, info.ranges)
             reader: RangeReader = BodyReader(response, info)
             if response.length is None:
                 reader = BodyReader(response, info, 0, end - first)
         else:
             asked = start > 0 or stop is not None
-            info = replace(info, size=response.length, ranges=info.ranges and not asked)
+            info = info.of_size(response.length, info.ranges and not asked)
             length = None if stop is None else stop - start
             reader = BodyReader(response, info, start, length) if asked else BodyReader(response, info)
         if version_of is not None:

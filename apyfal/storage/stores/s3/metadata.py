@@ -73,9 +73,9 @@ def kept_headers(metadata: ObjectMetadata | None) -> dict[str, str]:
 def metadata_from(headers: Mapping[str, str]) -> ObjectMetadata:
     """Return what an answer tells about an object. Tags are left ``None`` if it only tells how many there are."""
     fields: dict[str, Any] = {name: headers[field] for name, field in _TOLD if field in headers}
-    user = {name[len(_USER) :]: value for name, value in headers.items() if name.startswith(_USER)}
-    tags: dict[str, str] | None = {} if headers.get("x-amz-tagging-count", "0") == "0" else None
-    return ObjectMetadata(**fields, user=user, tags=tags)
+    fields["user"] = {name[len(_USER) :]: headers[name] for name in headers if name.startswith(_USER)}
+    fields["tags"] = {} if headers.get("x-amz-tagging-count", "0") == "0" else None
+    return ObjectMetadata(**fields)
 
 
 def object_info(path: str, headers: Mapping[str, str]) -> ObjectInfo:
