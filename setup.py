@@ -13,6 +13,8 @@ Switches, from the environment:
 
 import ctypes
 import os
+import sys
+import sysconfig
 from pathlib import Path
 
 import numpy
@@ -40,6 +42,11 @@ macros = [
     ("NPY_TARGET_VERSION", "NPY_1_25_API_VERSION"),
     ("_GNU_SOURCE", "1"),
 ]
+#: One wheel for CPython 3.12 and all that follow: the limited API (PEP 384) has all that is used since 3.12. Builds
+#: without the interpreter's lock have none of it (before PEP 803), and get a wheel of their own.
+LIMITED = sys.version_info >= (3, 12) and not sysconfig.get_config_var("Py_GIL_DISABLED")
+if LIMITED:
+    macros.append(("Py_LIMITED_API", "0x030C0000"))
 if switch("APYFAL_WERROR"):
     compile_args.append("-Werror")
 if switch("APYFAL_DEBUG"):
@@ -108,6 +115,8 @@ setup(
             extra_compile_args=compile_args,
             extra_link_args=link_args,
             libraries=["z", "dl", "pthread"],
+            py_limited_api=LIMITED,
         )
     ],
+    options={"bdist_wheel": {"py_limited_api": "cp312"}} if LIMITED else {},
 )

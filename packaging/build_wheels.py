@@ -4,7 +4,7 @@
 same check where there are none: zig's C compiler, from PyPI, builds against an old glibc; auditwheel says what the
 wheel really needs; the wheel is installed into a fresh environment that finds no compiler; its files are compared with
 the tree; the tests run against it: all quick ones on the oldest Python (with the oldest numpy) and on the newest, a
-short choice on those between.
+short choice on those between. CPython 3.12 and later share one wheel, of the limited API, which `abi3audit` reads.
 
 Use: python packaging/build_wheels.py [--python python3.12 ...] [--out wheelhouse] [--no-tests] [-- pytest arguments]
      python packaging/build_wheels.py --list
@@ -24,6 +24,8 @@ from pathlib import Path
 
 from trial import FULL, ROOT, SHORT, VERSIONS, clone, compare, environment, oldest_numpy, run, try_out, version_of
 
+#: The oldest Python of the wheel that all later ones share.
+ABI3 = (3, 12)
 GLIBC = "2.28"  # RHEL 8, Debian 10, Ubuntu 18.10: what the XRT releases of the last years ask for
 
 
@@ -50,6 +52,21 @@ def interpreters(asked: list[str]) -> list[str]:
     if not found:
         sys.exit(f"build_wheels: no interpreter found; expected one of CPython {', '.join(VERSIONS)}")
     return found
+
+
+def wheels(pythons: list[str]) -> list[list[str]]:
+    """Group the interpreters by the wheel that they share; the first of a group builds it.
+
+    From CPython 3.12 on there is one for all (``LIMITED`` in ``setup.py``).
+    """
+    old = [[python] for python in pythons if version_number(python) < ABI3]
+    new = [python for python in pythons if version_number(python) >= ABI3]
+    return [*old, new] if new else old
+
+
+def version_number(python: str) -> tuple[int, ...]:
+    """Return an interpreter's version as numbers, as in ``(3, 12)``."""
+    return tuple(map(int, version_of(python).split(".")))
 
 
 def toolchain(scratch: Path) -> dict[str, str]:
@@ -85,6 +102,8 @@ def build(python: str, out: Path, scratch: Path, env: dict[str, str]) -> Path:
     run(sys.executable, "-m", "auditwheel", "repair", "--plat", tag, "--wheel-dir", repaired, built, env=here)
     (made,) = repaired.glob("*.whl")
     run(sys.executable, "-m", "auditwheel", "show", made)
+    if "-abi3-" in made.name:
+        run(sys.executable, "-m", "abi3audit", "--strict", made)
     compare(made, zipfile.ZipFile(made).namelist())
     return Path(shutil.copy(made, out))
 
@@ -99,20 +118,23 @@ def main() -> None:
     parser.add_argument("pytest", nargs="*", help="arguments for pytest instead of the quick tests")
     options = parser.parse_args()
     if options.list:
-        for python in interpreters(options.python):
-            print(version_of(python), python)
+        for pythons in wheels(interpreters(options.python)):
+            print(version_of(pythons[0]), *pythons)
         return
     options.out.mkdir(exist_ok=True, parents=True)
-    for python in interpreters(options.python):
-        version = version_of(python)
+    for pythons in wheels(interpreters(options.python)):
         with tempfile.TemporaryDirectory(prefix="apyfal-wheel-") as directory:
             scratch = Path(directory)
-            wheel = build(python, options.out, scratch, toolchain(scratch))
-            if not options.no_tests:
+            wheel = build(pythons[0], options.out, scratch, toolchain(scratch))
+            for python in () if options.no_tests else pythons:
+                version = version_of(python)
                 chosen = FULL if version in (VERSIONS[0], VERSIONS[-1]) else SHORT
                 numpy = oldest_numpy() if version == VERSIONS[0] else None
-                try_out(python, wheel, scratch, options.pytest or list(chosen), numpy)
-            print(f"== {wheel.name}: built, audited, installed" + ("" if options.no_tests else ", tested"), flush=True)
+                own = scratch / version
+                own.mkdir()
+                try_out(python, wheel, own, options.pytest or list(chosen), numpy)
+            tested = "" if options.no_tests else f", tested on {' '.join(map(version_of, pythons))}"
+            print(f"== {wheel.name}: built, audited, installed{tested}", flush=True)
 
 
 if __name__ == "__main__":
