@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -95,7 +96,13 @@ def test_a_signal_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) 
     command = [sys.executable, "-m", "apyfal", "copy", "-q", "pipe", "out"]
     environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[2])}
     with (
-        subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as child,
+        subprocess.Popen(
+            command,
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
+        ) as child,
         open(tmp_path / "pipe", "wb", buffering=0) as pipe,
     ):
         pipe.write(b"x" * 1000)

@@ -34,10 +34,11 @@ class Source(MemoryHandler):
 
 def test_one_part_is_read_while_another_is_written() -> None:
     source = Source()
+    first = threading.Lock()  # two threads may begin to write at once
 
     class Destination(MemoryHandler):
         def check(self, call: str) -> None:
-            if call == "write_part" and "write_part" not in self.calls:
+            if call == "write_part" and first.acquire(blocking=False):
                 for _ in range(2):
                     assert source.reads.acquire(timeout=10), "nothing is read while a part is written"
             super().check(call)
