@@ -1,0 +1,125 @@
+"""Test a wheel on the Pythons that only Debian's development release has, installed into a folder by debootstrap.
+
+Needs root, for chroot, and Debian's package `debootstrap`. The wheel is the one that CPython 3.12 and later share; its
+quick tests run on each interpreter. What of the tests' own requirements has no wheel there is left out, and named.
+
+Use: python packaging/newest_pythons.py WHEEL [--folder DIRECTORY] [--python 3.14 ...] [-- pytest arguments]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from trial import SHORT, TOOLS, clone, run
+
+NEWEST = ("3.14", "3.15")
+RELEASE = "sid"
+#: Settings of pip, and what they and HTTPS need; they are the same inside as outside.
+SHARED = ("/etc/resolv.conf", "/etc/hosts", "/etc/pip.conf", "/etc/ssl/certs", "/etc/xdg/pip")
+
+
+def mirror() -> str:
+    """Return the address that this machine's apt fetches packages from."""
+    places = [Path("/etc/apt/sources.list"), *Path("/etc/apt/sources.list.d").glob("*")]
+    for place in filter(Path.is_file, places):
+        found = re.search(r"^(?:URIs:|deb)\s(?:.*\s)?(https?://\S+/debian/?)(?:\s|$)", place.read_text(), re.MULTILINE)
+        if found:
+            return found[1]
+    sys.exit("newest_pythons: apt's sources name no mirror of Debian")
+
+
+def install_release(folder: Path, versions: list[str]) -> None:
+    """Install the development release with the interpreters into a folder, unless it is there."""
+    if (folder / "usr/bin" / f"python{versions[-1]}").exists():
+        return
+    packages = [f"python{version}{part}" for version in versions for part in ("", "-venv")]
+    wanted = ",".join([*packages, "zlib1g", "ca-certificates"])
+    command = ["debootstrap", "--variant=minbase", f"--include={wanted}", RELEASE, folder, mirror()]
+    with tempfile.TemporaryFile("w+") as log:
+        if subprocess.run(command, stdout=log, stderr=log, check=False).returncode:
+            log.seek(0)
+            sys.exit("newest_pythons: debootstrap failed:\n" + "".join(log.readlines()[-20:]))
+
+
+def inside(folder: Path, *command: str | Path) -> int:
+    """Run a command in the folder as root directory, with this machine's settings of pip; return its status."""
+    kept = {name: value for name, value in os.environ.items() if name.startswith(("PIP_", "LC_", "SSL_"))}
+    env = {**kept, "PATH": "/usr/bin:/bin", "HOME": "/root", "TMPDIR": "/tmp", "DEBIAN_FRONTEND": "noninteractive"}
+    print("+ chroot", folder, *command, flush=True)
+    chroot = shutil.which("chroot", path="/usr/sbin:/sbin:/usr/bin") or sys.exit(
+        "newest_pythons: there is no chroot here"
+    )
+    return subprocess.run([chroot, folder, *map(str, command)], env=env, check=False).returncode
+
+
+def share(folder: Path) -> list[Path]:
+    """Give the folder this machine's settings of pip, and the kernel's file systems; return what was mounted."""
+    for name in map(Path, SHARED):
+        target = folder / name.relative_to("/")
+        if name.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.unlink(missing_ok=True)
+            shutil.copy(name, target)
+    mounts = []
+    local = [Path(place) for place in os.environ.get("PIP_FIND_LINKS", "").split() if place.startswith("/")]
+    for place in [Path("/proc"), Path("/dev"), *filter(Path.is_dir, [*map(Path, SHARED), *local])]:
+        target = folder / place.relative_to("/")
+        target.mkdir(parents=True, exist_ok=True)
+        run("mount", "--rbind", "--make-rslave", place, target)
+        mounts.append(target)
+    return mounts
+
+
+def test(folder: Path, version: str, wheel: Path, arguments: list[str]) -> bool:
+    """Install the wheel for one interpreter, run the main job and the tests; return whether all passed."""
+    at = Path("/trial") / version
+    shutil.rmtree(folder / at.relative_to("/"), ignore_errors=True)
+    (folder / at.relative_to("/")).mkdir(parents=True)
+    elsewhere = clone(folder / at.relative_to("/") / "tree")
+    shutil.rmtree(elsewhere / "apyfal")
+    shutil.copy(wheel, folder / at.relative_to("/"))
+    python = at / "venv/bin/python"
+    pip = (python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--only-binary", ":all:")
+    if inside(folder, f"python{version}", "-m", "venv", at / "venv") or inside(folder, *pip, at / wheel.name, *TOOLS):
+        return False
+    for extra in ("host", "fsspec"):
+        if inside(folder, *pip, f"{at / wheel.name}[{extra}]"):
+            print(f"newest_pythons: the extra {extra!r} cannot be installed on {version}: its tests are left out")
+    if inside(folder, python, "-m", "apyfal", "process", "-a", "sha3", at / "tree/README.md"):
+        return False
+    # `chroot` does not change the directory that relative names start from.
+    code = f"import os, sys, pytest; os.chdir('{at / 'tree'}'); sys.exit(pytest.main(sys.argv[1:]))"
+    return not inside(folder, python, "-c", code, "-q", *arguments)
+
+
+def main() -> None:
+    """Install the release, then test on each interpreter."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("wheel", type=Path)
+    parser.add_argument("--folder", type=Path, default=Path(f"/var/tmp/apyfal-{RELEASE}"), help="kept")
+    parser.add_argument("--python", action="append", default=[], help=f"a version (default: {', '.join(NEWEST)})")
+    parser.add_argument("pytest", nargs="*", help="arguments for pytest instead of the short choice")
+    options = parser.parse_args()
+    versions = options.python or list(NEWEST)
+    install_release(options.folder, versions)
+    mounts = share(options.folder)
+    try:
+        arguments = options.pytest or list(SHORT)
+        failed = [one for one in versions if not test(options.folder, one, options.wheel.resolve(), arguments)]
+    finally:
+        for place in reversed(mounts):
+            subprocess.run(["umount", "-l", place], check=False)
+    if failed:
+        sys.exit(f"newest_pythons: failed on {', '.join(failed)}")
+    print(f"== {options.wheel.name}: tested on {', '.join(versions)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
