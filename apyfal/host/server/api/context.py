@@ -23,24 +23,24 @@ __all__ = ["RouteContext"]
 
 @dataclass(frozen=True, slots=True)
 class RouteContext:
-    """The parts of a daemon that more than one group of routes needs.
+    """The parts of a daemon that several groups of routes use.
 
     Attributes
     ----------
     settings
-        The operator's.
+        The operator's settings.
     audit
-        Where decisions are written.
+        Log of the daemon's decisions.
     sessions
-        The open ones.
+        The open sessions.
     references
-        Decides which URLs may be named.
+        Decides which URLs a client may name.
     fields
-        Returns what checks what a client says of an accelerator, by the configuration as it is now.
+        Returns the object that checks a client's fields against the current configuration.
     bodies
-        Receives and sends data.
+        Receives request bodies and sends outputs.
     threads
-        Do what takes long.
+        Run calls that would block the event loop.
     """
 
     settings: Settings
@@ -52,5 +52,5 @@ class RouteContext:
     threads: UserThreads
 
     def session(self, request: web.Request) -> Session:
-        """Return the session that the path of a request names, if it is the caller's."""
+        """Return the session named in the path of a request. Raises `NotFound` unless it belongs to the caller."""
         return self.sessions.get(caller().name, request.match_info["session"])

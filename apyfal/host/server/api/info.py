@@ -1,4 +1,4 @@
-"""The routes that say what this host is, has and does."""
+"""Routes that describe this host: health, metrics, accelerators, devices and mounts."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class InfoRoutes:
     Parameters
     ----------
     references
-        Knows the mounts that clients may use.
+        Provides the mounts that clients may use.
     list_accelerators, list_devices
-        Return what can be run, and what it can run on.
+        Return the accelerators and the devices of this host.
     state
         Returns ``"ok"``, or ``"stopping"``.
     metrics
-        Returns the text for Prometheus.
+        Returns the metrics in Prometheus's text format.
     shown
-        Returns a line about this host as a client may read it.
+        Returns a line about this host with everything removed that a client must not read.
     """
 
     def __init__(
@@ -47,18 +47,18 @@ class InfoRoutes:
         self._state = state
         self._metrics = metrics
         self._shown = shown
-        #: the OpenAPI document; set when all routes are known
+        #: the OpenAPI document; set when all routes are declared
         self.document: dict[str, Any] = {}
 
     @route(
         "GET",
         "/health",
         access=PUBLIC,
-        summary="Whether the host takes jobs",
-        answers={200: Body("It does.", OBJECT), 503: Body("It is stopping.", OBJECT)},
+        summary="Whether the host accepts jobs",
+        answers={200: Body("It accepts jobs.", OBJECT), 503: Body("It is stopping.", OBJECT)},
     )
     async def get_health(self, request: web.Request) -> web.StreamResponse:
-        """Say whether jobs are taken, and nothing else."""
+        """Return whether jobs are accepted."""
         state = self._state()
         return web.json_response({"state": state}, status=200 if state == "ok" else 503)
 
@@ -72,7 +72,7 @@ class InfoRoutes:
         "/metrics",
         access="admin",
         summary="Metrics for Prometheus",
-        answers={200: Body("In Prometheus's text format.", {"text/plain": {"type": "string"}})},
+        answers={200: Body("Metrics in Prometheus's text format.", {"text/plain": {"type": "string"}})},
     )
     async def get_metrics(self, request: web.Request) -> web.StreamResponse:
         """Serve the metrics."""
@@ -82,11 +82,11 @@ class InfoRoutes:
         "GET",
         "/v1/user",
         access="process",
-        summary="Who you are",
+        summary="The authenticated user",
         answers={200: Body("Your name and scopes.", OBJECT)},
     )
     async def get_user(self, request: web.Request) -> web.StreamResponse:
-        """Say who the caller is."""
+        """Return the caller's name and scopes."""
         user = caller()
         return web.json_response({"user": user.name, "scopes": sorted(user.scopes)})
 
@@ -94,8 +94,8 @@ class InfoRoutes:
         "GET",
         "/v1/accelerators",
         access="process",
-        summary="What can be run here",
-        answers={200: Body("One line each.", OBJECT)},
+        summary="Accelerators of this host",
+        answers={200: Body("One entry for each accelerator.", OBJECT)},
     )
     async def get_accelerators(self, request: web.Request) -> web.StreamResponse:
         """List the accelerators."""
@@ -109,8 +109,8 @@ class InfoRoutes:
         "GET",
         "/v1/devices",
         access="process",
-        summary="What it can run on",
-        answers={200: Body("One line each.", OBJECT)},
+        summary="Devices of this host",
+        answers={200: Body("One entry for each device.", OBJECT)},
     )
     async def get_devices(self, request: web.Request) -> web.StreamResponse:
         """List the devices."""
@@ -122,11 +122,11 @@ class InfoRoutes:
         "GET",
         "/v1/mounts",
         access="storage:read",
-        summary="Which storage is mounted here",
+        summary="Mounts that clients can use",
         answers={200: Body("Names and providers, never accounts.", OBJECT)},
     )
     async def get_mounts(self, request: web.Request) -> web.StreamResponse:
-        """List the mounts that a client may name; nothing of their parameters."""
+        """List the mounts that a client may use, by name and provider, without their parameters."""
         mounts = await in_thread(self._references.operator_mounts)
         seen = {name: provider for name, provider in mounts.items() if caller().grant.sees_mount(name)}
         return web.json_response({"mounts": {"host": "host", **seen}})

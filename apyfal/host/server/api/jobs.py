@@ -1,4 +1,4 @@
-"""The routes of jobs: submitting, watching, cancelling, and what they made."""
+"""Routes of jobs: submit, watch and cancel them, and fetch their outputs."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ _WAIT = RouteParameter(
 )
 _JOB = Body("The job.", {"application/json": "Job"})
 _JOB_OR_DATA = Body(
-    "The job; with its output as the body where that was asked for (Accept: application/octet-stream).",
+    "The job; with its output as the body if the request asks for it (Accept: application/octet-stream).",
     {"application/json": "Job", **BINARY},
-    {JOB_HEADER: "The job as JSON, where the body is its output."},
+    {JOB_HEADER: "The job as JSON, if the body is its output."},
 )
 
 
@@ -53,12 +53,12 @@ def _wait_of(request: web.Request) -> float:
 
 
 class JobRoutes:
-    """Submitting, watching and cancelling jobs, and fetching what they made.
+    """Routes to submit, watch and cancel jobs, and to fetch their outputs.
 
     Parameters
     ----------
     services, engine
-        The daemon's.
+        The daemon's route context and job manager.
     """
 
     def __init__(self, services: RouteContext, engine: JobManager) -> None:
@@ -69,16 +69,16 @@ class JobRoutes:
         "POST",
         "/v1/sessions/{session}/jobs",
         access="process",
-        summary="Start or process: run one job",
+        summary="Run one job: `start` or `process`",
         parameters=(
             _WAIT,
             RouteParameter(
                 KEY_HEADER,
                 {"type": "string", "pattern": f"^{_KEY.pattern}$"},
-                "Names this request, so that it runs once however often it is sent.",
+                "Identifies this request, so that it runs only once even if it is sent again.",
                 "header",
             ),
-            RouteParameter(JOB_HEADER, {"type": "string"}, "The job as JSON, where the body is its data.", "header"),
+            RouteParameter(JOB_HEADER, {"type": "string"}, "The job as JSON, if the body is its data.", "header"),
         ),
         body=Body(
             "The job, or its data with the job in a header.",
@@ -87,21 +87,22 @@ class JobRoutes:
         answers={200: _JOB_OR_DATA, 202: _JOB},
     )
     async def submit_job(self, request: web.Request) -> web.StreamResponse:
-        """Take a job in, once for each key; answer when it has ended or the wait is over."""
+        """Accept a job, once for each key. Answer when it has ended or the wait is over."""
         wait = _wait_of(request)
         user = caller()
         key = request.headers.get(KEY_HEADER) or secrets.token_hex(16)
         if not _KEY.fullmatch(key):
             raise ParameterError("the idempotency key: expected 1 to 128 letters, digits and _.:-")
         session = self._services.session(request)
-        user.grant.require_accelerator(session.options.get("accelerator"))  # it may be another token's session
+        # the session may have been opened with another token
+        user.grant.require_accelerator(session.options.get("accelerator"))
         spec, text, data = await self._read(request)
         try:
             mark = fingerprint(text, sorted(session.options.items()), data)
             job = Job(user.name, session, spec, key, data, user.grant)
             known = self._engine.submit(job, mark)
             if known is job:
-                data = None  # the job's now
+                data = None  # owned by the job from now on
         finally:
             if data is not None:
                 data.close()
@@ -118,7 +119,7 @@ class JobRoutes:
         answers={200: Body("The jobs.", OBJECT)},
     )
     async def list_jobs(self, request: web.Request) -> web.StreamResponse:
-        """List the newest jobs; those of everybody for an administrator."""
+        """List the caller's newest jobs; for an administrator, those of all users."""
         from aiohttp import web
 
         user = caller()
@@ -134,18 +135,18 @@ class JobRoutes:
         "GET",
         "/v1/jobs/{job}",
         access="process",
-        summary="Look at a job",
+        summary="Get a job",
         parameters=(_WAIT,),
         answers={200: _JOB_OR_DATA, 202: _JOB},
     )
     async def get_job(self, request: web.Request) -> web.StreamResponse:
-        """Answer with the job, when it has ended or the wait is over."""
+        """Return the job when it has ended or the wait is over."""
         wait = _wait_of(request)
         return await self._answer(request, self._find(request), wait)
 
     @route("DELETE", "/v1/jobs/{job}", access="process", summary="Cancel a job", answers={200: _JOB})
     async def cancel_job(self, request: web.Request) -> web.StreamResponse:
-        """Cancel a job that waits or runs."""
+        """Cancel a job that is waiting or running."""
         from aiohttp import web
 
         job = self._find(request)
@@ -159,7 +160,7 @@ class JobRoutes:
         "DELETE",
         "/v1/jobs/{job}/output",
         access="process",
-        summary="Free an output that has arrived",
+        summary="Free an output after it was received",
         answers={204: DONE},
     )
     async def release_output(self, request: web.Request) -> web.StreamResponse:
@@ -180,7 +181,7 @@ class JobRoutes:
         answers={200: Body("Server-sent events: progress, then end.", {"text/event-stream": {"type": "string"}})},
     )
     async def follow_job(self, request: web.Request) -> web.StreamResponse:
-        """Send an event whenever the job got further, and a last one with the job when it has ended."""
+        """Send an event whenever the job has progressed, and a last one with the job when it has ended."""
         from aiohttp import web
 
         job = self._find(request)
@@ -197,9 +198,9 @@ class JobRoutes:
         await response.write_eof()
         return response
 
-    # -- inside --------------------------------------------------------------------------------------------------------
+    # -- internals -----------------------------------------------------------------------------------------------------
     async def _read(self, request: web.Request) -> tuple[JobSpec, str, Data | None]:
-        """Read a job, its canonical form, and its data where that is the body."""
+        """Return a job, its canonical form, and its data if that is the body."""
         if JOB_HEADER not in request.headers:
             spec = JobSpec.parse(await read_json(request))
             if spec.src is not None and spec.src.body:
@@ -208,7 +209,7 @@ class JobRoutes:
         spec, text = _job_of(request.headers[JOB_HEADER])
         if spec.src is None or not spec.src.body:
             raise ParameterError(f"a job in the header {JOB_HEADER} has its data in the body: src: expected body")
-        keyed = KEY_HEADER in request.headers  # else no other request can be taken for this one
+        keyed = KEY_HEADER in request.headers  # otherwise no other request can have the same key
         data = await self._services.bodies.receive(request, spec.src.array, digest=keyed)
         return spec, text, data
 
@@ -241,9 +242,9 @@ def _parsed(header: str) -> tuple[JobSpec, str]:
 
 
 def _job_of(header: str) -> tuple[JobSpec, str]:
-    """Return a job and its canonical form. Many small jobs ask for the same with other data: that is parsed once."""
+    """Return a job and its canonical form. Parsed once for many small jobs that differ only in their data."""
     spec, text = _parsed(header)
-    if spec.parameters:  # each job's own, whatever the accelerator does with them
+    if spec.parameters:  # parameters belong to one job, whatever the accelerator does with them
         spec = dataclasses.replace(spec, parameters=copy.deepcopy(spec.parameters))
     return spec, text
 

@@ -1,6 +1,6 @@
-"""Who is calling, and whether they may: one middleware in front of every route.
+"""Authentication and authorization: one middleware in front of every route.
 
-A route without a declaration is refused, whoever asks. Nothing is said about a path before the caller is known.
+A route without a declaration is refused for every caller. Nothing is disclosed about a path before the caller is known.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ if TYPE_CHECKING:
 
 __all__ = ["AuthMiddleware", "problem", "status_of"]
 
-#: the status of an answer to a request that failed, by the nearest class of its error; jobs that fail are no failed
-#: requests. 424 rather than 502 for stores: it was the client who named them.
+#: HTTP status of a failed request, by the nearest class of its error; a job that fails is not a failed request. 424
+#: rather than 502 for stores, because the client named them.
 _STATUS: dict[type[BaseException], int] = {
     TooLarge: 413,
     TooMany: 429,
@@ -71,7 +71,8 @@ _STATUS: dict[type[BaseException], int] = {
     AcceleratorException: 400,
 }
 
-#: seconds for which a user is reckoned with after a request, and in which a request that has much to wait for shows
+#: seconds after a request during which its user counts as active, and after which a request delays no others: see
+#: `apyfal.host.server.jobs.fair_queue.RoundRobin`
 _PRESENT = 0.05
 _PATIENCE = 0.005
 
@@ -86,7 +87,7 @@ def status_of(error: BaseException) -> int:
 def problem(
     error: BaseException, status: int | None = None, described: Mapping[str, object] | None = None
 ) -> web.Response:
-    """Make the answer for an error, which is `described` where a client may not read all of it."""
+    """Return the response for an error. `described` replaces the error's own message if the client must not read it."""
     from aiohttp import web
 
     document: dict[str, object] = {"error": error_document(error) if described is None else described}
@@ -99,26 +100,26 @@ def problem(
 
 
 class AuthMiddleware:
-    """Authenticates, authorizes, limits, audits, and turns errors into answers.
+    """Authenticates, authorizes, limits and audits requests, and turns errors into responses.
 
     Parameters
     ----------
     routes
-        With their rules.
+        All routes, with their access rules.
     tokens
-        Who there is.
+        The host's tokens.
     audit
-        Where decisions are written.
+        Log of decisions.
     connections
-        Told whose each connection is; makes handlers for those whose handler is spent.
+        Told the user of each connection; makes a new handler for a connection whose handler was replaced.
     request_rate
-        Requests a second of one user.
+        Requests per second of one user.
     observe
         Called with (operation, status, seconds) after each request.
     disclosure
-        Decides what clients are told of errors.
+        Decides which parts of an error a client may read.
     memory
-        What JSON bodies count against, unless they are small.
+        Quota that JSON bodies count against, unless they are small.
     """
 
     def __init__(
@@ -156,7 +157,7 @@ class AuthMiddleware:
             status = 500
             response: web.StreamResponse
             try:
-                if request.version < (1, 0):  # it has no head to say where its body ends
+                if request.version < (1, 0):  # HTTP/0.9 has no head that could say where the body ends
                     response = problem(exceptions.ParameterError("expected HTTP/1.0 or later"), 505)
                     response.force_close()
                 else:
@@ -227,14 +228,15 @@ class AuthMiddleware:
             status = 401 if isinstance(error, exceptions.AuthenticationError) else None
             return problem(error, status, self._described(request, error))
         except ConnectionError:
-            raise  # the client's own connection; that of a store is an AcceleratorException
-        except Exception as error:  # whatever it was, the client gets an answer, and the log the traceback
+            raise  # the client's own connection; an error of a store is an AcceleratorException
+        except Exception as error:  # for any error, the client gets a response and the log gets the traceback
             get_logger().exception("request failed")
             return problem(error, 500)
 
     async def _take_slowly(self, limiter: RateLimiter, address: str) -> None:
-        """Count a request without a valid token. If it is one too many its answer is held back, the longer the more of
-        its address are held back already: so each address causes a bounded number of answers a second.
+        """Count a request without a valid token. If the rate is exceeded, the response is delayed, by more the more
+        responses to the same address are already delayed. So each address causes a bounded number of responses per
+        second.
         """
         try:
             limiter.take(address)
@@ -251,7 +253,7 @@ class AuthMiddleware:
         return self._disclosure.error(error, f"{request.url.human_repr()}\n{named.said}", named.mounts, named.operators)
 
     def _unknown(self, request: web.Request, user: User) -> web.StreamResponse:
-        """Answer a path or method that no route has; a route that was added without a rule ends here too."""
+        """Answer a request whose path or method has no route. A route that was added without a rule ends here too."""
         if request.match_info.http_exception is None:
             return self._refuse(request, 403, "no rule allows this", user)
         raise request.match_info.http_exception
@@ -265,12 +267,12 @@ class AuthMiddleware:
         return None if token is None else User(token.user, token.grant(), token.id)
 
     def _prove(self, request: web.Request, challenge: str) -> str | None:
-        """Return the proof that this host knows a token; ``None``: it does not.
+        """Return the proof that this host knows a token; ``None``: it does not know it.
 
         Raises
         ------
         AuthenticationError
-            The client is connected to another address: somebody passes its connection on.
+            The client is connected to another address, so its connection is being forwarded.
         """
         asked = Challenge.fullmatch(challenge)
         name = None if request.transport is None else request.transport.get_extra_info("sockname")
@@ -301,7 +303,7 @@ class AuthMiddleware:
 
 
 def _counted(request: web.Request) -> int:
-    """Return the bytes that a JSON body may take, if that is worth counting."""
+    """Return the number of bytes that a JSON body may take; 0 if too small to count."""
     if request.content_type != "application/json":
         return 0
     nbytes = request.content_length
@@ -311,7 +313,7 @@ def _counted(request: web.Request) -> int:
 
 
 def _local_user(request: web.Request) -> User | None:
-    """Return the user behind a Unix socket who is the one that runs this daemon, and so may do everything anyway."""
+    """Return the user on a Unix socket if it is the user who runs this daemon, who is allowed everything anyway."""
     connection = None if request.transport is None else request.transport.get_extra_info("socket")
     if connection is None or connection.family != socket.AF_UNIX:
         return None

@@ -33,7 +33,7 @@ _SHARED = {
     },
 }
 _URL = {"type": "string", "minLength": 1, "maxLength": 8192}
-#: several inputs or outputs, by their names
+#: several inputs or outputs, by name
 _PARTS = {
     "type": "object",
     "minProperties": 1,
@@ -192,29 +192,29 @@ SCHEMAS: dict[str, Any] = {
 }
 
 _ERRORS = {
-    "400": "The request is wrong; the error says what.",
-    "401": "No token, or not a valid one.",
+    "400": "The request is wrong; see the error.",
+    "401": "The token is missing or not valid.",
     "403": "The token's scopes, or the host's rules, do not allow it.",
-    "404": "There is none, or it is not yours.",
-    "409": "Not in this state.",
-    "413": "More than the host takes.",
+    "404": "It does not exist, or it is not yours.",
+    "409": "Not possible in the current state.",
+    "413": "Larger than the host accepts.",
     "415": "Not the expected content type.",
     "422": "The idempotency key was used for another request.",
     "424": "A store that the host was sent to failed.",
-    "429": "A limit of yours is reached; Retry-After says when to come again.",
-    "503": "A limit of the host is reached; Retry-After says when to come again.",
+    "429": "A limit of your user is reached; Retry-After says when to try again.",
+    "503": "A limit of the host is reached; Retry-After says when to try again.",
 }
 
 
 def document(routes: Iterable[Route], version: str) -> dict[str, Any]:
-    """Make the document.
+    """Return the OpenAPI document.
 
     Parameters
     ----------
     routes
-        All of the daemon's.
+        All routes of the daemon.
     version
-        The package's.
+        Version of this package.
     """
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:

@@ -1,4 +1,4 @@
-"""The audit lines of refused requests: as many as somebody can read, and how many were left out."""
+"""Audit lines of refused requests, at a bounded rate, with a count of the lines that were left out."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _MAX_NAMES = 10_000
 
 
 class RefusalLog:
-    """Writes the audit lines of refused requests, for each user or address at a bounded rate. Used by one thread.
+    """Writes audit lines of refused requests, at a bounded rate for each user or address. Used from one thread only.
 
     Parameters
     ----------
     audit
-        Where they are written.
+        The log to write to.
     """
 
     def __init__(self, audit: AuditLog) -> None:
@@ -29,7 +29,7 @@ class RefusalLog:
         self._left_out: collections.Counter[str] = collections.Counter()
 
     def write(self, who: str, **fields: object) -> None:
-        """Write one line about a request of `who`, or count it; the next line says how many were left out."""
+        """Write a line about a request of `who`, or only count it. The next line tells how many were left out."""
         try:
             self._rate.take(who)
         except TooMany:

@@ -1,8 +1,8 @@
-"""Who may name what: each field of every request, and what a client may put there.
+"""Every field of every request, and what a client may put there.
 
-A client chooses among names; whatever the host loads, opens or runs comes from the host's configuration. `FIELDS` is
-the whole of it (a test compares it with the routes' declarations), and `SessionFields` the one place where what a
-client says of an accelerator's definition is checked.
+A client chooses among names. Whatever the host loads, opens or runs comes from the host's configuration. `FIELDS` lists
+all fields (a test compares it with the routes' declarations). `SessionFields` is the only place that checks a client's
+keys of an accelerator's definition.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from apyfal.host.server.policy.tokens import Grant, NotAllowed
 __all__ = ["FIELDS", "SessionFields"]
 
 _MAX_NAME = 256
-#: A name: never what a file system, or a loader that looks for one, reads as a path.
+#: A name that neither a file system nor a library loader reads as a path.
 _NAME = re.compile(r"[^\W_][\w .,:;()\[\]{}@#+=*&-]{0,255}|_[\w .-]{0,254}")
 
 _ELEMENT_TYPE = re.compile(r"bool|u?int(8|16|32|64)|float(16|32|64)|complex(64|128)|[<>=|]?[biufc][0-9]{1,2}")
 
-#: (document, field) to what a client may say there. Documents are the OpenAPI schemas of requests; ``query``,
+#: (document, field) to the values that a client may give. Documents are the OpenAPI schemas of requests; ``query``,
 #: ``header`` and ``path`` are the parameters of routes.
 FIELDS: Mapping[tuple[str, str], str] = {
     ("SessionRequest", "accelerator"): "a name that the host has and the token allows",
@@ -64,14 +64,14 @@ FIELDS: Mapping[tuple[str, str], str] = {
 
 @dataclass(frozen=True, slots=True)
 class SessionFields:
-    """Checks what a client says of an accelerator.
+    """Checks the fields with which a client opens an accelerator.
 
     Attributes
     ----------
     configuration
-        The host's, which defines the accelerators.
+        The host's configuration, which defines the accelerators.
     drivers, programs
-        What the operator lets clients name besides: ``client_drivers`` and ``client_programs`` of ``[security]``.
+        Further values that the operator allows: ``client_drivers`` and ``client_programs`` of ``[security]``.
     """
 
     configuration: Configuration
@@ -79,19 +79,20 @@ class SessionFields:
     programs: tuple[str, ...] = ()
 
     def checked(self, given: Mapping[str, object], grant: Grant) -> dict[str, str | int]:
-        """Return what an accelerator is opened with, without the fields that are null.
+        """Return the options that the accelerator is opened with, without fields that are null.
 
         Parameters
         ----------
         given
-            The document of the client.
+            The client's document.
         grant
-            What it may do.
+            Permissions of the request.
 
         Raises
         ------
         NotAllowed
-            It names what is the host's to choose. Nothing was looked for: no answer tells whether a file exists.
+            The client names something that only the host may choose. Nothing was looked up, so the error does not tell
+            whether a file exists.
         ParameterError
             A field is unknown or malformed.
         """
@@ -149,7 +150,7 @@ class SessionFields:
         return self.configuration.section(name).text(key, None)
 
 
-#: what a client may say of a definition, and the check of it: nothing else passes
+#: keys of a definition that a client may give, with the check of each; all others are refused
 _CHECKS: Mapping[str, Callable[[SessionFields, str, object, str | None], str | int]] = {
     "accelerator": lambda _, field, value, __: _name(field, value),
     "driver": SessionFields._driver,

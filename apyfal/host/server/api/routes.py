@@ -1,6 +1,6 @@
-"""Routes declare themselves: path, who may call, and what goes in and out, in one decorator.
+"""Declarations of routes: path, access rule, parameters, request body and responses, in one decorator.
 
-The router, the authorization, the OpenAPI document and the tests all read the declaration, so that there is no route
+The router, the authorization, the OpenAPI document and the tests all read the declaration, so that no route exists
 without a rule.
 """
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 __all__ = ["BINARY", "DONE", "OBJECT", "OCTETS", "PUBLIC", "Body", "Route", "RouteParameter", "declared", "route"]
 
-#: access rule of routes that anybody may call
+#: access rule of routes that need no token
 PUBLIC = "public"
 
-#: content type of arrays' and files' bytes
+#: content type of the bytes of arrays and files
 OCTETS = "application/octet-stream"
 
 _F = TypeVar("_F", bound=Callable[..., Awaitable[Any]])
@@ -27,7 +27,7 @@ _F = TypeVar("_F", bound=Callable[..., Awaitable[Any]])
 
 @dataclass(frozen=True, slots=True)
 class RouteParameter:
-    """One parameter in the query or the header; those in the path are read from it."""
+    """One parameter in the query or in a header. Parameters in the path are read from the path."""
 
     name: str
     schema: Mapping[str, Any]
@@ -38,17 +38,17 @@ class RouteParameter:
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """What a request or an answer carries: content type to schema name or inline schema."""
+    """Content of a request or response: content type to schema name or inline schema."""
 
     description: str
     content: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-#: contents that several routes have
+#: contents that several routes share
 OBJECT: Mapping[str, Any] = {"application/json": {"type": "object"}}
 BINARY: Mapping[str, Any] = {OCTETS: {"type": "string", "format": "binary"}}
-#: the answer of what has nothing to say
+#: response without content
 DONE = Body("Done.")
 
 
@@ -59,13 +59,13 @@ class Route:
     Attributes
     ----------
     method, path
-        As the router takes them.
+        HTTP method and path template, as the router expects them.
     access
         The scope that a token needs, or `PUBLIC`.
     summary
-        One line of the document.
+        One line for the OpenAPI document.
     parameters, body, answers
-        What goes in and comes out; `answers` by status.
+        Parameters, request body, and responses by status.
     handler
         The bound method; set by `declared`.
     """
@@ -81,12 +81,12 @@ class Route:
 
     @property
     def operation(self) -> str:
-        """The operation's id: the method that handles it."""
+        """The operation's id: the name of the method that handles it."""
         return getattr(self.handler, "__name__", "")
 
     @property
     def path_parameters(self) -> list[str]:
-        """Names in the path, in order."""
+        """Names of the parameters in the path, in order."""
         return re.findall(r"\{(\w+)(?::[^}]*)?\}", self.path)
 
 
@@ -100,7 +100,7 @@ def route(
     body: Body | None = None,
     answers: Mapping[int, Body] | None = None,
 ) -> Callable[[_F], _F]:
-    """Declare the decorated method to be the handler of a route. `access` has no default: it must be thought of."""
+    """Declare the decorated method as the handler of a route. `access` has no default, so that each route states it."""
 
     def mark(function: _F) -> _F:
         function.__route__ = Route(method, path, access, summary, parameters, body, answers or {})  # type: ignore[attr-defined]  # read by `declared`

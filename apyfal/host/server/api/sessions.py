@@ -1,4 +1,4 @@
-"""The routes of sessions: opening and closing accelerators, mounts and shared memory."""
+"""Routes of sessions: open and close accelerators, mounts and shared memory."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ __all__ = ["SessionRoutes"]
 
 
 class SessionRoutes:
-    """Opening and closing accelerators, their mounts and shared memory.
+    """Routes to open and close accelerators, their mounts and shared memory.
 
     Parameters
     ----------
     services
-        The daemon's.
+        The daemon's route context.
     memory_socket
-        Path of the socket that hands out shared memory; ``None``: there is none.
+        Path of the socket that hands out shared memory; ``None``: no memory is shared.
     close
         Ends a session: stops its accelerator and frees what it holds.
     """
@@ -44,11 +44,11 @@ class SessionRoutes:
         "/v1/sessions",
         access="process",
         summary="Open an accelerator",
-        body=Body("What to open.", {"application/json": "SessionRequest"}),
+        body=Body("The accelerator to open.", {"application/json": "SessionRequest"}),
         answers={201: Body("The session.", {"application/json": "Session"})},
     )
     async def open_session(self, request: web.Request) -> web.StreamResponse:
-        """Open a session; the accelerator itself is opened by its first job."""
+        """Open a session. The accelerator itself is opened by its first job."""
         options = await read_object(request, "the accelerator's name, and what a client may say of it")
         user = caller()
         session = self._services.sessions.open(user.name, self._services.fields().checked(options, user.grant))
@@ -68,7 +68,7 @@ class SessionRoutes:
         answers={200: Body("The sessions.", OBJECT)},
     )
     async def list_sessions(self, request: web.Request) -> web.StreamResponse:
-        """List sessions; those of everybody for an administrator."""
+        """List the caller's sessions; for an administrator, those of all users."""
         found = self._services.sessions.of(caller().scope_of_view)
         return web.json_response({"sessions": [session.document() for session in found]})
 
@@ -80,7 +80,7 @@ class SessionRoutes:
         answers={204: DONE},
     )
     async def close_session(self, request: web.Request) -> web.StreamResponse:
-        """Close a session; jobs of it that run come to their end first."""
+        """Close a session. Its running jobs end first."""
         session = self._services.session(request)
         self._close(session)
         return web.Response(status=204)
@@ -89,8 +89,8 @@ class SessionRoutes:
         "PUT",
         "/v1/sessions/{session}/mounts/{name}",
         access="process",
-        summary="Bring a storage mount, for this session only",
-        body=Body("The provider, the account and the place.", {"application/json": "MountRequest"}),
+        summary="Add a storage mount, for this session only",
+        body=Body("Provider, account and location.", {"application/json": "MountRequest"}),
         answers={204: DONE},
     )
     async def add_mount(self, request: web.Request) -> web.StreamResponse:
@@ -115,11 +115,11 @@ class SessionRoutes:
         "DELETE",
         "/v1/sessions/{session}/mounts/{name}",
         access="process",
-        summary="Forget a mount of this session",
+        summary="Remove a mount of this session",
         answers={204: DONE},
     )
     async def remove_mount(self, request: web.Request) -> web.StreamResponse:
-        """Unmount."""
+        """Remove the mount."""
         mount = self._services.session(request).mounts.pop(request.match_info["name"], None)
         if mount is None:
             raise NotFound("no such mount in this session")
@@ -130,12 +130,12 @@ class SessionRoutes:
         "POST",
         "/v1/sessions/{session}/memory",
         access="process",
-        summary="Make memory that a client on this machine can share",
+        summary="Allocate memory that a client on this machine can map",
         body=Body("Its size.", {"application/json": "MemoryRequest"}),
         answers={201: Body("Its name, and the ticket for its descriptor.", OBJECT)},
     )
     async def share_memory(self, request: web.Request) -> web.StreamResponse:
-        """Make a region of shared memory."""
+        """Allocate a region of shared memory."""
         session = self._services.session(request)
         document = await read_object(request, "nbytes")
         nbytes = document.get("nbytes") if len(document) == 1 else None
@@ -147,7 +147,8 @@ class SessionRoutes:
         if len(own) >= REGIONS_OF_USER:
             raise TooMany(f"{len(own)} pieces of memory are shared with you, as many as a user may have")
         memory = self._services.bodies.memory
-        if sum(own) + nbytes > memory.limit // 2:  # the rest of the user's part is for what is not shared
+        # the other half of the user's share is for data that is not in shared memory
+        if sum(own) + nbytes > memory.limit // 2:
             raise TooMany(f"{sum(own)} bytes of memory are shared with you, and half of the host's is for others")
         memory.take(session.user, nbytes)
         try:
@@ -162,7 +163,7 @@ class SessionRoutes:
         "DELETE",
         "/v1/sessions/{session}/memory/{region}",
         access="process",
-        summary="Give shared memory up",
+        summary="Release shared memory",
         answers={204: DONE},
     )
     async def release_memory(self, request: web.Request) -> web.StreamResponse:
@@ -172,5 +173,5 @@ class SessionRoutes:
         if region is None:
             raise NotFound("no such shared memory in this session")
         self._services.bodies.memory.give(session.user, region.nbytes)
-        await in_thread(region.close)  # unmapping a large one takes its time
+        await in_thread(region.close)  # unmapping a large region takes long
         return web.Response(status=204)

@@ -1,4 +1,4 @@
-"""The routes of storage: what a user may do with URLs on this host, without an accelerator."""
+"""Routes of storage: list, read, write, copy and remove objects, without an accelerator."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ _ENTRY = Body("The object.", {"application/json": "Entry"})
 
 
 class StorageRoutes:
-    """Listing, reading, writing, copying and removing objects.
+    """Routes to list, read, write, copy and remove objects.
 
     Parameters
     ----------
     services
-        The daemon's.
+        The daemon's route context.
     table
-        Its mounts.
+        The daemon's mounts.
     """
 
     def __init__(self, services: RouteContext, table: MountTable) -> None:
@@ -52,8 +52,8 @@ class StorageRoutes:
         "GET",
         "/v1/storage/list",
         access="storage:read",
-        summary="List what is below a URL",
-        parameters=(_URL, _SESSION, RouteParameter("recursive", {"type": "boolean"}, "All objects below it.")),
+        summary="List a directory or prefix",
+        parameters=(_URL, _SESSION, RouteParameter("recursive", {"type": "boolean"}, "Include all objects below it.")),
         answers={200: Body("The entries.", OBJECT)},
     )
     async def list_storage(self, request: web.Request) -> web.StreamResponse:
@@ -78,12 +78,12 @@ class StorageRoutes:
         "GET",
         "/v1/storage/stat",
         access="storage:read",
-        summary="Look an object up",
+        summary="Get an object's size and time",
         parameters=(_URL, _SESSION),
         answers={200: _ENTRY},
     )
     async def stat_storage(self, request: web.Request) -> web.StreamResponse:
-        """Look an object up."""
+        """Return an object's size, modification time and ETag."""
         url = self._admitted(request)
 
         def work() -> dict[str, Any]:
@@ -107,7 +107,7 @@ class StorageRoutes:
         answers={200: Body("Its content.", BINARY)},
     )
     async def read_storage(self, request: web.Request) -> web.StreamResponse:
-        """Send an object's content: through pinned memory, or through a spool file where it is large."""
+        """Send an object's content: through pinned memory, or through a spool file if it is large."""
         url = self._admitted(request)
         data = await self._in_thread(request, functools.partial(self._fetch, url, caller().name))
         try:
@@ -121,13 +121,13 @@ class StorageRoutes:
         "PUT",
         "/v1/storage/object",
         access="storage:write",
-        summary="Write an object, whole or not at all",
+        summary="Write an object; if it fails, nothing is written",
         parameters=(_URL, _SESSION),
         body=Body("Its content.", BINARY),
         answers={200: _ENTRY},
     )
     async def write_storage(self, request: web.Request) -> web.StreamResponse:
-        """Receive an object, then write it; nothing is visible if either fails."""
+        """Receive an object, then write it. If either fails, nothing becomes visible."""
         url = self._admitted(request, write=True)
         data = await self._services.bodies.receive(request, None)
         try:
@@ -162,12 +162,12 @@ class StorageRoutes:
         "POST",
         "/v1/storage/copy",
         access="storage:write",
-        summary="Copy an object, whole or not at all",
-        body=Body("From where to where.", {"application/json": "CopyRequest"}),
+        summary="Copy an object; if it fails, nothing is written",
+        body=Body("Source and destination.", {"application/json": "CopyRequest"}),
         answers={200: _ENTRY},
     )
     async def copy_storage(self, request: web.Request) -> web.StreamResponse:
-        """Copy between any two URLs; the data does not pass through the client."""
+        """Copy between any two URLs. The data does not pass through the client."""
         document = await read_object(request, "src, dst, and perhaps session")
         if not document.keys() <= {"src", "dst", "session"}:
             raise ParameterError("expected src, dst, and perhaps session, and nothing else")
@@ -205,7 +205,7 @@ class StorageRoutes:
         self._services.audit.write("copied", user=caller().name, src=src, dst=dst, nbytes=entry["size"])
         return web.json_response(entry)
 
-    # -- inside --------------------------------------------------------------------------------------------------------
+    # -- internals -----------------------------------------------------------------------------------------------------
     def _admitted(self, request: web.Request, *, write: bool = False) -> str:
         url = request.query.get("url")
         if not url or len(url) > 8192:
@@ -232,7 +232,7 @@ class StorageRoutes:
         return await self._services.threads.run(request, caller().name, work)
 
     def _bounded(self, done: int, total: int | None) -> None:
-        """Refuse an object, before it is copied or as soon as it shows, that is larger than this host takes."""
+        """Raise `TooLarge` if an object is larger than this host accepts: before the copy, or as soon as it shows."""
         if max(done, total or 0) > self._services.settings.max_body:
             raise TooLarge(f"an object of more than {self._services.settings.max_body} bytes: this host copies none")
 
@@ -285,7 +285,7 @@ class StorageRoutes:
 
 
 def _entries(found: Iterable[ObjectInfo]) -> list[dict[str, Any]]:
-    """Describe what was found, as long as it is not too much and the client is there."""
+    """Describe the entries found. Stops if there are too many or the client has left."""
     cancel = current_cancel()
     entries: list[dict[str, Any]] = []
     for info in found:

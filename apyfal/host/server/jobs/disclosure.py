@@ -1,8 +1,8 @@
-"""What clients are told of errors: nothing that the operator has configured, and nothing of this machine.
+"""What a client may read in an error: nothing from the operator's configuration, and nothing about this machine.
 
-Three rules, from the narrow to the wide. An error of one of the operator's mounts becomes a sentence about its kind:
-the store's own words name endpoints, buckets and accounts. Values of the configuration are hidden wherever they turn
-up. And absolute paths, addresses and URLs are hidden unless the client itself has said them.
+Three rules, from narrow to wide. An error of an operator's mount is replaced by a fixed sentence for its class, because
+the store's own message names endpoints, buckets and accounts. Values of the configuration are hidden wherever they
+occur. Absolute paths, addresses and URLs are hidden unless the client itself has sent them.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from apyfal.log import get_logger
 __all__ = ["Disclosure", "urls_of"]
 
 _HIDDEN = "..."
-#: keys of mounts whose values are no secret and ordinary words
+#: keys of mounts whose values are ordinary words and not secret
 _ORDINARY = frozenset(
     {"provider", "anonymous", "addressing", "checksum", "sse", "requester_pays", "timeout", "region", "protocol"}
 )
 _SHORTEST = 3
-#: what the store of an operator's mount may have said, by the nearest class of its error
+#: replaces the message of the store behind an operator's mount, by the nearest class of the error
 _SENTENCES: Mapping[type[BaseException], str] = {
     exceptions.ObjectNotFound: "there is no such object",
     exceptions.AccessDenied: "the store does not allow it",
@@ -39,14 +39,14 @@ _SENTENCES: Mapping[type[BaseException], str] = {
     exceptions.UnsupportedByStore: "the store cannot do that",
     exceptions.IsADirectory: "it is a directory",
     exceptions.NotADirectory: "it is no directory",
-    exceptions.StorageError: "the store failed; the log of the host says more",
-    exceptions.MountError: "the mount is not usable; the log of the host says more",
-    exceptions.ConfigurationError: "the mount is not usable; the log of the host says more",
-    exceptions.AuthenticationError: "the mount is not usable; the log of the host says more",
+    exceptions.StorageError: "the store failed; see the host's log",
+    exceptions.MountError: "the mount is not usable; see the host's log",
+    exceptions.ConfigurationError: "the mount is not usable; see the host's log",
+    exceptions.AuthenticationError: "the mount is not usable; see the host's log",
 }
 
 _INTERNAL = re.compile(r"client-[0-9a-f]{16}://")
-# An absolute path that nothing precedes of which it would be the end; a URL; an address with or without a port.
+# An absolute path that does not continue a longer word or path; a URL; an address with or without a port.
 _PATH = re.compile(r"(?<![\w.:/~-])~?/[^\s'\"<>|;,()\[\]]+")
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s'\"<>]+")
 _ADDRESS = re.compile(
@@ -55,7 +55,7 @@ _ADDRESS = re.compile(
 
 
 def urls_of(spec: JobSpec) -> list[str]:
-    """List the URLs that a job names."""
+    """List the URLs in a job."""
     ends = [end for end in (spec.src, spec.dst) if end is not None]
     named = [end.url for end in ends]
     named += [part.url for end in ends for part in (end.parts or {}).values()]
@@ -63,12 +63,12 @@ def urls_of(spec: JobSpec) -> list[str]:
 
 
 class Disclosure:
-    """Decides what a client is told. Usable from any thread.
+    """Removes from messages what a client must not read. Usable from any thread.
 
     Parameters
     ----------
     configuration
-        Whose mounts and programs are not told.
+        The values of its mounts and programs are hidden.
     """
 
     def __init__(self, configuration: Configuration | None = None) -> None:
@@ -88,20 +88,20 @@ class Disclosure:
                 elif kind in ("process", "configuration") or key in ("program", "kernel") or os.sep in value.text:
                     found |= _spellings(value.text)
         names = {name.partition(".")[2] for name in configuration.sections("accelerator")}
-        found -= {*names, *registry.names()}  # what clients may name is no secret
+        found -= {*names, *registry.names()}  # names that clients may use are not secret
         self._values = tuple(sorted((text for text in found if len(text) >= _SHORTEST), key=len, reverse=True))
 
     def text(self, text: str, said: str = "", mounts: Mapping[str, SessionMount] | None = None) -> str:
-        """Return `text` as a client may read it.
+        """Return `text` with everything hidden that the client must not read.
 
         Parameters
         ----------
         text
-            Of an error, or a line about this host.
+            The message of an error, or a line about this host.
         said
-            What the client has written: it may read that again.
+            What the client has sent, as text. Whatever occurs in it stays readable.
         mounts
-            Those of its session, which have other names in this process.
+            Mounts of the client's session. Their names in this process are replaced by the client's names.
         """
         for mount in (mounts or {}).values():
             text = text.replace(f"{mount.internal}://{mount.root}", f"{mount.name}://")
@@ -127,16 +127,16 @@ class Disclosure:
         mounts: Mapping[str, SessionMount] | None = None,
         operators: Iterable[str] = (),
     ) -> dict[str, str]:
-        """Return the document of an error.
+        """Return the JSON document that describes an error to the client.
 
         Parameters
         ----------
         error
-            What failed.
+            The error.
         said, mounts
             As for `text`.
         operators
-            URLs of the request that are in the operator's mounts.
+            URLs of the request that belong to the operator's mounts.
         """
         document: dict[str, str] = error_document(error)
         if isinstance(error, NotAllowed):

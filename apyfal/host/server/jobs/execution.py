@@ -1,4 +1,4 @@
-"""One job in a worker thread: its arguments for the accelerator, the call, and what becomes of the result."""
+"""Runs one job in a worker thread: prepares the arguments, calls the accelerator, and stores the result."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ _INTO_SHARED = "dst: a new array, put into memory that is shared with the client
 
 @dataclass(frozen=True, slots=True)
 class Executor:
-    """Runs jobs, one call each.
+    """Runs jobs, each as one call of the accelerator.
 
     Attributes
     ----------
     references
-        Admits the URLs that jobs name.
+        Decides which URLs a job may name.
     open_accelerator
         Opens an accelerator.
     allocate
-        Makes pinned memory of so many bytes.
+        Allocates pinned memory of the given number of bytes.
     memory
-        What arrays of a job count against, from their allocation on.
+        Quota that the arrays of a job count against from their allocation on.
     spool
-        Makes a file for an output of a user that goes to a client's file.
+        Creates a temporary file for a user's output that the client wants as bytes of a file.
     ring_limit
-        Bytes of the buffers that one job streams through, whatever its client asks for.
+        Largest number of bytes for the ring buffers of one streaming job, whatever the client asks for.
     """
 
     references: UrlPolicy
@@ -55,13 +55,14 @@ class Executor:
     ring_limit: int
 
     def run(self, job: Job) -> None:
-        """Run a job; what it raises is the job's error."""
+        """Run a job. An exception from here is the job's error."""
         share = self.memory.share(job.user)
         try:
             with metered(share):
                 self._run(job)
             output = job.output
-            # Rings and whatever else the job needed are free again; the output counts until its client has it.
+            # The ring buffers and other memory of the job are free again. The output counts until the client has
+            # fetched it.
             share.settle(0 if output is None else output.memory)
         except BaseException:
             output, job.output = job.output, None
@@ -102,7 +103,8 @@ class Executor:
                 _take_result(job, result, target, info)
         finally:
             info.pop("timeline", None)
-            if os.sep in str(info.get("driver")):  # the operator's library: its path is not the client's business
+            # a path means a driver library of the operator: not shown to the client
+            if os.sep in str(info.get("driver")):
                 info["driver"] = os.path.basename(info["driver"])
             job.info = plain(info)
 
@@ -110,7 +112,9 @@ class Executor:
         return self.references.admit(url, job.session.mounts, job.grant, write=write)
 
     def _limit_of_rings(self, asked: int | str | None) -> int | None:
-        """Return what bounds a job's rings; ``None``: the default, which fits. What grows with the data is charged."""
+        """Return the limit for a job's ring buffers; ``None``: the default, which fits. Memory that grows with the data
+        is charged to the quota.
+        """
         if asked is None and self.ring_limit >= DEFAULT_MEMORY_LIMIT:
             return None
         return min(DEFAULT_MEMORY_LIMIT if asked is None else parse_size(asked), self.ring_limit)
@@ -132,7 +136,7 @@ class Executor:
         return job.data.array if src.array is not None else job.data.array.data  # bytes of a file have no element type
 
     def _input(self, job: Job, part: BodyPart) -> object:
-        """Return one of several inputs: a URL, an array in the body, or the bytes of a file there."""
+        """Return one of several inputs: a URL, an array in the body, or bytes of a file in the body."""
         if part.url is not None:
             return self._admit(job, part.url)
         nbytes = part.nbytes if part.array is None else part.array.nbytes
@@ -145,7 +149,7 @@ class Executor:
         return piece.view(part.array.dtype).reshape(part.array.shape)
 
     def _output(self, job: Job, part: BodyPart) -> object:
-        """Return where one of several outputs goes: a URL, memory for the client's array, or a new array."""
+        """Return the destination of one of several outputs: a URL, memory for the client's array, or a new array."""
         if part.url is not None:
             return self._admit(job, part.url, write=True)
         if part.array is None:
@@ -157,7 +161,7 @@ class Executor:
         return self.allocate(array.nbytes).view(array.dtype).reshape(array.shape)
 
     def _destination(self, job: Job) -> tuple[object, Data | None]:
-        """Return what `process` gets as its destination, and the output that this makes."""
+        """Return the `dst` argument for `process`, and the output object that was created for it (or ``None``)."""
         dst = job.spec.dst
         if dst is None or dst.memory is not None:
             return None, None
@@ -202,7 +206,7 @@ def _take_result(job: Job, result: object, target: Data | None, info: dict[str, 
 
 
 def _take_results(job: Job, result: object) -> None:
-    """Take those of several outputs that are arrays: they go back one behind the other."""
+    """Keep those of several outputs that are arrays. They are sent back one after the other."""
     arrays = result if isinstance(result, dict) else {}
     if not arrays:
         return

@@ -1,4 +1,4 @@
-"""Whose request and whose job is next: users take turns, and nobody can fill the queue for the others."""
+"""Which user's request or job is next: users take turns, so that one user cannot fill the queue for the others."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ _T = TypeVar("_T")
 
 
 class FairQueue(Generic[_T]):
-    """A bounded queue for each user, served in turn. Used by one thread.
+    """A bounded queue for each user, served in turn. Used from one thread only.
 
     Parameters
     ----------
     limit
-        Jobs waiting, of all users together.
+        Largest number of waiting jobs of all users together.
     limit_of_user
-        Jobs waiting, of one user.
+        Largest number of waiting jobs of one user.
     """
 
     def __init__(self, limit: int, limit_of_user: int) -> None:
         self._limit = limit
         self._limit_of_user = limit_of_user
-        self._waiting: dict[str, deque[_T]] = {}  # in the order of turns: who was served goes to the end
+        self._waiting: dict[str, deque[_T]] = {}  # in the order of turns: the user served last is at the end
         self._length = 0
 
     def __len__(self) -> int:
         return self._length
 
     def put(self, user: str, item: _T) -> None:
-        """Append to the user's own queue; `TooBusy` or `TooMany` where there is no room."""
+        """Append to the user's queue. Raises `TooBusy` or `TooMany` if it is full."""
         if self._length >= self._limit:
             raise TooBusy(f"the host has {self._length} jobs waiting, as many as it takes; try again")
         own = self._waiting.get(user)
@@ -46,11 +46,11 @@ class FairQueue(Generic[_T]):
         self._length += 1
 
     def has(self, user: str) -> bool:
-        """Whether a job of the user waits."""
+        """Return whether a job of the user is waiting."""
         return user in self._waiting
 
     def take(self, may: Callable[[str], bool] = lambda user: True) -> _T | None:
-        """Remove and return the oldest job of the user whose turn it is, of those who `may`; ``None``: no job."""
+        """Remove and return the oldest job of the next user for whom `may` is true; ``None``: there is none."""
         for user in self._waiting:
             if not may(user):
                 continue
@@ -63,7 +63,7 @@ class FairQueue(Generic[_T]):
         return None
 
     def remove(self, user: str, item: _T) -> bool:
-        """Remove one job that still waits; whether it did."""
+        """Remove a job that is still waiting; return whether it was."""
         own = self._waiting.get(user)
         if own is None or item not in own:
             return False
@@ -79,7 +79,7 @@ class FairQueue(Generic[_T]):
 
 
 class RateLimiter:
-    """A token bucket for each name: `rate` a second, and `burst` at once. Used by one thread."""
+    """A token bucket for each name: `rate` events per second, `burst` at once. Used from one thread only."""
 
     _MAX_NAMES = 10_000
 
@@ -90,7 +90,7 @@ class RateLimiter:
         self._levels: dict[str, tuple[float, float]] = {}
 
     def take(self, name: str) -> None:
-        """Count one event of `name`; `TooMany` where it came too soon."""
+        """Count one event of `name`. Raises `TooMany` if it exceeds the rate."""
         now = self._clock()
         level, since = self._levels.pop(name, (self._burst, now))
         level = min(self._burst, level + (now - since) * self._rate)
@@ -99,34 +99,35 @@ class RateLimiter:
             raise TooMany("too many requests", (1 - level) / self._rate)
         self._levels[name] = (level - 1, now)
         if len(self._levels) > self._MAX_NAMES:
-            del self._levels[next(iter(self._levels))]  # the one that has been quiet the longest
+            del self._levels[next(iter(self._levels))]  # the name that has been idle the longest
 
 
 class RoundRobin:
-    """Who asks now and then does not wait behind all that another user has asked at once. Used on the event loop.
+    """Lets requests of users through in turn: a rare request does not wait behind all requests of a busy user. Used on
+    the event loop.
 
-    A user's only request never waits, nor does any of a user who is alone. While several users are there, those who
-    have several requests under way get one through when no other is under way, in turn. A request that takes long must
-    be waiting for something itself, and holds up nobody any more.
+    A user's only request never waits, nor does any request of a user who is alone. If several users are active, those
+    with several requests in flight get one through at a time, in turn, when no other is in flight. A request that takes
+    longer than `patience` is waiting for something else, and no longer delays the others.
 
     Parameters
     ----------
     present
-        Seconds for which a user counts as there after a request.
+        Seconds after a request during which its user counts as active.
     patience
-        Seconds after which a request holds up the next no more.
+        Seconds after which a request no longer delays the next one.
     """
 
     def __init__(self, present: float, patience: float) -> None:
         self._present = present
         self._patience = patience
-        self._seen: dict[str, float] = {}  # when a request of each user was last let through, the latest at the end
-        self._holding: dict[str, int] = {}  # the last request of each user, while it is not answered
+        self._seen: dict[str, float] = {}  # time at which a request of each user was last let through, latest last
+        self._holding: dict[str, int] = {}  # the last request of each user, until it is answered
         self._waiting: dict[str, deque[asyncio.Future[int]]] = {}  # in the order of turns
         self._count = 0
 
     async def begin(self, user: str) -> int:
-        """Wait until it is the turn of a request of `user`; return its number, for `end`."""
+        """Wait for the turn of `user`. Returns the request's number, which `end` takes."""
         loop = asyncio.get_running_loop()
         now = loop.time()
         if not (user in self._waiting or self._held(user, now)) or not self._others(user, now):
@@ -143,18 +144,18 @@ class RoundRobin:
             raise
 
     def end(self, user: str, number: int) -> None:
-        """Say that a request of `user` is answered."""
+        """Record that a request of `user` has been answered."""
         if self._holding.get(user) == number:
             del self._holding[user]
             if self._waiting:
                 self._next()
 
     def _held(self, user: str, now: float) -> bool:
-        """Whether a request of `user` was let through so shortly ago that others have to wait for it."""
+        """Return whether a request of `user` was let through so recently that others have to wait for it."""
         return user in self._holding and now - self._seen.get(user, 0.0) < self._patience
 
     def _others(self, user: str, now: float) -> bool:
-        """Whether anybody else is there."""
+        """Return whether another user is active."""
         while self._seen and next(iter(self._seen.values())) < now - self._present:
             del self._seen[next(iter(self._seen))]
         return len(self._seen) > (user in self._seen)
@@ -167,7 +168,9 @@ class RoundRobin:
         return self._count
 
     def _next(self) -> None:
-        """Let one request through, of the user whose turn it is, if none is under way; all where one user is alone."""
+        """If no request is in flight, let one through, of the user whose turn it is. If one user is alone, let all
+        through.
+        """
         now = asyncio.get_running_loop().time()
         for user in list(self._waiting):
             alone = not self._others(user, now)
@@ -177,14 +180,14 @@ class RoundRobin:
             let_through = False
             while own and (alone or not let_through):
                 turn = own.popleft()
-                if not turn.done():  # else its client has given up
+                if not turn.done():  # otherwise its client has left
                     turn.set_result(self._let_through(user, now))
                     let_through = True
             if own:
                 self._waiting[user] = own
 
     def _go_on(self) -> None:
-        """Look every so often, as long as any wait, whether what is under way takes too long to be waited for."""
+        """While requests wait, check at intervals whether the one in flight has exceeded `patience`."""
         self._next()
         if self._waiting:
             asyncio.get_running_loop().call_later(self._patience, self._go_on)

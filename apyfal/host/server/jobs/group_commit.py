@@ -1,4 +1,4 @@
-"""One commit for all that is written to the journal in one turn of the event loop."""
+"""One commit for everything that is written to the journal in one iteration of the event loop."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ __all__ = ["GroupCommit"]
 
 
 class GroupCommit:
-    """Groups what is written to a journal: many requests at once cost one commit. Used on the event loop.
+    """Groups writes to a journal, so that many simultaneous requests cost one commit. Used on the event loop.
 
-    Nothing may be done, and nobody told, before the journal has it; so whoever writes says what is to follow.
+    No job may start and no client may be answered before the journal has the record. So each writer registers with
+    `then` what is to follow.
 
     Parameters
     ----------
     journal
-        Written to between `open` and the end of the turn.
+        Transactions are opened with `open` and end with the iteration of the loop.
     """
 
     def __init__(self, journal: Journal) -> None:
@@ -29,18 +30,18 @@ class GroupCommit:
         self._following: list[Callable[[bool], None]] = []
 
     def open(self) -> None:
-        """Let what is written from here on be part of the commit of this turn."""
+        """Make the following writes part of this iteration's commit."""
         if not self._open:
             self._journal.begin()
             self._open = True
             asyncio.get_running_loop().call_soon(self.commit)
 
     def then(self, call: Callable[[bool], None]) -> None:
-        """Have `call` called after that commit, with whether what was written is in the journal."""
+        """Call `call` after that commit; its argument tells whether the writes are in the journal."""
         self._following.append(call)
 
     def commit(self) -> None:
-        """Commit what was written so far; for those who cannot wait for the end of the turn."""
+        """Commit what has been written so far, for callers that cannot wait for the end of the iteration."""
         if not self._open:
             return
         self._open = False

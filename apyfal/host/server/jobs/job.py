@@ -1,4 +1,4 @@
-"""Jobs as the daemon keeps them: what was asked, how far it is, and what clients are told of it."""
+"""The daemon's record of a job: the request, its state, and the document that clients see."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ __all__ = ["Conflict", "Job", "KeyReused", "fingerprint"]
 
 
 class Conflict(HostError):
-    """Not possible in this state (HTTP 409).
+    """The job's state does not allow this (HTTP 409).
 
     Attributes
     ----------
     job_id
-        The job that is in the way, where it is one.
+        The job that is the obstacle, if it is a job.
     """
 
     def __init__(self, message: str, job_id: str | None = None) -> None:
@@ -39,16 +39,16 @@ class KeyReused(HostError):
 
 
 def fingerprint(text: str, options: object, data: Data | None) -> str:
-    """Identify what a job asks for, the whole of its body included.
+    """Return a digest of everything that a job asks for, including its whole body.
 
     Parameters
     ----------
     text
-        What is asked, in its canonical form.
+        The request in its canonical form.
     options
-        What the accelerator is opened with.
+        The options that the accelerator is opened with.
     data
-        The body; one that is too large to be hashed here has a digest already.
+        The body. If it is too large to be hashed here, its digest has already been computed.
     """
     digest = hashlib.blake2b(f"{options}\n{text}\n{0 if data is None else data.nbytes}\n".encode(), digest_size=16)
     if data is not None and data.digest is not None:
@@ -60,28 +60,28 @@ def fingerprint(text: str, options: object, data: Data | None) -> str:
 
 @dataclass(eq=False)
 class Job:
-    """One job of this daemon's life. The event loop owns it.
+    """One job since the daemon was started. Owned by the event loop.
 
     Attributes
     ----------
     grant
-        What the token that asked for it may do.
+        Permissions of the token that submitted it.
     id
-        Given by the journal.
+        Assigned by the journal.
     state
         ``queued``, ``running``, ``done``, ``failed``, ``cancelled`` or ``interrupted``.
     data, output
-        What came in with the request; what goes out with the answer.
+        The data of the request, and the data of the response.
     output_parts
-        Of several outputs: where each lies in that, and what it is.
+        For several outputs: offset and type of each within `output`.
     output_region
-        The shared memory that the output is in instead.
+        The shared memory that holds the output instead.
     progress
-        Bytes through and bytes in all, set by the worker.
+        Bytes processed and total bytes, set by the worker.
     began, ended
-        Whether it was started, and has come to its end; with ``_at``: when, by the monotonic clock.
+        Whether the job has started and ended; with ``_at``: when, in seconds of the monotonic clock.
     answer
-        The job as JSON, once it is known.
+        The job as JSON, once it has ended.
     """
 
     user: str
@@ -109,7 +109,7 @@ class Job:
     _waiting: list[asyncio.Future[None]] = field(default_factory=list)
 
     def document(self) -> dict[str, Any]:
-        """As clients see it."""
+        """Return the job as the JSON object that clients see."""
         output: dict[str, Any] | None = None
         if self.output is not None or self.output_region is not None:
             output = {"nbytes": 0 if self.output is None else self.output.nbytes, "region": self.output_region}
@@ -130,15 +130,15 @@ class Job:
         }
 
     def text(self) -> str:
-        """As JSON: what it ended with, or how it is now."""
+        """Return the job as JSON text: the final answer, or the current state."""
         return self.answer if self.ended else json.dumps(self.document())
 
     def describe(self) -> None:
-        """Fix the answer, for the journal. The job has not ended for anybody before `end`."""
+        """Fix the answer, for the journal. For clients, the job has not ended before `end`."""
         self.answer = json.dumps(self.document())
 
     def end(self) -> None:
-        """Say that the job has ended, and wake those who wait for it."""
+        """Mark the job as ended, and wake everything that waits for it."""
         self.ended = True
         self.ended_at = time.monotonic()
         waiting, self._waiting = self._waiting, []
@@ -146,7 +146,7 @@ class Job:
             _wake(future)
 
     async def wait(self, seconds: float) -> bool:
-        """Wait for the end, but not longer; whether it has come."""
+        """Wait until the job has ended, at most for `seconds`; return whether it has."""
         if self.ended or seconds <= 0:
             return self.ended
         loop = asyncio.get_running_loop()

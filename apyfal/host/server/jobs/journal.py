@@ -1,13 +1,13 @@
-"""The journal of jobs: what was asked under which key, and what came of it, across restarts of the daemon.
+"""The journal of jobs: requests by idempotency key and their results, kept across restarts of the daemon.
 
-A job is entered before anything of it is done, and its answer before the client gets it. So a request that comes again
-is answered from here, and after a crash every job that was not finished is known, and is reported rather than run a
-second time. What comes or ends at once is written at once: see `apyfal.host.server.jobs.group_commit`.
+A job is entered before any work is done for it, and its result before the client gets it. So a repeated request is
+answered from here. After a crash, every unfinished job is known, and is reported instead of run again. Jobs that arrive
+or end in the same iteration of the event loop share a commit: see `apyfal.host.server.jobs.group_commit`.
 
-SQLite in WAL mode without a sync at each commit: a killed process loses nothing; a power failure may lose the last
-moments, and with them at most the record of jobs whose effects the same failure put in doubt. Jobs are numbered by the
-microsecond they come in, so that new rows go to one page at the end (and an id says nothing of other users' jobs); the
-sync of a checkpoint happens in another thread.
+SQLite in WAL mode without a sync at each commit: a killed process loses nothing; a power failure can lose the last
+moments, and with them at most the record of jobs whose effects the same failure put in doubt. A job's number is the
+microsecond of its arrival, so that new rows go to one page at the end, and an id tells nothing about other users' jobs.
+The sync of a checkpoint happens in another thread.
 """
 
 from __future__ import annotations
@@ -50,17 +50,17 @@ CREATE TABLE IF NOT EXISTS answers (
 CREATE INDEX IF NOT EXISTS by_held ON answers (number) WHERE held;
 PRAGMA user_version={_VERSION};
 """
-#: bytes that a job takes beside its answer and output, about: two rows, their keys and their place in an index
+#: approximate bytes of a job besides its answer and output: two rows, their keys and an index entry
 _ROW = 512
 _SIZE = f"{_ROW} + length(answer) + coalesce(length(output), 0)"
 _SIZES = f"SELECT user, sum({_SIZE}) FROM jobs JOIN answers USING (number)"
 _ID = re.compile(r"[0-9a-f]{15}-[0-9a-f]{16}")
-#: rows looked at by one call of `forget`
+#: rows that one call of `forget` examines
 _BATCH = 100
-#: pages in the log after which a commit writes them back itself, should `checkpoint` not keep up
+#: pages in the log after which a commit itself writes them back, in case `checkpoint` does not keep up
 _LOG_PAGES = 16384
 
-#: why a job that waited has ended
+#: error of a job that was waiting when the daemon stopped
 NOT_RUN = "the host stopped before the job was started: it did not run"
 _UNKNOWN = "the host stopped while the job was running: it will not be run again, and what it wrote is not known"
 
@@ -72,15 +72,15 @@ class Entry:
     Attributes
     ----------
     id, user, key
-        The job, whose it is, and the key that its client gave it.
+        The job, its user, and the key that its client gave it.
     fingerprint
-        Of what was asked; the same key with another one is a mistake of the client.
+        Digest of the request. The same key with another fingerprint is an error of the client.
     state
         ``queued``, ``running``, ``done``, ``failed``, ``cancelled`` or ``interrupted``.
     answer
-        The job as it was last described to its client, once it has ended.
+        The job's JSON as last sent to its client, once it has ended.
     output
-        Its output, if it was small enough to keep.
+        The job's output, if it was small enough to keep.
     """
 
     id: str
@@ -93,20 +93,20 @@ class Entry:
 
 
 class Journal:
-    """The journal in one SQLite file. Used by one thread, except `checkpoint`.
+    """The journal in one SQLite file. Used from one thread, except `checkpoint`.
 
     Parameters
     ----------
     path
-        The file; made with mode 0600.
+        The file; created with mode 0600.
     limit
-        Bytes of answers and outputs. A user who has more than `share_of_user` of it, or has the most if all users
-        together have more, loses the oldest: those keys are then unknown, as after `forget`.
+        Bytes of answers and outputs. A user who exceeds `share_of_user` of it loses the oldest entries; so does the
+        user with the most if all users together exceed it. Their keys are then unknown, as after `forget`.
 
     Raises
     ------
     ConfigurationError
-        The file is another version's.
+        The file was written by another version.
     """
 
     def __init__(self, path: str | os.PathLike[str], limit: int = JOURNAL_LIMIT) -> None:
@@ -124,8 +124,8 @@ class Journal:
             self._database.executescript(_SCHEMA)
             self._last = self._database.execute("SELECT max(number) FROM jobs").fetchone()[0] or 0
             self._recount()
-            self._dropped: dict[str, int] = {}  # up to which number a user's jobs were dropped
-            self._cleared = 0  # jobs up to this number have no output here any more
+            self._dropped: dict[str, int] = {}  # highest number up to which each user's jobs have been dropped
+            self._cleared = 0  # jobs up to this number no longer have an output here
         except BaseException:
             self._database.close()
             raise
@@ -135,44 +135,46 @@ class Journal:
         self._database.close()
 
     def begin(self) -> None:
-        """Begin a transaction: what is written from here on is kept or lost together. Without one each row is."""
+        """Begin a transaction: the following writes are kept or lost together. Without one, each write is a
+        transaction.
+        """
         self._database.execute("BEGIN IMMEDIATE")
 
     def commit(self) -> None:
-        """End the transaction; `sqlite3.Error` where nothing of it could be written."""
+        """End the transaction. Raises `sqlite3.Error` if it could not be written; then nothing of it is kept."""
         self._database.execute("COMMIT")
 
     def roll_back(self) -> None:
-        """Undo what was written since `begin`."""
+        """Undo all writes since `begin`."""
         if self._database.in_transaction:
             self._database.execute("ROLLBACK")
             self._recount()
 
     def _recount(self) -> None:
-        """Learn from the file how many bytes each user's jobs take."""
+        """Recompute from the file how many bytes each user's jobs take."""
         self._bytes = collections.Counter(dict(self._database.execute(f"{_SIZES} GROUP BY user").fetchall()))
         self._total = sum(self._bytes.values())
 
     def find(self, user: str, key: str) -> Entry | None:
-        """Return the job that `user` gave `key` to."""
+        """Return the job of `user` with idempotency key `key`; ``None``: there is none."""
         return self._one("user = ? AND key = ?", (user, key))
 
     def get(self, job_id: str) -> Entry | None:
-        """Return a job by its id."""
+        """Return a job by its id; ``None``: there is none."""
         return self._one("number = ? AND id = ?", (_number(job_id), job_id))
 
     def enter(self, user: str, key: str, fingerprint: str, *, running: bool = False) -> str:
-        """Enter a new job, ``queued`` or at once ``running``.
+        """Enter a new job, as ``queued`` or ``running``.
 
         Returns
         -------
         str
-            Its id.
+            The job's id.
 
         Raises
         ------
         sqlite3.IntegrityError
-            `user` has a job with this key.
+            `user` already has a job with this key.
         """
         number = max(self._last + 1, time.time_ns() // 1000)
         job_id = f"{number:015x}-{secrets.token_hex(8)}"
@@ -183,11 +185,11 @@ class Journal:
         return job_id
 
     def strike(self, job_id: str) -> None:
-        """Take out a job that there was no room for."""
+        """Remove a job that could not be queued."""
         self._database.execute("DELETE FROM jobs WHERE number = ?", (_number(job_id),))
 
     def mark_running(self, job_id: str) -> None:
-        """Say that the job is about to run. Once this returns, it is never started again."""
+        """Record that the job is about to run. Once this has returned, the job is never started again."""
         self._database.execute("UPDATE jobs SET began = 1 WHERE number = ?", (_number(job_id),))
 
     def finish(
@@ -200,20 +202,20 @@ class Journal:
         held: bool = False,
         user: str | None = None,
     ) -> None:
-        """Keep a job's answer.
+        """Store a job's result.
 
         Parameters
         ----------
         job_id, state
-            Which job, and how it ended.
+            The job, and its final state.
         answer
             The job as JSON.
         output
-            What it made, if that is to be kept here.
+            The output, if it is to be kept here.
         held
-            Whether the daemon holds its output instead, until `release`.
+            Whether the daemon holds the output instead, until `release`.
         user
-            Whose job it is; ``None``: looked up.
+            The job's user; ``None``: looked up.
         """
         number = _number(job_id)
         owner = user if user is not None else self._user_of(number)
@@ -238,7 +240,7 @@ class Journal:
             del self._bytes[user]
 
     def _drop_oldest(self, user: str) -> bool:
-        """Forget some of a user's oldest jobs; whether there were any."""
+        """Forget some of a user's oldest jobs; return whether there were any."""
         rows = self._database.execute(
             f"SELECT number, {_SIZE} FROM jobs JOIN answers USING (number) WHERE user = ? AND number > ? "
             "ORDER BY number LIMIT ?",
@@ -256,15 +258,17 @@ class Journal:
         return True
 
     def release(self, job_id: str) -> None:
-        """Say that the daemon does not hold the job's output any more."""
+        """Record that the daemon no longer holds the job's output."""
         self._database.execute("UPDATE answers SET held = 0 WHERE number = ?", (_number(job_id),))
 
     def held(self) -> list[Entry]:
-        """List the jobs whose outputs a daemon held: after a restart, what it had to save."""
+        """List the jobs whose outputs a daemon held in memory. After a restart, only saved outputs remain of these."""
         return self._all("held")
 
     def recover(self) -> list[Entry]:
-        """Mark what an earlier daemon left unfinished as ``interrupted``, and return it. Called once, at the start."""
+        """Mark the jobs that an earlier daemon left unfinished as ``interrupted``, and return them. Called once, at
+        startup.
+        """
         unfinished = self._all("answers.number IS NULL")
         for entry in unfinished:
             ran, message = (None, _UNKNOWN) if entry.state == "running" else (False, NOT_RUN)
@@ -274,9 +278,10 @@ class Journal:
         return [found for entry in unfinished if (found := self.get(entry.id)) is not None]
 
     def forget(self, outputs_before: float, jobs_before: float) -> bool:
-        """Remove the oldest outputs and jobs, where they ended before these moments (seconds since the epoch).
+        """Remove the oldest outputs and jobs that ended before the given times (seconds since the epoch).
 
-        A little of it, in the order of the jobs, so that it can be done between requests; whether there may be more.
+        Each call removes a bounded number, in order, so that it can run between requests. Returns whether to call it
+        again.
         """
         cleared, more = self._cleared, False
         oldest = self._database.execute(
@@ -311,7 +316,9 @@ class Journal:
         return bool(rows) or more
 
     def checkpoint(self) -> None:
-        """Write the log back into the file, and sync it. Called from any thread: the others do not wait for it."""
+        """Write the WAL back into the database file and sync it. May be called from any thread; writers do not wait for
+        it.
+        """
         with contextlib.closing(sqlite3.connect(self._path, isolation_level=None, timeout=5)) as database:
             database.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
@@ -331,5 +338,5 @@ class Journal:
 
 
 def _number(job_id: str) -> int:
-    """Return the number in a job's id; -1, which no job has, where it is none."""
+    """Return the number in a job's id; -1, which no job has, if the id is malformed."""
     return int(job_id[:15], 16) if _ID.fullmatch(job_id) else -1

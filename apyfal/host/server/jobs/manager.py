@@ -1,4 +1,4 @@
-"""The engine: takes jobs in once for each key, queues them fairly, has them run, and remembers them in the journal."""
+"""Accepts jobs, once for each idempotency key, queues them fairly, runs them, and records them in the journal."""
 
 from __future__ import annotations
 
@@ -30,29 +30,30 @@ from apyfal.log import get_logger
 
 __all__ = ["KEPT_IN_JOURNAL", "JobManager"]
 
-#: outputs up to this size are kept in the journal, so that they survive the daemon whatever ends it
+#: outputs up to this size are kept in the journal, so that they survive any end of the daemon
 KEPT_IN_JOURNAL = 64 << 10
 _REMEMBERED = 4096
 _NOT_KEPT = "the host cannot write its journal: the job did not run"
 
 
 class JobManager:
-    """Takes jobs in and has them run. All methods are called on the event loop.
+    """Accepts and runs jobs. All methods are called on the event loop.
 
     Parameters
     ----------
     journal
-        Where they are remembered.
+        Records all jobs.
     saved
-        Where outputs outlive the daemon that are too large for the journal.
+        Keeps outputs that are too large for the journal when the daemon ends.
     executor
-        Runs them, in worker threads.
+        Runs jobs, in worker threads.
     workers
-        Jobs that run at once. A user of whom none runs need not wait for one: see `limits.RESERVED_WORKERS`.
+        Number of jobs that run at once. A user without a running job does not wait for one of these: see
+        `limits.RESERVED_WORKERS`.
     limit, limit_of_user
-        Jobs that may wait.
+        Largest number of waiting jobs, in total and of one user.
     describe_error
-        Returns what a client is told of the error of a job.
+        Returns the document that describes a job's error to its client.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class JobManager:
         self._running: set[Job] = set()
         self._jobs: dict[str, Job] = {}
         self._trim_at = _REMEMBERED
-        self._kept = 0  # bytes of small outputs in memory, beside the journal
+        self._kept = 0  # bytes of small outputs kept in memory as well as in the journal
         self._unfetched: collections.Counter[str] = collections.Counter()  # outputs that only this process has, by user
         self._stopping = False
         self._idle = asyncio.Event()
@@ -86,30 +87,30 @@ class JobManager:
         self.bytes_in = 0
         self.bytes_out = 0
 
-    # -- taking in -----------------------------------------------------------------------------------------------------
+    # -- accepting -----------------------------------------------------------------------------------------------------
     def submit(self, job: Job, print_: str) -> Job | Entry:
-        """Take a job in, once for each key; it starts at once where a worker is free.
+        """Accept a job, once for each key. It starts at once if a worker is free.
 
         Parameters
         ----------
         job
-            The job; its data is taken over if it is new.
+            The job. If it is new, the manager owns its data from now on.
         print_
-            Its fingerprint.
+            The job's fingerprint.
 
         Returns
         -------
         Job or Entry
-            `job`, or the ended one that its user gave the same key to, perhaps in an earlier life of the daemon.
+            `job`, or the ended job to which its user gave the same key, possibly before a restart of the daemon.
 
         Raises
         ------
         Conflict
-            The job with that key has not ended.
+            The job with this key has not ended.
         KeyReused
-            It asked for something else.
+            The job with this key asked for something else.
         TooBusy, TooMany
-            There is no room; nothing of it is kept.
+            The queue is full. Nothing of the job is kept.
         """
         if self._stopping:
             raise Conflict("the host is stopping")
@@ -138,7 +139,7 @@ class JobManager:
         return job
 
     def commit(self) -> None:
-        """Put everything that jobs say of themselves into the journal now, before a client is told of it."""
+        """Commit all pending records to the journal now, before a client is answered."""
         self._commits.commit()
 
     def _known(self, user: str, key: str, print_: str) -> Job | Entry:
@@ -154,23 +155,23 @@ class JobManager:
         return found
 
     def find(self, user: str, key: str) -> Job | Entry | None:
-        """Return the job that `user` gave `key` to, running, ended or from an earlier life of the daemon."""
+        """Return the job of `user` with this key: waiting, running, ended, or from before a restart of the daemon."""
         entry = self._journal.find(user, key)
         return None if entry is None else self._jobs.get(entry.id, entry)
 
     def get(self, user: str | None, job_id: str) -> Job | Entry:
-        """Return a job of `user` (``None``: of anybody); `NotFound` otherwise."""
+        """Return a job of `user` (``None``: of any user). Raises `NotFound`."""
         found: Job | Entry | None = self._jobs.get(job_id) or self._journal.get(job_id)
         if found is None or (user is not None and found.user != user):
             raise NotFound("no such job")
         return found
 
     def of(self, user: str | None) -> list[Job]:
-        """List the jobs of this daemon's life that are remembered."""
+        """List the jobs since the daemon's start that are still remembered; `user` as for `get`."""
         return [job for job in self._jobs.values() if user is None or job.user == user]
 
     def cancel(self, job: Job) -> None:
-        """Cancel a job: at once if it waits, at its next chunk if it runs; `Conflict` when it has ended."""
+        """Cancel a job: at once if it waits, at its next chunk if it runs. Raises `Conflict` if it has ended."""
         if job.ended:
             raise Conflict(f"the job is {job.state} already")
         job.cancelled = True
@@ -181,16 +182,16 @@ class JobManager:
     # -- running -------------------------------------------------------------------------------------------------------
     @property
     def waiting(self) -> int:
-        """Jobs that wait."""
+        """Number of waiting jobs."""
         return len(self._queue)
 
     @property
     def running(self) -> int:
-        """Jobs that run."""
+        """Number of running jobs."""
         return len(self._running)
 
     def _claim(self, job: Job) -> None:
-        """Give the job a worker, where it begins once the journal says that it runs."""
+        """Reserve a worker for the job, and start it there once the journal has recorded that it runs."""
         job.state = "running"
         job.began = True
         self._running.add(job)
@@ -205,7 +206,7 @@ class JobManager:
         self._threads.begin(job)
 
     def _give_up(self, job: Job) -> None:
-        """End a job that the journal could not take, and that has therefore not been run."""
+        """End a job that could not be recorded in the journal, and has therefore not run."""
         if job.ended:
             return
         self._queue.remove(job.user, job)
@@ -220,11 +221,13 @@ class JobManager:
 
     @property
     def _crowded(self) -> bool:
-        """Whether every worker has a job."""
+        """Return whether every worker has a job."""
         return len(self._running) >= self._workers
 
     def _may_run(self, user: str) -> bool:
-        """Whether a job of `user` may be started now: on a free worker, or as the user's only one beside them."""
+        """Return whether a job of `user` may start now: on a free worker, or as the user's only one on a reserved
+        worker.
+        """
         if not self._crowded:
             return True
         if len(self._running) >= self._workers + RESERVED_WORKERS:
@@ -253,10 +256,10 @@ class JobManager:
             self._idle.set()
 
     def _end(self, job: Job) -> None:
-        """Keep the answer, then let everybody see it."""
+        """Store the result in the journal, then publish it."""
         output = job.output
         kept = None if output is None or output.nbytes > KEPT_IN_JOURNAL else output.tobytes()
-        if output is not None and kept is not None:  # no reason to hold the card's own memory for it
+        if output is not None and kept is not None:  # no reason to keep pinned memory occupied
             output.close()
             output = job.output = Data(array=np.frombuffer(kept, dtype=np.uint8))
             self._kept += len(kept)
@@ -266,11 +269,11 @@ class JobManager:
         self._commits.open()
         held = output is not None and kept is None
         self._journal.finish(job.id, job.state, job.answer, kept, held=held, user=job.user)
-        # where the journal could not keep it, at least those who wait now are told
+        # if the journal could not store it, at least the clients that wait now get it
         self._commits.then(lambda _: self._told(job))
 
     def _told(self, job: Job) -> None:
-        """Let everybody see the answer."""
+        """Publish the result."""
         self.finished[job.state] += 1
         if job.data is not None:
             self.bytes_in += job.data.nbytes
@@ -284,7 +287,7 @@ class JobManager:
     # -- outputs -------------------------------------------------------------------------------------------------------
     @contextlib.contextmanager
     def output(self, job: Job | Entry) -> Iterator[Data | None]:
-        """Have the output of an ended job at hand, where it is still there."""
+        """Provide the output of an ended job for the duration of the block; ``None`` if it is no longer kept."""
         if isinstance(job, Job) and job.output is not None:
             yield job.output
             return
@@ -299,7 +302,7 @@ class JobManager:
                 saved.close()
 
     def release_output(self, job: Job | Entry) -> None:
-        """Free an output that its client has; small ones stay in the journal."""
+        """Free an output that its client has received. Small outputs stay in the journal."""
         if isinstance(job, Entry):
             self._saved.remove(job.id)
             self._journal.release(job.id)
@@ -317,16 +320,15 @@ class JobManager:
         output.close()
 
     def save_outputs(self, timeout: float) -> list[Job]:
-        """Write down what only this process has, for so many seconds; return the jobs whose outputs are lost.
-
-        The last thing that is done, when nobody fetches outputs any more.
+        """Save the outputs that only this process has, within `timeout` seconds; return the jobs whose outputs are
+        lost. Called last, when no client fetches outputs any more.
         """
         until = time.monotonic() + timeout
         held = [job for job in self._jobs.values() if job.output is not None and job.output.nbytes > KEPT_IN_JOURNAL]
         return [job for job in held if job.output is not None and not self._saved.save(job.id, job.output, until)]
 
     def lost_outputs(self) -> list[Entry]:
-        """List the jobs whose outputs an earlier daemon took with it, once: called at the start."""
+        """List the jobs whose outputs were lost with an earlier daemon. Called once, at startup."""
         lost = []
         for entry in self._journal.held():
             with self.output(entry) as output:
@@ -336,7 +338,7 @@ class JobManager:
         return lost
 
     def expire_outputs(self, age: float) -> None:
-        """Free outputs that nobody has fetched for `age` seconds."""
+        """Free outputs that have not been fetched for `age` seconds."""
         before = time.monotonic() - age
         for job in self._jobs.values():
             if job.output is not None and job.ended and job.ended_at < before:
@@ -345,24 +347,26 @@ class JobManager:
             self._journal.release(job_id)
 
     def forget(self, outputs_before: float, jobs_before: float) -> bool:
-        """Do a little of `Journal.forget`; whether there may be more to do."""
+        """Do one step of `Journal.forget`; return whether more remains."""
         self._commits.open()
         return self._journal.forget(outputs_before, jobs_before)
 
     # -- ending --------------------------------------------------------------------------------------------------------
     def _trim(self) -> None:
-        """Forget the oldest ended jobs; the journal still has them."""
+        """Forget the oldest ended jobs in memory. The journal still has them."""
         if len(self._jobs) <= self._trim_at and self._kept <= KEPT_IN_MEMORY:
             return
         for job in list(itertools.islice(self._jobs.values(), _REMEMBERED // 8)):
             if job.ended and (job.output is None or job.output.nbytes <= KEPT_IN_JOURNAL):
                 self.release_output(job)
                 del self._jobs[job.id]
-        # where unfetched outputs are in the way it is not tried again for every job
+        # if only jobs with unfetched outputs are left, do not try again for every job
         self._trim_at = max(_REMEMBERED, len(self._jobs) + _REMEMBERED // 8)
 
     async def stop(self, timeout: float) -> list[Job]:
-        """Start no more jobs, say so of those that wait, and let those that run end; return those that did not."""
+        """Start no more jobs, mark waiting jobs as not run, and let running jobs end; return those that did not end
+        within `timeout`.
+        """
         self._stopping = True
         while (waiting := self._queue.take()) is not None:
             waiting.state = "interrupted"

@@ -1,4 +1,4 @@
-"""Outputs that nobody has fetched when the daemon ends: kept in files, so that the next daemon has them."""
+"""Outputs not yet fetched when the daemon ends: kept in files, so that the next daemon can serve them."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ _PIECE = 16 << 20
 
 
 class SavedOutputs:
-    """Outputs in files, one a job, under the job's id.
+    """Saved outputs, one file for each job, named by the job's id.
 
     Parameters
     ----------
     directory
-        Made with mode 0700 when the first is saved.
+        Created with mode 0700 when the first output is saved.
     """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
     def save(self, job_id: str, data: Data, until: float) -> bool:
-        """Write an output down, whole or not at all.
+        """Save an output. If this fails, no file remains.
 
         Parameters
         ----------
         job_id, data
-            Whose output, and the output.
+            The job, and its output.
         until
-            When to give up, by the monotonic clock.
+            Time of the monotonic clock at which to give up.
 
         Returns
         -------
         bool
-            Whether it is there: not when time or space ran out.
+            Whether the output was saved. False if time or disk space ran out.
         """
         self._directory.mkdir(mode=0o700, exist_ok=True)
         temporary = self._directory / f"{job_id}.part"
@@ -57,24 +57,24 @@ class SavedOutputs:
         return True
 
     def open(self, job_id: str) -> Data | None:
-        """Return an output, which the caller closes, or ``None``."""
+        """Return a saved output, which the caller closes, or ``None``."""
         try:
             return Data(file=open(self._directory / job_id, "rb", buffering=0))
         except FileNotFoundError:
             return None
 
     def remove(self, job_id: str) -> None:
-        """Forget an output."""
+        """Remove a saved output, if there is one."""
         with contextlib.suppress(FileNotFoundError):
             (self._directory / job_id).unlink()
 
     def expire(self, age: float) -> list[str]:
-        """Forget outputs that were saved more than `age` seconds ago, and what a killed daemon left of one.
+        """Remove outputs that were saved more than `age` seconds ago, and partial files of a killed daemon.
 
         Returns
         -------
         list of str
-            Ids of the jobs whose outputs they were.
+            Ids of the jobs whose outputs were removed.
         """
         before = time.time() - age
         expired = []

@@ -1,4 +1,4 @@
-"""Sessions: one accelerator that one user has open on this host, with the mounts and shared memory it brought."""
+"""Sessions: one accelerator that one user has open on this host, with the session's mounts and shared memory."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ __all__ = ["LocalAccelerator", "NotFound", "OpenAccelerator", "Session", "Sessio
 
 
 class NotFound(HostError):
-    """No such session, job or region of this user (HTTP 404)."""
+    """This user has no such session, job or region (HTTP 404)."""
 
 
 class LocalAccelerator(Protocol):
-    """What the daemon uses of `apyfal.Accelerator`."""
+    """The part of `apyfal.Accelerator` that the daemon uses."""
 
     @property
     def outputs(self) -> tuple[str, ...]: ...
 
     def start(self, src: object = None, *, info_dict: dict[str, Any] | None = None, **parameters: Any) -> Any:
-        """Configure it."""
+        """Configure the accelerator."""
 
     def process(self, src: object = None, dst: object = None, **options: Any) -> Any:
         """Run one job."""
 
     def stop(self) -> Any:
-        """End it."""
+        """Close the accelerator."""
 
 
 #: (accelerator's name, options) -> an open accelerator
@@ -43,18 +43,18 @@ OpenAccelerator = Callable[..., LocalAccelerator]
 
 @dataclass
 class Session:
-    """One user's open accelerator. The event loop owns it; `accelerator` is called from worker threads.
+    """An accelerator that one user has open. Owned by the event loop; `accelerator` is called from worker threads.
 
     Attributes
     ----------
     options
-        What the accelerator is opened with, see `apyfal.host.server.api.request_fields.SessionFields`.
+        Options that the accelerator is opened with: see `apyfal.host.server.api.request_fields.SessionFields`.
     mounts
-        The session's own, by name.
+        Mounts of this session, by name.
     regions
-        Memory that it shares with the daemon, by name.
+        Shared memory of this session, by name.
     active
-        Jobs that wait or run; a session with any is not closed for idleness.
+        Number of waiting and running jobs. While there are any, the session does not time out.
     """
 
     user: str
@@ -69,7 +69,7 @@ class Session:
     _opening: threading.Lock = field(default_factory=threading.Lock)
 
     def accelerator(self, open_accelerator: OpenAccelerator) -> LocalAccelerator:
-        """Return the accelerator, opened on first use. Called from worker threads."""
+        """Return the accelerator; open it on first use. Called from worker threads."""
         with self._opening:
             if self.closed:
                 raise HostError("the session was closed")
@@ -78,8 +78,8 @@ class Session:
             return self._accelerator
 
     def stop(self) -> None:
-        """Stop the accelerator, for good, and give shared memory up. Called from a worker thread, when nobody finds the
-        session any more.
+        """Stop the accelerator for good, and release shared memory. Called from a worker thread, after the session was
+        removed.
         """
         with self._opening:
             self.closed = True
@@ -93,7 +93,7 @@ class Session:
                 region.close()
 
     def document(self) -> dict[str, Any]:
-        """As clients see it."""
+        """Return the session as the JSON object that clients see."""
         return {
             "id": self.id,
             "accelerator": self.options.get("accelerator"),
@@ -108,7 +108,7 @@ class Sessions:
     Parameters
     ----------
     limit, limit_of_user
-        How many may be open.
+        Largest number of open sessions, in total and of one user.
     """
 
     def __init__(self, limit: int, limit_of_user: int) -> None:
@@ -120,7 +120,7 @@ class Sessions:
         return len(self._open)
 
     def open(self, user: str, options: Mapping[str, Any]) -> Session:
-        """Open a session; `TooBusy` or `TooMany` at the limits. `options` are checked: see `SessionFields`."""
+        """Open a session. Raises `TooBusy` or `TooMany` at the limits. `SessionFields` has checked `options`."""
         if len(self._open) >= self._limit:
             raise TooBusy(f"{self._limit} sessions are open, as many as the host takes")
         if sum(session.user == user for session in self._open.values()) >= self._limit_of_user:
@@ -130,7 +130,7 @@ class Sessions:
         return session
 
     def get(self, user: str, session_id: str) -> Session:
-        """Return a session of this user; `NotFound` for any other."""
+        """Return a session of this user. Raises `NotFound` if there is none, or if it is another user's."""
         session = self._open.get(session_id)
         if session is None or session.user != user:
             raise NotFound("no such session")
@@ -138,14 +138,14 @@ class Sessions:
         return session
 
     def of(self, user: str | None) -> list[Session]:
-        """List the sessions of `user`, or of everybody."""
+        """List the sessions of `user`; ``None``: of all users."""
         return [session for session in self._open.values() if user is None or session.user == user]
 
     def remove(self, session: Session) -> bool:
-        """Take a session out, so that nobody finds it any more; whether it was still there."""
+        """Remove a session, so that it can no longer be found; return whether it was still there."""
         return self._open.pop(session.id, None) is not None
 
     def idle(self, timeout: float) -> list[Session]:
-        """List sessions without jobs that nobody used for `timeout` seconds."""
+        """List the sessions that have no jobs and have not been used for `timeout` seconds."""
         before = time.monotonic() - timeout
         return [session for session in self._open.values() if session.used < before and not session.active]
