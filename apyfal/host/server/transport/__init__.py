@@ -1,1 +1,1 @@
-"""How bytes reach the daemon and leave it: bodies, connections, requests, the threads that move them."""
+"""The daemon's transport: connections, request bodies, outputs, and the threads that move data."""

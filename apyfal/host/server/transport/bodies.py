@@ -1,4 +1,4 @@
-"""Request bodies into pinned memory or a spool file, outputs out of them, and a limit on how slow a peer may be."""
+"""Receives request bodies into pinned memory or a spool file, sends outputs, and bounds how slow a peer may be."""
 
 from __future__ import annotations
 
@@ -26,33 +26,33 @@ if TYPE_CHECKING:
 
 __all__ = ["HASHED_AT_ONCE", "Bodies", "Data"]
 
-#: bodies up to this size are hashed when they are compared, by `apyfal.host.server.jobs.job.fingerprint`
+#: bodies up to this size are hashed on the event loop, by `apyfal.host.server.jobs.job.fingerprint`
 HASHED_AT_ONCE = 64 << 10
 _CHUNK = 1 << 20
-# Memory from here on is allocated in another thread: the first touch of fresh pages takes its time.
+# Memory of this size and more is allocated in another thread, because the first touch of fresh pages takes long.
 _LARGE = 1 << 20
-# A spool file is read and written by the event loop: pieces are small enough not to hold up others.
+# A spool file is read and written on the event loop. The pieces are small enough not to delay other requests.
 _SPOOL_CHUNK = 256 << 10
 
 
 class Data:
-    """A job's input or output: an array in memory, or a spool file, with what it counts against.
+    """A job's input or output: an array in memory, or a spool file, with its share of a quota.
 
     Parameters
     ----------
     array
-        In memory.
+        The data in memory, or
     file
-        Spooled instead, open and without a name.
+        the data in an open file without a name. Owned by this object.
     share
-        What it counts against, already taken; `close` returns it.
+        Share of a quota, with the data's bytes already taken. Owned by this object; `close` returns it.
     more
-        Arrays that follow `array` in the content.
+        Arrays whose content follows that of `array`.
 
     Attributes
     ----------
     digest
-        Of the whole content, if it was received with one.
+        Digest of the whole content, if one was requested when it was received.
     """
 
     def __init__(
@@ -72,21 +72,21 @@ class Data:
 
     @property
     def memory(self) -> int:
-        """Bytes of memory that the content keeps allocated: an array may be the front of a larger one."""
+        """Number of bytes that the content keeps allocated: an array can be the front of a larger one."""
         return 0 if self.array is None else sum(max(one.nbytes, _whole(one)) for one in (self.array, *self._more))
 
     def own(self, share: Share) -> None:
-        """Count against `share` from now on."""
+        """Count the data against `share` from now on. Takes ownership of `share`."""
         self._share = share
 
     def tobytes(self) -> bytes:
-        """Return a copy of the content, for small ones."""
+        """Return a copy of the content, for small outputs."""
         if self.array is not None:
             return b"".join(one.tobytes() for one in (self.array, *self._more))
         return b"" if self.file is None else os.pread(self.file.fileno(), self.nbytes, 0)
 
     def pieces(self, nbytes: int) -> Iterator[memoryview]:
-        """Yield the content in pieces of at most `nbytes`; those of an array are views of it."""
+        """Yield the content in pieces of at most `nbytes`. Pieces of an array are views, valid until `close`."""
         if self.array is not None:
             for one in (self.array, *self._more):
                 flat: np.ndarray[Any, Any] = np.ascontiguousarray(one).reshape(-1).view(np.uint8)
@@ -97,7 +97,7 @@ class Data:
                 yield memoryview(os.pread(self.file.fileno(), nbytes, start))
 
     def close(self) -> None:
-        """Free the memory, the file and what it counts against. Idempotent."""
+        """Free the memory or file, and return the share. Idempotent."""
         share, self._share = self._share, None
         if share is not None:
             share.close()
@@ -108,7 +108,7 @@ class Data:
 
 
 def _whole(array: np.ndarray[Any, Any]) -> int:
-    """Return the bytes of the memory that `array` is a view of."""
+    """Return the number of bytes of the memory that `array` is a view of."""
     base = array.base
     while isinstance(base, np.ndarray):
         array, base = base, base.base
@@ -116,7 +116,7 @@ def _whole(array: np.ndarray[Any, Any]) -> int:
 
 
 class _Watch:
-    """Closes a connection that makes no progress. Cheaper than a timeout around every chunk."""
+    """Closes a connection that makes no progress. Cheaper than a timeout for every chunk."""
 
     def __init__(self, request: web.Request, timeout: float) -> None:
         self._request = request
@@ -138,7 +138,7 @@ class _Watch:
             self._request.transport.abort()
 
     def reason(self) -> ConnectionError:
-        """Return the error of a connection that ended."""
+        """Return the error for a connection that has ended."""
         return Stalled("the request stalled") if self.stalled else ConnectionError("the body ended early")
 
     def __enter__(self) -> _Watch:
@@ -154,16 +154,17 @@ class Bodies:
     Parameters
     ----------
     settings
-        ``max_body``, ``spool_above``, ``state_directory`` and ``stall_timeout`` are what counts here.
+        Of these, ``max_body``, ``spool_above``, ``state_directory`` and ``stall_timeout`` are used.
     memory, disk
-        What bodies count against, in memory and in files.
+        Quotas for bodies in memory and in files.
     allocate
-        Makes pinned memory of so many bytes.
+        Allocates pinned memory of the given number of bytes.
 
     Attributes
     ----------
     spool_above
-        Bytes from which on data waits in a file: also where a user's share of the memory has no room for it.
+        Size in bytes from which data goes to a file. Smaller data goes there too if the user's share of the memory is
+        used up.
     """
 
     def __init__(
@@ -181,16 +182,16 @@ class Bodies:
         Parameters
         ----------
         request
-            With a Content-Length.
+            The request; it must have a Content-Length.
         array
-            What the body is; ``None``: the bytes of a file.
+            Type and shape of the array in the body; ``None``: the body is the bytes of a file.
         digest
-            Whether `Data.digest` is wanted, of bodies that are too large for the event loop to hash.
+            Whether to compute `Data.digest`, for bodies that are too large to be hashed on the event loop.
 
         Raises
         ------
         ParameterError
-            No length, or not that of `array`.
+            There is no Content-Length, or it is not the size of `array`.
         TooLarge, TooMany, TooBusy, Stalled
         """
         length = request.content_length
@@ -218,13 +219,13 @@ class Bodies:
         return data
 
     def spool(self, user: str, nbytes: int = 0) -> SpoolFile:
-        """Make an empty file for data of `user`, of which `nbytes` are known to come."""
+        """Return an empty file for data of `user`. `nbytes` of it are reserved at once."""
         settings = self._settings
         share = self.disk.share(user, nbytes)
         return SpoolFile(settings.state_directory, share, settings.max_body, settings.disk_reserve)
 
     async def send(self, response: web.StreamResponse, request: web.Request, data: Data) -> None:
-        """Send `data` as the body of an answer, with its Content-Length."""
+        """Send `data` as the body of a response, with its Content-Length."""
         response.content_length = data.nbytes
         await response.prepare(request)
         with _Watch(request, self._settings.stall_timeout) as watch:
@@ -267,7 +268,7 @@ class Bodies:
                     digesting.arrived(done)
 
     async def _pieces(self, request: web.Request, length: int) -> AsyncIterator[bytes]:
-        """Yield `length` bytes of the body as they come."""
+        """Yield `length` bytes of the body as they arrive."""
         with _Watch(request, self._settings.stall_timeout) as watch:
             while length:
                 chunk = await request.content.readany()

@@ -1,7 +1,7 @@
-"""The daemon's connections: how many there may be, whose they are, and how long one may stay without a valid token.
+"""The daemon's connections: their number, their users, and how long one may stay open without a valid token.
 
-The daemon accepts connections itself, because asyncio's servers tell of one only after its TLS handshake: until then
-nobody could count it, or end it.
+The daemon accepts connections itself. asyncio's servers report a connection only after its TLS handshake; until then it
+could be neither counted nor closed.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 __all__ = ["Acceptor", "Connections", "address_key"]
 
 _BACKLOG = 1024
-#: accepted before anything else is looked at: a thousand clients at once would hold all others up for 0.3 s
+#: connections accepted in one iteration of the event loop: a thousand at once would delay all others by 0.3 s
 _ACCEPTED_AT_ONCE = 2
-#: seconds until connections are accepted again after the process was out of descriptors
+#: seconds until connections are accepted again after the process has run out of descriptors
 _PAUSE = 0.1
 
 
 def address_key(address: str) -> str:
-    """Return what counts as one address: an IPv4 address, or the first 64 bits of an IPv6 address."""
+    """Return the key under which an address is counted: an IPv4 address, or the first 64 bits of an IPv6 address."""
     return ":".join(address.split(":")[:4]) if address.count(":") > 1 and "." not in address else address
 
 
@@ -57,7 +57,7 @@ class _Open:
         return self.secure and self.user is None and self.handler.transport is None
 
     def end(self) -> None:
-        """Close it, also in the middle of its handshake."""
+        """Close the connection, even during its handshake."""
         if self.handler.transport is not None:
             self.handler.transport.abort()
         elif not self.closed:
@@ -66,34 +66,34 @@ class _Open:
 
 
 class Connections:
-    """All connections of the daemon. Used by the event loop only.
+    """All connections of the daemon. Used on the event loop only.
 
-    If there are too many, the oldest without a valid token is closed, of the address that has most of them: a client
-    that shows its token at once is served, however many connections somebody else leaves open.
+    At the limit, the oldest connection without a valid token is closed, of the address that has most of these. So a
+    client that sends its token at once is served, however many connections others leave open.
 
     Parameters
     ----------
     limit
-        How many may be open; fewer if the process may not have twice as many descriptors. A user may have
-        `share_of_user` of them.
+        Largest number of open connections; fewer if the process cannot have twice as many descriptors. One user can
+        have `share_of_user` of them.
 
     Attributes
     ----------
     server
-        Makes the handlers; to be set before the first connection.
+        Makes the request handlers; must be set before the first connection.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = min(limit, _descriptors() // 2)
         if self._limit < limit:
             get_logger().warning("%d connections at most, for want of file descriptors", self._limit)
-        self._open: dict[int, _Open] = {}  # by descriptor, the oldest first
+        self._open: dict[int, _Open] = {}  # by descriptor, oldest first
         self._of_user: collections.Counter[str] = collections.Counter()
         self._tasks: set[asyncio.Task[None]] = set()
         self.server: web.Server | None = None
 
     def successor(self) -> web.RequestHandler:
-        """Make a handler that takes over a connection which another one has served."""
+        """Make a handler that takes over a connection from another handler."""
         if self.server is None:
             raise RuntimeError("no server was set")
         return self.server()
@@ -106,7 +106,7 @@ class Connections:
             return
         entry = _Open(opened, address_key(address), self.successor(), tls is not None)
         if (before := self._open.pop(entry.descriptor, None)) is not None:
-            self._forget_user(before)  # its descriptor was closed, and is used again
+            self._forget_user(before)  # the descriptor was closed and has been reused
         self._open[entry.descriptor] = entry
         task = asyncio.get_running_loop().create_task(self._serve(entry, tls))
         self._tasks.add(task)
@@ -114,7 +114,7 @@ class Connections:
         asyncio.get_running_loop().call_later(HEADER_TIMEOUT, self._expire, entry)
 
     def authenticated(self, handler: web.RequestHandler, user: str) -> None:
-        """Take note of whose a connection is; `TooMany` if the user has too many."""
+        """Record the user of a connection. Raises `TooMany` if the user has too many."""
         shown = None if handler.transport is None else handler.transport.get_extra_info("socket")
         entry = None if shown is None else self._open.get(shown.fileno())
         if entry is None or entry.user == user:
@@ -129,7 +129,7 @@ class Connections:
         self._of_user[user] += 1
 
     def make_room(self) -> bool:
-        """Close one connection without a valid token; whether there was any."""
+        """Close one connection without a valid token; return whether there was one."""
         self._sweep()
         return self._evict([entry for entry in self._open.values() if entry.user is None])
 
@@ -142,7 +142,7 @@ class Connections:
                 ssl=tls,
                 ssl_handshake_timeout=None if tls is None else HANDSHAKE_TIMEOUT,
             )
-        except (OSError, asyncio.CancelledError):  # a handshake that failed is the client's affair
+        except (OSError, asyncio.CancelledError):  # a failed handshake concerns the client only
             entry.socket.close()
 
     def _make_room(self, secure: bool) -> None:
@@ -156,7 +156,7 @@ class Connections:
                 self._evict(under_way)
 
     def _evict(self, entries: list[_Open]) -> bool:
-        """Close the oldest of the address that has the most of `entries`."""
+        """Close the oldest connection of the address that has the most of `entries`."""
         if not entries:
             return False
         ((address, _),) = collections.Counter(entry.address for entry in entries).most_common(1)
@@ -166,7 +166,7 @@ class Connections:
         return True
 
     def _sweep(self) -> None:
-        """Forget connections that have closed."""
+        """Remove connections that have been closed."""
         for entry in [entry for entry in self._open.values() if entry.closed]:
             self._forget(entry)
 
@@ -188,16 +188,16 @@ class Connections:
 
 
 class Acceptor:
-    """Accepts the connections of one listening socket, from when it is made until `close`.
+    """Accepts connections of one listening socket, from its creation until `close`.
 
     Parameters
     ----------
     listening
-        Bound; owned by this object from now on.
+        A bound socket; owned by this object from now on.
     connections
-        Where they are kept.
+        Receives the accepted connections.
     tls
-        What they speak.
+        TLS context of the connections; ``None``: no TLS.
     """
 
     def __init__(self, listening: socket.socket, connections: Connections, tls: ssl.SSLContext | None = None) -> None:
@@ -210,7 +210,7 @@ class Acceptor:
         self._loop.add_reader(listening, self._accept)
 
     def close(self) -> None:
-        """Stop listening. Connections stay. Idempotent."""
+        """Stop listening. Accepted connections stay open. Idempotent."""
         if self._socket.fileno() >= 0:
             self._loop.remove_reader(self._socket)
             self._socket.close()
@@ -221,7 +221,7 @@ class Acceptor:
                 opened, address = self._socket.accept()
             except (BlockingIOError, InterruptedError, ConnectionError):
                 return
-            except OSError as error:  # out of descriptors or memory: it would be told again at once
+            except OSError as error:  # out of descriptors or memory: the event loop would report it again at once
                 get_logger().warning("cannot accept a connection: %s", error.strerror)
                 self._connections.make_room()
                 self._loop.remove_reader(self._socket)
@@ -236,7 +236,7 @@ class Acceptor:
 
 
 def _descriptors() -> int:
-    """Return how many descriptors the process may have, after it has asked for as many as it can get."""
+    """Raise the soft limit of open files to the hard limit, and return it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == hard or hard == resource.RLIM_INFINITY:
         return soft

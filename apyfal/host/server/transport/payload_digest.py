@@ -1,8 +1,8 @@
-"""A digest of the whole body of a job, so that an idempotency key stands for one payload only.
+"""A digest of a job's whole body, so that an idempotency key stands for exactly one payload.
 
-It tells a client's mistake, not an attack: a client that makes two of its own payloads look the same fools only itself.
-So it is a CRC-32 and a sum of 64-bit words of each block (some 2.4 GB/s a core, where BLAKE2b does 0.8 and SHA-256
-1.0), and the marks of all blocks are hashed. Two payloads that differ by accident are taken for the same in fewer than
+The digest detects a client's mistake, not an attack: a client that makes two of its own payloads collide deceives only
+itself. So it is a CRC-32 and a sum of 64-bit words for each block (about 2.4 GB/s per core, against 0.8 for BLAKE2b and
+1.0 for SHA-256), and a hash over the values of all blocks. Two payloads that differ by accident collide in fewer than
 one of 2**32 cases.
 """
 
@@ -20,19 +20,19 @@ from apyfal.host.server.transport.threads import in_thread
 __all__ = ["ArrivingDigest", "PayloadDigest"]
 
 _BLOCK = 1 << 20
-#: bytes that have to have arrived before a thread is asked to look at them
+#: bytes that must have arrived before a thread hashes them
 _WORTH_A_THREAD = 4 << 20
 
 
 class PayloadDigest:
-    """The digest of bytes that are given in pieces; it does not depend on how they are cut."""
+    """The digest of bytes that arrive in pieces. It does not depend on the sizes of the pieces."""
 
     def __init__(self) -> None:
         self._marks = hashlib.blake2b(digest_size=16)
-        self._rest = bytearray()  # the beginning of a block
+        self._rest = bytearray()  # an incomplete block
 
     def update(self, data: bytes | bytearray | memoryview) -> None:
-        """Add a piece."""
+        """Add the next piece."""
         view = memoryview(data)
         if self._rest:
             missing = _BLOCK - len(self._rest)
@@ -48,7 +48,7 @@ class PayloadDigest:
         self._rest += view[whole:]
 
     def hexdigest(self) -> str:
-        """Return the digest of everything; nothing can be added afterwards."""
+        """Return the digest of all pieces. No piece can be added afterwards."""
         if self._rest:
             self._mark(memoryview(self._rest))
             self._rest = bytearray()
@@ -60,12 +60,12 @@ class PayloadDigest:
 
 
 class ArrivingDigest:
-    """The digest of memory that fills from its beginning, computed in another thread behind what arrives.
+    """The digest of memory that is being filled from its beginning, computed in another thread while data arrives.
 
     Parameters
     ----------
     memory
-        All of it, filled or not; it must stay until `finish` has returned.
+        The whole memory, filled or not; must stay valid until `finish` has returned.
     """
 
     def __init__(self, memory: memoryview) -> None:
@@ -75,7 +75,7 @@ class ArrivingDigest:
         self._work: asyncio.Task[None] | None = None
 
     def arrived(self, nbytes: int) -> None:
-        """Say that the first `nbytes` bytes are there."""
+        """Record that the first `nbytes` bytes have arrived."""
         if nbytes - self._begun < _WORTH_A_THREAD or (self._work is not None and not self._work.done()):
             return
         end = nbytes - nbytes % _BLOCK
@@ -86,7 +86,7 @@ class ArrivingDigest:
         await in_thread(self._digest.update, self._memory[start:end])
 
     async def finish(self) -> str:
-        """Return the digest, when all is there."""
+        """Return the digest, after all bytes have arrived."""
         if self._work is not None:
             await self._work
         rest = self._memory[self._begun :]

@@ -1,4 +1,4 @@
-"""What every route needs of a request: who asks, and for what."""
+"""The parts of a request that every route uses: the caller, and a JSON body."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _caller: ContextVar[User] = ContextVar("caller")
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Who calls, and what they may do."""
+    """The caller of a request, with the permissions of its token."""
 
     name: str
     grant: Grant
@@ -46,27 +46,27 @@ class User:
 
     @property
     def scopes(self) -> frozenset[str]:
-        """Those of the token."""
+        """Return the token's scopes."""
         return self.grant.scopes
 
     @property
     def scope_of_view(self) -> str | None:
-        """Whose things this user sees: their own, or (``None``) everybody's."""
+        """Return the user whose jobs and sessions the caller may see; ``None``: those of all users."""
         return None if "admin" in self.scopes else self.name
 
 
 @dataclass(slots=True)
 class Subject:
-    """What the request that this task handles is about, for its errors.
+    """Context of the request that the current task handles, for its error messages.
 
     Attributes
     ----------
     said
-        What the client has written in the body, as far as it is JSON.
+        The client's JSON body as text.
     mounts
-        Those of the session that it names.
+        Mounts of the session that the request names.
     operators
-        The URLs in it that are in the operator's mounts.
+        URLs in the request that belong to the operator's mounts.
     """
 
     said: str = ""
@@ -78,25 +78,25 @@ _subject: ContextVar[Subject] = ContextVar("subject")
 
 
 def subject() -> Subject:
-    """Return what the request that this task handles is about, to be read and added to; of a request that was not let
-    in nothing is known.
+    """Return the context of the request that the current task handles; the caller may change it. It is empty for a
+    request that was not admitted.
     """
     return _subject.get(None) or Subject()
 
 
 def let_in(user: User) -> None:
-    """Say who has made the request that this task handles."""
+    """Record the caller of the request that the current task handles."""
     _caller.set(user)
     _subject.set(Subject())
 
 
 def caller() -> User:
-    """Return who has made the request that this task handles."""
+    """Return the caller of the request that the current task handles."""
     return _caller.get()
 
 
 def is_local(request: web.Request) -> bool:
-    """Whether the peer is on this machine, and so may know of its sockets."""
+    """Return whether the peer is on this machine, so that it can use its sockets."""
     peer = None if request.transport is None else request.transport.get_extra_info("peername")
     return not isinstance(peer, tuple) or ipaddress.ip_address(peer[0].partition("%")[0]).is_loopback
 
@@ -126,7 +126,7 @@ async def _read_rest(request: web.Request, text: bytearray) -> None:
 
 
 async def read_object(request: web.Request, what: str) -> dict[str, Any]:
-    """Read a JSON body that is an object; `what` it is, for the error where it is none."""
+    """Read a JSON body that is an object. `what` describes it in the error message."""
     document = await read_json(request)
     if not isinstance(document, dict):
         raise ParameterError(f"expected an object: {what}")
@@ -134,7 +134,7 @@ async def read_object(request: web.Request, what: str) -> dict[str, Any]:
 
 
 def parse_json(text: bytes | str) -> Any:
-    """Parse JSON; `ParameterError` where it is none."""
+    """Parse JSON. Raises `ParameterError` if it is malformed."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Files without a name for data that is too large for memory, each byte of which counts against its user's quota."""
+"""Temporary files without a name, for data too large for memory. Each byte counts against its user's quota."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class SpoolFile(io.FileIO):
     Parameters
     ----------
     directory
-        Where it is; it has no name there.
+        The directory of the file system that holds the file; the file has no name in it.
     share
-        What its bytes count against; owned by the file from now on.
+        Share of a quota that each byte counts against; owned by the file from now on.
     limit
-        Bytes that it may have.
+        Largest size in bytes.
     reserve
-        Bytes of the file system that stay free.
+        Bytes of the file system that must stay free.
     """
 
     def __init__(self, directory: Path, share: Share, limit: int, reserve: int) -> None:
@@ -37,7 +37,9 @@ class SpoolFile(io.FileIO):
         self._reserve = reserve
 
     def write(self, data: Any, /) -> int:
-        """Append, or raise `TooLarge`, `TooMany` or `TooBusy`: the limit of the file, of the user, of the disk."""
+        """Append data. Raises `TooLarge` at the limit of the file, `TooMany` at that of the user, `TooBusy` at that of
+        the disk.
+        """
         nbytes = memoryview(data).nbytes
         end = self.tell() + nbytes
         if end > self._limit:
@@ -48,6 +50,6 @@ class SpoolFile(io.FileIO):
         return super().write(data) or 0
 
     def close(self) -> None:
-        """Free the file and the quota. Idempotent."""
+        """Free the file and its share of the quota. Idempotent."""
         super().close()
         self._share.close()

@@ -1,4 +1,4 @@
-"""The threads that run jobs, and how their end comes back to the event loop: one wake-up each way."""
+"""Threads that run jobs and report back to the event loop, with one wake-up in each direction."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ _T = TypeVar("_T")
 
 
 async def in_thread(work: Callable[..., _T], *arguments: object) -> _T:
-    """Return what `work` does in another thread, for what would hold the event loop up."""
+    """Return the result of `work`, called in another thread because it would block the event loop."""
     return await asyncio.get_running_loop().run_in_executor(None, work, *arguments)
 
 
 class Threads(Generic[_T]):
-    """Daemon threads, started as they are needed: a job whose card hangs does not keep the process from ending.
+    """Daemon threads, started on demand: a job that hangs on its card does not keep the process from ending.
 
     Made and used on the event loop.
 
     Parameters
     ----------
     run
-        Does one job, in a thread.
+        Runs one job, in a thread.
     ended
-        Called on the event loop with the job and what `run` raised.
+        Called on the event loop with the job and the exception that `run` raised (or ``None``).
     """
 
     def __init__(self, run: Callable[[_T], object], ended: Callable[[_T, BaseException | None], object]) -> None:
@@ -44,7 +44,7 @@ class Threads(Generic[_T]):
         self._busy = 0
 
     def begin(self, job: _T) -> None:
-        """Run a job in a thread that has none, or in a new one."""
+        """Run a job in an idle thread, or in a new one."""
         self._busy += 1
         if self._busy > self._threads:
             self._threads += 1
@@ -52,7 +52,7 @@ class Threads(Generic[_T]):
         self._jobs.put(job)
 
     def stop(self) -> None:
-        """Let the threads leave as they have no job any more."""
+        """Let each thread end when it has no job."""
         for _ in range(self._threads):
             self._jobs.put(None)
 
@@ -64,14 +64,14 @@ class Threads(Generic[_T]):
             except BaseException as error:
                 failure = error
             self._done.append((job, failure))
-            del job, failure  # an idle thread keeps no one's arrays alive
-            if not self._woken:  # waking the loop is a system call: those that end until it is awake save it
+            del job, failure  # an idle thread must not keep a job's arrays alive
+            if not self._woken:  # waking the loop is a system call: one wake-up serves all jobs that end until then
                 self._woken = True
-                with contextlib.suppress(RuntimeError):  # the loop is closed: the daemon did not wait for this job
+                with contextlib.suppress(RuntimeError):  # the loop was closed before this job ended
                     self._loop.call_soon_threadsafe(self._back)
 
     def _back(self) -> None:
-        self._woken = False  # before looking: a job that ends from here on wakes the loop again
+        self._woken = False  # before the list is read: a job that ends from here on wakes the loop again
         while self._done:
             job, failure = self._done.popleft()
             self._busy -= 1

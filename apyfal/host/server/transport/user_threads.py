@@ -1,4 +1,6 @@
-"""Threads for what users ask of stores, which may take long: each user has a few, and nobody waits for another's."""
+"""Threads for users' calls to stores, which can take long. Each user has a few, so that users do not wait for each
+other.
+"""
 
 from __future__ import annotations
 
@@ -19,21 +21,21 @@ __all__ = ["UserThreads"]
 
 _T = TypeVar("_T")
 
-#: seconds between two looks at whether the client is still there
+#: seconds between checks whether the client is still connected
 _LOOK = 0.25
 
 
 class UserThreads:
-    """Runs blocking calls of users. Used on the event loop.
+    """Runs blocking calls for users. Used on the event loop.
 
     Parameters
     ----------
     limit
-        Threads of all users together.
+        Largest number of threads of all users together.
     limit_of_user
-        Threads of one user.
+        Largest number of threads of one user.
     waiting_of_user
-        Calls of one user that may wait for one of the user's threads.
+        Largest number of a user's calls that wait for one of these threads.
     """
 
     def __init__(
@@ -47,23 +49,23 @@ class UserThreads:
         self._waiting: dict[str, collections.deque[asyncio.Future[None]]] = {}
 
     async def run(self, request: web.Request, user: str, work: Callable[[], _T]) -> _T:
-        """Return what `work` returns, called in another thread; cancel its transfers when the client leaves.
+        """Return the result of `work`, called in another thread. If the client leaves, its transfers are cancelled.
 
         Parameters
         ----------
         request
-            Of the client.
+            The client's request.
         user
-            Who asks.
+            Name of the user.
         work
-            What to do. It has ended when this method returns or raises.
+            The call. It has ended when this method returns or raises.
 
         Raises
         ------
         TooMany
             The user has too many calls waiting.
         TooBusy
-            The host has no thread left.
+            The host has no free thread.
         TransferCancelled
             The client left.
         """
@@ -93,14 +95,14 @@ class UserThreads:
             cancel.set()
             await asyncio.wait({future})
             if not future.cancelled():
-                future.exception()  # nobody is there to be told of it
+                future.exception()  # nobody reads the error: the client has left
             raise
         finally:
             timer.cancel()
             self._end(user)
 
     def close(self) -> None:
-        """Take no more calls."""
+        """Accept no more calls."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     async def _begin(self, request: web.Request, user: str) -> None:
@@ -127,7 +129,7 @@ class UserThreads:
             raise
 
     def _end(self, user: str) -> None:
-        """Give a thread to the next call of the user, or back."""
+        """Pass a thread to the next call of the user, or free it."""
         waiting = self._waiting.get(user)
         if waiting:
             waiting.popleft().set_result(None)

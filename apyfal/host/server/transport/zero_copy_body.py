@@ -1,13 +1,13 @@
-"""Request bodies straight off the socket: `recv_into` at their final address, over TLS too, without a bytes object.
+"""Receives request bodies with `recv_into` at their final address, with and without TLS, without a bytes object.
 
-A client that sends ``Expect: 100-continue`` (RFC 9110, section 10.1.1) may wait for the daemon's word, or send the body
-at once. `receive_into` therefore takes the connection over only if none of the body has reached aiohttp's parser yet:
-then the next ``Content-Length`` bytes of the connection are the body, and what follows is the next request. Otherwise
-the body is read in the ordinary way. The check and `asyncio.Transport.set_protocol` are one step of the event loop, so
-nothing can arrive between them.
+A client that sends ``Expect: 100-continue`` (RFC 9110, section 10.1.1) may wait for the daemon's response, or send the
+body at once. `receive_into` therefore takes the connection over only if none of the body has reached aiohttp's parser.
+Then the next ``Content-Length`` bytes of the connection are the body, and the next request follows them. Otherwise the
+body is read through aiohttp. The check and `asyncio.Transport.set_protocol` happen in one step of the event loop, so
+that nothing can arrive between them.
 
-aiohttp's handler of that connection never sees another byte of it: its parser would take them for the body. It writes
-the answer and is retired, and `hand_over` gives the connection to a fresh one.
+aiohttp's handler of that connection receives none of the following bytes, because its parser would take them for the
+body. It writes the response and is retired; `hand_over` gives the connection to a new handler.
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ if TYPE_CHECKING:
 
 __all__ = ["can_receive_into", "hand_over", "receive_into", "send_continue", "waits_in_vain"]
 
-#: received in one turn of the event loop at most: others wait for no longer than this takes to copy (some 0.2 ms)
+#: bytes received in one iteration of the event loop: other requests wait at most for one copy of these (about 0.2 ms)
 _SLICE = 1 << 20
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _SCRATCH = 64 << 10
 
 
 class _Receiver(asyncio.BufferedProtocol):
-    """Fills memory from a connection, then keeps the connection still until somebody takes it over.
+    """Fills memory from a connection, then pauses the connection until another protocol takes it over.
 
     Parameters
     ----------
     transport
         The connection.
     handler
-        aiohttp's, which writes the answer: it is told of everything but data.
+        aiohttp's handler, which writes the response. All events except data are passed on to it.
     out
-        Where the body goes.
+        Memory for the body; borrowed until `received` is done.
     moved
-        Called whenever something has arrived, with the bytes that have by then.
+        Called with the number of bytes received so far, whenever data has arrived.
 
     Attributes
     ----------
     early
-        What came after the body all the same: the first bytes of the next request.
+        Bytes that arrived after the body: the beginning of the next request.
     received
-        Done when the body is there, or cannot come any more.
+        Done when the body is complete, or the connection has failed.
     """
 
     def __init__(self, transport: Any, handler: Any, out: memoryview, moved: Callable[[int], None]) -> None:
@@ -66,7 +66,7 @@ class _Receiver(asyncio.BufferedProtocol):
         return self._scratch
 
     def buffer_updated(self, nbytes: int) -> None:
-        if not self._left:  # the transport was told to read on, by whoever: none of it may be lost
+        if not self._left:  # reading was resumed by other code: none of this data may be lost
             self._transport.pause_reading()
             self.early += self._scratch[:nbytes]
             return
@@ -99,23 +99,23 @@ class _Receiver(asyncio.BufferedProtocol):
             self.received.set_exception(error)
 
 
-#: of the request that this task handles: what received its body, and whether the client was told to send it
+#: for the request of the current task: the receiver of its body, and whether the client was told to send it
 _receiver: ContextVar[_Receiver | None] = ContextVar("receiver", default=None)
 _continued: ContextVar[bool] = ContextVar("continued", default=False)
 
 
 def _expects_continue(request: web.Request) -> bool:
-    """Whether the client may wait for a word before it sends the body. Older versions of HTTP have no such word."""
+    """Return whether the client may wait for ``100 Continue``, which HTTP/1.0 does not have."""
     return request.version >= (1, 1) and request.headers.get("Expect", "").lower() == "100-continue"
 
 
 def _nothing_arrived(request: web.Request) -> bool:
-    """Whether aiohttp's parser has seen the head of the request and nothing behind it."""
+    """Return whether aiohttp's parser has received the head of the request, and nothing after it."""
     return not request.content.total_bytes and not request.content.is_eof()
 
 
 def send_continue(request: web.Request) -> None:
-    """Tell a client that may wait to send the body, unless some of it has come already."""
+    """Send ``100 Continue`` if the client may wait for it, unless part of the body has already arrived."""
     if _expects_continue(request) and request.transport is not None:
         if _nothing_arrived(request):
             request.transport.write(_CONTINUE)
@@ -123,14 +123,16 @@ def send_continue(request: web.Request) -> None:
 
 
 def waits_in_vain(request: web.Request) -> bool:
-    """Whether a client may still wait to be told to send the body. It may then send it or not: see RFC 9110, section
-    10.1.1. After the answer, the connection must therefore end.
+    """Return whether a client may still wait for ``100 Continue``. It may then send the body or not (RFC 9110, section
+    10.1.1), so the connection must end after the response.
     """
     return _expects_continue(request) and not _continued.get() and not request.content.is_eof()
 
 
 def can_receive_into(request: web.Request) -> bool:
-    """Whether `receive_into` can be used: the client asked for it, and the whole body, of known length, is to come."""
+    """Return whether `receive_into` can be used: the client expects 100-continue, and no byte of a body of known length
+    has arrived.
+    """
     return (
         _expects_continue(request)
         and _nothing_arrived(request)
@@ -140,21 +142,21 @@ def can_receive_into(request: web.Request) -> bool:
 
 
 async def receive_into(request: web.Request, out: memoryview, moved: Callable[[int], None]) -> None:
-    """Receive the body of a request into `out`, which is as long as the body.
+    """Receive the body of a request into `out`, which has the size of the body.
 
     Parameters
     ----------
     request
-        One for which `can_receive_into` is true now.
+        A request for which `can_receive_into` is true now.
     out
-        Final address of the body.
+        Final address of the body; borrowed until this function returns or raises.
     moved
-        Called whenever something has arrived, with the bytes that have by then.
+        Called with the number of bytes received so far, whenever data has arrived.
 
     Raises
     ------
     ConnectionError
-        The connection ended before the body.
+        The connection ended before the end of the body.
     """
     transport: Any = request.transport
     if transport is None:
@@ -170,13 +172,13 @@ async def receive_into(request: web.Request, out: memoryview, moved: Callable[[i
         transport.write(_CONTINUE)
         await receiver.received
     except BaseException:
-        transport.abort()  # where the next request would begin is not known
+        transport.abort()  # the beginning of the next request is not known
         raise
     request.content.feed_eof()
 
 
 async def hand_over(request: web.Request, response: web.StreamResponse, make: Callable[[], Any]) -> None:
-    """After `receive_into`: send the answer, and give the connection to a handler that `make` makes."""
+    """After `receive_into`: send the response, and give the connection to a handler made by `make`."""
     receiver = _receiver.get()
     if receiver is None:
         return
@@ -186,11 +188,12 @@ async def hand_over(request: web.Request, response: web.StreamResponse, make: Ca
     if transport is None or transport.is_closing() or not response.keep_alive:
         return  # aiohttp closes the connection
     retired = request.protocol
-    retired.transport = None  # it is the next handler's now: not to be closed with this one
+    retired.transport = None  # the connection belongs to the next handler now and must not be closed with this one
     retired.connection_lost(None)
     handler = make()
     transport.set_protocol(handler)
-    Context().run(handler.connection_made, transport)  # its task is of no request: it inherits nothing of this one
+    # its task belongs to no request: it inherits no context from this one
+    Context().run(handler.connection_made, transport)
     if receiver.early:
         handler.data_received(bytes(receiver.early))
     transport.resume_reading()
