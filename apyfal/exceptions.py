@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from apyfal.log import redact_text
+
 __all__ = [
     "AcceleratorException",
     "AccessDenied",
@@ -53,7 +55,14 @@ __all__ = [
 
 
 class AcceleratorException(Exception):
-    """Root of all errors raised by apyfal."""
+    """Root of all errors raised by apyfal.
+
+    Its text has no password or signature of a URL, whatever it quotes: a URL can be given where a name, a file or a
+    device is expected, and then it is in a message of a driver or of the configuration.
+    """
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*(redact_text(value) if isinstance(value, str) else value for value in arguments))
 
 
 # -- what the caller asked for ----------------------------------------------------------------------------------------

@@ -272,7 +272,7 @@ class Configuration:
         try:
             content = file.read_bytes()
         except OSError as error:
-            raise ConfigurationError(f"cannot read configuration {str(file)!r}{origin}: {error.strerror}") from error
+            raise ConfigurationError(f"cannot read configuration {str(file)!r}{origin}: {error.strerror}") from None
         return cls(ini.parse(_text(content, file), file, KINDS), file)
 
     @classmethod
@@ -281,7 +281,7 @@ class Configuration:
         try:
             content, status = content_of(file)
         except OSError as error:
-            raise ConfigurationError(f"cannot read configuration {str(file)!r}: {error.strerror}") from error
+            raise ConfigurationError(f"cannot read configuration {str(file)!r}: {error.strerror}") from None
         distrust = TrustStore().refusal(file, content, status)
         if distrust is not None:
             _LOGGER.debug("%s is not trusted: %s", shown_path(file), distrust)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from apyfal.exceptions import ConfigurationError, did_you_mean
+from apyfal.log import redact_text
 
 __all__ = ["Value", "is_secret", "parse", "shown_path", "without_user_info"]
 
@@ -31,7 +32,9 @@ def is_secret(key: str) -> bool:
 
 def without_user_info(text: str) -> str:
     """Hide users and passwords in the web addresses of a text."""
-    return _USER_INFO.sub(r"\1***@", text)
+    plain = _USER_INFO.sub(r"\1", text)
+    shown = redact_text(plain)
+    return _USER_INFO.sub(r"\1***@", text) if shown == plain else shown
 
 
 class Value(str):

@@ -11,6 +11,7 @@ from apyfal.config.authority import Verdict, refusal, rule_of
 from apyfal.config.configuration import ENVIRONMENT, FILE_NAME, Configuration
 from apyfal.config.trust import owner_name, unsafe
 from apyfal.exceptions import ConfigurationError
+from apyfal.log import redact
 
 __all__ = ["FileReport", "KeyReport", "files", "limited_keys"]
 
@@ -86,7 +87,8 @@ def _report(file: Path, place: str, *, first: bool) -> FileReport:
     try:
         status = os.stat(file)
     except OSError as error:
-        return FileReport(file, place, "unreadable", error.strerror or "")
+        # perhaps a URL, by mistake
+        return FileReport(Path(redact(str(file))), place, "unreadable", error.strerror or "")
     known = {"owner": owner_name(status.st_uid), "mode": f"{stat.S_IMODE(status.st_mode):04o}"}
     if not first:
         return FileReport(file, place, "not used", "another file comes first", **known)

@@ -163,7 +163,7 @@ class TrustStore:
         try:
             content, status = content_of(place)
         except OSError as error:
-            raise ConfigurationError(f"cannot read configuration {str(place)!r}: {error.strerror}") from error
+            raise ConfigurationError(f"cannot read configuration {str(place)!r}: {error.strerror}") from None
         if (problem := unsafe(place, status)) is not None:
             raise ConfigurationError(f"{str(place)!r} cannot be trusted: {problem}")
         with self._changing() as known:

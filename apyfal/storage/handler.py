@@ -9,17 +9,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import TracebackType
 from typing import ClassVar
 
 from apyfal.exceptions import UnsupportedByStore
+from apyfal.log import redact_web_path
 from apyfal.storage.metadata import ObjectMetadata
 
 __all__ = ["Handler", "Limits", "MetadataHandler", "ObjectInfo", "RangeReader", "Upload"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class ObjectInfo:
     """One version of one object, as its store describes it.
 
@@ -57,6 +58,13 @@ class ObjectInfo:
     version: str | None = None
     is_directory: bool = False
     metadata: ObjectMetadata | None = None
+
+    def __repr__(self) -> str:
+        """Show all of it, but no user, password or query of a web address."""
+        host = self.path.partition("/")[0]
+        path = redact_web_path(self.path) if "." in host or ":" in host else self.path
+        values = {one.name: getattr(self, one.name) for one in fields(self)} | {"path": path}
+        return f"ObjectInfo({', '.join(f'{name}={value!r}' for name, value in values.items())})"
 
     def of_size(self, size: int | None, ranges: bool) -> ObjectInfo:
         """Return the same with another size; a quarter of what `dataclasses.replace` costs, once for every object."""

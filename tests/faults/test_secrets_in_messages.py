@@ -83,6 +83,51 @@ def _process(src: Any, dst: Any = None) -> None:
         card.process(src, dst)
 
 
+def _pool(function: Callable[[apyfal.AcceleratorPoolExecutor], Any], **options: Any) -> None:
+    with apyfal.AcceleratorPoolExecutor("loopback", workers=2, **options) as pool:
+        print(repr(pool))
+        print(repr(function(pool)))
+
+
+def _submit(pool: apyfal.AcceleratorPoolExecutor, url: str) -> None:
+    jobs = [pool.process_submit(url) for _ in range(3)]
+    try:
+        for job in jobs:
+            print(repr(job))
+            job.result()
+    finally:
+        print(repr(jobs))
+
+
+def _device(accelerator: str = "loopback", **options: Any) -> None:
+    with apyfal.Accelerator(accelerator, **options) as card:
+        print(repr(card))
+        card.process(b"x")
+
+
+def _told(url: str) -> None:
+    told: dict[str, Any] = {}
+    try:
+        with apyfal.Accelerator("loopback") as card:
+            card.process(url, url, info_dict=told)
+    finally:
+        print(told, repr(card))
+
+
+def _opened(url: str, mode: str) -> None:
+    file = st.open(url, mode)
+    print(repr(file), file)
+    file.close()
+    print(repr(file))
+    file.read(1)
+
+
+def _mounted(name: str = "lab", path: str = "lab://c/x", /, **parameters: Any) -> None:
+    st.mount(name, **parameters)
+    print(st.mounts(), *st.mounts().values())
+    st.load(path)
+
+
 def _by_fsspec(name: str, *arguments: Any) -> Callable[[str], Any]:
     return lambda url: getattr(st.filesystem(), name)(url, *arguments)
 
@@ -120,6 +165,44 @@ FUNCTIONS: dict[str, Callable[[str], Any]] = {
     "fsspec rm": _by_fsspec("rm_file"),
     "fsspec ls": lambda url: st.filesystem().ls(url, detail=False) and None,
     "fsspec touch": _by_fsspec("touch"),
+    "fsspec copy": lambda url: st.filesystem().cp_file(url, url + "2"),
+    "fsspec move": lambda url: st.filesystem().mv(url, url + "2"),
+    "fsspec find": lambda url: len(st.filesystem().find(url)),
+    "fsspec glob": lambda url: len(st.filesystem().glob(url + "*")),
+    "fsspec mkdir": _by_fsspec("mkdir"),
+    "fsspec open": lambda url: print(repr(st.filesystem()), repr(st.filesystem().open(url))),
+    "rmdir": st.rmdir,
+    "snapshot": lambda url: print(repr(st.snapshot(url))),
+    "repr of stat": lambda url: print(repr(st.stat(url)), st.stat(url)),
+    "repr of a file": partial(_opened, mode="rb"),
+    "repr of a file of text": partial(_opened, mode="r"),
+    "repr of a file to write": partial(_opened, mode="wb"),
+    "copy to the same": lambda url: st.copy(url, url),
+    "copy a directory": lambda url: st.copy(url, "/nonexistent/x/", recursive=True),
+    "info_dict": _told,
+    "pool": lambda url: _pool(partial(_submit, url=url)),
+    "pool's process": lambda url: _pool(lambda pool: pool.process(url, url)),
+    "pool's map": lambda url: _pool(lambda pool: list(pool.process_map([url, url]))),
+    "pool of a host": lambda url: _pool(lambda pool: pool.process(b"x"), host_ip=url, token="CANARY"),
+    "host": lambda url: _device(host_ip=url, token="CANARY"),
+    "name": lambda url: _device(url),
+    "driver": lambda url: _device(driver=url),
+    "device": lambda url: _device(device=url),
+    "program": lambda url: _device(program=url),
+    "program of a card": lambda url: _device(driver="xrt", program=url, kernel="k", arguments="src, dst"),
+    "configuration": lambda url: _device(config=url),
+    "devices": lambda url: print(apyfal.devices(url)),
+    "a parameter": lambda url: _device(nothing=url),
+    "a name of a mount": lambda url: _mounted(url, provider="s3"),
+    "provider": lambda url: _mounted(provider=url),
+    "root": lambda url: _mounted(provider="http", root=url),
+    "region": lambda url: _mounted(provider="s3", region=url, client_id="a", secret_id="CANARY"),
+    "sas": lambda url: _mounted(provider="az", endpoint_url=url, client_id="a", sas="sig=CANARY"),
+    "connection string": lambda url: _mounted(provider="az", connection_string=f"BlobEndpoint={url};AccountKey=CANARY"),
+    "gs": lambda url: _mounted(provider="gs", endpoint_url=url, client_id="a", secret_id="CANARY"),
+    "swift": lambda url: _mounted(provider="swift", endpoint_url=url, client_id="a", secret_id="CANARY", project="p"),
+    "proxy": lambda url: _mounted(provider="s3", proxy=url, client_id="a", secret_id="CANARY"),
+    "unmount": st.unmount,
 }
 
 
@@ -140,6 +223,20 @@ COMMANDS: dict[str, list[str]] = {
     "process --host": ["process", "-a", "loopback", "--host", "{}", "/etc/hostname"],
     "process -i": ["process", "-a", "loopback", "-i", "x={}"],
     "bench": ["bench", "-a", "loopback", "{}"],
+    "process of a name": ["process", "-a", "{}", "/etc/hostname"],
+    "process -p": ["process", "-a", "loopback", "-p", "x={}", "/etc/hostname"],
+    "ls --host": ["ls", "--host", "{}"],
+    "accelerators": ["accelerators", "{}"],
+    "devices": ["devices", "{}"],
+    "mounts": ["mounts", "{}"],
+    "a command": ["{}"],
+    "token create --expires": ["token", "create", "u", "--expires", "{}"],
+    "token create --directory": ["token", "create", "u", "--directory", "{}"],
+    "token revoke": ["token", "revoke", "{}"],
+    "host check": ["host", "check", "--config", "{}"],
+    "serve": ["serve", "--config", "{}", "--listen", "{}"],
+    "config trust": ["config", "trust", "{}"],
+    "config show": ["config", "show"],  # with $APYFAL_CONFIG_FILE
 }
 
 SERVERS: dict[str, Callable[[Hostile], Fault | None]] = {
@@ -159,7 +256,9 @@ def store() -> Iterator[Hostile]:
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("APYFAL_CONFIG_FILE", "")
     monkeypatch.setattr("apyfal.storage.flow.retry._BASE_DELAY", 0.0)
     monkeypatch.setattr("apyfal.storage.http.pool.ConnectionPool._open_socket", _only_here)
 
@@ -230,6 +329,7 @@ def test_commands(store: Hostile, tmp_path: Path, place: str) -> None:
     store.faults.append(Fault("change", times=-1, act=lambda request: Answer(403)))
     url = PLACES[place].format(host=store.address)
     for name, command in COMMANDS.items():
+        os.environ["APYFAL_CONFIG_FILE"] = url.replace("\0", "") if name == "config show" else ""
         arguments = [one.replace("{}", url).replace("{folder}", str(tmp_path)) for one in command]
         check(partial(main, arguments), f"apyfal {name}")
 
@@ -276,6 +376,7 @@ def _closed(handler: HTTPHandler, path: str) -> None:
         ("http://me@h", "http://h"),
         ("http://me:a/b@h/x", "http://h/x"),
         ("http://me:pw/x", "http://me:.../x"),
+        ("http://http://me:pw@h/x?y", "http://http://h/x?..."),
         ("s3://b/k?x&sig=1&y", "s3://b/k?x&sig=...&y"),
         ("s3://b/k#@:x", "s3://b/k#@:x"),
         ("s3://me:pw@b/k", "s3://b/k"),

@@ -93,7 +93,7 @@ class MountSpec:
         return MountInfo(
             self.name,
             self.provider,
-            None if self.root is None else without_user_info(f"://{self.root}").removeprefix("://"),
+            None if self.root is None else _shown_root(self.provider, self.root),
             {name: shown(name, parameter.value) for name, parameter in self.parameters.items()},
             {name: parameter.origin for name, parameter in self.parameters.items()},
             connected,
@@ -132,6 +132,13 @@ class MountSpec:
         for name, limit in limits.items():
             setattr(handler, name, limit)
         return handler
+
+
+def _shown_root(provider: str, root: str) -> str:
+    if "://" in root:  # a URL, by mistake
+        return without_user_info(root)
+    before = "http://" if provider in ("http", "https") else "root://"
+    return without_user_info(before + root).removeprefix(before)
 
 
 class Mount:
