@@ -36,8 +36,8 @@ ROOMS = (
     "host/server/jobs jobs storage/__init__",
     "host/client host/server/api",
     "apyfal",
-    "cli testing",
-    "host/server",
+    "cli doctor testing",
+    "cli/commands/machine host/server",
     "cli/commands __main__",
 )
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms.split()}
