@@ -1,4 +1,4 @@
-"""`RemoteAccelerator`: an accelerator of another machine, with the methods of a local one."""
+"""`RemoteAccelerator`: an accelerator on another machine, with the methods of a local one."""
 
 from __future__ import annotations
 
@@ -40,37 +40,37 @@ if TYPE_CHECKING:
 __all__ = ["RemoteAccelerator", "open_host", "open_remote"]
 
 _WORKERS = 4
-#: keys of a definition that a host lets clients say, ``program`` only if its operator lists it
+#: keys of a definition that a client may send; ``program`` only if the host's operator lists it
 _SAID_BY_CLIENTS = frozenset({"dtype", "in_dtype", "out_dtype", "program"})
 
 
 def open_host(
     config: ConfigSource = None, *, host_ip: str | None = None, token: str | None = None, host_type: str | None = None
 ) -> Host:
-    """Return the host that the arguments and the ``[host]`` section name; nothing is connected yet.
+    """Return the host named by the arguments or the ``[host]`` section. No connection is made yet.
 
     Parameters
     ----------
     config
         As in `apyfal.Accelerator`.
     host_ip
-        See `apyfal.host.protocol.address.parse_address`. Default: ``host_ip`` of ``[host]``.
+        Address of the host: see `apyfal.host.protocol.address.parse_address`. Default: ``host_ip`` of ``[host]``.
     token
-        Default: ``$APYFAL_TOKEN``, then ``token`` or the file ``token_file`` of ``[host]``.
+        Token of the user. Default: ``$APYFAL_TOKEN``, then ``token`` or the file ``token_file`` of ``[host]``.
     host_type
-        Which of several hosts in the configuration: that of ``[host.HOST_TYPE]``. Default: ``host_type`` of ``[host]``.
+        Selects ``[host.HOST_TYPE]`` of the configuration. Default: ``host_type`` of ``[host]``.
 
     Raises
     ------
     ConfigurationError, ParameterError
-        There is no host, its address is malformed, or the token file cannot be read.
+        No host is named, its address is malformed, or the token file cannot be read.
     """
     section = host_section(Configuration.load(config), host_type)
     address = host_ip if host_ip is not None else section.text("host_ip", None)
     if address is None:
         raise ConfigurationError("no host: give host_ip, or host_ip in [host] of the configuration")
     if host_ip is None and not (stated := section["host_ip"]).trusted:
-        # an address of a stranger's file gets the token of that file, and none of the user's
+        # an address from a file that others can change gets only the token of that file, never the user's own
         if token is not None or ("token" not in section and os.environ.get("APYFAL_TOKEN")):
             raise untrusted(stated, "where your token goes")
         return Host(parse_address(address), section.text("token", None))
@@ -96,14 +96,14 @@ def open_remote(
     memory_limit: int | str | None = None,
     **definition: object,
 ) -> RemoteAccelerator:
-    """Open an accelerator of another machine; the parameters are those of `apyfal.Accelerator`.
+    """Open an accelerator on another machine; the parameters are those of `apyfal.Accelerator`.
 
     Raises
     ------
     ParameterError
-        A part of the definition was given that is the host's.
+        A key of the definition was given that only the host may define.
     HostError, ConnectionError
-        The host cannot be reached, or does not let this token in.
+        The host cannot be reached, or refuses the token.
     """
     options: dict[str, object] = {"accelerator": accelerator, "driver": driver, "device": device}
     if unknown := sorted(definition.keys() - _SAID_BY_CLIENTS):
@@ -117,19 +117,20 @@ def open_remote(
 
 
 class RemoteAccelerator(BaseAccelerator):
-    """An accelerator of another machine, open.
+    """An open accelerator on another machine.
 
-    URLs are passed on, and their data never comes here; arrays, files and file objects are sent and received. Each job
-    has its own key. By that the host runs it once, however often a broken connection makes the client ask again.
+    URLs are passed on, and their data does not pass through this machine. Arrays, files and file objects are sent and
+    received. Each job has its own idempotency key, so that the host runs it once even if a broken connection makes the
+    client ask again.
 
     Parameters
     ----------
     host
-        Where it is.
+        The host; closed with this object.
     options
-        ``accelerator``, ``driver``, ``device``.
+        Options of the session: ``accelerator``, ``driver``, ``device`` and others of `SessionFields`.
     memory_limit
-        For each job, on the host.
+        Bytes of pinned memory for each job, on the host.
 
     Notes
     -----
@@ -164,7 +165,7 @@ class RemoteAccelerator(BaseAccelerator):
             self._run("start", src, None, parameters, info_dict=info_dict)
 
     def mount(self, storage_type: str, *, provider: str, **parameters: object) -> None:
-        """Let this session's jobs use a store with an account of the client's; the host forgets it with the session.
+        """Mount a store with the client's own account, for jobs of this session. The host removes it with the session.
 
         Parameters
         ----------
@@ -173,7 +174,7 @@ class RemoteAccelerator(BaseAccelerator):
         provider
             ``s3``, ``swift``, ``oss``, ``gs`` or ``az``.
         **parameters
-            As in `apyfal.storage.mount`; an account is needed, for the host's own is not lent.
+            As in `apyfal.storage.mount`. An account is required, because the host's own is not used for clients.
         """
         self._check_open()
         given = {name: value for name, value in {"provider": provider, **parameters}.items() if value is not None}
@@ -182,7 +183,7 @@ class RemoteAccelerator(BaseAccelerator):
             self._mounts[storage_type] = given
 
     def stop(self) -> None:
-        """Cancel jobs, and close the session. Stopping again is fine."""
+        """Cancel jobs, and close the session. Stopping it again has no effect."""
         with self._lock:
             if self._closed:
                 return
@@ -197,19 +198,20 @@ class RemoteAccelerator(BaseAccelerator):
             submitter.stop()
         if self._pool is not None:
             self._pool.close()
-        # If it is gone, or cannot be reached: the host closes sessions that nobody uses.
+        # If the session is gone or the host cannot be reached, nothing more to do: the host closes idle sessions.
         with contextlib.suppress(OSError, AcceleratorException):
             self._host.json("DELETE", f"/v1/sessions/{self._session}")
         self._finalizer()
 
     def _wait(self) -> None:
         super()._wait()
-        while self._active:  # jobs that other threads run themselves
+        while self._active:  # jobs that run in other threads
             time.sleep(0.005)
 
     @property
     def _submitter(self) -> JobSubmitter:
-        # Made when it is first needed: it refers to the accelerator, which is to be closed as soon as it is dropped.
+        # Created on first use: it refers to the accelerator, which must be closed as soon as it is no longer
+        # referenced.
         with self._lock:
             if self._background is None:
                 self._background = JobSubmitter(str(self._options["accelerator"]), self.process, workers=_WORKERS)
@@ -233,9 +235,9 @@ class RemoteAccelerator(BaseAccelerator):
         Raises
         ------
         HostError
-            The host failed, or stopped while the job ran: then it is not known what was written.
+            The host failed, or stopped while the job ran. In the second case it is not known what was written.
         JobRejected
-            The host had no room for the job for a minute.
+            The host was too busy to accept the job for a minute.
         ConnectionError
             The host could not be reached for a minute.
         """
@@ -253,7 +255,9 @@ class RemoteAccelerator(BaseAccelerator):
         )
 
     def empty(self, shape: Any, dtype: DTypeLike = float) -> NDArray[Any]:
-        """Return an array that goes to the host without a copy if it is this machine; otherwise as `apyfal.empty`."""
+        """Return an array that reaches the host without a copy if the host is this machine; otherwise as
+        `apyfal.empty`.
+        """
         self._check_open()
         dimensions = (shape,) if isinstance(shape, int | np.integer) else tuple(shape)
         kind = ArrayType(np.dtype(dtype), tuple(int(length) for length in dimensions))
@@ -267,7 +271,7 @@ class RemoteAccelerator(BaseAccelerator):
                 return self.empty(shape, dtype)
         return empty(kind.shape, kind.dtype) if array is None else array
 
-    # -- inside --------------------------------------------------------------------------------------------------------
+    # -- internals -----------------------------------------------------------------------------------------------------
     def _run(
         self,
         kind: str,
@@ -314,7 +318,7 @@ class RemoteAccelerator(BaseAccelerator):
                 retry.pause("the host does not keep the session", None)
                 continue
             if document["state"] == "interrupted" and document.get("ran") is False:
-                key = secrets.token_hex(16)  # the host is certain that it did not run
+                key = secrets.token_hex(16)  # the host is certain that the job did not run
                 continue
             if info_dict is not None:
                 info: dict[str, Any] = dict(document.get("info") or {}, host=str(self._host.address))
@@ -339,11 +343,11 @@ class RemoteAccelerator(BaseAccelerator):
         self._pool = SharedPool.of(self._host, document)
 
     def _renew(self, lost: str, *, restart: bool) -> None:
-        """Open a session in the place of one that the host does not know any more, as after a restart of it."""
+        """Open a new session in place of one that the host no longer knows, for example after a restart."""
         with self._lock:
             self._check_open()
             if self._session != lost:
-                return  # another thread did
+                return  # another thread has renewed it
             if self._pool is not None:
                 self._pool.close()
             self._open_session()

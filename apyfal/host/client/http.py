@@ -1,7 +1,7 @@
-"""The client's side of HTTP: kept connections to one host, over TLS with a pinned certificate or a Unix socket.
+"""The client's HTTP: a pool of connections to one host, over TLS with a pinned certificate or over a Unix socket.
 
-Bodies go out of the caller's memory and responses arrive in it; nothing is collected in between. The connections
-themselves are those of `apyfal.storage`.
+Bodies are sent from the caller's memory, and responses are received into it, without buffers in between. The
+connections are those of `apyfal.storage.http`.
 """
 
 from __future__ import annotations
@@ -45,23 +45,23 @@ _TOKEN = re.compile(r"apf_(?P<id>[0-9a-f]{12})_(?P<secret>[A-Za-z0-9_-]{43})")
 _STALL_TIMEOUT = 120.0  # longer than the daemon lets a request wait for its job
 _MAX_JSON = 64 << 20
 _KEPT = 16
-#: seconds a request is repeated for when the host cannot be reached: long enough for a restart
+#: seconds for which a request is repeated while the host cannot be reached: enough for a restart
 RETRY_FOR = 60.0
 _FIRST_DELAY = 0.05
 _MAX_DELAY = 2.0
-#: bodies from here on wait until the daemon asks for them: then it receives them at their final address
+#: bodies of this size and more wait for 100-continue, so that the daemon can receive them at their final address
 _ASK_FROM = 1 << 20
 
 
 class Refused(Exception):
-    """The daemon answered with an error; what it means depends on what was asked.
+    """The daemon answered with an error. Its meaning depends on the request.
 
     Attributes
     ----------
     status, document
-        Of the response.
+        HTTP status and JSON body of the response.
     retry_after
-        Seconds after which to ask again, if it says so.
+        Seconds after which to try again; ``None``: not stated.
     """
 
     def __init__(self, status: int, document: Mapping[str, Any], retry_after: float | None) -> None:
@@ -71,28 +71,28 @@ class Refused(Exception):
         self.retry_after = retry_after
 
     def error(self) -> AcceleratorException:
-        """Return the error that the daemon described."""
+        """Return the exception that the daemon described."""
         return error_from(self.document.get("error"))
 
 
 class SessionLost(Exception):
-    """The daemon does not know the session (any more): it was started again, or closed what nobody used."""
+    """The daemon does not know the session: the daemon was restarted, or the session was idle for too long."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A request as it is sent.
+    """A request ready to be sent.
 
     Attributes
     ----------
     method, target
-        Its first line.
+        Method and target of the request line.
     head
-        All of it but the body.
+        The request line and header fields as bytes.
     pieces
-        The body, which is sent once only if it is no list.
+        The pieces of the body. Only a list can be sent again.
     asks
-        Whether the daemon is asked before the body is sent.
+        Whether the request waits for 100-continue before it sends the body.
     """
 
     method: str
@@ -103,12 +103,14 @@ class Outgoing:
 
     @property
     def repeatable(self) -> bool:
-        """Whether it can be sent again as it is."""
+        """Return whether the request can be sent again."""
         return isinstance(self.pieces, list)
 
 
 class HostResponse:
-    """A response whose head has arrived. A context manager: at its end the connection is kept, or closed if unread."""
+    """A response whose head has been received. As a context manager, it returns the connection to the pool at the end,
+    or closes it if the body was not read.
+    """
 
     def __init__(self, response: Response) -> None:
         self._response = response
@@ -116,16 +118,16 @@ class HostResponse:
         self.length = response.length
 
     def header(self, name: str) -> str | None:
-        """Return one header field."""
+        """Return the value of a header field; ``None``: it is missing."""
         return self._response.headers.get(name.lower())
 
     def json(self) -> Any:
-        """Read the body as JSON."""
+        """Read the body and parse it as JSON."""
         with _network_errors():
             return json.loads(self._response.read(_MAX_JSON))
 
     def readinto(self, out: memoryview) -> None:
-        """Fill `out` with the next bytes of the body; `ConnectionError` if it ends before."""
+        """Fill `out` with the next bytes of the body. Raises `ConnectionError` if the body ends before."""
         done = 0
         while done < len(out):
             with _network_errors():
@@ -135,7 +137,7 @@ class HostResponse:
             done += count
 
     def lines(self) -> Iterator[bytes]:
-        """Yield the body's lines as they come."""
+        """Yield the lines of the body as they arrive, without line breaks."""
         buffer = memoryview(bytearray(4096))
         rest = b""
         while True:
@@ -149,7 +151,7 @@ class HostResponse:
             yield rest
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Return the connection to the pool, or close it."""
         self._response.close()
 
     def __enter__(self) -> HostResponse:
@@ -162,14 +164,14 @@ class HostResponse:
 
 
 class Host:
-    """One daemon, as its clients reach it. Usable from any thread.
+    """One daemon, as seen by its clients. Usable from any thread.
 
     Parameters
     ----------
     address
-        Where it is.
+        Address of the daemon.
     token
-        Sent with every request; ``None``: none (the daemon's own user on its Unix socket).
+        Sent with every request; ``None``: no token is needed (the daemon's own user on its Unix socket).
     """
 
     def __init__(self, address: HostAddress, token: str | None) -> None:
@@ -194,25 +196,25 @@ class Host:
         body: Iterable[memoryview] = (),
         length: int | None = None,
     ) -> HostResponse:
-        """Send one request and receive the head of its response.
+        """Send a request and receive the head of its response.
 
         Parameters
         ----------
         method, target
-            The request line.
+            HTTP method and target of the request line.
         headers
-            In addition to those of every request.
+            Header fields in addition to those of every request.
         json_body
-            Sent as JSON, or
+            Sent as JSON; or
         body, length
-            pieces of memory, and how many bytes they have together.
+            the body as pieces of memory, and their total size in bytes.
 
         Raises
         ------
         Refused
             The daemon answered with an error.
         ConnectionError, TimeoutError
-            There is no daemon, or the connection broke; whether the request was acted on is not known.
+            The daemon cannot be reached, or the connection broke. It is not known whether the request was processed.
         """
         outgoing = self._outgoing(method, target, dict(headers or ()), json_body, body, length)
         with _network_errors():
@@ -220,7 +222,7 @@ class Host:
             try:
                 response = self._exchange(connection, outgoing)
             except (StorageError, ConnectionError):
-                # A kept connection may have been closed by the daemon while it was idle: then nothing was read.
+                # The daemon may have closed a connection while it was idle. Then it has read nothing of the request.
                 if fresh or not outgoing.repeatable:
                     raise
                 connection = self._connect()
@@ -233,7 +235,7 @@ class Host:
         return reply
 
     def json(self, method: str, target: str, body: object = None, headers: Mapping[str, str] | None = None) -> Any:
-        """Send one request and return its JSON response; the daemon's error is raised as what it is."""
+        """Send a request and return its JSON response. Raises the exception that the daemon describes."""
         try:
             with self.request(method, target, json_body=body, headers=headers) as reply:
                 return None if reply.status == 204 else reply.json()
@@ -244,7 +246,7 @@ class Host:
         """Close the idle connections."""
         self._idle.close()
 
-    # -- inside --------------------------------------------------------------------------------------------------------
+    # -- internals -----------------------------------------------------------------------------------------------------
     def _outgoing(
         self,
         method: str,
@@ -271,7 +273,7 @@ class Host:
         return Outgoing(method, target, f"{head}\r\n\r\n".encode("latin-1", "replace"), body, asks)
 
     def _exchange(self, connection: Connection, outgoing: Outgoing) -> Response:
-        """Send a request and receive the head of its response; the connection is closed if that fails."""
+        """Send a request and receive the head of its response. If that fails, the connection is closed."""
         try:
             response = _send(connection, outgoing)
         except BaseException:
@@ -293,14 +295,14 @@ class Host:
         return Refused(reply.status, document, seconds)
 
     def _require_proof(self, connection: Connection, token: str, peer: str) -> None:
-        """Let the daemon show that it knows the token; see `apyfal.host.protocol.proof`.
+        """Require a proof from the daemon that it knows the token: see `apyfal.host.protocol.proof`.
 
         Raises
         ------
         AuthenticationError
-            It does not know it.
+            The daemon does not know the token.
         HostError
-            It is no daemon, or somebody passes the connection on.
+            The peer is no daemon, or it forwards the connection.
         """
         known = _TOKEN.fullmatch(token)
         if known is None:
@@ -329,7 +331,7 @@ class Host:
             )
 
     def _connect(self) -> Connection:
-        """Connect, and make sure who answers before the token is sent: by the certificate, or by a proof."""
+        """Connect, and authenticate the peer before the token is sent: by its certificate, or by a proof."""
         address = self.address
         if address.unix is not None:
             opened = socket.socket(socket.AF_UNIX)
@@ -361,7 +363,7 @@ class Host:
 
 
 class Retry:
-    """How long and how often one job is asked for again."""
+    """Repeats one job's requests, with pauses and an overall limit."""
 
     def __init__(self, timeout: float | None, longest: float = RETRY_FOR) -> None:
         now = time.monotonic()
@@ -371,7 +373,7 @@ class Retry:
         self._delay = _FIRST_DELAY
 
     def pause(self, reason: str, delay: float | None, error: BaseException | None = None) -> None:
-        """Wait before the next attempt, or raise what `reason` and `error` say when it has been long enough."""
+        """Wait before the next attempt. Raises `HostUnreachable` with `reason` and `error` if the limit is exceeded."""
         now = time.monotonic()
         if self._give_up is None:
             self._give_up = now + self._longest
@@ -384,7 +386,7 @@ class Retry:
         self._delay = min(2 * self._delay, _MAX_DELAY)
 
     def check(self) -> None:
-        """Raise `RunTimeout` when the job's own time is over and the host has not said so."""
+        """Raise `RunTimeout` if the job's timeout has passed and the host has not reported it."""
         if self._end is not None and time.monotonic() > self._end:
             raise RunTimeout("the job did not end in time, nor did its host say so")
 
@@ -395,15 +397,15 @@ def _send(connection: Connection, outgoing: Outgoing) -> Response:
         connection.send(outgoing.head)
         instead = connection.await_continue(outgoing.method)
         if instead is not None:
-            instead.persistent = False  # the daemon does not know whether the body still comes
+            instead.persistent = False  # the daemon does not know whether the body will follow
             return instead
     else:
-        first = next(pieces, None)  # a small body goes with its head, in one system call
+        first = next(pieces, None)  # a small body is sent with the head, in one system call
         connection.send(outgoing.head, () if first is None else (first,))
     try:
         connection.send_more(pieces)
     except StorageError as broken:
-        # The daemon may have answered before it read everything: its response says more than the broken pipe.
+        # The daemon may have answered before it read the whole body. Its response explains more than the broken pipe.
         try:
             return connection.read_response(outgoing.method)
         except StorageError:
@@ -413,7 +415,7 @@ def _send(connection: Connection, outgoing: Outgoing) -> Response:
 
 @contextlib.contextmanager
 def _network_errors() -> Iterator[None]:
-    """Raise what breaks on the network as plain `ConnectionError` and `TimeoutError`; other errors as they are."""
+    """Convert network errors to `ConnectionError` or `TimeoutError`; pass on all others."""
     try:
         yield
     except TransferTimeout as error:

@@ -1,4 +1,4 @@
-"""How the arguments of a remote job travel: URLs as they are, files and arrays as bodies or through shared memory."""
+"""The arguments of a remote job: URLs by name, files and arrays as request bodies or in shared memory."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from apyfal.storage.url import is_file_object, parse
 __all__ = ["Copies", "InputPayload", "OutputPayload"]
 
 _CHUNK = 1 << 20
-#: below this, a request on the socket costs less than the bookkeeping of shared memory
+#: below this size, a request on the socket costs less than the management of shared memory
 _SHARED_FROM = 256 << 10
-#: where each of several inputs begins in a body: at a page, as memory that devices use in place
+#: alignment of several inputs in one body: a page, so that devices can use each in place
 _ALIGN = 4096
 _INTO_SHARED = "put into memory that is shared with the host, where arrays of Accelerator.empty are already"
 _OUT_OF_SHARED = "taken out of memory that is shared with the host, where arrays of Accelerator.empty are already"
 
 
 class Copies:
-    """What a client copies of a job's arrays.
+    """Counts the copies that a client makes of a job's arrays.
 
     Parameters
     ----------
     allowed
-        Whether it may.
+        Whether copies may be made.
     """
 
     def __init__(self, allowed: bool) -> None:
@@ -47,41 +47,41 @@ class Copies:
         self._reasons: list[str] = []
 
     def add(self, nbytes: int, reason: str) -> None:
-        """Count a copy that is about to be made; `CopyRefused` where none may be."""
+        """Count a copy that is about to be made. Raises `CopyRefused` if copies are not allowed."""
         if not self.allowed:
             raise CopyRefused(f"{reason}, and copy=False was given")
         self._nbytes += nbytes
         self._reasons.append(reason)
 
     def fill(self, info: dict[str, Any]) -> None:
-        """Add these copies to those that the host made."""
+        """Add these copies to those that the host reports."""
         info["bytes_copied"] = info.get("bytes_copied", 0) + self._nbytes
         info["copy_reasons"] = [*info.get("copy_reasons", ()), *self._reasons]
 
 
 def _room(pool: SharedPool, nbytes: int, copies: Copies) -> Region | None:
-    """Return shared memory to copy an array of `nbytes` through, if that is worth it and there is some free."""
+    """Return free shared memory to copy an array of `nbytes` through; ``None``: not worthwhile, or none is free."""
     return pool.take(nbytes) if copies.allowed and nbytes >= _SHARED_FROM else None
 
 
 class InputPayload:
-    """One source of a remote job. A context manager: at its end, what was opened for it is closed.
+    """The input of a remote job. As a context manager, it closes what it has opened.
 
     Parameters
     ----------
     src
-        As `process` takes it.
+        The `src` argument of `process`.
     pool
-        Shared memory of the session, or ``None``.
+        The session's shared memory; ``None``: there is none.
     copies
-        Where copies are counted.
+        Counts copies.
 
     Attributes
     ----------
     origin
-        What the job says of it.
+        Description of the input in the job.
     length
-        Bytes of the body; ``None``: there is none.
+        Size of the body in bytes; ``None``: there is no body.
     """
 
     def __init__(self, src: object, pool: SharedPool | None, copies: Copies) -> None:
@@ -112,7 +112,7 @@ class InputPayload:
         self.origin = SourceSpec(body=True)
 
     def _take_parts(self, src: Mapping[Any, object]) -> None:
-        """Put what is no URL side by side in the body, where the host's card can use each in place."""
+        """Lay out all inputs that are not URLs one after the other in the body, each aligned for use in place."""
         parts = {}
         end = 0
         for name, one in src.items():
@@ -133,7 +133,7 @@ class InputPayload:
         self.origin = SourceSpec(body=True, array=ArrayType(np.dtype(np.uint8), (end,)), parts=parts)
 
     def pieces(self) -> Iterator[memoryview]:
-        """Yield the body, anew at each call."""
+        """Yield the pieces of the body. Can be called again for another attempt."""
         done = 0
         for start, part in self._parts:
             yield memoryview(bytes(start - done))
@@ -154,7 +154,7 @@ class InputPayload:
 
     @property
     def nbytes(self) -> int | None:
-        """Bytes of the source, if known here."""
+        """Size of the input in bytes; ``None``: not known here."""
         if self._array is not None:
             return self._array.nbytes
         if self.origin is not None and self.origin.shared is not None:
@@ -162,7 +162,7 @@ class InputPayload:
         return self.length
 
     def close(self) -> None:
-        """Close what was opened."""
+        """Close all files that were opened."""
         self._stack.close()
 
     def __enter__(self) -> InputPayload:
@@ -192,7 +192,7 @@ class InputPayload:
         self.origin = SourceSpec(body=True, array=kind)
 
     def _spooled(self, source: Source) -> Source:
-        """Put what can be read once only into a file, so that it can be sent again."""
+        """Copy a source that can be read only once to a temporary file, so that it can be sent again."""
         file = tempfile.TemporaryFile()  # noqa: SIM115 - the stack closes it
         self._stack.callback(file.close)
         buffer = memoryview(bytearray(_CHUNK))
@@ -203,23 +203,23 @@ class InputPayload:
 
 
 class OutputPayload:
-    """One destination of a remote job.
+    """The output of a remote job.
 
     Parameters
     ----------
     dst
-        As `process` takes it.
+        The `dst` argument of `process`.
     pool
-        Shared memory of the session, or ``None``.
+        The session's shared memory; ``None``: there is none.
     expected
-        Bytes that a new array may have: room for them is offered in shared memory.
+        Expected size in bytes of a new array: shared memory of this size is offered for it.
     copies
-        Where copies are counted.
+        Counts copies.
 
     Attributes
     ----------
     destination
-        What the job says of it.
+        Description of the output in the job.
     """
 
     def __init__(self, dst: object, pool: SharedPool | None, expected: int | None, copies: Copies) -> None:
@@ -266,14 +266,14 @@ class OutputPayload:
             self._copies.add(array.nbytes, "dst: not contiguous")
 
     def receive(self, response: HostResponse | None, document: dict[str, Any]) -> Any:
-        """Put the job's output where it belongs, and return what `process` returns.
+        """Store the job's output at its destination, and return the result of `process`.
 
         Parameters
         ----------
         response
-            Whose body is the output; ``None``: there is none, or it is in shared memory.
+            Its body is the output; ``None``: there is no output, or it is in shared memory.
         document
-            The job.
+            The job as the host describes it.
         """
         described = document.get("output")
         if described is None:
@@ -303,7 +303,7 @@ class OutputPayload:
         return BodyPart() if there is None else BodyPart(url=there.url, array=there.array)
 
     def _receive_parts(self, response: HostResponse, parts: Mapping[str, dict[str, Any]]) -> dict[str, Any] | None:
-        """Put several outputs where they belong; they come one behind the other."""
+        """Store several outputs at their destinations. They arrive one after the other."""
         results = {}
         for name, described in parts.items():
             output = self._parts.get(name) or OutputPayload(None, None, None, self._copies)
@@ -311,7 +311,7 @@ class OutputPayload:
         return {name: result for name, result in results.items() if result is not None} or None
 
     def close(self) -> None:
-        """Give back what was taken and is not the result."""
+        """Return shared memory that does not belong to the result."""
         region, self._region = self._region, None
         if region is not None and self._pool is not None:
             self._pool.give(region)
@@ -328,7 +328,7 @@ class OutputPayload:
         region, pool = self._region, self._pool
         if region is None or pool is None or described["region"] != region.name:
             raise HostError("the host put the output into memory that it was not offered")
-        self._region = None  # it is the array's now
+        self._region = None  # owned by the array from now on
         kind = ArrayType.parse({"dtype": described["dtype"], "shape": described["shape"]}, "the response")
         return region.array(SharedArray(region.name, 0, kind), on_release=lambda: pool.give(region))
 

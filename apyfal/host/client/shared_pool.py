@@ -1,4 +1,4 @@
-"""The client's side of shared memory: which pieces of it a session has, and which of them are free."""
+"""The client's shared memory: the regions of a session, and which of them are free."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ _KEPT = 4
 
 
 class SharedPool:
-    """Regions of memory that one session shares with a daemon on this machine. Usable from any thread.
+    """Regions of memory that a session shares with a daemon on this machine. Usable from any thread.
 
     Parameters
     ----------
     host, session
-        Whose.
+        The daemon, and the id of the session.
     socket_path
-        Where the daemon hands descriptors out.
+        Path of the socket that hands out descriptors.
     """
 
     def __init__(self, host: Host, session: str, socket_path: str) -> None:
         self._host = host
         self._session = session
         self._socket_path = socket_path
-        # Entered a second time where a collection of garbage in `take` finds the last view of an array.
+        # Reentrant: a garbage collection inside `take` can drop the last view of an array, which calls `give`.
         self._lock = threading.RLock()
         self._closed = False
         self._free: list[Region] = []
@@ -43,7 +43,7 @@ class SharedPool:
 
     @classmethod
     def of(cls, host: Host, document: dict[str, Any]) -> SharedPool | None:
-        """Make the pool of a session, where its daemon runs on this very machine."""
+        """Return the pool of a session if its daemon runs on this machine; ``None`` otherwise."""
         memory = document.get("memory")
         if not host.address.is_loopback or not isinstance(memory, dict) or memory.get("machine") != machine_id():
             return None
@@ -53,9 +53,9 @@ class SharedPool:
         return cls(host, document["id"], path)
 
     def take(self, nbytes: int) -> Region | None:
-        """Return a region of at least `nbytes` that nobody else uses, until it is given back.
+        """Return a region of at least `nbytes`, for exclusive use until `give`.
 
-        ``None``: the host has no room to share, or cannot be asked now. The socket does as well.
+        ``None``: the host has no memory to share, or cannot be asked now. The data is then sent through the socket.
 
         Raises
         ------
@@ -86,7 +86,7 @@ class SharedPool:
         return region
 
     def give(self, region: Region) -> None:
-        """Give a region back; a few are kept for the next ones."""
+        """Return a region to the pool. A few regions are kept for reuse."""
         with self._lock:
             if self._closed:
                 surplus: Region | None = region
@@ -98,11 +98,11 @@ class SharedPool:
             known = self._mapped.pop(surplus.name, None) is not None
         surplus.close()
         if known:
-            with contextlib.suppress(OSError, AcceleratorException):  # else it goes with the session
+            with contextlib.suppress(OSError, AcceleratorException):  # otherwise the region is freed with the session
                 self._host.json("DELETE", f"/v1/sessions/{self._session}/memory/{surplus.name}")
 
     def locate(self, array: np.ndarray[Any, Any]) -> SharedArray | None:
-        """Say where `array` lies, if it is a contiguous one in a region of this pool."""
+        """Return the position of `array` if it is contiguous and lies in a region of this pool; ``None`` otherwise."""
         if not array.flags.c_contiguous or not array.nbytes:
             return None
         with self._lock:
@@ -113,7 +113,7 @@ class SharedPool:
         return None
 
     def close(self) -> None:
-        """Unmap what is free now, and the rest when it is given back: jobs may wait for their results in it."""
+        """Unmap free regions now, and the others when they are returned: jobs may still wait for results in them."""
         with self._lock:
             self._closed = True
             free, self._free = self._free, []
@@ -122,7 +122,7 @@ class SharedPool:
             region.close()
 
     def empty(self, array: ArrayType) -> np.ndarray[Any, Any] | None:
-        """Return a new array in shared memory, which is given back when its last view dies; ``None`` as for `take`."""
+        """Return a new array in shared memory, returned to the pool with its last view; ``None`` as for `take`."""
         region = self.take(array.nbytes)
         if region is None:
             return None

@@ -22,17 +22,17 @@ _ALL = 1 << 62
 
 
 def attach_host(host: Host) -> None:
-    """Let ``host://`` mean the files of `host` in this process: for `apyfal.storage.open`, `copy`, `listdir`, ..."""
+    """Mount ``host://`` in this process, so that `apyfal.storage.open`, `copy` and others use files of `host`."""
     table.table.attach(HOST_SCHEME, RemoteStore(host))
 
 
 class RemoteStore(Handler):
-    """The files that a remote host shares. They are read and written whole, in one request each (no ranges).
+    """The files that a remote host shares. Each is read or written as a whole, in one request without ranges.
 
     Parameters
     ----------
     host
-        Where they are; closed with this store.
+        The host; closed with this store.
     """
 
     scheme: ClassVar[str] = HOST_SCHEME
@@ -118,7 +118,7 @@ class _Reader(RangeReader):
 
 
 class _Upload(Upload):
-    """A file that comes in parts: collected in a file here, and sent whole."""
+    """An upload in parts: collected in a temporary file, then sent in one request."""
 
     def __init__(self, store: RemoteStore, path: str) -> None:
         self._store = store

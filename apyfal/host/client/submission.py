@@ -1,4 +1,4 @@
-"""One job, asked of a host by its key until the host has answered, however often the connection breaks."""
+"""One job, requested from a host by its key until the host has answered, however often the connection breaks."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from apyfal.host.protocol.messages import JOB_HEADER, KEY_HEADER, JobSpec
 
 __all__ = ["Submission"]
 
-_WAIT = 30  # seconds that one request waits for its job
+_WAIT = 30  # seconds that one request waits for the end of its job
 _OCTETS = "application/octet-stream"
-_RELEASE_FROM = 64 << 10  # outputs that the host holds in memory until they are released
+_RELEASE_FROM = 64 << 10  # outputs of this size and more stay in the host's memory until they are released
 
 
 class Submission:
-    """One job that a client wants done.
+    """One job that a client submits.
 
     Parameters
     ----------
     host
-        Who is asked.
+        The host.
     key
-        Names the job, so that it runs once.
+        Idempotency key of the job, so that it runs only once.
     spec
-        What is asked.
+        The job's description.
     retry
-        How long and how often.
+        Decides how long and how often to try again.
     progress
-        Called with the bytes that are through, and all.
+        Called with the bytes processed and the total (``None``: not known).
     """
 
     def __init__(
@@ -52,24 +52,24 @@ class Submission:
         self._cancelled = False
 
     def ask(self, session: str, source: InputPayload, output: OutputPayload) -> tuple[dict[str, Any], Any]:
-        """Submit the job until the host has answered, then wait until it has ended.
+        """Submit the job, repeatedly if necessary, and wait until it has ended.
 
         Parameters
         ----------
         session
-            On which accelerator.
+            Id of the session.
         source, output
-            What is sent, and where the response goes.
+            Input and output of the job.
 
         Returns
         -------
         document, result
-            The job as the host describes it, and what `process` returns.
+            The job as the host describes it, and the result of `process`.
 
         Raises
         ------
         SessionLost
-            The host does not know the session, and so not the job either.
+            The host does not know the session, and therefore not the job.
         """
         job_id: str | None = None
         lost = False
@@ -106,9 +106,7 @@ class Submission:
     def cancel(self) -> None:
         """Ask the host to cancel the job. `ask`, in another thread, then returns a cancelled job."""
         self._cancelled = True
-        with contextlib.suppress(
-            OSError, AcceleratorException, SessionLost
-        ):  # else the host ends the job with its session
+        with contextlib.suppress(OSError, AcceleratorException, SessionLost):  # otherwise the job ends with its session
             self._host.json("DELETE", f"/v1/jobs/{self._recalled()}")
 
     def _submit(self, session: str, source: InputPayload) -> HostResponse:
@@ -125,9 +123,10 @@ class Submission:
         return self._host.request("GET", f"/v1/jobs/{job_id}?wait={_WAIT}", headers={"Accept": _OCTETS})
 
     def _recalled(self) -> str:
-        """Find the job by its key on a host that does not know the session: one that was started again remembers jobs.
+        """Find the job by its key on a host that does not know the session: after a restart, the host remembers ended
+        jobs.
 
-        So the response that was lost is had all the same, and what it says of shared memory is still true here.
+        So a lost response can still be fetched. Its references to shared memory are valid on this side.
         """
         with self._host.request("GET", f"/v1/jobs?key={self._key}") as response:
             jobs = response.json()["jobs"]
@@ -136,7 +135,7 @@ class Submission:
         return str(jobs[0]["id"])
 
     def _refused(self, refused: Refused, job_id: str | None) -> str | None:
-        """Decide what an error response means for a job: wait for the one that runs, come again, or raise it."""
+        """Handle an error response: return the id of a running job to wait for, ``None`` to try again, or raise it."""
         if refused.status == 409 and isinstance(refused.document.get("job"), str):
             return str(refused.document["job"])
         if refused.status in (429, 503, 409):
@@ -163,7 +162,7 @@ class Submission:
                         progress(state["done"], state["total"])
 
     def _release(self, job_id: str) -> None:
-        with contextlib.suppress(OSError, AcceleratorException):  # else the host frees it after a while
+        with contextlib.suppress(OSError, AcceleratorException):  # otherwise the host frees the output after some time
             self._host.json("DELETE", f"/v1/jobs/{job_id}/output")
 
 

@@ -1,1 +1,1 @@
-"""What the daemon and its client share: addresses, messages, TLS, shared memory."""
+"""Shared by the daemon and its client: addresses, messages, TLS, shared memory."""

@@ -1,4 +1,4 @@
-"""Where a daemon is: what ``host_ip`` may say."""
+"""Addresses of daemons: the possible values of ``host_ip``."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ __all__ = ["HostAddress", "parse_address"]
 
 @dataclass(frozen=True, slots=True)
 class HostAddress:
-    """Where a daemon is.
+    """The address of a daemon.
 
     Attributes
     ----------
     host, port
-        Its address, or
+        Host name or IP address, and port; or
     unix
-        the path of its socket.
+        path of a Unix socket.
     secure
-        Whether TLS is spoken.
+        Whether TLS is used.
     fingerprint
-        Of the one certificate to accept; ``None``: one that the system's authorities vouch for.
+        SHA-256 fingerprint of the only certificate to accept; ``None``: one that a trusted authority has signed.
     """
 
     host: str = ""
@@ -43,13 +43,13 @@ class HostAddress:
 
     @property
     def authority(self) -> str:
-        """``host:port``, as requests name it."""
+        """``host:port``, as in the ``Host`` header."""
         host = f"[{self.host}]" if ":" in self.host else self.host or "localhost"
         return f"{host}:{self.port}"
 
     @property
     def is_loopback(self) -> bool:
-        """Whether what is sent stays on this machine."""
+        """Return whether data sent to this address stays on this machine."""
         return self.unix is not None or _is_loopback(self.host)
 
 
@@ -61,15 +61,15 @@ def _is_loopback(host: str) -> bool:
 
 
 def parse_address(text: str) -> HostAddress:
-    """Read ``host_ip``: an address or name with or without port, ``https://...``, ``unix:///path``.
+    """Parse ``host_ip``: an address or name with or without port, ``https://...``, or ``unix:///path``.
 
-    An address without scheme means TLS, unless it is this machine's own loopback. A URL may end in
-    ``#sha256=<fingerprint>``, as ``apyfal serve`` prints it.
+    Without a scheme, TLS is used unless the address is a loopback address. A URL may end in ``#sha256=<fingerprint>``,
+    as ``apyfal serve`` prints it.
 
     Raises
     ------
     ParameterError
-        It is none of these, or plain HTTP to another machine, which would show the token to the network.
+        The text is none of these, or it is plain HTTP to another machine, which would expose the token to the network.
     """
     if not isinstance(text, str) or not text.strip():
         raise ParameterError(f"host_ip {text!r}: expected an address or an https:// URL")

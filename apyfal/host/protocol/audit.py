@@ -1,7 +1,7 @@
-"""The audit log: one line of JSON for each decision, which nobody outside can add to or break.
+"""The audit log: one line of JSON for each decision, which no client can forge or break.
 
-Every value a client had a hand in is escaped (JSON, ASCII only), cut to a length, and stripped of what may be secret.
-The file is opened again when it was renamed or removed, so that ``logrotate`` needs no signal.
+Values that a client can influence are escaped (JSON, ASCII only), limited in length, and stripped of secrets. The file
+is opened again after it was renamed or removed, so that ``logrotate`` needs no signal.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ _QUERY = re.compile(r"(://[^\s?\"']*)\?[^\s\"']*")
 
 
 def without_secrets(text: str) -> str:
-    """Remove tokens, passwords in URLs and the queries of URLs (they hold signatures) from `text`."""
+    """Return `text` without tokens, passwords in URLs, and queries of URLs, which hold signatures."""
     text = _TOKEN.sub("apf_...", text)
     text = _USERINFO.sub(r"\1...@", text)
     return _QUERY.sub(r"\1?...", text)
 
 
 class AuditLog:
-    """Writes decisions to a file, or to standard error. Usable from any thread.
+    """Writes decisions to a file or to standard error. Usable from any thread.
 
     Parameters
     ----------
     path
-        The file, made with mode 0600; ``None``: standard error, which systemd's journal keeps.
+        The file, created with mode 0600; ``None``: standard error, which systemd's journal records.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
@@ -46,7 +46,7 @@ class AuditLog:
         self._identity: tuple[int, int] | None = None
 
     def write(self, decision: str, **fields: object) -> None:
-        """Write one line: the time, `decision` and `fields`; those that are ``None`` are left out."""
+        """Write one line: the time, `decision` and `fields`. Fields that are ``None`` are left out."""
         record: dict[str, object] = {"time": round(time.time(), 3), "decision": decision}
         for name, value in fields.items():
             if value is not None:
@@ -58,7 +58,7 @@ class AuditLog:
             file.flush()
 
     def close(self) -> None:
-        """Close the file. Writing again reopens it."""
+        """Close the file. The next `write` opens it again."""
         with self._lock:
             if self._file is not None:
                 self._file.close()

@@ -1,6 +1,6 @@
-"""What travels between the client and the daemon: jobs, their state, arrays' types and errors, as JSON.
+"""Messages between client and daemon, as JSON: jobs, their state, types of arrays, and errors.
 
-Both sides import this module, and nothing else of each other. Version 1 of the protocol is everything under ``/v1``.
+Both sides import this module, and nothing else of each other. Version 1 of the protocol is everything below ``/v1``.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ __all__ = [
 ]
 
 DEFAULT_PORT = 7391
-#: seconds that a job may ask for: more than any job takes, and what the timers of every system can hold
+#: largest timeout of a job in seconds: longer than any job takes, and within the range of every system's timers
 MAX_TIMEOUT = 30 * 86400
-#: carries the job where the body carries its data, in requests and in answers
+#: header that carries the job if the body carries data, in requests and in responses
 JOB_HEADER = "Apyfal-Job"
 KEY_HEADER = "Idempotency-Key"
 
@@ -48,7 +48,7 @@ _PLAIN = (bool, int, str)
 
 
 def _document(value: object, what: str, known: set[str]) -> dict[str, Any]:
-    """Return `value` if it is a JSON object with no keys but `known`."""
+    """Return `value` if it is a JSON object without unknown keys. Raises `ParameterError` otherwise."""
     if not isinstance(value, dict):
         raise ParameterError(f"{what}: expected an object")
     for key in value:
@@ -60,7 +60,7 @@ def _document(value: object, what: str, known: set[str]) -> dict[str, Any]:
 def _seconds(value: object, what: str) -> float | None:
     if value is None:
         return None
-    # not a number is neither: it compares as false
+    # NaN fails the comparison too
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_TIMEOUT:
         raise ParameterError(f"{what}: expected a positive number of seconds, {MAX_TIMEOUT} (30 days) at most")
     return float(value)
@@ -74,14 +74,14 @@ def _count(value: object, what: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class ArrayType:
-    """Element type and shape of an array that travels as its bytes in C order."""
+    """Element type and shape of an array that is sent as its bytes in C order."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
 
     @classmethod
     def of(cls, array: np.ndarray[Any, Any]) -> ArrayType:
-        """Describe `array`; `ParameterError` for types that have no bytes of their own (objects, records)."""
+        """Describe `array`. Raises `ParameterError` for types whose elements are not plain bytes (objects, records)."""
         if not _DTYPE.fullmatch(array.dtype.str):
             raise ParameterError(
                 f"arrays of dtype {array.dtype} cannot be sent to a host; expected numbers or booleans"
@@ -90,7 +90,7 @@ class ArrayType:
 
     @classmethod
     def parse(cls, value: object, what: str) -> ArrayType:
-        """Read what `document` wrote."""
+        """Parse the JSON that `document` returns."""
         document = _document(value, what, {"dtype", "shape"})
         text, shape = document.get("dtype"), document.get("shape")
         if not isinstance(text, str) or not _DTYPE.fullmatch(text):
@@ -108,17 +108,17 @@ class ArrayType:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the whole array."""
+        """Size of the array in bytes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     def document(self) -> dict[str, Any]:
-        """As JSON."""
+        """Return the JSON form."""
         return {"dtype": self.dtype.str, "shape": list(self.shape)}
 
 
 @dataclass(frozen=True, slots=True)
 class SharedArray:
-    """An array in memory that client and daemon share; `offset` in bytes."""
+    """An array in memory that client and daemon share. `offset` is in bytes from the beginning of the region."""
 
     region: str
     offset: int
@@ -126,14 +126,14 @@ class SharedArray:
 
     @classmethod
     def parse(cls, value: object, what: str) -> SharedArray:
-        """Read what `document` wrote."""
+        """Parse the JSON that `document` returns."""
         document = _document(value, what, {"region", "offset", "array"})
         region = _region(document.get("region"), what)
         array = ArrayType.parse(document.get("array"), what)
         return cls(region, _count(document.get("offset", 0), f"{what}: offset"), array)
 
     def document(self) -> dict[str, Any]:
-        """As JSON."""
+        """Return the JSON form."""
         return {"region": self.region, "offset": self.offset, "array": self.array.document()}
 
 
@@ -144,11 +144,11 @@ class BodyPart:
     Attributes
     ----------
     url
-        Where it is; or
+        Storage URL; or
     offset, nbytes
-        where an input lies in the body. An output without a URL is in the answer's, which says where.
+        position of an input in the request's body. The response states the position of an output without URL.
     array
-        Its type and shape; ``None``: the bytes of a file, or a new array.
+        Type and shape of an array; ``None``: bytes of a file, or a new array.
     """
 
     url: str | None = None
@@ -158,7 +158,7 @@ class BodyPart:
 
     @classmethod
     def parse_all(cls, value: object, what: str) -> Mapping[str, BodyPart]:
-        """Read several, by their names."""
+        """Parse several inputs or outputs by name."""
         if not isinstance(value, dict) or not value or not all(name.isidentifier() for name in value):
             raise ParameterError(f"{what}: expected an object of names and parts")
         return {name: cls._parse(one, f"{what}: {name}") for name, one in value.items()}
@@ -175,7 +175,7 @@ class BodyPart:
         return cls(offset=offset, nbytes=nbytes, array=array)
 
     def document(self) -> dict[str, Any]:
-        """As JSON."""
+        """Return the JSON form."""
         if self.url is not None:
             return {"url": self.url}
         place = {"offset": self.offset, "nbytes": self.nbytes}
@@ -184,9 +184,9 @@ class BodyPart:
 
 @dataclass(frozen=True, slots=True)
 class SourceSpec:
-    """Where a job's data is: a URL, the request's body (an array, or a file's bytes), or shared memory.
+    """The input of a job: a URL, the request's body (an array, or bytes of a file), or shared memory.
 
-    Several inputs are `parts`, by their names; those that are no URLs lie in the body, which is then an array of bytes.
+    Several inputs are in `parts`, by name. Those without URL lie in the body, which is then an array of bytes.
     """
 
     url: str | None = None
@@ -197,7 +197,7 @@ class SourceSpec:
 
     @classmethod
     def parse(cls, value: object) -> SourceSpec | None:
-        """Read what `document` wrote."""
+        """Parse the JSON that `document` returns."""
         if value is None:
             return None
         document = _document(value, "src", {"url", "parts", "body", "array", "shared"})
@@ -219,7 +219,7 @@ class SourceSpec:
         return cls(body=True, array=array, parts=parts)
 
     def document(self) -> dict[str, Any]:
-        """As JSON."""
+        """Return the JSON form."""
         if self.url is not None:
             return {"url": self.url}
         if self.shared is not None:
@@ -234,22 +234,22 @@ class SourceSpec:
 
 @dataclass(frozen=True, slots=True)
 class DestinationSpec:
-    """Where a job's output goes.
+    """The destination of a job's output. Exactly one attribute is set.
 
     Attributes
     ----------
     url
-        There; or
+        Storage URL; or
     parts
-        several outputs, by their names, to URLs and into the answer's body; or
+        several outputs by name, to URLs and into the response's body; or
     array
-        into an array of this type, which is the answer's body; or
+        into an array of this type, sent as the response's body; or
     data
-        into the answer's body, as the bytes of a file; or
+        into the response's body, as bytes of a file; or
     shared
         into an array in shared memory; or
     memory
-        a new array, into this region of shared memory if it has the room, else into the answer's body.
+        into a new array, in this region of shared memory if it is large enough, otherwise in the response's body.
     """
 
     url: str | None = None
@@ -261,7 +261,7 @@ class DestinationSpec:
 
     @classmethod
     def parse(cls, value: object) -> DestinationSpec | None:
-        """Read what `document` wrote."""
+        """Parse the JSON that `document` returns."""
         if value is None:
             return None
         document = _document(value, "dst", {"url", "parts", "array", "data", "shared", "memory"})
@@ -282,7 +282,7 @@ class DestinationSpec:
         return cls(data=True)
 
     def document(self) -> dict[str, Any]:
-        """As JSON."""
+        """Return the JSON form."""
         if self.url is not None:
             return {"url": self.url}
         if self.parts is not None:
@@ -296,7 +296,7 @@ class DestinationSpec:
 
 @dataclass(frozen=True, slots=True)
 class JobSpec:
-    """One call of `start` or `process`, as the client asks for it."""
+    """One call of `start` or `process`, as the client sends it."""
 
     kind: str = "process"
     src: SourceSpec | None = None
@@ -308,7 +308,7 @@ class JobSpec:
 
     @classmethod
     def parse(cls, value: object) -> JobSpec:
-        """Read what `document` wrote; `ParameterError` names what is wrong."""
+        """Parse the JSON that `document` returns. The message of a `ParameterError` names the faulty field."""
         document = _document(value, "job", {"kind", "src", "dst", "parameters", "copy", "timeout", "memory_limit"})
         kind = document.get("kind", "process")
         if kind not in ("process", "start"):
@@ -337,7 +337,7 @@ class JobSpec:
         )
 
     def document(self) -> dict[str, Any]:
-        """As JSON, without what has its default."""
+        """Return the JSON form, without fields that have their default."""
         document: dict[str, Any] = {"kind": self.kind, "parameters": dict(self.parameters)}
         if self.src is not None:
             document["src"] = self.src.document()
@@ -352,7 +352,7 @@ class JobSpec:
         return document
 
     def text(self) -> str:
-        """`document` in its one canonical form: what a header carries and a fingerprint is taken of."""
+        """Return `document` in canonical form, for the header and for fingerprints."""
         return _CANONICAL.encode(self.document())
 
 
@@ -369,12 +369,12 @@ def _text(value: object, what: str) -> str:
 
 
 def plain(value: object) -> Any:
-    """Return `value` as JSON can hold it: numpy's numbers become Python's, bytes hexadecimal, not-a-number ``None``."""
+    """Return `value` in a form that JSON can hold: numpy numbers as Python's, bytes in hexadecimal, NaN as ``None``."""
     if value is None or isinstance(value, _PLAIN):
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    if type(value) is dict:  # what most are: asked before what it takes the abstract class long to say
+    if type(value) is dict:  # the most frequent type first: isinstance checks of the abstract class are slow
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, np.generic):
         return plain(value.item())
@@ -390,15 +390,15 @@ def plain(value: object) -> Any:
 
 
 def error_document(error: BaseException) -> dict[str, Any]:
-    """Describe `error` to a client: its type and message; of errors that are not apyfal's own, the type only."""
-    for kind in type(error).__mro__:  # the nearest class that the client knows too
+    """Return the JSON form of `error`: its type and message; for errors that are not apyfal's own, only the type."""
+    for kind in type(error).__mro__:  # the nearest class that the client knows
         if kind.__module__ == exceptions.__name__:
             return {"type": kind.__name__, "message": without_secrets(str(error))[:_MAX_MESSAGE]}
-    return {"type": "HostError", "message": f"the host failed: {type(error).__name__} (its log says more)"}
+    return {"type": "HostError", "message": f"the host failed: {type(error).__name__} (see its log)"}
 
 
 def error_from(document: object) -> AcceleratorException:
-    """Make the error that `error_document` described; `HostError` where this version does not know its type."""
+    """Return the exception that `error_document` described; `HostError` if this version does not know its type."""
     if not isinstance(document, dict):
         return HostError("the host answered with an error that it did not describe")
     kind = getattr(exceptions, str(document.get("type")), None)

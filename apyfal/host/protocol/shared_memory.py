@@ -1,11 +1,11 @@
-"""Memory that a client and the daemon on the same machine both map, so that arrays do not travel at all.
+"""Memory that a client and the daemon on the same machine both map, so that arrays are not sent at all.
 
-The daemon makes each region (a sealed memfd, so that no client can shrink it under a running transfer) and hands its
-descriptor over a Unix socket (SCM_RIGHTS) to whoever shows the region's ticket, which the client got from the API as an
-authenticated user. The region is freed when both sides have closed it.
+The daemon allocates each region (a sealed memfd, so that no client can shrink it during a transfer), and sends its
+descriptor over a Unix socket (SCM_RIGHTS) to a peer that presents the region's ticket. The client gets the ticket from
+the API, as an authenticated user. The region is freed when both sides have closed it.
 
-Both sides map it as they would a file for a card, so that it counts as pinned memory: a card's driver takes it in once,
-and not for each job.
+Both sides map it like a file for a card, so that it counts as pinned memory: a card's driver imports it once, not for
+each job.
 """
 
 from __future__ import annotations
@@ -37,26 +37,26 @@ _TIMEOUT = 5.0
 
 
 def machine_id() -> str:
-    """Name this running machine: two processes that read the same can share memory."""
+    """Return an identifier of this machine since its last boot. Processes with equal identifiers can share memory."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 class Region:
-    """A piece of shared memory; pages are there once they are touched.
+    """A piece of shared memory. Pages are allocated when they are first touched.
 
     Parameters
     ----------
     nbytes
-        Its size.
+        Size in bytes.
     descriptor
-        Of an existing one, which is taken over; ``None`` makes a new, sealed one.
+        Descriptor of an existing region, owned by this object from now on; ``None``: create a new, sealed one.
 
     Attributes
     ----------
     name, ticket
-        What names it in jobs; what its descriptor is handed out for.
+        The region's name in jobs, and the secret for which its descriptor is handed out.
     nbytes
-        Its size.
+        Size in bytes.
     """
 
     def __init__(self, nbytes: int, descriptor: int | None = None, name: str | None = None) -> None:
@@ -81,28 +81,28 @@ class Region:
 
     @property
     def address(self) -> int:
-        """Where it is mapped in this process."""
+        """Address of the region in this process."""
         return int(self._bytes.ctypes.data)
 
     def array(self, shared: SharedArray, on_release: Callable[[], object] | None = None) -> np.ndarray[Any, Any]:
-        """View the part that `shared` names. The view keeps the memory alive.
+        """Return the part that `shared` describes as an array. The array keeps the memory mapped.
 
         Parameters
         ----------
         shared
-            Of this region.
+            Position, type and shape within this region.
         on_release
-            Called when the array and all views of it are gone.
+            Called when the array and all its views are gone.
 
         Raises
         ------
         ParameterError
-            It lies outside, or is not aligned.
+            The part lies outside the region, or is not aligned for its type.
         ClosedError
-            The region was given up.
+            The region was closed.
         """
         if self.descriptor < 0:
-            raise ClosedError("this shared memory was given up")
+            raise ClosedError("this shared memory was closed")
         start, nbytes = shared.offset, shared.array.nbytes
         if start + nbytes > self.nbytes:
             raise ParameterError(f"shared memory: {nbytes} bytes at {start} lie outside of its {self.nbytes}")
@@ -110,14 +110,15 @@ class Region:
             raise ParameterError(f"shared memory: offset {start} is not aligned for {shared.array.dtype}")
         part = self._bytes[start : start + nbytes]
         if on_release is not None:
-            # numpy's views hold the buffer's owner, not the array they are made of: this owner is one of their own.
+            # A view in numpy refers to the owner of the buffer, not to the array that it was made from. So the owner is
+            # an object with its own lifetime.
             owner = (ctypes.c_ubyte * max(nbytes, 1)).from_buffer(self._memory, start if nbytes else 0)
             weakref.finalize(owner, on_release).atexit = False
             part = np.frombuffer(memoryview(owner), np.uint8, max(nbytes, 1))[:nbytes]
         return part.view(shared.array.dtype).reshape(shared.array.shape)
 
     def close(self) -> None:
-        """Give up this side's hold. Arrays in it stay usable: the mapping goes with the last of them."""
+        """Release this side's reference. Arrays in the region stay valid; it is unmapped with the last of them."""
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
@@ -125,14 +126,14 @@ class Region:
 
 
 class TicketServer:
-    """Hands descriptors of regions to who shows a ticket. Runs on the daemon's event loop.
+    """Sends descriptors of regions to peers that present a ticket. Runs on the daemon's event loop.
 
     Parameters
     ----------
     path
-        Of the Unix socket.
+        Path of the Unix socket.
     find
-        Ticket prefix to region: (name) -> region or ``None``.
+        Returns the region with the given name; ``None``: there is none.
     """
 
     def __init__(self, path: Path, find: Callable[[str], Region | None]) -> None:
@@ -141,12 +142,12 @@ class TicketServer:
         self._socket: socket.socket | None = None
 
     def start(self) -> None:
-        """Listen."""
+        """Start to listen."""
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
         with contextlib.suppress(FileNotFoundError):
             self.path.unlink()
         self._socket.bind(str(self.path))
-        self.path.chmod(0o666)  # the ticket is what is checked; the directory above may be closed to others
+        self.path.chmod(0o666)  # access depends on the ticket only; the directory above can restrict it further
         self._socket.listen(16)
         asyncio.get_running_loop().add_reader(self._socket, self._accept)
 
@@ -188,7 +189,7 @@ class TicketServer:
 
 
 def attach(path: str, name: str, ticket: str, nbytes: int) -> Region:
-    """Map a region that the daemon made, as a client.
+    """Map a region that the daemon has created; called by the client.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""Certificates of the daemon, and what a client trusts.
+"""Certificates of the daemon, and how a client verifies them.
 
-A host without a certificate of its own makes one, self-signed, once. Nobody else vouches for it, so a client pins it:
-it is given the SHA-256 fingerprint, in the URL that ``apyfal serve`` prints, and accepts that certificate only.
+A host without a configured certificate generates a self-signed one, once. No authority has signed it, so a client pins
+it: the URL that ``apyfal serve`` prints contains the SHA-256 fingerprint, and the client accepts that certificate only.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ __all__ = [
     "verify_pin",
 ]
 
-_VALID_DAYS = 3650  # a pinned certificate is replaced by pinning another, not by waiting for its end
+_VALID_DAYS = 3650  # clients replace a pinned certificate by pinning another; an expiry date would not add security
 
 
 def ensure_certificate(directory: str | os.PathLike[str], names: Iterable[str]) -> tuple[Path, Path]:
-    """Return this host's own certificate and key, made on first use.
+    """Return the certificate and key of this host; generate them on first use.
 
     Parameters
     ----------
     directory
-        Where ``certificate.pem`` and ``key.pem`` (mode 0600) are kept.
+        Directory of ``certificate.pem`` and ``key.pem`` (mode 0600).
     names
-        Host names and addresses that the certificate is for, besides this machine's name.
+        Host names and addresses that the certificate is valid for, besides this machine's name.
 
     Returns
     -------
@@ -57,7 +57,7 @@ def ensure_certificate(directory: str | os.PathLike[str], names: Iterable[str]) 
 
 
 def _generate(names: Iterable[str]) -> tuple[bytes, bytes]:
-    from cryptography import x509  # slow to import, and needed once in the life of a host
+    from cryptography import x509  # slow to import, and used once in the lifetime of a host
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -70,7 +70,7 @@ def _generate(names: Iterable[str]) -> tuple[bytes, bytes]:
         except ValueError:
             return x509.DNSName(name)
 
-    alternatives = [alternative(name) for name in names if name.isascii()]  # DNSName takes ASCII only
+    alternatives = [alternative(name) for name in names if name.isascii()]  # DNSName accepts ASCII only
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "apyfal host")])
     now = datetime.datetime.now(datetime.timezone.utc)
     certificate = (
@@ -79,7 +79,7 @@ def _generate(names: Iterable[str]) -> tuple[bytes, bytes]:
         .issuer_name(subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))  # clocks differ
+        .not_valid_before(now - datetime.timedelta(days=1))  # allows for clocks that differ
         .not_valid_after(now + datetime.timedelta(days=_VALID_DAYS))
         .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
@@ -103,7 +103,7 @@ def _write_private(path: Path, text: bytes) -> None:
 
 
 def fingerprint_of(certificate: str | os.PathLike[str]) -> str:
-    """SHA-256 fingerprint of the first certificate in a PEM file, in hexadecimal.
+    """Return the SHA-256 fingerprint of the first certificate in a PEM file, in hexadecimal.
 
     Raises
     ------
@@ -120,7 +120,7 @@ def fingerprint_of(certificate: str | os.PathLike[str]) -> str:
 
 
 def server_context(certificate: str | os.PathLike[str], key: str | os.PathLike[str]) -> ssl.SSLContext:
-    """TLS 1.2 or later with this certificate. `ConfigurationError` where the files cannot be used."""
+    """Return a TLS context for version 1.2 or later. Raises `ConfigurationError` if the files cannot be used."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
@@ -139,7 +139,7 @@ def parse_fingerprint(text: str) -> str:
     Raises
     ------
     ParameterError
-        It is no SHA-256 fingerprint.
+        The text is no SHA-256 fingerprint.
     """
     digits = re.sub(r"^sha-?256[:=]", "", text.strip().lower()).replace(":", "")
     if not re.fullmatch(r"[0-9a-f]{64}", digits):
@@ -148,21 +148,22 @@ def parse_fingerprint(text: str) -> str:
 
 
 def client_context(fingerprint: str | None = None, authorities: str | os.PathLike[str] | None = None) -> ssl.SSLContext:
-    """Make a client's TLS context.
+    """Return a client's TLS context.
 
     Parameters
     ----------
     fingerprint
-        The one certificate to accept: `verify_pin` must be called on each connection before anything is sent.
+        Fingerprint of the only certificate to accept. Call `verify_pin` on each connection before anything is sent.
     authorities
-        A PEM file of authorities to trust instead of the system's.
+        PEM file of authorities to trust instead of the system's.
     """
     if fingerprint is None:
         context = ssl.create_default_context(cafile=authorities)
     else:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE  # the pin decides, and it is stricter: one certificate, not one authority
+        # `verify_pin` checks the certificate, more strictly than an authority would
+        context.verify_mode = ssl.CERT_NONE
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
     return context
