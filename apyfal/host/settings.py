@@ -1,6 +1,4 @@
-"""What the operator of a host decides: the ``[security]`` section of the configuration, and the arguments of the
-command.
-"""
+"""Settings of the operator of a host: the ``[security]`` section, and arguments of ``apyfal serve``."""
 
 from __future__ import annotations
 
@@ -18,8 +16,8 @@ __all__ = ["Settings", "default_socket"]
 
 
 def default_socket() -> Path:
-    """Where the daemon's Unix socket is: systemd's RuntimeDirectory, else ``$XDG_RUNTIME_DIR``, else the state
-    directory.
+    """Return the path of the daemon's Unix socket: in systemd's RuntimeDirectory, else in ``$XDG_RUNTIME_DIR``, else in
+    the state directory.
     """
     if given := os.environ.get("RUNTIME_DIRECTORY"):
         return Path(given.split(":")[0]) / "host.sock"
@@ -35,45 +33,45 @@ class Settings:
     Attributes
     ----------
     authorized_host_dirs
-        Directories that ``host://`` may name; ``None``: ``~/shared``.
+        Directories that ``host://`` refers to; ``None``: ``~/shared``.
     private_endpoints
-        ``host`` or ``host:port`` that clients may make this host connect to although the address is private.
+        ``host`` or ``host:port`` with a private address to which clients may make this host connect.
     client_drivers, client_programs
-        Names of drivers and URLs of programs that clients may choose, besides what the accelerators' definitions say.
+        Drivers and URLs of programs that clients may choose in addition to those of the definitions.
     state_directory
-        Tokens, journal, certificate and spooled data.
+        Directory of tokens, journal, certificate and spool files.
     audit_log
         File of the audit log; ``None``: standard error.
     max_body
-        Largest request body.
+        Largest request body, in bytes.
     spool_above
-        Bodies larger than this are kept in a file, not in memory.
+        Size from which bodies are kept in a file instead of memory.
     memory_limit
-        For the data of all jobs together; a user may hold three quarters of it.
+        Memory for the data of all jobs; one user may hold three quarters of it.
     disk_limit
-        For spooled data, likewise.
+        Disk space for spool files; one user may hold three quarters of it.
     disk_reserve
-        What spooled data and ``host://`` leave free on a file system.
+        Disk space that spool files and ``host://`` leave free on a file system.
     journal_limit
-        For the journal's answers and small outputs; a user may hold three quarters of it.
+        Disk space for the journal's results and small outputs; one user may hold three quarters of it.
     max_jobs, max_jobs_of_user
-        Jobs that may wait.
+        Largest number of waiting jobs, in total and of one user.
     max_sessions, max_sessions_of_user
-        Sessions that may be open.
+        Largest number of open sessions, in total and of one user.
     max_connections
-        Open connections.
+        Largest number of open connections.
     request_rate
-        Requests a second of one user, ten times as many at once.
+        Requests per second of one user; ten times as many at once.
     workers
-        Jobs that run at once.
+        Number of jobs that run at once.
     session_timeout
-        A session that is not used for so long is closed.
+        A session is closed when it has not been used for this time.
     stall_timeout
-        A connection that does not move for so long in the middle of a request or an answer is closed.
+        A connection is closed when a request or response on it makes no progress for this time.
     stop_timeout
-        How long running jobs may go on when the daemon is asked to stop.
+        Time that running jobs have to end when the daemon is asked to stop.
     keep_jobs, keep_outputs
-        How long ended jobs, and outputs that nobody has fetched, are remembered.
+        Time for which ended jobs, and outputs that were not fetched, are kept.
     """
 
     authorized_host_dirs: tuple[str, ...] | None = None
@@ -103,7 +101,7 @@ class Settings:
 
     @classmethod
     def load(cls, config: ConfigSource = None, **arguments: object) -> Settings:
-        """Read the ``[security]`` section of a configuration; `arguments` that are not ``None`` win.
+        """Read the ``[security]`` section of a configuration. `arguments` that are not ``None`` override it.
 
         Raises
         ------

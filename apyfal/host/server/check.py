@@ -1,4 +1,4 @@
-"""Whether a machine is fit to be a host: what ``apyfal host check`` reports."""
+"""Checks whether this machine can be a host, for ``apyfal host check``."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ _LITTLE_SPACE = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes
     ----------
     what
-        Its name.
+        Name of the check.
     state
         ``ok``, ``warning`` or ``wrong``.
     text
-        One line.
+        One line that explains the state.
     """
 
     what: str
@@ -46,7 +46,7 @@ class Finding:
 
 
 def check(config: ConfigSource = None) -> list[Finding]:
-    """Look at everything a daemon with this configuration needs; never raises for what it finds.
+    """Check everything that a daemon with this configuration needs. Problems become findings, not exceptions.
 
     Raises
     ------
@@ -56,7 +56,7 @@ def check(config: ConfigSource = None) -> list[Finding]:
     settings = Settings.load(config)
     found: list[Finding] = []
     steps: list[tuple[str, Callable[[Settings], Iterator[Finding]]]] = [
-        ("whitelist", _whitelist),
+        ("directories", _directories),
         ("outbound", _outbound),
         ("tokens", _tokens),
         ("certificate", _certificate),
@@ -72,19 +72,21 @@ def check(config: ConfigSource = None) -> list[Finding]:
     return found
 
 
-def _whitelist(settings: Settings) -> Iterator[Finding]:
+def _directories(settings: Settings) -> Iterator[Finding]:
     if linux_sandbox.have_openat2():
         yield Finding("openat2", "ok", "paths are resolved by the kernel")
     else:
         yield Finding("openat2", "warning", "not in this kernel: paths are resolved step by step")
-    with AllowedDirectories(settings.authorized_host_dirs) as whitelist:
-        if whitelist.landlocked:
+    with AllowedDirectories(settings.authorized_host_dirs) as allowed:
+        if allowed.landlocked:
             yield Finding(
-                "Landlock", "ok", f"version {linux_sandbox.landlock_version()} confines what opens host:// files"
+                "Landlock",
+                "ok",
+                f"version {linux_sandbox.landlock_version()} restricts the threads that open host:// files",
             )
         else:
             yield Finding("Landlock", "warning", "not in this kernel: the resolver alone guards host://")
-        for directory in whitelist.directories:
+        for directory in allowed.directories:
             mode = os.stat(directory).st_mode
             if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
                 yield Finding("host://", "warning", f"{directory}: anybody on this machine can write there")

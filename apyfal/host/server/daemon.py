@@ -1,17 +1,13 @@
-"""The daemon: everything put together, its listeners, and its orderly end."""
+"""The daemon: creates its parts, listens, and stops in order."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-import os
 import signal
-import socket
-import ssl
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,6 +32,7 @@ from apyfal.host.server.jobs.journal import Journal
 from apyfal.host.server.jobs.manager import JobManager
 from apyfal.host.server.jobs.outputs import SavedOutputs
 from apyfal.host.server.jobs.sessions import OpenAccelerator, Session, Sessions
+from apyfal.host.server.listener import Listener
 from apyfal.host.server.metrics import Metrics
 from apyfal.host.server.policy.allowed_directories import AllowedDirectories
 from apyfal.host.server.policy.egress import EgressPolicy
@@ -43,7 +40,7 @@ from apyfal.host.server.policy.host_store import HostStore
 from apyfal.host.server.policy.limits import ring_limit
 from apyfal.host.server.policy.quotas import Quota
 from apyfal.host.server.policy.tokens import TokenStore
-from apyfal.host.server.policy.url_policy import UrlPolicy, gated
+from apyfal.host.server.policy.url_policy import UrlPolicy, restricted_handler
 from apyfal.host.server.transport.bodies import Bodies
 from apyfal.host.server.transport.connections import Acceptor, Connections
 from apyfal.host.server.transport.threads import Threads
@@ -62,57 +59,35 @@ __all__ = ["Daemon", "Listener"]
 _HOUSEKEEPING = 1.0
 _FORGET_INTERVAL = 0.01
 _IDLE_TIMEOUT = 75.0
-#: aiohttp's handlers of connections that were accepted last are given time to begin: what is told to close before that
-#: waits for a request all the same, and would hold up the end for `stop_timeout`
+#: seconds for the handlers of the newest connections to start: a handler that is closed before that still waits for a
+#: request, and would delay the end by `stop_timeout`
 _SETTLE = 0.1
-#: a larger read buffer than aiohttp's lets a body arrive in pieces of what the socket holds
+#: bytes; larger than aiohttp's, so that one read takes all that the socket holds of a body
 _READ_BUFFER = 1 << 20
 
 
-class Listener:
-    """One address that the daemon listens on.
-
-    Parameters
-    ----------
-    unix
-        Path of a Unix socket.
-    host, port
-        Or an address; port 0: any.
-    tls
-        For the address; needed unless that is a loopback address.
-    """
-
-    def __init__(
-        self, *, unix: Path | None = None, host: str = "", port: int = 0, tls: ssl.SSLContext | None = None
-    ) -> None:
-        self.unix = unix
-        self.host = host
-        self.port = port
-        self.tls = tls
-
-
 class Daemon:
-    """The daemon.
+    """Shares the accelerators of this machine. Created and used on one event loop.
 
     Parameters
     ----------
     settings
-        The operator's.
+        Settings of the operator.
     listeners
-        Where to listen.
+        Addresses to listen on.
     config
-        The configuration that accelerators are looked up in.
+        Configuration that defines the accelerators; read again by `reload`.
     open_accelerator
-        For tests; default: `apyfal.Accelerator`.
+        Opens an accelerator, for tests. Default: `apyfal.Accelerator`.
 
     Attributes
     ----------
     listeners
-        As given; a port that was 0 is the one it got.
+        As given; a port 0 is replaced by the port in use.
     routes
-        All of them, with their rules.
+        All routes, with their access rules.
     ports
-        Where it listens, by listener, once it does.
+        Port of each listener, once the daemon listens; 0 for Unix sockets.
     """
 
     def __init__(
@@ -132,7 +107,7 @@ class Daemon:
         self._state = "starting"
         self.ports: list[int] = []
 
-    # -- putting together ----------------------------------------------------------------------------------------------
+    # -- parts ---------------------------------------------------------------------------------------------------------
     def _assemble(self) -> web.Application:
         from aiohttp import web
 
@@ -140,12 +115,12 @@ class Daemon:
         settings.state_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._audit = AuditLog(settings.audit_log)
         self._tokens = TokenStore(settings.state_directory / "tokens.json")
-        self._whitelist = AllowedDirectories(settings.authorized_host_dirs)
-        self._gate = EgressPolicy(settings.private_endpoints, [listener.port for listener in self.listeners])
+        self._directories = AllowedDirectories(settings.authorized_host_dirs)
+        self._egress = EgressPolicy(settings.private_endpoints, [listener.port for listener in self.listeners])
         self._table = table.table
         self._table.configure(self._configuration)
         self._attach_stores()
-        self._references = UrlPolicy(self._whitelist, self._gate, self._table)
+        self._url_policy = UrlPolicy(self._directories, self._egress, self._table)
         self._fields = _fields_of(self._configuration, settings)
         self._disclosure = Disclosure(self._configuration)
         self._memory = Quota("bytes of memory", settings.memory_limit)
@@ -153,11 +128,11 @@ class Daemon:
         self._journal = Journal(settings.state_directory / "jobs.sqlite", settings.journal_limit)
         self._stopping_sessions: Threads[Session] = Threads(Session.stop, self._stopped)
         self._sessions = Sessions(settings.max_sessions, settings.max_sessions_of_user)
-        self._engine = JobManager(
+        self._manager = JobManager(
             journal=self._journal,
             saved=SavedOutputs(settings.state_directory / "outputs"),
             executor=Executor(
-                self._references,
+                self._url_policy,
                 self._open_accelerator,
                 _allocate,
                 self._memory,
@@ -176,11 +151,11 @@ class Daemon:
         self._ticket_server = None if memory_socket is None else TicketServer(memory_socket, self._region)
         shared = None if memory_socket is None else str(memory_socket)
         self._threads = UserThreads()
-        services = RouteContext(
-            settings, self._audit, self._sessions, self._references, lambda: self._fields, bodies, self._threads
+        context = RouteContext(
+            settings, self._audit, self._sessions, self._url_policy, lambda: self._fields, bodies, self._threads
         )
         info = InfoRoutes(
-            self._references,
+            self._url_policy,
             self._accelerators,
             _devices,
             lambda: self._state,
@@ -189,9 +164,9 @@ class Daemon:
         )
         self.routes: list[Route] = declared(
             # the router asks them in this order: what is called most comes first
-            JobRoutes(services, self._engine),
-            SessionRoutes(services, shared, self.close_session),
-            StorageRoutes(services, self._table),
+            JobRoutes(context, self._manager),
+            SessionRoutes(context, shared, self.close_session),
+            StorageRoutes(context, self._table),
             info,
         )
         from apyfal import __version__
@@ -215,7 +190,7 @@ class Daemon:
                 "keepalive_timeout": _IDLE_TIMEOUT,
                 "access_log": None,
                 "logger": _quiet_logger(),
-                "auto_decompress": False,  # a compressed body is refused, not unpacked: it has no honest length
+                "auto_decompress": False,  # refuse compressed bodies: their length does not bound their content
             },
         )
         for route in self.routes:
@@ -223,30 +198,30 @@ class Daemon:
                 route.method,
                 route.path,
                 route.handler,  # type: ignore[arg-type]  # set by `declared`
-                expect_handler=_say_nothing_yet,
+                expect_handler=_send_no_continue,
             )
         return application
 
     def _attach_stores(self) -> None:
-        """Give ``host://`` its meaning, and the web its gate, in this process."""
+        """Mount ``host://``, and the web within the egress policy, in this process."""
         self._table.attach(
-            providers.HOST_SCHEME, HostStore(self._whitelist, self.settings.max_body, self.settings.disk_reserve)
+            providers.HOST_SCHEME, HostStore(self._directories, self.settings.max_body, self.settings.disk_reserve)
         )
         for scheme in ("http", "https"):
-            self._table.attach(scheme, gated(MountSpec(scheme, scheme), self._gate))
+            self._table.attach(scheme, restricted_handler(MountSpec(scheme, scheme), self._egress))
 
     def _make_metrics(self) -> Metrics:
-        engine, memory = self._engine, self._memory
+        engine, memory = self._manager, self._memory
         return Metrics(
             {
-                "apyfal_jobs_waiting": ("Jobs that wait", lambda: engine.waiting),
-                "apyfal_jobs_running": ("Jobs that run", lambda: engine.running),
+                "apyfal_jobs_waiting": ("Waiting jobs", lambda: engine.waiting),
+                "apyfal_jobs_running": ("Running jobs", lambda: engine.running),
                 "apyfal_sessions": ("Open sessions", lambda: len(self._sessions)),
-                "apyfal_memory_bytes": ("Memory held by bodies, outputs and shared memory", lambda: memory.used),
+                "apyfal_memory_bytes": ("Memory for bodies, outputs and shared memory", lambda: memory.used),
             },
             {
                 "apyfal_jobs": ("Jobs ended", lambda: dict(engine.finished)),
-                "apyfal_job_seconds": ("Time that jobs took", lambda: engine.seconds),
+                "apyfal_job_seconds": ("Run time of jobs", lambda: engine.seconds),
                 "apyfal_received_bytes": ("Bytes of jobs' inputs", lambda: engine.bytes_in),
                 "apyfal_sent_bytes": ("Bytes of jobs' outputs", lambda: engine.bytes_out),
             },
@@ -256,7 +231,7 @@ class Daemon:
         urls, mounts = urls_of(job.spec), job.session.mounts
         options = (str(value) for value in job.session.options.values())
         said = "\n".join([*urls, *options, *(mount.said for mount in mounts.values())])
-        operators = [url for url in urls if self._references.names_operator_mount(url, mounts)]
+        operators = [url for url in urls if self._url_policy.names_operator_mount(url, mounts)]
         return self._disclosure.error(failure, said, mounts, operators)
 
     def _open(self, accelerator: str | None = None, **options: Any) -> Any:
@@ -269,14 +244,14 @@ class Daemon:
 
         return list(apyfal.accelerators(self._configuration))
 
-    # -- life ----------------------------------------------------------------------------------------------------------
+    # -- run -----------------------------------------------------------------------------------------------------------
     async def run(self, ready: Callable[[], None] = lambda: None) -> None:
-        """Serve until `stop` is called or SIGTERM or SIGINT comes, then end in order. SIGHUP reads settings anew.
+        """Serve until `stop` is called or SIGTERM or SIGINT arrives, then stop in order. SIGHUP calls `reload`.
 
         Parameters
         ----------
         ready
-            Called once the daemon listens.
+            Called when the daemon listens on all addresses.
         """
         from aiohttp import web
 
@@ -287,7 +262,7 @@ class Daemon:
         try:
             for entry in self._journal.recover():
                 self._audit.write("job interrupted", user=entry.user, job=entry.id, ran=(entry.answer or {}).get("ran"))
-            for entry in self._engine.lost_outputs():
+            for entry in self._manager.lost_outputs():
                 self._audit.write("output lost", user=entry.user, job=entry.id)
             if self._ticket_server is not None:
                 self._ticket_server.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -297,7 +272,7 @@ class Daemon:
             self._handle_signals()
             housekeeping = asyncio.create_task(self._keep_house())
             self._state = "ok"
-            self._audit.write("started", listeners=len(acceptors), landlock=self._whitelist.landlocked)
+            self._audit.write("started", listeners=len(acceptors), landlock=self._directories.landlocked)
             ready()
             await self._stop_requested.wait()
             await self._wind_down()
@@ -315,17 +290,17 @@ class Daemon:
                 self._ticket_server.stop()
             self._journal.close()
             self._table.configure(None)
-            self._references.close()
-            self._whitelist.close()
+            self._url_policy.close()
+            self._directories.close()
             self._audit.close()
 
     def stop(self) -> None:
-        """Ask the daemon to end: no new jobs, those that run may finish."""
+        """Ask the daemon to stop: it accepts no more jobs, and running jobs may end within `stop_timeout`."""
         self._state = "stopping"
         self._stop_requested.set()
 
     async def _wind_down(self) -> None:
-        left = await self._engine.stop(self.settings.stop_timeout)
+        left = await self._manager.stop(self.settings.stop_timeout)
         for job in left:
             self._audit.write("job left", user=job.user, job=job.id, state=job.state)
         if left:
@@ -334,30 +309,17 @@ class Daemon:
 
     async def _save_outputs(self) -> None:
         lost = await asyncio.get_running_loop().run_in_executor(
-            None, self._engine.save_outputs, self.settings.stop_timeout
+            None, self._manager.save_outputs, self.settings.stop_timeout
         )
         if lost:
             get_logger().warning("the outputs of %d jobs are lost: there was no time or room to save them", len(lost))
 
     async def _listen(self, runner: web.AppRunner, listener: Listener) -> list[Acceptor]:
         self._connections.server = runner.server
-        try:
-            if listener.unix is not None:
-                listening = [_bound_to_path(listener.unix)]
-                self.ports.append(0)
-            else:
-                found = await asyncio.get_running_loop().getaddrinfo(
-                    listener.host or None, listener.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-                )
-                listening = [_bound_to_address(family, address) for family, _, _, _, address in dict.fromkeys(found)]
-        except OSError as error:
-            where = listener.unix or f"{listener.host}:{listener.port}"
-            raise ConfigurationError(f"cannot listen on {where}: {error.strerror or error}") from error
+        listening = await listener.bind()
         if listener.unix is None:
-            port = int(listening[0].getsockname()[1])
-            listener.port = port
-            self._gate.own_ports |= {port}
-            self.ports.append(port)
+            self._egress.own_ports |= {listener.port}
+        self.ports.append(listener.port)
         return [Acceptor(one, self._connections, listener.tls) for one in listening]
 
     def _handle_signals(self) -> None:
@@ -368,27 +330,27 @@ class Daemon:
             loop.add_signal_handler(signal.SIGHUP, self.reload)
 
     def reload(self) -> None:
-        """Read the configuration again: accelerators, mounts, allowed directories and private endpoints change for what
-        comes from now on. A mistake in it leaves everything as it was.
+        """Read the configuration again. Its accelerators, mounts, allowed directories and private endpoints apply to
+        later requests. If it has an error, nothing changes.
         """
         try:
             configuration = Configuration.load(self._config)
             settings = Settings.load(configuration)
-            whitelist = AllowedDirectories(settings.authorized_host_dirs)
-            gate = EgressPolicy(settings.private_endpoints, self._gate.own_ports)
+            directories = AllowedDirectories(settings.authorized_host_dirs)
+            egress = EgressPolicy(settings.private_endpoints, self._egress.own_ports)
         except ConfigurationError as error:
             self._audit.write("reload failed", reason=error)
-            get_logger().error("the configuration was not read anew: %s", error)
+            get_logger().error("the configuration was not reloaded: %s", error)
             return
         self._configuration = configuration
         self._table.configure(configuration)
-        old, self._whitelist, self._gate = self._whitelist, whitelist, gate
+        old, self._directories, self._egress = self._directories, directories, egress
         self._attach_stores()
-        self._references.replace(whitelist, gate)
+        self._url_policy.replace(directories, egress)
         self._fields = _fields_of(configuration, settings)
         self._disclosure.configure(configuration)
         old.close()
-        self._audit.write("reloaded", directories=len(whitelist.directories))
+        self._audit.write("reloaded", directories=len(directories.directories))
 
     # -- housekeeping --------------------------------------------------------------------------------------------------
     async def _keep_house(self) -> None:
@@ -398,61 +360,31 @@ class Daemon:
                 self._audit.write("session expired", user=session.user, session=session.id)
                 self.close_session(session)
             now = time.time()
-            self._engine.expire_outputs(self.settings.keep_outputs)
-            while self._engine.forget(now - self.settings.keep_outputs, now - self.settings.keep_jobs):
+            self._manager.expire_outputs(self.settings.keep_outputs)
+            while self._manager.forget(now - self.settings.keep_outputs, now - self.settings.keep_jobs):
                 await asyncio.sleep(_FORGET_INTERVAL)
             await asyncio.get_running_loop().run_in_executor(None, self._journal.checkpoint)
 
     def close_session(self, session: Session) -> None:
-        """End a session: nobody finds it any more, and its accelerator stops when its jobs have ended."""
+        """Close a session: it can no longer be found, and its accelerator stops when its jobs have ended."""
         if not self._sessions.remove(session):
             return
         for mount in session.mounts.values():
-            self._references.unmount(mount)
+            self._url_policy.unmount(mount)
         session.mounts.clear()
         self._memory.give(session.user, sum(region.nbytes for region in session.regions.values()))
         self._stopping_sessions.begin(session)
 
     def _stopped(self, session: Session, failure: BaseException | None) -> None:
         if failure is not None:
-            get_logger().warning("session %s did not stop in order: %s", session.id, failure)
+            get_logger().warning("session %s could not be closed cleanly: %s", session.id, failure)
 
     def _region(self, name: str) -> Region | None:
         return next((session.regions[name] for session in self._sessions.of(None) if name in session.regions), None)
 
 
-async def _say_nothing_yet(request: web.Request) -> None:
-    """Leave it to the handler to ask for the body, once it knows that it wants it."""
-
-
-def _bound_to_path(path: Path) -> socket.socket:
-    """Return a Unix socket that only the daemon's own user may connect to, from its first moment on."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with contextlib.suppress(FileNotFoundError):
-        path.unlink()
-    opened = socket.socket(socket.AF_UNIX)
-    before = os.umask(0o177)
-    try:
-        opened.bind(str(path))
-    except BaseException:
-        opened.close()
-        raise
-    finally:
-        os.umask(before)
-    return opened
-
-
-def _bound_to_address(family: int, address: Any) -> socket.socket:
-    opened = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        opened.bind(address)
-    except BaseException:
-        opened.close()
-        raise
-    return opened
+async def _send_no_continue(request: web.Request) -> None:
+    """Send no ``100 Continue``: the handler does that when it wants the body."""
 
 
 def _fields_of(configuration: Configuration, settings: Settings) -> SessionFields:
@@ -472,7 +404,7 @@ def _devices() -> list[Any]:
 
 
 def _quiet_logger() -> logging.Logger:
-    """Return a logger for what aiohttp says of malformed requests: anybody could fill the system's log with it."""
+    """Return a logger that discards aiohttp's messages about malformed requests, which could flood the system's log."""
     logger = logging.getLogger("apyfal.host.malformed")
     logger.propagate = False
     logger.addHandler(logging.NullHandler())

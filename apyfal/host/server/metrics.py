@@ -12,14 +12,14 @@ __all__ = ["Metrics"]
 
 
 class Metrics:
-    """Counts requests, and reads the rest from the daemon when it is asked.
+    """Counts requests, and reads all other values from the daemon when they are collected.
 
     Parameters
     ----------
     gauges
-        Name to (help, function that reads the value).
+        For each name: help text, and a function that returns the value.
     counters
-        The same, for values that only grow; a function may return one value for each of the label ``state``.
+        As `gauges`, for values that only grow. A function can return a value for each ``state`` label.
     """
 
     def __init__(
@@ -44,14 +44,14 @@ class Metrics:
     def observe(self, operation: str, status: int, seconds: float) -> None:
         """Count one request."""
         known = self._known.get((operation, status))
-        if known is None:  # `labels` formats and locks: once for each pair is enough
+        if known is None:  # `labels` formats and locks: done once for each pair
             known = self._requests.labels(operation, str(status)), self._seconds.labels(operation)
             self._known[operation, status] = known
         known[0].inc()
         known[1].observe(seconds)
 
     def collect(self) -> Iterator[Metric]:
-        """Read the values; called by the registry."""
+        """Yield all values; called by the registry."""
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
         for name, (text, read) in self._gauges.items():
@@ -67,7 +67,7 @@ class Metrics:
                 yield CounterMetricFamily(name, text, value=value)
 
     def text(self) -> bytes:
-        """Return everything in Prometheus's text format."""
+        """Return all metrics in Prometheus's text format."""
         from prometheus_client import generate_latest
 
         return generate_latest(self._registry)

@@ -1,4 +1,4 @@
-"""A process that is nothing but a daemon: what it logs, what it must not leave behind, and its event loop."""
+"""A process that runs a daemon only: its logging, its protection of secrets, and its event loop."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from apyfal.log import get_logger
 
 __all__ = ["serve", "stay_prompt"]
 
-#: seconds after which a thread that computes gives way to one that waits: Python's own 5 ms would delay every job whose
-#: worker comes back from the card while the event loop is busy
+#: seconds after which a busy thread yields the interpreter: Python's default of 5 ms would delay each job whose worker
+#: returns from the card while the event loop is busy
 _SWITCH_INTERVAL = 0.0005
-#: new objects before a collection, and collections of a generation before one of the next: with Python's own (700, 10,
-#: 10) the objects of all connections (of a thousand: some 20 ms) would be gone through many times a minute
+#: thresholds of the garbage collector: with Python's defaults (700, 10, 10), it would visit the objects of all
+#: connections many times a minute (about 20 ms for a thousand connections)
 _GC_THRESHOLDS = (10_000, 20, 100)
 
 
 def serve(daemon_of: Callable[[], Daemon], ready: Callable[[Daemon], None]) -> None:
-    """Run a daemon until it is told to stop.
+    """Run a daemon until it is asked to stop.
 
     Parameters
     ----------
     daemon_of
-        Makes it; called on the event loop.
+        Creates the daemon; called on the event loop.
     ready
-        Called with it once it listens.
+        Called with the daemon when it listens.
     """
 
     async def main() -> None:
@@ -47,10 +47,10 @@ def serve(daemon_of: Callable[[], Daemon], ready: Callable[[Daemon], None]) -> N
 
 
 def stay_prompt() -> None:
-    """Keep threads and the garbage collector from holding this process's requests up; called when all is loaded."""
+    """Prevent long pauses by threads and the garbage collector. Called when all modules are loaded."""
     sys.setswitchinterval(_SWITCH_INTERVAL)
     gc.collect()
-    gc.freeze()  # what is there now stays: no later collection looks at it
+    gc.freeze()  # modules and classes live until the end: exclude them from later collections
     gc.set_threshold(*_GC_THRESHOLDS)
 
 
@@ -62,7 +62,7 @@ def _log_to_standard_error() -> None:
 
 
 def _no_core_dumps() -> None:
-    """Keep tokens and users' data out of core files and other processes' reach (``PR_SET_DUMPABLE`` off)."""
+    """Keep tokens and users' data out of core files and unreadable to other processes (``PR_SET_DUMPABLE`` off)."""
     import ctypes
     import resource
 

@@ -33,7 +33,7 @@ class RouteContext:
         Log of the daemon's decisions.
     sessions
         The open sessions.
-    references
+    url_policy
         Decides which URLs a client may name.
     fields
         Returns the object that checks a client's fields against the current configuration.
@@ -46,7 +46,7 @@ class RouteContext:
     settings: Settings
     audit: AuditLog
     sessions: Sessions
-    references: UrlPolicy
+    url_policy: UrlPolicy
     fields: Callable[[], SessionFields]
     bodies: Bodies
     threads: UserThreads

@@ -20,7 +20,7 @@ class InfoRoutes:
 
     Parameters
     ----------
-    references
+    url_policy
         Provides the mounts that clients may use.
     list_accelerators, list_devices
         Return the accelerators and the devices of this host.
@@ -34,14 +34,14 @@ class InfoRoutes:
 
     def __init__(
         self,
-        references: UrlPolicy,
+        url_policy: UrlPolicy,
         list_accelerators: Callable[[], list[Any]],
         list_devices: Callable[[], list[Any]],
         state: Callable[[], str],
         metrics: Callable[[], bytes],
         shown: Callable[[str], str],
     ) -> None:
-        self._references = references
+        self._url_policy = url_policy
         self._list_accelerators = list_accelerators
         self._list_devices = list_devices
         self._state = state
@@ -127,6 +127,6 @@ class InfoRoutes:
     )
     async def get_mounts(self, request: web.Request) -> web.StreamResponse:
         """List the mounts that a client may use, by name and provider, without their parameters."""
-        mounts = await in_thread(self._references.operator_mounts)
+        mounts = await in_thread(self._url_policy.operator_mounts)
         seen = {name: provider for name, provider in mounts.items() if caller().grant.sees_mount(name)}
         return web.json_response({"mounts": {"host": "host", **seen}})

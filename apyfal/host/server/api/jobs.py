@@ -57,13 +57,13 @@ class JobRoutes:
 
     Parameters
     ----------
-    services, engine
+    context, manager
         The daemon's route context and job manager.
     """
 
-    def __init__(self, services: RouteContext, engine: JobManager) -> None:
-        self._services = services
-        self._engine = engine
+    def __init__(self, context: RouteContext, manager: JobManager) -> None:
+        self._context = context
+        self._manager = manager
 
     @route(
         "POST",
@@ -93,14 +93,14 @@ class JobRoutes:
         key = request.headers.get(KEY_HEADER) or secrets.token_hex(16)
         if not _KEY.fullmatch(key):
             raise ParameterError("the idempotency key: expected 1 to 128 letters, digits and _.:-")
-        session = self._services.session(request)
+        session = self._context.session(request)
         # the session may have been opened with another token
         user.grant.require_accelerator(session.options.get("accelerator"))
         spec, text, data = await self._read(request)
         try:
             mark = fingerprint(text, sorted(session.options.items()), data)
             job = Job(user.name, session, spec, key, data, user.grant)
-            known = self._engine.submit(job, mark)
+            known = self._manager.submit(job, mark)
             if known is job:
                 data = None  # owned by the job from now on
         finally:
@@ -123,12 +123,12 @@ class JobRoutes:
         from aiohttp import web
 
         user = caller()
-        self._engine.commit()
+        self._manager.commit()
         key = request.query.get("key")
         if key is not None:
-            known = self._engine.find(user.name, key)
+            known = self._manager.find(user.name, key)
             return web.json_response({"jobs": [] if known is None else [_document(known)]})
-        newest = self._engine.of(user.scope_of_view)[-JOBS_LISTED:]
+        newest = self._manager.of(user.scope_of_view)[-JOBS_LISTED:]
         return _json_text(f'{{"jobs": [{", ".join(job.text() for job in newest)}]}}')
 
     @route(
@@ -152,8 +152,8 @@ class JobRoutes:
         job = self._find(request)
         if isinstance(job, Entry):
             raise Conflict(f"the job is {job.state} already")
-        self._engine.cancel(job)
-        self._services.audit.write("job cancelled", user=caller().name, job=job.id)
+        self._manager.cancel(job)
+        self._context.audit.write("job cancelled", user=caller().name, job=job.id)
         return web.json_response(job.document())
 
     @route(
@@ -170,7 +170,7 @@ class JobRoutes:
         job = self._find(request)
         if isinstance(job, Job) and not job.ended:
             raise Conflict("the job has not ended", job.id)
-        self._engine.release_output(job)
+        self._manager.release_output(job)
         return web.Response(status=204)
 
     @route(
@@ -210,28 +210,28 @@ class JobRoutes:
         if spec.src is None or not spec.src.body:
             raise ParameterError(f"a job in the header {JOB_HEADER} has its data in the body: src: expected body")
         keyed = KEY_HEADER in request.headers  # otherwise no other request can have the same key
-        data = await self._services.bodies.receive(request, spec.src.array, digest=keyed)
+        data = await self._context.bodies.receive(request, spec.src.array, digest=keyed)
         return spec, text, data
 
     def _find(self, request: web.Request) -> Job | Entry:
-        return self._engine.get(caller().scope_of_view, request.match_info["job"])
+        return self._manager.get(caller().scope_of_view, request.match_info["job"])
 
     async def _answer(self, request: web.Request, job: Job | Entry, wait: float) -> web.StreamResponse:
         from aiohttp import web
 
         if isinstance(job, Job) and not await job.wait(wait):
-            self._engine.commit()
+            self._manager.commit()
             if not job.ended:
                 return _json_text(job.text(), 202)
         text = _text(job)
-        with self._engine.output(job) as output:
+        with self._manager.output(job) as output:
             if output is None or request.headers.get("Accept") != OCTETS:
                 return _json_text(text)
             headers = {JOB_HEADER: text, "Content-Type": OCTETS}
             if output.nbytes <= MAX_JSON:
                 return web.Response(body=output.tobytes(), headers=headers)
             response = web.StreamResponse(headers=headers)
-            await self._services.bodies.send(response, request, output)
+            await self._context.bodies.send(response, request, output)
             return response
 
 

@@ -26,7 +26,7 @@ class SessionRoutes:
 
     Parameters
     ----------
-    services
+    context
         The daemon's route context.
     memory_socket
         Path of the socket that hands out shared memory; ``None``: no memory is shared.
@@ -34,8 +34,8 @@ class SessionRoutes:
         Ends a session: stops its accelerator and frees what it holds.
     """
 
-    def __init__(self, services: RouteContext, memory_socket: str | None, close: Callable[[Session], None]) -> None:
-        self._services = services
+    def __init__(self, context: RouteContext, memory_socket: str | None, close: Callable[[Session], None]) -> None:
+        self._context = context
         self._memory_socket = memory_socket
         self._close = close
 
@@ -51,8 +51,8 @@ class SessionRoutes:
         """Open a session. The accelerator itself is opened by its first job."""
         options = await read_object(request, "the accelerator's name, and what a client may say of it")
         user = caller()
-        session = self._services.sessions.open(user.name, self._services.fields().checked(options, user.grant))
-        self._services.audit.write(
+        session = self._context.sessions.open(user.name, self._context.fields().checked(options, user.grant))
+        self._context.audit.write(
             "session opened", user=user.name, session=session.id, accelerator=options["accelerator"]
         )
         document = session.document()
@@ -69,7 +69,7 @@ class SessionRoutes:
     )
     async def list_sessions(self, request: web.Request) -> web.StreamResponse:
         """List the caller's sessions; for an administrator, those of all users."""
-        found = self._services.sessions.of(caller().scope_of_view)
+        found = self._context.sessions.of(caller().scope_of_view)
         return web.json_response({"sessions": [session.document() for session in found]})
 
     @route(
@@ -81,7 +81,7 @@ class SessionRoutes:
     )
     async def close_session(self, request: web.Request) -> web.StreamResponse:
         """Close a session. Its running jobs end first."""
-        session = self._services.session(request)
+        session = self._context.session(request)
         self._close(session)
         return web.Response(status=204)
 
@@ -95,18 +95,18 @@ class SessionRoutes:
     )
     async def add_mount(self, request: web.Request) -> web.StreamResponse:
         """Mount a store with the client's own account."""
-        session = self._services.session(request)
+        session = self._context.session(request)
         parameters = await read_object(request, "the parameters of a mount")
         name = request.match_info["name"]
         if name not in session.mounts and len(session.mounts) >= MOUNTS_OF_SESSION:
             raise TooMany(f"{MOUNTS_OF_SESSION} mounts, as many as a session may have")
-        make = functools.partial(self._services.references.mount, name, parameters)
-        mount = await self._services.threads.run(request, session.user, make)
+        make = functools.partial(self._context.url_policy.mount, name, parameters)
+        mount = await self._context.threads.run(request, session.user, make)
         old = session.mounts.pop(name, None)
         session.mounts[name] = mount
         if old is not None:
-            self._services.references.unmount(old)
-        self._services.audit.write(
+            self._context.url_policy.unmount(old)
+        self._context.audit.write(
             "mounted", user=session.user, session=session.id, name=name, provider=parameters["provider"]
         )
         return web.Response(status=204)
@@ -120,10 +120,10 @@ class SessionRoutes:
     )
     async def remove_mount(self, request: web.Request) -> web.StreamResponse:
         """Remove the mount."""
-        mount = self._services.session(request).mounts.pop(request.match_info["name"], None)
+        mount = self._context.session(request).mounts.pop(request.match_info["name"], None)
         if mount is None:
             raise NotFound("no such mount in this session")
-        self._services.references.unmount(mount)
+        self._context.url_policy.unmount(mount)
         return web.Response(status=204)
 
     @route(
@@ -136,17 +136,17 @@ class SessionRoutes:
     )
     async def share_memory(self, request: web.Request) -> web.StreamResponse:
         """Allocate a region of shared memory."""
-        session = self._services.session(request)
+        session = self._context.session(request)
         document = await read_object(request, "nbytes")
         nbytes = document.get("nbytes") if len(document) == 1 else None
         if isinstance(nbytes, bool) or not isinstance(nbytes, int) or nbytes < 1:
             raise ParameterError("nbytes: expected a whole number, 1 or more")
         if self._memory_socket is None:
             raise Conflict("this host shares no memory")
-        own = [region.nbytes for other in self._services.sessions.of(session.user) for region in other.regions.values()]
+        own = [region.nbytes for other in self._context.sessions.of(session.user) for region in other.regions.values()]
         if len(own) >= REGIONS_OF_USER:
             raise TooMany(f"{len(own)} pieces of memory are shared with you, as many as a user may have")
-        memory = self._services.bodies.memory
+        memory = self._context.bodies.memory
         # the other half of the user's share is for data that is not in shared memory
         if sum(own) + nbytes > memory.limit // 2:
             raise TooMany(f"{sum(own)} bytes of memory are shared with you, and half of the host's is for others")
@@ -168,10 +168,10 @@ class SessionRoutes:
     )
     async def release_memory(self, request: web.Request) -> web.StreamResponse:
         """Free the daemon's side of a region."""
-        session = self._services.session(request)
+        session = self._context.session(request)
         region = session.regions.pop(request.match_info["region"], None)
         if region is None:
             raise NotFound("no such shared memory in this session")
-        self._services.bodies.memory.give(session.user, region.nbytes)
+        self._context.bodies.memory.give(session.user, region.nbytes)
         await in_thread(region.close)  # unmapping a large region takes long
         return web.Response(status=204)

@@ -38,14 +38,14 @@ class StorageRoutes:
 
     Parameters
     ----------
-    services
+    context
         The daemon's route context.
     table
         The daemon's mounts.
     """
 
-    def __init__(self, services: RouteContext, table: MountTable) -> None:
-        self._services = services
+    def __init__(self, context: RouteContext, table: MountTable) -> None:
+        self._context = context
         self._table = table
 
     @route(
@@ -112,7 +112,7 @@ class StorageRoutes:
         data = await self._in_thread(request, functools.partial(self._fetch, url, caller().name))
         try:
             response = web.StreamResponse(headers={"Content-Type": OCTETS})
-            await self._services.bodies.send(response, request, data)
+            await self._context.bodies.send(response, request, data)
         finally:
             data.close()
         return response
@@ -129,12 +129,12 @@ class StorageRoutes:
     async def write_storage(self, request: web.Request) -> web.StreamResponse:
         """Receive an object, then write it. If either fails, nothing becomes visible."""
         url = self._admitted(request, write=True)
-        data = await self._services.bodies.receive(request, None)
+        data = await self._context.bodies.receive(request, None)
         try:
             entry = await self._in_thread(request, functools.partial(self._store, url, data))
         finally:
             data.close()
-        self._services.audit.write("written", user=caller().name, url=url, nbytes=entry["size"])
+        self._context.audit.write("written", user=caller().name, url=url, nbytes=entry["size"])
         return web.json_response(entry)
 
     @route(
@@ -155,7 +155,7 @@ class StorageRoutes:
                 target.handler.remove(target.path)
 
         await self._in_thread(request, work)
-        self._services.audit.write("removed", user=caller().name, url=url)
+        self._context.audit.write("removed", user=caller().name, url=url)
         return web.Response(status=204)
 
     @route(
@@ -179,7 +179,7 @@ class StorageRoutes:
             self._admit(str(text), mounts, write=write) for text, write in zip(texts, (False, True), strict=True)
         )
 
-        bodies, user = self._services.bodies, caller().name
+        bodies, user = self._context.bodies, caller().name
 
         def work() -> dict[str, Any]:
             buffers = min(COPY_BUFFERS, bodies.memory.limit_of_user // 4)
@@ -202,7 +202,7 @@ class StorageRoutes:
                 )
 
         entry = await self._in_thread(request, work)
-        self._services.audit.write("copied", user=caller().name, src=src, dst=dst, nbytes=entry["size"])
+        self._context.audit.write("copied", user=caller().name, src=src, dst=dst, nbytes=entry["size"])
         return web.json_response(entry)
 
     # -- internals -----------------------------------------------------------------------------------------------------
@@ -214,27 +214,27 @@ class StorageRoutes:
         return self._admit(url, mounts, write=write)
 
     def _admit(self, url: str, mounts: Mapping[str, SessionMount], *, write: bool) -> str:
-        references = self._services.references
+        url_policy = self._context.url_policy
         about = subject()
         about.mounts = mounts
-        if references.names_operator_mount(url, mounts):
+        if url_policy.names_operator_mount(url, mounts):
             about.operators = (*about.operators, url)
-        return references.admit(url, mounts, caller().grant, write=write)
+        return url_policy.admit(url, mounts, caller().grant, write=write)
 
     def _mounts(self, request: web.Request, session: object) -> Mapping[str, SessionMount]:
         if session is None:
             return {}
         if not isinstance(session, str):
             raise ParameterError("session: expected a text")
-        return self._services.sessions.get(caller().name, session).mounts
+        return self._context.sessions.get(caller().name, session).mounts
 
     async def _in_thread(self, request: web.Request, work: Callable[[], _T]) -> _T:
-        return await self._services.threads.run(request, caller().name, work)
+        return await self._context.threads.run(request, caller().name, work)
 
     def _bounded(self, done: int, total: int | None) -> None:
         """Raise `TooLarge` if an object is larger than this host accepts: before the copy, or as soon as it shows."""
-        if max(done, total or 0) > self._services.settings.max_body:
-            raise TooLarge(f"an object of more than {self._services.settings.max_body} bytes: this host copies none")
+        if max(done, total or 0) > self._context.settings.max_body:
+            raise TooLarge(f"an object of more than {self._context.settings.max_body} bytes: this host copies none")
 
     def _fetch(self, url: str, user: str) -> Data:
         with self._table.resolve(parse(url)) as target:
@@ -243,9 +243,9 @@ class StorageRoutes:
             )
             if info.is_directory:
                 raise ObjectNotFound(f"{url} is a directory")
-            if info.size is None or info.encoding is not None or info.size > self._services.bodies.spool_above:
+            if info.size is None or info.encoding is not None or info.size > self._context.bodies.spool_above:
                 return self._fetch_spooled(target.handler, target.path, info, user)
-            bodies = self._services.bodies
+            bodies = self._context.bodies
             share = bodies.memory.share(user, info.size)
             try:
                 memory = bodies.allocate(info.size)
@@ -271,7 +271,7 @@ class StorageRoutes:
 
     def _fetch_spooled(self, handler: Handler, path: str, info: ObjectInfo, user: str) -> Data:
         self._bounded(info.size or 0, None)
-        file = self._services.bodies.spool(user, info.size or 0)
+        file = self._context.bodies.spool(user, info.size or 0)
         try:
             with stream(handler, path, info=info) as reading:
                 buffer = memoryview(bytearray(_PIECE))

@@ -33,7 +33,7 @@ class Executor:
 
     Attributes
     ----------
-    references
+    url_policy
         Decides which URLs a job may name.
     open_accelerator
         Opens an accelerator.
@@ -47,7 +47,7 @@ class Executor:
         Largest number of bytes for the ring buffers of one streaming job, whatever the client asks for.
     """
 
-    references: UrlPolicy
+    url_policy: UrlPolicy
     open_accelerator: OpenAccelerator
     allocate: Callable[[int], np.ndarray[Any, Any]]
     memory: Quota
@@ -109,7 +109,7 @@ class Executor:
             job.info = plain(info)
 
     def _admit(self, job: Job, url: str, *, write: bool = False) -> str:
-        return self.references.admit(url, job.session.mounts, job.grant, write=write)
+        return self.url_policy.admit(url, job.session.mounts, job.grant, write=write)
 
     def _limit_of_rings(self, asked: int | str | None) -> int | None:
         """Return the limit for a job's ring buffers; ``None``: the default, which fits. Memory that grows with the data

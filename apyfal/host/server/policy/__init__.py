@@ -1,1 +1,1 @@
-"""What a client may do: tokens, directories, addresses, references."""
+"""The daemon's access rules and limits: tokens, directories, addresses, URLs, quotas."""

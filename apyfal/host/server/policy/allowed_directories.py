@@ -1,8 +1,8 @@
-"""The files behind ``host://``: those below the allowed directories, and nothing else of this machine.
+"""The files behind ``host://``: those below the allowed directories, and no other files of this machine.
 
-Each allowed directory is opened once, at the start, and every later access is resolved from that descriptor by
-`path_resolver`: there is no check of a name that could differ from the name used. All of it runs in threads that
-Landlock, if the kernel has it, confines to the same directories, so that a mistake here would still end at the kernel.
+Each allowed directory is opened once, at startup. `path_resolver` resolves every later access from that descriptor, so
+that the checked path cannot differ from the path used. All accesses run in threads that Landlock, if the kernel has it,
+restricts to the same directories: the kernel would stop an access that a bug here allows.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ from apyfal.host.server.policy.refusals import TooLarge
 
 __all__ = ["DEFAULT_DIRECTORY", "AllowedDirectories", "host_path"]
 
-#: the only directory allowed where the configuration names none; made on first use
+#: default if the configuration names no directory; created on first use
 DEFAULT_DIRECTORY = "~/shared"
 
 _T = TypeVar("_T")
 
-# An encoded separator, dot, NUL or percent sign has no honest use in a name; whoever decodes it later would see another
-# path.
+# An encoded separator, dot, NUL or percent sign has no legitimate use in a name; code that decodes it later would see
+# another path.
 _ENCODED = re.compile(r"%(2e|2f|5c|00|25)", re.IGNORECASE)
-#: a slow directory of one user does not keep others from theirs
+#: number of threads, so that a slow directory of one user does not block others
 _THREADS = 4
 _SCANNED_AT_ONCE = 256
 _MAX_PATH = 4095  # PATH_MAX of linux/limits.h, without its NUL
 
 
 def host_path(url: str) -> str:
-    """Return the path that a ``host://`` URL names; refuse every spelling that another reader may take otherwise.
+    """Return the path of a ``host://`` URL. Refuses every spelling that other software could interpret differently.
 
     Parameters
     ----------
@@ -65,8 +65,8 @@ def host_path(url: str) -> str:
     Raises
     ------
     AccessDenied
-        For any other spelling of the scheme, control characters, backslashes, encoded separators, blanks around the
-        path.
+        The scheme has another spelling, or the path has control characters, backslashes, encoded separators, or leading
+        or trailing spaces.
     """
     path = url.removeprefix("host://") if isinstance(url, str) else None
     if path is None or path == url:
@@ -84,32 +84,33 @@ def host_path(url: str) -> str:
 
 
 class AllowedDirectories:
-    """The directories of this machine that remote users may name, and all that may be done below them.
+    """The directories of this machine that remote users can use, with all operations on the files below them.
 
-    Usable from any thread. A relative path is looked for in each directory in the order given; an absolute one in those
-    that it lies below. Writing goes where the file already is, else to the first directory that has the parent.
+    Usable from any thread. A relative path is looked up in each directory in order, an absolute path in those that
+    contain it. Writing replaces an existing file where it is; otherwise it goes to the first directory that has the
+    parent.
 
     Parameters
     ----------
     directories
-        Allowed directories; ``~`` is expanded and links are resolved, once, here. Default: ``~/shared``, made with mode
-        0700.
+        Allowed directories. ``~`` is expanded and symbolic links are resolved once, here. Default: ``~/shared``,
+        created with mode 0700.
     resolver
-        For tests: `kernel_resolve` or `walk_resolve`. Default: the first where the kernel has ``openat2``.
+        For tests: `kernel_resolve` or `walk_resolve`. Default: `kernel_resolve` if the kernel has ``openat2``.
     landlock
-        Confine the threads that touch the files, if the kernel can.
+        Whether to restrict the threads that access the files, if the kernel can.
 
     Attributes
     ----------
     directories
-        The resolved paths, for messages to the operator (never to a client).
+        The resolved paths, for messages to the operator (never shown to a client).
     landlocked
-        Whether Landlock is in force.
+        Whether Landlock restricts the threads.
 
     Raises
     ------
     ConfigurationError
-        An allowed directory does not exist or is none.
+        An allowed directory does not exist, or is no directory.
     """
 
     def __init__(
@@ -132,13 +133,13 @@ class AllowedDirectories:
         self._threads = ThreadPoolExecutor(
             _THREADS, thread_name_prefix="apyfal-host-files", initializer=self._confine if landlock else None
         )
-        self._threads.submit(int).result()  # so that `landlocked` is known, and a failure to confine is raised here
+        self._threads.submit(int).result()  # sets `landlocked`, and raises an error of Landlock here
 
     def _confine(self) -> None:
         self.landlocked = linux_sandbox.restrict_thread(root for root, _ in self._roots)
 
     def close(self) -> None:
-        """Close the allowed directories. Files opened before stay usable."""
+        """Close the allowed directories. Files that were opened before stay usable."""
         self._threads.shutdown(wait=True)
         self._close_roots()
 
@@ -166,50 +167,52 @@ class AllowedDirectories:
         Raises
         ------
         AccessDenied
-            Not below an allowed directory, or no regular file. The same whether the target exists or not.
+            The path is not below an allowed directory, or is no regular file. The error does not depend on whether it
+            exists.
         ObjectNotFound
-            Below an allowed directory, and not there.
+            The path is below an allowed directory, and does not exist.
         """
         return self._run(lambda: self._open(path))
 
     def stat(self, path: str) -> HostEntry:
-        """Look up a regular file or a directory. Errors as `open`."""
+        """Return size, times and type of a regular file or a directory. Raises the errors of `open`."""
         return self._run(lambda: self._stat(path))
 
     def scan(self, path: str) -> Iterator[HostEntry]:
-        """List a directory in name order: regular files and directories that `open` and `scan` would take.
+        """List a directory in the order of names: only regular files and directories that `open` and `scan` accept.
 
-        A few names at a time, between which other users have their turns.
+        The threads read a few names at a time, so that other users' calls run in between.
 
         Raises
         ------
         AccessDenied, ObjectNotFound
-            As `open`; a file is `ObjectNotFound` as a directory.
+            As for `open`. A file raises `ObjectNotFound`, because it is no directory.
         TooLarge
-            It has more than `limits.MAX_LISTED` names.
+            The directory has more than `limits.MAX_LISTED` names.
         """
         found = self._run(lambda: self._names(path))
         parts = (found[start : start + _SCANNED_AT_ONCE] for start in range(0, len(found), _SCANNED_AT_ONCE))
         return (entry for part in parts for entry in self._run(functools.partial(self._entries, path, part)))
 
     def create(self, path: str, *, exclusive: bool = False) -> PendingFile:
-        """Begin to write a file, which appears whole at `PendingFile.commit` or not at all.
+        """Start to write a file. It appears with its whole content at `PendingFile.commit`, or not at all.
 
-        Errors as `open`, and `ObjectExists` with `exclusive`. The parent directory must exist.
+        Raises the errors of `open`, and `ObjectExists` with `exclusive`. The parent directory must exist.
         """
         return self._run(lambda: self._create(path, exclusive))
 
     def remove(self, path: str) -> None:
-        """Remove a regular file, or the link that leads to one. Errors as `open`."""
+        """Remove a regular file, or a symbolic link to one. Raises the errors of `open`."""
         self._run(lambda: self._remove(path))
 
     def makedirs(self, path: str) -> None:
-        """Make a directory and its parents, in the first allowed directory that `path` fits; existing is fine.
+        """Create a directory and its parents in the first allowed directory that can contain `path`. It may already
+        exist.
 
         Raises
         ------
         AccessDenied
-            Also for any ``..`` in `path`: what it means is unknown before the parents exist.
+            As for `open`; also for any ``..`` in `path`, which has no meaning before the parents exist.
         """
         self._run(lambda: self._makedirs(path))
 
@@ -218,7 +221,7 @@ class AllowedDirectories:
         return self._threads.submit(operation).result()
 
     def _candidates(self, path: str) -> Iterator[tuple[int, str]]:
-        """Yield each (allowed directory, path relative to it) that `path` may mean."""
+        """Yield each pair (descriptor of an allowed directory, path relative to it) that `path` can mean."""
         if not path.startswith("/"):
             for root, _ in self._roots:
                 yield root, path or "."
@@ -230,7 +233,7 @@ class AllowedDirectories:
                     break
 
     def _first(self, path: str, operation: Callable[[int, str], _T]) -> _T:
-        """Run `operation` on the candidates until one succeeds; else a denial goes before an absence."""
+        """Call `operation` with each candidate until one succeeds. Otherwise a denial comes before an absence."""
         absent: OSError | None = None
         denied = False
         for root, relative in self._candidates(path):
@@ -254,7 +257,7 @@ class AllowedDirectories:
             with self._resolved(root, relative) as found:
                 if not stat.S_ISREG(os.fstat(found).st_mode):
                     raise OSError(errno.EACCES, os.strerror(errno.EACCES))
-                # The descriptor itself is reopened, not its name: what was checked is what is opened.
+                # Reopen the descriptor, not the name: the checked file is the one that is opened.
                 return os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
 
         if not path:
@@ -269,9 +272,9 @@ class AllowedDirectories:
         return self._first(path, attempt)
 
     def _names(self, path: str) -> list[tuple[str, int, str, bool]]:
-        """Return the names in a directory with the root and directory that each was found in, and whether it is a link.
+        """Return the names in a directory, each with its root, its directory, and whether it is a symbolic link.
 
-        In the top directory those of all roots, of two with one name the first.
+        The top directory has the names of all roots. If two roots have the same name, the first one counts.
         """
 
         def attempt(root: int, relative: str) -> list[tuple[str, int, str, bool]]:
@@ -298,7 +301,8 @@ class AllowedDirectories:
         prefix = path.rstrip("/") + "/" if path else ""
         entries = []
         for name, root, relative, is_link in names:
-            # Links out, vanished names, FIFOs and names that no URL can spell cannot be asked for: they are not listed.
+            # Links to the outside, names that have vanished, FIFOs, and names that no URL can express cannot be
+            # requested, so they are not listed.
             with contextlib.suppress(OSError), self._resolved(root, f"{relative}/{name}") as found:
                 host_path(f"host://{prefix}{name}")
                 entries.append(entry_of(f"{prefix}{name}", os.fstat(found), is_link))
@@ -336,7 +340,9 @@ class AllowedDirectories:
             return self._first(path, lambda root, relative: attempt(root, relative, must_exist=False))
 
     def _parent(self, root: int, relative: str) -> tuple[int, str]:
-        """Return the directory (a new descriptor) and last name that writing to `relative` means, links followed."""
+        """Return the directory (a new descriptor) and the last name at which a write to `relative` ends, links
+        followed.
+        """
         for _ in range(MAX_LINKS):
             head, _, last = relative.rpartition("/")
             if last in ("", ".", ".."):
@@ -346,7 +352,7 @@ class AllowedDirectories:
             try:
                 target = os.readlink(last, dir_fd=parent)
             except OSError as error:
-                if error.errno in (errno.EINVAL, errno.ENOENT):  # no link, or nothing there
+                if error.errno in (errno.EINVAL, errno.ENOENT):  # not a link, or it does not exist
                     return parent, last
                 os.close(parent)
                 raise
@@ -396,7 +402,7 @@ class AllowedDirectories:
 
 
 def _open_root(directory: str) -> tuple[int, tuple[str, ...]]:
-    """Open an allowed directory; its descriptor, and the spellings (given, resolved) that clients may use."""
+    """Open an allowed directory. Returns its descriptor, and its spellings (given, resolved) that clients can use."""
     given = os.path.abspath(os.path.expanduser(directory))
     try:
         descriptor = os.open(given, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -1,15 +1,14 @@
-"""Where this host may connect on a remote user's behalf.
+"""The addresses to which this host may connect on behalf of a remote user.
 
-A client that names a URL makes this machine open a connection, from inside the operator's network and with the
-operator's address. The connection pools of such URLs ask an `EgressPolicy` for the addresses to connect to: it resolves
-the name once, looks every address up in the table below, and the pool connects to an address that was looked up, so
-that a second answer of the name server changes nothing. Redirects and ``endpoint_url`` take connections from the same
-pools.
+A client that names a URL makes this machine open a connection from inside the operator's network, with the operator's
+address. The connection pools for such URLs ask an `EgressPolicy` for the addresses. It resolves the name once, checks
+every address against the table below, and the pool connects to one of the checked addresses. So a different second
+answer of the name server has no effect. Redirects and ``endpoint_url`` use the same pools.
 
-The table is this module's own: `ipaddress.ip_address.is_global` answers wrongly for several of these ranges in the
-Pythons that are supported. Sources: IANA's special-purpose address registries for IPv4 and IPv6 (RFC 6890, RFC 8190),
-all that they list as not globally reachable; and, because they lead to such addresses, RFC 6052 (NAT64), RFC 3056
-(6to4), RFC 7526 (its relays), RFC 4380 (Teredo), RFC 3879 (site-local), RFC 2765 (translated addresses).
+The table is defined here because `ipaddress.ip_address.is_global` is wrong for several of these ranges in the supported
+Python versions. Sources: IANA's special-purpose address registries for IPv4 and IPv6 (RFC 6890, RFC 8190), all entries
+that are not globally reachable; and, because they lead to such addresses, RFC 6052 (NAT64), RFC 3056 (6to4), RFC 7526
+(its relays), RFC 4380 (Teredo), RFC 3879 (site-local), RFC 2765 (translated addresses).
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from apyfal.exceptions import AccessDenied, ConfigurationError, StoreUnavailable
 
 __all__ = ["DENIED_NETWORKS", "EgressPolicy", "Endpoint", "is_denied_address"]
 
-#: addresses that no client may make this host connect to
+#: addresses to which no client can make this host connect
 DENIED_NETWORKS: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = tuple(
     ipaddress.ip_network(network)
     for network in (
@@ -86,7 +85,7 @@ Resolver = Callable[[str, int], list[str]]
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Scheme, host and port that a URL leads to: its origin."""
+    """Origin of a URL: scheme, host and port."""
 
     scheme: str
     host: str
@@ -94,7 +93,7 @@ class Endpoint:
 
 
 def is_denied_address(address: str) -> bool:
-    """Whether `address`, a numeric IPv4 or IPv6 address, is in the table. An address with a zone always is."""
+    """Return whether `address`, a numeric IPv4 or IPv6 address, is in the table. An address with a zone always is."""
     if "%" in address:
         return True
     parsed = ipaddress.ip_address(address)
@@ -117,18 +116,18 @@ def _system_resolver(host: str, port: int) -> list[str]:
 
 
 class EgressPolicy:
-    """Decide which connections remote users may cause. Usable from any thread.
+    """Decides which connections remote users can cause. Usable from any thread.
 
     Parameters
     ----------
     private_endpoints
-        What the operator allows by name although the table refuses its address: ``host`` or ``host:port`` entries of
-        ``[security] private_endpoints``.
+        ``host`` or ``host:port`` entries of ``[security] private_endpoints``: allowed by name, although the table
+        contains the address.
     own_ports
-        Ports that this daemon listens on. Never connected to on an address of this machine, whatever is allowed.
-        An attribute too, for ports that are known later.
+        Ports that this daemon listens on, which are refused on every address of this machine. Ports that are known
+        later can be added to this attribute.
     resolver
-        For tests. Default: the system's.
+        Resolves names, for tests. Default: the system's resolver.
 
     Raises
     ------
@@ -159,13 +158,13 @@ class EgressPolicy:
         Returns
         -------
         Endpoint
-            Where it leads.
+            The origin of the URL.
 
         Raises
         ------
         AccessDenied
-            Another scheme, a user name, blanks, control or non-ASCII characters, a malformed host or port, an address
-            in another spelling than the canonical one, or one that the table refuses.
+            The URL has another scheme, a user name, spaces, control or non-ASCII characters, a malformed host or port,
+            an address in a non-canonical spelling, or an address in the table.
         """
         if not isinstance(url, str) or _FORBIDDEN.search(url):
             _refuse(url, "blanks, control characters, backslashes and non-ASCII characters are not allowed in it")
@@ -190,12 +189,12 @@ class EgressPolicy:
 
     @staticmethod
     def check_host(host: str, shown: str | None = None) -> str:
-        """Return `host` in its one accepted spelling: lower case, no trailing dot, addresses canonical.
+        """Return `host` in its canonical spelling: lower case, no trailing dot, canonical addresses.
 
         Raises
         ------
         AccessDenied
-            No host name, or an address in a decimal, octal, hexadecimal, short or zoned spelling.
+            The text is no host name, or is an address in a decimal, octal, hexadecimal, short or zoned spelling.
         """
         shown = host if shown is None else shown
         if ":" in host:
@@ -227,24 +226,25 @@ class EgressPolicy:
 
     # -- addresses -----------------------------------------------------------------------------------------------------
     def __call__(self, host: str, port: int) -> list[str]:
-        """Resolve `host` once, and refuse it if any of its addresses is refused. The hook of a connection pool.
+        """Resolve `host` once. Refuses it if any of its addresses is refused. Hook of `ConnectionPool.gate`.
 
         Parameters
         ----------
         host, port
-            Where a connection is about to be made.
+            Host and port of a connection about to be made.
 
         Returns
         -------
         list of str
-            The numeric addresses that may be connected to, in the resolver's order.
+            The allowed numeric addresses, in the resolver's order.
 
         Raises
         ------
         AccessDenied
-            An address is in the table and the endpoint is not allowed by name, or it is this daemon itself.
+            An address is in the table and the endpoint is not allowed by name, or the address and port are this
+            daemon's.
         StoreUnavailable
-            The name has no address.
+            The name cannot be resolved.
         """
         host = self.check_host(host)
         try:
@@ -265,7 +265,7 @@ class EgressPolicy:
         if (host, port) in self._private or (host, None) in self._private:
             return
         if is_denied_address(address):
-            # The address is not named: it would tell a client how this network's names resolve.
+            # The message does not contain the address: it would tell a client how this network's names resolve.
             _refuse(f"{host}:{port}", "private and special addresses have to be allowed by the host's operator")
 
 
@@ -283,7 +283,7 @@ def _private_endpoint(entry: str) -> tuple[str, int | None]:
 
 
 def _is_own_address(address: str) -> bool:
-    """Whether `address` belongs to this machine: a route to oneself starts where it ends. No packet is sent."""
+    """Return whether `address` belongs to this machine: a route to oneself has equal ends. No packet is sent."""
     parsed = ipaddress.ip_address(address)
     if parsed.is_loopback or parsed.is_unspecified:
         return True
@@ -297,6 +297,6 @@ def _is_own_address(address: str) -> bool:
 
 
 def _refuse(shown: str, reason: str) -> NoReturn:
-    """Raise the one error of this module. What may hold a password or a signature is not shown."""
+    """Raise `AccessDenied`. Parts of the URL that can hold a password or a signature are removed."""
     text = re.sub(r"[^/]*@", "...@", str(shown).partition("?")[0])
     raise AccessDenied(f"{text!r} cannot be reached through this host: {reason}")

@@ -1,4 +1,4 @@
-"""Files of this machine as remote users see them: what is said of one, and one that is being written."""
+"""Files of this machine as remote users see them: their attributes, and a file that is being written."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ __all__ = ["HostEntry", "PendingFile", "entry_of"]
 
 @dataclass(frozen=True, slots=True)
 class HostEntry:
-    """One file or directory below an allowed directory; `path` is as it can be asked for again.
+    """A file or directory below an allowed directory. `path` can be passed to `AllowedDirectories` again.
 
-    In a listing `is_link` says that its last name is a link, which was followed.
+    In a listing, `is_link` tells that the last name of the path is a symbolic link, which was followed.
     """
 
     path: str
@@ -38,7 +38,7 @@ class HostEntry:
 
 
 def entry_of(path: str, found: os.stat_result, is_link: bool = False) -> HostEntry:
-    """Describe a regular file or a directory; `OSError` (``EACCES``) for anything else."""
+    """Describe a regular file or a directory. Raises `OSError` (``EACCES``) for anything else."""
     is_directory = stat.S_ISDIR(found.st_mode)
     if not is_directory and not stat.S_ISREG(found.st_mode):
         raise OSError(errno.EACCES, os.strerror(errno.EACCES))
@@ -46,22 +46,22 @@ def entry_of(path: str, found: os.stat_result, is_link: bool = False) -> HostEnt
 
 
 class PendingFile:
-    """A file being written below an allowed directory, under a temporary name beside its final one.
+    """A file being written below an allowed directory, under a temporary name in the directory of its final name.
 
-    Made by `AllowedDirectories.create`. Leaving the ``with`` block without `commit` removes it.
+    Created by `AllowedDirectories.create`. If the ``with`` block ends without `commit`, the file is removed.
 
     Parameters
     ----------
     in_thread
-        Calls a function in the thread that may touch the files, and returns what it returns.
+        Calls a function in a thread that can access the files, and returns its result.
     parent
         Descriptor of the directory; owned by this object from now on.
     name, path
-        The file's name there, and as the client calls it.
+        The file's name in the directory, and its path as the client wrote it.
     exclusive
-        Whether it must not be there.
+        Whether `commit` fails if the file exists.
     mode
-        Of the file that it replaces.
+        Mode of the file that is replaced.
 
     Attributes
     ----------
@@ -90,9 +90,9 @@ class PendingFile:
             os.fchmod(self.fd, stat.S_IMODE(mode))
 
     def commit(self) -> HostEntry:
-        """Make the file visible under its name and durable; `ObjectExists` if it was exclusive and is there."""
+        """Give the file its final name and sync it. Raises `ObjectExists` if it is exclusive and the name exists."""
         if self._temporary is not None:
-            os.fsync(self.fd)  # may take long, and needs no name: not in the thread that others wait for
+            os.fsync(self.fd)  # can take long and needs no path: not in the thread that others wait for
         entry: HostEntry = self._in_thread(self._commit)
         return entry
 
@@ -116,7 +116,7 @@ class PendingFile:
         return entry_of(self._path, os.fstat(self.fd))
 
     def close(self) -> None:
-        """Release the descriptors; without `commit`, remove the file. Idempotent."""
+        """Close the descriptors; without `commit`, remove the file. Idempotent."""
         if self.fd >= 0:
             self._in_thread(self._close)
 

@@ -22,16 +22,16 @@ _ANY = 1 << 62
 
 
 class HostStore(Handler):
-    """Files of this machine, below the allowed directories. Paths are those after ``host://``.
+    """Files of this machine below the allowed directories, as a store. Paths are those after ``host://``.
 
     Parameters
     ----------
     directories
-        The allowed ones; borrowed.
+        The allowed directories; borrowed.
     max_size
-        Bytes of the largest file that may be written.
+        Size in bytes of the largest file that may be written.
     reserve
-        Bytes of a file system that stay free.
+        Bytes of a file system that must stay free.
     """
 
     scheme: ClassVar[str] = "host"
@@ -60,9 +60,9 @@ class HostStore(Handler):
         self._directories.remove(path)
 
     def list(self, path: str, *, recursive: bool = False) -> Iterator[ObjectInfo]:
-        """List a directory in the order of names; `recursive` yields files only and follows no link to a directory.
+        """List a directory in the order of names. `recursive` yields only files, and follows no link to a directory.
 
-        So each directory is listed once, however many links lead to it.
+        So each directory is listed once, regardless of the number of links to it.
         """
         cancel = current_cancel()
         for entry in self._directories.scan(path):
@@ -131,7 +131,7 @@ class _Reader(RangeReader):
 
 
 class _Upload(Upload):
-    """A file written in parts, each at its place; where part `n` goes follows from the size of the first."""
+    """A file written in parts. The position of part `n` follows from the size of the first part."""
 
     def __init__(self, pending: PendingFile, path: str, write_all: Callable[[int, memoryview, int, str], None]) -> None:
         self._pending = pending

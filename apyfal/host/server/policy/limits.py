@@ -1,7 +1,7 @@
-"""Every number that bounds what a client, or anybody who can connect, may take of the daemon.
+"""All limits on the resources that a client, or anyone who can connect, can use.
 
-Those in capitals that `apyfal.host.settings.Settings` has a field for are defaults, which the operator can change; the
-others are fixed. `docs/security.md` has the table: what each bounds, and the test that holds it.
+Those in capitals with a field in `apyfal.host.settings.Settings` are defaults that the operator can change; the others
+are fixed. `docs/security.md` lists for each what it bounds, and the test that checks it.
 """
 
 from __future__ import annotations
@@ -55,57 +55,59 @@ _MIB, _GIB = 1 << 20, 1 << 30
 
 
 def share_of_user(limit: int) -> int:
-    """Return how much of `limit` one user may hold: three quarters, so that there is always something for others."""
+    """Return the part of `limit` that one user may hold: three quarters, so that something is left for others."""
     return max(1, limit * 3 // 4)
 
 
 def ring_limit(memory_limit: int, workers: int) -> int:
-    """Return the bytes of the buffers that one job may stream through: all together half of the host's, or 16 MiB."""
+    """Return the bytes of ring buffers that one job may use: its part of half of the host's memory limit, at least 16
+    MiB.
+    """
     return max(16 * _MIB, memory_limit // (2 * workers))
 
 
 # -- memory and disk ---------------------------------------------------------------------------------------------------
-#: bytes of the bodies, rings, outputs and shared memory of all users
+#: bytes of all users' bodies, ring buffers, outputs and shared memory
 MEMORY_LIMIT: Final = 16 * _GIB
-#: bytes of one body, of one output in a file, of one object copied
+#: bytes of one body, of one output in a file, or of one copied object
 MAX_BODY: Final = 64 * _GIB
-#: bytes from which on a body waits in a file
+#: size in bytes from which a body goes to a file
 SPOOL_ABOVE: Final = 4 * _GIB
 #: bytes of spool files: bodies, outputs and objects on their way to clients
 DISK_LIMIT: Final = 256 * _GIB
 #: bytes of a file system that spool files and ``host://`` leave free, for the journal and the rest of the machine
 DISK_RESERVE: Final = 1 * _GIB
-#: bytes of the journal's answers and small outputs
+#: bytes of the journal's results and small outputs
 JOURNAL_LIMIT: Final = 2 * _GIB
-#: bytes of small outputs that are in memory beside the journal, so that they are answered at once
+#: bytes of small outputs kept in memory as well as in the journal, so that they can be sent at once
 KEPT_IN_MEMORY: Final = 64 * _MIB
-#: outputs of one user that are too large for the journal, and that nobody has fetched
+#: outputs of one user that are too large for the journal and have not been fetched
 OUTPUTS_OF_USER: Final = 1024
-#: bytes of the buffers of one copy between two stores
+#: bytes of the buffers for one copy between two stores
 COPY_BUFFERS: Final = 32 * _MIB
-#: bytes of one JSON body; from which on it counts as memory; seconds that it may take to arrive
+#: bytes of one JSON body; bytes from which it counts against the memory; seconds within which it must arrive
 MAX_JSON: Final = 1 * _MIB
 COUNTED_JSON: Final = 64 << 10
 JSON_TIMEOUT: Final = 30.0
-#: jobs in one list of jobs, the newest
+#: jobs in one listing, newest first
 JOBS_LISTED: Final = 1000
 
 # -- jobs, sessions, threads -------------------------------------------------------------------------------------------
-#: jobs that wait: of all users, of one
+#: waiting jobs: of all users, of one user
 MAX_JOBS: Final = 1024
 MAX_JOBS_OF_USER: Final = 256
-#: sessions that are open: of all users, of one
+#: open sessions: of all users, of one user
 MAX_SESSIONS: Final = 256
 MAX_SESSIONS_OF_USER: Final = 32
 #: mounts of one session
 MOUNTS_OF_SESSION: Final = 16
-#: pieces of shared memory of one user; each takes a file descriptor
+#: regions of shared memory of one user; each uses a file descriptor
 REGIONS_OF_USER: Final = 256
 #: jobs that run at once
 WORKERS: Final = 4
-#: jobs that run beyond that, each of a user of whom no other runs: nobody waits for those of others that hang
+#: additional running jobs, each of a user without another running job, so that jobs that hang block only their user
 RESERVED_WORKERS: Final = 16
-#: threads for reading, writing, copying and listing: of all users, of one; and requests of one user that wait for one
+#: threads to read, write, copy and list: of all users, of one user; and requests of one user that wait for a thread
 THREADS: Final = 256
 THREADS_OF_USER: Final = 8
 WAITING_OF_USER: Final = 256
@@ -113,24 +115,24 @@ WAITING_OF_USER: Final = 256
 MAX_LISTED: Final = 100_000
 
 # -- requests and connections ------------------------------------------------------------------------------------------
-#: requests a second of one user; ten times as many at once
+#: requests per second of one user; ten times as many at once
 REQUEST_RATE: Final = 5000
-#: open connections; a user may have three quarters of them
+#: open connections; one user may have three quarters of them
 MAX_CONNECTIONS: Final = 4096
 #: seconds after which a connection without a valid token is closed
 HEADER_TIMEOUT: Final = 20.0
-#: TLS handshakes under way, and seconds that one may take
+#: TLS handshakes in progress, and seconds for one
 HANDSHAKES: Final = 128
 HANDSHAKE_TIMEOUT: Final = 10.0
-#: wrong tokens a second of one address, and at once
+#: wrong tokens per second from one address, and at once
 FAILURE_RATE: Final = 1.0
 FAILURES_AT_ONCE: Final = 20.0
-#: requests a second of one address to routes without a token, and at once
+#: requests per second from one address to routes without a token, and at once
 PUBLIC_RATE: Final = 50.0
 PUBLIC_AT_ONCE: Final = 200.0
-#: seconds between two answers to one address that is over its rate, and for which one is held back at most
+#: seconds between responses to an address above its rate, and the longest delay of one response
 TARPIT: Final = 0.05
 MAX_TARPIT: Final = 5.0
-#: audit lines a second about refused requests of one user or address, and at once
+#: audit lines per second about refused requests of one user or address, and at once
 REFUSAL_RATE: Final = 1.0
 REFUSALS_AT_ONCE: Final = 20.0

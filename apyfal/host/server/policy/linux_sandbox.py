@@ -1,4 +1,4 @@
-"""The two Linux facilities behind the whitelist that Python's `os` does not offer: ``openat2`` and Landlock.
+"""Two Linux facilities that the allowed directories need and Python's `os` lacks: ``openat2`` and Landlock.
 
 System call numbers are the same on every architecture since Linux 5.0 (``asm-generic/unistd.h``); structures and flags
 are those of ``linux/openat2.h`` and ``linux/landlock.h``.
@@ -34,7 +34,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def _syscall(number: int, *arguments: int | bytes | None) -> int:
-    """Make one system call; its result, or `OSError` with its errno."""
+    """Make one system call and return its result. Raises `OSError` with its errno."""
     converted = [ctypes.c_long(value) if isinstance(value, int) else ctypes.c_char_p(value) for value in arguments]
     result: int = _libc.syscall(ctypes.c_long(number), *converted)
     if result < 0:
@@ -49,9 +49,9 @@ def openat2(directory: int, path: str, flags: int, resolve: int, mode: int = 0) 
     Parameters
     ----------
     directory
-        An open directory, ``O_PATH`` suffices. Borrowed.
+        Descriptor of an open directory; ``O_PATH`` is sufficient. Borrowed.
     path
-        The path to resolve; holds no NUL.
+        The path to resolve, without NUL.
     flags, mode
         As in ``open(2)``; ``O_CLOEXEC`` is always added.
     resolve
@@ -65,15 +65,15 @@ def openat2(directory: int, path: str, flags: int, resolve: int, mode: int = 0) 
     Raises
     ------
     OSError
-        As the kernel says: ``EXDEV`` for an escape, ``ELOOP`` for a magic link or too many links, ``EAGAIN`` where a
-        name on the way changed while it was being resolved, ``ENOSYS`` before Linux 5.6.
+        Error of the kernel: ``EXDEV`` for an escape, ``ELOOP`` for a magic link or too many links, ``EAGAIN`` if a name
+        was changed during resolution, ``ENOSYS`` before Linux 5.6.
     """
     how = struct.pack("=QQQ", flags | os.O_CLOEXEC, mode, resolve)
     return _syscall(_OPENAT2, directory, os.fsencode(path), how, len(how))
 
 
 def have_openat2() -> bool:
-    """Whether this kernel has ``openat2`` and no container policy hides it."""
+    """Return whether this kernel has ``openat2``, and no container policy blocks it."""
     try:
         descriptor = openat2(-100, "/", os.O_PATH | os.O_DIRECTORY, RESOLVE_NO_MAGICLINKS)
     except OSError as error:
@@ -85,7 +85,7 @@ def have_openat2() -> bool:
 
 
 def landlock_version() -> int:
-    """Version of Landlock's interface here; 0 where the kernel has none or it is switched off."""
+    """Return the version of Landlock's ABI; 0 if the kernel does not have it or it is disabled."""
     try:
         return _syscall(_LANDLOCK_CREATE_RULESET, None, 0, _LANDLOCK_CREATE_RULESET_VERSION)
     except OSError as error:
@@ -95,20 +95,20 @@ def landlock_version() -> int:
 
 
 def restrict_thread(directories: Iterable[int]) -> bool:
-    """Let the calling thread open, make and rename files below `directories` only, for the rest of its life.
+    """Restrict the calling thread permanently to files below `directories`: to open, create and rename them.
 
-    Other threads of the process are not affected. The thread also loses the ability to gain privileges by ``execve``,
-    which Landlock demands.
+    Other threads are not affected. The thread can also no longer gain privileges by ``execve``, because Landlock
+    requires that.
 
     Parameters
     ----------
     directories
-        Descriptors of the directories that stay usable. Borrowed.
+        Descriptors of the directories that remain accessible. Borrowed.
 
     Returns
     -------
     bool
-        False where the kernel has no Landlock: nothing was restricted.
+        False if the kernel has no Landlock: nothing was restricted.
     """
     version = landlock_version()
     if version == 0:

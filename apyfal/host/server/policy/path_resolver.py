@@ -1,8 +1,9 @@
-"""Resolve a path below a directory so that nothing outside of it can be reached, whatever links and races there are.
+"""Resolves a path below a directory so that nothing outside can be reached, regardless of links and races.
 
-Two resolvers with one contract: `kernel_resolve` leaves it to ``openat2(2)``; `walk_resolve` does the same step by step
-with ``O_PATH`` descriptors, for kernels before 5.6 and containers that hide the call. Both return an ``O_PATH``
-descriptor, which names the object without opening it: no FIFO blocks and no device is touched before its type is known.
+Two resolvers with the same contract: `kernel_resolve` uses ``openat2(2)``; `walk_resolve` does the same step by step
+with ``O_PATH`` descriptors, for kernels before 5.6 and containers that block the call. Both return an ``O_PATH``
+descriptor, which refers to the object without opening it: no FIFO blocks and no device is accessed before its type is
+known.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ __all__ = ["MAX_LINKS", "Resolver", "kernel_resolve", "walk_resolve"]
 #: (directory descriptor, relative path) -> O_PATH descriptor; OSError EXDEV for an escape, ELOOP for too many links
 Resolver = Callable[[int, str], int]
 
-#: links followed in one resolution, the kernel's own limit (``MAXSYMLINKS`` of linux/namei.h)
+#: links followed in one resolution: the kernel's own limit (``MAXSYMLINKS`` in linux/namei.h)
 MAX_LINKS = 40
 
-# A name exchanged during one resolution makes openat2 say EAGAIN; every retry is a fresh resolution.
+# openat2 fails with EAGAIN if a name is exchanged during the resolution; each retry is a new resolution.
 _MAX_RETRIES = 32
 
 
@@ -36,11 +37,11 @@ def kernel_resolve(directory: int, path: str) -> int:
         except OSError as error:
             if error.errno != errno.EAGAIN:
                 raise
-    return walk_resolve(directory, path)  # it never has to start again: it keeps hold of each directory it is in
+    return walk_resolve(directory, path)  # it never has to restart: it holds a descriptor of each directory on the way
 
 
 def walk_resolve(directory: int, path: str) -> int:
-    """Resolve one component at a time. ``..`` returns to the descriptor it came from, so no rename can divert it."""
+    """Resolve one component at a time. ``..`` returns to the descriptor it came from: no rename can divert it."""
     held = [os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)]
     try:
         pending = _components(path)
@@ -75,7 +76,7 @@ def walk_resolve(directory: int, path: str) -> int:
 
 
 def _components(path: str) -> list[str]:
-    """Split `path` into names, last first; a trailing slash becomes ``.``, for it demands a directory."""
+    """Split `path` into names, last first. A trailing slash becomes ``.``, because it requires a directory."""
     if path.startswith("/"):
         raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
     if not path:

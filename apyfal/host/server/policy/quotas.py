@@ -1,4 +1,4 @@
-"""Who holds how much: bytes of memory, of disk, or anything else that is counted, in all and for each user."""
+"""Quotas: amounts of memory, disk space or other resources, for all users together and for each user."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ __all__ = ["Quota", "Share", "require_free_space"]
 
 
 class Quota:
-    """A limit for all users together, of which one user may hold a part. Usable from any thread.
+    """A limit for all users together, with a lower limit for each user. Usable from any thread.
 
     Parameters
     ----------
     what
-        What is counted, for messages: ``bytes of memory``.
+        The unit, for messages: ``bytes of memory``.
     limit
-        How many there are.
+        Amount for all users together.
     limit_of_user
-        How many one user may hold. Default: `share_of_user`.
+        Amount that one user may hold. Default: `share_of_user` of `limit`.
     """
 
     def __init__(self, what: str, limit: int, limit_of_user: int | None = None) -> None:
@@ -34,24 +34,24 @@ class Quota:
 
     @property
     def used(self) -> int:
-        """What all users hold."""
+        """Amount that all users hold."""
         return self._used
 
     def held_by(self, user: str) -> int:
-        """Return what one user holds."""
+        """Return the amount that a user holds."""
         return self._held.get(user, 0)
 
     def take(self, user: str, count: int) -> None:
-        """Reserve for a user.
+        """Reserve `count` for a user.
 
         Raises
         ------
         TooLarge
-            It is more than a user may ever have.
+            `count` is more than a user may ever hold.
         TooMany
-            It is, with what the user holds already.
+            `count` is too much together with what the user already holds.
         TooBusy
-            The others hold too much.
+            Other users hold too much.
         """
         with self._lock:
             own = self._held.get(user, 0)
@@ -68,7 +68,7 @@ class Quota:
             self._used += count
 
     def give(self, user: str, count: int) -> None:
-        """Return what was reserved."""
+        """Return `count` of what was reserved."""
         with self._lock:
             own = self._held.get(user, 0) - count
             if own > 0:
@@ -78,24 +78,24 @@ class Quota:
             self._used -= count
 
     def share(self, user: str, count: int = 0) -> Share:
-        """Return what one job or request of a user holds, with `count` of it taken."""
+        """Return the share of one job or request of a user, with `count` already reserved."""
         share = Share(self, user)
         share.take(count)
         return share
 
 
 class Share:
-    """What one job or request holds of a quota. Usable from any thread.
+    """The amount of a quota that one job or request holds. Usable from any thread.
 
     Parameters
     ----------
     quota, user
-        Of which quota, and whose.
+        The quota, and the user.
 
     Attributes
     ----------
     held
-        How much.
+        The amount reserved.
     """
 
     __slots__ = ("_lock", "_quota", "_user", "held")
@@ -107,14 +107,14 @@ class Share:
         self.held = 0
 
     def take(self, count: int) -> None:
-        """Reserve more; see `Quota.take`."""
+        """Reserve `count` more. Raises the errors of `Quota.take`."""
         with self._lock:
             if count:
                 self._quota.take(self._user, count)
                 self.held += count
 
     def give(self, count: int) -> None:
-        """Return a part."""
+        """Return `count` of the share."""
         with self._lock:
             count = min(count, self.held)
             if count:
@@ -122,14 +122,14 @@ class Share:
                 self.held -= count
 
     def settle(self, count: int) -> None:
-        """Hold `count` from now on, whatever was held before; see `Quota.take` where that is more."""
+        """Hold exactly `count` from now on. Raises the errors of `Quota.take` if that is more than before."""
         if count > self.held:
             self.take(count - self.held)
         else:
             self.give(self.held - count)
 
     def close(self) -> None:
-        """Return everything. Idempotent."""
+        """Return everything that is reserved. Idempotent."""
         self.give(self.held)
 
 

@@ -1,4 +1,4 @@
-"""Why the daemon refuses a request, whatever the request asks for: a limit, a size, a peer that stalls."""
+"""Reasons to refuse a request independently of its content: a limit, a size, a peer that stalls."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ __all__ = ["Limited", "Stalled", "TooBusy", "TooLarge", "TooMany"]
 
 
 class Limited(JobRejected):
-    """A limit was reached; it is worth asking again.
+    """A limit was reached. The request can succeed later.
 
     Attributes
     ----------
     retry_after
-        Seconds after which.
+        Seconds after which to try again.
     """
 
     def __init__(self, message: str, retry_after: float = 1.0) -> None:
@@ -30,8 +30,8 @@ class TooBusy(Limited):
 
 
 class TooLarge(ParameterError):
-    """The body is larger than the host takes (HTTP 413)."""
+    """The body is larger than the host accepts (HTTP 413)."""
 
 
 class Stalled(ConnectionError):
-    """The peer did not send or take anything for too long; its connection is closed."""
+    """The peer has sent or received nothing for too long. Its connection is closed."""

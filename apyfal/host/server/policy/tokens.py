@@ -1,8 +1,8 @@
 """Tokens: who may use this host, for what, and until when.
 
-A token is ``apf_<id>_<secret>``. The file keeps the id, the user and a SHA-256 of the secret, never the secret: it has
-256 random bits, so a fast hash is as good as a slow one. The file is read again whenever it has changed, so that a
-token created or revoked while the daemon runs counts at once.
+A token is ``apf_<id>_<secret>``. The file stores the id, the user and a SHA-256 of the secret, never the secret itself.
+The secret has 256 random bits, so a fast hash is as safe as a slow one. The file is read again when it has changed, so
+that tokens created or revoked while the daemon runs take effect at once.
 """
 
 from __future__ import annotations
@@ -41,27 +41,27 @@ _USER = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._@-]{0,63}")
 _NO_HASH = "0" * 64
 
 
-#: what a token can be good for: running jobs; reading, and writing and removing, ``host://`` and the operator's mounts;
-#: seeing all users' work and the metrics
+#: permissions of a token: to run jobs; to read, and to write and remove, on ``host://`` and the operator's mounts; to
+#: see all users' jobs and the metrics
 SCOPES = ("process", "storage:read", "storage:write", "admin")
-#: names of several scopes together: what tokens of earlier versions have
+#: names for several scopes together, used in tokens of earlier versions
 _GROUPS = {"storage": ("storage:read", "storage:write")}
 
 
 class NotAllowed(AccessDenied):
-    """The request names what its token, or this host's configuration, does not let a client name.
+    """The request names something that its token, or this host's configuration, does not permit to clients.
 
-    The message says nothing that the client does not know, so it is sent as it is.
+    The message contains only what the client already knows, so it is sent unchanged.
     """
 
 
 def expanded_scopes(scopes: Iterable[str]) -> tuple[str, ...]:
-    """Return `scopes` without duplicates, ``storage`` as the two that it stands for.
+    """Return `scopes` without duplicates, with ``storage`` expanded to the two scopes that it stands for.
 
     Raises
     ------
     ParameterError
-        One is unknown, or there is none.
+        A scope is unknown, or there is none.
     """
     found: dict[str, None] = {}
     for scope in scopes:
@@ -75,16 +75,16 @@ def expanded_scopes(scopes: Iterable[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a request may do.
+    """Permissions of a request.
 
     Attributes
     ----------
     scopes
-        Out of `SCOPES`.
+        Subset of `SCOPES`.
     accelerators, mounts
-        Names of the accelerators that it may run and of the operator's mounts that it may name; ``None``: all.
+        Names of the accelerators that may be run, and of the operator's mounts that may be used; ``None``: all.
     directories
-        Directories that ``host://`` means for it, each inside an allowed one; ``None``: the allowed ones.
+        Directories that ``host://`` refers to, each inside an allowed directory; ``None``: the allowed directories.
     """
 
     scopes: frozenset[str]
@@ -93,24 +93,24 @@ class Grant:
     directories: tuple[str, ...] | None = None
 
     def require(self, scope: str, what: str) -> None:
-        """Raise `NotAllowed` unless the token has `scope`, which `what` needs."""
+        """Raise `NotAllowed` unless the token has `scope`. `what` names the operation in the message."""
         if scope not in self.scopes:
             raise NotAllowed(f"{what} needs the scope {scope}, which the token does not have")
 
     def require_accelerator(self, name: str | None) -> None:
-        """Raise `NotAllowed` unless the accelerator may be run, whether or not there is one of that name."""
+        """Raise `NotAllowed` unless the accelerator may be run. It need not exist."""
         if self.accelerators is not None and name not in self.accelerators:
             choices = did_you_mean(name or "", self.accelerators)
             raise NotAllowed(f"the token does not allow the accelerator {name!r}{choices}")
 
     def sees_mount(self, name: str) -> bool:
-        """Whether the operator's mount `name` may be used."""
+        """Return whether the operator's mount `name` may be used."""
         return self.mounts is None or name in self.mounts
 
 
-#: the grant of the user who runs the daemon
+#: permissions of the user who runs the daemon
 EVERYTHING = Grant(frozenset(SCOPES))
-#: the grant of what nobody has stated one for
+#: default permissions
 NOTHING = Grant(frozenset())
 
 
@@ -121,17 +121,17 @@ class Token:
     Attributes
     ----------
     id
-        Names the token in lists and logs; public.
+        Identifies the token in lists and logs; public.
     user
-        Whose it is. Jobs, sessions and files belong to users, not to tokens.
+        Owner of the token. Jobs, sessions and files belong to users, not to tokens.
     scopes
-        Out of `SCOPES`.
+        Subset of `SCOPES`.
     created, expires, revoked
         Seconds since the epoch; ``None``: never.
     hash
         SHA-256 of the secret, hexadecimal.
     accelerators, mounts, directories
-        What it is limited to, see `apyfal.host.server.policy.tokens.Grant`; ``None``: nothing is.
+        Restrictions: see `apyfal.host.server.policy.tokens.Grant`; ``None``: unrestricted.
     """
 
     id: str
@@ -146,7 +146,7 @@ class Token:
     directories: tuple[str, ...] | None = None
 
     def grant(self) -> Grant:
-        """Return what requests with this token may do."""
+        """Return the permissions of requests with this token."""
         return Grant(
             frozenset(self.scopes),
             None if self.accelerators is None else frozenset(self.accelerators),
@@ -155,26 +155,26 @@ class Token:
         )
 
     def state(self, now: float) -> str:
-        """``"valid"``, ``"expired"`` or ``"revoked"`` at the time `now`."""
+        """Return ``"valid"``, ``"expired"`` or ``"revoked"`` at the time `now` (seconds since the epoch)."""
         if self.revoked is not None:
             return "revoked"
         return "expired" if self.expires is not None and self.expires <= now else "valid"
 
 
 def default_state_directory() -> Path:
-    """Where the daemon keeps what outlives it: systemd's StateDirectory, else ``$XDG_STATE_HOME/apyfal``."""
+    """Return the directory of the daemon's state: systemd's StateDirectory, else ``$XDG_STATE_HOME/apyfal``."""
     if given := os.environ.get("STATE_DIRECTORY"):
         return Path(given.split(":")[0])
     return Path(os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")) / "apyfal"
 
 
 class TokenStore:
-    """The tokens of this host, in one file of mode 0600. Usable from any thread and from several processes.
+    """The tokens of this host, in one file with mode 0600. Usable from any thread and from several processes.
 
     Parameters
     ----------
     path
-        The file; made, with its directory, when the first token is. Default: ``tokens.json`` in the state directory.
+        The file, created together with the first token. Default: ``tokens.json`` in the state directory.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
@@ -193,31 +193,31 @@ class TokenStore:
         mounts: Iterable[str] | None = None,
         directories: Iterable[str | os.PathLike[str]] | None = None,
     ) -> str:
-        """Make a token.
+        """Create a token.
 
         Parameters
         ----------
         user
-            Letters, digits and ``._@-``; at most 64.
+            User name: letters, digits and ``._@-``; at most 64.
         scopes
-            Out of `SCOPES`; ``storage`` stands for ``storage:read`` and ``storage:write``.
+            Subset of `SCOPES`; ``storage`` stands for ``storage:read`` and ``storage:write``.
         lifetime
-            Seconds until it expires; ``None``: it does not.
+            Seconds until it expires; ``None``: never.
         accelerators, mounts
-            The only accelerators, and the only mounts of this host, that it is good for; ``None``: all.
+            Accelerators, and mounts of this host, that the token is restricted to; ``None``: all.
         directories
-            The directories that ``host://`` means for it, each inside one that the host shares; ``None``: those that
-            the host shares.
+            Directories that ``host://`` refers to, each inside a shared directory of the host; ``None``: all shared
+            directories.
 
         Returns
         -------
         str
-            The token with its secret, which is nowhere else: it cannot be shown again.
+            The token with its secret, which is stored nowhere: it cannot be shown again.
 
         Raises
         ------
         ParameterError
-            A malformed user, an unknown or no scope, a lifetime that is not positive.
+            The user name is malformed, a scope is unknown, there is no scope, or the lifetime is not positive.
         """
         if not _USER.fullmatch(user):
             raise ParameterError(f"user {user!r}: expected 1 to 64 letters, digits and ._@-, a letter or digit first")
@@ -242,7 +242,7 @@ class TokenStore:
         return f"apf_{token.id}_{secret}"
 
     def revoke(self, token_id: str) -> Token:
-        """Revoke the token with this id, for good; revoking it twice is fine. `ParameterError` for an unknown id."""
+        """Revoke a token permanently; it may already be revoked. Raises `ParameterError` if the id is unknown."""
         with self._changing() as tokens:
             found = tokens.get(token_id)
             if found is None:
@@ -252,11 +252,11 @@ class TokenStore:
         return found
 
     def list(self) -> list[Token]:
-        """All tokens, oldest first, including expired and revoked ones."""
+        """Return all tokens, oldest first, including expired and revoked ones."""
         return sorted(self._current().values(), key=lambda token: token.created)
 
     def authenticate(self, presented: str, now: float | None = None) -> Token | None:
-        """Return the valid token that `presented` is, or ``None``: unknown, wrong, expired or revoked.
+        """Return the token if `presented` is valid; ``None`` if it is unknown, wrong, expired or revoked.
 
         The comparison takes the same time for a wrong secret and for an unknown id.
         """
@@ -295,13 +295,13 @@ class TokenStore:
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, TypeError, KeyError, RecursionError, ParameterError) as error:
-            # Deny by default: a broken file admits nobody.
+            # Deny by default: with a broken file, no token is valid.
             raise ConfigurationError(f"token file {str(self.path)!r} cannot be read: {type(error).__name__}") from error
         return {token.id: token for token in tokens}
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[dict[str, Token]]:
-        """Lock the file against other processes, yield its tokens, and replace it whole."""
+        """Lock the file against other processes, yield its tokens to be changed, and replace it atomically."""
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -324,7 +324,7 @@ class TokenStore:
 
 
 def _token(entry: dict[str, Any]) -> Token:
-    """Read one token of the file. What is malformed, a limit above all, is an error: it must not widen the token."""
+    """Parse one token of the file. A malformed field is an error, because ignoring it could widen the token."""
     fields = {**entry, "scopes": expanded_scopes(entry["scopes"])}
     for name in ("accelerators", "mounts", "directories"):
         limit = entry.get(name)

@@ -1,7 +1,7 @@
-"""What remote users may name: which URLs the layers below are asked to open for them, and which never.
+"""Decides which URLs a remote user may name, and how they are opened in this process.
 
-Schemes are allowed, not denied: files of the host through the whitelist, the web through the outbound gate, the mounts
-that the operator made by their names, and those that the session brought itself.
+Schemes are allowed, not denied: ``host://`` for files below the allowed directories, the web within the egress policy,
+the operator's mounts by name, and the mounts of the client's session.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from apyfal.storage.mounting.parameters import named
 from apyfal.storage.mounting.table import MountTable
 from apyfal.storage.url import redact
 
-__all__ = ["SessionMount", "UrlPolicy", "gated"]
+__all__ = ["SessionMount", "UrlPolicy", "restricted_handler"]
 
 _URL = re.compile(r"([a-z][a-z0-9+_.-]*)://(.*)", re.ASCII | re.DOTALL)
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}", re.ASCII)
 
-#: providers whose connections all pass through the gate, and which a session may therefore mount
+#: providers whose connections all ask the egress policy; only these can be mounted by a session
 _SESSION_PROVIDERS = ("s3", "swift", "oss", "gs", "az")
-#: parameters that name an account or a place; others could name files of this host, its proxies or its own accounts
+#: parameters that name an account or a location; others could name files of this host, its proxies or its own accounts
 _SESSION_PARAMETERS = frozenset(
     {
         *("client_id", "secret_id", "session_token", "sas", "anonymous", "region", "endpoint_url", "addressing"),
@@ -42,22 +42,22 @@ _SESSION_PARAMETERS = frozenset(
         *("requester_pays", "sse", "sse_kms_key_id", "sse_customer_key", "checksum", "timeout"),
     }
 )
-#: providers of the operator's mounts that would give clients this machine's own files
+#: providers of the operator's mounts that would expose this machine's own files to clients
 _LOCAL_PROVIDERS = ("file",)
 
 
 @dataclass(frozen=True, slots=True)
 class SessionMount:
-    """A mount that a client brought.
+    """A mount that a client has added to its session.
 
     Attributes
     ----------
     name, internal
-        What the client calls it, and its name in this process.
+        The client's name of the mount, and its name in this process.
     root
-        What precedes paths.
+        Prefix of all paths.
     said
-        What the client has said of its place, and may therefore read in an error.
+        The client's own text about the location, which may be shown in its error messages.
     """
 
     name: str
@@ -67,44 +67,44 @@ class SessionMount:
 
 
 class UrlPolicy:
-    """Decides about URLs from clients. Usable from any thread.
+    """Admits or refuses URLs from clients. Usable from any thread.
 
     Parameters
     ----------
-    whitelist
-        For ``host://``; borrowed, as is the gate.
-    gate
-        For everything that is reached over the network.
+    directories
+        For ``host://``; borrowed, like `egress`.
+    egress
+        Decides about all network connections.
     table
-        The mounts of this process.
+        Mounts of this process.
     """
 
-    def __init__(self, whitelist: AllowedDirectories, gate: EgressPolicy, table: MountTable) -> None:
-        self._whitelist, self._gate = whitelist, gate
+    def __init__(self, directories: AllowedDirectories, egress: EgressPolicy, table: MountTable) -> None:
+        self._directories, self._egress = directories, egress
         self._table = table
         self._lock = threading.Lock()
-        #: by the directories that tokens are limited to: where ``host://`` is mounted for them
+        #: by the directories of a token: scheme under which ``host://`` is mounted for it, and its allowed directories
         self._limited: dict[tuple[str, ...], tuple[str, AllowedDirectories]] = {}
 
     def admit(self, url: str, mounts: Mapping[str, SessionMount], grant: Grant, *, write: bool = False) -> str:
-        """Return `url` as it may be opened in this process.
+        """Return the URL under which the client's `url` can be opened in this process.
 
         Parameters
         ----------
         url
-            As the client wrote it.
+            The URL as the client sent it.
         mounts
-            Those of its session.
+            Mounts of the client's session.
         grant
-            What the request may do.
+            Permissions of the request.
         write
-            Whether the object is written or removed, not read or listed.
+            Whether the object is to be written or removed, not read or listed.
 
         Raises
         ------
         AccessDenied
-            A scheme that clients may not use, a file outside of the whitelist, an address that is refused, or what the
-            token does not allow. All of it is said before anything is opened.
+            The scheme is not for clients, the file is outside the allowed directories, the address is refused, or the
+            token does not permit it. Nothing has been opened.
         """
         match = _URL.fullmatch(url)
         if match is None or not _encodable(url):
@@ -113,7 +113,7 @@ class UrlPolicy:
             )
         scheme, path = match.groups()
         if scheme in ("http", "https"):
-            self._gate.check_url(url)
+            self._egress.check_url(url)
             return url
         if scheme in mounts:
             return f"{mounts[scheme].internal}://{mounts[scheme].root}{path}"
@@ -129,7 +129,9 @@ class UrlPolicy:
         return f"{scheme}://{path}"
 
     def names_operator_mount(self, url: str, mounts: Mapping[str, SessionMount]) -> bool:
-        """Whether a client's URL is in a mount of the operator's, about whose store it must learn nothing."""
+        """Return whether `url` is in one of the operator's mounts. Clients must learn nothing about the store behind
+        it.
+        """
         scheme = url.partition("://")[0]
         return scheme not in ("host", "http", "https") and scheme not in mounts
 
@@ -143,32 +145,32 @@ class UrlPolicy:
                 inside = tuple(path for path in grant.directories if self._is_shared(path))
                 if not inside:
                     raise NotAllowed("host://: the directories of the token are not shared by this host")
-                whitelist = AllowedDirectories(inside)
-                known = self._limited[grant.directories] = (f"client-{secrets.token_hex(8)}", whitelist)
-                self._table.attach(known[0], HostStore(whitelist))
+                allowed = AllowedDirectories(inside)
+                known = self._limited[grant.directories] = (f"client-{secrets.token_hex(8)}", allowed)
+                self._table.attach(known[0], HostStore(allowed))
             return known[0]
 
     def _is_shared(self, directory: str) -> bool:
         real = os.path.realpath(directory)
         return os.path.isdir(real) and any(
-            real == root or real.startswith(root.rstrip("/") + "/") for root in self._whitelist.directories
+            real == root or real.startswith(root.rstrip("/") + "/") for root in self._directories.directories
         )
 
-    def replace(self, whitelist: AllowedDirectories, gate: EgressPolicy) -> None:
-        """Decide by others from now on; mounts of sessions keep the gate that they were made with."""
+    def replace(self, directories: AllowedDirectories, egress: EgressPolicy) -> None:
+        """Decide by these from now on. Mounts of sessions keep the egress policy that they were made with."""
         with self._lock:
-            self._whitelist, self._gate = whitelist, gate
+            self._directories, self._egress = directories, egress
             limited, self._limited = self._limited, {}
-        for scheme, directories in limited.values():
+        for scheme, allowed in limited.values():
             self._table.unmount(scheme, timeout=0.0)
-            directories.close()
+            allowed.close()
 
     def close(self) -> None:
-        """Close the directories that tokens are limited to."""
-        self.replace(self._whitelist, self._gate)
+        """Close the directories of tokens."""
+        self.replace(self._directories, self._egress)
 
     def operator_mounts(self) -> dict[str, str]:
-        """Names and providers of the mounts that the operator made and clients may use."""
+        """Return names and providers of the operator's mounts that clients may use."""
         return {
             name: info.provider
             for name, info in self._table.mounts().items()
@@ -178,14 +180,14 @@ class UrlPolicy:
         }
 
     def mount(self, name: str, parameters: Mapping[str, object]) -> SessionMount:
-        """Make a mount for one session, with the client's own account and through the gate.
+        """Mount a store for one session, with the client's own account and within the egress policy.
 
         Raises
         ------
         MountError, ParameterError
-            A name, provider or parameter that a session may not have, or no account.
+            The name, provider or a parameter is not for sessions, or there is no account.
         AccessDenied
-            An ``endpoint_url`` that the gate refuses.
+            The egress policy refuses ``endpoint_url``.
         """
         if not _NAME.fullmatch(name) or name in ("host", "http", "https", "file"):
             raise ParameterError(f"mount {name!r}: expected a new name of small letters, digits, '-' and '_'")
@@ -203,22 +205,22 @@ class UrlPolicy:
                 raise MountError(f"parameter {key!r} cannot be given by a client{choices}")
         for key in ("endpoint_url", "storage_url"):
             if key in given:
-                self._gate.check_url(str(given[key]))
+                self._egress.check_url(str(given[key]))
         kind = providers.handler_factory(known)
         wanted = parameters_of(name, known.name, kind, {key: (value, True) for key, value in given.items()})
-        handler = gated(MountSpec(name, known.name, parameters=wanted), self._gate)
+        handler = restricted_handler(MountSpec(name, known.name, parameters=wanted), self._egress)
         internal = f"client-{secrets.token_hex(8)}"
         self._table.attach(internal, handler)
         said = " ".join(str(given[key]) for key in ("endpoint_url", "auth_url", "storage_url") if key in given)
         return SessionMount(name, internal, "" if root is None else f"{root.strip('/')}/", f"{root} {said}")
 
     def unmount(self, mount: SessionMount) -> None:
-        """Forget a session's mount; what still runs on it ends on its own."""
+        """Remove a session's mount. Transfers that use it still end."""
         self._table.detach(mount.internal)
 
 
 def _encodable(text: str) -> bool:
-    """Whether a text is one that a name can have: JSON and percent-encoding can spell lone surrogates."""
+    """Return whether `text` can be encoded as UTF-8: JSON and percent-encoding can contain lone surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -226,19 +228,19 @@ def _encodable(text: str) -> bool:
     return True
 
 
-def gated(spec: MountSpec, gate: EgressPolicy) -> Handler:
-    """Make the handler of a mount for clients: its every connection asks `gate`, and nothing of this host is used.
+def restricted_handler(spec: MountSpec, egress: EgressPolicy) -> Handler:
+    """Return the handler of a mount for clients. Each of its connections asks `egress`.
 
-    Neither its credentials nor its settings; no proxy either, which would resolve names itself.
+    It uses neither this host's credentials nor its settings, and no proxy, which would resolve names itself.
 
     Raises
     ------
     MountError
-        The handler would look for this host's credentials, or makes connections in a way that the gate would not see.
+        The handler would use this host's credentials, or its connections cannot be made to ask `egress`.
     """
     handler = replace(spec, ambient=False).connect()
     client = getattr(handler, "client", None)
     if not isinstance(client, ConnectionPool):
-        raise MountError(f"{handler.scheme}:// cannot be used through a gate")
-    client.gate = gate
+        raise MountError(f"{handler.scheme}:// cannot be used by clients: its connections cannot be checked")
+    client.gate = egress
     return handler

@@ -1,4 +1,4 @@
-"""The whitelist of ``host://``: every row of the path table, by both resolvers, and the race."""
+"""The allowed directories of ``host://``: every row of the path table, by both resolvers, and the race."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module", params=RESOLVERS)
-def whitelist(request: pytest.FixtureRequest, tree: Path) -> Iterator[AllowedDirectories]:
+def allowed(request: pytest.FixtureRequest, tree: Path) -> Iterator[AllowedDirectories]:
     with AllowedDirectories([str(tree)], resolver=request.param) as opened:
         yield opened
 
@@ -48,8 +48,8 @@ def descriptors() -> set[str]:
     return set(os.listdir("/proc/self/fd"))
 
 
-def read(whitelist: AllowedDirectories, path: str) -> bytes:
-    with os.fdopen(whitelist.open(path), "rb") as file:
+def read(allowed: AllowedDirectories, path: str) -> bytes:
+    with os.fdopen(allowed.open(path), "rb") as file:
         return file.read()
 
 
@@ -58,12 +58,12 @@ def test_the_table_is_as_long_as_promised() -> None:
 
 
 @pytest.mark.parametrize("path", DENIED)
-def test_denied_to_read_list_remove_and_lookup(whitelist: AllowedDirectories, tree: Path, path: str) -> None:
+def test_denied_to_read_list_remove_and_lookup(allowed: AllowedDirectories, tree: Path, path: str) -> None:
     path = fill(path, tree)
     before, opened = snapshot(tree.parent), descriptors()
 
     def through_url(operation: str) -> None:
-        result = getattr(whitelist, operation)(host_path("host://" + path))
+        result = getattr(allowed, operation)(host_path("host://" + path))
         if isinstance(result, int):
             os.close(result)
 
@@ -79,51 +79,51 @@ CREATABLE = {"missing", "dangling", "~", "*", "t?x", "t#x"}
 
 
 @pytest.mark.parametrize("path", [path for path in DENIED if path not in CREATABLE])
-def test_denied_to_write(whitelist: AllowedDirectories, tree: Path, path: str) -> None:
+def test_denied_to_write(allowed: AllowedDirectories, tree: Path, path: str) -> None:
     path = fill(path, tree)
     before, opened = snapshot(tree.parent), descriptors()
     with pytest.raises((AccessDenied, ObjectNotFound, IsADirectory)):
-        whitelist.create(host_path("host://" + path))
+        allowed.create(host_path("host://" + path))
     assert snapshot(tree.parent) == before
     assert descriptors() == opened
 
 
 @pytest.mark.parametrize("url", DENIED_URLS)
-def test_denied_spellings_of_the_scheme(whitelist: AllowedDirectories, tree: Path, url: str) -> None:
+def test_denied_spellings_of_the_scheme(allowed: AllowedDirectories, tree: Path, url: str) -> None:
     before = snapshot(tree.parent)
     with pytest.raises((AccessDenied, ObjectNotFound)):
-        whitelist.open(host_path(url))
+        allowed.open(host_path(url))
     assert snapshot(tree.parent) == before
 
 
 @pytest.mark.parametrize("path", ALLOWED)
-def test_allowed_to_read(whitelist: AllowedDirectories, tree: Path, path: str) -> None:
+def test_allowed_to_read(allowed: AllowedDirectories, tree: Path, path: str) -> None:
     path = fill(path, tree)
-    assert read(whitelist, host_path("host://" + path)) == INSIDE
-    assert whitelist.stat(path).size == len(INSIDE)
+    assert read(allowed, host_path("host://" + path)) == INSIDE
+    assert allowed.stat(path).size == len(INSIDE)
 
 
 @pytest.mark.parametrize("path", ALLOWED)
-def test_allowed_to_write(whitelist: AllowedDirectories, tree: Path, path: str) -> None:
+def test_allowed_to_write(allowed: AllowedDirectories, tree: Path, path: str) -> None:
     path = fill(path, tree)
     links = {name for name, (_, content) in snapshot(tree).items() if isinstance(content, str)}
-    with whitelist.create(host_path("host://" + path)) as pending:
+    with allowed.create(host_path("host://" + path)) as pending:
         os.write(pending.fd, INSIDE[:5])
-        assert read(whitelist, path) == INSIDE, "nothing may be visible before the commit"
+        assert read(allowed, path) == INSIDE, "nothing may be visible before the commit"
         os.write(pending.fd, INSIDE[5:])
         assert pending.commit().size == len(INSIDE)
-    assert read(whitelist, path) == INSIDE
+    assert read(allowed, path) == INSIDE
     assert {name for name, (_, content) in snapshot(tree).items() if isinstance(content, str)} == links
     assert not list(tree.rglob(".apyfal-*"))
 
 
 @pytest.mark.parametrize("path", ALLOWED_DIRECTORIES)
-def test_allowed_to_list(whitelist: AllowedDirectories, tree: Path, path: str) -> None:
+def test_allowed_to_list(allowed: AllowedDirectories, tree: Path, path: str) -> None:
     path = fill(path, tree)
-    entries = whitelist.scan(host_path("host://" + path))
+    entries = allowed.scan(host_path("host://" + path))
     assert any(entry.path.rpartition("/")[2] == "t" for entry in entries)
     for entry in entries:  # what is listed can be asked for
-        assert whitelist.stat(entry.path) == entry
+        assert allowed.stat(entry.path) == entry
     names = {entry.path.rpartition("/")[2] for entry in entries}
     assert not names & {"fifo", "socket", "up", "upup", "absolute_in", "absolute_out", "dev_null", "slash", "cycle"}
 
@@ -131,41 +131,41 @@ def test_allowed_to_list(whitelist: AllowedDirectories, tree: Path, path: str) -
 @pytest.mark.parametrize(
     "path", ["..", "up", "a/../..", "/", "/etc", "{base}", "slash", "absolute_out_dir", "out_and_in"]
 )
-def test_denied_to_list(whitelist: AllowedDirectories, tree: Path, path: str) -> None:
+def test_denied_to_list(allowed: AllowedDirectories, tree: Path, path: str) -> None:
     with pytest.raises(AccessDenied):
-        whitelist.scan(fill(path, tree))
+        allowed.scan(fill(path, tree))
 
 
-def test_one_answer_whether_the_target_exists(whitelist: AllowedDirectories, tree: Path) -> None:
+def test_one_answer_whether_the_target_exists(allowed: AllowedDirectories, tree: Path) -> None:
     answers = set()
     for path in ("../secret", "../nothing"):
         with pytest.raises(AccessDenied) as caught:
-            whitelist.open(path)
+            allowed.open(path)
         answers.add(str(caught.value).replace(path, "PATH"))
     for target in ("secret", "nothing"):
         link = tree / "to_probe"
         link.symlink_to(f"../{target}")
         with pytest.raises(AccessDenied) as caught:
-            whitelist.open("to_probe")
+            allowed.open("to_probe")
         answers.add(str(caught.value).replace("to_probe", "PATH"))
         link.unlink()
     assert len(answers) == 1
 
 
-def test_writing_through_an_inner_link_keeps_the_link(whitelist: AllowedDirectories, tree: Path) -> None:
+def test_writing_through_an_inner_link_keeps_the_link(allowed: AllowedDirectories, tree: Path) -> None:
     (tree / "new_link").symlink_to("a/fresh")
-    with whitelist.create("new_link") as pending:
+    with allowed.create("new_link") as pending:
         os.write(pending.fd, b"x")
         pending.commit()
     assert (tree / "new_link").is_symlink()
     assert (tree / "a" / "fresh").read_bytes() == b"x"
-    whitelist.remove("a/fresh")
+    allowed.remove("a/fresh")
     (tree / "new_link").unlink()
 
 
-def test_an_abandoned_write_leaves_nothing(whitelist: AllowedDirectories, tree: Path) -> None:
+def test_an_abandoned_write_leaves_nothing(allowed: AllowedDirectories, tree: Path) -> None:
     before, opened = snapshot(tree), descriptors()
-    pending = whitelist.create("t")
+    pending = allowed.create("t")
     os.write(pending.fd, b"half")
     pending.close()
     pending.close()
@@ -173,29 +173,29 @@ def test_an_abandoned_write_leaves_nothing(whitelist: AllowedDirectories, tree: 
     assert descriptors() == opened
 
 
-def test_exclusive_creation(whitelist: AllowedDirectories, tree: Path) -> None:
+def test_exclusive_creation(allowed: AllowedDirectories, tree: Path) -> None:
     with pytest.raises(ObjectExists):
-        whitelist.create("t", exclusive=True)
-    first, second = whitelist.create("only_once", exclusive=True), whitelist.create("only_once", exclusive=True)
+        allowed.create("t", exclusive=True)
+    first, second = allowed.create("only_once", exclusive=True), allowed.create("only_once", exclusive=True)
     first.commit()
     with pytest.raises(ObjectExists):
         second.commit()
     first.close()
     second.close()
-    whitelist.remove("only_once")
+    allowed.remove("only_once")
     assert not (tree / "only_once").exists()
 
 
-def test_makedirs(whitelist: AllowedDirectories, tree: Path) -> None:
-    whitelist.makedirs("made/deep/er")
-    whitelist.makedirs("made/deep/er")
+def test_makedirs(allowed: AllowedDirectories, tree: Path) -> None:
+    allowed.makedirs("made/deep/er")
+    allowed.makedirs("made/deep/er")
     assert (tree / "made/deep/er").is_dir()
     for directory in ("made/deep/er", "made/deep", "made"):
         (tree / directory).rmdir()
     before = snapshot(tree.parent)
     for denied in ("../out", "made/../../out", "up/out", "absolute_out_dir/out", "/tmp/never", "t/x"):
         with pytest.raises((AccessDenied, ObjectNotFound, ObjectExists)):
-            whitelist.makedirs(denied)
+            allowed.makedirs(denied)
     assert snapshot(tree.parent) == before
 
 
@@ -208,37 +208,37 @@ def test_several_nested_and_linked_directories(tmp_path: Path, resolver: Resolve
     (inner / "up").symlink_to("../second")
     link = tmp_path / "link"
     link.symlink_to("second")
-    with AllowedDirectories([str(first), str(link), str(inner)], resolver=resolver) as whitelist:
-        assert whitelist.directories == (str(first), str(second), str(inner))
-        assert read(whitelist, "first") == b"first"
-        assert read(whitelist, "second") == b"second"
-        assert read(whitelist, "inner/inner") == b"inner"
-        assert read(whitelist, "inner/up") == b"second"
+    with AllowedDirectories([str(first), str(link), str(inner)], resolver=resolver) as allowed:
+        assert allowed.directories == (str(first), str(second), str(inner))
+        assert read(allowed, "first") == b"first"
+        assert read(allowed, "second") == b"second"
+        assert read(allowed, "inner/inner") == b"inner"
+        assert read(allowed, "inner/up") == b"second"
         for absolute in (f"{first}/first", f"{second}/second", f"{link}/second", f"{inner}/../second", f"{inner}/up"):
-            assert read(whitelist, absolute) in (b"first", b"second")
-        with whitelist.create(f"{inner}/made") as pending:
+            assert read(allowed, absolute) in (b"first", b"second")
+        with allowed.create(f"{inner}/made") as pending:
             pending.commit()
         assert (inner / "made").exists()
-        with whitelist.create("second") as pending:  # it is in the second directory: it stays there
+        with allowed.create("second") as pending:  # it is in the second directory: it stays there
             os.write(pending.fd, b"SECOND")
             pending.commit()
         assert not (first / "second").exists()
         assert (second / "second").read_bytes() == b"SECOND"
-        assert {entry.path for entry in whitelist.scan("")} == {"first", "second", "inner", "made"}
+        assert {entry.path for entry in allowed.scan("")} == {"first", "second", "inner", "made"}
         with pytest.raises(AccessDenied):
-            whitelist.open("../first/first")
+            allowed.open("../first/first")
         # Resolved once, at the start: another target of the link changes nothing.
         link.unlink()
         link.symlink_to("/etc")
-        assert read(whitelist, f"{link}/second") == b"SECOND"
+        assert read(allowed, f"{link}/second") == b"SECOND"
         with pytest.raises(ObjectNotFound):
-            whitelist.open(f"{link}/passwd")
+            allowed.open(f"{link}/passwd")
 
 
 def test_default_directory_is_made_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    with AllowedDirectories() as whitelist:
-        assert whitelist.directories == (str(tmp_path / "shared"),)
+    with AllowedDirectories() as allowed:
+        assert allowed.directories == (str(tmp_path / "shared"),)
     assert (tmp_path / "shared").stat().st_mode & 0o7777 == 0o700
 
 
@@ -256,14 +256,14 @@ def test_landlock_holds_where_the_resolver_fails(tree: Path) -> None:
     def careless(directory: int, path: str) -> int:
         return os.open(path, os.O_PATH, dir_fd=directory)
 
-    with AllowedDirectories([str(tree)], resolver=careless) as whitelist:
-        assert whitelist.landlocked
-        assert read(whitelist, "t") == INSIDE
+    with AllowedDirectories([str(tree)], resolver=careless) as allowed:
+        assert allowed.landlocked
+        assert read(allowed, "t") == INSIDE
         for path in ("../secret", "absolute_passwd", "up/secret"):
             with pytest.raises(AccessDenied):
-                whitelist.open(path)
+                allowed.open(path)
         with pytest.raises(AccessDenied):
-            whitelist.create("../planted")
+            allowed.create("../planted")
     assert not (tree.parent / "planted").exists()
     (tree.parent / "secret").read_bytes()  # other threads are not confined
 
@@ -297,14 +297,14 @@ def race(tmp_path: Path, resolver: Resolver, opens: int) -> tuple[int, int]:
         subprocess.Popen(
             [sys.executable, "-c", ATTACKER, str(root), str(os.getpid())], stdout=subprocess.PIPE
         ) as attacker,
-        AllowedDirectories([str(root)], resolver=resolver, landlock=False) as whitelist,
+        AllowedDirectories([str(root)], resolver=resolver, landlock=False) as allowed,
     ):
         assert attacker.stdout is not None
         attacker.stdout.readline()
         try:
             for number in range(opens):
                 try:
-                    descriptor = whitelist.open(paths[number % len(paths)])
+                    descriptor = allowed.open(paths[number % len(paths)])
                 except (AccessDenied, ObjectNotFound):
                     refused += 1
                     continue

@@ -18,8 +18,8 @@ from apyfal.storage.transfer import copy, download, upload
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[HostStore]:
     (tmp_path / "shared").mkdir()
-    with AllowedDirectories([str(tmp_path / "shared")]) as whitelist:
-        yield HostStore(whitelist)
+    with AllowedDirectories([str(tmp_path / "shared")]) as allowed:
+        yield HostStore(allowed)
 
 
 @pytest.mark.parametrize("size", [0, 1, 100_000, 3_000_001])

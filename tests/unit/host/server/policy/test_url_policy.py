@@ -14,7 +14,7 @@ from apyfal.exceptions import AccessDenied, MountError, ParameterError, StorageE
 from apyfal.host.server.policy.allowed_directories import AllowedDirectories
 from apyfal.host.server.policy.egress import EgressPolicy
 from apyfal.host.server.policy.tokens import EVERYTHING
-from apyfal.host.server.policy.url_policy import UrlPolicy, gated
+from apyfal.host.server.policy.url_policy import UrlPolicy, restricted_handler
 from apyfal.storage.mounting.mount import MountSpec
 from apyfal.storage.mounting.parameters import MountParameter
 from apyfal.storage.mounting.table import MountTable
@@ -24,21 +24,21 @@ ACCOUNT = {"provider": "s3", "client_id": "id", "secret_id": "secret"}
 
 
 @pytest.fixture
-def references(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[UrlPolicy]:
+def policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[UrlPolicy]:
     monkeypatch.setenv("APYFAL_CONFIG_FILE", "")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     table = MountTable()
     table.mount("lab", provider="s3", client_id="operator", secret_id="operators-secret", config={})
     table.mount("disk", provider="file", root=str(tmp_path), config={})
-    with AllowedDirectories([str(tmp_path)]) as whitelist:
-        yield UrlPolicy(whitelist, EgressPolicy(resolver=Names(public_test=[["93.184.216.34"]])), table)
+    with AllowedDirectories([str(tmp_path)]) as allowed:
+        yield UrlPolicy(allowed, EgressPolicy(resolver=Names(public_test=[["93.184.216.34"]])), table)
     table.clear()
 
 
-def test_urls_that_are_admitted(references: UrlPolicy) -> None:
+def test_urls_that_are_admitted(policy: UrlPolicy) -> None:
     for url in ("host://a/b", "https://public.test/x?y=1", "lab://bucket/key", "lab://bucket/a..b"):
-        assert references.admit(url, {}, EVERYTHING) == url
+        assert policy.admit(url, {}, EVERYTHING) == url
 
 
 @pytest.mark.parametrize(
@@ -51,26 +51,26 @@ def test_urls_that_are_admitted(references: UrlPolicy) -> None:
         "lab ://b/k",
     ],
 )  # fmt: skip
-def test_urls_that_are_refused(references: UrlPolicy, url: str) -> None:
+def test_urls_that_are_refused(policy: UrlPolicy, url: str) -> None:
     with pytest.raises(AccessDenied) as caught:
-        references.admit(url, {}, EVERYTHING)
+        policy.admit(url, {}, EVERYTHING)
     assert "operators-secret" not in str(caught.value)
 
 
-def test_session_mounts_have_their_own_account_and_the_gate(references: UrlPolicy) -> None:
-    mount = references.mount("mine", {**ACCOUNT, "root": "bucket/prefix/", "endpoint_url": "https://public.test"})
+def test_session_mounts_have_their_own_account_and_the_gate(policy: UrlPolicy) -> None:
+    mount = policy.mount("mine", {**ACCOUNT, "root": "bucket/prefix/", "endpoint_url": "https://public.test"})
     mounts = {"mine": mount}
-    assert references.admit("mine://key", mounts, EVERYTHING) == f"{mount.internal}://bucket/prefix/key"
+    assert policy.admit("mine://key", mounts, EVERYTHING) == f"{mount.internal}://bucket/prefix/key"
     with pytest.raises(AccessDenied):
-        references.admit("mine://key", {}, EVERYTHING)
+        policy.admit("mine://key", {}, EVERYTHING)
     with pytest.raises(AccessDenied):
-        references.admit(f"{mount.internal}://bucket/key", mounts, EVERYTHING)
-    assert mount.internal not in references.operator_mounts()
-    with references._table.resolve(parse(f"{mount.internal}://bucket/key")) as target:
+        policy.admit(f"{mount.internal}://bucket/key", mounts, EVERYTHING)
+    assert mount.internal not in policy.operator_mounts()
+    with policy._table.resolve(parse(f"{mount.internal}://bucket/key")) as target:
         assert isinstance(target.handler.client.gate, EgressPolicy)
-    references.unmount(mount)
+    policy.unmount(mount)
     with pytest.raises(MountError):
-        references.unmount(mount)
+        policy.unmount(mount)
 
 
 @pytest.mark.parametrize(
@@ -82,34 +82,34 @@ def test_session_mounts_have_their_own_account_and_the_gate(references: UrlPolic
         {**ACCOUNT, "proxy": "http://127.0.0.1"}, {**ACCOUNT, "region": ["x"]}, {**ACCOUNT, "no_such": "x"},
     ],
 )  # fmt: skip
-def test_mounts_that_a_client_may_not_bring(references: UrlPolicy, parameters: dict[str, object]) -> None:
-    before = set(references._table.mounts())
+def test_mounts_that_a_client_may_not_bring(policy: UrlPolicy, parameters: dict[str, object]) -> None:
+    before = set(policy._table.mounts())
     with pytest.raises((MountError, ParameterError)):
-        references.mount("mine", parameters)
-    assert set(references._table.mounts()) == before
+        policy.mount("mine", parameters)
+    assert set(policy._table.mounts()) == before
 
 
 @pytest.mark.parametrize(
     "endpoint", ["http://127.0.0.1:9000", "https://10.0.0.1", "http://user@public.test", "file:///x"]
 )
-def test_endpoints_that_the_gate_refuses(references: UrlPolicy, endpoint: str) -> None:
+def test_endpoints_that_the_gate_refuses(policy: UrlPolicy, endpoint: str) -> None:
     with pytest.raises(AccessDenied):
-        references.mount("mine", {**ACCOUNT, "endpoint_url": endpoint})
+        policy.mount("mine", {**ACCOUNT, "endpoint_url": endpoint})
 
 
 @pytest.mark.parametrize("name", ["host", "http", "https", "file", "A", "a.b", "client/..", "", "x" * 64, "1a"])
-def test_names_that_a_session_mount_may_not_have(references: UrlPolicy, name: str) -> None:
+def test_names_that_a_session_mount_may_not_have(policy: UrlPolicy, name: str) -> None:
     with pytest.raises(ParameterError, match="new name"):
-        references.mount(name, ACCOUNT)
+        policy.mount(name, ACCOUNT)
 
 
 def test_stores_whose_connections_the_gate_would_not_see() -> None:
     arguments = {"protocol": "ftp", "host": "localhost"}
     spec = MountSpec("x", "fsspec", parameters={name: MountParameter(value) for name, value in arguments.items()})
-    with pytest.raises(MountError, match="through a gate"):
-        gated(spec, EgressPolicy())
+    with pytest.raises(MountError, match="by clients"):
+        restricted_handler(spec, EgressPolicy())
     with pytest.raises(MountError, match="what it finds on this machine"):
-        gated(MountSpec("x", "file"), EgressPolicy())
+        restricted_handler(MountSpec("x", "file"), EgressPolicy())
 
 
 @pytest.mark.parametrize("location", DENIED_REDIRECTS)
@@ -131,7 +131,7 @@ def test_redirects_reach_nothing_that_is_refused(location: str) -> None:
         here = [["127.0.0.1"]]
         names = Names(allowed_test=here, evil_test=here, rebind_test=here, localhost=here)
         gate = EgressPolicy([f"allowed.test:{port}"], resolver=names)
-        handler = gated(MountSpec("http", "http"), gate)
+        handler = restricted_handler(MountSpec("http", "http"), gate)
         with pytest.raises(StorageError):
             handler.describe(f"allowed.test:{port}/x")
         thread.join()
@@ -140,18 +140,18 @@ def test_redirects_reach_nothing_that_is_refused(location: str) -> None:
             forbidden.accept()
 
 
-def test_keys_by_the_names_of_the_sdk(references: UrlPolicy) -> None:
+def test_keys_by_the_names_of_the_sdk(policy: UrlPolicy) -> None:
     keys = {"access_key_id": "id", "secret_access_key": "secret"}
-    references.mount("mine", {"provider": "s3", **keys, "endpoint_url": "https://public.test"})
+    policy.mount("mine", {"provider": "s3", **keys, "endpoint_url": "https://public.test"})
     with pytest.raises(MountError, match="another name of 'client_id'"):
-        references.mount("mine", {**ACCOUNT, **keys})
+        policy.mount("mine", {**ACCOUNT, **keys})
 
 
 @pytest.mark.parametrize("provider", ["s3", "oss", "gs", "az", "swift"])
 @pytest.mark.parametrize("anonymous", [False, "false", "no", "0", None])
-def test_without_an_account_there_is_no_mount(references: UrlPolicy, provider: str, anonymous: object) -> None:
+def test_without_an_account_there_is_no_mount(policy: UrlPolicy, provider: str, anonymous: object) -> None:
     given = {"provider": provider, "endpoint_url": "https://public.test"}
     if anonymous is not None:
         given["anonymous"] = anonymous  # type: ignore[assignment]
     with pytest.raises(MountError):
-        references.mount("mine", given)
+        policy.mount("mine", given)
