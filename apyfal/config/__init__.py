@@ -1,1 +1,1 @@
-"""Configuration: `accelerator.conf` as layers, typed values, sizes and durations."""
+"""The configuration file: layers of sections, typed values, and which keys need the user's trust."""

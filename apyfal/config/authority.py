@@ -1,11 +1,12 @@
-"""What a configuration may say that the user has not vouched for: one table of every key, with a verdict for each.
+"""What a configuration file that the user does not trust may contain: one table of every key, with a verdict for each.
 
-A configuration that is found in the working directory was perhaps written by somebody else: whoever made the archive,
-the repository or the shared directory. It may name accelerators, and mounts with credentials of its own. It may not
-name what this process loads or runs, a file outside of its directory, or an address that would then get the user's own
-credentials. ``apyfal config trust`` (see `apyfal.config.trust`) lifts all of this for one file and its content.
+A file found in the working directory may come from somebody else: the author of an archive or repository, or another
+user of a shared directory. It may define accelerators, and mounts with their own credentials. It may not name anything
+that this process loads or runs, a file outside its directory, or an address that would receive the user's own
+credentials. ``apyfal config trust`` (see `apyfal.config.trust`) removes these restrictions for one file with its
+present content.
 
-A value is judged when it is used, not when the file is read: a key that nobody asks for stops nobody.
+A value is checked when it is used, not when the file is read: an unused key causes no error.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ __all__ = ["CREDENTIALS", "TABLE", "Rule", "Verdict", "outside_of_directory", "r
 
 
 class Verdict(enum.Enum):
-    """What an untrusted file may do with a key."""
+    """Whether an untrusted file may set a key."""
 
     FREE = "may say it"
     OWN = "may say it; what it describes then gets no credentials but those of the same file"
@@ -38,11 +39,11 @@ class Rule(NamedTuple):
     Attributes
     ----------
     verdict
-        For values that `accepts` accepts.
+        Applies to the values that `accepts` accepts.
     what
-        What another value, or any value of a key that only a trusted file may say, names: the reason for refusals.
+        Describes, for the error message, what any other value names.
     accepts
-        Tells which values the verdict is about; any other is for trusted files. ``None``: it is about all of them.
+        Tells which values the verdict applies to; others need a trusted file. ``None``: all values.
     """
 
     verdict: Verdict
@@ -51,11 +52,11 @@ class Rule(NamedTuple):
 
 
 _REGION = re.compile(r"[A-Za-z0-9-]{1,40}", re.ASCII)
-#: Providers that can do without what they would find on this machine. Third parties' stores may not.
+#: Providers that work without credentials found on this machine. Providers of other packages are not assumed to.
 _PROVIDERS = frozenset(
     ("file", "http", "https", "s3", "aws", "swift", "openstack", "oss", "alibaba", "gs", "gcs", "az", "azure", "fsspec")
 )
-#: Those of fsspec's filesystems that can, and that are no files of this machine.
+#: Filesystems of fsspec that do too, and that do not expose files of this machine.
 _PROTOCOLS = frozenset(("sftp", "ssh", "ftp", "webdav", "dav"))
 
 
@@ -93,7 +94,7 @@ _IDENTITY = Rule(Verdict.TRUSTED, "an identity of the user")
 _HOST = Rule(Verdict.TRUSTED, "what a daemon gives out and keeps")
 _UNKNOWN = Rule(Verdict.TRUSTED, "something that only its plugin understands")
 
-#: Keys of mounts that are an account or prove one.
+#: Keys of mounts that identify an account or authenticate it.
 CREDENTIALS = frozenset(
     {
         *("client_id", "secret_id", "access_key_id", "secret_access_key", "session_token", "sas", "connection_string"),
@@ -101,14 +102,14 @@ CREDENTIALS = frozenset(
     }
 )
 
-#: Keys of mounts; ``[host]`` has them too.
+#: Keys of mounts. ``[host]`` has them too.
 _STORAGE: Mapping[str, Rule] = {
     "provider": Rule(Verdict.FREE, "a provider that finds credentials of the user by itself", _is_provider),
-    # a place in the store; on the local disk it must be INSIDE, see `apyfal.storage.mounting.authority`
+    # a location in the store; on the local disk it must be INSIDE, see `apyfal.storage.mounting.authority`
     "root": _FREE,
     # limits of the transfers
     **dict.fromkeys(("bandwidth", "max_concurrency", "memory_limit", "timeout", "connect_timeout", "checksum"), _FREE),
-    # a part of the address: text that could end the host's name makes it another host
+    # part of the address: text that ends the host name would make it another host
     "region": Rule(Verdict.FREE, "an address", _REGION.fullmatch),  # type: ignore[arg-type]  # a match is true
     "addressing": _FREE,
     "anonymous": _FREE,
@@ -118,29 +119,29 @@ _STORAGE: Mapping[str, Rule] = {
     **dict.fromkeys(("project", "project_id", "project_domain", "user_domain"), _OWN),
     "profile": _IDENTITY,
     "managed_identity": _IDENTITY,
-    # azure-identity opens connections of its own, and reads variables
+    # azure-identity opens its own connections and reads environment variables
     **dict.fromkeys(("tenant_id", "authority"), _IDENTITY),
     "credentials_file": _FILE,
     # addresses
     **dict.fromkeys(("endpoint_url", "storage_url", "interface", "proxy"), _OWN),
-    # `false` belongs to the file's own address; a path is a file to be read
+    # `false` applies to the file's own address; a path names a file to be read
     "verify": Rule(Verdict.OWN, "a file", _is_true_or_false),
-    # what the store does with the data: keys of the key service, who pays, where segments go
+    # what the store does with the data: keys of the key service, who pays, where segments are stored
     **dict.fromkeys(("sse", "sse_kms_key_id", "requester_pays", "sign_payload", "segments_container"), _OWN),
-    # fsspec's filesystems: some are this machine's files, or use its keys and agents
+    # filesystems of fsspec: some give access to this machine's files, or use its keys and agents
     "protocol": Rule(Verdict.OWN, "a filesystem of fsspec", _is_protocol),
     **dict.fromkeys(("host", "port", "base_url", "tls", "encoding", "banner_timeout", "auth_timeout"), _OWN),
 }
 
-#: Kinds of sections, their keys, and the rule of each. ``*``: keys that are not in the table (parameters of an
+#: Kinds of sections, their keys, and the rule for each. ``*``: keys that are not in the table (parameters of an
 #: accelerator, options of a plugin, all of ``[security]``).
 TABLE: Mapping[str, Mapping[str, Rule]] = {
     "accelerator": {
-        # a driver is a shared library; its name is one that the package or an installed distribution brings
+        # a driver is a shared library; a driver's name refers to one of this package or of an installed distribution
         "driver": Rule(Verdict.FREE, "native code", _is_name),
         "device": Rule(Verdict.FREE, "a file", _is_name),
-        # OpenCL C is compiled and run: on a CPU's platform in this very process, with all of its memory in reach. A
-        # bitstream works on the bus. Both are code, wherever they come from.
+        # OpenCL C is compiled and run, on a CPU platform in this very process with access to all its memory. A
+        # bitstream can access the bus. Both are code, from wherever they are loaded.
         "program": _CODE,
         **dict.fromkeys(("kernel", "arguments", "inputs", "outputs", "parameters", "state"), _FREE),
         **dict.fromkeys(("dtype", "in_dtype", "out_dtype", "output", "chunking", "clear_outputs"), _FREE),
@@ -170,7 +171,7 @@ TABLE: Mapping[str, Mapping[str, Rule]] = {
         "*": _UNKNOWN,
     },
     "storage": {**_STORAGE, "*": _UNKNOWN},
-    "security": {"*": _HOST},  # every key, those to come included
+    "security": {"*": _HOST},  # every key, including future ones
     "process": {**dict.fromkeys(("copy", "memory_limit", "timeout"), _FREE), "*": _FREE},
     "configuration": {"src": Rule(Verdict.INSIDE, "a file"), "*": _FREE},
 }
@@ -183,11 +184,11 @@ def rule_of(section: str, key: str) -> Rule:
 
 
 def refusal(value: Value) -> str | None:
-    """Tell what an untrusted `value` names that it may not; ``None`` if it may."""
+    """Return what an untrusted `value` names that only a trusted file may name; ``None`` if it is permitted."""
     rule = rule_of(value.section, value.key)
     kind, _, name = value.section.partition(".")
     if kind == "storage" and _is_provider(name):
-        # a name that means something without any configuration
+        # a name that has a meaning without any configuration
         if value.key == "root":
             return f"what {name.lower()}:// addresses mean"
         if name.lower() in ("http", "https") and rule.verdict is not Verdict.FREE:
@@ -200,9 +201,9 @@ def refusal(value: Value) -> str | None:
 
 
 def outside_of_directory(value: Value) -> bool:
-    """Whether a path leads, links followed, out of the directory of the file that names it.
+    """Return whether a path, with links resolved, is outside the directory of the file that contains it.
 
-    Anything with a colon counts as outside: it could be a URL.
+    Any text with a colon counts as outside, because it could be a URL.
     """
     if value.file is None:
         return False

@@ -1,6 +1,6 @@
-"""``accelerator.conf``: found, parsed, layered and checked.
+"""``accelerator.conf``: finds, parses and checks the file, and layers its sections.
 
-The file is INI text. Every value remembers the file, section, line and key it came from, and every error names them::
+The file is INI text. Every value records its file, section, line and key, and every error names them::
 
     [accelerator.vadd]              ; comments begin with ';' (anywhere after a blank) or '#' (at the start of a line)
     driver    = opencl
@@ -10,11 +10,10 @@ The file is INI text. Every value remembers the file, section, line and key it c
     authorized_host_dirs = ~/shared
         /data/fpga                  ; a deeper line continues the value above it
 
-A section ``[a.b.c]`` falls back to ``[a.b]``, then ``[a]``, key by key. What a caller passes as an argument wins over
-the file.
+A section ``[a.b.c]`` falls back to ``[a.b]``, then ``[a]``, for each key. Arguments of a call override the file.
 
-The file of the working directory counts fully only if the user trusts it: see `apyfal.config.authority` and
-`apyfal.config.trust`. Importing this module reads nothing.
+The file of the working directory is used in full only if the user trusts it: see `apyfal.config.authority` and
+`apyfal.config.trust`. Importing this module reads no file.
 """
 
 from __future__ import annotations
@@ -50,8 +49,8 @@ _LOGGER = logging.getLogger("apyfal.config")
 FILE_NAME = "accelerator.conf"
 ENVIRONMENT = "APYFAL_CONFIG_FILE"
 
-#: Sections by their first name, and the keys each may have; ``None``: checked by whoever uses the section (a mount
-#: knows its provider's parameters).
+#: Sections by the first part of their name, and the keys of each. ``None``: checked by the code that uses the section,
+#: because a mount's keys depend on its provider.
 KINDS: dict[str, frozenset[str] | None] = {
     "accelerator": frozenset(
         {
@@ -82,7 +81,7 @@ KINDS: dict[str, frozenset[str] | None] = {
     "process": frozenset({"copy", "memory_limit", "timeout"}),
     "configuration": frozenset({"src"}),
 }
-#: Kinds whose named sections also hold an accelerator's own parameters, which its definition checks.
+#: Kinds whose named sections also hold parameters of the accelerator, which its definition checks.
 _PARAMETER_KINDS = frozenset({"process", "configuration"})
 
 _T = TypeVar("_T")
@@ -90,11 +89,11 @@ _Default = TypeVar("_Default")
 
 
 class Section(Mapping[str, Value]):
-    """The values of one section, with what it falls back to and what overrides it. Read-only.
+    """The values of one section, with fallbacks and overriding arguments. Read-only.
 
-    The typed getters return `default` if the key is missing, and raise `ConfigurationError` with the value's place if
-    the text cannot be what is asked for. Getting a value in any way raises it too if the value is not the user's word
-    and names something that then may not be named (`apyfal.config.authority`).
+    The typed getters return `default` if the key is missing. They raise `ConfigurationError` with the value's position
+    if the text cannot be converted. Every access to a value raises it too if the file is untrusted and may not set the
+    value (`apyfal.config.authority`).
     """
 
     def __init__(self, name: str, values: Mapping[str, Value], file: Path | None = None) -> None:
@@ -112,11 +111,11 @@ class Section(Mapping[str, Value]):
         return key in self._values
 
     def unchecked(self, key: str) -> Value | None:
-        """Return the value of `key` whether or not it may be used: to be examined, or shown."""
+        """Return the value of `key` without the check of trust, to be examined or displayed."""
         return self._values.get(key)
 
     def only(self, keep: Callable[[Value], bool]) -> Section:
-        """Return the section with the values that `keep` accepts."""
+        """Return the section reduced to the values that `keep` accepts."""
         return Section(self.name, {key: value for key, value in self._values.items() if keep(value)}, self.file)
 
     def __iter__(self) -> Iterator[str]:
@@ -129,7 +128,7 @@ class Section(Mapping[str, Value]):
         return f"Section({self.name!r}, {self._values!r})"
 
     def check(self, known: Iterable[str]) -> None:
-        """Raise `ConfigurationError` for the first key that is not one of `known`, with the nearest of them."""
+        """Raise `ConfigurationError` for the first key that is not in `known`; the message suggests the nearest one."""
         known = frozenset(known)
         for key, value in self._values.items():
             if key not in known:
@@ -142,12 +141,12 @@ class Section(Mapping[str, Value]):
         return self[key]
 
     def missing(self, key: str) -> ConfigurationError:
-        """Return the error that says that `key` is not there (the caller raises it)."""
+        """Return the error that reports a missing `key`; the caller raises it."""
         place = f"{shown_path(self.file)}, " if self.file else ""
         return ConfigurationError(f"{place}[{self.name}]: key {key!r} is missing")
 
     def text(self, key: str, default: _Default) -> str | _Default:
-        """Text of `key`, not empty."""
+        """Return the text of `key`, which must not be empty."""
 
         def convert(value: Value) -> str:
             if not value:
@@ -157,7 +156,7 @@ class Section(Mapping[str, Value]):
         return self._convert(key, default, convert)
 
     def integer(self, key: str, default: _Default, *, minimum: int | None = None) -> int | _Default:
-        """Whole number of `key`, at least `minimum`; ``0x`` is understood."""
+        """Return the whole number of `key`, at least `minimum`. Hexadecimal (``0x``) is accepted."""
 
         def convert(value: Value) -> int:
             try:
@@ -171,19 +170,19 @@ class Section(Mapping[str, Value]):
         return self._convert(key, default, convert)
 
     def boolean(self, key: str, default: _Default) -> bool | _Default:
-        """Truth of `key`, see `apyfal.units.parse_boolean`."""
+        """Return the truth value of `key`: see `apyfal.units.parse_boolean`."""
         return self._convert(key, default, lambda value: units.parse_boolean(value.text))
 
     def size(self, key: str, default: _Default) -> int | _Default:
-        """Bytes of `key`, see `apyfal.units.parse_size`."""
+        """Return the size of `key` in bytes: see `apyfal.units.parse_size`."""
         return self._convert(key, default, lambda value: units.parse_size(value.text))
 
     def duration(self, key: str, default: _Default) -> float | _Default:
-        """Seconds of `key`, see `apyfal.units.parse_duration`."""
+        """Return the duration of `key` in seconds: see `apyfal.units.parse_duration`."""
         return self._convert(key, default, lambda value: units.parse_duration(value.text))
 
     def choice(self, key: str, choices: Iterable[str], default: _Default) -> str | _Default:
-        """Text of `key`, which must be one of `choices`."""
+        """Return the text of `key`, which must be one of `choices`."""
         choices = list(choices)
 
         def convert(value: Value) -> str:
@@ -194,11 +193,13 @@ class Section(Mapping[str, Value]):
         return self._convert(key, default, convert)
 
     def parts(self, key: str, separator: str | None = ",") -> list[Value]:
-        """Parts of `key`, see `Value.parts`; empty where the key is missing."""
+        """Return the parts of `key`: see `Value.parts`. Empty if the key is missing."""
         return self[key].parts(separator) if key in self._values else []
 
     def paths(self, key: str, default: Iterable[str | os.PathLike[str]] = ()) -> list[Path]:
-        """Paths of `key`, one a line, ``~`` expanded; `default` (expanded too) where the key is missing."""
+        """Return the paths of `key`, one per line, with ``~`` expanded; `default`, also expanded, if the key is
+        missing.
+        """
         given: Iterable[str | os.PathLike[str]] = self.parts(key, None) if key in self._values else default
         return [Path(os.path.expanduser(path)) for path in given]
 
@@ -209,19 +210,19 @@ class Section(Mapping[str, Value]):
         try:
             return convert(value)
         except ParameterError as error:
-            # a message about a secret must not repeat what was given
+            # a message about a secret must not contain the value
             raise value.error("not a valid value" if is_secret(key) else str(error)) from None
 
 
 class Configuration:
-    """A parsed configuration. Made by `load`; read-only.
+    """A parsed configuration, created by `load`. Read-only.
 
     Attributes
     ----------
     file
-        Where it came from; ``None`` if it was found nowhere or given as a mapping.
+        Path of the file; ``None`` if no file was found, or the configuration was given as a mapping.
     distrust
-        Why the file is not the user's word; ``None`` if it is.
+        Why the user does not trust the file; ``None`` if it is trusted.
     """
 
     def __init__(
@@ -240,16 +241,16 @@ class Configuration:
         Parameters
         ----------
         source
-            A file's path; a mapping of section names to mappings of keys to values (text, numbers, truth values,
-            paths or lists of these); a `Configuration`, returned as it is; or ``None``: the file named by
+            Path of a file; a mapping of section names to mappings of keys to values (text, numbers, truth values, paths
+            or lists of these); a `Configuration`, which is returned unchanged; or ``None``: the file named by
             ``$APYFAL_CONFIG_FILE``, else ``accelerator.conf`` in the working directory, else in the home directory,
-            else an empty configuration. That of the working directory is read in any case, and trusted only if the
-            user said so (``apyfal config trust``).
+            else an empty configuration. A file of the working directory is always read, but trusted only after ``apyfal
+            config trust``.
 
         Raises
         ------
         ConfigurationError
-            The file is missing or unreadable, a line is no INI, a section or key is unknown or there twice.
+            The file is missing or unreadable, a line is not INI, or a section or key is unknown or repeated.
         """
         if isinstance(source, Configuration):
             return source
@@ -268,7 +269,7 @@ class Configuration:
 
     @classmethod
     def _read(cls, file: Path, origin: str = "") -> Configuration:
-        """Read a file that the user named, or the user's own."""
+        """Read a file that the user has named, or the one in the home directory."""
         try:
             content = file.read_bytes()
         except OSError as error:
@@ -277,7 +278,7 @@ class Configuration:
 
     @classmethod
     def _found(cls, file: Path) -> Configuration:
-        """Read the file that the working directory has."""
+        """Read the file of the working directory."""
         try:
             content, status = content_of(file)
         except OSError as error:
@@ -293,9 +294,9 @@ class Configuration:
         Parameters
         ----------
         name
-            ``"a.b.c"``: keys missing there are taken from ``[a.b]``, then ``[a]``. None of them has to exist.
+            ``"a.b.c"``: keys missing there are taken from ``[a.b]``, then ``[a]``. None of these sections has to exist.
         arguments
-            Values that win over the file; those that are ``None`` do not count.
+            Values that override the file. Those that are ``None`` are ignored.
         """
         parts = name.split(".")
         values: dict[str, Value] = {}
@@ -306,11 +307,11 @@ class Configuration:
         return Section(name, values, self.file)
 
     def exactly(self, name: str) -> Section:
-        """Return what stands in the section `name` itself, without what it falls back to."""
+        """Return the section `name` without its fallbacks."""
         return Section(name, self._sections.get(name, {}), self.file)
 
     def sections(self, prefix: str = "") -> list[str]:
-        """Names of the sections that are there, in their order: `prefix` itself and those below it, or all."""
+        """Return the existing sections in order: `prefix` itself and those below it; all if `prefix` is empty."""
         return [name for name in self._sections if not prefix or name == prefix or name.startswith(prefix + ".")]
 
     def __contains__(self, name: object) -> bool:
@@ -321,7 +322,7 @@ class Configuration:
 
     def _check(self, name: str, values: Mapping[str, Value]) -> None:
         kind, _, rest = name.partition(".")
-        if kind not in KINDS:  # a file's own sections were checked with their line, while parsing
+        if kind not in KINDS:  # the sections of a file were checked with their lines, during parsing
             raise ConfigurationError(f"[{name}]: unknown section{did_you_mean(kind, KINDS)}")
         known = KINDS[kind]
         if known is None or (rest and kind in _PARAMETER_KINDS):
@@ -335,21 +336,21 @@ ConfigSource: TypeAlias = "str | os.PathLike[str] | Mapping[str, Mapping[str, ob
 
 
 def host_section(configuration: Configuration, host_type: str | None = None) -> Section:
-    """Return the section of one host: ``[host.HOST_TYPE]``, and behind it ``[host]``.
+    """Return the section of one host: ``[host.HOST_TYPE]``, with fallback to ``[host]``.
 
     Parameters
     ----------
     configuration
-        Where it is.
+        The configuration.
     host_type
-        Which host. Default: ``host_type`` of ``[host]``; without one, ``[host]`` alone.
+        Selects the host. Default: ``host_type`` of ``[host]``; if it has none, ``[host]`` itself.
     """
     kind = host_type or configuration.section("host").text("host_type", None)
     return configuration.section("host" if kind is None else f"host.{kind.lower()}")
 
 
 def untrusted(value: Value, what: str) -> ConfigurationError:
-    """Return the error that says that a file may not name `what` without the user's word (the caller raises it)."""
+    """Return the error for an untrusted file that names `what`; the caller raises it."""
     file = value.file
     word = "a configuration of the working directory may not name"
     if file is None:
@@ -381,7 +382,7 @@ def _text(content: bytes, file: Path) -> str:
 
 
 def _values_of(section: str, given: Mapping[str, object]) -> dict[str, Value]:
-    """Make values of what a caller passed."""
+    """Convert the values of a mapping that a caller has passed."""
     values = {}
     for key, item in given.items():
         if item is None:

@@ -1,6 +1,6 @@
-"""INI text whose every value knows where it was written.
+"""A parser for INI text whose values record their position in the file.
 
-What sections and keys mean is the concern of `apyfal.config.configuration`.
+The meaning of sections and keys is defined in `apyfal.config.configuration`.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ _USER_INFO = re.compile(r"(://)[^/@\s]+@")
 
 
 def is_secret(key: str) -> bool:
-    """Whether values of `key` must never be shown."""
+    """Return whether values of `key` must never be displayed."""
     return _SECRET.search(key) is not None
 
 
 def without_user_info(text: str) -> str:
-    """Hide users and passwords in the web addresses of a text."""
+    """Return `text` with users, passwords and other secrets in web addresses replaced."""
     plain = _USER_INFO.sub(r"\1", text)
     shown = redact_text(plain)
     return _USER_INFO.sub(r"\1***@", text) if shown == plain else shown
 
 
 class Value(str):
-    """The text of one key, and where it was written.
+    """The text of one key, with its position in the file.
 
-    A `str`, so that it is used as one. Its `repr` hides secrets; its text is the secret itself.
+    A `str`, so that it can be used as one. Its `repr` hides secrets; its text does not.
 
     Attributes
     ----------
@@ -49,9 +49,9 @@ class Value(str):
     line
         Line in `file`, from 1; 0 for an argument.
     section, key
-        Its names. `section` is where it was found, which may be one that the asked section falls back to.
+        The key, and the section in which it was found, which can be a fallback of the requested one.
     trusted
-        Whether it is the user's own word: an argument, or from a file that the user named or trusts.
+        Whether the user has vouched for the value: it is an argument, or from a file that the user named or trusts.
     """
 
     __slots__ = ("_lines", "file", "key", "section", "trusted")
@@ -79,7 +79,7 @@ class Value(str):
 
     @property
     def line(self) -> int:
-        """The line where the value begins."""
+        """Number of the line where the value begins."""
         return self._lines[0]
 
     @property
@@ -89,7 +89,7 @@ class Value(str):
 
     @property
     def where(self) -> str:
-        """Where it was written, as errors say it."""
+        """The position of the value, as shown in errors."""
         if self.file is None:
             return f"argument {self.key!r}" if not self.section else f"[{self.section}] {self.key}"
         return f"{shown_path(self.file)}, line {self.line}, [{self.section}] {self.key}"
@@ -102,15 +102,15 @@ class Value(str):
 
     @property
     def shown(self) -> str:
-        """The text as it may be shown: a secret is only ``***``."""
+        """The text for display: ``***`` for a secret."""
         return "***" if is_secret(self.key) else without_user_info(self.text)
 
     def error(self, message: str) -> ConfigurationError:
-        """Return the error that says `message` about this value (the caller raises it)."""
+        """Return an error with `message` and the value's position; the caller raises it."""
         return ConfigurationError(f"{self.where}: {message}")
 
     def parts(self, separator: str | None = ",") -> list[Value]:
-        """Non-empty parts of a list: one a line, and where `separator` is given also several a line."""
+        """Return the non-empty parts of a list: one per line, and separated by `separator` if it is not ``None``."""
         return [
             Value(
                 part.strip(),
@@ -127,7 +127,9 @@ class Value(str):
 
 
 def shown_path(path: Path) -> str:
-    """Return a path as messages show it: names of directories cannot bring control characters into a terminal."""
+    """Return a path for messages, with control characters escaped: names of directories could otherwise affect a
+    terminal.
+    """
     text = str(path)
     return text if text.isprintable() else repr(text)
 
@@ -142,24 +144,24 @@ def parse(text: str, file: Path, kinds: Collection[str], *, trusted: bool = True
     Parameters
     ----------
     text
-        The file's text.
+        Content of the file.
     file
-        Its path, for messages.
+        Path of the file, for messages.
     kinds
-        What a section's name may be, or begin with before its first dot.
+        Permitted section names, or first parts of names before the first dot.
     trusted
-        Of the values, see `Value`.
+        Stored as `Value.trusted` of all values.
 
     Returns
     -------
     dict
-        Section names to keys to values, in the file's order.
+        Section names to keys to values, in the order of the file.
 
     Raises
     ------
     ConfigurationError
-        A line is neither section, key nor comment, or a section or key is there twice. The message names file, line,
-        section and, where one is known, key; of the line it shows nothing that could be a secret.
+        A line is neither section, key nor comment, or a section or key is repeated. The message names file, line,
+        section and, if known, key. It contains no part of the line that could be a secret.
     """
     shown = shown_path(file)
     sections: dict[str, dict[str, Value]] = {}
@@ -224,7 +226,7 @@ def _section_name(content: str, place: str, kinds: Collection[str]) -> str:
 
 
 def _shown_line(content: str) -> str:
-    """Return as much of a line that could not be read as can be no secret: its first word, where that is a name."""
+    """Return the part of an invalid line that cannot be a secret: its first word, if that is a name."""
     word = content.split()[0]
     rest = " ..." if word != content else ""
     return (word if _SHOWABLE.fullmatch(word) else "...") + rest

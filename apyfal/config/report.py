@@ -1,4 +1,4 @@
-"""Which configuration files there are, whose they are, and what of them does not count: for ``apyfal config show``."""
+"""Reports on the configuration files, their trust, and keys that are ignored: for ``apyfal config show``."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ __all__ = ["FileReport", "KeyReport", "files", "limited_keys"]
 
 @dataclass(frozen=True, slots=True)
 class FileReport:
-    """One file that was looked for and is there, or was named.
+    """A configuration file that exists or was named.
 
     Attributes
     ----------
     file
-        Its path.
+        Path of the file.
     place
-        How it is found.
+        The rule by which the file is found.
     state
         ``trusted``, ``not trusted``, ``not used``, ``unreadable`` or ``wrong``.
     reason
-        Why, if it is not used in full.
+        Why the file is not used in full; empty if it is.
     owner, mode
-        Its owner's name and its permissions; empty if it cannot be looked at.
+        Name of its owner, and its permissions; empty if it cannot be examined.
     """
 
     file: Path
@@ -44,7 +44,7 @@ class FileReport:
 
 @dataclass(frozen=True, slots=True)
 class KeyReport:
-    """One key of an untrusted file that does not count, or not in full."""
+    """One key of an untrusted file that is ignored or restricted."""
 
     where: str
     state: str
@@ -52,7 +52,7 @@ class KeyReport:
 
 
 def files() -> list[FileReport]:
-    """List the files that are looked for, the one in force first."""
+    """List the configuration files, the one in use first."""
     if named := os.environ.get(ENVIRONMENT):
         places = [(Path(os.path.expanduser(named)), f"--config or ${ENVIRONMENT}")]
     else:
@@ -68,7 +68,7 @@ def files() -> list[FileReport]:
 
 
 def limited_keys(configuration: Configuration) -> list[KeyReport]:
-    """List the keys of an untrusted configuration that may not be used, and those that count with others only."""
+    """List the keys of an untrusted configuration that are ignored, or used only with other credentials of the file."""
     found = []
     for name in configuration.sections() if configuration.distrust is not None else ():
         section = configuration.exactly(name)

@@ -1,9 +1,9 @@
-"""Which configuration files of working directories the user trusts: by path and content, in one file of the user's.
+"""The configuration files of working directories that the user trusts: by path and content, in one file of the user.
 
-`TrustStore` is that file, ``trusted.json`` in the user's state directory (``$XDG_STATE_HOME/apyfal``, by default
-``~/.local/state/apyfal``), of mode 0600 and replaced whole. An entry holds for one path and one SHA-256: a file that
-changes is no longer trusted. As OpenSSH does with its own files (``StrictModes`` of sshd_config(5)), a file that
-somebody else can change is refused whatever the entry says, and so is one in a directory that somebody else can change.
+`TrustStore` is that file: ``trusted.json`` in the user's state directory (``$XDG_STATE_HOME/apyfal``, by default
+``~/.local/state/apyfal``), with mode 0600 and replaced atomically. An entry is valid for one path and one SHA-256: a
+file that changes is no longer trusted. Like OpenSSH with its own files (``StrictModes`` in sshd_config(5)), a file that
+other users can change, or in a directory that other users can change, is refused regardless of its entry.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ from apyfal.exceptions import ConfigurationError
 
 __all__ = ["MAX_BYTES", "TrustStore", "content_of", "owner_name", "place_of", "unsafe"]
 
-#: Largest file that is read because it was found, in bytes: real ones have a few kilobytes.
+#: Largest configuration file that is read from a working directory, in bytes. Real files have a few kilobytes.
 MAX_BYTES = 1 << 20
 
 
 def place_of(file: str | os.PathLike[str]) -> Path:
-    """Return the path that stands for `file` in the store: its directory without links, and its own name."""
+    """Return the path under which a file is stored: its directory with links resolved, and its own name."""
     directory, name = os.path.split(os.path.abspath(os.path.expanduser(file)))
     return Path(os.path.realpath(directory), name)
 
 
 def content_of(file: Path) -> tuple[bytes, os.stat_result]:
-    """Read a file that was found, with the status of what was read.
+    """Read a configuration file, and return its content with the status of the file that was read.
 
     Raises
     ------
     OSError
-        It cannot be read.
+        The file cannot be read.
     ConfigurationError
-        It is no regular file, or larger than `MAX_BYTES`.
+        The file is not a regular file, or is larger than `MAX_BYTES`.
     """
-    # not blocking: a FIFO that takes the file's place must not hang whoever enters the directory
+    # non-blocking: a FIFO in place of the file must not block a process that is started in the directory
     descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     with os.fdopen(descriptor, "rb") as opened:
         status = os.fstat(descriptor)
@@ -57,14 +57,14 @@ def content_of(file: Path) -> tuple[bytes, os.stat_result]:
 
 
 def unsafe(file: Path, status: os.stat_result) -> str | None:
-    """Tell why `file` cannot be trusted, whatever the user says; ``None`` if it can.
+    """Return why `file` cannot be trusted even if the user wants to; ``None`` if it can.
 
     Parameters
     ----------
     file
-        Its path.
+        Path of the file.
     status
-        Of the file itself, as it was read.
+        Status of the file as it was read.
     """
     if status.st_uid != os.geteuid():
         return f"it belongs to {owner_name(status.st_uid)}, not to {owner_name(os.geteuid())}"
@@ -80,12 +80,12 @@ def unsafe(file: Path, status: os.stat_result) -> str | None:
 
 
 def _unsafe_directory(directory: Path) -> str | None:
-    """Tell how others can put another file into the file's place."""
+    """Return how other users could replace the file; ``None`` if they cannot."""
     for place in (directory, *directory.parents):
         status = os.stat(place)
         if status.st_uid not in (os.geteuid(), 0):
             return f"the directory {str(place)!r} belongs to {owner_name(status.st_uid)}"
-        # in a sticky directory above, only the owner of an entry can replace it
+        # in a sticky parent directory, only the owner of an entry can replace it
         sticky = place != directory and status.st_mode & stat.S_ISVTX
         if not sticky and _others_can_write(status, place):
             return f"others can write the directory {str(place)!r} (mode {stat.S_IMODE(status.st_mode):04o})"
@@ -99,7 +99,7 @@ def _others_can_write(status: os.stat_result, path: Path) -> bool:
 
 
 def _is_private_group(status: os.stat_result) -> bool:
-    """Whether the group has no member but the owner, as distributions make one for each user."""
+    """Return whether the owner is the group's only member, as in the groups that distributions create for each user."""
     try:
         owner, group = pwd.getpwuid(status.st_uid), grp.getgrgid(status.st_gid)
     except KeyError:
@@ -111,11 +111,11 @@ def _has_acl(path: Path) -> bool:
     try:
         return "system.posix_acl_access" in os.listxattr(path)
     except OSError:
-        return False  # a filesystem without extended attributes has no lists either
+        return False  # a filesystem without extended attributes has no access control lists
 
 
 def owner_name(uid: int) -> str:
-    """Return the name of a user, or the number of one without a name."""
+    """Return the name of a user; the number if there is no name."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -123,24 +123,25 @@ def owner_name(uid: int) -> str:
 
 
 class TrustStore:
-    """The files that the user trusts. Usable from several processes.
+    """The configuration files that the user trusts. Usable from several processes.
 
     Parameters
     ----------
     path
-        Of the store. Default: ``apyfal/trusted.json`` in ``$XDG_STATE_HOME`` or ``~/.local/state``.
+        Path of the store. Default: ``apyfal/trusted.json`` in ``$XDG_STATE_HOME`` or ``~/.local/state``.
     """
 
     def __init__(self, path: Path | None = None) -> None:
         if path is None:
             state = os.environ.get("XDG_STATE_HOME", "")
-            # A relative one is to be ignored (XDG Base Directory Specification): it would be the directory's own.
+            # A relative path must be ignored (XDG Base Directory Specification): it would depend on the working
+            # directory.
             base = state if os.path.isabs(state) else os.path.expanduser("~/.local/state")
             path = Path(base, "apyfal", "trusted.json")
         self.path = path
 
     def refusal(self, file: Path, content: bytes, status: os.stat_result) -> str | None:
-        """Tell why a file is not trusted; ``None`` if it is."""
+        """Return why a file is not trusted; ``None`` if it is."""
         if (problem := unsafe(file, status)) is not None:
             return problem
         try:
@@ -152,12 +153,12 @@ class TrustStore:
         return None if known == _digest(content) else "it has changed since then"
 
     def trust(self, file: str | os.PathLike[str]) -> str:
-        """Trust a file with its present content; return the content's SHA-256 in hexadecimal.
+        """Trust a file with its present content. Returns the SHA-256 of the content in hexadecimal.
 
         Raises
         ------
         ConfigurationError
-            There is no such file, or others can change it.
+            The file does not exist, or other users can change it.
         """
         place = place_of(file)
         try:
@@ -171,7 +172,7 @@ class TrustStore:
         return _digest(content)
 
     def untrust(self, file: str | os.PathLike[str]) -> bool:
-        """Forget a file; return whether it was known. The file need not exist any more."""
+        """Remove a file from the store; return whether it was there. The file need not exist."""
         with self._changing() as known:
             return known.pop(str(place_of(file)), None) is not None
 
@@ -191,7 +192,7 @@ class TrustStore:
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[dict[str, str]]:
-        """Lock the store against other processes, yield its entries, and replace it whole."""
+        """Lock the store against other processes, yield its entries to be changed, and replace the file atomically."""
         directory = self.path.parent
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
