@@ -12,6 +12,7 @@ const char *const rtl_kinds[RTL_KINDS] = {"scalar32", "scalar64", "buffer", "sou
 
 typedef struct rtl_kernel {
     emu_card *card;
+    char name[64]; /* for errors; a longer one is cut */
     char simulator[PATH];
     char signature[RTL_ARGUMENTS + 1];
     struct {
@@ -131,7 +132,7 @@ static int run(void *context, const apf_model_arg *args, uint32_t count, const v
     }
     char text[700];
     copy_string(kernel->answer, "\"error\":\"", text, sizeof text);
-    apf_fail(err, APF_KERNEL, 0, "%s", text[0] ? text : kernel->answer);
+    apf_fail(err, APF_KERNEL, 0, "kernel '%s': %s", kernel->name, text[0] ? text : kernel->answer);
     return 1;
 }
 
@@ -163,8 +164,10 @@ int rtl_load(emu_card *card, const apf_program *program, apf_drv_kernel **loaded
         return apf_fail(err, APF_NO_MEMORY, 0, "no memory for a simulated kernel");
     }
     kernel->card = card;
+    const char *name = program->kernel && *program->kernel ? program->kernel : "kernel";
+    snprintf(kernel->name, sizeof kernel->name, "%s", name);
     int code = parse(kernel, program, err);
-    const apf_model_entry entry = {.name = program->kernel && *program->kernel ? program->kernel : "kernel",
+    const apf_model_entry entry = {.name = name,
                                    .function = run,
                                    .context = kernel,
                                    .details = details,
