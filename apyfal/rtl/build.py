@@ -15,12 +15,12 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from apyfal.exceptions import DriverUnavailable, ProgramError
+from apyfal.exceptions import DriverUnavailable, ProgramError, did_you_mean
 from apyfal.rtl.glue import kernel_header
 from apyfal.rtl.ports import Kernel, find_interfaces, parse_header
 from apyfal.rtl.sources import Sources
@@ -32,6 +32,8 @@ _HARNESS = Path(__file__).parent / "harness"
 #: Simulators that are kept; the ones used longest ago go first.
 _KEPT = 64
 _BUILD_SECONDS = 1800
+#: Names of modules in an error.
+_SHOWN = 12
 
 _log = logging.getLogger(__name__)
 
@@ -97,6 +99,7 @@ def build(
     *,
     protocol: str,
     parameters: Sequence[str] = (),
+    check: Callable[[Kernel], object],
     trace: bool = False,
     coverage: bool = False,
 ) -> tuple[Path, Kernel]:
@@ -112,6 +115,8 @@ def build(
         How the kernel is started: ``ap_ctrl_hs``, ``ap_ctrl_chain`` or ``ap_ctrl_none``.
     parameters
         Values of the top module's parameters, ``NAME=VALUE``.
+    check
+        Raises an error if the ports are not those that are wanted; called before the compiler, which takes longest.
     trace, coverage
         Let it write waveforms, and what was covered.
 
@@ -144,7 +149,7 @@ def build(
             *(["--trace-fst"] if trace else []),
             *(["--coverage"] if coverage else []),
         ]
-        _make(folder, top, sources, tools, protocol, options, trace=trace, coverage=coverage)
+        _make(folder, top, sources, tools, protocol, options, check, trace=trace, coverage=coverage)
     with contextlib.suppress(OSError):
         os.utime(folder)
     return folder / "simulator", find_interfaces(top, parse_header((folder / f"{_MODEL}.h").read_text()))
@@ -180,6 +185,7 @@ def _make(
     tools: Toolchain,
     protocol: str,
     options: list[str],
+    check: Callable[[Kernel], object],
     *,
     trace: bool,
     coverage: bool,
@@ -191,6 +197,7 @@ def _make(
         _translate(model, top, _with_vhdl(sources, top, work), tools, options)
         header = (model / f"{_MODEL}.h").read_text()
         kernel = find_interfaces(top, parse_header(header))
+        check(kernel)
         (model / "kernel.h").write_text(kernel_header(kernel, _MODEL, protocol))
         _compile(model, tools, trace=trace, coverage=coverage)
         ready = work / "ready"
@@ -235,6 +242,9 @@ def _translate(model: Path, top: str, sources: Sources, tools: Toolchain, option
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=_BUILD_SECONDS, env=tools.environment, check=False
     )
+    if done.returncode and "--top-module" in done.stderr and top not in (modules := sources.modules()):
+        shown = modules if len(modules) <= _SHOWN else [*modules[:_SHOWN], "..."]
+        raise ProgramError(f"no module {top!r}; expected {', '.join(shown)}{did_you_mean(top, modules)}")
     if done.returncode:
         errors = [line for line in done.stderr.splitlines() if line.startswith("%Error")]
         first = errors[0] if errors else done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "no message"

@@ -9,7 +9,8 @@ from apyfal.definition.grammar import BUFFERS
 from apyfal.exceptions import ConfigurationError, did_you_mean
 from apyfal.rtl.build import build
 from apyfal.rtl.glue import PROTOCOLS
-from apyfal.rtl.registers import find_places
+from apyfal.rtl.ports import Kernel
+from apyfal.rtl.registers import Place, find_places
 from apyfal.rtl.sources import find_sources
 
 if TYPE_CHECKING:
@@ -49,16 +50,21 @@ def make_program(definition: Definition) -> bytes:
     for text in parameters:
         if not _PARAMETER.fullmatch(text):
             raise ConfigurationError(f"rtl.parameters: {text!r} is wrong; expected NAME=VALUE")
+    buffers = {*BUFFERS, *(port.name for port in (*definition.inputs, *definition.outputs))}
+    arguments = [(argument.name, argument.name in buffers) for argument in definition.arguments]
+
+    def places_in(kernel: Kernel) -> list[Place]:
+        return find_places(kernel, sources, arguments, options.get("registers", ""))
+
     simulator, kernel = build(
         definition.kernel,
         sources,
         protocol=protocol,
         parameters=parameters,
+        check=places_in,
         trace=bool(options.get("trace")),
         coverage=bool(options.get("coverage")),
     )
-    buffers = {*BUFFERS, *(port.name for port in (*definition.inputs, *definition.outputs))}
-    arguments = [(argument.name, argument.name in buffers) for argument in definition.arguments]
-    places = find_places(kernel, sources, arguments, options.get("registers", ""))
-    lines = ["apyfal-rtl 1", f"simulator {simulator}", *(f"argument {place.kind} {place.where}" for place in places)]
+    arguments_at = (f"argument {place.kind} {place.where}" for place in places_in(kernel))
+    lines = ["apyfal-rtl 1", f"simulator {simulator}", *arguments_at]
     return "\n".join([*lines, ""]).encode()

@@ -78,7 +78,31 @@ def find_places(kernel: Kernel, sources: Sources, arguments: Sequence[tuple[str,
         elif not is_buffer and place.kind in ("source", "sink"):
             raise ConfigurationError(f"argument {name!r} is a number, and cannot be the stream of that name")
         places.append(place)
+    _check_registers(kernel, [name for name, _ in arguments], places)
     return places
+
+
+def _check_registers(kernel: Kernel, names: Sequence[str], places: Sequence[Place]) -> None:
+    """Raise an error if a register cannot be written, or belongs to two arguments."""
+    owners: dict[int, str] = {}
+    for name, place in zip(names, places, strict=True):
+        if place.kind in ("source", "sink"):
+            continue
+        if kernel.control is None:
+            streams = ", ".join(each.name for each in (*kernel.sources, *kernel.sinks)) or "none"
+            raise ProgramError(
+                f"kernel {kernel.top!r} has no control interface (s_axi_control_*) for argument {name!r} at "
+                f"{place.where:#x}; its streams: {streams}"
+            )
+        offsets = [place.where] if place.kind == "scalar32" else [place.where, place.where + 4]
+        end = 1 << kernel.control.signals["awaddr"].width
+        if offsets[-1] >= end:
+            raise ConfigurationError(
+                f"argument {name!r} is at {place.where:#x}, and {kernel.control.name} ends at {end:#x}"
+            )
+        for offset in offsets:
+            if (other := owners.setdefault(offset, name)) != name:
+                raise ConfigurationError(f"arguments {other!r} and {name!r} share the register at {offset:#x}")
 
 
 def _stream(kernel: Kernel, name: str) -> Place | None:

@@ -15,6 +15,7 @@ _VERILOG = (".v", ".sv")
 _VHDL = (".vhd", ".vhdl")
 _HEADERS = (".vh", ".svh", ".h")
 _LISTS = (".f", ".flist")
+_MODULE = re.compile(r"^\s*(?:module|entity)\s+(?:automatic\s+|static\s+)?(\w+)", re.MULTILINE | re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,15 @@ class Sources:
             *(f"+define+{text}" for text in self.defines),
             *map(str, self.files),
         ]
+
+    def modules(self) -> list[str]:
+        """Return the names of the modules and entities that the files seem to declare, sorted."""
+        found = {
+            name
+            for path in (*self.files, *self.vhdl)
+            for name in _MODULE.findall(path.read_text(encoding="utf-8", errors="replace"))
+        }
+        return sorted(found)
 
     def digest(self) -> str:
         """Return a digest of everything that the design can be made of: names, contents, options."""

@@ -21,18 +21,6 @@ HERE = Path(__file__).parent / "designs"
 CONTROL = Path(apyfal.__file__).parent / "accelerators" / "kernels" / "apf_control.sv"
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A cache of this module's own, with the compiled designs of all its tests."""
-    before = os.environ.get("XDG_CACHE_HOME")
-    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
-    yield
-    if before is None:
-        del os.environ["XDG_CACHE_HOME"]
-    else:
-        os.environ["XDG_CACHE_HOME"] = before
-
-
 def faulty(**options: object) -> apyfal.Accelerator:
     return apyfal.Accelerator(
         driver="rtl",
@@ -271,6 +259,22 @@ def test_what_the_design_prints_is_logged(faulty_card: apyfal.Accelerator, caplo
         ({"arguments": "src, dst, valeu:uint64, fault:uint32"}, ProgramError, "argument 'valeu'; did you mean 'value'"),
         ({"rtl": {"registers": "src=0x10"}}, ConfigurationError, "expected NAME:OFFSET"),
         ({"rtl": {"registers": "src:0x11"}}, ConfigurationError, "multiple of 4"),
+        (
+            {"rtl": {"registers": "src:0x10:buffer, dst:0x14:buffer, value:0x28:64, fault:0x34"}},
+            ConfigurationError,
+            "arguments 'src' and 'dst' share the register at 0x14",
+        ),
+        (
+            {"rtl": {"registers": "src:0x10:buffer, dst:0x1c:buffer, value:0xffc:64, fault:0x34"}},
+            ConfigurationError,
+            "argument 'value' is at 0xffc, and s_axi_control ends at 0x1000",
+        ),
+        ({"kernel": "fualty"}, ProgramError, "no module 'fualty'; expected apf_control, faulty; did you mean 'faulty'"),
+        (
+            {"program": str(HERE / "faulty_stream.sv"), "kernel": "faulty_stream"},
+            ProgramError,
+            r"no control interface \(s_axi_control_\*\) for argument 'src' at 0x10; its streams: s_axis_in, m_axis_out",
+        ),
         ({"rtl": {"protocol": "ap_ctrl"}}, ConfigurationError, "expected one of ap_ctrl_hs"),
         ({"rtl": {"stall": "101"}}, ParameterError, "stall = '101' is wrong: expected percent"),
         ({"rtl": {"latency": "-1"}}, ParameterError, "latency = '-1' is wrong: expected a whole number"),
