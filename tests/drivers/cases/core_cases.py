@@ -15,6 +15,7 @@ from drivers.support.cards import Card, card
 import apyfal
 from apyfal._core.device import FROM_DEVICE, TO_DEVICE, Device, Kernel
 from apyfal._core.run import SYNC_FROM, SYNC_TO, Arguments, Run
+from apyfal.definition.resolve import resolve
 from apyfal.device.drivers import require_driver
 from apyfal.exceptions import (
     DeviceMemoryExhausted,
@@ -25,6 +26,7 @@ from apyfal.exceptions import (
     RunTimeout,
     UnsupportedByDriver,
 )
+from apyfal.rtl.program import make_program
 
 
 class Rig:
@@ -34,13 +36,18 @@ class Rig:
         settings = settings or row.increment
         self.row = row
         self.device = Device(require_driver(row.driver), None, settings.get(row.driver))
+        self.settings = settings
         self.program = settings.get("program")
-        self.content = Path(self.program).read_bytes() if self.program is not None else None
         self.kernel = self.load(settings["kernel"], settings.get("arguments", ""))
         self.capabilities = self.device.info["capabilities"]
 
     def load(self, kernel: str, arguments: str = "") -> Kernel:
-        return self.device.load(kernel, self.content, name=self.program or "", arguments=arguments)
+        content = None
+        if self.row.driver == "rtl":  # what is loaded is made from the sources
+            content = make_program(resolve(None, **{**self.settings, "kernel": kernel}))
+        elif self.program is not None:
+            content = Path(self.program).read_bytes()
+        return self.device.load(kernel, content, name=self.program or "", arguments=arguments)
 
     def arguments(
         self, src: np.ndarray, dst: np.ndarray, *, to: bool = True, back: bool = True, count: int | None = None

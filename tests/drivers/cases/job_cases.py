@@ -278,7 +278,7 @@ def loss_of_the_device(name: str) -> None:
 def bad_programs(name: str, folder: str) -> None:
     row = card(name)
     for number, (content, complaint) in enumerate(row.bad_programs.items()):
-        path = os.path.join(folder, f"bad{number}")
+        path = os.path.join(folder, f"bad{number}{row.suffix}")
         with open(path, "wb") as file:
             file.write(content)
         with _open(row, program=path) as accelerator, pytest.raises(ProgramError, match=complaint):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,8 @@ from fixtures.opencl import installation as opencl
 from fixtures.xdma import card as xdma
 from fixtures.xrt import installation as xrt
 
+import apyfal
+
 __all__ = ["CARDS", "Card", "card"]
 
 # Written when the installation is set up; only the processes that use it need the path.
@@ -25,6 +28,8 @@ XCLBIN = os.environ.get("APYFAL_TEST_XCLBIN", "")
 PLUGIN = os.environ.get("APYFAL_TEST_PLUGIN", "example")
 ROOT = Path(__file__).parents[3]
 KERNELS = str(Path(opencl.__file__).with_name("kernels.cl"))
+RTL = ROOT / "tests" / "fixtures" / "rtl"
+CONTROL = Path(apyfal.__file__).parent / "accelerators" / "kernels" / "apf_control.sv"
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,8 @@ class Card:
         Keywords for an accelerator whose run ends in an error, and whose device is lost in the middle.
     bad_programs
         Programs that cannot be loaded, with a part of the error that they get.
+    suffix
+        Of the files with them.
     coefficients
         Keywords for an accelerator that adds bytes, its coefficients, to 32-bit integers.
     moved
@@ -73,6 +80,7 @@ class Card:
     failing: Mapping[str, Any] | None = None
     losing: Mapping[str, Any] | None = None
     bad_programs: Mapping[bytes, str] = field(default_factory=dict)
+    suffix: str = ""
     coefficients: Mapping[str, Any] | None = None
     moved: Callable[[], tuple[int, int]] | None = None
     vendor: bool = False
@@ -195,6 +203,40 @@ def _end_xdma_hang(src: np.ndarray) -> None:
     xdma.Card().set(hold=0)
 
 
+def _rtl(count: str, **more: Any) -> dict[str, Any]:
+    """A kernel of `increment.sv`, chosen by the register that takes the count."""
+    settings = {"registers": f"src:0x10:buffer, dst:0x1c:buffer, count:{count}:64", "latency": "4"}
+    return {
+        "driver": "rtl",
+        "program": f"{RTL / 'increment.sv'}, {CONTROL}",
+        "kernel": "increment",
+        "arguments": "src, dst, count",
+        "dtype": "int32",
+        "chunking": "elements",
+        "rtl": {**settings, **more},
+    }
+
+
+def _rtl_joined(registers: str) -> dict[str, Any]:
+    settings = {"registers": registers, "latency": "4", "reorder": "1"}
+    return {
+        "driver": "rtl",
+        "kernel": "joined",
+        "program": f"{RTL / 'joined.sv'}, {CONTROL}",
+        "rtl": settings,
+    }
+
+
+def _simulators(folder: Path) -> dict[str, str]:
+    """Compile both designs, in a cache of these tests' own."""
+    environment = {"XDG_CACHE_HOME": str(folder)}
+    code = "from apyfal.rtl.program import make_program; from apyfal.definition.resolve import resolve\n"
+    for keywords in (_rtl("0x28"), _join(**_rtl_joined(_JOIN_REGISTERS))):
+        code += f"make_program(resolve(None, **{keywords!r}))\n"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=110, env={**os.environ, **environment})
+    return environment
+
+
 _SOURCE_ERRORS = {
     b"__kernel void increment(__global int *x) { undeclared = 1; }": "undeclared",
     b"\x7fELF\0\0\0\0 no program": "is not a program",
@@ -263,6 +305,26 @@ CARDS = [
             moved=_moved_by_xdma,
         )
         for name, settings in {"mapped": {}, "called": {"access": "call"}, "interrupts": {"events": "0"}}.items()
+    ),
+    Card(
+        name="rtl",
+        driver="rtl",
+        environment=_simulators,
+        increment=_rtl("0x28"),
+        join=_join(**_rtl_joined(_JOIN_REGISTERS)),
+        coefficients=_weighted(**_rtl_joined(_WEIGHTED_REGISTERS)),
+        loopback={**_rtl("0x58"), "dtype": "uint8"},
+        hang=_rtl("0x40", hang_cycles="0"),
+        failing=_rtl("0x4c"),
+        losing=_rtl("0x28", lose_device="4"),
+        bad_programs={
+            b"module increment (input wire ap_clk;": "bad0.sv:1",
+            b"module other (input wire ap_clk); endmodule": "no module 'increment'; expected other",
+            b"module increment (input wire clock); endmodule": "no clock",
+            b"module increment (input wire ap_clk); endmodule": "has no control interface .* for argument 'src'",
+        },
+        suffix=".sv",
+        vendor=True,
     ),
     Card(
         name="plugin",
