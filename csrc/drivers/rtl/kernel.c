@@ -167,11 +167,8 @@ int rtl_load(emu_card *card, const apf_program *program, apf_drv_kernel **loaded
     const char *name = program->kernel && *program->kernel ? program->kernel : "kernel";
     snprintf(kernel->name, sizeof kernel->name, "%s", name);
     int code = parse(kernel, program, err);
-    const apf_model_entry entry = {.name = name,
-                                   .function = run,
-                                   .context = kernel,
-                                   .details = details,
-                                   .signature = kernel->signature};
+    const apf_model_entry entry = {
+        .name = name, .function = run, .context = kernel, .details = details, .signature = kernel->signature};
     if (code == APF_OK) code = emu_load_entry(card, program, &entry, drop, loaded, err);
     if (code != APF_OK) drop(kernel);
     return code;
