@@ -14,7 +14,7 @@ from apyfal.config.configuration import KINDS, ConfigSource, Configuration, Sect
 from apyfal.config.ini import shown_path
 from apyfal.definition import registry
 from apyfal.definition.definition import Definition
-from apyfal.definition.dtypes import parse_element_type
+from apyfal.definition.dtypes import DTYPE_CODES, parse_element_type
 from apyfal.definition.grammar import FILLED_IN, Argument, Chunking, OutputSize, Parameter, Port
 from apyfal.exceptions import ConfigurationError, ParameterError, did_you_mean
 from apyfal.units import parse_size
@@ -27,6 +27,8 @@ _DRIVERS = ("emulator", "opencl", "rtl", "xdma", "xrt")
 _NEED_PROGRAM = ("opencl", "rtl", "xrt")
 #: What every reference kernel in Verilog needs beside its own file.
 _RTL_PARTS = ("apf_control.sv",)
+#: The largest element, in bytes, that they compute with; all are integers.
+_RTL_ITEMSIZES = {"scale": 8, "histogram": 4}
 
 
 def resolve(name: str | None = None, config: ConfigSource = None, **keys: object) -> Definition:
@@ -244,8 +246,11 @@ def _with_program(definition: Definition) -> Definition:
             return replace(definition, program=str(source))
     if definition.driver == "rtl":
         source = kernels / f"{definition.kernel}.sv"
-        if source.is_file():
-            return replace(definition, program=", ".join(str(kernels / name) for name in (source.name, *_RTL_PARTS)))
+        if definition.kernel in _RTL_ITEMSIZES:
+            program = ", ".join(str(kernels / name) for name in (source.name, *_RTL_PARTS))
+            most = _RTL_ITEMSIZES[definition.kernel]
+            dtypes = frozenset(dtype for dtype in DTYPE_CODES if dtype.kind in "iu" and dtype.itemsize <= most)
+            return replace(definition, program=program, dtypes=dtypes)
     raise ConfigurationError(
         f"accelerator {definition.name!r} has no program for driver {definition.driver!r}; "
         "expected program = <storage URL>"

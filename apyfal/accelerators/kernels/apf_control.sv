@@ -1,7 +1,9 @@
 // AXI4-Lite registers of a kernel with the ap_ctrl_hs protocol (AMD UG1399): 0x00 control, then 32-bit registers from 0x10 on.
+// With CHAIN the protocol is ap_ctrl_chain: "done" stays, and no run starts, until the host writes bit 4, "continue".
 `default_nettype none
 module apf_control #(
-    parameter integer REGISTERS = 16
+    parameter integer REGISTERS = 16,
+    parameter integer CHAIN = 0
 ) (
     input  wire        clk,
     input  wire        rst_n,
@@ -59,7 +61,8 @@ module apf_control #(
             if (writes) begin
                 bvalid <= 1'b1;
                 if (awaddr == 12'h000) begin
-                    if (wdata[0] && wstrb[0]) begin
+                    if (wdata[4] && wstrb[0] && CHAIN != 0) done_bit <= 1'b0;
+                    if (wdata[0] && wstrb[0] && !(CHAIN != 0 && done_bit)) begin
                         start <= 1'b1;
                         idle <= 1'b0;
                     end
@@ -74,7 +77,7 @@ module apf_control #(
                 rdata <= 32'd0;
                 if (araddr == 12'h000) begin
                     rdata <= {28'd0, done_bit, idle, done_bit, !idle};
-                    done_bit <= 1'b0;
+                    if (CHAIN == 0) done_bit <= 1'b0;
                 end else if (araddr >= 12'h010 && read_index < REGISTERS) rdata <= values[read_index];
             end
             if (done) begin
