@@ -11,6 +11,7 @@ import hashlib
 import importlib.util
 import logging
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -29,9 +30,13 @@ __all__ = ["Toolchain", "build", "find_toolchain"]
 
 _MODEL = "Vkernel"
 _HARNESS = Path(__file__).parent / "harness"
+#: A library: a vendor's macros that a design instantiates, and that are not among its sources.
+_MODELS = Path(__file__).parent / "models"
 #: Simulators that are kept; the ones used longest ago go first.
 _KEPT = 64
 _BUILD_SECONDS = 1800
+#: What begins Verilator's errors.
+_KIND = re.compile(r"^%Error(-\w+)?: ")
 #: Names of modules in an error.
 _SHOWN = 12
 
@@ -100,6 +105,7 @@ def build(
     protocol: str,
     parameters: Sequence[str] = (),
     check: Callable[[Kernel], object],
+    optimize: int = 2,
     trace: bool = False,
     coverage: bool = False,
 ) -> tuple[Path, Kernel]:
@@ -117,6 +123,8 @@ def build(
         Values of the top module's parameters, ``NAME=VALUE``.
     check
         Raises an error if the ports are not those that are wanted; called before the compiler, which takes longest.
+    optimize
+        The compiler's level, 0 to 3: time to compile against time to simulate.
     trace, coverage
         Let it write waveforms, and what was covered.
 
@@ -134,13 +142,12 @@ def build(
         top,
         protocol,
         *parameters,
-        str(trace),
-        str(coverage),
+        str((optimize, trace, coverage)),
         tools.version,
         *tools.compiler,
     ):
         content.update(text.encode() + b"\0")
-    for path in sorted((*_HARNESS.iterdir(), Path(__file__).parent / "glue.py")):
+    for path in sorted((*_HARNESS.iterdir(), *_MODELS.iterdir(), Path(__file__).parent / "glue.py")):
         content.update(path.read_bytes())
     folder = _cache() / content.hexdigest()[:40]
     if not (folder / "simulator").exists():
@@ -149,7 +156,8 @@ def build(
             *(["--trace-fst"] if trace else []),
             *(["--coverage"] if coverage else []),
         ]
-        _make(folder, top, sources, tools, protocol, options, check, trace=trace, coverage=coverage)
+        flags = _flags(tools, optimize, trace=trace, coverage=coverage)
+        _make(folder, top, sources, tools, protocol, options, check, flags)
     with contextlib.suppress(OSError):
         os.utime(folder)
     return folder / "simulator", find_interfaces(top, parse_header((folder / f"{_MODEL}.h").read_text()))
@@ -186,9 +194,7 @@ def _make(
     protocol: str,
     options: list[str],
     check: Callable[[Kernel], object],
-    *,
-    trace: bool,
-    coverage: bool,
+    flags: list[str],
 ) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="build-") as scratch:
         work = Path(scratch)
@@ -199,7 +205,7 @@ def _make(
         kernel = find_interfaces(top, parse_header(header))
         check(kernel)
         (model / "kernel.h").write_text(kernel_header(kernel, _MODEL, protocol))
-        _compile(model, tools, trace=trace, coverage=coverage)
+        _compile(model, tools, flags)
         ready = work / "ready"
         ready.mkdir()
         shutil.move(model / "simulator", ready / "simulator")
@@ -238,6 +244,7 @@ def _translate(model: Path, top: str, sources: Sources, tools: Toolchain, option
         *("-Wno-fatal", "-Wno-lint", "-Wno-style", "-Wno-STMTDLY", "-Wno-TIMESCALEMOD"),
         *options,
         *sources.options(),
+        *("-y", str(_MODELS), "+libext+.v+.sv"),
     ]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=_BUILD_SECONDS, env=tools.environment, check=False
@@ -249,16 +256,20 @@ def _translate(model: Path, top: str, sources: Sources, tools: Toolchain, option
         errors = [line for line in done.stderr.splitlines() if line.startswith("%Error")]
         first = errors[0] if errors else done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "no message"
         more = f" (and {len(errors) - 2} more)" if len(errors) > 2 else ""
-        raise ProgramError(f"Verilator cannot translate kernel {top!r}: {first.removeprefix('%Error: ')}{more}")
+        raise ProgramError(f"Verilator cannot translate kernel {top!r}: {_KIND.sub('', first)}{more}")
 
 
-def _compile(model: Path, tools: Toolchain, *, trace: bool, coverage: bool) -> None:
-    flags = [
-        *("-std=c++17", "-O2", "-fPIC", "-w", "-I", str(_HARNESS)),
+def _flags(tools: Toolchain, optimize: int, *, trace: bool, coverage: bool) -> list[str]:
+    return [
+        *("-std=c++17", f"-O{optimize}", "-fPIC", "-w", "-I", str(_HARNESS)),
         *("-I", str(tools.include), "-I", str(tools.include / "vltstd")),
         *("-DVL_USER_FINISH", "-DVL_USER_STOP", "-DVL_USER_FATAL", "-DVM_SC=0", "-DVL_THREADED=0"),
         *(f"-DVM_TRACE={int(trace)}", f"-DVM_TRACE_FST={int(trace)}", f"-DVM_COVERAGE={int(coverage)}"),
     ]
+
+
+def _compile(model: Path, tools: Toolchain, flags: list[str]) -> None:
+    trace, coverage = "-DVM_TRACE=1" in flags, "-DVM_COVERAGE=1" in flags
     names = ["verilated.cpp", "verilated_threads.cpp", "verilated_dpi.cpp", "verilated_random.cpp"]
     names += ["verilated_fst_c.cpp"] if trace else []
     names += ["verilated_cov.cpp"] if coverage else []

@@ -10,7 +10,7 @@ from apyfal.exceptions import ConfigurationError, did_you_mean
 from apyfal.rtl.build import build
 from apyfal.rtl.glue import PROTOCOLS
 from apyfal.rtl.ports import Kernel
-from apyfal.rtl.registers import Place, find_places
+from apyfal.rtl.registers import Place, find_places, protocol_of
 from apyfal.rtl.sources import find_sources
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def make_program(definition: Definition) -> bytes:
     ----------
     definition
         Its ``program`` names the sources, its ``kernel`` the top module. Options: ``registers``, ``protocol``,
-        ``parameters``, ``trace`` and ``coverage`` (see docs/rtl.md).
+        ``parameters``, ``optimize``, ``trace`` and ``coverage`` (see docs/rtl.md).
 
     Returns
     -------
@@ -40,12 +40,15 @@ def make_program(definition: Definition) -> bytes:
     ProgramError, ConfigurationError, DriverUnavailable
     """
     options = definition.options
-    protocol = options.get("protocol", "ap_ctrl_hs")
+    optimize = options.get("optimize", "2")
+    if optimize not in ("0", "1", "2", "3"):
+        raise ConfigurationError(f"rtl.optimize = {optimize!r}: expected 0, 1, 2 or 3")
+    sources = find_sources(definition.program or "")
+    protocol = options.get("protocol") or protocol_of(definition.kernel, sources.metadata) or "ap_ctrl_hs"
     if protocol not in PROTOCOLS:
         raise ConfigurationError(
             f"rtl.protocol = {protocol!r}: expected one of {', '.join(PROTOCOLS)}{did_you_mean(protocol, PROTOCOLS)}"
         )
-    sources = find_sources(definition.program or "")
     parameters = [text.strip() for text in options.get("parameters", "").split(",") if text.strip()]
     for text in parameters:
         if not _PARAMETER.fullmatch(text):
@@ -62,6 +65,7 @@ def make_program(definition: Definition) -> bytes:
         protocol=protocol,
         parameters=parameters,
         check=places_in,
+        optimize=int(optimize),
         trace=bool(options.get("trace")),
         coverage=bool(options.get("coverage")),
     )

@@ -16,7 +16,7 @@ from apyfal.exceptions import ConfigurationError, ProgramError, did_you_mean
 from apyfal.rtl.ports import Kernel
 from apyfal.rtl.sources import Sources
 
-__all__ = ["Place", "find_places"]
+__all__ = ["Place", "find_places", "protocol_of"]
 
 _COMMENT = re.compile(r"^\s*//\s*0x([0-9a-fA-F]+)\s*:\s*Data signal of (\w+)", re.MULTILINE)
 
@@ -143,15 +143,33 @@ def _configured(kernel: Kernel, registers: str) -> dict[str, Place]:
     return found
 
 
+def protocol_of(kernel: str, files: Sequence[Path]) -> str | None:
+    """Return the protocol that ``kernel.xml`` states for a kernel (``hwControlProtocol``, UG1393).
+
+    Raises
+    ------
+    ProgramError
+        A file is not XML.
+    """
+    for path in files:
+        for each in _read_metadata(path).iter("kernel"):
+            if each.get("name") == kernel and (protocol := each.get("hwControlProtocol")):
+                return protocol
+    return None
+
+
+def _read_metadata(path: Path) -> ElementTree.Element:
+    try:
+        return ElementTree.parse(path).getroot()
+    except ElementTree.ParseError as error:
+        raise ProgramError(f"{path}: {error}") from None
+
+
 def _of_metadata(kernel: Kernel, files: Sequence[Path]) -> dict[str, Place]:
     """Return the arguments of ``kernel.xml``; addressQualifier 0 is a scalar, 1 memory, 4 a stream (UG1393)."""
     found: dict[str, Place] = {}
     for path in files:
-        try:
-            root = ElementTree.parse(path).getroot()
-        except ElementTree.ParseError as error:
-            raise ProgramError(f"{path}: {error}") from None
-        for argument in root.iter("arg"):
+        for argument in _read_metadata(path).iter("arg"):
             name, qualifier = argument.get("name", ""), argument.get("addressQualifier", "0")
             if qualifier == "4":
                 stream = _stream(kernel, argument.get("port", "")) or _stream(kernel, argument.get("port", "").lower())

@@ -76,6 +76,32 @@ std::string escaped(const std::string &text)
     return out;
 }
 
+// The text that the design has printed since the last call.
+std::string printed()
+{
+    static off_t at = 0;
+    fflush(stdout);
+    struct stat status;
+    if (fstat(LOG, &status) || status.st_size <= at) return "";
+    const off_t from = status.st_size - at > off_t(LOG_LIMIT) ? status.st_size - off_t(LOG_LIMIT) : at;
+    std::string text(size_t(status.st_size - from), '\0');
+    const ssize_t got = pread(LOG, &text[0], text.size(), from);
+    text.resize(got < 0 ? 0 : size_t(got));
+    at = status.st_size;
+    return text;
+}
+
+// The last two lines of a text as one: for $fatal, its message and what was printed before.
+std::string last_lines(std::string text)
+{
+    while (!text.empty() && text.back() == '\n') text.pop_back();
+    const size_t second = text.rfind('\n');
+    if (second == std::string::npos) return text;
+    const size_t first = second ? text.rfind('\n', second - 1) : std::string::npos;
+    text[second] = '|';
+    return text.substr(first + 1);
+}
+
 struct Argument {
     enum Kind { Scalar32, Scalar64, Buffer, Source, Sink } kind;
     uint64_t where, value, size;
@@ -129,12 +155,20 @@ class Card
             reset();
             return "cancelled";
         }
-        if (!run.failed() && !finished.empty()) run.fail("the design ended itself: %s", finished.c_str());
+        output_ = printed();
+        if (!run.failed() && !finished.empty()) {
+            const std::string said = last_lines(output_);
+            run.fail("the design ended itself: %s%s%s", finished.c_str(),
+                     said.empty() ? "" : "; it printed: ", said.c_str());
+        }
         if (!run.failed()) check_end();
         if (!run.failed()) return "ok";
         reset();
         return "error";
     }
+
+    // What the design printed in the last run.
+    const std::string &output() const { return output_; }
 
     std::string report()
     {
@@ -309,6 +343,13 @@ class Card
             if (!read(0)) return;
         } while (!(control_.value() & 2));
         if (control_protocol == 1 && !write(0, 16)) return;
+        if (control_protocol == 0) { // a run that follows would seem to be done before it has begun
+            if (!read(0)) return;
+            if (control_.value() & 2)
+                return run.fail("%s: ap_done is still set after it was read; with ap_ctrl_hs reading clears it (is the "
+                                "kernel's protocol ap_ctrl_chain?)",
+                                Control::name);
+        }
         // Data that the kernel sent before it was done may not have left a stream yet.
         for (int i = 0; i < 1000 && !streams_done() && going(); i++) tick();
     }
@@ -328,6 +369,7 @@ class Card
         if (!text.empty()) run.fail("the kernel said that it is done, but %s", text.c_str());
     }
 
+    std::string output_;
     VerilatedContext &context_;
     std::unique_ptr<Top> top_;
     apf::AxiLite<Control> control_;
@@ -342,21 +384,6 @@ class Card
     std::unique_ptr<VerilatedFstC> trace_;
 #endif
 };
-
-// The text that the design has printed since the last call.
-std::string printed()
-{
-    static off_t at = 0;
-    fflush(stdout);
-    struct stat status;
-    if (fstat(LOG, &status) || status.st_size <= at) return "";
-    const off_t from = status.st_size - at > off_t(LOG_LIMIT) ? status.st_size - off_t(LOG_LIMIT) : at;
-    std::string text(size_t(status.st_size - from), '\0');
-    const ssize_t got = pread(LOG, &text[0], text.size(), from);
-    text.resize(got < 0 ? 0 : size_t(got));
-    at = status.st_size;
-    return text;
-}
 
 // "scalar32 REGISTER VALUE", "scalar64 REGISTER VALUE", "buffer REGISTER ADDRESS SIZE", "source STREAM ADDRESS SIZE",
 // "sink STREAM ADDRESS SIZE", a line each.
@@ -441,7 +468,7 @@ int main(int argc, char **argv)
         const char *state = card.execute(parse(packet));
         std::string answer = std::string(state) + " {" + card.report();
         if (!run.fault.empty()) answer += ",\"error\":\"" + escaped(run.fault) + "\"";
-        const std::string text = printed();
+        const std::string &text = card.output();
         if (!text.empty()) answer += ",\"log\":\"" + escaped(text) + "\"";
         answer += "}";
         if (send(SOCKET, answer.data(), answer.size(), MSG_NOSIGNAL) < 0) break;

@@ -20,8 +20,7 @@ static const struct {
     {"max_cycles", NUMBER, 1},     {"hang_cycles", NUMBER, 1},  {"trace", TEXT, 1},
     {"trace_from", NUMBER, 1},     {"trace_cycles", NUMBER, 1}, {"coverage", TEXT, 1},
     {"clock2_percent", NUMBER, 1}, {"clock", TEXT, 1},          {"registers", TEXT, 0},
-    {"protocol", TEXT, 0},         {"parameters", TEXT, 0},
-
+    {"protocol", TEXT, 0},         {"parameters", TEXT, 0},     {"optimize", TEXT, 0},
 };
 
 enum { KNOWN = sizeof known / sizeof *known };
