@@ -1,0 +1,2 @@
+// Found by +incdir+.
+localparam integer DEPTH = 64;  // words in each queue

@@ -1,0 +1,134 @@
+"""The interfaces that kernels have, each in a small design, with its data against numpy."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import apyfal
+from apyfal.exceptions import KernelError
+from apyfal.testing.rtl import Designs, rtl  # noqa: F401 - a fixture
+
+pytestmark = pytest.mark.vendor  # it needs Verilator and a C++ compiler
+
+HERE = Path(__file__).parent / "designs"
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "rtl"
+CONTROL = Path(apyfal.__file__).parent / "accelerators" / "kernels" / "apf_control.sv"
+
+
+def negate(rtl: Designs, width: int, **options: object) -> apyfal.Accelerator:  # noqa: F811
+    """Two clocks, two memory ports, a file list, metadata, `ap_ctrl_chain`, a vendor's FIFO: all in one design."""
+    return rtl(
+        str(HERE / "negate" / "negate.f"),
+        kernel="negate",
+        arguments="words, from, to",
+        inputs=f"from: uint{width}",
+        outputs=f"to: uint{width}",
+        chunking="elements",
+        parameters="words: uint32",
+        rtl={"parameters": f"WIDTH={width}", "optimize": 1, "hang_cycles": 20000, **options},
+    )
+
+
+@pytest.mark.parametrize("width", [32, 64])
+def test_two_clocks_two_memories_metadata_and_a_file_list(rtl: Designs, width: int) -> None:  # noqa: F811
+    card = negate(rtl, width)
+    for percent in (100, 37, 250):
+        card._context.device.control("clock2_percent", str(percent))
+        for count in (1, 2, 63, 64, 65, 1000):
+            values = np.random.default_rng(count).integers(0, 1 << 31, count).astype(f"uint{width}")
+            info: dict[str, Any] = {}
+            result = card.process(values, words=count, info_dict=info)
+            np.testing.assert_array_equal(result, ~values, str((percent, count)))
+            ports = info["rtl"]["ports"]
+            assert (ports["m00_axi"]["read"], ports["m01_axi"]["written"]) == (values.nbytes, values.nbytes)
+    values = np.arange(300).astype(f"uint{width}")
+    for seed in rtl.under_pressure(card, seeds=range(6)):
+        np.testing.assert_array_equal(card.process(values, words=300), ~values, str(seed))
+
+
+def test_a_slower_second_clock_takes_longer(rtl: Designs) -> None:  # noqa: F811
+    card = negate(rtl, 32)
+    cycles = []
+    card._context.device.control("latency", "0")
+    for percent in (100, 4):
+        card._context.device.control("clock2_percent", str(percent))
+        info: dict[str, Any] = {}
+        card.process(np.zeros(2000, "uint32"), words=2000, info_dict=info)
+        cycles.append(info["cycles"])
+    assert cycles[1] > 2.5 * cycles[0]
+
+
+def test_the_protocol_of_the_metadata_is_the_one_that_counts(rtl: Designs) -> None:  # noqa: F811
+    """A kernel of `ap_ctrl_chain` under `ap_ctrl_hs` would seem to be done at once in its second run: an error."""
+    card = negate(rtl, 32, protocol="ap_ctrl_hs")
+    with pytest.raises(KernelError, match=r"ap_done is still set after it was read.*ap_ctrl_chain"):
+        card.process(np.zeros(10, "uint32"), words=10)
+
+
+def test_streams_without_tlast_and_tkeep(rtl: Designs) -> None:  # noqa: F811
+    card = rtl(
+        str(HERE / "sums.sv"),
+        kernel="sums",
+        arguments="x, y, total",
+        inputs="x: int32, y: int32",
+        outputs="total: int32",
+        chunking="elements",
+        rtl={"protocol": "ap_ctrl_none", "registers": "x:a, y:b, total:c", "optimize": 1, "hang_cycles": 5000},
+    )
+    for count in (1, 15, 16, 17, 1000):
+        x = np.random.default_rng(count).integers(-(1 << 31), 1 << 31, count).astype("int32")
+        np.testing.assert_array_equal(card.process({"x": x, "y": x[::-1].copy()}), x + x[::-1])
+    x = np.arange(100, dtype="int32")
+    for seed in rtl.under_pressure(card, seeds=range(10)):
+        np.testing.assert_array_equal(card.process({"x": x, "y": x}), 2 * x, str(seed))
+
+
+def crc32(rtl: Designs) -> apyfal.Accelerator:  # noqa: F811
+    return rtl(
+        str(HERE / "crc32.sv"),
+        kernel="crc32",
+        arguments="src, dst",
+        dtype="uint8",
+        output="4",
+        rtl={"protocol": "ap_ctrl_none", "optimize": 1, "hang_cycles": 5000},
+    )
+
+
+def test_the_crc_of_a_stream(rtl: Designs) -> None:  # noqa: F811
+    card = crc32(rtl)
+    for count in (1, 3, 7, 8, 9, 15, 16, 1000, 100_003):
+        data = np.random.default_rng(count).integers(0, 256, count).astype("uint8")
+        assert card.process(data).view("<u4")[0] == zlib.crc32(data), count
+    data = np.arange(77, dtype="uint8")
+    for seed in rtl.under_pressure(card, seeds=range(10)):
+        assert card.process(data).view("<u4")[0] == zlib.crc32(data), seed
+
+
+def test_two_wide_memories_whose_answers_overtake_each_other(rtl: Designs) -> None:  # noqa: F811
+    """512 bits, an ID for each request, five of them in flight."""
+    card = rtl(
+        f"{FIXTURES / 'joined.sv'}, {CONTROL}",
+        kernel="joined",
+        arguments="x, y, total, low, count",
+        inputs="x: int32, y: uint8",
+        outputs="total: int32, low: uint8",
+        chunking="elements",
+        rtl={
+            "registers": "x:0x10:buffer, y:0x1c:buffer, total:0x28:buffer, low:0x34:buffer, count:0x40:64",
+            "optimize": 1,
+            "hang_cycles": 5000,
+        },
+    )
+    for seed in rtl.under_pressure(card, seeds=range(20)):
+        count = 1 + 37 * seed
+        x = np.random.default_rng(seed).integers(-(1 << 31), 1 << 31, count).astype("int32")
+        y = np.random.default_rng(seed).integers(0, 256, count).astype("uint8")
+        results = card.process({"x": x, "y": y})
+        total = (x.view("uint32") + y).view("int32")
+        np.testing.assert_array_equal(results["total"], total, str(seed))
+        np.testing.assert_array_equal(results["low"], total.astype("uint8"), str(seed))
