@@ -160,14 +160,14 @@ int ocl_discover(const ocl_api *api, const char *platform, ocl_found *found, uin
 void ocl_describe(const ocl_api *api, const ocl_found *found, apf_device_info *info);
 int ocl_migrates(const ocl_found *found, const apf_device_info *info);
 
-/* -- program.c */
+/* -- kernel/program.c */
 /* Whether a program is text, not a binary. */
 int ocl_is_source(const apf_program *program);
 int ocl_load(apf_drv_device *device, const apf_program *program, apf_drv_kernel **kernel, apf_error *err);
 void ocl_unload(apf_drv_kernel *kernel);
 int ocl_bank(apf_drv_kernel *kernel, uint32_t index, uint32_t *bank, apf_error *err);
 
-/* -- arguments.c */
+/* -- kernel/arguments.c */
 /* Ask the platform about every parameter of the kernel, and the compiler, with these options, about types that the
  * program defines. If the platform gives no names, the definition's names are used. ARGUMENT: a type that no argument
  * can have, or the definition's order is not the kernel's. */
@@ -179,7 +179,7 @@ int ocl_work_items(const apf_drv_kernel *kernel, const apf_arg *args, size_t *it
 /* True if the kernel is known not to write to this buffer argument. */
 int ocl_only_reads(const apf_drv_kernel *kernel, uint32_t index, const apf_drv_bo *bo);
 
-/* -- types.c */
+/* -- kernel/types.c */
 /* Find the class and size of a type that the program defines; they stay 0 if it is not a scalar. */
 void ocl_ask_compiler(apf_drv_device *device, const apf_program *from, const char *options, ocl_parameter *parameter);
 

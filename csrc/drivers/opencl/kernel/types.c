@@ -1,6 +1,6 @@
 /* Types of scalar arguments that the program defines: typedefs, structs, vectors. The platform reports only the name,
  * so the program's compiler is asked for its size and class. */
-#include "opencl.h"
+#include "drivers/opencl/opencl.h"
 
 #include <stdio.h>
 #include <string.h>

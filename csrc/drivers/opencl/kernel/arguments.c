@@ -1,5 +1,5 @@
 /* Kernel arguments: the declared types, and the conversion of values to the declared type. */
-#include "opencl.h"
+#include "drivers/opencl/opencl.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -1,5 +1,5 @@
 /* Programs: built from source or from a binary, once for all kernels that are opened in one. */
-#include "opencl.h"
+#include "drivers/opencl/opencl.h"
 
 #include <ctype.h>
 #include <stdio.h>
