@@ -106,7 +106,7 @@ def build(
     parameters: Sequence[str] = (),
     check: Callable[[Kernel], object],
     optimize: int = 2,
-    trace: bool = False,
+    trace: str = "",
     coverage: bool = False,
 ) -> tuple[Path, Kernel]:
     """Return the program that simulates a design, made now or taken from the cache, and the design's ports.
@@ -125,8 +125,10 @@ def build(
         Raises an error if the ports are not those that are wanted; called before the compiler, which takes longest.
     optimize
         The compiler's level, 0 to 3: time to compile against time to simulate.
-    trace, coverage
-        Let it write waveforms, and what was covered.
+    trace
+        Let it write waveforms: ``fst``, ``vcd``, or none.
+    coverage
+        Let it write what was covered.
 
     Raises
     ------
@@ -153,7 +155,7 @@ def build(
     if not (folder / "simulator").exists():
         options = [
             *(f"-G{text}" for text in parameters),
-            *(["--trace-fst"] if trace else []),
+            *([{"fst": "--trace-fst", "vcd": "--trace"}[trace]] if trace else []),
             *(["--coverage"] if coverage else []),
         ]
         flags = _flags(tools, optimize, trace=trace, coverage=coverage)
@@ -259,20 +261,22 @@ def _translate(model: Path, top: str, sources: Sources, tools: Toolchain, option
         raise ProgramError(f"Verilator cannot translate kernel {top!r}: {_KIND.sub('', first)}{more}")
 
 
-def _flags(tools: Toolchain, optimize: int, *, trace: bool, coverage: bool) -> list[str]:
+def _flags(tools: Toolchain, optimize: int, *, trace: str, coverage: bool) -> list[str]:
     return [
         *("-std=c++17", f"-O{optimize}", "-fPIC", "-w", "-I", str(_HARNESS)),
         *("-I", str(tools.include), "-I", str(tools.include / "vltstd")),
         *("-DVL_USER_FINISH", "-DVL_USER_STOP", "-DVL_USER_FATAL", "-DVM_SC=0", "-DVL_THREADED=0"),
-        *(f"-DVM_TRACE={int(trace)}", f"-DVM_TRACE_FST={int(trace)}", f"-DVM_COVERAGE={int(coverage)}"),
+        *(f"-DVM_TRACE={int(bool(trace))}", f"-DVM_TRACE_FST={int(trace == 'fst')}"),
+        *(f"-DVM_TRACE_VCD={int(trace == 'vcd')}", f"-DVM_COVERAGE={int(coverage)}"),
     ]
 
 
 def _compile(model: Path, tools: Toolchain, flags: list[str]) -> None:
-    trace, coverage = "-DVM_TRACE=1" in flags, "-DVM_COVERAGE=1" in flags
     names = ["verilated.cpp", "verilated_threads.cpp", "verilated_dpi.cpp", "verilated_random.cpp"]
-    names += ["verilated_fst_c.cpp"] if trace else []
-    names += ["verilated_cov.cpp"] if coverage else []
+    fst = "-DVM_TRACE_FST=1" in flags
+    names += ["verilated_fst_c.cpp"] if fst else []
+    names += ["verilated_vcd_c.cpp"] if "-DVM_TRACE_VCD=1" in flags else []
+    names += ["verilated_cov.cpp"] if "-DVM_COVERAGE=1" in flags else []
     runtime = [tools.include / name for name in names if (tools.include / name).exists()]
 
     def one(file: Path) -> Path:
@@ -284,7 +288,8 @@ def _compile(model: Path, tools: Toolchain, flags: list[str]) -> None:
 
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         objects = list(pool.map(one, [*runtime, *model.glob("*.cpp"), _HARNESS / "main.cpp"]))
-    libraries = ["-pthread", *(["-lz"] if trace else [])]
+    libraries = ["-pthread", *(["-lz"] if fst else [])]
+    libraries += ["-llz4"] if fst and (tools.include / "fstcpp").exists() else []
     _run([*tools.compiler, *map(str, objects), "-o", str(model / "simulator"), *libraries], model)
 
 
@@ -305,5 +310,10 @@ def _run(command: list[str], what: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=_BUILD_SECONDS, check=False)
     if done.returncode:
         lines = done.stderr.strip().splitlines()
+        if any(name in done.stderr for name in ("lz4.h", "zlib.h", "-llz4", "-lz")):
+            raise ProgramError(
+                "waveforms as FST need the libraries zlib and lz4 with their headers (Debian: zlib1g-dev, liblz4-dev); "
+                "install them, or set rtl.trace to a file that ends in .vcd"
+            )
         first = next((line for line in lines if "error" in line), lines[0] if lines else f"status {done.returncode}")
         raise ProgramError(f"the C++ compiler cannot compile {what.name}: {first}")

@@ -43,6 +43,9 @@ def make_program(definition: Definition) -> bytes:
     optimize = options.get("optimize", "2")
     if optimize not in ("0", "1", "2", "3"):
         raise ConfigurationError(f"rtl.optimize = {optimize!r}: expected 0, 1, 2 or 3")
+    trace = options.get("trace", "").rpartition(".")[2].lower()
+    if trace not in ("", "fst", "vcd"):
+        raise ConfigurationError(f"rtl.trace = {options['trace']!r}: expected a file that ends in .fst or .vcd")
     sources = find_sources(definition.program or "")
     protocol = options.get("protocol") or protocol_of(definition.kernel, sources.metadata) or "ap_ctrl_hs"
     if protocol not in PROTOCOLS:
@@ -66,7 +69,7 @@ def make_program(definition: Definition) -> bytes:
         parameters=parameters,
         check=places_in,
         optimize=int(optimize),
-        trace=bool(options.get("trace")),
+        trace=trace,
         coverage=bool(options.get("coverage")),
     )
     arguments_at = (f"argument {place.kind} {place.where}" for place in places_in(kernel))

@@ -8,9 +8,11 @@
 #include "axi_stream.h"
 #include "kernel.h"
 
+#include <cerrno>
 #include <cinttypes>
 #include <csignal>
 #include <cstdlib>
+#include <fcntl.h>
 #include <memory>
 #include <poll.h>
 #include <string>
@@ -21,8 +23,12 @@
 #include <tuple>
 #include <unistd.h>
 #include <verilated.h>
-#if VM_TRACE
+#if VM_TRACE_FST
 #include <verilated_fst_c.h>
+using Waveforms = VerilatedFstC;
+#elif VM_TRACE
+#include <verilated_vcd_c.h>
+using Waveforms = VerilatedVcdC;
 #endif
 #if VM_COVERAGE
 #include <verilated_cov.h>
@@ -117,7 +123,7 @@ class Card
     {
 #if VM_TRACE
         if (!run.settings.trace.empty()) {
-            trace_.reset(new VerilatedFstC);
+            trace_.reset(new Waveforms);
             top_->trace(trace_.get(), 99);
             trace_->open(run.settings.trace.c_str());
         }
@@ -155,6 +161,9 @@ class Card
             reset();
             return "cancelled";
         }
+#if VM_TRACE
+        if (trace_) trace_->flush(); // the file can be read between two runs
+#endif
         output_ = printed();
         if (!run.failed() && !finished.empty()) {
             const std::string said = last_lines(output_);
@@ -381,7 +390,7 @@ class Card
     bool in_reset_ = true, cancelled_ = false, auto_restart_ = false, clock2_ = false;
     uint64_t clock2_next_ = 0;
 #if VM_TRACE
-    std::unique_ptr<VerilatedFstC> trace_;
+    std::unique_ptr<Waveforms> trace_;
 #endif
 };
 
@@ -436,6 +445,18 @@ bool set(apf::Settings &settings, const char *text)
     return false;
 }
 
+// Whether the file of a setting can be written; if not, says why.
+bool writable(const char *setting, const std::string &path)
+{
+    if (path.empty()) return true;
+    const int file = open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+    if (file < 0)
+        fprintf(stderr, "rtl.%s = %s cannot be written: %s\n", setting, path.c_str(), strerror(errno));
+    else
+        close(file);
+    return file >= 0;
+}
+
 } // namespace
 
 int main(int argc, char **argv)
@@ -447,6 +468,7 @@ int main(int argc, char **argv)
             fprintf(stderr, "unknown setting %s\n", argv[i]);
             return 2;
         }
+    if (!writable("trace", run.settings.trace) || !writable("coverage", run.settings.coverage)) return 2;
     struct stat status;
     if (fstat(ARENA, &status)) return 2;
     void *arena = mmap(nullptr, size_t(status.st_size), PROT_READ | PROT_WRITE, MAP_SHARED, ARENA, 0);
