@@ -263,7 +263,7 @@ def _translate(model: Path, top: str, sources: Sources, tools: Toolchain, option
 
 def _flags(tools: Toolchain, optimize: int, *, trace: str, coverage: bool) -> list[str]:
     return [
-        *("-std=c++17", f"-O{optimize}", "-fPIC", "-w", "-I", str(_HARNESS)),
+        *("-std=c++17", f"-O{optimize}", "-w", "-I", str(_HARNESS)),
         *("-I", str(tools.include), "-I", str(tools.include / "vltstd")),
         *("-DVL_USER_FINISH", "-DVL_USER_STOP", "-DVL_USER_FATAL", "-DVM_SC=0", "-DVL_THREADED=0"),
         *(f"-DVM_TRACE={int(bool(trace))}", f"-DVM_TRACE_FST={int(trace == 'fst')}"),

@@ -103,6 +103,7 @@ template <class Port> class AxiMemory
 
   private:
     static constexpr size_t EARLY = 16; // beats of write data that are accepted before their address
+    static constexpr uint64_t LANES = Port::bytes == 64 ? ~0ull : (1ull << Port::bytes % 64) - 1;
 
     struct Request {
         uint64_t address = 0, id = 0;
@@ -196,7 +197,7 @@ template <class Port> class AxiMemory
             return run_.fail("%s: a WRAP burst at 0x%llx, which is not a multiple of its beat size of %u bytes",
                              Port::name, at, request.size);
         if (request.burst == 1) {
-            const uint64_t first = request.address / request.size * request.size;
+            const uint64_t first = aligned_down(request.address, request.size);
             const uint64_t last = first + uint64_t(request.length) * request.size - 1;
             if (request.address >> 12 != last >> 12)
                 return run_.fail("%s: the burst of %u beats of %u bytes at 0x%llx crosses a 4 KiB boundary", Port::name,
@@ -204,11 +205,14 @@ template <class Port> class AxiMemory
         }
     }
 
+    // Sizes of beats are powers of two, which the compiler cannot know.
+    static uint64_t aligned_down(uint64_t address, unsigned size) { return address & ~uint64_t(size - 1); }
+
     // Card address of one beat of a burst, aligned to its size from the second beat on (IHI 0022, A3.4.1).
     static uint64_t beat_address(const Request &request, unsigned beat)
     {
         if (request.burst == 0 || beat == 0) return request.address;
-        const uint64_t aligned = request.address / request.size * request.size;
+        const uint64_t aligned = aligned_down(request.address, request.size);
         uint64_t at = aligned + uint64_t(beat) * request.size;
         if (request.burst == 2) {
             const uint64_t whole = uint64_t(request.length) * request.size, low = aligned / whole * whole;
@@ -250,18 +254,12 @@ template <class Port> class AxiMemory
         const uint64_t at = beat_address(burst, burst.beat);
         const unsigned size = burst.size;
         const uint64_t bus = at / Port::bytes * Port::bytes; // address of lane 0
-        const unsigned low = unsigned(at - bus), high = unsigned(at / size * size - bus) + size;
-        for (unsigned lane = 0; lane < Port::bytes; lane++) {
-            if (!(beat.strobe >> lane & 1)) continue;
-            if (lane < low || lane >= high)
-                return run_.fail("%s: WSTRB has lane %u set, outside of the beat of %u bytes at 0x%llx", Port::name,
-                                 lane, size, (unsigned long long)at);
-            if (!memory_.holds(bus + lane))
-                return run_.fail("%s: write to 0x%llx, which no buffer of this run covers; buffers are %s", Port::name,
-                                 (unsigned long long)(bus + lane), memory_.describe().c_str());
-            *memory_.at(bus + lane) = beat.data[lane];
-            counts_.write_bytes++;
-        }
+        const unsigned low = unsigned(at - bus), high = unsigned(aligned_down(at, size) - bus) + size;
+        if (low == 0 && high == Port::bytes && (beat.strobe & LANES) == LANES && memory_.covers(bus, Port::bytes)) {
+            memcpy(memory_.at(bus), beat.data, Port::bytes);
+            counts_.write_bytes += Port::bytes;
+        } else if (!store_lanes(beat, at, low, high))
+            return;
         burst.beat++;
         const bool last = burst.beat == burst.length;
         if (beat.last && !last)
@@ -274,6 +272,25 @@ template <class Port> class AxiMemory
         burst.due = run_.cycle + run_.settings.latency;
         answers_.push_back(burst);
         writes_.pop_front();
+    }
+
+    // A beat that is not all of the port's lanes, or is not all in one buffer. False: it is wrong.
+    bool store_lanes(const Beat &beat, uint64_t at, unsigned low, unsigned high)
+    {
+        const uint64_t bus = at / Port::bytes * Port::bytes;
+        for (unsigned lane = 0; lane < Port::bytes; lane++) {
+            if (!(beat.strobe >> lane & 1)) continue;
+            if (lane < low || lane >= high)
+                run_.fail("%s: WSTRB has lane %u set, outside of the beat of %u bytes at 0x%llx", Port::name, lane,
+                          writes_.front().size, (unsigned long long)at);
+            else if (!memory_.holds(bus + lane))
+                run_.fail("%s: write to 0x%llx, which no buffer of this run covers; buffers are %s", Port::name,
+                          (unsigned long long)(bus + lane), memory_.describe().c_str());
+            if (run_.failed()) return false;
+            *memory_.at(bus + lane) = beat.data[lane];
+            counts_.write_bytes++;
+        }
+        return true;
     }
 
     void read_moved()

@@ -88,6 +88,12 @@ class Memory
 
     // Whether a byte of a run's buffers is at `address`.
     bool holds(uint64_t address) { return find(address) != nullptr; }
+    // Whether [address, address + size) lies in one buffer.
+    bool covers(uint64_t address, unsigned size)
+    {
+        const Range *range = find(address);
+        return range && address + size <= range->end;
+    }
     uint8_t *at(uint64_t address) { return data_ + (address - base_); }
 
     // Copy the bytes of [address, address + size) that lie in buffers; the others read as poison. False: none lies in a
