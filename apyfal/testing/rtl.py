@@ -16,7 +16,7 @@
         )
         a, b = numpy.arange(100, dtype="int32"), numpy.ones(100, "int32")
         for _ in rtl.under_pressure(vadd):
-            assert numpy.array_equal(vadd.process(src={"a": a, "b": b})["c"], a + b)
+            assert numpy.array_equal(vadd.process({"a": a, "b": b}), a + b)
 """
 
 from __future__ import annotations
