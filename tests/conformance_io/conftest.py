@@ -1,4 +1,4 @@
-"""Where the tests that others wrote are run: a local directory, and a bucket of an S3 server."""
+"""Where the tests that others wrote are run: a local directory, a bucket of an S3 server, a mount in memory."""
 
 from __future__ import annotations
 
@@ -33,12 +33,24 @@ def bucket(server: Moto) -> str:
     return "s3.conformance://conformance"
 
 
-@pytest.fixture(params=["local", "s3"])
+@pytest.fixture
+def memory() -> str:
+    """URL of a directory of fsspec's filesystem in memory."""
+    storage.mount("memory-conformance", provider="fsspec", protocol="memory", config={})  # nothing, once it is mounted
+    storage.makedirs("memory-conformance://conformance", exist_ok=True)
+    return "memory-conformance://conformance"
+
+
+@pytest.fixture(params=["local", "memory", "s3"])
 def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A new local directory, or a new prefix in the bucket."""
+    """A new directory: local, in memory, or a new prefix in the bucket."""
     folder = tmp_path_factory.mktemp("place")
     if request.param == "local":
         return str(folder)
+    if request.param == "memory":
+        directory = f"{request.getfixturevalue('memory')}/{folder.name}"
+        storage.makedirs(directory, exist_ok=True)
+        return directory
     bucket: str = request.getfixturevalue("bucket")
     return f"{bucket}/{folder.name}"
 
