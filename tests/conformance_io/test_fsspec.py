@@ -1,4 +1,4 @@
-"""fsspec's own abstract tests over its filesystem of apyfal, on a local directory and on S3."""
+"""fsspec's own abstract tests over its filesystem of apyfal: local paths, ``file://``, a mount in memory and S3."""
 
 from __future__ import annotations
 
@@ -50,6 +50,43 @@ class OnS3(abstract.AbstractFixtures):  # type: ignore[misc]  # as above
         return False
 
 
+class OnFileUrls(OnLocalFiles):
+    """A local directory, by its URL; fsspec joins names to it as to a URL."""
+
+    @pytest.fixture
+    def fs_path(self, tmp_path: Path) -> str:
+        path = tmp_path / "fs"
+        path.mkdir()
+        return path.as_uri()
+
+    @pytest.fixture
+    def fs_join(self) -> Callable[..., str]:
+        return lambda *parts: "/".join(parts)
+
+    @pytest.fixture
+    def fs_sanitize_path(self) -> Callable[[str], str]:
+        """What is found is named by its path: a file has one name, however it was asked for."""
+        return lambda path: path.removeprefix("file://")
+
+
+class OnMemory(abstract.AbstractFixtures):  # type: ignore[misc]  # as above
+    """A mount of fsspec's filesystem in memory."""
+
+    @pytest.fixture
+    def fs(self) -> ApyfalFileSystem:
+        return storage.filesystem()
+
+    @pytest.fixture
+    def fs_path(self, memory: str, tmp_path: Path) -> str:
+        path = f"{memory}/{tmp_path.name}"
+        storage.makedirs(path)
+        return path
+
+    @pytest.fixture
+    def fs_join(self) -> Callable[..., str]:
+        return lambda *parts: "/".join(parts)
+
+
 class TestCopyLocal(OnLocalFiles, abstract.AbstractCopyTests):  # type: ignore[misc]  # as above
     pass
 
@@ -87,6 +124,46 @@ class TestOpenS3(OnS3, abstract.AbstractOpenTests):  # type: ignore[misc]  # as 
 
 
 class TestPipeS3(OnS3, abstract.AbstractPipeTests):  # type: ignore[misc]  # as above
+    pass
+
+
+class TestCopyFileUrls(OnFileUrls, abstract.AbstractCopyTests):  # type: ignore[misc]  # as above
+    pass
+
+
+class TestGetFileUrls(OnFileUrls, abstract.AbstractGetTests):  # type: ignore[misc]  # as above
+    pass
+
+
+class TestPutFileUrls(OnFileUrls, abstract.AbstractPutTests):  # type: ignore[misc]  # as above
+    pass
+
+
+class TestOpenFileUrls(OnFileUrls, abstract.AbstractOpenTests):  # type: ignore[misc]  # as above
+    pass
+
+
+class TestPipeFileUrls(OnFileUrls, abstract.AbstractPipeTests):  # type: ignore[misc]  # as above
+    pass
+
+
+class TestCopyMemory(OnMemory, abstract.AbstractCopyTests):  # type: ignore[misc]  # as above
+    pass
+
+
+class TestGetMemory(OnMemory, abstract.AbstractGetTests):  # type: ignore[misc]  # as above
+    pass
+
+
+class TestPutMemory(OnMemory, abstract.AbstractPutTests):  # type: ignore[misc]  # as above
+    pass
+
+
+class TestOpenMemory(OnMemory, abstract.AbstractOpenTests):  # type: ignore[misc]  # as above
+    pass
+
+
+class TestPipeMemory(OnMemory, abstract.AbstractPipeTests):  # type: ignore[misc]  # as above
     pass
 
 
@@ -148,8 +225,18 @@ def test_errors(place: str) -> None:
         fs.rm(f"{place}/d")
     with pytest.raises(FileExistsError):
         fs.pipe_file(f"{place}/d/x", b"", mode="create")
-    with fs.transaction, pytest.raises(UnsupportedByStore, match="transaction"):
-        fs.open(f"{place}/d/y", "wb")
+    with pytest.raises(UnsupportedByStore, match=r"cannot sign .* expected"):
+        fs.sign(f"{place}/d/x")
+
+
+def test_a_transaction_is_refused_before_anything_is_written(place: str) -> None:
+    fs = storage.filesystem()
+    with pytest.raises(UnsupportedByStore, match="no transaction"), fs.transaction:
+        fs.pipe_file(f"{place}/y", b"data")
+    with pytest.raises(UnsupportedByStore, match="no transaction"):
+        fs.start_transaction()
+    fs.pipe_file(f"{place}/z", b"data")  # not in one
+    assert fs.ls(place, detail=False) == [f"{place}/z"]
 
 
 def test_pickled_with_its_mounts(bucket: str) -> None:

@@ -11,10 +11,12 @@ import contextlib
 import os
 from collections.abc import Callable
 from datetime import datetime, timezone
+from glob import has_magic
 from typing import Any
 
 from fsspec.callbacks import DEFAULT_CALLBACK
 from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
+from fsspec.transaction import Transaction
 
 from apyfal.exceptions import IsADirectory, ParameterError, UnsupportedByStore
 from apyfal.storage.api import copying, namespace, opening
@@ -34,10 +36,24 @@ def filesystem() -> ApyfalFileSystem:
     return ApyfalFileSystem()
 
 
+class _NoTransaction(Transaction):  # type: ignore[misc]  # fsspec has no types
+    """Refuses at once, before anything is written."""
+
+    def start(self) -> None:
+        raise UnsupportedByStore(
+            "no transaction: files cannot be written together; expected writes without one, each whole by itself"
+        )
+
+
 class ApyfalFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
     """Every storage URL as one filesystem. Pickled, it takes the mounts of this process along, secrets included."""
 
     protocol = "apyfal"
+    transaction_type = _NoTransaction
+
+    def start_transaction(self) -> Any:
+        """Refuse: a store has no transaction of several objects."""
+        return self.transaction_type(self).start()
 
     # -- paths --------------------------------------------------------------------------------------------------------
     @classmethod
@@ -161,6 +177,15 @@ class ApyfalFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has 
 
     _rm = rm_file
 
+    def expand_path(self, path: Any, recursive: bool = False, maxdepth: int | None = None, **kwargs: Any) -> list[str]:
+        """List what a path or pattern names; a name that exists is no pattern, whatever it holds."""
+        if _exists_with_magic(self, path):
+            path = self._strip_protocol(path)
+            below = self.find(path, maxdepth=maxdepth, withdirs=True) if recursive and self.isdir(path) else []
+            return sorted({path, *below})
+        expanded: list[str] = super().expand_path(path, recursive=recursive, maxdepth=maxdepth, **kwargs)
+        return expanded
+
     def rm(self, path: Any, recursive: bool = False, maxdepth: int | None = None) -> None:
         """Remove files, and with `recursive` what is below directories and these."""
         # what is deepest first, and of one name the object before the directory
@@ -177,6 +202,25 @@ class ApyfalFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has 
                 with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                     self.rmdir(one)
 
+    # fsspec reads a source with ``*``, ``?`` or ``[`` in it as a pattern; two lists are taken as they are
+    def copy(self, path1: Any, path2: Any, recursive: bool = False, maxdepth: int | None = None, **kwargs: Any) -> None:
+        """Copy files, and with `recursive` what is below directories."""
+        if _exists_with_magic(self, path1):
+            path1, path2 = _pairs(self, path1, path2, recursive, maxdepth)
+        super().copy(path1, path2, recursive=recursive, maxdepth=maxdepth, **kwargs)
+
+    def get(self, rpath: Any, lpath: Any, recursive: bool = False, maxdepth: int | None = None, **kwargs: Any) -> None:
+        """Copy files to local paths, and with `recursive` what is below directories."""
+        if isinstance(lpath, str) and _exists_with_magic(self, rpath):
+            rpath, lpath = _pairs(self, rpath, os.path.abspath(lpath), recursive, maxdepth)
+        super().get(rpath, lpath, recursive=recursive, maxdepth=maxdepth, **kwargs)
+
+    def put(self, lpath: Any, rpath: Any, recursive: bool = False, maxdepth: int | None = None, **kwargs: Any) -> None:
+        """Copy local files, and with `recursive` what is below directories."""
+        if isinstance(rpath, str) and isinstance(lpath, str) and has_magic(lpath) and os.path.exists(lpath):
+            lpath, rpath = _pairs(self, os.path.abspath(lpath), rpath, recursive, maxdepth)
+        super().put(lpath, rpath, recursive=recursive, maxdepth=maxdepth, **kwargs)
+
     # -- content ------------------------------------------------------------------------------------------------------
     def open(
         self,
@@ -190,10 +234,6 @@ class ApyfalFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has 
         """Open a file as `apyfal.storage.open` does; `block_size` is its buffer, and there is no cache to set up."""
         if compression is not None:
             return super().open(path, mode, block_size, cache_options, compression, **kwargs)
-        if self._intrans:
-            raise UnsupportedByStore(
-                "files cannot be written together in one transaction; each appears whole by itself"
-            )
         kwargs.pop("autocommit", None)
         text = {key: kwargs.pop(key) for key in ("encoding", "errors", "newline") if key in kwargs}
         path = self._strip_protocol(path)
@@ -307,6 +347,24 @@ def _restored(snapshot: table.Snapshot, made: tuple[Callable[..., Any], tuple[An
     snapshot.restore()
     function, arguments = made
     return function(*arguments)
+
+
+def _exists_with_magic(fs: ApyfalFileSystem, path: Any) -> bool:
+    return isinstance(path, str) and has_magic(path) and fs.exists(path)
+
+
+def _pairs(
+    fs: ApyfalFileSystem, source: str, target: str, recursive: bool, maxdepth: int | None
+) -> tuple[list[str], list[str]]:
+    """Give what is to be copied, and to where, of a source that is no pattern."""
+    inside = target.endswith("/") or (fs.isdir(target) and not source.endswith("/"))
+    source, target = fs._strip_protocol(source), fs._strip_protocol(target)
+    if inside:
+        target = f"{target.rstrip('/')}/{source.rpartition('/')[2]}"
+    if fs.isdir(source) and not recursive:
+        return [], []  # as fsspec leaves directories out
+    sources = fs.expand_path(source, recursive=recursive, maxdepth=maxdepth)
+    return sources, [target + one.removeprefix(source) for one in sources]
 
 
 def _is_link(path: str) -> bool:

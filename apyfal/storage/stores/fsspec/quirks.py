@@ -260,22 +260,33 @@ def _prepare_webdav(files: Any) -> None:
 
 
 # -- renaming ---------------------------------------------------------------------------------------------------------
+def _rename(files: Any, old: str, new: str) -> None:
+    """Rename one file; fsspec's general `mv` would read ``*``, ``?`` and ``[`` in its name as a pattern."""
+    from fsspec.spec import AbstractFileSystem
+
+    if getattr(type(files), "mv", None) is AbstractFileSystem.mv:
+        files.cp_file(old, new)
+        files.rm_file(old)
+    else:
+        files.mv(old, new)
+
+
 def _move(files: Any, old: str, new: str, free: bool) -> None:
     """Rename where a name that is taken may be refused: what has it is put aside, and back if that was in vain."""
     taken = there(files, new)
     if taken and free:
         raise FileExistsError(errno.EEXIST, "it exists")
     try:
-        files.mv(old, new)
+        _rename(files, old, new)
     except Exception:
         if not taken:
             raise
         aside = f"{old}-old"
-        files.mv(new, aside)
+        _rename(files, new, aside)
         try:
-            files.mv(old, new)
+            _rename(files, old, new)
         except Exception:
-            files.mv(aside, new)
+            _rename(files, aside, new)
             raise
         files.rm_file(aside)
 
