@@ -228,6 +228,12 @@ def _with_vhdl(sources: Sources, top: str, work: Path) -> Sources:
         return sources
     if shutil.which("ghdl") is None:
         raise ProgramError(f"{sources.vhdl[0]} is VHDL, which needs ghdl; install it, or give Verilog")
+    entities = replace(sources, files=[]).modules()
+    if top.lower() not in map(str.lower, entities):  # VHDL's names have no case
+        raise ProgramError(
+            f"kernel {top!r} is no VHDL entity, which the top module has to be if any source is VHDL; "
+            f"expected {', '.join(entities) or 'an entity'}"
+        )
     command = ["ghdl", "--synth", "--std=08", "--out=verilog", *map(str, sources.vhdl), "-e", top]
     done = subprocess.run(command, capture_output=True, text=True, timeout=_BUILD_SECONDS, cwd=work, check=False)
     if done.returncode:

@@ -116,7 +116,7 @@ def test_what_verilator_does_not_have_is_one_line_with_its_place(rtl: Designs, t
 
 def vhdl(rtl: Designs) -> Any:  # noqa: F811
     return rtl(
-        str(HERE / "invert.vhd"),
+        str(HERE / "vhdl" / "invert.vhd"),
         kernel="invert",
         arguments="src, dst",
         dtype="uint32",
@@ -137,9 +137,15 @@ def test_vhdl(rtl: Designs) -> None:  # noqa: F811
 
 def test_vhdl_with_an_error_in_it(rtl: Designs, tmp_path: Path) -> None:  # noqa: F811
     source = tmp_path / "invert.vhd"
-    source.write_text((HERE / "invert.vhd").read_text().replace("not held", "not hold"))
+    source.write_text((HERE / "vhdl" / "invert.vhd").read_text().replace("not held", "not hold"))
     with pytest.raises(ProgramError, match=r"ghdl cannot synthesise 'invert': .*invert\.vhd:24:\d+.*hold"):
         rtl(str(source), kernel="invert", arguments="src, dst").process(b"1234")
+
+
+def test_vhdl_below_a_verilog_module(rtl: Designs) -> None:  # noqa: F811
+    card = rtl(f"{HERE / 'crc32.sv'}, {HERE / 'vhdl' / 'invert.vhd'}", kernel="crc32", arguments="src, dst")
+    with pytest.raises(ProgramError, match=r"kernel 'crc32' is no VHDL entity, .* any source is VHDL; expected invert"):
+        card.process(b"1234")
 
 
 def test_vhdl_without_ghdl(rtl: Designs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
@@ -150,6 +156,6 @@ def test_vhdl_without_ghdl(rtl: Designs, tmp_path: Path, monkeypatch: pytest.Mon
         (tmp_path / "verilator").symlink_to(verilator)
     monkeypatch.setenv("PATH", str(tmp_path))
     source = tmp_path / "invert.vhd"
-    source.write_text((HERE / "invert.vhd").read_text() + "-- another one\n")
+    source.write_text((HERE / "vhdl" / "invert.vhd").read_text() + "-- another one\n")
     with pytest.raises(ProgramError, match=f"{source} is VHDL, which needs ghdl; install it, or give Verilog"):
         rtl(str(source), kernel="invert", arguments="src, dst").process(b"1234")
