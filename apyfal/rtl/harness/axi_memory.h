@@ -3,9 +3,8 @@
 // is a constant.
 #pragma once
 
+#include "queue.h"
 #include "run.h"
-
-#include <deque>
 
 namespace apf
 {
@@ -326,9 +325,7 @@ template <class Port> class AxiMemory
         const size_t other = run_.random.next() % reads_.size();
         for (size_t i = 0; i < other; i++)
             if (reads_[i].id == reads_[other].id) return; // bursts with the same ID keep their order
-        Burst burst = reads_[other];
-        reads_.erase(reads_.begin() + long(other));
-        reads_.push_front(burst);
+        reads_.to_front(other);
     }
 
     void next_answer()
@@ -341,8 +338,8 @@ template <class Port> class AxiMemory
     mutable Port port_;
     Run &run_;
     Memory &memory_;
-    std::deque<Burst> reads_, writes_, answers_;
-    std::deque<Beat> early_;
+    Queue<Burst> reads_, writes_, answers_;
+    Queue<Beat> early_;
     Held aw_, ar_;
     Beat w_beat_{};
     bool w_held_ = false, r_active_ = false, b_active_ = false;
