@@ -243,3 +243,14 @@ def test_pickled_with_its_mounts(bucket: str) -> None:
     fs = pickle.loads(pickle.dumps(storage.filesystem()))
     fs.pipe_file(f"{bucket}/pickled", b"data")
     assert fs.cat_file(f"{bucket}/pickled") == b"data"
+
+
+def test_a_final_double_star(place: str) -> None:
+    """As `glob.glob` on local paths; fsspec's own rule in its filesystem: the directory is among what it finds."""
+    fs = storage.filesystem()
+    fs.pipe_file(f"{place}/d/a", b"")
+    fs.pipe_file(f"{place}/d/s/b", b"")
+    below = [f"{place}/d/{name}" for name in ("a", "s", "s/b")]
+    itself = [] if "://" in place else [f"{place}/d/"]
+    assert storage.glob(f"{place}/d/**") == itself + below
+    assert fs.glob(f"{place}/d/**") == [f"{place}/d", *below]

@@ -33,6 +33,8 @@ def glob(url: object) -> list[str]:
     url
         A storage URL or path with ``*``, ``?``, ``[...]`` (not across ``/``) and ``**`` (any number of directories). A
         character of these in a name is written ``[*]``. Hidden names match only a part that begins with a dot.
+        A final ``**`` finds what is below the directory; on local paths the directory itself, too, with a final ``/``,
+        as `glob.glob` does. A store has no name for that: its objects may end in ``/``.
 
     Returns
     -------
