@@ -36,7 +36,8 @@ _MODELS = Path(__file__).parent / "models"
 _KEPT = 64
 _BUILD_SECONDS = 1800
 #: What begins Verilator's errors.
-_KIND = re.compile(r"^%Error(-\w+)?: ")
+_KIND = re.compile(r"^%(Error|Warning)(-\w+)?: ")
+_OWN = re.compile(r"%Warning-USER(ERROR|FATAL): ")
 #: Names of modules in an error.
 _SHOWN = 12
 
@@ -260,8 +261,9 @@ def _translate(model: Path, top: str, sources: Sources, tools: Toolchain, option
     if done.returncode and "--top-module" in done.stderr and top not in (modules := sources.modules()):
         shown = modules if len(modules) <= _SHOWN else [*modules[:_SHOWN], "..."]
         raise ProgramError(f"no module {top!r}; expected {', '.join(shown)}{did_you_mean(top, modules)}")
-    if done.returncode:
-        errors = [line for line in done.stderr.splitlines() if line.startswith("%Error")]
+    # A design's own $error and $fatal are warnings among others for Verilator, since those do not end it.
+    errors = [line for line in done.stderr.splitlines() if line.startswith("%Error") or _OWN.match(line)]
+    if done.returncode or errors:
         first = errors[0] if errors else done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "no message"
         more = f" (and {len(errors) - 2} more)" if len(errors) > 2 else ""
         raise ProgramError(f"Verilator cannot translate kernel {top!r}: {_KIND.sub('', first)}{more}")

@@ -114,6 +114,30 @@ def test_what_verilator_does_not_have_is_one_line_with_its_place(rtl: Designs, t
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("macro", ["xpm_fifo_sync", "xpm_fifo_async"])
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        (".READ_DATA_WIDTH(64)", "READ_DATA_WIDTH differs from WRITE_DATA_WIDTH"),
+        ('.ECC_MODE("en_ecc")', "ECC_MODE no_ecc alone"),
+        (".FIFO_WRITE_DEPTH(24)", "a power of two from 16 on"),
+        (".FIFO_READ_LATENCY(2)", "std with FIFO_READ_LATENCY 1"),
+    ],
+)
+def test_a_macro_of_another_kind_than_its_model(
+    rtl: Designs,  # noqa: F811
+    tmp_path: Path,
+    macro: str,
+    parameters: str,
+    message: str,
+) -> None:
+    source = tmp_path / "top.sv"
+    source.write_text(f"module top (input wire ap_clk);\n{macro} #({parameters}) queue ();\nendmodule\n")
+    with pytest.raises(ProgramError, match=rf"{macro}\.sv:\d+:\d+: .*{macro}: .*{message}") as caught:
+        rtl(str(source), kernel="top", arguments="src, dst").process(b"12345678")
+    assert "\n" not in str(caught.value)
+
+
 def vhdl(rtl: Designs) -> Any:  # noqa: F811
     return rtl(
         str(HERE / "vhdl" / "invert.vhd"),
