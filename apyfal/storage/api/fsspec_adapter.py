@@ -177,12 +177,21 @@ class ApyfalFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has 
 
     _rm = rm_file
 
-    def expand_path(self, path: Any, recursive: bool = False, maxdepth: int | None = None, **kwargs: Any) -> list[str]:
+    def expand_path(
+        self,
+        path: Any,
+        recursive: bool = False,
+        maxdepth: int | None = None,
+        assume_literal: bool = False,
+        **kwargs: Any,
+    ) -> list[str]:
         """List what a path or pattern names; a name that exists is no pattern, whatever it holds."""
         if _exists_with_magic(self, path):
             path = self._strip_protocol(path)
             below = self.find(path, maxdepth=maxdepth, withdirs=True) if recursive and self.isdir(path) else []
             return sorted({path, *below})
+        if assume_literal:
+            kwargs["assume_literal"] = True  # which older releases of fsspec do not know
         expanded: list[str] = super().expand_path(path, recursive=recursive, maxdepth=maxdepth, **kwargs)
         return expanded
 
@@ -203,23 +212,47 @@ class ApyfalFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has 
                     self.rmdir(one)
 
     # fsspec reads a source with ``*``, ``?`` or ``[`` in it as a pattern; two lists are taken as they are
-    def copy(self, path1: Any, path2: Any, recursive: bool = False, maxdepth: int | None = None, **kwargs: Any) -> None:
+    def copy(
+        self,
+        path1: Any,
+        path2: Any,
+        recursive: bool = False,
+        maxdepth: int | None = None,
+        on_error: Any = None,
+        **kwargs: Any,
+    ) -> None:
         """Copy files, and with `recursive` what is below directories."""
         if _exists_with_magic(self, path1):
             path1, path2 = _pairs(self, path1, path2, recursive, maxdepth)
-        super().copy(path1, path2, recursive=recursive, maxdepth=maxdepth, **kwargs)
+        super().copy(path1, path2, recursive=recursive, maxdepth=maxdepth, on_error=on_error, **kwargs)
 
-    def get(self, rpath: Any, lpath: Any, recursive: bool = False, maxdepth: int | None = None, **kwargs: Any) -> None:
+    def get(
+        self,
+        rpath: Any,
+        lpath: Any,
+        recursive: bool = False,
+        callback: Any = DEFAULT_CALLBACK,
+        maxdepth: int | None = None,
+        **kwargs: Any,
+    ) -> None:
         """Copy files to local paths, and with `recursive` what is below directories."""
         if isinstance(lpath, str) and _exists_with_magic(self, rpath):
             rpath, lpath = _pairs(self, rpath, os.path.abspath(lpath), recursive, maxdepth)
-        super().get(rpath, lpath, recursive=recursive, maxdepth=maxdepth, **kwargs)
+        super().get(rpath, lpath, recursive=recursive, callback=callback, maxdepth=maxdepth, **kwargs)
 
-    def put(self, lpath: Any, rpath: Any, recursive: bool = False, maxdepth: int | None = None, **kwargs: Any) -> None:
+    def put(
+        self,
+        lpath: Any,
+        rpath: Any,
+        recursive: bool = False,
+        callback: Any = DEFAULT_CALLBACK,
+        maxdepth: int | None = None,
+        **kwargs: Any,
+    ) -> None:
         """Copy local files, and with `recursive` what is below directories."""
         if isinstance(rpath, str) and isinstance(lpath, str) and has_magic(lpath) and os.path.exists(lpath):
             lpath, rpath = _pairs(self, os.path.abspath(lpath), rpath, recursive, maxdepth)
-        super().put(lpath, rpath, recursive=recursive, maxdepth=maxdepth, **kwargs)
+        super().put(lpath, rpath, recursive=recursive, callback=callback, maxdepth=maxdepth, **kwargs)
 
     # -- content ------------------------------------------------------------------------------------------------------
     def open(
