@@ -199,6 +199,13 @@ cdef extern from "apyfal.h" nogil:
         apf_arg arg
         apf_bo *bo
     int apf_run_start(apf_kernel *kernel, const apf_run_arg *args, uint32_t count, apf_run **run, apf_error *err)
+    ctypedef struct apf_launch:
+        uint32_t dimensions
+        uint64_t offset[3]
+        uint64_t local[3]
+        uint64_t global_ "global"[3]
+    int apf_run_start_over(apf_kernel *kernel, const apf_run_arg *args, uint32_t count, const apf_launch *launch,
+                           apf_run **run, apf_error *err)
     int apf_run_wait(apf_run *run, int64_t timeout, apf_error *err)
     int apf_run_cancel(apf_run *run, apf_error *err)
     void apf_run_times(apf_run *run, apf_times *times)

@@ -128,14 +128,38 @@ cdef class Arguments:
         memset(&value, 0, sizeof(value))  # a buffer argument with no buffer object
         self.put(position, &value, None)
 
-    def start(self, Kernel kernel not None):
+    def start(self, Kernel kernel not None, launch=None):
         """Start a run of `kernel` with these values; they may be changed as soon as this returns.
+
+        Parameters
+        ----------
+        kernel : Kernel
+        launch : tuple of three sequences of int, or None
+            The index space in work-items, 1 to 3 numbers each: offset, size, work-group (empty: the kernel's own).
+            ``None``: as the kernel was loaded.
 
         Raises
         ------
         ParameterError
             Count or type of an argument is not the kernel's.
+        KernelError
+            The kernel cannot run over this index space.
+        UnsupportedByDriver
+            The driver has no index spaces.
         """
+        cdef capi.apf_launch space
+        cdef const capi.apf_launch *over = NULL
+        if launch is not None:
+            offset, size, group = launch
+            if not 1 <= len(size) <= 3:
+                raise exceptions.ParameterError(f"an index space of {len(size)} dimensions; expected 1 to 3")
+            memset(&space, 0, sizeof(space))
+            space.dimensions = len(size)
+            for position in range(len(size)):
+                space.offset[position] = offset[position] if offset else 0
+                space.global_[position] = size[position]
+                space.local[position] = group[position] if group else 0
+            over = &space
         cdef capi.apf_error err
         cdef capi.apf_run_arg values[MOST]
         cdef PyObject *owners[MOST]
@@ -156,7 +180,7 @@ cdef class Arguments:
                 run.owners.append(<object> owners[index])
                 Py_DECREF(<object> owners[index])
         with nogil:
-            code = capi.apf_run_start(kernel.handle, values, self.count, &run.handle, &err)
+            code = capi.apf_run_start_over(kernel.handle, values, self.count, over, &run.handle, &err)
         check(code, &err)
         return run
 

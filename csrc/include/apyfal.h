@@ -200,6 +200,9 @@ typedef struct apf_run_arg {
 
 /* Start a run. It holds its kernel and buffer objects (so their host memory) until it has ended. */
 int apf_run_start(apf_kernel *kernel, const apf_run_arg *args, uint32_t count, apf_run **run, apf_error *err);
+/* The same over an index space (NULL: as the kernel was loaded). UNSUPPORTED: the driver has none. */
+int apf_run_start_over(apf_kernel *kernel, const apf_run_arg *args, uint32_t count, const apf_launch *launch,
+                       apf_run **run, apf_error *err);
 /* Wait; timeout in ns, negative: none. TIMEOUT leaves the run in flight. */
 int apf_run_wait(apf_run *run, int64_t timeout, apf_error *err);
 int apf_run_cancel(apf_run *run, apf_error *err);

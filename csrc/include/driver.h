@@ -148,6 +148,16 @@ typedef struct apf_arg {
     } value;
 } apf_arg;
 
+/* The index space of a run, in work-items. `global` is a multiple of `local`, whose numbers are all 0 if the kernel or
+ * the driver chooses the work-groups. Numbers beyond `dimensions` (1 to 3) are not used. */
+typedef struct apf_launch {
+    uint32_t dimensions;
+    uint32_t reserved;
+    uint64_t offset[3];
+    uint64_t global[3];
+    uint64_t local[3];
+} apf_launch;
+
 typedef struct apf_counters {
     uint64_t to_device;   /* bytes */
     uint64_t from_device; /* bytes */
@@ -222,6 +232,9 @@ typedef struct apf_driver {
      * about a run that succeeded, as a JSON object ("cycles", bytes and waits by port ...); cut at `size`. NOT_FOUND:
      * there is none. */
     int (*details)(apf_drv_run *run, char *text, size_t size, apf_error *err);
+    /* Added later. Optional (NULL): as `start`, over an index space. KERNEL: the kernel cannot run over it. */
+    int (*start_over)(apf_drv_kernel *kernel, const apf_arg *args, uint32_t count, const apf_launch *launch,
+                      apf_drv_run **run, apf_error *err);
 } apf_driver;
 
 /* Bytes of the smallest table that is accepted. */

@@ -57,7 +57,7 @@ static int clear(const apf_run_arg *args, apf_arg *raw, uint32_t count, apf_erro
 }
 
 /* Everything is held and counted before the driver gets the run, because the run may end at once. */
-static int hold_and_start(apf_run *run, const apf_run_arg *args, apf_arg *raw, apf_error *err)
+static int hold_and_start(apf_run *run, const apf_run_arg *args, apf_arg *raw, const apf_launch *launch, apf_error *err)
 {
     apf_kernel *kernel = run->kernel;
     apf_device *device = kernel->device;
@@ -69,7 +69,9 @@ static int hold_and_start(apf_run *run, const apf_run_arg *args, apf_arg *raw, a
         apf_kernel_retain(kernel);
         code = clear(args, raw, run->count, err);
         if (code == APF_OK)
-            code = apf_device_result(device, device->driver->start(kernel->handle, raw, run->count, &run->handle, err));
+            code = apf_device_result(
+                device, launch ? device->driver->start_over(kernel->handle, raw, run->count, launch, &run->handle, err)
+                               : device->driver->start(kernel->handle, raw, run->count, &run->handle, err));
         if (code == APF_OK) return code;
         give_back(run);
         apf_kernel_release(kernel);
@@ -78,13 +80,13 @@ static int hold_and_start(apf_run *run, const apf_run_arg *args, apf_arg *raw, a
     return code;
 }
 
-static int start_in_driver(apf_run *run, const apf_run_arg *args, apf_error *err)
+static int start_in_driver(apf_run *run, const apf_run_arg *args, const apf_launch *launch, apf_error *err)
 {
     enum { FEW = 16 };
     apf_arg few[FEW] = {0};
     apf_arg *raw = run->count <= FEW ? few : apf_calloc(run->count, sizeof *raw);
     if (!raw) return apf_fail(err, APF_NO_MEMORY, 0, "no memory for %u kernel arguments", run->count);
-    const int code = hold_and_start(run, args, raw, err);
+    const int code = hold_and_start(run, args, raw, launch, err);
     if (raw != few) apf_free(raw);
     return code;
 }
@@ -110,7 +112,24 @@ static void run_free(apf_run *run)
     apf_free(run);
 }
 
+static int check_launch(const apf_driver *driver, const apf_launch *launch, apf_error *err)
+{
+    if (driver->size <= offsetof(apf_driver, start_over) || !driver->start_over)
+        return apf_fail(err, APF_UNSUPPORTED, 0,
+                        "driver '%s' has no index spaces: its kernels run as they are; expected no 'global'",
+                        driver->name);
+    if (launch->dimensions < 1 || launch->dimensions > 3)
+        return apf_fail(err, APF_INVALID, 0, "an index space of %u dimensions; expected 1 to 3", launch->dimensions);
+    return APF_OK;
+}
+
 int apf_run_start(apf_kernel *kernel, const apf_run_arg *args, uint32_t count, apf_run **started, apf_error *err)
+{
+    return apf_run_start_over(kernel, args, count, NULL, started, err);
+}
+
+int apf_run_start_over(apf_kernel *kernel, const apf_run_arg *args, uint32_t count, const apf_launch *launch,
+                       apf_run **started, apf_error *err)
 {
     apf_device *device = kernel->device;
     apf_run *run = run_new(count, err);
@@ -120,10 +139,11 @@ int apf_run_start(apf_kernel *kernel, const apf_run_arg *args, uint32_t count, a
         run_free(run);
         return code;
     }
+    if (launch) code = check_launch(device->driver, launch, err);
     for (uint32_t i = 0; i < count && code == APF_OK; i++) code = check_argument(kernel, &args[i], i, err);
     run->kernel = kernel;
     run->count = count;
-    if (code == APF_OK) code = start_in_driver(run, args, err);
+    if (code == APF_OK) code = start_in_driver(run, args, launch, err);
     apf_device_leave(device);
     if (code != APF_OK) {
         run_free(run);

@@ -242,4 +242,5 @@ const apf_driver apf_driver_opencl = {
     .release = ocl_release,
     .times = ocl_times,
     .counters = counters,
+    .start_over = ocl_start_over,
 };

@@ -66,11 +66,21 @@ struct apf_drv_kernel {
     char name[128];
     int global_argument; /* index of the scalar that gives the number of work-items; -1: `global` gives it */
     size_t global;
-    uint64_t share; /* elements for each work-item: the scalar is divided by this */
-    size_t local;   /* 0: the platform chooses */
+    uint64_t share;     /* elements for each work-item: the scalar is divided by this */
+    size_t local;       /* 0: the platform chooses */
+    size_t required[3]; /* work-groups that the source requires; 0: none */
+    size_t largest;     /* work-items of a work-group at most; 0: unknown */
     uint32_t count;
     ocl_parameter parameters[];
 };
+
+/* The index space of one run; `local[0]` = 0: the platform chooses the work-groups. */
+typedef struct ocl_space {
+    cl_uint dimensions;
+    size_t offset[3];
+    size_t global[3];
+    size_t local[3];
+} ocl_space;
 
 /* A part of a buffer object, made at first use and kept, because kernels and migrations do not accept offsets. */
 typedef struct ocl_part {
@@ -175,9 +185,17 @@ int ocl_parameters(apf_drv_kernel *kernel, const apf_program *program, const cha
 /* Set one argument; under `submit`. ARGUMENT, MISALIGNED, UNSUPPORTED, DEVICE_MEMORY. */
 int ocl_set_argument(apf_drv_kernel *kernel, uint32_t index, const apf_arg *arg, apf_error *err);
 /* The number of work-items for these arguments. ARGUMENT. */
-int ocl_work_items(const apf_drv_kernel *kernel, const apf_arg *args, size_t *items, apf_error *err);
+int ocl_work_items(const apf_drv_kernel *kernel, const apf_arg *args, ocl_space *space, apf_error *err);
 /* True if the kernel is known not to write to this buffer argument. */
 int ocl_only_reads(const apf_drv_kernel *kernel, uint32_t index, const apf_drv_bo *bo);
+
+/* -- kernel/space.c */
+/* Read the work-groups that the kernel requires and takes. */
+void ocl_work_groups(apf_drv_kernel *kernel);
+/* The index space that a run asks for, checked against what the kernel declares. KERNEL. */
+int ocl_space_of(const apf_drv_kernel *kernel, const apf_launch *launch, ocl_space *space, apf_error *err);
+/* The error of a work-group that the platform refused: with the sizes that the kernel accepts. */
+int ocl_wrong_group(const apf_drv_kernel *kernel, const ocl_space *space, cl_int status, apf_error *err);
 
 /* -- kernel/types.c */
 /* Find the class and size of a type that the program defines; they stay 0 if it is not a scalar. */
@@ -203,7 +221,8 @@ int ocl_probe_sharing(const apf_drv_device *device);
 
 /* -- submit.c (under `submit`) */
 /* Enqueue the uploads, the kernel and the downloads of a run; after an error, some commands may have been enqueued. */
-int ocl_submit(apf_drv_run *run, apf_drv_kernel *kernel, const apf_arg *args, uint32_t count, apf_error *err);
+int ocl_submit(apf_drv_run *run, apf_drv_kernel *kernel, const apf_arg *args, uint32_t count, const apf_launch *launch,
+               apf_error *err);
 /* Enqueue one transfer that belongs to no run. */
 int ocl_submit_sync(apf_drv_run *run, const apf_arg *arg, int direction, apf_error *err);
 /* The run has ended: later commands no longer wait for it. */
@@ -211,6 +230,8 @@ void ocl_forget_uses(apf_drv_run *run);
 
 /* -- run.c */
 int ocl_start(apf_drv_kernel *kernel, const apf_arg *args, uint32_t count, apf_drv_run **run, apf_error *err);
+int ocl_start_over(apf_drv_kernel *kernel, const apf_arg *args, uint32_t count, const apf_launch *launch,
+                   apf_drv_run **run, apf_error *err);
 int ocl_wait(apf_drv_run *run, int64_t timeout, apf_error *err);
 int ocl_cancel(apf_drv_run *run, apf_error *err);
 void ocl_release(apf_drv_run *run);

@@ -158,6 +158,12 @@ static void undo(apf_drv_run *run)
 
 int ocl_start(apf_drv_kernel *kernel, const apf_arg *args, uint32_t count, apf_drv_run **out, apf_error *err)
 {
+    return ocl_start_over(kernel, args, count, NULL, out, err);
+}
+
+int ocl_start_over(apf_drv_kernel *kernel, const apf_arg *args, uint32_t count, const apf_launch *launch,
+                   apf_drv_run **out, apf_error *err)
+{
     apf_drv_device *device = kernel->device;
     int code = ocl_alive(device, err);
     if (code != APF_OK) return code;
@@ -169,7 +175,7 @@ int ocl_start(apf_drv_kernel *kernel, const apf_arg *args, uint32_t count, apf_d
     run->kernel = kernel->name;
     __atomic_add_fetch(&device->unfinished, 1, __ATOMIC_ACQ_REL);
     pthread_mutex_lock(&device->submit);
-    code = ocl_submit(run, kernel, args, count, err);
+    code = ocl_submit(run, kernel, args, count, launch, err);
     pthread_mutex_unlock(&device->submit);
     if (code != APF_OK)
         undo(run);

@@ -108,26 +108,8 @@ static int submit_uploads(apf_drv_run *run, const apf_arg *args, uint32_t count,
     return APF_OK;
 }
 
-/* Add the work-group sizes that the kernel accepts to the message. */
-static int wrong_group(const apf_drv_kernel *kernel, size_t items, cl_int status, apf_error *err)
-{
-    apf_drv_device *device = kernel->device;
-    size_t required[3] = {0}, largest = 0;
-    device->api->clGetKernelWorkGroupInfo(kernel->handle, device->id, CL_KERNEL_COMPILE_WORK_GROUP_SIZE,
-                                          sizeof required, required, NULL);
-    device->api->clGetKernelWorkGroupInfo(kernel->handle, device->id, CL_KERNEL_WORK_GROUP_SIZE, sizeof largest,
-                                          &largest, NULL);
-    char rule[96];
-    if (required[0])
-        snprintf(rule, sizeof rule, "it requires work-groups of %zux%zux%zu", required[0], required[1], required[2]);
-    else
-        snprintf(rule, sizeof rule, "its largest work-group here has %zu work-items", largest);
-    return ocl_fail(device, err, status, APF_KERNEL,
-                    "starting kernel '%s' with %zu work-items in work-groups of %zu; %s", kernel->name, items,
-                    kernel->local, rule);
-}
-
-static int submit_kernel(apf_drv_run *run, apf_drv_kernel *kernel, const apf_arg *args, size_t items, apf_error *err)
+static int submit_kernel(apf_drv_run *run, apf_drv_kernel *kernel, const apf_arg *args, const ocl_space *space,
+                         apf_error *err)
 {
     apf_drv_device *device = run->device;
     const uint32_t queue = OCL_COMPUTE + device->next_unit++ % device->units;
@@ -143,16 +125,17 @@ static int submit_kernel(apf_drv_run *run, apf_drv_kernel *kernel, const apf_arg
     if (after.overflow) return too_many(run, err);
     cl_event event;
     run->enqueued = (uint64_t)apf_now();
-    cl_int status = device->api->clEnqueueNDRangeKernel(device->queues[queue], kernel->handle, 1, NULL, &items,
-                                                        kernel->local ? &kernel->local : NULL, after.count,
-                                                        after.count ? after.events : NULL, &event);
+    cl_int status = device->api->clEnqueueNDRangeKernel(
+        device->queues[queue], kernel->handle, space->dimensions,
+        space->offset[0] || space->offset[1] || space->offset[2] ? space->offset : NULL, space->global,
+        space->local[0] ? space->local : NULL, after.count, after.count ? after.events : NULL, &event);
     if (status == CL_INVALID_KERNEL_ARGS)
         return ocl_fail(device, err, status, APF_ARGUMENT, "starting kernel '%s'", kernel->name);
     if (status == CL_INVALID_WORK_GROUP_SIZE || status == CL_INVALID_WORK_ITEM_SIZE)
-        return wrong_group(kernel, items, status, err);
+        return ocl_wrong_group(kernel, space, status, err);
     if (status != CL_SUCCESS)
         return ocl_fail(device, err, status, APF_KERNEL, "starting kernel '%s' with %zu work-items", kernel->name,
-                        items);
+                        space->global[0]);
     add_command(run, event, OCL_RUN, 0);
     for (uint32_t i = 0; i < kernel->count; i++)
         if (args[i].kind == APF_BUFFER) note_use(args[i].bo, queue, event, ocl_only_reads(kernel, i, args[i].bo));
@@ -180,9 +163,18 @@ static int submit_downloads(apf_drv_run *run, const apf_arg *args, uint32_t coun
     return APF_OK;
 }
 
-int ocl_submit(apf_drv_run *run, apf_drv_kernel *kernel, const apf_arg *args, uint32_t count, apf_error *err)
+/* Whether an index space has no work-items. */
+static int is_empty(const ocl_space *space)
 {
-    size_t items = 0;
+    int empty = 0;
+    for (cl_uint i = 0; i < space->dimensions; i++) empty |= !space->global[i];
+    return empty;
+}
+
+int ocl_submit(apf_drv_run *run, apf_drv_kernel *kernel, const apf_arg *args, uint32_t count, const apf_launch *launch,
+               apf_error *err)
+{
+    ocl_space space = {0};
     int code = APF_OK;
     for (uint32_t i = 0; i < count && code == APF_OK; i++) {
         if (args[i].kind != APF_BUFFER) continue;
@@ -190,9 +182,10 @@ int ocl_submit(apf_drv_run *run, apf_drv_kernel *kernel, const apf_arg *args, ui
         run->bos[run->bo_count++] = args[i].bo;
     }
     for (uint32_t i = 0; i < count && code == APF_OK; i++) code = ocl_set_argument(kernel, i, &args[i], err);
-    if (code == APF_OK) code = ocl_work_items(kernel, args, &items, err);
+    if (code == APF_OK)
+        code = launch ? ocl_space_of(kernel, launch, &space, err) : ocl_work_items(kernel, args, &space, err);
     if (code == APF_OK) code = submit_uploads(run, args, count, err);
-    if (code == APF_OK && items) code = submit_kernel(run, kernel, args, items, err);
+    if (code == APF_OK && !is_empty(&space)) code = submit_kernel(run, kernel, args, &space, err);
     if (code == APF_OK) code = submit_downloads(run, args, count, err);
     return code;
 }

@@ -154,9 +154,13 @@ def work_groups_are_named() -> None:
         (
             "__attribute__((reqd_work_group_size(16,16,1)))",
             "",
-            "requires work-groups of 16x16x1; expected one dimension",
+            "requires work-groups of 16x16x1; expected an index space of as many dimensions",
         ),
-        ("__attribute__((reqd_work_group_size(1,1,4)))", "--local=4", "requires work-groups of 1x1x4; expected one"),
+        (
+            "__attribute__((reqd_work_group_size(1,1,4)))",
+            "--local=4",
+            "requires work-groups of 1x1x4; expected an index space",
+        ),
         (
             "__attribute__((reqd_work_group_size(16,1,1)))",
             "--local=8",

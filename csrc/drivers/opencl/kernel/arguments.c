@@ -332,18 +332,25 @@ int ocl_set_argument(apf_drv_kernel *kernel, uint32_t index, const apf_arg *arg,
     }
 }
 
-int ocl_work_items(const apf_drv_kernel *kernel, const apf_arg *args, size_t *items, apf_error *err)
+int ocl_work_items(const apf_drv_kernel *kernel, const apf_arg *args, ocl_space *space, apf_error *err)
 {
-    *items = kernel->global;
+    size_t items = kernel->global;
+    if (kernel->required[1] > 1 || kernel->required[2] > 1)
+        return apf_fail(err, APF_PROGRAM, 0,
+                        "%s: kernel '%s' requires work-groups of %zux%zux%zu; expected an index space of as many "
+                        "dimensions: 'global' in the definition",
+                        kernel->device->info.name, kernel->name, kernel->required[0], kernel->required[1],
+                        kernel->required[2]);
     if (kernel->global_argument >= 0) {
         const uint32_t index = (uint32_t)kernel->global_argument;
         uint64_t count;
         if (index >= kernel->count || args[index].kind == APF_BUFFER || !to_integer(&args[index], 'u', 8, &count))
             return apf_fail(err, APF_ARGUMENT, 0, "argument %u of kernel '%s' must be the number of work-items", index,
                             kernel->name);
-        *items = count / kernel->share + (count % kernel->share != 0);
+        items = count / kernel->share + (count % kernel->share != 0);
     }
     /* OpenCL before 2.0 runs only whole work-groups, so kernels compare their index with the number of work-items. */
-    if (kernel->local > 1) *items = (*items + kernel->local - 1) / kernel->local * kernel->local;
+    if (kernel->local > 1) items = (items + kernel->local - 1) / kernel->local * kernel->local;
+    *space = (ocl_space){.dimensions = 1, .global = {items}, .local = {kernel->local}};
     return APF_OK;
 }

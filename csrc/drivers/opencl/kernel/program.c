@@ -102,19 +102,10 @@ static int named_argument(const char *names, const char *wanted)
 /* The size of work-groups: from the option or required by the kernel; an error if they differ. */
 static int work_group(apf_drv_kernel *kernel, const ocl_options *options, apf_error *err)
 {
-    apf_drv_device *device = kernel->device;
-    size_t required[3] = {0}, largest = 0;
-    device->api->clGetKernelWorkGroupInfo(kernel->handle, device->id, CL_KERNEL_COMPILE_WORK_GROUP_SIZE,
-                                          sizeof required, required, NULL);
-    device->api->clGetKernelWorkGroupInfo(kernel->handle, device->id, CL_KERNEL_WORK_GROUP_SIZE, sizeof largest,
-                                          &largest, NULL);
-    if (required[1] > 1 || required[2] > 1)
-        return apf_fail(err, APF_PROGRAM, 0,
-                        "%s: kernel '%s' requires work-groups of %zux%zux%zu; expected one dimension, as in %zux1x1",
-                        device->info.name, kernel->name, required[0], required[1], required[2],
-                        required[0] * required[1] * required[2]);
+    const size_t *required = kernel->required, largest = kernel->largest;
     kernel->local = required[0] ? required[0] : kernel->global_argument < 0 && kernel->global == 1;
-    if (!*options->local) return APF_OK;
+    /* Work-groups of several dimensions are for an index space of the definition: a run without one is an error. */
+    if (!*options->local || required[1] > 1 || required[2] > 1) return APF_OK;
     char *end;
     kernel->local = strtoull(options->local, &end, 10);
     if (*end || !isdigit((unsigned char)options->local[0]) || !kernel->local)
@@ -125,7 +116,7 @@ static int work_group(apf_drv_kernel *kernel, const ocl_options *options, apf_er
     if (largest && kernel->local > largest)
         return apf_fail(err, APF_PROGRAM, 0,
                         "--local=%s: the largest work-group of kernel '%s' on %s has %zu work-items", options->local,
-                        kernel->name, device->info.name, largest);
+                        kernel->name, kernel->device->info.name, largest);
     return APF_OK;
 }
 
@@ -317,6 +308,7 @@ int ocl_load(apf_drv_device *device, const apf_program *program, apf_drv_kernel 
     if (code == APF_OK) code = open_kernel(device, built->handle, program, &kernel, err);
     if (code == APF_OK) {
         kernel->program = built;
+        ocl_work_groups(kernel);
         code = launch_shape(kernel, &options, program->arguments, err);
     }
     if (code == APF_OK) {
