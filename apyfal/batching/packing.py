@@ -67,6 +67,8 @@ class Packer:
             and not names & _POSITIONAL
         )
         self.possible = len(call.inputs) == len(call.outputs) == 1 and "import" in device["capabilities"]
+        # what depends on the sizes of one job's data, or is filled before its run, belongs to that job alone
+        self.possible &= not call.needs_sources and all(output.initial is None for output in call.outputs)
         self._align = device["offset_align"] if "offset" in device["capabilities"] else _PAGE
         self.capacity = min(filter(None, (BATCH_NBYTES, call.chunk_limit, device["max_buffer"])))
         self._out_capacity = device["max_buffer"] or None

@@ -56,6 +56,7 @@ KINDS: dict[str, frozenset[str] | None] = {
         {
             *("driver", "device", "program", "kernel", "arguments", "inputs", "outputs", "parameters", "state"),
             *("dtype", "in_dtype", "out_dtype", "output", "chunking", "clear_outputs"),
+            *("global", "local", "global_offset", "round_up", "shape", "initial", "inout"),
         }
     ),
     "host": None,

@@ -121,9 +121,22 @@ class Value(str):
                 trusted=self.trusted,
             )
             for text, line in zip(str.split(self, "\n"), self._lines, strict=True)
-            for part in (str.split(text, separator) if separator else [text])
+            for part in (_split(text, separator) if separator else [text])
             if part.strip()
         ]
+
+
+def _split(text: str, separator: str) -> list[str]:
+    """Split `text` at the separators that are not in parentheses."""
+    parts = [""]
+    depth = 0
+    for character in str(text):
+        depth += (character == "(") - (character == ")" and depth > 0)
+        if character == separator and not depth:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts
 
 
 def shown_path(path: Path) -> str:

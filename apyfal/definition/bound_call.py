@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from apyfal.definition.grammar import OutputSize
+from apyfal.definition.sizes import SizeRules, SourceSize, source_values
 from apyfal.exceptions import ParameterError
 
 __all__ = ["BoundArgument", "BoundCall", "CallInput", "CallOutput", "CallPort", "aligned_granularity_of"]
@@ -66,7 +67,15 @@ class CallPort(ABC):
 
 @dataclass(frozen=True, slots=True)
 class CallInput(CallPort):
-    """One input of a `BoundCall`."""
+    """One input of a `BoundCall`.
+
+    Attributes
+    ----------
+    changed
+        The kernel changes it in place: its data is copied to the output of its name, which the kernel works on.
+    """
+
+    changed: bool = False
 
     def companion_nbytes(self, nbytes: int) -> int:
         """Return the bytes of this input that go with `nbytes` of the first one: both have as many elements."""
@@ -91,12 +100,21 @@ class CallOutput(CallPort):
         Bytes that the job produces whatever the size of its input; ``None``: that depends on the input.
     upper_bound
         For ``reported``: takes bytes of input, returns the largest number of bytes of output.
+    initial
+        What its elements are before the first run that writes it; ``None``: nothing is stated.
+    changed
+        It is an input too, see `CallInput.changed`.
+    shape
+        Of a new array; ``None``: that of the first input, or one dimension.
     """
 
     accelerator: str
     rule: OutputSize
     fixed_nbytes: int | None
     upper_bound: Callable[[int], int] | None
+    initial: int | float | None = None
+    changed: bool = False
+    shape: tuple[int, ...] | None = None
 
     def nbytes(self, nbytes: int) -> int | None:
         """Return the bytes of output for `nbytes` of input; ``None`` if only the kernel knows them.
@@ -178,6 +196,12 @@ class BoundCall:
         Outputs for which `starts_at_zero` holds are zero before the first run.
     is_model
         A Python function does the kernel's work.
+    sizes
+        What depends on the sizes of the job's data.
+    values
+        Values of parameters, for `sizes`.
+    shape_values
+        Values of other names, which `of_sources` adds.
     """
 
     name: str
@@ -196,11 +220,54 @@ class BoundCall:
     make_result: Callable[[np.ndarray], dict[str, object]] | None
     clears_outputs: bool
     is_model: bool
+    sizes: SizeRules
+    values: Mapping[str, int]
+    shape_values: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def needs_sources(self) -> bool:
+        """Whether `of_sources` is needed before a job can run: something depends on more than the parameters."""
+        return (
+            self.sizes.space is not None
+            or bool(self.sizes.arguments)
+            or self.sizes.size_outputs
+            or any(port.changed for port in self.inputs)
+        )
+
+    def of_sources(self, sources: Sequence[SourceSize]) -> BoundCall:
+        """Return the call with its outputs' sizes and shapes, for sources of these sizes in the order of `inputs`.
+
+        Raises
+        ------
+        ParameterError
+            An expression has no value for them.
+        """
+        what = f"accelerator {self.name!r}"
+        found = source_values([port.name for port in self.inputs], [port.dtype for port in self.inputs], sources)
+        values = {**found, **self.values}  # a parameter's own value wins
+        nbytes = {port.name: size.nbytes for port, size in zip(self.inputs, sources, strict=True)}
+        outputs = []
+        for port in self.outputs:
+            elements = self.sizes.elements_of(port.name, values, what)
+            if elements is not None:
+                fixed = port.fixed_nbytes
+                if fixed is not None and fixed != elements * port.dtype.itemsize:
+                    raise ParameterError(
+                        f"{what}: output {port.name!r} has {fixed} bytes, its shape "
+                        f"{elements * port.dtype.itemsize}; expected as many"
+                    )
+                shape = self.sizes.shape_of(port.name, values, what)
+                port = replace(port, fixed_nbytes=elements * port.dtype.itemsize, shape=shape)
+            elif port.changed and self.granularity is None:
+                port = replace(port, fixed_nbytes=nbytes[port.name])
+            outputs.append(port)
+        return replace(self, outputs=tuple(outputs), shape_values=found)
 
     def starts_at_zero(self, output: CallOutput) -> bool:
         """Return whether `output` is zero before the kernel's first run."""
         kept_whole = self.granularity is None or output.fixed_nbytes is not None
-        return self.clears_outputs and kept_whole and output.rule.kind != "reported"
+        filled = output.initial is not None or output.changed
+        return self.clears_outputs and kept_whole and not filled and output.rule.kind != "reported"
 
     def check_size(self, nbytes: int) -> None:
         """Raise `ParameterError` if `nbytes` of input are not a whole number of elements and of records."""

@@ -16,6 +16,7 @@ import numpy as np
 
 from apyfal.definition.bound_call import BoundArgument, BoundCall, CallInput, CallOutput, aligned_granularity_of
 from apyfal.definition.dtypes import DTYPE_CODES, SCALAR_TYPES, scalar, wire_type
+from apyfal.definition.expressions import Expression
 from apyfal.definition.grammar import (
     BUFFERS,
     CHUNK_SCALARS,
@@ -30,6 +31,7 @@ from apyfal.definition.grammar import (
     Parameter,
     Port,
 )
+from apyfal.definition.sizes import IndexSpace, SizeRules
 from apyfal.exceptions import ConfigurationError, ParameterError, did_you_mean
 
 __all__ = ["Definition"]
@@ -73,6 +75,15 @@ class Definition:
         whose size the kernel does not report. The kernel writes every element of all others.
     state
         Bytes of device memory that are kept between the chunks of a job, or a function of the parameters.
+    space
+        The index space of each run; ``None``: as the driver starts the kernel.
+    shapes
+        Shapes of new arrays for outputs, by the output's name; they are also the sizes of outputs without one.
+    initial
+        What an output's elements are before the kernel's first run, by the output's name.
+    inout
+        Names of inputs that the kernel changes in place. Each is an output too: its data is copied to the destination,
+        which the kernel then works on, unless source and destination are the same array.
     options
         Options of the driver, without its name: ``{"memory": "4GiB"}``.
     summary
@@ -111,6 +122,10 @@ class Definition:
     chunking: Chunking = WHOLE
     clear_outputs: bool = True
     state: int | Callable[[Mapping[str, Any]], int] = 0
+    space: IndexSpace | None = None
+    shapes: Mapping[str, tuple[Expression, ...]] = field(default_factory=dict)
+    initial: Mapping[str, float] = field(default_factory=dict)
+    inout: frozenset[str] = frozenset()
     options: Mapping[str, str] = field(default_factory=dict)
     summary: str = ""
     model: Callable[..., object] | None = None
@@ -119,6 +134,8 @@ class Definition:
     capacity: Callable[[int], int] | None = None
     finish: Callable[[np.ndarray], dict[str, object]] | None = None
     _defaults: Mapping[str, object] = field(init=False, default_factory=dict)
+    _sizes: SizeRules = field(init=False)
+    _used: set[str] = field(init=False)
 
     def __post_init__(self) -> None:
         """Check that the parts fit together."""
@@ -131,6 +148,7 @@ class Definition:
             if not getattr(self, side) and plain in argument_names:
                 object.__setattr__(self, side, (Port(plain),))
         self._check_ports(argument_names)
+        self._check_sizes()
         self._check_outputs(argument_names)
         if bool(self.state) != ("state" in argument_names):
             raise self._error("state = <bytes> and 'state' among the arguments need each other")
@@ -159,7 +177,7 @@ class Definition:
             if argument.dtype is not None and argument.name in names:
                 raise self._error(f"argument {argument.name!r} is a buffer and has no scalar type")
         for name in names:
-            if names.count(name) > 1:
+            if names.count(name) > 1 + (name in self.inout):
                 raise self._error(f"input or output {name!r} is there twice")
             if name not in argument_names:
                 raise self._error(
@@ -173,18 +191,57 @@ class Definition:
             if plain in argument_names and plain not in names:
                 raise self._error(f"{plain!r} among the arguments, but {side} are given by name; expected it there too")
 
+    def _check_sizes(self) -> None:
+        """Collect the expressions, and check that they fit the rest."""
+        outputs = {port.name: port for port in self.outputs}
+        for key, names in (("shape", self.shapes), ("initial", self.initial)):
+            for name in names:
+                if name not in outputs:
+                    raise self._error(f"{key}: no output {name!r}{did_you_mean(name, outputs)}")
+                if (key == "initial" or (outputs[name].output or self.output).kind != "same") and name in self.inout:
+                    raise self._error(f"{key}: {name!r} has that of its input, since the kernel changes it in place")
+        rules = {name: port.output or self.output for name, port in outputs.items()}
+        computed = {name: rule.expression for name, rule in rules.items() if rule.expression is not None}
+        for name in self.shapes:
+            if rules[name].kind in ("factor", "reported"):
+                raise self._error(f"shape: output {name!r} is {rules[name]}; expected same, or its elements")
+        for name in self.initial:
+            if rules[name].kind == "reported":
+                raise self._error(
+                    f"initial: the kernel reports the size of output {name!r}; expected one that is known"
+                )
+        for name in self.inout:
+            if rules[name].kind != "same":
+                raise self._error(f"inout: {name!r} has the size of its input; expected no other")
+        values = {argument.name: argument.value for argument in self.arguments if argument.value is not None}
+        for name in values.keys() & {*outputs, *(port.name for port in self.inputs)}:
+            raise self._error(f"argument {name!r} is an input or output and cannot be computed")
+        for name in values.keys() & self.parameters.keys():
+            raise self._error(f"argument {name!r} is computed; a parameter cannot have its name")
+        sizes = SizeRules(self.space, values, computed, self.shapes)
+        object.__setattr__(self, "_sizes", sizes)
+        kinds = {name: parameter.dtype for name, parameter in self.parameters.items()}
+        try:
+            used = sizes.check(kinds, [port.name for port in self.inputs], whole=self.chunking.kind == "whole")
+        except ConfigurationError as error:
+            raise self._error(str(error)) from None
+        object.__setattr__(self, "_used", used)
+
     def _check_outputs(self, argument_names: set[str]) -> None:
         rules = [port.output or self.output for port in self.outputs] or [self.output]
         for rule in rules:
-            fixed = rule.kind == "bytes"
+            fixed = rule.kind in ("bytes", "elements")
+            if rule.kind == "same" and not self.inputs and self.shapes:
+                continue
             if not self.inputs and not fixed:
                 raise self._error(f"output = {rule} needs 'src' among the arguments; expected a number of bytes")
-            if not self.outputs and (not fixed or rule.amount or self.size):
+            if not self.outputs and (not fixed or rule.amount or rule.expression or self.size):
                 raise self._error(f"output = {rule} needs 'dst' among the arguments; without it expected 0")
-            if fixed and self.inputs and self.chunking.kind != "whole" and not self.state:
+            begun = all(port.name in self.initial for port in self.outputs)
+            if fixed and self.inputs and self.chunking.kind != "whole" and not (self.state or begun):
                 raise self._error(
-                    f"a fixed output over an input in chunks needs a state; expected chunking = whole, "
-                    f"not {self.chunking}"
+                    f"a fixed output over an input in chunks needs a state, or an 'initial' value that the kernel adds "
+                    f"to; expected chunking = whole, not {self.chunking}"
                 )
             if rule.kind == "reported" and len(rules) > 1:
                 raise self._error("output = reported is for kernels with one output; expected sizes that are known")
@@ -196,7 +253,7 @@ class Definition:
     def _check_scalars(self, argument_names: set[str]) -> None:
         ins, outs = ({port.name for port in side} for side in (self.inputs, self.outputs))
         for argument in self.arguments:
-            if argument.name in FILLED_IN or argument.name in self.parameters or self.prepare:
+            if argument.name in FILLED_IN or argument.name in self.parameters or self.prepare or argument.value:
                 continue
             if argument.name in ins | outs:
                 continue
@@ -215,7 +272,7 @@ class Definition:
                 raise self._error(f"a parameter cannot be called {name!r}: apyfal fills it in")
             if name in _RESERVED:
                 raise self._error(f"a parameter cannot be called {name!r}: `process` has an argument of that name")
-            if name not in argument_names and not self.prepare and parameter.dtype != "object":
+            if name not in argument_names | self._used and not self.prepare and parameter.dtype != "object":
                 raise self._error(f"parameter {name!r} is not among the arguments")
 
     def _error(self, message: str) -> ConfigurationError:
@@ -276,10 +333,14 @@ class Definition:
         in_dtype = types[0] if types else self.in_dtype or SCALAR_TYPES["uint8"]
         places = {argument.name: index for index, argument in enumerate(self.arguments)}
         inputs = tuple(
-            CallInput(port.name, dtype, places[port.name], in_dtype)
+            CallInput(port.name, dtype, places[port.name], in_dtype, port.name in self.inout)
             for port, dtype in zip(self.inputs, types, strict=True)
         )
-        outputs = tuple(self._bind_output(port, places[port.name], in_dtype, parameters) for port in self.outputs)
+        of_inputs = {port.name: port.dtype for port in inputs if port.changed}
+        outputs = tuple(
+            self._bind_output(port, places[port.name], of_inputs.get(port.name), in_dtype, parameters)
+            for port in self.outputs
+        )
         scalars = self.prepare(parameters, in_dtype) if self.prepare else parameters
         units = {f".{port.name}": port.dtype.itemsize for port in inputs} | {"": in_dtype.itemsize}
         buffers = {port.name for port in (*self.inputs, *self.outputs)}.union(BUFFERS)
@@ -296,6 +357,8 @@ class Definition:
                     unit = units[name.removeprefix(number)]  # what is counted in so few bits limits the first input
                     most = int(np.iinfo(kind).max) // (1 if number == "count" else unit) * in_dtype.itemsize
                     limit = most if limit is None else min(limit, most)
+                bound.append(BoundArgument(name, kind, None))
+            elif argument.value is not None:
                 bound.append(BoundArgument(name, kind, None))
             elif name == "dtype":
                 bound.append(BoundArgument(name, kind or SCALAR_TYPES["uint32"], DTYPE_CODES[in_dtype]))
@@ -319,6 +382,8 @@ class Definition:
             make_result=self.finish,
             clears_outputs=self._clears_outputs,
             is_model=self.model is not None,
+            sizes=self._sizes,
+            values={name: value for name, value in parameters.items() if type(value) is int},
         )
 
     @property
@@ -326,13 +391,20 @@ class Definition:
         # the emulator's own kernels write all of their output
         return self.clear_outputs and (self.driver != "emulator" or self.model is not None)
 
-    def _bind_output(self, port: Port, place: int, in_dtype: np.dtype, parameters: Mapping[str, Any]) -> CallOutput:
+    def _bind_output(
+        self, port: Port, place: int, dtype: np.dtype | None, in_dtype: np.dtype, parameters: Mapping[str, Any]
+    ) -> CallOutput:
         rule = port.output or self.output
         fixed = None
         if rule.kind == "bytes":
             fixed = self.size(parameters) if self.size else int(rule.amount)
-        dtype = port.dtype or self.out_dtype or in_dtype
-        return CallOutput(port.name, dtype, place, in_dtype, self.name, rule, fixed, self.capacity)
+        dtype = dtype or port.dtype or self.out_dtype or in_dtype
+        initial = self.initial.get(port.name)
+        if initial is not None:
+            initial = scalar(initial, dtype, f"initial value of {port.name!r}")
+        return CallOutput(
+            port.name, dtype, place, in_dtype, self.name, rule, fixed, self.capacity, initial, port.name in self.inout
+        )
 
     def _bind_parameter(self, argument: Argument, value: object, in_dtype: np.dtype) -> BoundArgument:
         parameter = self.parameters.get(argument.name)

@@ -26,6 +26,7 @@ from typing import Literal
 import numpy as np
 
 from apyfal.definition.dtypes import SCALAR_TYPES, number_of, parse_element_type, parse_scalar_type, scalar
+from apyfal.definition.expressions import Expression
 from apyfal.exceptions import ParameterError, did_you_mean
 from apyfal.units import parse_size
 
@@ -107,21 +108,33 @@ class Argument:
         input's element type) or a parameter.
     dtype
         Type of a scalar. ``None``: it is a buffer, or a parameter of the input's element type.
+    value
+        Computes the scalar; ``None``: it is a parameter, or one of `FILLED_IN`.
     """
 
     name: str
     dtype: np.dtype | None = None
+    value: Expression | None = None
 
     @classmethod
     def parse(cls, text: str) -> Argument:
-        """Read ``name`` or ``name:type``; `ParameterError` for anything else."""
-        name, colon, dtype = (part.strip() for part in text.partition(":"))
+        """Read ``name``, ``name:type`` or ``name:type = expression``; `ParameterError` for anything else."""
+        declared, equals, value = (part.strip() for part in text.partition("="))
+        name, colon, dtype = (part.strip() for part in declared.partition(":"))
         if not _ARGUMENT.fullmatch(name):
             raise ParameterError(f"{name!r} is not the name of an argument")
         if colon and name in BUFFERS:
             raise ParameterError(f"argument {name!r} is a buffer and has no scalar type")
         argument = cls(name, parse_scalar_type(dtype) if colon else None)
         filled_in = name in FILLED_IN or "." in name
+        if equals:
+            if filled_in or argument.dtype is None:
+                raise ParameterError(
+                    f"{text!r}: expected '<name>: <integer type> = <expression>', not one that is filled in"
+                )
+            if argument.dtype.kind not in "iu":
+                raise ParameterError(f"argument {name!r} is computed; expected an integer type, not {dtype}")
+            return replace(argument, value=Expression.parse(value))
         if argument.dtype is not None and filled_in and argument.dtype.kind not in "iu":
             raise ParameterError(f"argument {name!r} is a whole number; expected an integer type, not {dtype}")
         return argument
@@ -205,17 +218,26 @@ class OutputSize:
     kind
         ``same``: as many elements as the first input has (as many bytes, if no element types are declared);
         ``factor``: `amount` times the bytes of the first input; ``bytes``: `amount` bytes for each job, written by the
-        run of its last chunk; ``reported``: the kernel reports it after each run.
+        run of its last chunk; ``reported``: the kernel reports it after each run; ``elements``: `expression` elements.
     amount
         A factor, or bytes; 0 for the other kinds.
+    expression
+        Computes the number of elements.
     """
 
-    kind: Literal["same", "factor", "bytes", "reported"]
+    kind: Literal["same", "factor", "bytes", "reported", "elements"]
     amount: Fraction | int = 0
+    expression: Expression | None = None
 
     @classmethod
     def parse(cls, text: str) -> OutputSize:
-        """Read ``same``, ``reported``, a number of bytes or ``<factor>x``; `ParameterError` for anything else."""
+        """Read ``same``, ``reported``, a number of bytes, ``<factor>x`` or an expression with a name in it.
+
+        Raises
+        ------
+        ParameterError
+            It is none of these.
+        """
         if text == "same":
             return SAME
         if text == "reported":
@@ -225,14 +247,21 @@ class OutputSize:
         try:
             return cls("bytes", parse_size(text))
         except ParameterError:
-            raise ParameterError(
-                f"unknown output {text!r}; expected same, reported, a number of bytes, or a factor like 2x"
-            ) from None
+            pass
+        try:
+            expression = Expression.parse(text)
+        except ParameterError:
+            expression = None
+        if expression is not None and expression.names:
+            return cls("elements", expression=expression)
+        raise ParameterError(
+            f"unknown output {text!r}; expected same, reported, a number of bytes, or a factor like 2x, or elements as "
+            "an expression like width * height"
+        )
 
     def __str__(self) -> str:
-        return {"same": "same", "factor": f"{self.amount}x", "bytes": str(self.amount), "reported": "reported"}[
-            self.kind
-        ]
+        texts = {"factor": f"{self.amount}x", "bytes": str(self.amount), "elements": str(self.expression)}
+        return texts.get(self.kind, self.kind)
 
 
 SAME = OutputSize("same")

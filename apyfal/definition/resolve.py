@@ -14,8 +14,10 @@ from apyfal.config.configuration import KINDS, ConfigSource, Configuration, Sect
 from apyfal.config.ini import shown_path
 from apyfal.definition import registry
 from apyfal.definition.definition import Definition
-from apyfal.definition.dtypes import DTYPE_CODES, parse_element_type
+from apyfal.definition.dtypes import DTYPE_CODES, number_of, parse_element_type
+from apyfal.definition.expressions import Expression, parse_expressions
 from apyfal.definition.grammar import FILLED_IN, Argument, Chunking, OutputSize, Parameter, Port
+from apyfal.definition.sizes import IndexSpace
 from apyfal.exceptions import ConfigurationError, ParameterError, did_you_mean
 from apyfal.units import parse_size
 
@@ -120,7 +122,7 @@ def _texts(keys: Mapping[str, object]) -> dict[str, object]:
 def _base(name: str, kernel: str | None, section: Section, configuration: Configuration) -> Definition | None:
     """Return the registered accelerator that a section changes; ``None``: the section is a complete definition."""
     emulated = section.text("driver", "emulator") == "emulator"
-    for key in ("inputs", "outputs"):
+    for key in ("inputs", "outputs", "inout"):
         if key in section and "arguments" not in section:
             raise section[key].error(f"{key} are names among 'arguments', which is missing here")
     if "arguments" in section:
@@ -155,6 +157,13 @@ def _define(name: str, base: Definition | None, section: Section) -> Definition:
         changes["arguments"] = tuple(_read(part, Argument.parse) for part in section.parts("arguments"))
         changes["inputs"] = tuple(_read(part, Port.parse_input) for part in section.parts("inputs"))
         changes["outputs"] = tuple(_read(part, Port.parse_output) for part in section.parts("outputs"))
+        changed = tuple(_read(part, Port.parse_input) for part in section.parts("inout"))
+        changes["inout"] = frozenset(port.name for port in changed)
+        for side, plain in (("inputs", "src"), ("outputs", "dst")) if changed else ():
+            if not changes[side] and any(argument.name == plain for argument in changes["arguments"]):
+                changes[side] = (Port(plain),)
+        changes["inputs"] += changed
+        changes["outputs"] += changed
     if "output" in section:
         changes["output"] = _read(section["output"], OutputSize.parse)
         changes["size"] = changes["capacity"] = None
@@ -164,6 +173,7 @@ def _define(name: str, base: Definition | None, section: Section) -> Definition:
         changes["clear_outputs"] = clear
     if "state" in section:
         changes["state"] = _read(section["state"], parse_size)
+    changes.update(_sizes(section, changes, base))
     changes.update(_element_types(section, base))
     changes["parameters"] = _parameters(section, base, changes.get("arguments", ()))
     if base is None:
@@ -171,6 +181,42 @@ def _define(name: str, base: Definition | None, section: Section) -> Definition:
     if driver != "emulator":
         changes["model"] = None
     return _with_program(_checked(section, lambda: replace(base, **changes)))
+
+
+def _sizes(section: Section, changes: Mapping[str, Any], base: Definition | None) -> dict[str, Any]:
+    """Return the index space, shapes and initial values that a section states."""
+    found: dict[str, Any] = {}
+
+    def expressions(key: str) -> tuple[Expression, ...]:
+        return _read(section[key], parse_expressions) if key in section else ()
+
+    for key in ("local", "global_offset", "round_up"):
+        if key in section and "global" not in section:
+            raise section[key].error(f"{key} belongs to an index space; expected 'global' too")
+    if "global" in section:
+        round_up = section.boolean("round_up", False)
+        try:
+            found["space"] = IndexSpace(
+                expressions("global"), expressions("local"), expressions("global_offset"), round_up=bool(round_up)
+            )
+        except ParameterError as error:
+            raise section["global"].error(str(error)) from None
+    ports = changes.get("outputs", base.outputs if base else ())
+    outputs = [port.name for port in ports] or ["dst"]
+    shapes = {key.partition(".")[2] or outputs[0]: key for key in section if key.partition(".")[0] == "shape"}
+    if "shape" in section and len(outputs) > 1:
+        raise section["shape"].error(f"expected shape.NAME, since there are {len(outputs)} outputs")
+    if shapes:
+        found["shapes"] = {name: expressions(key) for name, key in shapes.items()}
+    initial: dict[str, float] = {}
+    for part in section.parts("initial"):
+        name, colon, value = (text.strip() for text in part.text.partition(":"))
+        what, text = (name, value) if colon else (outputs[0], name)
+        try:
+            initial[what] = number_of(text, "initial value")
+        except ParameterError as error:
+            raise part.error(str(error)) from None
+    return {**found, "initial": initial} if initial else found
 
 
 def _checked(section: Section, make: Callable[[], Definition]) -> Definition:
@@ -203,7 +249,7 @@ def _options(section: Section, driver: str) -> dict[str, str]:
     options = {}
     for key, value in section.items():
         head, dot, option = key.partition(".")
-        if not dot:
+        if not dot or head == "shape":
             continue
         if head == driver or (os.sep in driver and head not in _DRIVERS):  # a library: its name is not known yet
             options[option] = value.text
@@ -230,7 +276,7 @@ def _parameters(section: Section, base: Definition | None, arguments: Sequence[A
                 raise part.error(str(error)) from None
     for argument in arguments:
         filled_in = argument.name in FILLED_IN or "." in argument.name
-        if argument.dtype is not None and not filled_in and argument.name not in parameters:
+        if argument.dtype is not None and not filled_in and not argument.value and argument.name not in parameters:
             parameters[argument.name] = Parameter(argument.name, argument.dtype.name)
     return parameters
 

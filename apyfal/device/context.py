@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from apyfal._core.device import DeviceInfo, Kernel
     from apyfal.definition.bound_call import BoundCall
     from apyfal.definition.definition import Definition
+    from apyfal.definition.sizes import SourceSize
 
 __all__ = ["DeviceContext"]
 
@@ -70,6 +71,7 @@ class DeviceContext:
         self._kernels: dict[object, Kernel] = {}
         self._lock = threading.Lock()
         self._calls: dict[object, BoundCall] = {}
+        self._sized: dict[tuple[BoundCall, tuple[SourceSize, ...]], BoundCall] = {}
         self._spare: dict[BoundCall, list[KernelLauncher]] = {}
         self._regions: dict[tuple[int, int], list[BufferRegion]] = {}
         self.model_errors = ModelErrors()
@@ -101,8 +103,25 @@ class DeviceContext:
             if len(self._calls) >= _KEPT_CALLS:
                 self._calls.clear()
                 self._spare.clear()
+                self._sized.clear()
             self._calls[key] = call
         return call
+
+    def size(self, call: BoundCall, sources: tuple[SourceSize, ...]) -> BoundCall:
+        """Return ``call.of_sources(sources)``; jobs with sources of the same sizes share one."""
+        key = (call, sources)
+        with self._lock:
+            sized = self._sized.get(key)
+        if sized is not None:
+            return sized
+        sized = call.of_sources(sources)
+        with self._lock:
+            if len(self._sized) >= _KEPT_CALLS:
+                for old in self._sized.values():
+                    self._spare.pop(old, None)
+                self._sized.clear()
+            self._sized[key] = sized
+        return sized
 
     @contextlib.contextmanager
     def borrow_launcher(self, call: BoundCall, kernel: Kernel) -> Iterator[KernelLauncher]:

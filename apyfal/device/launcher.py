@@ -40,6 +40,14 @@ class KernelLauncher:
         self._item = call.in_dtype.itemsize
         self._call = call
         self._inputs = [port.index for port in call.inputs]
+        self._changed = {port.index for port in call.inputs if port.changed}
+        self._initial = {port.index: port for port in call.outputs if port.initial is not None}
+        self._space = call.sizes.space
+        self._computed = [
+            (index, argument.dtype, argument.name)
+            for index, argument in enumerate(call.arguments)
+            if argument.dtype is not None and argument.name in call.sizes.arguments
+        ]
         self._outputs = [port.index for port in call.outputs]
         # a model's outputs are cleared where it runs, see `apyfal.device.model_adapter`
         self._cleared = {port.index for port in call.outputs if call.starts_at_zero(port) and not call.is_model}
@@ -94,12 +102,14 @@ class KernelLauncher:
         """
         chunks = (chunk, *chunk.companions) if chunk.companions else (chunk,)
         for index, one in zip(self._inputs, chunks, strict=False):  # a kernel without input has one chunk all the same
-            if one.region is not None:
+            if one.region is not None and index not in self._changed:
                 self._set_buffer(index, one.region, one.nbytes, SYNC_TO if sync_to else 0)
         flags = SYNC_FROM if sync_from else 0
         for index, output in zip(self._outputs, outputs, strict=True):
-            clear = CLEAR if index in self._cleared and self._begins(chunk, skip, chunks, output) else 0
-            self._set_buffer(index, output, len(output.bytes), flags | clear)
+            extra = CLEAR if index in self._cleared and self._begins(chunk, skip, chunks, output) else 0
+            if (index in self._changed and sync_to) or (index in self._initial and self._fill(index, chunk, output)):
+                extra = SYNC_TO
+            self._set_buffer(index, output, len(output.bytes), flags | extra)
         if outputs:
             self._set("capacity", len(outputs[0].bytes))
         self._set("bytes", chunk.nbytes)
@@ -110,7 +120,32 @@ class KernelLauncher:
         self._set("last", chunk.last)
         if self._has_port_sizes:
             self._set_port_sizes(chunks, outputs)
-        return self._arguments.start(self._kernel)
+        if self._space is None and not self._computed:
+            return self._arguments.start(self._kernel)
+        values = self._values(chunks)
+        for place, dtype, name in self._computed:
+            self._arguments.set_scalar(place, dtype.name, self._call.sizes.scalar_of(name, dtype, values))
+        space = None if self._space is None else self._space.of(values, f"accelerator {self._call.name!r}")
+        return self._arguments.start(self._kernel, space)
+
+    def _values(self, chunks: Sequence[Chunk]) -> dict[str, int]:
+        """Return the values of names in expressions, for a run over these chunks."""
+        values: dict[str, int] = {}
+        for place, (port, chunk) in enumerate(zip(self._call.inputs, chunks, strict=False)):
+            numbers = {"bytes": chunk.nbytes, "count": chunk.nbytes // port.dtype.itemsize}
+            values.update({f"{key}.{port.name}": number for key, number in numbers.items()})
+            if not place:
+                values.update({**numbers, "offset": chunk.offset})
+        # of the job's sizes, those of the run count, and a parameter's own value wins
+        return {**self._call.shape_values, **values, **self._call.values}
+
+    def _fill(self, index: int, chunk: Chunk, output: BufferRegion) -> bool:
+        """Give an output its initial value, if this is the first run into it."""
+        port = self._initial[index]
+        if port.fixed_nbytes is not None and chunk.number:
+            return False
+        output.bytes.view(port.dtype)[...] = port.initial
+        return True
 
     @staticmethod
     def _begins(chunk: Chunk, skip: int, chunks: Sequence[Chunk], output: BufferRegion) -> bool:

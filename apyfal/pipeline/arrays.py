@@ -140,6 +140,8 @@ def overlap(source: NDArray[Any] | None, target: NDArray[Any]) -> bool:
 def shape_of(port: CallOutput, nbytes: int, source: NDArray[Any] | None) -> tuple[int, ...]:
     """Return the shape of a new array of `nbytes`: the source's shape if each of its elements becomes one."""
     count = nbytes // port.dtype.itemsize
+    if port.shape is not None:
+        return port.shape
     if source is not None and source.size == count and port.rule.kind == "same":
         return source.shape
     return (count,)

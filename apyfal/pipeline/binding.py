@@ -142,7 +142,7 @@ class InputBinding:
         """Decide whether the array is used in place, or the data goes through a ring."""
         if self.array is not None:
             job, name = self._job, self.port.name
-            if job.kernel.may_write(self.port.index):
+            if job.kernel.may_write(self.port.index) and not self.port.changed:
                 self._reason = job.allow(name, "the kernel may write to it: its argument is not const")
             else:
                 self._reason = job.reason_to_copy(name, self.array, written=False)

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from apyfal.definition.sizes import SourceSize
 from apyfal.device.control import Aborted
 from apyfal.exceptions import KernelError, ParameterError, did_you_mean
 from apyfal.pipeline.arrays import array_of, element_type_of
@@ -88,6 +91,10 @@ def _run(context: DeviceContext, arguments: JobArguments, control: JobControl, r
     input_bindings = [
         InputBinding(port, source, array, job) for port, source, array in zip(call.inputs, sources, arrays, strict=True)
     ]
+    if call.needs_sources:
+        shapes = [None if array is None else array.shape for array in arrays]
+        sizes = [SourceSize(one.nbytes, shape) for one, shape in zip(input_bindings, shapes, strict=True)]
+        call = job.call = context.size(call, tuple(sizes))
     call.check_sizes([binding.nbytes for binding in input_bindings])
     input_plans = [binding.plan() for binding in input_bindings]
     output_bindings = [
@@ -95,6 +102,7 @@ def _run(context: DeviceContext, arguments: JobArguments, control: JobControl, r
         for port, dst in zip(call.outputs, _destinations(definition, arguments.dst), strict=True)
     ]
     _check_distinct(output_bindings)
+    changed = _changed(input_bindings, output_bindings, job)
     output_plans = [binding.plan() for binding in output_bindings]
     plan = make_plan(
         call,
@@ -110,7 +118,7 @@ def _run(context: DeviceContext, arguments: JobArguments, control: JobControl, r
     with context.borrow_launcher(call, job.kernel) as launcher:
         source = _zipped(job, inputs)
         progress = _progress(arguments, report, total)
-        stages = StagePipeline(call, launcher, source, outputs, control, report, progress)
+        stages = StagePipeline(call, launcher, source, outputs, control, report, progress, changed)
         report.add("prepare", 0, 0.0)
         if plan.single:
             stages.run_single()
@@ -120,6 +128,22 @@ def _run(context: DeviceContext, arguments: JobArguments, control: JobControl, r
     if total is None:
         call.check_size(stages.consumed)
     return _result(output_bindings)
+
+
+def _changed(
+    inputs: Sequence[InputBinding], outputs: Sequence[OutputBinding], job: JobContext
+) -> list[tuple[int, int, str]]:
+    """Return which input goes into which output before the kernel changes it there, with the reason of that copy."""
+    pairs = []
+    for number, source in enumerate(inputs):
+        for place, target in enumerate(outputs):
+            if not source.port.changed or target.port.index != source.port.index:
+                continue
+            reason = "the kernel changes it in place, and the source stays as it is"
+            if source.array is None or target.array is None or not np.shares_memory(source.array, target.array):
+                reason = job.allow(source.port.name, reason)
+            pairs.append((number, place, reason))
+    return pairs
 
 
 def _sources(definition: Definition, src: object) -> Sequence[object]:

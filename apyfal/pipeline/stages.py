@@ -114,6 +114,9 @@ class StagePipeline:
         Receives what was done.
     progress
         Called after each chunk with the bytes of the first input that are done; ``None``: nobody asked.
+    changed
+        Inputs that the kernel changes in place: number of the input, number of the output that it works on, and why
+        the data is copied from one to the other.
 
     Attributes
     ----------
@@ -130,7 +133,10 @@ class StagePipeline:
         control: JobControl,
         report: Report,
         progress: Callable[[int], None] | None,
+        changed: Sequence[tuple[int, int, str]] = (),
     ) -> None:
+        self._changed = changed
+        self._unsent = {number for number, _, _ in changed}
         self._call = call
         self._launcher = launcher
         self._source = source
@@ -149,6 +155,7 @@ class StagePipeline:
             self._count(chunk)
             with self._report.span("compute", chunk.number):
                 outputs = self._output_regions(chunk)
+                self._copy_changed(chunk, outputs)
                 run = self._launcher.start(chunk, outputs, sync_to=True, sync_from=not size_reported)
                 wait(run, self._control)
             if size_reported:
@@ -220,8 +227,8 @@ class StagePipeline:
     def _start(self, fetched: OrderedSection[Chunk], put: Callable[[_Started], None]) -> None:
         for number, chunk in fetched:
             copied_from = self._report.now()
-            for one in (chunk, *chunk.companions):
-                if one.region is not None:
+            for position, one in enumerate((chunk, *chunk.companions)):
+                if one.region is not None and position not in self._unsent:
                     one.region.sync(TO_DEVICE, one.nbytes)
             copied_until = self._report.now()
             with fetched.turn(number):
@@ -231,6 +238,8 @@ class StagePipeline:
                     put(_Started(chunk, (), None, 0.0))
                     continue
                 outputs = self._output_regions(chunk)
+                for place in self._copy_changed(chunk, outputs):
+                    outputs[place].sync(TO_DEVICE, len(outputs[place].bytes))
                 at = self._report.now()
                 run = self._launcher.start(chunk, outputs)
                 self._in_flight.append(run)
@@ -268,6 +277,19 @@ class StagePipeline:
             nbytes = port.nbytes(chunk.nbytes)
             regions.append(region if nbytes is None else region.part(0, nbytes))
         return tuple(regions)
+
+    def _copy_changed(self, chunk: Chunk, outputs: Sequence[BufferRegion]) -> list[int]:
+        """Copy inputs to the outputs that the kernel changes in place; return which these are."""
+        for number, place, reason in self._changed:
+            one = (chunk, *chunk.companions)[number]
+            target = outputs[place].bytes
+            if one.region is None or not one.nbytes:
+                continue
+            source = one.region.bytes[: one.nbytes]
+            if source.ctypes.data != target.ctypes.data:
+                target[...] = source
+                self._report.copied(one.nbytes, reason)
+        return [place for _, place, _ in self._changed]
 
     # -- runs ---------------------------------------------------------------------------------------------------------
     def _run_until_done(self, chunk: Chunk) -> Iterator[_Finished]:

@@ -5,6 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from apyfal.definition.expressions import Expression
 from apyfal.definition.grammar import REQUIRED, Argument, Chunking, OutputSize, Parameter
 from apyfal.exceptions import ParameterError
 
@@ -37,6 +38,7 @@ def test_wrong_arguments(text: str, message: str) -> None:
         ("reported", OutputSize("reported")),
         ("32", OutputSize("bytes", 32)),
         ("4KiB", OutputSize("bytes", 4096)),
+        ("width * height", OutputSize("elements", expression=Expression.parse("width * height"))),
         ("2x", OutputSize("factor", Fraction(2))),
         ("0.5 x", OutputSize("factor", Fraction(1, 2))),
         ("1/3x", OutputSize("factor", Fraction(1, 3))),
@@ -47,7 +49,7 @@ def test_outputs(text: str, output: OutputSize) -> None:
     assert OutputSize.parse(str(output)) == output
 
 
-@pytest.mark.parametrize("text", ["", "x", "0x", "-1x", "1/0x", "some", "-4", "2y"])
+@pytest.mark.parametrize("text", ["", "0x", "-1x", "1/0x", "-4", "2y", "a b"])
 def test_wrong_outputs(text: str) -> None:
     with pytest.raises(
         ParameterError, match=r"unknown output .* expected same, reported, a number of bytes, or a factor"
