@@ -245,7 +245,7 @@ class BoundCall:
         what = f"accelerator {self.name!r}"
         found = source_values([port.name for port in self.inputs], [port.dtype for port in self.inputs], sources)
         values = {**found, **self.values}  # a parameter's own value wins
-        nbytes = {port.name: size.nbytes for port, size in zip(self.inputs, sources, strict=True)}
+        of_inputs = {port.name: size for port, size in zip(self.inputs, sources, strict=True)}
         outputs = []
         for port in self.outputs:
             elements = self.sizes.elements_of(port.name, values, what)
@@ -258,8 +258,9 @@ class BoundCall:
                     )
                 shape = self.sizes.shape_of(port.name, values, what)
                 port = replace(port, fixed_nbytes=elements * port.dtype.itemsize, shape=shape)
-            elif port.changed and self.granularity is None:
-                port = replace(port, fixed_nbytes=nbytes[port.name])
+            elif port.changed:
+                fixed = of_inputs[port.name].nbytes if self.granularity is None else None
+                port = replace(port, fixed_nbytes=fixed, shape=of_inputs[port.name].shape)
             outputs.append(port)
         return replace(self, outputs=tuple(outputs), shape_values=found)
 

@@ -130,7 +130,8 @@ class Argument:
         if equals:
             if filled_in or argument.dtype is None:
                 raise ParameterError(
-                    f"{text!r}: expected '<name>: <integer type> = <expression>', not one that is filled in"
+                    f"{text!r}: expected '<name>: <integer type> = <expression>', with a name other than those that "
+                    "apyfal fills in"
                 )
             if argument.dtype.kind not in "iu":
                 raise ParameterError(f"argument {name!r} is computed; expected an integer type, not {dtype}")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from drivers.cases import kernel_cases, opencl_cases
+from drivers.cases import algorithm_cases, kernel_cases, opencl_cases
 from drivers.support.worker import Worker
 from fixtures.opencl import installation
 
@@ -59,6 +59,25 @@ def test_kernels_on_vendors(vendor: str, case: str, tmp_path_factory: pytest.Tem
     """Each in a process of its own, so that it is the first to use OpenCL."""
     with Worker(getattr(installation, vendor)(tmp_path_factory.mktemp(vendor))) as worker:
         worker.call("drivers.cases.kernel_cases", case)
+
+
+@pytest.fixture(scope="module", params=["intel", "pocl"])
+def card(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    """A process with one vendor's OpenCL."""
+    with Worker(getattr(installation, request.param)(tmp_path_factory.mktemp(request.param))) as worker:
+        yield worker
+
+
+@pytest.mark.vendor
+@pytest.mark.parametrize("name", algorithm_cases.ALGORITHMS)
+def test_algorithms_on_vendors(name: str, card: Worker) -> None:
+    card.call("drivers.cases.algorithm_cases", "run", name)
+
+
+@pytest.mark.vendor
+@pytest.mark.parametrize("case", ["three_stages", "what_the_kernel_declares_is_named"])
+def test_index_spaces_on_vendors(case: str, card: Worker) -> None:
+    card.call("drivers.cases.algorithm_cases", case)
 
 
 @pytest.mark.parametrize(

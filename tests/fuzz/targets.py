@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from apyfal.config import ini
+from apyfal.definition.expressions import parse_expressions
+from apyfal.definition.resolve import resolve
 from apyfal.exceptions import AcceleratorException
 from apyfal.host.protocol.address import parse_address
 from apyfal.host.protocol.messages import JobSpec, error_from
@@ -116,7 +118,30 @@ def tokens(data: bytes) -> None:
     assert match is None or len(match["nonce"]) == 32
 
 
+def definitions(data: bytes) -> None:
+    """A section of an accelerator, a key a line, and the value of its expressions."""
+    text = data.decode("utf-8", "surrogateescape")
+    section = {
+        "driver": "opencl",
+        "program": "x.cl",
+        "arguments": "x, y, n",
+        "inputs": "x: int32",
+        "outputs": "y: int32",
+    }
+    section["parameters"] = "n: int32"
+    for line in text.split("\n"):
+        key, equals, value = line.partition("=")
+        if equals:
+            section[key.strip()] = value.strip()
+    values = {"n": 3, "count": 640, "width": 32, "height": 20, "zero": 0}
+    with contextlib.suppress(AcceleratorException):
+        for expression in parse_expressions(text):
+            assert abs(expression.evaluate(values)) < 2**63
+    with contextlib.suppress(AcceleratorException):
+        resolve("t", {"accelerator.t": section})
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     function.__name__: function
-    for function in (http_answer, s3_xml, configuration, urls, jobs, answers_of_a_host, journal, tokens)
+    for function in (http_answer, s3_xml, configuration, definitions, urls, jobs, answers_of_a_host, journal, tokens)
 }

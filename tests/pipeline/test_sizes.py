@@ -62,6 +62,7 @@ def test_the_source_stays_unless_it_is_the_destination(memory: str, count: int, 
             return
         data.flags.writeable = memory != "read-only"
         np.testing.assert_array_equal(accelerator.process(data, info_dict=info), expected)
+        assert accelerator.process(data.reshape(-1, 4)).shape == (count // 4, 4)
         np.testing.assert_array_equal(data, np.arange(count))
         assert "grid: the kernel changes it in place" in str(info["copy_reasons"])
         with pytest.raises(CopyRefused, match="grid: "):
@@ -90,6 +91,8 @@ def test_an_accumulator_begins_with_the_callers_data() -> None:
     with apyfal.Accelerator(name) as accelerator:
         for _ in range(2):
             np.testing.assert_array_equal(accelerator.process({"src": data, "bins": before}), expected)
+        both = {"src": data, "bins": before.reshape(16, 16)}  # in the shape of its own array, not of the first input
+        np.testing.assert_array_equal(accelerator.process(both), expected.reshape(16, 16))
         for result in accelerator.process_map([{"src": data, "bins": before}] * 3):
             np.testing.assert_array_equal(result, expected)
         with pytest.raises(ParameterError, match="bins: an array of 1020 bytes; this job's output has 1024"):
