@@ -68,6 +68,15 @@ def card(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         yield worker
 
 
+def test_the_documentation_has_every_algorithm() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "accelerators.md").read_text()
+    for row in algorithm_cases.ALGORITHMS.values():
+        line = page.partition(f"| `{row.name}` | {row.what} | ")[2].partition("\n")[0]
+        assert line, f"{row.name} is not in the table"
+        keys = set(row.keys) - {"arguments", "inputs", "outputs", "parameters"}
+        assert {f"`{key}`" for key in keys} == {part for part in line.strip(" |").split(", ") if part.startswith("`")}
+
+
 @pytest.mark.vendor
 @pytest.mark.parametrize("name", algorithm_cases.ALGORITHMS)
 def test_algorithms_on_vendors(name: str, card: Worker) -> None:

@@ -31,7 +31,7 @@ SEEDS: dict[str, list[bytes]] = {
         b"; c\n[security]\nauthorized_host_dirs =\n  /a\n  /b\n[host]\nhost_ip=https://u:secret@h\n", b"[a\n", b"x\n",
     ],
     "definitions": [
-        b"global = width, height\nlocal = 16, 16\nround_up = yes\nshape = height, width\narguments = x, y, n: int8 = 2 * n",
+        b"global = width, height\nlocal = 16, 16\nround_up = yes\nshape = height, width\narguments = x, y, n: int8 = n",
         b"inout = z: float32\narguments = x, y, z, n\ninitial = y: -1\noutput = (count + 63) // 64\nchunking = whole",
         b"min(n, max(count, 0x10), -width) % (height - 7) // n / 1", b"outputs = y: int32 = n * 2\nglobal_offset = 1,2",
         b"shape.y = n, n\noutput = 4KiB", b"((((((((((((((((1))))))))))))))))", b"9223372036854775807 + 1, -n // zero",
