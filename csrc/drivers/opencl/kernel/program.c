@@ -37,10 +37,10 @@ static int launch_option(ocl_options *out, const char *word, size_t length)
     static const char global[] = "--global=", local[] = "--local=";
     char *into = NULL;
     size_t skip = 0;
-    if (!strncmp(word, global, sizeof global - 1)) {
+    if (length >= sizeof global - 1 && !memcmp(word, global, sizeof global - 1)) {
         into = out->global;
         skip = sizeof global - 1;
-    } else if (!strncmp(word, local, sizeof local - 1)) {
+    } else if (length >= sizeof local - 1 && !memcmp(word, local, sizeof local - 1)) {
         into = out->local;
         skip = sizeof local - 1;
     }
