@@ -182,6 +182,7 @@ cdef extern from "apyfal.h" nogil:
 
     int apf_kernel_load(apf_device *device, const apf_program *program, apf_kernel **kernel, apf_error *err)
     void apf_kernel_release(apf_kernel *kernel)
+    int apf_device_interface(apf_device *device, const apf_program *program, char *text, size_t size, apf_error *err)
     int apf_kernel_may_write(apf_kernel *kernel, uint32_t index)
     int apf_kernel_bank(apf_kernel *kernel, uint32_t index, uint32_t *bank, apf_error *err)
 

@@ -260,6 +260,36 @@ cdef class Device:
         loaded.name = kernel
         return loaded
 
+    def interface(self, program not None, str name="", str options=""):
+        """What a program declares, as the driver's JSON text: see ``interface`` in driver.h.
+
+        Parameters
+        ----------
+        program, name, options
+            As for `load`.
+
+        Raises
+        ------
+        ProgramError, UnsupportedByDriver
+        """
+        cdef capi.apf_error err
+        cdef capi.apf_program raw
+        cdef Py_buffer view
+        cdef size_t size = 1 << 18
+        texts = [value.encode() for value in (name, options)]
+        cdef bytearray kept = bytearray(size)
+        cdef char *out = kept
+        memset(&raw, 0, sizeof(raw))
+        raw.name, raw.options = texts[0], texts[1]
+        cdef int code
+        PyObject_GetBuffer(program, &view, PyBUF_ANY_CONTIGUOUS)
+        raw.data, raw.size = view.buf, view.len
+        with nogil:
+            code = capi.apf_device_interface(self.handle, &raw, out, size, &err)
+        PyBuffer_Release(&view)
+        check(code, &err)
+        return kept.partition(b"\0")[0].decode("utf-8", "replace")
+
     def alloc(self, nbytes, bank=0):
         """Device memory with no host side, as a `BufferObject`.
 

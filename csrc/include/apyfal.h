@@ -173,6 +173,8 @@ int apf_device_control(apf_device *device, const char *key, const char *value, a
 
 int apf_kernel_load(apf_device *device, const apf_program *program, apf_kernel **kernel, apf_error *err);
 void apf_kernel_release(apf_kernel *kernel);
+/* The driver's JSON about the kernels of a program; `size` bytes at `text`. UNSUPPORTED: the driver cannot tell. */
+int apf_device_interface(apf_device *device, const apf_program *program, char *text, size_t size, apf_error *err);
 /* Whether the kernel's source lets it write to buffer argument `index`. Also 0 if it is unknown. */
 int apf_kernel_may_write(apf_kernel *kernel, uint32_t index);
 int apf_kernel_bank(apf_kernel *kernel, uint32_t index, uint32_t *bank, apf_error *err);

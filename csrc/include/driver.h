@@ -235,6 +235,10 @@ typedef struct apf_driver {
     /* Added later. Optional (NULL): as `start`, over an index space. KERNEL: the kernel cannot run over it. */
     int (*start_over)(apf_drv_kernel *kernel, const apf_arg *args, uint32_t count, const apf_launch *launch,
                       apf_drv_run **run, apf_error *err);
+    /* What a program declares, as a JSON array of {"name", "arguments": [{"name", "type", "space", "written"}],
+     * "work_group": [x, y, z] (0: not required), "largest_group"}; what is not known is left out. INVALID: it is longer
+     * than `size`. */
+    int (*interface)(apf_drv_device *device, const apf_program *program, char *text, size_t size, apf_error *err);
 } apf_driver;
 
 /* Bytes of the smallest table that is accepted. */

@@ -28,6 +28,19 @@ int apf_kernel_load(apf_device *device, const apf_program *program, apf_kernel *
     return code;
 }
 
+int apf_device_interface(apf_device *device, const apf_program *program, char *text, size_t size, apf_error *err)
+{
+    int code = apf_device_enter(device, err);
+    if (code != APF_OK) return code;
+    const apf_driver *driver = device->driver;
+    if (driver->size <= offsetof(apf_driver, interface) || !driver->interface)
+        code = apf_fail(err, APF_UNSUPPORTED, 0, "driver '%s' cannot list the kernels of a program", driver->name);
+    else
+        code = apf_device_result(device, driver->interface(device->handle, program, text, size, err));
+    apf_device_leave(device);
+    return code;
+}
+
 static void kernel_unlink(apf_kernel *kernel)
 {
     if (kernel->next) kernel->next->previous = kernel->previous;

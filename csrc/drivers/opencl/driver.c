@@ -243,4 +243,5 @@ const apf_driver apf_driver_opencl = {
     .times = ocl_times,
     .counters = counters,
     .start_over = ocl_start_over,
+    .interface = ocl_interface,
 };

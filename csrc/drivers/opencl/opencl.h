@@ -175,6 +175,8 @@ int ocl_migrates(const ocl_found *found, const apf_device_info *info);
 int ocl_is_source(const apf_program *program);
 int ocl_load(apf_drv_device *device, const apf_program *program, apf_drv_kernel **kernel, apf_error *err);
 void ocl_unload(apf_drv_kernel *kernel);
+/* The kernels of a program as JSON, see driver.h. */
+int ocl_interface(apf_drv_device *device, const apf_program *program, char *text, size_t size, apf_error *err);
 int ocl_bank(apf_drv_kernel *kernel, uint32_t index, uint32_t *bank, apf_error *err);
 
 /* -- kernel/arguments.c */
@@ -182,6 +184,8 @@ int ocl_bank(apf_drv_kernel *kernel, uint32_t index, uint32_t *bank, apf_error *
  * program defines. If the platform gives no names, the definition's names are used. ARGUMENT: a type that no argument
  * can have, or the definition's order is not the kernel's. */
 int ocl_parameters(apf_drv_kernel *kernel, const apf_program *program, const char *options, apf_error *err);
+/* Ask the platform about one parameter of the kernel. */
+void ocl_declared(const apf_drv_kernel *kernel, uint32_t index, ocl_parameter *parameter);
 /* Set one argument; under `submit`. ARGUMENT, MISALIGNED, UNSUPPORTED, DEVICE_MEMORY. */
 int ocl_set_argument(apf_drv_kernel *kernel, uint32_t index, const apf_arg *arg, apf_error *err);
 /* The number of work-items for these arguments. ARGUMENT. */

@@ -51,7 +51,7 @@ static void known_scalar(ocl_parameter *parameter)
         }
 }
 
-static void declared(const apf_drv_kernel *kernel, uint32_t index, ocl_parameter *parameter)
+void ocl_declared(const apf_drv_kernel *kernel, uint32_t index, ocl_parameter *parameter)
 {
     const ocl_api *api = kernel->device->api;
     cl_uint space = 0, access = CL_KERNEL_ARG_ACCESS_NONE;
@@ -113,7 +113,7 @@ int ocl_parameters(apf_drv_kernel *kernel, const apf_program *program, const cha
         ocl_parameter *parameter = &kernel->parameters[i];
         copy_name(program->arguments, i, parameter->name, sizeof parameter->name);
         if (kernel->device->version < 12) continue;
-        declared(kernel, i, parameter);
+        ocl_declared(kernel, i, parameter);
         if (parameter->object) return refuse(kernel, i, "which cannot be passed", err);
         if (parameter->space != 'p' || parameter->scalar || !*parameter->type || !ocl_is_source(program)) continue;
         ocl_ask_compiler(kernel->device, program, options, parameter);

@@ -2,6 +2,7 @@
 #include "drivers/opencl/opencl.h"
 
 #include <ctype.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -321,6 +322,101 @@ int ocl_load(apf_drv_device *device, const apf_program *program, apf_drv_kernel 
         apf_free(kernel);
         if (built) put_program(device, built);
     }
+    pthread_mutex_unlock(&device->loading);
+    apf_free(options.build);
+    return code;
+}
+
+/* -- what a program declares -- */
+
+typedef struct json {
+    char *text;
+    size_t size, used;
+} json;
+
+__attribute__((format(printf, 2, 3))) static void put(json *out, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    const size_t left = out->used < out->size ? out->size - out->used : 0;
+    out->used += (size_t)vsnprintf(out->text + out->size - left, left, format, arguments);
+    va_end(arguments);
+}
+
+/* Names and types are the platform's: what JSON cannot take as it is becomes a blank. */
+static void put_text(json *out, const char *key, const char *value)
+{
+    put(out, "\"%s\": \"", key);
+    for (; *value; value++)
+        put(out, "%c", *value == '"' || *value == '\\' || (unsigned char)*value < ' ' || *value < 0 ? ' ' : *value);
+    put(out, "\"");
+}
+
+static void put_kernel(json *out, apf_drv_kernel *kernel)
+{
+    static const struct {
+        char letter;
+        const char *name;
+    } spaces[] = {{'g', "global"}, {'c', "constant"}, {'l', "local"}, {'p', "private"}};
+    put(out, "{");
+    put_text(out, "name", kernel->name);
+    put(out, ", \"arguments\": [");
+    for (uint32_t i = 0; i < kernel->count; i++) {
+        ocl_parameter *parameter = &kernel->parameters[i];
+        if (kernel->device->version >= 12) ocl_declared(kernel, i, parameter);
+        put(out, "%s{", i ? ", " : "");
+        put_text(out, "name", parameter->name);
+        put(out, ", ");
+        put_text(out, "type", parameter->type);
+        for (size_t j = 0; j < sizeof spaces / sizeof *spaces; j++)
+            if (spaces[j].letter == parameter->space) put(out, ", \"space\": \"%s\"", spaces[j].name);
+        put(out, ", \"written\": %s}", apf_opencl_may_write(kernel, i) ? "true" : "false");
+    }
+    ocl_work_groups(kernel);
+    put(out, "], \"work_group\": [%zu, %zu, %zu], \"largest_group\": %zu}", kernel->required[0], kernel->required[1],
+        kernel->required[2], kernel->largest);
+}
+
+static int put_kernels(json *out, apf_drv_device *device, cl_program program, const apf_program *from, apf_error *err)
+{
+    char names[4096];
+    kernel_names(device, program, names, sizeof names);
+    put(out, "[");
+    int code = APF_OK;
+    char *rest = NULL;
+    for (char *name = strtok_r(names, ", ", &rest); name && code == APF_OK; name = strtok_r(NULL, ", ", &rest)) {
+        apf_program one = *from;
+        one.kernel = name;
+        apf_drv_kernel *kernel = NULL;
+        code = open_kernel(device, program, &one, &kernel, err);
+        if (code != APF_OK) break;
+        if (out->used > 1) put(out, ", ");
+        put_kernel(out, kernel);
+        device->api->clReleaseKernel(kernel->handle);
+        apf_free(kernel);
+    }
+    put(out, "]");
+    if (code == APF_OK && out->used >= out->size)
+        return apf_fail(err, APF_INVALID, 0, "'%.100s' has too many kernels to list", from->name ? from->name : "");
+    return code;
+}
+
+int ocl_interface(apf_drv_device *device, const apf_program *program, char *text, size_t size, apf_error *err)
+{
+    int code = ocl_alive(device, err);
+    if (code != APF_OK) return code;
+    if (!program->data || !program->size)
+        return apf_fail(err, APF_PROGRAM, 0, "%s: '%s' is empty: expected OpenCL source or a binary", device->info.name,
+                        program->name ? program->name : "program");
+    ocl_options options;
+    code = split_options(device, program, &options, err);
+    if (code != APF_OK) return code;
+    ocl_program *built = NULL;
+    json out = {text, size, 0};
+    pthread_mutex_lock(&device->loading);
+    code = get_program(device, program, options.build, &built, err);
+    if (code == APF_OK) code = put_kernels(&out, device, built->handle, program, err);
+    if (built) put_program(device, built);
     pthread_mutex_unlock(&device->loading);
     apf_free(options.build);
     return code;
