@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "config": ("apyfal.cli.commands.config", "Show the configuration files; trust one."),
     "accelerators": ("apyfal.cli.commands.accelerators", "List the accelerators that can be run."),
     "devices": ("apyfal.cli.commands.machine.devices", "List the devices that accelerators run on."),
+    "kernels": ("apyfal.cli.commands.machine.kernels", "Show the kernels of a program, and sections to paste."),
     "bench": ("apyfal.cli.commands.machine.bench", "Measure what a device does on this machine."),
     "doctor": ("apyfal.cli.commands.machine.doctor", "Say what this machine lacks, and how to get it."),
     "serve": ("apyfal.cli.commands.serve", "Share this machine's accelerators with remote users."),

@@ -84,7 +84,9 @@ def test_algorithms_on_vendors(name: str, card: Worker) -> None:
 
 
 @pytest.mark.vendor
-@pytest.mark.parametrize("case", ["three_stages", "what_the_kernel_declares_is_named"])
+@pytest.mark.parametrize(
+    "case", ["three_stages", "what_the_kernel_declares_is_named", "a_section_of_the_command_runs_as_pasted"]
+)
 def test_index_spaces_on_vendors(case: str, card: Worker) -> None:
     card.call("drivers.cases.algorithm_cases", case)
 

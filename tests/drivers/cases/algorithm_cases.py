@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from drivers.algorithms import data, images, linear
 from drivers.algorithms.table import Algorithm
 
 import apyfal
+from apyfal.cli.commands.machine.kernels import section_of
+from apyfal.device.interface import read_interface
+from apyfal.exceptions import ProgramError
 
 ALGORITHMS: dict[str, Algorithm] = {row.name: row for row in (*linear.ROWS, *images.ROWS, *data.ROWS)}
 
@@ -64,6 +68,35 @@ def three_stages() -> None:
     padded = np.pad(image.astype(int), 1, mode="edge")
     expected = sum(padded[y : y + 40, x : x + 56] for y in range(3) for x in range(3)) // 9 > 127
     np.testing.assert_array_equal(counts, expected.sum(1))
+
+
+def a_section_of_the_command_runs_as_pasted() -> None:
+    """``apyfal kernels`` of a source: what it says, and that its section runs."""
+    source = (
+        f"{ALGORITHMS['vadd'].source}\n"
+        "typedef struct { float a; int b; } pair;\n"
+        "__attribute__((reqd_work_group_size(8, 4, 1)))\n"
+        "kernel void odd(global pair *p, constant float4 *w, pair q, local float *t, read_only image2d_t i)"
+        "{ p[0] = q; }\n"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder) / "v.cl"
+        program.write_text(source)
+        driver, kernels = read_interface(source.encode(), str(program))
+        found = {one.name: one for one in kernels}
+        assert driver == "opencl"
+        assert found.keys() == {"vadd", "odd"}
+        assert found["odd"].work_group == (8, 4, 1)
+        spaces = [one.space for one in found["odd"].arguments]
+        assert spaces == ["global", "constant", "private", "local", "global"]
+        assert [one.name for one in found["vadd"].arguments] == ["a", "b", "c"]
+        assert [one.written for one in found["vadd"].arguments] == [False, False, True]
+        (Path(folder) / "accelerator.conf").write_text(section_of(found["vadd"], driver, str(program)))
+        a, b = np.arange(100, dtype="int32"), np.arange(100, dtype="int32")[::-1].copy()
+        with apyfal.Accelerator("vadd", Path(folder) / "accelerator.conf") as accelerator:
+            np.testing.assert_array_equal(accelerator.process({"a": a, "b": b}), a + b)
+        with pytest.raises(ProgramError, match=r"'v.cl' does not build"):
+            read_interface(b"no program", "v.cl")
 
 
 def what_the_kernel_declares_is_named() -> None:

@@ -1,0 +1,138 @@
+"""What a program holds: its kernels, their arguments and work-groups; from its driver, or from an xclbin's metadata."""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass
+from typing import Any
+from xml.etree import ElementTree
+
+from apyfal._core.device import Device
+from apyfal.exceptions import ProgramError
+
+__all__ = ["KernelArgument", "KernelInterface", "read_interface"]
+
+#: Offsets in an xclbin (struct axlf of <xrt/xclbin.h>), the size of a section's head, and the kind with the metadata.
+_LENGTH_AT, _SECTIONS_COUNT_AT, _SECTIONS_AT, _SECTION_SIZE, _METADATA = 304, 448, 456, 40, 2
+_SPACES = {0: "private", 1: "global", 2: "constant", 3: "local", 4: "stream"}
+#: Bytes of metadata that are read; those of real programs have less than 1 MiB.
+_MAX_METADATA = 64 << 20
+
+
+@dataclass(frozen=True)
+class KernelArgument:
+    """One argument of a kernel: its name, type and address space (empty: not known), and whether it may be written."""
+
+    name: str
+    type: str
+    space: str
+    written: bool
+
+
+@dataclass(frozen=True)
+class KernelInterface:
+    """One kernel.
+
+    Attributes
+    ----------
+    name, arguments
+        As the program has them.
+    work_group
+        Work-items that the source requires in each dimension; empty: any.
+    largest_group
+        Work-items of a work-group at most on this device; 0: not known.
+    compute_units
+        Names, for an xclbin.
+    """
+
+    name: str
+    arguments: tuple[KernelArgument, ...]
+    work_group: tuple[int, ...] = ()
+    largest_group: int = 0
+    compute_units: tuple[str, ...] = ()
+
+
+def read_interface(
+    program: bytes, name: str, *, device: str | None = None, options: str = ""
+) -> tuple[str, list[KernelInterface]]:
+    """Return the driver of a program, and its kernels.
+
+    Parameters
+    ----------
+    program, name
+        Its bytes, and where they are from, for messages.
+    device
+        The OpenCL device that builds it; ``None``: the first.
+    options
+        Of OpenCL's compiler.
+
+    Raises
+    ------
+    ProgramError
+        It does not build, or is damaged.
+    DriverUnavailable, DeviceNotFound
+        There is no OpenCL here.
+    """
+    if program[:7] == b"xclbin2":
+        return "xrt", _of_xclbin(program, name)
+    found = json.loads(Device("opencl", device).interface(program, name, options))
+    return "opencl", [_of_document(one) for one in found]
+
+
+def _of_document(document: dict[str, Any]) -> KernelInterface:
+    arguments = tuple(
+        KernelArgument(one["name"], one["type"], one.get("space", ""), one["written"]) for one in document["arguments"]
+    )
+    group = tuple(document["work_group"]) if document["work_group"][0] else ()
+    return KernelInterface(document["name"], arguments, group, document["largest_group"])
+
+
+def _of_xclbin(program: bytes, name: str) -> list[KernelInterface]:
+    xml = _metadata(program, name)
+    if b"<!DOCTYPE" in xml or b"<!ENTITY" in xml:
+        raise ProgramError(f"{name!r} is damaged: its metadata declares entities")
+    try:
+        root = ElementTree.fromstring(xml)
+    except ElementTree.ParseError as error:
+        raise ProgramError(f"{name!r} is damaged: its metadata is no XML: {error}") from None
+    kernels = []
+    for kernel in root.iter("kernel"):
+        arguments = [
+            KernelArgument(
+                one.get("name", ""),
+                one.get("type", ""),
+                _SPACES.get(_number(one.get("addressQualifier", "")), ""),
+                True,
+            )
+            for one in sorted(kernel.findall("arg"), key=lambda one: _number(one.get("id", "")))
+        ]
+        units = tuple(one.get("name", "") for one in kernel.findall("instance"))
+        kernels.append(KernelInterface(kernel.get("name", ""), tuple(arguments), compute_units=units))
+    return kernels
+
+
+def _number(text: str) -> int:
+    try:
+        return int(text, 0)
+    except ValueError:
+        return -1
+
+
+def _metadata(program: bytes, name: str) -> bytes:
+    try:
+        (stated,) = struct.unpack_from("<Q", program, _LENGTH_AT)
+        if stated != len(program):
+            raise ProgramError(f"{name!r} is damaged: it has {len(program)} bytes, its header says {stated}")
+        (count,) = struct.unpack_from("<I", program, _SECTIONS_COUNT_AT)
+        for section in range(min(count, (len(program) - _SECTIONS_AT) // _SECTION_SIZE)):
+            at = _SECTIONS_AT + section * _SECTION_SIZE
+            (kind,) = struct.unpack_from("<I", program, at)
+            offset, length = struct.unpack_from("<QQ", program, at + 24)
+            if kind == _METADATA:
+                if offset + length > len(program) or length > _MAX_METADATA:
+                    raise ProgramError(f"{name!r} is damaged: its metadata lies outside of it")
+                return program[offset : offset + length].rstrip(b"\0")
+    except struct.error:
+        raise ProgramError(f"{name!r} is damaged: an xclbin of {len(program)} bytes") from None
+    raise ProgramError(f"{name!r} has no metadata that names its kernels")
