@@ -14,10 +14,9 @@ import secrets
 import socket
 import ssl
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from types import TracebackType
 from typing import Any
 
 from apyfal.exceptions import (
@@ -28,8 +27,8 @@ from apyfal.exceptions import (
     ParameterError,
     RunTimeout,
     StorageError,
-    TransferTimeout,
 )
+from apyfal.host.client.response import HostResponse, Refused, SessionLost, network_errors
 from apyfal.host.protocol import tls
 from apyfal.host.protocol.address import HostAddress
 from apyfal.host.protocol.messages import error_from
@@ -43,7 +42,6 @@ __all__ = ["RETRY_FOR", "Host", "HostResponse", "Outgoing", "Refused", "Retry", 
 _CONNECT_TIMEOUT = 10.0
 _TOKEN = re.compile(r"apf_(?P<id>[0-9a-f]{12})_(?P<secret>[A-Za-z0-9_-]{43})")
 _STALL_TIMEOUT = 120.0  # longer than the daemon lets a request wait for its job
-_MAX_JSON = 64 << 20
 _KEPT = 16
 #: seconds for which a request is repeated while the host cannot be reached: enough for a restart
 RETRY_FOR = 60.0
@@ -51,32 +49,6 @@ _FIRST_DELAY = 0.05
 _MAX_DELAY = 2.0
 #: bodies of this size and more wait for 100-continue, so that the daemon can receive them at their final address
 _ASK_FROM = 1 << 20
-
-
-class Refused(Exception):
-    """The daemon answered with an error. Its meaning depends on the request.
-
-    Attributes
-    ----------
-    status, document
-        HTTP status and JSON body of the response.
-    retry_after
-        Seconds after which to try again; ``None``: not stated.
-    """
-
-    def __init__(self, status: int, document: Mapping[str, Any], retry_after: float | None) -> None:
-        super().__init__(f"status {status}")
-        self.status = status
-        self.document = document
-        self.retry_after = retry_after
-
-    def error(self) -> AcceleratorException:
-        """Return the exception that the daemon described."""
-        return error_from(self.document.get("error"))
-
-
-class SessionLost(Exception):
-    """The daemon does not know the session: the daemon was restarted, or the session was idle for too long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,62 +77,6 @@ class Outgoing:
     def repeatable(self) -> bool:
         """Return whether the request can be sent again."""
         return isinstance(self.pieces, list)
-
-
-class HostResponse:
-    """A response whose head has been received. As a context manager, it returns the connection to the pool at the end,
-    or closes it if the body was not read.
-    """
-
-    def __init__(self, response: Response) -> None:
-        self._response = response
-        self.status = response.status
-        self.length = response.length
-
-    def header(self, name: str) -> str | None:
-        """Return the value of a header field; ``None``: it is missing."""
-        return self._response.headers.get(name.lower())
-
-    def json(self) -> Any:
-        """Read the body and parse it as JSON."""
-        with _network_errors():
-            return json.loads(self._response.read(_MAX_JSON))
-
-    def readinto(self, out: memoryview) -> None:
-        """Fill `out` with the next bytes of the body. Raises `ConnectionError` if the body ends before."""
-        done = 0
-        while done < len(out):
-            with _network_errors():
-                count = self._response.readinto(out[done:])
-            if not count:
-                raise ConnectionError("the response ended early")
-            done += count
-
-    def lines(self) -> Iterator[bytes]:
-        """Yield the lines of the body as they arrive, without line breaks."""
-        buffer = memoryview(bytearray(4096))
-        rest = b""
-        while True:
-            with _network_errors():
-                count = self._response.readinto(buffer)
-            if not count:
-                break
-            *complete, rest = (rest + buffer[:count]).split(b"\n")
-            yield from (line + b"\n" for line in complete)
-        if rest:
-            yield rest
-
-    def close(self) -> None:
-        """Return the connection to the pool, or close it."""
-        self._response.close()
-
-    def __enter__(self) -> HostResponse:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class Host:
@@ -217,7 +133,7 @@ class Host:
             The daemon cannot be reached, or the connection broke. It is not known whether the request was processed.
         """
         outgoing = self._outgoing(method, target, dict(headers or ()), json_body, body, length)
-        with _network_errors():
+        with network_errors():
             connection, fresh = self._idle.lease(self.address, self._connect, careful=not outgoing.repeatable)
             try:
                 response = self._exchange(connection, outgoing)
@@ -411,20 +327,3 @@ def _send(connection: Connection, outgoing: Outgoing) -> Response:
         except StorageError:
             raise broken from None
     return connection.read_response(outgoing.method)
-
-
-@contextlib.contextmanager
-def _network_errors() -> Iterator[None]:
-    """Convert network errors to `ConnectionError` or `TimeoutError`; pass on all others."""
-    try:
-        yield
-    except TransferTimeout as error:
-        raise TimeoutError(str(error)) from error
-    except AuthenticationError:
-        raise
-    except StorageError as error:
-        raise ConnectionError(str(error)) from error
-    except OSError as error:
-        if isinstance(error, ConnectionError | TimeoutError | AcceleratorException):
-            raise
-        raise ConnectionError(error.strerror or str(error)) from error
