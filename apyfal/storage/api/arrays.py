@@ -14,6 +14,7 @@ from apyfal.storage import transfer
 from apyfal.storage.endpoints.factory import sink_at, source_at
 from apyfal.storage.endpoints.sinks import FileObjectSink
 from apyfal.storage.endpoints.sources import FileObjectSource, LocalSource, Source
+from apyfal.storage.flow.options import TransferOptions
 from apyfal.storage.flow.retry import retry_call
 from apyfal.storage.metadata import ObjectMetadata
 from apyfal.storage.mounting.table import resolve
@@ -22,7 +23,7 @@ from apyfal.storage.url import is_file_object, parse
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["load", "save"]
+__all__ = ["load", "load_with", "save", "save_with"]
 
 #: What memory for data of unknown size begins with, and at least grows by (bytes).
 _FIRST = 1 << 20
@@ -64,6 +65,18 @@ def load(
     ObjectNotFound, IsADirectory, AccessDenied, ObjectChanged, ChecksumMismatch, StorageError
         When it cannot be read; the content of `out` is undefined then.
     """
+    return load_with(TransferOptions(), url, dtype, shape, out, version)
+
+
+def load_with(
+    options: TransferOptions,
+    url: object,
+    dtype: DTypeLike = "uint8",
+    shape: int | Sequence[int] | None = None,
+    out: NDArray[Any] | None = None,
+    version: str | None = None,
+) -> NDArray[Any]:
+    """Do what `load` does, with options for the transfer from a store."""
     kind = np.dtype(dtype)
     if kind.hasobject:
         raise ParameterError(f"dtype {kind} holds Python objects; expected a type of numbers, text or bytes")
@@ -84,7 +97,12 @@ def load(
                 what = f"cannot read version {version!r} of {name!r}"
                 found = retry_call(handler, lambda: handler.describe_version(target.path, version), what)
             info = transfer.download(
-                handler, target.path, view, info=found, allocate=None if out is not None else memory
+                handler,
+                target.path,
+                view,
+                info=found,
+                allocate=None if out is not None else memory,
+                options=options,
             )
             size = info.size or 0
             if out is None:
@@ -118,6 +136,16 @@ def save(url: object, array: NDArray[Any], *, metadata: ObjectMetadata | Mapping
     AccessDenied, IsADirectory, StorageError
         When it cannot be written; the destination is then as it was.
     """
+    save_with(TransferOptions(), url, array, metadata)
+
+
+def save_with(
+    options: TransferOptions,
+    url: object,
+    array: NDArray[Any],
+    metadata: ObjectMetadata | Mapping[str, Any] | None = None,
+) -> None:
+    """Do what `save` does, with options for the transfer to a store."""
     array = plain_array(np.asanyarray(array))
     if array.dtype.hasobject:
         raise ParameterError(f"an array of dtype {array.dtype} holds Python objects; expected numbers, text or bytes")
@@ -136,7 +164,7 @@ def save(url: object, array: NDArray[Any], *, metadata: ObjectMetadata | Mapping
         return
     with resolve(location) as target:
         target.require_object("write")
-        transfer.upload(target.handler, target.path, data, metadata=stated)
+        transfer.upload(target.handler, target.path, data, metadata=stated, options=options)
 
 
 class _Growing:
