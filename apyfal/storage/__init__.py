@@ -10,6 +10,8 @@ Everything here takes a storage URL as a plain `str`, an `os.PathLike`, and (whe
 `glob`, `walk`, `remove`, `makedirs`,
 `rmdir`
 `filesystem`                           all of it as a filesystem of fsspec
+`load_many`, `save_many`,              the same on many objects at once: results and errors by item, in order
+`stat_many`, `remove_many`
 `mount`, `unmount`, `mounts`           stores and their names
 `snapshot`                             the mounts of this process, to be restored in another
 =====================================  =================================================================================
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from apyfal.storage.api.globbing import glob
     from apyfal.storage.api.namespace import exists, listdir, makedirs, remove, rmdir, stat, walk
     from apyfal.storage.api.opening import open
+    from apyfal.storage.batch.many import load_many, remove_many, save_many, stat_many
     from apyfal.storage.mounting.table import mount, mounts, snapshot, unmount
 
 __all__ = [
@@ -35,15 +38,19 @@ __all__ = [
     "glob",
     "listdir",
     "load",
+    "load_many",
     "makedirs",
     "mount",
     "mounts",
     "open",
     "remove",
+    "remove_many",
     "rmdir",
     "save",
+    "save_many",
     "snapshot",
     "stat",
+    "stat_many",
     "unmount",
     "walk",
 ]
@@ -56,15 +63,19 @@ _LAZY = {
     "glob": "api.globbing",
     "listdir": "api.namespace",
     "load": "api.arrays",
+    "load_many": "batch.many",
     "makedirs": "api.namespace",
     "mount": "mounting.table",
     "mounts": "mounting.table",
     "open": "api.opening",
     "remove": "api.namespace",
+    "remove_many": "batch.many",
     "rmdir": "api.namespace",
     "save": "api.arrays",
+    "save_many": "batch.many",
     "snapshot": "mounting.table",
     "stat": "api.namespace",
+    "stat_many": "batch.many",
     "unmount": "mounting.table",
     "walk": "api.namespace",
 }

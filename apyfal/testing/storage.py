@@ -296,6 +296,29 @@ class StorageConformance:
         with pytest.raises(ObjectNotFound):
             storage.remove(url)
 
+    def test_many(self, folder: str, record_property: Note) -> None:
+        """`load_many`, `save_many`, `stat_many` and `remove_many`"""
+        urls = [self.url(folder, f"many{number}") for number in range(12)]
+        data = [np.frombuffer(pattern(100 * number, number), np.uint8) for number in range(12)]
+        if not self.writable:
+            for url, one in zip(urls, data, strict=True):
+                self.seed(url, one.tobytes())
+            self.refuses(record_property, lambda: storage.save_many(urls, data), lambda: storage.remove_many(urls))
+        else:
+            assert storage.save_many(urls, data) == [None] * 12
+        out = [np.full(len(one), 0xEE, np.uint8) for one in data]
+        storage.load_many(urls, out)
+        assert all(np.array_equal(*pair) for pair in zip(out, data, strict=True))
+        assert [info.size for info in storage.stat_many(urls)] == [len(one) for one in data]
+        missing = self.url(folder, "missing")
+        errors = storage.load_many([urls[1], missing, urls[2]], return_exceptions=True)
+        assert [isinstance(one, ObjectNotFound) for one in errors] == [False, True, False]
+        if self.writable:
+            found = storage.remove_many([*urls, missing], return_exceptions=True)
+            assert found[:12] == [None] * 12
+            assert isinstance(found[12], ObjectNotFound)
+            assert not any(storage.exists(url) for url in urls)
+
     def test_makedirs(self, place: str, record_property: Note) -> None:
         """`makedirs`"""
         if not self.writable:

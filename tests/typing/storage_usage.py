@@ -21,6 +21,10 @@ def store() -> None:
     size: int | None = storage.stat(where).size
     out = np.empty(size or 0, np.uint8)
     storage.save("my_storage://array", storage.load(where, dtype="uint8", shape=(-1, 2), out=out))
+    storage.save_many(["my_storage://a", where], storage.load_many([where, where], dtype="uint8"))
+    sizes: list[int | None] = [info.size for info in storage.stat_many([where])]
+    errors: list[Exception | None] = storage.remove_many([where], return_exceptions=True)
+    print(sizes, errors)
     names: list[str] = [*storage.listdir("my_storage://"), *storage.glob("my_storage://*")]
     for top, directories, files in storage.walk("my_storage://"):
         print(top, directories, files, names)

@@ -1,0 +1,172 @@
+"""Threads that work through items of several stores at once, within each mount's limit of connections."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from apyfal.exceptions import AcceleratorException
+from apyfal.storage.flow.cancel import CancelToken, current_cancel
+from apyfal.storage.flow.options import TransferOptions
+from apyfal.storage.mounting.table import resolve
+from apyfal.storage.url import Location
+from apyfal.threads import start_threads
+
+__all__ = ["MOST_THREADS", "run_each"]
+
+Result = TypeVar("Result")
+
+#: Threads of one call at most, whatever the number of stores. Items of different stores wait for each other's turn.
+MOST_THREADS = 32
+#: Local files at once: more would only wait for the same disk.
+_LOCAL = 8
+
+
+@dataclass
+class _Lane:
+    """The items of one mount, and how many of them may be under way."""
+
+    limit: int
+    options: TransferOptions
+    waiting: deque[int] = field(default_factory=deque)
+    busy: int = 0
+
+
+class _Run(Generic[Result]):
+    def __init__(
+        self,
+        locations: Sequence[Location],
+        work: Callable[[int, TransferOptions], Result],
+        keep_errors: bool,
+        cancel: CancelToken,
+        lanes: list[_Lane],
+    ) -> None:
+        self.results: list[Result | Exception | None] = [None] * len(locations)
+        self.failure: BaseException | None = None
+        self._work = work
+        self._keep_errors = keep_errors
+        self._cancel = cancel
+        self._lanes = lanes
+        self._lock = threading.Lock()
+
+    def work(self) -> None:
+        """Do items until there is none that may be begun."""
+        with self._cancel.scope():
+            while (claimed := self._claim()) is not None:
+                lane, index = claimed
+                try:
+                    self.results[index] = self._work(index, lane.options)
+                except BaseException as error:
+                    if self._keep_errors and isinstance(error, Exception) and not self._cancel.is_set():
+                        self.results[index] = error
+                    else:
+                        with self._lock:
+                            if not self._cancel.is_set():  # later ones may fail because of the cancellation
+                                self.failure = error
+                            self._cancel.set()
+                finally:
+                    with self._lock:
+                        lane.busy -= 1
+
+    def _claim(self) -> tuple[_Lane, int] | None:
+        """Take the next item of the mount that is furthest from its limit."""
+        with self._lock:
+            if self._cancel.is_set():
+                return None
+            free = [lane for lane in self._lanes if lane.waiting and lane.busy < lane.limit]
+            if not free:
+                return None  # those under way take what is left: each thread claims again after its item
+            lane = min(free, key=lambda one: one.busy / one.limit)
+            lane.busy += 1
+            return lane, lane.waiting.popleft()
+
+
+def run_each(
+    locations: Sequence[Location], work: Callable[[int, TransferOptions], Result], *, return_exceptions: bool
+) -> list[Result | Exception]:
+    """Call ``work(index, options)`` for each location, several at once; return the results in the same order.
+
+    All threads have ended when this returns or raises. A thread of a mount is one connection, so that the mount's
+    ``max_concurrency`` holds for all items together; with fewer items than that, each may use several (the options say
+    so).
+
+    Parameters
+    ----------
+    locations
+        What the items are; decides which may run together.
+    work
+        Does one item, within the calling scope's cancellation.
+    return_exceptions
+        ``True``: an item's error is its result, and the others go on. ``False``: the first error ends the others.
+
+    Raises
+    ------
+    TransferCancelled
+        The caller's `CancelToken` was set.
+    Exception
+        The error of an item, without `return_exceptions`.
+    """
+    cancel = CancelToken(current_cancel())
+    with contextlib.ExitStack() as leases:
+        lanes, refused = _lanes(locations, cancel, leases, return_exceptions)
+        run = _Run(locations, work, return_exceptions, cancel, lanes)
+        for index, error in refused.items():
+            run.results[index] = error
+        threads: list[threading.Thread] = []
+        count = min(MOST_THREADS, sum(min(lane.limit, len(lane.waiting)) for lane in lanes))
+        try:
+            threads = start_threads("batch", count, run.work) if count > 1 else []
+            if count == 1:
+                run.work()
+            for thread in threads:
+                thread.join()
+        except BaseException:  # Ctrl-C, or no thread could be started
+            cancel.set()
+            for thread in threads:
+                thread.join()
+            raise
+        finally:
+            cancel.detach()
+        if run.failure is not None:
+            raise run.failure
+        cancel.check()
+        return run.results  # type: ignore[return-value]  # each item has been done
+
+
+def _lanes(
+    locations: Sequence[Location], cancel: CancelToken, leases: contextlib.ExitStack, return_exceptions: bool
+) -> tuple[list[_Lane], dict[int, Exception]]:
+    """Sort the items by mount; with `return_exceptions`, those without a mount have their error already."""
+    lanes: dict[int, _Lane] = {}  # by the handler's identity
+    by_scheme: dict[str, _Lane] = {}
+    refused: dict[int, Exception] = {}
+    for index, location in enumerate(locations):
+        lane = by_scheme.get(location.scheme)
+        if lane is None and location.is_local:
+            lane = by_scheme["file"] = lanes[0] = _Lane(_LOCAL, TransferOptions(cancel=cancel))
+        elif lane is None:
+            try:
+                target = resolve(location)
+            except AcceleratorException as error:
+                if not return_exceptions:
+                    raise
+                refused[index] = error
+                continue
+            lane = lanes.get(id(target.handler))
+            if lane is None:
+                leases.enter_context(target)
+                most = TransferOptions().connections(target.handler)[1]
+                lane = lanes[id(target.handler)] = _Lane(most, TransferOptions(cancel=cancel))
+            else:
+                target.release()
+            if location.scheme not in ("http", "https"):  # of which each may be another mount's object
+                by_scheme[location.scheme] = lane
+        lane.waiting.append(index)
+    for lane in lanes.values():
+        most, lane.limit = lane.limit, min(lane.limit, len(lane.waiting), MOST_THREADS)
+        lane.options = TransferOptions(max_concurrency=max(1, most // lane.limit), cancel=cancel)
+    return list(lanes.values()), refused

@@ -1,0 +1,247 @@
+"""`load`, `save`, `stat` and `remove` on many files and objects at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+
+import numpy as np
+
+from apyfal.exceptions import ParameterError, StorageError
+from apyfal.storage.api.arrays import load_with, save_with
+from apyfal.storage.api.namespace import remove, stat_at
+from apyfal.storage.batch.lanes import run_each
+from apyfal.storage.flow.options import TransferOptions
+from apyfal.storage.handler import ObjectInfo
+from apyfal.storage.metadata import ObjectMetadata
+from apyfal.storage.url import Location, is_file_object, parse
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike, NDArray
+
+__all__ = ["load_many", "remove_many", "save_many", "stat_many"]
+
+Result = TypeVar("Result")
+
+
+@overload
+def load_many(
+    urls: Iterable[object],
+    out: NDArray[Any] | Sequence[NDArray[Any]] | None = None,
+    *,
+    dtype: DTypeLike = "uint8",
+    return_exceptions: Literal[False] = False,
+) -> list[NDArray[Any]]: ...
+
+
+@overload
+def load_many(
+    urls: Iterable[object],
+    out: NDArray[Any] | Sequence[NDArray[Any]] | None = None,
+    *,
+    dtype: DTypeLike = "uint8",
+    return_exceptions: bool,
+) -> list[NDArray[Any] | Exception]: ...
+
+
+def load_many(
+    urls: Iterable[object],
+    out: NDArray[Any] | Sequence[NDArray[Any]] | None = None,
+    *,
+    dtype: DTypeLike = "uint8",
+    return_exceptions: bool = False,
+) -> Any:
+    """Read many whole files or objects as arrays, several at once, each as `load` does.
+
+    Parameters
+    ----------
+    urls
+        Storage URLs and paths, of one store or of several.
+    out
+        Arrays to fill, one an item; or one array whose first dimension counts the items. They must not overlap.
+    dtype
+        How the bytes are seen, without `out`.
+    return_exceptions
+        ``True``: the error of an item takes the place of its array, and the others go on. ``False``: the first error
+        ends the call.
+
+    Returns
+    -------
+    list of ndarray
+        In the order of `urls`, owned by the caller. Memory beyond these arrays is that of the connections.
+
+    Raises
+    ------
+    ParameterError
+        `out` does not fit, or an item of `urls` is no name. Nothing has been read then.
+    StorageError
+        The errors of `load`, which name the object. The content of `out` is undefined then, that of an item with
+        an error likewise.
+    """
+    locations = _parsed(urls, "load_many")
+    kind = np.dtype(dtype)
+    places = None if out is None else _places(out, len(locations))
+
+    def work(index: int, options: TransferOptions) -> NDArray[Any]:
+        url = locations[index].url
+        return load_with(options, url, kind, None, None if places is None else places[index])
+
+    return run_each(locations, work, return_exceptions=return_exceptions)
+
+
+def save_many(
+    urls: Iterable[object],
+    arrays: Iterable[NDArray[Any]],
+    *,
+    metadata: ObjectMetadata | Mapping[str, Any] | None = None,
+    return_exceptions: bool = False,
+) -> list[Exception | None]:
+    """Write many arrays as whole files or objects, several at once, each as `save` does.
+
+    Parameters
+    ----------
+    urls
+        Storage URLs and paths. None may be there twice.
+    arrays
+        What to write, one an item. They must not change before this returns.
+    metadata
+        Content type and the like of all objects, as for `save`.
+    return_exceptions
+        As for `load_many`.
+
+    Returns
+    -------
+    list
+        ``None`` for each item, or its error with `return_exceptions`.
+
+    Raises
+    ------
+    ParameterError
+        The numbers of names and arrays differ, or a name is there twice. Nothing has been written then.
+    StorageError
+        The errors of `save`. Each object is then whole or as it was; those that were complete before stay.
+    """
+    locations = _parsed(urls, "save_many")
+    _require_distinct(locations, "save_many")
+    data = list(arrays)
+    if len(data) != len(locations):
+        raise ParameterError(f"save_many: {len(locations)} URLs and {len(data)} arrays; expected as many of each")
+    stated = ObjectMetadata.of(metadata)
+
+    def work(index: int, options: TransferOptions) -> None:
+        save_with(options, locations[index].url, data[index], stated)
+
+    return run_each(locations, work, return_exceptions=return_exceptions)
+
+
+@overload
+def stat_many(urls: Iterable[object], *, return_exceptions: Literal[False] = False) -> list[ObjectInfo]: ...
+
+
+@overload
+def stat_many(urls: Iterable[object], *, return_exceptions: bool) -> list[ObjectInfo | Exception]: ...
+
+
+def stat_many(urls: Iterable[object], *, return_exceptions: bool = False) -> Any:
+    """Look many files, objects or directories up, several at once, each as `stat` does.
+
+    Parameters
+    ----------
+    urls, return_exceptions
+        As for `load_many`.
+
+    Returns
+    -------
+    list of ObjectInfo
+        In the order of `urls`.
+
+    Raises
+    ------
+    ObjectNotFound, AccessDenied, NotADirectory, StorageError
+        One of them cannot be looked up, without `return_exceptions`.
+    """
+    locations = _parsed(urls, "stat_many")
+    return run_each(locations, _of(locations, stat_at), return_exceptions=return_exceptions)
+
+
+def remove_many(urls: Iterable[object], *, return_exceptions: bool = False) -> list[Exception | None]:
+    """Remove many files or objects, several at once, each as `remove` does.
+
+    Parameters
+    ----------
+    urls
+        Storage URLs and paths. None may be there twice.
+    return_exceptions
+        As for `load_many`.
+
+    Returns
+    -------
+    list
+        ``None`` for each item, or its error with `return_exceptions`.
+
+    Raises
+    ------
+    ParameterError
+        A name is there twice. Nothing has been removed then.
+    ObjectNotFound, IsADirectory, AccessDenied, UnsupportedByStore, StorageError
+        One of them cannot be removed, without `return_exceptions`. Others may have been removed by then.
+    """
+    locations = _parsed(urls, "remove_many")
+    _require_distinct(locations, "remove_many")
+    work = _of(locations, lambda location: remove(location.url))
+    return run_each(locations, work, return_exceptions=return_exceptions)
+
+
+def _of(
+    locations: Sequence[Location], function: Callable[[Location], Result]
+) -> Callable[[int, TransferOptions], Result]:
+    return lambda index, options: function(locations[index])
+
+
+def _parsed(urls: Iterable[object], name: str) -> list[Location]:
+    if isinstance(urls, str | bytes) or is_file_object(urls) or not isinstance(urls, Iterable):
+        raise ParameterError(f"{name}: expected URLs or paths in a list, not one {type(urls).__name__}")
+    found = []
+    for index, url in enumerate(urls):
+        if is_file_object(url):
+            raise ParameterError(f"{name}: item {index} is an open file; expected a URL or path")
+        try:
+            found.append(parse(url))
+        except (ParameterError, StorageError) as error:
+            raise type(error)(f"{name}: item {index}: {error}") from error
+    return found
+
+
+def _require_distinct(locations: Sequence[Location], name: str) -> None:
+    seen: dict[Location, int] = {}
+    for index, location in enumerate(locations):
+        first = seen.setdefault(location, index)
+        if first != index:
+            raise ParameterError(f"{name}: items {first} and {index} are both {str(location)!r}; expected it once")
+
+
+def _places(out: NDArray[Any] | Sequence[NDArray[Any]], count: int) -> list[NDArray[Any]]:
+    """Return the array of each item, checked."""
+    if isinstance(out, np.ndarray):
+        if out.ndim < 1 or len(out) != count:
+            raise ParameterError(f"load_many: out has the shape {out.shape}; expected {count} items in front")
+        # out[index] of one dimension is a scalar, and no array to fill
+        places = [out[index : index + 1] if out.ndim == 1 else out[index] for index in range(count)]
+    else:
+        places = list(out)
+        if len(places) != count:
+            raise ParameterError(f"load_many: {count} URLs and {len(places)} arrays in out; expected as many of each")
+    spans = []
+    for index, place in enumerate(places):
+        if not isinstance(place, np.ndarray):
+            raise ParameterError(f"load_many: out[{index}] is a {type(place).__name__}; expected a numpy array")
+        if place.dtype.hasobject or not place.flags.c_contiguous or not place.flags.writeable:
+            raise ParameterError(f"load_many: out[{index}] is not C-contiguous and writable, or holds Python objects")
+        if place.nbytes:
+            spans.append((place.ctypes.data, place.ctypes.data + place.nbytes, index))
+    spans.sort()
+    for (_, stop, first), (start, _, second) in pairwise(spans):
+        if start < stop:
+            raise ParameterError(f"load_many: out[{first}] and out[{second}] overlap in memory")
+    return places
