@@ -126,6 +126,10 @@ def launches_are_as_the_options_say() -> None:
     kernel = device.load("loopback", _FAKE, options="--global=bytes --local=64", arguments="src,dst,bytes")
     _run(device, kernel, src, dst, ("uint64", 100))
     assert "k loopback 128" in _log()
+    with pytest.raises(
+        ProgramError, match=r"--global=32,32: .*several dimensions, .* are 'global = ...' in the definition"
+    ):
+        device.load("loopback", _FAKE, options="--global=32,32", arguments="src,dst,bytes")
     for options in ("--global=byte", "--global=bytes/0", "--local=0", "--local=x", "--global=bytes/x"):
         with pytest.raises(ProgramError, match=options):
             device.load("loopback", _FAKE, options=options, arguments="src,dst,bytes")

@@ -137,7 +137,7 @@ static int launch_shape(apf_drv_kernel *kernel, const ocl_options *options, cons
             return apf_fail(
                 err, APF_PROGRAM, 0,
                 "--global=%s: expected a number of work-items, or one of the arguments (%s), which '/N' may "
-                "divide",
+                "divide; several dimensions, and counts that are no argument, are 'global = ...' in the definition",
                 options->global, names ? names : "");
     }
     return work_group(kernel, options, err);
