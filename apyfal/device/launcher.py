@@ -43,6 +43,8 @@ class KernelLauncher:
         self._changed = {port.index for port in call.inputs if port.changed}
         self._initial = {port.index: port for port in call.outputs if port.initial is not None}
         self._space = call.sizes.space
+        self._sizes: tuple[int, ...] | None = None  # of the run before, for which `_space_of_run` holds
+        self._space_of_run: tuple[Sequence[int], Sequence[int], Sequence[int]] | None = None
         self._computed = [
             (index, argument.dtype, argument.name)
             for index, argument in enumerate(call.arguments)
@@ -122,11 +124,18 @@ class KernelLauncher:
             self._set_port_sizes(chunks, outputs)
         if self._space is None and not self._computed:
             return self._arguments.start(self._kernel)
+        sizes = (chunk.offset, *[one.nbytes for one in chunks])
+        if sizes != self._sizes:  # most jobs of an accelerator have data of one size
+            self._space_of_run = self._apply_sizes(chunks)
+            self._sizes = sizes
+        return self._arguments.start(self._kernel, self._space_of_run)
+
+    def _apply_sizes(self, chunks: Sequence[Chunk]) -> tuple[Sequence[int], Sequence[int], Sequence[int]] | None:
+        """Set the computed arguments of a run over these chunks, and return its index space."""
         values = self._values(chunks)
         for place, dtype, name in self._computed:
             self._arguments.set_scalar(place, dtype.name, self._call.sizes.scalar_of(name, dtype, values))
-        space = None if self._space is None else self._space.of(values, f"accelerator {self._call.name!r}")
-        return self._arguments.start(self._kernel, space)
+        return None if self._space is None else self._space.of(values, f"accelerator {self._call.name!r}")
 
     def _values(self, chunks: Sequence[Chunk]) -> dict[str, int]:
         """Return the values of names in expressions, for a run over these chunks."""
