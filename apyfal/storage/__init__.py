@@ -9,6 +9,10 @@ Everything here takes a storage URL as a plain `str`, an `os.PathLike`, and (whe
 `exists`, `stat`, `listdir`,           as in `os`, `os.path` and `glob`
 `glob`, `walk`, `remove`, `makedirs`,
 `rmdir`
+`isfile`, `isdir`, `getsize`,          as in `os.path`
+`getmtime`
+`read_bytes`, `read_text`,             a whole file or object as bytes or text, as by `pathlib.Path`
+`write_bytes`, `write_text`
 `filesystem`                           all of it as a filesystem of fsspec
 `load_many`, `save_many`,              the same on many objects at once: results and errors by item, in order
 `stat_many`, `remove_many`
@@ -23,11 +27,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from apyfal.storage.api.arrays import load, save
+    from apyfal.storage.api.contents import read_bytes, read_text, write_bytes, write_text
     from apyfal.storage.api.copying import copy
     from apyfal.storage.api.fsspec_adapter import filesystem
     from apyfal.storage.api.globbing import glob
     from apyfal.storage.api.namespace import exists, listdir, makedirs, remove, rmdir, stat, walk
     from apyfal.storage.api.opening import open
+    from apyfal.storage.api.queries import getmtime, getsize, isdir, isfile
     from apyfal.storage.batch.many import load_many, remove_many, save_many, stat_many
     from apyfal.storage.mounting.table import mount, mounts, snapshot, unmount
 
@@ -35,7 +41,11 @@ __all__ = [
     "copy",
     "exists",
     "filesystem",
+    "getmtime",
+    "getsize",
     "glob",
+    "isdir",
+    "isfile",
     "listdir",
     "load",
     "load_many",
@@ -43,6 +53,8 @@ __all__ = [
     "mount",
     "mounts",
     "open",
+    "read_bytes",
+    "read_text",
     "remove",
     "remove_many",
     "rmdir",
@@ -53,6 +65,8 @@ __all__ = [
     "stat_many",
     "unmount",
     "walk",
+    "write_bytes",
+    "write_text",
 ]
 
 # Where each is; none of these modules has the name of a function, which importing it would replace.
@@ -60,7 +74,11 @@ _LAZY = {
     "copy": "api.copying",
     "exists": "api.namespace",
     "filesystem": "api.fsspec_adapter",
+    "getmtime": "api.queries",
+    "getsize": "api.queries",
     "glob": "api.globbing",
+    "isdir": "api.queries",
+    "isfile": "api.queries",
     "listdir": "api.namespace",
     "load": "api.arrays",
     "load_many": "batch.many",
@@ -68,6 +86,8 @@ _LAZY = {
     "mount": "mounting.table",
     "mounts": "mounting.table",
     "open": "api.opening",
+    "read_bytes": "api.contents",
+    "read_text": "api.contents",
     "remove": "api.namespace",
     "remove_many": "batch.many",
     "rmdir": "api.namespace",
@@ -78,6 +98,8 @@ _LAZY = {
     "stat_many": "batch.many",
     "unmount": "mounting.table",
     "walk": "api.namespace",
+    "write_bytes": "api.contents",
+    "write_text": "api.contents",
 }
 
 

@@ -17,6 +17,11 @@ def store() -> None:
         print(name, info.provider, info.parameters.get("region"), info.connected)
     with storage.open("my_storage://text", "w", encoding="utf-8") as file:
         file.write("text")
+    there: bool = storage.isfile("my_storage://text") or storage.isdir("my_storage://text")
+    old: tuple[int, float] = storage.getsize("my_storage://text"), storage.getmtime("my_storage://text")
+    content: tuple[bytes, str] = storage.read_bytes("my_storage://text"), storage.read_text("my_storage://text")
+    written: int = storage.write_bytes("my_storage://text", b"") + storage.write_text("my_storage://text", "")
+    print(there, old, content, written)
     where: str = storage.copy("my_storage://text", Path("copy"), progress=lambda done, total: print(done, total))
     size: int | None = storage.stat(where).size
     out = np.empty(size or 0, np.uint8)
