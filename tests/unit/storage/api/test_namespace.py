@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from memory_store import MemoryHandler
 
+import apyfal
 from apyfal import storage
 from apyfal.exceptions import IsADirectory, NotADirectory, ObjectExists, ObjectNotFound, UnsupportedByStore
 from apyfal.storage.handler import Handler, ObjectInfo, RangeReader
@@ -166,6 +167,7 @@ def test_a_store_without_listing(mounts: MountTable) -> None:
 def test_everything_public_is_there() -> None:
     for name in storage.__all__:
         assert callable(getattr(storage, name))
-    assert set(storage.__all__) <= set(dir(storage))
+    assert dir(storage) == sorted(storage.__all__)
+    assert dir(apyfal) == sorted([*apyfal.__all__, "__version__"])
     with pytest.raises(AttributeError, match="opne"):
         storage.opne  # noqa: B018  # the point
