@@ -17,7 +17,7 @@ from apyfal.definition.definition import Definition
 from apyfal.definition.dtypes import DTYPE_CODES, number_of, parse_element_type
 from apyfal.definition.expressions import Expression, parse_expressions
 from apyfal.definition.grammar import FILLED_IN, Argument, Chunking, OutputSize, Parameter, Port
-from apyfal.definition.sizes import IndexSpace
+from apyfal.definition.sizes import IndexSpace, known_names
 from apyfal.exceptions import ConfigurationError, ParameterError, did_you_mean
 from apyfal.units import parse_size
 
@@ -176,6 +176,7 @@ def _define(name: str, base: Definition | None, section: Section) -> Definition:
     changes.update(_sizes(section, changes, base))
     changes.update(_element_types(section, base))
     changes["parameters"] = _parameters(section, base, changes.get("arguments", ()))
+    _check_output_names(section, changes, base)
     if base is None:
         return _with_program(_checked(section, lambda: Definition(**{"kernel": name, **changes})))
     if driver != "emulator":
@@ -217,6 +218,19 @@ def _sizes(section: Section, changes: Mapping[str, Any], base: Definition | None
         except ParameterError as error:
             raise part.error(str(error)) from None
     return {**found, "initial": initial} if initial else found
+
+
+def _check_output_names(section: Section, changes: Mapping[str, Any], base: Definition | None) -> None:
+    """Raise an error with the line of ``output`` if a name in it has no meaning; a misspelt rule looks like a name."""
+    rule: OutputSize | None = changes.get("output")
+    if rule is None or rule.expression is None:
+        return
+    inputs = changes.get("inputs") or (base.inputs if base else ()) or (Port("src"),)
+    known = known_names(changes["parameters"], [port.name for port in inputs])
+    for name in rule.expression.names - known:
+        raise section["output"].error(
+            f"unknown output {rule.expression.text!r}{did_you_mean(name, known | {'same', 'reported'})}"
+        )
 
 
 def _checked(section: Section, make: Callable[[], Definition]) -> Definition:

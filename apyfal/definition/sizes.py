@@ -13,7 +13,7 @@ from apyfal.definition.dtypes import SCALAR_TYPES, scalar
 from apyfal.definition.expressions import Expression
 from apyfal.exceptions import ConfigurationError, ParameterError, did_you_mean
 
-__all__ = ["CHUNK_NAMES", "SHAPE_NAMES", "IndexSpace", "SizeRules", "SourceSize", "source_values"]
+__all__ = ["CHUNK_NAMES", "SHAPE_NAMES", "IndexSpace", "SizeRules", "SourceSize", "known_names", "source_values"]
 
 #: Names for numbers of a run: elements and bytes of an input in it, and bytes of the job's input before it.
 CHUNK_NAMES = ("count", "bytes")
@@ -112,9 +112,7 @@ class SizeRules:
         ConfigurationError
             A name is none of these, a parameter is no whole number, or a chunk does not have what is named.
         """
-        known = {*parameters, _OFFSET} if inputs else set(parameters)
-        for name in (*CHUNK_NAMES, *SHAPE_NAMES) if inputs else ():
-            known |= {name, *(f"{name}.{port}" for port in inputs)}
+        known = known_names(parameters, inputs)
         used = set()
         for key, expression in self._each():
             for name in expression.names:
@@ -172,6 +170,14 @@ class SizeRules:
     def scalar_of(self, argument: str, dtype: np.dtype, values: Mapping[str, int]) -> int:
         """Return the value of a computed argument."""
         return int(scalar(self.arguments[argument].evaluate(values), dtype, f"argument {argument!r}"))
+
+
+def known_names(parameters: Iterable[str], inputs: Sequence[str]) -> set[str]:
+    """Return the names that an expression may have: of parameters, and of what these inputs have."""
+    known = {*parameters, _OFFSET} if inputs else set(parameters)
+    for name in (*CHUNK_NAMES, *SHAPE_NAMES) if inputs else ():
+        known |= {name, *(f"{name}.{port}" for port in inputs)}
+    return known
 
 
 def _listed(expressions: Sequence[Expression]) -> str:

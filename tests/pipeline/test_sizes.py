@@ -189,7 +189,7 @@ def test_results_of_many_jobs_keep_their_shapes() -> None:
         ({"global": "f"}, "global = f: parameter 'f' is float32; expected an integer type"),
         ({"global": "height", "chunking": "elements"}, "an input in chunks has no 'height'; expected chunking = whole"),
         ({"output": "count // 2", "chunking": "elements"}, "an input in chunks has no 'count'"),
-        ({"output": "widht * 2"}, "output 'y' = widht * 2: unknown name 'widht'; did you mean 'width'"),
+        ({"output": "widht * 2"}, "unknown output 'widht * 2'; did you mean 'width'"),
         ({"output": "width *"}, "unknown output 'width *'; expected same, reported, a number of bytes"),
         ({"shape": "n,"}, "'n,': the end; expected a number"),
         ({"shape.z": "n"}, "shape: no output 'z'"),
