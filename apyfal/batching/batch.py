@@ -78,7 +78,8 @@ class Batch(Generic[_Task]):
         self._items = [BatchItem(task) for task in tasks]
         first = self._items[0]
         self._call = context.bind((element_type_of(first.task.src, first.array),), parameters)
-        self._kernel = context.kernel(self._call)
+        with self._report.span("build", 0):
+            self._kernel = context.kernel(self._call)
         self._packer = Packer(self._call, context.info)
 
     def run(self) -> list[_Task]:

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple, Protocol
 
 __all__ = ["STAGES", "Report", "Span", "bottleneck_of"]
 
-#: In the order in which a job passes them. ``prepare``: reading and building the program, and opening sources and
-#: destinations.
-STAGES = ("prepare", "fetch", "to_device", "compute", "from_device", "store")
+#: In the order in which a job passes them. ``prepare``: opening sources and destinations, before and after ``build``:
+#: reading and loading the program, or building it; almost nothing in a job that finds it loaded.
+STAGES = ("prepare", "build", "fetch", "to_device", "compute", "from_device", "store")
 #: Stages in which the device is busy.
 _DEVICE_STAGES = ("to_device", "compute", "from_device")
 

@@ -17,6 +17,7 @@ from apyfal.pipeline.arrays import array_of, element_type_of
 from apyfal.pipeline.binding import InputBinding, JobContext, OutputBinding
 from apyfal.pipeline.chunking import make_plan
 from apyfal.pipeline.inputs import Input, NoInput, ZippedInput
+from apyfal.pipeline.report import Span
 from apyfal.pipeline.stages import StagePipeline
 
 if TYPE_CHECKING:
@@ -85,7 +86,9 @@ def _run(context: DeviceContext, arguments: JobArguments, control: JobControl, r
     arrays = [array_of(source) for source in sources]
     dtypes = [element_type_of(source, array) for source, array in zip(sources, arrays, strict=True)]
     call = context.bind(tuple(dtypes), arguments.parameters)
+    bound = report.now()
     kernel = context.kernel(call)
+    built = report.now()
     _check_has_output(call, kernel)
     job = JobContext(context, call, kernel, control, report, stack, arguments.copy)
     input_bindings = [
@@ -119,7 +122,9 @@ def _run(context: DeviceContext, arguments: JobArguments, control: JobControl, r
         source = _zipped(job, inputs)
         progress = _progress(arguments, report, total)
         stages = StagePipeline(call, launcher, source, outputs, control, report, progress, changed)
-        report.add("prepare", 0, 0.0)
+        report.spans.append(Span("prepare", 0, 0.0, bound))
+        report.spans.append(Span("build", 0, bound, built))
+        report.add("prepare", 0, built)
         if plan.single:
             stages.run_single()
         else:

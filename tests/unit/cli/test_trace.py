@@ -66,6 +66,7 @@ def test_the_trace_is_valid_and_its_lanes_sum_to_the_measured_times(tmp_path: Pa
     info: dict[str, object] = {}
     with apyfal.Accelerator("loopback", emulator={"to_device_bandwidth": "1GiB"}) as accelerator:
         accelerator.process(source, tmp_path / "out", info_dict=info)
+    assert [span.stage for span in info["timeline"]][:3] == ["prepare", "build", "prepare"]  # type: ignore[attr-defined]
     write_trace(tmp_path / "trace.json", info["timeline"])  # type: ignore[arg-type]  # a dict of all kinds
     document = json.loads((tmp_path / "trace.json").read_text(), parse_constant=pytest.fail)
     assert document["displayTimeUnit"] == "ms"
