@@ -117,7 +117,9 @@ class SizeRules:
         for key, expression in self._each():
             for name in expression.names:
                 if name not in known:
-                    choices = known | {"same", "reported"} if key.startswith("output") else known
+                    if key.startswith("output"):
+                        choices = did_you_mean(name, known | {"same", "reported"})
+                        raise ConfigurationError(f"unknown output {expression.text!r}{choices}")
                     raise ConfigurationError(
                         f"{key} = {expression}: unknown name {name!r}{did_you_mean(name, choices)}"
                     )
