@@ -120,9 +120,7 @@ class SizeRules:
                     if key.startswith("output"):
                         choices = did_you_mean(name, known | {"same", "reported"})
                         raise ConfigurationError(f"unknown output {expression.text!r}{choices}")
-                    raise ConfigurationError(
-                        f"{key} = {expression}: unknown name {name!r}{did_you_mean(name, choices)}"
-                    )
+                    raise ConfigurationError(f"{key} = {expression}: unknown name {name!r}{did_you_mean(name, known)}")
                 kind = SCALAR_TYPES.get(parameters.get(name, "uint64"))
                 if kind is None or kind.kind not in "iu":
                     raise ConfigurationError(
