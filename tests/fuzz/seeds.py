@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fuzz.stores import OPERATIONS
+
 __all__ = ["SEEDS"]
 
 _LISTING = (
@@ -9,6 +11,36 @@ _LISTING = (
     b"<Key>k</Key><Size>1</Size><ETag>&quot;e&quot;</ETag><LastModified>2026-01-01T00:00:00Z</LastModified></Contents>"
     b"<CommonPrefixes><Prefix>p/</Prefix></CommonPrefixes></ListBucketResult>"
 )
+
+
+def _answer(body: bytes, *fields: bytes, status: bytes = b"200 OK") -> bytes:
+    head = b"".join(b"\r\n" + field for field in fields)
+    return b"HTTP/1.1 %b%b\r\nContent-Length: %d\r\n\r\n%b" % (status, head, len(body), body)
+
+
+_LOGIN = _answer(b"", b"X-Storage-Url: http://h/v1", b"X-Auth-Token: t")
+_CATALOGUE = b'{"token":{"catalog":[{"type":"object-store","endpoints":[{"interface":"public","url":"http://h/v1"}]}]}}'
+_LOGIN_3 = _answer(_CATALOGUE, b"X-Subject-Token: t", status=b"201 C")
+_BLOBS = (
+    b"<EnumerationResults><Blobs><Blob><Name>k/x</Name><Properties><Content-Length>4</Content-Length><Etag>e</Etag>"
+    b"</Properties></Blob><BlobPrefix><Name>k/p/</Name></BlobPrefix></Blobs><NextMarker/></EnumerationResults>"
+)
+#: what stores send; each comes as the only answer, as the second, and behind a login
+_ANSWERS = [
+    _answer(b"data"), _answer(b"<a/>"), _answer(b"[]"), _answer(b'{"error":{"errors":[{"reason":1}],"message":2}}'),
+    _answer(b'{"name":"k","size":"4","generation":"1","md5Hash":"!","updated":1,"metadata":3}'), _answer(b"[" * 3000),
+    _answer(b'{"items":[{"name":"k/x","size":"4"}],"prefixes":["k/p/"],"nextPageToken":"t"}'), _answer(b'{"items":3}'),
+    _answer(b'{"done":false,"rewriteToken":"t","totalBytesRewritten":"1"}'), _answer(b'{"done":true,"resource":[]}'),
+    _answer(b'[{"name":"k/x","bytes":4,"hash":"e"},{"subdir":"k/p/"}]'), _answer(b'[{"name":"k/x"}]'), _answer(_BLOBS),
+    _answer(_BLOBS.replace(b">4<", b">x<")), _answer(_LISTING), _answer(b'<?xml version="1.0" encoding="zz"?><a/>'),
+    _answer(b'{"errors":[{"reason":{}}]}', status=b"403 F"), _answer(b"<Error><Code>c</Code></Error>", status=b"400 B"),
+    _answer(b'{"error":{"errors":[{"reason":[]}],"message":{}}}', status=b"403 F"),
+    _answer(b"data", b"Content-Range: bytes 1-4/9", b"x-goog-generation: x", status=b"206 P"),
+    _answer(b"", b"Location: ht!tp://[", b"x-amz-bucket-region: a/b", status=b"301 M"),
+    _answer(b"data", b'ETag: "' + b"z" * 32 + b'"', b"x-object-meta-crc64nvme: zz", b"x-ms-meta-crc64nvme: zz",
+            b"x-amz-checksum-crc64nvme: !", b"Last-Modified: Mon, 9 Foo 2026 10:00:00 GMT", b"x-oss-hash-crc64ecma: z"),
+    _answer(b"", b"X-Static-Large-Object: true"), _answer(b"<a><UploadId>u</UploadId></a>"), b"",
+]  # fmt: skip
 
 SEEDS: dict[str, list[bytes]] = {
     "http_answer": [
@@ -50,6 +82,12 @@ SEEDS: dict[str, list[bytes]] = {
         b'{"type":"AccessDenied","message":"m"}', b'{"type":"BaseException","message":1}', b'{"type":[]}', b"null",
     ],
     "journal": [b"0" * 15 + b"-" + b"1" * 16, b"\0SQLite format 3\0" + bytes(84), b"\0rubbish", b"x"],
+    "stores": [
+        bytes(operation) + before + answer
+        for number, operation in enumerate(OPERATIONS)
+        for answer in _ANSWERS
+        for before in (b"", (_LOGIN if number // 12 == 5 else _LOGIN_3) + b"\0\0", answer + b"\0\0")
+    ],
     "tokens": [
         b'[{"id":"0123456789ab","user":"a","scopes":["process"],"created":1,"expires":null,"hash":"0","revoked":null}]',
         b"apf_0123456789ab_" + b"A" * 43, b"[{}]", b"0123456789ab " + b"0" * 32 + b" 127.0.0.1:80", b"[" * 2000,

@@ -11,6 +11,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from fuzz.stores import stores
+
 from apyfal.config import ini
 from apyfal.definition.expressions import parse_expressions
 from apyfal.definition.resolve import resolve
@@ -143,5 +145,16 @@ def definitions(data: bytes) -> None:
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
     function.__name__: function
-    for function in (http_answer, s3_xml, configuration, definitions, urls, jobs, answers_of_a_host, journal, tokens)
+    for function in (
+        http_answer,
+        s3_xml,
+        configuration,
+        definitions,
+        urls,
+        jobs,
+        answers_of_a_host,
+        journal,
+        tokens,
+        stores,
+    )
 }

@@ -151,7 +151,10 @@ class HTTPHandler(Handler):
         raise StorageError(f"cannot {what} {shown!r}: more than {_MAX_REDIRECTS} redirects", path=shown)
 
     def _redirected(self, origin: Origin, target: str, location: str) -> tuple[Origin, str]:
-        url = urljoin(f"{origin}{target}", location).partition("#")[0]
+        try:
+            url = urljoin(f"{origin}{target}", location).partition("#")[0]
+        except ValueError:
+            raise InvalidURL(f"{origin.host} redirects to {redact(location)!r}, which is no URL") from None
         there, path, _ = split_url(url)
         if origin.scheme == "https" and there.scheme == "http":
             raise InvalidURL(f"{origin.host} redirects from https to http at {there.host}: not followed")

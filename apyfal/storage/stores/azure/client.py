@@ -15,8 +15,10 @@ from apyfal.exceptions import (
     MountError,
     ObjectExists,
     StorageError,
+    StoreUnavailable,
 )
 from apyfal.storage.handler import Limits, ObjectInfo
+from apyfal.storage.http.answers import hexadecimal, read_xml
 from apyfal.storage.http.origin import split_url
 from apyfal.storage.http.response import Response
 from apyfal.storage.http.status import decode_base64, http_date, strong_etag
@@ -143,8 +145,8 @@ class AzureBlobs(RestHandler):
     def _reason(self, response: Response, body: bytes) -> tuple[str | None, str]:
         code = response.headers.get("x-ms-error-code")
         try:
-            document = ElementTree.fromstring(body)
-        except ElementTree.ParseError:
+            document = read_xml(body)
+        except StoreUnavailable:
             return code, ""
         # Only the first line of the message: what follows are ids, and for a wrong signature the text that was signed.
         return code or document.findtext("Code"), (document.findtext("Message") or "").partition("\n")[0]
@@ -194,8 +196,8 @@ class AzureBlobs(RestHandler):
     def _info(self, path: str, response: Response, size: int | None) -> ObjectInfo:
         headers = response.headers
         checksums = {}
-        if crc := headers.get(CRC_METADATA):
-            checksums["crc64nvme"] = bytes.fromhex(crc)
+        if digest := hexadecimal(headers.get(CRC_METADATA, "")):
+            checksums["crc64nvme"] = digest
         # Content-MD5 of a part is of that part, and an answer to a PUT says it of its body.
         md5 = headers.get("x-ms-blob-content-md5" if response.status == 206 else "content-md5")
         if md5 and response.status in (200, 206) and (digest := decode_base64(md5)) is not None:
@@ -240,7 +242,7 @@ class AzureBlobs(RestHandler):
     def committed(self, path: str) -> builtins.list[str]:
         """List the blocks of the blob that is there."""
         _, body = self._ask("GET", f"{target_of(path)}?comp=blocklist&blocklisttype=committed", path, "look up")
-        return [name.text or "" for name in ElementTree.fromstring(body).iterfind("CommittedBlocks/Block/Name")]
+        return [name.text or "" for name in read_xml(body).iterfind("CommittedBlocks/Block/Name")]
 
 
 def checksum_headers(checksum: bytes | None) -> builtins.list[tuple[str, str]]:

@@ -28,6 +28,7 @@ from apyfal.exceptions import (
 )
 from apyfal.storage.flow.cancel import current_cancel
 from apyfal.storage.handler import ObjectInfo, RangeReader, Upload
+from apyfal.storage.http.answers import read_xml, understood
 from apyfal.storage.http.paging import PageGuard
 from apyfal.storage.http.status import http_date
 from apyfal.storage.metadata import HTTP_FIELDS, ObjectMetadata, require_fields
@@ -146,10 +147,12 @@ class AzureHandler(AzureBlobs):
                 continue
             if name == f"{container}/{prefix}":  # the marker of the directory itself
                 continue
+            with understood("list", path):
+                length = int(entry.findtext("Properties/Content-Length") or 0)
             etag = entry.findtext("Properties/Etag")
             yield ObjectInfo(
                 name,
-                int(entry.findtext("Properties/Content-Length") or 0),
+                length,
                 etag=f'"{etag}"' if etag and not etag.startswith('"') else etag,
                 mtime=http_date(entry.findtext("Properties/Last-Modified")),
             )
@@ -160,10 +163,7 @@ class AzureHandler(AzureBlobs):
         while True:
             text = urlencode({**query, **({"marker": marker} if marker else {})})
             _, body = self._ask("GET", f"{target}?{text}", path, "list", limit=64 << 20)
-            try:
-                page = ElementTree.fromstring(body)
-            except ElementTree.ParseError as error:
-                raise StoreUnavailable(f"cannot list {path!r}: the store's answer is no XML: {error}") from None
+            page = read_xml(body)
             found = page.find(what)
             if found is None:
                 raise StoreUnavailable(f"cannot list {path!r}: expected <{what}>, the store sent <{page.tag}>")

@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
-from xml.etree import ElementTree
 
 from apyfal.exceptions import UnsupportedByStore
+from apyfal.storage.http.answers import read_xml
 from apyfal.storage.metadata import HTTP_FIELDS, ObjectMetadata
 
 __all__ = ["CRC_METADATA", "headers_of", "metadata_from", "tags_from"]
@@ -48,5 +48,5 @@ def metadata_from(headers: Mapping[str, str]) -> ObjectMetadata:
 
 def tags_from(body: bytes) -> dict[str, str]:
     """Return the tags that an answer to "Get Blob Tags" tells."""
-    root = ElementTree.fromstring(body)
+    root = read_xml(body)
     return {tag.findtext("Key") or "": tag.findtext("Value") or "" for tag in root.iterfind("TagSet/Tag")}

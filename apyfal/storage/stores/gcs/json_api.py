@@ -11,8 +11,16 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode
 
-from apyfal.exceptions import MountError, ObjectChanged, ObjectExists, ObjectNotFound, StorageError
+from apyfal.exceptions import (
+    MountError,
+    ObjectChanged,
+    ObjectExists,
+    ObjectNotFound,
+    StorageError,
+    StoreUnavailable,
+)
 from apyfal.storage.handler import Limits, ObjectInfo, RangeReader, Upload
+from apyfal.storage.http.answers import read_json, understood
 from apyfal.storage.http.origin import Origin
 from apyfal.storage.http.paging import PageGuard
 from apyfal.storage.http.response import Response
@@ -39,6 +47,8 @@ PART_PREFIX = ".apyfal-upload/"
 #: Objects that one request composes ("Objects: compose").
 _COMPOSE = 32
 _BOUNDARY = "apyfal-5f0c2d7e9b1a4c38"
+#: answers in a row after which a copy that does not move is given up
+_IDLE_ANSWERS = 100
 
 
 class GSJsonHandler(RestHandler):
@@ -87,8 +97,8 @@ class GSJsonHandler(RestHandler):
     def _reason(self, response: Response, body: bytes) -> tuple[str | None, str]:
         try:
             error = json.loads(body)["error"]
-            return error["errors"][0]["reason"], error["message"]
-        except (ValueError, KeyError, TypeError, IndexError):
+            return str(error["errors"][0]["reason"]), str(error["message"])
+        except (ValueError, LookupError, TypeError, RecursionError):
             return None, ""
 
     def _call(
@@ -106,7 +116,7 @@ class GSJsonHandler(RestHandler):
         response, answer = self._ask(
             method, target, path, what, headers=headers, body=body, accept=accept, limit=64 << 20
         )
-        return response.status, json.loads(answer) if answer and response.status == 200 else {}
+        return response.status, read_json(answer) if answer and response.status == 200 else {}
 
     # -- read ---------------------------------------------------------------------------------------------------------
     def describe(self, path: str) -> ObjectInfo:
@@ -192,7 +202,7 @@ class GSJsonHandler(RestHandler):
         )
         if response.status == 412:
             raise exists_error(path)
-        return checked(described(json.loads(answer), path), checksum)
+        return checked(described(read_json(answer), path), checksum)
 
     def upload(
         self, path: str, *, size: int | None, exclusive: bool = False, metadata: ObjectMetadata | None = None
@@ -235,6 +245,7 @@ class GSJsonHandler(RestHandler):
             content = resource_of(whole, destination)
             query |= conditions_of(whole, False, acl="destinationPredefinedAcl", key="destinationKmsKeyName")
         target = f"{object_target(source.path)}/rewriteTo{object_target(destination).removeprefix('/storage/v1')}"
+        before = idle = 0
         while True:
             text = f"?{urlencode(query)}" if query else ""
             status, answer = self._call("POST", target + text, source.path, "copy", content, accept=(200, 404, 412))
@@ -242,9 +253,15 @@ class GSJsonHandler(RestHandler):
                 raise ObjectNotFound(f"cannot copy {source.path!r}: it does not exist", path=source.path, status=404)
             if status in (404, 412):
                 raise ObjectChanged(f"{source.path!r} changed while it was being copied", path=source.path)
-            if answer["done"]:
-                return described(answer["resource"], destination)
-            query["rewriteToken"] = answer["rewriteToken"]
+            with understood("copy", source.path):
+                if answer["done"]:
+                    return described(answer["resource"], destination)
+                query["rewriteToken"] = str(answer["rewriteToken"])
+                moved = int(answer.get("totalBytesRewritten", 0))
+            idle = idle + 1 if moved <= before else 0
+            if idle > _IDLE_ANSWERS:
+                raise StoreUnavailable(f"cannot copy {source.path!r}: the store does not go on with it")
+            before = moved
 
     # -- names --------------------------------------------------------------------------------------------------------
     def remove(self, path: str) -> None:
@@ -258,7 +275,11 @@ class GSJsonHandler(RestHandler):
         if not bucket:
             for page in self._pages("/storage/v1/b", {"project": self._project_for("list")}, path):
                 for found in page.get("items", ()):
-                    yield ObjectInfo(found["name"], None, mtime=iso_time(found.get("timeCreated")), is_directory=True)
+                    with understood("list", path):
+                        info = ObjectInfo(
+                            found["name"], None, mtime=iso_time(found.get("timeCreated")), is_directory=True
+                        )
+                    yield info
             return
         query = {"prefix": prefix} if recursive else {"prefix": prefix, "delimiter": "/"}
         for page in self._pages(f"{bucket_target(bucket)}/o", query, path):
@@ -276,12 +297,13 @@ class GSJsonHandler(RestHandler):
         while True:
             text = urlencode({**query, **({"pageToken": token} if token else {})})
             _, page = self._call("GET", f"{target}?{text}", path, "list")
-            names = [*page.get("prefixes", ()), *(found["name"] for found in page.get("items", ()))]
-            guard.page(names[0] if names else None)
-            for name in names:
-                guard.foreign(name, query.get("prefix", ""))
+            with understood("list", path):
+                names = [*page.get("prefixes", ()), *(found["name"] for found in page.get("items", ()))]
+                guard.page(names[0] if names else None)
+                for name in names:
+                    guard.foreign(name, query.get("prefix", ""))
+                token = page.get("nextPageToken", "")
             yield page
-            token = page.get("nextPageToken", "")
             if not token:
                 return
             guard.next_page(token)

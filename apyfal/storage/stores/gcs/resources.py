@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from apyfal.exceptions import ChecksumMismatch, ObjectExists
 from apyfal.storage.handler import ObjectInfo
+from apyfal.storage.http.answers import understood
 from apyfal.storage.http.status import decode_base64
 from apyfal.storage.metadata import ObjectMetadata, content_type_of
 from apyfal.storage.stores.rest import iso_time
@@ -85,17 +86,20 @@ def _metadata(found: dict[str, Any]) -> ObjectMetadata:
 
 def described(found: dict[str, Any], path: str) -> ObjectInfo:
     """Describe an object by its resource."""
-    stated = {"crc32c": found.get("crc32c"), "md5": found.get("md5Hash")}
-    checksums = {name: digest for name, text in stated.items() if text and (digest := decode_base64(text)) is not None}
-    return ObjectInfo(
-        path,
-        int(found["size"]) if "size" in found else 0,
-        etag_of(found.get("generation")),
-        iso_time(found.get("updated")),
-        checksums,
-        version=found.get("generation"),
-        metadata=_metadata(found),
-    )
+    with understood("look up", path):
+        stated = {"crc32c": found.get("crc32c"), "md5": found.get("md5Hash")}
+        checksums = {
+            name: digest for name, text in stated.items() if text and (digest := decode_base64(text)) is not None
+        }
+        return ObjectInfo(
+            path,
+            int(found["size"]) if "size" in found else 0,
+            etag_of(found.get("generation")),
+            iso_time(found.get("updated")),
+            checksums,
+            version=found.get("generation"),
+            metadata=_metadata(found),
+        )
 
 
 def checked(info: ObjectInfo, checksum: bytes | None) -> ObjectInfo:

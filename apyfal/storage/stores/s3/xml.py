@@ -6,10 +6,11 @@ import datetime
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 from urllib.parse import unquote_plus
-from xml.etree.ElementTree import Element, ParseError, fromstring
+from xml.etree.ElementTree import Element
 from xml.sax.saxutils import escape
 
 from apyfal.exceptions import StoreUnavailable
+from apyfal.storage.http.answers import read_xml
 from apyfal.units import whole_number
 
 __all__ = [
@@ -56,10 +57,7 @@ class Listing(NamedTuple):
 
 def parse_root(body: bytes) -> Element:
     """Parse a document and drop its namespaces; `StoreUnavailable` when it is damaged."""
-    try:
-        root = fromstring(body)
-    except ParseError as error:
-        raise StoreUnavailable(f"the store's answer is no XML: {error}") from None
+    root = read_xml(body)
     for element in root.iter():
         element.tag = element.tag.rpartition("}")[2]
     return root

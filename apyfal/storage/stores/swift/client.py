@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import builtins
-import json
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
-from apyfal.exceptions import ObjectChanged, StoreUnavailable
+from apyfal.exceptions import ObjectChanged
 from apyfal.storage.handler import Limits, ObjectInfo
+from apyfal.storage.http.answers import hexadecimal, read_json, understood
 from apyfal.storage.http.paging import PageGuard
 from apyfal.storage.http.response import Response
 from apyfal.storage.http.status import http_date, strong_etag
@@ -140,8 +140,11 @@ class SwiftObjects(RestHandler):
         if head.headers.get("x-static-large-object", "").lower() != "true":
             return []
         _, body = self._ask("GET", target + "?multipart-manifest=get&format=json", path, "look up")
-        segments: list[dict[str, Any]] = json.loads(body)
-        return segments
+        with understood("look up", path):
+            return [
+                {"name": str(one["name"]), "hash": str(one["hash"]), "bytes": int(one["bytes"])}
+                for one in read_json(body)
+            ]
 
     def own_segments(self, path: str) -> builtins.list[str]:
         """List the segments that apyfal wrote for the object that is there now, as ``container/name``."""
@@ -158,19 +161,25 @@ class SwiftObjects(RestHandler):
         container, prefix = folder_prefix(path)
         if not container:
             for entry in self._pages("/", {}, path):
-                yield ObjectInfo(entry["name"], None, mtime=iso_time(entry.get("last_modified")), is_directory=True)
+                with understood("list", path):
+                    info = ObjectInfo(
+                        str(entry["name"]), None, mtime=iso_time(entry.get("last_modified")), is_directory=True
+                    )
+                yield info
             return
         query = {"prefix": prefix} if recursive else {"prefix": prefix, "delimiter": "/"}
         for entry in self._pages(target_of(container, ""), query, path):
             if "subdir" in entry:
-                name = entry["subdir"].rstrip("/")
+                name = str(entry["subdir"]).rstrip("/")
                 yield ObjectInfo(f"{container}/{name}", None, is_directory=True)
                 continue
-            # The hash of a large object is that of its manifest; "slo_etag" is what a GET says.
-            etag = entry.get("slo_etag") or entry.get("hash")
-            mtime = iso_time(entry.get("last_modified"))
+            with understood("list", path):
+                # The hash of a large object is that of its manifest; "slo_etag" is what a GET says.
+                etag = entry.get("slo_etag") or entry.get("hash")
+                mtime = iso_time(entry.get("last_modified"))
+                info = ObjectInfo(f"{container}/{entry['name']}", int(entry["bytes"]), etag=etag, mtime=mtime)
             if entry["name"] != prefix:  # the marker of the directory itself
-                yield ObjectInfo(f"{container}/{entry['name']}", entry["bytes"], etag=etag, mtime=mtime)
+                yield info
 
     def _pages(self, target: str, query: dict[str, str], path: str) -> Iterator[dict[str, Any]]:
         marker = ""
@@ -178,11 +187,9 @@ class SwiftObjects(RestHandler):
         while True:
             text = urlencode({"format": "json", "limit": str(_PAGE), "marker": marker, **query})
             _, body = self._ask("GET", f"{target}?{text}", path, "list", accept=(200, 204), limit=64 << 20)
-            try:
-                entries = json.loads(body) if body else []
-                names = [entry.get("name") or entry["subdir"] for entry in entries]
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise StoreUnavailable(f"cannot list {path!r}: the store's answer is no listing: {error}") from None
+            with understood("list", path):
+                entries = read_json(body) if body else []
+                names = [str(entry.get("name") or entry["subdir"]) for entry in entries]
             # A page may be shorter than asked for, as each cluster has its own limit: only an empty one is the last.
             if not names:
                 return
@@ -214,11 +221,11 @@ class SwiftObjects(RestHandler):
         headers = response.headers
         etag = headers.get("etag")
         checksums = {}
-        if crc := headers.get(CRC_HEADER.lower()):
-            checksums["crc64nvme"] = bytes.fromhex(crc)
+        if digest := hexadecimal(headers.get(CRC_HEADER.lower(), "")):
+            checksums["crc64nvme"] = digest
         large = "x-static-large-object" in headers or "x-object-manifest" in headers
-        if etag and not large and len(etag.strip('"')) == 32:
-            checksums["md5"] = bytes.fromhex(etag.strip('"'))
+        if etag and not large and len(etag.strip('"')) == 32 and (digest := hexadecimal(etag.strip('"'))):
+            checksums["md5"] = digest
         return ObjectInfo(path, size, strong_etag(etag), mtime_of(response), checksums, metadata=metadata_from(headers))
 
 
