@@ -54,6 +54,10 @@ __all__ = [
 ]
 
 
+#: characters of a message; whoever gives a value of a megabyte need not read it again
+_LONGEST = 10_000
+
+
 class AcceleratorException(Exception):
     """Root of all errors raised by apyfal.
 
@@ -62,7 +66,11 @@ class AcceleratorException(Exception):
     """
 
     def __init__(self, *arguments: object) -> None:
-        super().__init__(*(redact_text(value) if isinstance(value, str) else value for value in arguments))
+        super().__init__(*(_shown(value) if isinstance(value, str) else value for value in arguments))
+
+
+def _shown(text: str) -> str:
+    return redact_text(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}...")
 
 
 # -- what the caller asked for ----------------------------------------------------------------------------------------

@@ -8,15 +8,16 @@ import sys
 
 __all__ = ["get_logger", "redact", "redact_text", "redact_web_path"]
 
-_ANY_URL = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9+._-]*:/|https?:)[^\s'\"]+", re.ASCII | re.IGNORECASE)
+#: Repetitions are bounded: a text of a million letters, or dashes, is read in a second.
+_ANY_URL = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9+._-]{0,63}:/|https?:)[^\s'\"]+", re.ASCII | re.IGNORECASE)
 #: A URL, or what was meant to be one: ``https:/host``, ``https:host``.
 _LIKE_URL = re.compile(r"([A-Za-z0-9][A-Za-z0-9+._-]+):/*", re.ASCII)
-_NESTED = re.compile(r"https?:/+", re.IGNORECASE)
+_NESTED = re.compile(r"(?:https?:/+)+", re.IGNORECASE)
 _WEB = ("http", "https")
 #: Parameters whose values let others in: of signed URLs (AWS, Google, Azure, Alibaba), and what tokens are called.
 _SECRETS = re.compile(
-    r"(?i)(?<![a-z0-9])((?:x-(?:amz|goog|oss)-)?(?:signature|security-token|credential)|sig|[a-z_-]*token|[a-z_-]*password"
-    r"|[a-z_-]*secret|api[_-]?key|auth|awsaccesskeyid|ossaccesskeyid|googleaccessid)=[^&;#\s]*"
+    r"(?i)(?<![a-z0-9])((?:x-(?:amz|goog|oss)-)?(?:signature|security-token|credential)|sig"
+    r"|[a-z_-]{0,30}(?:token|password|secret)|api[_-]?key|auth|awsaccesskeyid|ossaccesskeyid|googleaccessid)=[^&;#\s]*"
 )
 #: The same in a text about them, where a quotation mark ends a value.
 _SECRETS_QUOTED = re.compile(_SECRETS.pattern.replace("[^&;#\\s]*", "[^&;#\\s'\"]+"))
@@ -75,12 +76,12 @@ def redact(url: str) -> str:
 
 def redact_web_path(path: str) -> str:
     """Remove what may be secret from a web address without its scheme; see `redact`."""
-    if (nested := _NESTED.match(path)) is not None:  # a whole URL where its host was expected
-        return nested.group() + redact_web_path(path[nested.end() :])
+    nested = _NESTED.match(path)  # a whole URL where its host was expected
+    before = "" if nested is None else nested.group()
     path, hash_sign, _ = path.partition("#")
     path, question_mark, _ = path.partition("?")
-    shown = _SECRETS.sub(r"\1=...", _without_user(path))
-    return shown + ("?..." if question_mark else "") + ("#..." if hash_sign else "")
+    shown = _SECRETS.sub(r"\1=...", _without_user(path.removeprefix(before)))
+    return before + shown + ("?..." if question_mark else "") + ("#..." if hash_sign else "")
 
 
 def _without_user(text: str) -> str:

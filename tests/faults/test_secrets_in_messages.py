@@ -25,7 +25,7 @@ import apyfal.storage as st
 import apyfal.storage.http.pool
 from apyfal.cli import main
 from apyfal.exceptions import StorageError
-from apyfal.log import redact
+from apyfal.log import redact, redact_text
 from apyfal.storage.flow.options import TransferOptions
 from apyfal.storage.stores.web import HTTPHandler
 from apyfal.storage.transfer import MultipartWriter, download, stream, upload
@@ -387,3 +387,17 @@ def _closed(handler: HTTPHandler, path: str) -> None:
 )
 def test_redact(url: str, shown: str) -> None:
     assert redact(url) == shown
+
+
+@pytest.mark.parametrize(
+    "text", ["9", "-", "a.", "_", "http:", "http://", "@", "a:/", "token", "x-amz-", "a:@/", "token="]
+)
+def test_a_long_text_is_read_once(text: str) -> None:
+    """Not as often as it has letters, and without recursion: an error may quote what somebody else has sent."""
+    long = text * (300_000 // len(text))
+    redact(f"http://{long}")
+    redact_text(f"{long}:")
+
+
+def test_a_message_is_not_longer_than_anybody_reads() -> None:
+    assert len(str(StorageError("x" * 1_000_000))) < 20_000
