@@ -28,7 +28,7 @@ import numpy as np
 from apyfal.definition.dtypes import SCALAR_TYPES, number_of, parse_element_type, parse_scalar_type, scalar
 from apyfal.definition.expressions import Expression
 from apyfal.exceptions import ParameterError, did_you_mean
-from apyfal.units import parse_size
+from apyfal.units import parse_size, whole_number
 
 __all__ = [
     "BUFFERS",
@@ -52,7 +52,7 @@ __all__ = [
 
 _NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _ARGUMENT = re.compile(r"(count|bytes|capacity)\.[A-Za-z_]\w*|[A-Za-z_]\w*", re.ASCII)
-_FACTOR = re.compile(r"[0-9]+(\.[0-9]+|/[1-9][0-9]*)?", re.ASCII)
+_FACTOR = re.compile(r"[0-9]{1,18}(\.[0-9]{1,18}|/[1-9][0-9]{0,17})?", re.ASCII)
 
 #: Keywords of `apyfal.Accelerator.process`, besides ``src``, ``dst`` and the accelerator's own parameters.
 PROCESS_KEYWORDS = frozenset({"copy", "info_dict", "memory_limit", "progress", "timeout"})
@@ -318,8 +318,8 @@ class Chunking:
     def parse(cls, text: str) -> Chunking:
         """Read ``whole``, ``elements`` or ``records:<bytes>``; `ParameterError` for anything else."""
         kind, _, size = text.partition(":")
-        if kind == "records" and size.strip().isdecimal() and int(size):
-            return cls("records", int(size))
+        if kind == "records" and (record := whole_number(size.strip())):
+            return cls("records", record)
         if text == "whole":
             return WHOLE
         if text == "elements":

@@ -15,7 +15,9 @@ from apyfal.exceptions import ProgramError
 
 __all__ = ["Interface", "Kernel", "Port", "find_interfaces", "parse_header"]
 
-_DECLARATION = re.compile(r"\bVL_(IN|OUT|INOUT)(8|16|64|W|)\(&?(\w+),\s*(\d+),\s*(\d+)(?:,\s*(\d+))?\)")
+_DECLARATION = re.compile(
+    r"\bVL_(IN|OUT|INOUT)(8|16|64|W|)\(&?(\w+),\s*([0-9]{1,6}),\s*([0-9]{1,6})(?:,\s*([0-9]{1,6}))?\)"
+)
 
 # Signals of each kind of interface that a kernel must have, and those that it may have.
 _READ_NEEDS = "arvalid arready araddr arlen rvalid rready rdata"

@@ -161,7 +161,7 @@ def protocol_of(kernel: str, files: Sequence[Path]) -> str | None:
 def _read_metadata(path: Path) -> ElementTree.Element:
     try:
         return ElementTree.parse(path).getroot()
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the last two: an unknown encoding
         raise ProgramError(f"{path}: {error}") from None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,8 @@ _VHDL = (".vhd", ".vhdl")
 _HEADERS = (".vh", ".svh", ".h")
 _LISTS = (".f", ".flist")
 _MODULE = re.compile(r"^\s*(?:module|entity)\s+(?:automatic\s+|static\s+)?(\w+)", re.MULTILINE | re.IGNORECASE)
+#: file lists in file lists
+_NESTED_LISTS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,8 @@ class Sources:
         Of ``+define+``, ``NAME`` or ``NAME=VALUE``.
     metadata
         ``kernel.xml`` files.
+    lists
+        File lists; each is read once, however often it is named.
     """
 
     files: list[Path] = field(default_factory=list)
@@ -42,6 +47,7 @@ class Sources:
     libraries: list[Path] = field(default_factory=list)
     defines: list[str] = field(default_factory=list)
     metadata: list[Path] = field(default_factory=list)
+    lists: list[Path] = field(default_factory=list)
 
     def options(self) -> list[str]:
         """Return these as options of Verilator."""
@@ -106,8 +112,8 @@ def find_sources(program: str) -> Sources:
     return sources
 
 
-def _add(sources: Sources, path: Path) -> None:
-    if path.is_dir():
+def _add(sources: Sources, path: Path, depth: int = 0) -> None:
+    if os.path.isdir(path):  # unlike those of Path, these take any text
         found = [
             each for each in sorted(path.iterdir()) if each.suffix in (*_VERILOG, *_VHDL) or each.name == "kernel.xml"
         ]
@@ -115,10 +121,10 @@ def _add(sources: Sources, path: Path) -> None:
             raise ProgramError(f"no Verilog source in directory {path}")
         for each in found:
             _add(sources, each)
-    elif not path.is_file():
-        raise ProgramError(f"no such file: {path}")
+    elif not os.path.isfile(path):
+        raise ProgramError(f"no such file: {str(path)[:500]}")
     elif path.suffix in _LISTS:
-        _read_list(sources, path)
+        _read_list(sources, path, depth)
     elif path.suffix in _VERILOG:
         sources.files.append(path)
     elif path.suffix in _VHDL:
@@ -133,8 +139,13 @@ def _add(sources: Sources, path: Path) -> None:
         )
 
 
-def _read_list(sources: Sources, path: Path) -> None:
-    words = re.sub(r"//.*|#.*", "", path.read_text()).split()
+def _read_list(sources: Sources, path: Path, depth: int) -> None:
+    if path in sources.lists:
+        return
+    sources.lists.append(path)
+    if depth >= _NESTED_LISTS:
+        raise ProgramError(f"{path}: more than {_NESTED_LISTS} file lists name each other")
+    words = re.sub(r"//.*|#.*", "", path.read_text(errors="surrogateescape")).split()
     folder = path.parent
     for number, word in enumerate(words):
         previous = words[number - 1] if number else ""
@@ -152,4 +163,4 @@ def _read_list(sources: Sources, path: Path) -> None:
                 f"{path}: option {word!r} is not known; expected +incdir+, +define+, -y, or a file"
             )
         else:
-            _add(sources, folder / word)
+            _add(sources, folder / word, depth + 1)

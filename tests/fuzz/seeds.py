@@ -88,6 +88,19 @@ SEEDS: dict[str, list[bytes]] = {
         for answer in _ANSWERS
         for before in (b"", (_LOGIN if number // 12 == 5 else _LOGIN_3) + b"\0\0", answer + b"\0\0")
     ],
+    "definition_parts": [
+        b"count.mask: uint32", b"factor: float32 = 1.5", b"2x", b"1/3x", b"1e999x", b"same", b"records:4096", b"4 GiB",
+        b"mask: uint8 = 0.5x", b"dst: <f4 = reported", b"1h 30min", b"inf", b"-1", b"0x10", b"300 MHz", b"complex128",
+        b"records:\xc2\xb2", b"records:" + b"9" * 5000, b"9" * 400 + b"x", b"1." + b"0" * 5000 + b"x", b"1e-99999999x",
+    ],
+    "verilog": [
+        b"src:0x10:buffer, dst:s_axis_in, count:0x20:32\nVL_OUT8(&m_axis_tvalid,0,0)VL_IN8(&m_axis_tready,0,0)",
+        b"VL_INW(&s_axis_tdata,511,0,16);VL_IN8(&s_axis_tvalid,0,0);VL_OUT8(&s_axis_tready,0,0);",
+        b"// 0x10 : Data signal of src\n// 0x14 : Data signal of src\n// 0xffffffffffff : Data signal of count",
+        b'<kernel><args><arg name="src" addressQualifier="1" offset="0x10" size="0x8"/></args></kernel>',
+        b'<?xml version="1.0" encoding="zz"?><a/>', b"VL_IN(&x," + b"9" * 5000 + b",0)", b"top.f", b"+incdir+a+b -y c",
+        b"+define+A=1 -y", b"../../etc/passwd", b"\xff\xfe", b"top.v // x\n# y", b"a\0b", b"x" * 5000,
+    ],
     "tokens": [
         b'[{"id":"0123456789ab","user":"a","scopes":["process"],"created":1,"expires":null,"hash":"0","revoked":null}]',
         b"apf_0123456789ab_" + b"A" * 43, b"[{}]", b"0123456789ab " + b"0" * 32 + b" 127.0.0.1:80", b"[" * 2000,

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from fuzz.kernels import definition_parts, verilog
 from fuzz.stores import stores
 
 from apyfal.config import ini
@@ -146,15 +147,7 @@ def definitions(data: bytes) -> None:
 TARGETS: dict[str, Callable[[bytes], None]] = {
     function.__name__: function
     for function in (
-        http_answer,
-        s3_xml,
-        configuration,
-        definitions,
-        urls,
-        jobs,
-        answers_of_a_host,
-        journal,
-        tokens,
-        stores,
+        *(http_answer, s3_xml, configuration, urls, jobs, answers_of_a_host, journal, tokens),
+        *(stores, definitions, definition_parts, verilog),
     )
 }

@@ -13,7 +13,8 @@
 #define ocl_load fuzzed_load
 #define ocl_unload fuzzed_unload
 #define ocl_bank fuzzed_bank
-#include "drivers/opencl/program.c"
+#define ocl_interface fuzzed_interface
+#include "drivers/opencl/kernel/program.c"
 
 enum { OPTIONS = 1, LENGTH = 2, LENGTH_AT = 304, LARGEST = 1 << 16 };
 
