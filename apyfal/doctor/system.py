@@ -18,6 +18,7 @@ _EXTRAS = {
     "gs": "Google credentials, faster checksums",
     "az": "Microsoft credentials, faster checksums",
     "fsspec": "mounts of fsspec's filesystems, and apyfal as one of them",
+    "upath": "paths of universal_pathlib",
     "host": "sharing this machine's cards: apyfal serve",
     "rtl": "simulated cards: driver = rtl",
     "dask": "clusters of Dask",
