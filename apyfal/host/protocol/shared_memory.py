@@ -18,7 +18,9 @@ import hmac
 import os
 import secrets
 import socket
+import struct
 import weakref
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,12 @@ __all__ = ["Region", "TicketServer", "attach", "machine_id"]
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL if hasattr(fcntl, "F_SEAL_SHRINK") else 0
 _TICKET_BYTES = 64
 _TIMEOUT = 5.0
+#: Connections of one local user, and of all, that may wait with a ticket that they have not sent: each is a descriptor.
+_WAITING_OF_USER = 16
+_WAITING = 64
+#: Seconds without new connections after there was no descriptor for one.
+_PAUSE = 0.5
+_CREDENTIALS = struct.Struct("iII")  # struct ucred, socket(7): pid, uid, gid
 
 
 def machine_id() -> str:
@@ -140,6 +148,7 @@ class TicketServer:
         self.path = path
         self._find = find
         self._socket: socket.socket | None = None
+        self._waiting: Counter[int] = Counter()  # connections by local user
 
     def start(self) -> None:
         """Start to listen."""
@@ -163,14 +172,29 @@ class TicketServer:
     def _accept(self) -> None:
         if self._socket is None:
             return
-        with contextlib.suppress(BlockingIOError, ConnectionError):
+        loop = asyncio.get_running_loop()
+        try:
             connection, _ = self._socket.accept()
-            connection.setblocking(False)
-            loop = asyncio.get_running_loop()
-            timer = loop.call_later(_TIMEOUT, self._end, connection)
-            loop.add_reader(connection, self._answer, connection, timer)
+        except (BlockingIOError, ConnectionError):
+            return
+        except OSError:  # no descriptor is left: the loop would call this again at once
+            loop.remove_reader(self._socket)
+            loop.call_later(_PAUSE, self._resume)
+            return
+        user = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))[1]
+        if self._waiting[user] >= _WAITING_OF_USER or self._waiting.total() >= _WAITING:
+            connection.close()
+            return
+        self._waiting[user] += 1
+        connection.setblocking(False)
+        timer = loop.call_later(_TIMEOUT, self._end, connection, user)
+        loop.add_reader(connection, self._answer, connection, user, timer)
 
-    def _answer(self, connection: socket.socket, timer: asyncio.TimerHandle) -> None:
+    def _resume(self) -> None:
+        if self._socket is not None:
+            asyncio.get_running_loop().add_reader(self._socket, self._accept)
+
+    def _answer(self, connection: socket.socket, user: int, timer: asyncio.TimerHandle) -> None:
         timer.cancel()
         with contextlib.suppress(OSError):
             request = connection.recv(256).decode("ascii", "replace")
@@ -180,10 +204,12 @@ class TicketServer:
                 socket.send_fds(connection, [b"ok"], [region.descriptor])
             else:
                 connection.send(b"no")
-        self._end(connection)
+        self._end(connection, user)
 
-    @staticmethod
-    def _end(connection: socket.socket) -> None:
+    def _end(self, connection: socket.socket, user: int) -> None:
+        self._waiting[user] -= 1
+        if not self._waiting[user]:
+            del self._waiting[user]
         asyncio.get_running_loop().remove_reader(connection)
         connection.close()
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
+import resource
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -102,3 +105,76 @@ def test_the_ticket_opens_it(region: Region, tmp_path: Path) -> None:
         assert not path.exists()
     finally:
         mine.close()
+
+
+def silent(path: Path, count: int) -> list[socket.socket]:
+    """Connect, and say nothing."""
+    peers = [socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(count)]
+    for peer in peers:
+        peer.connect(str(path))
+    return peers
+
+
+def test_silent_local_users_hold_few_descriptors(region: Region, tmp_path: Path) -> None:
+    server = TicketServer(tmp_path / "memory", lambda name: region if name == region.name else None)
+
+    async def crowd() -> tuple[int, Region]:
+        server.start()
+        try:
+            peers: list[socket.socket] = []
+            for _ in range(5):  # no more than the kernel's queue at a time
+                peers += await asyncio.to_thread(silent, server.path, 10)
+                await asyncio.sleep(0.05)
+            held = server._waiting.total()
+            for peer in peers:
+                peer.close()
+            await asyncio.sleep(0.05)
+            assert not server._waiting
+            return held, await asyncio.to_thread(attach, str(server.path), region.name, region.ticket, SIZE)
+        finally:
+            server.stop()
+
+    held, mine = asyncio.run(crowd())
+    mine.close()
+    assert held == 16
+
+
+def test_without_descriptors_it_waits_and_goes_on(
+    region: Region, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = TicketServer(tmp_path / "memory", lambda name: region if name == region.name else None)
+    tried = 0
+    accept = TicketServer._accept
+
+    def counted(self: TicketServer) -> None:
+        nonlocal tried
+        tried += 1
+        accept(self)
+
+    monkeypatch.setattr(TicketServer, "_accept", counted)
+
+    async def short_of_descriptors() -> bytes:
+        server.start()
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        (peer,) = silent(server.path, 1)
+        peer.send(f"{region.name} {region.ticket}".encode())
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (peer.fileno() + 1, before[1]))
+            spare = []
+            with contextlib.suppress(OSError):
+                while True:  # the lower numbers that are free
+                    spare.append(os.dup(0))
+            await asyncio.sleep(0.2)
+            assert tried == 1
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+            for number in spare:
+                os.close(number)
+            answer, descriptors, _, _ = await asyncio.to_thread(socket.recv_fds, peer, 16, 1)
+            os.close(descriptors[0])
+            return answer
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+            peer.close()
+            server.stop()
+
+    assert asyncio.run(short_of_descriptors()) == b"ok"
