@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from apyfal.exceptions import AcceleratorException
+from apyfal.exceptions import AcceleratorException, HostError
 from apyfal.host.client.http import Host, Refused, SessionLost
 from apyfal.host.protocol.messages import ArrayType, SharedArray
 from apyfal.host.protocol.shared_memory import Region, attach, machine_id
@@ -79,7 +79,7 @@ class SharedPool:
             if refused.status == 404:
                 raise SessionLost from None
             return None
-        except OSError:
+        except (OSError, HostError):  # too many local connections wait, for example
             return None
         with self._lock:
             self._mapped[region.name] = region
