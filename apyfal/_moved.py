@@ -23,7 +23,8 @@ _TABLE = (
     ("", "jobs", "attempts background=submitter mapping=ordered_map workers=queue"),
     ("accelerators", "definition", "models registry"),
     ("commands", "cli", "common selection"),
-    ("commands", "cli.commands", "accelerators copy host ls mounts process serve token"),
+    ("commands", "cli.commands", "accelerators host process serve token"),
+    ("commands", "cli.commands.storage", "copy ls mounts"),
     ("commands", "cli.commands.machine", "bench devices"),
     (
         "host",

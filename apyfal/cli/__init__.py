@@ -24,9 +24,9 @@ __all__ = ["COMMANDS", "main"]
 #: Name to the module that has it (as ``command``) and what it does, in the order of ``apyfal --help``.
 COMMANDS: dict[str, tuple[str, str]] = {
     "process": ("apyfal.cli.commands.process", "Run one job of an accelerator."),
-    "copy": ("apyfal.cli.commands.copy", "Copy between any two storage URLs."),
-    "ls": ("apyfal.cli.commands.ls", "List what is below a storage URL."),
-    "mounts": ("apyfal.cli.commands.mounts", "List the mounted storage."),
+    "copy": ("apyfal.cli.commands.storage.copy", "Copy between any two storage URLs."),
+    "ls": ("apyfal.cli.commands.storage.ls", "List what is below a storage URL."),
+    "mounts": ("apyfal.cli.commands.storage.mounts", "List the mounted storage."),
     "config": ("apyfal.cli.commands.config", "Show the configuration files; trust one."),
     "accelerators": ("apyfal.cli.commands.accelerators", "List the accelerators that can be run."),
     "devices": ("apyfal.cli.commands.machine.devices", "List the devices that accelerators run on."),

@@ -37,7 +37,7 @@ ROOMS = (
     "host/client host/server/api storage/__init__",
     "apyfal",
     "cli doctor testing",
-    "cli/commands/machine host/server",
+    "cli/commands/machine cli/commands/storage host/server",
     "cli/commands __main__",
 )
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms.split()}
