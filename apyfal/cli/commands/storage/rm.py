@@ -1,0 +1,178 @@
+"""``apyfal rm``: remove files and objects, and with ``-r`` what is below directories."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import click
+
+from apyfal import storage
+from apyfal.cli.common import Command, Settings, common_options, complete_path, print_error, print_json, use_host
+from apyfal.cli.selection import has_directories, matches
+from apyfal.exceptions import AcceleratorException, ObjectNotFound, ParameterError, StorageError, UnsupportedByStore
+from apyfal.storage.api.tree import tree
+from apyfal.storage.mounting.table import resolve
+from apyfal.storage.url import Location, parse, redact
+
+__all__ = ["command"]
+
+#: Objects that are removed at once, between two looks at what failed.
+_BATCH = 1000
+
+
+@click.command(cls=Command, name="rm")
+@click.argument("urls", nargs=-1, required=True, metavar="URL...", shell_complete=complete_path)
+@click.option("-r", "--recursive", is_flag=True, help="Remove directories with all that is below them.")
+@click.option("-n", "--dry-run", is_flag=True, help="Print what would be removed, and remove nothing.")
+@click.option("-k", "--keep-going", is_flag=True, help="Go on past what cannot be removed, and sum up at the end.")
+@common_options
+@click.pass_obj
+def command(settings: Settings, /, *, urls: tuple[str, ...], recursive: bool, dry_run: bool, keep_going: bool) -> None:
+    """Remove each URL: a file, an object, or a pattern such as 's3://lab/*.tmp'.
+
+    Nothing is removed before every name was looked up. Never a bucket, a store's root, a disk's root or the working
+    directory. Of a link, the link is removed, and not what it leads to.
+    """
+    use_host(settings, *urls)
+    chosen = _Chosen([], [], [])
+    for one in dict.fromkeys(one for url in urls for one in (matches(url) or [url])):
+        _choose(one, chosen, recursive=recursive)
+    files = list(dict.fromkeys(chosen.files))
+    if dry_run:
+        _show(settings, [*files, *chosen.trees])
+        return
+    failed = _remove(files, keep_going=keep_going)
+    for path in chosen.trees:
+        failed += _remove_tree(path, keep_going=keep_going)
+    failed += _remove_marks(chosen.marks, keep_going=keep_going) if not failed else []
+    if failed:
+        for error in failed:
+            print_error(error, as_json=settings.json)
+        raise StorageError(f"{len(failed)} of {len(files) + len(chosen.trees)} could not be removed")
+    if settings.json:
+        _show(settings, [*files, *chosen.trees])
+
+
+class _Chosen(NamedTuple):
+    """What is removed.
+
+    Attributes
+    ----------
+    files
+        Files and objects.
+    trees
+        Local directories, with all that is below them.
+    marks
+        Directories of stores: objects of their own may mark them, which are removed last.
+    """
+
+    files: list[str]
+    trees: list[str]
+    marks: list[str]
+
+
+def _choose(url: str, chosen: _Chosen, *, recursive: bool) -> None:
+    """Find what a name means; raise for what must not be removed."""
+    files = chosen.files
+    location = parse(url)
+    if location.is_local and os.path.islink(location.path.rstrip("/") or "/"):
+        files.append(url.rstrip("/"))
+        return
+    if not recursive:
+        info = storage.stat(url)
+        if info.is_directory:
+            raise ParameterError(f"{redact(url)!r} is a directory: -r removes it with all that is below it")
+        files.append(url)
+        return
+    if location.is_local:
+        _require_inner(location)
+        (chosen.trees if storage.stat(url).is_directory else files).append(url)
+        return
+    with resolve(location) as target:
+        if target.above_objects is not None or not target.path.strip("/"):
+            raise ParameterError(f"{redact(url)!r} is not below a bucket: expected what is to be removed in it")
+    if has_directories(url):
+        if storage.stat(url).is_directory:
+            raise UnsupportedByStore(
+                f"{redact(url)!r}: trees of stores with real directories are not removed; expected its files, and rmdir"
+            )
+        files.append(url)
+        return
+    if not url.endswith("/") and _is_object(url):
+        files.append(url)
+    folder = url if url.endswith("/") else f"{url}/"
+    below = list(tree(parse(folder), follow_links=False))
+    if not below and url not in files:
+        storage.stat(url)  # a directory's mark alone, or nothing at all, which is an error
+    for item in below:
+        if item.problem is not None:
+            raise item.problem
+        (chosen.marks if item.is_directory else files).append(item.location.url)
+    chosen.marks.append(folder)
+
+
+def _is_object(url: str) -> bool:
+    try:
+        return not storage.stat(url).is_directory
+    except ObjectNotFound:
+        return False
+
+
+def _require_inner(location: Location) -> None:
+    """Refuse what nobody means to remove with everything below it."""
+    path = os.path.realpath(location.path)
+    here = os.path.realpath(os.curdir)
+    if os.path.ismount(path) or path == os.path.realpath(os.path.expanduser("~")) or f"{here}/".startswith(f"{path}/"):
+        raise ParameterError(
+            f"{location.path!r} is the root of a file system, a home, or holds the working directory: expected a"
+            " directory below it"
+        )
+
+
+def _remove(files: Sequence[str], *, keep_going: bool) -> list[Exception]:
+    """Remove files and objects; return the errors, if that is to go on."""
+    failed: list[Exception] = []
+    for begin in range(0, len(files), _BATCH):
+        part = files[begin : begin + _BATCH]
+        outcomes = storage.remove_many(part, return_exceptions=keep_going)
+        failed += [error for error in outcomes if error is not None]
+    return failed
+
+
+def _remove_tree(url: str, *, keep_going: bool) -> list[Exception]:
+    failed: list[Exception] = []
+
+    def note(_: object, path: str, caught: tuple[type[BaseException], BaseException, object]) -> None:
+        error = caught[1]
+        if not keep_going or not isinstance(error, OSError):
+            raise error
+        failed.append(AcceleratorException(f"cannot remove {path!r}: {error.strerror}"))
+
+    shutil.rmtree(parse(url).path, onerror=note)
+    return failed
+
+
+def _remove_marks(marks: Sequence[str], *, keep_going: bool) -> list[Exception]:
+    """Remove the objects that mark directories, the deepest first; most directories of stores have none."""
+    failed: list[Exception] = []
+    for url in sorted(set(marks), key=len, reverse=True):
+        try:
+            storage.rmdir(url.rstrip("/"))
+        except ObjectNotFound:
+            pass
+        except (AcceleratorException, OSError) as error:
+            if not keep_going:
+                raise
+            failed.append(error)
+    return failed
+
+
+def _show(settings: Settings, removed: Sequence[str]) -> None:
+    if settings.json:
+        print_json([redact(url) for url in removed])
+    else:
+        for url in removed:
+            click.echo(redact(url))

@@ -1,0 +1,173 @@
+"""``apyfal cat``, ``stat``, ``mkdir`` and ``rm``: on local paths, on stores without directories and with them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from memory_store import MemoryHandler
+
+from apyfal import cli, storage
+from apyfal.storage.mounting import table
+
+
+@pytest.fixture
+def store() -> Iterator[MemoryHandler]:
+    handler = MemoryHandler()
+    for key in ("b/d/x", "b/d/e/y", "b/d/e/z[1]", "b/other", "b/d.txt"):
+        handler.store(key, key.encode())
+    table.table.attach("lab", handler)
+    yield handler
+    table.table.unmount("lab")
+
+
+@pytest.fixture
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "d/e").mkdir(parents=True)
+    for name in ("d/x", "d/e/y", "other"):
+        (tmp_path / name).write_text(name)
+    return tmp_path
+
+
+def left(store: MemoryHandler) -> list[str]:
+    return sorted(store.objects)
+
+
+def test_cat(store: MemoryHandler, directory: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    assert cli.main(["cat", "lab://b/d/x", "other", "lab://b/d/e/*"]) == 0
+    assert capfdbinary.readouterr().out == b"b/d/xotherb/d/e/yb/d/e/z[1]"
+    assert cli.main(["cat", "lab://b/d/gone"]) == 3
+    assert cli.main(["cat", "d"]) != 0
+
+
+def test_stat(store: MemoryHandler, directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["stat", "--json", "lab://b/d/x", "lab://b/d", "other"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [one["type"] for one in found] == ["file", "directory", "file"]
+    assert [one.get("size") for one in found] == [5, None, 5]
+    assert cli.main(["stat", "other"]) == 0
+    assert "size         5" in capsys.readouterr().out
+    assert cli.main(["stat", "gone"]) == 3
+
+
+def test_mkdir(directory: Path) -> None:
+    assert cli.main(["mkdir", "new/deep"]) == 0
+    assert (directory / "new/deep").is_dir()
+    assert cli.main(["mkdir", "new/deep"]) != 0
+    assert cli.main(["mkdir", "-p", "new/deep"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "gone"),
+    [
+        (["lab://b/other"], {"b/other"}),
+        (["lab://b/other", "lab://b/other"], {"b/other"}),
+        (["lab://b/d/e/*"], {"b/d/e/y", "b/d/e/z[1]"}),
+        (["lab://b/d/e/z[1]"], {"b/d/e/z[1]"}),
+        (["-r", "lab://b/d"], {"b/d/x", "b/d/e/y", "b/d/e/z[1]"}),
+        (["-r", "lab://b/d/"], {"b/d/x", "b/d/e/y", "b/d/e/z[1]"}),
+        (["-r", "lab://b/d", "lab://b/d/e"], {"b/d/x", "b/d/e/y", "b/d/e/z[1]"}),
+        (["-r", "lab://b/other"], {"b/other"}),
+        (["-rn", "lab://b/d"], set()),
+    ],
+)
+def test_rm_in_a_store(store: MemoryHandler, arguments: list[str], gone: set[str]) -> None:
+    before = set(left(store))
+    assert cli.main(["rm", *arguments]) == 0
+    assert before - set(left(store)) == gone
+
+
+def test_rm_takes_the_mark_of_a_directory(store: MemoryHandler) -> None:
+    for key in ("b/d/", "b/d/e/"):
+        store.store(key, b"")
+    assert cli.main(["rm", "-r", "lab://b/d"]) == 0
+    assert left(store) == ["b/d.txt", "b/other"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["lab://"],
+        ["-r", "lab://"],
+        ["-r", "lab:///"],
+        ["lab://b/d"],
+        ["lab://b/gone"],
+        ["-r", "lab://b/gone"],
+        ["lab://b/other", "lab://b/gone"],
+        ["lab://b/no*thing"],
+        ["-r", ""],
+        ["-r", "."],
+        ["-r", ".."],
+        ["-r", "/"],
+        ["-r", "~"],
+        ["d"],
+        ["gone"],
+        [],
+    ],
+    ids=" ".join,
+)
+def test_rm_refuses(
+    store: MemoryHandler, directory: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = left(store)
+    assert cli.main(["rm", *arguments]) != 0
+    assert left(store) == before
+    assert (directory / "d/e/y").exists()
+    error = capsys.readouterr().err
+    assert error.startswith("apyfal: error: ")
+    assert error.count("\n") == 1
+
+
+def test_rm_never_removes_a_bucket() -> None:
+    storage.mount("cloud", provider="s3", client_id="a", secret_id="b", endpoint_url="http://127.0.0.1:1")
+    try:
+        for name in ("cloud://bucket", "cloud://bucket/", "s3://bucket/"):
+            assert cli.main(["rm", "-r", name]) == 2
+    finally:
+        storage.unmount("cloud")
+
+
+def test_rm_of_local_trees_and_links(directory: Path) -> None:
+    (directory / "target").mkdir()
+    (directory / "target/kept").touch()
+    os.symlink("../target", directory / "d/link")
+    os.symlink("target", directory / "top")
+    os.symlink("nowhere", directory / "broken")
+    assert cli.main(["rm", "-r", "d", "top/", "broken"]) == 0
+    assert sorted(os.listdir(directory)) == ["other", "target"]
+    assert (directory / "target/kept").exists()
+
+
+def test_rm_goes_on_if_asked(store: MemoryHandler, capsys: pytest.CaptureFixture[str]) -> None:
+    class Refusing(MemoryHandler):
+        def remove(self, path: str) -> None:
+            if path.endswith("y"):
+                raise PermissionError(13, "not allowed", path)
+            super().remove(path)
+
+    handler = Refusing()
+    handler.objects.update(store.objects)
+    table.table.attach("other", handler)
+    try:
+        assert cli.main(["rm", "-rk", "other://b/d"]) == 1
+        assert sorted(handler.objects) == ["b/d.txt", "b/d/e/y", "b/other"]
+        assert "1 of 3 could not be removed" in capsys.readouterr().err
+        assert cli.main(["rm", "-r", "other://b/d"]) == 4
+    finally:
+        table.table.unmount("other")
+
+
+def test_rm_of_trees_with_real_directories_is_refused(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    storage.mount("disk", provider="file", root=str(directory))
+    try:
+        assert cli.main(["rm", "-r", "disk://d"]) != 0
+        assert "real directories" in capsys.readouterr().err
+        assert (directory / "d/e/y").exists()
+        assert cli.main(["rm", "-r", "disk://d/x"]) == 0
+        assert not (directory / "d/x").exists()
+    finally:
+        storage.unmount("disk")
