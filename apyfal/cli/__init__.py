@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "cat": ("apyfal.cli.commands.storage.cat", "Write what is in files and objects to standard output."),
     "stat": ("apyfal.cli.commands.storage.stat", "Show what a store says of files and objects."),
     "mkdir": ("apyfal.cli.commands.storage.mkdir", "Make directories and buckets."),
+    "mv": ("apyfal.cli.commands.storage.mv", "Move or rename files and objects."),
     "rm": ("apyfal.cli.commands.storage.rm", "Remove files and objects, and what is below directories."),
     "mounts": ("apyfal.cli.commands.storage.mounts", "List the mounted storage."),
     "config": ("apyfal.cli.commands.config", "Show the configuration files; trust one."),

@@ -5,7 +5,7 @@ Everything here takes a storage URL as a plain `str`, an `os.PathLike`, and (whe
 =====================================  =================================================================================
 `open`                                 a file object, as the builtin's
 `load`, `save`                         a whole file or object as an array in pinned memory, and back
-`copy`                                 from anywhere to anywhere, whole or not at all
+`copy`, `move`                         from anywhere to anywhere, whole or not at all
 `exists`, `stat`, `listdir`,           as in `os`, `os.path` and `glob`
 `glob`, `walk`, `remove`, `makedirs`,
 `rmdir`
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from apyfal.storage.api.copying import copy
     from apyfal.storage.api.fsspec_adapter import filesystem
     from apyfal.storage.api.globbing import glob
+    from apyfal.storage.api.moving import move
     from apyfal.storage.api.namespace import exists, listdir, makedirs, remove, rmdir, stat, walk
     from apyfal.storage.api.opening import open
     from apyfal.storage.api.queries import getmtime, getsize, isdir, isfile
@@ -52,6 +53,7 @@ __all__ = [
     "makedirs",
     "mount",
     "mounts",
+    "move",
     "open",
     "read_bytes",
     "read_text",
@@ -85,6 +87,7 @@ _LAZY = {
     "makedirs": "api.namespace",
     "mount": "mounting.table",
     "mounts": "mounting.table",
+    "move": "api.moving",
     "open": "api.opening",
     "read_bytes": "api.contents",
     "read_text": "api.contents",

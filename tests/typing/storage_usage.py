@@ -22,6 +22,8 @@ def store() -> None:
     content: tuple[bytes, str] = storage.read_bytes("my_storage://text"), storage.read_text("my_storage://text")
     written: int = storage.write_bytes("my_storage://text", b"") + storage.write_text("my_storage://text", "")
     print(there, old, content, written)
+    moved: str = storage.move("my_storage://text", Path("copy"), progress=lambda done, total: print(done, total))
+    print(moved)
     where: str = storage.copy("my_storage://text", Path("copy"), progress=lambda done, total: print(done, total))
     size: int | None = storage.stat(where).size
     out = np.empty(size or 0, np.uint8)

@@ -25,7 +25,7 @@ from apyfal.storage.mounting.table import resolve
 from apyfal.storage.stores.file import FileHandler
 from apyfal.storage.url import Location, is_file_object, parse
 
-__all__ = ["copy"]
+__all__ = ["copy", "place_of_copy"]
 
 #: Memory of a copy: the buffers of the pump below, or of the engine's between two stores (bytes).
 _PIECE = 8 << 20
@@ -80,9 +80,7 @@ def copy(
     if is_file_object(src) or is_file_object(dst):
         return _pump_between(src, dst, progress, stated)
     source = parse(src)
-    destination = _inside(
-        parse(dst), posixpath.basename(source.path.partition("?")[0] if _is_web(source) else source.path)
-    )
+    destination = place_of_copy(source, parse(dst))
     if destination.is_local and stated is not None:
         raise UnsupportedByStore(f"cannot copy to {str(destination)!r}: a local file keeps no metadata")
     if source.is_local and destination.is_local:
@@ -124,8 +122,9 @@ class _Place:
             self.target.release()
 
 
-def _inside(destination: Location, name: str) -> Location:
-    """Give the place of `name` where the destination is a directory, else the destination."""
+def place_of_copy(source: Location, destination: Location) -> Location:
+    """Return where a copy goes: into the destination, if that is a directory, under the source's name."""
+    name = posixpath.basename(source.path.partition("?")[0] if _is_web(source) else source.path)
     path = destination.path
     if destination.is_local:
         if not os.path.isdir(path):

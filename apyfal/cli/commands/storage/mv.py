@@ -1,0 +1,48 @@
+"""``apyfal mv``: move or rename files and objects."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from apyfal import storage
+from apyfal.cli.common import Command, Settings, common_options, complete_path, print_json, use_host
+from apyfal.cli.progress import progress_bar
+from apyfal.cli.selection import matches
+from apyfal.exceptions import ParameterError
+from apyfal.storage.api.copying import place_of_copy
+from apyfal.storage.url import parse, redact
+
+__all__ = ["command"]
+
+
+@click.command(cls=Command, name="mv")
+@click.argument("urls", nargs=-1, metavar="SOURCE... DESTINATION", shell_complete=complete_path)
+@common_options
+@click.pass_obj
+def command(settings: Settings, /, *, urls: tuple[str, ...]) -> None:
+    """Move each SOURCE (a storage URL, path or pattern) to DESTINATION.
+
+    Within a local file system it is renamed. Elsewhere it is copied, and removed if it is still what was copied: if
+    anything fails, at least one of the two is whole. The first that fails ends the command.
+    """
+    if len(urls) < 2:
+        raise click.UsageError("expected SOURCE... and DESTINATION", click.get_current_context())
+    *sources, destination = urls
+    use_host(settings, *urls)
+    found = [(one, url) for url in sources for one in (matches(url) or [url])]
+    if len(found) > 1 or any(one != url for one, url in found):
+        if parse(destination).is_local and not os.path.isdir(parse(destination).path):
+            raise ParameterError(f"{destination!r} is no directory: expected one for several files")
+        destination = destination if destination.endswith("/") else f"{destination}/"
+    named = [one for one, _ in found]
+    places: dict[str, str] = {}
+    for one in named:
+        place = place_of_copy(parse(one), parse(destination)).url
+        if places.setdefault(place, one) != one:
+            raise ParameterError(f"{redact(places[place])!r} and {redact(one)!r} would both become {redact(place)!r}")
+    with progress_bar(named[0], enabled=settings.progress) as progress:
+        moved = [(one, storage.move(one, destination, progress=progress)) for one in named]
+    if settings.json:
+        print_json([{"source": redact(one), "destination": redact(place)} for one, place in moved])
