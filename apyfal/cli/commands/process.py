@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
 import apyfal
+from apyfal import storage
 from apyfal.accelerator import LOCAL, host_ip_of
 from apyfal.accelerators import available, resolve
-from apyfal.cli.common import Command, Settings, common_options, complete_path, key_values, print_json
+from apyfal.cli.commands.many_jobs import Many, find_sources, has_fields, make_folders, place_outputs, run_all
+from apyfal.cli.common import Command, Settings, common_options, complete_path, key_values, print_error, print_json
 from apyfal.cli.progress import progress_bar
+from apyfal.cli.selection import matches
 from apyfal.cli.trace import write_trace
 from apyfal.device.drivers import driver_names
-from apyfal.exceptions import did_you_mean
+from apyfal.exceptions import ObjectNotFound, StorageError, did_you_mean
+from apyfal.storage.url import redact
 from apyfal.units import format_duration, format_size, parse_duration
 
 if TYPE_CHECKING:
@@ -32,7 +37,7 @@ _DATA = "the output is data: expected -o URL, or -o - for standard output"
     name="process",
     epilog="A token for --host is taken from $APYFAL_TOKEN or the configuration, never from the command line.",
 )
-@click.argument("source", required=False, shell_complete=complete_path)
+@click.argument("sources", nargs=-1, metavar="[SOURCE]...", shell_complete=complete_path)
 @click.option(
     "-a",
     "--accelerator",
@@ -64,6 +69,10 @@ _DATA = "the output is data: expected -o URL, or -o - for standard output"
 @click.option("--timeout", metavar="TIME", help="Give up after so long: seconds, or text like 500ms, 30s, 5min.")
 @click.option("--memory-limit", metavar="SIZE", help="Host memory the job may take, like 256MiB.")
 @click.option("--no-copy", is_flag=True, help="Fail where data would have to be copied in memory.")
+@click.option("-r", "--recursive", is_flag=True, help="A job for each file below directories.")
+@click.option("-j", "--jobs", type=click.IntRange(1), metavar="N", help="Of several jobs, so many at once.")
+@click.option("--resume", is_flag=True, help="Of several jobs, leave out those whose output is there.")
+@click.option("-k", "--keep-going", is_flag=True, help="Of several jobs, go on past those that fail, and sum up.")
 @click.option("--trace", metavar="FILE", help="Write a timeline of all stages, for ui.perfetto.dev.")
 @click.option("-v", "--verbose", is_flag=True, help="Say afterwards what was done, on standard error.")
 @common_options
@@ -72,7 +81,7 @@ def command(
     settings: Settings,
     /,
     *,
-    source: str | None,
+    sources: tuple[str, ...],
     accelerator: str | None,
     inputs: tuple[str, ...],
     outputs: tuple[str, ...],
@@ -82,32 +91,58 @@ def command(
     timeout: str | None,
     memory_limit: str | None,
     no_copy: bool,
+    recursive: bool,
+    jobs: int | None,
+    resume: bool,
+    keep_going: bool,
     trace: str | None,
     verbose: bool,
     **options: str | None,
 ) -> None:
-    """Run one job of an accelerator over SOURCE, a storage URL, a path, or '-' for standard input.
+    """Run an accelerator over SOURCE, a storage URL, a path, or '-' for standard input.
 
-    Result parameters, such as a digest, are printed; data goes to --output.
+    Result parameters, such as a digest, are printed; data goes to --output. Several sources, a pattern, or directories
+    with -r are a job each, in one process; fields in --output tell the outputs apart: {name}, {stem}, {suffix}, {path}
+    (below the directory that was named), {parent}, {index}. Each output appears whole or not at all, so that --resume
+    completes what was interrupted.
 
     \b
       apyfal process -a sha3 README.md
       apyfal process -a gzip -p level=9 s3://lab/reads.bin -o reads.gz
       apyfal process -a scale --dtype int16 -p a=3 in.raw -o out.raw
+      apyfal process -a sha3 --jobs 8 's3://lab/in/**/*.bin' -o 's3://lab/out/{stem}.sha3'
       apyfal process -a join -i x=a.raw -i y=b.raw -o total=t.raw -o low=l.raw
     """  # noqa: D301 - \b is click's mark for lines to be kept as they are
     job = key_values(parameters, "-p")
     given = {key: text for key, text in options.items() if text is not None}
     definition: dict[str, Any] = {**key_values(defines, "-d"), **given}
     here = (host or host_ip_of(settings.config) or LOCAL) == LOCAL
-    if inputs and source is not None:
-        raise click.UsageError(f"SOURCE {source!r} and -i exclude each other")
+    if inputs and sources:
+        raise click.UsageError(f"SOURCE {sources[0]!r} and -i exclude each other")
+    source = sources[0] if sources else None
+    several = len(sources) > 1 or recursive or _is_several(sources, outputs)
+    if not several and (jobs is not None or resume or keep_going):
+        raise click.UsageError("--jobs, --resume and --keep-going are for several sources, a pattern, or -r")
     src: Mapping[str, str] | str | None = key_values(inputs, "-i") if inputs else source
     names: list[str] | None = None
     if here:
         local = resolve(accelerator, settings.config, **definition)
         _check_outputs(local, outputs)
         names = [port.name for port in local.outputs]
+    if several:
+        if inputs or "-" in (*sources, *outputs) or len(outputs) > 1 or trace is not None:
+            raise click.UsageError("several jobs take neither '-', -i, several -o nor --trace")
+        many = _planned(sources, outputs[0] if outputs else None, recursive, jobs, keep_going)
+        keywords = {"copy": not no_copy, "memory_limit": memory_limit, "timeout": timeout, **job}
+        with apyfal.Accelerator(
+            accelerator,
+            config=settings.config,
+            host_ip=host,
+            token=os.environ.get("APYFAL_TOKEN") if host is not None else None,
+            **definition,
+        ) as card:
+            _run_several(card, many, keywords, settings, resume=resume, verbose=verbose)
+        return
     dst = _destinations(outputs, names)
     # for an address of the configuration, who wrote that decides which token it gets
     token = os.environ.get("APYFAL_TOKEN") if host is not None else None
@@ -137,6 +172,79 @@ def command(
     if verbose:
         _summarize(info)
     _print_result(result if isinstance(result, dict) else {}, info, settings, to_stderr="-" in _each(dst))
+
+
+def _is_several(sources: tuple[str, ...], outputs: tuple[str, ...]) -> bool:
+    """Return whether one source means several jobs: a pattern, or fields in the output's name."""
+    if len(sources) != 1 or sources[0] == "-":
+        return False
+    return any(has_fields(output) for output in outputs) or matches(sources[0]) is not None
+
+
+def _planned(sources: tuple[str, ...], output: str | None, recursive: bool, jobs: int | None, keep_going: bool) -> Many:
+    found = find_sources(sources, recursive=recursive)
+    return Many(found, place_outputs(found, output), jobs, keep_going)
+
+
+def _run_several(
+    card: apyfal.Accelerator,
+    many: Many,
+    keywords: Mapping[str, object],
+    settings: Settings,
+    *,
+    resume: bool,
+    verbose: bool,
+) -> None:
+    """Run several jobs; print each result, and what failed."""
+    every = len(many.sources)
+    if resume:
+        if many.destinations[0] is None:
+            raise click.UsageError("--resume goes by the outputs that are there: expected -o")
+        there = [
+            not isinstance(one, ObjectNotFound) for one in storage.stat_many(many.destinations, return_exceptions=True)
+        ]
+        left = [index for index, is_there in enumerate(there) if not is_there]
+        many = many._replace(
+            sources=[many.sources[index] for index in left], destinations=[many.destinations[index] for index in left]
+        )
+    make_folders(many.destinations)
+    done, failed, bytes_in, bytes_out, began = 0, 0, 0, 0, time.monotonic()
+    documents: list[dict[str, Any]] = []
+    with progress_bar(
+        f"{len(many.sources)} jobs", enabled=settings.progress, remark=lambda: f"{done} of {len(many.sources)}"
+    ) as progress:
+        for outcome in run_all(card.process_submit, many, keywords):
+            if outcome.error is not None:
+                failed += 1
+                print_error(outcome.error, as_json=settings.json)
+                continue
+            done += 1
+            bytes_in += outcome.info.get("bytes_in", 0)
+            bytes_out += outcome.info.get("bytes_out", 0)
+            if progress is not None:
+                progress(bytes_in, None)
+            result = outcome.result if isinstance(outcome.result, dict) else {}
+            if outcome.destination is None and not isinstance(outcome.result, dict):
+                raise click.UsageError(_DATA)  # of a host's accelerator this is known only now
+            if settings.json:
+                documents.append(
+                    {"source": redact(outcome.source), "destination": outcome.destination, "result": result}
+                )
+            elif result and outcome.destination is None:
+                values = " ".join(map(str, result.values())) if len(result) == 1 else str(result)
+                click.echo(f"{values}  {redact(outcome.source)}")
+    if settings.json:
+        print_json(documents)
+    if verbose:
+        seconds = time.monotonic() - began
+        skipped = f", {every - len(many.sources)} were there" if resume else ""
+        click.echo(
+            f"{done} jobs{skipped}, {format_size(bytes_in)} in, {format_size(bytes_out)} out,"
+            f" {format_duration(seconds)}, {done / max(seconds, 1e-9):.0f} a second",
+            err=True,
+        )
+    if failed:
+        raise StorageError(f"{failed} of {len(many.sources)} jobs failed")
 
 
 def _beginning(text: str, names: Iterable[str]) -> list[str]:

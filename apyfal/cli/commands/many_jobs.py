@@ -1,0 +1,249 @@
+"""Several jobs by one command: which sources there are, where each output goes, and running them in one process."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from apyfal import storage
+from apyfal.cli.selection import has_directories, matches
+from apyfal.exceptions import (
+    AcceleratorException,
+    InvalidURL,
+    IsADirectory,
+    ObjectNotFound,
+    ParameterError,
+    did_you_mean,
+)
+from apyfal.storage.api.tree import tree
+from apyfal.storage.url import parse, redact
+
+__all__ = ["Many", "Named", "Outcome", "find_sources", "has_fields", "make_folders", "place_outputs", "run_all"]
+
+#: What braces in ``-o`` stand for.
+FIELDS = ("name", "stem", "suffix", "parent", "path", "index")
+_FIELD = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+#: Jobs that are submitted and not done, without ``--jobs``: enough that small ones travel together.
+_UNDER_WAY = 256
+
+
+class Named(NamedTuple):
+    """One source.
+
+    Attributes
+    ----------
+    url
+        Where it is.
+    path
+        Its path below the directory that was named, or its name.
+    """
+
+    url: str
+    path: str
+
+
+class Outcome(NamedTuple):
+    """One job that has ended.
+
+    Attributes
+    ----------
+    source, destination
+        URLs; no destination: the result is `result`.
+    result
+        What `process` returned.
+    info
+        Its ``info_dict``.
+    error
+        Why it failed; ``None``: it did not.
+    """
+
+    source: str
+    destination: str | None
+    result: Any
+    info: dict[str, Any]
+    error: Exception | None
+
+
+class Many(NamedTuple):
+    """The jobs of one command, and how to run them.
+
+    Attributes
+    ----------
+    sources, destinations
+        One for each job; ``None``: the job's output is its result.
+    at_once
+        Jobs under way at most; ``None``: as many as are of use.
+    keep_going
+        Whether a job that fails leaves the others alone.
+    """
+
+    sources: Sequence[Named]
+    destinations: Sequence[str | None]
+    at_once: int | None
+    keep_going: bool
+
+
+def has_fields(template: str) -> bool:
+    """Return whether a text has a field of `FIELDS` in braces."""
+    return any(found[1] in FIELDS for found in _FIELD.finditer(template))
+
+
+def find_sources(urls: Sequence[str], *, recursive: bool) -> list[Named]:
+    """List the files and objects that URLs, patterns and, if `recursive`, directories name, each once.
+
+    Raises
+    ------
+    ObjectNotFound
+        Nothing matches a pattern, or nothing is in a directory's place.
+    IsADirectory
+        A directory, not `recursive`.
+    StorageError
+        Something below a directory is no file: a broken link, a pipe.
+    """
+    found: dict[str, Named] = {}
+    for url in urls:
+        named = matches(url)
+        for one in [url] if named is None else named:
+            for source in _below(one, recursive=recursive, matched=named is not None):
+                found.setdefault(source.url, source)
+    if not found:
+        raise ObjectNotFound(f"no files: {', '.join(redact(url) for url in urls)}", path=urls[0] if urls else "")
+    return list(found.values())
+
+
+def _below(url: str, *, recursive: bool, matched: bool) -> Iterator[Named]:
+    location = parse(url)
+    name = posixpath.basename(location.path.rstrip("/"))
+    if not recursive and not matched:
+        yield Named(url, name)  # a directory is refused by its job
+        return
+    if not storage.stat(url).is_directory:
+        yield Named(url, name)
+        return
+    if not recursive:
+        if matched:
+            return  # a pattern means the files among what matches
+        raise IsADirectory(f"{redact(url)!r} is a directory: -r takes what is below it", path=location.path)
+    for item in tree(location):
+        if item.problem is not None:
+            raise item.problem
+        if not item.is_directory:
+            yield Named(item.location.url, item.name)
+
+
+def place_outputs(sources: Sequence[Named], template: str | None) -> list[str | None]:
+    """Return where the output of each source goes.
+
+    Parameters
+    ----------
+    sources
+        As `find_sources` returns them.
+    template
+        A URL or path with fields in braces: ``{name}`` (``reads.bin``), ``{stem}`` (``reads``), ``{suffix}``
+        (``.bin``), ``{path}`` (below the directory that was named: ``2026/reads.bin``), ``{parent}`` (``2026``),
+        ``{index}`` (from 0 on). ``{{`` and ``}}`` are braces. ``None``: nowhere.
+
+    Raises
+    ------
+    ParameterError
+        An unknown field, or two sources with one destination, or a destination that is a source.
+    """
+    if template is None:
+        return [None] * len(sources)
+    taken: dict[str, str] = {}
+    inputs = {source.url for source in sources}
+    for index, source in enumerate(sources):
+        place = _filled(template, source, index)
+        if place in taken:
+            raise ParameterError(
+                f"{redact(taken[place])!r} and {redact(source.url)!r} would both be written to {redact(place)!r}: "
+                f"expected fields in -o that tell them apart, of {', '.join(f'{{{field}}}' for field in FIELDS)}"
+            )
+        if place in inputs:
+            raise ParameterError(f"{redact(place)!r} is a source, too, and would be replaced")
+        parse(place)
+        taken[place] = source.url
+    return list(taken)
+
+
+def _filled(template: str, source: Named, index: int) -> str:
+    name = posixpath.basename(source.path)
+    stem, suffix = posixpath.splitext(name)
+    if {".", ".."} & set(source.path.split("/")):
+        # who wrote the source's names does not choose places outside of the destination
+        raise InvalidURL(f"{redact(source.url)!r}: its name has a part '.' or '..'")
+    values = {
+        "name": name,
+        "stem": stem,
+        "suffix": suffix,
+        "parent": posixpath.dirname(source.path),
+        "path": source.path,
+        "index": str(index),
+    }
+
+    def fill(found: re.Match[str]) -> str:
+        if found[0] in ("{{", "}}"):
+            return found[0][0]
+        if found[1] is None:
+            raise ParameterError(f"-o {template!r}: a single {found[0]!r}; expected {found[0] * 2!r} for a brace")
+        if found[1] not in values:
+            raise ParameterError(f"-o {template!r}: unknown field {found[1]!r}{did_you_mean(found[1], FIELDS)}")
+        return values[found[1]]
+
+    return _FIELD.sub(fill, template)
+
+
+def make_folders(destinations: Sequence[str | None]) -> None:
+    """Make the directories that the outputs go into, where directories are real."""
+    places = [place for place in destinations if place is not None]
+    if not places or not has_directories(places[0]):
+        return
+    for folder in sorted({place.rpartition("/")[0] for place in places}):
+        if folder.rstrip("/") and not folder.endswith(":/"):
+            storage.makedirs(folder, exist_ok=True)
+
+
+def run_all(submit: Callable[..., Any], many: Many, keywords: Mapping[str, object]) -> Iterator[Outcome]:
+    """Run the jobs; yield their outcomes in order.
+
+    Parameters
+    ----------
+    submit
+        `Accelerator.process_submit`.
+    many
+        The jobs.
+    keywords
+        Of `process`, for every job.
+
+    Yields
+    ------
+    Outcome
+        With an error only if ``many.keep_going``; otherwise the first error is raised, and the jobs that have not
+        started are cancelled.
+    """
+    limit = many.at_once or _UNDER_WAY
+    waiting: deque[tuple[Named, str | None, dict[str, Any], Any]] = deque()
+
+    def next_outcome() -> Outcome:
+        source, destination, info, future = waiting.popleft()
+        try:
+            return Outcome(source.url, destination, future.result(), info, None)
+        except (AcceleratorException, OSError) as error:
+            if not many.keep_going:
+                raise
+            return Outcome(source.url, destination, None, info, error)
+
+    try:
+        for source, destination in zip(many.sources, many.destinations, strict=True):
+            if len(waiting) >= limit:
+                yield next_outcome()
+            info: dict[str, Any] = {}
+            waiting.append((source, destination, info, submit(source.url, destination, info_dict=info, **keywords)))
+        while waiting:
+            yield next_outcome()
+    finally:
+        for *_, future in waiting:
+            future.cancel()
