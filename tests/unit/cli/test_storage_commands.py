@@ -171,3 +171,30 @@ def test_rm_of_trees_with_real_directories_is_refused(directory: Path, capsys: p
         assert not (directory / "d/x").exists()
     finally:
         storage.unmount("disk")
+
+
+@pytest.mark.parametrize("top", ["d", "d/", "lab://b/d", "lab://b/d/"])
+def test_ls_of_a_tree(store: MemoryHandler, directory: Path, capsys: pytest.CaptureFixture[str], top: str) -> None:
+    (directory / "d/e/z[1]").write_text("b/d/e/z[1]")
+    assert cli.main(["ls", "-R", top]) == 0
+    assert sorted(capsys.readouterr().out.splitlines()) == ["e/y", "e/z[1]", "x"]
+    assert cli.main(["ls", "-R", "--json", top]) == 0
+    found = {one["name"]: one["size"] for one in json.loads(capsys.readouterr().out)}
+    assert found["e/z[1]"] == 10
+    assert cli.main(["ls", "-Rlh", top]) == 0
+    assert "10 B" in capsys.readouterr().out
+
+
+def test_ls_of_a_tree_names_what_is_no_file(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.symlink("nowhere", directory / "d/broken")
+    os.symlink(directory, directory / "d/up")
+    assert cli.main(["ls", "-R", "d"]) == 1
+    printed = capsys.readouterr()
+    assert printed.out.splitlines() == ["e/y", "x"]
+    assert "broken" in printed.err
+    assert "up" in printed.err
+    assert "2 of 4 are no files" in printed.err
+    assert cli.main(["ls", "-R", "gone"]) == 3
+    capsys.readouterr()
+    assert cli.main(["ls", "-R", "other"]) == 0
+    assert capsys.readouterr().out == "other\n"
