@@ -150,12 +150,16 @@ def place_outputs(sources: Sequence[Named], template: str | None) -> list[str | 
     ------
     ParameterError
         An unknown field, or two sources with one destination, or a destination that is a source.
+    InvalidURL
+        A source's name would not be below the destination, or cannot be a file's.
     """
     if template is None:
         return [None] * len(sources)
     taken: dict[str, str] = {}
     inputs = {source.url for source in sources}
     for index, source in enumerate(sources):
+        if "" in source.path.split("/") and has_directories(template):
+            raise InvalidURL(f"{redact(source.url)!r}: its name has an empty part, which a directory cannot hold")
         place = _filled(template, source, index)
         if place in taken:
             raise ParameterError(
@@ -193,13 +197,18 @@ def _filled(template: str, source: Named, index: int) -> str:
             raise ParameterError(f"-o {template!r}: unknown field {found[1]!r}{did_you_mean(found[1], FIELDS)}")
         return values[found[1]]
 
+    if not values["parent"]:
+        template = template.replace("{parent}/", "")  # no empty part in the name
     return _FIELD.sub(fill, template)
 
 
 def make_folders(destinations: Sequence[str | None]) -> None:
     """Make the directories that the outputs go into, where directories are real."""
     places = [place for place in destinations if place is not None]
-    if not places or not has_directories(places[0]):
+    try:
+        if not places or not has_directories(places[0]):
+            return
+    except InvalidURL:  # a name that a host may know; here, each job says that nobody does
         return
     for folder in sorted({place.rpartition("/")[0] for place in places}):
         if folder.rstrip("/") and not folder.endswith(":/"):

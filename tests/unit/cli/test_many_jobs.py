@@ -138,6 +138,19 @@ def test_names_do_not_lead_out_of_the_destination() -> None:
         place_outputs([Named("lab://b/x/../../y", "x/../../y")], "out/{path}")
 
 
+def test_names_that_a_disk_takes_for_one_are_refused(store: MemoryHandler, directory: Path) -> None:
+    store.store("b/in/a//1.bin", b"other")
+    assert cli.main(["process", "-q", "-a", "loopback", "-r", "lab://b/in", "-o", "out/{path}"]) == 2
+    assert not (directory / "out").exists()
+    assert cli.main(["process", "-q", "-a", "loopback", "-r", "lab://b/in", "-o", "lab://b/out/{path}"]) == 0
+    assert bytes(store.objects["b/out/a//1.bin"][0]) == b"other"
+
+
+def test_no_parent_is_no_empty_part() -> None:
+    sources = [Named("in/x", "x"), Named("in/a/x", "a/x")]
+    assert place_outputs(sources, "lab://b/{parent}/{stem}") == ["lab://b/x", "lab://b/a/x"]
+
+
 def test_the_first_failure_ends_it_or_all_others_are_done(
     directory: Path, store: MemoryHandler, capsys: pytest.CaptureFixture[str]
 ) -> None:
