@@ -15,7 +15,7 @@ from apyfal.storage.flow.retry import retry_call
 from apyfal.storage.mounting.table import resolve
 from apyfal.storage.url import parse, redact
 
-__all__ = ["Pair", "Selection", "has_directories", "matches", "select"]
+__all__ = ["Pair", "Selection", "has_directories", "matches", "parent_of", "select"]
 
 #: Cannot be listed, and their addresses have a ``?`` of their own.
 _WEB = ("http", "https")
@@ -191,6 +191,15 @@ def has_directories(url: str) -> bool:
         return True
     with resolve(location) as target:
         return target.is_hierarchical
+
+
+def parent_of(url: str) -> str:
+    """Return the directory of a copy; empty if it is the top of a store, which is there."""
+    location = parse(url)
+    folder = location.path.rpartition("/")[0]
+    if location.is_local:
+        return os.path.dirname(location.path)
+    return f"{location.scheme}://{folder}" if folder.strip("/") else ""
 
 
 def _is_local_directory(url: str) -> bool:

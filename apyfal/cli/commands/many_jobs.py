@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from apyfal import storage
-from apyfal.cli.selection import has_directories, matches
+from apyfal.cli.selection import has_directories, matches, parent_of
 from apyfal.exceptions import (
     AcceleratorException,
     InvalidURL,
@@ -110,7 +110,9 @@ def find_sources(urls: Sequence[str], *, recursive: bool) -> list[Named]:
             for source in _below(one, recursive=recursive, matched=named is not None):
                 found.setdefault(source.url, source)
     if not found:
-        raise ObjectNotFound(f"no files: {', '.join(redact(url) for url in urls)}", path=urls[0] if urls else "")
+        raise ObjectNotFound(
+            f"no files: {', '.join(redact(url) for url in urls)}", path=redact(urls[0]) if urls else ""
+        )
     return list(found.values())
 
 
@@ -126,7 +128,7 @@ def _below(url: str, *, recursive: bool, matched: bool) -> Iterator[Named]:
     if not recursive:
         if matched:
             return  # a pattern means the files among what matches
-        raise IsADirectory(f"{redact(url)!r} is a directory: -r takes what is below it", path=location.path)
+        raise IsADirectory(f"{redact(url)!r} is a directory: -r takes what is below it", path=location.shown_path)
     for item in tree(location):
         if item.problem is not None:
             raise item.problem
@@ -192,9 +194,11 @@ def _filled(template: str, source: Named, index: int) -> str:
         if found[0] in ("{{", "}}"):
             return found[0][0]
         if found[1] is None:
-            raise ParameterError(f"-o {template!r}: a single {found[0]!r}; expected {found[0] * 2!r} for a brace")
+            raise ParameterError(
+                f"-o {redact(template)!r}: a single {found[0]!r}; expected {found[0] * 2!r} for a brace"
+            )
         if found[1] not in values:
-            raise ParameterError(f"-o {template!r}: unknown field {found[1]!r}{did_you_mean(found[1], FIELDS)}")
+            raise ParameterError(f"-o {redact(template)!r}: unknown field {found[1]!r}{did_you_mean(found[1], FIELDS)}")
         return values[found[1]]
 
     if not values["parent"]:
@@ -210,9 +214,8 @@ def make_folders(destinations: Sequence[str | None]) -> None:
             return
     except InvalidURL:  # a name that a host may know; here, each job says that nobody does
         return
-    for folder in sorted({place.rpartition("/")[0] for place in places}):
-        if folder.rstrip("/") and not folder.endswith(":/"):
-            storage.makedirs(folder, exist_ok=True)
+    for folder in sorted({parent_of(place) for place in places} - {""}):
+        storage.makedirs(folder, exist_ok=True)
 
 
 def run_all(submit: Callable[..., Any], many: Many, keywords: Mapping[str, object]) -> Iterator[Outcome]:

@@ -228,7 +228,11 @@ def _run_several(
                 raise click.UsageError(_DATA)  # of a host's accelerator this is known only now
             if settings.json:
                 documents.append(
-                    {"source": redact(outcome.source), "destination": outcome.destination, "result": result}
+                    {
+                        "source": redact(outcome.source),
+                        "destination": None if outcome.destination is None else redact(outcome.destination),
+                        "result": result,
+                    }
                 )
             elif result and outcome.destination is None:
                 values = " ".join(map(str, result.values())) if len(result) == 1 else str(result)

@@ -14,7 +14,7 @@ import click
 from apyfal import storage
 from apyfal.cli.common import Command, Settings, common_options, complete_path, print_error, print_json, use_host
 from apyfal.cli.progress import ProgressCallback, progress_bar
-from apyfal.cli.selection import Pair, Selection, has_directories, select
+from apyfal.cli.selection import Pair, Selection, has_directories, parent_of, select
 from apyfal.exceptions import AcceleratorException, ParameterError, StorageError
 from apyfal.storage.flow.cancel import CancelToken
 from apyfal.storage.metadata import ObjectMetadata
@@ -120,18 +120,9 @@ def _make_folders(selected: Selection, destination: str) -> None:
     """Make the directories that the copies go into, if there are directories at the destination."""
     if not has_directories(destination):
         return
-    wanted = {_parent(one.destination) for one in selected.pairs if one.destination != destination}
+    wanted = {parent_of(one.destination) for one in selected.pairs if one.destination != destination}
     for folder in sorted(wanted.union(selected.folders) - {""}):
         storage.makedirs(folder, exist_ok=True)
-
-
-def _parent(url: str) -> str:
-    """Return the directory of a copy; empty if it is the top of a store, which is there."""
-    location = parse(url)
-    folder = location.path.rpartition("/")[0]
-    if location.is_local:
-        return os.path.dirname(location.path)
-    return f"{location.scheme}://{folder}" if folder.strip("/") else ""
 
 
 def _copy_all(

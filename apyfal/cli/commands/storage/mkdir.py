@@ -6,6 +6,7 @@ import click
 
 from apyfal import storage
 from apyfal.cli.common import Command, Settings, common_options, complete_path, print_json, use_host
+from apyfal.storage.url import redact
 
 __all__ = ["command"]
 
@@ -24,4 +25,4 @@ def command(settings: Settings, /, *, urls: tuple[str, ...], exist_ok: bool) -> 
     for url in urls:
         storage.makedirs(url, exist_ok=exist_ok)
     if settings.json:
-        print_json(list(urls))
+        print_json([redact(url) for url in urls])
