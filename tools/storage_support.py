@@ -1,4 +1,4 @@
-"""Make docs/storage-support.md from a run of the storage conformance suite against its real servers.
+"""Make docs/reference/storage-support.md from a run of the storage conformance suite against its real servers.
 
 Usage: ``python tools/storage_support.py`` runs the suite and rewrites the table. ``--junit FILE`` takes the results of
 a run that is there (``pytest tests/storage/conformance -o junit_family=xunit1 --junitxml=FILE``). ``--check`` fails if
@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 ROOT = Path(__file__).parents[1]
 SUITE = ROOT / "apyfal/testing/storage.py"
 TESTS = ROOT / "tests/storage/conformance/test_conformance.py"
-TABLE = ROOT / "docs/storage-support.md"
+TABLE = ROOT / "docs/reference/storage-support.md"
 
 Cells = dict[tuple[str, str], str]
 

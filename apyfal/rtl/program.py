@@ -28,7 +28,7 @@ def make_program(definition: Definition) -> bytes:
     ----------
     definition
         Its ``program`` names the sources, its ``kernel`` the top module. Options: ``registers``, ``protocol``,
-        ``parameters``, ``optimize``, ``trace`` and ``coverage`` (see docs/rtl.md).
+        ``parameters``, ``optimize``, ``trace`` and ``coverage`` (see docs/how-to/rtl.md).
 
     Returns
     -------

@@ -48,7 +48,7 @@ class Designs:
         Parameters
         ----------
         program
-            Files, a directory or a file list; see docs/rtl.md.
+            Files, a directory or a file list; see docs/how-to/rtl.md.
         **definition
             Keys of the definition, as for `apyfal.Accelerator`.
 

@@ -1,6 +1,6 @@
 /* A whole driver in one file, to copy from: a card in the host's memory with two kernels.
  *
- * It keeps to driver.h, version 1, and needs nothing else of apyfal. docs/driver-plugins.md explains it, and how to
+ * It keeps to driver.h, version 1, and needs nothing else of apyfal. docs/how-to/write-a-driver.md explains it, and how to
  * build and install it; apyfal's conformance suite runs on it.
  */
 #include "driver_support.h"

@@ -12,7 +12,7 @@ import apyfal
 from apyfal._core.device import Device
 from apyfal.exceptions import ParameterError
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "drivers.md"
+DOCUMENT = Path(__file__).parents[2] / "docs/reference/drivers.md"
 
 
 def test_every_setting_is_documented() -> None:

@@ -69,7 +69,7 @@ def card(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def test_the_documentation_has_every_algorithm() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "accelerators.md").read_text()
+    page = (Path(__file__).parents[2] / "docs/reference/accelerators.md").read_text()
     for row in algorithm_cases.ALGORITHMS.values():
         line = page.partition(f"| `{row.name}` | {row.what} | ")[2].partition("\n")[0]
         assert line, f"{row.name} is not in the table"

@@ -1,4 +1,4 @@
-"""The fixture for tests of one's own RTL, as docs/rtl.md shows it."""
+"""The fixture for tests of one's own RTL, as docs/how-to/rtl.md shows it."""
 
 from __future__ import annotations
 

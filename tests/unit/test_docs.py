@@ -16,7 +16,7 @@ from apyfal.cli import COMMANDS
 from apyfal.config.configuration import Configuration
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def blocks(language: str) -> list[object]:
@@ -25,7 +25,7 @@ def blocks(language: str) -> list[object]:
     for page in PAGES:
         for match in re.finditer(rf"^```{language}\n(.*?)^```", page.read_text(), re.S | re.M):
             line = page.read_text().count("\n", 0, match.start()) + 1
-            found.append(pytest.param(match[1], id=f"{page.name}:{line}"))
+            found.append(pytest.param(match[1], id=f"{page.relative_to(ROOT)}:{line}"))
     return found
 
 
@@ -83,11 +83,11 @@ def test_contributing_lists_the_verbs_of_do() -> None:
 
 
 def test_the_command_line_page_lists_the_commands() -> None:
-    table = re.findall(r"^\| `([a-z]+)` \|", (ROOT / "docs/cli.md").read_text(), re.M)
+    table = re.findall(r"^\| `([a-z]+)` \|", (ROOT / "docs/how-to/command-line.md").read_text(), re.M)
     assert table == list(COMMANDS)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?://)([^)#]+)[^)]*\)", page.read_text()):
         assert (page.parent / target).exists(), target

@@ -95,7 +95,7 @@ def test_every_key_of_every_section_has_a_row() -> None:
 
 
 def test_every_documented_driver_option_has_a_row() -> None:
-    text = (Path(__file__).parents[3] / "docs" / "drivers.md").read_text()
+    text = (Path(__file__).parents[3] / "docs/reference/drivers.md").read_text()
     documented = set(re.findall(r"^\| .*?`((?:opencl|xrt|xdma)\.\w+)`", text, re.M))
     documented |= set(re.findall(r"^\| `xdma\.\w+`, `(xdma\.\w+)`", text, re.M))
     emulator = text.partition("## opencl")[0]
