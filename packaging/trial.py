@@ -17,7 +17,7 @@ QUICK = ("-m", "not vendor and not server and not slow")
 FULL = ("tests/unit", "tests/lifetime", "tests/drivers", *QUICK)
 SHORT = ("tests/unit/core", "tests/unit/pipeline", "tests/unit/definition", "tests/lifetime/test_in_flight.py", *QUICK)
 #: What looks at the tree and not at the package, and what measures time.
-LEFT_OUT = ("tests/unit/test_docs.py", "tests/unit/test_layers.py", "tests/drivers/test_bench_drivers.py")
+LEFT_OUT = ("tests/unit/test_layers.py", "tests/drivers/test_bench_drivers.py")
 #: What the short choice needs beside the package and an extra; all of them need the extra ``test``.
 TOOLS = ("pytest", "pytest-timeout", "hypothesis")
 #: Suffixes of the tree's files that a wheel holds.
