@@ -101,6 +101,23 @@ SEEDS: dict[str, list[bytes]] = {
         b'<?xml version="1.0" encoding="zz"?><a/>', b"VL_IN(&x," + b"9" * 5000 + b",0)", b"top.f", b"+incdir+a+b -y c",
         b"+define+A=1 -y", b"../../etc/passwd", b"\xff\xfe", b"top.v // x\n# y", b"a\0b", b"x" * 5000,
     ],
+    "sessions": [
+        b'{"accelerator":"sha3","driver":"opencl","device":1,"program":"/x.so","dtype":"<f4"}',
+        b'{"accelerator":"a/../b","device":"PoCL (cpu)","in_dtype":"complex64","out_dtype":"|u1"}',
+        b'{"accelerator":null,"device":-1,"driver":"\\ud800"}', b'{"accelerator":"x","device":true}', b"[]", b"{}",
+        b'm\n{"provider":"s3","client_id":"a","secret_id":"b","endpoint_url":"https://h","timeout":5,"root":"b/p"}',
+        b'm\n{"provider":"az","account":"a","sas":"sv=1&sig=x"}', b'host\n{"provider":"s3","anonymous":"false"}',
+        b'm\n{"provider":"swift","auth_type":"v1","client_id":"a","secret_id":"b","storage_url":"http://h/v1"}',
+        b'm\n{"provider":"gs","anonymous":1,"timeout":"nan"}', b'm\n{"provider":"oss","root":["x"],"timeout":1e999}',
+        b'm\n{"provider":"file","root":"/"}', b'm\n{"provider":"s3","verify":"/etc/shadow","proxy":"http://h"}',
+    ],
+    "shared_memory": [
+        b"r " + b"0" * 64, b"r", b"r ", b" ", b"\xff \xff", b"r \xed\xa0\x80", b"x" * 300,
+        b'{"region":"00000000000000000000000000000000","offset":16,"array":{"dtype":"<f8","shape":[2,3]}}',
+        b'{"region":"00000000000000000000000000000000","offset":65536,"array":{"dtype":"|u1","shape":[0]}}',
+        b'{"region":"00000000000000000000000000000000","offset":1,"array":{"dtype":"<c16","shape":[4294967296,4294967296]}}',
+        b'{"region":"00000000000000000000000000000000","offset":-1,"array":{"dtype":"O","shape":[]}}',
+    ],
     "tokens": [
         b'[{"id":"0123456789ab","user":"a","scopes":["process"],"created":1,"expires":null,"hash":"0","revoked":null}]',
         b"apf_0123456789ab_" + b"A" * 43, b"[{}]", b"0123456789ab " + b"0" * 32 + b" 127.0.0.1:80", b"[" * 2000,

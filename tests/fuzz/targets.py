@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fuzz.kernels import definition_parts, verilog
+from fuzz.sessions import sessions, shared_memory
 from fuzz.stores import stores
 
 from apyfal.config import ini
@@ -148,6 +149,6 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     function.__name__: function
     for function in (
         *(http_answer, s3_xml, configuration, urls, jobs, answers_of_a_host, journal, tokens),
-        *(stores, definitions, definition_parts, verilog),
+        *(stores, definitions, definition_parts, verilog, sessions, shared_memory),
     )
 }

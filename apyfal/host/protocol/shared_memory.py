@@ -35,6 +35,7 @@ __all__ = ["Region", "TicketServer", "attach", "machine_id"]
 
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL if hasattr(fcntl, "F_SEAL_SHRINK") else 0
 _TICKET_BYTES = 64
+_MAX_REQUEST = 256
 _TIMEOUT = 5.0
 #: Connections of one local user, and of all, that may wait with a ticket that they have not sent: each is a descriptor.
 _WAITING_OF_USER = 16
@@ -197,14 +198,19 @@ class TicketServer:
     def _answer(self, connection: socket.socket, user: int, timer: asyncio.TimerHandle) -> None:
         timer.cancel()
         with contextlib.suppress(OSError):
-            request = connection.recv(256).decode("ascii", "replace")
-            name, _, ticket = request.partition(" ")
-            region = self._find(name)
-            if region is not None and hmac.compare_digest(ticket.encode(), region.ticket.encode()):
+            region = self.region_of(connection.recv(_MAX_REQUEST))
+            if region is not None:
                 socket.send_fds(connection, [b"ok"], [region.descriptor])
             else:
                 connection.send(b"no")
         self._end(connection, user)
+
+    def region_of(self, request: bytes) -> Region | None:
+        """Return the region that a request ``name ticket`` has the right to; ``None``: there is none."""
+        name, _, ticket = request.decode("ascii", "replace").partition(" ")
+        region = self._find(name)
+        right = region is not None and hmac.compare_digest(ticket.encode(), region.ticket.encode())
+        return region if right else None
 
     def _end(self, connection: socket.socket, user: int) -> None:
         self._waiting[user] -= 1
