@@ -171,7 +171,7 @@ class Daemon:
         )
         from apyfal import __version__
 
-        info.document = openapi.document(self.routes, __version__)
+        info.describe(openapi.document(self.routes, __version__))
         self._connections = Connections(settings.max_connections)
         self._gatekeeper = AuthMiddleware(
             self.routes,

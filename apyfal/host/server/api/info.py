@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -47,8 +48,11 @@ class InfoRoutes:
         self._state = state
         self._metrics = metrics
         self._shown = shown
-        #: the OpenAPI document; set when all routes are declared
-        self.document: dict[str, Any] = {}
+        self._document = b""
+
+    def describe(self, document: dict[str, Any]) -> None:
+        """Serve this OpenAPI document. It is encoded once, since anybody may ask for it."""
+        self._document = json.dumps(document).encode()
 
     @route(
         "GET",
@@ -65,7 +69,7 @@ class InfoRoutes:
     @route("GET", "/openapi.json", access=PUBLIC, summary="This document", answers={200: Body("OpenAPI 3.1.", OBJECT)})
     async def get_openapi(self, request: web.Request) -> web.StreamResponse:
         """Serve the API's document."""
-        return web.json_response(self.document)
+        return web.Response(body=self._document, content_type="application/json")
 
     @route(
         "GET",
