@@ -120,7 +120,7 @@ class Daemon:
         self._table = table.table
         self._table.configure(self._configuration)
         self._attach_stores()
-        self._url_policy = UrlPolicy(self._directories, self._egress, self._table)
+        self._url_policy = UrlPolicy(self._directories, self._egress, self._table, self._serve_directories)
         self._fields = _fields_of(self._configuration, settings)
         self._disclosure = Disclosure(self._configuration)
         self._memory = Quota("bytes of memory", settings.memory_limit)
@@ -204,11 +204,12 @@ class Daemon:
 
     def _attach_stores(self) -> None:
         """Mount ``host://``, and the web within the egress policy, in this process."""
-        self._table.attach(
-            providers.HOST_SCHEME, HostStore(self._directories, self.settings.max_body, self.settings.disk_reserve)
-        )
+        self._table.attach(providers.HOST_SCHEME, self._serve_directories(self._directories))
         for scheme in ("http", "https"):
             self._table.attach(scheme, restricted_handler(MountSpec(scheme, scheme), self._egress))
+
+    def _serve_directories(self, directories: AllowedDirectories) -> HostStore:
+        return HostStore(directories, self.settings.max_body, self.settings.disk_reserve)
 
     def _make_metrics(self) -> Metrics:
         engine, memory = self._manager, self._memory

@@ -28,6 +28,7 @@ __all__ = [
     "MAX_JOBS_OF_USER",
     "MAX_JSON",
     "MAX_LISTED",
+    "MAX_MOUNT_TIMEOUT",
     "MAX_SESSIONS",
     "MAX_SESSIONS_OF_USER",
     "MAX_TARPIT",
@@ -99,8 +100,9 @@ MAX_JOBS_OF_USER: Final = 256
 #: open sessions: of all users, of one user
 MAX_SESSIONS: Final = 256
 MAX_SESSIONS_OF_USER: Final = 32
-#: mounts of one session
+#: mounts of one session, and the largest `timeout` of one, in seconds: so long its store may keep a thread waiting
 MOUNTS_OF_SESSION: Final = 16
+MAX_MOUNT_TIMEOUT: Final = 300.0
 #: regions of shared memory of one user; each uses a file descriptor
 REGIONS_OF_USER: Final = 256
 #: jobs that run at once

@@ -10,13 +10,13 @@ import os
 import re
 import secrets
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from apyfal.exceptions import MountError, ParameterError, did_you_mean
 from apyfal.host.server.policy.allowed_directories import AllowedDirectories, host_path
 from apyfal.host.server.policy.egress import EgressPolicy
-from apyfal.host.server.policy.host_store import HostStore
+from apyfal.host.server.policy.limits import MAX_MOUNT_TIMEOUT
 from apyfal.host.server.policy.tokens import Grant, NotAllowed
 from apyfal.storage import providers
 from apyfal.storage.handler import Handler
@@ -77,11 +77,20 @@ class UrlPolicy:
         Decides about all network connections.
     table
         Mounts of this process.
+    serve
+        Returns the store behind ``host://`` for the directories of a token, with the host's limits.
     """
 
-    def __init__(self, directories: AllowedDirectories, egress: EgressPolicy, table: MountTable) -> None:
+    def __init__(
+        self,
+        directories: AllowedDirectories,
+        egress: EgressPolicy,
+        table: MountTable,
+        serve: Callable[[AllowedDirectories], Handler],
+    ) -> None:
         self._directories, self._egress = directories, egress
         self._table = table
+        self._serve = serve
         self._lock = threading.Lock()
         #: by the directories of a token: scheme under which ``host://`` is mounted for it, and its allowed directories
         self._limited: dict[tuple[str, ...], tuple[str, AllowedDirectories]] = {}
@@ -147,7 +156,7 @@ class UrlPolicy:
                     raise NotAllowed("host://: the directories of the token are not shared by this host")
                 allowed = AllowedDirectories(inside)
                 known = self._limited[grant.directories] = (f"client-{secrets.token_hex(8)}", allowed)
-                self._table.attach(known[0], HostStore(allowed))
+                self._table.attach(known[0], self._serve(allowed))
             return known[0]
 
     def _is_shared(self, directory: str) -> bool:
@@ -203,6 +212,8 @@ class UrlPolicy:
             if key not in _SESSION_PARAMETERS or not isinstance(value, str | int | float | bool):
                 choices = did_you_mean(key, _SESSION_PARAMETERS)
                 raise MountError(f"parameter {key!r} cannot be given by a client{choices}")
+        if not _positive_up_to(given.get("timeout", MAX_MOUNT_TIMEOUT), MAX_MOUNT_TIMEOUT):
+            raise MountError(f"mount {name!r}, parameter 'timeout': expected seconds, at most {MAX_MOUNT_TIMEOUT:g}")
         for key in ("endpoint_url", "storage_url"):
             if key in given:
                 self._egress.check_url(str(given[key]))
@@ -217,6 +228,14 @@ class UrlPolicy:
     def unmount(self, mount: SessionMount) -> None:
         """Remove a session's mount. Transfers that use it still end."""
         self._table.detach(mount.internal)
+
+
+def _positive_up_to(value: object, most: float) -> bool:
+    """Return whether `value`, a number or its text, is above 0 and at most `most`; ``nan`` is not."""
+    try:
+        return 0 < float(str(value)) <= most
+    except ValueError:
+        return False
 
 
 def _encodable(text: str) -> bool:

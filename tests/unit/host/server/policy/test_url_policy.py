@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from host.support.url_cases import DENIED_REDIRECTS, Names
 from apyfal.exceptions import AccessDenied, MountError, ParameterError, StorageError
 from apyfal.host.server.policy.allowed_directories import AllowedDirectories
 from apyfal.host.server.policy.egress import EgressPolicy
+from apyfal.host.server.policy.host_store import HostStore
+from apyfal.host.server.policy.refusals import TooLarge
 from apyfal.host.server.policy.tokens import EVERYTHING
 from apyfal.host.server.policy.url_policy import UrlPolicy, restricted_handler
 from apyfal.storage.mounting.mount import MountSpec
@@ -32,7 +35,8 @@ def policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[UrlPolic
     table.mount("lab", provider="s3", client_id="operator", secret_id="operators-secret", config={})
     table.mount("disk", provider="file", root=str(tmp_path), config={})
     with AllowedDirectories([str(tmp_path)]) as allowed:
-        yield UrlPolicy(allowed, EgressPolicy(resolver=Names(public_test=[["93.184.216.34"]])), table)
+        egress = EgressPolicy(resolver=Names(public_test=[["93.184.216.34"]]))
+        yield UrlPolicy(allowed, egress, table, lambda inside: HostStore(inside, max_size=100))
     table.clear()
 
 
@@ -80,6 +84,9 @@ def test_session_mounts_have_their_own_account_and_the_gate(policy: UrlPolicy) -
         {**ACCOUNT, "provider": "fsspec"}, {**ACCOUNT, "provider": "http"}, {**ACCOUNT, "provider": "lab"}, {},
         {**ACCOUNT, "provider": 1}, {**ACCOUNT, "profile": "default"}, {**ACCOUNT, "verify": "/etc/shadow"},
         {**ACCOUNT, "proxy": "http://127.0.0.1"}, {**ACCOUNT, "region": ["x"]}, {**ACCOUNT, "no_such": "x"},
+        *({**ACCOUNT, "timeout": value} for value in (0, -1, 301, 1e9, "1e9", "nan", True, "")),
+        *({**ACCOUNT, "timeout": float(value)} for value in ("nan", "inf", "-inf")),
+        *({**ACCOUNT, name: 5} for name in ("connect_timeout", "retries", "max_concurrency")),
     ],
 )  # fmt: skip
 def test_mounts_that_a_client_may_not_bring(policy: UrlPolicy, parameters: dict[str, object]) -> None:
@@ -95,6 +102,21 @@ def test_mounts_that_a_client_may_not_bring(policy: UrlPolicy, parameters: dict[
 def test_endpoints_that_the_gate_refuses(policy: UrlPolicy, endpoint: str) -> None:
     with pytest.raises(AccessDenied):
         policy.mount("mine", {**ACCOUNT, "endpoint_url": endpoint})
+
+
+@pytest.mark.parametrize("timeout", [0.5, 1, "2", 300])
+def test_timeouts_that_a_client_may_give(policy: UrlPolicy, timeout: object) -> None:
+    policy.unmount(policy.mount("mine", {**ACCOUNT, "timeout": timeout}))
+
+
+def test_a_token_of_a_directory_has_the_limits_of_the_host(policy: UrlPolicy, tmp_path: Path) -> None:
+    (tmp_path / "inside").mkdir()
+    url = parse(policy.admit("host://x", {}, replace(EVERYTHING, directories=(str(tmp_path / "inside"),)), write=True))
+    with policy._table.resolve(url) as target:
+        target.handler.put("x", memoryview(bytes(100)), None)
+        with pytest.raises(TooLarge, match="more than 100 bytes"):
+            target.handler.put("y", memoryview(bytes(101)), None)
+    assert [path.name for path in (tmp_path / "inside").iterdir()] == ["x"]
 
 
 @pytest.mark.parametrize("name", ["host", "http", "https", "file", "A", "a.b", "client/..", "", "x" * 64, "1a"])
