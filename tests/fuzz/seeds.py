@@ -4,6 +4,16 @@ from __future__ import annotations
 
 from fuzz.stores import OPERATIONS
 
+from apyfal.host.protocol.frames import (
+    credit_frame,
+    data_header,
+    error_frame,
+    job_frame,
+    ping_frame,
+    release_frame,
+    result_frame,
+)
+
 __all__ = ["SEEDS"]
 
 _LISTING = (
@@ -80,6 +90,13 @@ SEEDS: dict[str, list[bytes]] = {
     ],
     "answers_of_a_host": [
         b'{"type":"AccessDenied","message":"m"}', b'{"type":"BaseException","message":1}', b'{"type":[]}', b"null",
+    ],
+    "frames": [
+        b"\x05" + (job_frame(1, "k", "s" * 32, '{"src":{"body":true}}', 5) or b"") + data_header(1, 5) + b"body.",
+        b"\x01" + credit_frame(3, 1 << 20) + ping_frame() + release_frame(3) + data_header(2, 3) + b"abc",
+        b"\x0b" + (result_frame(2, '{"state":"done"}', 4) or b"") + data_header(2, 4) + b"abcd" + ping_frame(),
+        b"\x40" + error_frame(0, 401, {"error": {"type": "AccessDenied", "message": "m"}}, 3) + error_frame(9, 503, {}),
+        b"\x03" + data_header(1, 1 << 24) + bytes(100), b"\x01" + bytes(12), b"\x01\x01\0\0\0\0\0\0\1\xff\xff\xff\xff",
     ],
     "journal": [b"0" * 15 + b"-" + b"1" * 16, b"\0SQLite format 3\0" + bytes(84), b"\0rubbish", b"x"],
     "stores": [

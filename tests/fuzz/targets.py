@@ -10,6 +10,7 @@ import sqlite3
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 from fuzz.kernels import definition_parts, verilog
 from fuzz.sessions import sessions, shared_memory
@@ -20,6 +21,18 @@ from apyfal.definition.expressions import parse_expressions
 from apyfal.definition.resolve import resolve
 from apyfal.exceptions import AcceleratorException
 from apyfal.host.protocol.address import parse_address
+from apyfal.host.protocol.frame_reader import SCRATCH, FrameReader
+from apyfal.host.protocol.frames import (
+    FROM_CLIENT,
+    FROM_SERVER,
+    FrameError,
+    FrameHeader,
+    FrameType,
+    parse_credit,
+    parse_error,
+    parse_job,
+    parse_result,
+)
 from apyfal.host.protocol.messages import JobSpec, error_from
 from apyfal.host.protocol.proof import Challenge
 from apyfal.host.server.jobs.journal import Journal
@@ -145,10 +158,62 @@ def definitions(data: bytes) -> None:
         resolve("t", {"accelerator.t": section})
 
 
+class _Payloads:
+    """Parses the payload of every frame, and keeps what came of it."""
+
+    _PARSERS: ClassVar[dict[int, Callable[[bytes], object]]] = {
+        FrameType.JOB: parse_job,
+        FrameType.RESULT: parse_result,
+        FrameType.ERROR: parse_error,
+        FrameType.CREDIT: parse_credit,
+    }
+
+    def __init__(self) -> None:
+        self.found: list[object] = []
+        self.body = bytearray()
+
+    def on_frame(self, header: FrameHeader, payload: bytes) -> None:
+        self.found.append((header, repr(self._PARSERS.get(header.type, bytes)(payload))))
+
+    def place(self, stream: int, nbytes: int) -> memoryview | None:
+        self.found.append((stream, nbytes))
+        if stream % 2:
+            return None
+        start = len(self.body)
+        self.body = self.body + bytes(min(nbytes, _MAX))  # a new one: views of the old one are in use
+        return memoryview(self.body)[start:] if nbytes <= _MAX else None
+
+    def on_data(self, stream: int, nbytes: int) -> None:
+        assert nbytes > 0
+
+
+def frames(data: bytes) -> None:
+    """What each side of a channel sends, in pieces of any size: the same frames come of it."""
+    width = 1 + data[0] if data else 1
+    for known in (FROM_CLIENT, FROM_SERVER):
+        outcomes = []
+        for step in (width, SCRATCH):
+            handler = _Payloads()
+            reader = FrameReader(known, handler, bytearray(SCRATCH))
+            left = memoryview(data[1:_MAX])
+            try:
+                while left:
+                    room = reader.get_buffer()
+                    count = min(step, len(room), len(left))
+                    room[:count] = left[:count]
+                    reader.received(count)
+                    left = left[count:]
+                handler.found.append(reader.amid)
+            except FrameError as error:
+                handler.found.append(str(error))
+            outcomes.append(handler.found)
+        assert outcomes[0] == outcomes[1]
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     function.__name__: function
     for function in (
-        *(http_answer, s3_xml, configuration, urls, jobs, answers_of_a_host, journal, tokens),
+        *(http_answer, s3_xml, configuration, urls, jobs, answers_of_a_host, journal, tokens, frames),
         *(stores, definitions, definition_parts, verilog, sessions, shared_memory),
     )
 }

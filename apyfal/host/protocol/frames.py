@@ -1,0 +1,298 @@
+"""The frames of the data channel: their headers, their payloads, and the limits of each type.
+
+A channel is an HTTP/1.1 connection after ``Upgrade: apyfal-channel/1`` (RFC 9110, section 7.8). From then on, both
+sides send frames: a header of 12 bytes in network byte order (type, flags, reserved, stream, size), and a payload.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, Final, NamedTuple
+
+__all__ = [
+    "FROM_CLIENT",
+    "FROM_SERVER",
+    "HEADER_NBYTES",
+    "MAX_DATA",
+    "MAX_JOB",
+    "MAX_RESULT",
+    "PROTOCOL",
+    "STREAMS",
+    "WINDOW",
+    "ErrorFrame",
+    "FrameError",
+    "FrameHeader",
+    "FrameType",
+    "JobFrame",
+    "Limits",
+    "ResultFrame",
+    "chosen_protocol",
+    "credit_frame",
+    "data_header",
+    "error_frame",
+    "job_frame",
+    "parse_credit",
+    "parse_error",
+    "parse_header",
+    "parse_job",
+    "parse_result",
+    "ping_frame",
+    "release_frame",
+    "result_frame",
+]
+
+#: name and version in the ``Upgrade`` field of HTTP
+PROTOCOL: Final = "apyfal-channel/1"
+#: bytes of a body that follows its JOB or RESULT at once; a larger one waits for CREDIT
+WINDOW: Final = 1 << 20
+#: streams that can be open on one channel
+STREAMS: Final = 256
+#: largest payloads in bytes
+MAX_JOB: Final = 32 << 10
+MAX_DATA: Final = 16 << 20
+MAX_RESULT: Final = 1 << 20
+_MAX_ERROR: Final = 32 << 10
+#: bytes of a body: as for the counts in messages
+_MAX_BODY = 1 << 62
+
+_HEADER = struct.Struct("!BBHII")
+_JOB = struct.Struct("!QBB")
+_RESULT = struct.Struct("!QB")
+_ERROR = struct.Struct("!HH")
+_CREDIT = struct.Struct("!Q")
+
+HEADER_NBYTES: Final = _HEADER.size
+
+
+class FrameError(Exception):
+    """The peer broke the protocol. The connection ends, because what follows cannot be understood."""
+
+
+class FrameType(IntEnum):
+    """What a frame is."""
+
+    JOB = 1
+    DATA = 2
+    CREDIT = 3
+    RESULT = 4
+    ERROR = 5
+    RELEASE = 6
+    PING = 7
+
+
+class Limits(NamedTuple):
+    """Smallest and largest payload of one type of frame, and whether its stream is 0, not 0, or either (``None``)."""
+
+    least: int
+    most: int
+    on_stream: bool | None = True
+
+
+_BOTH: Mapping[int, Limits] = {
+    FrameType.DATA: Limits(1, MAX_DATA),
+    FrameType.CREDIT: Limits(_CREDIT.size, _CREDIT.size),
+    FrameType.PING: Limits(0, 0, False),
+}
+#: the frames that each side may send
+FROM_CLIENT: Mapping[int, Limits] = {
+    **_BOTH,
+    FrameType.JOB: Limits(_JOB.size, MAX_JOB),
+    FrameType.RELEASE: Limits(0, 0),
+}
+FROM_SERVER: Mapping[int, Limits] = {
+    **_BOTH,
+    FrameType.RESULT: Limits(_RESULT.size, MAX_RESULT),
+    FrameType.ERROR: Limits(_ERROR.size, _MAX_ERROR, None),
+}
+
+
+class FrameHeader(NamedTuple):
+    """Type, stream and payload size of a frame."""
+
+    type: int
+    stream: int
+    nbytes: int
+
+
+class JobFrame(NamedTuple):
+    """A job: its idempotency key, its session, its description as JSON, and the bytes of its body."""
+
+    key: str
+    session: str
+    text: str
+    nbytes: int
+
+
+class ResultFrame(NamedTuple):
+    """The end of a job: the job as JSON, whether an output follows, and the bytes of it."""
+
+    document: dict[str, Any]
+    has_output: bool
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorFrame:
+    """Why a job was refused, or on stream 0 why the connection ends.
+
+    Attributes
+    ----------
+    status
+        The HTTP status that the same refusal has there; 421: this job goes by HTTP.
+    retry_after
+        Seconds after which to try again; 0: not stated.
+    document
+        The body of that HTTP response.
+    """
+
+    status: int
+    retry_after: int
+    document: dict[str, Any]
+
+
+def chosen_protocol(offered: str) -> str | None:
+    """Return the protocol to use, of those in an ``Upgrade`` field; ``None``: none is known here."""
+    return PROTOCOL if PROTOCOL in [one.strip().lower() for one in offered.split(",")] else None
+
+
+# -- headers -----------------------------------------------------------------------------------------------------------
+def parse_header(data: bytes | bytearray | memoryview, known: Mapping[int, Limits], offset: int = 0) -> FrameHeader:
+    """Parse and check the header of a frame.
+
+    Parameters
+    ----------
+    data, offset
+        The header, at this offset.
+    known
+        The frames that the peer may send: `FROM_CLIENT` or `FROM_SERVER`.
+
+    Raises
+    ------
+    FrameError
+        The type is unknown or not the peer's to send, a reserved field is not 0, or the stream or the size is not one
+        that the type allows.
+    """
+    kind, flags, reserved, stream, nbytes = _HEADER.unpack_from(data, offset)
+    limits = known.get(kind)
+    if limits is None:
+        expected = ", ".join(f"{FrameType(one).name} {one:d}" for one in sorted(known))
+        raise FrameError(f"a frame of type {kind}: expected {expected}")
+    name = FrameType(kind).name
+    if flags or reserved:
+        raise FrameError(f"{name}: flags {flags} and reserved field {reserved}: expected 0")
+    if limits.on_stream is not None and limits.on_stream != bool(stream):
+        raise FrameError(f"{name} on stream {stream}: expected {'1 or more' if limits.on_stream else '0'}")
+    if not limits.least <= nbytes <= limits.most:
+        expected = f"{limits.least}" if limits.least == limits.most else f"{limits.least} to {limits.most}"
+        raise FrameError(f"{name} of {nbytes} bytes: expected {expected}")
+    return FrameHeader(kind, stream, nbytes)
+
+
+def _frame(kind: FrameType, stream: int, payload: bytes = b"") -> bytes:
+    return _HEADER.pack(kind, 0, 0, stream, len(payload)) + payload
+
+
+def data_header(stream: int, nbytes: int) -> bytes:
+    """Return the header of a DATA frame; its payload of `nbytes` follows."""
+    return _HEADER.pack(FrameType.DATA, 0, 0, stream, nbytes)
+
+
+def ping_frame() -> bytes:
+    """Return a frame that only shows that its sender is alive."""
+    return _frame(FrameType.PING, 0)
+
+
+def release_frame(stream: int) -> bytes:
+    """Return the frame by which a client says that it has the output of a stream."""
+    return _frame(FrameType.RELEASE, stream)
+
+
+# -- jobs --------------------------------------------------------------------------------------------------------------
+def job_frame(stream: int, key: str, session: str, text: str, nbytes: int) -> bytes | None:
+    """Return a JOB frame, whose body of `nbytes` follows in DATA frames; ``None``: longer than `MAX_JOB`."""
+    names = (key.encode("ascii"), session.encode("ascii"))
+    payload = b"".join([_JOB.pack(nbytes, len(names[0]), len(names[1])), *names, text.encode()])
+    return _frame(FrameType.JOB, stream, payload) if len(payload) <= MAX_JOB else None
+
+
+def parse_job(payload: bytes) -> JobFrame:
+    """Parse the payload of a JOB frame. Raises `FrameError`; what the JSON says is not checked here."""
+    nbytes, key, session = _JOB.unpack_from(payload)
+    begin, end = _JOB.size + key, _JOB.size + key + session
+    if nbytes >= _MAX_BODY or end > len(payload):
+        raise FrameError(f"JOB: a body of {nbytes} bytes, and names of {key} and {session} in {len(payload)}")
+    try:
+        return JobFrame(
+            payload[_JOB.size : begin].decode("ascii"),
+            payload[begin:end].decode("ascii"),
+            payload[end:].decode(),
+            nbytes,
+        )
+    except UnicodeDecodeError:
+        raise FrameError("JOB: expected a key and a session in ASCII, and a job in UTF-8") from None
+
+
+# -- results and errors ------------------------------------------------------------------------------------------------
+def result_frame(stream: int, text: str, nbytes: int | None) -> bytes | None:
+    """Return a RESULT frame; ``None``: it would be longer than `MAX_RESULT`.
+
+    Parameters
+    ----------
+    stream
+        The stream of the job.
+    text
+        The job as JSON.
+    nbytes
+        Bytes of the output, which follows in DATA frames; ``None``: there is none.
+    """
+    payload = _RESULT.pack(nbytes or 0, nbytes is not None) + text.encode()
+    return _frame(FrameType.RESULT, stream, payload) if len(payload) <= MAX_RESULT else None
+
+
+def parse_result(payload: bytes) -> ResultFrame:
+    """Parse the payload of a RESULT frame. Raises `FrameError`."""
+    nbytes, has_output = _RESULT.unpack_from(payload)
+    if nbytes >= _MAX_BODY or has_output > 1 or (nbytes and not has_output):
+        raise FrameError(f"RESULT: {nbytes} bytes, and {has_output} for whether there are any")
+    return ResultFrame(_document("RESULT", payload[_RESULT.size :]), bool(has_output), nbytes)
+
+
+def error_frame(stream: int, status: int, document: Mapping[str, object], retry_after: float = 0.0) -> bytes:
+    """Return an ERROR frame; see `ErrorFrame`."""
+    text = json.dumps(document).encode()
+    return _frame(FrameType.ERROR, stream, _ERROR.pack(status, min(round(retry_after), 0xFFFF)) + text)
+
+
+def parse_error(payload: bytes) -> ErrorFrame:
+    """Parse the payload of an ERROR frame. Raises `FrameError`."""
+    status, retry_after = _ERROR.unpack_from(payload)
+    if not 400 <= status <= 599:
+        raise FrameError(f"ERROR: status {status}: expected 400 to 599")
+    return ErrorFrame(status, retry_after, _document("ERROR", payload[_ERROR.size :]))
+
+
+def credit_frame(stream: int, nbytes: int) -> bytes:
+    """Return the frame that lets the peer send `nbytes` more of the body of a stream."""
+    return _frame(FrameType.CREDIT, stream, _CREDIT.pack(nbytes))
+
+
+def parse_credit(payload: bytes) -> int:
+    """Return the bytes that a CREDIT frame grants. Raises `FrameError`."""
+    (nbytes,) = _CREDIT.unpack(payload)
+    if not 0 < nbytes < _MAX_BODY:
+        raise FrameError(f"CREDIT of {nbytes} bytes: expected 1 or more")
+    return int(nbytes)
+
+
+def _document(name: str, text: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise FrameError(f"{name}: expected a JSON object")
+    return document
