@@ -176,7 +176,7 @@ static int xrt_load_program(apf_drv_device *device, const apf_program *program, 
     }
     if (code == APF_OK) {
         device->kernels++;
-        kernel->units = device->info.compute_units = selected_units(program->kernel, units);
+        device->info.compute_units = selected_units(program->kernel, units);
     }
     pthread_mutex_unlock(&device->lock);
     xrt_xclbin_end(&xclbin);

@@ -21,14 +21,12 @@ static int overlap(const xrt_held *a, const xrt_held *b)
 
 static int in_the_way(const apf_drv_run *earlier, const apf_drv_run *later)
 {
-    /* One compute unit executes its runs in order, but this driver makes the transfers. */
-    const int one_unit = earlier->kernel == later->kernel && later->kernel->units == 1;
+    /* Also on one compute unit: a pipelined kernel (ap_ctrl_chain) begins a run before the one before it has ended. */
     for (uint32_t i = 0; i < earlier->kernel->count; i++) {
         const xrt_held *a = &earlier->held[i];
         for (uint32_t j = 0; a->part && j < later->kernel->count; j++) {
             const xrt_held *b = &later->held[j];
-            if (!overlap(a, b) || !(may_write(a) || may_write(b))) continue;
-            if (!one_unit || (a->flags & APF_SYNC_FROM) || (b->flags & APF_SYNC_TO)) return 1;
+            if (overlap(a, b) && (may_write(a) || may_write(b))) return 1;
         }
     }
     return 0;

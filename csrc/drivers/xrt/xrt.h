@@ -29,7 +29,6 @@ struct apf_drv_kernel {
     xrt_kernel handle;
     char name[128];
     uint32_t count;
-    uint32_t units;
     xrt_parameter *parameters;
     pthread_mutex_t lock;
     apf_drv_run *idle; /* ended runs, for the next start; under the lock */
