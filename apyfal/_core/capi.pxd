@@ -106,6 +106,7 @@ cdef extern from "apyfal.h" nogil:
         APF_CAP_COUNTERS
         APF_CAP_DUPLEX
         APF_CAP_SEPARATE_MEMORY
+        APF_CAP_SHARED_MEMORY
     ctypedef struct apf_device_info:
         char name[128]
         char vendor[64]
@@ -193,6 +194,8 @@ cdef extern from "apyfal.h" nogil:
     uint64_t apf_bo_size(const apf_bo *bo)
     void *apf_bo_host(const apf_bo *bo)
     int apf_bo_sync(apf_bo *bo, int direction, uint64_t offset, uint64_t size, apf_error *err)
+    int apf_device_transfers(const apf_device *device)
+    int apf_bo_transfer(apf_bo *bo, int direction, uint64_t offset, void *data, uint64_t size, apf_error *err)
 
     enum:
         APF_CLEAR

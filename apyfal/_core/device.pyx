@@ -19,6 +19,7 @@ CAPABILITIES = {
     "counters": capi.APF_CAP_COUNTERS,
     "duplex": capi.APF_CAP_DUPLEX,
     "separate-memory": capi.APF_CAP_SEPARATE_MEMORY,
+    "shared-memory": capi.APF_CAP_SHARED_MEMORY,
 }
 
 # What is made by other objects alone is made with it: no object of theirs is without its handle.
@@ -192,6 +193,11 @@ cdef class Device:
     def info(self):
         """What the driver says of the device, as in `list_devices`."""
         return describe(capi.apf_device_info_of(self.handle))
+
+    @property
+    def transfers(self):
+        """Whether device memory of `alloc` can be moved from and to any host memory: `BufferObject.transfer`."""
+        return bool(capi.apf_device_transfers(self.handle))
 
     def counters(self):
         """Bytes to and from the device, runs, and device memory in use, since it was opened."""
@@ -419,4 +425,43 @@ cdef class BufferObject:
         cdef int code
         with nogil:
             code = capi.apf_bo_sync(self.handle, way, start, size, &err)
+        check(code, &err)
+
+    def transfer(self, direction, data, offset=0, nbytes=None):
+        """Move bytes between device memory, which has no host side, and host memory; returns when they are there.
+
+        Parameters
+        ----------
+        direction : int
+            `TO_DEVICE` or `FROM_DEVICE`.
+        data : object with the buffer protocol, or None
+            Contiguous and writable host memory, whose bytes all move; ``None``: `nbytes` zeros to the device.
+        offset : int
+            Where they begin in the device memory.
+        nbytes : int or None
+            Number of zeros.
+
+        Raises
+        ------
+        UnsupportedByDriver
+            Not with this driver: see `Device.transfers`.
+        ParameterError
+            It has a host side, or less room.
+        """
+        cdef capi.apf_error err
+        cdef Py_buffer view
+        cdef int way = direction
+        cdef unsigned long long start = offset
+        cdef unsigned long long size = 0
+        cdef void *memory = NULL
+        cdef int code
+        if data is not None:
+            PyObject_GetBuffer(data, &view, PyBUF_ANY_CONTIGUOUS | PyBUF_WRITABLE)
+            memory, size = view.buf, view.len
+        else:
+            size = nbytes
+        with nogil:
+            code = capi.apf_bo_transfer(self.handle, way, start, memory, size, &err)
+        if data is not None:
+            PyBuffer_Release(&view)
         check(code, &err)

@@ -189,6 +189,11 @@ void apf_bo_release(apf_bo *bo);
 uint64_t apf_bo_size(const apf_bo *bo);
 void *apf_bo_host(const apf_bo *bo); /* where its host side begins; NULL for device memory */
 int apf_bo_sync(apf_bo *bo, int direction, uint64_t offset, uint64_t size, apf_error *err);
+/* Whether the device's driver can do the next. */
+int apf_device_transfers(const apf_device *device);
+/* Move bytes between device memory (from apf_bo_alloc) and any host memory; `data` NULL, to the device: zeros.
+ * UNSUPPORTED: the driver cannot. */
+int apf_bo_transfer(apf_bo *bo, int direction, uint64_t offset, void *data, uint64_t size, apf_error *err);
 
 /* A flag of an argument, in addition to those of driver.h: the host side is set to zero, and then the device's
  * memory. */

@@ -84,6 +84,7 @@ enum {
     APF_CAP_COUNTERS = 1 << 4,        /* `counters` counts bytes and runs */
     APF_CAP_DUPLEX = 1 << 5,          /* both DMA directions and compute overlap */
     APF_CAP_SEPARATE_MEMORY = 1 << 6, /* device memory is not host memory: a missing sync shows */
+    APF_CAP_SHARED_MEMORY = 1 << 7, /* what either side writes to imported memory is there for the other without sync */
 };
 
 typedef struct apf_device_info {
@@ -239,6 +240,10 @@ typedef struct apf_driver {
      * "work_group": [x, y, z] (0: not required), "largest_group"}; what is not known is left out. INVALID: it is longer
      * than `size`. */
     int (*interface)(apf_drv_device *device, const apf_program *program, char *text, size_t size, apf_error *err);
+    /* Added later. Optional (NULL): move [offset, offset + size) of memory from `alloc` to or from the host memory at
+     * `data`, which may begin anywhere, and whose pages may be written; returns when it is done. `data` NULL, to the
+     * device: zeros, which need not cross the bus, and are counted only if they do. IO, DEVICE_LOST, TRUNCATED. */
+    int (*transfer)(apf_drv_bo *bo, int direction, uint64_t offset, void *data, uint64_t size, apf_error *err);
 } apf_driver;
 
 /* Bytes of the smallest table that is accepted. */

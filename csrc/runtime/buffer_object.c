@@ -270,23 +270,58 @@ uint64_t apf_bo_size(const apf_bo *bo) { return bo->size; }
 
 void *apf_bo_host(const apf_bo *bo) { return bo->buffer ? bo->buffer->data : NULL; }
 
-int apf_bo_sync(apf_bo *bo, int direction, uint64_t offset, uint64_t size, apf_error *err)
+static int check_range(const apf_bo *bo, uint64_t offset, uint64_t size, apf_error *err)
 {
-    if (offset > bo->size || size > bo->size - offset)
-        return apf_fail(err, APF_INVALID, 0, "cannot sync bytes %llu to %llu of a buffer object of %llu",
-                        (unsigned long long)offset, (unsigned long long)(offset + size), (unsigned long long)bo->size);
-    if (!bo->buffer) return apf_fail(err, APF_INVALID, 0, "device memory has no host side to sync with");
-    if (direction == APF_FROM_DEVICE && bo->buffer->flags & APF_BUFFER_READONLY)
-        return apf_fail(err, APF_READ_ONLY, 0, "cannot write to the read-only host side of a buffer object");
+    if (offset <= bo->size && size <= bo->size - offset) return APF_OK;
+    return apf_fail(err, APF_INVALID, 0, "cannot move %llu bytes from byte %llu on of a buffer object of %llu",
+                    (unsigned long long)size, (unsigned long long)offset, (unsigned long long)bo->size);
+}
+
+/* Begin a call on a buffer object. INVALID: it was abandoned; what apf_device_enter returns. */
+static int enter(const apf_bo *bo, apf_drv_bo **handle, apf_error *err)
+{
     int code = apf_device_enter(bo->device, err);
     if (code != APF_OK) return code;
     pthread_mutex_lock(&apf_objects_lock);
-    apf_drv_bo *handle = bo->handle;
+    *handle = bo->handle;
     pthread_mutex_unlock(&apf_objects_lock);
-    if (!handle)
-        code = apf_fail(err, APF_INVALID, 0, "a buffer object was abandoned with a run that never ended");
-    else if (size)
-        code = apf_device_result(bo->device, bo->device->driver->sync(handle, direction, offset, size, err));
+    if (*handle) return APF_OK;
+    apf_device_leave(bo->device);
+    return apf_fail(err, APF_INVALID, 0, "a buffer object was abandoned with a run that never ended");
+}
+
+int apf_bo_sync(apf_bo *bo, int direction, uint64_t offset, uint64_t size, apf_error *err)
+{
+    int code = check_range(bo, offset, size, err);
+    if (code != APF_OK) return code;
+    if (!bo->buffer) return apf_fail(err, APF_INVALID, 0, "device memory has no host side to sync with");
+    if (direction == APF_FROM_DEVICE && bo->buffer->flags & APF_BUFFER_READONLY)
+        return apf_fail(err, APF_READ_ONLY, 0, "cannot write to the read-only host side of a buffer object");
+    apf_drv_bo *handle;
+    if ((code = enter(bo, &handle, err)) != APF_OK) return code;
+    if (size) code = apf_device_result(bo->device, bo->device->driver->sync(handle, direction, offset, size, err));
+    apf_device_leave(bo->device);
+    return code;
+}
+
+int apf_device_transfers(const apf_device *device)
+{
+    return device->driver->size > offsetof(apf_driver, transfer) && device->driver->transfer;
+}
+
+int apf_bo_transfer(apf_bo *bo, int direction, uint64_t offset, void *data, uint64_t size, apf_error *err)
+{
+    int code = check_range(bo, offset, size, err);
+    if (code != APF_OK) return code;
+    const apf_driver *driver = bo->device->driver;
+    if (!apf_device_transfers(bo->device))
+        return apf_fail(err, APF_UNSUPPORTED, 0, "driver '%s' moves data only from and to imported memory",
+                        driver->name);
+    if (bo->buffer || (!data && direction != APF_TO_DEVICE))
+        return apf_fail(err, APF_INVALID, 0, "expected device memory without a host side, and host memory to move to");
+    apf_drv_bo *handle;
+    if ((code = enter(bo, &handle, err)) != APF_OK) return code;
+    if (size) code = apf_device_result(bo->device, driver->transfer(handle, direction, offset, data, size, err));
     apf_device_leave(bo->device);
     return code;
 }

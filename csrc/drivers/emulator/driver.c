@@ -154,4 +154,5 @@ const apf_driver apf_driver_emulator = {
     .times = emu_times,
     .counters = emu_counters,
     .control = emu_control,
+    .transfer = emu_bo_transfer,
 };

@@ -121,6 +121,8 @@ int emu_fail_lost(const emu_card *card, apf_error *err);
 int emu_transfer(apf_drv_bo *bo, int direction, uint64_t offset, uint64_t size, const volatile int *cancelled,
                  apf_error *err);
 int emu_sync(apf_drv_bo *bo, int direction, uint64_t offset, uint64_t size, apf_error *err);
+/* Between device memory and any host memory, see driver.h. */
+int emu_bo_transfer(apf_drv_bo *bo, int direction, uint64_t offset, void *data, uint64_t size, apf_error *err);
 /* Sleep until `deadline`; ends early when cancelled, lost or closing. Under the card's lock, which is released while it
  * sleeps. */
 void emu_sleep(emu_card *card, int64_t deadline, const volatile int *cancelled);

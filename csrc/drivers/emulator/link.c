@@ -5,6 +5,7 @@
  */
 #include "emulator.h"
 
+#include <string.h>
 #include <sys/prctl.h>
 
 /* A transfer checks whether it must stop each time it has copied this many bytes (about 1 ms). */
@@ -68,41 +69,60 @@ static int transfer_begin(emu_card *card, int direction, uint64_t size, int64_t 
     return APF_OK;
 }
 
-static int copy(apf_drv_bo *bo, int direction, uint64_t offset, uint64_t size, const volatile int *cancelled,
-                apf_error *err)
+static int copy_slice(uint8_t *device, uint8_t *host, int direction, uint64_t size, apf_error *err)
 {
+    if (!host) memset(device, 0, size);
+    if (!host) return APF_OK;
+    return direction == APF_TO_DEVICE ? apf_copy(device, host, size, err) : apf_copy(host, device, size, err);
+}
+
+/* `host` NULL: zeros. */
+static int copy(apf_drv_bo *bo, int direction, uint64_t offset, uint8_t *host, uint64_t size,
+                const volatile int *cancelled, apf_error *err)
+{
+    uint8_t *device = bo->block->data + offset;
     for (uint64_t done = 0; done < size; done += SLICE) {
         if (stopped(bo->card, cancelled))
             return apf_fail(err, APF_CANCELLED, 0, "software card %u: transfer cancelled after %llu of %llu bytes",
                             bo->card->index, (unsigned long long)done, (unsigned long long)size);
         const uint64_t bytes = size - done < SLICE ? size - done : SLICE;
-        uint8_t *host = bo->host + offset + done, *device = bo->block->data + offset + done;
-        int code = direction == APF_TO_DEVICE ? apf_copy(device, host, bytes, err) : apf_copy(host, device, bytes, err);
+        int code = copy_slice(device + done, host ? host + done : NULL, direction, bytes, err);
         if (code != APF_OK) return code;
     }
     return APF_OK;
 }
 
-int emu_transfer(apf_drv_bo *bo, int direction, uint64_t offset, uint64_t size, const volatile int *cancelled,
-                 apf_error *err)
+static int move(apf_drv_bo *bo, int direction, uint64_t offset, uint8_t *host, uint64_t size,
+                const volatile int *cancelled, apf_error *err)
 {
     emu_card *card = bo->card;
     int64_t end;
     pthread_mutex_lock(&card->lock);
-    int code = transfer_begin(card, direction, size, &end, err);
+    int code = transfer_begin(card, direction, host ? size : 0, &end, err);
     pthread_mutex_unlock(&card->lock);
     if (code != APF_OK) return code;
-    code = copy(bo, direction, offset, size, cancelled, err);
+    code = copy(bo, direction, offset, host, size, cancelled, err);
     pthread_mutex_lock(&card->lock);
     if (code == APF_OK) {
         if (end) emu_sleep(card, end, cancelled);
         if (card->lost)
             code = emu_fail_lost(card, err);
-        else
+        else if (host) /* zeros are made on the card */
             *(direction == APF_TO_DEVICE ? &card->counters.to_device : &card->counters.from_device) += size;
     }
     pthread_mutex_unlock(&card->lock);
     return code;
+}
+
+int emu_transfer(apf_drv_bo *bo, int direction, uint64_t offset, uint64_t size, const volatile int *cancelled,
+                 apf_error *err)
+{
+    return move(bo, direction, offset, bo->host + offset, size, cancelled, err);
+}
+
+int emu_bo_transfer(apf_drv_bo *bo, int direction, uint64_t offset, void *data, uint64_t size, apf_error *err)
+{
+    return move(bo, direction, offset, data, size, NULL, err);
 }
 
 int emu_sync(apf_drv_bo *bo, int direction, uint64_t offset, uint64_t size, apf_error *err)

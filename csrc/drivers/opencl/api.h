@@ -204,7 +204,9 @@ typedef void (*ocl_event_notify)(cl_event, cl_int, void *);
     X(cl_int, clSetEventCallback, (cl_event, cl_int, ocl_event_notify, void *))                                        \
     X(cl_int, clEnqueueMigrateMemObjects,                                                                              \
       (cl_command_queue, cl_uint, const cl_mem *, cl_bitfield, cl_uint, const cl_event *, cl_event *))                 \
-    X(cl_int, clGetKernelArgInfo, (cl_kernel, cl_uint, cl_uint, size_t, void *, size_t *))
+    X(cl_int, clGetKernelArgInfo, (cl_kernel, cl_uint, cl_uint, size_t, void *, size_t *))                             \
+    X(cl_int, clEnqueueFillBuffer,                                                                                     \
+      (cl_command_queue, cl_mem, const void *, size_t, size_t, size_t, cl_uint, const cl_event *, cl_event *))
 
 /* The library's entry points, by their own names. */
 typedef struct ocl_api {

@@ -152,7 +152,8 @@ static int set_up(apf_drv_device *device, const settings *set, apf_error *err)
         return ocl_fail(device, err, status, APF_IO, "making a context");
     }
     int code = make_queues(device, err);
-    if (code == APF_OK) device->shares = ocl_probe_sharing(device);
+    if (code == APF_OK && (device->shares = ocl_probe_sharing(device)))
+        device->info.capabilities |= APF_CAP_SHARED_MEMORY;
     return code;
 }
 
@@ -244,4 +245,5 @@ const apf_driver apf_driver_opencl = {
     .counters = counters,
     .start_over = ocl_start_over,
     .interface = ocl_interface,
+    .transfer = ocl_transfer,
 };

@@ -154,33 +154,56 @@ static int migratable(const apf_drv_bo *bo, uint64_t offset, uint64_t size)
     return device->migrates && ((offset == 0 && size == bo->size) || offset % device->info.offset_align == 0);
 }
 
-int ocl_enqueue_dma(apf_drv_bo *bo, int direction, uint64_t offset, uint64_t size, cl_uint count, const cl_event *after,
-                    cl_event *event, apf_error *err)
+/* Count a transfer, or return why it was refused. */
+static int moved(apf_drv_bo *bo, int direction, uint64_t offset, uint64_t size, cl_int status, apf_error *err)
 {
     apf_drv_device *device = bo->device;
-    const ocl_api *api = device->api;
     const int to = direction == APF_TO_DEVICE;
-    cl_command_queue queue = device->queues[to ? OCL_TO : OCL_FROM];
-    const cl_event *events = count ? after : NULL;
-    cl_int status;
-    if (migratable(bo, offset, size)) {
-        cl_mem handle = bo->handle;
-        int code = offset || size != bo->size ? find_part(bo, offset, size, &handle, err) : APF_OK;
-        if (code != APF_OK) return code;
-        status = api->clEnqueueMigrateMemObjects(queue, 1, &handle, to ? 0 : CL_MIGRATE_MEM_OBJECT_HOST, count, events,
-                                                 event);
-    } else if (to) {
-        /* Reading and writing a CL_MEM_USE_HOST_PTR buffer at its own host address is specified for exactly this (notes
-         * of clEnqueueWriteBuffer): platforms that share the memory do nothing, the others DMA between the two sides.
-         * A map and an unmap would be two commands, and a map for writing may first overwrite the host's side. */
-        status = api->clEnqueueWriteBuffer(queue, bo->handle, 0, offset, size, bo->data + offset, count, events, event);
-    } else {
-        status = api->clEnqueueReadBuffer(queue, bo->handle, 0, offset, size, bo->data + offset, count, events, event);
-    }
     if (status != CL_SUCCESS)
         return ocl_fail(device, err, status, APF_IO, "moving bytes %llu to %llu of a buffer of %llu %s the device",
                         (unsigned long long)offset, (unsigned long long)(offset + size), (unsigned long long)bo->size,
                         to ? "to" : "from");
     __atomic_add_fetch(to ? &device->counted.to_device : &device->counted.from_device, size, __ATOMIC_RELAXED);
     return APF_OK;
+}
+
+int ocl_enqueue_dma(apf_drv_bo *bo, int direction, uint64_t offset, uint64_t size, cl_uint count, const cl_event *after,
+                    cl_event *event, apf_error *err)
+{
+    apf_drv_device *device = bo->device;
+    const ocl_api *api = device->api;
+    const int to = direction == APF_TO_DEVICE;
+    /* Reading and writing a CL_MEM_USE_HOST_PTR buffer at its own host address is specified for exactly this (notes of
+     * clEnqueueWriteBuffer): platforms that share the memory do nothing, the others DMA between the two sides. A map
+     * and an unmap would be two commands, and a map for writing may first overwrite the host's side. */
+    if (!migratable(bo, offset, size))
+        return ocl_enqueue_copy(bo, direction, offset, bo->data + offset, size, count, after, event, err);
+    cl_mem handle = bo->handle;
+    int code = offset || size != bo->size ? find_part(bo, offset, size, &handle, err) : APF_OK;
+    if (code != APF_OK) return code;
+    const cl_int status =
+        api->clEnqueueMigrateMemObjects(device->queues[to ? OCL_TO : OCL_FROM], 1, &handle,
+                                        to ? 0 : CL_MIGRATE_MEM_OBJECT_HOST, count, count ? after : NULL, event);
+    return moved(bo, direction, offset, size, status, err);
+}
+
+int ocl_fills(const apf_drv_device *device) { return device->version >= 12 && device->api->clEnqueueFillBuffer; }
+
+int ocl_enqueue_copy(apf_drv_bo *bo, int direction, uint64_t offset, char *data, uint64_t size, cl_uint count,
+                     const cl_event *after, cl_event *event, apf_error *err)
+{
+    apf_drv_device *device = bo->device;
+    const ocl_api *api = device->api;
+    const int to = direction == APF_TO_DEVICE;
+    cl_command_queue queue = device->queues[to ? OCL_TO : OCL_FROM];
+    const cl_event *events = count ? after : NULL;
+    static const unsigned char zero = 0;
+    cl_int status;
+    if (!data)
+        status = api->clEnqueueFillBuffer(queue, bo->handle, &zero, 1, offset, size, count, events, event);
+    else if (to)
+        status = api->clEnqueueWriteBuffer(queue, bo->handle, 0, offset, size, data, count, events, event);
+    else
+        status = api->clEnqueueReadBuffer(queue, bo->handle, 0, offset, size, data, count, events, event);
+    return data || status != CL_SUCCESS ? moved(bo, direction, offset, size, status, err) : APF_OK;
 }

@@ -218,6 +218,11 @@ void ocl_trim_parts(apf_drv_bo *bo);
 /* Enqueue the DMA of a part behind the events; under `submit`. */
 int ocl_enqueue_dma(apf_drv_bo *bo, int direction, uint64_t offset, uint64_t size, cl_uint count, const cl_event *after,
                     cl_event *event, apf_error *err);
+/* The same between the buffer and any host memory; `data` NULL: zeros, if ocl_fills. */
+int ocl_enqueue_copy(apf_drv_bo *bo, int direction, uint64_t offset, char *data, uint64_t size, cl_uint count,
+                     const cl_event *after, cl_event *event, apf_error *err);
+/* Whether the platform makes zeros on the device. */
+int ocl_fills(const apf_drv_device *device);
 
 /* -- sharing.c */
 /* Find out whether the device works directly in imported memory. */
@@ -227,8 +232,10 @@ int ocl_probe_sharing(const apf_drv_device *device);
 /* Enqueue the uploads, the kernel and the downloads of a run; after an error, some commands may have been enqueued. */
 int ocl_submit(apf_drv_run *run, apf_drv_kernel *kernel, const apf_arg *args, uint32_t count, const apf_launch *launch,
                apf_error *err);
-/* Enqueue one transfer that belongs to no run. */
-int ocl_submit_sync(apf_drv_run *run, const apf_arg *arg, int direction, apf_error *err);
+/* Enqueue one transfer that belongs to no run: between the two sides of a buffer object (`data` is not used), */
+int ocl_submit_sync(apf_drv_run *run, const apf_arg *arg, int direction, char *data, apf_error *err);
+/* or between the device and any host memory; NULL: zeros. */
+int ocl_submit_copy(apf_drv_run *run, const apf_arg *arg, int direction, char *data, apf_error *err);
 /* The run has ended: later commands no longer wait for it. */
 void ocl_forget_uses(apf_drv_run *run);
 
@@ -241,5 +248,6 @@ int ocl_cancel(apf_drv_run *run, apf_error *err);
 void ocl_release(apf_drv_run *run);
 void ocl_times(apf_drv_run *run, apf_times *times);
 int ocl_sync(apf_drv_bo *bo, int direction, uint64_t offset, uint64_t size, apf_error *err);
+int ocl_transfer(apf_drv_bo *bo, int direction, uint64_t offset, void *data, uint64_t size, apf_error *err);
 
 #endif

@@ -236,25 +236,20 @@ void ocl_times(apf_drv_run *run, apf_times *times)
     }
 }
 
-int ocl_sync(apf_drv_bo *bo, int direction, uint64_t offset, uint64_t size, apf_error *err)
+typedef int (*submit_one)(apf_drv_run *run, const apf_arg *arg, int direction, char *data, apf_error *err);
+
+/* Submit one transfer that belongs to no run, and wait for it. */
+static int move(apf_drv_bo *bo, int direction, uint64_t offset, char *data, uint64_t size, submit_one submit,
+                apf_error *err)
 {
     apf_drv_device *device = bo->device;
-    int code = ocl_alive(device, err);
-    if (code != APF_OK) return code;
-    if (!bo->data && bo->size) return apf_fail(err, APF_INVALID, 0, "device memory has no host side to sync with");
-    if (offset > bo->size || size > bo->size - offset)
-        return apf_fail(err, APF_INVALID, 0, "bytes %llu to %llu of a buffer of %llu", (unsigned long long)offset,
-                        (unsigned long long)(offset + size), (unsigned long long)bo->size);
-    if (direction == APF_FROM_DEVICE && bo->readonly)
-        return apf_fail(err, APF_READ_ONLY, 0, "read-only host memory cannot take what the device wrote");
-    if (!size) return APF_OK;
     apf_drv_run *run = run_new(device, 1, err);
     if (!run) return APF_NO_MEMORY;
     run->kernel = "";
     const apf_arg arg = {.kind = APF_BUFFER, .bo = bo, .offset = offset, .size = size};
     __atomic_add_fetch(&device->unfinished, 1, __ATOMIC_ACQ_REL);
     pthread_mutex_lock(&device->submit);
-    code = ocl_submit_sync(run, &arg, direction, err);
+    int code = submit(run, &arg, direction, data, err);
     pthread_mutex_unlock(&device->submit);
     if (code != APF_OK) {
         undo(run);
@@ -270,4 +265,41 @@ int ocl_sync(apf_drv_bo *bo, int direction, uint64_t offset, uint64_t size, apf_
     if (code != APF_OK && err) *err = run->error;
     ocl_release(run);
     return code;
+}
+
+/* Zeros for a platform that cannot make them: in pieces, from memory of zeros. */
+static int bring_zeros(apf_drv_bo *bo, uint64_t offset, uint64_t size, apf_error *err)
+{
+    const uint64_t most = 1 << 20, piece = size < most ? size : most;
+    char *zeros = apf_calloc(1, piece);
+    if (!zeros) return apf_fail(err, APF_NO_MEMORY, 0, "no memory for zeros");
+    int code = APF_OK;
+    for (uint64_t done = 0; done < size && code == APF_OK; done += piece)
+        code = move(bo, APF_TO_DEVICE, offset + done, zeros, size - done < piece ? size - done : piece, ocl_submit_copy,
+                    err);
+    if (code != APF_DEVICE_LOST) apf_free(zeros); /* otherwise the platform may still read there */
+    return code;
+}
+
+int ocl_transfer(apf_drv_bo *bo, int direction, uint64_t offset, void *data, uint64_t size, apf_error *err)
+{
+    int code = ocl_alive(bo->device, err);
+    if (code != APF_OK) return code;
+    if (!data && !ocl_fills(bo->device)) return bring_zeros(bo, offset, size, err);
+    return move(bo, direction, offset, data, size, ocl_submit_copy, err);
+}
+
+int ocl_sync(apf_drv_bo *bo, int direction, uint64_t offset, uint64_t size, apf_error *err)
+{
+    apf_drv_device *device = bo->device;
+    int code = ocl_alive(device, err);
+    if (code != APF_OK) return code;
+    if (!bo->data && bo->size) return apf_fail(err, APF_INVALID, 0, "device memory has no host side to sync with");
+    if (offset > bo->size || size > bo->size - offset)
+        return apf_fail(err, APF_INVALID, 0, "bytes %llu to %llu of a buffer of %llu", (unsigned long long)offset,
+                        (unsigned long long)(offset + size), (unsigned long long)bo->size);
+    if (direction == APF_FROM_DEVICE && bo->readonly)
+        return apf_fail(err, APF_READ_ONLY, 0, "read-only host memory cannot take what the device wrote");
+    if (!size) return APF_OK;
+    return move(bo, direction, offset, NULL, size, ocl_submit_sync, err);
 }

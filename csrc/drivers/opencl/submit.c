@@ -190,8 +190,9 @@ int ocl_submit(apf_drv_run *run, apf_drv_kernel *kernel, const apf_arg *args, ui
     return code;
 }
 
-int ocl_submit_sync(apf_drv_run *run, const apf_arg *arg, int direction, apf_error *err)
+int ocl_submit_sync(apf_drv_run *run, const apf_arg *arg, int direction, char *data, apf_error *err)
 {
+    (void)data;
     const uint32_t queue = direction == APF_TO_DEVICE ? OCL_TO : OCL_FROM;
     ocl_trim_parts(arg->bo);
     run->bos[run->bo_count++] = arg->bo;
@@ -202,4 +203,22 @@ int ocl_submit_sync(apf_drv_run *run, const apf_arg *arg, int direction, apf_err
     int code = submit_dma(run, arg, 0, direction, &after, err);
     if (code == APF_OK) run->api->clFlush(run->device->queues[queue]);
     return code;
+}
+
+int ocl_submit_copy(apf_drv_run *run, const apf_arg *arg, int direction, char *data, apf_error *err)
+{
+    const uint32_t queue = direction == APF_TO_DEVICE ? OCL_TO : OCL_FROM;
+    run->bos[run->bo_count++] = arg->bo;
+    waits after;
+    clear(&after);
+    add_conflicts(&after, arg->bo, queue, direction == APF_FROM_DEVICE, queue);
+    if (after.overflow) return too_many(run, err);
+    cl_event event;
+    int code =
+        ocl_enqueue_copy(arg->bo, direction, arg->offset, data, arg->size, after.count, after.events, &event, err);
+    if (code != APF_OK) return code;
+    add_command(run, event, direction == APF_TO_DEVICE ? OCL_UPLOAD : OCL_DOWNLOAD, 0);
+    note_use(arg->bo, queue, event, direction == APF_FROM_DEVICE);
+    run->api->clFlush(run->device->queues[queue]);
+    return APF_OK;
 }

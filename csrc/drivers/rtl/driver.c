@@ -138,4 +138,5 @@ const apf_driver apf_driver_rtl = {
     .counters = emu_counters,
     .control = card_control,
     .details = emu_details,
+    .transfer = emu_bo_transfer,
 };

@@ -365,4 +365,5 @@ const apf_driver apf_driver_xdma = {
     .release = xdma_run_release,
     .times = xdma_run_times,
     .counters = xdma_counters,
+    .transfer = xdma_bo_transfer,
 };

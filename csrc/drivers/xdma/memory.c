@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#define BOUNCE (1u << 20) /* a multiple of every alignment */
+
 int xdma_memory_begin(apf_drv_device *device, apf_error *err)
 {
     device->free = apf_calloc(1, sizeof *device->free);
@@ -131,6 +133,33 @@ void xdma_bo_free(apf_drv_bo *bo)
     pthread_mutex_unlock(&device->lock);
     __atomic_sub_fetch(&device->counters.memory_used, bo->room, __ATOMIC_RELAXED);
     apf_free(owned);
+}
+
+/* Move through a buffer of its own: memory whose address does not fit the card's, and zeros. */
+static int move_by_bounce(apf_drv_bo *bo, int direction, uint64_t offset, uint8_t *data, uint64_t size, apf_error *err)
+{
+    const uint64_t most = size < BOUNCE ? size : BOUNCE;
+    const uint32_t align = bo->device->align > XDMA_PAGE ? bo->device->align : XDMA_PAGE;
+    uint8_t *memory = apf_calloc(1, most + 2 * (uint64_t)align);
+    if (!memory) return apf_fail(err, APF_NO_MEMORY, 0, "no memory to move misaligned data through");
+    uint8_t *bounce = memory + (align - (uintptr_t)memory % align) + (bo->address + offset) % align;
+    int code = APF_OK;
+    for (uint64_t done = 0; done < size && code == APF_OK; done += most) {
+        const uint64_t bytes = size - done < most ? size - done : most;
+        if (data && direction == APF_TO_DEVICE) code = apf_copy(bounce, data + done, bytes, err);
+        if (code == APF_OK) code = xdma_move(bo->device, direction, bounce, bo->address + offset + done, bytes, err);
+        if (code == APF_OK && direction != APF_TO_DEVICE) code = apf_copy(data + done, bounce, bytes, err);
+    }
+    apf_free(memory);
+    return code;
+}
+
+int xdma_bo_transfer(apf_drv_bo *bo, int direction, uint64_t offset, void *data, uint64_t size, apf_error *err)
+{
+    const uint32_t align = bo->device->align;
+    if (!data || (uintptr_t)data % align != (bo->address + offset) % align)
+        return move_by_bounce(bo, direction, offset, data, size, err);
+    return xdma_move(bo->device, direction, data, bo->address + offset, size, err);
 }
 
 int xdma_bo_sync(apf_drv_bo *bo, int direction, uint64_t offset, uint64_t size, apf_error *err)

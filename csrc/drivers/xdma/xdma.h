@@ -116,6 +116,7 @@ int xdma_bo_import(apf_drv_device *device, void *data, uint64_t size, uint32_t r
                    apf_error *err);
 void xdma_bo_free(apf_drv_bo *bo);
 int xdma_bo_sync(apf_drv_bo *bo, int direction, uint64_t offset, uint64_t size, apf_error *err);
+int xdma_bo_transfer(apf_drv_bo *bo, int direction, uint64_t offset, void *data, uint64_t size, apf_error *err);
 
 /* registers.c: 4-byte registers of the user BAR */
 int xdma_user_open(apf_drv_device *device, uint64_t size, apf_error *err);

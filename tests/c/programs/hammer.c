@@ -18,6 +18,7 @@ static const apf_driver *driver;
 static apf_drv_device *device;
 static apf_drv_kernel *kernel;
 static apf_device_info info;
+static uint32_t banks[2];  /* of the kernel's source and destination */
 static apf_drv_bo *shared; /* read by the runs of all threads */
 static uint8_t *shared_data;
 static uint64_t end; /* CLOCK_MONOTONIC, ns */
@@ -141,12 +142,53 @@ static void objects(worker *mine)
     driver->free(scratch);
 }
 
+/* Three runs on one another's results, in memory that only the device has, all started before the first is waited for:
+ * one transfer in, one out. */
+static void chained(worker *mine)
+{
+    const uint64_t size = 1 + any(mine, MOST);
+    apf_drv_bo *middle[2];
+    if (banks[0] != banks[1]) return;
+    for (int i = 0; i < 2; i++) CHECK_OK(driver->alloc(device, MOST, banks[0], &middle[i], &mine->err), mine->err);
+    apf_drv_bo *const stops[] = {mine->src, middle[0], middle[1], mine->dst};
+    apf_drv_run *runs[3];
+    fill(mine, mine->in, (size + 7) & ~7u);
+    memset(mine->out, 0, size);
+    for (int i = 0; i < 3; i++) {
+        const apf_arg args[] = {{.flags = i == 0 ? APF_SYNC_TO : 0, .bo = stops[i], .size = size},
+                                {.flags = i == 2 ? APF_SYNC_FROM : 0, .bo = stops[i + 1], .size = size},
+                                {.kind = APF_U64, .value.u = size}};
+        CHECK_OK(driver->start(kernel, args, 3, &runs[i], &mine->err), mine->err);
+        mine->runs++;
+    }
+    for (int i = 2; i >= 0; i--) CHECK_OK(finish(mine, runs[i]), mine->err);
+    CHECK(!memcmp(mine->in, mine->out, size));
+    for (int i = 0; i < 2; i++) driver->free(middle[i]);
+}
+
+/* Device memory without a host side, from and to memory that begins anywhere; and zeros. */
+static void device_memory(worker *mine)
+{
+    apf_drv_bo *scratch;
+    const uint64_t offset = any(mine, MOST / 4), size = 1 + any(mine, MOST / 2), from = any(mine, 100);
+    if (!driver->transfer) return;
+    CHECK_OK(driver->alloc(device, MOST, 0, &scratch, &mine->err), mine->err);
+    fill(mine, mine->in, MOST);
+    CHECK_OK(driver->transfer(scratch, APF_TO_DEVICE, offset, mine->in + from, size, &mine->err), mine->err);
+    memset(mine->copy, 1, MOST);
+    CHECK_OK(driver->transfer(scratch, APF_FROM_DEVICE, offset, mine->copy + 3, size, &mine->err), mine->err);
+    CHECK(!memcmp(mine->in + from, mine->copy + 3, size) && mine->copy[2] == 1 && mine->copy[3 + size] == 1);
+    CHECK_OK(driver->transfer(scratch, APF_TO_DEVICE, offset, NULL, size / 2, &mine->err), mine->err);
+    CHECK_OK(driver->transfer(scratch, APF_FROM_DEVICE, offset, mine->copy, size, &mine->err), mine->err);
+    memset(mine->in + from, 0, size / 2);
+    CHECK(!memcmp(mine->in + from, mine->copy, size));
+    driver->free(scratch);
+}
+
 static void *work(void *argument)
 {
-    static void (*const deeds[])(worker *) = {parts, parts, parts, sharing, transfers, objects};
+    static void (*const deeds[])(worker *) = {parts, parts, parts, sharing, transfers, objects, chained, device_memory};
     worker *mine = argument;
-    uint32_t banks[2];
-    for (uint32_t i = 0; i < 2; i++) CHECK_OK(driver->bank(kernel, i, &banks[i], &mine->err), mine->err);
     mine->in = aligned_alloc(4096, MOST);
     mine->out = aligned_alloc(4096, MOST);
     mine->copy = malloc(MOST);
@@ -213,12 +255,11 @@ static void load_kernel(const char *path)
 static void share(void)
 {
     apf_error err;
-    uint32_t bank;
+    for (uint32_t i = 0; i < 2; i++) CHECK_OK(driver->bank(kernel, i, &banks[i], &err), err);
     shared_data = aligned_alloc(4096, MOST);
     CHECK(shared_data);
     for (size_t i = 0; i < MOST; i++) shared_data[i] = (uint8_t)(i * 7);
-    CHECK_OK(driver->bank(kernel, 0, &bank, &err), err);
-    CHECK_OK(driver->import(device, shared_data, MOST, 0, bank, &shared, &err), err);
+    CHECK_OK(driver->import(device, shared_data, MOST, 0, banks[0], &shared, &err), err);
     CHECK_OK(driver->sync(shared, APF_TO_DEVICE, 0, MOST, &err), err);
 }
 

@@ -185,6 +185,68 @@ def a_run_waits_for_those_whose_memory_it_uses(name: str) -> None:
         assert second[turn] == turn + 2
 
 
+def device_memory_is_moved_from_and_to_any_memory(name: str) -> None:
+    """Of every alignment and size, and no byte beside it; zeros are counted only if they cross the bus."""
+    rig = Rig(card(name))
+    if not rig.device.transfers:
+        bo = rig.device.alloc(64)
+        with pytest.raises(UnsupportedByDriver, match="imported memory"):
+            bo.transfer(TO_DEVICE, bytearray(64))
+        return
+    counts = "counters" in rig.capabilities
+    data = np.random.default_rng(1).integers(0, 256, 1 << 21, np.uint8)
+    memory = rig.device.alloc(data.size, rig.kernel.bank(0))
+    memory.transfer(TO_DEVICE, data)
+    before = rig.device.counters() if counts else {}
+    for offset, nbytes, at in ((0, 1, 0), (0, 4096, 1), (64, 100_003, 7), (4099, 1 << 20, 3), (1, 0, 0)):
+        data[offset : offset + nbytes] ^= 255
+        source = np.zeros(nbytes + at, np.uint8)[at:]
+        source[:] = data[offset : offset + nbytes]
+        memory.transfer(TO_DEVICE, source, offset)
+        found = np.full(nbytes + at + 9, 7, np.uint8)
+        memory.transfer(FROM_DEVICE, found[at : at + nbytes], offset)
+        np.testing.assert_array_equal(found[at : at + nbytes], source)
+        assert set(found[:at]) | set(found[at + nbytes :]) == {7}
+    moved = 1 + 4096 + 100_003 + (1 << 20)
+    if counts:
+        after = rig.device.counters()
+        assert [after[key] - before[key] for key in ("to_device", "from_device")] == [moved, moved]
+    memory.transfer(TO_DEVICE, None, 100, 5000)
+    data[100:5100] = 0
+    found = np.empty_like(data)
+    memory.transfer(FROM_DEVICE, found)
+    np.testing.assert_array_equal(found, data)
+    if counts:
+        assert rig.device.counters()["to_device"] - after["to_device"] in (0, 5000)
+    with pytest.raises(ParameterError, match="5 bytes from byte 2097148 on of a buffer object of 2097152"):
+        memory.transfer(TO_DEVICE, bytearray(5), data.size - 4)
+    with pytest.raises(ParameterError, match="without a host side"):
+        rig.device.import_memory(_filled(16))[0].transfer(TO_DEVICE, bytearray(4))
+
+
+def runs_on_device_memory_keep_their_order(name: str) -> None:
+    """Eight runs, each on the result of the one before, started at once; only the first and the last move data."""
+    rig = Rig(card(name))
+    size = 40_000
+    src, dst = _filled(size, 5), _filled(size)
+    middle = [rig.device.alloc(4 * size, rig.kernel.bank(0)) for _ in range(2)]
+    before = rig.device.counters() if "counters" in rig.capabilities else None
+    runs = []
+    for step in range(8):
+        arguments = rig.arguments(src, dst, to=step == 0, back=step == 7)
+        if step > 0:
+            arguments.set_buffer(0, middle[(step - 1) % 2], 0, 4 * size, 0)
+        if step < 7:
+            arguments.set_buffer(1, middle[step % 2], 0, 4 * size, 0)
+        runs.append(arguments.start(rig.kernel))
+    for run in reversed(runs):
+        run.wait(20)
+    np.testing.assert_array_equal(dst, np.full(size, 13))
+    if before is not None:
+        after = rig.device.counters()
+        assert [after[key] - before[key] for key in ("to_device", "from_device")] == [4 * size, 4 * size]
+
+
 def parts_of_no_bytes(name: str) -> None:
     """Nothing is moved, computed or overwritten, nor is it an error."""
     rig = Rig(card(name))

@@ -23,7 +23,16 @@ CSRC = ROOT / "csrc"
 TO_DEVICE, FROM_DEVICE = 0, 1
 SYNC_TO, SYNC_FROM = 1, 2
 KINDS = ("BUFFER", "I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64", "F32", "F64")
-CAPABILITIES = ("import", "import_readonly", "offset", "cancel", "counters", "duplex", "separate_memory")
+CAPABILITIES = (
+    "import",
+    "import_readonly",
+    "offset",
+    "cancel",
+    "counters",
+    "duplex",
+    "separate_memory",
+    "shared_memory",
+)
 
 
 class Error(c.Structure):
