@@ -25,6 +25,7 @@ from apyfal.host.server.api.request_fields import SessionFields
 from apyfal.host.server.api.routes import Route, declared
 from apyfal.host.server.api.sessions import SessionRoutes
 from apyfal.host.server.api.storage import StorageRoutes
+from apyfal.host.server.jobs.admission import Admission
 from apyfal.host.server.jobs.disclosure import Disclosure, urls_of
 from apyfal.host.server.jobs.execution import Executor
 from apyfal.host.server.jobs.job import Job
@@ -151,6 +152,7 @@ class Daemon:
         self._ticket_server = None if memory_socket is None else TicketServer(memory_socket, self._region)
         shared = None if memory_socket is None else str(memory_socket)
         self._threads = UserThreads()
+        admission = Admission(self._sessions, self._manager)
         context = RouteContext(
             settings, self._audit, self._sessions, self._url_policy, lambda: self._fields, bodies, self._threads
         )
@@ -164,7 +166,7 @@ class Daemon:
         )
         self.routes: list[Route] = declared(
             # the router asks them in this order: what is called most comes first
-            JobRoutes(context, self._manager),
+            JobRoutes(context, self._manager, admission),
             SessionRoutes(context, shared, self.close_session),
             StorageRoutes(context, self._table),
             info,

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-import dataclasses
-import functools
 import json
-import re
 import secrets
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +10,21 @@ from apyfal.exceptions import ParameterError
 from apyfal.host.protocol.messages import JOB_HEADER, KEY_HEADER, JobSpec
 from apyfal.host.server.api.context import RouteContext
 from apyfal.host.server.api.routes import BINARY, DONE, OBJECT, OCTETS, Body, RouteParameter, route
-from apyfal.host.server.jobs.job import Conflict, Job, fingerprint
+from apyfal.host.server.jobs.admission import (
+    KEY,
+    Admission,
+    DescribedJob,
+    checked_key,
+    described_job,
+    document_of,
+    text_of,
+)
+from apyfal.host.server.jobs.job import Conflict, Job
 from apyfal.host.server.jobs.journal import Entry
 from apyfal.host.server.jobs.manager import JobManager
 from apyfal.host.server.policy.limits import JOBS_LISTED
 from apyfal.host.server.transport.bodies import Data
-from apyfal.host.server.transport.request import MAX_JSON, caller, parse_json, read_json
+from apyfal.host.server.transport.request import MAX_JSON, caller, read_json
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -28,7 +33,6 @@ __all__ = ["JobRoutes"]
 
 _MAX_WAIT = 60.0
 _PROGRESS_INTERVAL = 0.2
-_KEY = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 
 _WAIT = RouteParameter(
     "wait", {"type": "number", "minimum": 0, "maximum": _MAX_WAIT}, "Seconds to wait for the job to end."
@@ -57,13 +61,14 @@ class JobRoutes:
 
     Parameters
     ----------
-    context, manager
-        The daemon's route context and job manager.
+    context, manager, admission
+        The daemon's route context, its job manager, and what accepts jobs for that.
     """
 
-    def __init__(self, context: RouteContext, manager: JobManager) -> None:
+    def __init__(self, context: RouteContext, manager: JobManager, admission: Admission) -> None:
         self._context = context
         self._manager = manager
+        self._admission = admission
 
     @route(
         "POST",
@@ -74,7 +79,7 @@ class JobRoutes:
             _WAIT,
             RouteParameter(
                 KEY_HEADER,
-                {"type": "string", "pattern": f"^{_KEY.pattern}$"},
+                {"type": "string", "pattern": f"^{KEY.pattern}$"},
                 "Identifies this request, so that it runs only once even if it is sent again.",
                 "header",
             ),
@@ -90,23 +95,10 @@ class JobRoutes:
         """Accept a job, once for each key. Answer when it has ended or the wait is over."""
         wait = _wait_of(request)
         user = caller()
-        key = request.headers.get(KEY_HEADER) or secrets.token_hex(16)
-        if not _KEY.fullmatch(key):
-            raise ParameterError("the idempotency key: expected 1 to 128 letters, digits and _.:-")
-        session = self._context.session(request)
-        # the session may have been opened with another token
-        user.grant.require_accelerator(session.options.get("accelerator"))
-        spec, text, data = await self._read(request)
-        try:
-            mark = fingerprint(text, sorted(session.options.items()), data)
-            job = Job(user.name, session, spec, key, data, user.grant)
-            known = self._manager.submit(job, mark)
-            if known is job:
-                data = None  # owned by the job from now on
-        finally:
-            if data is not None:
-                data.close()
-        return await self._answer(request, known, wait)
+        key = checked_key(request.headers.get(KEY_HEADER) or secrets.token_hex(16))
+        session = self._admission.session(user, request.match_info["session"])
+        described, data = await self._read(request)
+        return await self._answer(request, self._admission.submit(user, session, described, key, data), wait)
 
     @route(
         "GET",
@@ -127,7 +119,7 @@ class JobRoutes:
         key = request.query.get("key")
         if key is not None:
             known = self._manager.find(user.name, key)
-            return web.json_response({"jobs": [] if known is None else [_document(known)]})
+            return web.json_response({"jobs": [] if known is None else [document_of(known)]})
         newest = self._manager.of(user.scope_of_view)[-JOBS_LISTED:]
         return _json_text(f'{{"jobs": [{", ".join(job.text() for job in newest)}]}}')
 
@@ -194,24 +186,25 @@ class JobRoutes:
                 done, total = job.progress or (0, None)
                 await response.write(_event("progress", {"done": done, "total": total}))
             await job.wait(_PROGRESS_INTERVAL)
-        await response.write(_event("end", _document(job)))
+        await response.write(_event("end", document_of(job)))
         await response.write_eof()
         return response
 
     # -- internals -----------------------------------------------------------------------------------------------------
-    async def _read(self, request: web.Request) -> tuple[JobSpec, str, Data | None]:
-        """Return a job, its canonical form, and its data if that is the body."""
+    async def _read(self, request: web.Request) -> tuple[DescribedJob, Data | None]:
+        """Return a job, and its data if that is the body."""
         if JOB_HEADER not in request.headers:
             spec = JobSpec.parse(await read_json(request))
             if spec.src is not None and spec.src.body:
                 raise ParameterError(f"src: a job whose body is its data comes in the header {JOB_HEADER}")
-            return spec, spec.text(), None
-        spec, text = _job_of(request.headers[JOB_HEADER])
+            return DescribedJob(spec, spec.text()), None
+        described = described_job(request.headers[JOB_HEADER])
+        spec = described.spec
         if spec.src is None or not spec.src.body:
             raise ParameterError(f"a job in the header {JOB_HEADER} has its data in the body: src: expected body")
         keyed = KEY_HEADER in request.headers  # otherwise no other request can have the same key
         data = await self._context.bodies.receive(request, spec.src.array, digest=keyed)
-        return spec, text, data
+        return described, data
 
     def _find(self, request: web.Request) -> Job | Entry:
         return self._manager.get(caller().scope_of_view, request.match_info["job"])
@@ -223,7 +216,7 @@ class JobRoutes:
             self._manager.commit()
             if not job.ended:
                 return _json_text(job.text(), 202)
-        text = _text(job)
+        text = text_of(job)
         with self._manager.output(job) as output:
             if output is None or request.headers.get("Accept") != OCTETS:
                 return _json_text(text)
@@ -235,34 +228,10 @@ class JobRoutes:
             return response
 
 
-@functools.lru_cache(maxsize=256)
-def _parsed(header: str) -> tuple[JobSpec, str]:
-    spec = JobSpec.parse(parse_json(header))
-    return spec, spec.text()
-
-
-def _job_of(header: str) -> tuple[JobSpec, str]:
-    """Return a job and its canonical form. Parsed once for many small jobs that differ only in their data."""
-    spec, text = _parsed(header)
-    if spec.parameters:  # parameters belong to one job, whatever the accelerator does with them
-        spec = dataclasses.replace(spec, parameters=copy.deepcopy(spec.parameters))
-    return spec, text
-
-
 def _json_text(text: str, status: int = 200) -> web.Response:
     from aiohttp import web
 
     return web.Response(body=text.encode(), status=status, content_type="application/json")
-
-
-def _text(job: Job | Entry) -> str:
-    return job.text() if isinstance(job, Job) else json.dumps(_document(job))
-
-
-def _document(job: Job | Entry) -> dict[str, Any]:
-    if isinstance(job, Job):
-        return job.document()
-    return job.answer or {"id": job.id, "state": job.state}
 
 
 def _event(name: str, document: dict[str, Any]) -> bytes:

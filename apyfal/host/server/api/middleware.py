@@ -18,14 +18,12 @@ from typing import TYPE_CHECKING
 from apyfal import exceptions
 from apyfal.exceptions import AcceleratorException, JobRejected
 from apyfal.host.protocol.audit import AuditLog
-from apyfal.host.protocol.messages import error_document
 from apyfal.host.protocol.proof import CHALLENGE_HEADER, PROOF_HEADER, Challenge, address_of
+from apyfal.host.server.api.problems import problem, problem_document, status_of
 from apyfal.host.server.api.refusal_log import RefusalLog
 from apyfal.host.server.api.routes import PUBLIC, Route
 from apyfal.host.server.jobs.disclosure import Disclosure
 from apyfal.host.server.jobs.fair_queue import RateLimiter, RoundRobin
-from apyfal.host.server.jobs.job import Conflict, KeyReused
-from apyfal.host.server.jobs.sessions import NotFound
 from apyfal.host.server.policy.limits import (
     COUNTED_JSON,
     FAILURE_RATE,
@@ -37,8 +35,9 @@ from apyfal.host.server.policy.limits import (
     TARPIT,
 )
 from apyfal.host.server.policy.quotas import Quota
-from apyfal.host.server.policy.refusals import Limited, Stalled, TooBusy, TooLarge, TooMany
+from apyfal.host.server.policy.refusals import Limited, Stalled, TooLarge, TooMany
 from apyfal.host.server.policy.tokens import EVERYTHING, TokenStore
+from apyfal.host.server.policy.url_policy import SessionMount
 from apyfal.host.server.transport.connections import Connections, address_key
 from apyfal.host.server.transport.request import User, let_in, subject
 from apyfal.host.server.transport.zero_copy_body import hand_over, waits_in_vain
@@ -48,28 +47,7 @@ if TYPE_CHECKING:
     from aiohttp import web
     from aiohttp.typedefs import Middleware
 
-__all__ = ["AuthMiddleware", "problem", "status_of"]
-
-#: HTTP status of a failed request, by the nearest class of its error; a job that fails is not a failed request. 424
-#: rather than 502 for stores, because the client named them.
-_STATUS: dict[type[BaseException], int] = {
-    TooLarge: 413,
-    TooMany: 429,
-    TooBusy: 503,
-    JobRejected: 503,
-    NotFound: 404,
-    Conflict: 409,
-    KeyReused: 422,
-    exceptions.ObjectNotFound: 404,
-    exceptions.AccessDenied: 403,
-    exceptions.ObjectExists: 409,
-    exceptions.ObjectChanged: 409,
-    exceptions.StoreUnavailable: 424,
-    exceptions.TransferTimeout: 424,
-    exceptions.ChecksumMismatch: 424,
-    exceptions.HostError: 500,
-    AcceleratorException: 400,
-}
+__all__ = ["AuthMiddleware"]
 
 #: seconds after a request during which its user counts as active, and after which a request delays no others: see
 #: `apyfal.host.server.jobs.fair_queue.RoundRobin`
@@ -77,26 +55,6 @@ _PRESENT = 0.05
 _PATIENCE = 0.005
 
 Handler = Callable[["web.Request"], Awaitable["web.StreamResponse"]]
-
-
-def status_of(error: BaseException) -> int:
-    """Return the HTTP status for an error."""
-    return next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 500)
-
-
-def problem(
-    error: BaseException, status: int | None = None, described: Mapping[str, object] | None = None
-) -> web.Response:
-    """Return the response for an error. `described` replaces the error's own message if the client must not read it."""
-    from aiohttp import web
-
-    document: dict[str, object] = {"error": error_document(error) if described is None else described}
-    if isinstance(error, Conflict) and error.job_id:
-        document["job"] = error.job_id
-    response = web.json_response(document, status=status_of(error) if status is None else status)
-    if isinstance(error, Limited):
-        response.headers["Retry-After"] = str(max(1, round(error.retry_after)))
-    return response
 
 
 class AuthMiddleware:
@@ -216,15 +174,7 @@ class AuthMiddleware:
         except Stalled:
             return self._refuse(request, 408, "the request stalled", user)
         except AcceleratorException as error:
-            if isinstance(error, exceptions.AccessDenied | JobRejected | TooLarge):
-                self._refusals.write(
-                    address if user is None else user.name,
-                    user=None if user is None else user.name,
-                    operation=None if rule is None else rule.operation,
-                    status=status_of(error),
-                    reason=error,
-                    peer=request.remote,
-                )
+            self._log(error, address, user, None if rule is None else rule.operation, request.remote)
             status = 401 if isinstance(error, exceptions.AuthenticationError) else None
             return problem(error, status, self._described(request, error))
         except ConnectionError:
@@ -232,6 +182,63 @@ class AuthMiddleware:
         except Exception as error:  # for any error, the client gets a response and the log gets the traceback
             get_logger().exception("request failed")
             return problem(error, 500)
+
+    def readmit(self, authorization: str | None, user: User, access: str) -> User:
+        """Check a request on a connection that `user` has opened as if it had come alone: its token, scope and rate.
+
+        Parameters
+        ----------
+        authorization
+            The ``Authorization`` field with which the connection was opened; ``None``: it had none, and the socket
+            says whose it is.
+        user
+            The user at that time.
+        access
+            The scope that the request needs.
+
+        Raises
+        ------
+        AuthenticationError, AccessDenied, TooMany
+        """
+        now = user if authorization is None else self._user_of(authorization)
+        if now is None or now.name != user.name:
+            raise exceptions.AuthenticationError("a valid token is needed")
+        self._requests.take(now.name)
+        if access not in now.scopes:
+            raise exceptions.AccessDenied(f"the token's scopes do not include {access}")
+        return now
+
+    def is_valid(self, authorization: str | None) -> bool:
+        """Return whether the token of an open connection is still valid. It does not count as a request."""
+        return authorization is None or self._user_of(authorization) is not None
+
+    def refusal(
+        self,
+        error: BaseException,
+        user: User,
+        operation: str,
+        peer: str | None,
+        said: str = "",
+        mounts: Mapping[str, SessionMount] | None = None,
+    ) -> tuple[int, dict[str, object], float]:
+        """Return the status, the document and the seconds to wait for a request that was refused, and log it."""
+        self._log(error, user.name, user, operation, peer)
+        status = 401 if isinstance(error, exceptions.AuthenticationError) else status_of(error)
+        document = problem_document(error, self._disclosure.error(error, said, mounts))
+        return status, document, max(1.0, error.retry_after) if isinstance(error, Limited) else 0.0
+
+    def _log(self, error: BaseException, who: str, user: User | None, operation: str | None, peer: str | None) -> None:
+        """Write an audit line if the error is a refusal, and no mistake in the request."""
+        refusals = exceptions.AccessDenied | exceptions.AuthenticationError | JobRejected | TooLarge
+        if isinstance(error, refusals):
+            self._refusals.write(
+                who if user is None else user.name,
+                user=None if user is None else user.name,
+                operation=operation,
+                status=status_of(error),
+                reason=error,
+                peer=peer,
+            )
 
     async def _take_slowly(self, limiter: RateLimiter, address: str) -> None:
         """Count a request without a valid token. If the rate is exceeded, the response is delayed, by more the more
@@ -262,7 +269,10 @@ class AuthMiddleware:
         header = request.headers.get("Authorization")
         if header is None:
             return _local_user(request)
-        scheme, _, presented = header.partition(" ")
+        return self._user_of(header)
+
+    def _user_of(self, authorization: str) -> User | None:
+        scheme, _, presented = authorization.partition(" ")
         token = self._tokens.authenticate(presented.strip()) if scheme.lower() == "bearer" else None
         return None if token is None else User(token.user, token.grant(), token.id)
 

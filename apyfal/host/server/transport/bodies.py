@@ -24,7 +24,7 @@ from apyfal.host.settings import Settings
 if TYPE_CHECKING:
     from aiohttp import web
 
-__all__ = ["HASHED_AT_ONCE", "Bodies", "Data"]
+__all__ = ["HASHED_AT_ONCE", "Bodies", "Data", "received"]
 
 #: bodies up to this size are hashed on the event loop, by `apyfal.host.server.jobs.job.fingerprint`
 HASHED_AT_ONCE = 64 << 10
@@ -105,6 +105,13 @@ class Data:
         if self.file is not None:
             self.file.close()
             self.file = None
+
+
+def received(memory: np.ndarray[Any, Any], array: ArrayType | None, share: Share, digest: str | None) -> Data:
+    """Return a body that has arrived in `memory`, of this type and shape. Takes ownership of `share`."""
+    data = Data(array=memory if array is None else memory.view(array.dtype).reshape(array.shape), share=share)
+    data.digest = digest
+    return data
 
 
 def _whole(array: np.ndarray[Any, Any]) -> int:
@@ -197,26 +204,39 @@ class Bodies:
         length = request.content_length
         if length is None:
             raise ParameterError("the request needs a Content-Length")
+        if self.goes_to_file(length, array):
+            return await self._receive_spooled(request, length, PayloadDigest() if digest else None)
+        share = self.memory.share(caller().name, length)
+        try:
+            memory = await self.allocated(length)
+            digesting = ArrivingDigest(memory.data) if digest and length > HASHED_AT_ONCE else None
+            await self._receive_into(request, memory.data, digesting)
+            mark = None if digesting is None else await digesting.finish()
+        except BaseException:
+            share.close()
+            raise
+        return received(memory, array, share, mark)
+
+    def goes_to_file(self, length: int, array: ArrayType | None) -> bool:
+        """Check the size of a body, and return whether it goes to a file instead of memory.
+
+        Raises
+        ------
+        TooLarge
+            This host takes no such body.
+        ParameterError
+            It is not the size of `array`.
+        """
         if length > self._settings.max_body:
             limit = self._settings.max_body
             raise TooLarge(f"a body of {length} bytes is larger than the {limit} that this host takes")
         if array is not None and array.nbytes != length:
             raise ParameterError(f"src: an array of {array.nbytes} bytes in a body of {length}")
-        if length > self.spool_above and array is None:
-            return await self._receive_spooled(request, length, PayloadDigest() if digest else None)
-        share = self.memory.share(caller().name, length)
-        try:
-            memory = self.allocate(length) if length < _LARGE else await in_thread(self.allocate, length)
-            digesting = ArrivingDigest(memory.data) if digest and length > HASHED_AT_ONCE else None
-            await self._receive_into(request, memory.data, digesting)
-            mark = None if digesting is None else await digesting.finish()
-            typed = memory if array is None else memory.view(array.dtype).reshape(array.shape)
-        except BaseException:
-            share.close()
-            raise
-        data = Data(array=typed, share=share)
-        data.digest = mark
-        return data
+        return length > self.spool_above and array is None
+
+    async def allocated(self, length: int) -> np.ndarray[Any, Any]:
+        """Return pinned memory, allocated in another thread if it is large."""
+        return self.allocate(length) if length < _LARGE else await in_thread(self.allocate, length)
 
     def spool(self, user: str, nbytes: int = 0) -> SpoolFile:
         """Return an empty file for data of `user`. `nbytes` of it are reserved at once."""
@@ -229,18 +249,22 @@ class Bodies:
         response.content_length = data.nbytes
         await response.prepare(request)
         with _Watch(request, self._settings.stall_timeout) as watch:
-            if data.array is not None:
-                for piece in data.pieces(_CHUNK):
-                    await response.write(piece)
-                    watch.moved()
-            elif data.file is not None:
-                offset = 0
-                while offset < data.nbytes:
-                    chunk = await in_thread(os.pread, data.file.fileno(), _SPOOL_CHUNK, offset)
-                    await response.write(chunk)
-                    offset += len(chunk)
-                    watch.moved()
+            async for piece in self.pieces(data):
+                await response.write(piece)
+                watch.moved()
             await response.write_eof()
+
+    async def pieces(self, data: Data) -> AsyncIterator[memoryview]:
+        """Yield the content of `data` in pieces to be sent; those of a file are read in another thread."""
+        if data.array is not None:
+            for piece in data.pieces(_CHUNK):
+                yield piece
+        elif data.file is not None:
+            offset = 0
+            while offset < data.nbytes:
+                chunk = await in_thread(os.pread, data.file.fileno(), _SPOOL_CHUNK, offset)
+                yield memoryview(chunk)
+                offset += len(chunk)
 
     async def _receive_into(self, request: web.Request, out: memoryview, digesting: ArrivingDigest | None) -> None:
         if len(out) and can_receive_into(request):
