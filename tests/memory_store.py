@@ -99,7 +99,7 @@ class MemoryHandler(Handler):
         prefix = path if not path or path.endswith("/") else path + "/"
         seen = set()
         for name in sorted(self.objects):
-            if not name.startswith(prefix):
+            if not name.startswith(prefix) or name == prefix:  # not the mark of the directory itself
                 continue
             head, slash, _ = name[len(prefix) :].partition("/")
             if recursive or not slash:

@@ -39,6 +39,8 @@ class Selection(NamedTuple):
         The objects to copy, and where to.
     folders
         Empty directories, which are made at a destination that has directories.
+    marks
+        Directories that are only marked by empty objects, which are made at a destination without directories.
     left
         What is no file and left where it is (broken links, pipes), each as the error that says why.
     problems
@@ -47,6 +49,7 @@ class Selection(NamedTuple):
 
     pairs: list[Pair]
     folders: list[str]
+    marks: list[str]
     left: list[Exception]
     problems: list[Exception]
 
@@ -114,11 +117,12 @@ def select(sources: Sequence[str], destination: str, *, recursive: bool, follow_
                 items.append(Item(parse(one), _name(one)))
             if recursive and (is_directory or is_both):  # without, a pattern means the objects among what matches
                 into = True
-                items += tree(parse(one + "/" if is_both else one), follow_links=follow_links)
+                top = parse(one + "/" if is_both else one)
+                items += list(tree(top, follow_links=follow_links)) or [Item(top, "", is_directory=True)]
         if found is not None and not recursive and all(one is True for one in directories):
             raise ParameterError(f"{source!r} matches directories alone: -r copies what is below them")
     if not into:
-        return Selection([Pair(items[0].location.url, destination)], [], [], [])
+        return Selection([Pair(items[0].location.url, destination)], [], [], [], [])
     return _placed(items, destination)
 
 
@@ -127,6 +131,7 @@ def _placed(items: Sequence[Item], destination: str) -> Selection:
     folder = destination if destination.endswith("/") else f"{destination}/"
     on_disk = has_directories(destination)
     folders: list[str] = []
+    marks: list[str] = []
     left: list[Exception] = []
     problems: list[Exception] = []
     taken: dict[str, str] = {}
@@ -137,8 +142,11 @@ def _placed(items: Sequence[Item], destination: str) -> Selection:
             continue
         if item.is_directory:
             if not on_disk:
-                continue  # a store has no empty directories
-            if not _bad_parts(item.name, on_disk=True):
+                # of empty directories, a store has those that an object marks
+                if _is_marked(item):
+                    marks.append(f"{folder}{item.name}/" if item.name else folder)
+                continue
+            if not item.name or not _bad_parts(item.name, on_disk=True):
                 folders.append(folder + item.name)
                 continue
         try:
@@ -155,7 +163,15 @@ def _placed(items: Sequence[Item], destination: str) -> Selection:
             problems.append(error)
     if on_disk:
         problems += _both_file_and_directory(taken, folders, folder)
-    return Selection([Pair(source, folder + name) for name, source in taken.items()], folders, left, problems)
+    return Selection([Pair(source, folder + name) for name, source in taken.items()], folders, marks, left, problems)
+
+
+def _is_marked(item: Item) -> bool:
+    """Whether an empty directory is there in a store by an object that marks it."""
+    if item.location.is_local:
+        return False
+    with resolve(item.location) as target:
+        return not target.is_hierarchical and target.above_objects is None
 
 
 def _bad_parts(name: str, *, on_disk: bool) -> str | None:

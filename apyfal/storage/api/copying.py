@@ -25,7 +25,7 @@ from apyfal.storage.mounting.table import resolve
 from apyfal.storage.stores.file import FileHandler
 from apyfal.storage.url import Location, is_file_object, parse
 
-__all__ = ["copy", "place_of_copy"]
+__all__ = ["copy", "copy_to", "place_of_copy"]
 
 #: Memory of a copy: the buffers of the pump below, or of the engine's between two stores (bytes).
 _PIECE = 8 << 20
@@ -80,22 +80,32 @@ def copy(
     if is_file_object(src) or is_file_object(dst):
         return _pump_between(src, dst, progress, stated)
     source = parse(src)
-    destination = place_of_copy(source, parse(dst))
-    if destination.is_local and stated is not None:
+    return copy_to(source, place_of_copy(source, parse(dst)), progress=progress, metadata=stated)
+
+
+def copy_to(
+    source: Location,
+    destination: Location,
+    *,
+    progress: Progress | None = None,
+    metadata: ObjectMetadata | None = None,
+) -> str:
+    """Copy to the very name that is given, also if a directory has it, which is an error; see `copy`."""
+    if destination.is_local and metadata is not None:
         raise UnsupportedByStore(f"cannot copy to {str(destination)!r}: a local file keeps no metadata")
     if source.is_local and destination.is_local:
         copy_file(source.path, destination.path, progress)
     elif _is_stream(source) or _is_stream(destination):
-        return _pump_between(source.url, destination.url, progress, stated)
+        return _pump_between(source.url, destination.url, progress, metadata)
     else:
         with _Place(source) as start, _Place(destination) as end:
             handler = end.handler
             if start.target is not None and end.target is not None and start.target.same_store_as(end.target):
                 handler = start.handler
-                if start.path == end.path and stated is None:
+                if start.path == end.path and metadata is None:
                     raise StorageError(f"cannot copy: {str(source)!r} and {str(destination)!r} are the same object")
             transfer.copy(
-                start.handler, start.path, handler, end.path, metadata=stated, progress=progress, options=_OPTIONS
+                start.handler, start.path, handler, end.path, metadata=metadata, progress=progress, options=_OPTIONS
             )
     return destination.url
 

@@ -20,6 +20,7 @@ from fsspec.transaction import Transaction
 
 from apyfal.exceptions import IsADirectory, ParameterError, UnsupportedByStore
 from apyfal.storage.api import copying, namespace, opening
+from apyfal.storage.api.tree import has_links, names_below, require_removable
 from apyfal.storage.endpoints.factory import open_sink, open_source
 from apyfal.storage.handler import ObjectInfo
 from apyfal.storage.local import atomic
@@ -196,17 +197,28 @@ class ApyfalFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has 
         return expanded
 
     def rm(self, path: Any, recursive: bool = False, maxdepth: int | None = None) -> None:
-        """Remove files, and with `recursive` what is below directories and these."""
+        """Remove files, and with `recursive` what is below directories and these; of a link, the link.
+
+        Never a bucket, the root of a store or disk, a home, or what holds the working directory: `rmdir` is for those.
+        """
+        tops = self.expand_path(path, maxdepth=None if recursive else maxdepth)
+        chosen = set(tops)
+        if recursive:
+            for one in tops:
+                if _is_link(one) or (parse(one).is_local and not self.isdir(one)):
+                    continue
+                require_removable(parse(one))
+                chosen.update(self.find(one, maxdepth=maxdepth, withdirs=True))
         # what is deepest first, and of one name the object before the directory
-        for one in sorted(self.expand_path(path, recursive=recursive, maxdepth=maxdepth), reverse=True):
+        for one in sorted(chosen, reverse=True):
             removed = False
-            if not self.isdir(one):
+            if _is_link(one) or not self.isdir(one):
                 with contextlib.suppress(*([FileNotFoundError] if recursive else [])):
                     self.rm_file(one)
                     removed = True
             elif not recursive:
                 raise IsADirectory(f"cannot remove {one!r}: it is a directory; expected recursive=True")
-            if recursive and (not removed or not parse(one).is_local) and maxdepth is None:
+            if recursive and not (removed and parse(one).is_local) and maxdepth is None:
                 # a directory that was only names went with what was in it
                 with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                     self.rmdir(one)
@@ -222,7 +234,7 @@ class ApyfalFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has 
         **kwargs: Any,
     ) -> None:
         """Copy files, and with `recursive` what is below directories."""
-        if _exists_with_magic(self, path1):
+        if _exists_with_magic(self, path1) or (recursive and _has_links(path1)):
             path1, path2 = _pairs(self, path1, path2, recursive, maxdepth)
         super().copy(path1, path2, recursive=recursive, maxdepth=maxdepth, on_error=on_error, **kwargs)
 
@@ -236,7 +248,7 @@ class ApyfalFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has 
         **kwargs: Any,
     ) -> None:
         """Copy files to local paths, and with `recursive` what is below directories."""
-        if isinstance(lpath, str) and _exists_with_magic(self, rpath):
+        if isinstance(lpath, str) and (_exists_with_magic(self, rpath) or (recursive and _has_links(rpath))):
             rpath, lpath = _pairs(self, rpath, os.path.abspath(lpath), recursive, maxdepth)
         super().get(rpath, lpath, recursive=recursive, callback=callback, maxdepth=maxdepth, **kwargs)
 
@@ -250,8 +262,11 @@ class ApyfalFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has 
         **kwargs: Any,
     ) -> None:
         """Copy local files, and with `recursive` what is below directories."""
-        if isinstance(rpath, str) and isinstance(lpath, str) and has_magic(lpath) and os.path.exists(lpath):
-            lpath, rpath = _pairs(self, os.path.abspath(lpath), rpath, recursive, maxdepth)
+        if isinstance(rpath, str) and isinstance(lpath, (str, os.PathLike)):
+            literal = has_magic(os.fspath(lpath)) and os.path.exists(lpath)
+            if literal or (recursive and _has_links(lpath)):
+                slash = "/" if os.fspath(lpath).endswith("/") else ""
+                lpath, rpath = _pairs(self, os.path.abspath(lpath) + slash, rpath, recursive, maxdepth)
         super().put(lpath, rpath, recursive=recursive, callback=callback, maxdepth=maxdepth, **kwargs)
 
     # -- content ------------------------------------------------------------------------------------------------------
@@ -390,14 +405,22 @@ def _pairs(
     fs: ApyfalFileSystem, source: str, target: str, recursive: bool, maxdepth: int | None
 ) -> tuple[list[str], list[str]]:
     """Give what is to be copied, and to where, of a source that is no pattern."""
-    inside = target.endswith("/") or (fs.isdir(target) and not source.endswith("/"))
+    inside = not source.endswith("/") and (target.endswith("/") or fs.isdir(target))
     source, target = fs._strip_protocol(source), fs._strip_protocol(target)
     if inside:
         target = f"{target.rstrip('/')}/{source.rpartition('/')[2]}"
     if fs.isdir(source) and not recursive:
         return [], []  # as fsspec leaves directories out
-    sources = fs.expand_path(source, recursive=recursive, maxdepth=maxdepth)
+    if recursive and _has_links(source):
+        sources = [f"{source}/{name}" if name else source for name in names_below(parse(source), maxdepth)]
+    else:
+        sources = fs.expand_path(source, recursive=recursive, maxdepth=maxdepth)
     return sources, [target + one.removeprefix(source) for one in sources]
+
+
+def _has_links(path: Any) -> bool:
+    """Whether there are links to directories below a local directory, which fsspec leaves out."""
+    return isinstance(path, (str, os.PathLike)) and has_links(parse(ApyfalFileSystem._strip_protocol(path) or "."))
 
 
 def _is_link(path: str) -> bool:

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 
 from apyfal.exceptions import NotADirectory, ObjectNotFound
 from apyfal.storage.api.namespace import child, entries, exists_at
-from apyfal.storage.flow.retry import retry_call
+from apyfal.storage.api.tree import tree
 from apyfal.storage.handler import ObjectInfo
-from apyfal.storage.mounting.table import resolve
 from apyfal.storage.url import Location, parse
 
 __all__ = ["glob", "has_magic"]
@@ -34,7 +33,7 @@ def glob(url: object) -> list[str]:
         A storage URL or path with ``*``, ``?``, ``[...]`` (not across ``/``) and ``**`` (any number of directories). A
         character of these in a name is written ``[*]``. Hidden names match only a part that begins with a dot.
         A final ``**`` finds what is below the directory; on local paths the directory itself, too, with a final ``/``,
-        as `glob.glob` does. A store has no name for that: its objects may end in ``/``.
+        as `glob.glob` does. A final ``**/`` finds the directory and all those below, each with a ``/`` at its end.
 
     Returns
     -------
@@ -81,23 +80,28 @@ def _level(base: Location, parts: list[str]) -> Iterator[Location]:
 
 
 def _below(base: Location, parts: list[str]) -> Iterator[Location]:
-    """Match the pattern against everything below."""
+    """Match the pattern against everything below; one that ends in ``/`` matches directories."""
+    only_directories = not parts[-1]
+    if only_directories:
+        parts = parts[:-1]
     matching = re.compile(_expression(parts), re.DOTALL)
-    with resolve(base) as target:
-        found = retry_call(
-            target.handler,
-            lambda: list(target.handler.list(target.path, recursive=True)),
-            f"cannot list {str(base)!r}",
-        )
-        prefix = target.path if not target.path or target.path.endswith("/") else target.path + "/"
     names: set[str] = set()
-    for info in found:
-        name = info.path[len(prefix) :]
-        names.add(name.rstrip("/"))  # of a mark, the directory
-        names.update(name[: cut.start()] for cut in _CUT.finditer(name))  # its directories
-    for name in names:
-        if name and matching.fullmatch(name):
-            yield child(base, name)
+    directories: set[str] = {""}
+    try:
+        items = list(tree(base))
+    except (ObjectNotFound, NotADirectory):
+        return
+    for item in items:
+        if item.problem is not None and item.is_directory:
+            raise item.problem
+        name = item.name.rstrip("/")  # of a mark, the directory
+        names.add(name)
+        if item.is_directory:
+            directories.add(name)
+        directories.update(name[: cut.start()] for cut in _CUT.finditer(name))
+    for name in sorted(directories) if only_directories else names | directories:
+        if (name or (only_directories and names)) and matching.fullmatch(name):
+            yield child(base, f"{name}/" if only_directories and name else name)
 
 
 def _listed(base: Location) -> list[tuple[str, ObjectInfo]]:

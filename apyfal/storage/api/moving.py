@@ -6,7 +6,7 @@ import errno
 import os
 
 from apyfal.exceptions import IsADirectory, ObjectChanged, ObjectNotFound, ParameterError, StorageError
-from apyfal.storage.api.copying import copy, place_of_copy
+from apyfal.storage.api.copying import copy_to, place_of_copy
 from apyfal.storage.api.namespace import remove, stat_at
 from apyfal.storage.flow.options import Progress
 from apyfal.storage.handler import ObjectInfo
@@ -59,7 +59,7 @@ def move(src: object, dst: object, *, progress: Progress | None = None) -> str:
             f"cannot move {str(source)!r}: it is a directory; expected a file (copy its files, then remove them)"
         )
     _require_two(before, source, destination)
-    copy(source.url, destination.url, progress=progress)
+    copy_to(source, destination, progress=progress)
     if not _is_same(before, stat_at(source)):
         raise ObjectChanged(
             f"{str(source)!r} was written to while it was moved to {str(destination)!r}: both are there"

@@ -99,6 +99,8 @@ def stat_at(location: Location) -> ObjectInfo:
     with resolve(location) as target:
         what = f"cannot look up {str(location)!r}"
         directory = ObjectInfo(target.path, None, is_directory=True)
+        if target.above_objects == "the root of a store":
+            return directory  # which no store has anything to say of
         try:
             info = retry_call(target.handler, lambda: target.handler.describe(target.path), what)
         except ObjectNotFound:
@@ -239,6 +241,8 @@ def makedirs(url: object, exist_ok: bool = False) -> None:
     if not exist_ok and exists_at(location):
         raise ObjectExists(f"{str(location)!r} exists already", path=location.shown_path)
     with resolve(location) as target:
+        if target.above_objects == "the root of a store":
+            return  # it is there
         retry_call(target.handler, lambda: target.handler.makedirs(target.path), f"cannot make {str(location)!r}")
 
 

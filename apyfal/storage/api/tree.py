@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
 
-from apyfal.exceptions import AcceleratorException, StorageError
+from apyfal.exceptions import AcceleratorException, ParameterError, StorageError
 from apyfal.storage.api.namespace import child
 from apyfal.storage.flow.retry import retry_call
 from apyfal.storage.handler import Handler, ObjectInfo
 from apyfal.storage.local import atomic
 from apyfal.storage.mounting.table import MountedPath, resolve
-from apyfal.storage.url import Location
+from apyfal.storage.url import Location, redact
 
-__all__ = ["Item", "tree"]
+__all__ = ["Item", "has_links", "names_below", "require_removable", "tree"]
 
 
 class Item(NamedTuple):
@@ -31,7 +31,8 @@ class Item(NamedTuple):
     problem
         Why it cannot be moved; ``None`` if it can.
     is_directory
-        An empty directory, which is there only as itself.
+        An empty directory, which is there only as itself (its URL ends in ``/`` if an object marks it); with a
+        `problem`, one that cannot be listed.
     """
 
     location: Location
@@ -56,13 +57,67 @@ def tree(top: Location, *, follow_links: bool = True) -> Iterator[Item]:
         The top cannot be listed. A directory below that cannot be is an item with that problem.
     """
     if top.is_local:
-        yield from _local(top.path, "", follow_links, ())
+        yield from _local(top, top.path, "", follow_links, ())
         return
     with resolve(top) as target:
+        if target.is_hierarchical:
+            if target.on_this_machine:
+                yield from _local(top, target.path, "", follow_links, ())
+            else:
+                yield from _directory(target, top, target.path, "")
+            return
         listed = retry_call(target.handler, partial(_all, target.handler, target.path), f"cannot list {str(top)!r}")
         prefix = len(target.path if not target.path or target.path.endswith("/") else target.path + "/")
         for info in listed:
             yield _item(target, top, info, info.path[prefix:])
+
+
+def require_removable(location: Location) -> None:
+    """Refuse what nobody means to remove with everything below it, before anything is removed.
+
+    Raises
+    ------
+    ParameterError
+        It is a bucket, the root of a store, a mount or a local file system, a home, or holds the working directory.
+    """
+    shown = redact(str(location))
+    if location.is_local:
+        path = os.path.realpath(location.path)
+        here = os.path.realpath(os.curdir)
+        home = os.path.realpath(os.path.expanduser("~"))
+        if os.path.ismount(path) or path == home or f"{here}/".startswith(f"{path.rstrip('/')}/"):
+            raise ParameterError(
+                f"{shown!r} is the root of a file system, a home, or holds the working directory: expected a directory"
+                " below it"
+            )
+        return
+    with resolve(location) as target:
+        if target.above_objects is not None or not target.path.strip("/"):
+            raise ParameterError(f"{shown!r} is not below a bucket: expected what is to be removed in it")
+
+
+def has_links(top: Location) -> bool:
+    """Whether links to directories are below a local directory."""
+    return top.is_local and any(
+        os.path.islink(os.path.join(folder, name)) for folder, names, _ in os.walk(top.path) for name in names
+    )
+
+
+def names_below(top: Location, depth: int | None = None) -> list[str]:
+    """List the names of a directory (empty), of those below it and of their files, to a `depth`, links followed.
+
+    Raises
+    ------
+    StorageError
+        Of whatever kind: something below can be no part of a copy.
+    """
+    names = {""}
+    for item in tree(top):
+        if item.problem is not None:
+            raise item.problem
+        parts = item.name.split("/")
+        names.update("/".join(parts[:end]) for end in range(1, min(len(parts), depth or len(parts)) + 1))
+    return sorted(names)
 
 
 def _all(handler: Handler, path: str) -> list[ObjectInfo]:
@@ -82,7 +137,26 @@ def _item(target: MountedPath, top: Location, info: ObjectInfo, name: str) -> It
     return Item(location, name, is_directory=info.is_directory)
 
 
-def _local(folder: str, name: str, follow: bool, above: tuple[tuple[int, int], ...]) -> Iterator[Item]:
+def _directory(target: MountedPath, top: Location, path: str, name: str) -> Iterator[Item]:
+    """List one directory of a store that has real ones."""
+    location = child(top, name) if name else top
+    what = f"cannot list {str(location)!r}"
+    found = retry_call(target.handler, lambda: list(target.handler.list(path)), what)
+    if not found and name:
+        yield Item(location, name, is_directory=True)
+    for info in sorted(found, key=lambda one: one.path):
+        own = info.path.rstrip("/").rpartition("/")[2]
+        below = f"{name}/{own}" if name else own
+        if not info.is_directory:
+            yield Item(child(top, below), below)
+            continue
+        try:
+            yield from _directory(target, top, info.path, below)
+        except AcceleratorException as error:
+            yield Item(child(top, below), below, error, is_directory=True)
+
+
+def _local(top: Location, folder: str, name: str, follow: bool, above: tuple[tuple[int, int], ...]) -> Iterator[Item]:
     """List one directory; `above` are device and inode of those on the way to it, so that no loop is entered."""
     with atomic.translating("list", folder):
         status = os.stat(folder)
@@ -90,10 +164,12 @@ def _local(folder: str, name: str, follow: bool, above: tuple[tuple[int, int], .
             entries = sorted(scan, key=lambda entry: entry.name)
     above = (*above, (status.st_dev, status.st_ino))
     if not entries and name:
-        yield Item(Location("file", folder), name, is_directory=True)
+        yield Item(child(top, name), name, is_directory=True)
     for entry in entries:
-        location, below = Location("file", entry.path), f"{name}/{entry.name}" if name else entry.name
+        below = f"{name}/{entry.name}" if name else entry.name
+        location = child(top, below)
         problem: Exception | None = None
+        is_directory = False
         try:
             with atomic.translating("look up", entry.path):
                 found = os.stat(entry.path)
@@ -103,10 +179,11 @@ def _local(folder: str, name: str, follow: bool, above: tuple[tuple[int, int], .
                 elif (found.st_dev, found.st_ino) in above:
                     problem = StorageError(f"{entry.path!r} is a link to a directory that it is in")
                 else:
-                    yield from _local(entry.path, below, follow, above)
+                    is_directory = True
+                    yield from _local(top, entry.path, below, follow, above)
                     continue
             elif not stat.S_ISREG(found.st_mode):
                 problem = StorageError(f"{entry.path!r} is a pipe, socket or device, and no file")
         except AcceleratorException as error:
             problem = error
-        yield Item(location, below, problem)
+        yield Item(location, below, problem, is_directory)

@@ -232,6 +232,12 @@ class MountedPath:
         return provider is not None and (provider.local or provider.name == "fsspec")
 
     @property
+    def on_this_machine(self) -> bool:
+        """Whether `path` is that of a file of this machine."""
+        provider = providers.BUILT_IN.get(self.provider)
+        return provider is not None and provider.local
+
+    @property
     def above_objects(self) -> str | None:
         """What the path names if that is no object whatever the store holds (the root, a bucket); else ``None``."""
         if self.provider in ("http", "https"):

@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from upath import UPath
 
-from apyfal import storage
+from apyfal import cli, storage
 from apyfal.exceptions import AcceleratorException
 from apyfal.storage.mounting.table import table
 
@@ -18,6 +19,11 @@ pytestmark = pytest.mark.server
 
 STORES = ["s3-moto", "s3-ceph", "swift-v1", "az-azurite", "gs-fake", "oss-moto", "fsspec-memory", "fsspec-sftp"]
 DATA = np.arange(64, dtype=np.uint8)
+
+
+def _command(*arguments: str) -> None:
+    if status := cli.main(list(arguments)):
+        raise AcceleratorException(f"status {status}")
 
 
 def _append(url: str) -> None:
@@ -43,6 +49,18 @@ FUNCTIONS: dict[str, Callable[[str], object]] = {
     "open r": lambda url: storage.open(url).read(),
     "load": storage.load,
     "remove": storage.remove,
+    "open w+": lambda url: storage.open(url, "w+b").close(),
+    "open r+": lambda url: storage.open(url, "r+b").close(),
+    "write_bytes": lambda url: storage.write_bytes(url, b""),
+    "write_text": lambda url: storage.write_text(url, "x"),
+    "read_text": storage.read_text,
+    "save_many": lambda url: storage.save_many([url], [DATA]),
+    "load_many": lambda url: storage.load_many([url]),
+    "remove_many": lambda url: storage.remove_many([url]),
+    "move from": lambda url: storage.move(url, "/dev/null"),
+    "rm": lambda url: _command("rm", url),
+    "mv": lambda url: _command("mv", url, "/dev/null"),
+    "cat": lambda url: _command("cat", url),
     "copy from": lambda url: storage.copy(url, "/dev/null"),
     "fsspec pipe": lambda url: storage.filesystem().pipe_file(url, b"x"),
     "fsspec cat": lambda url: storage.filesystem().cat_file(url),
@@ -81,6 +99,41 @@ def test_nothing_happens_above_objects(
             FUNCTIONS[function](url)
     assert storage.listdir(f"{name}://") == before
     assert bytes(storage.load(f"{stores[name]}/kept/object")) == bytes(DATA)
+
+
+REMOVALS: dict[str, Callable[[str], object]] = {
+    "rm -r": lambda url: _command("rm", "-r", url),
+    "fsspec rm -r": lambda url: storage.filesystem().rm(url, recursive=True),
+    "fsspec rm -r of a list": lambda url: storage.filesystem().rm([url], recursive=True),
+    "fsspec mv -r": lambda url: storage.filesystem().mv(url, "/dev/null/x", recursive=True),
+    "UPath.rmdir": lambda url: UPath(f"apyfal://{url}").rmdir(recursive=True),
+}
+
+
+@pytest.mark.parametrize("function", list(REMOVALS))
+@pytest.mark.parametrize("name", STORES)
+def test_what_removes_trees_leaves_what_is_above_objects(
+    names: dict[str, list[str]], stores: dict[str, str], name: str, function: str
+) -> None:
+    above = [url for url in names[name] if not (name.startswith("fsspec") and url.startswith(stores[name]))]
+    before = storage.listdir(f"{name}://")
+    for url in [*above, f"{name}://*"] if "fsspec" not in name else above:
+        with pytest.raises((AcceleratorException, OSError)):
+            REMOVALS[function](url)
+    assert storage.listdir(f"{name}://") == before
+    assert bytes(storage.load(f"{stores[name]}/kept/object")) == bytes(DATA)
+
+
+@pytest.mark.parametrize("name", STORES)
+def test_what_is_above_objects_is_a_directory(names: dict[str, list[str]], stores: dict[str, str], name: str) -> None:
+    there = [url for url in names[name] if "never-made" not in url]
+    for url in there:
+        assert storage.exists(url)
+        assert storage.isdir(url)
+        assert not storage.isfile(url)
+        assert storage.stat(url).is_directory
+        assert storage.filesystem().isdir(url)
+        storage.makedirs(url, exist_ok=True)
 
 
 @pytest.mark.parametrize("name", STORES)

@@ -161,18 +161,6 @@ def test_rm_goes_on_if_asked(store: MemoryHandler, capsys: pytest.CaptureFixture
         table.table.unmount("other")
 
 
-def test_rm_of_trees_with_real_directories_is_refused(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    storage.mount("disk", provider="file", root=str(directory))
-    try:
-        assert cli.main(["rm", "-r", "disk://d"]) != 0
-        assert "real directories" in capsys.readouterr().err
-        assert (directory / "d/e/y").exists()
-        assert cli.main(["rm", "-r", "disk://d/x"]) == 0
-        assert not (directory / "d/x").exists()
-    finally:
-        storage.unmount("disk")
-
-
 @pytest.mark.parametrize("top", ["d", "d/", "lab://b/d", "lab://b/d/"])
 def test_ls_of_a_tree(store: MemoryHandler, directory: Path, capsys: pytest.CaptureFixture[str], top: str) -> None:
     (directory / "d/e/z[1]").write_text("b/d/e/z[1]")

@@ -81,6 +81,8 @@ def command(
     description = sources[0] if len(chosen) == 1 else f"{len(chosen)} objects"
     with progress_bar(description, enabled=settings.progress) as progress:
         failed = _copy_all(chosen, progress, preserve=preserve, keep_going=keep_going, metadata=stated)
+    for mark in selected.marks:
+        storage.open(mark, "wb").close()
     _print(settings, [one for one in chosen if one not in failed], destination)
     problems = [*selected.problems, *selected.left, *failed.values()]
     if problems:

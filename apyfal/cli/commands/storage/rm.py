@@ -12,10 +12,10 @@ import click
 from apyfal import storage
 from apyfal.cli.common import Command, Settings, common_options, complete_path, print_error, print_json, use_host
 from apyfal.cli.selection import has_directories, matches
-from apyfal.exceptions import AcceleratorException, ObjectNotFound, ParameterError, StorageError, UnsupportedByStore
-from apyfal.storage.api.tree import tree
+from apyfal.exceptions import AcceleratorException, ObjectNotFound, ParameterError, StorageError
+from apyfal.storage.api.tree import require_removable, tree
 from apyfal.storage.mounting.table import resolve
-from apyfal.storage.url import Location, parse, redact
+from apyfal.storage.url import parse, redact
 
 __all__ = ["command"]
 
@@ -64,9 +64,9 @@ class _Chosen(NamedTuple):
     files
         Files and objects.
     trees
-        Local directories, with all that is below them.
+        Directories of this machine, with all that is below them.
     marks
-        Directories of stores: objects of their own may mark them, which are removed last.
+        Directories of stores, which are removed last: real ones, or those that objects of their own may mark.
     """
 
     files: list[str]
@@ -88,18 +88,12 @@ def _choose(url: str, chosen: _Chosen, *, recursive: bool) -> None:
         files.append(url)
         return
     if location.is_local:
-        _require_inner(location)
+        require_removable(location)
         (chosen.trees if storage.stat(url).is_directory else files).append(url)
         return
-    with resolve(location) as target:
-        if target.above_objects is not None or not target.path.strip("/"):
-            raise ParameterError(f"{redact(url)!r} is not below a bucket: expected what is to be removed in it")
+    require_removable(location)
     if has_directories(url):
-        if storage.stat(url).is_directory:
-            raise UnsupportedByStore(
-                f"{redact(url)!r}: trees of stores with real directories are not removed; expected its files, and rmdir"
-            )
-        files.append(url)
+        _choose_below_real(url, chosen)
         return
     if not url.endswith("/") and _is_object(url):
         files.append(url)
@@ -114,22 +108,33 @@ def _choose(url: str, chosen: _Chosen, *, recursive: bool) -> None:
     chosen.marks.append(folder)
 
 
+def _choose_below_real(url: str, chosen: _Chosen) -> None:
+    """Choose a file, or a directory with all that is below it, of a store that has real directories."""
+    if not storage.stat(url).is_directory:
+        chosen.files.append(url)
+        return
+    location = parse(url)
+    with resolve(location) as target:
+        if target.on_this_machine:
+            chosen.trees.append(url)
+            return
+    top = url.rstrip("/")
+    folders = {""}
+    for item in tree(location, follow_links=False):
+        if item.problem is not None:
+            raise item.problem
+        if not item.is_directory:
+            chosen.files.append(item.location.url)
+        parts = (item.name if item.is_directory else item.name.rpartition("/")[0]).split("/")
+        folders.update("/".join(parts[:depth]) for depth in range(1, len(parts) + 1))
+    chosen.marks.extend(f"{top}/{name}" if name else top for name in folders)
+
+
 def _is_object(url: str) -> bool:
     try:
         return not storage.stat(url).is_directory
     except ObjectNotFound:
         return False
-
-
-def _require_inner(location: Location) -> None:
-    """Refuse what nobody means to remove with everything below it."""
-    path = os.path.realpath(location.path)
-    here = os.path.realpath(os.curdir)
-    if os.path.ismount(path) or path == os.path.realpath(os.path.expanduser("~")) or f"{here}/".startswith(f"{path}/"):
-        raise ParameterError(
-            f"{location.path!r} is the root of a file system, a home, or holds the working directory: expected a"
-            " directory below it"
-        )
 
 
 def _remove(files: Sequence[str], *, keep_going: bool) -> list[Exception]:
@@ -151,7 +156,12 @@ def _remove_tree(url: str, *, keep_going: bool) -> list[Exception]:
             raise error
         failed.append(AcceleratorException(f"cannot remove {path!r}: {error.strerror}"))
 
-    shutil.rmtree(parse(url).path, onerror=note)
+    location = parse(url)
+    if location.is_local:
+        shutil.rmtree(location.path, onerror=note)
+    else:
+        with resolve(location) as target:
+            shutil.rmtree(target.path, onerror=note)
     return failed
 
 
