@@ -26,6 +26,7 @@ from typing import TypeAlias
 
 from apyfal.config import ini
 from apyfal.config.ini import Value, shown_path
+from apyfal.config.schema import KINDS
 from apyfal.config.section import Section, untrusted, values_of
 from apyfal.config.trust import TrustStore, content_of
 from apyfal.exceptions import ConfigurationError, did_you_mean
@@ -47,39 +48,6 @@ _LOGGER = logging.getLogger("apyfal.config")
 FILE_NAME = "accelerator.conf"
 ENVIRONMENT = "APYFAL_CONFIG_FILE"
 
-#: Sections by the first part of their name, and the keys of each. ``None``: checked by the code that uses the section,
-#: because a mount's keys depend on its provider.
-KINDS: dict[str, frozenset[str] | None] = {
-    "accelerator": frozenset(
-        {
-            *("driver", "device", "program", "kernel", "arguments", "inputs", "outputs", "parameters", "state"),
-            *("dtype", "in_dtype", "out_dtype", "output", "chunking", "clear_outputs"),
-            *("global", "local", "global_offset", "round_up", "shape", "initial", "inout"),
-        }
-    ),
-    "host": None,
-    "storage": None,
-    "security": frozenset(
-        {
-            *("authorized_host_dirs", "private_endpoints", "state_directory", "audit_log", "max_body", "spool_above"),
-            *(
-                "memory_limit",
-                "disk_limit",
-                "disk_reserve",
-                "journal_limit",
-                "max_jobs",
-                "max_jobs_of_user",
-                "max_sessions",
-                "max_sessions_of_user",
-                "workers",
-            ),
-            *("max_connections", "request_rate", "session_timeout", "stall_timeout", "stop_timeout", "keep_jobs"),
-            *("keep_outputs", "client_drivers", "client_programs"),
-        }
-    ),
-    "process": frozenset({"copy", "memory_limit", "timeout"}),
-    "configuration": frozenset({"src"}),
-}
 #: Kinds whose named sections also hold parameters of the accelerator, which its definition checks.
 _PARAMETER_KINDS = frozenset({"process", "configuration"})
 

@@ -13,7 +13,10 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
-import rooms_picture  # noqa: E402 - from the path above
+import api_pages  # noqa: E402 - from the path above
+import command_page  # noqa: E402
+import configuration_page  # noqa: E402
+import rooms_picture  # noqa: E402
 
 #: Pages that are files at the top of the tree.
 _FROM_THE_TOP = {"changelog.md": "CHANGELOG.md", "contributing.md": "CONTRIBUTING.md"}
@@ -31,6 +34,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         for other, file in _FROM_THE_TOP.items():
             text = text.replace(f"]({file}", f"]({other}")
         files.append(File.generated(config, page, content=_OUTSIDE.sub(r"`\1`", text)))
+    made = api_pages.pages()
+    made |= {generator.PAGE: generator.page() for generator in (command_page, configuration_page)}
+    for page, content in made.items():
+        files.append(File.generated(config, page, content=content))
     return files
 
 

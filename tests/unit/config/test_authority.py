@@ -86,7 +86,7 @@ def refused(error: pytest.ExceptionInfo[ConfigurationError], file: Path, key: st
 def test_every_key_of_every_section_has_a_row() -> None:
     assert set(TABLE) == set(KINDS)
     for kind, keys in KINDS.items():
-        assert kind == "security" or (keys or frozenset()) <= set(TABLE[kind]), kind
+        assert kind == "security" or set(keys or ()) <= set(TABLE[kind]), kind
         assert all(rule_of("security", key).verdict is Verdict.TRUSTED for key in KINDS["security"] or ())
     for provider in providers.BUILT_IN.values():
         missing = set(accepted(providers.handler_factory(provider))) - set(TABLE["storage"])

@@ -50,6 +50,8 @@ class AzureBlobs(RestHandler):
     client_id, secret_id
         The account's name and key; or, with `tenant_id`, a service principal's id and secret; or, with
         `managed_identity`, the id of a user-assigned identity.
+    region
+        Not used: an account is in one region.
     endpoint_url
         Of the blob service; by default ``https://ACCOUNT.blob.core.windows.net``.
     account
