@@ -26,12 +26,21 @@ def negate(rtl: Designs, width: int, **options: object) -> apyfal.Accelerator:  
         str(HERE / "negate" / "negate.f"),
         kernel="negate",
         arguments="words, from, to",
-        inputs=f"from: uint{width}",
-        outputs=f"to: uint{width}",
+        inputs=f"from: uint{min(width, 64)}",
+        outputs=f"to: uint{min(width, 64)}",
         chunking="elements",
         parameters="words: uint32",
         rtl={"parameters": f"WIDTH={width}", "optimize": 1, "hang_cycles": 20000, **options},
     )
+
+
+@pytest.mark.parametrize("width", [128, 256, 512])
+def test_wide_memory_ports(rtl: Designs, width: int) -> None:  # noqa: F811
+    card = negate(rtl, width)
+    for seed in rtl.under_pressure(card, seeds=range(4)):
+        words = 1 + 50 * seed
+        values = np.random.default_rng(seed).integers(0, 1 << 63, words * width // 64, dtype="uint64")
+        np.testing.assert_array_equal(card.process(values, words=words), ~values, str(seed))
 
 
 @pytest.mark.parametrize("width", [32, 64])
@@ -86,6 +95,27 @@ def test_streams_without_tlast_and_tkeep(rtl: Designs) -> None:  # noqa: F811
     x = np.arange(100, dtype="int32")
     for seed in rtl.under_pressure(card, seeds=range(10)):
         np.testing.assert_array_equal(card.process({"x": x, "y": x}), 2 * x, str(seed))
+
+
+@pytest.mark.parametrize("kind", ["ASYNC=0, STD=0", "ASYNC=0, STD=1", "ASYNC=1, STD=0", "ASYNC=1, STD=1"])
+def test_the_flags_counts_and_read_modes_of_a_vendors_fifo(rtl: Designs, kind: str) -> None:  # noqa: F811
+    """As AMD's UG974 defines them, for a depth of 16, `prog_full` at 10 and `prog_empty` at 4."""
+    card = rtl(
+        str(HERE / "queue.sv"),
+        kernel="queue",
+        arguments="src, dst",
+        dtype="uint32",
+        output="2 * count + 2",
+        chunking="whole",
+        rtl={"protocol": "ap_ctrl_none", "optimize": 0, "hang_cycles": 5000, "parameters": kind},
+    )
+    for count in range(1, 17):
+        words = np.random.default_rng(count).integers(0, 1 << 32, count, dtype="uint32")
+        expected = [count | ((count >= 10) << 18 | (count >= 15) << 17 | (count == 16) << 16)]
+        for left, word in zip(range(count, -1, -1), [*words.tolist(), None], strict=True):
+            expected.append(left | (left <= 4) << 18 | (left <= 1) << 17 | (left == 0) << 16)
+            expected += [] if word is None else [word]
+        assert card.process(words).tolist() == expected, count
 
 
 def crc32(rtl: Designs) -> apyfal.Accelerator:  # noqa: F811

@@ -152,6 +152,21 @@ FAULTS = {
 }
 
 
+def test_data_before_its_address() -> None:
+    """AXI allows it, up to what the other side accepts; not every memory accepts any."""
+    with faulty(optimize=0) as card:
+        assert card.process(bytes(64), value=5, fault=22).view("u8").tolist() == [5] * 8
+        with pytest.raises(KernelError, match=r"m00_axi: 2 beats of WDATA without an address \(rtl.early_data = 0"):
+            card.process(bytes(64), value=5, fault=23)
+        control(card, early_data=1)
+        with pytest.raises(KernelError, match="m00_axi: WVALID waits for WREADY"):
+            card.process(bytes(64), value=5, fault=22)
+        control(card, early_data=0)
+        with pytest.raises(KernelError, match="m00_axi: WVALID waits for WREADY"):
+            card.process(bytes(64), value=5, fault=22)
+        assert card.process(bytes(64), value=6, fault=0).view("u8").tolist() == [6] * 8
+
+
 @pytest.fixture(scope="module")
 def faulty_card() -> Iterator[apyfal.Accelerator]:
     with faulty(stall=80, seed=3) as card:

@@ -61,7 +61,8 @@ template <class Port> class AxiMemory
         write_rate_.tick(settings.bandwidth, Port::bytes);
         port_.arready() = reads_.size() < settings.outstanding && !held_back();
         port_.awready() = writes_.size() + answers_.size() < settings.outstanding && !held_back();
-        port_.wready() = early_.size() < EARLY && write_rate_.ready(settings.bandwidth, Port::bytes) && !held_back();
+        const bool expected = !writes_.empty() || early_.size() < settings.early_data;
+        port_.wready() = expected && write_rate_.ready(settings.bandwidth, Port::bytes) && !held_back();
         if (!r_active_) next_read();
         if (!b_active_) next_answer();
         port_.rvalid() = r_active_;
@@ -76,7 +77,8 @@ template <class Port> class AxiMemory
             snprintf(text, sizeof text, "%s: the burst of %u beats at 0x%llx has got %u", Port::name,
                      writes_.front().length, (unsigned long long)writes_.front().address, writes_.front().beat);
         else if (!early_.empty())
-            snprintf(text, sizeof text, "%s: %zu beats of WDATA without an address", Port::name, early_.size());
+            snprintf(text, sizeof text, "%s: %zu beats of WDATA without an address (rtl.early_data = 0 accepts none)",
+                     Port::name, early_.size());
         else if (!reads_.empty())
             snprintf(text, sizeof text, "%s: the burst at 0x%llx has got %u of %u beats", Port::name,
                      (unsigned long long)reads_.front().address, reads_.front().beat, reads_.front().length);
@@ -101,7 +103,6 @@ template <class Port> class AxiMemory
     }
 
   private:
-    static constexpr size_t EARLY = 16; // beats of write data that are accepted before their address
     static constexpr uint64_t LANES = Port::bytes == 64 ? ~0ull : (1ull << Port::bytes % 64) - 1;
 
     struct Request {

@@ -431,6 +431,7 @@ bool set(apf::Settings &settings, const char *text)
     } const numbers[] = {
         {"latency", &settings.latency},
         {"outstanding", &settings.outstanding},
+        {"early_data", &settings.early_data},
         {"stall", &settings.stall},
         {"reorder", &settings.reorder},
         {"seed", &settings.seed},

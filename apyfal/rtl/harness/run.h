@@ -21,6 +21,7 @@ struct Settings {
     uint64_t latency = 40;            // cycles from a memory request to its first answer
     double bandwidth = 0;             // bytes a cycle and port and direction; 0: a beat a cycle
     uint64_t outstanding = 16;        // requests that a port's memory accepts before it has answered the first
+    uint64_t early_data = 16;         // beats of write data that a port's memory accepts before their address
     uint64_t stall = 0;               // percent of the cycles in which the card holds back a ready or a valid signal
     uint64_t reorder = 0;             // 1: answers to different IDs may overtake each other
     uint64_t seed = 1;                // of the random numbers for stall and reorder

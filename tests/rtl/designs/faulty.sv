@@ -101,14 +101,32 @@ module faulty (
                 if (m00_axi_arvalid && m00_axi_arready) m00_axi_arvalid <= 0;
                 if (m00_axi_rvalid && m00_axi_rlast) begin
                     step <= 2;
-                    m00_axi_awvalid <= 1;
+                    m00_axi_awvalid <= FAULT < 22;
+                    m00_axi_wvalid <= FAULT >= 22;  // data before its address
+                    m00_axi_wdata <= value;
+                    m00_axi_wstrb <= 8'hFF;
+                    m00_axi_wlast <= 0;
+                    beat <= 0;
                     m00_axi_awaddr <= FAULT == 3 ? (dst | 64'hFE0) : FAULT == 7 ? 64'h0F00_0000 : dst;
                     m00_axi_awlen <= BEATS - 1;
                     m00_axi_awsize <= FAULT == 6 ? 2 : 3;
                     m00_axi_awburst <= 1;
                 end
             end
-            2: begin
+            2: if (FAULT >= 22) begin
+                if (w_moves) begin
+                    beat <= beat + 1;
+                    if (beat == 1) begin
+                        m00_axi_wvalid <= 0;
+                        m00_axi_awvalid <= FAULT == 22;
+                    end
+                end
+                if (m00_axi_awvalid && m00_axi_awready) begin
+                    m00_axi_awvalid <= 0;
+                    m00_axi_wvalid <= 1;
+                    step <= 3;
+                end
+            end else begin
                 if (FAULT == 1 && m00_axi_awvalid && !m00_axi_awready) m00_axi_awvalid <= 0;
                 if (FAULT == 2 && m00_axi_awvalid && !m00_axi_awready) m00_axi_awaddr <= m00_axi_awaddr + 64;
                 if (m00_axi_awvalid && m00_axi_awready) begin
