@@ -40,6 +40,19 @@ def test_histograms_are_numpys(
         np.testing.assert_array_equal(result, software.process(values, bins=bins, range=edges))
 
 
+@pytest.mark.parametrize("name", ["scale", "histogram"])
+@pytest.mark.parametrize("count", [1, 2, 77, 5000])
+def test_opencl_and_verilog_agree(name: str, count: int) -> None:
+    values = np.random.default_rng(count).integers(-(1 << 31), 1 << 31, count).astype("int32")
+    parameters: dict[str, object] = {"a": 3, "b": -7} if name == "scale" else {"bins": 16}
+    results = []
+    for driver in ("emulator", "opencl", "rtl"):
+        with apyfal.Accelerator(name, driver=driver, dtype="int32") as card:
+            results.append(card.process(values, **parameters))
+    for result in results[1:]:
+        np.testing.assert_array_equal(result, results[0])
+
+
 def test_a_histogram_in_chunks_keeps_its_counts(histogram: apyfal.Accelerator) -> None:
     values = np.random.default_rng(3).integers(0, 1 << 16, 200_000).astype("uint16")
     info: dict[str, object] = {}
