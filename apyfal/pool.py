@@ -122,8 +122,8 @@ class AcceleratorPoolExecutor(Executor):
         token: str | None = None,
         **definition: object,
     ) -> None:
-        if workers_count is not None and workers_count < 1:
-            raise ParameterError(f"workers_count is {workers_count}; expected 1 or more")
+        if workers_count is not None and (not isinstance(workers_count, int) or workers_count < 1):
+            raise ParameterError(f"workers_count is {workers_count!r}; expected 1 or more, as an int, or None for all")
         if executor is not None and hosts is not None:
             raise ParameterError("give hosts or executor, not both")
         self._closed = False
@@ -219,6 +219,8 @@ class AcceleratorPoolExecutor(Executor):
 
         With ``fn=pool.process`` this is `process_submit`.
         """
+        if not callable(fn):
+            raise ParameterError(f"submit: expected a function, not {type(fn).__name__}; process_submit takes a source")
         if fn == self.process:
             return self.process_submit(*args, **kwargs)
         with self._lock:
@@ -347,7 +349,17 @@ class AcceleratorPoolExecutor(Executor):
             Return when that is done; ``False``: at once.
         cancel_futures
             Cancel the jobs that have not started.
+
+        Raises
+        ------
+        ParameterError
+            With `wait`, in a callback of a job's future, which would wait for itself.
         """
+        if wait and self._queue.is_taken_here:
+            raise ParameterError(
+                "shutdown: a callback of a job cannot wait until all jobs have ended; expected wait=False, or another"
+                " thread"
+            )
         with self._lock:
             self._closed = True
             self._queue.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from os import PathLike
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -10,7 +9,7 @@ import numpy as np
 from apyfal.device.zero_copy import flat_bytes
 from apyfal.exceptions import TransferCancelled
 from apyfal.memory import empty
-from apyfal.pipeline.arrays import array_of, check_target, shape_of
+from apyfal.pipeline.arrays import CONVERTED, check_target, shape_of, source_array
 from apyfal.storage import transfer
 from apyfal.storage.endpoints.factory import open_sink, source_at
 from apyfal.storage.mounting import table
@@ -77,11 +76,23 @@ class BatchItem:
         Whether it has a result or an error.
     """
 
-    __slots__ = ("_copied", "_error", "_result", "array", "arrived", "ended", "is_stored", "place", "produced", "task")
+    __slots__ = (
+        "_converted",
+        "_copied",
+        "_error",
+        "_result",
+        "array",
+        "arrived",
+        "ended",
+        "is_stored",
+        "place",
+        "produced",
+        "task",
+    )
 
     def __init__(self, task: BatchTask) -> None:
         self.task = task
-        self.array = None if isinstance(task.src, (str, PathLike)) else array_of(task.src)
+        self.array, is_converted = source_array(task.src)
         self.is_stored = task.dst is not None and not isinstance(task.dst, np.ndarray)
         self.place: Place | None = None
         self.arrived = False
@@ -90,6 +101,7 @@ class BatchItem:
         self._result: Any = None
         self._error: BaseException | None = None
         self._copied: list[tuple[str, int]] = []
+        self._converted = self.array.nbytes if self.array is not None and is_converted else 0
 
     def fail(self, error: BaseException) -> None:
         """End the job with an error."""
@@ -168,6 +180,8 @@ class BatchItem:
         if info is not None:
             nbytes = 0 if self.place is None else self.place.nbytes
             own = report.of_one(nbytes, 0 if self._error is not None else self.produced)
+            if self._converted:
+                own.copied(self._converted, f"src: {CONVERTED}")
             for name, count in self._copied:
                 own.copied(count, f"{name}: small, and packed with others into one transfer")
             own.fill(info, device=device, driver=driver)

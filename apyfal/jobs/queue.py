@@ -90,6 +90,12 @@ class TaskQueue:
         self._changed = threading.Condition(self._lock)
         self._drained = threading.Condition(self._lock)
         self.idle = 0
+        self._here = threading.local()
+
+    @property
+    def is_taken_here(self) -> bool:
+        """Whether this thread has taken tasks that have not ended: `join` would wait for ever."""
+        return getattr(self._here, "count", 0) > 0
 
     def put(self, task: Task, *, again: bool = False) -> int:
         """Add a task at the end, and return how many wait now.
@@ -132,12 +138,14 @@ class TaskQueue:
             while len(tasks) < most and self._waiting and self._waiting[0].batch_key == key:
                 tasks.append(self._waiting.popleft())
             self._running += len(tasks)
+            self._here.count = len(tasks)
             return tasks
 
     def end(self, count: int) -> None:
         """Record that `count` of the tasks that were taken have ended, or were put again."""
         with self._lock:
             self._running -= count
+            self._here.count = 0
             if self._closed and not self._running and not self._waiting:
                 self._changed.notify_all()
                 self._drained.notify_all()

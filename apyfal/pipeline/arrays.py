@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from mmap import mmap
 from os import PathLike
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 
     from apyfal.definition.bound_call import CallOutput
 
-__all__ = ["array_of", "check_target", "each_of", "element_type_of", "overlap", "shape_of"]
+__all__ = ["CONVERTED", "array_of", "check_target", "each_of", "element_type_of", "overlap", "shape_of", "source_array"]
+
+#: Why the bytes of an object that makes an array whenever it is asked count as copied.
+CONVERTED = "converted to an array by its own __array__"
 
 
 def array_of(data: object, *, written: bool = False) -> NDArray[Any] | None:
@@ -37,23 +41,50 @@ def array_of(data: object, *, written: bool = False) -> NDArray[Any] | None:
     ParameterError
         It has no memory that an array can be over, or would lose a part of what it says: a mask, for example.
     """
+    array, _ = source_array(data)
+    if array is not None and written and _is_converted(data, array):
+        raise ParameterError(
+            f"{type(data).__name__}: results cannot be written to it, it gives a copy of its values; expected an array"
+        )
+    return array
+
+
+def source_array(data: object) -> tuple[NDArray[Any] | None, bool]:
+    """Do what `array_of` does, and tell whether the memory was made for this call, by the object's ``__array__``."""
     if type(data) is np.ndarray:
-        return data
+        return data, False
     if data is None or isinstance(data, (str, PathLike, type)):
-        return None
+        return None, False
     try:
         array = _seen_as_array(data)
+        if array is not None or not hasattr(data, "__array__"):
+            return array, False
+        array = np.asarray(data)
+        is_new = _holders(array) <= _OF_NEW[array.base is not None]
+        return plain_array(array), is_new
     except ParameterError:
         raise
     except (TypeError, ValueError, BufferError, RuntimeError) as error:
         raise ParameterError(
             f"{type(data).__name__}: its memory cannot be used as an array ({error}); expected numbers in host memory"
         ) from None
-    if array is not None and written and _is_converted(data, array):
-        raise ParameterError(
-            f"{type(data).__name__}: results cannot be written to it, it gives a copy of its values; expected an array"
-        )
-    return array
+
+
+def _holders(array: NDArray[Any]) -> int:
+    """Count the references to the array whose memory this one is over."""
+    owner = array
+    while isinstance(owner.base, np.ndarray):
+        owner = owner.base
+    return sys.getrefcount(owner) if owner.base is None else sys.maxsize  # memory of something else
+
+
+def _holders_of_new(*, view: bool) -> int:
+    """Count them for an array that was made just now, as `source_array` does; Python's versions count differently."""
+    array = np.asarray(np.empty((2, 2)).T if view else np.empty((2, 2)))
+    return _holders(array)
+
+
+_OF_NEW = {False: _holders_of_new(view=False), True: _holders_of_new(view=True)}
 
 
 def _seen_as_array(data: object) -> NDArray[Any] | None:
@@ -69,8 +100,6 @@ def _seen_as_array(data: object) -> NDArray[Any] | None:
     if hasattr(data, "__dlpack__"):
         exporter: Any = data  # numpy's types ask for a protocol that nobody but arrays declares
         return np.asarray(np.from_dlpack(exporter))
-    if hasattr(data, "__array__"):
-        return plain_array(np.asarray(data))
     return None
 
 
@@ -88,15 +117,20 @@ def _is_raw(data: object) -> bool:
         return True
     if isinstance(data, memoryview):
         return data.format == "B"
-    # pyarrow calls its bytes signed
-    return type(data).__module__.partition(".")[0] == "pyarrow"
+    # pyarrow calls its bytes signed; what else it has, states its type
+    return type(data).__module__.partition(".")[0] == "pyarrow" and _view_of(data) is not None and not _has_type(data)
+
+
+def _has_type(data: object) -> bool:
+    """Return whether an object of pyarrow's with the buffer protocol (a tensor) has elements of a stated type."""
+    return hasattr(data, "type")
 
 
 def _is_converted(data: object, array: NDArray[Any]) -> bool:
     """Return whether `data` makes new memory whenever it is asked for an array."""
     if isinstance(data, np.ndarray) or _view_of(data) is not None:
         return False
-    again = _seen_as_array(data)
+    again, _ = source_array(data)
     return again is None or (array.size > 0 and not np.shares_memory(array, again))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from apyfal.definition.sizes import SourceSize
 from apyfal.device.control import Aborted
 from apyfal.exceptions import KernelError, ParameterError, did_you_mean
-from apyfal.pipeline.arrays import array_of, element_type_of
+from apyfal.pipeline.arrays import CONVERTED, element_type_of, source_array
 from apyfal.pipeline.binding import InputBinding, JobContext, OutputBinding
 from apyfal.pipeline.chunking import make_plan
 from apyfal.pipeline.inputs import Input, NoInput, ZippedInput
@@ -83,7 +83,8 @@ def process(context: DeviceContext, arguments: JobArguments, control: JobControl
 def _run(context: DeviceContext, arguments: JobArguments, control: JobControl, report: Report, stack: ExitStack) -> Any:
     definition = context.definition
     sources = _sources(definition, arguments.src)
-    arrays = [array_of(source) for source in sources]
+    seen = [source_array(source) for source in sources]
+    arrays = [array for array, _ in seen]
     dtypes = [element_type_of(source, array) for source, array in zip(sources, arrays, strict=True)]
     call = context.bind(tuple(dtypes), arguments.parameters)
     bound = report.now()
@@ -94,6 +95,9 @@ def _run(context: DeviceContext, arguments: JobArguments, control: JobControl, r
     input_bindings = [
         InputBinding(port, source, array, job) for port, source, array in zip(call.inputs, sources, arrays, strict=True)
     ]
+    for port, (array, is_converted) in zip(call.inputs, seen, strict=True):
+        if array is not None and is_converted:
+            report.copied(array.nbytes, job.allow(port.name, CONVERTED))
     if call.needs_sources:
         shapes = [None if array is None else array.shape for array in arrays]
         sizes = [SourceSize(one.nbytes, shape) for one, shape in zip(input_bindings, shapes, strict=True)]

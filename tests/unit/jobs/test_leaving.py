@@ -292,3 +292,43 @@ def test_accelerators_share_a_base() -> None:
 
     assert issubclass(apyfal.Accelerator, BaseAccelerator)
     assert issubclass(RemoteAccelerator, BaseAccelerator)
+
+
+def test_a_callback_cannot_wait_for_its_own_job(source: str) -> None:
+    """It would wait for ever: the job has not ended before its callbacks have."""
+    found: list[object] = []
+    done = threading.Event()
+    pool = apyfal.AcceleratorPoolExecutor("slow", 1)
+
+    def leave(_: Future[Any]) -> None:
+        for wait in (True, False):
+            try:
+                pool.shutdown(wait=wait)
+                found.append(None)
+            except ParameterError as error:
+                found.append(str(error))
+        done.set()
+
+    future = pool.process_submit(source)
+    future.add_done_callback(leave)
+    assert done.wait(PATIENCE)
+    assert "expected wait=False" in str(found[0])
+    assert found[1] is None
+    pool.shutdown()
+    with pytest.raises(ClosedError):
+        pool.process_submit(source)
+
+
+@pytest.mark.parametrize("count", [0, -1, "2", 1.5, [1]])
+def test_a_pool_takes_whole_numbers_of_workers(count: Any) -> None:
+    with pytest.raises(ParameterError, match=r"workers_count is .*expected 1 or more, as an int"):
+        apyfal.AcceleratorPoolExecutor("loopback", count)
+
+
+@pytest.mark.parametrize("function", [np.ones(3), "s3://b/k", None, 5, b"x"])
+def test_only_functions_are_submitted(function: Any) -> None:
+    with (
+        apyfal.AcceleratorPoolExecutor("loopback", 1) as pool,
+        pytest.raises(ParameterError, match=r"expected a function.*process_submit"),
+    ):
+        pool.submit(function)

@@ -19,7 +19,7 @@ import pytest
 
 import apyfal
 from apyfal import storage
-from apyfal.exceptions import ParameterError
+from apyfal.exceptions import CopyRefused, ParameterError
 
 #: numpy discourages matrices, which scipy still makes.
 pytestmark = pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
@@ -139,6 +139,64 @@ def test_a_source_of_many_jobs_counts_as_its_memory(name: str, scale: Any, tmp_p
     for source, result in zip(sources, scale.process_map(sources, a=3), strict=True):
         shown = np.asarray(source) if isinstance(source, np.ndarray) else VALUES
         np.testing.assert_array_equal(result.ravel(), shown.ravel() * 3)
+
+
+#: What states its type, without a declared one: a card must not take it for bytes.
+TYPED: dict[str, Callable[[], Any]] = {
+    "array.array": lambda: array.array("i", VALUES.tolist()),
+    "ctypes": lambda: (ctypes.c_int32 * 12)(*VALUES.tolist()),
+    "memoryview": lambda: memoryview(VALUES.copy()),
+    "pandas": lambda: pytest.importorskip("pandas").Series(VALUES.copy()),
+    "pandas over arrow": lambda: pytest.importorskip("pandas").Series(VALUES, dtype="int32[pyarrow]"),
+    "pandas frame": lambda: pytest.importorskip("pandas").DataFrame({"a": VALUES}),
+    "polars": lambda: pytest.importorskip("polars").Series(VALUES),
+    "arrow array": lambda: pytest.importorskip("pyarrow").array(VALUES),
+    "arrow, in chunks": lambda: pytest.importorskip("pyarrow").chunked_array([VALUES[:5], VALUES[5:]]),
+    "arrow tensor": lambda: pytest.importorskip("pyarrow").Tensor.from_numpy(VALUES.copy()),
+    "arrow batch": lambda: pytest.importorskip("pyarrow").record_batch({"a": VALUES}),
+    "arrow table": lambda: pytest.importorskip("pyarrow").table({"a": VALUES}),
+}
+
+
+@pytest.mark.parametrize("name", TYPED)
+def test_elements_keep_their_type(name: str) -> None:
+    with apyfal.Accelerator("scale") as undeclared:
+        result = undeclared.process(TYPED[name](), a=300)
+        many = list(undeclared.process_map([TYPED[name]() for _ in range(4)], a=300))
+    for one in (result, *many):
+        assert one.dtype == np.int32
+        np.testing.assert_array_equal(one.ravel(), VALUES * 300)
+
+
+class Transposing(Converting):
+    """Gives a view of what it has just made, as tables of several columns do."""
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return VALUES.reshape(3, 4).copy().T
+
+
+@pytest.mark.parametrize(
+    ("make", "is_copy"),
+    [
+        (Converting, True),
+        (Transposing, True),
+        (Sharing, False),
+        (VALUES.copy, False),
+        (VALUES.tobytes, False),
+    ],
+)
+def test_a_copy_that_an_object_makes_of_itself_is_counted(make: Callable[[], Any], is_copy: bool, scale: Any) -> None:
+    reason = "src: converted to an array by its own __array__"
+    info: dict[str, Any] = {}
+    scale.process(make(), info_dict=info)
+    assert (reason in info["copy_reasons"]) == is_copy
+    if is_copy:
+        assert info["bytes_copied"] >= VALUES.nbytes
+        with pytest.raises(CopyRefused, match="its own __array__"):
+            scale.process(make(), copy=False)
+    found: list[dict[str, Any]] = []
+    list(scale.process_map([make() for _ in range(4)], info_list=found))
+    assert all((reason in one["copy_reasons"]) == is_copy for one in found)
 
 
 TARGETS = (
