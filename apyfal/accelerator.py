@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +15,7 @@ import numpy as np
 from apyfal.accelerators import resolve
 from apyfal.batching.batch import Batch
 from apyfal.batching.fan_out import StorageFanOut
-from apyfal.config.configuration import Configuration, host_section
+from apyfal.config.configuration import Configuration, host_ip_of
 from apyfal.definition.grammar import PROCESS_KEYWORDS
 from apyfal.device import at_exit
 from apyfal.device.context import DeviceContext
@@ -23,16 +24,16 @@ from apyfal.exceptions import (
     AcceleratorException,
     BufferInUse,
     ClosedError,
-    ConfigurationError,
     RunCancelled,
-    did_you_mean,
 )
 from apyfal.jobs.base import BaseAccelerator
+from apyfal.jobs.direct_runs import DirectRuns
+from apyfal.jobs.prepared import Direct
 from apyfal.jobs.submitter import BATCH_MEMORY, JobSubmitter
 from apyfal.memory import empty
 from apyfal.pipeline.arrays import array_of
 from apyfal.pipeline.report import Report
-from apyfal.pipeline.run import JobArguments, process
+from apyfal.pipeline.run import JobArguments, prepare, process
 from apyfal.storage.endpoints.factory import open_source
 from apyfal.threads import start_threads
 from apyfal.units import parse_duration, parse_size
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from apyfal.definition.definition import Definition
     from apyfal.jobs.queue import Task
 
-__all__ = ["LOCAL", "Accelerator", "host_ip_of"]
+__all__ = ["LOCAL", "Accelerator"]
 
 #: The `host_ip` of this machine.
 LOCAL = "local"
@@ -139,9 +140,8 @@ class Accelerator(BaseAccelerator):
         self._started = False
         self._lock = threading.RLock()
         self._active: set[JobControl] = set()
-        may_batch = self._defaults.boolean("copy", True) and (
-            self._memory_limit is None or self._memory_limit >= BATCH_MEMORY
-        )
+        self._copy = self._defaults.boolean("copy", True)
+        may_batch = self._copy and (self._memory_limit is None or self._memory_limit >= BATCH_MEMORY)
         self._jobs = JobSubmitter(self._definition.name, self.process, self._run_batch if may_batch else None)
         self._fan_out = StorageFanOut()
         self._context = DeviceContext(self._definition, _program_reader(self._definition))
@@ -192,6 +192,7 @@ class Accelerator(BaseAccelerator):
             self._context.load(data)
             nbytes = data.nbytes
         self._started = True
+        self._starts += 1
         if info_dict is not None:
             info_dict.update(bytes_in=nbytes, device=self._context.info["name"], driver=self._definition.driver)
 
@@ -306,20 +307,12 @@ class Accelerator(BaseAccelerator):
         the other, when all of the job's work is done. The contents of an array given as `dst` are undefined if the job
         fails.
         """
+        report = Report() if info_dict is not None or _LOG.isEnabledFor(logging.DEBUG) else None
         with self._active_job(timeout) as control:
-            report = Report()
-            request = JobArguments(
-                src=src,
-                dst=dst,
-                parameters=self._complete(parameters),
-                copy=copy and self._defaults.boolean("copy", True),
-                progress=progress,
-                memory_limit=self._memory_limit if memory_limit is None else parse_size(memory_limit),
-                info=info_dict,
-            )
-            result = process(self._context, request, control, report)
-        self._submitter.size.learn(max(report.bytes_in, report.bytes_out))
-        if _LOG.isEnabledFor(logging.DEBUG):
+            request = self._arguments(src, dst, copy, info_dict, progress, memory_limit, parameters)
+            result, nbytes = process(self._context, request, control, report)
+        self._jobs.size.learn(nbytes)
+        if report is not None:
             _LOG.debug(
                 "%s: %d bytes in, %d bytes out, %d copied, %.3f s",
                 self._definition.name,
@@ -330,13 +323,49 @@ class Accelerator(BaseAccelerator):
             )
         return result
 
+    def _arguments(
+        self,
+        src: object,
+        dst: object,
+        copy: bool,
+        info: dict[str, Any] | None,
+        progress: Callable[[int, int | None], None] | None,
+        memory_limit: int | str | None,
+        parameters: Mapping[str, object],
+    ) -> JobArguments:
+        return JobArguments(
+            src=src,
+            dst=dst,
+            parameters=self._complete(parameters),
+            copy=copy and self._copy,
+            progress=progress,
+            memory_limit=self._memory_limit if memory_limit is None else parse_size(memory_limit),
+            info=info,
+        )
+
+    def _direct(
+        self,
+        src: object,
+        dst: object,
+        *,
+        copy: bool = True,
+        timeout: float | str | None = None,
+        memory_limit: int | str | None = None,
+        **parameters: object,
+    ) -> Direct | None:
+        seconds = self._default_timeout if timeout is None else parse_duration(timeout)
+        with self._active_job(None) as control:
+            request = self._arguments(src, dst, copy, None, None, memory_limit, parameters)
+            job = prepare(self._context, request, control)
+        if job is None:
+            return None
+        again = functools.partial(self.process, src, dst, copy=copy, memory_limit=memory_limit)
+        return DirectRuns(job, self._active, self._check_open, again, request.parameters, seconds)
+
     @contextlib.contextmanager
     def _active_job(self, timeout: float | str | None) -> Iterator[JobControl]:
         """Register the job of this block for `stop`, with its deadline; start the accelerator if nobody has."""
-        self._check_open()
-        if timeout is None:
-            timeout = self._defaults.text("timeout", None)
-        seconds = None if timeout is None else parse_duration(timeout)
+        seconds = self._default_timeout if timeout is None else parse_duration(timeout)
         control = JobControl(None if seconds is None else monotonic() + seconds)
         with self._lock:
             self._check_open()
@@ -348,11 +377,19 @@ class Accelerator(BaseAccelerator):
         finally:
             self._active.discard(control)
 
+    @functools.cached_property
+    def _default_timeout(self) -> float | None:
+        text = self._defaults.text("timeout", None)
+        return None if text is None else parse_duration(text)
+
+    @functools.cached_property
+    def _configured(self) -> dict[str, str]:
+        known = self._definition.parameters
+        return {key: value.text for key, value in self._defaults.items() if key in known}
+
     def _complete(self, parameters: Mapping[str, object]) -> dict[str, object]:
         """Return a job's parameters with the defaults that the configuration and `start` give."""
-        known = self._definition.parameters
-        configured = {key: value.text for key, value in self._defaults.items() if key in known}
-        return {**configured, **self._parameters, **parameters}
+        return {**self._configured, **self._parameters, **parameters}
 
     def _run_batch(self, tasks: list[Task]) -> list[Task]:
         """Run small jobs with one batch key; return those that have to run alone."""
@@ -422,22 +459,3 @@ def _read_program(url: str) -> bytes:
         while count := source.readinto(block.data):
             content += block.data[:count]
         return bytes(content)
-
-
-def host_ip_of(config: ConfigSource, host_type: str | None = None) -> str | None:
-    """Return the host that a configuration names; ``None``: this machine.
-
-    Raises
-    ------
-    ConfigurationError
-        `host_type` was given, and the configuration does not have it.
-    """
-    configuration = Configuration.load(config)
-    address = host_section(configuration, host_type).text("host_ip", None)
-    if address is None and host_type is not None:
-        known = [name.partition(".")[2] for name in configuration.sections("host") if "." in name]
-        known += [stated] if (stated := configuration.section("host").text("host_type", None)) else []
-        if host_type.lower() not in (name.lower() for name in known):
-            near = did_you_mean(host_type, known)
-            raise ConfigurationError(f"host_type {host_type!r}: the configuration says nothing of it{near}")
-    return address

@@ -28,6 +28,7 @@ from apyfal.exceptions import (
 )
 from apyfal.jobs.attempts import Attempt, PooledTask
 from apyfal.jobs.ordered_map import LightFuture, Pairs, map_jobs
+from apyfal.jobs.prepared import PreparedJob
 from apyfal.jobs.queue import TaskQueue, cancel_future
 from apyfal.jobs.submitter import run_each
 from apyfal.threads import start_threads
@@ -127,6 +128,7 @@ class AcceleratorPoolExecutor(Executor):
         if executor is not None and hosts is not None:
             raise ParameterError("give hosts or executor, not both")
         self._closed = False
+        self._starts = 0  # `start` is not for pools
         self._lock = threading.Lock()
         self._queue = TaskQueue(self._batch_limit)
         self._threads: list[threading.Thread] = []
@@ -178,6 +180,22 @@ class AcceleratorPoolExecutor(Executor):
     def process(self, src: object = None, dst: object = None, **keywords: Any) -> Any:
         """Run one job on the first accelerator that is free; the arguments are those of `Accelerator.process`."""
         return self.process_submit(src, dst, **keywords).result()
+
+    def prepare(self, src: object = None, dst: object = None, **keywords: Any) -> PreparedJob:
+        """Check a job that is to run many times, each time on the first accelerator that is free.
+
+        It runs as `process` does: a shorter way over arrays in place is for a single `Accelerator`. The arguments are
+        those of `Accelerator.prepare`.
+        """
+        self._check_open()
+        for accelerator in self._accelerators[:1]:
+            accelerator.prepare(src, dst, **keywords)  # what it refuses, all do
+        return PreparedJob(self, self.process, self._submit_call, src, dst, keywords)
+
+    def _submit_call(self, job: PreparedJob, keywords: dict[str, Any]) -> Future[Any]:
+        if self._cluster is None:
+            return self.submit(job, **keywords)
+        return self.process_submit(job.src, job.dst, **{**job.parameters, **keywords})
 
     def process_submit(self, src: object = None, dst: object = None, **keywords: Any) -> Future[Any]:
         """Run one job in the background, on the first accelerator that is free; see `Accelerator.process_submit`."""

@@ -200,3 +200,22 @@ def _text(content: bytes, file: Path) -> str:
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise ConfigurationError(f"{shown_path(file)}, line {line}: the text is not UTF-8") from None
+
+
+def host_ip_of(config: ConfigSource, host_type: str | None = None) -> str | None:
+    """Return the host that a configuration names; ``None``: this machine.
+
+    Raises
+    ------
+    ConfigurationError
+        `host_type` was given, and the configuration does not have it.
+    """
+    configuration = Configuration.load(config)
+    address = host_section(configuration, host_type).text("host_ip", None)
+    if address is None and host_type is not None:
+        known = [name.partition(".")[2] for name in configuration.sections("host") if "." in name]
+        known += [stated] if (stated := configuration.section("host").text("host_type", None)) else []
+        if host_type.lower() not in (name.lower() for name in known):
+            near = did_you_mean(host_type, known)
+            raise ConfigurationError(f"host_type {host_type!r}: the configuration says nothing of it{near}")
+    return address

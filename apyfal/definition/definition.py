@@ -386,6 +386,40 @@ class Definition:
             values={name: value for name, value in parameters.items() if type(value) is int},
         )
 
+    def scalars_of(self, in_dtype: np.dtype, **values: object) -> list[tuple[int, BoundArgument]] | None:
+        """Return the kernel's arguments that these parameters become, with their positions.
+
+        Parameters
+        ----------
+        in_dtype
+            `BoundCall.in_dtype` of the job.
+        **values
+            Parameters.
+
+        Returns
+        -------
+        list or None
+            ``None``: one of them changes more than an argument (sizes, a state, an index space), or several arguments.
+
+        Raises
+        ------
+        ParameterError
+            As `bind` does.
+        """
+        checked = {}
+        for name, value in values.items():
+            if name not in self.parameters:
+                self.validate_parameters(**{name: value})  # it is unknown, which this says
+            checked[name] = self.parameters[name].check(value)
+        if self.prepare or self.size or callable(self.state) or not self._used.isdisjoint(values):
+            return None
+        places = {argument.name: (index, argument) for index, argument in enumerate(self.arguments)}
+        if not values.keys() <= places.keys():
+            return None
+        return [
+            (places[name][0], self._bind_parameter(places[name][1], value, in_dtype)) for name, value in checked.items()
+        ]
+
     @property
     def _clears_outputs(self) -> bool:
         # the emulator's own kernels write all of their output

@@ -52,6 +52,8 @@ class DeviceContext:
         Device memory that `load` filled; ``None``: there is none.
     model_errors
         What software models raised.
+    direct
+        What `apyfal.pipeline.direct` keeps of earlier jobs for the next ones, by bound call and shapes.
 
     Raises
     ------
@@ -75,6 +77,7 @@ class DeviceContext:
         self._spare: dict[BoundCall, list[KernelLauncher]] = {}
         self._regions: dict[tuple[int, int], list[BufferRegion]] = {}
         self.model_errors = ModelErrors()
+        self.direct: dict[object, Any] = {}
         _LOG.info("opened %r of driver %s for accelerator %r", self.info["name"], definition.driver, definition.name)
 
     def bind(self, dtypes: tuple[np.dtype[Any] | None, ...], parameters: Mapping[str, object]) -> BoundCall:
@@ -104,6 +107,7 @@ class DeviceContext:
                 self._calls.clear()
                 self._spare.clear()
                 self._sized.clear()
+                self.direct.clear()
             self._calls[key] = call
         return call
 
@@ -219,6 +223,7 @@ class DeviceContext:
         with self._lock:
             self.loaded = region
             self._spare.clear()
+            self.direct.clear()
 
     def _bank_of(self, name: str) -> int:
         names = [argument.name for argument in self.definition.arguments]
@@ -239,4 +244,5 @@ class DeviceContext:
         self._kernels.clear()
         self._spare.clear()
         self._regions.clear()
+        self.direct.clear()
         self.loaded = None

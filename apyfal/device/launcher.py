@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +14,10 @@ from apyfal.device.regions import BufferRegion, Chunk
 if TYPE_CHECKING:
     from apyfal._core.device import Device, Kernel
     from apyfal._core.run import Run
-    from apyfal.definition.bound_call import BoundCall
+    from apyfal.definition.bound_call import BoundArgument, BoundCall
+
+    #: Offset, size and work-group of an index space; see `Arguments.start`.
+    _Launch = tuple[Sequence[int], Sequence[int], Sequence[int]]
 
 __all__ = ["KernelLauncher"]
 
@@ -44,7 +47,7 @@ class KernelLauncher:
         self._initial = {port.index: port for port in call.outputs if port.initial is not None}
         self._space = call.sizes.space
         self._sizes: tuple[int, ...] | None = None  # of the run before, for which `_space_of_run` holds
-        self._space_of_run: tuple[Sequence[int], Sequence[int], Sequence[int]] | None = None
+        self._space_of_run: _Launch | None = None
         self._computed = [
             (index, argument.dtype, argument.name)
             for index, argument in enumerate(call.arguments)
@@ -89,12 +92,29 @@ class KernelLauncher:
         sync_to: bool = False,
         sync_from: bool = False,
     ) -> Run:
-        """Start a run over one chunk.
+        """Start a run over one chunk, whose memory must stay unchanged until the run has ended; see `set_chunk`."""
+        launch = self.set_chunk(chunk, outputs, skip=skip, sync_to=sync_to, sync_from=sync_from)
+        return self._arguments.start(self._kernel, launch)
+
+    def run(self, launch: _Launch | None, seconds: float) -> Run | None:
+        """Start a run with the arguments of the last `set_chunk`, and wait up to `seconds`; see `Arguments.run`."""
+        return self._arguments.run(self._kernel, launch, seconds)
+
+    def set_chunk(
+        self,
+        chunk: Chunk,
+        outputs: Sequence[BufferRegion],
+        *,
+        skip: int = 0,
+        sync_to: bool = False,
+        sync_from: bool = False,
+    ) -> _Launch | None:
+        """Set all arguments of a run over one chunk, and return its index space.
 
         Parameters
         ----------
         chunk
-            The input; its memory must stay unchanged until the run has ended.
+            The input.
         outputs
             Where the kernel writes, one region for each output.
         skip
@@ -123,14 +143,35 @@ class KernelLauncher:
         if self._has_port_sizes:
             self._set_port_sizes(chunks, outputs)
         if self._space is None and not self._computed:
-            return self._arguments.start(self._kernel)
+            return None
         sizes = (chunk.offset, *[one.nbytes for one in chunks])
         if sizes != self._sizes:  # most jobs of an accelerator have data of one size
             self._space_of_run = self._apply_sizes(chunks)
             self._sizes = sizes
-        return self._arguments.start(self._kernel, self._space_of_run)
+        return self._space_of_run
 
-    def _apply_sizes(self, chunks: Sequence[Chunk]) -> tuple[Sequence[int], Sequence[int], Sequence[int]] | None:
+    @property
+    def fills_outputs(self) -> bool:
+        """Whether `set_chunk` writes initial values into the host's side of outputs, which each run needs anew."""
+        return bool(self._initial)
+
+    def set_regions(self, inputs: Sequence[BufferRegion], outputs: Sequence[BufferRegion]) -> None:
+        """Replace the memory of `set_chunk` in a job of one run; all sizes are the same."""
+        for index, region in zip(self._inputs, inputs, strict=True):
+            self._arguments.set_buffer(index, region.bo, region.offset, len(region.bytes), SYNC_TO)
+        for index, region in zip(self._outputs, outputs, strict=True):
+            flags = SYNC_FROM
+            if index in self._cleared and not _shares_memory(inputs, region):
+                flags |= CLEAR
+            self._arguments.set_buffer(index, region.bo, region.offset, len(region.bytes), flags)
+
+    def set_scalars(self, scalars: Iterable[tuple[int, BoundArgument]]) -> None:
+        """Replace the values of scalar arguments, by their positions."""
+        for index, argument in scalars:
+            if argument.dtype is not None and argument.value is not None:
+                self._arguments.set_scalar(index, argument.dtype.name, argument.value)
+
+    def _apply_sizes(self, chunks: Sequence[Chunk]) -> _Launch | None:
         """Set the computed arguments of a run over these chunks, and return its index space."""
         values = self._values(chunks)
         for place, dtype, name in self._computed:
@@ -159,10 +200,8 @@ class KernelLauncher:
     @staticmethod
     def _begins(chunk: Chunk, skip: int, chunks: Sequence[Chunk], output: BufferRegion) -> bool:
         """Return whether this is the first run into an output that is no input at the same time."""
-        inputs = [one.region.bytes for one in chunks if one.region is not None]
-        return (
-            chunk.number == 0 and skip == 0 and not any(np.may_share_memory(memory, output.bytes) for memory in inputs)
-        )
+        inputs = [one.region for one in chunks if one.region is not None]
+        return chunk.number == 0 and skip == 0 and not _shares_memory(inputs, output)
 
     def _set_port_sizes(self, chunks: Sequence[Chunk], outputs: Sequence[BufferRegion]) -> None:
         for port, chunk in zip(self._call.inputs, chunks, strict=True):
@@ -188,3 +227,7 @@ class KernelLauncher:
             raise RuntimeError("this kernel has no argument 'report'")
         words = self._report.bytes.view(np.uint64)
         return int(words[0]), int(words[1]), int(words[2])
+
+
+def _shares_memory(inputs: Sequence[BufferRegion], output: BufferRegion) -> bool:
+    return any(np.may_share_memory(region.bytes, output.bytes) for region in inputs)

@@ -8,6 +8,9 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from apyfal.exceptions import ParameterError
+from apyfal.jobs.prepared import Direct, PreparedJob
+
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
@@ -20,6 +23,9 @@ _Self = TypeVar("_Self", bound="BaseAccelerator")
 
 class BaseAccelerator(ABC):
     """An open accelerator, on this machine or another one."""
+
+    #: How often `start` was called.
+    _starts = 0
 
     @property
     @abstractmethod
@@ -105,6 +111,56 @@ class BaseAccelerator(ABC):
         self._check_open()
         keywords = parameters if timeout is None else {**parameters, "timeout": timeout}
         return self._submitter.map(srcs, dsts, info_list, keywords)
+
+    def prepare(
+        self,
+        src: object = None,
+        dst: object = None,
+        *,
+        copy: bool = True,
+        timeout: float | str | None = None,
+        memory_limit: int | str | None = None,
+        **parameters: object,
+    ) -> PreparedJob:
+        """Check a job, and decide once what does not change from run to run. Call the result to run the job.
+
+        A job of one run over arrays that the device uses in place then costs little more than the run itself. Any
+        other job (URLs, files, arrays that are copied, a new array as result, a remote accelerator) runs as `process`
+        runs it.
+
+        Parameters
+        ----------
+        src, dst, copy, timeout, memory_limit, **parameters
+            As for `process`; `timeout` for each run. File objects are refused.
+
+        Returns
+        -------
+        PreparedJob
+            ``job()`` runs it, ``job(a=3)`` with another value, ``job.submit()`` in the background. It keeps the arrays
+            alive; see there.
+
+        Raises
+        ------
+        ParameterError, CopyRefused
+            What `process` would raise, as far as it can be known before a run.
+        """
+        self._check_open()
+        for name in sorted(parameters.keys() & {"info_dict", "progress"}):
+            raise ParameterError(f"{name}: expected in the call of a prepared job, or of process, not in prepare")
+        keywords: dict[str, Any] = {**parameters}
+        stated = (("copy", copy, True), ("timeout", timeout, None), ("memory_limit", memory_limit, None))
+        keywords.update({name: value for name, value, default in stated if value is not default})
+        direct = self._direct(src, dst, **keywords)
+        return PreparedJob(self, self.process, self._submit_call, src, dst, keywords, direct)
+
+    def _direct(self, src: object, dst: object, **keywords: Any) -> Direct | None:
+        """Return the short way of a prepared job; ``None``: it has none."""
+        del src, dst, keywords
+        return None
+
+    def _submit_call(self, function: Callable[..., Any], keywords: dict[str, Any]) -> Future[Any]:
+        self._check_open()
+        return self._submitter.call(function, keywords)
 
     def __enter__(self: _Self) -> _Self:
         self._check_open()

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from apyfal.exceptions import ClosedError
 from apyfal.threads import start_threads
 
-__all__ = ["FutureLike", "Task", "TaskQueue", "Workers", "cancel_future"]
+__all__ = ["CallTask", "FutureLike", "Task", "TaskQueue", "Workers", "cancel_future"]
 
 #: Seconds that `Workers.stop` waits for threads whose jobs were cancelled.
 _STOP_SECONDS = 5.0
@@ -64,6 +64,24 @@ class Task:
         self.dst = dst
         self.keywords = keywords
         self.batch_key = batch_key
+
+    def run(self, process: Callable[..., Any]) -> Any:
+        """Run the job by `process`, and return its result."""
+        return process(self.src, self.dst, **self.keywords)
+
+
+class CallTask(Task):
+    """A function in the queue of jobs, with its keywords."""
+
+    __slots__ = ("function",)
+
+    def __init__(self, future: FutureLike, function: Callable[..., Any], keywords: dict[str, Any]) -> None:
+        super().__init__(future, None, None, keywords)
+        self.function = function
+
+    def run(self, process: Callable[..., Any]) -> Any:
+        """Call the function."""
+        return self.function(**self.keywords)
 
 
 class TaskQueue:

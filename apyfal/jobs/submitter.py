@@ -11,7 +11,7 @@ from apyfal.batching.packing import BATCH_NBYTES
 from apyfal.batching.policy import BatchKeys, BatchSizePolicy
 from apyfal.exceptions import ClosedError
 from apyfal.jobs.ordered_map import LightFuture, Pairs, map_jobs
-from apyfal.jobs.queue import Task, Workers
+from apyfal.jobs.queue import CallTask, Task, Workers
 
 __all__ = ["BATCH_MEMORY", "JobSubmitter", "run_each"]
 
@@ -26,7 +26,7 @@ def run_each(process: Callable[..., Any], tasks: Sequence[Task]) -> None:
     """Run jobs one by one, and set their futures."""
     for task in tasks:
         try:
-            result = process(task.src, task.dst, **task.keywords)
+            result = task.run(process)
         except BaseException as error:
             task.future.set_exception(error)
         else:
@@ -78,6 +78,12 @@ class JobSubmitter:
         """Submit one job; see `apyfal.Accelerator.process_submit`."""
         future: Future[Any] = Future()
         self._put(Task(future, src, dst, keywords, self.batch_keys(keywords)(src, dst)))
+        return future
+
+    def call(self, function: Callable[..., Any], keywords: dict[str, Any]) -> Future[Any]:
+        """Call a function in turn with the jobs."""
+        future: Future[Any] = Future()
+        self._put(CallTask(future, function, keywords))
         return future
 
     def map(

@@ -149,6 +149,11 @@ class InputBinding:
         ring = self._source is not None or self._reason is not None
         return PortPlan(self.port, self.nbytes, ring, 0 if self._source is None else self._source.connections)
 
+    @property
+    def in_place(self) -> bool:
+        """Whether the device reads the caller's array, once `plan` has decided."""
+        return self.array is not None and self._reason is None and self.array.nbytes > 0
+
     def make(self, plan: Plan, port_plan: PortPlan) -> Input:
         """Return the input that the stages read."""
         job, source, array = self._job, self._source, self.array
@@ -163,7 +168,7 @@ class InputBinding:
             return StreamInput(source, ring, chunk_nbytes, job.report, job.control)
         if array is None:
             raise RuntimeError("an input has neither a source nor an array")
-        if self._reason is None and array.nbytes:
+        if self.in_place:
             return ArrayInput(BufferRegion.over(array, device, bank, written=False), chunk_nbytes)
         reason = self._reason or f"{self.port.name}: empty"
         if not array.flags.c_contiguous:  # made contiguous in pinned memory: through a ring it would be copied twice
@@ -240,6 +245,11 @@ class OutputBinding:
         ring = self.port.fixed_nbytes is None and (self.array is None or self._reason is not None)
         return PortPlan(self.port, None, ring, 0 if self._sink is None else self._sink.connections)
 
+    @property
+    def in_place(self) -> bool:
+        """Whether the device writes to `array`."""
+        return self.array is not None and self._reason is None and self.array.nbytes > 0
+
     def make(self, plan: Plan, port_plan: PortPlan) -> Output:
         """Return the output that the stages write."""
         self._output = self._make(plan, port_plan)
@@ -248,12 +258,11 @@ class OutputBinding:
     def _make(self, plan: Plan, port_plan: PortPlan) -> Output:
         job, port, array, sink = self._job, self.port, self.array, self._sink
         device, bank = job.context.device, job.kernel.bank(port.index)
-        in_place = array is not None and self._reason is None and array.nbytes
         if port.fixed_nbytes is not None:
-            if array is not None and in_place:
+            if array is not None and self.in_place:
                 return FixedOutput(BufferRegion.over(array, device, bank, written=True), port.fixed_nbytes)
             return FixedOutput(BufferRegion.new(port.fixed_nbytes, device, bank), port.fixed_nbytes)
-        if array is not None and in_place:
+        if array is not None and self.in_place:
             return ArrayOutput(BufferRegion.over(array, device, bank, written=True), port)
         nbytes = port.buffer_nbytes(plan.chunk)
         if sink is not None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -15,9 +15,10 @@ from apyfal.device.control import Aborted
 from apyfal.exceptions import KernelError, ParameterError, did_you_mean
 from apyfal.pipeline.arrays import CONVERTED, element_type_of, source_array
 from apyfal.pipeline.binding import InputBinding, JobContext, OutputBinding
-from apyfal.pipeline.chunking import make_plan
+from apyfal.pipeline.chunking import Plan, PortPlan, make_plan
+from apyfal.pipeline.direct import DirectCall, DirectJob, find, keep, key_of
 from apyfal.pipeline.inputs import Input, NoInput, ZippedInput
-from apyfal.pipeline.report import Span
+from apyfal.pipeline.report import Report, Span
 from apyfal.pipeline.stages import StagePipeline
 
 if TYPE_CHECKING:
@@ -27,9 +28,11 @@ if TYPE_CHECKING:
     from apyfal.definition.grammar import Port
     from apyfal.device.context import DeviceContext
     from apyfal.device.control import JobControl
-    from apyfal.pipeline.report import Report
 
-__all__ = ["JobArguments", "process"]
+__all__ = ["JobArguments", "prepare", "process"]
+
+#: Types of destinations of jobs that can be direct: plain arrays, and new ones.
+_DIRECT = (np.ndarray, type(None))
 
 
 @dataclass
@@ -45,7 +48,9 @@ class JobArguments:
     info: dict[str, Any] | None
 
 
-def process(context: DeviceContext, arguments: JobArguments, control: JobControl, report: Report) -> Any:
+def process(
+    context: DeviceContext, arguments: JobArguments, control: JobControl, report: Report | None = None
+) -> tuple[Any, int]:
     """Run one job, as `apyfal.Accelerator.process` describes.
 
     Parameters
@@ -57,16 +62,28 @@ def process(context: DeviceContext, arguments: JobArguments, control: JobControl
     control
         Its deadline; ``control.fail`` ends it from another thread.
     report
-        Receives what was done.
+        Receives what was done; needed if `arguments` asks for it.
+
+    Returns
+    -------
+    result, nbytes
+        And the bytes of all inputs or of all outputs, whichever are more.
     """
     try:
+        ends = _Ends.of(context, arguments)
+        found = ends.direct(context) if arguments.progress is None else None
+        placed = None if found is None else found.place(*ends.arrays)
+        if placed is not None and found is not None:
+            placed.run_once(control, report)
+            return placed.result(), max(found.bytes_in, found.bytes_out)
+        report = Report() if report is None else report
         with ExitStack() as stack:
-            result = _run(context, arguments, control, report, stack)
+            result = _run(context, arguments, ends, control, report, stack)
             start = report.now()
             stack.close()  # destinations are put in place here
             if arguments.dst is not None:
                 report.add("store", max(report.chunks - 1, 0), start)
-            return result
+            return result, max(report.bytes_in, report.bytes_out)
     except Aborted:
         control.check()  # raises what it was aborted for
         raise
@@ -75,42 +92,123 @@ def process(context: DeviceContext, arguments: JobArguments, control: JobControl
             raise error from cause
         raise
     finally:
-        report.run_details = control.run_details
-        if arguments.info is not None:
-            report.fill(arguments.info, device=context.info["name"], driver=context.definition.driver)
+        if report is not None:
+            report.run_details = control.run_details
+            if arguments.info is not None:
+                report.fill(arguments.info, device=context.info["name"], driver=context.definition.driver)
 
 
-def _run(context: DeviceContext, arguments: JobArguments, control: JobControl, report: Report, stack: ExitStack) -> Any:
-    definition = context.definition
-    sources = _sources(definition, arguments.src)
-    seen = [source_array(source) for source in sources]
-    arrays = [array for array, _ in seen]
-    dtypes = [element_type_of(source, array) for source, array in zip(sources, arrays, strict=True)]
-    call = context.bind(tuple(dtypes), arguments.parameters)
+def prepare(context: DeviceContext, arguments: JobArguments, control: JobControl) -> DirectJob | None:
+    """Check a job as far as that is possible without running it, and decide once what does not change.
+
+    Returns
+    -------
+    DirectJob or None
+        ``None``: it needs more than one run over the caller's arrays in place: `process` does it.
+
+    Raises
+    ------
+    ParameterError, CopyRefused
+        As `process` does, for arrays; of URLs and files, types and parameters are checked.
+    """
+    ends = _Ends.of(context, arguments)
+    if ends.key is None:
+        return None
+    with ExitStack() as stack:
+        decided = _decide(context, arguments, ends, control, Report(), stack)
+        decided.leave(ends)
+    found = ends.direct(context)
+    if found is None or any(dst is None for dst in ends.dsts):
+        return None
+    placed = found.place(*ends.arrays)
+    return None if placed is None else placed.watch([*ends.arrays[0], *ends.arrays[1]])
+
+
+class _Ends(NamedTuple):
+    """Sources and destinations of a job, and its bound call."""
+
+    sources: Sequence[object]
+    dsts: Sequence[object]
+    arrays: tuple[list[Any], list[Any]]
+    converted: list[bool]  # of the sources: the array was made by the object's own __array__, for this job
+    call: BoundCall
+    key: Hashable | None  # None: some are no arrays of the caller's
+
+    @classmethod
+    def of(cls, context: DeviceContext, arguments: JobArguments) -> _Ends:
+        definition = context.definition
+        sources = _sources(definition, arguments.src)
+        seen = [source_array(source) for source in sources]
+        arrays = [array for array, _ in seen]
+        dtypes = [element_type_of(source, array) for source, array in zip(sources, arrays, strict=True)]
+        call = context.bind(tuple(dtypes), arguments.parameters)
+        dsts = _destinations(definition, arguments.dst)
+        targets = [dst if type(dst) is np.ndarray else None for dst in dsts]
+        key = None
+        own = not [array for array, is_converted in seen if array is None or is_converted]
+        if own and not [dst for dst in dsts if type(dst) not in _DIRECT]:
+            key = key_of(call, arrays, targets)
+        return cls(sources, dsts, (arrays, targets), [converted for _, converted in seen], call, key)
+
+    def direct(self, context: DeviceContext) -> DirectCall | None:
+        return None if self.key is None else find(context, self.key)
+
+
+@dataclass(slots=True)
+class _Decided:
+    """How a job runs."""
+
+    job: JobContext
+    inputs: list[InputBinding]
+    outputs: list[OutputBinding]
+    input_plans: list[PortPlan]
+    output_plans: list[PortPlan]
+    changed: list[tuple[int, int, str]]
+    plan: Plan
+
+    def leave(self, ends: _Ends) -> None:
+        """Leave what was decided behind for the next job, if this one is a single run without a copy."""
+        job, call = self.job, self.job.call
+        if ends.key is None or not self.plan.single or self.changed or call.size_reported:
+            return
+        if all(one.in_place for one in self.inputs) and all(one.in_place for one in self.outputs):
+            shapes = [one.array.shape for one in self.outputs if one.array is not None]
+            nbytes = [one.nbytes or 0 for one in self.inputs]
+            keep(job.context, ends.key, DirectCall(job.context, call, job.kernel, shapes, nbytes))
+
+
+def _decide(
+    context: DeviceContext,
+    arguments: JobArguments,
+    ends: _Ends,
+    control: JobControl,
+    report: Report,
+    stack: ExitStack,
+) -> _Decided:
+    call, arrays = ends.call, ends.arrays[0]
     bound = report.now()
     kernel = context.kernel(call)
-    built = report.now()
+    report.spans.append(Span("prepare", 0, 0.0, bound))
+    report.add("build", 0, bound)
     _check_has_output(call, kernel)
     job = JobContext(context, call, kernel, control, report, stack, arguments.copy)
-    input_bindings = [
-        InputBinding(port, source, array, job) for port, source, array in zip(call.inputs, sources, arrays, strict=True)
+    inputs = [
+        InputBinding(port, source, array, job)
+        for port, source, array in zip(call.inputs, ends.sources, arrays, strict=True)
     ]
-    for port, (array, is_converted) in zip(call.inputs, seen, strict=True):
+    for port, array, is_converted in zip(call.inputs, arrays, ends.converted, strict=True):
         if array is not None and is_converted:
             report.copied(array.nbytes, job.allow(port.name, CONVERTED))
     if call.needs_sources:
         shapes = [None if array is None else array.shape for array in arrays]
-        sizes = [SourceSize(one.nbytes, shape) for one, shape in zip(input_bindings, shapes, strict=True)]
+        sizes = [SourceSize(one.nbytes, shape) for one, shape in zip(inputs, shapes, strict=True)]
         call = job.call = context.size(call, tuple(sizes))
-    call.check_sizes([binding.nbytes for binding in input_bindings])
-    input_plans = [binding.plan() for binding in input_bindings]
-    output_bindings = [
-        OutputBinding(port, dst, input_bindings, job)
-        for port, dst in zip(call.outputs, _destinations(definition, arguments.dst), strict=True)
-    ]
-    _check_distinct(output_bindings)
-    changed = _changed(input_bindings, output_bindings, job)
-    output_plans = [binding.plan() for binding in output_bindings]
+    call.check_sizes([binding.nbytes for binding in inputs])
+    input_plans = [binding.plan() for binding in inputs]
+    outputs = [OutputBinding(port, dst, inputs, job) for port, dst in zip(call.outputs, ends.dsts, strict=True)]
+    _check_distinct(outputs)
+    changed = _changed(inputs, outputs, job)
+    output_plans = [binding.plan() for binding in outputs]
     plan = make_plan(
         call,
         context.info,
@@ -119,15 +217,31 @@ def _run(context: DeviceContext, arguments: JobArguments, control: JobControl, r
         memory_limit=arguments.memory_limit,
         device_memory=job.device_memory,
     )
-    inputs = [binding.make(plan, port) for binding, port in zip(input_bindings, input_plans, strict=True)]
-    outputs = [binding.make(plan, port) for binding, port in zip(output_bindings, output_plans, strict=True)]
-    total = input_bindings[0].nbytes if input_bindings else 0
-    with context.borrow_launcher(call, job.kernel) as launcher:
+    return _Decided(job, inputs, outputs, input_plans, output_plans, changed, plan)
+
+
+def _run(
+    context: DeviceContext,
+    arguments: JobArguments,
+    ends: _Ends,
+    control: JobControl,
+    report: Report,
+    stack: ExitStack,
+) -> Any:
+    decided = _decide(context, arguments, ends, control, report, stack)
+    built = report.now()
+    job, plan = decided.job, decided.plan
+    both = (
+        zip(decided.inputs, decided.input_plans, strict=True),
+        zip(decided.outputs, decided.output_plans, strict=True),
+    )
+    inputs = [binding.make(plan, port) for binding, port in both[0]]
+    outputs = [binding.make(plan, port) for binding, port in both[1]]
+    total = decided.inputs[0].nbytes if decided.inputs else 0
+    with context.borrow_launcher(job.call, job.kernel) as launcher:
         source = _zipped(job, inputs)
         progress = _progress(arguments, report, total)
-        stages = StagePipeline(call, launcher, source, outputs, control, report, progress, changed)
-        report.spans.append(Span("prepare", 0, 0.0, bound))
-        report.spans.append(Span("build", 0, bound, built))
+        stages = StagePipeline(job.call, launcher, source, outputs, control, report, progress, decided.changed)
         report.add("prepare", 0, built)
         if plan.single:
             stages.run_single()
@@ -135,8 +249,9 @@ def _run(context: DeviceContext, arguments: JobArguments, control: JobControl, r
             stages.run_stages()
         launcher.clear_regions()
     if total is None:
-        call.check_size(stages.consumed)
-    return _result(output_bindings)
+        job.call.check_size(stages.consumed)
+    decided.leave(ends)
+    return _result(decided.outputs)
 
 
 def _changed(
@@ -180,7 +295,7 @@ def _destinations(definition: Definition, dst: object) -> Sequence[object]:
 
 
 def _by_port(definition: Definition, name: str, what: str, ports: Sequence[Port], value: object) -> Sequence[object]:
-    if isinstance(value, Mapping):
+    if not isinstance(value, np.ndarray) and isinstance(value, Mapping):
         known = [port.name for port in ports]
         for key in value:
             if key not in known:

@@ -13,6 +13,7 @@ import apyfal
 from apyfal._core import errors
 from apyfal._core.buffer import pool_stats
 from apyfal._core.device import Device
+from apyfal._core.run import SYNC_FROM, SYNC_TO, Arguments
 
 CALLS = 20_000
 
@@ -40,6 +41,18 @@ def opencl_way(bench: Bench, array: np.ndarray) -> None:
     flags = cl.mem_flags.READ_WRITE | cl.mem_flags.USE_HOST_PTR
     name = f"pyopencl Buffer(USE_HOST_PTR), {context.devices[0].platform.name}"
     bench.add(name, times(lambda: cl.Buffer(context, flags, hostbuf=array)), repeats=CALLS)
+
+
+def by_driver(src: np.ndarray, dst: np.ndarray):
+    """Make a function that runs a loopback of its own device."""
+    device = Device("emulator")
+    kernel = device.load("loopback")
+    arguments = Arguments(3)
+    for index, (array, flags) in enumerate(((src, SYNC_TO), (dst, SYNC_FROM))):
+        bo, offset = device.import_memory(array)
+        arguments.set_buffer(index, bo, offset, array.nbytes, flags)
+    arguments.set_scalar(2, "uint64", src.nbytes)
+    return lambda: arguments.start(kernel).wait()
 
 
 def benches(quick: bool) -> list[Bench]:
@@ -96,7 +109,24 @@ def benches(quick: bool) -> list[Bench]:
         if not (result == small).all() or info["bytes_copied"]:
             raise AssertionError("wrong data, or copied")
 
+    prepared = accelerator.prepare(small, out)
+    driver = by_driver(small, out)
+
+    def run_prepared():
+        for _ in range(jobs):
+            prepared()
+        prepared(info_dict=info)
+        return out
+
+    def run_driver():
+        for _ in range(jobs + 1):
+            driver()
+        info["bytes_copied"] = 0
+        return out
+
     job = Bench("a job of 4 KiB on the software card, array to array", unit="us", scale=1e6)
+    job.add("limit: the driver alone, start and wait", run_driver, right, limit=True, repeats=jobs + 1)
+    job.add("apyfal: prepared job", run_prepared, right, repeats=jobs + 1)
     job.add("apyfal: process", run_jobs, right, repeats=jobs + 1)
     return [handoff, back, job]
 

@@ -22,6 +22,7 @@ _NEEDS = {
     "error_of_a_run": "failing",
     "loss_of_the_device": "losing",
     "bad_programs": "bad_programs",
+    "prepared_job_with_several_inputs_and_outputs": "join",
     "several_inputs_and_outputs": "join",
     "coefficients_stay_on_the_card": "coefficients",
     "several_inputs_and_outputs_in_storage": "join",

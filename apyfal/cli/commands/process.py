@@ -12,13 +12,14 @@ import click
 
 import apyfal
 from apyfal import storage
-from apyfal.accelerator import LOCAL, host_ip_of
+from apyfal.accelerator import LOCAL
 from apyfal.accelerators import available, resolve
 from apyfal.cli.commands.many_jobs import Many, find_sources, has_fields, make_folders, place_outputs, run_all
 from apyfal.cli.common import Command, Settings, common_options, complete_path, key_values, print_error, print_json
 from apyfal.cli.progress import progress_bar
 from apyfal.cli.selection import matches
 from apyfal.cli.trace import write_trace
+from apyfal.config.configuration import host_ip_of
 from apyfal.device.drivers import driver_names
 from apyfal.exceptions import ObjectNotFound, StorageError, did_you_mean
 from apyfal.storage.url import redact

@@ -162,6 +162,7 @@ class RemoteAccelerator(BaseAccelerator):
         self._check_open()
         with self._lock:
             self._start = (src, parameters)
+            self._starts += 1
             self._run("start", src, None, parameters, info_dict=info_dict)
 
     def mount(self, storage_type: str, *, provider: str, **parameters: object) -> None:

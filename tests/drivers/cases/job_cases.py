@@ -13,7 +13,15 @@ import pytest
 from drivers.support.cards import Card, card
 
 import apyfal
-from apyfal.exceptions import CopyRefused, DeviceLost, ForkedProcess, KernelError, ProgramError, RunTimeout
+from apyfal.exceptions import (
+    ClosedError,
+    CopyRefused,
+    DeviceLost,
+    ForkedProcess,
+    KernelError,
+    ProgramError,
+    RunTimeout,
+)
 
 
 def _open(row: Card, **more: Any) -> apyfal.Accelerator:
@@ -184,6 +192,49 @@ def many_jobs_in_flight(name: str) -> None:
     with _open(row) as accelerator:
         for values, result in zip(sources, accelerator.process_map(sources, **row.parameters), strict=True):
             np.testing.assert_array_equal(result, _one_more(values))
+
+
+def prepared_jobs(name: str) -> None:
+    """A prepared job, and jobs that are equal but for their arrays, in place: decided once, right every time."""
+    row = card(name)
+    src, dst = _values(4096), apyfal.empty(4096, np.int32)
+    with _open(row) as accelerator:
+        job = accelerator.prepare(src, dst, copy=False, **row.parameters)
+        for turn in range(5):
+            src[:] = np.random.default_rng(turn).integers(-(1 << 31), 1 << 31, 4096)
+            dst[:] = 0
+            assert job() is dst
+            np.testing.assert_array_equal(dst, _one_more(src))
+            if row.moved is not None:
+                assert row.moved() == (src.ctypes.data, dst.ctypes.data)
+            other = _values(4096, turn)
+            np.testing.assert_array_equal(accelerator.process(other, copy=False, **row.parameters), _one_more(other))
+        info: dict[str, Any] = {}
+        assert job.submit(info_dict=info).result() is dst
+        assert (info["bytes_copied"], info["bytes_in"], info["bytes_out"]) == (0, 16384, 16384)
+        np.testing.assert_array_equal(dst, _one_more(src))
+        futures = [job.submit() for _ in range(10)]
+        assert all(future.result() is dst for future in futures)
+        np.testing.assert_array_equal(dst, _one_more(src))
+    with pytest.raises(ClosedError):
+        job()
+
+
+def prepared_job_with_several_inputs_and_outputs(name: str) -> None:
+    row = card(name)
+    assert row.join is not None
+    with _modelled(row.join) as accelerator:
+        x, y = _values(1024), apyfal.empty(1024, np.uint8)
+        targets = {"total": apyfal.empty(1024, np.int32), "low": apyfal.empty(1024, np.uint8)}
+        job = accelerator.prepare({"x": x, "y": y}, targets, copy=False)
+        for turn in range(3):
+            x[:], y[:] = _values(1024, turn), np.arange(1024) % (250 + turn)
+            results = job()
+            assert results.keys() == targets.keys()
+            assert all(results[key] is targets[key] for key in targets)
+            expected = (x.view(np.uint32) + y).view(np.int32)
+            np.testing.assert_array_equal(results["total"], expected)
+            np.testing.assert_array_equal(results["low"], expected.astype(np.uint8))
 
 
 def several_inputs_and_outputs(name: str) -> None:

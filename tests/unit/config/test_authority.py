@@ -14,10 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from apyfal.accelerator import host_ip_of
 from apyfal.accelerators import resolve
 from apyfal.config.authority import _PROVIDERS, TABLE, Verdict, rule_of
-from apyfal.config.configuration import KINDS, Configuration
+from apyfal.config.configuration import KINDS, Configuration, host_ip_of
 from apyfal.config.trust import TrustStore
 from apyfal.exceptions import ConfigurationError
 from apyfal.host.client.accelerator import open_host

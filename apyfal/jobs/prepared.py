@@ -1,0 +1,161 @@
+"""`PreparedJob`: a job that is decided once and run many times."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from time import monotonic
+from typing import Any, Protocol
+
+from apyfal.exceptions import ForkedProcess, ParameterError, RunTimeout
+from apyfal.pipeline.arrays import each_of
+from apyfal.storage.url import is_file_object
+from apyfal.units import parse_duration
+
+__all__ = ["Direct", "PreparedJob"]
+
+
+class Direct(Protocol):
+    """The short way of a job that a local device runs over the caller's arrays."""
+
+    def __call__(self, info: dict[str, Any] | None, deadline: float | None, changes: dict[str, object]) -> Any:
+        """Run it, and return its result.
+
+        Parameters
+        ----------
+        info
+            Receives what was done; ``None``: nobody asked.
+        deadline
+            Time of `time.monotonic`; ``None``: the accelerator's default.
+        changes
+            Parameters that have other values in this run.
+        """
+
+
+class _Owner(Protocol):
+    _starts: int
+
+
+class PreparedJob:
+    """A job with its arrays and parameters, made by ``prepare`` of an accelerator or a pool. Call it to run it.
+
+    Parameters
+    ----------
+    owner
+        The accelerator or pool.
+    process, submit
+        Those of the accelerator: they run the job if there is no shorter way, and in the background.
+    src, dst
+        Where its data is and goes.
+    keywords
+        Parameters of the accelerator, and keywords of `process`, for every run.
+    direct
+        The shorter way; ``None``: `process`.
+
+    Attributes
+    ----------
+    src, dst, parameters
+        As they were given to ``prepare``.
+
+    Notes
+    -----
+    The job keeps its arrays alive, but they are the caller's: write new data to `src` before a call, and read `dst`
+    after it. Their memory must stay where it is: resizing them is refused by numpy and by `apyfal.Buffer` as long as
+    the job is referenced. Every run begins with the parameters of ``prepare``. After another `start` of the accelerator
+    the job is refused: prepare a new one.
+
+    Calls may come from any thread. They run one after the other, because they share `dst`: copy the result before
+    another thread calls the job again, or prepare a job for each thread. When the accelerator is stopped, calls raise
+    `ClosedError`; in a forked child, `ForkedProcess`.
+    """
+
+    def __init__(
+        self,
+        owner: _Owner,
+        process: Callable[..., Any],
+        submit: Callable[[PreparedJob, dict[str, Any]], Future[Any]],
+        src: object,
+        dst: object,
+        keywords: Mapping[str, Any],
+        direct: Direct | None = None,
+    ) -> None:
+        for side, value in (("src", src), ("dst", dst)):
+            for _, one in each_of(value):
+                if is_file_object(one):
+                    raise ParameterError(
+                        f"{side}: a prepared job runs many times, and a file object is read or written once; "
+                        "expected an array, a URL or a path"
+                    )
+        self.src = src
+        self.dst = dst
+        self.parameters: Mapping[str, Any] = dict(keywords)
+        self._owner = owner
+        self._starts = owner._starts
+        self._process = process
+        self._submit = submit
+        self._direct = direct
+        self._lock = threading.Lock()
+        self._process_id = os.getpid()
+
+    def __call__(
+        self, *, info_dict: dict[str, Any] | None = None, timeout: float | str | None = None, **parameters: object
+    ) -> Any:
+        """Run the job now.
+
+        Parameters
+        ----------
+        info_dict, timeout
+            As for `apyfal.Accelerator.process`. The timeout includes the time that this waits for other calls.
+        **parameters
+            Parameters of the accelerator with other values in this run alone.
+
+        Returns
+        -------
+        ndarray, dict or None
+            As `apyfal.Accelerator.process`: `dst` itself if that is an array.
+
+        Raises
+        ------
+        ParameterError
+            A parameter is unknown, or its value is wrong. The job did not run, and can be called again.
+        ClosedError, ForkedProcess
+            The accelerator was stopped, or this is a forked child.
+        CopyRefused, RunTimeout, RunCancelled, KernelError, DeviceLost, StorageError
+            The contents of an array `dst` are undefined. Unless the device was lost, the job can be called again.
+        """
+        deadline = None
+        if timeout is not None:
+            deadline = monotonic() + parse_duration(timeout)
+        if self._owner._starts != self._starts:
+            raise ParameterError("the accelerator was started again after this job was prepared; expected a new job")
+        if not self._lock.acquire(False):
+            self._wait(deadline)
+        try:
+            if self._direct is not None:
+                return self._direct(info_dict, deadline, parameters)
+            keywords = {**self.parameters, **parameters}
+            if deadline is not None:
+                keywords["timeout"] = max(deadline - monotonic(), 0.0)
+            return self._process(self.src, self.dst, info_dict=info_dict, **keywords)
+        finally:
+            self._lock.release()
+
+    def _wait(self, deadline: float | None) -> None:
+        if os.getpid() != self._process_id:  # the thread that runs it does not exist here
+            raise ForkedProcess("a prepared job was running when this process was forked; prepare one in the child")
+        left = -1.0 if deadline is None else max(deadline - monotonic(), 0.0)
+        if not self._lock.acquire(timeout=left):
+            raise RunTimeout("other calls of this prepared job did not end within the timeout")
+
+    def submit(self, **keywords: Any) -> Future[Any]:
+        """Run the job in the background; the arguments are those of a call.
+
+        Returns
+        -------
+        concurrent.futures.Future
+            Of the result. Cancelling it before the run has started drops the run. Several runs that were submitted run
+            one after the other, in any order.
+        """
+        return self._submit(self, keywords)

@@ -1,0 +1,286 @@
+"""Jobs of one run over arrays that the device uses in place, with everything that does not change decided once.
+
+The first job of its kind goes through all of `apyfal.pipeline.run`. If that decides on one run without a copy, it
+leaves a `DirectCall` behind: later jobs with the same parameters, types and shapes only look at their arrays' memory.
+A `DirectJob` also has its arrays: `apyfal.Accelerator.prepare` returns it in a prepared job.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from apyfal.device.control import Aborted
+from apyfal.device.launcher import KernelLauncher
+from apyfal.device.regions import BufferRegion, Chunk
+from apyfal.device.waiting import POLL_SECONDS, wait
+from apyfal.device.zero_copy import reason_to_copy
+from apyfal.exceptions import KernelError, ParameterError
+from apyfal.memory import charge, empty
+from apyfal.pipeline.arrays import overlap
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from apyfal._core.device import Kernel
+    from apyfal.definition.bound_call import BoundArgument, BoundCall
+    from apyfal.device.context import DeviceContext
+    from apyfal.device.control import JobControl
+    from apyfal.pipeline.report import Report
+
+__all__ = ["DirectCall", "DirectJob", "find", "keep", "key_of"]
+
+#: Kinds of jobs that are kept for one device.
+_KEPT = 64
+
+
+def key_of(call: BoundCall, sources: Sequence[NDArray[Any] | None], targets: Sequence[NDArray[Any] | None]) -> Hashable:
+    """Return what all jobs that can share a `DirectCall` have in common: the bound call, shapes, types of outputs."""
+    return (
+        call,
+        tuple([None if array is None else array.shape for array in sources]),
+        tuple([None if array is None else (array.shape, array.dtype) for array in targets]),
+    )
+
+
+def find(context: DeviceContext, key: Hashable) -> DirectCall | None:
+    """Return what an earlier job has left behind."""
+    found: DirectCall | None = context.direct.get(key)
+    return found
+
+
+def keep(context: DeviceContext, key: Hashable, direct: DirectCall) -> None:
+    """Leave a `DirectCall` behind for later jobs."""
+    if len(context.direct) >= _KEPT:
+        context.direct.clear()
+    context.direct[key] = direct
+
+
+class DirectCall:
+    """What is the same for all jobs over arrays of the same shapes in place: the call, its kernel, banks and sizes.
+
+    Usable from any thread.
+
+    Parameters
+    ----------
+    context, call, kernel
+        The device, and what is run there, with the outputs' sizes.
+    shapes
+        Shapes of the outputs' arrays.
+    bytes_in
+        Bytes of each input.
+
+    Attributes
+    ----------
+    bytes_in, bytes_out
+        Bytes of all inputs, and of all outputs.
+    """
+
+    def __init__(
+        self,
+        context: DeviceContext,
+        call: BoundCall,
+        kernel: Kernel,
+        shapes: Sequence[tuple[int, ...]],
+        bytes_in: Sequence[int],
+    ) -> None:
+        self.context = context
+        self.call = call
+        self._kernel = kernel
+        self._loaded = context.loaded
+        self._in_banks = [kernel.bank(port.index) for port in call.inputs]
+        self._out_banks = [kernel.bank(port.index) for port in call.outputs]
+        self._new = [(shape, port.dtype) for shape, port in zip(shapes, call.outputs, strict=True)]
+        self._new_nbytes = [int(np.prod(shape, dtype=np.int64)) * dtype.itemsize for shape, dtype in self._new]
+        self.bytes_in = sum(bytes_in)
+        self.bytes_out = sum(self._new_nbytes)
+        self._spare: deque[tuple[KernelLauncher, Any]] = deque()
+
+    def place(self, sources: Sequence[NDArray[Any]], targets: Sequence[NDArray[Any] | None]) -> DirectJob | None:
+        """Return the job over these arrays; ``None``: their memory must be copied, or is refused.
+
+        Parameters
+        ----------
+        sources, targets
+            Of the shapes and types that this was made for. A target of ``None`` becomes a new array.
+        """
+        context = self.context
+        device, info = context.device, context.info
+        inputs = []
+        for array, bank in zip(sources, self._in_banks, strict=True):
+            if reason_to_copy(array, info, written=False) is not None:
+                return None
+            inputs.append(BufferRegion.over(array, device, bank, written=False))
+        results: list[NDArray[Any]] = []
+        outputs = []
+        for place, (target, bank) in enumerate(zip(targets, self._out_banks, strict=True)):
+            if target is None:
+                charge(self._new_nbytes[place])
+                array = empty(*self._new[place])
+            elif (
+                not target.flags.writeable
+                or reason_to_copy(target, info, written=True) is not None
+                or any(overlap(source, target) for source in sources if source is not target)
+                or any(np.shares_memory(other, target) for other in results)
+            ):
+                return None
+            else:
+                array = target
+            results.append(array)
+            outputs.append(BufferRegion.over(array, device, bank, written=True))
+        return DirectJob(self, inputs, outputs, results, targets)
+
+    def lend(self, inputs: Sequence[BufferRegion], outputs: Sequence[BufferRegion]) -> tuple[KernelLauncher, Any]:
+        """Return a launcher with all arguments of a job set, and the index space."""
+        try:
+            launcher, launch = self._spare.pop()
+        except IndexError:
+            launcher = KernelLauncher(self.call, self._kernel, self.context.device, self._loaded)
+        else:
+            if not launcher.fills_outputs:
+                launcher.set_regions(inputs, outputs)
+                return launcher, launch
+        return launcher, self.set(launcher, inputs, outputs)
+
+    @staticmethod
+    def set(launcher: KernelLauncher, inputs: Sequence[BufferRegion], outputs: Sequence[BufferRegion]) -> Any:
+        """Set all arguments of a launcher, and return the index space."""
+        chunks = [Chunk(0, region, len(region.bytes), 0, last=True) for region in inputs]
+        first = chunks[0]._replace(companions=tuple(chunks[1:])) if chunks else Chunk(0, None, 0, 0, last=True)
+        return launcher.set_chunk(first, outputs, sync_to=True, sync_from=True)
+
+    def give_back(self, launcher: KernelLauncher, launch: Any) -> None:
+        """Take back a launcher whose run has ended well."""
+        launcher.clear_regions()
+        self._spare.append((launcher, launch))
+
+
+class DirectJob:
+    """One job of a `DirectCall` with its arrays, which it keeps alive. Not for several threads at once.
+
+    Parameters
+    ----------
+    direct
+        What is run.
+    inputs, outputs
+        The arrays' memory.
+    results
+        The outputs' arrays.
+    dsts
+        The destinations as the caller gave them.
+    """
+
+    __slots__ = ("_direct", "_dsts", "_inputs", "_launch", "_launcher", "_outputs", "_owned", "_result", "_results")
+
+    def __init__(
+        self,
+        direct: DirectCall,
+        inputs: list[BufferRegion],
+        outputs: list[BufferRegion],
+        results: list[NDArray[Any]],
+        dsts: Sequence[object],
+    ) -> None:
+        self._direct = direct
+        self._inputs = inputs
+        self._outputs = outputs
+        self._results = results
+        self._dsts = dsts
+        self._launcher: KernelLauncher | None = None
+        self._launch: Any = None
+        self._result: Any = None
+        self._owned: list[tuple[NDArray[Any], int, int]] = []
+
+    def watch(self, arrays: Iterable[NDArray[Any]]) -> DirectJob:
+        """Have `run_again` refuse to run once one of these has moved, which numpy allows with ``refcheck=False``."""
+        for array in arrays:
+            owner = array
+            while isinstance(owner.base, np.ndarray):
+                owner = owner.base
+            if owner.flags.owndata:
+                self._owned.append((owner, owner.ctypes.data, owner.nbytes))
+        return self
+
+    def run_once(self, control: JobControl, report: Report | None) -> None:
+        """Run the job with a launcher that other jobs use too."""
+        direct = self._direct
+        launcher, launch = direct.lend(self._inputs, self._outputs)
+        self._run(launcher, launch, control, report)
+        direct.give_back(launcher, launch)
+
+    def run_again(
+        self, control: JobControl, report: Report | None, scalars: Iterable[tuple[int, BoundArgument]] = ()
+    ) -> None:
+        """Run the job with a launcher of its own, whose arguments stay set.
+
+        Parameters
+        ----------
+        control, report
+            Of this run.
+        scalars
+            Arguments that have other values in this run alone.
+        """
+        for owner, address, nbytes in self._owned:
+            if owner.ctypes.data != address or owner.nbytes != nbytes:
+                raise ParameterError("an array was resized after this job was prepared; expected one of its own job")
+        launcher = self._launcher
+        if launcher is None:
+            launcher, self._launch = self._direct.lend(self._inputs, self._outputs)
+        elif launcher.fills_outputs:
+            self._direct.set(launcher, self._inputs, self._outputs)
+        self._launcher = None  # if this raises, a run may still use what the launcher holds
+        if scalars:
+            launcher.set_scalars(scalars)
+        try:
+            self._run(launcher, self._launch, control, report)
+        except Aborted:
+            control.check()  # raises what it was aborted for
+            raise
+        except KernelError as error:
+            if (cause := self._direct.context.model_errors.take(str(error))) is not None:
+                raise error from cause
+            raise
+        if scalars:
+            launcher.set_scalars([(index, self._direct.call.arguments[index]) for index, _ in scalars])
+        self._launcher = launcher
+
+    def _run(self, launcher: KernelLauncher, launch: Any, control: JobControl, report: Report | None) -> None:
+        start = 0.0 if report is None else report.now()
+        try:
+            left = control.seconds_left()
+            run = launcher.run(launch, POLL_SECONDS if left is None or left > POLL_SECONDS else left)
+            if run is not None:
+                wait(run, control)
+        finally:
+            if report is not None:
+                report.add("compute", 0, start)
+        if report is not None:
+            report.bytes_in, report.bytes_out, report.chunks = self._direct.bytes_in, self._direct.bytes_out, 1
+
+    def scalars_of(self, changes: Mapping[str, object]) -> list[tuple[int, BoundArgument]] | None:
+        """Return the arguments that these parameters change; ``None``: they change more than that."""
+        return self._direct.context.definition.scalars_of(self._direct.call.in_dtype, **changes)
+
+    def fill(self, report: Report, info: dict[str, Any]) -> None:
+        """Write a report into a caller's ``info_dict``."""
+        context = self._direct.context
+        report.fill(info, device=context.info["name"], driver=context.definition.driver)
+
+    def result(self) -> Any:
+        """Return what `apyfal.Accelerator.process` returns."""
+        if self._result is not None:
+            return self._result
+        make, outputs = self._direct.call.make_result, self._direct.call.outputs
+        results: list[Any]
+        if make is not None:  # of the run before, so that it is not kept
+            results = [make(region.bytes.view(port.dtype)) for port, region in zip(outputs, self._outputs, strict=True)]
+        else:
+            pairs = zip(self._dsts, self._results, strict=True)
+            results = [dst if isinstance(dst, np.ndarray) else array for dst, array in pairs]
+        named = {port.name: one for port, one in zip(outputs, results, strict=True)}
+        result: Any = results[0] if len(results) == 1 else named or None
+        if make is None:
+            self._result = result
+        return result
