@@ -6,13 +6,12 @@
 #include "axi_lite.h"
 #include "axi_memory.h"
 #include "axi_stream.h"
+#include "design_log.h"
 #include "kernel.h"
 
-#include <cerrno>
 #include <cinttypes>
 #include <csignal>
 #include <cstdlib>
-#include <fcntl.h>
 #include <memory>
 #include <poll.h>
 #include <string>
@@ -37,11 +36,10 @@ using Waveforms = VerilatedVcdC;
 namespace
 {
 
-constexpr int SOCKET = 3, ARENA = 4, LOG = 5;
-constexpr uint64_t BASE = 0x10000000;  // card address of the memory's first byte; page 0 is used for control
-constexpr uint64_t LOOK = 1024;        // cycles between two checks for a request to cancel
-constexpr size_t LOG_LIMIT = 16 << 10; // largest number of bytes of $display output in one answer
-constexpr uint64_t PERIOD = 10000;     // period of ap_clk, in the trace's time unit
+constexpr int SOCKET = 3, ARENA = 4;
+constexpr uint64_t BASE = 0x10000000; // card address of the memory's first byte; page 0 is used for control
+constexpr uint64_t LOOK = 1024;       // cycles between two checks for a request to cancel
+constexpr uint64_t PERIOD = 10000;    // period of ap_clk, in the trace's time unit
 
 apf::Run run;
 std::string finished; // where the design called $finish or $stop
@@ -65,48 +63,6 @@ void vl_fatal(const char *file, int line, const char *, const char *message)
 
 namespace
 {
-
-std::string escaped(const std::string &text)
-{
-    std::string out;
-    for (unsigned char c : text) {
-        char code[8];
-        if (c == '"' || c == '\\')
-            out += std::string("\\") + char(c);
-        else if (c < 0x20 || c >= 0x7F) {
-            snprintf(code, sizeof code, "\\u%04x", c);
-            out += code;
-        } else
-            out += char(c);
-    }
-    return out;
-}
-
-// The text that the design has printed since the last call.
-std::string printed()
-{
-    static off_t at = 0;
-    fflush(stdout);
-    struct stat status;
-    if (fstat(LOG, &status) || status.st_size <= at) return "";
-    const off_t from = status.st_size - at > off_t(LOG_LIMIT) ? status.st_size - off_t(LOG_LIMIT) : at;
-    std::string text(size_t(status.st_size - from), '\0');
-    const ssize_t got = pread(LOG, &text[0], text.size(), from);
-    text.resize(got < 0 ? 0 : size_t(got));
-    at = status.st_size;
-    return text;
-}
-
-// The last two lines of a text as one: for $fatal, its message and what was printed before.
-std::string last_lines(std::string text)
-{
-    while (!text.empty() && text.back() == '\n') text.pop_back();
-    const size_t second = text.rfind('\n');
-    if (second == std::string::npos) return text;
-    const size_t first = second ? text.rfind('\n', second - 1) : std::string::npos;
-    text[second] = '|';
-    return text.substr(first + 1);
-}
 
 struct Argument {
     enum Kind { Scalar32, Scalar64, Buffer, Source, Sink } kind;
@@ -164,9 +120,9 @@ class Card
 #if VM_TRACE
         if (trace_) trace_->flush(); // the file can be read between two runs
 #endif
-        output_ = printed();
+        output_ = apf::printed();
         if (!run.failed() && !finished.empty()) {
-            const std::string said = last_lines(output_);
+            const std::string said = apf::last_lines(output_);
             run.fail("the design ended itself: %s%s%s", finished.c_str(),
                      said.empty() ? "" : "; it printed: ", said.c_str());
         }
@@ -192,8 +148,8 @@ class Card
                      counts.waits_for_memory, counts.waits_for_kernel);
             ports += text;
         });
-        return "\"clock\":\"" + escaped(run.settings.clock) + "\",\"cycles\":" + std::to_string(run.cycle - run.begin) +
-               ",\"ports\":{" + ports + "}";
+        return "\"clock\":\"" + apf::escaped(run.settings.clock) +
+               "\",\"cycles\":" + std::to_string(run.cycle - run.begin) + ",\"ports\":{" + ports + "}";
     }
 
   private:
@@ -416,48 +372,6 @@ std::vector<Argument> parse(char *text)
     return arguments;
 }
 
-bool set(apf::Settings &settings, const char *text)
-{
-    const char *equals = strchr(text, '=');
-    if (!equals) return false;
-    const std::string name(text, size_t(equals - text)), value(equals + 1);
-    if (name == "trace") return settings.trace = value, true;
-    if (name == "coverage") return settings.coverage = value, true;
-    if (name == "clock") return settings.clock = value, true;
-    if (name == "bandwidth") return settings.bandwidth = strtod(value.c_str(), nullptr), true;
-    struct {
-        const char *name;
-        uint64_t *field;
-    } const numbers[] = {
-        {"latency", &settings.latency},
-        {"outstanding", &settings.outstanding},
-        {"early_data", &settings.early_data},
-        {"stall", &settings.stall},
-        {"reorder", &settings.reorder},
-        {"seed", &settings.seed},
-        {"max_cycles", &settings.max_cycles},
-        {"hang_cycles", &settings.hang_cycles},
-        {"clock2_percent", &settings.clock2_percent},
-        {"trace_from", &settings.trace_from},
-        {"trace_cycles", &settings.trace_cycles},
-    };
-    for (const auto &number : numbers)
-        if (name == number.name) return *number.field = strtoull(value.c_str(), nullptr, 10), true;
-    return false;
-}
-
-// Whether the file of a setting can be written; if not, says why.
-bool writable(const char *setting, const std::string &path)
-{
-    if (path.empty()) return true;
-    const int file = open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
-    if (file < 0)
-        fprintf(stderr, "rtl.%s = %s cannot be written: %s\n", setting, path.c_str(), strerror(errno));
-    else
-        close(file);
-    return file >= 0;
-}
-
 } // namespace
 
 int main(int argc, char **argv)
@@ -465,11 +379,11 @@ int main(int argc, char **argv)
     syscall(SYS_close_range, 6, ~0u, 0); // descriptors inherited by mistake
     signal(SIGINT, SIG_IGN);             // the terminal sends it to both processes; the driver decides
     for (int i = 1; i < argc; i++)
-        if (!set(run.settings, argv[i])) {
+        if (!apf::set(run.settings, argv[i])) {
             fprintf(stderr, "unknown setting %s\n", argv[i]);
             return 2;
         }
-    if (!writable("trace", run.settings.trace) || !writable("coverage", run.settings.coverage)) return 2;
+    if (!apf::writable("trace", run.settings.trace) || !apf::writable("coverage", run.settings.coverage)) return 2;
     struct stat status;
     if (fstat(ARENA, &status)) return 2;
     void *arena = mmap(nullptr, size_t(status.st_size), PROT_READ | PROT_WRITE, MAP_SHARED, ARENA, 0);
@@ -490,9 +404,9 @@ int main(int argc, char **argv)
         packet[size] = '\0';
         const char *state = card.execute(parse(packet));
         std::string answer = std::string(state) + " {" + card.report();
-        if (!run.fault.empty()) answer += ",\"error\":\"" + escaped(run.fault) + "\"";
+        if (!run.fault.empty()) answer += ",\"error\":\"" + apf::escaped(run.fault) + "\"";
         const std::string &text = card.output();
-        if (!text.empty()) answer += ",\"log\":\"" + escaped(text) + "\"";
+        if (!text.empty()) answer += ",\"log\":\"" + apf::escaped(text) + "\"";
         answer += "}";
         if (send(SOCKET, answer.data(), answer.size(), MSG_NOSIGNAL) < 0) break;
     }

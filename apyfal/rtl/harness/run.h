@@ -6,6 +6,8 @@
 // UG1393.
 #pragma once
 
+#include "settings.h"
+
 #include <cstdarg>
 #include <cstdint>
 #include <cstdio>
@@ -15,22 +17,6 @@
 
 namespace apf
 {
-
-// Settings of a simulated card; each is "name=value" on the command line, all numbers but `trace` and `coverage`.
-struct Settings {
-    uint64_t latency = 40;            // cycles from a memory request to its first answer
-    double bandwidth = 0;             // bytes a cycle and port and direction; 0: a beat a cycle
-    uint64_t outstanding = 16;        // requests that a port's memory accepts before it has answered the first
-    uint64_t early_data = 16;         // beats of write data that a port's memory accepts before their address
-    uint64_t stall = 0;               // percent of the cycles in which the card holds back a ready or a valid signal
-    uint64_t reorder = 0;             // 1: answers to different IDs may overtake each other
-    uint64_t seed = 1;                // of the random numbers for stall and reorder
-    uint64_t max_cycles = 0;          // a run that takes longer is ended with an error; 0: no limit
-    uint64_t hang_cycles = 1'000'000; // a run with no handshake for this many cycles is ended with an error
-    uint64_t clock2_percent = 100;    // frequency of ap_clk_2, in percent of ap_clk's
-    uint64_t trace_from = 0, trace_cycles = 0;
-    std::string trace, coverage, clock; // `clock` is only reported: cycles have no duration here
-};
 
 // Not from the C++ library, so that a seed gives the same cycles with every library (xorshift64*).
 class Random
