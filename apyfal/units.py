@@ -16,7 +16,7 @@ for _power, _letter in enumerate("KMGTP", start=1):
     _SIZE_UNITS[f"{_letter}B"] = 1000**_power
 _SIZE_BY_FOLDED = {unit.casefold(): factor for unit, factor in _SIZE_UNITS.items()}
 
-_DURATION_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 #: how a text says yes or no, in lower case
 _BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
@@ -98,7 +98,7 @@ def parse_duration(value: str | float) -> float:
     Parameters
     ----------
     value
-        Seconds, or text: a number and ``us``, ``ms``, ``s`` (the default), ``min``, ``h`` or ``d``.
+        Seconds, or text: a number and ``us``, ``ms``, ``s`` (the default), ``min`` (or ``m``), ``h`` or ``d``.
 
     Raises
     ------

@@ -25,6 +25,7 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS: dict[str, tuple[str, str]] = {
     "process": ("apyfal.cli.commands.process", "Run one job of an accelerator."),
     "copy": ("apyfal.cli.commands.storage.copy", "Copy between any two storage URLs."),
+    "sync": ("apyfal.cli.commands.storage.sync", "Make a directory like another, copying what differs."),
     "ls": ("apyfal.cli.commands.storage.ls", "List what is below a storage URL."),
     "cat": ("apyfal.cli.commands.storage.cat", "Write what is in files and objects to standard output."),
     "stat": ("apyfal.cli.commands.storage.stat", "Show what a store says of files and objects."),

@@ -13,9 +13,10 @@ from apyfal.storage.api.globbing import has_magic
 from apyfal.storage.api.tree import Item, tree
 from apyfal.storage.flow.retry import retry_call
 from apyfal.storage.mounting.table import resolve
+from apyfal.storage.trees.names import bad_name, clashing, has_directories
 from apyfal.storage.url import parse, redact
 
-__all__ = ["Pair", "Selection", "has_directories", "matches", "parent_of", "select"]
+__all__ = ["Pair", "Selection", "matches", "parent_of", "select"]
 
 #: Cannot be listed, and their addresses have a ``?`` of their own.
 _WEB = ("http", "https")
@@ -146,11 +147,11 @@ def _placed(items: Sequence[Item], destination: str) -> Selection:
                 if _is_marked(item):
                     marks.append(f"{folder}{item.name}/" if item.name else folder)
                 continue
-            if not item.name or not _bad_parts(item.name, on_disk=True):
+            if not item.name or not bad_name(item.name, on_disk=True):
                 folders.append(folder + item.name)
                 continue
         try:
-            if bad := _bad_parts(item.name, on_disk=on_disk):
+            if bad := bad_name(item.name, on_disk=on_disk):
                 # who wrote the source's names does not choose places on this machine
                 raise InvalidURL(
                     f"{redact(source)!r}: a copy named {item.name!r} would not be in {destination!r}: {bad}"
@@ -162,7 +163,7 @@ def _placed(items: Sequence[Item], destination: str) -> Selection:
         except (AcceleratorException, OSError) as error:
             problems.append(error)
     if on_disk:
-        problems += _both_file_and_directory(taken, folders, folder)
+        problems += clashing(taken, [one.removeprefix(folder) for one in folders])
     return Selection([Pair(source, folder + name) for name, source in taken.items()], folders, marks, left, problems)
 
 
@@ -172,41 +173,6 @@ def _is_marked(item: Item) -> bool:
         return False
     with resolve(item.location) as target:
         return not target.is_hierarchical and target.above_objects is None
-
-
-def _bad_parts(name: str, *, on_disk: bool) -> str | None:
-    parts = name.split("/")
-    if {".", ".."} & set(parts):
-        return "it has a part '.' or '..'"
-    if on_disk and "" in parts:
-        return "it has an empty part, which a directory cannot hold"
-    return None
-
-
-def _both_file_and_directory(taken: dict[str, str], folders: Sequence[str], folder: str) -> list[Exception]:
-    """Find names that would be a file and a directory, and take the files out."""
-    needed = {one.removeprefix(folder): one for one in folders}
-    for name, source in taken.items():
-        parts = name.split("/")
-        needed.update({"/".join(parts[:depth]): source for depth in range(1, len(parts))})
-    found: list[Exception] = []
-    for name in sorted(needed.keys() & taken.keys()):
-        source = taken.pop(name)
-        found.append(
-            ParameterError(
-                f"{redact(source)!r}: a copy named {name!r} would be a file where {needed[name]!r} needs a directory"
-            )
-        )
-    return found
-
-
-def has_directories(url: str) -> bool:
-    """Whether directories at this place are real ones, which have to be made."""
-    location = parse(url)
-    if location.is_local:
-        return True
-    with resolve(location) as target:
-        return target.is_hierarchical
 
 
 def parent_of(url: str) -> str:

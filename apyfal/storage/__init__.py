@@ -6,6 +6,7 @@ Everything here takes a storage URL as a plain `str`, an `os.PathLike`, and (whe
 `open`                                 a file object, as the builtin's
 `load`, `save`                         a whole file or object as an array in pinned memory, and back
 `copy`, `move`                         from anywhere to anywhere, whole or not at all
+`sync`                                 a directory made like another, copying what differs
 `exists`, `stat`, `listdir`,           as in `os`, `os.path` and `glob`
 `glob`, `walk`, `remove`, `makedirs`,
 `rmdir`
@@ -37,8 +38,10 @@ if TYPE_CHECKING:
     from apyfal.storage.api.queries import getmtime, getsize, isdir, isfile
     from apyfal.storage.batch.many import load_many, remove_many, save_many, stat_many
     from apyfal.storage.mounting.table import mount, mounts, snapshot, unmount
+    from apyfal.storage.trees.sync import SyncReport, sync
 
 __all__ = [
+    "SyncReport",
     "copy",
     "exists",
     "filesystem",
@@ -65,6 +68,7 @@ __all__ = [
     "snapshot",
     "stat",
     "stat_many",
+    "sync",
     "unmount",
     "walk",
     "write_bytes",
@@ -73,6 +77,7 @@ __all__ = [
 
 # Where each is; none of these modules has the name of a function, which importing it would replace.
 _LAZY = {
+    "SyncReport": "trees.sync",
     "copy": "api.copying",
     "exists": "api.namespace",
     "filesystem": "api.fsspec_adapter",
@@ -99,6 +104,7 @@ _LAZY = {
     "snapshot": "mounting.table",
     "stat": "api.namespace",
     "stat_many": "batch.many",
+    "sync": "trees.sync",
     "unmount": "mounting.table",
     "walk": "api.namespace",
     "write_bytes": "api.contents",

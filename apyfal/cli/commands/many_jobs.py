@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from apyfal import storage
-from apyfal.cli.selection import has_directories, matches, parent_of
+from apyfal.cli.selection import matches, parent_of
 from apyfal.exceptions import (
     AcceleratorException,
     InvalidURL,
@@ -19,6 +19,7 @@ from apyfal.exceptions import (
     did_you_mean,
 )
 from apyfal.storage.api.tree import tree
+from apyfal.storage.trees.names import has_directories
 from apyfal.storage.url import parse, redact
 
 __all__ = ["Many", "Named", "Outcome", "find_sources", "has_fields", "make_folders", "place_outputs", "run_all"]

@@ -89,16 +89,28 @@ def copy_to(
     *,
     progress: Progress | None = None,
     metadata: ObjectMetadata | None = None,
+    mtime: float | None = None,
 ) -> str:
-    """Copy to the very name that is given, also if a directory has it, which is an error; see `copy`."""
+    """Copy to the very name that is given, also if a directory has it, which is an error; see `copy`.
+
+    Parameters
+    ----------
+    mtime
+        Time of modification that a local copy appears with, in seconds since the epoch; ``None``: now.
+    """
     if destination.is_local and metadata is not None:
         raise UnsupportedByStore(f"cannot copy to {str(destination)!r}: a local file keeps no metadata")
+    mtime_ns = None if mtime is None else round(mtime * 1e9)
     if source.is_local and destination.is_local:
-        copy_file(source.path, destination.path, progress)
+        copy_file(source.path, destination.path, progress, mtime_ns=mtime_ns)
     elif _is_stream(source) or _is_stream(destination):
-        return _pump_between(source.url, destination.url, progress, metadata)
+        written = _pump_between(source.url, destination.url, progress, metadata)
+        if mtime_ns is not None and destination.is_local:
+            with atomic.translating("set the time of", destination.path):
+                os.utime(destination.path, ns=(mtime_ns, mtime_ns))
+        return written
     else:
-        with _Place(source) as start, _Place(destination) as end:
+        with _Place(source) as start, _Place(destination, mtime_ns) as end:
             handler = end.handler
             if start.target is not None and end.target is not None and start.target.same_store_as(end.target):
                 handler = start.handler
@@ -113,9 +125,9 @@ def copy_to(
 class _Place:
     """A path in a store or among the local files, as the transfer engine takes it."""
 
-    def __init__(self, location: Location) -> None:
+    def __init__(self, location: Location, mtime_ns: int | None = None) -> None:
         self.target = None if location.is_local else resolve(location)
-        self.handler: Handler = FileHandler() if self.target is None else self.target.handler
+        self.handler: Handler = FileHandler.stamping(mtime_ns) if self.target is None else self.target.handler
         self.path = location.path if self.target is None else self.target.path
         if self.target is not None:
             try:

@@ -12,7 +12,7 @@ from apyfal.storage.api.tree import tree
 from apyfal.storage.handler import ObjectInfo
 from apyfal.storage.url import Location, parse
 
-__all__ = ["glob", "has_magic"]
+__all__ = ["glob", "has_magic", "part_expression"]
 
 _MAGIC = re.compile(r"[*?\[]")
 #: Where a path is cut into names: at a slash behind another character (see `apyfal.storage.api.namespace`).
@@ -121,11 +121,12 @@ def _expression(parts: list[str]) -> str:
             result += f"(?:{seen}(?:/{seen})*)?" if last else f"(?:{seen}/)*"
         else:
             hidden = r"/*(?!\.)" if part[:1] in ("*", "?", "[") else ""
-            result += hidden + _part_expression(part) + ("" if last else "/")
+            result += hidden + part_expression(part) + ("" if last else "/")
     return result
 
 
-def _part_expression(part: str) -> str:
+def part_expression(part: str) -> str:
+    """Translate a pattern of one name, without ``/``, to a regular expression."""
     result, position = "", 0
     while position < len(part):
         letter = part[position]

@@ -14,6 +14,7 @@ from apyfal.storage.flow.retry import retry_call
 from apyfal.storage.handler import Handler, ObjectInfo
 from apyfal.storage.local import atomic
 from apyfal.storage.mounting.table import MountedPath, resolve
+from apyfal.storage.stores.file import info_of
 from apyfal.storage.url import Location, redact
 
 __all__ = ["Item", "has_links", "names_below", "require_removable", "tree"]
@@ -33,12 +34,15 @@ class Item(NamedTuple):
     is_directory
         An empty directory, which is there only as itself (its URL ends in ``/`` if an object marks it); with a
         `problem`, one that cannot be listed.
+    info
+        What the listing says of a file; ``None`` if there is a problem.
     """
 
     location: Location
     name: str
     problem: Exception | None = None
     is_directory: bool = False
+    info: ObjectInfo | None = None
 
 
 def tree(top: Location, *, follow_links: bool = True) -> Iterator[Item]:
@@ -134,7 +138,7 @@ def _item(target: MountedPath, top: Location, info: ObjectInfo, name: str) -> It
                 StorageError(f"{str(location)!r} ends in '/' and has {info.size} bytes: no file can have this name"),
             )
         return Item(location, name.rstrip("/"), is_directory=True)
-    return Item(location, name, is_directory=info.is_directory)
+    return Item(location, name, is_directory=info.is_directory, info=info)
 
 
 def _directory(target: MountedPath, top: Location, path: str, name: str) -> Iterator[Item]:
@@ -148,7 +152,7 @@ def _directory(target: MountedPath, top: Location, path: str, name: str) -> Iter
         own = info.path.rstrip("/").rpartition("/")[2]
         below = f"{name}/{own}" if name else own
         if not info.is_directory:
-            yield Item(child(top, below), below)
+            yield Item(child(top, below), below, info=info)
             continue
         try:
             yield from _directory(target, top, info.path, below)
@@ -170,6 +174,7 @@ def _local(top: Location, folder: str, name: str, follow: bool, above: tuple[tup
         location = child(top, below)
         problem: Exception | None = None
         is_directory = False
+        info: ObjectInfo | None = None
         try:
             with atomic.translating("look up", entry.path):
                 found = os.stat(entry.path)
@@ -184,6 +189,8 @@ def _local(top: Location, folder: str, name: str, follow: bool, above: tuple[tup
                     continue
             elif not stat.S_ISREG(found.st_mode):
                 problem = StorageError(f"{entry.path!r} is a pipe, socket or device, and no file")
+            else:
+                info = info_of(entry.path, found)
         except AcceleratorException as error:
             problem = error
-        yield Item(location, below, problem, is_directory)
+        yield Item(location, below, problem, is_directory, info)

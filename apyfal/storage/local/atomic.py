@@ -232,8 +232,13 @@ class LocalWriter:
                 done = direct_io.write_around_cache(self._around_fd, data, offset)
             direct_io.write_all(self.fd, data[done:], offset + done)
 
-    def commit(self) -> None:
+    def commit(self, mtime_ns: int | None = None) -> None:
         """Make the file visible under its name, on disk. After an error the destination is as it was.
+
+        Parameters
+        ----------
+        mtime_ns
+            Its time of modification, in nanoseconds since the epoch; ``None``: now.
 
         Raises
         ------
@@ -244,6 +249,8 @@ class LocalWriter:
             with translating("write", self.path):
                 if not self.direct:
                     self._adopt_permissions()
+                    if mtime_ns is not None:
+                        os.utime(self.fd, ns=(mtime_ns, mtime_ns))
                     os.fsync(self.fd)
                     self._publish()
         finally:

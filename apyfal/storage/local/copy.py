@@ -27,7 +27,13 @@ _CANNOT = frozenset(
 )
 
 
-def copy_file(source: str, destination: str, progress: Callable[[int, int | None], None] | None = None) -> None:
+def copy_file(
+    source: str,
+    destination: str,
+    progress: Callable[[int, int | None], None] | None = None,
+    *,
+    mtime_ns: int | None = None,
+) -> None:
     """Copy a local file's content and permission bits; the destination appears whole or not at all.
 
     Parameters
@@ -36,6 +42,8 @@ def copy_file(source: str, destination: str, progress: Callable[[int, int | None
         Paths of files; symbolic links are followed.
     progress
         Called with the bytes copied so far and the total (``None`` for a pipe).
+    mtime_ns
+        Time of modification of the copy, in nanoseconds since the epoch; ``None``: now.
 
     Raises
     ------
@@ -62,7 +70,7 @@ def copy_file(source: str, destination: str, progress: Callable[[int, int | None
                     for done in _by_hand(descriptor, writer.fd):
                         if progress:
                             progress(done, total)
-            writer.commit()
+            writer.commit(mtime_ns)
         finally:
             writer.abort()
     finally:

@@ -21,6 +21,9 @@ __all__ = ["Mount", "MountInfo", "MountSpec", "MountedPath"]
 
 _LOG = logging.getLogger(__name__)
 
+#: Parameters that say where a store is, and not who asks it or how.
+_ADDRESS = ("endpoint_url", "account", "storage_url", "protocol", "host", "port")
+
 
 @dataclass(frozen=True, slots=True)
 class MountInfo:
@@ -268,6 +271,16 @@ class MountedPath:
             return False
         mine, theirs = self._mount.definition, other._mount.definition
         return (mine.provider, mine.ambient) == (theirs.provider, theirs.ambient) and mine.values() == theirs.values()
+
+    def may_be_same_store_as(self, other: MountedPath) -> bool:
+        """Whether both may be in one store, perhaps as two users: the same kind of store at the same address."""
+        if self.handler is other.handler:
+            return True
+        if self._mount is None or other._mount is None or self._mount.attached or other._mount.attached:
+            return False
+        mine, theirs = self._mount.definition, other._mount.definition
+        mine_at, theirs_at = mine.values(), theirs.values()
+        return mine.provider == theirs.provider and all(mine_at.get(name) == theirs_at.get(name) for name in _ADDRESS)
 
     @property
     def closing(self) -> bool:

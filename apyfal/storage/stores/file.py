@@ -12,7 +12,7 @@ from apyfal.storage.handler import Handler, Limits, ObjectInfo, RangeReader, Upl
 from apyfal.storage.local import atomic, direct_io
 from apyfal.storage.local.copy import copy_file
 
-__all__ = ["FileHandler", "describe", "list_directory"]
+__all__ = ["FileHandler", "describe", "info_of", "list_directory"]
 
 
 class FileHandler(Handler):
@@ -20,6 +20,15 @@ class FileHandler(Handler):
 
     scheme = "file"
     limits = Limits(min_part=1, max_part=1 << 62, max_parts=1 << 62, max_put=1 << 62)
+    #: time of modification that files are written with, in nanoseconds since the epoch; ``None``: now
+    mtime_ns: int | None = None
+
+    @classmethod
+    def stamping(cls, mtime_ns: int | None) -> FileHandler:
+        """Make a handler whose files appear with this time of modification."""
+        handler = cls()
+        handler.mtime_ns = mtime_ns
+        return handler
 
     def describe(self, path: str) -> ObjectInfo:
         """Look a file or directory up."""
@@ -34,14 +43,14 @@ class FileHandler(Handler):
         writer = atomic.LocalWriter(path, size=len(data), exclusive=exclusive)
         try:
             writer.write(data)
-            writer.commit()
+            writer.commit(self.mtime_ns)
         finally:
             writer.abort()
         return describe(path)
 
     def upload(self, path: str, *, size: int | None, exclusive: bool = False) -> Upload:
         """Begin a file that is written in parts of one size (the last may be shorter)."""
-        return _FileUpload(path, size, exclusive)
+        return _FileUpload(path, size, exclusive, self.mtime_ns)
 
     def copy(self, source: ObjectInfo, destination: str) -> ObjectInfo:
         """Copy by the kernel."""
@@ -77,7 +86,7 @@ def describe(path: str) -> ObjectInfo:
         As stat(2).
     """
     with atomic.translating("look up", path):
-        return _info(path, os.stat(path))
+        return info_of(path, os.stat(path))
 
 
 def list_directory(path: str, *, recursive: bool = False) -> Iterator[ObjectInfo]:
@@ -102,10 +111,11 @@ def list_directory(path: str, *, recursive: bool = False) -> Iterator[ObjectInfo
             except OSError:  # it went away meanwhile
                 continue
         if not (recursive and stat.S_ISDIR(status.st_mode)):
-            yield _info(entry.path, status)
+            yield info_of(entry.path, status)
 
 
-def _info(path: str, status: os.stat_result) -> ObjectInfo:
+def info_of(path: str, status: os.stat_result) -> ObjectInfo:
+    """Describe a file or directory of which stat(2) gave `status`."""
     directory = stat.S_ISDIR(status.st_mode)
     return ObjectInfo(
         path=path,
@@ -123,7 +133,7 @@ class _FileReader(RangeReader):
     def __init__(self, path: str, start: int, stop: int | None, version_of: ObjectInfo | None) -> None:
         self._path = path
         self._descriptor = atomic.open_to_read(path)
-        self.info = _info(path, os.fstat(self._descriptor))
+        self.info = info_of(path, os.fstat(self._descriptor))
         if version_of is not None and version_of.etag not in (None, self.info.etag):
             self.close()
             raise ObjectChanged(f"{path!r} changed while it was being read", path=path)
@@ -154,8 +164,9 @@ class _FileUpload(Upload):
     Where part `n` goes follows from the size of the first: those that come earlier wait for it.
     """
 
-    def __init__(self, path: str, size: int | None, exclusive: bool) -> None:
+    def __init__(self, path: str, size: int | None, exclusive: bool, mtime_ns: int | None = None) -> None:
         self._path = path
+        self._mtime_ns = mtime_ns
         self._writer = atomic.LocalWriter(path, size=size, exclusive=exclusive)
         self._size = size
         self._part_size: int | None = None
@@ -173,7 +184,7 @@ class _FileUpload(Upload):
             with atomic.translating("write", self._path):
                 if not self._writer.direct:
                     os.ftruncate(self._writer.fd, size)
-            self._writer.commit()
+            self._writer.commit(self._mtime_ns)
             self._done = describe(self._path)
         return self._done
 

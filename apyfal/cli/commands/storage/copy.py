@@ -14,10 +14,11 @@ import click
 from apyfal import storage
 from apyfal.cli.common import Command, Settings, common_options, complete_path, print_error, print_json, use_host
 from apyfal.cli.progress import ProgressCallback, progress_bar
-from apyfal.cli.selection import Pair, Selection, has_directories, parent_of, select
+from apyfal.cli.selection import Pair, Selection, parent_of, select
 from apyfal.exceptions import AcceleratorException, ParameterError, StorageError
 from apyfal.storage.flow.cancel import CancelToken
 from apyfal.storage.metadata import ObjectMetadata
+from apyfal.storage.trees.names import has_directories
 from apyfal.storage.url import parse
 
 __all__ = ["command"]

@@ -11,10 +11,11 @@ import click
 
 from apyfal import storage
 from apyfal.cli.common import Command, Settings, common_options, complete_path, print_error, print_json, use_host
-from apyfal.cli.selection import has_directories, matches
+from apyfal.cli.selection import matches
 from apyfal.exceptions import AcceleratorException, ObjectNotFound, ParameterError, StorageError
 from apyfal.storage.api.tree import require_removable, tree
 from apyfal.storage.mounting.table import resolve
+from apyfal.storage.trees.names import has_directories
 from apyfal.storage.url import parse, redact
 
 __all__ = ["command"]

@@ -78,11 +78,17 @@ class FsspecHandler(FsspecFiles):
                 if not there(files, absolute(top)):
                     raise ObjectNotFound(f"cannot list {path!r}: there is no {top!r}", path=path)
                 return
-            found = files.find(place, detail=True).values() if recursive else files.ls(place, detail=True)
+            found = files.ls(place, detail=True)
         for entry in found:
             name = str(entry["name"]).strip("/")
-            if not name.rpartition("/")[2].startswith(TEMPORARY):
-                yield self._info(name, entry)
+            if name == path.strip("/"):
+                continue  # some list a directory in itself
+            info = self._info(name, entry)
+            if recursive and info.is_directory:
+                # and not by fsspec's find, which leaves out what it cannot list
+                yield from self.list(name, recursive=True)
+            elif not name.rpartition("/")[2].startswith(TEMPORARY):
+                yield info
 
     def makedirs(self, path: str) -> None:
         """Make a directory with its parents."""

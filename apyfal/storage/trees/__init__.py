@@ -1,0 +1,1 @@
+"""Whole trees of files and objects: one made like another, and removed."""

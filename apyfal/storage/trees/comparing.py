@@ -1,0 +1,86 @@
+"""Whether two files or objects are the same: by size and time, or by content."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+
+from apyfal.storage.api.namespace import stat_at
+from apyfal.storage.api.opening import open as open_file
+from apyfal.storage.checksums import Hasher, new_hasher
+from apyfal.storage.handler import ObjectInfo
+from apyfal.storage.url import Location
+
+__all__ = ["differs", "differs_in_content", "is_changed"]
+
+#: What a time in a `float` is off, and twice that (seconds): the float next to today's time is 2.4e-7 away.
+_EXACT = 1e-6
+#: Algorithms that stores state, the strongest first: a CRC says nothing against who wants two contents to have one.
+_STRONGEST_FIRST = ("sha256", "sha1", "md5", "crc64nvme", "crc32c", "crc32")
+_PIECE = 1 << 20
+
+
+def differs(source: ObjectInfo, there: ObjectInfo, *, keeps_time: bool) -> str | None:
+    """Say by what two files differ: ``"size"`` or ``"time"``; ``None``: by neither.
+
+    ``"content"``: their times do not tell, and what is in them has to be compared.
+
+    Parameters
+    ----------
+    source, there
+        What listings say. What does not say its size or time is taken to differ.
+    keeps_time
+        Whether copies have the time of their source. If not, they have that of the copying, and a copy differs if it is
+        older than its source.
+    """
+    if source.size is None or source.size != there.size:
+        return "size"
+    if source.mtime is None or there.mtime is None:
+        return "time"
+    if keeps_time:
+        return "time" if abs(source.mtime - there.mtime) > _EXACT else None
+    if math.floor(source.mtime) == math.floor(there.mtime) and (source.mtime % 1 == 0 or there.mtime % 1 == 0):
+        return "content"  # whole seconds do not say which of two in the same second was first
+    return "time" if source.mtime > there.mtime else None
+
+
+def differs_in_content(source: Location, there: Location) -> bool:
+    """Compare two files or objects of the same size by their content.
+
+    Checksums that both stores state are compared; if only one does, the other object is read; else both are.
+
+    Raises
+    ------
+    StorageError
+        One of them cannot be looked up or read.
+    """
+    one, other = stat_at(source), stat_at(there)
+    if one.size != other.size:
+        return True
+    stated = [{} if info.encoding is not None else info.checksums for info in (one, other)]
+    for algorithm in _STRONGEST_FIRST:
+        if algorithm in stated[0] and algorithm in stated[1]:
+            return bool(stated[0][algorithm] != stated[1][algorithm])
+    for algorithm in _STRONGEST_FIRST:
+        for checksums, unread in ((stated[0], there), (stated[1], source)):
+            if algorithm in checksums and (hasher := new_hasher(algorithm)) is not None:
+                return checksums[algorithm] != _read_through(unread, hasher)
+    return _read_through(source, hashlib.sha256()) != _read_through(there, hashlib.sha256())
+
+
+def _read_through(location: Location, hasher: Hasher) -> bytes:
+    with open_file(location.url, "rb") as file:
+        while piece := file.read(_PIECE):
+            hasher.update(memoryview(piece))
+    return hasher.digest()
+
+
+def is_changed(before: ObjectInfo, now: ObjectInfo) -> bool:
+    """Whether an object was written to since, where `before` may come from a listing, whose times can be finer."""
+    if before.size != now.size:
+        return True
+    if before.etag is not None and now.etag is not None and before.etag.strip('"') != now.etag.strip('"'):
+        return True
+    if before.mtime is None or now.mtime is None:
+        return False
+    return math.floor(before.mtime) != math.floor(now.mtime)

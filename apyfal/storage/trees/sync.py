@@ -1,0 +1,334 @@
+"""`sync`: make one tree like another, copying what differs."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from threading import Lock
+from typing import Any
+
+from apyfal.exceptions import AcceleratorException, ObjectChanged, ObjectNotFound, ParameterError, StorageError
+from apyfal.storage.api.copying import copy_to
+from apyfal.storage.api.namespace import makedirs, remove, rmdir, stat_at
+from apyfal.storage.flow.cancel import CancelToken, current_cancel
+from apyfal.storage.flow.options import Progress
+from apyfal.storage.handler import ObjectInfo
+from apyfal.storage.metadata import ObjectMetadata
+from apyfal.storage.trees.comparing import differs, differs_in_content, is_changed
+from apyfal.storage.trees.filters import Filter
+from apyfal.storage.trees.sides import (
+    Tree,
+    list_destination,
+    list_source,
+    path_on_disk,
+    require_apart,
+    take_out_misplaced,
+)
+from apyfal.storage.url import parse
+
+__all__ = ["SyncReport", "sync"]
+
+#: How often a file is copied that is written to at the same time.
+_ATTEMPTS = 3
+
+
+@dataclass
+class SyncReport:
+    """What `sync` did, or with ``dry_run`` would do.
+
+    Attributes
+    ----------
+    copied
+        Path below the top to why it was copied: ``"new"``, ``"size"``, ``"time"`` or ``"content"``.
+    deleted
+        Paths that were deleted at the destination.
+    same
+        How many files were left as they are, since they do not differ.
+    bytes
+        Bytes of what was copied.
+    left
+        What could not be copied or deleted, or is no file, each as the error that says why.
+    nothing_deleted
+        Whether files that the source does not have were left, since `left` is not empty.
+    """
+
+    copied: dict[str, str] = field(default_factory=dict)
+    deleted: list[str] = field(default_factory=list)
+    same: int = 0
+    bytes: int = 0
+    left: list[Exception] = field(default_factory=list)
+    nothing_deleted: bool = False
+
+
+def sync(
+    src: object,
+    dst: object,
+    *,
+    checksum: bool = False,
+    delete: bool = False,
+    dry_run: bool = False,
+    keep_going: bool = False,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    follow_links: bool = True,
+    concurrency: int = 8,
+    metadata: ObjectMetadata | Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+    report: SyncReport | None = None,
+) -> SyncReport:
+    """Make a directory like another: copy the files that it lacks or that differ, several at once.
+
+    A copy is whole or not there, so that a call that was interrupted can be repeated: it copies what is missing.
+
+    Parameters
+    ----------
+    src, dst
+        Directories, as storage URLs or paths. `dst` is made if it does not exist, but for a bucket.
+    checksum
+        Compare contents: by checksums that both stores state, else by reading. Default: size and time. Local copies
+        have the time of their source; a copy elsewhere differs if it is older than its source, by the clocks of the
+        stores.
+    delete
+        Delete files at the destination that the source does not have, after all copies. Nothing is deleted if anything
+        was left: a listing that was not complete, a file that could not be copied.
+    dry_run
+        Only find out what there is to do.
+    keep_going
+        Go on past what cannot be copied; the report has the errors. Default: what has no place at the destination ends
+        the call before it begins, and the first error ends it. What is no file (a broken link, a pipe) is in the report
+        in any case.
+    include, exclude
+        Patterns of files that count, see `apyfal.storage.trees.filters.Filter`; the others are neither copied nor
+        deleted.
+    follow_links
+        Whether links to local directories below `src` are followed. None is at the destination.
+    concurrency
+        Files that are compared and copied at once.
+    metadata
+        As for `copy`.
+    progress
+        Called with the bytes of the files that are done, and those of all that differ (``None`` with `checksum`).
+    report
+        Filled as work goes on, so that it tells also what was done before an error.
+
+    Returns
+    -------
+    SyncReport
+        What was done.
+
+    Raises
+    ------
+    ParameterError
+        The trees overlap, two sources would become one file, or a pattern is none.
+    ObjectNotFound, NotADirectory, AccessDenied, UnsupportedByStore, StorageError
+        One of the two cannot be listed; nothing was done then. Or, without `keep_going`, a file cannot be copied; those
+        that were done stay.
+
+    Notes
+    -----
+    Memory: about 1 KiB a file for the two listings, and the buffers of `concurrency` copies (at most 64 MiB each).
+    """
+    if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
+        raise ParameterError(f"sync: concurrency is {concurrency!r}; expected a number of at least 1")
+    stated = ObjectMetadata.of(metadata)
+    chosen = Filter(include, exclude)
+    source, destination = parse(src), parse(dst)
+    if destination.is_local and stated is not None:
+        raise ParameterError(f"sync: {str(destination)!r} is local, and a local file keeps no metadata")
+    require_apart(source, destination)
+    here = list_source(source, chosen, follow_links=follow_links)
+    there = list_destination(destination, chosen)
+    report = SyncReport() if report is None else report
+    problems = take_out_misplaced(here, there)
+    if problems and not keep_going:
+        error = problems[0]
+        if len(problems) > 1:
+            error.args = (f"{error} (and {len(problems) - 1} more)", *error.args[1:])
+        raise error
+    report.left += [*problems, *here.problems.values()]
+    _Run(here, there, report, checksum, dry_run, keep_going, stated, progress).copy(concurrency)
+    if delete:
+        _delete(here, there, report, dry_run=dry_run, keep_going=keep_going)
+    return report
+
+
+class _Run:
+    """The copies of one call."""
+
+    def __init__(
+        self,
+        here: Tree,
+        there: Tree,
+        report: SyncReport,
+        checksum: bool,
+        dry_run: bool,
+        keep_going: bool,
+        metadata: ObjectMetadata | None,
+        progress: Progress | None,
+    ) -> None:
+        self._here = here
+        self._there = there
+        self._report = report
+        self._checksum = checksum
+        self._dry_run = dry_run
+        self._keep_going = keep_going
+        self._metadata = metadata
+        self._progress = progress
+        self._made: set[str] = set()
+        self._lock = Lock()
+        self._total: int | None = 0
+        self._done = 0
+
+    def copy(self, concurrency: int) -> None:
+        """Compare and copy everything; make empty directories."""
+        names = self._names_to_visit()
+        cancel = CancelToken(current_cancel())
+        running: dict[Future[None], str] = {}
+
+        def work(name: str) -> None:
+            with cancel.scope():
+                cancel.check()
+                self._visit(name)
+
+        with ThreadPoolExecutor(concurrency, thread_name_prefix="apyfal-sync") as threads:
+            try:
+                while True:
+                    for name in islice(names, 2 * concurrency - len(running)):
+                        running[threads.submit(work, name)] = name
+                    if not running:
+                        break
+                    for ended in wait(running, return_when=FIRST_COMPLETED).done:
+                        del running[ended]
+                        self._note(ended)
+            except BaseException:
+                threads.shutdown(wait=False, cancel_futures=True)
+                cancel.set()
+                raise
+            finally:
+                cancel.detach()
+        if self._there.on_disk and not self._dry_run:
+            for name in sorted(self._here.directories):
+                self._make_directory(self._there.at(name).url)
+
+    def _note(self, ended: Future[None]) -> None:
+        try:
+            ended.result()
+        except (AcceleratorException, OSError) as error:
+            if not self._keep_going:
+                raise
+            self._report.left.append(error)
+
+    def _names_to_visit(self) -> Iterator[str]:
+        """Leave out what does not differ by its listing, at the cost of no thread."""
+        if self._checksum:
+            self._total = None
+            return iter(list(self._here.files))
+        names = []
+        for name in self._here.files:
+            if self._difference(name) is None:
+                self._report.same += 1
+            else:
+                names.append(name)
+                size = self._here.files[name].size
+                self._total = None if self._total is None or size is None else self._total + size
+        return iter(names)
+
+    def _difference(self, name: str) -> str | None:
+        source, there = self._here.files[name], self._there.files.get(name)
+        return "new" if there is None else differs(source, there, keeps_time=self._there.top.is_local)
+
+    def _visit(self, name: str) -> None:
+        source, destination = self._here.at(name), self._there.at(name)
+        info, there = self._here.files[name], self._there.files.get(name)
+        reason = self._difference(name)
+        if there is not None and (info.size is None or there.size is None or info.mtime is None or there.mtime is None):
+            # listings of this store do not say what a look-up does
+            info, there = stat_at(source), stat_at(destination)
+            reason = differs(info, there, keeps_time=destination.is_local)
+        if there is not None and (reason == "content" or (self._checksum and reason != "size")):
+            reason = "content" if differs_in_content(source, destination) else None
+        if reason is None:
+            with self._lock:
+                self._report.same += 1
+            return
+        if not self._dry_run:
+            info = self._copied(name, info)
+        with self._lock:
+            self._report.copied[name] = reason
+            self._report.bytes += info.size or 0
+            self._done += info.size or 0
+            if self._progress is not None:
+                self._progress(self._done, self._total)
+
+    def _copied(self, name: str, info: ObjectInfo) -> ObjectInfo:
+        """Copy one file; return what it was."""
+        source, destination = self._here.at(name), self._there.at(name)
+        if (path := path_on_disk(destination)) is not None and os.path.islink(path):
+            raise StorageError(f"{str(destination)!r} is a link: what it leads to is not replaced; expected a file")
+        if self._there.on_disk:
+            self._make_directory(self._there.at(name.rpartition("/")[0]).url if "/" in name else self._there.top.url)
+        for _ in range(_ATTEMPTS):
+            mtime = info.mtime if destination.is_local else None
+            copy_to(source, destination, metadata=self._metadata, mtime=mtime)
+            if destination.is_local:
+                return info  # if it was written to meanwhile, its time is another than the copy's
+            now = stat_at(source)
+            if not is_changed(info, now):
+                return info
+            info = now  # the copy is newer than the source, and would be taken for the same next time
+        raise ObjectChanged(f"{str(source)!r} was written to while it was copied, {_ATTEMPTS} times in a row")
+
+    def _make_directory(self, url: str) -> None:
+        with self._lock:
+            if url not in self._made:
+                makedirs(url, exist_ok=True)
+                self._made.add(url)
+
+
+def _delete(here: Tree, there: Tree, report: SyncReport, *, dry_run: bool, keep_going: bool) -> None:
+    """Delete what only the destination has, if nothing was left."""
+    extra = sorted(there.files.keys() - here.files.keys())
+    folders = here.folders()
+    empty = there.directories - folders if there.on_disk else set()
+    report.left += there.problems.values()
+    if report.left:
+        report.nothing_deleted = bool(extra or empty)
+        return
+    for name in extra:
+        if _done(partial(remove, there.at(name).url), report, dry_run=dry_run, keep_going=keep_going):
+            report.deleted.append(name)
+    if not there.on_disk:
+        return
+    was_in = Tree(there.top, True, {name: there.files[name] for name in extra}, empty).folders() - folders
+    for name in sorted(was_in, key=len, reverse=True):
+        if name in empty and not dry_run:
+            report.deleted.append(f"{name}/")
+        _done(partial(_rmdir, there.at(name).url), report, dry_run=dry_run, keep_going=keep_going)
+
+
+def _done(work: Callable[[], None], report: SyncReport, *, dry_run: bool, keep_going: bool) -> bool:
+    if dry_run:
+        return True
+    try:
+        work()
+    except ObjectNotFound:
+        return False  # somebody else was faster
+    except (AcceleratorException, OSError) as error:
+        if not keep_going:
+            raise
+        report.left.append(error)
+        return False
+    return True
+
+
+def _rmdir(url: str) -> None:
+    try:
+        rmdir(url)
+    except StorageError as error:
+        if error.errno != errno.ENOTEMPTY:  # it holds what does not count here
+            raise
