@@ -6,13 +6,10 @@ import contextlib
 import functools
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from apyfal.accelerators import resolve
 from apyfal.batching.batch import Batch
 from apyfal.batching.fan_out import StorageFanOut
 from apyfal.config.configuration import Configuration, host_ip_of
@@ -20,21 +17,25 @@ from apyfal.definition.grammar import PROCESS_KEYWORDS
 from apyfal.device import at_exit
 from apyfal.device.context import DeviceContext
 from apyfal.device.control import JobControl
+from apyfal.device.sharing.device_array import DeviceArray
 from apyfal.exceptions import (
     AcceleratorException,
     BufferInUse,
     ClosedError,
+    ConfigurationError,
+    ParameterError,
     RunCancelled,
+    did_you_mean,
 )
 from apyfal.jobs.base import BaseAccelerator
 from apyfal.jobs.direct_runs import DirectRuns
+from apyfal.jobs.opening import define, load_all, program_reader, shared_device_of
 from apyfal.jobs.prepared import Direct
 from apyfal.jobs.submitter import BATCH_MEMORY, JobSubmitter
 from apyfal.memory import empty
 from apyfal.pipeline.arrays import array_of
 from apyfal.pipeline.report import Report
 from apyfal.pipeline.run import JobArguments, prepare, process
-from apyfal.storage.endpoints.factory import open_source
 from apyfal.threads import start_threads
 from apyfal.units import parse_duration, parse_size
 
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
     from apyfal.config.configuration import ConfigSource
-    from apyfal.definition.definition import Definition
     from apyfal.jobs.queue import Task
 
 __all__ = ["LOCAL", "Accelerator"]
@@ -69,7 +69,9 @@ class Accelerator(BaseAccelerator):
     config
         Path of a configuration file, or a `Configuration`; ``None``: the file that `apyfal.config.configuration` finds.
     driver, device
-        Where to run it; by default what the definition says, and the emulator if it says nothing.
+        Where to run it; by default what the definition says, and the emulator if it says nothing. `device` can be an
+        open accelerator, whose device is then shared: arrays of `put` and `device_empty` are for all that share it. The
+        device is closed with the last of them.
     memory_limit
         Bytes (or text, ``"256MiB"``) of pinned memory that a job may use for data that is neither in a pinned array nor
         in an array used in place.
@@ -105,6 +107,10 @@ class Accelerator(BaseAccelerator):
         """Return a remote accelerator if `host_ip` or the configuration says so."""
         address = host_ip_of(config, host_type) if host_ip is None else host_ip
         if address is not None and address != LOCAL:
+            if isinstance(device := keywords.get("device"), BaseAccelerator):
+                raise ConfigurationError(
+                    f"device: {device!r} is open here, and a host cannot share it; expected no host_ip"
+                )
             from apyfal.host.client.accelerator import RemoteAccelerator, open_remote
 
             Accelerator.register(RemoteAccelerator)  # so that isinstance() holds
@@ -118,7 +124,7 @@ class Accelerator(BaseAccelerator):
         config: ConfigSource = None,
         *,
         driver: str | None = None,
-        device: str | int | None = None,
+        device: str | int | BaseAccelerator | None = None,
         memory_limit: int | str | None = None,
         host_ip: str | None = None,
         token: str | None = None,
@@ -128,10 +134,10 @@ class Accelerator(BaseAccelerator):
         self._closed = True  # until all of this has worked
         self._device_closed = True
         configuration = Configuration.load(config)
-        where: dict[str, object] = {
-            key: value for key, value in (("driver", driver), ("device", device)) if value is not None
-        }
-        self._definition = resolve(accelerator, configuration, **where, **definition)
+        shared = None
+        if isinstance(device, BaseAccelerator):
+            shared, device = shared_device_of(device), None
+        self._definition = define(accelerator, configuration, definition, driver=driver, device=device, shared=shared)
         self._defaults = configuration.section(f"process.{self._definition.name}")
         self._start_defaults = configuration.section(f"configuration.{self._definition.name}")
         limit = memory_limit if memory_limit is not None else self._defaults.text("memory_limit", None)
@@ -144,7 +150,7 @@ class Accelerator(BaseAccelerator):
         may_batch = self._copy and (self._memory_limit is None or self._memory_limit >= BATCH_MEMORY)
         self._jobs = JobSubmitter(self._definition.name, self.process, self._run_batch if may_batch else None)
         self._fan_out = StorageFanOut()
-        self._context = DeviceContext(self._definition, _program_reader(self._definition))
+        self._context = DeviceContext(self._definition, program_reader(self._definition), shared)
         self._closed = self._device_closed = False
         self._closing: threading.Thread | None = None  # closes the device when a run that hangs has ended
         at_exit.register(self)
@@ -171,8 +177,8 @@ class Accelerator(BaseAccelerator):
         Parameters
         ----------
         src
-            Data (URL, path, file object or array) that is loaded into the device's memory and stays there until `stop`:
-            the kernel's argument ``coefficients``.
+            Data (URL, path, file object, array or device array) that is loaded into the device's memory and stays there
+            until `stop`: the kernel's argument ``coefficients``.
         info_dict
             Receives ``bytes_in``, ``device`` and ``driver``.
         **parameters
@@ -188,7 +194,7 @@ class Accelerator(BaseAccelerator):
             self._definition.validate_parameters(**{name: self._parameters[name] for name in unknown})
         nbytes = 0
         if src is not None:
-            data = _load_all(src)
+            data = src if isinstance(src, DeviceArray) else load_all(src)
             self._context.load(data)
             nbytes = data.nbytes
         self._started = True
@@ -268,15 +274,17 @@ class Accelerator(BaseAccelerator):
         Parameters
         ----------
         src
-            The input: a storage URL, path, file object, numpy array or any object with the buffer protocol. For an
-            accelerator with several inputs: a mapping from their names to these.
+            The input: a storage URL, path, file object, numpy array, any object with the buffer protocol, or an array
+            of `put` or `device_empty`, which is used where it is. For an accelerator with several inputs: a mapping
+            from their names to these.
         dst
-            Where the output goes: one of the same kinds; ``None``: a new array. For an accelerator with several
-            outputs: a mapping from their names; outputs that it leaves out become new arrays.
+            Where the output goes: one of the same kinds; ``None``: a new array of the host. For an accelerator with
+            several outputs: a mapping from their names; outputs that it leaves out become new arrays.
         copy
             ``False``: raise `CopyRefused` instead of copying what cannot be used in place.
         info_dict
-            Receives ``bytes_in``, ``bytes_out``, ``bytes_copied``, ``copy_reasons``, ``seconds`` by stage, ``chunks``,
+            Receives ``bytes_in``, ``bytes_out``, ``bytes_copied``, ``copy_reasons``, ``bytes_moved`` (``to_device`` and
+            ``from_device``: what was transferred between host and card), ``seconds`` by stage, ``chunks``,
             ``device``, ``driver``, ``timeline`` and ``limit`` (what limited the job: ``fetch 97 %, card idle 38 %``);
             also if the job fails. ``limit`` is already set when `progress` is called.
         timeout
@@ -409,6 +417,57 @@ class Accelerator(BaseAccelerator):
         self._check_open()
         return empty(shape, dtype, device=self._context.device)
 
+    def put(self, array: object, *, port: str | None = None) -> DeviceArray:
+        """Bring an array to the device, where it stays until it is closed or nothing refers to it.
+
+        Parameters
+        ----------
+        array
+            An array of the host, of any layout, or what can be seen as one.
+        port
+            The input or output whose memory bank it goes to, on cards with several; ``None``: the first input.
+
+        Raises
+        ------
+        ParameterError
+            It is no array, or there is no such port.
+        DeviceMemoryExhausted
+        """
+        source = array_of(array)
+        if source is None:
+            raise ParameterError(f"{type(array).__name__}: expected an array; apyfal.storage.load reads one")
+        self._check_open()
+        return DeviceArray.of(source, self._context.device, self._bank_of(port, self.inputs or self.outputs))
+
+    def device_empty(
+        self, shape: int | Sequence[int], dtype: DTypeLike = float, *, port: str | None = None
+    ) -> DeviceArray:
+        """Return a new array on the device, with undefined contents, for jobs that leave their results there.
+
+        Parameters
+        ----------
+        shape, dtype
+            As for `numpy.empty`.
+        port
+            As for `put`; ``None``: the first output.
+
+        Raises
+        ------
+        ParameterError
+            No array can have that shape or dtype, or there is no such port.
+        DeviceMemoryExhausted
+        """
+        self._check_open()
+        return DeviceArray(self._context.device, shape, dtype, self._bank_of(port, self.outputs or self.inputs))
+
+    def _bank_of(self, port: str | None, default: tuple[str, ...]) -> int:
+        known = (*self.inputs, *self.outputs)
+        if port is not None and port not in known:
+            raise ParameterError(
+                f"accelerator {self._definition.name!r} has no input or output {port!r}{did_you_mean(port, known)}"
+            )
+        return self._context.bank_of(default[0] if port is None else port)
+
     # -- the object ---------------------------------------------------------------------------------------------------
     def _check_open(self) -> None:
         if self._closed:
@@ -425,37 +484,3 @@ class Accelerator(BaseAccelerator):
 
     def __reduce__(self) -> Any:
         raise TypeError("an open accelerator cannot be pickled; send its name and open it there")
-
-
-def _load_all(src: object) -> NDArray[Any]:
-    """Return the data of a source in pinned, contiguous memory."""
-    array = array_of(src)
-    if array is not None:
-        pinned = empty(array.shape, array.dtype)
-        pinned[...] = array
-        return pinned
-    from apyfal.storage.api.arrays import load
-
-    return load(src)
-
-
-def _program_reader(definition: Definition) -> Callable[[str], bytes]:
-    """Return what makes the bytes that the driver loads from the text of ``program``."""
-    if definition.driver != "rtl":
-        return _read_program
-
-    def build(_: str) -> bytes:
-        from apyfal.rtl.program import make_program  # its tools are for this driver alone
-
-        return make_program(definition)
-
-    return build
-
-
-def _read_program(url: str) -> bytes:
-    with open_source(url) as source:
-        content = bytearray()
-        block = empty(1 << 20, np.uint8)
-        while count := source.readinto(block.data):
-            content += block.data[:count]
-        return bytes(content)

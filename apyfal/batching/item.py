@@ -169,7 +169,10 @@ class BatchItem:
             check_target(call.outputs[0], target, len(data))
             target[...] = data.view(target.dtype).reshape(target.shape)
         else:  # a copy: a view that the caller keeps would keep the memory of the whole batch
-            target = empty(shape_of(call.outputs[0], len(data), self.array), call.outputs[0].dtype)
+            target = empty(
+                shape_of(call.outputs[0], len(data), None if self.array is None else self.array.shape),
+                call.outputs[0].dtype,
+            )
             flat_bytes(target)[...] = data
         self._copied.append(("dst", len(data)))
         return target

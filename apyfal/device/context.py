@@ -13,7 +13,10 @@ from apyfal.device.drivers import require_driver
 from apyfal.device.launcher import KernelLauncher
 from apyfal.device.model_adapter import ModelErrors, adapt_model
 from apyfal.device.regions import BufferRegion
+from apyfal.device.sharing.device_array import DeviceArray
+from apyfal.device.sharing.shared_device import SharedDevice
 from apyfal.device.waiting import collect_cancelled
+from apyfal.exceptions import ParameterError
 from apyfal.storage.url import redact
 
 if TYPE_CHECKING:
@@ -43,9 +46,13 @@ class DeviceContext:
         Names driver, device, options, program and kernel.
     read_program
         Returns the bytes of the program at a storage URL. Called once, when the kernel is first needed.
+    shared
+        A device that is open already; ``None``: open one.
 
     Attributes
     ----------
+    shared
+        The device and its users.
     device, info
         The open device, and what its driver says of it.
     loaded
@@ -63,10 +70,22 @@ class DeviceContext:
         The device cannot be opened here.
     """
 
-    def __init__(self, definition: Definition, read_program: Callable[[str], bytes]) -> None:
+    def __init__(
+        self, definition: Definition, read_program: Callable[[str], bytes], shared: SharedDevice | None = None
+    ) -> None:
         self.definition = definition
         self._read_program = read_program
-        self.device = Device(require_driver(definition.driver), definition.device, definition.options)
+        self._build = ""  # as the device was opened; options of a shared one are another accelerator's
+        if shared is not None:
+            if definition.driver == "opencl":
+                self._build = definition.options.get("build", " ")
+            shared.join(definition.name, definition.driver, definition.options)
+        else:
+            device = Device(require_driver(definition.driver), definition.device, definition.options)
+            shared = SharedDevice(device, definition.driver, definition.options)
+        self.shared = shared
+        self._left = False
+        self.device = shared.device
         self.info: DeviceInfo = self.device.info
         self.loaded: BufferRegion | None = None
         self._program: bytes | None = None
@@ -202,30 +221,61 @@ class DeviceContext:
             name,
             self._program,
             name=definition.program or "",
+            options=self._build,
             arguments=",".join(argument.name for argument in definition.arguments),
         )
 
-    def load(self, data: np.ndarray[Any, Any]) -> None:
+    def load(self, data: np.ndarray[Any, Any] | DeviceArray) -> None:
         """Copy `data` to the device, into the bank of the argument ``coefficients``. It stays there until `close`.
 
         Parameters
         ----------
         data
-            Contiguous, in pinned memory, which is kept too.
+            Contiguous, in pinned memory, which is kept too; or a device array, which is used as it is.
 
         Raises
         ------
         ProgramError, StorageError
             As `kernel` does.
+        ParameterError, ClosedError
+            The device array cannot be used here.
         """
-        region = BufferRegion.over(data, self.device, self._bank_of("coefficients"), written=True)
-        region.sync(TO_DEVICE, data.nbytes)
+        bank = self.bank_of("coefficients")
+        if isinstance(data, DeviceArray):
+            region = self.region_of(data, "src", bank)
+        else:
+            region = BufferRegion.over(data, self.device, bank, written=True)
+            region.sync(TO_DEVICE, data.nbytes)
         with self._lock:
             self.loaded = region
             self._spare.clear()
             self.direct.clear()
 
-    def _bank_of(self, name: str) -> int:
+    def region_of(self, array: DeviceArray, name: str, bank: int) -> BufferRegion:
+        """Return the memory of a device array that is to be input or output `name`, which must be in a memory bank.
+
+        Raises
+        ------
+        ParameterError
+            It is on another device, or in another bank.
+        ClosedError
+            It was closed.
+        """
+        region = BufferRegion.of(array)
+        if array.device is not self.device:
+            raise ParameterError(
+                f"{name}: a device array of {array.card!r}, opened by another accelerator; expected one of this device "
+                f"({self.info['name']!r}), or an accelerator that shares the other: Accelerator(..., device=card)"
+            )
+        if array.bank != bank:
+            raise ParameterError(
+                f"{name}: a device array in memory bank {array.bank}, and the kernel reads or writes bank {bank}; "
+                f"expected put(..., port={name!r}) or device_empty(..., port={name!r})"
+            )
+        return region
+
+    def bank_of(self, name: str) -> int:
+        """Return the memory bank that the argument `name` must be in; 0 if it has none."""
         names = [argument.name for argument in self.definition.arguments]
         if name not in names or self._built_for_types:
             return 0  # such drivers choose the place of memory themselves
@@ -240,7 +290,10 @@ class DeviceContext:
             Runs are in flight. The device stays open; call `close` again later.
         """
         collect_cancelled()
-        self.device.close()
+        with self._lock:
+            if not self._left:
+                self.shared.leave()
+                self._left = True
         self._kernels.clear()
         self._spare.clear()
         self._regions.clear()

@@ -59,6 +59,7 @@ class KernelLauncher:
         self._has_port_sizes = any("." in argument.name for argument in call.arguments)
         self._chunk_scalars: dict[str, tuple[int, str]] = {}  # arguments that change from run to run
         self._report: BufferRegion | None = None
+        self._moved = [0, 0]  # bytes to the device and from it, as parts of runs
         for index, argument in enumerate(call.arguments):
             name = argument.name
             if argument.dtype is not None and argument.value is not None:
@@ -70,7 +71,7 @@ class KernelLauncher:
                 self._arguments.set_buffer(index, state, 0, call.state_bytes)
             elif name == "coefficients":
                 if loaded is not None:
-                    self._set_buffer(index, loaded, len(loaded.bytes), 0)
+                    self._set_buffer(index, loaded, loaded.nbytes, 0)
             elif name == "report":
                 self._report = BufferRegion.new(8 * REPORT_WORDS, device, kernel.bank(index))
                 self._set_buffer(index, self._report, 8 * REPORT_WORDS, SYNC_FROM)
@@ -125,15 +126,24 @@ class KernelLauncher:
         chunks = (chunk, *chunk.companions) if chunk.companions else (chunk,)
         for index, one in zip(self._inputs, chunks, strict=False):  # a kernel without input has one chunk all the same
             if one.region is not None and index not in self._changed:
-                self._set_buffer(index, one.region, one.nbytes, SYNC_TO if sync_to else 0)
-        flags = SYNC_FROM if sync_from else 0
+                moves = sync_to and not one.region.resident
+                self._set_buffer(index, one.region, one.nbytes, SYNC_TO if moves else 0)
+                self._moved[0] += one.nbytes * moves
         for index, output in zip(self._outputs, outputs, strict=True):
-            extra = CLEAR if index in self._cleared and self._begins(chunk, skip, chunks, output) else 0
-            if (index in self._changed and sync_to) or (index in self._initial and self._fill(index, chunk, output)):
-                extra = SYNC_TO
-            self._set_buffer(index, output, len(output.bytes), flags | extra)
+            flags = SYNC_FROM if sync_from and not output.resident else 0
+            if index in self._cleared and self._begins(chunk, skip, chunks, output):
+                flags |= self._clear(output)
+            if (index in self._changed and sync_to and not output.resident) or (
+                index in self._initial and self._fill(index, chunk, output)
+            ):
+                flags |= SYNC_TO
+            self._set_buffer(index, output, output.nbytes, flags)
+            self._moved[0] += output.nbytes * bool(flags & (SYNC_TO | CLEAR))
+            self._moved[1] += output.nbytes * bool(flags & SYNC_FROM)
+        if self._report is not None:
+            self._moved[1] += self._report.nbytes
         if outputs:
-            self._set("capacity", len(outputs[0].bytes))
+            self._set("capacity", outputs[0].nbytes)
         self._set("bytes", chunk.nbytes)
         self._set("count", chunk.nbytes // self._item)
         self._set("offset", chunk.offset)
@@ -161,9 +171,19 @@ class KernelLauncher:
             self._arguments.set_buffer(index, region.bo, region.offset, len(region.bytes), SYNC_TO)
         for index, region in zip(self._outputs, outputs, strict=True):
             flags = SYNC_FROM
-            if index in self._cleared and not _shares_memory(inputs, region):
+            if index in self._cleared and not any(one.shares(region) for one in inputs):
                 flags |= CLEAR
             self._arguments.set_buffer(index, region.bo, region.offset, len(region.bytes), flags)
+
+    def moved_of(self, inputs: Sequence[BufferRegion], outputs: Sequence[BufferRegion]) -> tuple[int, int]:
+        """Return the bytes that a job of one run over this memory of the host moves to the device and from it."""
+        begun = [
+            region.nbytes
+            for index, region in zip(self._outputs, outputs, strict=True)
+            if index in self._initial or (index in self._cleared and not any(one.shares(region) for one in inputs))
+        ]
+        back = sum([region.nbytes for region in outputs])
+        return sum([region.nbytes for region in inputs]) + sum(begun), back
 
     def set_scalars(self, scalars: Iterable[tuple[int, BoundArgument]]) -> None:
         """Replace the values of scalar arguments, by their positions."""
@@ -190,25 +210,42 @@ class KernelLauncher:
         return {**self._call.shape_values, **values, **self._call.values}
 
     def _fill(self, index: int, chunk: Chunk, output: BufferRegion) -> bool:
-        """Give an output its initial value, if this is the first run into it."""
+        """Give an output its initial value before the first run into it; return whether the run has to bring it."""
         port = self._initial[index]
         if port.fixed_nbytes is not None and chunk.number:
+            return False
+        if output.resident:
+            values = np.full(output.nbytes // port.dtype.itemsize, port.initial, port.dtype)
+            self._moved[0] += output.write(values.view(np.uint8))
             return False
         output.bytes.view(port.dtype)[...] = port.initial
         return True
 
+    def _clear(self, output: BufferRegion) -> int:
+        """Make an output zero: now, if it is on the device, else by the flag of the run that is returned."""
+        if not output.resident:
+            return CLEAR
+        self._moved[0] += output.write(None)
+        return 0
+
     @staticmethod
     def _begins(chunk: Chunk, skip: int, chunks: Sequence[Chunk], output: BufferRegion) -> bool:
         """Return whether this is the first run into an output that is no input at the same time."""
-        inputs = [one.region for one in chunks if one.region is not None]
-        return chunk.number == 0 and skip == 0 and not _shares_memory(inputs, output)
+        regions = [one.region for one in chunks if one.region is not None]
+        return chunk.number == 0 and skip == 0 and not any(region.shares(output) for region in regions)
 
     def _set_port_sizes(self, chunks: Sequence[Chunk], outputs: Sequence[BufferRegion]) -> None:
         for port, chunk in zip(self._call.inputs, chunks, strict=True):
             self._set(f"bytes.{port.name}", chunk.nbytes)
             self._set(f"count.{port.name}", chunk.nbytes // port.dtype.itemsize)
         for target, output in zip(self._call.outputs, outputs, strict=True):
-            self._set(f"capacity.{target.name}", len(output.bytes))
+            self._set(f"capacity.{target.name}", output.nbytes)
+
+    def take_moved(self) -> tuple[int, int]:
+        """Return the bytes that runs have moved to the device and from it since the last call."""
+        to_device, from_device = self._moved
+        self._moved = [0, 0]
+        return to_device, from_device
 
     def clear_regions(self) -> None:
         """Drop the references to the last run's input and output memory."""
@@ -227,7 +264,3 @@ class KernelLauncher:
             raise RuntimeError("this kernel has no argument 'report'")
         words = self._report.bytes.view(np.uint64)
         return int(words[0]), int(words[1]), int(words[2])
-
-
-def _shares_memory(inputs: Sequence[BufferRegion], output: BufferRegion) -> bool:
-    return any(np.may_share_memory(region.bytes, output.bytes) for region in inputs)

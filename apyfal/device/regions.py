@@ -6,42 +6,59 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from apyfal._core.device import TO_DEVICE
 from apyfal.device.control import Channel, JobControl
 from apyfal.device.zero_copy import flat_bytes
+from apyfal.exceptions import UnsupportedByDriver
 from apyfal.memory import empty
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from apyfal._core.device import BufferObject, Device
+    from apyfal.device.sharing.device_array import DeviceArray
 
 __all__ = ["BufferRegion", "BufferRing", "Chunk"]
 
+#: Bytes of zeros that are moved at a time to a device that cannot make them.
+_ZEROS = 1 << 20
+
 
 class BufferRegion:
-    """Contiguous host bytes and the device's buffer object that they belong to.
+    """Contiguous bytes of the host and the device's buffer object that they belong to.
 
     It keeps both alive; the memory itself belongs to the array or to the pool that it was taken from.
 
     Attributes
     ----------
-    bytes
-        The host side: one-dimensional, ``uint8``.
     bo, offset
         The device side: these bytes begin `offset` bytes into the buffer object `bo`.
+    nbytes
+        Size.
     parent
         The region that this is a part of; ``None``: it is not a part.
+    resident
+        The data stays on the device: `sync` moves nothing.
     """
 
-    __slots__ = ("bo", "bytes", "offset", "parent")
+    __slots__ = ("_memory", "bo", "nbytes", "offset", "parent", "resident")
 
     def __init__(
-        self, memory: NDArray[np.uint8], bo: BufferObject, offset: int, parent: BufferRegion | None = None
+        self,
+        memory: NDArray[np.uint8] | None,
+        bo: BufferObject,
+        offset: int,
+        parent: BufferRegion | None = None,
+        *,
+        nbytes: int | None = None,
+        resident: bool = False,
     ) -> None:
-        self.bytes = memory
+        self._memory = memory
         self.bo = bo
         self.offset = offset
         self.parent = parent
+        self.nbytes = len(memory) if nbytes is None and memory is not None else nbytes or 0
+        self.resident = resident
 
     @classmethod
     def over(cls, array: NDArray[Any], device: Device, bank: int, *, written: bool) -> BufferRegion:
@@ -65,14 +82,67 @@ class BufferRegion:
         """Return `nbytes` bytes of new pinned memory (one byte at least), with undefined contents."""
         return cls.over(empty(max(nbytes, 1), np.uint8), device, bank, written=True)
 
+    @classmethod
+    def of(cls, array: DeviceArray) -> BufferRegion:
+        """Return the memory of a device array; `ClosedError` if it was closed."""
+        bo, memory = array.buffer()
+        return cls(memory, bo, 0, nbytes=array.nbytes, resident=True)
+
+    @property
+    def bytes(self) -> NDArray[np.uint8]:
+        """The host side: one-dimensional, ``uint8``."""
+        if self._memory is None:
+            raise RuntimeError("device memory has no host side")
+        return self._memory
+
     def part(self, start: int, nbytes: int) -> BufferRegion:
         """Return the `nbytes` bytes of this region that begin at byte `start`."""
-        return BufferRegion(self.bytes[start : start + nbytes], self.bo, self.offset + start, self.parent or self)
+        memory = None if self._memory is None else self._memory[start : start + nbytes]
+        size = min(nbytes, self.nbytes - start)
+        return BufferRegion(
+            memory, self.bo, self.offset + start, self.parent or self, nbytes=size, resident=self.resident
+        )
 
-    def sync(self, direction: int, nbytes: int) -> None:
-        """Copy the first `nbytes` bytes to the other side: `direction` is ``TO_DEVICE`` or ``FROM_DEVICE``."""
-        if nbytes:
-            self.bo.sync(direction, self.offset, nbytes)
+    def sync(self, direction: int, nbytes: int) -> int:
+        """Copy the first `nbytes` bytes to the other side: `direction` is ``TO_DEVICE`` or ``FROM_DEVICE``.
+
+        Returns
+        -------
+        int
+            Bytes that were moved.
+        """
+        if not nbytes or self.resident:
+            return 0
+        self.bo.sync(direction, self.offset, nbytes)
+        return nbytes
+
+    def write(self, data: NDArray[np.uint8] | None) -> int:
+        """Fill a resident region with bytes of the host, or with zeros (``None``); returns how many were moved.
+
+        The device makes the zeros if it can; then none are moved.
+        """
+        if self._memory is not None:
+            self._memory[...] = 0 if data is None else data
+            if self.nbytes:
+                self.bo.sync(TO_DEVICE, self.offset, self.nbytes)
+            return self.nbytes
+        if data is not None:
+            self.bo.transfer(TO_DEVICE, data, self.offset)
+            return self.nbytes
+        try:
+            self.bo.transfer(TO_DEVICE, None, self.offset, self.nbytes)
+        except UnsupportedByDriver:
+            zeros = np.zeros(min(self.nbytes, _ZEROS), np.uint8)
+            for start in range(0, self.nbytes, _ZEROS):
+                self.bo.transfer(TO_DEVICE, zeros[: self.nbytes - start], self.offset + start)
+            return self.nbytes
+        return 0
+
+    def shares(self, other: BufferRegion) -> bool:
+        """Return whether both may have memory in common."""
+        if self.resident or other.resident:
+            return self.bo is other.bo
+        return np.may_share_memory(self.bytes, other.bytes)
 
 
 class Chunk(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,9 +14,12 @@ from apyfal.jobs.prepared import Direct, PreparedJob
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
+    from apyfal.device.sharing.device_array import DeviceArray
     from apyfal.jobs.submitter import JobSubmitter
 
 __all__ = ["BaseAccelerator"]
+
+_ON_HOST = "expected arrays of the host, or a chain of stages that the host defines"
 
 _Self = TypeVar("_Self", bound="BaseAccelerator")
 
@@ -58,6 +61,16 @@ class BaseAccelerator(ABC):
     @abstractmethod
     def empty(self, shape: Any, dtype: DTypeLike = float) -> NDArray[Any]:
         """Return a new array that jobs can use without a copy."""
+
+    def put(self, array: object, *, port: str | None = None) -> DeviceArray:
+        """Bring an array to the device, where it stays."""
+        raise ParameterError(f"{self!r} is on another machine, and device arrays stay on theirs; {_ON_HOST}")
+
+    def device_empty(
+        self, shape: int | Sequence[int], dtype: DTypeLike = float, *, port: str | None = None
+    ) -> DeviceArray:
+        """Return a new array on the device."""
+        raise ParameterError(f"{self!r} is on another machine, and device arrays stay on theirs; {_ON_HOST}")
 
     @abstractmethod
     def _check_open(self) -> None:

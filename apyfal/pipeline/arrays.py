@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from mmap import mmap
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from apyfal._core.buffer import Buffer
+from apyfal.device.sharing.device_array import DeviceArray
 from apyfal.exceptions import ParameterError
 from apyfal.memory import plain_array
 
@@ -19,7 +21,18 @@ if TYPE_CHECKING:
 
     from apyfal.definition.bound_call import CallOutput
 
-__all__ = ["CONVERTED", "array_of", "check_target", "each_of", "element_type_of", "overlap", "shape_of", "source_array"]
+__all__ = [
+    "CONVERTED",
+    "array_of",
+    "check_target",
+    "check_type_and_size",
+    "each_of",
+    "element_type_of",
+    "keeps_memory",
+    "overlap",
+    "shape_of",
+    "source_array",
+]
 
 #: Why the bytes of an object that makes an array whenever it is asked count as copied.
 CONVERTED = "converted to an array by its own __array__"
@@ -55,6 +68,8 @@ def source_array(data: object) -> tuple[NDArray[Any] | None, bool]:
         return data, False
     if data is None or isinstance(data, (str, PathLike, type)):
         return None, False
+    if isinstance(data, DeviceArray):
+        raise ParameterError(f"{data!r} is in a card's memory, not the host's; expected .get(), which brings it here")
     try:
         array = _seen_as_array(data)
         if array is not None or not hasattr(data, "__array__"):
@@ -126,6 +141,11 @@ def _has_type(data: object) -> bool:
     return hasattr(data, "type")
 
 
+def keeps_memory(data: object) -> bool:
+    """Return whether an array over the memory of `data` stays valid; what only makes arrays may make another one."""
+    return isinstance(data, np.ndarray) or _view_of(data) is not None
+
+
 def _is_converted(data: object, array: NDArray[Any]) -> bool:
     """Return whether `data` makes new memory whenever it is asked for an array."""
     if isinstance(data, np.ndarray) or _view_of(data) is not None:
@@ -154,13 +174,18 @@ def check_target(port: CallOutput, array: NDArray[Any], expected: int | None) ->
     """
     if not array.flags.writeable:
         raise ParameterError(f"{port.name}: the array is read-only")
+    check_type_and_size(port, array, expected)
+    return array
+
+
+def check_type_and_size(port: CallOutput, array: NDArray[Any] | DeviceArray, expected: int | None) -> None:
+    """Raise `ParameterError` if element type or size of `array` is not that of an output of `expected` bytes."""
     if array.dtype != port.dtype:
         raise ParameterError(
             f"{port.name}: an array of {array.dtype}; accelerator {port.accelerator!r} writes {port.dtype}"
         )
     if expected is not None and array.nbytes != expected:
         raise ParameterError(f"{port.name}: an array of {array.nbytes} bytes; this job's output has {expected}")
-    return array
 
 
 def overlap(source: NDArray[Any] | None, target: NDArray[Any]) -> bool:
@@ -171,11 +196,11 @@ def overlap(source: NDArray[Any] | None, target: NDArray[Any]) -> bool:
     return a != b or source.nbytes != target.nbytes
 
 
-def shape_of(port: CallOutput, nbytes: int, source: NDArray[Any] | None) -> tuple[int, ...]:
+def shape_of(port: CallOutput, nbytes: int, source: tuple[int, ...] | None) -> tuple[int, ...]:
     """Return the shape of a new array of `nbytes`: the source's shape if each of its elements becomes one."""
     count = nbytes // port.dtype.itemsize
     if port.shape is not None:
         return port.shape
-    if source is not None and source.size == count and port.rule.kind == "same":
-        return source.shape
+    if source is not None and math.prod(source) == count and port.rule.kind == "same":
+        return source
     return (count,)

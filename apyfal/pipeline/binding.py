@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from apyfal.device.regions import BufferRegion, BufferRing
+from apyfal.device.sharing.device_array import DeviceArray
 from apyfal.device.zero_copy import reason_to_copy
 from apyfal.exceptions import CopyRefused, ParameterError
 from apyfal.memory import charge, empty
-from apyfal.pipeline.arrays import array_of, check_target, overlap, shape_of
+from apyfal.pipeline.arrays import array_of, check_target, check_type_and_size, overlap, shape_of
 from apyfal.pipeline.chunking import DEFAULT_MEMORY_LIMIT, Plan, PortPlan
 from apyfal.pipeline.inputs import ArrayInput, CopiedInput, Input, ParallelRangeInput, StreamInput
 from apyfal.pipeline.outputs import (
@@ -115,7 +116,7 @@ class InputBinding:
     src
         The caller's source.
     array
-        `src` as an array; ``None``: it is a URL, path or file object, and is opened here.
+        `src` as an array; ``None``: it is a device array, or a URL, path or file object, which is opened here.
     job
         What the job's inputs and outputs share.
 
@@ -123,15 +124,22 @@ class InputBinding:
     ----------
     nbytes
         Bytes of data; ``None``: known only at the end.
+    resident
+        The source, if it is a device array.
     """
 
     def __init__(self, port: CallInput, src: object, array: NDArray[Any] | None, job: JobContext) -> None:
         self.port = port
         self.array = array
+        self.resident = src if isinstance(src, DeviceArray) else None
         self._job = job
         self._source: Source | None = None
+        self._region: BufferRegion | None = None
         self.nbytes: int | None
-        if array is None:
+        if self.resident is not None:
+            self._region = job.context.region_of(self.resident, port.name, job.kernel.bank(port.index))
+            self.nbytes = self.resident.nbytes
+        elif array is None:
             self._source = job.stack.enter_context(open_source(src))
             self.nbytes = self._source.size
         else:
@@ -140,6 +148,8 @@ class InputBinding:
 
     def plan(self) -> PortPlan:
         """Decide whether the array is used in place, or the data goes through a ring."""
+        if self._region is not None:
+            return PortPlan(self.port, self.nbytes, ring=False, connections=0, resident=True)
         if self.array is not None:
             job, name = self._job, self.port.name
             if job.kernel.may_write(self.port.index) and not self.port.changed:
@@ -154,6 +164,12 @@ class InputBinding:
         """Whether the device reads the caller's array, once `plan` has decided."""
         return self.array is not None and self._reason is None and self.array.nbytes > 0
 
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """Shape of the data; ``None``: it has none, as files."""
+        source = self.array if self.resident is None else self.resident
+        return None if source is None else source.shape
+
     def make(self, plan: Plan, port_plan: PortPlan) -> Input:
         """Return the input that the stages read."""
         job, source, array = self._job, self._source, self.array
@@ -161,6 +177,8 @@ class InputBinding:
         # Inputs that are not cut may differ in size; chunks of inputs that are cut have as many elements each.
         uncut = plan.single and self.nbytes is not None
         chunk_nbytes = self.nbytes if uncut and self.nbytes is not None else self.port.companion_nbytes(plan.chunk)
+        if self._region is not None:
+            return ArrayInput(self._region, chunk_nbytes)
         if source is not None:
             ring = BufferRing(job.control, device, bank, chunk_nbytes, plan.depth(port_plan))
             if source.connections and source.size is not None:
@@ -202,7 +220,8 @@ class OutputBinding:
     Raises
     ------
     ParameterError
-        The caller's array has a wrong size or type, is read-only, or overlaps with an input.
+        The caller's array has a wrong size or type, is read-only, or overlaps with an input; or it is a device array,
+        and the size of the output is not known.
     """
 
     def __init__(self, port: CallOutput, dst: object, inputs: Sequence[InputBinding], job: JobContext) -> None:
@@ -215,15 +234,25 @@ class OutputBinding:
         self._sink: Sink | None = None
         self._reason: str | None = None
         self._output: Output | None = None
-        target = None if dst is None else array_of(dst, written=True)
+        self.resident = dst if isinstance(dst, DeviceArray) else None
+        self._region: BufferRegion | None = None
+        target = None if dst is None or self.resident is not None else array_of(dst, written=True)
         self.array: NDArray[Any] | None = None
-        if target is not None:
+        if self.resident is not None:
+            if self._size is None:
+                raise ParameterError(
+                    f"{port.name}: a device array, and the size of the output is not known before the job has ended; "
+                    "expected an array of the host, a URL, a path or a file object"
+                )
+            check_type_and_size(port, self.resident, self._size)
+            self._region = job.context.region_of(self.resident, port.name, job.kernel.bank(port.index))
+        elif target is not None:
             self.array = check_target(port, target, self._size)
         elif dst is not None:
             self._sink = job.stack.enter_context(open_sink(dst, self._size))
         elif self._size is not None:
             charge(self._size)
-            self.array = empty(shape_of(port, self._size, None if first is None else first.array), port.dtype)
+            self.array = empty(shape_of(port, self._size, None if first is None else first.shape), port.dtype)
         if self.array is not None:
             self._reason = job.reason_to_copy(port.name, self.array, written=True)
             for binding in inputs:
@@ -236,12 +265,16 @@ class OutputBinding:
 
     def collides(self, other: OutputBinding) -> bool:
         """Return whether two outputs share memory, or have the same destination in a store."""
+        if self.resident is not None:
+            return self.resident is other.resident
         if self.array is not None and other.array is not None:
             return np.shares_memory(self.array, other.array)
         return self._sink is not None and other._sink is not None and self._dst == other._dst
 
     def plan(self) -> PortPlan:
         """Decide whether the array is used in place, or the data goes through a ring."""
+        if self._region is not None:
+            return PortPlan(self.port, None, ring=False, connections=0, resident=True)
         ring = self.port.fixed_nbytes is None and (self.array is None or self._reason is not None)
         return PortPlan(self.port, None, ring, 0 if self._sink is None else self._sink.connections)
 
@@ -258,6 +291,10 @@ class OutputBinding:
     def _make(self, plan: Plan, port_plan: PortPlan) -> Output:
         job, port, array, sink = self._job, self.port, self.array, self._sink
         device, bank = job.context.device, job.kernel.bank(port.index)
+        if self._region is not None:
+            if port.fixed_nbytes is not None:
+                return FixedOutput(self._region, port.fixed_nbytes)
+            return ArrayOutput(self._region, port)
         if port.fixed_nbytes is not None:
             if array is not None and self.in_place:
                 return FixedOutput(BufferRegion.over(array, device, bank, written=True), port.fixed_nbytes)
@@ -281,7 +318,7 @@ class OutputBinding:
 
         Returns
         -------
-        ndarray, dict or None
+        ndarray, DeviceArray, dict or None
             The caller's array or a new one; the result parameters of accelerators that have such; ``None`` for data
             that went to a store, file or file object.
         """
@@ -289,6 +326,8 @@ class OutputBinding:
             raise RuntimeError("the result of an output that was not made")
         job, array = self._job, self.array
         data = self._output.result()
+        if self.resident is not None:
+            return self.resident
         if self.port.fixed_nbytes is not None and data is not None:
             if self._sink is not None:
                 self._sink.write(data.data)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from apyfal.definition.bound_call import CallOutput
 from apyfal.exceptions import ParameterError
 from apyfal.memory import charge
 from apyfal.units import format_size
@@ -46,12 +47,15 @@ class PortPlan(NamedTuple):
         Whether it goes through a ring. An array in place needs no memory from the job.
     connections
         Chunks that are received, or sent, at once; 0: one after the other.
+    resident
+        It is on the device already, or stays there.
     """
 
     port: CallPort
     nbytes: int | None
     ring: bool
     connections: int
+    resident: bool = False
 
     @property
     def depth(self) -> int:
@@ -133,7 +137,8 @@ def make_plan(
     rings = [port_plan for port_plan in (*inputs, *outputs) if port_plan.ring]
     largest_buffer = min(filter(None, (call.chunk_limit, device["max_buffer"])), default=None)
     known = total is not None and (len(inputs) < 2 or all(port_plan.nbytes is not None for port_plan in inputs))
-    if total is not None and known and not rings and _nothing_moves(call, device, total, largest_buffer):
+    moves = "separate-memory" in device["capabilities"] and not _all_resident(inputs, outputs)
+    if total is not None and known and not rings and not moves and _fits_one_run(call, total, largest_buffer):
         return _single(total)
     granularity = call.aligned_granularity
     chunk = max(_CHUNK // granularity, 1) * granularity
@@ -177,10 +182,13 @@ def _single(total: int) -> Plan:
     return Plan(total, total, single=True)
 
 
-def _nothing_moves(call: BoundCall, device: DeviceInfo, total: int, largest_buffer: int | None) -> bool:
-    """Return whether the device works in host memory, in one run: there is no transfer that another run could hide."""
-    if "separate-memory" in device["capabilities"]:
-        return False
+def _all_resident(inputs: Sequence[PortPlan], outputs: Sequence[PortPlan]) -> bool:
+    """Return whether no chunk of the job moves: there is no transfer that another run could hide."""
+    cut = [one for one in outputs if not isinstance(one.port, CallOutput) or one.port.fixed_nbytes is None]
+    return all(port_plan.resident for port_plan in (*inputs, *cut))
+
+
+def _fits_one_run(call: BoundCall, total: int, largest_buffer: int | None) -> bool:
     return largest_buffer is None or _largest_nbytes(call, total) <= largest_buffer
 
 

@@ -258,6 +258,7 @@ class DirectJob:
                 report.add("compute", 0, start)
         if report is not None:
             report.bytes_in, report.bytes_out, report.chunks = self._direct.bytes_in, self._direct.bytes_out, 1
+            report.moved(*launcher.moved_of(self._inputs, self._outputs))
 
     def scalars_of(self, changes: Mapping[str, object]) -> list[tuple[int, BoundArgument]] | None:
         """Return the arguments that these parameters change; ``None``: they change more than that."""

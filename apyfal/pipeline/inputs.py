@@ -67,7 +67,7 @@ class ArrayInput(Input):
 
     def chunks(self) -> Chunks:
         """Yield parts of the array."""
-        total = len(self._region.bytes)
+        total = self._region.nbytes
         for index, start in enumerate(range(0, max(total, 1), max(self._chunk_nbytes, 1))):
             nbytes = min(self._chunk_nbytes, total - start)
             yield Chunk(index, self._region.part(start, nbytes), nbytes, start, last=start + nbytes >= total)

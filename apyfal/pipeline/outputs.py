@@ -60,9 +60,9 @@ class ArrayOutput(Output):
     def store(self, index: int, region: BufferRegion, nbytes: int) -> None:
         """Do nothing: the bytes are where they belong."""
 
-    def result(self) -> NDArray[np.uint8]:
-        """Return the array's bytes."""
-        return self._region.bytes
+    def result(self) -> NDArray[np.uint8] | None:
+        """Return the array's bytes; none if they are on the device."""
+        return None if self._region.resident else self._region.bytes
 
 
 class FixedOutput(Output):
@@ -83,9 +83,9 @@ class FixedOutput(Output):
     def store(self, index: int, region: BufferRegion, nbytes: int) -> None:
         """Do nothing: the bytes are where they belong."""
 
-    def result(self) -> NDArray[np.uint8]:
-        """Return the output."""
-        return self._region.bytes[: self._nbytes]
+    def result(self) -> NDArray[np.uint8] | None:
+        """Return the output; none if it is on the device."""
+        return None if self._region.resident else self._region.bytes[: self._nbytes]
 
 
 class _RingOutput(Output):

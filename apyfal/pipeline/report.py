@@ -49,6 +49,9 @@ class Report:
         Bytes read from the job's inputs, and written to its outputs.
     bytes_copied, reasons
         Bytes that were copied in host memory, and why.
+    to_device, from_device
+        Bytes that were transferred to the device and from it. Where a device works in the host's memory, bytes that are
+        handed over count too.
     chunks
         Chunks that are done.
     spans
@@ -60,6 +63,8 @@ class Report:
         self.bytes_in = 0
         self.bytes_out = 0
         self.bytes_copied = 0
+        self.to_device = 0
+        self.from_device = 0
         self.chunks = 0
         self.reasons: dict[str, None] = {}
         self.spans: list[Span] = []
@@ -72,6 +77,7 @@ class Report:
         one = Report()
         one._began, one.spans, one.chunks = self._began, self.spans, self.chunks
         one.bytes_in, one.bytes_out = bytes_in, bytes_out
+        one.to_device, one.from_device = bytes_in, bytes_out
         one.run_details = self.run_details
         return one
 
@@ -107,6 +113,13 @@ class Report:
             self.bytes_copied += nbytes
             self.reasons[reason] = None
 
+    def moved(self, to_device: int, from_device: int) -> None:
+        """Count a transfer."""
+        if to_device or from_device:
+            with self._lock:
+                self.to_device += to_device
+                self.from_device += from_device
+
     def current_bottleneck(self) -> str:
         """Return what limits the job at the moment, as `bottleneck_of` says it."""
         recent = self.spans[-_RECENT:]
@@ -123,6 +136,7 @@ class Report:
             bytes_out=self.bytes_out,
             bytes_copied=self.bytes_copied,
             copy_reasons=list(self.reasons),
+            bytes_moved={"to_device": self.to_device, "from_device": self.from_device},
             seconds=seconds,
             chunks=self.chunks,
             device=device,

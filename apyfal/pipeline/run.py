@@ -12,8 +12,9 @@ import numpy as np
 
 from apyfal.definition.sizes import SourceSize
 from apyfal.device.control import Aborted
+from apyfal.device.sharing.device_array import DeviceArray
 from apyfal.exceptions import KernelError, ParameterError, did_you_mean
-from apyfal.pipeline.arrays import CONVERTED, element_type_of, source_array
+from apyfal.pipeline.arrays import CONVERTED, element_type_of, keeps_memory, source_array
 from apyfal.pipeline.binding import InputBinding, JobContext, OutputBinding
 from apyfal.pipeline.chunking import Plan, PortPlan, make_plan
 from apyfal.pipeline.direct import DirectCall, DirectJob, find, keep, key_of
@@ -112,7 +113,7 @@ def prepare(context: DeviceContext, arguments: JobArguments, control: JobControl
         As `process` does, for arrays; of URLs and files, types and parameters are checked.
     """
     ends = _Ends.of(context, arguments)
-    if ends.key is None:
+    if ends.key is None or not all(keeps_memory(source) for source in ends.sources):
         return None
     with ExitStack() as stack:
         decided = _decide(context, arguments, ends, control, Report(), stack)
@@ -138,9 +139,12 @@ class _Ends(NamedTuple):
     def of(cls, context: DeviceContext, arguments: JobArguments) -> _Ends:
         definition = context.definition
         sources = _sources(definition, arguments.src)
-        seen = [source_array(source) for source in sources]
+        seen = [(None, False) if isinstance(source, DeviceArray) else source_array(source) for source in sources]
         arrays = [array for array, _ in seen]
-        dtypes = [element_type_of(source, array) for source, array in zip(sources, arrays, strict=True)]
+        dtypes = [
+            source.dtype if isinstance(source, DeviceArray) else element_type_of(source, array)
+            for source, array in zip(sources, arrays, strict=True)
+        ]
         call = context.bind(tuple(dtypes), arguments.parameters)
         dsts = _destinations(definition, arguments.dst)
         targets = [dst if type(dst) is np.ndarray else None for dst in dsts]
@@ -200,8 +204,7 @@ def _decide(
         if array is not None and is_converted:
             report.copied(array.nbytes, job.allow(port.name, CONVERTED))
     if call.needs_sources:
-        shapes = [None if array is None else array.shape for array in arrays]
-        sizes = [SourceSize(one.nbytes, shape) for one, shape in zip(inputs, shapes, strict=True)]
+        sizes = [SourceSize(one.nbytes, one.shape) for one in inputs]
         call = job.call = context.size(call, tuple(sizes))
     call.check_sizes([binding.nbytes for binding in inputs])
     input_plans = [binding.plan() for binding in inputs]
@@ -243,10 +246,13 @@ def _run(
         progress = _progress(arguments, report, total)
         stages = StagePipeline(job.call, launcher, source, outputs, control, report, progress, decided.changed)
         report.add("prepare", 0, built)
-        if plan.single:
-            stages.run_single()
-        else:
-            stages.run_stages()
+        try:
+            if plan.single:
+                stages.run_single()
+            else:
+                stages.run_stages()
+        finally:
+            report.moved(*launcher.take_moved())
         launcher.clear_regions()
     if total is None:
         job.call.check_size(stages.consumed)
@@ -264,6 +270,14 @@ def _changed(
             if not source.port.changed or target.port.index != source.port.index:
                 continue
             reason = "the kernel changes it in place, and the source stays as it is"
+            if source.resident is not None and source.resident is not target.resident:
+                raise ParameterError(
+                    f"{source.port.name}: the kernel changes it in place, and a device array is not copied; expected "
+                    "the same device array as destination, or an array of the host as source"
+                )
+            if target.resident is not None:
+                pairs.append((number, place, reason))
+                continue
             if source.array is None or target.array is None or not np.shares_memory(source.array, target.array):
                 reason = job.allow(source.port.name, reason)
             pairs.append((number, place, reason))

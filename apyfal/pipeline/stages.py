@@ -162,7 +162,7 @@ class StagePipeline:
                 for finished in self._rerun_until_done(chunk, outputs):
                     self._store(finished)
             else:
-                full = tuple([(region, len(region.bytes)) for region in outputs])
+                full = tuple([(region, region.nbytes) for region in outputs])
                 self._store(_Finished(chunk.number, full, chunk.nbytes))
             self._source.release(chunk)
 
@@ -229,17 +229,17 @@ class StagePipeline:
             copied_from = self._report.now()
             for position, one in enumerate((chunk, *chunk.companions)):
                 if one.region is not None and position not in self._unsent:
-                    one.region.sync(TO_DEVICE, one.nbytes)
+                    self._report.moved(one.region.sync(TO_DEVICE, one.nbytes), 0)
             copied_until = self._report.now()
             with fetched.turn(number):
-                if chunk.region is not None:
+                if chunk.region is not None and not chunk.region.resident:
                     self._report.follow("to_device", chunk.number, copied_from, copied_until)
                 if self._call.size_reported:  # the stage that reads the report starts the run, and runs it again
                     put(_Started(chunk, (), None, 0.0))
                     continue
                 outputs = self._output_regions(chunk)
                 for place in self._copy_changed(chunk, outputs):
-                    outputs[place].sync(TO_DEVICE, len(outputs[place].bytes))
+                    self._report.moved(outputs[place].sync(TO_DEVICE, outputs[place].nbytes), 0)
                 at = self._report.now()
                 run = self._launcher.start(chunk, outputs)
                 self._in_flight.append(run)
@@ -265,7 +265,7 @@ class StagePipeline:
             with started.turn(number):
                 self._in_flight.popleft()
                 self._report.follow("compute", chunk.number, at, computed)
-                if any(nbytes for _, nbytes in read_back):
+                if any(nbytes and not region.resident for region, nbytes in read_back):
                     self._report.follow("from_device", chunk.number, computed, copied)
                 put(_Finished(chunk.number, read_back, chunk.nbytes))
 
@@ -282,10 +282,13 @@ class StagePipeline:
         """Copy inputs to the outputs that the kernel changes in place; return which these are."""
         for number, place, reason in self._changed:
             one = (chunk, *chunk.companions)[number]
-            target = outputs[place].bytes
-            if one.region is None or not one.nbytes:
-                continue
+            if one.region is None or not one.nbytes or one.region.resident:
+                continue  # on the device, source and target are the same array
             source = one.region.bytes[: one.nbytes]
+            if outputs[place].resident:
+                self._report.moved(outputs[place].write(source), 0)
+                continue
+            target = outputs[place].bytes
             if source.ctypes.data != target.ctypes.data:
                 target[...] = source
                 self._report.copied(one.nbytes, reason)
@@ -323,9 +326,8 @@ class StagePipeline:
         """Copy the `produced` bytes of a run from the device; ``None``: all that its regions hold."""
         read_back = []
         for output, region in zip(self._outputs, outputs, strict=True):
-            nbytes = output.nbytes_to_read(chunk, len(region.bytes) if produced is None else produced)
-            if nbytes:
-                region.sync(FROM_DEVICE, nbytes)
+            nbytes = output.nbytes_to_read(chunk, region.nbytes if produced is None else produced)
+            self._report.moved(0, region.sync(FROM_DEVICE, nbytes))
             read_back.append((region, nbytes))
         return tuple(read_back)
 

@@ -192,7 +192,7 @@ int apf_bo_sync(apf_bo *bo, int direction, uint64_t offset, uint64_t size, apf_e
 /* Whether the device's driver can do the next. */
 int apf_device_transfers(const apf_device *device);
 /* Move bytes between device memory (from apf_bo_alloc) and any host memory; `data` NULL, to the device: zeros.
- * UNSUPPORTED: the driver cannot. */
+ * UNSUPPORTED: the driver cannot, or not make zeros. */
 int apf_bo_transfer(apf_bo *bo, int direction, uint64_t offset, void *data, uint64_t size, apf_error *err);
 
 /* A flag of an argument, in addition to those of driver.h: the host side is set to zero, and then the device's

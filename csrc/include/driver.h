@@ -242,7 +242,8 @@ typedef struct apf_driver {
     int (*interface)(apf_drv_device *device, const apf_program *program, char *text, size_t size, apf_error *err);
     /* Added later. Optional (NULL): move [offset, offset + size) of memory from `alloc` to or from the host memory at
      * `data`, which may begin anywhere, and whose pages may be written; returns when it is done. `data` NULL, to the
-     * device: zeros, which need not cross the bus, and are counted only if they do. IO, DEVICE_LOST, TRUNCATED. */
+     * device: zeros that are made there, which is not counted. IO, DEVICE_LOST, TRUNCATED; UNSUPPORTED: the device
+     * cannot make zeros. */
     int (*transfer)(apf_drv_bo *bo, int direction, uint64_t offset, void *data, uint64_t size, apf_error *err);
 } apf_driver;
 

@@ -1,4 +1,4 @@
-"""The cases of `drivers.cases.job_cases` and `drivers.cases.core_cases`, on all cards of `drivers.support.cards`."""
+"""The cases of three modules of `drivers.cases`, on all cards of `drivers.support.cards`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from drivers.cases import core_cases, job_cases
+from drivers.cases import core_cases, job_cases, resident_cases
 from drivers.support.cards import CARDS, Card
 from drivers.support.worker import Worker
 
@@ -92,6 +92,12 @@ def workers(environments: Callable[[Card], dict[str, str]]) -> Iterator[Callable
 def test_jobs(row: Card, case: str, workers: Callable[[Card], Worker], tmp_path: Path) -> None:
     folder = [str(tmp_path)] if "folder" in inspect.signature(_cases(job_cases)[case]).parameters else []
     workers(row).call("drivers.cases.job_cases", case, row.name, *folder, timeout=_SLOW.get(case, 110))
+
+
+@pytest.mark.parametrize(("row", "case"), _rows(resident_cases))
+def test_data_that_stays(row: Card, case: str, workers: Callable[[Card], Worker], tmp_path: Path) -> None:
+    folder = [str(tmp_path)] if "folder" in inspect.signature(_cases(resident_cases)[case]).parameters else []
+    workers(row).call("drivers.cases.resident_cases", case, row.name, *folder)
 
 
 @pytest.mark.parametrize(("row", "case"), _rows(core_cases))

@@ -28,7 +28,7 @@ ROOMS = (
     "_core",
     "base",
     "config host/protocol storage/local storage",
-    "definition storage/flow storage/mounting",
+    "definition device/sharing storage/flow storage/mounting",
     "accelerators device rtl storage/http storage/transfer",
     "host/server/policy storage/endpoints storage/stores/fsspec storage/stores/s3",
     "host pipeline storage/fileobj storage/stores",

@@ -267,25 +267,13 @@ static int move(apf_drv_bo *bo, int direction, uint64_t offset, char *data, uint
     return code;
 }
 
-/* Zeros for a platform that cannot make them: in pieces, from memory of zeros. */
-static int bring_zeros(apf_drv_bo *bo, uint64_t offset, uint64_t size, apf_error *err)
-{
-    const uint64_t most = 1 << 20, piece = size < most ? size : most;
-    char *zeros = apf_calloc(1, piece);
-    if (!zeros) return apf_fail(err, APF_NO_MEMORY, 0, "no memory for zeros");
-    int code = APF_OK;
-    for (uint64_t done = 0; done < size && code == APF_OK; done += piece)
-        code = move(bo, APF_TO_DEVICE, offset + done, zeros, size - done < piece ? size - done : piece, ocl_submit_copy,
-                    err);
-    if (code != APF_DEVICE_LOST) apf_free(zeros); /* otherwise the platform may still read there */
-    return code;
-}
-
 int ocl_transfer(apf_drv_bo *bo, int direction, uint64_t offset, void *data, uint64_t size, apf_error *err)
 {
     int code = ocl_alive(bo->device, err);
     if (code != APF_OK) return code;
-    if (!data && !ocl_fills(bo->device)) return bring_zeros(bo, offset, size, err);
+    if (!data && !ocl_fills(bo->device))
+        return apf_fail(err, APF_UNSUPPORTED, 0, "%s: zeros have to be brought there (OpenCL 1.1)",
+                        bo->device->info.name);
     return move(bo, direction, offset, data, size, ocl_submit_copy, err);
 }
 

@@ -135,7 +135,7 @@ void xdma_bo_free(apf_drv_bo *bo)
     apf_free(owned);
 }
 
-/* Move through a buffer of its own: memory whose address does not fit the card's, and zeros. */
+/* Move through a buffer of its own memory whose address does not fit the card's. */
 static int move_by_bounce(apf_drv_bo *bo, int direction, uint64_t offset, uint8_t *data, uint64_t size, apf_error *err)
 {
     const uint64_t most = size < BOUNCE ? size : BOUNCE;
@@ -146,7 +146,7 @@ static int move_by_bounce(apf_drv_bo *bo, int direction, uint64_t offset, uint8_
     int code = APF_OK;
     for (uint64_t done = 0; done < size && code == APF_OK; done += most) {
         const uint64_t bytes = size - done < most ? size - done : most;
-        if (data && direction == APF_TO_DEVICE) code = apf_copy(bounce, data + done, bytes, err);
+        if (direction == APF_TO_DEVICE) code = apf_copy(bounce, data + done, bytes, err);
         if (code == APF_OK) code = xdma_move(bo->device, direction, bounce, bo->address + offset + done, bytes, err);
         if (code == APF_OK && direction != APF_TO_DEVICE) code = apf_copy(data + done, bounce, bytes, err);
     }
@@ -157,7 +157,8 @@ static int move_by_bounce(apf_drv_bo *bo, int direction, uint64_t offset, uint8_
 int xdma_bo_transfer(apf_drv_bo *bo, int direction, uint64_t offset, void *data, uint64_t size, apf_error *err)
 {
     const uint32_t align = bo->device->align;
-    if (!data || (uintptr_t)data % align != (bo->address + offset) % align)
+    if (!data) return apf_fail(err, APF_UNSUPPORTED, 0, "'%s': zeros have to be brought there", bo->device->info.name);
+    if ((uintptr_t)data % align != (bo->address + offset) % align)
         return move_by_bounce(bo, direction, offset, data, size, err);
     return xdma_move(bo->device, direction, data, bo->address + offset, size, err);
 }

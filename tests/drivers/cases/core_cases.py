@@ -211,13 +211,16 @@ def device_memory_is_moved_from_and_to_any_memory(name: str) -> None:
     if counts:
         after = rig.device.counters()
         assert [after[key] - before[key] for key in ("to_device", "from_device")] == [moved, moved]
-    memory.transfer(TO_DEVICE, None, 100, 5000)
-    data[100:5100] = 0
+    try:
+        memory.transfer(TO_DEVICE, None, 100, 5000)
+        data[100:5100] = 0
+    except UnsupportedByDriver:
+        assert name.startswith("xdma")
+    if counts:
+        assert rig.device.counters()["to_device"] == after["to_device"]
     found = np.empty_like(data)
     memory.transfer(FROM_DEVICE, found)
     np.testing.assert_array_equal(found, data)
-    if counts:
-        assert rig.device.counters()["to_device"] - after["to_device"] in (0, 5000)
     with pytest.raises(ParameterError, match="5 bytes from byte 2097148 on of a buffer object of 2097152"):
         memory.transfer(TO_DEVICE, bytearray(5), data.size - 4)
     with pytest.raises(ParameterError, match="without a host side"):

@@ -209,20 +209,52 @@ def test_a_pool_runs_it_on_any_card(direct_runs: list[str]) -> None:
         assert sum(card.jobs for card in pool.statistics) == 5
 
 
-def test_an_object_that_makes_an_array_whenever_it_is_asked_is_asked_each_time(direct_runs: list[str]) -> None:
-    class Growing:
-        asked = 0
+class Growing:
+    """Makes another array whenever it is asked for one; `pin`: in pinned memory."""
 
-        def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-            self.asked += 1
-            return pinned(np.full(64, self.asked))
+    def __init__(self, pin: bool) -> None:
+        self._pin = pin
+        self._asked = 0
 
+    def _next(self) -> np.ndarray:
+        self._asked += 1
+        return pinned(np.full(64, self._asked)) if self._pin else np.full(64, self._asked, "i4")
+
+
+class ByArray(Growing):
+    """Asked by numpy's method."""
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return self._next()
+
+
+class ByInterface(Growing):
+    """Asked by the array interface, as images of PIL are."""
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        self._kept = self._next()
+        return self._kept.__array_interface__
+
+
+class ByDlpack(Growing):
+    """Asked by DLPack, as tensors are."""
+
+    def __dlpack__(self, **keywords: Any) -> Any:
+        return self._next().__dlpack__()
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (1, 0)
+
+
+@pytest.mark.parametrize("pin", [False, True])
+@pytest.mark.parametrize("kind", [ByArray, ByInterface, ByDlpack])
+def test_an_object_that_makes_arrays_is_asked_each_time(kind: type[Growing], pin: bool) -> None:
     with apyfal.Accelerator("scale") as card:
         dst = pinned(np.zeros(64))
-        job = card.prepare(Growing(), dst)
-        first, second = int(job()[0]), int(job()[0])
-        assert first < second
-        assert direct_runs == []
+        job = card.prepare(kind(pin), dst)
+        seen = [int(job()[0]) for _ in range(4)]
+        assert seen == sorted(set(seen)), "each run saw new data"
 
 
 # -- info_dict and counters -------------------------------------------------------------------------------------------
@@ -233,7 +265,7 @@ def test_info_on_demand_is_that_of_process(scale: apyfal.Accelerator) -> None:
     scale.process(src, dst, info_dict=by_process)
     scale.prepare(src, dst)(info_dict=by_job)
     assert by_job.keys() == by_process.keys()
-    same = ("bytes_in", "bytes_out", "bytes_copied", "copy_reasons", "chunks", "device", "driver")
+    same = ("bytes_in", "bytes_out", "bytes_copied", "bytes_moved", "copy_reasons", "chunks", "device", "driver")
     assert {key: by_job[key] for key in same} == {key: by_process[key] for key in same}
     assert by_job["seconds"]["compute"] > 0
     assert by_job["limit"].startswith("compute")

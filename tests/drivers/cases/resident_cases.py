@@ -1,0 +1,155 @@
+"""What every card must do with data that stays on it. Each function is one case; it gets the name of its card."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import pytest
+from drivers.support.cards import Card, card
+
+import apyfal
+from apyfal._core.buffer import trim_pool
+from apyfal.exceptions import BufferInUse, ClosedError, ParameterError
+
+
+def _open(row: Card, **more: Any) -> apyfal.Accelerator:
+    return apyfal.Accelerator(**{**row.increment, **more})
+
+
+def _values(count: int, seed: int = 0) -> np.ndarray:
+    values = apyfal.empty(count, np.int32)
+    values[:] = np.random.default_rng(seed).integers(-(1 << 31), 1 << 31, count)
+    return values
+
+
+def _one_more(values: np.ndarray) -> np.ndarray:
+    return (values.view(np.uint32) + np.uint32(1)).view(np.int32)
+
+
+def _counters(accelerator: apyfal.Accelerator) -> tuple[int, int] | None:
+    device = accelerator._context.device
+    if "counters" not in device.info["capabilities"]:
+        return None
+    counters = device.counters()
+    return counters["to_device"], counters["from_device"]
+
+
+def device_arrays_stay_on_the_card(name: str) -> None:
+    """Three jobs, each on the result of the one before: the data moves to the card once, and back when asked for."""
+    row = card(name)
+    values = _values(100_003)
+    with _open(row) as accelerator:
+        before = _counters(accelerator)
+        first = accelerator.put(values)
+        second = accelerator.device_empty(values.shape, values.dtype)
+        info: dict[str, Any] = {}
+        for src, dst in ((first, second), (second, first), (first, second)):
+            assert accelerator.process(src, dst, info_dict=info, copy=False, **row.parameters) is dst
+            assert info["bytes_moved"] == {"to_device": 0, "from_device": 0}
+            assert (info["bytes_in"], info["bytes_out"]) == (values.nbytes, values.nbytes)
+            assert info["bytes_copied"] == 0
+        np.testing.assert_array_equal(first.get(), _one_more(_one_more(values)))
+        out = np.zeros((values.size, 2), np.int32)[:, 1]  # not contiguous
+        assert second.get(out) is out
+        np.testing.assert_array_equal(out, _one_more(_one_more(_one_more(values))))
+        if before is not None:
+            after = _counters(accelerator)
+            assert after is not None
+            assert [new - old for new, old in zip(after, before, strict=True)] == [values.nbytes, 2 * values.nbytes]
+
+
+def device_arrays_meet_the_host(name: str, folder: str) -> None:
+    """From a file in chunks to the card, from there to a file, and to an array: what is reported is what was moved."""
+    row = card(name)
+    values = _values((5 << 20) + 7)
+    source, target = os.path.join(folder, "source"), os.path.join(folder, "target")
+    apyfal.storage.save(source, values)
+    with _open(row) as accelerator:
+        kept = accelerator.device_empty(values.size, np.int32)
+        jobs: list[tuple[Any, Any, tuple[int, int]]] = [
+            (source, kept, (values.nbytes, 0)),
+            (kept, target, (0, values.nbytes)),
+            (kept, None, (0, values.nbytes)),
+            (values[::-1][::-1], kept, (values.nbytes, 0)),
+        ]
+        for src, dst, moved in jobs:
+            info: dict[str, Any] = {}
+            before = _counters(accelerator)
+            result = accelerator.process(src, dst, info_dict=info, memory_limit="64MiB", **row.parameters)
+            assert (info["bytes_moved"]["to_device"], info["bytes_moved"]["from_device"]) == moved
+            after = _counters(accelerator)
+            if before is not None and after is not None:
+                assert (after[0] - before[0], after[1] - before[1]) == moved
+        assert result is kept
+        np.testing.assert_array_equal(kept.get(), _one_more(values))
+    np.testing.assert_array_equal(np.fromfile(target, np.int32), _one_more(_one_more(values)))
+
+
+def device_arrays_end_with_their_device(name: str) -> None:
+    """Closed once or twice, at the end of a block, or let go of: one clear line after that, and no memory left."""
+    row = card(name)
+    values = _values(50_000)
+    with _open(row) as accelerator:
+        device = accelerator._context.device
+        used = device.counters()["memory_used"] if "counters" in device.info["capabilities"] else None
+        for _ in range(50):
+            with accelerator.put(values) as array:
+                pass
+            array.close()
+            accelerator.put(values)
+        if used is not None:
+            trim_pool(0)  # imports of pooled memory are kept with it
+            assert device.counters()["memory_used"] < used + 4 * values.nbytes
+        for use in (array.get, lambda: accelerator.process(array, **row.parameters)):
+            with pytest.raises(ClosedError, match=r"device array of .* was closed"):
+                use()
+        left = accelerator.put(values)
+    with pytest.raises(ClosedError, match="is closed"):
+        left.get()
+    with _open(row) as accelerator, pytest.raises(ParameterError, match="opened by another accelerator"):
+        accelerator.process(left, **row.parameters)
+
+
+def accelerators_share_a_device(name: str) -> None:
+    """One writes what the other reads, on the card; it is closed with the last. XDMA has one kernel."""
+    row = card(name)
+    values = _values(30_000)
+    first = _open(row)
+    try:
+        with _open(row, device=first) as second:
+            assert second._context.device is first._context.device
+            middle, end = (first.device_empty(values.size, np.int32) for _ in range(2))
+            first.process(values, middle, **row.parameters)
+            if row.driver == "xdma":
+                with pytest.raises(BufferInUse, match="already has a kernel; its register map is for one"):
+                    second.process(middle, end, **row.parameters)
+                return
+            second.process(middle, end, **row.parameters)
+            first.stop()
+            np.testing.assert_array_equal(
+                second.process(end, **row.parameters), _one_more(_one_more(_one_more(values)))
+            )
+    finally:
+        first.stop()
+    with pytest.raises(ClosedError):
+        end.get()
+
+
+def zeros_are_made_on_the_card_if_it_can(name: str) -> None:
+    """An output that begins at zero: counted if the zeros had to be brought there; `clear_outputs = no` needs none."""
+    row = card(name)
+    values = _values(60_000)
+    for clear in ("yes", "no"):
+        with _open(row, chunking="whole", clear_outputs=clear) as accelerator:
+            source, target = accelerator.put(values), accelerator.put(values)
+            before = _counters(accelerator)
+            info: dict[str, Any] = {}
+            accelerator.process(source, target, info_dict=info, **row.parameters)
+            np.testing.assert_array_equal(target.get(), _one_more(values))
+            moved = info["bytes_moved"]["to_device"]
+            assert moved in ((0, values.nbytes) if clear == "yes" else (0,))
+            after = _counters(accelerator)
+            if before is not None and after is not None:
+                assert after[0] - before[0] == moved
