@@ -128,7 +128,13 @@ class ObjectMetadata:
                     raise ParameterError(f"metadata: tags: expected names and texts, not {key!r}: {text!r}")
         if self.user is None:
             return self
-        return replace(self, user={key.lower(): text for key, text in self.user.items()})
+        lower: dict[str, str] = {}
+        for key, text in self.user.items():
+            if lower.setdefault(key.lower(), text) is not text:
+                raise ParameterError(
+                    f"metadata: user: {key!r} is there twice: stores do not tell apart upper and lower case"
+                )
+        return replace(self, user=lower)
 
     @property
     def stated(self) -> list[str]:
@@ -204,3 +210,5 @@ def _check_key(key: object) -> None:
 def _check_text(name: str, value: object) -> None:
     if not isinstance(value, str) or not _VALUE.fullmatch(value):
         raise ParameterError(f"metadata: {name}: expected printable ASCII text, not {value!r}")
+    if value != value.strip():
+        raise ParameterError(f"metadata: {name}: {value!r}: expected no blanks at its ends, which stores cut off")

@@ -58,7 +58,8 @@ def copy(
         Called with the bytes written so far and their total (``None`` where it is not known).
     metadata
         Content type and the like of a copy in a store, as for `open`. A copy inside one store keeps what is not stated;
-        there, an object can be copied onto itself to change its metadata.
+        there, an object can be copied onto itself to change its metadata. A copy from another store keeps the fields of
+        HTTP and the user metadata.
 
     Returns
     -------

@@ -19,7 +19,9 @@ from upath import UPath
 
 from apyfal.exceptions import ParameterError, UnsupportedByStore
 from apyfal.log import redact
+from apyfal.storage.api import copying
 from apyfal.storage.api.fsspec_adapter import ApyfalFileSystem
+from apyfal.storage.url import parse
 
 __all__ = ["ApyfalPath"]
 
@@ -132,6 +134,23 @@ class ApyfalPath(UPath):
     def joinuri(self, uri: Any) -> UPath:
         """Refuse: a storage URL is no address of the web, and its names hold ``?`` and ``#``."""
         raise UnsupportedByStore(f"cannot resolve {redact(str(uri))!r} as the web does; expected path / name")
+
+    def _copy_from(
+        self,
+        source: Any,
+        follow_symlinks: bool = True,
+        on_name_collision: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Copy from another storage URL as `apyfal.storage.copy` does: by the store if it can, with the metadata."""
+        if not isinstance(source, ApyfalPath) or on_name_collision is not None:
+            super()._copy_from(source, follow_symlinks, on_name_collision, **kwargs)
+        elif source.is_dir():
+            self.mkdir()
+            for child in source.iterdir():
+                self.joinpath(child.name)._copy_from(child, follow_symlinks)
+        else:
+            copying.copy_to(parse(source.path), parse(self.path))
 
     def rmdir(self, recursive: bool = False) -> None:
         """Remove an empty directory, as `pathlib` does; with `recursive` what is below it, too."""

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from typing import TypedDict
 
 from apyfal.exceptions import UnsupportedByStore
 from apyfal.storage.flow.options import TransferOptions
 from apyfal.storage.flow.retry import retry_call
 from apyfal.storage.handler import Handler, MetadataHandler, ObjectInfo
-from apyfal.storage.metadata import ObjectMetadata
+from apyfal.storage.metadata import HTTP_FIELDS, ObjectMetadata
 
-__all__ = ["kept_metadata", "metadata_argument"]
+__all__ = ["carried_metadata", "kept_metadata", "metadata_argument"]
+
+
+#: What stores say of objects whose type nobody stated.
+_UNKNOWN_TYPES = ("application/octet-stream", "binary/octet-stream")
+#: Names of user metadata that every store can keep: those of Azure are identifiers.
+_COMMON = re.compile(r"[a-z_][a-z0-9_]*", re.ASCII)
 
 
 class MetadataArgument(TypedDict, total=False):
@@ -33,6 +41,43 @@ def metadata_argument(handler: Handler, path: str, metadata: ObjectMetadata | No
         shown = handler.shown(path)
         raise UnsupportedByStore(f"cannot write {shown!r}: {handler.scheme} keeps no metadata", path=shown)
     return {"metadata": metadata}
+
+
+def carried_metadata(
+    source: Handler, info: ObjectInfo, destination: Handler, metadata: ObjectMetadata | None, options: TransferOptions
+) -> ObjectMetadata | None:
+    """Return the metadata of an object's copy in another store: what says what the bytes are, and of the user's.
+
+    Tags, storage class, access rules and encryption belong to a store. Between different kinds of stores, user metadata
+    is carried under the names that all of them can keep.
+
+    Parameters
+    ----------
+    source, info
+        The object.
+    destination
+        The other store.
+    metadata
+        What is stated for the copy, which counts more.
+    options
+        Of the transfer.
+    """
+    if not isinstance(source, MetadataHandler) or not isinstance(destination, MetadataHandler):
+        return metadata
+    found = info.metadata
+    if found is None or found.user is None:  # an answer with content does not tell all everywhere
+        found = kept_metadata(source, info, None, options)
+    if found is None:
+        return metadata
+    carried = found.only([name for name in (*HTTP_FIELDS, "user") if name in destination.metadata_fields])
+    if carried.content_type in _UNKNOWN_TYPES:
+        carried = replace(carried, content_type=None)  # the name of the copy may say more
+    if info.encoding is not None:
+        carried = replace(carried, content_encoding=None)  # it is decoded on the way
+    if carried.user is not None and type(source) is not type(destination):
+        common = {name: text for name, text in carried.user.items() if _COMMON.fullmatch(name) and text.isascii()}
+        carried = replace(carried, user=common)
+    return carried if metadata is None else metadata.over(carried)
 
 
 def kept_metadata(

@@ -9,7 +9,7 @@ from apyfal.exceptions import UnsupportedByStore
 from apyfal.storage.checksums import best_checksum, crc_function, digest_bytes
 from apyfal.storage.flow.cancel import CancelToken
 from apyfal.storage.flow.concurrency import AdaptiveConcurrency
-from apyfal.storage.flow.metadata import kept_metadata, metadata_argument
+from apyfal.storage.flow.metadata import carried_metadata, kept_metadata, metadata_argument
 from apyfal.storage.flow.options import Progress, TransferOptions
 from apyfal.storage.flow.retry import limits_for, retry_call
 from apyfal.storage.handler import Handler, ObjectInfo, RangeReader
@@ -56,7 +56,8 @@ def copy(
     exclusive
         Fail if there is something at the destination.
     metadata
-        What the copy shall have of content type and the like. Inside one mount it has the source's for the rest.
+        What the copy shall have of content type and the like. Inside one mount it has the source's for the rest;
+        between two, of the rest what `apyfal.storage.flow.metadata.carried_metadata` carries.
     progress
         Called with the bytes written and their total.
     options
@@ -72,6 +73,8 @@ def copy(
             if not is_resumable(opened.info) and not _is_small(opened.info):
                 # Perhaps it can be read only once, as a link that is good for one download.
                 like = opened.info if source is destination else None
+                if like is None:
+                    metadata = carried_metadata(source, opened.info, destination, metadata, options)
                 target = _writer(
                     destination, destination_path, opened.size, exclusive, metadata, like, progress, options
                 )
@@ -82,6 +85,8 @@ def copy(
         if copied is not None:
             return copied
     like = info if source is destination else None
+    if like is None:
+        metadata = carried_metadata(source, info, destination, metadata, options)
     if _is_small(info):
         data = memoryview(bytearray(info.size or 0))
         download(source, source_path, data, info=info, options=options)

@@ -319,7 +319,8 @@ def test_what_a_store_cannot_keep_is_an_error(store: tuple[MetadataHandler, str]
     [
         {"content_typ": "x"}, {"content_type": "a\r\nb: c"}, {"user": {"a b": "c"}}, {"user": {"a": "\n"}},
         {"user": {"a": 1}}, {"user": "x"}, {"tags": {"": "x"}}, {"tags": ["a"]}, {"content_type": 5}, "text/csv",
-        {"user": {"": "x"}}, {"cache_control": "é"},
+        {"user": {"": "x"}}, {"cache_control": "é"}, {"user": {"Key": "a", "key": "b"}}, {"user": {"a": " x"}},
+        {"content_type": "text/csv "}, [("content_type", "x")], {"content-type": "x"}, {"content_type": b"x"},
     ],
 )  # fmt: skip
 def test_what_no_store_could_keep(value: Any) -> None:
