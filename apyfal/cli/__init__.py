@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "mkdir": ("apyfal.cli.commands.storage.mkdir", "Make directories and buckets."),
     "mv": ("apyfal.cli.commands.storage.mv", "Move or rename files and objects."),
     "rm": ("apyfal.cli.commands.storage.rm", "Remove files and objects, and what is below directories."),
+    "sign": ("apyfal.cli.commands.storage.sign", "Make addresses by which others reach an object."),
     "mounts": ("apyfal.cli.commands.storage.mounts", "List the mounted storage."),
     "config": ("apyfal.cli.commands.config", "Show the configuration files; trust one."),
     "accelerators": ("apyfal.cli.commands.accelerators", "List the accelerators that can be run."),

@@ -14,6 +14,7 @@ Everything here takes a storage URL as a plain `str`, an `os.PathLike`, and (whe
 `getmtime`
 `read_bytes`, `read_text`,             a whole file or object as bytes or text, as by `pathlib.Path`
 `write_bytes`, `write_text`
+`sign`                                 an address by which others read or write an object for some time
 `filesystem`                           all of it as a filesystem of fsspec
 `load_many`, `save_many`,              the same on many objects at once: results and errors by item, in order
 `stat_many`, `remove_many`
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from apyfal.storage.api.moving import move
     from apyfal.storage.api.namespace import exists, listdir, makedirs, remove, rmdir, stat, walk
     from apyfal.storage.api.opening import open
-    from apyfal.storage.api.queries import getmtime, getsize, isdir, isfile
+    from apyfal.storage.api.queries import getmtime, getsize, isdir, isfile, sign
     from apyfal.storage.batch.many import load_many, remove_many, save_many, stat_many
     from apyfal.storage.mounting.table import mount, mounts, snapshot, unmount
     from apyfal.storage.trees.sync import SyncReport, sync
@@ -65,6 +66,7 @@ __all__ = [
     "rmdir",
     "save",
     "save_many",
+    "sign",
     "snapshot",
     "stat",
     "stat_many",
@@ -101,6 +103,7 @@ _LAZY = {
     "rmdir": "api.namespace",
     "save": "api.arrays",
     "save_many": "batch.many",
+    "sign": "api.queries",
     "snapshot": "mounting.table",
     "stat": "api.namespace",
     "stat_many": "batch.many",

@@ -220,6 +220,10 @@ class Handler(ABC):
         """Give the path in this store of the object at a full web address; ``None`` if it is not of this store."""
         return None
 
+    def sign(self, path: str, method: str, seconds: int) -> str:
+        """Give a web address by which whoever has it can send a request of `method` on one object for some time."""
+        raise UnsupportedByStore(f"{self.scheme}: cannot sign {self.shown(path)!r}: this store has no signed addresses")
+
     def close(self) -> None:  # not every store keeps connections
         """Close idle connections; the handler can be used again."""
 

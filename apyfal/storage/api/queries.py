@@ -1,15 +1,28 @@
-"""What is at a URL, and how large and old it is, as in `os.path`."""
+"""What is at a URL, how large and old it is, as in `os.path`; and an address by which others reach it."""
 
 from __future__ import annotations
 
 import os
 
-from apyfal.exceptions import IsADirectory, NotADirectory, ObjectNotFound, UnsupportedByStore
+from apyfal.exceptions import (
+    IsADirectory,
+    NotADirectory,
+    ObjectNotFound,
+    ParameterError,
+    UnsupportedByStore,
+    did_you_mean,
+)
 from apyfal.storage.api.namespace import stat
+from apyfal.storage.flow.retry import retry_call
 from apyfal.storage.handler import ObjectInfo
+from apyfal.storage.mounting.table import resolve
 from apyfal.storage.url import parse
+from apyfal.units import parse_duration
 
-__all__ = ["getmtime", "getsize", "isdir", "isfile"]
+__all__ = ["getmtime", "getsize", "isdir", "isfile", "sign"]
+
+#: What a signed address can be for.
+_METHODS = ("GET", "PUT", "HEAD", "DELETE")
 
 
 def isfile(url: object) -> bool:
@@ -75,6 +88,51 @@ def getmtime(url: object) -> float:
     if info.mtime is None:
         raise UnsupportedByStore(f"cannot tell when {str(parse(url))!r} was written: its store does not say")
     return info.mtime
+
+
+def sign(url: object, *, expires: str | float = "15min", method: str = "GET") -> str:
+    """Make a web address by which whoever has it can read or write one object for some time, without credentials.
+
+    The address is a secret of its own: nobody can take it back before it expires, but by changing the keys that signed
+    it. With temporary credentials, it ends with them.
+
+    Parameters
+    ----------
+    url
+        Of an object in a store; whether it exists is not looked up.
+    expires
+        How long the address is good: seconds, or text such as ``"15min"``, ``"2h"``; from 1 s on, and up to 7 days in
+        S3 and what speaks its protocol.
+    method
+        What it is for: ``GET``, ``HEAD``, ``PUT`` or ``DELETE``. A ``PUT`` to Azure needs the header field
+        ``x-ms-blob-type: BlockBlob``.
+
+    Returns
+    -------
+    str
+        The address, for any HTTP client, ``apyfal copy`` among them.
+
+    Raises
+    ------
+    UnsupportedByStore
+        The store has no signed addresses (a file, the web, SFTP), or the mount nothing to sign with.
+    ParameterError, InvalidURL, MountError, StorageError
+        What is asked for is no time, no method or no object.
+    """
+    wanted = method.upper() if isinstance(method, str) else str(method)
+    if wanted not in _METHODS:
+        raise ParameterError(f"sign: unknown method {method!r}{did_you_mean(wanted, _METHODS)}")
+    seconds = int(parse_duration(expires))
+    if seconds < 1:
+        raise ParameterError(f"sign: an address that is good for {expires!r} is good for nothing; expected 1 s or more")
+    location = parse(url)
+    if location.is_local:
+        raise UnsupportedByStore(f"cannot sign {str(location)!r}: a local file has no web address")
+    with resolve(location) as target:
+        target.require_object("sign")
+        return retry_call(
+            target.handler, lambda: target.handler.sign(target.path, wanted, seconds), f"cannot sign {str(location)!r}"
+        )
 
 
 def _found(url: object) -> ObjectInfo | None:

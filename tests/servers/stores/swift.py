@@ -94,7 +94,7 @@ workers = 0
 user = {user}
 swift_dir = {directory}/etc
 [pipeline:main]
-pipeline = catch_errors cache bulk s3api authtoken keystoneauth tempauth slo dlo versioned_writes proxy-server
+pipeline = catch_errors cache bulk tempurl s3api authtoken keystoneauth tempauth slo dlo versioned_writes proxy-server
 [app:proxy-server]
 use = egg:swift#proxy
 allow_account_management = true
@@ -131,6 +131,8 @@ use = egg:swift#catch_errors
 [filter:cache]
 use = egg:swift#memcache
 memcache_servers = {host}:{memcached}
+[filter:tempurl]
+use = egg:swift#tempurl
 [filter:bulk]
 use = egg:swift#bulk
 [filter:s3api]

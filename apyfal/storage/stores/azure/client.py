@@ -16,6 +16,7 @@ from apyfal.exceptions import (
     ObjectExists,
     StorageError,
     StoreUnavailable,
+    UnsupportedByStore,
 )
 from apyfal.storage.handler import Limits, ObjectInfo
 from apyfal.storage.http.answers import hexadecimal, read_xml
@@ -169,6 +170,23 @@ class AzureBlobs(RestHandler):
         md5 = hashlib.md5(data, usedforsecurity=False).digest()
         stated = [("Content-MD5", base64.b64encode(md5).decode())]
         return self._ask("PUT", target, path, "write", headers=[*headers, *stated], **how)[0]
+
+    def sign(self, path: str, method: str, seconds: int) -> str:
+        """Give the address of a blob with a shared access signature for it; a PUT needs ``x-ms-blob-type: BlockBlob``.
+
+        Raises
+        ------
+        UnsupportedByStore
+            The mount has no account's key to sign with.
+        """
+        split_path(self.scheme, path)
+        if not isinstance(self._credential, SharedKey):
+            raise UnsupportedByStore(
+                f"az: cannot sign {path!r}: only an account's key signs; expected a mount with secret_id"
+            )
+        secure = self._origin.scheme == "https"
+        query = self._credential.signed_query(method, path, seconds, secure=secure, version=_VERSION)
+        return f"{self._origin}{self._base}{target_of(path)}?{query}"
 
     def describe(self, path: str) -> ObjectInfo:
         """Look a blob or a container up."""

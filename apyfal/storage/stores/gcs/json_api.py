@@ -18,6 +18,7 @@ from apyfal.exceptions import (
     ObjectNotFound,
     StorageError,
     StoreUnavailable,
+    UnsupportedByStore,
 )
 from apyfal.storage.handler import Limits, ObjectInfo, RangeReader, Upload
 from apyfal.storage.http.answers import read_json, understood
@@ -307,6 +308,12 @@ class GSJsonHandler(RestHandler):
             if not token:
                 return
             guard.next_page(token)
+
+    def sign(self, path: str, method: str, seconds: int) -> str:
+        """Refuse: a token signs nothing."""
+        raise UnsupportedByStore(
+            f"gs: cannot sign {path!r}: only an HMAC key signs; expected a mount with client_id and secret_id"
+        )
 
     def makedirs(self, path: str) -> None:
         """Make the bucket; what is below needs nothing made."""

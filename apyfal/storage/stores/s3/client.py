@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import re
@@ -18,6 +19,7 @@ from apyfal.exceptions import (
     ObjectNotFound,
     StorageError,
     StoreUnavailable,
+    UnsupportedByStore,
 )
 from apyfal.storage.http.origin import Origin, split_url
 from apyfal.storage.http.pool import ConnectionPool
@@ -170,6 +172,28 @@ class S3Client:
             if cure is None:
                 raise self._error(response, found, path, what)
             repeated.add(cure)
+
+    def signed_url(self, method: str, path: str, seconds: int) -> str:
+        """Return the address of ``bucket/key`` with a signature in it.
+
+        Raises
+        ------
+        UnsupportedByStore
+            There is nobody whose signature it could be.
+        """
+        bucket, key = split_path(path)
+        if self._endpoint is None and bucket not in self._regions:
+            with contextlib.suppress(StorageError):  # whose answer tells the region, also if it is a refusal
+                self.request("HEAD", bucket).close()
+        keys = self._credentials.keys()
+        if keys is None:
+            raise UnsupportedByStore(f"cannot sign {path!r}: the mount is anonymous; expected client_id and secret_id")
+        region = self._regions.get(bucket, self._region)
+        origin, target = self._address(bucket, key, region)
+        query = {name: value for name, value in self._headers.items() if name.startswith("x-amz-")}
+        return (
+            f"{origin}{target}?{self._signer.presign(method, origin.authority, target, query, seconds, keys, region)}"
+        )
 
     # -- addresses ----------------------------------------------------------------------------------------------------
     def _address(self, bucket: str, key: str, region: str) -> tuple[Origin, str]:

@@ -13,6 +13,7 @@ from apyfal.exceptions import (
     MountError,
     ObjectChanged,
     ObjectExists,
+    ParameterError,
     StorageError,
     UnsupportedByStore,
     did_you_mean,
@@ -55,6 +56,8 @@ _ADDRESSING = ("auto", "path", "virtual")
 _SSE = ("AES256", "aws:kms", "aws:kms:dsse")
 #: CopyObject takes no more (S3 API reference).
 _MAX_COPY = 5 << 30
+#: Seconds that a signed address can be good for (S3 API reference, "Using Query Parameters").
+_LONGEST_SIGNATURE = 7 * 86400
 
 
 class S3Handler(MetadataHandler):
@@ -379,6 +382,14 @@ class S3Handler(MetadataHandler):
                 raise StorageError(told, path=path, code=error.code, status=error.status) from error
             if error.code not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
                 raise
+
+    def sign(self, path: str, method: str, seconds: int) -> str:
+        split_path(path)
+        if self._customer:
+            raise UnsupportedByStore(f"{self.scheme}: cannot sign {path!r}: whoever asks would need sse_customer_key")
+        if seconds > _LONGEST_SIGNATURE:
+            raise ParameterError(f"{self.scheme}: cannot sign for {seconds} s: expected 7 days or less")
+        return self._s3.signed_url(method, path, seconds)
 
     def path_of(self, url: str) -> str | None:
         return self._s3.path_of(url)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import builtins
+import hashlib
+import hmac
 import os
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import unquote, urlencode
 
-from apyfal.exceptions import ObjectChanged
+from apyfal.exceptions import ObjectChanged, UnsupportedByStore
 from apyfal.storage.handler import Limits, ObjectInfo
 from apyfal.storage.http.answers import hexadecimal, read_json, understood
 from apyfal.storage.http.paging import PageGuard
@@ -118,6 +121,29 @@ class SwiftObjects(RestHandler):
             return self._look_up(target_of(container, key), path)
         response, _ = self._ask("HEAD", target_of(container, key), path, "look up", accept=(200, 204))
         return ObjectInfo(path, 0, mtime=mtime_of(response), is_directory=True)
+
+    def sign(self, path: str, method: str, seconds: int) -> str:
+        """Give a temporary address of an object (Swift's middleware ``tempurl``), signed by the account's key for it.
+
+        Raises
+        ------
+        UnsupportedByStore
+            The account has no such key, or it is not shown to this user.
+        """
+        target = target_of(*split_path(self.scheme, path))
+        response, _ = self._ask("HEAD", "", path, "sign", accept=(200, 204))
+        key = response.headers.get("x-account-meta-temp-url-key")
+        if not key:
+            raise UnsupportedByStore(
+                f"swift: cannot sign {path!r}: the account has no key for it that this user may see; expected one, as"
+                " 'swift post -m Temp-URL-Key:...' sets it"
+            )
+        session = self._authenticator.session()
+        expires = int(time.time()) + seconds
+        # what is signed is the path as the store sees it, without percent-encoding
+        text = f"{method}\n{expires}\n{unquote(session.prefix)}/{path}"
+        signature = hmac.new(key.encode(), text.encode(), hashlib.sha256).hexdigest()
+        return f"{session.origin}{session.prefix}{target}?temp_url_sig={signature}&temp_url_expires={expires}"
 
     def copy_object(
         self, source: str, destination: str, etag: str | None, fields: Sequence[tuple[str, str]] = ()
