@@ -35,7 +35,7 @@ ROOMS = (
     "batching host/server/transport storage/api storage/stores/azure storage/stores/gcs storage/stores/swift",
     "host/server/jobs jobs storage/batch storage/trees",
     "host/client host/server/api storage/__init__",
-    "apyfal",
+    "apyfal host/server/channel",
     "cli doctor testing",
     "cli/commands/machine cli/commands/storage host/server",
     "cli/commands __main__",

@@ -14,7 +14,7 @@ import secrets
 import socket
 import ssl
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -28,9 +28,11 @@ from apyfal.exceptions import (
     RunTimeout,
     StorageError,
 )
+from apyfal.host.client.channel import BY_HTTP, Channel, ChannelPool, ChannelReply
 from apyfal.host.client.response import HostResponse, Refused, SessionLost, network_errors
 from apyfal.host.protocol import tls
 from apyfal.host.protocol.address import HostAddress
+from apyfal.host.protocol.frames import PROTOCOL
 from apyfal.host.protocol.messages import error_from
 from apyfal.host.protocol.proof import CHALLENGE_HEADER, PROOF_HEADER, address_of, hash_of, proof_of
 from apyfal.storage.http.connection import Connection
@@ -98,6 +100,8 @@ class Host:
             self._fields.append(f"Authorization: Bearer {token}")
         self._context = tls.client_context(address.fingerprint) if address.secure else None
         self._idle = IdleConnections(_KEPT)
+        self._channels = ChannelPool()
+        self._speaks_frames = True
 
     def __repr__(self) -> str:
         return f"<apyfal host {self.address}>"
@@ -158,9 +162,91 @@ class Host:
         except Refused as refused:
             raise refused.error() from None
 
+    def submit(
+        self,
+        key: str,
+        session: str,
+        text: str,
+        pieces: Callable[[], Iterable[memoryview]],
+        nbytes: int,
+        alive: Callable[[], None],
+    ) -> ChannelReply | None:
+        """Submit a job on a data channel, and wait for its end; see `Channel.submit`.
+
+        Parameters
+        ----------
+        pieces
+            Returns the pieces of the body, for each attempt.
+        key, session, text, nbytes, alive
+            As for `Channel.submit`.
+
+        Returns
+        -------
+        ChannelReply or None
+            ``None``: the host has no channels, or the job does not fit; it has to be submitted by HTTP.
+
+        Raises
+        ------
+        Refused, ConnectionError, TimeoutError, AuthenticationError, HostError
+        """
+        if not self._speaks_frames:
+            return None
+        channel = self._channels.take()
+        fresh = channel is None
+        while True:
+            if channel is None and (channel := self._open_channel()) is None:
+                return None
+            try:
+                reply = self._exchange_frames(channel, key, session, text, pieces(), nbytes, alive)
+            except Refused as refused:
+                self._channels.give(channel, usable=True)
+                if refused.status == BY_HTTP and "job" not in refused.document:
+                    return None
+                raise
+            except (ConnectionError, TimeoutError):
+                channel.close()
+                # The host may have closed a channel while it was idle. The key says that this is the same job.
+                if fresh:
+                    raise
+                channel, fresh = None, True
+                continue
+            except BaseException:
+                channel.close()
+                raise
+            if reply is None:
+                self._channels.give(channel, usable=True)
+            else:
+                reply.on_release(partial(self._channels.give, channel))
+            return reply
+
+    def _exchange_frames(self, channel: Channel, *job: Any) -> ChannelReply | None:
+        """Send a job and receive the head of its result; see `Channel.submit`."""
+        return channel.submit(*job)
+
+    def _open_channel(self) -> Channel | None:
+        """Open a channel; ``None``: the host has none."""
+        head = self._outgoing("GET", "/v1/channel", {"Connection": "Upgrade", "Upgrade": PROTOCOL}, None, (), None).head
+        with network_errors():
+            connection = self._connect()
+            try:
+                connection.send(head)
+                response = connection.await_upgrade("GET")
+            except BaseException:
+                connection.close()
+                raise
+        if response is None:
+            return Channel(connection)
+        response.on_release(lambda usable: connection.close())
+        with HostResponse(response) as reply:
+            if reply.status in (401, 429, 503):
+                raise self._refusal(reply)
+        self._speaks_frames = False  # an older host, or something between that passes on nothing but HTTP
+        return None
+
     def close(self) -> None:
-        """Close the idle connections."""
+        """Close the idle connections and channels."""
         self._idle.close()
+        self._channels.close()
 
     # -- internals -----------------------------------------------------------------------------------------------------
     def _outgoing(

@@ -7,12 +7,11 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from apyfal.exceptions import CopyRefused, HostError, ParameterError
-from apyfal.host.client.http import HostResponse
 from apyfal.host.client.shared_pool import SharedPool
 from apyfal.host.protocol.messages import ArrayType, BodyPart, DestinationSpec, SharedArray, SourceSpec
 from apyfal.host.protocol.shared_memory import Region
@@ -21,7 +20,7 @@ from apyfal.pipeline.arrays import array_of
 from apyfal.storage.endpoints.factory import Source, open_sink, open_source
 from apyfal.storage.url import is_file_object, parse
 
-__all__ = ["Copies", "InputPayload", "OutputPayload"]
+__all__ = ["Copies", "InputPayload", "OutputPayload", "Readable"]
 
 _CHUNK = 1 << 20
 #: below this size, a request on the socket costs less than the management of shared memory
@@ -30,6 +29,13 @@ _SHARED_FROM = 256 << 10
 _ALIGN = 4096
 _INTO_SHARED = "put into memory that is shared with the host, where arrays of Accelerator.empty are already"
 _OUT_OF_SHARED = "taken out of memory that is shared with the host, where arrays of Accelerator.empty are already"
+
+
+class Readable(Protocol):
+    """A response whose body is a job's output."""
+
+    def readinto(self, out: memoryview) -> None:
+        """Fill `out` with the next bytes."""
 
 
 class Copies:
@@ -265,7 +271,7 @@ class OutputPayload:
         elif not array.flags.c_contiguous:
             self._copies.add(array.nbytes, "dst: not contiguous")
 
-    def receive(self, response: HostResponse | None, document: dict[str, Any]) -> Any:
+    def receive(self, response: Readable | None, document: dict[str, Any]) -> Any:
         """Store the job's output at its destination, and return the result of `process`.
 
         Parameters
@@ -302,7 +308,7 @@ class OutputPayload:
         there = self.destination
         return BodyPart() if there is None else BodyPart(url=there.url, array=there.array)
 
-    def _receive_parts(self, response: HostResponse, parts: Mapping[str, dict[str, Any]]) -> dict[str, Any] | None:
+    def _receive_parts(self, response: Readable, parts: Mapping[str, dict[str, Any]]) -> dict[str, Any] | None:
         """Store several outputs at their destinations. They arrive one after the other."""
         results = {}
         for name, described in parts.items():
@@ -333,7 +339,7 @@ class OutputPayload:
         return region.array(SharedArray(region.name, 0, kind), on_release=lambda: pool.give(region))
 
     @staticmethod
-    def _fill(response: HostResponse, array: np.ndarray[Any, Any], nbytes: int) -> None:
+    def _fill(response: Readable, array: np.ndarray[Any, Any], nbytes: int) -> None:
         if array.nbytes != nbytes:
             raise HostError(f"the host sent {nbytes} bytes for an array of {array.nbytes}")
         target = array if array.flags.c_contiguous else np.empty(array.shape, array.dtype)
@@ -343,7 +349,7 @@ class OutputPayload:
         if target is not array:
             np.copyto(array, target)
 
-    def _store(self, response: HostResponse, nbytes: int) -> None:
+    def _store(self, response: Readable, nbytes: int) -> None:
         buffer = memoryview(bytearray(min(_CHUNK, max(1, nbytes))))
         with open_sink(self._dst, nbytes) as sink:
             left = nbytes

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from apyfal.exceptions import AcceleratorException, AuthenticationError, StorageError, TransferTimeout
-from apyfal.host.protocol.messages import error_from
+from apyfal.host.protocol.messages import JOB_HEADER, error_from
 from apyfal.storage.http.response import Response
 
 __all__ = ["HostResponse", "Refused", "SessionLost", "network_errors"]
@@ -78,6 +78,12 @@ class HostResponse:
         """Read the body and parse it as JSON."""
         with network_errors():
             return json.loads(self._response.read(_MAX_JSON))
+
+    def job(self) -> tuple[dict[str, Any], bool]:
+        """Return the job that the response describes, and whether the body is its output."""
+        header = self.header(JOB_HEADER)
+        document: dict[str, Any] = self.json() if header is None else json.loads(header)
+        return document, header is not None
 
     def readinto(self, out: memoryview) -> None:
         """Fill `out` with the next bytes of the body. Raises `ConnectionError` if the body ends before."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from apyfal.exceptions import AcceleratorException, RunCancelled
+from apyfal.host.client.channel import BY_HTTP, ChannelReply
 from apyfal.host.client.http import Host, HostResponse, Refused, Retry, SessionLost
 from apyfal.host.client.payload import InputPayload, OutputPayload
 from apyfal.host.protocol.messages import JOB_HEADER, KEY_HEADER, JobSpec
@@ -80,12 +81,11 @@ class Submission:
                 if lost:
                     job_id, lost = self._recalled(), False
                 with self._submit(session, source) if job_id is None else self._wait_for(job_id) as response:
-                    document = _document(response)
+                    document, has_body = response.job()
                     if response.status == 202:
                         job_id = document["id"]
                         self._retry.check()
                         continue
-                    has_body = response.header(JOB_HEADER) is not None
                     result = None
                     if document["state"] == "done":
                         result = output.receive(response if has_body else None, document)
@@ -99,7 +99,11 @@ class Submission:
                     raise
                 self._retry.pause(f"{self._host.address} cannot be reached", None, error)
                 continue
-            if has_body and (document.get("output") or {}).get("nbytes", 0) > _RELEASE_FROM:
+            if (
+                has_body
+                and isinstance(response, HostResponse)
+                and (document.get("output") or {}).get("nbytes", 0) > _RELEASE_FROM
+            ):
                 self._release(document["id"])
             return document, result
 
@@ -109,7 +113,13 @@ class Submission:
         with contextlib.suppress(OSError, AcceleratorException, SessionLost):  # otherwise the job ends with its session
             self._host.json("DELETE", f"/v1/jobs/{self._recalled()}")
 
-    def _submit(self, session: str, source: InputPayload) -> HostResponse:
+    def _submit(self, session: str, source: InputPayload) -> HostResponse | ChannelReply:
+        if self._progress is None:
+            reply = self._host.submit(
+                self._key, session, self._spec.text(), source.pieces, source.length or 0, self._retry.check
+            )
+            if reply is not None:
+                return reply
         target = f"/v1/sessions/{session}/jobs?wait={0 if self._progress else _WAIT}"
         headers = {KEY_HEADER: self._key, "Accept": _OCTETS}
         if source.length is None:
@@ -136,7 +146,7 @@ class Submission:
 
     def _refused(self, refused: Refused, job_id: str | None) -> str | None:
         """Handle an error response: return the id of a running job to wait for, ``None`` to try again, or raise it."""
-        if refused.status == 409 and isinstance(refused.document.get("job"), str):
+        if refused.status in (409, BY_HTTP) and isinstance(refused.document.get("job"), str):
             return str(refused.document["job"])
         if refused.status in (429, 503, 409):
             self._retry.pause(str(refused.error()), refused.retry_after, refused.error())
@@ -164,9 +174,3 @@ class Submission:
     def _release(self, job_id: str) -> None:
         with contextlib.suppress(OSError, AcceleratorException):  # otherwise the host frees the output after some time
             self._host.json("DELETE", f"/v1/jobs/{job_id}/output")
-
-
-def _document(response: HostResponse) -> dict[str, Any]:
-    header = response.header(JOB_HEADER)
-    document: dict[str, Any] = response.json() if header is None else json.loads(header)
-    return document

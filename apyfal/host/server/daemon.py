@@ -25,6 +25,8 @@ from apyfal.host.server.api.request_fields import SessionFields
 from apyfal.host.server.api.routes import Route, declared
 from apyfal.host.server.api.sessions import SessionRoutes
 from apyfal.host.server.api.storage import StorageRoutes
+from apyfal.host.server.channel.context import ChannelContext, Gate
+from apyfal.host.server.channel.routes import ChannelRoutes, Channels
 from apyfal.host.server.jobs.admission import Admission
 from apyfal.host.server.jobs.disclosure import Disclosure, urls_of
 from apyfal.host.server.jobs.execution import Executor
@@ -153,6 +155,7 @@ class Daemon:
         shared = None if memory_socket is None else str(memory_socket)
         self._threads = UserThreads()
         admission = Admission(self._sessions, self._manager)
+        self._channels = Channels(ChannelContext(admission, bodies), settings.stall_timeout)
         context = RouteContext(
             settings, self._audit, self._sessions, self._url_policy, lambda: self._fields, bodies, self._threads
         )
@@ -170,6 +173,7 @@ class Daemon:
             SessionRoutes(context, shared, self.close_session),
             StorageRoutes(context, self._table),
             info,
+            ChannelRoutes(self._channels),
         )
         from apyfal import __version__
 
@@ -185,6 +189,8 @@ class Daemon:
             self._memory,
             self._disclosure,
         )
+        keeper = self._gatekeeper
+        self._channels.context.gate = Gate(keeper.readmit, keeper.is_valid, keeper.refusal, self._metrics.observe)
         application = web.Application(
             middlewares=[self._gatekeeper.middleware()],
             handler_args={
@@ -220,6 +226,7 @@ class Daemon:
                 "apyfal_jobs_waiting": ("Waiting jobs", lambda: engine.waiting),
                 "apyfal_jobs_running": ("Running jobs", lambda: engine.running),
                 "apyfal_sessions": ("Open sessions", lambda: len(self._sessions)),
+                "apyfal_channels": ("Open data channels", lambda: len(self._channels)),
                 "apyfal_memory_bytes": ("Memory for bodies, outputs and shared memory", lambda: memory.used),
             },
             {
@@ -285,6 +292,7 @@ class Daemon:
             for acceptor in acceptors:
                 acceptor.close()
             await asyncio.sleep(_SETTLE)
+            await self._channels.stop(self.settings.stop_timeout)
             await runner.cleanup()
             await self._save_outputs()
             for session in self._sessions.of(None):
@@ -362,6 +370,7 @@ class Daemon:
             for session in self._sessions.idle(self.settings.session_timeout):
                 self._audit.write("session expired", user=session.user, session=session.id)
                 self.close_session(session)
+            self._channels.look()
             now = time.time()
             self._manager.expire_outputs(self.settings.keep_outputs)
             while self._manager.forget(now - self.settings.keep_outputs, now - self.settings.keep_jobs):

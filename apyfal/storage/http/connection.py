@@ -124,7 +124,7 @@ class Connection:
         return False
 
     # -- sending ------------------------------------------------------------------------------------------------------
-    def send(self, head: bytes, body: Sequence[memoryview] = ()) -> None:
+    def send(self, head: bytes | memoryview, body: Sequence[memoryview] = ()) -> None:
         """Send a request from the caller's memory.
 
         Raises
@@ -259,12 +259,52 @@ class Connection:
         Response or None
             ``None``: the body may be sent. Else the response that came instead of leave.
         """
+        return self._await(100, method)
+
+    def await_upgrade(self, method: str) -> Response | None:
+        """Wait for another protocol, after a head with ``Upgrade`` (RFC 9110, section 7.8).
+
+        Returns
+        -------
+        Response or None
+            ``None``: what follows is in that protocol. Else the response that came instead.
+        """
+        return self._await(101, method)
+
+    def _await(self, wanted: int, method: str) -> Response | None:
+        """Skip interim responses until the wanted one (``None``) or the final response."""
         while True:
             status, headers, persistent = self._read_head()
-            if status == 100:
+            if status == wanted:
                 return None
             if status >= 200:
                 return Response(self, method, status, headers, persistent)
+
+    def read_exactly(self, count: int) -> bytes:
+        """Return the next `count` bytes, of a protocol of small messages: what comes behind them is buffered.
+
+        Raises
+        ------
+        StoreUnavailable, TransferTimeout
+            The peer closed, or sent nothing for the timeout.
+        """
+        self._waited, self._window = 0.0, 0
+        if count > len(self._buffer):
+            data = bytearray(count)
+            with memoryview(data) as view:
+                done = 0
+                while done < count:
+                    received = self.receive_into(view[done:])
+                    if not received:
+                        raise StoreUnavailable(f"{self.name}: closed")
+                    done += received
+            return bytes(data)
+        while self._end - self._pos < count:
+            if not self._fill():
+                self.check_cancelled()
+                raise StoreUnavailable(f"{self.name}: closed")
+        self._pos += count
+        return bytes(memoryview(self._buffer)[self._pos - count : self._pos])
 
     def _fill(self) -> int:
         """Read more behind what the buffer holds; 0 when the peer closed."""

@@ -8,6 +8,7 @@ import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from host.support.daemon import RunningDaemon, running
 from apyfal.exceptions import HostError
 from apyfal.host.client import http
 from apyfal.host.client.accelerator import RemoteAccelerator
+from apyfal.host.client.channel import Channel, ChannelReply
 from apyfal.host.protocol.address import parse_address
 from apyfal.storage.http.connection import Connection
 from apyfal.storage.http.response import Response
@@ -35,6 +37,15 @@ class ForgetfulHost(http.Host):
             daemon.start()
             raise ConnectionResetError("lost on the way back")
         return response
+
+    def _exchange_frames(self, channel: Channel, *job: Any) -> ChannelReply | None:
+        reply = super()._exchange_frames(channel, *job)
+        if self.daemon is not None:
+            daemon, self.daemon = self.daemon, None
+            daemon.stop(signal.SIGKILL)
+            daemon.start()
+            raise ConnectionResetError("lost on the way back")
+        return reply
 
 
 class LossyHost(http.Host):
@@ -56,6 +67,17 @@ class LossyHost(http.Host):
             response.close()
             raise ConnectionResetError("lost on the way back")
         return response
+
+    def _exchange_frames(self, channel: Channel, *job: Any) -> ChannelReply | None:
+        chance = self.random.random()
+        if chance < 0.05:
+            channel.close()
+            raise ConnectionResetError("lost on the way there")
+        reply = super()._exchange_frames(channel, *job)
+        if chance < 0.05 + 1 / 3:
+            LossyHost.lost += 1
+            raise ConnectionResetError("lost on the way back")
+        return reply
 
 
 def submit(daemon: RunningDaemon, count: int, restart_every: int, threads: int = 8) -> dict[int, str]:

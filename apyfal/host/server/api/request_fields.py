@@ -55,6 +55,7 @@ FIELDS: Mapping[tuple[str, str], str] = {
     ("query", "key"): "an idempotency key of the same user",
     ("header", "Idempotency-Key"): "1 to 128 letters, digits and _.:-",
     ("header", "Apyfal-Job"): "a JobRequest",
+    ("header", "Upgrade"): "the protocol of the data channel; its JOB frames hold a key, a session and a JobRequest",
     ("path", "session"): "a session of the same user",
     ("path", "job"): "a job of the same user; of anybody for an administrator",
     ("path", "name"): "a mount of that session",

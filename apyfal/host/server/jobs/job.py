@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -107,6 +108,7 @@ class Job:
     answer: str = ""
     cancelled: bool = False
     _waiting: list[asyncio.Future[None]] = field(default_factory=list)
+    _following: list[Callable[[], None]] = field(default_factory=list)
 
     def document(self) -> dict[str, Any]:
         """Return the job as the JSON object that clients see."""
@@ -144,6 +146,13 @@ class Job:
         waiting, self._waiting = self._waiting, []
         for future in waiting:
             _wake(future)
+        following, self._following = self._following, []
+        for call in following:
+            call()
+
+    def then(self, call: Callable[[], None]) -> None:
+        """Call `call` when the job, which has not ended, ends."""
+        self._following.append(call)
 
     async def wait(self, seconds: float) -> bool:
         """Wait until the job has ended, at most for `seconds`; return whether it has."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import Final
 
 __all__ = [
+    "CHANNEL_IDLE_TIMEOUT",
+    "CHANNEL_JOBS_AT_ONCE",
     "COPY_BUFFERS",
     "COUNTED_JSON",
     "DISK_LIMIT",
@@ -121,6 +123,10 @@ MAX_LISTED: Final = 100_000
 REQUEST_RATE: Final = 5000
 #: open connections; one user may have three quarters of them
 MAX_CONNECTIONS: Final = 4096
+#: seconds without a job after which a channel is closed, as other idle connections
+CHANNEL_IDLE_TIMEOUT: Final = 75.0
+#: jobs that all channels of one user may submit in one iteration of the event loop
+CHANNEL_JOBS_AT_ONCE: Final = 8
 #: seconds after which a connection without a valid token is closed
 HEADER_TIMEOUT: Final = 20.0
 #: TLS handshakes in progress, and seconds for one

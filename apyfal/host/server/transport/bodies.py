@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -254,7 +254,7 @@ class Bodies:
                 watch.moved()
             await response.write_eof()
 
-    async def pieces(self, data: Data) -> AsyncIterator[memoryview]:
+    async def pieces(self, data: Data) -> AsyncGenerator[memoryview, None]:
         """Yield the content of `data` in pieces to be sent; those of a file are read in another thread."""
         if data.array is not None:
             for piece in data.pieces(_CHUNK):

@@ -15,6 +15,7 @@ from apyfal.host.server.api.request_fields import FIELDS, SessionFields
 from apyfal.host.server.api.routes import Route
 from apyfal.host.server.api.sessions import SessionRoutes
 from apyfal.host.server.api.storage import StorageRoutes
+from apyfal.host.server.channel.routes import ChannelRoutes
 from apyfal.host.server.policy.tokens import EVERYTHING, Grant
 
 HOST = Configuration.load(
@@ -63,7 +64,7 @@ NO_TEXT: list[object] = ["", 0.5, True, [], {}, ["x"], {"x": 1}, b"x", float("na
 def declared() -> set[tuple[str, str]]:
     """Every field of every request, from the routes' declarations and the schemas that these name."""
     fields: set[tuple[str, str]] = set()
-    for holder in (JobRoutes, SessionRoutes, StorageRoutes, InfoRoutes):
+    for holder in (JobRoutes, SessionRoutes, StorageRoutes, InfoRoutes, ChannelRoutes):
         for function in vars(holder).values():
             route: Route | None = getattr(function, "__route__", None)
             if route is None:

@@ -20,6 +20,7 @@ NUMBERS = {
     "MOUNTS_OF_SESSION": "with {} mounts", "MAX_MOUNT_TIMEOUT": "a `timeout` of at most {} s",
     "REGIONS_OF_USER": "and {} pieces", "OUTPUTS_OF_USER": "| {} a user",
     "THREADS": "| {}; a user 8", "THREADS_OF_USER": "256; a user {}", "WAITING_OF_USER": "and {} requests that wait",
+    "CHANNEL_IDLE_TIMEOUT": "without a job | {} s", "CHANNEL_JOBS_AT_ONCE": "a request; {} in one turn",
     "JOBS_LISTED": "newest {}", "HEADER_TIMEOUT": "valid token | {} s", "JSON_TIMEOUT": "within {} s",
     "FAILURES_AT_ONCE": "of an address | {} at once", "PUBLIC_AT_ONCE": "of an address | {} at once",
     "PUBLIC_RATE": "then {} a second", "REFUSALS_AT_ONCE": "requests | {} at once", "MAX_TARPIT": "up to {} s",

@@ -1,0 +1,341 @@
+"""The client's side of a data channel: one job at a time on each, bodies from and to their final address."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Any, Final, NoReturn
+
+from apyfal.exceptions import AuthenticationError, HostError, StoreUnavailable
+from apyfal.host.client.response import Refused, network_errors
+from apyfal.host.protocol import frames
+from apyfal.host.protocol.frames import FROM_SERVER, HEADER_NBYTES, MAX_DATA, WINDOW, FrameError, FrameType
+from apyfal.host.protocol.messages import error_from
+from apyfal.storage.http.connection import Connection
+
+__all__ = ["BY_HTTP", "Channel", "ChannelPool", "ChannelReply"]
+
+#: status of a job that has to be submitted, or whose result has to be fetched, by HTTP
+BY_HTTP: Final = 421
+#: outputs of this size and more stay in the host's memory until they are released
+_RELEASE_FROM = 64 << 10
+#: bytes of pieces that are sent in one system call
+_GATHERED = 240 << 10
+_PIECES = 512
+#: a channel that was idle for so long is not used again: the host may be closing it
+_MAX_IDLE = 60.0
+_KEPT = 16
+_LAST = (1 << 32) - 1
+
+
+class Channel:
+    """One channel to a host. Used by one thread at a time.
+
+    Parameters
+    ----------
+    connection
+        A connection whose HTTP has ended with status 101; owned by this object from now on.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self._stream = 0
+        self.used_at = time.monotonic()
+
+    @property
+    def is_spent(self) -> bool:
+        """Return whether all streams of this channel were used."""
+        return self._stream >= _LAST
+
+    def submit(
+        self, key: str, session: str, text: str, pieces: Iterable[memoryview], nbytes: int, alive: Callable[[], None]
+    ) -> ChannelReply | None:
+        """Submit a job and wait for its end.
+
+        Parameters
+        ----------
+        key, session, text
+            Idempotency key, session, and the job as JSON.
+        pieces, nbytes
+            The pieces of its body, and their size in bytes.
+        alive
+            Called whenever the host says that it is alive, and the job has not ended.
+
+        Returns
+        -------
+        ChannelReply or None
+            ``None``: the job's description is too long for a frame. Nothing was sent.
+
+        Raises
+        ------
+        Refused
+            The host did not accept the job. The channel can be used again.
+        ConnectionError, TimeoutError
+            The connection broke, or the host closed the channel.
+        AuthenticationError
+            The token is no longer valid.
+        HostError
+            The host broke the protocol.
+        """
+        stream = self._stream + 1
+        head = frames.job_frame(stream, key, session, text, nbytes)
+        if head is None:
+            return None
+        self._stream = stream
+        with network_errors():
+            if nbytes > WINDOW:
+                self.connection.send(head)
+                self._await_credit(stream, nbytes, alive)
+                head = b""
+            try:
+                self._send_body(stream, head, pieces, nbytes)
+            except StoreUnavailable:
+                self._explain()
+                raise
+        kind, payload = self._next(stream, alive)
+        if kind != FrameType.RESULT:
+            raise HostError(f"{self.connection.name}: a frame of type {kind} came, and no result")
+        with _ProtocolErrors(self.connection.name):
+            result = frames.parse_result(payload)
+        return ChannelReply(self, stream, result)
+
+    def _await_credit(self, stream: int, nbytes: int, alive: Callable[[], None]) -> None:
+        """Wait until the host has memory for the whole body."""
+        granted = 0
+        while granted < nbytes:
+            kind, payload = self._next(stream, alive)
+            if kind != FrameType.CREDIT:
+                raise HostError(f"{self.connection.name}: a frame of type {kind} came, and no credit")
+            with _ProtocolErrors(self.connection.name):
+                granted += frames.parse_credit(payload)
+
+    def _send_body(self, stream: int, head: bytes, pieces: Iterable[memoryview], nbytes: int) -> None:
+        """Send a body in frames as long as possible. The pieces of a list are sent together if they are small; other
+        iterables may use the memory of a piece for the next one.
+        """
+        together: list[memoryview] = [memoryview(head)] if head else []
+        size, keeps, framing = len(head), isinstance(pieces, list), _Framing(stream, nbytes)
+        for piece in pieces:
+            if together and (size + len(piece) > _GATHERED or len(together) >= _PIECES):
+                self._send(together)
+                together, size = [], 0
+            together += framing.of(piece)
+            size += len(piece)
+            if not keeps and together:
+                self._send(together)
+                together, size = [], 0
+        if together:
+            self._send(together)
+        framing.end()
+
+    def _send(self, pieces: list[memoryview]) -> None:
+        self.connection.send(pieces[0], pieces[1:])
+
+    def _next(self, stream: int, alive: Callable[[], None]) -> tuple[int, bytes]:
+        """Return the type and the payload of the next frame of a stream. Raises what an ERROR says."""
+        connection = self.connection
+        with network_errors(), _ProtocolErrors(connection.name):
+            while True:
+                header = frames.parse_header(connection.read_exactly(HEADER_NBYTES), FROM_SERVER)
+                if header.type == FrameType.DATA:
+                    raise FrameError(f"DATA on stream {header.stream} came before its result")
+                payload = connection.read_exactly(header.nbytes) if header.nbytes else b""
+                if header.type == FrameType.PING:
+                    alive()
+                    continue
+                if header.stream not in (0, stream):
+                    raise FrameError(f"a frame of stream {header.stream}: expected {stream}")
+                if header.type == FrameType.ERROR:
+                    self._raise(header.stream, frames.parse_error(payload))
+                return header.type, payload
+
+    def _raise(self, stream: int, error: frames.ErrorFrame) -> NoReturn:
+        described = error_from(error.document.get("error"))
+        if error.status == 401:
+            raise AuthenticationError(f"{self.connection.name}: {described}")
+        if stream:
+            raise Refused(error.status, error.document, float(error.retry_after) or None)
+        raise ConnectionError(f"{self.connection.name}: {described}")
+
+    def _explain(self) -> None:
+        """After a broken pipe: raise what the host has sent as the reason, if it has."""
+        try:
+            self._next(self._stream, lambda: None)
+        except (ConnectionError, TimeoutError, HostError):
+            return
+
+    def read_body(self, stream: int, out: memoryview, left: int) -> int:
+        """Receive into `out`, which is not empty; return how many bytes of the current DATA frame are left.
+
+        `left` says how many there are before; 0: a header is next.
+        """
+        done, connection = 0, self.connection
+        with network_errors(), _ProtocolErrors(connection.name):
+            while done < len(out):
+                while not left:
+                    header = frames.parse_header(connection.read_exactly(HEADER_NBYTES), FROM_SERVER)
+                    if header.type == FrameType.PING:
+                        continue
+                    if header.type == FrameType.ERROR:
+                        self._raise(header.stream, frames.parse_error(connection.read_exactly(header.nbytes)))
+                    if header.type != FrameType.DATA or header.stream != stream:
+                        raise FrameError(f"a frame of type {header.type}, stream {header.stream}: expected DATA")
+                    left = header.nbytes
+                count = connection.receive_into(out[done : done + left])
+                if not count:
+                    raise ConnectionError("the output ended early")
+                done += count
+                left -= count
+        return left
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.connection.close()
+
+
+class ChannelReply:
+    """The result of a job, whose output has not been read. As a context manager, it frees the output on the host if the
+    block succeeded, and the channel for another job if everything was read.
+
+    Attributes
+    ----------
+    status
+        That of HTTP: 200, because the job has ended.
+    """
+
+    status = 200
+
+    def __init__(self, channel: Channel, stream: int, result: frames.ResultFrame) -> None:
+        self._channel = channel
+        self._stream = stream
+        self._result = result
+        self._left = result.nbytes
+        self._in_frame = 0
+        self._asked = result.nbytes <= WINDOW
+        self._on_release: Callable[[bool], None] = lambda usable: None
+
+    def on_release(self, call: Callable[[bool], None]) -> None:
+        """Call `call` at the end; its argument tells whether the channel can be used again."""
+        self._on_release = call
+
+    def job(self) -> tuple[dict[str, Any], bool]:
+        """Return the job as the host describes it, and whether there is an output to read."""
+        return self._result.document, self._result.has_output
+
+    def readinto(self, out: memoryview) -> None:
+        """Fill `out` with the next bytes of the output. Raises `ConnectionError` if it ends before."""
+        if len(out) > self._left:
+            raise ConnectionError("the output ended early")
+        if not len(out):
+            return
+        if not self._asked:
+            self._asked = True
+            with network_errors():
+                self._channel.connection.send(frames.credit_frame(self._stream, self._left))
+        self._in_frame = self._channel.read_body(self._stream, out, self._in_frame)
+        self._left -= len(out)
+
+    def close(self, succeeded: bool = False) -> None:
+        """Give the channel back. `succeeded`: the host need not keep the output."""
+        usable = not self._left
+        if usable and succeeded and self._result.nbytes > _RELEASE_FROM:
+            try:
+                with network_errors():
+                    self._channel.connection.send(frames.release_frame(self._stream))
+            except (ConnectionError, TimeoutError):
+                usable = False  # the host frees the output after some time
+        on_release, self._on_release = self._on_release, lambda usable: None
+        on_release(usable)
+
+    def __enter__(self) -> ChannelReply:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close(kind is None)
+
+
+class ChannelPool:
+    """Channels to one host that are not in use. Usable from any thread; after a fork the child starts with none."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._idle: list[Channel] = []
+        self._process = os.getpid()
+
+    def take(self) -> Channel | None:
+        """Return a channel that is still open; ``None``: there is none."""
+        while True:
+            with self._lock:
+                if self._process != os.getpid():
+                    self._process = os.getpid()
+                    self.close()
+                channel = self._idle.pop() if self._idle else None
+            if channel is None:
+                return None
+            if time.monotonic() - channel.used_at < _MAX_IDLE and channel.connection.is_quiet():
+                return channel
+            channel.close()
+
+    def give(self, channel: Channel, usable: bool) -> None:
+        """Keep a channel for the next job, or close it."""
+        channel.used_at = time.monotonic()
+        with self._lock:
+            if usable and len(self._idle) < _KEPT and not channel.is_spent:
+                self._idle.append(channel)
+                return
+        channel.close()
+
+    def close(self) -> None:
+        """Close the channels that are not in use."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for channel in idle:
+            channel.close()
+
+
+class _ProtocolErrors:
+    """Converts `FrameError` to `HostError`."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if isinstance(value, FrameError):
+            raise HostError(f"{self._name}: it does not keep to the protocol: {value}") from value
+
+
+class _Framing:
+    """Puts a body of known size into frames whose sizes do not depend on those of its pieces."""
+
+    def __init__(self, stream: int, nbytes: int) -> None:
+        self._stream = stream
+        self._left = nbytes
+        self._in_frame = 0
+
+    def of(self, piece: memoryview) -> list[memoryview]:
+        """Return the next piece, with the headers of the frames that begin in it."""
+        parts = []
+        while piece:
+            if not self._in_frame:
+                self._in_frame = min(self._left, MAX_DATA)
+                parts.append(memoryview(frames.data_header(self._stream, self._in_frame)))
+            part, piece = piece[: self._in_frame], piece[self._in_frame :]
+            self._in_frame -= len(part)
+            self._left -= len(part)
+            parts.append(part)
+        return parts
+
+    def end(self) -> None:
+        """Check that the whole body was given."""
+        if self._left:
+            raise HostError(f"a body ended {self._left} bytes early")

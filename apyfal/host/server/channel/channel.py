@@ -1,0 +1,377 @@
+"""One channel: the jobs that a client submits on it, their bodies, and their results as they end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from apyfal.exceptions import AcceleratorException, AuthenticationError, HostError, ParameterError
+from apyfal.host.protocol import frames
+from apyfal.host.protocol.frames import WINDOW, FrameError, FrameHeader, FrameType, JobFrame
+from apyfal.host.server.channel.connection import FrameConnection
+from apyfal.host.server.channel.context import ChannelContext
+from apyfal.host.server.channel.stream import Stream
+from apyfal.host.server.jobs.admission import checked_key, described_job, text_of
+from apyfal.host.server.jobs.job import Job
+from apyfal.host.server.jobs.journal import Entry
+from apyfal.host.server.jobs.manager import KEPT_IN_JOURNAL
+from apyfal.host.server.policy.limits import CHANNEL_IDLE_TIMEOUT, OUTPUTS_OF_USER
+from apyfal.host.server.transport.request import User
+from apyfal.log import get_logger
+
+__all__ = ["BY_HTTP", "Channel"]
+
+#: status of a job that has to be submitted, or whose result has to be fetched, by HTTP
+BY_HTTP = 421
+#: the operation of a job on a channel, in the audit log and the metrics
+_OPERATION = "submit_job_on_channel"
+#: seconds between two signs of life while jobs are under way
+_PING = 10.0
+_JOINED = 64 << 10
+
+
+class _ByHttp(HostError):
+    """This job or result does not fit into frames, or goes to a file."""
+
+
+class Channel:
+    """The server's side of one channel. Used on the event loop.
+
+    Parameters
+    ----------
+    context
+        What all channels share.
+    transport
+        The connection.
+    user, authorization, peer
+        Who opened it, with which ``Authorization`` field and from which address.
+    on_lost
+        Called with the channel when its connection is closed.
+    """
+
+    def __init__(
+        self,
+        context: ChannelContext,
+        transport: Any,
+        user: User,
+        authorization: str | None,
+        peer: str | None,
+        on_lost: Callable[[Channel], None],
+    ) -> None:
+        self._context = context
+        self._on_lost = on_lost
+        self._loop = asyncio.get_running_loop()
+        self.user = user
+        self.authorization = authorization
+        self._peer = peer
+        self._streams: dict[int, Stream] = {}
+        self._dropped: dict[int, int] = {}  # bytes to come of bodies of streams that were refused
+        self._newest = 0
+        self._held_back: deque[Stream] = deque()  # streams whose jobs have ended, while the peer does not read
+        self._unreleased: dict[int, Job | Entry] = {}
+        self._pinged = self._loop.time()
+        self.connection = FrameConnection(transport, self, context.scratch)
+
+    # -- frames --------------------------------------------------------------------------------------------------------
+    def on_frame(self, header: FrameHeader, payload: bytes) -> None:
+        """Handle a frame without data."""
+        if header.type == FrameType.JOB:
+            self._submit(header.stream, frames.parse_job(payload))
+        elif header.type == FrameType.CREDIT:
+            stream = self._streams.get(header.stream)
+            if stream is None:
+                raise FrameError(f"CREDIT on stream {header.stream}, which has no output under way")
+            stream.grant(frames.parse_credit(payload))
+        elif header.type == FrameType.RELEASE:
+            job = self._unreleased.pop(header.stream, None)
+            if job is None:
+                raise FrameError(f"RELEASE on stream {header.stream}, which has no output to free")
+            self._context.manager.release_output(job)
+
+    def place(self, stream: int, nbytes: int) -> memoryview | None:
+        """Return where a piece of a body goes."""
+        if stream in self._dropped:
+            if nbytes > self._dropped[stream]:
+                raise FrameError(f"DATA of {nbytes} bytes on stream {stream}: {self._dropped[stream]} are left")
+            return None
+        under_way = self._streams.get(stream)
+        if under_way is None:
+            raise FrameError(f"DATA on stream {stream}, which has no body under way")
+        return under_way.place(nbytes)
+
+    def on_data(self, stream: int, nbytes: int) -> None:
+        """Count a piece of a body, and submit the job with the last one."""
+        if stream in self._dropped:
+            self._dropped[stream] -= nbytes
+            if not self._dropped[stream]:
+                del self._dropped[stream]
+            return
+        under_way = self._streams[stream]
+        if not under_way.arrived(nbytes):
+            return
+        if under_way.is_hashed_at_once:
+            self._hand_over(under_way, None)
+        else:
+            under_way.task = self._loop.create_task(self._hash(under_way))
+
+    def may_submit(self) -> bool:
+        """Return whether frames may be handled now."""
+        if not self._context.turns.spent(self.user.name):
+            return True
+        self._context.turns.then(self._go_on)
+        return False
+
+    def _go_on(self) -> None:
+        if self.may_submit():
+            self.connection.go_on()
+
+    # -- jobs ----------------------------------------------------------------------------------------------------------
+    def _submit(self, number: int, frame: JobFrame) -> None:
+        """Begin a stream: check its job, and let its body come."""
+        if number <= self._newest:
+            raise FrameError(f"JOB on stream {number}: expected a number above {self._newest}")
+        if len(self._streams) + len(self._dropped) >= frames.STREAMS:
+            raise FrameError(f"JOB on stream {number}: {frames.STREAMS} are open, as many as a channel may have")
+        self._newest = number
+        self._context.turns.count(self.user.name)
+        began = time.perf_counter()
+        try:
+            stream = self._begin(number, frame)
+            if frame.nbytes <= WINDOW:
+                self._make_room(stream)
+        except AuthenticationError as error:
+            self._end(error)
+            return
+        except Exception as error:
+            self._streams.pop(number, None)
+            self._refuse(number, frame.text, error, began)
+            if 0 < frame.nbytes <= WINDOW:
+                self._dropped[number] = frame.nbytes  # these follow, because the client does not wait
+        if self._context.turns.spent(self.user.name) and not self.connection.ended:
+            self.connection.hold()
+            self._context.turns.then(self._go_on)
+
+    def _begin(self, number: int, frame: JobFrame) -> Stream:
+        context = self._context
+        user = context.readmit(self.authorization, self.user)
+        checked_key(frame.key)
+        session = context.admission.session(user, frame.session)
+        described = described_job(frame.text)
+        src = described.spec.src
+        if src is None or not src.body:
+            if frame.nbytes:
+                raise ParameterError(f"a body of {frame.nbytes} bytes, for a job whose src is none: src: expected body")
+        elif context.bodies.goes_to_file(frame.nbytes, src.array):
+            raise _ByHttp(f"a body of {frame.nbytes} bytes goes to a file: send it by HTTP")
+        stream = Stream(number, frame.key, frame.nbytes, user, session, described)
+        self._streams[number] = stream
+        if frame.nbytes > WINDOW:
+            stream.task = self._loop.create_task(self._make_large_room(stream))
+        return stream
+
+    def _make_room(self, stream: Stream) -> None:
+        """Let a small body come, which follows at once; submit a job without one."""
+        src = stream.described.spec.src
+        if src is not None and src.body:
+            share = self._context.bodies.memory.share(stream.user.name, stream.nbytes)
+            try:
+                stream.receive(share, self._context.bodies.allocate(stream.nbytes))
+            except BaseException:
+                share.close()
+                raise
+        if not stream.nbytes:
+            self._hand_over(stream, None)
+
+    async def _make_large_room(self, stream: Stream) -> None:
+        """Reserve memory for a large body, then let the client send it."""
+        try:
+            share = self._context.bodies.memory.share(stream.user.name, stream.nbytes)
+            try:
+                memory = await self._context.bodies.allocated(stream.nbytes)
+            except BaseException:
+                share.close()
+                raise
+        except Exception as error:
+            self._give_up(stream, error)
+            return
+        stream.receive(share, memory)
+        self.connection.received_at = self._loop.time()  # the client was not to send before now
+        self.connection.write(frames.credit_frame(stream.number, stream.nbytes))
+
+    async def _hash(self, stream: Stream) -> None:
+        try:
+            mark = await stream.finish()
+        except Exception as error:
+            self._give_up(stream, error)
+            return
+        self._hand_over(stream, mark)
+
+    def _hand_over(self, stream: Stream, digest: str | None) -> None:
+        """Submit the job of a stream whose body is complete."""
+        try:
+            job = self._context.admission.submit(
+                stream.user, stream.session, stream.described, stream.key, stream.body(digest)
+            )
+        except Exception as error:
+            self._give_up(stream, error)
+            return
+        stream.job = job
+        if isinstance(job, Job) and not job.ended:
+            job.then(functools.partial(self._ended, stream))
+        else:
+            self._ended(stream)
+
+    # -- results -------------------------------------------------------------------------------------------------------
+    def _ended(self, stream: Stream) -> None:
+        """Send the result of a stream whose job has ended, or keep it back until the client reads."""
+        if self.connection.ended:
+            return
+        if self._held_back or not self.connection.is_writable:
+            self._held_back.append(stream)
+        else:
+            self._answer(stream)
+
+    def on_writable(self) -> None:
+        """Send the results that were kept back."""
+        while self._held_back and self.connection.is_writable:
+            self._answer(self._held_back.popleft())
+
+    def _answer(self, stream: Stream) -> None:
+        job, connection = stream.job, self.connection
+        if job is None:
+            return
+        try:
+            with self._context.manager.output(job) as output:
+                nbytes = None if output is None else output.nbytes
+                head = frames.result_frame(stream.number, text_of(job), nbytes)
+                if head is None:
+                    self._refer(stream, job)
+                    return
+                if nbytes and nbytes > WINDOW:
+                    connection.write(head)
+                    stream.announce(nbytes, self._loop.time())
+                    stream.task = self._loop.create_task(self._send(stream, job))
+                    return
+                if output is not None and nbytes:
+                    head += frames.data_header(stream.number, nbytes)
+                    if nbytes <= _JOINED:
+                        head += output.tobytes()
+                    connection.write(head)
+                    if nbytes > _JOINED:
+                        for piece in output.pieces(WINDOW):
+                            connection.write(piece)
+                else:
+                    connection.write(head)
+        except Exception as error:
+            self._give_up(stream, error)
+            return
+        self._finish(stream, job, nbytes)
+
+    async def _send(self, stream: Stream, job: Job | Entry) -> None:
+        """Send a large output as the client grants credit for it."""
+        connection, sent = self.connection, 0
+        try:
+            with self._context.manager.output(job) as output:
+                if output is None:
+                    raise ConnectionError("the output is gone")
+                async with contextlib.aclosing(self._context.bodies.pieces(output)) as pieces:
+                    async for whole in pieces:
+                        piece = whole
+                        while piece:
+                            count = await stream.credit(len(piece), self._loop)
+                            await connection.drain()
+                            connection.write(frames.data_header(stream.number, count))
+                            connection.write(piece[:count])
+                            piece, sent = piece[count:], sent + count
+        except (OSError, ValueError) as error:  # freed meanwhile, or the connection is lost
+            if not connection.ended:
+                get_logger().info("a channel ends in the middle of an output: %s", error)
+                connection.abort()
+            return
+        self._finish(stream, job, sent)
+
+    def _finish(self, stream: Stream, job: Job | Entry, nbytes: int | None) -> None:
+        """End a stream whose result was sent."""
+        self._streams.pop(stream.number, None)
+        self._context.observe(_OPERATION, 200, time.perf_counter() - stream.began)
+        if nbytes and nbytes > KEPT_IN_JOURNAL:
+            self._unreleased[stream.number] = job
+            if len(self._unreleased) > OUTPUTS_OF_USER:  # it is freed after some time, as if nobody had fetched it
+                del self._unreleased[next(iter(self._unreleased))]
+
+    def _refer(self, stream: Stream, job: Job | Entry) -> None:
+        """Let the client fetch a result by HTTP whose description is too long for a frame."""
+        document = {"error": {"type": "HostError", "message": "the result is large: fetch it by HTTP"}, "job": job.id}
+        self._streams.pop(stream.number, None)
+        self.connection.write(frames.error_frame(stream.number, BY_HTTP, document))
+
+    # -- refusals ------------------------------------------------------------------------------------------------------
+    def _give_up(self, stream: Stream, error: BaseException) -> None:
+        stream.task = None
+        stream.close()
+        self._streams.pop(stream.number, None)
+        self._refuse(stream.number, stream.described.text, error, stream.began, stream)
+
+    def _refuse(self, number: int, said: str, error: BaseException, began: float, stream: Stream | None = None) -> None:
+        """Answer a job that was not accepted."""
+        if not isinstance(error, AcceleratorException):
+            get_logger().error("request failed", exc_info=error)
+        mounts = None if stream is None else stream.session.mounts
+        status, document, wait = self._context.refusal(error, self.user, _OPERATION, self._peer, said, mounts)
+        if isinstance(error, _ByHttp):
+            status = BY_HTTP
+        self._context.observe(_OPERATION, status, time.perf_counter() - began)
+        self.connection.write(frames.error_frame(number, status, document, wait))
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+    def on_broken(self, error: FrameError) -> None:
+        """End a channel whose client broke the protocol."""
+        self._end(ParameterError(str(error)))
+
+    def _end(self, error: AcceleratorException) -> None:
+        status, document, _ = self._context.refusal(error, self.user, _OPERATION, self._peer)
+        self.end(status, document)
+
+    def end(self, status: int, document: dict[str, object]) -> None:
+        """Send a last frame that says why, and close the connection."""
+        self.connection.end(frames.error_frame(0, status, document))
+
+    def on_lost(self) -> None:
+        """Free what only this channel holds. Jobs that were submitted go on: their client can ask for them again."""
+        for stream in self._streams.values():
+            stream.close()
+        self._streams.clear()
+        self._held_back.clear()
+        self._on_lost(self)
+
+    @property
+    def is_busy(self) -> bool:
+        """Return whether a result is being sent, or about to be."""
+        return bool(self._streams) or not self.connection.is_writable
+
+    def look(self, now: float, stall_timeout: float) -> None:
+        """Close a connection that stalls or is idle; give a sign of life while jobs are under way."""
+        connection = self.connection
+        if connection.stalled_for(now) > stall_timeout:
+            connection.abort()
+            return
+        if connection.ended:
+            return
+        waits = connection.amid or bool(self._dropped) or any(one.is_receiving for one in self._streams.values())
+        credit = [since for one in self._streams.values() if (since := one.waits_for_credit_since) is not None]
+        silent = now - connection.received_at
+        if (waits and silent > stall_timeout) or (credit and now - min(credit) > stall_timeout):
+            self._close(f"nothing has moved for {stall_timeout:g} s")
+        elif not self._streams and silent > CHANNEL_IDLE_TIMEOUT:
+            self._close(f"no job for {CHANNEL_IDLE_TIMEOUT:g} s")
+        elif self._streams and now - self._pinged >= _PING and connection.is_writable:
+            self._pinged = now
+            connection.write(frames.ping_frame())
+
+    def _close(self, reason: str) -> None:
+        self.end(408, {"error": {"type": HostError.__name__, "message": f"the channel was closed: {reason}"}})

@@ -1,0 +1,169 @@
+"""One connection that carries frames: receives them, sends them with back-pressure, and knows what has stalled."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Protocol
+
+from apyfal.host.protocol.frame_reader import FrameHandler, FrameReader
+from apyfal.host.protocol.frames import FROM_CLIENT, FrameError
+
+__all__ = ["ChannelHandler", "FrameConnection"]
+
+#: bytes that wait in this process to be sent before results are held back
+_HIGH_WATER = 64 << 10
+
+
+class ChannelHandler(FrameHandler, Protocol):
+    """What a `FrameConnection` reports to, besides frames."""
+
+    def may_submit(self) -> bool:
+        """Return whether frames may be handled now; otherwise the handler calls `go_on` later."""
+        ...
+
+    def on_broken(self, error: FrameError) -> None:
+        """Handle a peer that broke the protocol."""
+
+    def on_writable(self) -> None:
+        """Send what was held back."""
+
+    def on_lost(self) -> None:
+        """Clean up: the connection is closed."""
+
+
+class FrameConnection(asyncio.BufferedProtocol):
+    """Frames over one transport. Used on the event loop.
+
+    Parameters
+    ----------
+    transport
+        The connection, whose HTTP is over.
+    handler
+        Receives its frames.
+    scratch
+        Memory to receive into, which all connections share.
+
+    Attributes
+    ----------
+    received_at
+        When something arrived last, in seconds of the loop's clock.
+    """
+
+    def __init__(self, transport: Any, handler: ChannelHandler, scratch: bytearray) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._transport = transport
+        self._handler = handler
+        self._reader = FrameReader(FROM_CLIENT, handler, scratch)
+        self._scratch = scratch
+        self._writable: asyncio.Event = asyncio.Event()
+        self._writable.set()
+        self._written = 0
+        self._progress = 0
+        self._progress_at = self._loop.time()
+        self._ended = self._lost = False
+        self.received_at = self._loop.time()
+
+    def take_over(self) -> None:
+        """Receive from now on what the transport receives. Its reading is paused."""
+        self._transport.set_write_buffer_limits(high=_HIGH_WATER)
+        self._transport.set_protocol(self)
+        self._transport.resume_reading()
+
+    # -- receiving -----------------------------------------------------------------------------------------------------
+    @property
+    def amid(self) -> bool:
+        """Return whether a frame has begun to arrive."""
+        return self._reader.amid and not self._reader.held
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return memoryview(self._scratch) if self._ended else self._reader.get_buffer()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.received_at = self._loop.time()
+        if self._ended:
+            return
+        if not self._handler.may_submit():
+            self._reader.held = True
+        self._guarded(lambda: self._reader.received(nbytes))
+        if self._reader.held and not self._ended:
+            self._transport.pause_reading()
+
+    def hold(self) -> None:
+        """Handle no more frames until `go_on`."""
+        self._reader.held = True
+
+    def go_on(self) -> None:
+        """Handle the frames that were held."""
+        if self._ended or not self._reader.held:
+            return
+        self._reader.held = False
+        self._guarded(self._reader.resume)
+        if not self._reader.held and not self._ended:
+            self._transport.resume_reading()
+
+    def _guarded(self, work: Any) -> None:
+        try:
+            work()
+        except FrameError as error:
+            self._handler.on_broken(error)
+
+    # -- sending -------------------------------------------------------------------------------------------------------
+    @property
+    def is_writable(self) -> bool:
+        """Return whether more can be sent at once."""
+        return self._writable.is_set()
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Send bytes, or keep a copy of them until they can be sent."""
+        if not self._ended and not self._lost:
+            self._written += len(data)
+            self._transport.write(data)
+
+    async def drain(self) -> None:
+        """Wait until more can be sent. Raises `ConnectionError` if the connection is lost."""
+        await self._writable.wait()
+        if self._ended or self._lost:
+            raise ConnectionError("the channel is closed")
+
+    def stalled_for(self, now: float) -> float:
+        """Return the seconds for which the peer has received nothing of what waits to be sent."""
+        waiting = self._transport.get_write_buffer_size()
+        sent = self._written - waiting
+        if not waiting or sent != self._progress:
+            self._progress, self._progress_at = sent, now
+        return now - self._progress_at
+
+    # -- end -----------------------------------------------------------------------------------------------------------
+    @property
+    def ended(self) -> bool:
+        """Return whether nothing more is received and sent."""
+        return self._ended or self._lost
+
+    def end(self, last: bytes) -> None:
+        """Send a last frame, and close the connection when all is sent."""
+        if self.ended:
+            return
+        self.write(last)
+        self._ended = self._reader.held = True
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+        self._ended = True
+        self._transport.abort()
+
+    def eof_received(self) -> None:
+        """Let the transport close: nobody waits for results on a connection that is closed at the other end."""
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+        if not self.ended:
+            self._handler.on_writable()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost = True
+        self._writable.set()
+        self._handler.on_lost()

@@ -1,0 +1,55 @@
+"""Whose frames are handled next: jobs of a user wait for the next iteration of the event loop after a few."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+from collections.abc import Callable
+
+from apyfal.host.server.policy.limits import CHANNEL_JOBS_AT_ONCE
+
+__all__ = ["Turns"]
+
+
+class Turns:
+    """Bounds the jobs that one user's channels may submit in one iteration of the event loop. Used on the event loop.
+
+    So a user with many channels, each full of jobs, delays the frames and requests of others by a few jobs only.
+
+    Parameters
+    ----------
+    at_once
+        Jobs of one user in one iteration.
+    """
+
+    def __init__(self, at_once: int = CHANNEL_JOBS_AT_ONCE) -> None:
+        self._at_once = at_once
+        self._taken: collections.Counter[str] = collections.Counter()
+        self._waiting: list[Callable[[], None]] = []
+        self._scheduled = False
+
+    def count(self, user: str) -> None:
+        """Count a job of `user`."""
+        self._taken[user] += 1
+        self._schedule()
+
+    def spent(self, user: str) -> bool:
+        """Return whether further jobs of `user` have to wait for the next iteration."""
+        return self._taken[user] >= self._at_once if user in self._taken else False
+
+    def then(self, go_on: Callable[[], None]) -> None:
+        """Call `go_on` in the next iteration, in the order of these calls."""
+        self._waiting.append(go_on)
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._next)
+
+    def _next(self) -> None:
+        self._scheduled = False
+        self._taken.clear()
+        waiting, self._waiting = self._waiting, []
+        for go_on in waiting:
+            go_on()
