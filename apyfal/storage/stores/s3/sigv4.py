@@ -10,11 +10,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 import time
-from collections.abc import Mapping
 from typing import NamedTuple
-from urllib.parse import quote
 
-__all__ = ["EMPTY_SHA256", "UNSIGNED", "Keys", "Signer"]
+__all__ = ["EMPTY_SHA256", "UNSIGNED", "Keys", "PreparedSignature", "Signer"]
 
 UNSIGNED = "UNSIGNED-PAYLOAD"
 EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
@@ -29,6 +27,37 @@ class Keys(NamedTuple):
 
     def __repr__(self) -> str:
         return "Keys(...)"
+
+
+class PreparedSignature(NamedTuple):
+    """What signatures of requests to one host, with the same headers, have in common. Not shown: it holds a key.
+
+    Attributes
+    ----------
+    fields
+        The headers to send, but for ``authorization``.
+    front
+        The value of ``authorization`` before the signature.
+    before, behind
+        What stands around path and query in the canonical request.
+    to_sign, key
+        The string to sign without the canonical request's digest, and the signing key.
+    """
+
+    fields: list[tuple[str, str]]
+    front: str
+    before: str
+    behind: str
+    to_sign: str
+    key: bytes
+
+    def signature(self, path: str, query: str = "") -> str:
+        """Return the signature for a path and query, both as they are sent."""
+        digest = hashlib.sha256(f"{self.before}{path}\n{query}{self.behind}".encode()).hexdigest()
+        return hmac.digest(self.key, f"{self.to_sign}{digest}".encode(), "sha256").hex()
+
+    def __repr__(self) -> str:
+        return "PreparedSignature(...)"
 
 
 class Signer:
@@ -77,6 +106,16 @@ class Signer:
         keys, region
             What to sign with.
         """
+        prepared = self.prepare(method, host, headers, payload, keys, region)
+        return [*prepared.fields, ("authorization", prepared.front + prepared.signature(path, query))]
+
+    def prepare(
+        self, method: str, host: str, headers: dict[str, str], payload: str, keys: Keys, region: str
+    ) -> PreparedSignature:
+        """Compute what is the same for many requests that differ in path and query only; parameters as for `sign`.
+
+        Good for as long as the store takes the time of a request for the present: some minutes.
+        """
         stamp = self._timestamp()
         signed = {**headers, "host": host, "x-amz-content-sha256": payload, "x-amz-date": stamp}
         if keys.token:
@@ -84,41 +123,16 @@ class Signer:
         names = sorted(signed)
         listed = ";".join(names)
         lines = "\n".join([f"{name}:{' '.join(signed[name].split())}" for name in names])
-        canonical = f"{method}\n{path}\n{query}\n{lines}\n\n{listed}\n{payload}"
         key, scope = self._signing_key(stamp[:8], keys, region)
-        digest = hashlib.sha256(canonical.encode()).hexdigest()
-        to_sign = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{digest}"
-        signature = hmac.digest(key, to_sign.encode(), "sha256").hex()
         del signed["host"]  # the connection sends it
-        signed["authorization"] = (
-            f"AWS4-HMAC-SHA256 Credential={keys.access}/{scope},SignedHeaders={listed},Signature={signature}"
+        return PreparedSignature(
+            list(signed.items()),
+            f"AWS4-HMAC-SHA256 Credential={keys.access}/{scope},SignedHeaders={listed},Signature=",
+            f"{method}\n",
+            f"\n{lines}\n\n{listed}\n{payload}",
+            f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n",
+            key,
         )
-        return list(signed.items())
-
-    def presign(
-        self, method: str, host: str, path: str, query: Mapping[str, str], seconds: int, keys: Keys, region: str
-    ) -> str:
-        """Return the query, percent-encoded, with a signature that is good for so many seconds.
-
-        The rules are those of "Authenticating Requests: Using Query Parameters" (S3 API reference): only ``host`` of
-        the header is signed, and not the body. `query` is not encoded yet.
-        """
-        stamp = self._timestamp()
-        key, scope = self._signing_key(stamp[:8], keys, region)
-        fields = {
-            **query,
-            "X-Amz-Algorithm": "AWS4-HMAC-SHA256",
-            "X-Amz-Credential": f"{keys.access}/{scope}",
-            "X-Amz-Date": stamp,
-            "X-Amz-Expires": str(seconds),
-            "X-Amz-SignedHeaders": "host",
-        }
-        if keys.token:
-            fields["X-Amz-Security-Token"] = keys.token
-        text = "&".join(f"{quote(name, safe='-_.~')}={quote(fields[name], safe='-_.~')}" for name in sorted(fields))
-        digest = hashlib.sha256(f"{method}\n{path}\n{text}\nhost:{host}\n\nhost\n{UNSIGNED}".encode()).hexdigest()
-        signature = hmac.digest(key, f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{digest}".encode(), "sha256").hex()
-        return f"{text}&X-Amz-Signature={signature}"
 
     def _timestamp(self) -> str:
         now = int(time.time() + self.clock_offset)
