@@ -1,6 +1,6 @@
-"""Declarations of csrc/include/apyfal.h. No code."""
+"""Declarations of csrc/include/apyfal.h and transport.h. No code."""
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef extern from "apyfal.h" nogil:
     enum:
@@ -231,3 +231,44 @@ cdef extern from "apyfal.h" nogil:
                               apf_error *err) noexcept nogil
     int apf_model_register(const char *name, apf_model function, void *context, void (*drop)(void *) noexcept nogil,
                            apf_error *err)
+
+cdef extern from "transport.h" nogil:
+    enum:
+        APF_EXCHANGE_WAITING
+        APF_EXCHANGE_ACTIVE
+        APF_EXCHANGE_DONE
+        APF_EXCHANGE_ANSWERED
+        APF_EXCHANGE_BROKEN
+        APF_EXCHANGE_STALLED
+        APF_EXCHANGE_UNFIT
+        APF_TRANSPORT_ENDED
+        APF_TRANSPORT_FEWER
+        APF_TRANSPORT_PAUSED
+        APF_TRANSPORT_CONNECTIONS
+    ctypedef struct apf_exchange:
+        const uint8_t *request
+        size_t request_size
+        const uint8_t *content
+        size_t content_size
+        uint8_t *out
+        size_t out_size
+        uint8_t discard, state
+        uint16_t status
+        apf_buffer *buffer
+        size_t length, received
+        uint8_t *kept
+        size_t head_size, kept_size
+    ctypedef struct apf_transport_options:
+        int64_t stall
+        uint64_t largest
+        uint32_t mistakes
+    ctypedef struct apf_transport:
+        pass
+    int apf_transport_new(apf_exchange *exchanges, size_t count, const apf_transport_options *options,
+                          apf_transport **transport, apf_error *err)
+    int apf_transport_attach(apf_transport *transport, int fd, int kept, uint32_t *slot, apf_error *err)
+    int apf_transport_run(apf_transport *transport, uint32_t connections, int64_t pause, apf_error *err)
+    void apf_transport_cancel(apf_transport *transport)
+    int apf_transport_lost(const apf_transport *transport, uint32_t slot)
+    int apf_transport_usable(const apf_transport *transport, uint32_t slot)
+    void apf_transport_free(apf_transport *transport)

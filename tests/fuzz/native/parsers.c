@@ -1,12 +1,14 @@
-/* The parsers of csrc/ that read other people's files: the container and the XML of an xclbin, and the options in an
- * OpenCL source. Alone, this program reads files and mutations of them: `parsers COUNT FILE...`. Linked with clang's
- * -fsanitize=fuzzer and -DAPF_LIBFUZZER it is guided by coverage. An input's first byte chooses the parser. */
+/* The parsers of csrc/ that read what other people wrote: the container and the XML of an xclbin, the options in an
+ * OpenCL source, and the head of an HTTP response. Alone, this program reads files and mutations of them: `parsers
+ * COUNT FILE...`. Linked with clang's -fsanitize=fuzzer and -DAPF_LIBFUZZER it is guided by coverage. An input's first
+ * byte chooses the parser. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "apyfal.h"
 #include "drivers/xrt/api/xclbin.h"
+#include "transport/head.h"
 
 /* Its static functions are needed, and its other ones are there already. */
 #define ocl_is_source fuzzed_is_source
@@ -16,7 +18,7 @@
 #define ocl_interface fuzzed_interface
 #include "drivers/opencl/kernel/program.c"
 
-enum { OPTIONS = 1, LENGTH = 2, LENGTH_AT = 304, LARGEST = 1 << 16 };
+enum { OPTIONS = 1, LENGTH = 2, RESPONSE = 4, LENGTH_AT = 304, LARGEST = 1 << 16 };
 
 static void read_xclbin(uint8_t *data, size_t size, int length)
 {
@@ -61,6 +63,20 @@ static void read_options(const uint8_t *data, size_t size)
     apf_free(options.build);
 }
 
+/* What is read at once is read in pieces too, and no head reaches beyond its end. */
+static void read_head(const uint8_t *data, size_t size)
+{
+    apf_head whole, part;
+    const int found = apf_head_read(data, size, &whole);
+    if (found == APF_HEAD_READ && (whole.size > size || memcmp(data + whole.size - 4, "\r\n\r\n", 4))) abort();
+    if (found == APF_HEAD_READ && (whole.status < 200 || whole.status > 599 || whole.length > 999999999999999)) abort();
+    for (size_t cut = 0; cut < size && cut < 300; cut++) {
+        const int early = apf_head_read(data, cut, &part);
+        if (early == APF_HEAD_READ && (found != early || part.size != whole.size)) abort();
+        if (early == APF_HEAD_ODD && found != early) abort();
+    }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -69,7 +85,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     uint8_t *copy = malloc(size - 1); /* of just this size: the sanitizer sees a byte too many */
     if (!copy) abort();
     memcpy(copy, data + 1, size - 1);
-    if (data[0] & OPTIONS)
+    if (data[0] & RESPONSE)
+        read_head(copy, size - 1);
+    else if (data[0] & OPTIONS)
         read_options(copy, size - 1);
     else
         read_xclbin(copy, size - 1, data[0] & LENGTH);

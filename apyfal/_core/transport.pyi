@@ -1,0 +1,32 @@
+from collections.abc import Sequence
+
+from apyfal._core.buffer import Buffer, BufferLike
+
+WAITING: int
+ACTIVE: int
+DONE: int
+ANSWERED: int
+BROKEN: int
+STALLED: int
+UNFIT: int
+MOST_CONNECTIONS: int
+
+class Transport:
+    def __init__(
+        self,
+        requests: list[bytes],
+        outs: Sequence[BufferLike | None] | None = None,
+        contents: Sequence[BufferLike] | None = None,
+        *,
+        stall: float,
+        largest: int,
+        mistakes: int,
+    ) -> None: ...
+    def attach(self, descriptor: int, kept: bool) -> int: ...
+    def run(self, connections: int) -> bool: ...
+    def interrupt(self) -> None: ...
+    def lost(self, slot: int) -> bool: ...
+    def usable(self, slot: int) -> bool: ...
+    def states(self) -> bytes: ...
+    def take(self, index: int) -> Buffer | None: ...
+    def answer(self, index: int) -> tuple[bytes, bytes, int]: ...

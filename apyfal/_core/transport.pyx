@@ -1,0 +1,173 @@
+"""Many HTTP/1.1 exchanges over connected sockets in one call without the interpreter's lock."""
+
+from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize
+from cpython.buffer cimport PyBUF_CONTIG, PyBUF_CONTIG_RO, PyBuffer_Release, PyObject_GetBuffer
+from cpython.exc cimport PyErr_CheckSignals
+from libc.stdlib cimport calloc, free
+
+from apyfal._core cimport capi
+from apyfal._core.buffer cimport Buffer, wrap
+from apyfal._core.errors cimport check
+from apyfal import exceptions
+
+WAITING = capi.APF_EXCHANGE_WAITING
+ACTIVE = capi.APF_EXCHANGE_ACTIVE
+DONE = capi.APF_EXCHANGE_DONE
+ANSWERED = capi.APF_EXCHANGE_ANSWERED
+BROKEN = capi.APF_EXCHANGE_BROKEN
+STALLED = capi.APF_EXCHANGE_STALLED
+UNFIT = capi.APF_EXCHANGE_UNFIT
+MOST_CONNECTIONS = capi.APF_TRANSPORT_CONNECTIONS
+
+cdef long long _PAUSE = 50 * 1000 * 1000  # ns after which signals are looked for
+
+
+cdef class Transport:
+    """Requests, and what became of each; see csrc/include/transport.h.
+
+    Parameters
+    ----------
+    requests : list of bytes
+        The heads, complete.
+    outs : list of buffers or None
+        Where the body of each goes, which must have exactly this size; ``None`` in it: memory of the pool.
+    contents : list of buffers or None
+        What is sent behind each head; the bodies of the answers are dropped then.
+    stall : float
+        Seconds that a connection may wait for anything to move.
+    largest : int
+        Bytes of a body in memory of the pool.
+    mistakes : int
+        Answers that are not ordinary after which no exchange is begun any more.
+
+    Notes
+    -----
+    One thread at a time, but for `interrupt`. The sockets stay the caller's.
+    """
+
+    cdef capi.apf_transport *handle
+    cdef capi.apf_exchange *exchanges
+    cdef Py_buffer *views
+    cdef Py_ssize_t count, viewed
+    cdef list requests
+
+    def __cinit__(self, list requests, outs=None, contents=None, *, stall, largest, mistakes):
+        cdef capi.apf_error err
+        cdef capi.apf_transport_options options
+        cdef Py_ssize_t index
+        cdef capi.apf_exchange *one
+        self.count = len(requests)
+        if any(len(given) != self.count for given in (outs, contents) if given is not None):
+            raise exceptions.ParameterError("a transport needs as many buffers as requests")
+        self.requests = requests
+        self.exchanges = <capi.apf_exchange *> calloc(self.count + 1, sizeof(capi.apf_exchange))
+        self.views = <Py_buffer *> calloc(self.count + 1, sizeof(Py_buffer))
+        if self.exchanges == NULL or self.views == NULL:
+            raise exceptions.HostMemoryExhausted(f"no memory for {self.count} exchanges")
+        for index in range(self.count):
+            one = &self.exchanges[index]
+            request = requests[index]
+            if type(request) is not bytes:
+                raise TypeError(f"a request is a {type(request).__name__}; expected bytes")
+            one.request = <const unsigned char *> PyBytes_AsString(request)
+            one.request_size = len(request)
+            if outs is not None and outs[index] is not None:
+                PyObject_GetBuffer(outs[index], &self.views[self.viewed], PyBUF_CONTIG)
+                one.out = <unsigned char *> self.views[self.viewed].buf
+                one.out_size = self.views[self.viewed].len
+                self.viewed += 1
+            elif contents is not None:
+                PyObject_GetBuffer(contents[index], &self.views[self.viewed], PyBUF_CONTIG_RO)
+                one.content = <const unsigned char *> self.views[self.viewed].buf
+                one.content_size = self.views[self.viewed].len
+                one.discard = True
+                self.viewed += 1
+        options.stall = <long long> (stall * 1e9)
+        options.largest = largest
+        options.mistakes = mistakes
+        check(capi.apf_transport_new(self.exchanges, self.count, &options, &self.handle, &err), &err)
+
+    def __dealloc__(self):
+        capi.apf_transport_free(self.handle)
+        free(self.exchanges)
+        for index in range(self.viewed):
+            PyBuffer_Release(&self.views[index])
+        free(self.views)
+
+    def attach(self, descriptor, kept):
+        """Use a connected socket; `kept`: it served a request before. Returns its slot."""
+        cdef capi.apf_error err
+        cdef capi.uint32_t slot = 0
+        cdef int fd = descriptor, before = kept
+        check(capi.apf_transport_attach(self.handle, fd, before, &slot, &err), &err)
+        return slot
+
+    def run(self, connections):
+        """Exchange until nothing is under way (``True``), or until fewer than `connections` are left (``False``).
+
+        Raises
+        ------
+        TransferCancelled
+            `interrupt` was called.
+        """
+        cdef capi.apf_error err
+        cdef capi.uint32_t wanted = connections
+        cdef int code
+        while True:
+            with nogil:
+                code = capi.apf_transport_run(self.handle, wanted, _PAUSE, &err)
+            if code == capi.APF_TRANSPORT_ENDED:
+                return True
+            if code == capi.APF_TRANSPORT_FEWER:
+                return False
+            if code == capi.APF_CANCELLED:
+                raise exceptions.TransferCancelled("the transfer was cancelled")
+            if code != capi.APF_TRANSPORT_PAUSED:
+                check(code, &err)
+            PyErr_CheckSignals()
+
+    def interrupt(self):
+        """Make `run` raise at once, now and from then on. From any thread."""
+        capi.apf_transport_cancel(self.handle)
+
+    def lost(self, slot):
+        """Whether the connection is lost, so that its socket is to be closed."""
+        return bool(capi.apf_transport_lost(self.handle, slot))
+
+    def usable(self, slot):
+        """Whether another request can be sent on the connection."""
+        return bool(capi.apf_transport_usable(self.handle, slot))
+
+    def states(self):
+        """What became of the exchanges: a byte each."""
+        cdef Py_ssize_t index
+        cdef bytes states = PyBytes_FromStringAndSize(NULL, self.count)
+        cdef char *to = PyBytes_AsString(states)
+        for index in range(self.count):
+            to[index] = self.exchanges[index].state
+        return states
+
+    def take(self, index):
+        """Give the memory of the pool that the body of an answer is in; ``None``: there is none."""
+        cdef capi.apf_exchange *one = self._at(index)
+        cdef Buffer taken
+        if one.buffer == NULL:
+            return None
+        taken = wrap(one.buffer)
+        one.buffer = NULL
+        return taken
+
+    def answer(self, index):
+        """Give what was kept: the head, the body behind it, and the bytes of body that are in place."""
+        cdef capi.apf_exchange *one = self._at(index)
+        if one.kept == NULL:
+            return b"", b"", 0
+        head = PyBytes_FromStringAndSize(<const char *> one.kept, one.head_size)
+        body = PyBytes_FromStringAndSize(<const char *> one.kept + one.head_size, one.kept_size)
+        return head, body, one.received
+
+    cdef capi.apf_exchange *_at(self, index) except NULL:
+        cdef Py_ssize_t place = index
+        if not 0 <= place < self.count:
+            raise IndexError(f"exchange {index} of {self.count}")
+        return &self.exchanges[place]
