@@ -15,6 +15,12 @@ class Arguments:
     def start(
         self, kernel: Kernel, launch: tuple[Sequence[int], Sequence[int], Sequence[int]] | None = None
     ) -> Run: ...
+    def run(
+        self,
+        kernel: Kernel,
+        launch: tuple[Sequence[int], Sequence[int], Sequence[int]] | None = None,
+        seconds: float = 0.05,
+    ) -> Run | None: ...
 
 class Run:
     def wait(self, timeout: float | None = None) -> None: ...

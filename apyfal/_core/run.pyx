@@ -128,6 +128,27 @@ cdef class Arguments:
         memset(&value, 0, sizeof(value))  # a buffer argument with no buffer object
         self.put(position, &value, None)
 
+    cdef void take(self, capi.apf_run_arg *values, PyObject **owners) noexcept:
+        """Copy all arguments as they are now, with a reference to each owner."""
+        cdef unsigned int index
+        pthread_mutex_lock(&self.lock)
+        memcpy(values, self.values, self.count * sizeof(values[0]))
+        for index in range(self.count):
+            owners[index] = self.owners[index]
+            if owners[index] != NULL:
+                Py_INCREF(<object> owners[index])
+        pthread_mutex_unlock(&self.lock)
+
+    cdef list keep(self, PyObject **owners):
+        """Turn the references of `take` into a list."""
+        cdef unsigned int index
+        kept = []
+        for index in range(self.count):
+            if owners[index] != NULL:
+                kept.append(<object> owners[index])
+                Py_DECREF(<object> owners[index])
+        return kept
+
     def start(self, Kernel kernel not None, launch=None):
         """Start a run of `kernel` with these values; they may be changed as soon as this returns.
 
@@ -148,41 +169,86 @@ cdef class Arguments:
             The driver has no index spaces.
         """
         cdef capi.apf_launch space
-        cdef const capi.apf_launch *over = NULL
-        if launch is not None:
-            offset, size, group = launch
-            if not 1 <= len(size) <= 3:
-                raise exceptions.ParameterError(f"an index space of {len(size)} dimensions; expected 1 to 3")
-            memset(&space, 0, sizeof(space))
-            space.dimensions = len(size)
-            for position in range(len(size)):
-                space.offset[position] = offset[position] if offset else 0
-                space.global_[position] = size[position]
-                space.local[position] = group[position] if group else 0
-            over = &space
+        cdef const capi.apf_launch *over = read_launch(launch, &space)
         cdef capi.apf_error err
         cdef capi.apf_run_arg values[MOST]
         cdef PyObject *owners[MOST]
         cdef Run run = Run.__new__(Run, MADE_HERE)
-        cdef unsigned int index
         cdef int code
-        pthread_mutex_lock(&self.lock)
-        memcpy(values, self.values, self.count * sizeof(values[0]))
-        for index in range(self.count):
-            owners[index] = self.owners[index]
-            if owners[index] != NULL:
-                Py_INCREF(<object> owners[index])
-        pthread_mutex_unlock(&self.lock)
+        self.take(values, owners)
         run.kernel = kernel
-        run.owners = []
-        for index in range(self.count):
-            if owners[index] != NULL:
-                run.owners.append(<object> owners[index])
-                Py_DECREF(<object> owners[index])
+        run.owners = self.keep(owners)
         with nogil:
             code = capi.apf_run_start_over(kernel.handle, values, self.count, over, &run.handle, &err)
         check(code, &err)
         return run
+
+    def run(self, Kernel kernel not None, launch=None, double seconds=0.05):
+        """Start a run of `kernel` with these values and wait for its end, in one call without the interpreter's lock.
+
+        Parameters
+        ----------
+        kernel, launch
+            As for `start`.
+        seconds : float
+            How long to wait at most.
+
+        Returns
+        -------
+        Run or None
+            ``None``: it ended well, and the device says nothing more of it. Otherwise the run, which is still in flight
+            or has `Run.details`.
+
+        Raises
+        ------
+        RunCancelled, KernelError, DeviceLost, DriverError
+            And what `start` raises.
+        """
+        cdef capi.apf_launch space
+        cdef const capi.apf_launch *over = read_launch(launch, &space)
+        cdef capi.apf_error err
+        cdef capi.apf_run_arg values[MOST]
+        cdef PyObject *owners[MOST]
+        cdef capi.apf_run *handle = NULL
+        cdef long long most = <long long> (seconds * 1e9)
+        cdef unsigned int index
+        cdef bint done = True
+        cdef int code
+        cdef Run run
+        self.take(values, owners)
+        with nogil:
+            code = capi.apf_run_start_over(kernel.handle, values, self.count, over, &handle, &err)
+            if code == capi.APF_OK:
+                code = capi.apf_run_wait(handle, most, &err)
+                done = code != capi.APF_TIMEOUT and capi.apf_run_details(handle) == NULL
+                if done:
+                    capi.apf_run_release(handle, 0)
+        if not done:
+            run = Run.__new__(Run, MADE_HERE)
+            run.handle = handle
+            run.kernel = kernel
+            run.owners = self.keep(owners)
+            return run
+        for index in range(self.count):
+            if owners[index] != NULL:
+                Py_DECREF(<object> owners[index])
+        check(code, &err)
+
+
+cdef const capi.apf_launch *read_launch(object launch, capi.apf_launch *space) except? NULL:
+    """The index space of `Arguments.start` in `space`; NULL for ``None``."""
+    if launch is None:
+        return NULL
+    offset, size, group = launch
+    if not 1 <= len(size) <= 3:
+        raise exceptions.ParameterError(f"an index space of {len(size)} dimensions; expected 1 to 3")
+    memset(space, 0, sizeof(space[0]))
+    space.dimensions = len(size)
+    for position in range(len(size)):
+        space.offset[position] = offset[position] if offset else 0
+        space.global_[position] = size[position]
+        space.local[position] = group[position] if group else 0
+    return space
 
 
 cdef class Run:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +24,9 @@ from apyfal.storage.url import is_file_object, parse
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["load", "load_with", "save", "save_with"]
+    from apyfal.storage.handler import Handler, RangeReader
+
+__all__ = ["load", "load_with", "save", "save_with", "seen_as"]
 
 #: What memory for data of unknown size begins with, and at least grows by (bytes).
 _FIRST = 1 << 20
@@ -75,8 +78,12 @@ def load_with(
     shape: int | Sequence[int] | None = None,
     out: NDArray[Any] | None = None,
     version: str | None = None,
+    first: Callable[[Handler, str], RangeReader] | None = None,
 ) -> NDArray[Any]:
-    """Do what `load` does, with options for the transfer from a store."""
+    """Do what `load` does, with options for the transfer from a store.
+
+    `first` is given the handler and the path of an object, and makes the first attempt; see `transfer.download`.
+    """
     kind = np.dtype(dtype)
     if kind.hasobject:
         raise ParameterError(f"dtype {kind} holds Python objects; expected a type of numbers, text or bytes")
@@ -103,6 +110,7 @@ def load_with(
                 info=found,
                 allocate=None if out is not None else memory,
                 options=options,
+                first=None if first is None else partial(first, handler, target.path),
             )
             size = info.size or 0
             if out is None:
@@ -232,6 +240,11 @@ def _view_of(out: NDArray[Any], name: str) -> memoryview:
 def _require_size(out: NDArray[Any], size: int, name: str) -> None:
     if out.nbytes != size:
         raise ParameterError(f"{name!r} holds {size} bytes, but out has {out.nbytes}")
+
+
+def seen_as(memory: memoryview | None, kind: np.dtype[Any], name: str) -> NDArray[Any]:
+    """Return what `load` returns for bytes that lie in memory of the pool already; ``None``: there are none."""
+    return _seen(_pinned(0) if memory is None else np.frombuffer(memory, np.uint8), kind, None, name)
 
 
 def _seen(data: NDArray[Any], kind: np.dtype[Any], shape: int | Sequence[int] | None, name: str) -> NDArray[Any]:

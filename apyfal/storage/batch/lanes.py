@@ -6,33 +6,62 @@ import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, Protocol, TypeVar
 
 from apyfal.exceptions import AcceleratorException
 from apyfal.storage.flow.cancel import CancelToken, current_cancel
 from apyfal.storage.flow.options import TransferOptions
+from apyfal.storage.http.exchanges import MOST_CONNECTIONS
+from apyfal.storage.mounting.mount import MountedPath
 from apyfal.storage.mounting.table import resolve
 from apyfal.storage.url import Location
 from apyfal.threads import start_threads
 
-__all__ = ["MOST_THREADS", "run_each"]
+__all__ = ["MOST_THREADS", "Bulk", "run_each"]
 
 Result = TypeVar("Result")
 
 #: Threads of one call at most, whatever the number of stores. Items of different stores wait for each other's turn.
 MOST_THREADS = 32
+#: Items that are done in bulk at once: their errors are seen to before the next ones.
+_BULK = 2048
 #: Local files at once: more would only wait for the same disk.
 _LOCAL = 8
 
 
+class Bulk(Protocol):
+    """Does many items of one mount in one call, if possible."""
+
+    def takes(self, target: MountedPath) -> bool:
+        """Whether items of this mount can be done so."""
+        raise NotImplementedError
+
+    def run(
+        self, target: MountedPath, indexes: Sequence[int], most: int, cancel: CancelToken, results: list[Any]
+    ) -> Sequence[int]:
+        """Do items over up to `most` connections, put what is done into `results`, and return what is left."""
+        raise NotImplementedError
+
+
 @dataclass
 class _Lane:
-    """The items of one mount, and how many of them may be under way."""
+    """The items of one mount, and how many of them may be under way.
+
+    Attributes
+    ----------
+    limit, most
+        Items at once, and connections at once if they are done in bulk.
+    waiting, bulk
+        Items that are done one by one; those to be tried in bulk before.
+    """
 
     limit: int
     options: TransferOptions
+    most: int = 0
+    target: MountedPath | None = None
     waiting: deque[int] = field(default_factory=deque)
+    bulk: deque[int] = field(default_factory=deque)
     busy: int = 0
 
 
@@ -72,6 +101,19 @@ class _Run(Generic[Result]):
                     with self._lock:
                         lane.busy -= 1
 
+    def work_in_bulk(self, lane: _Lane, bulk: Bulk) -> None:
+        """Do the next items of a mount in bulk; what is left of them waits to be done one by one."""
+        indexes = [lane.bulk.popleft() for _ in range(min(_BULK, len(lane.bulk)))]
+        if lane.target is None or not indexes:
+            return
+        try:
+            lane.waiting.extend(bulk.run(lane.target, indexes, lane.most, self._cancel, self.results))
+        except BaseException as error:
+            with self._lock:
+                if not self._cancel.is_set():
+                    self.failure = error
+                self._cancel.set()
+
     def _claim(self) -> tuple[_Lane, int] | None:
         """Take the next item of the mount that is furthest from its limit."""
         with self._lock:
@@ -86,7 +128,11 @@ class _Run(Generic[Result]):
 
 
 def run_each(
-    locations: Sequence[Location], work: Callable[[int, TransferOptions], Result], *, return_exceptions: bool
+    locations: Sequence[Location],
+    work: Callable[[int, TransferOptions], Result],
+    *,
+    return_exceptions: bool,
+    bulk: Bulk | None = None,
 ) -> list[Result | Exception]:
     """Call ``work(index, options)`` for each location, several at once; return the results in the same order.
 
@@ -102,6 +148,8 @@ def run_each(
         Does one item, within the calling scope's cancellation.
     return_exceptions
         ``True``: an item's error is its result, and the others go on. ``False``: the first error ends the others.
+    bulk
+        Is asked first to do the items of a mount.
 
     Raises
     ------
@@ -112,23 +160,17 @@ def run_each(
     """
     cancel = CancelToken(current_cancel())
     with contextlib.ExitStack() as leases:
-        lanes, refused = _lanes(locations, cancel, leases, return_exceptions)
+        lanes, refused = _lanes(locations, cancel, leases, return_exceptions, bulk)
         run = _Run(locations, work, return_exceptions, cancel, lanes)
         for index, error in refused.items():
             run.results[index] = error
-        threads: list[threading.Thread] = []
-        count = min(MOST_THREADS, sum(min(lane.limit, len(lane.waiting)) for lane in lanes))
         try:
-            threads = start_threads("batch", count, run.work) if count > 1 else []
-            if count == 1:
-                run.work()
-            for thread in threads:
-                thread.join()
-        except BaseException:  # Ctrl-C, or no thread could be started
-            cancel.set()
-            for thread in threads:
-                thread.join()
-            raise
+            while not cancel.is_set():
+                if bulk is not None:
+                    _work_in_bulk(run, [lane for lane in lanes if lane.bulk], bulk, cancel)
+                _work_by_threads(run, lanes, cancel)
+                if not any(lane.bulk for lane in lanes):
+                    break
         finally:
             cancel.detach()
         if run.failure is not None:
@@ -137,8 +179,48 @@ def run_each(
         return run.results  # type: ignore[return-value]  # each item has been done
 
 
+def _work_in_bulk(run: _Run[Any], lanes: list[_Lane], bulk: Bulk, cancel: CancelToken) -> None:
+    """Do the next items of each of these mounts in bulk, all mounts at once."""
+    if len(lanes) < 2:
+        for lane in lanes:
+            run.work_in_bulk(lane, bulk)
+        return
+    queue = deque(lanes)
+    _until_ended(len(lanes), lambda: run.work_in_bulk(queue.popleft(), bulk), cancel)
+
+
+def _work_by_threads(run: _Run[Any], lanes: list[_Lane], cancel: CancelToken) -> None:
+    """Do all items that wait to be done one by one."""
+    for lane in lanes:
+        lane.limit = min(lane.limit, MOST_THREADS)
+        lane.options = replace(lane.options, max_concurrency=max(1, lane.limit // max(1, len(lane.waiting))))
+    count = min(MOST_THREADS, sum(min(lane.limit, len(lane.waiting)) for lane in lanes))
+    if count > 1:
+        _until_ended(count, run.work, cancel)
+    elif count:
+        run.work()
+
+
+def _until_ended(count: int, work: Callable[[], object], cancel: CancelToken) -> None:
+    """Call `work` in as many threads, and wait for their end."""
+    threads: list[threading.Thread] = []
+    try:
+        threads = start_threads("batch", count, work)
+        for thread in threads:
+            thread.join()
+    except BaseException:  # Ctrl-C, or no thread could be started
+        cancel.set()
+        for thread in threads:
+            thread.join()
+        raise
+
+
 def _lanes(
-    locations: Sequence[Location], cancel: CancelToken, leases: contextlib.ExitStack, return_exceptions: bool
+    locations: Sequence[Location],
+    cancel: CancelToken,
+    leases: contextlib.ExitStack,
+    return_exceptions: bool,
+    bulk: Bulk | None,
 ) -> tuple[list[_Lane], dict[int, Exception]]:
     """Sort the items by mount; with `return_exceptions`, those without a mount have their error already."""
     lanes: dict[int, _Lane] = {}  # by the handler's identity
@@ -161,12 +243,12 @@ def _lanes(
                 leases.enter_context(target)
                 most = TransferOptions().connections(target.handler)[1]
                 lane = lanes[id(target.handler)] = _Lane(most, TransferOptions(cancel=cancel))
+                if bulk is not None and bulk.takes(target):
+                    lane.most = min(target.handler.max_concurrency or most, MOST_CONNECTIONS)
+                    lane.target = target
             else:
                 target.release()
             if location.scheme not in ("http", "https"):  # of which each may be another mount's object
                 by_scheme[location.scheme] = lane
-        lane.waiting.append(index)
-    for lane in lanes.values():
-        most, lane.limit = lane.limit, min(lane.limit, len(lane.waiting), MOST_THREADS)
-        lane.options = TransferOptions(max_concurrency=max(1, most // lane.limit), cancel=cancel)
+        (lane.waiting if lane.target is None else lane.bulk).append(index)
     return list(lanes.values()), refused

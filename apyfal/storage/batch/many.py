@@ -12,6 +12,7 @@ from apyfal.exceptions import ParameterError, StorageError
 from apyfal.storage.api.arrays import load_with, save_with
 from apyfal.storage.api.namespace import remove, stat_at
 from apyfal.storage.batch.lanes import run_each
+from apyfal.storage.batch.native import NativeReads
 from apyfal.storage.flow.options import TransferOptions
 from apyfal.storage.handler import ObjectInfo
 from apyfal.storage.metadata import ObjectMetadata
@@ -82,12 +83,13 @@ def load_many(
     locations = _parsed(urls, "load_many")
     kind = np.dtype(dtype)
     places = None if out is None else _places(out, len(locations))
+    native = NativeReads(locations, places, kind)
 
     def work(index: int, options: TransferOptions) -> NDArray[Any]:
-        url = locations[index].url
-        return load_with(options, url, kind, None, None if places is None else places[index])
+        place = None if places is None else places[index]
+        return load_with(options, locations[index].url, kind, None, place, first=native.first.pop(index, None))
 
-    return run_each(locations, work, return_exceptions=return_exceptions)
+    return run_each(locations, work, return_exceptions=return_exceptions, bulk=native)
 
 
 def save_many(

@@ -19,7 +19,7 @@ from apyfal.storage.flow.cancel import CancelToken
 from apyfal.storage.http.response import Response
 from apyfal.units import whole_number
 
-__all__ = ["Connection"]
+__all__ = ["Connection", "parse_head"]
 
 #: Heads are read through a buffer of this size; what it catches of the body beyond the head is copied, once a response.
 _HEAD_BUFFER = 16 << 10
@@ -102,6 +102,10 @@ class Connection:
     def close(self) -> None:
         """Close the socket, without a TLS farewell (the peer needs none after a complete exchange)."""
         self._sock.close()
+
+    def descriptor(self) -> int | None:
+        """Return the descriptor of the socket, if there is no TLS on it and nothing of it has been read ahead."""
+        return None if self._tls or self._end > self._pos else self._sock.fileno()
 
     def is_quiet(self) -> bool:
         """Whether an idle connection can be used again: still open, and nothing unasked for in it."""
@@ -345,25 +349,49 @@ class Connection:
                 self.check_cancelled()
                 raise StoreUnavailable(f"{self.name}: closed before {'the end of' if behind else ''} its response")
             scanned = self._pos + behind
-        lines = self._buffer[self._pos : end].decode("latin-1").split("\r\n")
+        head = self._buffer[self._pos : end]
         self._pos = end + 4
-        version, _, rest = lines[0].partition(" ")
-        code = whole_number(rest[:3])
-        if not version.startswith("HTTP/1.") or code is None or len(rest) < 3:
-            raise StoreUnavailable(f"{self.name}: no HTTP response: {lines[0][:60]!r}")
-        headers: dict[str, str] = {}
-        for line in lines[1:]:
-            name, colon, value = line.partition(":")
-            name = name.lower()
-            if not colon or not name or name[-1] in " \t" or name[0] in " \t":
-                raise StoreUnavailable(f"{self.name}: malformed header line {line[:60]!r}")
-            value = value.strip(" \t")
-            if name in headers:
-                if name == "content-length" and headers[name] != value:
-                    raise StoreUnavailable(f"{self.name}: two different lengths in one response")
-                if name != "content-length":
-                    value = f"{headers[name]}, {value}"
-            headers[name] = value
-        connection = headers.get("connection", "").lower()
-        persistent = "keep-alive" in connection if version == "HTTP/1.0" else "close" not in connection
-        return code, headers, persistent
+        return parse_head(head, self.name)
+
+
+def parse_head(head: bytes | bytearray, name: str) -> tuple[int, dict[str, str], bool]:
+    """Read the head of a response.
+
+    Parameters
+    ----------
+    head
+        All of it, without the blank line at its end.
+    name
+        ``host:port``, for messages.
+
+    Returns
+    -------
+    tuple
+        The status, the headers as `Response` takes them, and whether the connection may be used again.
+
+    Raises
+    ------
+    StoreUnavailable
+        It is malformed.
+    """
+    lines = head.decode("latin-1").split("\r\n")
+    version, _, rest = lines[0].partition(" ")
+    code = whole_number(rest[:3])
+    if not version.startswith("HTTP/1.") or code is None or len(rest) < 3:
+        raise StoreUnavailable(f"{name}: no HTTP response: {lines[0][:60]!r}")
+    headers: dict[str, str] = {}
+    for line in lines[1:]:
+        field, colon, value = line.partition(":")
+        field = field.lower()
+        if not colon or not field or field[-1] in " \t" or field[0] in " \t":
+            raise StoreUnavailable(f"{name}: malformed header line {line[:60]!r}")
+        value = value.strip(" \t")
+        if field in headers:
+            if field == "content-length" and headers[field] != value:
+                raise StoreUnavailable(f"{name}: two different lengths in one response")
+            if field != "content-length":
+                value = f"{headers[field]}, {value}"
+        headers[field] = value
+    connection = headers.get("connection", "").lower()
+    persistent = "keep-alive" in connection if version == "HTTP/1.0" else "close" not in connection
+    return code, headers, persistent

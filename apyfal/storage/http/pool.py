@@ -22,7 +22,7 @@ from apyfal.storage.http.proxy import Proxy, parse_proxy, proxy_variable
 from apyfal.storage.http.response import Response
 from apyfal.units import parse_boolean
 
-__all__ = ["ConnectionPool", "Timeouts"]
+__all__ = ["ConnectionPool", "Timeouts", "request_head"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -120,18 +120,14 @@ class ConnectionPool:
             No connection, or it broke or stalled.
         """
         proxy = self._proxy_of(origin)
+        fields = list(headers)
+        asked = target
         if proxy is not None and origin.scheme == "http":
-            target = f"http://{origin.authority}{target}"
-        lines = [f"{method} {target} HTTP/1.1", f"Host: {origin.authority}"]
-        lines += [f"{name}: {value}" for name, value in headers]
-        if proxy is not None and origin.scheme == "http" and proxy.authorization:
-            lines.append(f"Proxy-Authorization: {proxy.authorization}")
-        if body or method in ("PUT", "POST"):
-            lines.append(f"Content-Length: {sum(map(len, body))}")
-        text = "\r\n".join(lines)
-        if text.count("\n") != len(lines) - 1 or text.count("\r") != len(lines) - 1:
-            raise ParameterError("a path or header must not contain line breaks")
-        head = (text + "\r\n\r\n").encode("latin-1")
+            asked = f"http://{origin.authority}{target}"
+            if proxy.authorization:
+                fields.append(("Proxy-Authorization", proxy.authorization))
+        length = sum(map(len, body)) if body or method in ("PUT", "POST") else None
+        head = request_head(method, origin, asked, fields, length)
         while True:
             connect = partial(self._connect, origin, proxy)
             connection, fresh = self._idle.lease(origin, connect, careful=method in _SENT_ONCE)
@@ -174,6 +170,25 @@ class ConnectionPool:
         except BaseException:
             self._release(connection, False)
             raise
+
+    # -- for others that send requests --------------------------------------------------------------------------------
+    def leads_straight_to(self, origin: Origin) -> bool:
+        """Whether requests to `origin` go over plain sockets to it: no TLS, no proxy."""
+        return origin.scheme == "http" and self._proxy_of(origin) is None
+
+    def lease(self, origin: Origin) -> tuple[Connection, bool]:
+        """Return a connection that was kept and ``False``, or a new one and ``True``; to be given back.
+
+        Raises
+        ------
+        StoreUnavailable, TransferTimeout
+            No connection.
+        """
+        return self._idle.lease(origin, partial(self._connect, origin, self._proxy_of(origin)), careful=False)
+
+    def give_back(self, connection: Connection, usable: bool) -> None:
+        """Keep a connection that was leased for the next request, or close it."""
+        self._idle.give_back(connection, usable)
 
     # -- connections --------------------------------------------------------------------------------------------------
     def _release(self, connection: Connection, usable: bool) -> None:
@@ -267,6 +282,35 @@ class ConnectionPool:
             found = proxy_variable(origin)
             self._known_proxies[origin] = None if found is None else parse_proxy(found[1], found[0])
         return self._known_proxies[origin]
+
+
+def request_head(
+    method: str, origin: Origin, target: str, headers: Iterable[tuple[str, str]], length: int | None = None
+) -> bytes:
+    """Return the head of a request.
+
+    Parameters
+    ----------
+    method, origin, target
+        The request line, and what the Host header comes from.
+    headers
+        In addition to Host and Content-Length.
+    length
+        Of the body; ``None``: there is none.
+
+    Raises
+    ------
+    ParameterError
+        There is a line break in it, which would begin another header.
+    """
+    lines = [f"{method} {target} HTTP/1.1", f"Host: {origin.authority}"]
+    lines += [f"{name}: {value}" for name, value in headers]
+    if length is not None:
+        lines.append(f"Content-Length: {length}")
+    text = "\r\n".join(lines)
+    if text.count("\n") != len(lines) - 1 or text.count("\r") != len(lines) - 1:
+        raise ParameterError("a path or header must not contain line breaks")
+    return (text + "\r\n\r\n").encode("latin-1")
 
 
 def _trusted_by_environment() -> tuple[tuple[str, str], ...]:

@@ -252,6 +252,15 @@ class MountedPath:
             return "a bucket"
         return None if self.location.path else "the root of a mount"
 
+    def beside(self, location: Location) -> str | None:
+        """Give the path of another location of the same mount; ``None`` if it is none, or no object's for sure."""
+        if self._mount is None or location.scheme != self.location.scheme or not location.path:
+            return None
+        path = self._mount.definition.below(location)
+        provider = providers.BUILT_IN.get(self.provider)
+        with_key = provider is None or not provider.buckets or bool(path.partition("/")[2])
+        return path if with_key and path.strip("/") else None
+
     def require_object(self, what: str) -> None:
         """Raise `InvalidURL` if the path can be no object's, before a store takes it for more than it says.
 

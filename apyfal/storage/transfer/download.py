@@ -33,6 +33,7 @@ def download(
     on_ready: Callable[[int], None] | None = None,
     options: TransferOptions = TransferOptions(),  # noqa: B008  # it is frozen
     allocate: Allocate | None = None,
+    first: Callable[[], RangeReader] | None = None,
 ) -> ObjectInfo:
     """Receive bytes `start` to `stop` of an object at their final address.
 
@@ -60,6 +61,8 @@ def download(
         Parallelism, retries, verification, cancellation.
     allocate
         See `out`.
+    first
+        The first attempt at the first request, without `info`: returns or raises what `Handler.read` would.
 
     Returns
     -------
@@ -89,7 +92,8 @@ def download(
     try:
         with cancel.scope():
             for again in (True, False):
-                found = _attempt(handler, path, room, start, stop, info, progress, on_ready, options, cancel)
+                found = _attempt(handler, path, room, start, stop, info, progress, on_ready, options, cancel, first)
+                first = None
                 if found is not None:
                     return found
                 if not again or on_ready is not None:
@@ -120,12 +124,13 @@ def _attempt(
     on_ready: Callable[[int], None] | None,
     options: TransferOptions,
     cancel: CancelToken,
+    first: Callable[[], RangeReader] | None,
 ) -> ObjectInfo | None:
     """Receive everything once; ``None`` if the checksum over the whole is wrong."""
     mount_limits = limits_for(handler)
     reader = None
     if known is None:
-        reader = _open(handler, path, start, stop, options.attempts, cancel)
+        reader = _open(handler, path, start, stop, options.attempts, cancel, first)
     info = reader.info if reader is not None else known
     if info is None or not is_resumable(info) or info.size is None:
         return read_sequentially(
@@ -199,12 +204,21 @@ def _digest_agrees(info: ObjectInfo, data: memoryview) -> bool:
     return True
 
 
-def _open(handler: Handler, path: str, start: int, stop: int | None, attempts: int, cancel: CancelToken) -> RangeReader:
+def _open(
+    handler: Handler,
+    path: str,
+    start: int,
+    stop: int | None,
+    attempts: int,
+    cancel: CancelToken,
+    first: Callable[[], RangeReader] | None,
+) -> RangeReader:
     """Ask for the range without knowing the object: the response tells what a look-up would."""
     tries = Retrying(limits_for(handler).quota, attempts, cancel)
     while True:
+        attempt, first = first, None
         try:
-            reader = handler.read(path, start, stop, None)
+            reader = handler.read(path, start, stop, None) if attempt is None else attempt()
         except StorageError as error:
             tries.failed(error, f"cannot read {handler.shown(path)!r}")
         else:

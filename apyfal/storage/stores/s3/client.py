@@ -22,11 +22,11 @@ from apyfal.exceptions import (
     UnsupportedByStore,
 )
 from apyfal.storage.http.origin import Origin, split_url
-from apyfal.storage.http.pool import ConnectionPool
+from apyfal.storage.http.pool import ConnectionPool, request_head
 from apyfal.storage.http.response import Response
 from apyfal.storage.http.status import http_date, retry_after, status_error
 from apyfal.storage.stores.s3.credentials import Credentials
-from apyfal.storage.stores.s3.sigv4 import EMPTY_SHA256, UNSIGNED, Signer
+from apyfal.storage.stores.s3.sigv4 import EMPTY_SHA256, UNSIGNED, PreparedSignature, Signer
 from apyfal.storage.stores.s3.xml import S3Error, parse_error
 
 __all__ = ["S3Client", "split_path"]
@@ -194,6 +194,37 @@ class S3Client:
         return (
             f"{origin}{target}?{self._signer.presign(method, origin.authority, target, query, seconds, keys, region)}"
         )
+
+    def requests_to_read(self, paths: Sequence[str], headers: Mapping[str, str]) -> list[tuple[Origin, bytes]]:
+        """Return for each ``bucket/key`` where a GET of it goes, and the head of that, signed for the next minutes."""
+        keys = self._credentials.keys()
+        wanted = {**self._headers, **headers}
+        known: dict[str, tuple[Origin, str, PreparedSignature | None, bytes, bytes]] = {}
+        found = []
+        for path in paths:
+            bucket, _, key = path.partition("/")
+            same = known.get(bucket)
+            if same is None:
+                region = self._regions.get(bucket, self._region)
+                origin, prefix = self._place(bucket, region)
+                signature, fields = None, list(wanted.items())
+                if keys is not None:
+                    host = origin.authority
+                    signature = self._signer.prepare("GET", host, wanted, EMPTY_SHA256, keys, region)
+                    fields = [*signature.fields, ("authorization", signature.front)]
+                front, _, behind = request_head("GET", origin, "\t", fields).partition(b"\t")
+                same = known[bucket] = (origin, prefix, signature, front, behind.removesuffix(b"\r\n\r\n"))
+            origin, prefix, signature, front, behind = same
+            target = f"{prefix}/{key if _PLAIN.fullmatch(key) else quote(key, safe='/-_.~')}"
+            proof = signature.signature(target).encode() if signature is not None else b""
+            found.append((origin, b"%b%b%b%b\r\n\r\n" % (front, target.encode(), behind, proof)))
+        return found
+
+    def taken(self, response: Response, path: str, what: str) -> Response:
+        """Return an answer that was received elsewhere, if its status is below 300; raise what it means otherwise."""
+        if response.status >= 300:
+            raise self._error(response, self._read_error(response), path, what)
+        return response
 
     # -- addresses ----------------------------------------------------------------------------------------------------
     def _address(self, bucket: str, key: str, region: str) -> tuple[Origin, str]:

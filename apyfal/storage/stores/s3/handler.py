@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import ClassVar
@@ -19,9 +19,10 @@ from apyfal.exceptions import (
     did_you_mean,
 )
 from apyfal.storage.handler import Limits, MetadataHandler, ObjectInfo, RangeReader
-from apyfal.storage.http.origin import split_url
+from apyfal.storage.http.origin import Origin, split_url
 from apyfal.storage.http.paging import PageGuard
 from apyfal.storage.http.pool import ConnectionPool, Timeouts
+from apyfal.storage.http.response import Response
 from apyfal.storage.http.status import (
     body_reader,
     described_by_head,
@@ -229,6 +230,15 @@ class S3Handler(MetadataHandler):
                 query = {"versionId": version_of.version}
         response = self._s3.request("GET", path, query, headers, what="read")
         return body_reader(response, object_info(path, response.headers), start, stop, version_of)
+
+    def requests_to_read(self, paths: Sequence[str]) -> list[tuple[Origin, bytes]]:
+        """Return for each object where a request for all of it goes, and the head of that."""
+        return self._s3.requests_to_read(paths, {**self._customer, "x-amz-checksum-mode": "ENABLED"})
+
+    def read_answered(self, path: str, response: Response) -> RangeReader:
+        """Do what `read` does with an answer to such a request."""
+        response = self._s3.taken(response, path, "read")
+        return body_reader(response, object_info(path, response.headers), 0, None, None)
 
     def _read_version(self, path: str, version: str | None) -> RangeReader:
         """Begin to read one version of an object, whatever it is; ``None``: the current one."""

@@ -1,0 +1,240 @@
+"""Many requests at once over plain connections, by the native transport (csrc/transport); one thread, no lock.
+
+Names are resolved, addresses checked and sockets connected here, by the same pool as for single requests. The transport
+takes the ordinary answers. Every other one is kept as it came, and replayed as the first attempt of the careful path,
+so that this one decides about retries, resuming and errors just as if it had received the answer itself.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from apyfal._core import transport as native
+from apyfal.exceptions import StorageError, StoreUnavailable, TransferTimeout
+from apyfal.storage.flow.cancel import CancelToken, current_cancel
+from apyfal.storage.handler import RangeReader
+from apyfal.storage.http.connection import Connection, parse_head
+from apyfal.storage.http.origin import Origin
+from apyfal.storage.http.pool import ConnectionPool
+from apyfal.storage.http.response import Response
+from apyfal.storage.http.status import TRANSIENT_STATUSES
+from apyfal.threads import start_threads
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["MOST_CONNECTIONS", "ExchangeHandler", "Exchanges", "Replay"]
+
+_LOG = logging.getLogger(__name__)
+
+MOST_CONNECTIONS = native.MOST_CONNECTIONS
+#: Answers that are not ordinary after which the transport begins no request any more: a store that answers so always
+#: (in chunks, say) is asked once more for these only.
+_MISTAKES = 8
+#: Statuses whose answer is final, or passes with time. After any other (a redirect, a refusal) the careful path asks
+#: anew, as it may have learned meanwhile where, when and with which keys.
+_REPLAYED = TRANSIENT_STATUSES | {200, 404, 410}
+
+
+@runtime_checkable
+class ExchangeHandler(Protocol):
+    """A mounted store whose objects can be read by many requests at once.
+
+    Attributes
+    ----------
+    client
+        Its connections.
+    """
+
+    client: ConnectionPool
+
+    @abstractmethod
+    def requests_to_read(self, paths: Sequence[str]) -> list[tuple[Origin, bytes]]:
+        """Return for each object where its request goes, and its head; good for some minutes."""
+
+    @abstractmethod
+    def read_answered(self, path: str, response: Response) -> RangeReader:
+        """Do what `Handler.read` does with the answer to a request for a whole object, which has been received."""
+
+
+class Replay:
+    """An answer that was not ordinary, for the careful path to begin with.
+
+    Parameters
+    ----------
+    name
+        ``host:port``.
+    head
+        The head with its blank line; empty if none came.
+    body
+        What of the body came.
+    timeout
+        Seconds after which the connection counted as stalled; ``None``: it was closed, or the answer is complete.
+    """
+
+    def __init__(self, name: str, head: bytes, body: memoryview, timeout: float | None) -> None:
+        self.name = name
+        self._head = head
+        self._body = body
+        self._timeout = timeout
+
+    def response(self) -> Response:
+        """Return the answer.
+
+        Raises
+        ------
+        StoreUnavailable, TransferTimeout
+            None came.
+        """
+        if not self._head:
+            self._raise_if_stalled()
+            raise StoreUnavailable(f"{self.name}: closed before the end of its response")
+        status, headers, _ = parse_head(self._head[:-4], self.name)
+        response = Response(self, "GET", status, headers, False)
+        response.on_release(lambda usable: None)
+        return response
+
+    def receive_into(self, out: memoryview) -> int:
+        """Deliver what came; into the memory where it lies already nothing moves."""
+        count = min(len(out), len(self._body))
+        if not count:
+            self._raise_if_stalled()
+        out[:count] = self._body[:count]
+        self._body = self._body[count:]
+        return count
+
+    def read_line(self) -> bytes:
+        """Raise: an answer in chunks is not kept."""
+        raise StoreUnavailable(f"{self.name}: closed in the middle of a body")
+
+    def check_cancelled(self) -> None:
+        """Raise `TransferCancelled` if the calling thread's transfer was cancelled."""
+        cancel = current_cancel()
+        if cancel is not None:
+            cancel.check()
+
+    def close(self) -> None:
+        """Do nothing: the connection is not used any more."""
+
+    def _raise_if_stalled(self) -> None:
+        if self._timeout is not None:
+            raise TransferTimeout(f"{self.name}: nothing moved for {self._timeout:g} s")
+
+
+class Exchanges:
+    """Requests to one origin, sent as soon as this is made; the results of those that ended in the ordinary way.
+
+    Parameters
+    ----------
+    pool, origin
+        The connections, and where they lead; `ConnectionPool.leads_straight_to` it.
+    requests
+        Their heads.
+    outs
+        Where the body of each answer goes, which must have exactly this size; ``None`` in it: memory of the pool.
+    most
+        Connections at most.
+    largest
+        Bytes of a body in memory of the pool; a larger one is for the careful path.
+    cancel
+        Ends the call.
+
+    Attributes
+    ----------
+    states
+        One of the constants of `apyfal._core.transport` for each request.
+
+    Raises
+    ------
+    TransferCancelled
+        By `cancel`.
+    """
+
+    def __init__(
+        self,
+        pool: ConnectionPool,
+        origin: Origin,
+        requests: list[bytes],
+        outs: Sequence[NDArray[np.uint8] | None],
+        *,
+        most: int,
+        largest: int,
+        cancel: CancelToken,
+    ) -> None:
+        self._pool = pool
+        self._origin = origin
+        self._outs = outs
+        self._stall = pool.timeouts.stall
+        self._transport = native.Transport(requests, outs, stall=self._stall, largest=largest, mistakes=_MISTAKES)
+        self._leased: dict[int, Connection] = {}
+        cancel.add(self._transport)
+        try:
+            self._run(min(most, len(requests), MOST_CONNECTIONS))
+        finally:
+            cancel.discard(self._transport)
+            for slot, connection in self._leased.items():
+                usable = self._transport.usable(slot) and not cancel.is_set()
+                pool.give_back(connection, usable)
+            self._leased.clear()
+        self.states = self._transport.states()
+        if _LOG.isEnabledFor(logging.DEBUG):
+            done = self.states.count(native.DONE)
+            _LOG.debug("%s: %d of %d requests by the native transport", origin, done, len(requests))
+
+    def _run(self, wanted: int) -> None:
+        while True:
+            wanted = self._connect(wanted)
+            if not wanted or self._transport.run(wanted):
+                return
+            for slot in [slot for slot in self._leased if self._transport.lost(slot)]:
+                self._pool.give_back(self._leased.pop(slot), False)
+
+    def _connect(self, wanted: int) -> int:
+        """Have as many connections as `wanted`; returns how many there are. Where one fails, the others must do."""
+        missing = wanted - len(self._leased)
+        found: list[tuple[Connection, bool]] = []
+
+        def lease() -> None:
+            try:
+                found.append(self._pool.lease(self._origin))
+            except StorageError as error:
+                _LOG.debug("%s: %s", self._origin, error)
+
+        if missing > 1:
+            # each waits for the other side, and new ones may be far away
+            for thread in start_threads("connect", missing, lease):
+                thread.join()
+        elif missing:
+            lease()
+        for connection, fresh in found:
+            descriptor = connection.descriptor()
+            if descriptor is None:
+                self._pool.give_back(connection, False)
+                continue
+            self._leased[self._transport.attach(descriptor, not fresh)] = connection
+        return len(self._leased)
+
+    def take(self, index: int) -> memoryview | None:
+        """Give the memory of the pool that a body is in; ``None``: it is empty."""
+        memory = self._transport.take(index)
+        return None if memory is None else memoryview(memory)
+
+    def replay(self, index: int) -> Replay | None:
+        """Give what came of an answer that was not ordinary; ``None``: begin anew."""
+        state = self.states[index]
+        if state not in (native.ANSWERED, native.BROKEN, native.STALLED):
+            return None
+        head, body, received = self._transport.answer(index)
+        if head and int(head[9:12]) not in _REPLAYED:
+            return None
+        data = memoryview(body)
+        if received and not body:
+            out = self._outs[index]
+            place = self.take(index) if out is None else out.data.cast("B")
+            data = place[:received] if place is not None else data
+        name = f"{self._origin.host}:{self._origin.port}"
+        return Replay(name, head, data, self._stall if state == native.STALLED else None)
