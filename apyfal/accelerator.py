@@ -368,7 +368,7 @@ class Accelerator(BaseAccelerator):
         if job is None:
             return None
         again = functools.partial(self.process, src, dst, copy=copy, memory_limit=memory_limit)
-        return DirectRuns(job, self._active, self._check_open, again, request.parameters, seconds)
+        return DirectRuns(job, self, again, request.parameters, seconds)
 
     @contextlib.contextmanager
     def _active_job(self, timeout: float | str | None) -> Iterator[JobControl]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -100,6 +101,10 @@ class KernelLauncher:
     def run(self, launch: _Launch | None, seconds: float) -> Run | None:
         """Start a run with the arguments of the last `set_chunk`, and wait up to `seconds`; see `Arguments.run`."""
         return self._arguments.run(self._kernel, launch, seconds)
+
+    def runner(self, launch: _Launch | None, seconds: float) -> Callable[[], Run | None]:
+        """Return `run` with these values, as one call into the core."""
+        return partial(self._arguments.run, self._kernel, launch, seconds)
 
     def set_chunk(
         self,

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from apyfal.device.control import JobControl
 from apyfal.pipeline.report import Report
 
 if TYPE_CHECKING:
+    from apyfal.definition.bound_call import BoundArgument
     from apyfal.pipeline.direct import DirectJob
 
 __all__ = ["DirectRuns"]
+
+
+class _Accelerator(Protocol):
+    _active: set[JobControl]
+    _closed: bool
+
+    def _check_open(self) -> None: ...
 
 
 class DirectRuns:
@@ -22,10 +30,8 @@ class DirectRuns:
     ----------
     job
         What is run.
-    active
-        The accelerator's jobs in flight, which its `stop` fails.
-    check_open
-        Raises `ClosedError` if the accelerator was stopped.
+    accelerator
+        Where it runs. The jobs in flight, `_active`, are those that its `stop` fails.
     process
         Runs the job with other parameters, which are more than arguments of the kernel.
     parameters
@@ -37,15 +43,15 @@ class DirectRuns:
     def __init__(
         self,
         job: DirectJob,
-        active: set[JobControl],
-        check_open: Callable[[], None],
+        accelerator: _Accelerator,
         process: Callable[..., Any],
         parameters: Mapping[str, object],
         timeout: float | None,
     ) -> None:
         self._job = job
-        self._active = active
-        self._check_open = check_open
+        self._accelerator = accelerator
+        self._begins = accelerator._active.add
+        self._ends = accelerator._active.discard
         self._process = process
         self._parameters = parameters
         self._timeout = timeout
@@ -54,6 +60,7 @@ class DirectRuns:
     def __call__(self, info: dict[str, Any] | None, deadline: float | None, changes: dict[str, object]) -> Any:
         """Run the job; see `apyfal.jobs.prepared.Direct`."""
         job, control = self._job, self._control
+        scalars: Sequence[tuple[int, BoundArgument]] | None
         scalars = job.scalars_of(changes) if changes else ()
         if scalars is None:
             timeout = self._timeout if deadline is None else max(deadline - monotonic(), 0.0)
@@ -62,14 +69,19 @@ class DirectRuns:
             deadline = monotonic() + self._timeout
         control.deadline = deadline
         report = None if info is None else Report()
-        self._active.add(control)
+        self._begins(control)
         try:
-            self._check_open()  # after it was registered: a stop that does not see it has closed the accelerator
+            if self._accelerator._closed:  # after it was registered: a stop that does not see it has closed it
+                self._accelerator._check_open()
             job.run_again(control, report, scalars)
         finally:
-            self._active.discard(control)
-            if report is not None and info is not None:
-                report.run_details = list(control.run_details)
-                job.fill(report, info)
-            control.run_details.clear()
-        return job.result()
+            self._ends(control)
+            if control.run_details or report is not None:
+                self._record(report, info)
+        return job.result() if job.value is None else job.value
+
+    def _record(self, report: Report | None, info: dict[str, Any] | None) -> None:
+        details, self._control.run_details = self._control.run_details, []
+        if report is not None and info is not None:
+            report.run_details = details
+            self._job.fill(report, info)

@@ -8,8 +8,8 @@ A `DirectJob` also has its arrays: `apyfal.Accelerator.prepare` returns it in a 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from apyfal._core.device import Kernel
+    from apyfal._core.run import Run
     from apyfal.definition.bound_call import BoundArgument, BoundCall
     from apyfal.device.context import DeviceContext
     from apyfal.device.control import JobControl
@@ -158,6 +159,14 @@ class DirectCall:
         self._spare.append((launcher, launch))
 
 
+class _Ready(NamedTuple):
+    """A launcher with all arguments of a job set; `quick` starts it and waits, if nothing has to be done before."""
+
+    launcher: KernelLauncher
+    launch: Any
+    quick: Callable[[], Run | None] | None
+
+
 class DirectJob:
     """One job of a `DirectCall` with its arrays, which it keeps alive. Not for several threads at once.
 
@@ -171,9 +180,14 @@ class DirectJob:
         The outputs' arrays.
     dsts
         The destinations as the caller gave them.
+
+    Attributes
+    ----------
+    value
+        Of `result`, once it is known that it is the same for all runs.
     """
 
-    __slots__ = ("_direct", "_dsts", "_inputs", "_launch", "_launcher", "_outputs", "_owned", "_result", "_results")
+    __slots__ = ("_direct", "_dsts", "_inputs", "_outputs", "_owned", "_ready", "_results", "value")
 
     def __init__(
         self,
@@ -188,9 +202,8 @@ class DirectJob:
         self._outputs = outputs
         self._results = results
         self._dsts = dsts
-        self._launcher: KernelLauncher | None = None
-        self._launch: Any = None
-        self._result: Any = None
+        self._ready: _Ready | None = None
+        self.value: Any = None
         self._owned: list[tuple[NDArray[Any], int, int]] = []
 
     def watch(self, arrays: Iterable[NDArray[Any]]) -> DirectJob:
@@ -211,7 +224,7 @@ class DirectJob:
         direct.give_back(launcher, launch)
 
     def run_again(
-        self, control: JobControl, report: Report | None, scalars: Iterable[tuple[int, BoundArgument]] = ()
+        self, control: JobControl, report: Report | None, scalars: Sequence[tuple[int, BoundArgument]] = ()
     ) -> None:
         """Run the job with a launcher of its own, whose arguments stay set.
 
@@ -222,19 +235,14 @@ class DirectJob:
         scalars
             Arguments that have other values in this run alone.
         """
-        for owner, address, nbytes in self._owned:
-            if owner.ctypes.data != address or owner.nbytes != nbytes:
-                raise ParameterError("an array was resized after this job was prepared; expected one of its own job")
-        launcher = self._launcher
-        if launcher is None:
-            launcher, self._launch = self._direct.lend(self._inputs, self._outputs)
-        elif launcher.fills_outputs:
-            self._direct.set(launcher, self._inputs, self._outputs)
-        self._launcher = None  # if this raises, a run may still use what the launcher holds
-        if scalars:
-            launcher.set_scalars(scalars)
+        ready, self._ready = self._ready, None  # if this raises, a run may still use what the launcher holds
         try:
-            self._run(launcher, self._launch, control, report)
+            if ready is None or ready.quick is None or report is not None or scalars or control.deadline is not None:
+                self._ready = self._run_with(ready, control, report, scalars)
+                return
+            run = ready.quick()
+            if run is not None:
+                wait(run, control)
         except Aborted:
             control.check()  # raises what it was aborted for
             raise
@@ -242,9 +250,30 @@ class DirectJob:
             if (cause := self._direct.context.model_errors.take(str(error))) is not None:
                 raise error from cause
             raise
-        if scalars:
-            launcher.set_scalars([(index, self._direct.call.arguments[index]) for index, _ in scalars])
-        self._launcher = launcher
+        self._ready = ready
+
+    def _run_with(
+        self,
+        ready: _Ready | None,
+        control: JobControl,
+        report: Report | None,
+        scalars: Sequence[tuple[int, BoundArgument]],
+    ) -> _Ready:
+        for owner, address, nbytes in self._owned:
+            if owner.ctypes.data != address or owner.nbytes != nbytes:
+                self._ready = ready
+                raise ParameterError("an array was resized after this job was prepared; expected one of its own job")
+        if ready is None:
+            launcher, launch = self._direct.lend(self._inputs, self._outputs)
+            plain = not launcher.fills_outputs and not self._owned
+            ready = _Ready(launcher, launch, launcher.runner(launch, POLL_SECONDS) if plain else None)
+        elif ready.launcher.fills_outputs:
+            self._direct.set(ready.launcher, self._inputs, self._outputs)
+        launcher = ready.launcher
+        launcher.set_scalars(scalars)
+        self._run(launcher, ready.launch, control, report)
+        launcher.set_scalars([(index, self._direct.call.arguments[index]) for index, _ in scalars])
+        return ready
 
     def _run(self, launcher: KernelLauncher, launch: Any, control: JobControl, report: Report | None) -> None:
         start = 0.0 if report is None else report.now()
@@ -271,8 +300,8 @@ class DirectJob:
 
     def result(self) -> Any:
         """Return what `apyfal.Accelerator.process` returns."""
-        if self._result is not None:
-            return self._result
+        if self.value is not None:
+            return self.value
         make, outputs = self._direct.call.make_result, self._direct.call.outputs
         results: list[Any]
         if make is not None:  # of the run before, so that it is not kept
@@ -283,5 +312,5 @@ class DirectJob:
         named = {port.name: one for port, one in zip(outputs, results, strict=True)}
         result: Any = results[0] if len(results) == 1 else named or None
         if make is None:
-            self._result = result
+            self.value = result
         return result
