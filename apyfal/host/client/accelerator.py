@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from apyfal.batching.packing import BATCH_NBYTES
 from apyfal.config.configuration import ConfigSource, Configuration, host_section, untrusted
 from apyfal.exceptions import (
     AcceleratorException,
@@ -23,13 +24,15 @@ from apyfal.exceptions import (
     ParameterError,
     RunCancelled,
 )
+from apyfal.host.client.batch import ClientBatch, split
 from apyfal.host.client.http import RETRY_FOR, Host, Retry, SessionLost
 from apyfal.host.client.payload import Copies, InputPayload, OutputPayload
 from apyfal.host.client.shared_pool import SharedPool
-from apyfal.host.client.submission import Submission
+from apyfal.host.client.submission import Receiver, Sendable, Submission
 from apyfal.host.protocol.address import parse_address
 from apyfal.host.protocol.messages import ArrayType, JobSpec, error_from, plain
 from apyfal.jobs.base import BaseAccelerator
+from apyfal.jobs.queue import Task
 from apyfal.jobs.submitter import JobSubmitter
 from apyfal.memory import empty
 from apyfal.units import parse_duration
@@ -40,6 +43,8 @@ if TYPE_CHECKING:
 __all__ = ["RemoteAccelerator", "open_host", "open_remote"]
 
 _WORKERS = 4
+#: seconds that a batch of small jobs may take: it ends as a whole
+_LONGEST_BATCH = 0.1
 #: keys of a definition that a client may send; ``program`` only if the host's operator lists it
 _SAID_BY_CLIENTS = frozenset({"dtype", "in_dtype", "out_dtype", "program"})
 
@@ -215,7 +220,12 @@ class RemoteAccelerator(BaseAccelerator):
         # referenced.
         with self._lock:
             if self._background is None:
-                self._background = JobSubmitter(str(self._options["accelerator"]), self.process, workers=_WORKERS)
+                self._background = JobSubmitter(
+                    str(self._options["accelerator"]),
+                    self.process,
+                    None if self._memory_limit is not None else self._run_batch,
+                    workers=_WORKERS,
+                )
             return self._background
 
     # -- jobs ----------------------------------------------------------------------------------------------------------
@@ -305,15 +315,9 @@ class RemoteAccelerator(BaseAccelerator):
                         timeout=timeout,
                         memory_limit=memory_limit,
                     )
-                    submission = Submission(self._host, key, spec, retry, progress)
-                    with self._lock:
-                        self._check_open()
-                        self._active.add(submission)
-                    try:
-                        document, result = submission.ask(session, source, target)
-                    finally:
-                        with self._lock:
-                            self._active.discard(submission)
+                    document, result = self._ask(
+                        session, Submission(self._host, key, spec, retry, progress), source, target
+                    )
             except SessionLost:
                 self._renew(session, restart=kind != "start")
                 retry.pause("the host does not keep the session", None)
@@ -321,14 +325,67 @@ class RemoteAccelerator(BaseAccelerator):
             if document["state"] == "interrupted" and document.get("ran") is False:
                 key = secrets.token_hex(16)  # the host is certain that the job did not run
                 continue
+            if isinstance(src, np.ndarray) and kind == "process":
+                output = result.nbytes if isinstance(result, np.ndarray) else 1
+                self._learn(max(src.nbytes, output), time.monotonic() - began)
             if info_dict is not None:
                 info: dict[str, Any] = dict(document.get("info") or {}, host=str(self._host.address))
                 copies.fill(info)
                 seconds = info.setdefault("seconds", {})
                 seconds["network"] = max(0.0, time.monotonic() - began - float(seconds.get("total", 0.0)))
                 info_dict.update(info)
-            _raise_failure(document)
+            failure = failure_of(document)
+            if failure is not None:
+                raise failure
             return result
+
+    def _ask(
+        self, session: str, submission: Submission, source: Sendable, target: Receiver
+    ) -> tuple[dict[str, Any], Any]:
+        """Submit a job that `stop` cancels, and wait for its end; see `Submission.ask`."""
+        with self._lock:
+            self._check_open()
+            self._active.add(submission)
+        try:
+            return submission.ask(session, source, target)
+        finally:
+            with self._lock:
+                self._active.discard(submission)
+
+    def _run_batch(self, tasks: list[Task]) -> list[Task]:
+        """Run small jobs with one batch key together; return those that have to run alone."""
+        together, alone = split(tasks)
+        if len(together) < 2:
+            return tasks
+        began = time.monotonic()
+        keywords = dict(together[0].keywords)
+        timeout = keywords.pop("timeout", None)
+        batch = ClientBatch(together)
+        seconds = None if timeout is None else parse_duration(timeout)
+        spec = batch.spec(plain({name: keywords[name] for name in keywords.keys() - {"copy"}}), seconds)
+        key, retry = secrets.token_hex(16), Retry(seconds)
+        while True:
+            session = self._session
+            try:
+                document, _ = self._ask(session, Submission(self._host, key, spec, retry, None), batch, batch)
+            except SessionLost:
+                self._renew(session, restart=True)
+                retry.pause("the host does not keep the session", None)
+                continue
+            if document["state"] != "interrupted" or document.get("ran") is not False:
+                break
+            key = secrets.token_hex(16)  # the host is certain that the jobs did not run
+        again = batch.settle(document, lambda: failure_of(document))
+        self._learn(batch.largest_nbytes if not again else 0, (time.monotonic() - began) / len(together))
+        return again + alone
+
+    def _learn(self, nbytes: int, seconds: float) -> None:
+        """Learn from a job of `nbytes` (0: it cannot be in a batch) how many small jobs make a batch: none longer than
+        `_LONGEST_BATCH`.
+        """
+        if self._background is not None:
+            most = max(1, int(_LONGEST_BATCH / max(seconds, 1e-9)))
+            self._background.size.learn(max(nbytes, BATCH_NBYTES // most) if nbytes else BATCH_NBYTES)
 
     def _open_session(self) -> None:
         retry = Retry(None, RETRY_FOR if self._session else 10.0)
@@ -367,9 +424,9 @@ class RemoteAccelerator(BaseAccelerator):
         return f"<apyfal RemoteAccelerator {self._options['accelerator']!r} {state}>"
 
 
-def _raise_failure(document: Mapping[str, Any]) -> None:
+def failure_of(document: Mapping[str, Any]) -> AcceleratorException | None:
+    """Return why a job has no result; ``None``: it has one."""
     state = document["state"]
     if state == "cancelled":
-        raise RunCancelled("the job was cancelled")
-    if state != "done":
-        raise error_from(document.get("error"))
+        return RunCancelled("the job was cancelled")
+    return None if state == "done" else error_from(document.get("error"))

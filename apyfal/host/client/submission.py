@@ -4,20 +4,40 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
 
 from apyfal.exceptions import AcceleratorException, RunCancelled
 from apyfal.host.client.channel import BY_HTTP, ChannelReply
 from apyfal.host.client.http import Host, HostResponse, Refused, Retry, SessionLost
-from apyfal.host.client.payload import InputPayload, OutputPayload
+from apyfal.host.client.payload import Readable
 from apyfal.host.protocol.messages import JOB_HEADER, KEY_HEADER, JobSpec
 
-__all__ = ["Submission"]
+__all__ = ["Receiver", "Sendable", "Submission"]
 
 _WAIT = 30  # seconds that one request waits for the end of its job
 _OCTETS = "application/octet-stream"
 _RELEASE_FROM = 64 << 10  # outputs of this size and more stay in the host's memory until they are released
+
+
+class Sendable(Protocol):
+    """The input of a job."""
+
+    @property
+    def length(self) -> int | None:
+        """Size of the body in bytes; ``None``: there is none."""
+        ...
+
+    def pieces(self) -> Iterable[memoryview]:
+        """Return the pieces of the body, for each attempt."""
+        ...
+
+
+class Receiver(Protocol):
+    """The output of a job."""
+
+    def receive(self, response: Readable | None, document: dict[str, Any]) -> Any:
+        """Store the output of a job that was successful, and return its result."""
 
 
 class Submission:
@@ -52,7 +72,7 @@ class Submission:
         self._progress = progress
         self._cancelled = False
 
-    def ask(self, session: str, source: InputPayload, output: OutputPayload) -> tuple[dict[str, Any], Any]:
+    def ask(self, session: str, source: Sendable, output: Receiver) -> tuple[dict[str, Any], Any]:
         """Submit the job, repeatedly if necessary, and wait until it has ended.
 
         Parameters
@@ -113,7 +133,7 @@ class Submission:
         with contextlib.suppress(OSError, AcceleratorException, SessionLost):  # otherwise the job ends with its session
             self._host.json("DELETE", f"/v1/jobs/{self._recalled()}")
 
-    def _submit(self, session: str, source: InputPayload) -> HostResponse | ChannelReply:
+    def _submit(self, session: str, source: Sendable) -> HostResponse | ChannelReply:
         if self._progress is None:
             reply = self._host.submit(
                 self._key, session, self._spec.text(), source.pieces, source.length or 0, self._retry.check

@@ -22,7 +22,9 @@ __all__ = [
     "DEFAULT_PORT",
     "JOB_HEADER",
     "KEY_HEADER",
+    "MAX_BATCH",
     "ArrayType",
+    "BatchRun",
     "DestinationSpec",
     "JobSpec",
     "SharedArray",
@@ -39,6 +41,9 @@ MAX_TIMEOUT = 30 * 86400
 JOB_HEADER = "Apyfal-Job"
 KEY_HEADER = "Idempotency-Key"
 
+#: jobs in one batch
+MAX_BATCH = 256
+_FIELDS = {"kind", "src", "dst", "parameters", "copy", "timeout", "memory_limit", "batch"}
 _DTYPE = re.compile(r"[<>|=]?[biufc][0-9]{1,2}|\|?b1")
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 _MAX_DIMENSIONS = 32  # numpy's own limit before 2.0
@@ -295,8 +300,55 @@ class DestinationSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class BatchRun:
+    """Equal jobs of a batch, one after the other: how many, and the types of their source and destination.
+
+    Attributes
+    ----------
+    count
+        How many there are.
+    src, dst
+        Array types; `dst` is ``None``: a new array.
+    """
+
+    count: int
+    src: ArrayType
+    dst: ArrayType | None = None
+
+    @classmethod
+    def parse_all(cls, value: object) -> tuple[BatchRun, ...]:
+        """Parse the JSON form of all runs of a batch."""
+        if not isinstance(value, list) or not 0 < len(value) <= MAX_BATCH:
+            raise ParameterError(f"job: batch: expected a list of 1 to {MAX_BATCH} runs of equal jobs")
+        runs = tuple(cls._parse(one) for one in value)
+        if (count := sum(run.count for run in runs)) > MAX_BATCH:
+            raise ParameterError(f"job: batch: {count} jobs: expected {MAX_BATCH} at most")
+        if len({run.src.dtype for run in runs}) > 1:
+            raise ParameterError("job: batch: expected sources of one element type")
+        return runs
+
+    @classmethod
+    def _parse(cls, value: object) -> BatchRun:
+        document = _document(value, "job: batch", {"count", "src", "dst"})
+        count = _count(document.get("count", 1), "job: batch: count")
+        src = ArrayType.parse(document.get("src"), "job: batch: src")
+        if not count or not src.nbytes:
+            raise ParameterError("job: batch: expected 1 or more jobs, each with a source that is not empty")
+        dst = None if document.get("dst") is None else ArrayType.parse(document["dst"], "job: batch: dst")
+        return cls(count, src, dst)
+
+    def document(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        document: dict[str, Any] = {"count": self.count, "src": self.src.document()}
+        return document if self.dst is None else {**document, "dst": self.dst.document()}
+
+
+@dataclass(frozen=True, slots=True)
 class JobSpec:
-    """One call of `start` or `process`, as the client sends it."""
+    """One call of `start` or `process`, or several calls at once, as the client sends it.
+
+    In a batch, the sources lie in the body one after the other, and so do the outputs in that of the response.
+    """
 
     kind: str = "process"
     src: SourceSpec | None = None
@@ -305,11 +357,12 @@ class JobSpec:
     copy: bool = True
     timeout: float | None = None
     memory_limit: int | str | None = None
+    batch: tuple[BatchRun, ...] | None = None
 
     @classmethod
     def parse(cls, value: object) -> JobSpec:
         """Parse the JSON that `document` returns. The message of a `ParameterError` names the faulty field."""
-        document = _document(value, "job", {"kind", "src", "dst", "parameters", "copy", "timeout", "memory_limit"})
+        document = _document(value, "job", _FIELDS)
         kind = document.get("kind", "process")
         if kind not in ("process", "start"):
             raise ParameterError(f"job: kind {kind!r}: expected process or start")
@@ -326,14 +379,23 @@ class JobSpec:
         dst = DestinationSpec.parse(document.get("dst"))
         if kind == "start" and dst is not None:
             raise ParameterError("job: start has no dst")
+        src = SourceSpec.parse(document.get("src"))
+        batch = None if document.get("batch") is None else BatchRun.parse_all(document["batch"])
+        if batch is not None:
+            total = ArrayType(np.dtype(np.uint8), (sum(run.count * run.src.nbytes for run in batch),))
+            if kind != "process" or dst is not None or src != SourceSpec(body=True, array=total):
+                raise ParameterError(
+                    f"job: batch: expected src: an array of {total.nbytes} bytes in the body, and no dst"
+                )
         return cls(
             kind=kind,
-            src=SourceSpec.parse(document.get("src")),
+            src=src,
             dst=dst,
             parameters=parameters,
             copy=copy,
             timeout=_seconds(document.get("timeout"), "job: timeout"),
             memory_limit=limit,
+            batch=batch,
         )
 
     def document(self) -> dict[str, Any]:
@@ -349,6 +411,8 @@ class JobSpec:
             document["timeout"] = self.timeout
         if self.memory_limit is not None:
             document["memory_limit"] = self.memory_limit
+        if self.batch is not None:
+            document["batch"] = [run.document() for run in self.batch]
         return document
 
     def text(self) -> str:

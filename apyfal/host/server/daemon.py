@@ -28,13 +28,14 @@ from apyfal.host.server.api.storage import StorageRoutes
 from apyfal.host.server.channel.context import ChannelContext, Gate
 from apyfal.host.server.channel.routes import ChannelRoutes, Channels
 from apyfal.host.server.jobs.admission import Admission
+from apyfal.host.server.jobs.batch_run import BatchTask, run_one_by_one
 from apyfal.host.server.jobs.disclosure import Disclosure, urls_of
 from apyfal.host.server.jobs.execution import Executor
 from apyfal.host.server.jobs.job import Job
 from apyfal.host.server.jobs.journal import Journal
 from apyfal.host.server.jobs.manager import JobManager
 from apyfal.host.server.jobs.outputs import SavedOutputs
-from apyfal.host.server.jobs.sessions import OpenAccelerator, Session, Sessions
+from apyfal.host.server.jobs.sessions import LocalAccelerator, OpenAccelerator, Session, Sessions
 from apyfal.host.server.listener import Listener
 from apyfal.host.server.metrics import Metrics
 from apyfal.host.server.policy.allowed_directories import AllowedDirectories
@@ -49,6 +50,7 @@ from apyfal.host.server.transport.connections import Acceptor, Connections
 from apyfal.host.server.transport.threads import Threads
 from apyfal.host.server.transport.user_threads import UserThreads
 from apyfal.host.settings import Settings
+from apyfal.jobs.queue import Task
 from apyfal.log import get_logger
 from apyfal.storage import providers
 from apyfal.storage.mounting import table
@@ -141,6 +143,7 @@ class Daemon:
                 self._memory,
                 bodies.spool,
                 ring_limit(settings.memory_limit, settings.workers),
+                _run_tasks,
             ),
             workers=settings.workers,
             limit=settings.max_jobs,
@@ -401,6 +404,15 @@ async def _send_no_continue(request: web.Request) -> None:
 
 def _fields_of(configuration: Configuration, settings: Settings) -> SessionFields:
     return SessionFields(configuration, settings.client_drivers, settings.client_programs)
+
+
+def _run_tasks(accelerator: LocalAccelerator, tasks: list[BatchTask]) -> None:
+    """Run the jobs of a batch together, if the accelerator can do that."""
+    submitter = getattr(accelerator, "_submitter", None)
+    if submitter is None:
+        run_one_by_one(accelerator, tasks)
+    else:
+        submitter.run([Task(task, task.src, task.dst, task.keywords) for task in tasks])
 
 
 def _allocate(nbytes: int) -> np.ndarray[Any, Any]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from apyfal.host.protocol.messages import MAX_TIMEOUT
+from apyfal.host.protocol.messages import MAX_BATCH, MAX_TIMEOUT
 from apyfal.host.server.api.routes import PUBLIC, Body, Route
 
 __all__ = ["SCHEMAS", "document"]
@@ -20,6 +20,21 @@ _ARRAY = {
     "properties": {
         "dtype": {"type": "string", "description": "numpy's array-protocol type text", "examples": ["<f4", "|u1"]},
         "shape": {"type": "array", "items": _SIZE, "maxItems": 32},
+    },
+}
+_BATCH = {
+    "type": "array",
+    "minItems": 1,
+    "maxItems": MAX_BATCH,
+    "items": {
+        "type": "object",
+        "required": ["src"],
+        "additionalProperties": False,
+        "properties": {
+            "count": {"type": "integer", "minimum": 1, "maximum": MAX_BATCH},
+            "src": _ARRAY,
+            "dst": {"anyOf": [{"type": "null"}, _ARRAY]},
+        },
     },
 }
 _SHARED = {
@@ -103,6 +118,7 @@ SCHEMAS: dict[str, Any] = {
             "output": {"anyOf": [{"type": "null"}, {"type": "object"}]},
             "progress": {"type": ["object", "null"]},
             "error": {"anyOf": [{"type": "null"}, {"type": "object"}]},
+            "batch": {"type": "array", "description": "for a batch: equal ends of its jobs, with their number"},
         },
     },
     "JobRequest": {
@@ -158,6 +174,7 @@ SCHEMAS: dict[str, Any] = {
             "copy": {"type": "boolean"},
             "timeout": {"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": MAX_TIMEOUT},
             "memory_limit": {"type": ["integer", "string", "null"], "minimum": 0},
+            "batch": {"anyOf": [{"type": "null"}, _BATCH]},
         },
     },
     "MountRequest": {

@@ -41,6 +41,7 @@ FIELDS: Mapping[tuple[str, str], str] = {
     ("JobRequest", "copy"): "true or false",
     ("JobRequest", "timeout"): "seconds, at most 30 days",
     ("JobRequest", "memory_limit"): "bytes, at most the host's `memory_limit`",
+    ("JobRequest", "batch"): "element types and shapes of at most 256 jobs",
     ("MountRequest", "provider"): "a provider whose connections pass the outbound gate",
     ("MountRequest", "root"): "a bucket and prefix of the client's own account",
     ("MountRequest", "*"): "the client's own account and addresses that the outbound gate admits",

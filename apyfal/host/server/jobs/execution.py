@@ -12,6 +12,7 @@ import numpy as np
 from apyfal.exceptions import ParameterError, RunCancelled
 from apyfal.host.protocol.messages import ArrayType, BodyPart, SharedArray, plain
 from apyfal.host.protocol.shared_memory import Region
+from apyfal.host.server.jobs.batch_run import RunTasks, run_batch, run_one_by_one
 from apyfal.host.server.jobs.job import Job
 from apyfal.host.server.jobs.sessions import NotFound, OpenAccelerator
 from apyfal.host.server.policy.quotas import Quota
@@ -43,6 +44,8 @@ class Executor:
         Quota that the arrays of a job count against from their allocation on.
     spool
         Creates a temporary file for a user's output that the client wants as bytes of a file.
+    run_tasks
+        Runs the jobs of a batch on an accelerator.
     ring_limit
         Largest number of bytes for the ring buffers of one streaming job, whatever the client asks for.
     """
@@ -53,6 +56,7 @@ class Executor:
     memory: Quota
     spool: Callable[[str], SpoolFile]
     ring_limit: int
+    run_tasks: RunTasks = run_one_by_one
 
     def run(self, job: Job) -> None:
         """Run a job. An exception from here is the job's error."""
@@ -80,6 +84,10 @@ class Executor:
         try:
             if spec.kind == "start":
                 accelerator.start(self._source(job), info_dict=info, **spec.parameters)
+                return
+            if spec.batch is not None:
+                options = {"timeout": spec.timeout, "memory_limit": self._limit_of_rings(spec.memory_limit)}
+                run_batch(job, accelerator, self._empty, self.run_tasks, {**options, **spec.parameters}, info)
                 return
             dst, target = self._destination(job)
             try:

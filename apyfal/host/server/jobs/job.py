@@ -18,7 +18,12 @@ from apyfal.host.server.jobs.sessions import Session
 from apyfal.host.server.policy.tokens import NOTHING, Grant
 from apyfal.host.server.transport.bodies import Data
 
-__all__ = ["Conflict", "Job", "KeyReused", "fingerprint"]
+__all__ = ["KEPT_IN_JOURNAL", "BatchResult", "Conflict", "Job", "KeyReused", "fingerprint"]
+
+#: outputs up to this size are kept in the journal, so that they survive any end of the daemon
+KEPT_IN_JOURNAL = 64 << 10
+#: the same for all outputs of a batch together
+_KEPT_OF_BATCH = 2 << 20
 
 
 class Conflict(HostError):
@@ -59,6 +64,37 @@ def fingerprint(text: str, options: object, data: Data | None) -> str:
     return digest.hexdigest()
 
 
+@dataclass(frozen=True, slots=True)
+class BatchResult:
+    """What became of one job of a batch.
+
+    Attributes
+    ----------
+    state
+        ``done``, ``failed``, or ``alone``: it has not run, and has to be submitted alone.
+    output
+        Type of its output.
+    result
+        Its result, if that is no array.
+    error
+        The document of its error; before `JobManager` has described it, the error itself.
+    """
+
+    state: str
+    output: ArrayType | None = None
+    result: Any = None
+    error: Any = None
+
+    def document(self) -> dict[str, Any]:
+        """Return the JSON form, without fields that are ``None``."""
+        document: dict[str, Any] = {"state": self.state}
+        if self.output is not None:
+            document["output"] = self.output.document()
+        return document | {
+            name: value for name, value in (("result", self.result), ("error", self.error)) if value is not None
+        }
+
+
 @dataclass(eq=False)
 class Job:
     """One job since the daemon was started. Owned by the event loop.
@@ -77,6 +113,8 @@ class Job:
         For several outputs: offset and type of each within `output`.
     output_region
         The shared memory that holds the output instead.
+    batch
+        For a batch: what became of each of its jobs, in order.
     progress
         Bytes processed and total bytes, set by the worker.
     began, ended
@@ -100,6 +138,7 @@ class Job:
     output_type: ArrayType | None = None
     output_parts: dict[str, Any] | None = None
     output_region: str | None = None
+    batch: list[BatchResult] | None = None
     progress: tuple[int, int | None] | None = None
     began: bool = False
     began_at: float = 0.0
@@ -109,6 +148,14 @@ class Job:
     cancelled: bool = False
     _waiting: list[asyncio.Future[None]] = field(default_factory=list)
     _following: list[Callable[[], None]] = field(default_factory=list)
+
+    @property
+    def is_kept(self) -> bool:
+        """Return whether the output is small enough for the journal."""
+        if self.output is None:
+            return False
+        jobs = 1 if self.batch is None else len(self.batch)
+        return self.output.nbytes <= max(KEPT_IN_JOURNAL, min(jobs * KEPT_IN_JOURNAL, _KEPT_OF_BATCH))
 
     def document(self) -> dict[str, Any]:
         """Return the job as the JSON object that clients see."""
@@ -120,7 +167,9 @@ class Job:
             if self.output_parts is not None:
                 output["parts"] = self.output_parts
         done, total = self.progress or (0, None)
+        document = {} if self.batch is None else {"batch": _runs(self.batch)}
         return {
+            **document,
             "id": self.id,
             "state": self.state,
             "ran": self.began,
@@ -169,6 +218,19 @@ class Job:
             if not self.ended:
                 self._waiting.remove(future)
         return self.ended
+
+
+def _runs(results: list[BatchResult]) -> list[dict[str, Any]]:
+    """Return the JSON form of a batch's results: equal ones, one after the other, once with their number."""
+    runs: list[dict[str, Any]] = []
+    last: BatchResult | None = None
+    for result in results:
+        if last == result:
+            runs[-1]["count"] += 1
+        else:
+            runs.append({"count": 1, **result.document()})
+        last = result
+    return runs
 
 
 def _wake(future: asyncio.Future[None]) -> None:

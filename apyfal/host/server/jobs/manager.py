@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import dataclasses
 import functools
 import itertools
 import sqlite3
@@ -18,7 +19,7 @@ from apyfal.host.protocol.messages import error_document
 from apyfal.host.server.jobs.execution import Executor
 from apyfal.host.server.jobs.fair_queue import FairQueue
 from apyfal.host.server.jobs.group_commit import GroupCommit
-from apyfal.host.server.jobs.job import Conflict, Job, KeyReused
+from apyfal.host.server.jobs.job import KEPT_IN_JOURNAL, BatchResult, Conflict, Job, KeyReused
 from apyfal.host.server.jobs.journal import NOT_RUN, Entry, Journal
 from apyfal.host.server.jobs.outputs import SavedOutputs
 from apyfal.host.server.jobs.sessions import NotFound
@@ -30,8 +31,6 @@ from apyfal.log import get_logger
 
 __all__ = ["KEPT_IN_JOURNAL", "JobManager"]
 
-#: outputs up to this size are kept in the journal, so that they survive any end of the daemon
-KEPT_IN_JOURNAL = 64 << 10
 _REMEMBERED = 4096
 _NOT_KEPT = "the host cannot write its journal: the job did not run"
 
@@ -239,6 +238,8 @@ class JobManager:
         self.seconds += time.monotonic() - job.began_at
         if failure is None:
             job.state = "done"
+            if job.batch is not None:
+                job.batch = [self._described(job, result) for result in job.batch]
         else:
             job.state = "cancelled" if job.cancelled and isinstance(failure, RunCancelled) else "failed"
             job.error = self._describe_error(job, failure)
@@ -255,10 +256,16 @@ class JobManager:
         if not self._running:
             self._idle.set()
 
+    def _described(self, job: Job, result: BatchResult) -> BatchResult:
+        """Return a result of a batch with its error as a document."""
+        if not isinstance(result.error, BaseException):
+            return result
+        return dataclasses.replace(result, error=self._describe_error(job, result.error))
+
     def _end(self, job: Job) -> None:
         """Store the result in the journal, then publish it."""
         output = job.output
-        kept = None if output is None or output.nbytes > KEPT_IN_JOURNAL else output.tobytes()
+        kept = None if output is None or not job.is_kept else output.tobytes()
         if output is not None and kept is not None:  # no reason to keep pinned memory occupied
             output.close()
             output = job.output = Data(array=np.frombuffer(kept, dtype=np.uint8))
@@ -307,10 +314,11 @@ class JobManager:
             self._saved.remove(job.id)
             self._journal.release(job.id)
             return
+        kept = job.is_kept
         output, job.output = job.output, None
         if output is None:
             return
-        if output.nbytes > KEPT_IN_JOURNAL:
+        if not kept:
             self._journal.release(job.id)
             self._unfetched[job.user] -= 1
             if not self._unfetched[job.user]:
@@ -324,7 +332,7 @@ class JobManager:
         lost. Called last, when no client fetches outputs any more.
         """
         until = time.monotonic() + timeout
-        held = [job for job in self._jobs.values() if job.output is not None and job.output.nbytes > KEPT_IN_JOURNAL]
+        held = [job for job in self._jobs.values() if job.output is not None and not job.is_kept]
         return [job for job in held if job.output is not None and not self._saved.save(job.id, job.output, until)]
 
     def lost_outputs(self) -> list[Entry]:
@@ -357,7 +365,7 @@ class JobManager:
         if len(self._jobs) <= self._trim_at and self._kept <= KEPT_IN_MEMORY:
             return
         for job in list(itertools.islice(self._jobs.values(), _REMEMBERED // 8)):
-            if job.ended and (job.output is None or job.output.nbytes <= KEPT_IN_JOURNAL):
+            if job.ended and (job.output is None or job.is_kept):
                 self.release_output(job)
                 del self._jobs[job.id]
         # if only jobs with unfetched outputs are left, do not try again for every job

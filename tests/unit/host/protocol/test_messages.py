@@ -106,3 +106,45 @@ def test_errors_of_the_host_s_own_become_their_nearest_public_class() -> None:
 def test_plain_values() -> None:
     value = {"a": np.float32(1.5), "b": np.arange(2), "c": b"\xff", "d": float("nan"), "e": (1, {2}), "f": None}
     assert plain(value) == {"a": 1.5, "b": [0, 1], "c": "ff", "d": None, "e": [1, [2]], "f": None}
+
+
+BYTES = {"dtype": "|u1", "shape": [4]}
+BATCH_SRC = {"body": True, "array": {"dtype": "|u1", "shape": [12]}}
+
+
+def test_a_batch_there_and_back() -> None:
+    document = {"src": BATCH_SRC, "batch": [{"count": 2, "src": BYTES}, {"src": BYTES, "dst": BYTES}]}
+    spec = JobSpec.parse(document)
+    assert spec.batch is not None
+    assert [(run.count, run.dst is None) for run in spec.batch] == [(2, True), (1, False)]
+    assert JobSpec.parse(spec.document()) == spec
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"batch": []}, "expected a list of 1 to 256 runs"),
+        ({"batch": {}}, "expected a list of 1 to 256 runs"),
+        ({"batch": [{"src": BYTES}] * 257}, "expected a list of 1 to 256 runs"),
+        ({"batch": [{"count": 257, "src": BYTES}]}, "257 jobs: expected 256 at most"),
+        ({"batch": [{"count": 10**18, "src": BYTES}]}, "jobs: expected 256 at most"),
+        ({"batch": [{"count": 0, "src": BYTES}]}, "expected 1 or more jobs"),
+        ({"batch": [{"count": -1, "src": BYTES}]}, "count: expected a whole number"),
+        ({"batch": [{"count": True, "src": BYTES}]}, "count: expected a whole number"),
+        ({"batch": [{"count": 3}]}, "batch: src: expected an object"),
+        ({"batch": [{"count": 3, "src": {"dtype": "|u1", "shape": [0]}}]}, "a source that is not empty"),
+        ({"batch": [{"count": 3, "src": {"dtype": "|O", "shape": [4]}}]}, "is no type of numbers"),
+        ({"batch": [{"count": 3, "src": BYTES, "url": "s3://b"}]}, "unknown key 'url'"),
+        ({"batch": [{"count": 2, "src": BYTES}, {"src": {"dtype": "<f4", "shape": [1]}}]}, "one element type"),
+        ({"batch": [{"count": 2, "src": BYTES}]}, "expected src: an array of 8 bytes in the body"),
+        ({"src": None}, "expected src: an array of 12 bytes in the body"),
+        ({"src": {"url": "s3://b/k"}}, "expected src: an array of 12 bytes in the body"),
+        ({"src": {"body": True}}, "expected src: an array of 12 bytes in the body"),
+        ({"dst": {"data": True}}, "and no dst"),
+        ({"kind": "start"}, "expected src: an array of 12 bytes in the body"),
+    ],
+)
+def test_a_malformed_batch_is_refused(change: dict[str, object], line: str) -> None:
+    document = {"src": BATCH_SRC, "batch": [{"count": 3, "src": BYTES}], **change}
+    with pytest.raises(ParameterError, match=line):
+        JobSpec.parse(document)
