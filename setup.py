@@ -99,6 +99,7 @@ modules = cythonize(
         "boundscheck": False,
         "wraparound": False,
         "initializedcheck": False,
+        "freethreading_compatible": True,  # see docs/architecture.md, "Threads"
     },
 )
 

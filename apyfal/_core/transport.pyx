@@ -1,12 +1,13 @@
 """Many HTTP/1.1 exchanges over connected sockets in one call without the interpreter's lock."""
 
+cimport cython
 from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize
 from cpython.buffer cimport PyBUF_CONTIG, PyBUF_CONTIG_RO, PyBuffer_Release, PyObject_GetBuffer
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdlib cimport calloc, free
 
 from apyfal._core cimport capi
-from apyfal._core.buffer cimport Buffer, wrap
+from apyfal._core.buffer cimport wrap
 from apyfal._core.errors cimport check
 from apyfal import exceptions
 
@@ -150,12 +151,10 @@ cdef class Transport:
     def take(self, index):
         """Give the memory of the pool that the body of an answer is in; ``None``: there is none."""
         cdef capi.apf_exchange *one = self._at(index)
-        cdef Buffer taken
-        if one.buffer == NULL:
-            return None
-        taken = wrap(one.buffer)
-        one.buffer = NULL
-        return taken
+        cdef capi.apf_buffer *taken
+        with cython.critical_section(self):  # two threads must not take the same
+            taken, one.buffer = one.buffer, NULL
+        return None if taken == NULL else wrap(taken)
 
     def answer(self, index):
         """Give what was kept: the head, the body behind it, and the bytes of body that are in place."""

@@ -10,6 +10,8 @@ import ctypes
 import gc
 import mmap
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -136,7 +138,8 @@ def test_a_mapped_file_is_not_closed_while_it_is_flushed(tmp_path: Path) -> None
             buffer.close()
 
 
-def test_a_run_starts_with_each_argument_as_one_call_set_it() -> None:
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_run_starts_with_each_argument_as_one_call_set_it(at_once: bool) -> None:
     """Arguments change hands while runs start; the memory of both is a caller's, which only its object keeps."""
     device = Device("emulator")
     kernel = device.load("loopback")
@@ -164,12 +167,39 @@ def test_a_run_starts_with_each_argument_as_one_call_set_it() -> None:
     def start() -> None:
         while not done.is_set():
             try:
-                arguments.start(kernel).wait()
+                if at_once:
+                    run = arguments.run(kernel, None, 60.0)
+                    assert run is None
+                else:
+                    arguments.start(kernel).wait()
             except ParameterError:
                 continue
             assert len(set(target.tolist())) == 1
 
     assert together(change, start) == []
+    device.close()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="Python has a lock")
+def test_an_import_leaves_the_lock_off_where_python_has_none() -> None:
+    code = "import sys; before = sys._is_gil_enabled(); import apyfal._core; assert sys._is_gil_enabled() == before"
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=60)
+
+
+def test_calls_of_one_run_meet() -> None:
+    """Several wait, one cancels, others ask what it says: each ends, and none sees what is gone."""
+    device = Device("emulator", None, {"run_latency": "2000"})
+    kernel = device.load("loopback")
+    for turn in range(100):
+        arguments = Arguments(3)
+        for index, flag in ((0, SYNC_TO), (1, SYNC_FROM)):
+            arguments.set_buffer(index, device.import_memory(pages(4096))[0], 0, 4096, flag)
+        arguments.set_scalar(2, "uint64", 4096)
+        run = arguments.start(kernel)
+        del arguments
+        raised = together(run.wait, run.wait, run.cancel if turn % 2 else run.wait, lambda run=run: run.details)
+        assert all(isinstance(error, RunCancelled) for error in raised)
+    del run
     device.close()
 
 
