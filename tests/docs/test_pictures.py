@@ -36,7 +36,7 @@ def test_a_picture_is_legible_in_both_themes(file: str) -> None:
     _, _, width, height = map(float, tree.attrib["viewBox"].split())
     for element in tree.iter("{http://www.w3.org/2000/svg}text"):
         size, words = float(element.attrib["font-size"]), element.text or ""
-        length = 0.48 * size * len(words)
+        length = 0.54 * size * len(words)
         x, anchor = float(element.attrib["x"]), element.attrib["text-anchor"]
         left = x - length * {"start": 0, "middle": 0.5, "end": 1}[anchor]
         assert left >= 0, words

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FIGURES = Path(__file__).with_name("figures.json")
 PICTURES = ROOT / "docs/pictures"
 
-_LABELS, _BARS, _ROW = 370, 440, 30
+_LABELS, _BARS, _ROW = 420, 400, 30
 
 
 def plot(title: str, unit: str, rows: list[tuple[str, float]], where: str) -> str:
@@ -41,7 +41,7 @@ def plot(title: str, unit: str, rows: list[tuple[str, float]], where: str) -> st
         drawing.text(_LABELS - 10, top + 16, name, size=14, anchor="end", accent=ours)
         drawing.bar(_LABELS, top, max(2.0, _BARS * value / largest), 20, accent=ours)
         drawing.text(
-            _LABELS + _BARS * value / largest + 8, top + 16, f"{value:,g}", size=14, anchor="start", accent=ours
+            _LABELS + _BARS * value / largest + 8, top + 16, _shown(value), size=14, anchor="start", accent=ours
         )
     for name, value in rows:
         if name.startswith("limit"):
@@ -49,6 +49,10 @@ def plot(title: str, unit: str, rows: list[tuple[str, float]], where: str) -> st
             drawing.line(x, 38, x, 44 + _ROW * len(rows), dashed=True)
     drawing.text(8, drawing.height - 8, where, size=12, anchor="start")
     return drawing.svg()
+
+
+def _shown(value: float) -> str:
+    return f"{value:.2f}" if value < 10 else f"{value:,g}"
 
 
 def drawn() -> dict[str, str]:
