@@ -107,6 +107,7 @@ cdef extern from "apyfal.h" nogil:
         APF_CAP_DUPLEX
         APF_CAP_SEPARATE_MEMORY
         APF_CAP_SHARED_MEMORY
+        APF_CAP_STRUCTS
     ctypedef struct apf_device_info:
         char name[128]
         char vendor[64]
@@ -136,6 +137,7 @@ cdef extern from "apyfal.h" nogil:
         APF_U64
         APF_F32
         APF_F64
+        APF_BYTES
     enum:
         APF_SYNC_TO
         APF_SYNC_FROM
@@ -145,6 +147,7 @@ cdef extern from "apyfal.h" nogil:
         float f
         double d
         uint8_t bytes[8]
+        const void *data
     ctypedef struct apf_arg:
         uint32_t kind, flags
         uint64_t offset, size

@@ -20,6 +20,7 @@ CAPABILITIES = {
     "duplex": capi.APF_CAP_DUPLEX,
     "separate-memory": capi.APF_CAP_SEPARATE_MEMORY,
     "shared-memory": capi.APF_CAP_SHARED_MEMORY,
+    "structs": capi.APF_CAP_STRUCTS,
 }
 
 # What is made by other objects alone is made with it: no object of theirs is without its handle.

@@ -121,6 +121,16 @@ cdef class Arguments:
         value.arg.kind = kind
         self.put(position, &value, None)
 
+    def set_bytes(self, index, bytes value not None):
+        """Argument `index` is a struct or vector: its bytes, as the kernel reads them."""
+        cdef unsigned int position = self.at(index)
+        cdef capi.apf_run_arg argument
+        memset(&argument, 0, sizeof(argument))
+        argument.arg.kind = capi.APF_BYTES
+        argument.arg.size = len(value)
+        argument.arg.value.data = <const char *> value
+        self.put(position, &argument, value)
+
     def clear(self, index):
         """Let go of the buffer object of argument `index`; it must be set again before the next `start`."""
         cdef unsigned int position = self.at(index)

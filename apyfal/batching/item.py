@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from apyfal.definition.composite import view_of
 from apyfal.device.zero_copy import flat_bytes
 from apyfal.exceptions import TransferCancelled
-from apyfal.memory import empty
-from apyfal.pipeline.arrays import CONVERTED, check_target, shape_of, source_array
+from apyfal.pipeline.arrays import CONVERTED, check_target, element_shape, new_array, shape_of, source_array
 from apyfal.storage import transfer
 from apyfal.storage.endpoints.factory import open_sink, source_at
 from apyfal.storage.mounting import table
@@ -163,16 +163,14 @@ class BatchItem:
     def _result_of(self, call: BoundCall, data: NDArray[np.uint8]) -> Any:
         """Return what `apyfal.Accelerator.process` would return."""
         if call.make_result is not None:
-            return call.result_of(data.view(call.outputs[0].dtype))
+            return call.result_of(view_of(data, call.outputs[0].dtype))
         target = self.task.dst
         if isinstance(target, np.ndarray):
             check_target(call.outputs[0], target, len(data))
             target[...] = data.view(target.dtype).reshape(target.shape)
         else:  # a copy: a view that the caller keeps would keep the memory of the whole batch
-            target = empty(
-                shape_of(call.outputs[0], len(data), None if self.array is None else self.array.shape),
-                call.outputs[0].dtype,
-            )
+            shape = None if self.array is None else element_shape(self.array, call.outputs[0].first)
+            target = new_array(call.outputs[0], shape_of(call.outputs[0], len(data), shape))
             flat_bytes(target)[...] = data
         self._copied.append(("dst", len(data)))
         return target

@@ -133,8 +133,8 @@ _STORAGE: Mapping[str, Rule] = {
     **dict.fromkeys(("host", "port", "base_url", "tls", "encoding", "banner_timeout", "auth_timeout"), _OWN),
 }
 
-#: Kinds of sections, their keys, and the rule for each. ``*``: keys that are not in the table (parameters of an
-#: accelerator, options of a plugin, all of ``[security]``).
+#: Kinds of sections, their keys, and the rule for each. ``shape.*``: keys with a name behind it. ``*``: keys that are
+#: not in the table (parameters of an accelerator, options of a plugin, all of ``[security]``).
 TABLE: Mapping[str, Mapping[str, Rule]] = {
     "accelerator": {
         # a driver is a shared library; a driver's name refers to one of this package or of an installed distribution
@@ -145,7 +145,7 @@ TABLE: Mapping[str, Mapping[str, Rule]] = {
         "program": _CODE,
         **dict.fromkeys(("kernel", "arguments", "inputs", "outputs", "parameters", "state"), _FREE),
         **dict.fromkeys(("dtype", "in_dtype", "out_dtype", "output", "chunking", "clear_outputs"), _FREE),
-        **dict.fromkeys(("shape", "initial", "inout"), _FREE),
+        **dict.fromkeys(("shape", "shape.*", "struct.*", "initial", "inout"), _FREE),
         # with more work-items than its source was written for, a kernel reaches memory that is not its own
         **dict.fromkeys(
             ("global", "local", "global_offset", "round_up"), Rule(Verdict.TRUSTED, "what memory a kernel reaches")
@@ -185,7 +185,7 @@ TABLE: Mapping[str, Mapping[str, Rule]] = {
 def rule_of(section: str, key: str) -> Rule:
     """Return the rule for `key` in the section named `section` (``"storage.lab"``)."""
     rules = TABLE[section.partition(".")[0]]
-    return rules.get(key) or rules["*"]
+    return rules.get(key) or rules.get(f"{key.partition('.')[0]}.*") or rules["*"]
 
 
 def refusal(value: Value) -> str | None:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from apyfal.definition.composite import element_name
 from apyfal.definition.grammar import OutputSize
 from apyfal.definition.sizes import SizeRules, SourceSize, source_values
 from apyfal.exceptions import ParameterError
@@ -31,12 +32,12 @@ class BoundArgument(NamedTuple):
     dtype
         Type of a scalar; ``None``: the argument is a buffer.
     value
-        The scalar; ``None``: it is set for each run, from the chunk.
+        The scalar, of a vector or struct its bytes; ``None``: it is set for each run, from the chunk.
     """
 
     name: str
     dtype: np.dtype | None
-    value: int | float | None
+    value: int | float | bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +135,7 @@ class CallOutput(CallPort):
         if size.denominator != 1 or int(size) % self.dtype.itemsize:
             raise ParameterError(
                 f"accelerator {self.accelerator!r}: {nbytes} bytes of input times {self.rule.amount} are not a whole "
-                f"number of {self.dtype} elements"
+                f"number of {element_name(self.dtype)} elements"
             )
         return int(size)
 
@@ -276,7 +277,7 @@ class BoundCall:
         if nbytes % unit:
             raise ParameterError(
                 f"accelerator {self.name!r}: {nbytes} bytes of input are not a whole number of "
-                f"{self.in_dtype} elements ({unit} bytes each)"
+                f"{element_name(self.in_dtype)} elements ({unit} bytes each)"
             )
         record = self.record
         if record and nbytes % record:
@@ -295,7 +296,7 @@ class BoundCall:
                 continue
             if nbytes % port.dtype.itemsize:
                 raise ParameterError(
-                    f"{port.name}: {nbytes} bytes are not a whole number of {port.dtype} elements "
+                    f"{port.name}: {nbytes} bytes are not a whole number of {element_name(port.dtype)} elements "
                     f"({port.dtype.itemsize} bytes each)"
                 )
             if first is not None and self.granularity is not None and nbytes != port.companion_nbytes(first):

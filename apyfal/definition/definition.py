@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from apyfal.definition.bound_call import BoundArgument, BoundCall, CallInput, CallOutput, aligned_granularity_of
-from apyfal.definition.dtypes import DTYPE_CODES, SCALAR_TYPES, scalar, wire_type
+from apyfal.definition.composite import element_name, is_vector, pack, value_of
+from apyfal.definition.dtypes import DTYPE_CODES, SCALAR_TYPES, parse_scalar_type, scalar, wire_type
 from apyfal.definition.expressions import Expression
 from apyfal.definition.grammar import (
     BUFFERS,
@@ -152,10 +153,14 @@ class Definition:
         self._check_outputs(argument_names)
         if bool(self.state) != ("state" in argument_names):
             raise self._error("state = <bytes> and 'state' among the arguments need each other")
-        first = self._dtype_of(self.inputs[0]) if self.inputs else None
+        first = self.dtype_of(self.inputs[0]) if self.inputs else None
         if first is not None and self.chunking.record % first.itemsize:
-            raise self._error(f"chunking = {self.chunking} cuts through {first} elements")
+            raise self._error(f"chunking = {self.chunking} cuts through {element_name(first)} elements")
         self._check_scalars(argument_names)
+        if self.driver == "emulator" and any(one.composite is not None for one in self.parameters.values()):
+            raise self._error(
+                "the software card passes numbers only, no vectors or structs; expected a driver with these"
+            )
         if self.model is not None and self.driver != "emulator":
             raise self._error(f"a Python model runs on driver 'emulator' only, not on {self.driver!r}")
         if not self.dtypes and (
@@ -435,10 +440,16 @@ class Definition:
         dtype = dtype or port.dtype or self.out_dtype or in_dtype
         initial = self.initial.get(port.name)
         if initial is not None:
-            initial = scalar(initial, dtype, f"initial value of {port.name!r}")
+            initial = scalar(initial, self._number_type(dtype), f"initial value of {port.name!r}")
         return CallOutput(
             port.name, dtype, place, in_dtype, self.name, rule, fixed, self.capacity, initial, port.name in self.inout
         )
+
+    def _number_type(self, dtype: np.dtype) -> np.dtype:
+        """Return the type of the numbers in an element, for an initial value."""
+        if dtype.names is not None:
+            raise ParameterError(f"accelerator {self.name!r}: initial: expected an output of numbers, not of structs")
+        return dtype.base
 
     def _bind_parameter(self, argument: Argument, value: object, in_dtype: np.dtype) -> BoundArgument:
         parameter = self.parameters.get(argument.name)
@@ -447,10 +458,15 @@ class Definition:
         dtype = argument.dtype
         if dtype is None:
             name = parameter.dtype if parameter is not None else "element"
-            dtype = in_dtype if name == "element" else SCALAR_TYPES[name]
-        return BoundArgument(argument.name, wire_type(dtype), scalar(value, dtype, f"parameter {argument.name!r}"))
+            composite = None if parameter is None else parameter.composite
+            dtype = composite or (in_dtype if name == "element" else parse_scalar_type(name))
+        what = f"parameter {argument.name!r}"
+        if dtype.kind == "V":
+            return BoundArgument(argument.name, dtype, pack(value_of(value, dtype, what), dtype))
+        return BoundArgument(argument.name, wire_type(dtype), scalar(value, dtype, what))
 
-    def _dtype_of(self, port: Port) -> np.dtype | None:
+    def dtype_of(self, port: Port) -> np.dtype | None:
+        """Return the element type that is declared for an input; ``None``: that of the source."""
         return port.dtype or self.in_dtype
 
     def _element_type(self, port: Port | None, dtype: np.dtype | None) -> np.dtype:
@@ -458,11 +474,17 @@ class Definition:
             raise ParameterError(
                 f"accelerator {self.name!r} takes {len(self.inputs)} inputs; one of {dtype} is too many"
             )
-        declared = self._dtype_of(port)
+        declared = self.dtype_of(port)
         if declared is not None:
             if dtype is not None and dtype != declared:
                 what = "" if len(self.inputs) == 1 else f" as {port.name!r}"
-                raise ParameterError(f"accelerator {self.name!r} takes {declared} elements{what}, not {dtype}")
+                hint = ""
+                if is_vector(declared):
+                    hint = f"; expected an array of {declared.base} whose last axis has {declared.shape[0]}"
+                raise ParameterError(
+                    f"accelerator {self.name!r} takes {element_name(declared)} elements{what}, "
+                    f"not {element_name(dtype)}{hint}"
+                )
             return declared
         if dtype is None:
             return SCALAR_TYPES["uint8"]
@@ -474,7 +496,8 @@ class Definition:
             raise error(f"accelerator {self.name!r} cannot take elements of type {dtype}: they are Python objects")
         if self.dtypes and dtype not in self.dtypes:
             names = ", ".join(sorted(str(known) for known in self.dtypes))
-            raise error(f"accelerator {self.name!r} cannot take elements of type {dtype}; expected one of {names}")
+            given = element_name(dtype)
+            raise error(f"accelerator {self.name!r} cannot take elements of type {given}; expected one of {names}")
 
     def __repr__(self) -> str:
         several = [port.name for port in self.inputs] if len(self.inputs) > 1 else []

@@ -7,8 +7,18 @@ import operator
 import numpy as np
 
 from apyfal.exceptions import ParameterError, did_you_mean
+from apyfal.units import parse_boolean
 
-__all__ = ["DTYPE_CODES", "SCALAR_TYPES", "number_of", "parse_element_type", "parse_scalar_type", "scalar", "wire_type"]
+__all__ = [
+    "DTYPE_CODES",
+    "PARAMETER_TYPES",
+    "SCALAR_TYPES",
+    "number_of",
+    "parse_element_type",
+    "parse_scalar_type",
+    "scalar",
+    "wire_type",
+]
 
 #: Types of scalar arguments, by name, in the order of ``APF_SCALARS`` in csrc/include/driver.h.
 SCALAR_TYPES: dict[str, np.dtype] = {
@@ -16,8 +26,17 @@ SCALAR_TYPES: dict[str, np.dtype] = {
     for name in ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64")
 }
 
+#: Types of parameters, by name: those, and types that are passed as one of them, see `wire_type`.
+PARAMETER_TYPES: dict[str, np.dtype] = {
+    **SCALAR_TYPES,
+    "float16": np.dtype("float16"),
+    "half": np.dtype("float16"),
+    "bool": np.dtype("bool"),
+    "size_t": np.dtype("uint64"),
+}
+
 #: Codes of element types, for the kernel argument ``dtype``. 1 to 10 are those of ``APF_SCALARS``; 11 is half
-#: precision, which elements can have, but no scalar argument.
+#: precision, which travels as single precision if it is a scalar.
 DTYPE_CODES: dict[np.dtype, int] = {dtype: code for code, dtype in enumerate(SCALAR_TYPES.values(), start=1)}
 DTYPE_CODES[np.dtype("float16")] = 11
 
@@ -29,15 +48,17 @@ _LARGEST = {dtype: float(np.finfo(dtype).max) for dtype in DTYPE_CODES if dtype.
 
 
 def parse_scalar_type(text: str) -> np.dtype:
-    """Return the dtype with the name `text`; raise `ParameterError` if it is not one of `SCALAR_TYPES`."""
+    """Return the dtype with the name `text`; raise `ParameterError` if it is not one of `PARAMETER_TYPES`."""
     try:
-        return SCALAR_TYPES[text]
+        return PARAMETER_TYPES[text]
     except KeyError:
-        raise ParameterError(f"unknown scalar type {text!r}{did_you_mean(text, SCALAR_TYPES)}") from None
+        raise ParameterError(f"unknown scalar type {text!r}{did_you_mean(text, PARAMETER_TYPES)}") from None
 
 
 def parse_element_type(text: str) -> np.dtype:
     """Return the dtype with the name `text`; raise `ParameterError` if there is none, or its size is not fixed."""
+    if (named := PARAMETER_TYPES.get(text)) is not None:
+        return named
     try:
         dtype = np.dtype(text)
     except (TypeError, ValueError, SyntaxError):  # np.dtype raises any of these for text
@@ -49,8 +70,12 @@ def parse_element_type(text: str) -> np.dtype:
 
 
 def wire_type(dtype: np.dtype) -> np.dtype:
-    """Return the type in which a scalar of `dtype` is passed to a kernel: its own, but float32 for half precision."""
-    return SCALAR_TYPES["float32"] if dtype == np.float16 else dtype
+    """Return the type in which a scalar of `dtype` is passed to a kernel: its own, or float32 for half precision and
+    uint8 for truth.
+    """
+    if dtype == np.float16:
+        return SCALAR_TYPES["float32"]
+    return SCALAR_TYPES["uint8"] if dtype.kind == "b" else dtype
 
 
 def scalar(value: object, dtype: np.dtype, what: str) -> int | float:
@@ -61,7 +86,7 @@ def scalar(value: object, dtype: np.dtype, what: str) -> int | float:
     value
         A number, or its text; for an integer also ``"0x10"``.
     dtype
-        An integer or floating-point type.
+        An integer or floating-point type, or that of truth.
     what
         Name of the value in messages: ``"parameter 'a'"``.
 
@@ -70,6 +95,8 @@ def scalar(value: object, dtype: np.dtype, what: str) -> int | float:
     ParameterError
         `value` is not a number, is out of the range of `dtype`, or is not whole and `dtype` is an integer type.
     """
+    if dtype.kind == "b":
+        return _truth(value, what)
     return _integer(value, dtype, what) if dtype.kind in "iu" else _floating(value, dtype, what)
 
 
@@ -83,6 +110,17 @@ def number_of(value: object, what: str) -> int | float:
 
 def _whole(value: object) -> int:
     return int(value, 0) if isinstance(value, str) else operator.index(value)  # type: ignore[arg-type]  # TypeError
+
+
+def _truth(value: object, what: str) -> int:
+    if isinstance(value, (bool, np.bool_, int, np.integer)) and value in (0, 1):
+        return int(value)
+    try:
+        if isinstance(value, str):
+            return int(parse_boolean(value))
+    except ParameterError:
+        pass
+    raise ParameterError(f"{what}: expected true or false (bool), not {value!r}")
 
 
 def _integer(value: object, dtype: np.dtype, what: str) -> int:

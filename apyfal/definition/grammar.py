@@ -25,7 +25,8 @@ from typing import Literal
 
 import numpy as np
 
-from apyfal.definition.dtypes import SCALAR_TYPES, number_of, parse_element_type, parse_scalar_type, scalar
+from apyfal.definition.composite import MAX_VALUE_BYTES, Types, element_type, parse_vector, value_of
+from apyfal.definition.dtypes import SCALAR_TYPES, number_of, parse_scalar_type, scalar
 from apyfal.definition.expressions import Expression
 from apyfal.exceptions import ParameterError, did_you_mean
 from apyfal.units import parse_size, whole_number
@@ -48,6 +49,7 @@ __all__ = [
     "OutputSize",
     "Parameter",
     "Port",
+    "value_type",
 ]
 
 _NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
@@ -96,6 +98,18 @@ class _Required:
 #: Marks a parameter without default.
 REQUIRED = _Required()
 
+_NONE: Types = MappingProxyType({})
+
+
+def value_type(text: str, structs: Types) -> np.dtype:
+    """Return the type of a scalar argument: a number, a vector or one of `structs`; `ParameterError` if unknown."""
+    found = structs.get(text) or parse_vector(text, as_value=True)
+    if found is None:
+        return parse_scalar_type(text)
+    if found.itemsize > MAX_VALUE_BYTES:
+        raise ParameterError(f"{text!r} has {found.itemsize} bytes; expected {MAX_VALUE_BYTES} at most as an argument")
+    return found
+
 
 @dataclass(frozen=True, slots=True)
 class Argument:
@@ -117,7 +131,7 @@ class Argument:
     value: Expression | None = None
 
     @classmethod
-    def parse(cls, text: str) -> Argument:
+    def parse(cls, text: str, structs: Types = _NONE) -> Argument:
         """Read ``name``, ``name:type`` or ``name:type = expression``; `ParameterError` for anything else."""
         declared, equals, value = (part.strip() for part in text.partition("="))
         name, colon, dtype = (part.strip() for part in declared.partition(":"))
@@ -125,7 +139,7 @@ class Argument:
             raise ParameterError(f"{name!r} is not the name of an argument")
         if colon and name in BUFFERS:
             raise ParameterError(f"argument {name!r} is a buffer and has no scalar type")
-        argument = cls(name, parse_scalar_type(dtype) if colon else None)
+        argument = cls(name, value_type(dtype, structs) if colon else None)
         filled_in = name in FILLED_IN or "." in name
         if equals:
             if filled_in or argument.dtype is None:
@@ -151,6 +165,7 @@ class Parameter:
         The keyword.
     dtype
         Name of a scalar type; ``"element"``: that of the input's elements; ``"object"``: whatever `convert` returns.
+        Of a vector or struct, the name for messages.
     default
         The value if the caller gives none; `REQUIRED`: the caller must give one.
     minimum, maximum
@@ -159,6 +174,8 @@ class Parameter:
         Texts that are valid, and the number that the kernel gets for each.
     convert
         For ``"object"``: returns the value for what the caller gave, or raises `ValueError` with what was expected.
+    composite
+        Type of a vector or struct; ``None``: it is a number.
     """
 
     name: str
@@ -168,16 +185,17 @@ class Parameter:
     maximum: float | None = None
     choices: Mapping[str, int] | None = None
     convert: Callable[[object], object] | None = None
+    composite: np.dtype | None = None
 
     @classmethod
-    def parse(cls, text: str) -> Parameter:
+    def parse(cls, text: str, structs: Types = _NONE) -> Parameter:
         """Read ``name: type`` or ``name: type = default``; `ParameterError` for anything else."""
         declared, equals, default = (part.strip() for part in text.partition("="))
         name, _, dtype = (part.strip() for part in declared.partition(":"))
         if not _NAME.fullmatch(name):
             raise ParameterError(f"{name!r} is not the name of a parameter")
-        parse_scalar_type(dtype)
-        parameter = cls(name, dtype)
+        kind = value_type(dtype, structs)
+        parameter = cls(name, dtype, composite=kind if kind.kind == "V" else None)
         return replace(parameter, default=parameter.check(default)) if equals else parameter
 
     def check(self, value: object) -> object:
@@ -198,9 +216,11 @@ class Parameter:
                 return self.convert(value)
             except (TypeError, ValueError) as error:
                 raise ParameterError(f"{what}: {error}, not {value!r}") from None
+        if self.composite is not None:
+            return value_of(value, self.composite, what)
         if self.dtype == "element":
             return number_of(value, what)
-        number = scalar(value, SCALAR_TYPES[self.dtype], what)
+        number = scalar(value, parse_scalar_type(self.dtype), what)
         if (self.minimum is not None and number < self.minimum) or (self.maximum is not None and number > self.maximum):
             bounds = f"{self.minimum} or more" if self.maximum is None else f"{self.minimum} to {self.maximum}"
             raise ParameterError(f"{what}: expected {bounds}, not {number}")
@@ -288,20 +308,20 @@ class Port:
     output: OutputSize | None = None
 
     @classmethod
-    def parse_input(cls, text: str) -> Port:
+    def parse_input(cls, text: str, structs: Types = _NONE) -> Port:
         """Read ``name`` or ``name: type``; `ParameterError` for anything else."""
         if "=" in text:
             raise ParameterError(f"{text!r} is not an input; expected '<name>' or '<name>: <type>'")
-        return cls.parse_output(text)
+        return cls.parse_output(text, structs)
 
     @classmethod
-    def parse_output(cls, text: str) -> Port:
+    def parse_output(cls, text: str, structs: Types = _NONE) -> Port:
         """Read ``name: type = output``; type and output are optional. `ParameterError` for anything else."""
         declared, equals, output = (part.strip() for part in text.partition("="))
         name, colon, dtype = (part.strip() for part in declared.partition(":"))
         if not _NAME.fullmatch(name):
             raise ParameterError(f"{name!r} is not the name of an input or output")
-        return cls(name, parse_element_type(dtype) if colon else None, OutputSize.parse(output) if equals else None)
+        return cls(name, element_type(dtype, structs) if colon else None, OutputSize.parse(output) if equals else None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,9 @@ import numpy as np
 from apyfal.config.configuration import KINDS, ConfigSource, Configuration, Section, Value
 from apyfal.config.ini import shown_path
 from apyfal.definition import registry
+from apyfal.definition.composite import Types, element_name, element_type, parse_struct, parse_vector, struct_text
 from apyfal.definition.definition import Definition
-from apyfal.definition.dtypes import DTYPE_CODES, number_of, parse_element_type
+from apyfal.definition.dtypes import DTYPE_CODES, PARAMETER_TYPES, number_of
 from apyfal.definition.expressions import Expression, parse_expressions
 from apyfal.definition.grammar import FILLED_IN, Argument, Chunking, OutputSize, Parameter, Port
 from apyfal.definition.sizes import IndexSpace, known_names
@@ -24,6 +25,9 @@ from apyfal.units import parse_size
 __all__ = ["available", "resolve"]
 
 _T = TypeVar("_T")
+
+#: Keys that declare structs begin with this.
+_STRUCT = "struct."
 
 _DRIVERS = ("emulator", "opencl", "rtl", "xdma", "xrt")
 _NEED_PROGRAM = ("opencl", "rtl", "xrt")
@@ -108,15 +112,33 @@ def _texts(keys: Mapping[str, object]) -> dict[str, object]:
     texts: dict[str, object] = {}
     for key, value in keys.items():
         if isinstance(value, Mapping):
-            texts.update({f"{key}.{option}": one for option, one in value.items()})
+            texts.update(
+                {
+                    f"{key}.{option}": one if key != "struct" or isinstance(one, str) else _struct_text(option, one)
+                    for option, one in value.items()
+                }
+            )
         elif value is not None and key.endswith("dtype") and not isinstance(value, str):
             try:
-                texts[key] = np.dtype(value).name  # type: ignore[call-overload]  # TypeError
+                dtype = np.dtype(value)  # type: ignore[call-overload]  # TypeError
             except TypeError:
                 raise ConfigurationError(f"argument {key!r}: {value!r} is no element type") from None
+            if dtype.names is not None:  # a struct without a name gets that of the key
+                texts[f"{_STRUCT}{key}_struct"] = _struct_text(key, dtype)
+                texts[key] = f"{key}_struct"
+            else:
+                texts[key] = element_name(dtype) if dtype.subdtype else dtype.name
         else:
             texts[key] = value
     return texts
+
+
+def _struct_text(name: object, value: object) -> str:
+    """Return the text of a struct that a program gives as numpy's dtype."""
+    try:
+        return struct_text(np.dtype(value))  # type: ignore[call-overload]  # TypeError
+    except (TypeError, ParameterError) as error:
+        raise ConfigurationError(f"struct {name!r}: {error}") from None
 
 
 def _base(name: str, kernel: str | None, section: Section, configuration: Configuration) -> Definition | None:
@@ -153,11 +175,16 @@ def _define(name: str, base: Definition | None, section: Section) -> Definition:
     driver = changes.get("driver", base.driver if base else "emulator")
     inherited = base.options if base and base.driver == driver else {}
     changes["options"] = {**inherited, **_options(section, driver)}
+    structs = _structs(section)
+
+    def parts(key: str, parse: Callable[[str, Types], _T]) -> tuple[_T, ...]:
+        return tuple(_read(part, lambda text: parse(text, structs)) for part in section.parts(key))
+
     if "arguments" in section:
-        changes["arguments"] = tuple(_read(part, Argument.parse) for part in section.parts("arguments"))
-        changes["inputs"] = tuple(_read(part, Port.parse_input) for part in section.parts("inputs"))
-        changes["outputs"] = tuple(_read(part, Port.parse_output) for part in section.parts("outputs"))
-        changed = tuple(_read(part, Port.parse_input) for part in section.parts("inout"))
+        changes["arguments"] = parts("arguments", Argument.parse)
+        changes["inputs"] = parts("inputs", Port.parse_input)
+        changes["outputs"] = parts("outputs", Port.parse_output)
+        changed = parts("inout", Port.parse_input)
         changes["inout"] = frozenset(port.name for port in changed)
         for side, plain in (("inputs", "src"), ("outputs", "dst")) if changed else ():
             if not changes[side] and any(argument.name == plain for argument in changes["arguments"]):
@@ -174,8 +201,8 @@ def _define(name: str, base: Definition | None, section: Section) -> Definition:
     if "state" in section:
         changes["state"] = _read(section["state"], parse_size)
     changes.update(_sizes(section, changes, base))
-    changes.update(_element_types(section, base))
-    changes["parameters"] = _parameters(section, base, changes.get("arguments", ()))
+    changes.update(_element_types(section, base, structs))
+    changes["parameters"] = _parameters(section, base, changes.get("arguments", ()), structs)
     _check_output_names(section, changes, base)
     if base is None:
         return _with_program(_checked(section, lambda: Definition(**{"kernel": name, **changes})))
@@ -249,12 +276,37 @@ def _read(value: Value, parse: Callable[[str], _T]) -> _T:
         raise value.error(str(error)) from None
 
 
-def _element_types(section: Section, base: Definition | None) -> dict[str, np.dtype]:
+def _structs(section: Section) -> dict[str, np.dtype]:
+    """Return the structs that a section declares, by name; one may have others as members, in any order."""
+    waiting = {key.partition(".")[2]: section[key] for key in section if key.startswith(_STRUCT)}
+    for name, value in waiting.items():
+        if not name.isidentifier() or name in PARAMETER_TYPES or parse_vector(name) is not None:
+            raise value.error(f"{name!r} cannot be the name of a struct; expected a name that no other type has")
+    found: dict[str, np.dtype] = {}
+    while waiting:
+        failed: ConfigurationError | None = None
+        before = len(waiting)
+        for name, value in list(waiting.items()):
+            try:
+                found[name] = parse_struct([part.text for part in value.parts()], found, name)
+                del waiting[name]
+            except ParameterError as error:
+                failed = failed or value.error(str(error))
+        if failed is not None and len(waiting) == before:
+            raise failed
+    return found
+
+
+def _element_types(section: Section, base: Definition | None, structs: Types) -> dict[str, np.dtype]:
     """Return the element types that a section states. ``dtype`` is for the input, and for an output without input."""
-    types = {key: _read(section[key], parse_element_type) for key in ("in_dtype", "out_dtype") if key in section}
+
+    def read(key: str) -> np.dtype:
+        return _read(section[key], lambda text: element_type(text, structs))
+
+    types = {key: read(key) for key in ("in_dtype", "out_dtype") if key in section}
     if "dtype" in section:
         key = "in_dtype" if base is None or base.takes_input else "out_dtype"
-        types.setdefault(key, _read(section["dtype"], parse_element_type))
+        types.setdefault(key, read("dtype"))
     return types
 
 
@@ -263,7 +315,7 @@ def _options(section: Section, driver: str) -> dict[str, str]:
     options = {}
     for key, value in section.items():
         head, dot, option = key.partition(".")
-        if not dot or head == "shape":
+        if not dot or head in ("shape", "struct"):
             continue
         if head == driver or (os.sep in driver and head not in _DRIVERS):  # a library: its name is not known yet
             options[option] = value.text
@@ -272,14 +324,16 @@ def _options(section: Section, driver: str) -> dict[str, str]:
     return options
 
 
-def _parameters(section: Section, base: Definition | None, arguments: Sequence[Argument]) -> dict[str, Parameter]:
+def _parameters(
+    section: Section, base: Definition | None, arguments: Sequence[Argument], structs: Types
+) -> dict[str, Parameter]:
     """Return the parameters of the base, with new defaults, and those that the section declares."""
     parameters = dict(base.parameters) if base else {}
     for part in section.parts("parameters"):
         declaration, equals, default = (text.strip() for text in part.text.partition("="))
         name, typed, _ = (text.strip() for text in declaration.partition(":"))
         if (known := parameters.get(name)) is None:
-            declared = _read(part, Parameter.parse)
+            declared = _read(part, lambda text: Parameter.parse(text, structs))
             parameters[declared.name] = declared
         elif typed or not equals:
             raise part.error(f"parameter {name!r} is already there; expected '{name} = <default>'")
@@ -291,7 +345,9 @@ def _parameters(section: Section, base: Definition | None, arguments: Sequence[A
     for argument in arguments:
         filled_in = argument.name in FILLED_IN or "." in argument.name
         if argument.dtype is not None and not filled_in and not argument.value and argument.name not in parameters:
-            parameters[argument.name] = Parameter(argument.name, argument.dtype.name)
+            composite = argument.dtype if argument.dtype.kind == "V" else None
+            name = argument.dtype.name if composite is None else element_name(composite)
+            parameters[argument.name] = Parameter(argument.name, name, composite=composite)
     return parameters
 
 

@@ -7,22 +7,24 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from apyfal._core.device import TO_DEVICE, Device
 from apyfal._core.model import register_model
+from apyfal.definition.declared import check_declared
 from apyfal.device.drivers import require_driver
+from apyfal.device.interface import interface_of_text, interface_of_xclbin
 from apyfal.device.launcher import KernelLauncher
 from apyfal.device.model_adapter import ModelErrors, adapt_model
 from apyfal.device.regions import BufferRegion
 from apyfal.device.sharing.device_array import DeviceArray
 from apyfal.device.sharing.shared_device import SharedDevice
 from apyfal.device.waiting import collect_cancelled
-from apyfal.exceptions import ParameterError
+from apyfal.exceptions import ParameterError, ProgramError, UnsupportedByDriver
 from apyfal.storage.url import redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-
-    import numpy as np
 
     from apyfal._core.device import DeviceInfo, Kernel
     from apyfal.definition.bound_call import BoundCall
@@ -35,6 +37,20 @@ _LOG = logging.getLogger("apyfal.device")
 
 #: Combinations of parameters and element types whose bound calls are kept for the next job.
 _KEPT_CALLS = 64
+
+
+def _frozen(value: object) -> object:
+    """Return what is equal, and can be hashed, for values that mean the same argument.
+
+    With the text of numbers: 0.0 and -0.0 are equal, and so are 1 and True, but they are different arguments.
+    """
+    if isinstance(value, (np.ndarray, np.void)):
+        return (value.dtype, value.shape, value.tobytes())
+    if isinstance(value, (list, tuple)):
+        return (type(value), *map(_frozen, value))
+    if isinstance(value, dict):
+        return tuple((name, _frozen(one)) for name, one in value.items())
+    return (value, repr(value))
 
 
 class DeviceContext:
@@ -90,6 +106,7 @@ class DeviceContext:
         self.loaded: BufferRegion | None = None
         self._program: bytes | None = None
         self._kernels: dict[object, Kernel] = {}
+        self._checked: set[tuple[np.dtype[Any], ...]] = set()
         self._lock = threading.Lock()
         self._calls: dict[object, BoundCall] = {}
         self._sized: dict[tuple[BoundCall, tuple[SourceSize, ...]], BoundCall] = {}
@@ -115,7 +132,7 @@ class DeviceContext:
             A parameter is unknown, missing or wrong, or the kernel cannot take elements of such a type.
         """
         # With the text of the values: 0.0 and -0.0 are equal, and so are 1 and True, but they are different arguments.
-        key = (dtypes, *parameters.items(), *map(repr, parameters.values()))
+        key = (dtypes, *[(name, _frozen(value)) for name, value in parameters.items()])
         try:
             return self._calls[key]
         except (KeyError, TypeError):  # not bound yet, or a parameter that cannot be hashed
@@ -192,9 +209,31 @@ class DeviceContext:
         StorageError
             The program cannot be read.
         """
-        if not self._built_for_types:
-            return self._kernel(None, None)
-        return self._kernel(tuple(port.dtype for port in (*call.inputs, *call.outputs)), call)
+        types = tuple(port.dtype for port in (*call.inputs, *call.outputs))
+        kernel = self._kernel(types, call) if self._built_for_types else self._kernel(None, None)
+        if types not in self._checked:
+            self._check_declared(call)
+            self._checked.add(types)
+        return kernel
+
+    def _check_declared(self, call: BoundCall) -> None:
+        """Compare a call with what the program declares, if the driver or the program's own metadata tell."""
+        program, name = self._program, redact(self.definition.program or "")
+        if program is None or self.definition.driver not in ("opencl", "xrt"):
+            return
+        ask = None
+        try:
+            if self.definition.driver == "xrt":
+                kernels = interface_of_xclbin(program, name)
+            else:
+                kernels = interface_of_text(self.device.interface(program, name))
+                ask = None if b"\0" in program else lambda more: self.device.interface(program + more.encode(), name)
+        except (ProgramError, UnsupportedByDriver):
+            return  # loading has worked: this is a program that does not tell
+        kernel = self.definition.kernel.partition(":")[0]
+        for one in kernels:
+            if one.name == kernel:
+                check_declared(call, one.arguments, ask)
 
     @property
     def _built_for_types(self) -> bool:

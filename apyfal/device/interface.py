@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 from apyfal._core.device import Device
 from apyfal.exceptions import ProgramError
 
-__all__ = ["KernelArgument", "KernelInterface", "read_interface"]
+__all__ = ["KernelArgument", "KernelInterface", "interface_of_text", "interface_of_xclbin", "read_interface"]
 
 #: Offsets in an xclbin (struct axlf of <xrt/xclbin.h>), the size of a section's head, and the kind with the metadata.
 _LENGTH_AT, _SECTIONS_COUNT_AT, _SECTIONS_AT, _SECTION_SIZE, _METADATA = 304, 448, 456, 40, 2
@@ -75,9 +75,13 @@ def read_interface(
         There is no OpenCL here.
     """
     if program[:7] == b"xclbin2":
-        return "xrt", _of_xclbin(program, name)
-    found = json.loads(Device("opencl", device).interface(program, name, options))
-    return "opencl", [_of_document(one) for one in found]
+        return "xrt", interface_of_xclbin(program, name)
+    return "opencl", interface_of_text(Device("opencl", device).interface(program, name, options))
+
+
+def interface_of_text(text: str) -> list[KernelInterface]:
+    """Return the kernels of what a driver says of a program, see ``interface`` in driver.h."""
+    return [_of_document(one) for one in json.loads(text)]
 
 
 def _of_document(document: dict[str, Any]) -> KernelInterface:
@@ -88,7 +92,8 @@ def _of_document(document: dict[str, Any]) -> KernelInterface:
     return KernelInterface(document["name"], arguments, group, document["largest_group"])
 
 
-def _of_xclbin(program: bytes, name: str) -> list[KernelInterface]:
+def interface_of_xclbin(program: bytes, name: str) -> list[KernelInterface]:
+    """Return the kernels in the metadata of an xclbin; `ProgramError` if it is damaged."""
     xml = _metadata(program, name)
     if b"<!DOCTYPE" in xml or b"<!ENTITY" in xml:
         raise ProgramError(f"{name!r} is damaged: its metadata declares entities")

@@ -63,8 +63,8 @@ class KernelLauncher:
         self._moved = [0, 0]  # bytes to the device and from it, as parts of runs
         for index, argument in enumerate(call.arguments):
             name = argument.name
-            if argument.dtype is not None and argument.value is not None:
-                self._arguments.set_scalar(index, argument.dtype.name, argument.value)
+            if argument.value is not None:
+                self._set_value(index, argument)
             elif argument.dtype is not None:
                 self._chunk_scalars[name] = (index, argument.dtype.name)
             elif name == "state":
@@ -193,8 +193,13 @@ class KernelLauncher:
     def set_scalars(self, scalars: Iterable[tuple[int, BoundArgument]]) -> None:
         """Replace the values of scalar arguments, by their positions."""
         for index, argument in scalars:
-            if argument.dtype is not None and argument.value is not None:
-                self._arguments.set_scalar(index, argument.dtype.name, argument.value)
+            self._set_value(index, argument)
+
+    def _set_value(self, index: int, argument: BoundArgument) -> None:
+        if isinstance(argument.value, bytes):
+            self._arguments.set_bytes(index, argument.value)
+        elif argument.dtype is not None and argument.value is not None:
+            self._arguments.set_scalar(index, argument.dtype.name, argument.value)
 
     def _apply_sizes(self, chunks: Sequence[Chunk]) -> _Launch | None:
         """Set the computed arguments of a run over these chunks, and return its index space."""
@@ -220,10 +225,10 @@ class KernelLauncher:
         if port.fixed_nbytes is not None and chunk.number:
             return False
         if output.resident:
-            values = np.full(output.nbytes // port.dtype.itemsize, port.initial, port.dtype)
+            values = np.full(output.nbytes // port.dtype.base.itemsize, port.initial, port.dtype.base)
             self._moved[0] += output.write(values.view(np.uint8))
             return False
-        output.bytes.view(port.dtype)[...] = port.initial
+        output.bytes.view(port.dtype.base)[...] = port.initial
         return True
 
     def _clear(self, output: BufferRegion) -> int:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from apyfal._core.buffer import Buffer
+from apyfal.definition.composite import element_name, is_vector, members_of
 from apyfal.device.sharing.device_array import DeviceArray
 from apyfal.exceptions import ParameterError
-from apyfal.memory import plain_array
+from apyfal.memory import empty, plain_array
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,11 +25,14 @@ if TYPE_CHECKING:
 __all__ = [
     "CONVERTED",
     "array_of",
+    "as_elements",
     "check_target",
     "check_type_and_size",
     "each_of",
+    "element_shape",
     "element_type_of",
     "keeps_memory",
+    "new_array",
     "overlap",
     "shape_of",
     "source_array",
@@ -159,6 +163,32 @@ def element_type_of(data: object, array: NDArray[Any] | None) -> np.dtype[Any] |
     return None if array is None or (not isinstance(data, np.ndarray) and _is_raw(data)) else array.dtype
 
 
+def as_elements(
+    dtype: np.dtype[Any] | None, array: NDArray[Any] | DeviceArray | None, declared: np.dtype[Any] | None
+) -> np.dtype[Any] | None:
+    """Return the element type of an array, as `declared` if its last axis or its struct is the declared vector."""
+    if declared is None or array is None or dtype is None or not is_vector(declared):
+        return dtype
+    base, length = declared.base, declared.shape[0]
+    if dtype == base and array.shape and array.shape[-1] == length:
+        return declared
+    if dtype.names is not None and dtype.itemsize == declared.itemsize:
+        places = [(kind, offset // base.itemsize) for _, kind, offset in members_of(dtype)]
+        if places == [(base, place) for place in range(len(places))]:
+            return declared
+    return dtype
+
+
+def element_shape(array: NDArray[Any] | DeviceArray, dtype: np.dtype[Any]) -> tuple[int, ...]:
+    """Return the shape of an array in elements of `dtype`: a vector's numbers are no axis of it."""
+    return array.shape[:-1] if is_vector(dtype) and array.dtype == dtype.base else array.shape
+
+
+def new_array(port: CallOutput, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Return a new pinned array for an output; one of vectors has an axis more."""
+    return empty((*shape, *port.dtype.shape), port.dtype.base)
+
+
 def each_of(data: object) -> list[tuple[str, object]]:
     """Return name and value of each port's `src` or `dst`; without a mapping there is one, without a name."""
     return [(str(name), value) for name, value in data.items()] if isinstance(data, Mapping) else [("", data)]
@@ -180,9 +210,10 @@ def check_target(port: CallOutput, array: NDArray[Any], expected: int | None) ->
 
 def check_type_and_size(port: CallOutput, array: NDArray[Any] | DeviceArray, expected: int | None) -> None:
     """Raise `ParameterError` if element type or size of `array` is not that of an output of `expected` bytes."""
-    if array.dtype != port.dtype:
+    if as_elements(array.dtype, array, port.dtype) != port.dtype:
         raise ParameterError(
-            f"{port.name}: an array of {array.dtype}; accelerator {port.accelerator!r} writes {port.dtype}"
+            f"{port.name}: an array of {element_name(array.dtype)}; accelerator {port.accelerator!r} writes "
+            f"{element_name(port.dtype)}"
         )
     if expected is not None and array.nbytes != expected:
         raise ParameterError(f"{port.name}: an array of {array.nbytes} bytes; this job's output has {expected}")

@@ -8,12 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from apyfal.definition.composite import view_of
 from apyfal.device.regions import BufferRegion, BufferRing
 from apyfal.device.sharing.device_array import DeviceArray
 from apyfal.device.zero_copy import reason_to_copy
 from apyfal.exceptions import CopyRefused, ParameterError
 from apyfal.memory import charge, empty
-from apyfal.pipeline.arrays import array_of, check_target, check_type_and_size, overlap, shape_of
+from apyfal.pipeline.arrays import (
+    array_of,
+    check_target,
+    check_type_and_size,
+    element_shape,
+    new_array,
+    overlap,
+    shape_of,
+)
 from apyfal.pipeline.chunking import DEFAULT_MEMORY_LIMIT, Plan, PortPlan
 from apyfal.pipeline.inputs import ArrayInput, CopiedInput, Input, ParallelRangeInput, StreamInput
 from apyfal.pipeline.outputs import (
@@ -168,7 +177,7 @@ class InputBinding:
     def shape(self) -> tuple[int, ...] | None:
         """Shape of the data; ``None``: it has none, as files."""
         source = self.array if self.resident is None else self.resident
-        return None if source is None else source.shape
+        return None if source is None else element_shape(source, self.port.dtype)
 
     def make(self, plan: Plan, port_plan: PortPlan) -> Input:
         """Return the input that the stages read."""
@@ -252,7 +261,7 @@ class OutputBinding:
             self._sink = job.stack.enter_context(open_sink(dst, self._size))
         elif self._size is not None:
             charge(self._size)
-            self.array = empty(shape_of(port, self._size, None if first is None else first.shape), port.dtype)
+            self.array = new_array(port, shape_of(port, self._size, None if first is None else first.shape))
         if self.array is not None:
             self._reason = job.reason_to_copy(port.name, self.array, written=True)
             for binding in inputs:
@@ -335,9 +344,9 @@ class OutputBinding:
                 array[...] = data.view(array.dtype).reshape(array.shape)
                 job.report.copied(len(data), f"{self.port.name}: not usable in place")
         if job.call.make_result is not None and data is not None:
-            return job.call.result_of(data.view(self.port.dtype))
+            return job.call.result_of(view_of(data, self.port.dtype))
         if self._sink is not None:
             return None
         if array is not None:
             return self._dst if isinstance(self._dst, np.ndarray) else array
-        return None if data is None else data.view(self.port.dtype)
+        return None if data is None else view_of(data, self.port.dtype)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from apyfal.definition.composite import view_of
 from apyfal.device.control import Aborted
 from apyfal.device.launcher import KernelLauncher
 from apyfal.device.regions import BufferRegion, Chunk
@@ -94,7 +95,7 @@ class DirectCall:
         self._loaded = context.loaded
         self._in_banks = [kernel.bank(port.index) for port in call.inputs]
         self._out_banks = [kernel.bank(port.index) for port in call.outputs]
-        self._new = [(shape, port.dtype) for shape, port in zip(shapes, call.outputs, strict=True)]
+        self._new = [(shape, port.dtype.base) for shape, port in zip(shapes, call.outputs, strict=True)]
         self._new_nbytes = [int(np.prod(shape, dtype=np.int64)) * dtype.itemsize for shape, dtype in self._new]
         self.bytes_in = sum(bytes_in)
         self.bytes_out = sum(self._new_nbytes)
@@ -305,7 +306,9 @@ class DirectJob:
         make, outputs = self._direct.call.make_result, self._direct.call.outputs
         results: list[Any]
         if make is not None:  # of the run before, so that it is not kept
-            results = [make(region.bytes.view(port.dtype)) for port, region in zip(outputs, self._outputs, strict=True)]
+            results = [
+                make(view_of(region.bytes, port.dtype)) for port, region in zip(outputs, self._outputs, strict=True)
+            ]
         else:
             pairs = zip(self._dsts, self._results, strict=True)
             results = [dst if isinstance(dst, np.ndarray) else array for dst, array in pairs]

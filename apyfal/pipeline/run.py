@@ -14,7 +14,7 @@ from apyfal.definition.sizes import SourceSize
 from apyfal.device.control import Aborted
 from apyfal.device.sharing.device_array import DeviceArray
 from apyfal.exceptions import KernelError, ParameterError, did_you_mean
-from apyfal.pipeline.arrays import CONVERTED, element_type_of, keeps_memory, source_array
+from apyfal.pipeline.arrays import CONVERTED, as_elements, element_type_of, keeps_memory, source_array
 from apyfal.pipeline.binding import InputBinding, JobContext, OutputBinding
 from apyfal.pipeline.chunking import Plan, PortPlan, make_plan
 from apyfal.pipeline.direct import DirectCall, DirectJob, find, keep, key_of
@@ -142,8 +142,10 @@ class _Ends(NamedTuple):
         seen = [(None, False) if isinstance(source, DeviceArray) else source_array(source) for source in sources]
         arrays = [array for array, _ in seen]
         dtypes = [
-            source.dtype if isinstance(source, DeviceArray) else element_type_of(source, array)
-            for source, array in zip(sources, arrays, strict=True)
+            as_elements(source.dtype, source, definition.dtype_of(port))
+            if isinstance(source, DeviceArray)
+            else as_elements(element_type_of(source, array), array, definition.dtype_of(port))
+            for source, array, port in zip(sources, arrays, definition.inputs, strict=True)
         ]
         call = context.bind(tuple(dtypes), arguments.parameters)
         dsts = _destinations(definition, arguments.dst)

@@ -85,6 +85,7 @@ enum {
     APF_CAP_DUPLEX = 1 << 5,          /* both DMA directions and compute overlap */
     APF_CAP_SEPARATE_MEMORY = 1 << 6, /* device memory is not host memory: a missing sync shows */
     APF_CAP_SHARED_MEMORY = 1 << 7, /* what either side writes to imported memory is there for the other without sync */
+    APF_CAP_STRUCTS = 1 << 8,       /* APF_BYTES: a kernel's scalar may be a struct or a vector */
 };
 
 typedef struct apf_device_info {
@@ -121,6 +122,8 @@ enum {
 #define APF_SCALAR_KIND(name) APF_##name,
     APF_SCALARS(APF_SCALAR_KIND)
 #undef APF_SCALAR_KIND
+    /* Added later: a scalar of any size. Only drivers with APF_CAP_STRUCTS get it. */
+    APF_BYTES
 };
 
 enum {
@@ -133,7 +136,8 @@ typedef struct apf_drv_kernel apf_drv_kernel;
 typedef struct apf_drv_bo apf_drv_bo;
 typedef struct apf_drv_run apf_drv_run;
 
-/* One kernel argument. For APF_BUFFER: bo, offset and size in it, flags. For scalars: value. */
+/* One kernel argument. For APF_BUFFER: bo, offset and size in it, flags. For scalars: value. For APF_BYTES: size, and
+ * value.data, which may be freed when `start` returns. */
 typedef struct apf_arg {
     uint32_t kind;
     uint32_t flags;
@@ -146,6 +150,7 @@ typedef struct apf_arg {
         float f;
         double d;
         uint8_t bytes[8];
+        const void *data;
     } value;
 } apf_arg;
 

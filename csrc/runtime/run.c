@@ -20,6 +20,10 @@ struct apf_run {
 
 static int check_argument(const apf_kernel *kernel, const apf_run_arg *arg, uint32_t index, apf_error *err)
 {
+    if (arg->arg.kind == APF_BYTES && !(kernel->device->info.capabilities & APF_CAP_STRUCTS))
+        return apf_fail(err, APF_UNSUPPORTED, 0,
+                        "argument %u is a struct or vector of %llu bytes; driver '%s' passes numbers only", index,
+                        (unsigned long long)arg->arg.size, kernel->device->driver->name);
     if (arg->arg.kind != APF_BUFFER) return APF_OK;
     const apf_bo *bo = arg->bo;
     if (!bo || bo->device != kernel->device)

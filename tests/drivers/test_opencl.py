@@ -91,6 +91,18 @@ def test_index_spaces_on_vendors(case: str, card: Worker) -> None:
     card.call("drivers.cases.algorithm_cases", case)
 
 
+@pytest.mark.vendor
+@pytest.mark.parametrize(
+    "case",
+    [
+        "every_scalar_type_takes_what_fits_and_refuses_the_rest",
+        "structs_and_vectors_are_compared_with_the_source",
+    ],
+)
+def test_types_on_vendors(case: str, card: Worker) -> None:
+    card.call("drivers.cases.type_cases", case)
+
+
 @pytest.mark.parametrize(
     ("case", "environment"),
     [

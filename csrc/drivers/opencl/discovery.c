@@ -115,7 +115,7 @@ void ocl_describe(const ocl_api *api, const ocl_found *found, apf_device_info *i
     info->size_align = 1;
     info->offset_align = base ? base : 1;
     info->compute_units = 1;
-    info->capabilities = APF_CAP_IMPORT | APF_CAP_COUNTERS | APF_CAP_DUPLEX;
+    info->capabilities = APF_CAP_IMPORT | APF_CAP_COUNTERS | APF_CAP_DUPLEX | APF_CAP_STRUCTS;
     if (found->version >= 11) info->capabilities |= APF_CAP_OFFSET;
     /* If the device uses host memory directly, no pinning for writing is needed. */
     if (device_number(api, device, CL_DEVICE_HOST_UNIFIED_MEMORY, sizeof(cl_uint)) && !ocl_migrates(found, info))

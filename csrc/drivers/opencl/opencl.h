@@ -53,7 +53,7 @@ typedef struct ocl_parameter {
     char name[48];
     char type[128];
     uint32_t size; /* of a scalar; 0: unknown, or not a scalar */
-    char scalar;   /* 'i' signed, 'u' unsigned, 'f' floating, 'x' any; 0: unknown, or not a scalar */
+    char scalar;   /* 'i' signed, 'u' unsigned, 'f' floating, 's' struct or vector, 'x' any; 0: unknown, or none */
     char space;    /* 'g' global, 'c' constant, 'l' local, 'p' private; 0: unknown */
     char constant; /* the kernel only reads it */
     char object;   /* an image, a sampler or a pipe: neither memory nor a number */
@@ -202,7 +202,7 @@ int ocl_space_of(const apf_drv_kernel *kernel, const apf_launch *launch, ocl_spa
 int ocl_wrong_group(const apf_drv_kernel *kernel, const ocl_space *space, cl_int status, apf_error *err);
 
 /* -- kernel/types.c */
-/* Find the class and size of a type that the program defines; they stay 0 if it is not a scalar. */
+/* Find the class and size of a type that the program defines; they stay 0 if the compiler cannot tell. */
 void ocl_ask_compiler(apf_drv_device *device, const apf_program *from, const char *options, ocl_parameter *parameter);
 
 /* -- memory.c */

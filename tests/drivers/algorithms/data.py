@@ -46,6 +46,32 @@ def _checksums(x: np.ndarray) -> np.ndarray:
     return np.array([zlib.crc32(block.tobytes()) for block in x.reshape(-1, 64)], "uint32")
 
 
+#: As the kernel `particles` has it: vectors begin at multiples of their sizes.
+_PARTICLE = np.dtype(
+    {
+        "names": ["at", "speed", "fixed"],
+        "formats": [("f4", 4), ("f4", 4), "?"],
+        "offsets": [0, 16, 32],
+        "itemsize": 48,
+    }
+)
+
+
+def _particles(source: np.random.Generator) -> np.ndarray:
+    found = np.zeros(45, _PARTICLE)
+    found["at"], found["speed"] = source.random((45, 4)), source.random((45, 4))
+    found["fixed"] = source.random(45) > 0.5
+    return found
+
+
+def _stepped(p: np.ndarray, pull: tuple[float, ...], step: float) -> np.ndarray:
+    out = p.copy()
+    moves = ~p["fixed"]
+    out["speed"][moves, :3] += np.float32(pull[:3]) * np.float32(step)
+    out["at"][moves, :3] += out["speed"][moves, :3] * np.float32(step)
+    return out
+
+
 _REDUCE = (
     "{ int i = get_local_id(0); part[i] = x[get_global_id(0)]; barrier(CLK_LOCAL_MEM_FENCE);"
     " for (int n = get_local_size(0) / 2; n; n /= 2) { if (i < n) part[i] += part[i + n];"
@@ -278,6 +304,85 @@ ROWS = [
         },
         lambda r: {"x": r.integers(0, 99, 500).astype("float16")},
         lambda x: x * np.float16(2) + np.float16(1),
+    ),
+    Algorithm(
+        "particles",
+        "a step of particles in place: structs, their step a float4",
+        "typedef struct { float4 at; float3 speed; uchar fixed; } particle;\n"
+        "kernel void particles(global particle *p, float4 pull, float step) { size_t i = get_global_id(0);"
+        " if (p[i].fixed) return; p[i].speed += pull.xyz * step; p[i].at.xyz += p[i].speed * step; }",
+        {
+            "struct.particle": "at: float4, speed: float3, fixed: bool",
+            "inout": "p: particle",
+            "arguments": "p, pull: float4, step: float32",
+            "global": "count",
+        },
+        lambda r: {"p": _particles(r)},
+        lambda p, pull, step: _stepped(p, pull, step),
+        {"pull": (0, 0, -1, 0), "step": 0.5},
+    ),
+    Algorithm(
+        "transform",
+        "points times a matrix: a float16 of OpenCL as an argument, float4 as elements",
+        "kernel void transform(global const float4 *p, global float4 *q, float16 m) { size_t i = get_global_id(0);"
+        " float4 a = p[i]; q[i] = (float4)(dot(m.s0123, a), dot(m.s4567, a), dot(m.s89ab, a), dot(m.scdef, a)); }",
+        {
+            "inputs": "p: float4",
+            "outputs": "q: float4",
+            "arguments": "p, q, m: float32x16",
+            "global": "count",
+            "chunking": "elements",
+        },
+        lambda r: {"p": r.random((60, 4), "float32")},
+        lambda p, m: p @ np.reshape(m, (4, 4)).astype("float32").T,
+        {"m": tuple(range(16))},
+        1e-4,
+    ),
+    Algorithm(
+        "gather",
+        "gather by indices of size_t where a mask of bool is set",
+        "kernel void gather(global const int *x, global const size_t *at, global const bool *mask, global int *y)"
+        "{ size_t i = get_global_id(0); y[i] = mask[i] ? x[at[i]] : -1; }",
+        {
+            "inputs": "x: int32, at: size_t, mask: bool",
+            "outputs": "y: int32 = count.at",
+            "arguments": "x, at, mask, y",
+            "global": "count.at",
+        },
+        lambda r: {
+            **_integers(r, 77),
+            "at": r.integers(0, 77, 300).astype("uint64"),
+            "mask": r.random(300) > 0.3,
+        },
+        lambda x, at, mask: np.where(mask, x[at], -1).astype("int32"),
+    ),
+    Algorithm(
+        "half_dot",
+        "products of half precision, loaded as vectors, and their sum by a work-item",
+        "kernel void half_dot(global const half *a, global const half *b, global float *y, uint n)"
+        "{ size_t i = get_global_id(0); float s = 0; for (uint k = 0; k < n; k += 4)"
+        " s += dot(vload_half4(0, a + i * n + k), vload_half4(0, b + k)); y[i] = s; }",
+        {
+            "inputs": "a: half, b: half",
+            "outputs": "y: float32",
+            "arguments": "a, b, y, n: uint32 = width",
+            "shape": "height",
+            "global": "height",
+        },
+        lambda r: {"a": r.random((31, 64)).astype("float16"), "b": r.random(64).astype("float16")},
+        lambda a, b: a.astype("float32") @ b.astype("float32"),
+        tolerance=1e-4,
+    ),
+    Algorithm(
+        "complex_product",
+        "products of complex numbers, which are float2 in the kernel",
+        "kernel void complex_product(global const float2 *a, global float2 *b)"
+        "{ size_t i = get_global_id(0); float2 x = a[i], y = b[i];"
+        " b[i] = (float2)(x.x * y.x - x.y * y.y, x.x * y.y + x.y * y.x); }",
+        {"inputs": "a: complex64", "inout": "b: complex64", "arguments": "a, b", "global": "count"},
+        lambda r: {name: (r.random(99) + 1j * r.random(99)).astype("complex64") for name in "ab"},
+        lambda a, b: a * b,
+        tolerance=1e-5,
     ),
     Algorithm(
         "xorshift",

@@ -32,6 +32,7 @@ CAPABILITIES = (
     "duplex",
     "separate_memory",
     "shared_memory",
+    "structs",
 )
 
 

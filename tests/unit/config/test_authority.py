@@ -51,6 +51,7 @@ BAD = {
     ),
 }
 ROWS = [(kind, key) for kind, rules in TABLE.items() for key in sorted({*rules, *(KINDS[kind] or ())}) if key != "*"]
+ROWS = [(kind, key.replace("*", "some")) for kind, key in ROWS]
 
 
 @pytest.fixture(autouse=True)

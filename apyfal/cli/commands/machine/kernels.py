@@ -8,6 +8,7 @@ from dataclasses import asdict
 import click
 
 from apyfal.cli.common import Command, Settings, common_options, print_json, print_rows
+from apyfal.definition.declared import C_TYPES, c_type
 from apyfal.device.interface import KernelArgument, KernelInterface, read_interface
 from apyfal.exceptions import ProgramError
 from apyfal.storage.endpoints.factory import open_source
@@ -16,28 +17,6 @@ from apyfal.units import format_size
 
 __all__ = ["command", "section_of"]
 
-#: Numpy's names for the types of C and OpenCL.
-_TYPES = {
-    "char": "int8",
-    "signed char": "int8",
-    "uchar": "uint8",
-    "unsigned char": "uint8",
-    "short": "int16",
-    "ushort": "uint16",
-    "unsigned short": "uint16",
-    "int": "int32",
-    "uint": "uint32",
-    "unsigned int": "uint32",
-    "long": "int64",
-    "ulong": "uint64",
-    "unsigned long": "uint64",
-    "float": "float32",
-    "double": "float64",
-    "half": "float16",
-    "bool": "uint8",
-    "void": "uint8",
-    "size_t": "uint64",
-}
 _MAX_PROGRAM = 1 << 30
 
 
@@ -90,9 +69,14 @@ def _access(argument: KernelArgument) -> str:
 
 
 def _element(argument: KernelArgument) -> str:
-    """Return numpy's name for the type that a pointer points to, or for a scalar; empty if there is none."""
-    name = re.sub(r"\b(const|restrict|volatile)\b|\*", "", argument.type).strip()
-    return _TYPES.get(name) or _TYPES.get(re.sub(r"(?<=[a-z])(2|3|4|8|16)$", "", name), "")
+    """Return the definition's name for the type that a pointer points to, or for a scalar; empty if there is none."""
+    name = c_type(argument.type)
+    if name in C_TYPES:
+        return str(C_TYPES[name].name)
+    if name == "void":
+        return "uint8"
+    match = re.fullmatch(r"([a-z]+)(2|3|4|8|16)", name)
+    return f"{C_TYPES[match[1]].name}x{match[2]}" if match is not None and match[1] in C_TYPES else ""
 
 
 def section_of(kernel: KernelInterface, driver: str, program: str) -> str:

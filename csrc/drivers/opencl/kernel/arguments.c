@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const struct {
@@ -14,6 +15,7 @@ static const struct {
     {"short", 'i', 2},  {"ushort", 'u', 2},        {"unsigned short", 'u', 2}, {"int", 'i', 4},
     {"uint", 'u', 4},   {"unsigned int", 'u', 4},  {"unsigned", 'u', 4},       {"long", 'i', 8},
     {"ulong", 'u', 8},  {"unsigned long", 'u', 8}, {"float", 'f', 4},          {"double", 'f', 8},
+    {"half", 'f', 2},   {"bool", 'u', 1},          {"_Bool", 'u', 1},          {"size_t", 'u', 8},
     {"uchar8", 'x', 8}, /* a scalar of any type: integers as 64 bits, floating-point numbers as a double */
 };
 
@@ -42,8 +44,24 @@ static int is_object(const char *type)
     return 0;
 }
 
+/* "float4": a vector of OpenCL, whose size and alignment the language defines. */
+static void known_vector(ocl_parameter *parameter)
+{
+    char *length;
+    const size_t name = strcspn(parameter->type, "0123456789");
+    const unsigned long count = strtoul(parameter->type + name, &length, 10);
+    if (*length || (count != 2 && count != 3 && count != 4 && count != 8 && count != 16)) return;
+    for (size_t i = 0; i < sizeof scalars / sizeof *scalars; i++)
+        if (strlen(scalars[i].type) == name && !memcmp(scalars[i].type, parameter->type, name)) {
+            parameter->scalar = 's';
+            parameter->size = (uint32_t)scalars[i].size * (uint32_t)(count == 3 ? 4 : count);
+            return;
+        }
+}
+
 static void known_scalar(ocl_parameter *parameter)
 {
+    known_vector(parameter);
     for (size_t i = 0; i < sizeof scalars / sizeof *scalars; i++)
         if (!strcmp(scalars[i].type, parameter->type)) {
             parameter->scalar = scalars[i].scalar;
@@ -103,7 +121,8 @@ static int check_order(const apf_drv_kernel *kernel, const char *names, apf_erro
 static int refuse(const apf_drv_kernel *kernel, uint32_t index, const char *what, apf_error *err)
 {
     const ocl_parameter *parameter = &kernel->parameters[index];
-    return apf_fail(err, APF_ARGUMENT, 0, "argument %u (%s) of kernel '%s' is %s, %s; expected a buffer or a number",
+    return apf_fail(err, APF_ARGUMENT, 0,
+                    "argument %u (%s) of kernel '%s' is %s, %s; expected a buffer, a number, a vector or a struct",
                     index, parameter->name, kernel->name, parameter->type, what);
 }
 
@@ -117,7 +136,7 @@ int ocl_parameters(apf_drv_kernel *kernel, const apf_program *program, const cha
         if (parameter->object) return refuse(kernel, i, "which cannot be passed", err);
         if (parameter->space != 'p' || parameter->scalar || !*parameter->type || !ocl_is_source(program)) continue;
         ocl_ask_compiler(kernel->device, program, options, parameter);
-        if (!parameter->scalar) return refuse(kernel, i, "which is no number", err);
+        if (!parameter->scalar) return refuse(kernel, i, "whose size its compiler does not tell", err);
     }
     return check_order(kernel, program->arguments, err);
 }
@@ -216,11 +235,35 @@ static double to_double(const apf_arg *arg)
     }
 }
 
+/* Half precision (binary16 of IEEE 754), rounded to the nearest, ties to even; 0 if it does not fit. */
+static int to_half(double number, void *out)
+{
+    const double size = fabs(number);
+    uint16_t half;
+    if (isnan(number)) {
+        half = 0x7e00;
+    } else if (isinf(number)) {
+        half = 0x7c00;
+    } else {
+        int exponent = 0;
+        frexp(size, &exponent);             /* size is in [2^(exponent - 1), 2^exponent) */
+        if (exponent < -13) exponent = -13; /* subnormal: steps of 2^-24 */
+        const double steps = nearbyint(ldexp(size, 11 - exponent));
+        const uint32_t bits = (uint32_t)(exponent + 13) * 1024 + (uint32_t)steps; /* a carry goes into the exponent */
+        if (size && bits >= 0x7c00) return 0;
+        half = size ? (uint16_t)bits : 0;
+    }
+    half |= signbit(number) ? 0x8000 : 0;
+    memcpy(out, &half, sizeof half);
+    return 1;
+}
+
 /* A floating-point number of `size` bytes from any scalar; 0 if it does not fit. */
 static int to_floating(const apf_arg *arg, uint32_t size, void *out)
 {
     const double number = to_double(arg);
     const float single = arg->kind == APF_F32 ? arg->value.f : (float)number;
+    if (size == 2) return to_half(number, out);
     if (size == sizeof single && isinf(single) && !isinf(number)) return 0;
     if (class_of(arg->kind) != 'f') {
         /* Beyond 2^53 (2^24) not every integer can be represented. */
@@ -252,10 +295,17 @@ static int convert(const apf_arg *arg, char scalar, uint32_t size, void *out)
 static int alike(const apf_arg *arg, const ocl_parameter *parameter)
 {
     const int given = class_of(arg->kind) == 'f', wanted = parameter->scalar == 'f';
+    if (parameter->scalar == 's') return 0;
     return parameter->scalar == 'x' || given == wanted || size_of(arg->kind) == parameter->size;
 }
 
 /* -- setting -- */
+
+static const char *size_text(const ocl_parameter *parameter, char *text, size_t size)
+{
+    snprintf(text, size, " of %u bytes", parameter->size);
+    return text;
+}
 
 static int failed(apf_drv_kernel *kernel, uint32_t index, const apf_arg *arg, cl_int status, apf_error *err)
 {
@@ -263,14 +313,17 @@ static int failed(apf_drv_kernel *kernel, uint32_t index, const apf_arg *arg, cl
     const char *name = *parameter->name ? parameter->name : "?";
     static const char *const kinds[] = {"",       "int8",  "uint8",  "int16",   "uint16", "int32",
                                         "uint32", "int64", "uint64", "float32", "float64"};
-    char given[64] = "a buffer", value[40];
-    if (arg->kind != APF_BUFFER) {
+    char given[64] = "a buffer", value[40], size[32];
+    if (arg->kind == APF_BYTES) {
+        snprintf(given, sizeof given, "a struct or vector of %llu bytes", (unsigned long long)arg->size);
+    } else if (arg->kind != APF_BUFFER) {
         value_text(arg, value, sizeof value);
         snprintf(given, sizeof given, "%s, declared %s", value, kinds[arg->kind <= APF_F64 ? arg->kind : 0]);
     }
     if (status == CL_INVALID_ARG_SIZE || status == CL_INVALID_ARG_VALUE || status == CL_INVALID_MEM_OBJECT)
-        return apf_fail(err, APF_ARGUMENT, 0, "argument %u (%s) of kernel '%s' is %s; got %s", index, name,
-                        kernel->name, *parameter->type ? parameter->type : "of another type", given);
+        return apf_fail(err, APF_ARGUMENT, 0, "argument %u (%s) of kernel '%s' is %s%s; got %s", index, name,
+                        kernel->name, *parameter->type ? parameter->type : "of another type",
+                        parameter->scalar == 's' ? size_text(parameter, size, sizeof size) : "", given);
     return ocl_fail(kernel->device, err, status, APF_ARGUMENT, "argument %u (%s) of kernel '%s', %s", index, name,
                     kernel->name, given);
 }
@@ -299,6 +352,7 @@ static int set_buffer(apf_drv_kernel *kernel, uint32_t index, const apf_arg *arg
 /* If the width is unknown, try the value's width first, then the other widths that can hold it. */
 static int set_by_trial(apf_drv_kernel *kernel, uint32_t index, const apf_arg *arg, apf_error *err)
 {
+    if (arg->kind == APF_BYTES) return set(kernel, index, arg, arg->size, arg->value.data, err);
     const char scalar = class_of(arg->kind);
     const uint32_t widths[] = {size_of(arg->kind), 4, 8, 2, 1};
     for (size_t i = 0; i < sizeof widths / sizeof *widths; i++) {
@@ -322,10 +376,14 @@ int ocl_set_argument(apf_drv_kernel *kernel, uint32_t index, const apf_arg *arg,
     case 'c':
         return wrong(kernel, index, arg, err);
     case 'l': /* memory of the work-group: the value is its size */
-        if (!to_integer(arg, 'u', 8, &size)) return wrong(kernel, index, arg, err);
+        if (arg->kind == APF_BYTES || !to_integer(arg, 'u', 8, &size)) return wrong(kernel, index, arg, err);
         return set(kernel, index, arg, size, NULL, err);
     default:
         if (!parameter->scalar) return set_by_trial(kernel, index, arg, err);
+        if (arg->kind == APF_BYTES) {
+            if (parameter->size != arg->size || !strchr("sx", parameter->scalar)) return wrong(kernel, index, arg, err);
+            return set(kernel, index, arg, arg->size, arg->value.data, err);
+        }
         if (!alike(arg, parameter) || !convert(arg, parameter->scalar, parameter->size, bytes))
             return wrong(kernel, index, arg, err);
         return set(kernel, index, arg, parameter->size, bytes, err);
@@ -344,7 +402,8 @@ int ocl_work_items(const apf_drv_kernel *kernel, const apf_arg *args, ocl_space 
     if (kernel->global_argument >= 0) {
         const uint32_t index = (uint32_t)kernel->global_argument;
         uint64_t count;
-        if (index >= kernel->count || args[index].kind == APF_BUFFER || !to_integer(&args[index], 'u', 8, &count))
+        if (index >= kernel->count || args[index].kind == APF_BUFFER || args[index].kind == APF_BYTES ||
+            !to_integer(&args[index], 'u', 8, &count))
             return apf_fail(err, APF_ARGUMENT, 0, "argument %u of kernel '%s' must be the number of work-items", index,
                             kernel->name);
         items = count / kernel->share + (count % kernel->share != 0);

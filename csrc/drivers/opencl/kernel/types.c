@@ -6,7 +6,8 @@
 #include <string.h>
 
 /* The kernel is never run: the work-group size that it requires is a constant of the program, which the platform
- * reports. Its first number is the size of the type and 1, its second the class and 1. */
+ * reports. Its first two numbers are the size of the type by 64 (remainder and quotient) and 1, its third the class
+ * and 1. */
 static const char probe[] = "\n"
                             "#define APYFAL_IS(other) __builtin_types_compatible_p(APYFAL_TYPE, other)\n"
                             "#if defined(cl_khr_fp64) || defined(__opencl_c_fp64)\n"
@@ -18,12 +19,12 @@ static const char probe[] = "\n"
                             " + (APYFAL_IS(char) || APYFAL_IS(signed char) || APYFAL_IS(short) || APYFAL_IS(int) || "
                             "APYFAL_IS(long)) * 1 \\\n"
                             " + (APYFAL_IS(uchar) || APYFAL_IS(ushort) || APYFAL_IS(uint) || APYFAL_IS(ulong)) * 2 \\\n"
-                            " + (APYFAL_IS(float) || APYFAL_IS_DOUBLE) * 3)\n"
+                            " + (APYFAL_IS(float) || APYFAL_IS(half) || APYFAL_IS_DOUBLE) * 3)\n"
                             "__kernel __attribute__((reqd_work_group_size(\n"
-                            "    1 + (sizeof(APYFAL_TYPE) > 16 ? 16 : sizeof(APYFAL_TYPE)), APYFAL_CLASS, 1)))\n"
+                            "    1 + sizeof(APYFAL_TYPE) % 64, 1 + sizeof(APYFAL_TYPE) / 64 % 64, APYFAL_CLASS)))\n"
                             "void apyfal_type(__global int *none) { none[0] = 0; }\n";
 
-static const char classes[] = {0, 'i', 'u', 'f'};
+static const char classes[] = {'s', 'i', 'u', 'f'};
 
 static void ask(apf_drv_device *device, cl_program program, ocl_parameter *parameter)
 {
@@ -35,9 +36,9 @@ static void ask(apf_drv_device *device, cl_program program, ocl_parameter *param
     status = api->clGetKernelWorkGroupInfo(kernel, device->id, CL_KERNEL_COMPILE_WORK_GROUP_SIZE, sizeof required,
                                            required, NULL);
     api->clReleaseKernel(kernel);
-    if (status != CL_SUCCESS || !required[0] || required[1] < 1 || required[1] > sizeof classes) return;
-    parameter->scalar = classes[required[1] - 1];
-    if (parameter->scalar) parameter->size = (uint32_t)required[0] - 1;
+    if (status != CL_SUCCESS || !required[0] || !required[1] || required[2] < 1 || required[2] > sizeof classes) return;
+    parameter->scalar = classes[required[2] - 1];
+    parameter->size = (uint32_t)(required[0] - 1 + (required[1] - 1) * 64);
 }
 
 void ocl_ask_compiler(apf_drv_device *device, const apf_program *from, const char *options, ocl_parameter *parameter)
