@@ -7,7 +7,7 @@ runs, chunk by chunk.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
@@ -85,6 +85,9 @@ class Definition:
     inout
         Names of inputs that the kernel changes in place. Each is an output too: its data is copied to the destination,
         which the kernel then works on, unless source and destination are the same array.
+    halo
+        Of ``chunking = rows``: rows of an input before and behind a chunk that its run needs too, by the input's name
+        (empty: of all); ``None``: all of them, so that this input is not cut.
     options
         Options of the driver, without its name: ``{"memory": "4GiB"}``.
     summary
@@ -127,6 +130,7 @@ class Definition:
     shapes: Mapping[str, tuple[Expression, ...]] = field(default_factory=dict)
     initial: Mapping[str, float] = field(default_factory=dict)
     inout: frozenset[str] = frozenset()
+    halo: Mapping[str, int | None] = field(default_factory=dict)
     options: Mapping[str, str] = field(default_factory=dict)
     summary: str = ""
     model: Callable[..., object] | None = None
@@ -227,13 +231,23 @@ class Definition:
         object.__setattr__(self, "_sizes", sizes)
         kinds = {name: parameter.dtype for name, parameter in self.parameters.items()}
         try:
-            used = sizes.check(kinds, [port.name for port in self.inputs], whole=self.chunking.kind == "whole")
+            if self.chunking.row is not None:
+                row_names = self.chunking.row.names & self.parameters.keys()
+            else:
+                row_names = frozenset()
+            used = row_names | sizes.check(
+                kinds, [port.name for port in self.inputs], whole=self.chunking.kind in ("whole", "rows")
+            )
         except ConfigurationError as error:
             raise self._error(str(error)) from None
         object.__setattr__(self, "_used", used)
 
     def _check_outputs(self, argument_names: set[str]) -> None:
         rules = [port.output or self.output for port in self.outputs] or [self.output]
+        if self.chunking.kind == "rows":
+            self._check_rows(rules)
+        elif self.halo:
+            raise self._error(f"halo: rows around a chunk need chunking = rows, not {self.chunking}")
         for rule in rules:
             fixed = rule.kind in ("bytes", "elements")
             if rule.kind == "same" and not self.inputs and self.shapes:
@@ -243,7 +257,7 @@ class Definition:
             if not self.outputs and (not fixed or rule.amount or rule.expression or self.size):
                 raise self._error(f"output = {rule} needs 'dst' among the arguments; without it expected 0")
             begun = all(port.name in self.initial for port in self.outputs)
-            if fixed and self.inputs and self.chunking.kind != "whole" and not (self.state or begun):
+            if fixed and self.inputs and self.chunking.kind not in ("whole", "rows") and not (self.state or begun):
                 raise self._error(
                     f"a fixed output over an input in chunks needs a state, or an 'initial' value that the kernel adds "
                     f"to; expected chunking = whole, not {self.chunking}"
@@ -254,6 +268,35 @@ class Definition:
             raise self._error("output = reported and 'report' among the arguments need each other")
         if len(rules) > 1 and (self.finish or self.size):
             raise self._error("results and sizes made by functions are for accelerators with one output")
+
+    def _check_rows(self, rules: Sequence[OutputSize]) -> None:
+        names = [port.name for port in self.inputs]
+        for name in self.halo:
+            if name and name not in names:
+                raise self._error(f"halo: no input {name!r}{did_you_mean(name, names)}")
+        if not names or not self.outputs:
+            raise self._error("chunking = rows needs an input and an output; expected whole")
+        if self.halo.get(names[0], 0) is None:
+            raise self._error(f"halo: the first input, {names[0]!r}, is the one that is cut; expected a number of rows")
+        for rule in rules:
+            if rule.kind in ("bytes", "reported"):
+                raise self._error(f"chunking = rows gives an output as many rows as its input has, not {rule}")
+        if self.state:
+            raise self._error("chunking = rows and a state do not go together: rows around a chunk are read twice")
+        row = self.chunking.row
+        for name in () if row is None else row.names:
+            parameter = self.parameters.get(name)
+            if (
+                parameter is None
+                or parameter.dtype not in SCALAR_TYPES
+                or SCALAR_TYPES[parameter.dtype].kind not in "iu"
+            ):
+                known = [one for one, kind in self.parameters.items() if kind.dtype in SCALAR_TYPES]
+                raise self._error(f"chunking = {self.chunking}: {name!r} is no whole number{did_you_mean(name, known)}")
+
+    def halo_of(self, port: Port) -> int | None:
+        """Return the rows of an input that a run needs before and behind its chunk; ``None``: all of them."""
+        return self.halo.get(port.name, self.halo.get("", 0))
 
     def _check_scalars(self, argument_names: set[str]) -> None:
         ins, outs = ({port.name for port in side} for side in (self.inputs, self.outputs))
@@ -369,7 +412,9 @@ class Definition:
                 bound.append(BoundArgument(name, kind or SCALAR_TYPES["uint32"], DTYPE_CODES[in_dtype]))
             else:
                 bound.append(self._bind_parameter(argument, scalars[name], in_dtype))
-        cut = {"whole": None, "elements": in_dtype.itemsize, "records": self.chunking.record}[self.chunking.kind]
+        cut = {"whole": None, "rows": None, "elements": in_dtype.itemsize, "records": self.chunking.record}[
+            self.chunking.kind
+        ]
         return BoundCall(
             name=self.name,
             kernel=self.kernel,

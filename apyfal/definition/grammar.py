@@ -49,6 +49,7 @@ __all__ = [
     "OutputSize",
     "Parameter",
     "Port",
+    "parse_halo",
     "value_type",
 ]
 
@@ -326,25 +327,60 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class Chunking:
-    """Where the input may be cut: nowhere, between elements, or between records of `record` bytes."""
+    """Where the input may be cut: nowhere, between elements, records of `record` bytes, or rows of the first axis.
 
-    kind: Literal["whole", "elements", "records"]
+    Attributes
+    ----------
+    kind, record
+        Of ``records``, the bytes of one.
+    row
+        Of ``rows``, the elements of one in the first input; ``None``: the array's shape tells.
+    """
+
+    kind: Literal["whole", "elements", "records", "rows"]
     record: int = 0
+    row: Expression | None = None
 
     def __str__(self) -> str:
+        if self.row is not None:
+            return f"rows:{self.row}"
         return f"records:{self.record}" if self.kind == "records" else self.kind
 
     @classmethod
     def parse(cls, text: str) -> Chunking:
-        """Read ``whole``, ``elements`` or ``records:<bytes>``; `ParameterError` for anything else."""
+        """Read ``whole``, ``elements``, ``records:<bytes>``, ``rows`` or ``rows:<elements>``.
+
+        Raises
+        ------
+        ParameterError
+            It is none of these.
+        """
         kind, _, size = text.partition(":")
+        if text == "rows" or kind == "rows":
+            return cls("rows", row=Expression.parse(size) if size.strip() else None)
         if kind == "records" and (record := whole_number(size.strip())):
             return cls("records", record)
         if text == "whole":
             return WHOLE
         if text == "elements":
             return ELEMENTS
-        raise ParameterError(f"unknown chunking {text!r}; expected whole, elements or records:<bytes>")
+        raise ParameterError(f"unknown chunking {text!r}; expected whole, elements, records:<bytes> or rows")
+
+
+def parse_halo(text: str) -> tuple[str, int | None]:
+    """Read ``<rows>`` or ``<input>: <rows>``, or ``whole`` in place of the rows; `ParameterError` for anything else.
+
+    Returns
+    -------
+    name, rows
+        Of an input (empty: of all), and rows before and behind a chunk that a run needs; ``None``: the whole input.
+    """
+    name, colon, rows = (part.strip() for part in text.rpartition(":"))
+    if rows == "whole" and colon:
+        return name, None
+    if not rows.isascii() or not rows.isdigit() or len(rows) > 9 or (colon and not _NAME.fullmatch(name)):
+        raise ParameterError(f"unknown halo {text!r}; expected <rows>, <input>: <rows> or <input>: whole")
+    return name, int(rows)
 
 
 WHOLE = Chunking("whole")

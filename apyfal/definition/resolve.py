@@ -17,7 +17,7 @@ from apyfal.definition.composite import Types, element_name, element_type, parse
 from apyfal.definition.definition import Definition
 from apyfal.definition.dtypes import DTYPE_CODES, PARAMETER_TYPES, number_of
 from apyfal.definition.expressions import Expression, parse_expressions
-from apyfal.definition.grammar import FILLED_IN, Argument, Chunking, OutputSize, Parameter, Port
+from apyfal.definition.grammar import FILLED_IN, Argument, Chunking, OutputSize, Parameter, Port, parse_halo
 from apyfal.definition.sizes import IndexSpace, known_names
 from apyfal.exceptions import ConfigurationError, ParameterError, did_you_mean
 from apyfal.units import parse_size
@@ -200,6 +200,8 @@ def _define(name: str, base: Definition | None, section: Section) -> Definition:
         changes["clear_outputs"] = clear
     if "state" in section:
         changes["state"] = _read(section["state"], parse_size)
+    if "halo" in section:
+        changes["halo"] = dict(parts("halo", lambda text, _: parse_halo(text)))
     changes.update(_sizes(section, changes, base))
     changes.update(_element_types(section, base, structs))
     changes["parameters"] = _parameters(section, base, changes.get("arguments", ()), structs)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
+from os import PathLike
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ from apyfal.pipeline.chunking import Plan, PortPlan, make_plan
 from apyfal.pipeline.direct import DirectCall, DirectJob, find, keep, key_of
 from apyfal.pipeline.inputs import Input, NoInput, ZippedInput
 from apyfal.pipeline.report import Report, Span
+from apyfal.pipeline.rows import RowJob
 from apyfal.pipeline.stages import StagePipeline
 
 if TYPE_CHECKING:
@@ -50,7 +52,12 @@ class JobArguments:
 
 
 def process(
-    context: DeviceContext, arguments: JobArguments, control: JobControl, report: Report | None = None
+    context: DeviceContext,
+    arguments: JobArguments,
+    control: JobControl,
+    report: Report | None = None,
+    *,
+    uncut: bool = False,
 ) -> tuple[Any, int]:
     """Run one job, as `apyfal.Accelerator.process` describes.
 
@@ -64,6 +71,8 @@ def process(
         Its deadline; ``control.fail`` ends it from another thread.
     report
         Receives what was done; needed if `arguments` asks for it.
+    uncut
+        Run it over all rows, although the definition lets it be cut between them.
 
     Returns
     -------
@@ -72,6 +81,11 @@ def process(
     """
     try:
         ends = _Ends.of(context, arguments)
+        if context.definition.chunking.kind == "rows" and not uncut:
+            report = Report() if report is None else report
+            in_rows = _run_in_rows(context, arguments, ends, control, report)
+            if in_rows is not None:
+                return in_rows
         found = ends.direct(context) if arguments.progress is None else None
         placed = None if found is None else found.place(*ends.arrays)
         if placed is not None and found is not None:
@@ -97,6 +111,26 @@ def process(
             report.run_details = control.run_details
             if arguments.info is not None:
                 report.fill(arguments.info, device=context.info["name"], driver=context.definition.driver)
+
+
+def _run_in_rows(
+    context: DeviceContext, arguments: JobArguments, ends: _Ends, control: JobControl, report: Report
+) -> tuple[Any, int] | None:
+    """Run a job chunk by chunk along its first axis; ``None``: it fits into one run, or cannot be cut."""
+    sources, arrays = ends.sources, ends.arrays[0]
+    for source, array in zip(sources, arrays, strict=True):
+        if array is None and not isinstance(source, (str, PathLike)):
+            return None
+    with ExitStack() as stack:
+        job = RowJob(context, ends.call, sources, arrays, ends.dsts, arguments.memory_limit, stack)
+        if job.fits():
+            return None
+
+        def run_chunk(chunk: dict[str, Any], part: Report) -> Any:
+            one = replace(arguments, src=chunk, dst=None, copy=True, progress=None, memory_limit=None, info=None)
+            return process(context, one, control, part, uncut=True)[0]
+
+        return job.run(run_chunk, control, report, copy=arguments.copy, progress=arguments.progress)
 
 
 def prepare(context: DeviceContext, arguments: JobArguments, control: JobControl) -> DirectJob | None:

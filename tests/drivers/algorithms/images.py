@@ -242,6 +242,31 @@ ROWS = [
         lambda columns, rows, most: _escape(columns, rows, most),
         {"columns": 40, "rows": 32, "most": 8},
     ),
+    Algorithm(
+        "halo_convolve",
+        "convolution of 5 by 5 of a larger image, in chunks of rows with a halo",
+        "kernel void halo_convolve(global const float *image, constant float *m, global float *out, int w, int h)"
+        "{ int x = get_global_id(0), y = get_global_id(1); float s = 0;"
+        " for (int j = -2; j <= 2; j++) for (int i = -2; i <= 2; i++)"
+        " s += image[clamp(y + j, 0, h - 1) * w + clamp(x + i, 0, w - 1)] * m[(j + 2) * 5 + i + 2];"
+        " out[y * w + x] = s; }",
+        {
+            "inputs": "image: float32, m: float32",
+            "outputs": "out: float32",
+            "arguments": "image, m, out, w: int32 = width, h: int32 = height",
+            "global": "width, height",
+            "chunking": "rows",
+            "halo": "2, m: whole",
+        },
+        lambda r: {"image": r.random((300, 64), "float32"), "m": r.random((5, 5), "float32")},
+        lambda image, m, memory_limit: sum(
+            m[j, i] * np.pad(image, 2, mode="edge")[j : j + len(image), i : i + image.shape[1]]
+            for j in range(5)
+            for i in range(5)
+        ),
+        {"memory_limit": "32KiB"},
+        1e-4,
+    ),
 ]
 
 
