@@ -24,7 +24,7 @@ from apyfal.storage.url import is_file_object, parse
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
-    from apyfal.storage.handler import Handler, RangeReader
+    from apyfal.storage.handler import Handler, ObjectInfo, RangeReader
 
 __all__ = ["load", "load_with", "save", "save_with", "seen_as"]
 
@@ -152,8 +152,12 @@ def save_with(
     url: object,
     array: NDArray[Any],
     metadata: ObjectMetadata | Mapping[str, Any] | None = None,
+    first: Callable[[Handler, str, int], ObjectInfo] | None = None,
 ) -> None:
-    """Do what `save` does, with options for the transfer to a store."""
+    """Do what `save` does, with options for the transfer to a store.
+
+    `first` is given the handler, the path and the size of an object, and makes the first attempt at writing it.
+    """
     array = plain_array(np.asanyarray(array))
     if array.dtype.hasobject:
         raise ParameterError(f"an array of dtype {array.dtype} holds Python objects; expected numbers, text or bytes")
@@ -172,7 +176,8 @@ def save_with(
         return
     with resolve(location) as target:
         target.require_object("write")
-        transfer.upload(target.handler, target.path, data, metadata=stated, options=options)
+        attempt = None if first is None else partial(first, target.handler, target.path, len(data))
+        transfer.upload(target.handler, target.path, data, metadata=stated, options=options, first=attempt)
 
 
 class _Growing:

@@ -12,7 +12,7 @@ from apyfal.exceptions import ParameterError, StorageError
 from apyfal.storage.api.arrays import load_with, save_with
 from apyfal.storage.api.namespace import remove, stat_at
 from apyfal.storage.batch.lanes import run_each
-from apyfal.storage.batch.native import NativeReads
+from apyfal.storage.batch.native import NativeReads, NativeWrites
 from apyfal.storage.flow.options import TransferOptions
 from apyfal.storage.handler import ObjectInfo
 from apyfal.storage.metadata import ObjectMetadata
@@ -131,10 +131,12 @@ def save_many(
         raise ParameterError(f"save_many: {len(locations)} URLs and {len(data)} arrays; expected as many of each")
     stated = ObjectMetadata.of(metadata)
 
-    def work(index: int, options: TransferOptions) -> None:
-        save_with(options, locations[index].url, data[index], stated)
+    native = NativeWrites(locations, data, stated)
 
-    return run_each(locations, work, return_exceptions=return_exceptions)
+    def work(index: int, options: TransferOptions) -> None:
+        save_with(options, locations[index].url, data[index], stated, native.first.pop(index, None))
+
+    return run_each(locations, work, return_exceptions=return_exceptions, bulk=native)
 
 
 @overload

@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from apyfal._core import transport
-from apyfal.exceptions import AcceleratorException, ParameterError
+from apyfal.exceptions import AcceleratorException, ParameterError, StoreUnavailable
 from apyfal.storage.api.arrays import seen_as
 from apyfal.storage.flow.cancel import CancelToken
-from apyfal.storage.handler import Handler, RangeReader
+from apyfal.storage.handler import Handler, ObjectInfo, RangeReader
 from apyfal.storage.http.exchanges import ExchangeHandler, Exchanges, Replay
 from apyfal.storage.http.origin import Origin
+from apyfal.storage.http.pool import ConnectionPool
+from apyfal.storage.metadata import ObjectMetadata
 from apyfal.storage.mounting.mount import MountedPath
 from apyfal.storage.transfer.parallel import FIRST_PART
 from apyfal.storage.url import Location
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
-    First = Callable[[Handler, str], RangeReader]
-
-__all__ = ["NativeReads", "Ways", "ways"]
+__all__ = ["NativeReads", "NativeWrites", "Ways", "ways"]
 
 #: Objects up to this size (bytes) are received by one request; larger ones may be worth several connections.
 LARGEST = FIRST_PART
@@ -73,44 +71,34 @@ class Ways:
 ways = Ways()
 
 
-class NativeReads:
-    """Reads of whole objects as arrays.
-
-    Parameters
-    ----------
-    locations, places, kind
-        As `load_many` has them; `places` may be ``None``.
+class _Native(ABC):
+    """Items of one call, by the native transport.
 
     Attributes
     ----------
     first
-        For the careful path: its first attempt at an item that has been tried, with `load_with`.
+        For the careful path: the first attempt at an item that has been tried.
     """
 
-    def __init__(
-        self, locations: Sequence[Location], places: Sequence[NDArray[Any]] | None, kind: np.dtype[Any]
-    ) -> None:
+    def __init__(self, locations: Sequence[Location]) -> None:
         self._locations = locations
-        self._places = places
-        self._kind = kind
-        self.first: dict[int, First] = {}
+        self.first: dict[int, Any] = {}
 
     def takes(self, target: MountedPath) -> bool:
-        """Whether objects of this mount may be read so: it has no limit of bandwidth, and knows how to ask."""
-        handler = target.handler
-        return isinstance(handler, ExchangeHandler) and handler.bandwidth is None and not self._kind.hasobject
+        """Whether objects of this mount may be moved so: it has no limit of bandwidth, and knows how to ask."""
+        return isinstance(target.handler, ExchangeHandler) and target.handler.bandwidth is None
 
     def run(
         self, target: MountedPath, indexes: Sequence[int], most: int, cancel: CancelToken, results: list[Any]
     ) -> list[int]:
-        """Read the items `indexes` of one mount over up to `most` connections.
+        """Do the items `indexes` of one mount over up to `most` connections.
 
         Parameters
         ----------
         target
             One path of that mount.
         results
-            Where the arrays go, by index.
+            Where what is done goes, by index.
 
         Returns
         -------
@@ -129,14 +117,14 @@ class NativeReads:
         mine: list[int] = []
         paths: list[str] = []
         for index in indexes:
-            path = target.beside(self._locations[index])
-            if path is None or (self._places is not None and not 0 < self._places[index].nbytes <= LARGEST):
+            path = target.beside(self._locations[index]) if self._fits(index) else None
+            if path is None:
                 left.append(index)
             else:
                 mine.append(index)
                 paths.append(path)
         try:
-            requests = handler.requests_to_read(paths) if paths else []
+            requests = self._requests(handler, mine, paths) if paths else []
         except AcceleratorException:
             return list(indexes)  # it is told for each item
         by_origin: dict[Origin, list[int]] = {}
@@ -145,49 +133,168 @@ class NativeReads:
         for origin, numbers in by_origin.items():
             group = [mine[number] for number in numbers]
             if handler.client.leads_straight_to(origin):
-                group = self._exchange(handler, origin, group, [requests[n][1] for n in numbers], most, cancel, results)
+                heads = [requests[number][1] for number in numbers]
+                done = self._exchange(handler.client, origin, group, heads, most, cancel)
+                ways.add(done.states)
+                group = [index for number, index in enumerate(group) if not self._take(done, number, index, results)]
             left += group
         left.sort()
         return left
 
+    def _take(self, done: Exchanges, number: int, index: int, results: list[Any]) -> bool:
+        """Take what an exchange gave; whether that is all."""
+        if done.states[number] == transport.DONE:
+            return self._finish(done, number, index, results)
+        replay = done.replay(number)
+        if replay is not None:
+            self.first[index] = self._again(replay)
+        return False
+
+    @abstractmethod
+    def _fits(self, index: int) -> bool:
+        """Whether an item is worth one request only."""
+
+    @abstractmethod
+    def _requests(self, handler: ExchangeHandler, indexes: list[int], paths: list[str]) -> list[tuple[Origin, bytes]]:
+        """Return where the requests for items go, and their heads."""
+
+    @abstractmethod
     def _exchange(
         self,
-        handler: ExchangeHandler,
+        pool: ConnectionPool,
         origin: Origin,
         indexes: list[int],
-        requests: list[bytes],
+        heads: list[bytes],
         most: int,
         cancel: CancelToken,
-        results: list[Any],
-    ) -> list[int]:
+    ) -> Exchanges:
+        """Do the requests for items of one origin."""
+
+    @abstractmethod
+    def _finish(self, done: Exchanges, number: int, index: int, results: list[Any]) -> bool:
+        """Take an ordinary answer; ``False``: the careful path is to do it again."""
+
+    @abstractmethod
+    def _again(self, replay: Replay) -> Any:
+        """Return the careful path's first attempt, which begins with another answer."""
+
+
+class NativeReads(_Native):
+    """Reads of whole objects as arrays.
+
+    Parameters
+    ----------
+    locations, places, kind
+        As `load_many` has them; `places` may be ``None``.
+    """
+
+    def __init__(
+        self, locations: Sequence[Location], places: Sequence[NDArray[Any]] | None, kind: np.dtype[Any]
+    ) -> None:
+        super().__init__(locations)
+        self._places = places
+        self._kind = kind
+
+    def takes(self, target: MountedPath) -> bool:
+        return not self._kind.hasobject and super().takes(target)
+
+    def _fits(self, index: int) -> bool:
+        return self._places is None or 0 < self._places[index].nbytes <= LARGEST
+
+    def _requests(self, handler: ExchangeHandler, indexes: list[int], paths: list[str]) -> list[tuple[Origin, bytes]]:
+        return handler.requests_to_read(paths)
+
+    def _exchange(
+        self,
+        pool: ConnectionPool,
+        origin: Origin,
+        indexes: list[int],
+        heads: list[bytes],
+        most: int,
+        cancel: CancelToken,
+    ) -> Exchanges:
         places = self._places
         outs = [None if places is None else _as_bytes(places[index]) for index in indexes]
-        done = Exchanges(handler.client, origin, requests, outs, most=most, largest=LARGEST, cancel=cancel)
-        ways.add(done.states)
-        left = []
-        for number, (index, state) in enumerate(zip(indexes, done.states, strict=True)):
-            if state == transport.DONE:
-                if places is not None:
-                    results[index] = places[index]
-                    continue
-                try:
-                    results[index] = seen_as(done.take(number), self._kind, str(self._locations[index]))
-                    continue
-                except ParameterError as error:
-                    results[index] = error
-            elif (replay := done.replay(number)) is not None:
-                self.first[index] = partial(_read_again, replay)
-            left.append(index)
-        return left
+        return Exchanges(pool, origin, heads, outs, most=most, largest=LARGEST, cancel=cancel)
+
+    def _finish(self, done: Exchanges, number: int, index: int, results: list[Any]) -> bool:
+        if self._places is not None:
+            results[index] = self._places[index]
+            return True
+        try:
+            results[index] = seen_as(done.take(number), self._kind, str(self._locations[index]))
+        except ParameterError:
+            return False
+        return True
+
+    def _again(self, replay: Replay) -> Any:
+        def read(handler: Handler, path: str) -> RangeReader:
+            response = replay.response()
+            if not isinstance(handler, ExchangeHandler):  # mounted anew meanwhile
+                return handler.read(path, 0, None, None)
+            return handler.read_answered(path, response)
+
+        return read
+
+
+class NativeWrites(_Native):
+    """Writes of whole objects from arrays.
+
+    Parameters
+    ----------
+    locations, arrays, metadata
+        As `save_many` has them.
+    """
+
+    def __init__(
+        self, locations: Sequence[Location], arrays: Sequence[object], metadata: ObjectMetadata | None
+    ) -> None:
+        super().__init__(locations)
+        self._arrays = arrays
+        self._metadata = metadata
+
+    def _fits(self, index: int) -> bool:
+        array = self._arrays[index]
+        return (
+            type(array) is np.ndarray
+            and array.flags.c_contiguous  # another one is copied, one at a time
+            and not array.dtype.hasobject
+            and 0 < array.nbytes <= LARGEST
+        )
+
+    def _requests(self, handler: ExchangeHandler, indexes: list[int], paths: list[str]) -> list[tuple[Origin, bytes]]:
+        metadata = self._metadata if self._metadata is not None and self._metadata.stated else None
+        return handler.requests_to_write(
+            [(path, self._data(index).data) for path, index in zip(paths, indexes, strict=True)], metadata
+        )
+
+    def _data(self, index: int) -> NDArray[np.uint8]:
+        return np.asarray(self._arrays[index]).reshape(-1).view(np.uint8)
+
+    def _exchange(
+        self,
+        pool: ConnectionPool,
+        origin: Origin,
+        indexes: list[int],
+        heads: list[bytes],
+        most: int,
+        cancel: CancelToken,
+    ) -> Exchanges:
+        contents = [self._data(index) for index in indexes]
+        return Exchanges(pool, origin, heads, None, contents, most=most, largest=0, cancel=cancel)
+
+    def _finish(self, done: Exchanges, number: int, index: int, results: list[Any]) -> bool:
+        return True  # the result is None, as it is already
+
+    def _again(self, replay: Replay) -> Any:
+        def write(handler: Handler, path: str, size: int) -> ObjectInfo:
+            response = replay.response()
+            if not isinstance(handler, ExchangeHandler):
+                raise StoreUnavailable(f"{replay.name}: another store was mounted")
+            return handler.write_answered(path, size, response)
+
+        return write
 
 
 def _as_bytes(place: NDArray[Any]) -> NDArray[np.uint8]:
     return place if place.dtype == np.uint8 else place.reshape(-1).view(np.uint8)
-
-
-def _read_again(replay: Replay, handler: Handler, path: str) -> RangeReader:
-    """Begin to read an object with the answer that has been received."""
-    response = replay.response()
-    if not isinstance(handler, ExchangeHandler):  # mounted anew meanwhile
-        return handler.read(path, 0, None, None)
-    return handler.read_answered(path, response)

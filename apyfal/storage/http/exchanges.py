@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from apyfal._core import transport as native
 from apyfal.exceptions import StorageError, StoreUnavailable, TransferTimeout
 from apyfal.storage.flow.cancel import CancelToken, current_cancel
-from apyfal.storage.handler import RangeReader
+from apyfal.storage.handler import ObjectInfo, RangeReader
 from apyfal.storage.http.connection import Connection, parse_head
 from apyfal.storage.http.origin import Origin
 from apyfal.storage.http.pool import ConnectionPool
 from apyfal.storage.http.response import Response
 from apyfal.storage.http.status import TRANSIENT_STATUSES
+from apyfal.storage.metadata import ObjectMetadata
 from apyfal.threads import start_threads
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ _REPLAYED = TRANSIENT_STATUSES | {200, 404, 410}
 
 @runtime_checkable
 class ExchangeHandler(Protocol):
-    """A mounted store whose objects can be read by many requests at once.
+    """A mounted store whose objects can be read and written by many requests at once.
 
     Attributes
     ----------
@@ -59,6 +60,19 @@ class ExchangeHandler(Protocol):
     @abstractmethod
     def read_answered(self, path: str, response: Response) -> RangeReader:
         """Do what `Handler.read` does with the answer to a request for a whole object, which has been received."""
+
+    @abstractmethod
+    def requests_to_write(
+        self, items: Sequence[tuple[str, memoryview]], metadata: ObjectMetadata | None
+    ) -> list[tuple[Origin, bytes]]:
+        """Return for each object and its content where the request goes that `Handler.put` would send, and its head.
+
+        Content that is sent with a checksum where the store takes one. Errors as `Handler.put`.
+        """
+
+    @abstractmethod
+    def write_answered(self, path: str, size: int, response: Response) -> ObjectInfo:
+        """Do what `Handler.put` does with the answer to such a request, which has been received."""
 
 
 class Replay:
@@ -136,6 +150,8 @@ class Exchanges:
         Their heads.
     outs
         Where the body of each answer goes, which must have exactly this size; ``None`` in it: memory of the pool.
+    contents
+        What is sent behind each head; `outs` is ``None`` then, and the bodies of the answers are dropped.
     most
         Connections at most.
     largest
@@ -159,7 +175,8 @@ class Exchanges:
         pool: ConnectionPool,
         origin: Origin,
         requests: list[bytes],
-        outs: Sequence[NDArray[np.uint8] | None],
+        outs: Sequence[NDArray[np.uint8] | None] | None,
+        contents: Sequence[NDArray[np.uint8]] | None = None,
         *,
         most: int,
         largest: int,
@@ -169,7 +186,9 @@ class Exchanges:
         self._origin = origin
         self._outs = outs
         self._stall = pool.timeouts.stall
-        self._transport = native.Transport(requests, outs, stall=self._stall, largest=largest, mistakes=_MISTAKES)
+        self._transport = native.Transport(
+            requests, outs, contents, stall=self._stall, largest=largest, mistakes=_MISTAKES
+        )
         self._leased: dict[int, Connection] = {}
         cancel.add(self._transport)
         try:
@@ -233,7 +252,7 @@ class Exchanges:
             return None
         data = memoryview(body)
         if received and not body:
-            out = self._outs[index]
+            out = self._outs[index] if self._outs is not None else None
             place = self.take(index) if out is None else out.data.cast("B")
             data = place[:received] if place is not None else data
         name = f"{self._origin.host}:{self._origin.port}"

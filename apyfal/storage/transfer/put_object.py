@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from apyfal.exceptions import ObjectExists, StorageError
@@ -25,8 +26,12 @@ def put(
     metadata: ObjectMetadata | None = None,
     progress: Progress | None,
     options: TransferOptions,
+    first: Callable[[], ObjectInfo] | None = None,
 ) -> ObjectInfo:
-    """Write a small object in one request, and again while that fails in passing."""
+    """Write a small object in one request, and again while that fails in passing.
+
+    `first` is the first attempt, if that has been made: it returns or raises what `Handler.put` would have.
+    """
     mount_limits = limits_for(handler)
     algorithm = handler.limits.checksum if options.verify else None
     function = crc_function(algorithm) if algorithm is not None else None
@@ -41,7 +46,11 @@ def put(
                     cancel.check()
                     if mount_limits.bandwidth is not None:
                         mount_limits.bandwidth.take(len(data), cancel)
-                    info = handler.put(path, data, checksum, exclusive=exclusive, **keywords)
+                    attempt, first = first, None
+                    if attempt is not None:
+                        info = attempt()
+                    else:
+                        info = handler.put(path, data, checksum, exclusive=exclusive, **keywords)
                 except ObjectExists:
                     # After a lost response, what is in the way may be ours.
                     found = _same(handler, path, data, options) if tries.retries else None

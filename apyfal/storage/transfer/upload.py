@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from apyfal.exceptions import ParameterError
 from apyfal.storage.flow.options import Progress, TransferOptions
 from apyfal.storage.handler import Handler, ObjectInfo
@@ -24,6 +26,7 @@ def upload(
     metadata: ObjectMetadata | None = None,
     progress: Progress | None = None,
     options: TransferOptions = TransferOptions(),  # noqa: B008  # it is frozen
+    first: Callable[[], ObjectInfo] | None = None,
 ) -> ObjectInfo:
     """Write a whole object from the caller's memory, which is never copied.
 
@@ -41,6 +44,8 @@ def upload(
         Called with the bytes written and their total.
     options
         Part size, parallelism, retries, checksums, cancellation.
+    first
+        The first attempt at writing a small object in one request, if that has been made.
 
     Returns
     -------
@@ -59,7 +64,16 @@ def upload(
     size = len(data)
     single = min(options.part_size or _SINGLE, handler.limits.max_put)
     if size <= max(single, handler.limits.min_part if options.part_size is None else 0):
-        return put(handler, path, data, exclusive=exclusive, metadata=metadata, progress=progress, options=options)
+        return put(
+            handler,
+            path,
+            data,
+            exclusive=exclusive,
+            metadata=metadata,
+            progress=progress,
+            options=options,
+            first=first,
+        )
     stream = MultipartWriter(
         handler, path, size, exclusive=exclusive, metadata=metadata, progress=progress, options=options
     )

@@ -220,6 +220,11 @@ class S3Client:
             found.append((origin, b"%b%b%b%b\r\n\r\n" % (front, target.encode(), behind, proof)))
         return found
 
+    def request_to_write(self, path: str, headers: Mapping[str, str], data: memoryview) -> tuple[Origin, bytes]:
+        """Return where a PUT of ``bucket/key`` goes, and its head, signed for the next minutes."""
+        origin, target, fields = self._signed("PUT", path, None, {**self._headers, **headers}, (data,))
+        return origin, request_head("PUT", origin, target, fields, len(data))
+
     def taken(self, response: Response, path: str, what: str) -> Response:
         """Return an answer that was received elsewhere, if its status is below 300; raise what it means otherwise."""
         if response.status >= 300:
@@ -312,6 +317,18 @@ class S3Client:
         body: Sequence[memoryview],
     ) -> Response:
         """Sign and send a request, once; the answer may be a refusal."""
+        origin, target, fields = self._signed(method, path, query, headers, body)
+        return self.client.request(method, origin, target, fields, body)
+
+    def _signed(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None,
+        headers: Mapping[str, str],
+        body: Sequence[memoryview],
+    ) -> tuple[Origin, str, list[tuple[str, str]]]:
+        """Return where a request goes, what it asks for, and its headers."""
         bucket, _, key = path.partition("/")
         region = self._regions.get(bucket, self._region)
         encoded = (
@@ -326,7 +343,7 @@ class S3Client:
             fields = self._signer.sign(method, origin.authority, target, encoded, dict(headers), payload, keys, region)
         else:
             fields = list(headers.items())
-        return self.client.request(method, origin, f"{target}?{encoded}" if encoded else target, fields, body)
+        return origin, f"{target}?{encoded}" if encoded else target, fields
 
     def _explained(
         self,

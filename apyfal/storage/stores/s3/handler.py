@@ -18,6 +18,7 @@ from apyfal.exceptions import (
     UnsupportedByStore,
     did_you_mean,
 )
+from apyfal.storage.checksums import crc_function, digest_bytes
 from apyfal.storage.handler import Limits, MetadataHandler, ObjectInfo, RangeReader
 from apyfal.storage.http.origin import Origin, split_url
 from apyfal.storage.http.paging import PageGuard
@@ -267,17 +268,38 @@ class S3Handler(MetadataHandler):
         exclusive: bool = False,
         metadata: ObjectMetadata | None = None,
     ) -> ObjectInfo:
+        headers = self._headers_to_put(path, checksum, exclusive, metadata)
+        try:
+            response = self._s3.request("PUT", path, None, headers, (data,) if len(data) else (), what="write")
+        except ObjectChanged as error:
+            raise exists(path, error) from None
+        return _written(path, len(data), response)
+
+    def requests_to_write(
+        self, items: Sequence[tuple[str, memoryview]], metadata: ObjectMetadata | None
+    ) -> list[tuple[Origin, bytes]]:
+        """Return for each object and its content where the request goes that `put` would send, and its head."""
+        algorithm = self.limits.checksum
+        crc = crc_function(algorithm) if algorithm is not None else None
+        found = []
+        for path, data in items:
+            checksum = digest_bytes(algorithm, crc(data, 0)) if algorithm is not None and crc is not None else None
+            found.append(self._s3.request_to_write(path, self._headers_to_put(path, checksum, False, metadata), data))
+        return found
+
+    def write_answered(self, path: str, size: int, response: Response) -> ObjectInfo:
+        """Do what `put` does with an answer to such a request."""
+        return _written(path, size, self._s3.taken(response, path, "write"))
+
+    def _headers_to_put(
+        self, path: str, checksum: bytes | None, exclusive: bool, metadata: ObjectMetadata | None
+    ) -> dict[str, str]:
         headers = self._headers_to_write(path, exclusive, metadata)
         if checksum is not None and self.limits.checksum is not None:
             headers[f"x-amz-checksum-{self.limits.checksum}"] = base64.b64encode(checksum).decode("ascii")
         if exclusive:
             headers["if-none-match"] = "*"
-        try:
-            response = self._s3.request("PUT", path, None, headers, (data,) if len(data) else (), what="write")
-        except ObjectChanged as error:
-            raise exists(path, error) from None
-        response.read()
-        return replace(object_info(path, response.headers), size=len(data), metadata=None)
+        return headers
 
     def upload(
         self, path: str, *, size: int | None, exclusive: bool = False, metadata: ObjectMetadata | None = None
@@ -406,6 +428,12 @@ class S3Handler(MetadataHandler):
 
     def close(self) -> None:
         self.client.close()
+
+
+def _written(path: str, size: int, response: Response) -> ObjectInfo:
+    """Return the object that a PUT has made."""
+    response.read()
+    return replace(object_info(path, response.headers), size=size, metadata=None)
 
 
 def exists(path: str, error: ObjectChanged) -> ObjectExists:
