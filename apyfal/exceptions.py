@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 from apyfal.log import redact_text
 
@@ -116,7 +117,11 @@ class StorageError(AcceleratorException, OSError):
         The store's own id of the failed request, for its operators.
     retry_after
         Seconds after which the store wants to be asked again.
+    errno
+        The number of the matching error of the system, for code that asks for it; ``None`` if there is none.
     """
+
+    _errno: ClassVar[int | None] = None
 
     def __init__(
         self,
@@ -130,6 +135,8 @@ class StorageError(AcceleratorException, OSError):
         retry_after: float | None = None,
     ) -> None:
         super().__init__(message)
+        if self._errno is not None:
+            self.errno = self._errno
         self.path = path
         self.offset = offset
         self.code = code
@@ -148,8 +155,9 @@ def _restored(
     """Make a storage error that was pickled."""
     error = kind(*arguments)
     error.__dict__.update(state)
-    if system != (None, None, None):  # set to nothing they would be printed
-        error.errno, error.strerror, error.filename = system
+    for name, value in zip(("errno", "strerror", "filename"), system, strict=True):
+        if value is not None:  # set to nothing it would be printed
+            setattr(error, name, value)
     return error
 
 
@@ -164,21 +172,31 @@ class MountError(StorageError, ValueError):
 class ObjectNotFound(StorageError, FileNotFoundError):
     """There is no such object, bucket or file."""
 
+    _errno = errno.ENOENT
+
 
 class ObjectExists(StorageError, FileExistsError):
     """Mode ``x`` was asked for and the object is there."""
+
+    _errno = errno.EEXIST
 
 
 class IsADirectory(StorageError, IsADirectoryError):
     """A directory is where a file was expected."""
 
+    _errno = errno.EISDIR
+
 
 class NotADirectory(StorageError, NotADirectoryError):
     """A file is where a directory was expected."""
 
+    _errno = errno.ENOTDIR
+
 
 class AccessDenied(StorageError, PermissionError):
     """The store refused the operation to these credentials."""
+
+    _errno = errno.EACCES
 
 
 class AuthenticationError(AccessDenied):
@@ -200,6 +218,8 @@ class StoreUnavailable(StorageError, ConnectionError):
 class TransferTimeout(StorageError, TimeoutError):
     """The store stopped answering, or a transfer stopped moving, for longer than its timeout."""
 
+    _errno = errno.ETIMEDOUT
+
 
 class TransferCancelled(StorageError):
     """The caller cancelled a transfer; nothing of it became visible."""
@@ -207,6 +227,8 @@ class TransferCancelled(StorageError):
 
 class UnsupportedByStore(StorageError, NotImplementedError):
     """The store cannot do this kind of thing (appending to an S3 object, say)."""
+
+    _errno = errno.EOPNOTSUPP
 
 
 # -- devices ----------------------------------------------------------------------------------------------------------

@@ -282,7 +282,8 @@ class ApyfalFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has 
         """Open a file as `apyfal.storage.open` does; `block_size` is its buffer, and there is no cache to set up."""
         if compression is not None:
             return super().open(path, mode, block_size, cache_options, compression, **kwargs)
-        kwargs.pop("autocommit", None)
+        if not kwargs.pop("autocommit", True):
+            self.start_transaction()  # refuses: nothing commits later
         text = {key: kwargs.pop(key) for key in ("encoding", "errors", "newline") if key in kwargs}
         path = self._strip_protocol(path)
         return opening.open(path, mode, block_size or -1, **text)

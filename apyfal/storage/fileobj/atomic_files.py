@@ -42,9 +42,14 @@ class _AtomicFile(io.IOBase):
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if kind is not None and not self.closed:
-            self.abort()
+        if kind is None or self.closed:
+            self.close()
+            return
+        below = self._below()
+        self.abort()
         self.close()
+        if kind is SystemError and isinstance(below, ObjectWriter) and below.refused is not None:
+            raise below.not_written() from value  # a C library (HDF5) that lost the error of a seek
 
     def __del__(self) -> None:
         discard_unclosed(cast(AtomicFileProtocol, self))

@@ -53,6 +53,10 @@ class AtomicFileProtocol(Protocol):
         """Publish it."""
 
 
+def _no_descriptor(name: object, way: str) -> io.UnsupportedOperation:
+    return io.UnsupportedOperation(f"fileno: {name!r} is no local file and has no descriptor; {way}")
+
+
 def _shown(file: ObjectReader | ObjectWriter) -> str:
     state = "[closed]" if file.closed else f"name={file.name!r} mode={file.mode!r}"
     return f"<apyfal.storage.{type(file).__name__} {state}>"
@@ -222,6 +226,11 @@ class ObjectReader(io.RawIOBase):
         self._check()
         return self._position
 
+    def fileno(self) -> int:
+        """Raise `io.UnsupportedOperation`: only a local file has a descriptor, for `mmap` and the like."""
+        self._check()
+        raise _no_descriptor(self.name, "apyfal.storage.load gives its bytes as an array")
+
     def close(self) -> None:
         """Stop reading ahead and let go of the store."""
         if not self.closed:
@@ -258,6 +267,7 @@ class ObjectWriter(AbortsOnError):
         self._position = position
         self._aborted = False
         self._refused: str | None = None
+        self._asked: str | None = None
 
     @property
     def mode(self) -> str:
@@ -304,6 +314,7 @@ class ObjectWriter(AbortsOnError):
         seek, written on, and left a damaged object.
         """
         self._check()
+        self._asked = "to seek"
         if not (whence == io.SEEK_SET and offset == self._position) and (whence == io.SEEK_SET or offset):
             self._refused = f"to go to byte {offset}" if whence == io.SEEK_SET else "to move in what was written"
         raise self.refusal("seek")
@@ -325,6 +336,24 @@ class ObjectWriter(AbortsOnError):
         """Return the error for what only a file that stays here until it is complete can do."""
         return io.UnsupportedOperation(
             f"{operation}: {self.name!r} is sent as it is written; mode {self._other_mode!r} can read and seek"
+        )
+
+    def fileno(self) -> int:
+        """Raise `io.UnsupportedOperation`: only a local file has a descriptor."""
+        self._check()
+        raise _no_descriptor(self.name, f"mode {self._other_mode!r} is a local file until it is closed")
+
+    @property
+    def refused(self) -> str | None:
+        """What the last operation was that had to be refused, for `close` and `__exit__`."""
+        return self._refused or self._asked
+
+    def not_written(self) -> UnsupportedByStore:
+        """Return the error for a writer that was asked for what it had to refuse."""
+        return UnsupportedByStore(
+            f"cannot write {self.name!r}: the writer was asked {self.refused}, and an object that is sent as it is"
+            f" written cannot; nothing was written; mode {self._other_mode!r} can",
+            path=self.name,
         )
 
     def tell(self) -> int:
@@ -352,11 +381,7 @@ class ObjectWriter(AbortsOnError):
             else:
                 self._sink.commit()
             if self._refused is not None and not self._aborted:
-                raise UnsupportedByStore(
-                    f"cannot write {self.name!r}: the writer was asked {self._refused}, and an object that is sent as"
-                    f" it is written cannot; nothing was written; mode {self._other_mode!r} can",
-                    path=self.name,
-                )
+                raise self.not_written()
         finally:
             super().close()
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import errno
 import os
+import pickle
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,17 @@ from memory_store import MemoryHandler
 
 import apyfal
 from apyfal import storage
-from apyfal.exceptions import IsADirectory, NotADirectory, ObjectExists, ObjectNotFound, UnsupportedByStore
+from apyfal.exceptions import (
+    AccessDenied,
+    AuthenticationError,
+    IsADirectory,
+    NotADirectory,
+    ObjectExists,
+    ObjectNotFound,
+    StorageError,
+    TransferTimeout,
+    UnsupportedByStore,
+)
 from apyfal.storage.handler import Handler, ObjectInfo, RangeReader
 from apyfal.storage.mounting.table import MountTable
 
@@ -171,3 +184,25 @@ def test_everything_public_is_there() -> None:
     assert dir(apyfal) == sorted([*apyfal.__all__, "__version__"])
     with pytest.raises(AttributeError, match="opne"):
         storage.opne  # noqa: B018  # the point
+
+
+@pytest.mark.parametrize(
+    ("kind", "number"),
+    [
+        (ObjectNotFound, errno.ENOENT),
+        (ObjectExists, errno.EEXIST),
+        (IsADirectory, errno.EISDIR),
+        (NotADirectory, errno.ENOTDIR),
+        (AccessDenied, errno.EACCES),
+        (AuthenticationError, errno.EACCES),
+        (TransferTimeout, errno.ETIMEDOUT),
+        (UnsupportedByStore, errno.EOPNOTSUPP),
+        (StorageError, None),
+    ],
+)
+def test_errors_have_the_numbers_of_the_system(kind: type[StorageError], number: int | None) -> None:
+    """`mailbox` of the standard library, for one, asks for the number of what a missing file raises."""
+    error = kind("cannot read 'b/k'", path="b/k")
+    for one in (error, pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert one.errno == number
+        assert str(one) == "cannot read 'b/k'"
