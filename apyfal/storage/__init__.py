@@ -1,6 +1,7 @@
 """Data wherever it is, named by one string: ``scheme://path``.
 
-Everything here takes a storage URL as a plain `str`, an `os.PathLike`, and (where it makes sense) an open file.
+Everything here takes a storage URL as a plain `str`, a `Path`, an `os.PathLike`, and (where it makes
+sense) an open file.
 
 =====================================  =================================================================================
 `open`                                 a file object, as the builtin's
@@ -15,6 +16,8 @@ Everything here takes a storage URL as a plain `str`, an `os.PathLike`, and (whe
 `read_bytes`, `read_text`,             a whole file or object as bytes or text, as by `pathlib.Path`
 `write_bytes`, `write_text`
 `sign`                                 an address by which others read or write an object for some time
+`Path`                                 a URL as an object, with the methods of `pathlib.Path`
+`rename`, `touch`                      as in `os` and `pathlib`
 `filesystem`                           all of it as a filesystem of fsspec
 `load_many`, `save_many`,              the same on many objects at once: results and errors by item, in order
 `stat_many`, `remove_many`
@@ -29,19 +32,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from apyfal.storage.api.arrays import load, save
-    from apyfal.storage.api.contents import read_bytes, read_text, write_bytes, write_text
+    from apyfal.storage.api.contents import read_bytes, read_text, touch, write_bytes, write_text
     from apyfal.storage.api.copying import copy
     from apyfal.storage.api.fsspec_adapter import filesystem
     from apyfal.storage.api.globbing import glob
-    from apyfal.storage.api.moving import move
+    from apyfal.storage.api.moving import move, rename
     from apyfal.storage.api.namespace import exists, listdir, makedirs, remove, rmdir, stat, walk
     from apyfal.storage.api.opening import open
     from apyfal.storage.api.queries import getmtime, getsize, isdir, isfile, sign
     from apyfal.storage.batch.many import load_many, remove_many, save_many, stat_many
     from apyfal.storage.mounting.table import mount, mounts, snapshot, unmount
+    from apyfal.storage.paths.path import Path
     from apyfal.storage.trees.sync import SyncReport, sync
 
 __all__ = [
+    "Path",
     "SyncReport",
     "copy",
     "exists",
@@ -63,6 +68,7 @@ __all__ = [
     "read_text",
     "remove",
     "remove_many",
+    "rename",
     "rmdir",
     "save",
     "save_many",
@@ -71,6 +77,7 @@ __all__ = [
     "stat",
     "stat_many",
     "sync",
+    "touch",
     "unmount",
     "walk",
     "write_bytes",
@@ -79,6 +86,7 @@ __all__ = [
 
 # Where each is; none of these modules has the name of a function, which importing it would replace.
 _LAZY = {
+    "Path": "paths.path",
     "SyncReport": "trees.sync",
     "copy": "api.copying",
     "exists": "api.namespace",
@@ -100,6 +108,7 @@ _LAZY = {
     "read_text": "api.contents",
     "remove": "api.namespace",
     "remove_many": "batch.many",
+    "rename": "api.moving",
     "rmdir": "api.namespace",
     "save": "api.arrays",
     "save_many": "batch.many",
@@ -108,6 +117,7 @@ _LAZY = {
     "stat": "api.namespace",
     "stat_many": "batch.many",
     "sync": "trees.sync",
+    "touch": "api.contents",
     "unmount": "mounting.table",
     "walk": "api.namespace",
     "write_bytes": "api.contents",

@@ -21,7 +21,7 @@ from apyfal.exceptions import InvalidURL, ParameterError
 from apyfal.log import redact, redact_text
 from apyfal.storage.providers import BUILT_IN, HOST_SCHEME, canonical
 
-__all__ = ["Location", "ask_mounts", "is_file_object", "is_mounted", "parse", "redact"]
+__all__ = ["Location", "StoragePath", "ask_mounts", "is_file_object", "is_mounted", "parse", "redact"]
 
 # RFC 3986 section 3.1, and "_", which mount names may hold
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+._-]*)://", re.ASCII)
@@ -82,13 +82,44 @@ class Location:
         return self.path if self.is_local else f"{self.scheme}://{self.path}"
 
 
+class StoragePath:
+    """A location as an object: what `parse` takes as it is. `apyfal.storage.Path` has the methods.
+
+    It counts as an `os.PathLike`, so that it is accepted where a path is.
+    """
+
+    __slots__ = ("_location",)
+
+    def __init__(self, location: Location) -> None:
+        self._location = location
+
+    @property
+    def location(self) -> Location:
+        """Where it is."""
+        return self._location
+
+    def __fspath__(self) -> str:
+        """Return the path of a local file.
+
+        Raises
+        ------
+        ParameterError
+            It is in a store: whoever asks would take its URL for the name of a local file.
+        """
+        if not self._location.is_local:
+            raise ParameterError(
+                f"{str(self._location)!r} is no local file; expected .open() or apyfal.storage.open instead of open()"
+            )
+        return self._location.path
+
+
 def parse(url: object) -> Location:
     """Read a storage URL or a path.
 
     Parameters
     ----------
     url
-        A `str`, or an `os.PathLike` (always a local path).
+        A `str`, an `apyfal.storage.Path`, or another `os.PathLike` (always a local path).
 
     Returns
     -------
@@ -104,6 +135,8 @@ def parse(url: object) -> Location:
     """
     if isinstance(url, str):
         return _parse_text(url)
+    if isinstance(url, StoragePath):
+        return url.location
     if isinstance(url, os.PathLike):
         path: str | bytes = os.fspath(url)
         return _local(os.fsdecode(path))

@@ -33,7 +33,7 @@ ROOMS = (
     "host/server/policy storage/endpoints storage/stores/fsspec storage/stores/s3",
     "host pipeline storage/fileobj storage/stores",
     "batching host/server/transport storage/api storage/stores/azure storage/stores/gcs storage/stores/swift",
-    "host/server/jobs jobs storage/batch storage/trees",
+    "host/server/jobs jobs storage/batch storage/paths storage/trees",
     "host/client host/server/api storage/__init__",
     "apyfal host/server/channel",
     "cli doctor testing",

@@ -18,7 +18,7 @@ from apyfal.host.protocol.shared_memory import Region
 from apyfal.memory import empty, plain_array
 from apyfal.pipeline.arrays import array_of
 from apyfal.storage.endpoints.factory import Source, open_sink, open_source
-from apyfal.storage.url import is_file_object, parse
+from apyfal.storage.url import StoragePath, is_file_object, parse
 
 __all__ = ["Copies", "InputPayload", "OutputPayload", "Readable"]
 
@@ -103,6 +103,8 @@ class InputPayload:
         if isinstance(src, Mapping):
             self._take_parts(src)
             return
+        if isinstance(src, StoragePath):
+            src = src.location.url
         if isinstance(src, str) and not parse(src).is_local:
             self.origin = SourceSpec(url=src)
             return
@@ -236,6 +238,8 @@ class OutputPayload:
         self._region: Region | None = None
         self._parts: dict[str, OutputPayload] = {}
         self.destination: DestinationSpec | None = None
+        if isinstance(dst, StoragePath):
+            dst = dst.location.url
         if dst is None:
             if pool is not None and expected is not None and (region := _room(pool, expected, copies)) is not None:
                 self._region = region

@@ -1,15 +1,18 @@
-"""Whole files and objects as `bytes` and `str`, as by the methods of `pathlib.Path`."""
+"""Whole files and objects as `bytes` and `str`, and empty ones, as by the methods of `pathlib.Path`."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
-from apyfal.exceptions import ParameterError
+from apyfal.exceptions import ObjectExists, ParameterError, UnsupportedByStore
 from apyfal.storage.api.opening import open as open_file
+from apyfal.storage.local import atomic
 from apyfal.storage.metadata import ObjectMetadata
+from apyfal.storage.url import parse
 
-__all__ = ["read_bytes", "read_text", "write_bytes", "write_text"]
+__all__ = ["read_bytes", "read_text", "touch", "write_bytes", "write_text"]
 
 
 def read_bytes(url: object, *, version: str | None = None) -> bytes:
@@ -29,6 +32,32 @@ def read_text(
     """Read a whole file or object as text; arguments and errors are those of `open`."""
     with open_file(url, "r", encoding=encoding, errors=errors, newline=newline, version=version) as file:
         return str(file.read())
+
+
+def touch(url: object, exist_ok: bool = True) -> None:
+    """Make an empty file or object, or give a local file that exists the time of now.
+
+    Raises
+    ------
+    ObjectExists
+        It exists, without `exist_ok`.
+    UnsupportedByStore
+        It exists in a store: no store sets the time of an object without writing it again.
+    AccessDenied, IsADirectory, StorageError
+        As by `open`.
+    """
+    location = parse(url)
+    try:
+        open_file(url, "xb").close()
+    except ObjectExists:
+        if not exist_ok:
+            raise
+        if not location.is_local:
+            raise UnsupportedByStore(
+                f"cannot set the time of {str(location)!r}: a store has only that of writing, and it exists already"
+            ) from None
+        with atomic.translating("set the time of", location.path):
+            os.utime(location.path)
 
 
 def write_bytes(

@@ -25,7 +25,7 @@ from apyfal.storage.endpoints.factory import open_sink, open_source
 from apyfal.storage.handler import ObjectInfo
 from apyfal.storage.local import atomic
 from apyfal.storage.mounting import table
-from apyfal.storage.url import parse
+from apyfal.storage.url import StoragePath, parse
 
 __all__ = ["ApyfalFileSystem", "filesystem"]
 
@@ -61,7 +61,7 @@ class ApyfalFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has 
     def _strip_protocol(cls, path: Any) -> Any:
         if isinstance(path, list):
             return [cls._strip_protocol(one) for one in path]
-        text = os.fspath(path)
+        text = path.location.url if isinstance(path, StoragePath) else os.fspath(path)
         text = text.removeprefix(_PROTOCOL)
         scheme, separator, rest = text.partition("://")
         if separator and scheme.lower() == "file":

@@ -13,7 +13,7 @@ from apyfal.storage.handler import ObjectInfo
 from apyfal.storage.local import atomic
 from apyfal.storage.url import Location, is_file_object, parse
 
-__all__ = ["move"]
+__all__ = ["move", "rename"]
 
 
 def move(src: object, dst: object, *, progress: Progress | None = None) -> str:
@@ -50,7 +50,25 @@ def move(src: object, dst: object, *, progress: Progress | None = None) -> str:
     if is_file_object(src) or is_file_object(dst):
         raise ParameterError("move: an open file has no name to be moved; expected storage URLs or paths")
     source = parse(src)
-    destination = place_of_copy(source, parse(dst))
+    return _move(source, place_of_copy(source, parse(dst)), progress)
+
+
+def rename(src: object, dst: object) -> str:
+    """Give a file, object or local directory the very name `dst`, as `os.replace`; a directory is never moved into.
+
+    Raises
+    ------
+    IsADirectory
+        `dst` is a directory, or `src` one that cannot be renamed.
+    ParameterError, ObjectChanged, ObjectNotFound, AccessDenied, StorageError
+        As for `move`.
+    """
+    if is_file_object(src) or is_file_object(dst):
+        raise ParameterError("rename: an open file has no name to be changed; expected storage URLs or paths")
+    return _move(parse(src), parse(dst), None)
+
+
+def _move(source: Location, destination: Location, progress: Progress | None) -> str:
     if source.is_local and destination.is_local and _rename(source.path, destination.path):
         return destination.url
     before = stat_at(source)

@@ -1,0 +1,1 @@
+"""Storage URLs as objects, in the manner of `pathlib`."""
