@@ -104,3 +104,35 @@ def test_files_that_the_architecture_names_are_there() -> None:
     text = (ROOT / "docs/architecture.md").read_text()
     for path in re.findall(r"`((?:csrc|apyfal|tests)/[\w./]*)`", text):
         assert (ROOT / path).exists(), path
+
+
+#: Kinds of blocks, and how each is tested, or why it is not.
+BLOCKS = {
+    "python": "run",
+    "sh": "run in tutorials; elsewhere the command line is parsed, since it names stores that nobody has here",
+    "ini": "loaded",
+    "text": "what a command prints, or lines for a cluster or store that the reader has",
+    "toml": "of other packages: examples/ has them whole",
+    "c": "written to a file and compiled in tutorials; a declaration elsewhere",
+    "verilog": "written to a file and simulated",
+    "mermaid": "drawn",
+    "": "messages and pictures",
+    "{ .python .theirs }": "another library's code, which that library explains",
+    "{ .python .needs-a-card }": "needs the card of its section",
+}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_block_is_of_a_kind_that_is_tested(page: Path) -> None:
+    infos = re.findall(r"^ *```(.*)$", page.read_text(), re.M)
+    assert len(infos) % 2 == 0
+    kinds = {re.sub(r' title="[^"]*"', "", info) for info in infos[::2]}
+    assert kinds - set(BLOCKS) == set()
+
+
+def test_every_kind_of_block_is_in_use() -> None:
+    text = "\n".join(page.read_text() for page in PAGES)
+    for kind in BLOCKS:
+        assert re.search(rf"^```{re.escape(kind)}\b" if kind.isalpha() else rf"^```{re.escape(kind)}$", text, re.M), (
+            kind
+        )
