@@ -373,7 +373,7 @@ class RowJob:
         report.reasons.update(part.reasons)
         report.spans.extend([span._replace(chunk=number) for span in part.spans])
         start = report.now()
-        results = result if isinstance(result, dict) and len(outputs) > 1 else {outputs[0].port.name: result}
+        results: dict[str, Any] = {outputs[0].port.name: result} if len(outputs) == 1 else dict(result)
         for output in outputs:
             rows = flat_bytes(results[output.port.name])
             if len(rows) != (end - begin) * output.row:

@@ -64,7 +64,7 @@ def test_chunkings(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "records", "records:0", "records:-1", "records:x", "element", "elements:4"])
 def test_wrong_chunkings(text: str) -> None:
-    with pytest.raises(ParameterError, match=r"unknown chunking .* expected whole, elements or records:<bytes>"):
+    with pytest.raises(ParameterError, match=r"unknown chunking .* expected whole, elements, records:<bytes> or rows"):
         Chunking.parse(text)
 
 
