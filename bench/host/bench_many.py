@@ -1,17 +1,18 @@
 """How many small jobs does a host take on one core, and who waits when it is crowded?
 
 The first table: jobs of 4 KiB on the software card over TCP, with the daemon held to one core and the clients on the
-others (one connection and one thread for each job under way). The second: one job of one user after the other, while
-nothing else happens; among 1,000 other connections that are idle or stopped in the middle of a request; and with 64
-jobs of another user, a process of its own, twice a second. There "ahead" is the daemon's CPU time from the request to
-its answer: what the job waits for where the daemon has a core, whatever else the machine does. The three are measured
-in turns.
+others (one connection and one thread for each job under way; `process_map` makes batches of its own). The second: one
+job of one user after the other, while nothing else happens; among 1,000 other connections that are idle or stopped in
+the middle of a request; and with 64 jobs of another user, a process of its own, twice a second. There "ahead" is the
+daemon's CPU time from the request to its answer: what the job waits for where the daemon has a core, whatever else the
+machine does. The three are measured in turns.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import os
 import socket
 import statistics
@@ -20,7 +21,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,18 @@ def together(clients: list[RemoteAccelerator], seconds: float) -> int:
     return sum(done)
 
 
+def mapped(client: RemoteAccelerator, seconds: float) -> int:
+    """Run jobs by `process_map`; how many were done."""
+    done = 0
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        for result in client.process_map([SMALL] * 2048):
+            if not np.array_equal(result, SMALL):
+                raise AssertionError("not what was sent")
+            done += 1
+    return done
+
+
 def rates(quick: bool) -> None:
     """Print jobs a second, and what each costs the daemon."""
     cores = sorted(os.sched_getaffinity(0))
@@ -121,18 +134,22 @@ def rates(quick: bool) -> None:
         pin(daemon.pid, {cores[0]})
         os.sched_setaffinity(0, cores[1:] or cores)
         together(clients, seconds)
-        figures: dict[int, list[tuple[float, float]]] = {1: [], 4: [], 16: []}
+        ways: dict[str, Callable[[], int]] = {
+            f"{flight:>2} under way": functools.partial(together, clients[:flight], seconds) for flight in (1, 4, 16)
+        }
+        ways["process_map"] = functools.partial(mapped, clients[0], seconds)
+        figures: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
         for _ in range(rounds):
-            for flight, rows in figures.items():
+            for way, rows in figures.items():
                 began, cpu = time.perf_counter(), daemon.cpu()
-                jobs = together(clients[:flight], seconds)
+                jobs = ways[way]()
                 rows.append((jobs / (time.perf_counter() - began), (daemon.cpu() - cpu) / jobs * 1e6))
         os.sched_setaffinity(0, cores)
     print("\njobs of 4 KiB a second, the daemon on one core: median (lowest to highest)")
-    for flight, rows in figures.items():
+    for way, rows in figures.items():
         rate, cost = zip(*rows, strict=True)
         print(
-            f"  {flight:>2} under way   {statistics.median(rate):7.0f} /s ({min(rate):.0f} to {max(rate):.0f})   "
+            f"  {way:<12}   {statistics.median(rate):7.0f} /s ({min(rate):.0f} to {max(rate):.0f})   "
             f"the daemon's CPU {statistics.median(cost):4.0f} us a job ({min(cost):.0f} to {max(cost):.0f})"
         )
 

@@ -135,6 +135,8 @@ class JobManager:
         self._jobs[job.id] = job
         job.session.active += 1
         self._trim()
+        if len(self._running) == 1 and at_once:
+            self.commit()  # no other job is there to share a commit with
         return job
 
     def commit(self) -> None:
@@ -254,6 +256,7 @@ class JobManager:
             self._journal.mark_running(following.id)
             self._claim(following)
         if not self._running:
+            self.commit()
             self._idle.set()
 
     def _described(self, job: Job, result: BatchResult) -> BatchResult:
