@@ -92,9 +92,11 @@ def test_document_says_what_version_and_every_reference_leads_somewhere(document
 
 def test_document_lists_every_route(document: dict[str, object]) -> None:
     from apyfal.host.server.api import info, jobs, sessions, storage
+    from apyfal.host.server.channel.routes import ChannelRoutes
 
     declared = set()
-    for holder in (info.InfoRoutes, sessions.SessionRoutes, jobs.JobRoutes, storage.StorageRoutes):
+    holders = (info.InfoRoutes, sessions.SessionRoutes, jobs.JobRoutes, storage.StorageRoutes, ChannelRoutes)
+    for holder in holders:
         for function in vars(holder).values():
             route = getattr(function, "__route__", None)
             if route is not None:

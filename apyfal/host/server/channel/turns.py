@@ -19,7 +19,7 @@ class Turns:
     Parameters
     ----------
     at_once
-        Jobs of one user in one iteration.
+        Jobs of one user in one iteration. Half of them may have come in iterations before.
     """
 
     def __init__(self, at_once: int = CHANNEL_JOBS_AT_ONCE) -> None:
@@ -31,7 +31,8 @@ class Turns:
     def count(self, user: str) -> None:
         """Count a job of `user`."""
         self._taken[user] += 1
-        self._schedule()
+        if self._taken[user] * 2 > self._at_once:  # a wake-up for each job of a slow client would cost too much
+            self._schedule()
 
     def spent(self, user: str) -> bool:
         """Return whether further jobs of `user` have to wait for the next iteration."""

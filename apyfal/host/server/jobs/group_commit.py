@@ -29,12 +29,15 @@ class GroupCommit:
         self._open = False
         self._following: list[Callable[[bool], None]] = []
 
-    def open(self) -> None:
-        """Make the following writes part of this iteration's commit."""
+    def open(self, *, alone: bool = False) -> None:
+        """Make the following writes part of this iteration's commit. `alone`: the caller calls `commit` at once, as
+        nothing else is there to share it.
+        """
         if not self._open:
             self._journal.begin()
             self._open = True
-            asyncio.get_running_loop().call_soon(self.commit)
+            if not alone:
+                asyncio.get_running_loop().call_soon(self.commit)
 
     def then(self, call: Callable[[bool], None]) -> None:
         """Call `call` after that commit; its argument tells whether the writes are in the journal."""

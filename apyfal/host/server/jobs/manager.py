@@ -118,7 +118,16 @@ class JobManager:
                 f"{self._unfetched[job.user]} outputs of yours wait, as many as a user may have; fetch or free some"
             )
         at_once = self._may_run(job.user) and not (self._queue.has(job.user) if self._crowded else len(self._queue))
-        self._commits.open()
+        alone = at_once and not self._running
+        self._commits.open(alone=alone)
+        try:
+            return self._enter(job, print_, at_once)
+        finally:
+            if alone:
+                self.commit()  # no other job is there to share it with
+
+    def _enter(self, job: Job, print_: str, at_once: bool) -> Job | Entry:
+        """Enter a job in the journal, and start or queue it."""
         try:
             job.id = self._journal.enter(job.user, job.key, print_, running=at_once)
         except sqlite3.IntegrityError:
@@ -135,8 +144,6 @@ class JobManager:
         self._jobs[job.id] = job
         job.session.active += 1
         self._trim()
-        if len(self._running) == 1 and at_once:
-            self.commit()  # no other job is there to share a commit with
         return job
 
     def commit(self) -> None:
@@ -238,6 +245,25 @@ class JobManager:
     def _ended(self, job: Job, failure: BaseException | None) -> None:
         self._running.discard(job)
         self.seconds += time.monotonic() - job.began_at
+        alone = not self._running and not len(self._queue)
+        self._commits.open(alone=alone)
+        try:
+            self._conclude(job, failure)
+        finally:
+            if alone:
+                self.commit()
+        while not self._stopping:
+            following = self._queue.take(self._may_run)
+            if following is None:
+                break
+            self._commits.open()
+            self._journal.mark_running(following.id)
+            self._claim(following)
+        if not self._running:
+            self._idle.set()
+
+    def _conclude(self, job: Job, failure: BaseException | None) -> None:
+        """Set the final state of a job that has run, and store its result."""
         if failure is None:
             job.state = "done"
             if job.batch is not None:
@@ -248,16 +274,6 @@ class JobManager:
             if job.error["type"] == "HostError" and not isinstance(failure, HostError):
                 get_logger().error("job %s failed", job.id, exc_info=failure)
         self._end(job)
-        while not self._stopping:
-            following = self._queue.take(self._may_run)
-            if following is None:
-                break
-            self._commits.open()
-            self._journal.mark_running(following.id)
-            self._claim(following)
-        if not self._running:
-            self.commit()
-            self._idle.set()
 
     def _described(self, job: Job, result: BatchResult) -> BatchResult:
         """Return a result of a batch with its error as a document."""
