@@ -21,6 +21,9 @@ sense) an open file.
 `filesystem`                           all of it as a filesystem of fsspec
 `load_many`, `save_many`,              the same on many objects at once: results and errors by item, in order
 `stat_many`, `remove_many`
+`aload`, `asave`, `aload_many`,        `load` and the like to await; cancelling the task cancels the transfer
+`asave_many`
+`zarr_store`                           a directory as a store of zarr 3
 `mount`, `unmount`, `mounts`           stores and their names
 `snapshot`                             the mounts of this process, to be restored in another
 =====================================  =================================================================================
@@ -31,6 +34,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from apyfal.storage.aio.transfers import aload, aload_many, asave, asave_many
+    from apyfal.storage.aio.zarr_store import zarr_store
     from apyfal.storage.api.arrays import load, save
     from apyfal.storage.api.contents import read_bytes, read_text, touch, write_bytes, write_text
     from apyfal.storage.api.copying import copy
@@ -48,6 +53,10 @@ if TYPE_CHECKING:
 __all__ = [
     "Path",
     "SyncReport",
+    "aload",
+    "aload_many",
+    "asave",
+    "asave_many",
     "copy",
     "exists",
     "filesystem",
@@ -82,12 +91,17 @@ __all__ = [
     "walk",
     "write_bytes",
     "write_text",
+    "zarr_store",
 ]
 
 # Where each is; none of these modules has the name of a function, which importing it would replace.
 _LAZY = {
     "Path": "paths.path",
     "SyncReport": "trees.sync",
+    "aload": "aio.transfers",
+    "aload_many": "aio.transfers",
+    "asave": "aio.transfers",
+    "asave_many": "aio.transfers",
     "copy": "api.copying",
     "exists": "api.namespace",
     "filesystem": "api.fsspec_adapter",
@@ -122,6 +136,7 @@ _LAZY = {
     "walk": "api.namespace",
     "write_bytes": "api.contents",
     "write_text": "api.contents",
+    "zarr_store": "aio.zarr_store",
 }
 
 

@@ -17,10 +17,12 @@ import pytest
 from apyfal import storage
 
 zarr = pytest.importorskip("zarr", minversion="3", reason="zarr 3 is not installed")
-from zarr.core.buffer import Buffer, cpu  # noqa: E402  # after it is known to be there
+from zarr.core.buffer import Buffer, cpu, default_buffer_prototype  # noqa: E402  # after it is known to be there
 from zarr.storage import FsspecStore  # noqa: E402
 from zarr.testing.store import StoreTests  # noqa: E402
 
+from apyfal.exceptions import ParameterError  # noqa: E402
+from apyfal.storage.aio.zarr_store import ZarrStore  # noqa: E402
 from apyfal.storage.api.fsspec_adapter import ApyfalFileSystem  # noqa: E402
 
 fsspec_wrapper = pytest.importorskip("fsspec.implementations.asyn_wrapper", reason="fsspec is older than 2024.12")
@@ -76,9 +78,68 @@ class TestStore(StoreTests[FsspecStore, cpu.Buffer]):
         assert store.supports_listing
 
 
-for _name, _test in inspect.getmembers(StoreTests, inspect.iscoroutinefunction):
-    if _name.startswith("test_"):
-        setattr(TestStore, _name, in_a_loop(_test))
+class TestOurStore(StoreTests[ZarrStore, cpu.Buffer]):
+    """The same of `apyfal.storage.zarr_store`, without fsspec."""
+
+    store_cls = ZarrStore
+    buffer_cls = cpu.Buffer
+
+    @pytest.fixture
+    def store_kwargs(self, place: str) -> dict[str, Any]:
+        return {"url": place}
+
+    @pytest.fixture
+    def store(self, open_kwargs: dict[str, Any]) -> ZarrStore:
+        return asyncio.run(self.store_cls.open(**open_kwargs))
+
+    @pytest.fixture
+    def store_not_open(self, store_kwargs: dict[str, Any]) -> ZarrStore:
+        return self.store_cls(**store_kwargs)
+
+    async def set(self, store: ZarrStore, key: str, value: Buffer) -> None:
+        url = f"{store.url}/{key}"
+        if "://" not in url:
+            storage.makedirs(url.rpartition("/")[0], exist_ok=True)
+        storage.write_bytes(url, value.to_bytes())
+
+    async def get(self, store: ZarrStore, key: str) -> Buffer:
+        return self.buffer_cls.from_bytes(storage.read_bytes(f"{store.url}/{key}"))
+
+    def test_store_repr(self, store: ZarrStore) -> None:
+        assert repr(store) == f"ZarrStore({store.url!r})"
+
+    def test_store_supports_writes(self, store: ZarrStore) -> None:
+        assert store.supports_writes
+
+    def test_store_supports_listing(self, store: ZarrStore) -> None:
+        assert store.supports_listing
+
+    def test_keys_stay_inside(self, store: ZarrStore) -> None:
+        for key in ("../x", "a/../../x", ".."):
+            with pytest.raises(ParameterError, match="leads out of the store"):
+                asyncio.run(store.get(key, default_buffer_prototype()))
+            with pytest.raises(ParameterError, match="leads out of the store"):
+                asyncio.run(store.set(key, cpu.Buffer.from_bytes(b"x")))
+
+
+for _class in (TestStore, TestOurStore):
+    for _name, _test in inspect.getmembers(StoreTests, inspect.iscoroutinefunction):
+        if _name.startswith("test_"):
+            setattr(_class, _name, in_a_loop(_test))
+
+
+def test_an_array_in_our_store(place: str) -> None:
+    values = np.arange(10_000, dtype=np.int32).reshape(100, 100)
+    store = storage.zarr_store(f"{place}/array.zarr")
+    array = zarr.create_array(store, data=values, chunks=(30, 70), compressors=None)
+    array[5, :] = -1
+    values[5, :] = -1
+    assert np.array_equal(zarr.open_array(storage.zarr_store(f"{place}/array.zarr"), mode="r")[...], values)
+    group = zarr.open_group(storage.zarr_store(f"{place}/group.zarr"), mode="w")
+    group.create_array("one", shape=(3,), dtype="i4")[...] = 7
+    assert sorted(zarr.open_group(storage.zarr_store(f"{place}/group.zarr"), mode="r").array_keys()) == ["one"]
+    with pytest.raises(ValueError, match="read-only"):
+        zarr.open_array(storage.zarr_store(f"{place}/array.zarr", read_only=True))[...] = 1
 
 
 def test_array(place: str) -> None:

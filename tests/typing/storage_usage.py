@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import numpy as np
 
 from apyfal import storage
 from apyfal.storage.endpoints.factory import open_sink, open_source
+
+
+async def awaits(where: str) -> None:
+    """Loads and saves of asyncio."""
+    array: np.ndarray = await storage.aload(where, "u1", out=None)
+    await storage.asave(where, array, metadata={"content_type": "text/plain"})
+    errors: list[Exception | None] = await storage.asave_many([where], await storage.aload_many([where]))
+    print(errors, storage.zarr_store(where, read_only=True))
 
 
 def store() -> None:
@@ -29,6 +38,7 @@ def store() -> None:
     out = np.empty(size or 0, np.uint8)
     storage.save("my_storage://array", storage.load(where, dtype="uint8", shape=(-1, 2), out=out))
     storage.save_many(["my_storage://a", where], storage.load_many([where, where], dtype="uint8"))
+    asyncio.run(awaits(where))
     sizes: list[int | None] = [info.size for info in storage.stat_many([where])]
     errors: list[Exception | None] = storage.remove_many([where], return_exceptions=True)
     print(sizes, errors)
