@@ -37,6 +37,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "config": ("apyfal.cli.commands.config", "Show the configuration files; trust one."),
     "accelerators": ("apyfal.cli.commands.accelerators", "List the accelerators that can be run."),
     "devices": ("apyfal.cli.commands.machine.devices", "List the devices that accelerators run on."),
+    "jobs": ("apyfal.cli.commands.jobs", "List your jobs on a host."),
+    "cancel": ("apyfal.cli.commands.cancel", "Cancel jobs on a host."),
     "kernels": ("apyfal.cli.commands.machine.kernels", "Show the kernels of a program, and sections to paste."),
     "bench": ("apyfal.cli.commands.machine.bench", "Measure what a device does on this machine."),
     "doctor": ("apyfal.cli.commands.machine.doctor", "Say what this machine lacks, and how to get it."),

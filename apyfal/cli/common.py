@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
@@ -26,17 +27,27 @@ from apyfal.exceptions import (
 from apyfal.log import redact_text
 
 __all__ = [
+    "LOCAL",
     "Command",
     "Settings",
     "common_options",
     "complete_path",
     "exit_status",
+    "host_option",
     "key_values",
+    "named_host",
     "print_error",
     "print_json",
+    "print_of_host",
     "print_rows",
     "use_host",
 ]
+
+if TYPE_CHECKING:
+    from apyfal.host.client.http import Host
+
+#: The host that is no host: this machine, also if the configuration names one.
+LOCAL = "local"
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -187,6 +198,33 @@ def use_host(settings: Settings, *urls: str) -> None:
     attach_host(open_host(settings.config))
 
 
+def host_option(function: _Function) -> _Function:
+    """Add ``--host`` to a command that is about a host."""
+    return click.option("--host", metavar="URL", help="Of this host: address or https://host:port; 'local': here.")(
+        function
+    )
+
+
+@contextlib.contextmanager
+def named_host(settings: Settings, host: str | None) -> Iterator[Host]:
+    """Open the host of ``--host``, or that of the configuration.
+
+    Raises
+    ------
+    ConfigurationError, ParameterError
+        No host is named, or the text is no address of one.
+    """
+    from apyfal.host.client.accelerator import open_host
+
+    if host == LOCAL:
+        raise ParameterError("--host local: this machine's own jobs have no list; expected the address of a host")
+    there = open_host(settings.config, host_ip=host)
+    try:
+        yield there
+    finally:
+        there.close()
+
+
 def print_json(document: object) -> None:
     """Print one JSON document; arrays become lists, other objects their text."""
     click.echo(json.dumps(document, indent=2, default=_plain))
@@ -194,6 +232,17 @@ def print_json(document: object) -> None:
 
 def _plain(item: Any) -> object:
     return item.tolist() if hasattr(item, "tolist") else str(item)
+
+
+def print_of_host(settings: Settings, host: str | None, what: str) -> None:
+    """Print the ``devices`` or ``accelerators`` of a host, as it describes them."""
+    with named_host(settings, host) as there:
+        found = there.json("GET", f"/v1/{what}")[what]
+    if settings.json:
+        print_json({what: found})
+        return
+    for line in found:
+        click.echo(line)
 
 
 def print_rows(rows: Sequence[Sequence[str]], *, header: Sequence[str] = ()) -> None:

@@ -5,7 +5,18 @@ from __future__ import annotations
 import click
 
 from apyfal.accelerators import available
-from apyfal.cli.common import Command, Settings, common_options, exit_status, print_error, print_json, print_rows
+from apyfal.cli.common import (
+    LOCAL,
+    Command,
+    Settings,
+    common_options,
+    exit_status,
+    host_option,
+    print_error,
+    print_json,
+    print_of_host,
+    print_rows,
+)
 from apyfal.definition.definition import Definition
 from apyfal.definition.grammar import REQUIRED
 from apyfal.exceptions import ConfigurationError
@@ -14,13 +25,19 @@ __all__ = ["command"]
 
 
 @click.command(cls=Command, name="accelerators")
+@host_option
 @common_options
 @click.pass_obj
-def command(settings: Settings, /) -> None:
+def command(settings: Settings, /, *, host: str | None) -> None:
     """List the accelerators that can be run: the reference ones, plugins, and those of the configuration.
+
+    With --host, those of another machine that the token may use.
 
     Those that are wrong are named after the others, and the exit status is 2.
     """
+    if host not in (None, LOCAL):
+        print_of_host(settings, host, "accelerators")
+        return
     problems: list[ConfigurationError] = []
     _print(settings, available(settings.config, problems=problems))
     for error in problems:

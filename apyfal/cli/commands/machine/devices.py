@@ -7,7 +7,16 @@ from typing import Any
 import click
 
 import apyfal
-from apyfal.cli.common import Command, Settings, common_options, print_json, print_rows
+from apyfal.cli.common import (
+    LOCAL,
+    Command,
+    Settings,
+    common_options,
+    host_option,
+    print_json,
+    print_of_host,
+    print_rows,
+)
 from apyfal.units import format_size
 
 __all__ = ["command"]
@@ -15,10 +24,19 @@ __all__ = ["command"]
 
 @click.command(cls=Command, name="devices")
 @click.option("--driver", metavar="NAME", help="Of this driver only.")
+@host_option
 @common_options
 @click.pass_obj
-def command(settings: Settings, /, *, driver: str | None) -> None:
-    """List the devices of all drivers, what each can do, and the drivers that cannot be used here."""
+def command(settings: Settings, /, *, driver: str | None, host: str | None) -> None:
+    """List the devices of all drivers, what each can do, and the drivers that cannot be used here.
+
+    With --host, those of another machine, by their names alone.
+    """
+    if host not in (None, LOCAL):
+        if driver is not None:
+            raise click.UsageError("--driver: a host lists all of its devices", click.get_current_context())
+        print_of_host(settings, host, "devices")
+        return
     found = apyfal.devices(driver)
     if settings.json:
         devices = [{**device, "capabilities": sorted(device["capabilities"])} for device in found]
