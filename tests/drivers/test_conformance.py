@@ -10,7 +10,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from drivers.cases import core_cases, job_cases, resident_cases
+from drivers.cases import capability_cases, core_cases, job_cases, resident_cases
+from drivers.support import capabilities
 from drivers.support.cards import CARDS, Card
 from drivers.support.worker import Worker
 
@@ -103,6 +104,24 @@ def test_data_that_stays(row: Card, case: str, workers: Callable[[Card], Worker]
 @pytest.mark.parametrize(("row", "case"), _rows(core_cases))
 def test_buffers_and_runs(row: Card, case: str, workers: Callable[[Card], Worker]) -> None:
     workers(row).call("drivers.cases.core_cases", case, row.name)
+
+
+@pytest.mark.parametrize(("row", "case"), _rows(capability_cases))
+def test_capabilities(row: Card, case: str, workers: Callable[[Card], Worker]) -> None:
+    workers(row).call("drivers.cases.capability_cases", case, row.name)
+
+
+def test_the_table_of_capabilities_is_that_of_the_page() -> None:
+    assert f"{capabilities.BEGIN}\n{capabilities.markdown()}\n{capabilities.END}" in capabilities.PAGE.read_text()
+
+
+@pytest.mark.parametrize("row", capabilities.ROWS, ids=lambda row: row.name)
+def test_each_cell_of_the_table_has_a_test(row: capabilities.Row) -> None:
+    modules = (capability_cases, core_cases, job_cases, resident_cases)
+    assert any(row.tests in _cases(module) for module in modules)
+    assert len(row.cells) == len(capabilities.DRIVERS)
+    tested = {one.driver for one in CARDS if row.tests not in _NEEDS or getattr(one, _NEEDS[row.tests])}
+    assert set(capabilities.DRIVERS) <= tested
 
 
 @pytest.mark.parametrize(

@@ -94,9 +94,12 @@ def test_an_incomplete_installation(library: Path, tmp_path: Path) -> None:
     for name in ("libxrt_coreutil.so.2",):
         source = (installation.system_libraries() / name).resolve()
         (directory / name).write_bytes(source.read_bytes())
-    printed = _live(library, {"XILINX_XRT": str(tmp_path), "XCL_EMULATION_MODE": "noop"})
+    printed = _live(library, {"XILINX_XRT": str(tmp_path)})
     assert "NO_LIBRARY: XRT is incomplete" in printed
-    assert "libxrt_noop.so.2 is not" in printed
+    assert "libxrt_core.so.2 is not" in printed
+    for mode, shim in (("noop", "libxrt_noop.so.2"), ("sw_emu", "libxrt_swemu.so.2"), ("hw_emu", "libxrt_hwemu.so.2")):
+        printed = _live(library, {"XILINX_XRT": str(tmp_path), "XCL_EMULATION_MODE": mode})
+        assert f"NO_LIBRARY: XCL_EMULATION_MODE={mode} needs XRT's emulation shim {shim}, which the XRT in" in printed
 
 
 def test_another_version(library: Path, tmp_path: Path) -> None:

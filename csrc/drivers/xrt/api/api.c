@@ -132,6 +132,12 @@ static int set_root(void *library, const char *wanted, const char *shim, apf_err
         } else {
             char path[PATH_MAX + 32];
             snprintf(path, sizeof path, "%s/%s", directory, shim);
+            if (access(path, R_OK) != 0 && getenv("XCL_EMULATION_MODE"))
+                return apf_fail(
+                    err, APF_NO_LIBRARY, 0,
+                    "XCL_EMULATION_MODE=%.32s needs XRT's emulation shim %s, which the XRT in %.400s does not "
+                    "have; expected an XRT with emulation in XILINX_XRT, or no XCL_EMULATION_MODE for cards",
+                    getenv("XCL_EMULATION_MODE"), shim, directory);
             if (access(path, R_OK) != 0)
                 return apf_fail(err, APF_NO_LIBRARY, 0,
                                 "XRT is incomplete: %s is in %s, but %s is not; set XILINX_XRT to XRT's directory",
