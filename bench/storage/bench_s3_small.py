@@ -1,31 +1,41 @@
-"""Many small objects from an S3 endpoint into prepared memory, by 1 and 8 threads: how many a second?"""
+"""Many small objects from an S3 endpoint into prepared memory, and to one: how many a second, for how much CPU time?"""
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import http.client
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from threading import local
 from typing import Any
 
 import numpy as np
 from support.common import Bench, main
+from support.discard import discard
 from support.peers import KEYS, address, boto3_client, installed, obstore_store, serve
 
 import apyfal
+from apyfal import storage
 from apyfal.storage.stores.s3.handler import S3Handler
-from apyfal.storage.transfer import download
+from apyfal.storage.transfer import download, upload
 
 SIZE = 64 << 10
 
 
 def benches(quick: bool) -> list[Bench]:
-    """2,000 objects of 64 KiB (100 in a smoke run)."""
-    count = 100 if quick else 2000
-    data = np.frombuffer(np.random.default_rng(1).bytes(count * SIZE), np.uint8).reshape(count, SIZE)
+    """2,000 objects of 64 KiB and 20,000 of 4 KiB read, 2,000 of 64 KiB written (100 of each in a smoke run)."""
+    few, many = (100, 100) if quick else (2000, 20_000)
+    return [*reads(few, SIZE, (1, 8)), *reads(many, 4 << 10, (32,)), writes(few, 8)]
+
+
+def reads(count: int, size: int, widths: tuple[int, ...]) -> list[Bench]:
+    """Return a table for each number of objects at once."""
+    data = np.frombuffer(np.random.default_rng(1).bytes(count * size), np.uint8).reshape(count, size)
     server = serve({str(number): data[number] for number in range(count)})
     url = server.endpoint_url
-    target = apyfal.empty((count, SIZE), np.uint8)
+    target = apyfal.empty((count, size), np.uint8)
     target[...] = 0
     rows = [memoryview(target[number]) for number in range(count)]
 
@@ -44,7 +54,7 @@ def benches(quick: bool) -> list[Bench]:
             connection = state.connection = http.client.HTTPConnection(host, port)
         connection.request("GET", f"/b/{number}")
         response = connection.getresponse()
-        if response.readinto(rows[number]) != SIZE or response.read():
+        if response.readinto(rows[number]) != size or response.read():
             raise AssertionError("wrong length")
 
     handler = S3Handler(endpoint_url=url, **KEYS)
@@ -79,20 +89,58 @@ def benches(quick: bool) -> list[Bench]:
 
         def pyarrow_read(number: int) -> None:
             with filesystem.open_input_file(f"b/{number}") as file:
-                rows[number][:] = memoryview(file.read_at(SIZE, 0))
+                rows[number][:] = memoryview(file.read_at(size, 0))
 
         ways["pyarrow open_input_file"] = pyarrow_read
 
     made = []
-    for threads in (1, 8):
-        bench = Bench(f"{count} objects of 64 KiB, {threads} threads: microseconds an object", unit="us", scale=1e6)
+    for threads in widths:
+        title = f"{count} objects of {size >> 10} KiB, {threads} at once: microseconds an object"
+        bench = Bench(title, unit="us", scale=1e6)
+        storage.mount(f"s3.at{threads}", endpoint_url=url, max_concurrency=threads, replace=True, **KEYS)
+        urls = [f"s3.at{threads}://b/{number}" for number in range(count)]
+        bench.add("apyfal load_many", partial(storage.load_many, urls, target), check, repeats=count)
         for name, get in ways.items():
             pool = ThreadPoolExecutor(threads)
             bench.add(name, all_of(pool, get, count), check, repeats=count, limit=name.startswith("http.client"))
-        for way in bench.ways:
-            way.note = lambda way=way: f"{1 / np.median(way.seconds):,.0f} objects/s"
-        made.append(bench)
+        made.append(with_rates(bench))
     return made
+
+
+def writes(count: int, threads: int) -> Bench:
+    """Return the table of writes to an endpoint that takes them and forgets them."""
+    data = np.frombuffer(np.random.default_rng(1).bytes(count * SIZE), np.uint8).reshape(count, SIZE)
+    stack = contextlib.ExitStack()
+    atexit.register(stack.close)
+    url = stack.enter_context(discard())
+    bench = Bench(f"{count} objects of 64 KiB written, {threads} at once: microseconds an object", unit="us", scale=1e6)
+    storage.mount("s3.to", endpoint_url=url, max_concurrency=threads, replace=True, **KEYS)
+    urls, rows = [f"s3.to://b/{number}" for number in range(count)], list(data)
+    bench.add("apyfal save_many", lambda: storage.save_many(urls, rows), repeats=count)
+    handler = S3Handler(endpoint_url=url, **KEYS)
+    ways: dict[str, Callable[[int], Any]] = {
+        "apyfal upload": lambda number: upload(handler, f"b/{number}", memoryview(rows[number]))
+    }
+    if installed("obstore"):
+        import obstore
+
+        store = obstore_store(url)
+        ways["obstore put"] = lambda number: obstore.put(store, str(number), memoryview(rows[number]))
+    if installed("boto3"):
+        client = boto3_client(url)
+        ways["boto3 put_object"] = lambda number: client.put_object(
+            Bucket="b", Key=str(number), Body=rows[number].tobytes()
+        )
+    for name, put in ways.items():
+        bench.add(name, all_of(ThreadPoolExecutor(threads), put, count), repeats=count)
+    return with_rates(bench)
+
+
+def with_rates(bench: Bench) -> Bench:
+    """Return a bench that tells objects a second, too."""
+    for way in bench.ways:
+        way.note = lambda way=way: f"{1 / np.median(way.seconds):,.0f} objects/s"
+    return bench
 
 
 def all_of(pool: ThreadPoolExecutor, get: Callable[[int], Any], count: int) -> Callable[[], None]:

@@ -1,5 +1,5 @@
-"""Four threads on one device of each driver under ThreadSanitizer, AddressSanitizer and UndefinedBehaviorSanitizer, and
-what can go wrong with the opencl driver.
+"""Four threads on one device of each driver under ThreadSanitizer, AddressSanitizer and UndefinedBehaviorSanitizer,
+the transport over connections that break, and what can go wrong with the opencl driver.
 
 Vendors' OpenCL brings threads and compilers of its own, which sanitizers do not understand: there, as it comes.
 """
@@ -43,6 +43,16 @@ def test_what_is_checked_and_then_done(name: str, variant: Callable[[str], Varia
     """Views, sizes and ends of a buffer, starts of runs and the end of their device, by several threads at once."""
     printed = run(variant(name).program("hammer-holds", [HERE / "programs" / "hammer_holds.c"]), str(SECONDS))
     assert int(printed.split()[0]) > 10
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_transport(name: str, variant: Callable[[str], Variant]) -> None:
+    """Ten thousand transfers, of which one in five is broken, and some batches are cancelled."""
+    program = variant(name).program("hammer-transport", [HERE / "programs" / "hammer_transport.c"])
+    done, others = map(int, run(program, "10000").split())
+    assert done + others == 10_000
+    assert done > 6000
+    assert others > 1000
 
 
 @pytest.mark.parametrize("name", VARIANTS)
