@@ -269,6 +269,8 @@ cdef extern from "transport.h" nogil:
         pass
     int apf_transport_new(apf_exchange *exchanges, size_t count, const apf_transport_options *options,
                           apf_transport **transport, apf_error *err)
+    int apf_transport_claim(apf_transport *transport)
+    void apf_transport_unclaim(apf_transport *transport)
     int apf_transport_attach(apf_transport *transport, int fd, int kept, uint32_t *slot, apf_error *err)
     int apf_transport_run(apf_transport *transport, uint32_t connections, int64_t pause, apf_error *err)
     void apf_transport_cancel(apf_transport *transport)

@@ -43,7 +43,7 @@ cdef class Transport:
 
     Notes
     -----
-    One thread at a time, but for `interrupt`. The sockets stay the caller's.
+    One thread at a time, but for `interrupt`: another one gets `BufferInUse`. The sockets stay the caller's.
     """
 
     cdef capi.apf_transport *handle
@@ -100,7 +100,11 @@ cdef class Transport:
         cdef capi.apf_error err
         cdef capi.uint32_t slot = 0
         cdef int fd = descriptor, before = kept
-        check(capi.apf_transport_attach(self.handle, fd, before, &slot, &err), &err)
+        cdef int code
+        self._claim()
+        code = capi.apf_transport_attach(self.handle, fd, before, &slot, &err)
+        capi.apf_transport_unclaim(self.handle)
+        check(code, &err)
         return slot
 
     def run(self, connections):
@@ -115,8 +119,10 @@ cdef class Transport:
         cdef capi.uint32_t wanted = connections
         cdef int code
         while True:
+            self._claim()
             with nogil:
                 code = capi.apf_transport_run(self.handle, wanted, _PAUSE, &err)
+                capi.apf_transport_unclaim(self.handle)
             if code == capi.APF_TRANSPORT_ENDED:
                 return True
             if code == capi.APF_TRANSPORT_FEWER:
@@ -133,19 +139,29 @@ cdef class Transport:
 
     def lost(self, slot):
         """Whether the connection is lost, so that its socket is to be closed."""
-        return bool(capi.apf_transport_lost(self.handle, slot))
+        cdef capi.uint32_t place = slot
+        self._claim()
+        lost = capi.apf_transport_lost(self.handle, place)
+        capi.apf_transport_unclaim(self.handle)
+        return bool(lost)
 
     def usable(self, slot):
         """Whether another request can be sent on the connection."""
-        return bool(capi.apf_transport_usable(self.handle, slot))
+        cdef capi.uint32_t place = slot
+        self._claim()
+        usable = capi.apf_transport_usable(self.handle, place)
+        capi.apf_transport_unclaim(self.handle)
+        return bool(usable)
 
     def states(self):
         """What became of the exchanges: a byte each."""
         cdef Py_ssize_t index
         cdef bytes states = PyBytes_FromStringAndSize(NULL, self.count)
         cdef char *to = PyBytes_AsString(states)
+        self._claim()
         for index in range(self.count):
             to[index] = self.exchanges[index].state
+        capi.apf_transport_unclaim(self.handle)
         return states
 
     def take(self, index):
@@ -159,11 +175,20 @@ cdef class Transport:
     def answer(self, index):
         """Give what was kept: the head, the body behind it, and the bytes of body that are in place."""
         cdef capi.apf_exchange *one = self._at(index)
-        if one.kept == NULL:
-            return b"", b"", 0
-        head = PyBytes_FromStringAndSize(<const char *> one.kept, one.head_size)
-        body = PyBytes_FromStringAndSize(<const char *> one.kept + one.head_size, one.kept_size)
-        return head, body, one.received
+        self._claim()
+        try:
+            if one.kept == NULL:
+                return b"", b"", 0
+            head = PyBytes_FromStringAndSize(<const char *> one.kept, one.head_size)
+            body = PyBytes_FromStringAndSize(<const char *> one.kept + one.head_size, one.kept_size)
+            return head, body, one.received
+        finally:
+            capi.apf_transport_unclaim(self.handle)
+
+    cdef int _claim(self) except -1:
+        if capi.apf_transport_claim(self.handle) != capi.APF_OK:
+            raise exceptions.BufferInUse("the transport is in use by another thread")
+        return 0
 
     cdef capi.apf_exchange *_at(self, index) except NULL:
         cdef Py_ssize_t place = index

@@ -64,6 +64,9 @@ typedef struct apf_transport apf_transport;
 /* The exchanges are the caller's, and stay where they are until `free`. NO_MEMORY, IO. */
 int apf_transport_new(apf_exchange *exchanges, size_t count, const apf_transport_options *options,
                       apf_transport **transport, apf_error *err);
+/* Be the only one that calls `attach` and `run` and looks at the exchanges, until `unclaim`. BUSY: somebody is. */
+int apf_transport_claim(apf_transport *transport);
+void apf_transport_unclaim(apf_transport *transport);
 /* Use a connected socket, which stays the caller's to close. `kept`: it served a request before. INVALID: too many. */
 int apf_transport_attach(apf_transport *transport, int fd, int kept, uint32_t *slot, apf_error *err);
 /* Exchange until one of the above, or CANCELLED. `pause` in ns; negative: none. One thread at a time. */

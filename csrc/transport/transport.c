@@ -22,6 +22,7 @@ struct apf_transport {
     uint32_t again; /* list of those that wait for another connection */
     apf_transport_options options;
     int poll, wake; /* descriptors of epoll and of the event that cancels */
+    int claimed;    /* changed atomically */
     int cancelled;  /* changed atomically */
     uint64_t done, mistakes;
     size_t likely;         /* bytes of the last head */
@@ -68,6 +69,13 @@ void apf_transport_free(apf_transport *transport)
     }
     apf_free(transport);
 }
+
+int apf_transport_claim(apf_transport *transport)
+{
+    return __atomic_exchange_n(&transport->claimed, 1, __ATOMIC_ACQUIRE) ? APF_BUSY : APF_OK;
+}
+
+void apf_transport_unclaim(apf_transport *transport) { __atomic_store_n(&transport->claimed, 0, __ATOMIC_RELEASE); }
 
 int apf_transport_attach(apf_transport *transport, int fd, int kept, uint32_t *slot, apf_error *err)
 {
