@@ -96,7 +96,8 @@ class PreparedJob:
         self._process = process
         self._submit = submit
         self._direct = direct
-        self._lock = threading.Lock()
+        lock = threading.Lock()
+        self._acquire, self._release = lock.acquire, lock.release
         self._process_id = os.getpid()
 
     def __call__(
@@ -130,7 +131,7 @@ class PreparedJob:
             deadline = monotonic() + parse_duration(timeout)
         if self._owner._starts != self._starts:
             raise ParameterError("the accelerator was started again after this job was prepared; expected a new job")
-        if not self._lock.acquire(False):
+        if not self._acquire(False):
             self._wait(deadline)
         try:
             if self._direct is not None:
@@ -140,13 +141,13 @@ class PreparedJob:
                 keywords["timeout"] = max(deadline - monotonic(), 0.0)
             return self._process(self.src, self.dst, info_dict=info_dict, **keywords)
         finally:
-            self._lock.release()
+            self._release()
 
     def _wait(self, deadline: float | None) -> None:
         if os.getpid() != self._process_id:  # the thread that runs it does not exist here
             raise ForkedProcess("a prepared job was running when this process was forked; prepare one in the child")
         left = -1.0 if deadline is None else max(deadline - monotonic(), 0.0)
-        if not self._lock.acquire(timeout=left):
+        if not self._acquire(timeout=left):
             raise RunTimeout("other calls of this prepared job did not end within the timeout")
 
     def submit(self, **keywords: Any) -> Future[Any]:

@@ -385,3 +385,29 @@ def test_leaving_waits_for_submitted_jobs_and_an_error_cancels_them(where: dict[
         leave()
     assert sum(future.cancelled() for future in futures) > 100
     assert all(future.done() for future in futures)
+
+
+def test_a_prepared_job_runs_as_process_does(where: dict[str, str | None]) -> None:
+    with apyfal.Accelerator("scale", **where) as scale:
+        src, dst = scale.empty(5000, "i4"), scale.empty(5000, "i4")
+        job = scale.prepare(src, dst, a=2)
+        for turn in range(3):
+            src[...] = turn + np.arange(5000)
+            info: dict[str, Any] = {}
+            assert job(info_dict=info) is dst
+            np.testing.assert_array_equal(dst, src * 2)
+            assert info["driver"] == "emulator"
+        assert job.submit(a=5).result() is dst
+        np.testing.assert_array_equal(dst, src * 5)
+        with pytest.raises(ParameterError, match="no parameter 'c'"):
+            job(c=1)
+        with pytest.raises(ParameterError, match="a file object is read or written once"):
+            scale.prepare(io.BytesIO(b"abcd"), dst)
+        scale.start(a=3)
+        with pytest.raises(ParameterError, match="started again"):
+            job()
+        again = scale.prepare(src, dst)
+        again()
+        np.testing.assert_array_equal(dst, src * 3)
+    with pytest.raises(ClosedError):
+        again()
