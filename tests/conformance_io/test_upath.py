@@ -1,6 +1,9 @@
 """universal_pathlib's paths of storage URLs: what `pathlib.Path` promises, on a local path, memory and S3.
 
-universal_pathlib's own tests are not in its package; these are the same questions.
+universal_pathlib's own tests (``BaseTests`` of its release 0.3.9) are not in its package. Run by hand over a local path
+and a mount in memory, 243 of 246 pass. The others, all on the mount, are `test_child_path` and two cases of
+`test_rename_with_target_absolute`: they make a path of ``mount://...`` without ``apyfal://``, which `UPath` takes for
+another library's before this class is asked. What follows are the same questions, and those of this class.
 """
 
 from __future__ import annotations

@@ -77,8 +77,9 @@ class MountTable:
         replace
             Allow to mount a name again with other parameters. Transfers under way end with the old ones.
         **parameters
-            What else the provider knows, and ``bandwidth`` (bytes a second), ``memory_limit`` (bytes, or text like
-            ``"64MiB"``) and ``max_concurrency`` for all transfers of this mount together.
+            What else the provider knows; ``bandwidth`` (bytes a second) and ``memory_limit`` (bytes, or text like
+            ``"64MiB"``) for all transfers of this mount together; and ``max_concurrency``, the connections of one
+            transfer, or of all items of one call for many objects.
 
         Raises
         ------

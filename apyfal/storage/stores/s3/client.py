@@ -250,7 +250,9 @@ class S3Client:
         InvalidURL
             For what is no bucket, and would be asked for at a host that has nothing to do with it.
         """
-        if bucket.startswith("arn:"):
+        if bucket in (".", ".."):  # in a path, what it would lead to is another bucket
+            raise InvalidURL(f"{bucket!r} is not supported; expected the name of a bucket")
+        if bucket[:4].lower() == "arn:":
             raise InvalidURL(
                 f"{bucket!r}: ARNs are not supported; expected the name of a bucket, or the alias of an access point "
                 "(NAME-...-s3alias), which can be used as one"

@@ -120,11 +120,21 @@ def default_endpoint(profile: str | None) -> str | None:
     Raises
     ------
     MountError
-        There is no such profile or ``services`` section.
+        There is no such profile or ``services`` section; or the environment asks for endpoints that are not supported.
     """
+    found = _named_endpoint(profile)
+    for variable, host in (("AWS_USE_FIPS_ENDPOINT", "s3-fips"), ("AWS_USE_DUALSTACK_ENDPOINT", "s3.dualstack")):
+        if found is None and _is_true(os.environ.get(variable)):
+            raise MountError(
+                f"s3: {variable} is not supported; expected endpoint_url='https://{host}.REGION.amazonaws.com'"
+            )
+    return found
+
+
+def _named_endpoint(profile: str | None) -> str | None:
     if _is_true(os.environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS")):
         return None
-    named = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    named = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
     if named and profile is None and not _configured("ignore_configured_endpoint_urls"):
         return named
     if not _configured("endpoint_url"):  # reading the files as AWS does takes a library that is large

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,25 @@ def test_the_mounts_limit_of_connections(mounts: MountTable, limit: int) -> None
         handler.store(f"b/{index}", bytes([index]))
     assert [bytes(one) for one in storage.load_many(urls)] == [bytes([index]) for index in range(24)]
     assert handler.most == limit
+
+
+@pytest.mark.parametrize("call", ["load", "load_many"])
+def test_a_limit_of_connections_is_that_of_one_call(mounts: MountTable, call: str) -> None:
+    """Two threads at once, each with its only connection, do not wait for each other."""
+    meeting = threading.Barrier(2, timeout=30)
+    handler = Counting(2)
+    handler.max_concurrency = 1
+    handler.before_read = lambda: meeting.wait() and None
+    mounts.attach("mem", handler)
+    for index in range(2):
+        handler.store(f"b/{index}", bytes([index]))
+
+    def load(index: int) -> bytes:
+        url = f"mem://b/{index}"
+        return bytes(storage.load(url) if call == "load" else storage.load_many([url])[0])
+
+    with ThreadPoolExecutor(2) as threads:
+        assert list(threads.map(load, range(2))) == [b"\0", b"\1"]
 
 
 def test_cancelled(mounts: MountTable) -> None:

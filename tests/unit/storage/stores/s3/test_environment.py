@@ -61,6 +61,7 @@ def endpoint(**parameters: object) -> str:
     ("environ", "config", "expected"),
     [
         ({}, "", AWS),
+        ({"AWS_ENDPOINT_URL": "", "AWS_ENDPOINT_URL_S3": ""}, "", AWS),
         ({"AWS_ENDPOINT_URL": "http://all.test"}, "", "http://all.test"),
         ({"AWS_ENDPOINT_URL_S3": "http://s3.test"}, "", "http://s3.test"),
         ({"AWS_ENDPOINT_URL": "http://all.test", "AWS_ENDPOINT_URL_S3": "http://s3.test"}, "", "http://s3.test"),
@@ -100,6 +101,23 @@ def test_endpoints_as_the_sdk_finds_them(
         assert str(S3Handler(False, **keys)._s3._address("bucket", "k", "us-east-1")[0]) == AWS  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("keys", [KEYS, {}, {"anonymous": True}], ids=["keys", "chain", "anonymous"])
+@pytest.mark.parametrize("variable", ["AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT"])
+def test_endpoints_of_another_kind_are_refused_by_name(
+    variable: str, keys: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has to go to one of them, or nowhere, is not sent to another."""
+    monkeypatch.setenv(variable, "True")
+    with pytest.raises(MountError, match=f"{variable} is not supported; expected endpoint_url"):
+        endpoint(**keys)
+    assert endpoint(**keys, endpoint_url="http://given.test") == "http://given.test"
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://named.test")
+    assert endpoint(**keys) == "http://named.test"
+    monkeypatch.delenv("AWS_ENDPOINT_URL_S3")
+    monkeypatch.setenv(variable, "false")
+    assert endpoint(**keys) == AWS
+
+
 def test_a_profile_that_is_named(home: Path) -> None:
     (home / ".aws").mkdir()
     (home / ".aws/config").write_text(CONFIG)
@@ -131,6 +149,11 @@ def test_given_keys_load_no_large_library(home: Path) -> None:
         "arn:aws:s3-object-lambda:us-east-1:123456789012:accesspoint/name/key",
         "arn:aws:s3-outposts:us-east-1:123456789012:outpost/op-1/accesspoint/name/key",
         "arn:aws:s3:::bucket/key",
+        "arn:aws-us-gov:s3:us-gov-west-1:123456789012:accesspoint/name/key",
+        "arn:aws-eusc:s3:eusc-de-east-1:123456789012:accesspoint/name/key",
+        "ARN:AWS:S3:::bucket/key",
+        "../key",
+        "./key",
         "data--usw2-az1--x-s3/key",
         "point--usw2-az1--xa-s3/key",
     ],
