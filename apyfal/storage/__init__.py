@@ -17,7 +17,8 @@ sense) an open file.
 `write_bytes`, `write_text`
 `sign`                                 an address by which others read or write an object for some time
 `Path`                                 a URL as an object, with the methods of `pathlib.Path`
-`rename`, `touch`                      as in `os` and `pathlib`
+`rename`, `scandir`, `touch`,          as in `os`, `pathlib` and `shutil`
+`rmtree`
 `filesystem`                           all of it as a filesystem of fsspec
 `load_many`, `save_many`,              the same on many objects at once: results and errors by item, in order
 `stat_many`, `remove_many`
@@ -44,13 +45,15 @@ if TYPE_CHECKING:
     from apyfal.storage.api.moving import move, rename
     from apyfal.storage.api.namespace import exists, listdir, makedirs, remove, rmdir, stat, walk
     from apyfal.storage.api.opening import open
-    from apyfal.storage.api.queries import getmtime, getsize, isdir, isfile, sign
+    from apyfal.storage.api.queries import Entry, getmtime, getsize, isdir, isfile, scandir, sign
     from apyfal.storage.batch.many import load_many, remove_many, save_many, stat_many
     from apyfal.storage.mounting.table import mount, mounts, snapshot, unmount
     from apyfal.storage.paths.path import Path
+    from apyfal.storage.trees.removing import rmtree
     from apyfal.storage.trees.sync import SyncReport, sync
 
 __all__ = [
+    "Entry",
     "Path",
     "SyncReport",
     "aload",
@@ -79,8 +82,10 @@ __all__ = [
     "remove_many",
     "rename",
     "rmdir",
+    "rmtree",
     "save",
     "save_many",
+    "scandir",
     "sign",
     "snapshot",
     "stat",
@@ -96,6 +101,7 @@ __all__ = [
 
 # Where each is; none of these modules has the name of a function, which importing it would replace.
 _LAZY = {
+    "Entry": "api.queries",
     "Path": "paths.path",
     "SyncReport": "trees.sync",
     "aload": "aio.transfers",
@@ -124,8 +130,10 @@ _LAZY = {
     "remove_many": "batch.many",
     "rename": "api.moving",
     "rmdir": "api.namespace",
+    "rmtree": "trees.removing",
     "save": "api.arrays",
     "save_many": "batch.many",
+    "scandir": "api.queries",
     "sign": "api.queries",
     "snapshot": "mounting.table",
     "stat": "api.namespace",

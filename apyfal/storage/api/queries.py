@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from apyfal.exceptions import (
     IsADirectory,
@@ -12,17 +14,66 @@ from apyfal.exceptions import (
     UnsupportedByStore,
     did_you_mean,
 )
-from apyfal.storage.api.namespace import stat
+from apyfal.storage.api.namespace import child, entries, stat
 from apyfal.storage.flow.retry import retry_call
 from apyfal.storage.handler import ObjectInfo
 from apyfal.storage.mounting.table import resolve
 from apyfal.storage.url import parse
 from apyfal.units import parse_duration
 
-__all__ = ["getmtime", "getsize", "isdir", "isfile", "sign"]
+__all__ = ["Entry", "getmtime", "getsize", "isdir", "isfile", "scandir", "sign"]
 
 #: What a signed address can be for.
 _METHODS = ("GET", "PUT", "HEAD", "DELETE")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One name in a directory, as `os.DirEntry`.
+
+    Attributes
+    ----------
+    name
+        Its name there.
+    path
+        Its URL or path, as every function of `apyfal.storage` takes it.
+    info
+        What the listing says: size and time of a file, if the store tells them there.
+    """
+
+    name: str
+    path: str
+    info: ObjectInfo
+
+    def is_dir(self) -> bool:
+        """Whether it is a directory or bucket, links followed. Asks nobody."""
+        return self.info.is_directory
+
+    def is_file(self) -> bool:
+        """Whether it is a file or object; a broken link is none. See `isfile`; asks the store of no object."""
+        return not self.info.is_directory and (not parse(self.path).is_local or os.path.isfile(self.path))
+
+    def is_symlink(self) -> bool:
+        """Whether it is a link of this machine's disks."""
+        location = parse(self.path)
+        return location.is_local and os.path.islink(location.path)
+
+    def stat(self) -> ObjectInfo:
+        """Look it up; see `apyfal.storage.stat`."""
+        return stat(self.path)
+
+
+def scandir(url: object = ".") -> Iterator[Entry]:
+    """Yield what is directly below, sorted by name, with what the listing says of each, as `os.scandir`.
+
+    Raises
+    ------
+    ObjectNotFound, NotADirectory, AccessDenied, UnsupportedByStore, StorageError
+        When it cannot be listed.
+    """
+    location = parse(url)
+    for name, info in entries(location):
+        yield Entry(name, child(location, name).url, info)
 
 
 def isfile(url: object) -> bool:

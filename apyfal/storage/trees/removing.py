@@ -1,0 +1,72 @@
+"""`rmtree`: a directory with all that is below it, removed as `shutil.rmtree` does."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+
+from apyfal.exceptions import NotADirectory, ObjectNotFound
+from apyfal.storage.api.namespace import child, rmdir, stat_at
+from apyfal.storage.api.tree import require_removable, tree
+from apyfal.storage.batch.many import remove_many
+from apyfal.storage.local import atomic
+from apyfal.storage.trees.names import has_directories
+from apyfal.storage.trees.sides import path_on_disk
+from apyfal.storage.url import parse
+
+__all__ = ["rmtree"]
+
+#: Objects that are removed between two looks at what failed.
+_BATCH = 1000
+
+
+def rmtree(url: object) -> None:
+    """Remove a directory with all that is below it. Links below are removed, and never what they lead to.
+
+    Parameters
+    ----------
+    url
+        Of a directory; in a store, all objects whose names go on with ``/``, and not the object of this name itself.
+
+    Raises
+    ------
+    ParameterError
+        It is a bucket, the root of a store, a mount or a file system, a home, or holds the working directory.
+    NotADirectory
+        It is a file, an object or a link.
+    ObjectNotFound, AccessDenied, UnsupportedByStore, StorageError
+        It does not exist, or cannot be listed: nothing was removed then. Or something below cannot be removed: what was
+        removed before is gone.
+    """
+    location = parse(url)
+    require_removable(location)
+    what = f"cannot remove the tree {str(location)!r}"
+    path = path_on_disk(location)
+    if path is not None:
+        if os.path.islink(path.rstrip("/")):
+            raise NotADirectory(f"{what}: it is a link; expected a directory", path=location.shown_path)
+        with atomic.translating("remove the tree", path):
+            shutil.rmtree(path)
+        return
+    items = list(tree(location, follow_links=False))
+    for item in items:
+        if item.problem is not None:
+            raise item.problem
+    if not items and not stat_at(location).is_directory:
+        raise NotADirectory(f"{what}: it is no directory", path=location.shown_path)
+    files = [item.location.url for item in items if not item.is_directory]
+    for begin in range(0, len(files), _BATCH):
+        for error in remove_many(files[begin : begin + _BATCH], return_exceptions=True):
+            if error is not None and not isinstance(error, ObjectNotFound):  # somebody else was faster
+                raise error
+    names = {item.name for item in items if item.is_directory}
+    if has_directories(location.url):
+        for item in items:
+            parts = item.name.split("/")[: None if item.is_directory else -1]
+            names.update("/".join(parts[:end]) for end in range(1, len(parts) + 1))
+    for name in [*sorted(names, key=len, reverse=True), ""]:
+        place = child(location, name) if name else location
+        # most directories of stores are only names, and an object may have the same
+        with contextlib.suppress(ObjectNotFound, NotADirectory):
+            rmdir(place.url.rstrip("/"))

@@ -1,0 +1,120 @@
+"""`storage.rmtree` and `storage.scandir`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from memory_store import MemoryHandler
+
+from apyfal import storage
+from apyfal.exceptions import NotADirectory, ObjectNotFound, ParameterError, StorageError
+from apyfal.storage.mounting import table
+
+
+@pytest.fixture
+def store() -> Iterator[MemoryHandler]:
+    handler = MemoryHandler()
+    for key in ("b/d/x", "b/d/e/y", "b/d//z", "b/d/e/", "b/dd", "b/both", "b/both/in"):
+        handler.store(key, b"" if key.endswith("/") else key.encode())
+    table.table.attach("lab", handler)
+    storage.mount("mem", provider="fsspec", protocol="memory", config={})
+    yield handler
+    table.table.unmount("lab")
+    storage.unmount("mem")
+
+
+@pytest.mark.parametrize(
+    ("url", "left"),
+    [
+        ("lab://b/d", ["b/both", "b/both/in", "b/dd"]),
+        ("lab://b/d/", ["b/both", "b/both/in", "b/dd"]),
+        ("lab://b/d/e", ["b/both", "b/both/in", "b/d//z", "b/d/x", "b/dd"]),
+        ("lab://b/both", ["b/both", "b/d//z", "b/d/e/", "b/d/e/y", "b/d/x", "b/dd"]),
+    ],
+)
+def test_in_a_store(store: MemoryHandler, url: str, left: list[str]) -> None:
+    storage.rmtree(url)
+    assert sorted(store.objects) == left
+
+
+@pytest.mark.parametrize(
+    ("url", "kind"),
+    [
+        ("lab://", ParameterError),
+        ("lab:///", ParameterError),
+        ("lab://b/none", ObjectNotFound),
+        ("lab://b/dd", NotADirectory),
+        ("/", ParameterError),
+        (".", ParameterError),
+        ("..", ParameterError),
+        ("file", NotADirectory),
+        ("link", NotADirectory),
+        ("link/", NotADirectory),
+        ("none", ObjectNotFound),
+    ],
+)
+def test_refused(
+    store: MemoryHandler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, kind: type[Exception]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/x").touch()
+    (tmp_path / "file").touch()
+    os.symlink("d", tmp_path / "link")
+    before = sorted(store.objects)
+    with pytest.raises(kind):
+        storage.rmtree(url)
+    assert sorted(store.objects) == before
+    assert sorted(os.listdir(tmp_path)) == ["d", "file", "link"]
+    assert (tmp_path / "d/x").exists()
+
+
+def test_a_listing_that_fails_removes_nothing(store: MemoryHandler) -> None:
+    before = sorted(store.objects)
+    store.fail["list"] = 1
+    with pytest.raises(StorageError):
+        storage.rmtree("lab://b/d")
+    assert sorted(store.objects) == before
+
+
+@pytest.mark.parametrize("kind", ["disk", "mount of a disk", "fsspec"])
+def test_real_directories(store: MemoryHandler, tmp_path: Path, kind: str) -> None:
+    storage.mount("disk", provider="file", root=str(tmp_path), config={})
+    try:
+        top = {"disk": str(tmp_path), "mount of a disk": "disk://", "fsspec": "mem://bucket"}[kind]
+        top = top.rstrip("/") + ("//" if kind == "mount of a disk" else "")
+        below = top if top.endswith("//") else f"{top}/"
+        storage.makedirs(f"{below}d/e/empty")
+        for name in ("d/x", "d/e/y", "kept"):
+            storage.write_bytes(f"{below}{name}", b"1")
+        if kind != "fsspec":
+            os.symlink(tmp_path / "kept", tmp_path / "d/link")
+            os.mkdir(tmp_path / "other")
+            (tmp_path / "other/precious").touch()
+            os.symlink(tmp_path / "other", tmp_path / "d/directory")
+        storage.rmtree(f"{below}d")
+        assert not storage.exists(f"{below}d")
+        assert storage.exists(f"{below}kept")
+        assert kind == "fsspec" or (tmp_path / "other/precious").exists()
+    finally:
+        storage.unmount("disk")
+
+
+def test_scandir(store: MemoryHandler, tmp_path: Path) -> None:
+    found = {one.name: one for one in storage.scandir("lab://b/d")}
+    assert list(found) == ["/z", "e", "x"]
+    assert [one.is_dir() for one in found.values()] == [False, True, False]
+    assert [one.is_file() for one in found.values()] == [True, False, True]
+    assert found["x"].info.size == 5
+    assert found["x"].stat().size == 5
+    for one in found.values():
+        assert storage.exists(one.path)
+    (tmp_path / "f").write_bytes(b"123")
+    os.symlink("none", tmp_path / "link")
+    local = list(storage.scandir(tmp_path))
+    assert [(one.name, one.is_file(), one.is_symlink()) for one in local] == [("f", True, False), ("link", False, True)]
+    with pytest.raises(ObjectNotFound):
+        next(storage.scandir(tmp_path / "none"))
