@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 __all__ = ["RemoteAccelerator", "open_host", "open_remote"]
 
 _WORKERS = 4
+#: keywords of `process` that are no parameters of the accelerator
+_OF_PROCESS = frozenset({"copy", "info_dict", "timeout", "progress", "memory_limit"})
 #: seconds that a batch of small jobs may take: it ends as a whole
 _LONGEST_BATCH = 0.1
 #: keys of a definition that a client may send; ``program`` only if the host's operator lists it
@@ -358,11 +360,11 @@ class RemoteAccelerator(BaseAccelerator):
         if len(together) < 2:
             return tasks
         began = time.monotonic()
-        keywords = dict(together[0].keywords)
-        timeout = keywords.pop("timeout", None)
+        keywords = together[0].keywords
+        timeout = keywords.get("timeout")
         batch = ClientBatch(together)
         seconds = None if timeout is None else parse_duration(timeout)
-        spec = batch.spec(plain({name: keywords[name] for name in keywords.keys() - {"copy"}}), seconds)
+        spec = batch.spec(plain({name: keywords[name] for name in keywords.keys() - _OF_PROCESS}), seconds)
         key, retry = secrets.token_hex(16), Retry(seconds)
         while True:
             session = self._session

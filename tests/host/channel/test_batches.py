@@ -95,6 +95,17 @@ def test_an_error_of_all_is_an_error_of_each(loopback: RemoteAccelerator) -> Non
             future.result()
 
 
+@pytest.mark.parametrize(
+    "keywords", [{"copy": True}, {"timeout": 20}, {"timeout": None}, {"progress": None}, {"memory_limit": None}]
+)
+def test_keywords_of_process(loopback: RemoteAccelerator, keywords: dict[str, Any]) -> None:
+    loopback._submitter.size._value = 32
+    sources = [np.full(64, number, np.uint8) for number in range(200)]
+    for source, result in zip(sources, loopback.process_map(sources, **keywords), strict=True):
+        np.testing.assert_array_equal(source, result)
+    assert jobs_of(loopback) < 100
+
+
 def test_results_that_are_no_arrays(daemon: RunningDaemon) -> None:
     with RemoteAccelerator(daemon.host(daemon.token("sha")), {"accelerator": "sha3"}) as sha3:
         sources = [np.full(500, number, np.uint8) for number in range(200)]

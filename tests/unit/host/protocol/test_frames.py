@@ -7,7 +7,7 @@ import struct
 from collections.abc import Iterator, Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apyfal.host.protocol.frame_reader import SCRATCH, FrameReader
@@ -104,6 +104,7 @@ _FRAMES = st.one_of(
 )
 
 
+@settings(deadline=None)  # the machine has other work
 @given(st.lists(_FRAMES, max_size=20), st.lists(st.integers(1, 200), max_size=50), st.integers(1, 5) | st.none())
 def test_pieces_make_no_difference(frames: list[bytes], sizes: list[int], hold: int | None) -> None:
     whole, pieces = recorded(b"".join(frames)), recorded(b"".join(frames), sizes, hold=hold)
