@@ -15,6 +15,8 @@ __all__ = ["KernelArgument", "KernelInterface", "interface_of_text", "interface_
 
 #: Offsets in an xclbin (struct axlf of <xrt/xclbin.h>), the size of a section's head, and the kind with the metadata.
 _LENGTH_AT, _SECTIONS_COUNT_AT, _SECTIONS_AT, _SECTION_SIZE, _METADATA = 304, 448, 456, 40, 2
+#: Sections with the memory banks, which argument of which compute unit is connected to which, and the units.
+_BANKS, _CONNECTIONS, _UNITS = 6, 7, 8
 _SPACES = {0: "private", 1: "global", 2: "constant", 3: "local", 4: "stream"}
 #: Bytes of metadata that are read; those of real programs have less than 1 MiB.
 _MAX_METADATA = 64 << 20
@@ -22,12 +24,15 @@ _MAX_METADATA = 64 << 20
 
 @dataclass(frozen=True)
 class KernelArgument:
-    """One argument of a kernel: its name, type and address space (empty: not known), and whether it may be written."""
+    """One argument of a kernel: its name, type and address space (empty: not known), whether it may be written, and the
+    memory banks that it is connected to, in an xclbin.
+    """
 
     name: str
     type: str
     space: str
     written: bool
+    banks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,13 +107,16 @@ def interface_of_xclbin(program: bytes, name: str) -> list[KernelInterface]:
     except ElementTree.ParseError as error:
         raise ProgramError(f"{name!r} is damaged: its metadata is no XML: {error}") from None
     kernels = []
+    connected = _connections(program)
     for kernel in root.iter("kernel"):
+        of_kernel = connected.get(kernel.get("name", ""), {})
         arguments = [
             KernelArgument(
                 one.get("name", ""),
                 one.get("type", ""),
                 _SPACES.get(_number(one.get("addressQualifier", "")), ""),
                 True,
+                tuple(of_kernel.get(_number(one.get("id", "")), ())),
             )
             for one in sorted(kernel.findall("arg"), key=lambda one: _number(one.get("id", "")))
         ]
@@ -122,6 +130,40 @@ def _number(text: str) -> int:
         return int(text, 0)
     except ValueError:
         return -1
+
+
+def _connections(program: bytes) -> dict[str, dict[int, list[str]]]:
+    """Return the banks of each argument, by kernel and position; empty if the sections are not there or damaged."""
+    found: dict[str, dict[int, list[str]]] = {}
+    try:
+        banks = [
+            tag.partition(b"\0")[0].decode("ascii", "replace")
+            for (tag,) in struct.iter_unpack("<24x16s", _section(program, _BANKS)[8:])
+        ]
+        units = [
+            name.partition(b":")[0].decode("ascii", "replace")
+            for (name,) in struct.iter_unpack("<16x64s", _section(program, _UNITS)[8:])
+        ]
+        for argument, unit, bank in struct.iter_unpack("<iii", _section(program, _CONNECTIONS)[4:]):
+            if 0 <= unit < len(units) and 0 <= bank < len(banks):
+                names = found.setdefault(units[unit], {}).setdefault(argument, [])
+                if banks[bank] not in names:
+                    names.append(banks[bank])
+    except (struct.error, ValueError):
+        return {}
+    return found
+
+
+def _section(program: bytes, wanted: int) -> bytes:
+    """Return a section of an xclbin whose header `_metadata` has checked; empty if it is not there or lies outside."""
+    (count,) = struct.unpack_from("<I", program, _SECTIONS_COUNT_AT)
+    for section in range(min(count, (len(program) - _SECTIONS_AT) // _SECTION_SIZE)):
+        at = _SECTIONS_AT + section * _SECTION_SIZE
+        (kind,) = struct.unpack_from("<I", program, at)
+        offset, length = struct.unpack_from("<QQ", program, at + 24)
+        if kind == wanted and offset + length <= len(program) and length <= _MAX_METADATA:
+            return program[offset : offset + length]
+    return b""
 
 
 def _metadata(program: bytes, name: str) -> bytes:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import random
 import re
+import struct
 from pathlib import Path
 
 import pytest
@@ -72,3 +73,29 @@ def test_no_damage_is_worse_than_an_error() -> None:
             data[source.randrange(456, len(data))] = source.randrange(256)
         with contextlib.suppress(ProgramError):
             read_interface(bytes(data), "x")
+
+
+def test_banks_of_an_xclbin(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = xclbin.xclbin()
+    found = {one.name: one for one in read_interface(content, "x.xclbin")[1]}
+    tags = [tag.decode() for _, _, _, tag in xclbin.BANKS]
+    for kernel in xclbin.KERNELS:
+        banks = iter(kernel.banks)
+        expected = [(tags[next(banks)],) if letter == "b" else () for letter in kernel.signature]
+        assert [one.banks for one in found[kernel.name].arguments] == expected, kernel.name
+    (tmp_path / "x.xclbin").write_bytes(content)
+    assert main(["kernels", str(tmp_path / "x.xclbin")]) == 0
+    assert "global DDR[1]" in capsys.readouterr().out
+
+
+def test_damaged_connections_name_no_banks() -> None:
+    content = bytearray(xclbin.xclbin())
+    for place in range(struct.unpack_from("<I", content, 448)[0]):
+        at = 456 + 40 * place
+        if struct.unpack_from("<I", content, at)[0] in (6, 7, 8):
+            for offset, length in ((2**63, 8), (0, 2**40), (456, 13)):
+                damaged = bytearray(content)
+                struct.pack_into("<QQ", damaged, at + 24, offset, length)
+                for one in read_interface(bytes(damaged), "x.xclbin")[1]:
+                    for argument in one.arguments:
+                        assert set(argument.banks) <= {tag.decode() for _, _, _, tag in xclbin.BANKS}

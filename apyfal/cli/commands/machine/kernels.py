@@ -40,7 +40,9 @@ def command(settings: Settings, /, *, program: str, device: str | None, build: s
         if number:
             click.echo()
         click.echo(f"{kernel.name}{_groups(kernel)}")
-        rows = [[f"  {one.name}", one.type, one.space, _access(one)] for one in kernel.arguments]
+        rows = [
+            [f"  {one.name}", one.type, " ".join([one.space, *one.banks]), _access(one)] for one in kernel.arguments
+        ]
         print_rows(rows, header=("  argument", "type", "memory", "access"))
         click.echo(f"\n{section_of(kernel, driver, program)}")
 
