@@ -223,6 +223,9 @@ class Exchanges:
             except StorageError as error:
                 _LOG.debug("%s: %s", self._origin, error)
 
+        while missing and (kept := self._pool.lease_kept(self._origin)) is not None:
+            found.append((kept, False))
+            missing -= 1
         if missing > 1:
             # each waits for the other side, and new ones may be far away
             for thread in start_threads("connect", missing, lease):

@@ -53,6 +53,15 @@ class IdleConnections:
         careful
             Look at every idle one before it is used: for requests that are not repeated.
         """
+        connection = self.kept(key, careful=careful)
+        if connection is not None:
+            return connection, False
+        connection = connect()
+        connection.key = key
+        return connection, True
+
+    def kept(self, key: Hashable, *, careful: bool) -> Connection | None:
+        """Return an idle connection, or ``None`` if there is none; parameters as for `lease`."""
         while True:
             with self._lock:
                 if self._process != os.getpid():
@@ -62,13 +71,11 @@ class IdleConnections:
                 kept = self._idle.get(key)
                 connection = kept.pop() if kept else None
             if connection is None:
-                connection = connect()
-                connection.key = key
-                return connection, True
+                return None
             idle = time.monotonic() - connection.idle_since
             # One that was in use just now is not looked at: the caller repeats what fails for that.
             if (idle < _SURELY_OPEN and not careful) or (idle < _MAX_IDLE and connection.is_quiet()):
-                return connection, False
+                return connection
             connection.close()
 
     def give_back(self, connection: Connection, usable: bool) -> None:
