@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from apyfal.batching.batch import Batch
 from apyfal.batching.fan_out import StorageFanOut
 from apyfal.config.configuration import Configuration, host_ip_of
+from apyfal.definition.chain import ChainDefinition
 from apyfal.definition.grammar import PROCESS_KEYWORDS
 from apyfal.device import at_exit
-from apyfal.device.context import DeviceContext
 from apyfal.device.control import JobControl
 from apyfal.device.sharing.device_array import DeviceArray
 from apyfal.exceptions import (
@@ -29,7 +29,7 @@ from apyfal.exceptions import (
 )
 from apyfal.jobs.base import BaseAccelerator
 from apyfal.jobs.direct_runs import DirectRuns
-from apyfal.jobs.opening import define, load_all, program_reader, shared_device_of
+from apyfal.jobs.opening import define, load_all, open_context, shared_device_of
 from apyfal.jobs.prepared import Direct
 from apyfal.jobs.submitter import BATCH_MEMORY, JobSubmitter
 from apyfal.memory import empty
@@ -147,10 +147,14 @@ class Accelerator(BaseAccelerator):
         self._lock = threading.RLock()
         self._active: set[JobControl] = set()
         self._copy = self._defaults.boolean("copy", True)
-        may_batch = self._copy and (self._memory_limit is None or self._memory_limit >= BATCH_MEMORY)
+        may_batch = (
+            not isinstance(self._definition, ChainDefinition)
+            and self._copy
+            and (self._memory_limit is None or self._memory_limit >= BATCH_MEMORY)
+        )
         self._jobs = JobSubmitter(self._definition.name, self.process, self._run_batch if may_batch else None)
         self._fan_out = StorageFanOut()
-        self._context = DeviceContext(self._definition, program_reader(self._definition), shared)
+        self._context = open_context(self._definition, shared)
         self._closed = self._device_closed = False
         self._closing: threading.Thread | None = None  # closes the device when a run that hangs has ended
         at_exit.register(self)

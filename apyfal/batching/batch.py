@@ -24,12 +24,12 @@ from apyfal.pipeline.arrays import element_type_of
 from apyfal.pipeline.report import Report
 
 if TYPE_CHECKING:
-    from apyfal._core.run import Run
     from apyfal.batching.fan_out import StorageFanOut
     from apyfal.definition.bound_call import CallPort
     from apyfal.device.context import DeviceContext
     from apyfal.device.control import JobControl
-    from apyfal.device.launcher import KernelLauncher
+    from apyfal.device.launcher import Launcher
+    from apyfal.device.waiting import Waitable
 
 __all__ = ["Batch"]
 
@@ -163,7 +163,7 @@ class Batch(Generic[_Task]):
     # -- the device ---------------------------------------------------------------------------------------------------
     def _compute(self, inputs: BufferRegion, output: BufferRegion, placed: list[BatchItem]) -> None:
         packer = self._packer
-        with self._context.borrow_launcher(self._call, self._kernel) as launcher:
+        with self._context.borrow_launcher(self._call) as launcher:
             if packer.merged:
                 with self._report.span("compute", 0):
                     chunk = Chunk(0, inputs.part(0, packer.used), packer.used, 0, last=True)
@@ -181,11 +181,11 @@ class Batch(Generic[_Task]):
             launcher.clear_regions()
 
     def _compute_each(
-        self, launcher: KernelLauncher, inputs: BufferRegion, output: BufferRegion, placed: list[BatchItem]
+        self, launcher: Launcher, inputs: BufferRegion, output: BufferRegion, placed: list[BatchItem]
     ) -> None:
         """Give each job a run. If the kernel reports, each report is read before the next run overwrites it."""
         size_reported = self._call.size_reported
-        in_flight: deque[Run] = deque()
+        in_flight: deque[Waitable] = deque()
         try:
             for item in placed:
                 if item.place is None:

@@ -145,7 +145,7 @@ TABLE: Mapping[str, Mapping[str, Rule]] = {
         "program": _CODE,
         **dict.fromkeys(("kernel", "arguments", "inputs", "outputs", "parameters", "state"), _FREE),
         **dict.fromkeys(("dtype", "in_dtype", "out_dtype", "output", "chunking", "clear_outputs"), _FREE),
-        **dict.fromkeys(("shape", "shape.*", "struct.*", "initial", "inout", "halo"), _FREE),
+        **dict.fromkeys(("shape", "shape.*", "struct.*", "initial", "inout", "halo", "stages"), _FREE),
         # with more work-items than its source was written for, a kernel reaches memory that is not its own
         **dict.fromkeys(
             ("global", "local", "global_offset", "round_up"), Rule(Verdict.TRUSTED, "what memory a kernel reaches")

@@ -35,6 +35,7 @@ _ACCELERATOR = {
     "device": Key("the card", "an index, or a part of a device's name", "the first that fits"),
     "program": Key("OpenCL source or binary, xclbin, sources in Verilog or VHDL", "any storage URL"),
     "kernel": Key("the kernel in the program; without `arguments`, an accelerator that apyfal knows", "", "NAME"),
+    "stages": Key("accelerators that run as one, each on what the one before it leaves on the card", "names"),
     "arguments": Key("the kernel's arguments, in its order", "`name`, `name: type` or `name: type = expression`"),
     "inputs": Key("those of them that are inputs, if there are several", "`name: type, ...`", "`src`"),
     "outputs": Key(

@@ -36,6 +36,7 @@ __all__ = [
     "CHUNK_SCALARS",
     "ELEMENTS",
     "FILLED_IN",
+    "KERNEL_OPTIONS",
     "PROCESS_KEYWORDS",
     "REPORTED",
     "REPORT_WORDS",
@@ -84,6 +85,12 @@ REPORT_WORDS = 4
 STATUS_DONE = 0
 #: ``dst`` is full: run the same chunk again with a larger ``skip``. Only for kernels that have the argument ``skip``.
 STATUS_FULL = 1
+
+
+#: Options of drivers that belong to a kernel: accelerators that share a device can differ in them.
+KERNEL_OPTIONS: Mapping[str, frozenset[str]] = MappingProxyType(
+    {"opencl": frozenset({"build"}), "rtl": frozenset({"registers", "protocol", "parameters", "optimize"})}
+)
 
 
 class _Required:

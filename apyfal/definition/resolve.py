@@ -13,6 +13,7 @@ import numpy as np
 from apyfal.config.configuration import KINDS, ConfigSource, Configuration, Section, Value
 from apyfal.config.ini import shown_path
 from apyfal.definition import registry
+from apyfal.definition.chain import ChainDefinition
 from apyfal.definition.composite import Types, element_name, element_type, parse_struct, parse_vector, struct_text
 from apyfal.definition.definition import Definition
 from apyfal.definition.dtypes import DTYPE_CODES, PARAMETER_TYPES, number_of
@@ -57,11 +58,30 @@ def resolve(name: str | None = None, config: ConfigSource = None, **keys: object
     """
     configuration = Configuration.load(config)
     section = _section(name, configuration, _texts(keys))
+    if "stages" in section and section["stages"].section != "accelerator":
+        return _chain(name or "chain", section, configuration)
     kernel = section.text("kernel", None)
     found = name or kernel
     if found is None:
         raise ConfigurationError(f"no accelerator is named{did_you_mean('', _all_names(configuration))}")
     return _define(found, _base(found, kernel, section, configuration), section)
+
+
+def _chain(name: str, section: Section, configuration: Configuration) -> Definition:
+    """Return the chain of a section with ``stages``; what else it says is for all of its stages."""
+    keys: dict[str, object] = {}
+    for key, value in section.items():
+        if value.section == "accelerator" or key == "stages":
+            continue
+        if key not in ("driver", "device") and ("." not in key or key.partition(".")[0] in ("shape", "struct")):
+            raise value.error(f"{key}: a chain has the definitions of its stages; expected it in one of them")
+        keys[key] = value.text
+    stages = []
+    for part in section.parts("stages"):
+        if (of_stage := f"accelerator.{part.text}") in configuration and "stages" in configuration.section(of_stage):
+            raise part.error(f"stages: {part.text!r} is a chain itself; expected its stages")
+        stages.append(resolve(part.text, configuration, **keys))
+    return _checked(section, lambda: ChainDefinition.of(name, stages))
 
 
 def available(config: ConfigSource = None, *, problems: list[ConfigurationError] | None = None) -> list[Definition]:
@@ -111,6 +131,9 @@ def _texts(keys: Mapping[str, object]) -> dict[str, object]:
     """Return keyword arguments in the form that a configuration has."""
     texts: dict[str, object] = {}
     for key, value in keys.items():
+        if key == "stages" and isinstance(value, (list, tuple)):
+            texts[key] = ", ".join(str(stage) for stage in value)
+            continue
         if isinstance(value, Mapping):
             texts.update(
                 {

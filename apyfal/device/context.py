@@ -14,7 +14,7 @@ from apyfal._core.model import register_model
 from apyfal.definition.declared import check_declared
 from apyfal.device.drivers import require_driver
 from apyfal.device.interface import interface_of_text, interface_of_xclbin
-from apyfal.device.launcher import KernelLauncher
+from apyfal.device.launcher import KernelLauncher, Launcher
 from apyfal.device.model_adapter import ModelErrors, adapt_model
 from apyfal.device.regions import BufferRegion
 from apyfal.device.sharing.device_array import DeviceArray
@@ -110,7 +110,7 @@ class DeviceContext:
         self._lock = threading.Lock()
         self._calls: dict[object, BoundCall] = {}
         self._sized: dict[tuple[BoundCall, tuple[SourceSize, ...]], BoundCall] = {}
-        self._spare: dict[BoundCall, list[KernelLauncher]] = {}
+        self._spare: dict[BoundCall, list[Launcher]] = {}
         self._regions: dict[tuple[int, int], list[BufferRegion]] = {}
         self.model_errors = ModelErrors()
         self.direct: dict[object, Any] = {}
@@ -164,7 +164,7 @@ class DeviceContext:
         return sized
 
     @contextlib.contextmanager
-    def borrow_launcher(self, call: BoundCall, kernel: Kernel) -> Iterator[KernelLauncher]:
+    def borrow_launcher(self, call: BoundCall) -> Iterator[Launcher]:
         """Lend a launcher for a call, with the device memory of its arguments; kept for the next job.
 
         If the block raises, the launcher is dropped: a run may still use it.
@@ -173,11 +173,18 @@ class DeviceContext:
             spare = self._spare.setdefault(call, [])
             lent = spare.pop() if spare else None
         if lent is None:
-            lent = KernelLauncher(call, kernel, self.device, self.loaded)
+            lent = self._new_launcher(call)
         yield lent
         with self._lock:
             if call in self._spare:
                 spare.append(lent)
+
+    def _new_launcher(self, call: BoundCall) -> Launcher:
+        return self.new_kernel_launcher(call)
+
+    def new_kernel_launcher(self, call: BoundCall) -> KernelLauncher:
+        """Return a launcher for the kernel of a call."""
+        return KernelLauncher(call, self.kernel(call), self.device, self.loaded)
 
     @contextlib.contextmanager
     def borrow_region(self, nbytes: int, bank: int) -> Iterator[BufferRegion]:
@@ -234,6 +241,10 @@ class DeviceContext:
         for one in kernels:
             if one.name == kernel:
                 check_declared(call, one.arguments, ask)
+
+    def kernels(self, call: BoundCall) -> tuple[Kernel, ...]:
+        """Return the kernels of a call: the first reads its inputs, the last writes its outputs."""
+        return (self.kernel(call),)
 
     @property
     def _built_for_types(self) -> bool:

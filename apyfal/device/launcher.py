@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -16,11 +16,39 @@ if TYPE_CHECKING:
     from apyfal._core.device import Device, Kernel
     from apyfal._core.run import Run
     from apyfal.definition.bound_call import BoundArgument, BoundCall
+    from apyfal.device.waiting import Waitable
 
     #: Offset, size and work-group of an index space; see `Arguments.start`.
     _Launch = tuple[Sequence[int], Sequence[int], Sequence[int]]
 
-__all__ = ["KernelLauncher"]
+__all__ = ["KernelLauncher", "Launcher"]
+
+
+class Launcher(Protocol):
+    """Starts runs over chunks: see `KernelLauncher`, which does so for one kernel."""
+
+    def start(
+        self,
+        chunk: Chunk,
+        outputs: Sequence[BufferRegion],
+        *,
+        skip: int = 0,
+        sync_to: bool = False,
+        sync_from: bool = False,
+    ) -> Waitable:
+        """Start over one chunk."""
+        ...
+
+    def take_moved(self) -> tuple[int, int]:
+        """Return the bytes that runs have moved to the device and from it since the last call."""
+        ...
+
+    def clear_regions(self) -> None:
+        """Drop the references to the last run's input and output memory."""
+
+    def read_report(self) -> tuple[int, int, int]:
+        """Return what the kernel reported of its last run."""
+        ...
 
 
 class KernelLauncher:

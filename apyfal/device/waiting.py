@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
+from contextlib import suppress
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, cast
 
 from apyfal.device.control import Aborted
 from apyfal.exceptions import AcceleratorException, RunTimeout
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
     from apyfal._core.run import Run
     from apyfal.device.control import JobControl
 
-__all__ = ["GRACE_SECONDS", "POLL_SECONDS", "cancel", "collect_cancelled", "wait"]
+__all__ = ["GRACE_SECONDS", "POLL_SECONDS", "RunGroup", "Waitable", "cancel", "collect_cancelled", "wait"]
 
 #: Interval at which a wait for a run checks the rest of the job.
 POLL_SECONDS = 0.05
@@ -21,10 +23,64 @@ POLL_SECONDS = 0.05
 GRACE_SECONDS = 1.0
 
 _lock = threading.Lock()
-_unfinished: list[Run] = []
 
 
-def wait(run: Run, control: JobControl) -> None:
+class Waitable(Protocol):
+    """A run, or several that end together."""
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait up to `timeout` seconds for the results; `RunTimeout` if it has not ended then."""
+
+    def cancel(self) -> None:
+        """Ask it to end."""
+
+
+_unfinished: list[Waitable] = []
+
+
+class RunGroup:
+    """Runs that were started one after another, each on the results of the one before: it has ended when all have.
+
+    Parameters
+    ----------
+    runs
+        In the order of their starts.
+    """
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self.runs = tuple(runs)
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait until the results of the last run are on the host side.
+
+        Raises
+        ------
+        RunTimeout
+            They have not ended within `timeout` seconds.
+        AcceleratorException
+            Of the first run that failed: those behind it had nothing to work on.
+        """
+        failed = False
+        try:
+            self.runs[-1].wait(timeout)
+        except RunTimeout:
+            raise
+        except AcceleratorException:
+            failed = True  # not kept: it would keep this frame alive, and with it the runs
+        for run in self.runs[:-1]:  # they have ended; or the last one was cancelled before it began
+            run.wait(timeout)
+        if failed:
+            self.runs[-1].wait(timeout)  # raises it again
+
+    def cancel(self) -> None:
+        """Ask all runs to end, the last one first."""
+        for run in self.runs[:0:-1]:
+            with suppress(AcceleratorException):  # where one cannot be stopped, none can
+                run.cancel()
+        self.runs[0].cancel()
+
+
+def wait(run: Waitable, control: JobControl) -> None:
     """Wait until a run ends. If the job fails or its deadline passes meanwhile, cancel the run.
 
     Raises
@@ -44,11 +100,12 @@ def wait(run: Run, control: JobControl) -> None:
         except (Aborted, RunTimeout):
             cancel(run)
             raise
-    if (details := run.details) is not None:
-        control.run_details.append(details)
+    for one in run.runs if isinstance(run, RunGroup) else (cast("Run", run),):
+        if (details := one.details) is not None:
+            control.run_details.append(details)
 
 
-def _ended(run: Run, control: JobControl) -> bool:
+def _ended(run: Waitable, control: JobControl) -> bool:
     left = None if control.deadline is None else control.deadline - monotonic()
     try:
         run.wait(POLL_SECONDS if left is None or left > POLL_SECONDS else max(left, 0.0))
@@ -57,7 +114,7 @@ def _ended(run: Run, control: JobControl) -> bool:
     return True
 
 
-def cancel(run: Run) -> None:
+def cancel(run: Waitable) -> None:
     """Cancel a run and wait up to `GRACE_SECONDS` for its end. Its error, if any, is ignored.
 
     A run that has not ended then is kept for `collect_cancelled`: it counts as in flight until somebody waits for it.
@@ -78,7 +135,7 @@ def collect_cancelled() -> None:
         _unfinished[:] = [run for run in _unfinished if not _has_ended(run)]
 
 
-def _has_ended(run: Run) -> bool:
+def _has_ended(run: Waitable) -> bool:
     try:
         run.wait(0)
     except RunTimeout:

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from apyfal.accelerators import resolve
+from apyfal.definition.chain import ChainDefinition
+from apyfal.device.chaining.context import ChainContext
+from apyfal.device.context import DeviceContext
 from apyfal.exceptions import ConfigurationError
 from apyfal.memory import empty
 from apyfal.pipeline.arrays import array_of
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
     from apyfal.definition.definition import Definition
     from apyfal.device.sharing.shared_device import SharedDevice
 
-__all__ = ["define", "load_all", "program_reader", "shared_device_of"]
+__all__ = ["define", "load_all", "open_context", "shared_device_of"]
 
 
 def shared_device_of(accelerator: Any) -> SharedDevice:
@@ -74,6 +77,13 @@ def define(
     return resolve(name, configuration, driver=shared.driver, **keys)
 
 
+def open_context(definition: Definition, shared: SharedDevice | None) -> DeviceContext:
+    """Return a definition's device, opened unless it is `shared`; for a chain, with all of its kernels."""
+    if isinstance(definition, ChainDefinition):
+        return ChainContext(definition, _program_reader, shared)
+    return DeviceContext(definition, _program_reader(definition), shared)
+
+
 def load_all(src: object) -> NDArray[Any]:
     """Return the data of a source in pinned, contiguous memory."""
     array = array_of(src)
@@ -86,7 +96,7 @@ def load_all(src: object) -> NDArray[Any]:
     return load(src)
 
 
-def program_reader(definition: Definition) -> Callable[[str], bytes]:
+def _program_reader(definition: Definition) -> Callable[[str], bytes]:
     """Return what makes the bytes that the driver loads from the text of ``program``."""
     if definition.driver != "rtl":
         return _read_program

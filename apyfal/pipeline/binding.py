@@ -60,8 +60,8 @@ class JobContext:
     ----------
     context
         The device.
-    call, kernel
-        What is run there.
+    call, kernels
+        What is run there: the first kernel reads the inputs, the last one writes the outputs.
     control, report
         Of the job.
     stack
@@ -74,7 +74,7 @@ class JobContext:
 
     context: DeviceContext
     call: BoundCall
-    kernel: Kernel
+    kernels: tuple[Kernel, ...]
     control: JobControl
     report: Report
     stack: ExitStack
@@ -146,7 +146,7 @@ class InputBinding:
         self._region: BufferRegion | None = None
         self.nbytes: int | None
         if self.resident is not None:
-            self._region = job.context.region_of(self.resident, port.name, job.kernel.bank(port.index))
+            self._region = job.context.region_of(self.resident, port.name, job.kernels[0].bank(port.index))
             self.nbytes = self.resident.nbytes
         elif array is None:
             self._source = job.stack.enter_context(open_source(src))
@@ -161,7 +161,7 @@ class InputBinding:
             return PortPlan(self.port, self.nbytes, ring=False, connections=0, resident=True)
         if self.array is not None:
             job, name = self._job, self.port.name
-            if job.kernel.may_write(self.port.index) and not self.port.changed:
+            if job.kernels[0].may_write(self.port.index) and not self.port.changed:
                 self._reason = job.allow(name, "the kernel may write to it: its argument is not const")
             else:
                 self._reason = job.reason_to_copy(name, self.array, written=False)
@@ -182,7 +182,7 @@ class InputBinding:
     def make(self, plan: Plan, port_plan: PortPlan) -> Input:
         """Return the input that the stages read."""
         job, source, array = self._job, self._source, self.array
-        device, bank = job.context.device, job.kernel.bank(self.port.index)
+        device, bank = job.context.device, job.kernels[0].bank(self.port.index)
         # Inputs that are not cut may differ in size; chunks of inputs that are cut have as many elements each.
         uncut = plan.single and self.nbytes is not None
         chunk_nbytes = self.nbytes if uncut and self.nbytes is not None else self.port.companion_nbytes(plan.chunk)
@@ -254,7 +254,7 @@ class OutputBinding:
                     "expected an array of the host, a URL, a path or a file object"
                 )
             check_type_and_size(port, self.resident, self._size)
-            self._region = job.context.region_of(self.resident, port.name, job.kernel.bank(port.index))
+            self._region = job.context.region_of(self.resident, port.name, job.kernels[-1].bank(port.index))
         elif target is not None:
             self.array = check_target(port, target, self._size)
         elif dst is not None:
@@ -299,7 +299,7 @@ class OutputBinding:
 
     def _make(self, plan: Plan, port_plan: PortPlan) -> Output:
         job, port, array, sink = self._job, self.port, self.array, self._sink
-        device, bank = job.context.device, job.kernel.bank(port.index)
+        device, bank = job.context.device, job.kernels[-1].bank(port.index)
         if self._region is not None:
             if port.fixed_nbytes is not None:
                 return FixedOutput(self._region, port.fixed_nbytes)

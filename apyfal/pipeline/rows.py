@@ -370,6 +370,7 @@ class RowJob:
         part.spans = []
         result = run_chunk(sources, part)
         report.bytes_copied += part.bytes_copied
+        report.moved(part.to_device, part.from_device)
         report.reasons.update(part.reasons)
         report.spans.extend([span._replace(chunk=number) for span in part.spans])
         start = report.now()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from apyfal.definition.chain import ChainCall
 from apyfal.definition.sizes import SourceSize
 from apyfal.device.control import Aborted
 from apyfal.device.sharing.device_array import DeviceArray
@@ -121,6 +122,8 @@ def _run_in_rows(
     for source, array in zip(sources, arrays, strict=True):
         if array is None and not isinstance(source, (str, PathLike)):
             return None
+    if any(isinstance(dst, DeviceArray) for dst in ends.dsts):
+        return None
     with ExitStack() as stack:
         job = RowJob(context, ends.call, sources, arrays, ends.dsts, arguments.memory_limit, stack)
         if job.fits():
@@ -211,10 +214,12 @@ class _Decided:
         job, call = self.job, self.job.call
         if ends.key is None or not self.plan.single or self.changed or call.size_reported:
             return
+        if isinstance(call, ChainCall) or len(job.kernels) != 1:
+            return  # its runs are started by a launcher of its own
         if all(one.in_place for one in self.inputs) and all(one.in_place for one in self.outputs):
             shapes = [one.array.shape for one in self.outputs if one.array is not None]
             nbytes = [one.nbytes or 0 for one in self.inputs]
-            keep(job.context, ends.key, DirectCall(job.context, call, job.kernel, shapes, nbytes))
+            keep(job.context, ends.key, DirectCall(job.context, call, job.kernels[0], shapes, nbytes))
 
 
 def _decide(
@@ -227,11 +232,11 @@ def _decide(
 ) -> _Decided:
     call, arrays = ends.call, ends.arrays[0]
     bound = report.now()
-    kernel = context.kernel(call)
+    kernels = context.kernels(call)
     report.spans.append(Span("prepare", 0, 0.0, bound))
     report.add("build", 0, bound)
-    _check_has_output(call, kernel)
-    job = JobContext(context, call, kernel, control, report, stack, arguments.copy)
+    _check_has_output(call, kernels[0])
+    job = JobContext(context, call, kernels, control, report, stack, arguments.copy)
     inputs = [
         InputBinding(port, source, array, job)
         for port, source, array in zip(call.inputs, ends.sources, arrays, strict=True)
@@ -277,7 +282,7 @@ def _run(
     inputs = [binding.make(plan, port) for binding, port in both[0]]
     outputs = [binding.make(plan, port) for binding, port in both[1]]
     total = decided.inputs[0].nbytes if decided.inputs else 0
-    with context.borrow_launcher(job.call, job.kernel) as launcher:
+    with context.borrow_launcher(job.call) as launcher:
         source = _zipped(job, inputs)
         progress = _progress(arguments, report, total)
         stages = StagePipeline(job.call, launcher, source, outputs, control, report, progress, decided.changed)

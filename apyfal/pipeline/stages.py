@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 from apyfal._core.device import FROM_DEVICE, TO_DEVICE
 from apyfal.definition.grammar import STATUS_DONE, STATUS_FULL
 from apyfal.device.control import Aborted, Channel, JobControl
-from apyfal.device.waiting import GRACE_SECONDS, POLL_SECONDS, cancel, wait
+from apyfal.device.waiting import GRACE_SECONDS, POLL_SECONDS, Waitable, cancel, wait
 from apyfal.exceptions import KernelError
 from apyfal.memory import current_meter, metered
 from apyfal.threads import start_threads
 
 if TYPE_CHECKING:
-    from apyfal._core.run import Run
     from apyfal.definition.bound_call import BoundCall
-    from apyfal.device.launcher import KernelLauncher
+    from apyfal.device.launcher import Launcher
     from apyfal.device.regions import BufferRegion, Chunk
     from apyfal.pipeline.inputs import Input
     from apyfal.pipeline.outputs import Output
@@ -87,7 +86,7 @@ class _Started(NamedTuple):
 
     chunk: Chunk
     outputs: tuple[BufferRegion, ...]
-    run: Run | None
+    run: Waitable | None
     at: float
 
 
@@ -127,7 +126,7 @@ class StagePipeline:
     def __init__(
         self,
         call: BoundCall,
-        launcher: KernelLauncher,
+        launcher: Launcher,
         source: Input,
         outputs: Sequence[Output],
         control: JobControl,
@@ -145,7 +144,7 @@ class StagePipeline:
         self._report = report
         self._progress = progress
         self.consumed = 0
-        self._in_flight: deque[Run] = deque()  # in the order in which they were started
+        self._in_flight: deque[Waitable] = deque()  # in the order in which they were started
 
     # -- one chunk: in the calling thread, with as few calls into the driver as possible ------------------------------
     def run_single(self) -> None:

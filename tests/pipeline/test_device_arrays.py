@@ -213,3 +213,25 @@ def test_bytes_moved_of_jobs_with_the_host(card: apyfal.Accelerator) -> None:
         after = device.counters()
         assert info["bytes_moved"] == {key: after[key] - before[key] for key in ("to_device", "from_device")}
         assert info["bytes_moved"] == {"to_device": source.nbytes, "from_device": source.nbytes}
+
+
+def test_kernels_in_rows() -> None:
+    """Device arrays are not cut into rows; what the host has is, and its bytes are counted."""
+
+    @apyfal.accelerators.model("device_rows", dtype="int32", chunking="rows", replace=True)
+    def rows(src: Any, dst: Any) -> None:
+        np.add(src, 1, out=dst)
+
+    values = np.arange(1 << 20, dtype="i4").reshape(1024, 1024)
+    with apyfal.Accelerator("device_rows", emulator={"memory": "24MiB"}) as card:
+        source, target = card.put(values), card.device_empty(values.shape, "i4")
+        for dst in (target, None):
+            info: dict[str, Any] = {}
+            result = card.process(source, dst, info_dict=info)
+            np.testing.assert_array_equal(result.get() if dst is not None else result, values + 1)
+            assert info["bytes_moved"] == {"to_device": 0, "from_device": 0 if dst is not None else values.nbytes}
+        source.close()
+        target.close()
+        card.process(values, info_dict=info, memory_limit="2MiB")
+        assert info["chunks"] > 1
+        assert info["bytes_moved"] == {"to_device": values.nbytes, "from_device": values.nbytes}

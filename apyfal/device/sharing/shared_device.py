@@ -6,15 +6,13 @@ import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from apyfal.definition.grammar import KERNEL_OPTIONS
 from apyfal.exceptions import ClosedError, ConfigurationError
 
 if TYPE_CHECKING:
     from apyfal._core.device import Device
 
 __all__ = ["SharedDevice"]
-
-#: Options that belong to a kernel, not to the device: accelerators that share it can differ in them.
-_OF_KERNELS = {"opencl": {"build"}, "rtl": {"registers", "protocol", "parameters", "optimize"}}
 
 
 class SharedDevice:
@@ -55,7 +53,7 @@ class SharedDevice:
                 f"accelerator {name!r} is for driver {driver!r}; "
                 f"the device that it is to share, {self.device.info['name']!r}, is open by {self.driver!r}"
             )
-        own = _OF_KERNELS.get(self.driver, set())
+        own = KERNEL_OPTIONS.get(self.driver, frozenset())
         for option, value in options.items():
             if option not in own and value != (opened := self._options.get(option)):
                 with_what = "without it" if opened is None else f"with {opened!r}"

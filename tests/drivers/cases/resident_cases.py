@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from drivers.support.cards import Card, card
 
 import apyfal
 from apyfal._core.buffer import trim_pool
-from apyfal.exceptions import BufferInUse, ClosedError, ParameterError
+from apyfal.exceptions import BufferInUse, ClosedError, KernelError, ParameterError, RunTimeout
 
 
 def _open(row: Card, **more: Any) -> apyfal.Accelerator:
@@ -153,3 +154,80 @@ def zeros_are_made_on_the_card_if_it_can(name: str) -> None:
             after = _counters(accelerator)
             if before is not None and after is not None:
                 assert after[0] - before[0] == moved
+
+
+def _section(keywords: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, str]:
+    """Return keywords of `apyfal.Accelerator` as a section of a configuration."""
+    section: dict[str, str] = {}
+    for key, value in keywords.items():
+        each = {f"{key}.{option}": one for option, one in value.items()} if isinstance(value, Mapping) else {key: value}
+        section.update({name: str(one) for name, one in each.items() if one is not None})
+    if parameters:
+        section["parameters"] = ", ".join(f"{name} = {value}" for name, value in parameters.items())
+    return section
+
+
+def _chain(row: Card, stages: str, **sections: Mapping[str, Any]) -> apyfal.Accelerator:
+    config = {"accelerator.chain": {"stages": stages}, "accelerator.one": _section(row.increment, row.parameters)}
+    config |= {f"accelerator.{name}": _section(keywords, row.parameters) for name, keywords in sections.items()}
+    return apyfal.Accelerator("chain", config)
+
+
+def a_chain_moves_its_input_once(name: str, folder: str) -> None:
+    """Three kernels, one transfer in and one out, of an array, of a file in chunks, and of device arrays: then none."""
+    row = card(name)
+    source, target = os.path.join(folder, "source"), os.path.join(folder, "target")
+    with _chain(row, "one, one, one") as chain:
+        for count in (1, 1000, 100_003, (5 << 20) + 7):
+            values = _values(count)
+            expected = _one_more(_one_more(_one_more(values)))
+            apyfal.storage.save(source, values)
+            kept = chain.put(values)
+            jobs: list[tuple[Any, Any, tuple[int, int]]] = [
+                (values, None, (values.nbytes, values.nbytes)),
+                (source, target, (values.nbytes, values.nbytes)),
+                (kept, kept, (0, 0)),
+            ]
+            for src, dst, moved in jobs:
+                before = _counters(chain)
+                info: dict[str, Any] = {}
+                result = chain.process(src, dst, info_dict=info, memory_limit="64MiB")
+                assert (info["bytes_moved"]["to_device"], info["bytes_moved"]["from_device"]) == moved
+                after = _counters(chain)
+                if before is not None and after is not None:
+                    assert (after[0] - before[0], after[1] - before[1]) == moved
+                if dst is None:
+                    np.testing.assert_array_equal(result, expected)
+            np.testing.assert_array_equal(np.fromfile(target, np.int32), expected)
+            np.testing.assert_array_equal(kept.get(), expected)
+
+
+def stages_of_a_chain_are_in_order(name: str) -> None:
+    """Each run on what the one before it wrote, by four jobs at once on one accelerator."""
+    row = card(name)
+    sources = [_values(20_000 + 64 * seed, seed) for seed in range(24)]
+    with _chain(row, ", ".join(["one"] * 7)) as chain:
+        for values, result in zip(sources, chain.process_map(sources), strict=True):
+            np.testing.assert_array_equal(result, (values.view(np.uint32) + np.uint32(7)).view(np.int32))
+
+
+def a_stage_that_fails_is_named(name: str) -> None:
+    """The error is that of the first stage that failed; the next job is as good as any."""
+    row = card(name)
+    if row.name not in ("xrt", "opencl-fake"):
+        return  # the others have no kernel that fails by itself
+    assert row.failing is not None
+    assert row.hang is not None
+    values = _values(1000)
+    with _chain(row, "one, failing, one", failing=row.failing) as chain:
+        for _ in range(3):
+            with pytest.raises(KernelError, match="fail"):
+                chain.process(values)
+    with _chain(row, "one, hanging, one", hanging=row.hang) as chain:
+        with pytest.raises(RunTimeout):
+            chain.process(values, timeout=0.3)
+        assert row.release is not None
+        row.release(values)
+        assert chain.process(values, timeout=20).size == values.size  # which is behind the one that hung
+    with _chain(row, "one, one") as chain:
+        np.testing.assert_array_equal(chain.process(values), _one_more(_one_more(values)))

@@ -1,0 +1,145 @@
+"""Start the runs of a chain: all at once, each on what the one before it leaves on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from apyfal.definition.chain import is_reduction
+from apyfal.device.regions import BufferRegion, Chunk
+from apyfal.device.sharing.device_array import DeviceArray
+from apyfal.device.waiting import RunGroup, cancel
+from apyfal.exceptions import ConfigurationError
+
+if TYPE_CHECKING:
+    from apyfal._core.device import Device, Kernel
+    from apyfal._core.run import Run
+    from apyfal.definition.bound_call import BoundCall
+    from apyfal.definition.chain import ChainCall
+    from apyfal.device.launcher import KernelLauncher
+
+__all__ = ["ChainLauncher"]
+
+
+class ChainLauncher:
+    """Starts the runs of a chain over one chunk after another. Not for several threads at once.
+
+    Between two stages is memory of the device, one piece for all chunks: the driver keeps the order of runs that use
+    the same memory. A stage that works in place does so where its output goes, and the stage before it writes there.
+
+    Parameters
+    ----------
+    call
+        The chain.
+    launchers, kernels
+        Of its stages.
+    device
+        Where they run.
+
+    Raises
+    ------
+    ConfigurationError
+        A stage writes to another memory bank than the next one reads.
+    """
+
+    def __init__(
+        self, call: ChainCall, launchers: Sequence[KernelLauncher], kernels: Sequence[Kernel], device: Device
+    ) -> None:
+        self._calls = call.stages
+        self._launchers = tuple(launchers)
+        self._device = device
+        self._banks = [
+            _bank_between(call.stages[place : place + 2], kernels[place : place + 2])
+            for place in range(len(call.stages) - 1)
+        ]
+        self._memory: list[DeviceArray | None] = [None] * len(self._banks)
+        self._every = next((place + 1 for place, one in enumerate(call.stages) if is_reduction(one)), len(call.stages))
+
+    def start(
+        self,
+        chunk: Chunk,
+        outputs: Sequence[BufferRegion],
+        *,
+        skip: int = 0,
+        sync_to: bool = False,
+        sync_from: bool = False,
+    ) -> RunGroup:
+        """Start the runs over one chunk; see `apyfal.device.launcher.KernelLauncher.start`.
+
+        Stages behind one that gives its output at the end of the job are started for the last chunk alone.
+        """
+        del skip  # it is for kernels that report their size, and no stage does
+        chunks = self._chunks(chunk)
+        between = self._regions(chunks, outputs)
+        last = len(self._calls) - 1
+        runs: list[Run] = []
+        try:
+            for place in range(last + 1 if chunk.last else self._every):
+                part = chunk if place == 0 else chunks[place]._replace(region=between[place - 1])
+                targets = outputs if place == last else (between[place],)
+                runs.append(
+                    self._launchers[place].start(
+                        part, targets, sync_to=sync_to and place == 0, sync_from=sync_from and place == last
+                    )
+                )
+        except BaseException:
+            if runs:
+                cancel(RunGroup(runs))
+            raise
+        return RunGroup(runs)
+
+    def _chunks(self, chunk: Chunk) -> list[Chunk]:
+        """Return the part of each stage's input that goes with a chunk of the first one's, without its memory."""
+        chunks = [chunk]
+        for place, (before, call) in enumerate(zip(self._calls, self._calls[1:], strict=False), start=1):
+            port, one = before.outputs[0], chunks[-1]
+            nbytes = port.nbytes(one.nbytes) or 0
+            call.check_size(nbytes)
+            if place >= self._every:
+                chunks.append(Chunk(0, None, nbytes, 0, last=True))
+            else:
+                chunks.append(Chunk(one.number, None, nbytes, port.nbytes(one.offset) or 0, one.last))
+        return chunks
+
+    def _regions(self, chunks: Sequence[Chunk], outputs: Sequence[BufferRegion]) -> list[BufferRegion]:
+        """Return the memory between each two stages."""
+        regions: list[BufferRegion] = []
+        behind = outputs[0]
+        for place in reversed(range(1, len(chunks))):
+            if not self._calls[place].inputs[0].changed:
+                behind = self._region(place - 1, chunks[place].nbytes)
+            regions.append(behind)
+        return regions[::-1]
+
+    def _region(self, place: int, nbytes: int) -> BufferRegion:
+        memory = self._memory[place]
+        if memory is None or memory.nbytes < nbytes:
+            memory = self._memory[place] = DeviceArray(self._device, max(nbytes, 1), np.uint8, self._banks[place])
+        return BufferRegion.of(memory).part(0, nbytes)
+
+    def take_moved(self) -> tuple[int, int]:
+        """Return the bytes that runs have moved to the device and from it since the last call."""
+        moved = [launcher.take_moved() for launcher in self._launchers]
+        return sum(to_device for to_device, _ in moved), sum(from_device for _, from_device in moved)
+
+    def clear_regions(self) -> None:
+        """Drop the references to the last run's input and output memory."""
+        for launcher in self._launchers:
+            launcher.clear_regions()
+
+    def read_report(self) -> tuple[int, int, int]:
+        """Raise an error: no stage of a chain reports its size."""
+        raise RuntimeError("a chain has no argument 'report'")
+
+
+def _bank_between(calls: Sequence[BoundCall], kernels: Sequence[Kernel]) -> int:
+    written = kernels[0].bank(calls[0].outputs[0].index)
+    read = kernels[1].bank(calls[1].inputs[0].index)
+    if written != read:
+        raise ConfigurationError(
+            f"stages: {calls[0].name!r} writes to memory bank {written}, and {calls[1].name!r} reads bank {read}; "
+            "expected one bank"
+        )
+    return written
