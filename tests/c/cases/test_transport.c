@@ -140,7 +140,7 @@ static void expect_one(const step *answer, int state, int status, size_t receive
         char out[5] = "?????";
         apf_exchange exchange = get(pooled ? NULL : out, pooled ? 0 : sizeof out);
         world it;
-        open_world(&it, &exchange, 1, 200 * MS);
+        open_world(&it, &exchange, 1, (state == APF_EXCHANGE_STALLED ? 200 : 20000) * (int64_t)MS);
         add_peer(&it, answer, 1, 0);
         CHECK_EQUAL(apf_transport_run(it.transport, 1, -1, &it.err), APF_TRANSPORT_ENDED);
         CHECK_EQUAL(exchange.state, state);
