@@ -225,7 +225,7 @@ static void an_answer_of_another_length_is_unfit(void)
     char out[4];
     apf_exchange exchange = get(out, sizeof out);
     world it;
-    open_world(&it, &exchange, 1, 200 * MS);
+    open_world(&it, &exchange, 1, 20000 * (int64_t)MS);
     add_peer(&it, &(step){.answer = ORDINARY}, 1, 0);
     CHECK_EQUAL(apf_transport_run(it.transport, 1, -1, &it.err), APF_TRANSPORT_ENDED);
     CHECK_EQUAL(exchange.state, APF_EXCHANGE_UNFIT);
@@ -294,7 +294,7 @@ static void a_kept_connection_that_closed_is_no_failure(void)
     char out[5];
     apf_exchange exchange = get(out, sizeof out);
     world it;
-    open_world(&it, &exchange, 1, 1000 * MS);
+    open_world(&it, &exchange, 1, 20000 * (int64_t)MS);
     add_peer(&it, NULL, 0, 1);
     CHECK_EQUAL(apf_transport_run(it.transport, 1, -1, &it.err), APF_TRANSPORT_FEWER);
     CHECK_EQUAL(exchange.state, APF_EXCHANGE_WAITING);
@@ -310,7 +310,7 @@ static void it_is_repeated_once_only(void)
     char out[5];
     apf_exchange exchange = get(out, sizeof out);
     world it;
-    open_world(&it, &exchange, 1, 1000 * MS);
+    open_world(&it, &exchange, 1, 20000 * (int64_t)MS);
     add_peer(&it, NULL, 0, 1);
     CHECK_EQUAL(apf_transport_run(it.transport, 1, -1, &it.err), APF_TRANSPORT_FEWER);
     add_peer(&it, NULL, 0, 1);
@@ -329,9 +329,9 @@ static void a_store_of_odd_answers_is_soon_left_alone(void)
         exchanges[i] = get(NULL, 0);
     }
     world it;
-    open_world(&it, exchanges, COUNT, 1000 * MS);
+    open_world(&it, exchanges, COUNT, 20000 * (int64_t)MS);
     apf_transport_free(it.transport);
-    const apf_transport_options options = {.stall = 1000 * MS, .largest = 100, .mistakes = 4};
+    const apf_transport_options options = {.stall = 20000 * (int64_t)MS, .largest = 100, .mistakes = 4};
     CHECK_OK(apf_transport_new(exchanges, COUNT, &options, &it.transport, &it.err), it.err);
     add_peer(&it, steps, COUNT, 0);
     CHECK_EQUAL(apf_transport_run(it.transport, 1, -1, &it.err), APF_TRANSPORT_ENDED);
@@ -374,7 +374,7 @@ static void uploads_come_from_the_callers_memory(void)
                                  .content_size = SIZE,
                                  .discard = 1};
         world it;
-        open_world(&it, &exchange, 1, 200 * MS);
+        open_world(&it, &exchange, 1, (table[i].state == APF_EXCHANGE_STALLED ? 200 : 20000) * (int64_t)MS);
         add_peer(&it, &table[i].answer, 1, 0);
         CHECK_EQUAL(apf_transport_run(it.transport, 1, -1, &it.err), APF_TRANSPORT_ENDED);
         CHECK_EQUAL(exchange.state, table[i].state);
@@ -428,7 +428,7 @@ static void no_memory_leaves_it_to_others(void)
     for (int n = 0;; n++) {
         apf_exchange exchange = get(NULL, 0);
         world it = {0};
-        const apf_transport_options options = {.stall = 1000 * MS, .largest = 100, .mistakes = 4};
+        const apf_transport_options options = {.stall = 20000 * (int64_t)MS, .largest = 100, .mistakes = 4};
         const uint64_t before = apf_fail_allocation(n);
         const int made = apf_transport_new(&exchange, 1, &options, &it.transport, &it.err);
         if (made == APF_OK) {
