@@ -56,6 +56,8 @@ __all__ = [
 
 _NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _ARGUMENT = re.compile(r"(count|bytes|capacity)\.[A-Za-z_]\w*|[A-Za-z_]\w*", re.ASCII)
+#: Offset of a register in a kernel's control interface; those below 0x10 start the kernel (AMD UG1399).
+_REGISTER = re.compile(r"0x[0-9a-fA-F]{1,8}|[0-9]{1,9}", re.ASCII)
 _FACTOR = re.compile(r"[0-9]{1,18}(\.[0-9]{1,18}|/[1-9][0-9]{0,17})?", re.ASCII)
 
 #: Keywords of `apyfal.Accelerator.process`, besides ``src``, ``dst`` and the accelerator's own parameters.
@@ -132,22 +134,35 @@ class Argument:
         Type of a scalar. ``None``: it is a buffer, or a parameter of the input's element type.
     value
         Computes the scalar; ``None``: it is a parameter, or one of `FILLED_IN`.
+    register
+        Offset in the kernel's control registers, in bytes; ``None``: not stated.
     """
 
     name: str
     dtype: np.dtype | None = None
     value: Expression | None = None
+    register: int | None = None
 
     @classmethod
     def parse(cls, text: str, structs: Types = _NONE) -> Argument:
-        """Read ``name``, ``name:type`` or ``name:type = expression``; `ParameterError` for anything else."""
+        """Read ``name``, ``name:type`` or ``name:type = expression``, the name perhaps with a register: ``name@0x10``.
+
+        Raises
+        ------
+        ParameterError
+            It is anything else.
+        """
         declared, equals, value = (part.strip() for part in text.partition("="))
         name, colon, dtype = (part.strip() for part in declared.partition(":"))
+        name, at, offset = (part.strip() for part in name.partition("@"))
+        register = int(offset, 0) if at and _REGISTER.fullmatch(offset) else None
+        if at and (register is None or register % 4 or register < 0x10):
+            raise ParameterError(f"{name}@{offset}: expected an offset that is a multiple of 4, from 0x10 on")
         if not _ARGUMENT.fullmatch(name):
             raise ParameterError(f"{name!r} is not the name of an argument")
         if colon and name in BUFFERS:
             raise ParameterError(f"argument {name!r} is a buffer and has no scalar type")
-        argument = cls(name, value_type(dtype, structs) if colon else None)
+        argument = cls(name, value_type(dtype, structs) if colon else None, register=register)
         filled_in = name in FILLED_IN or "." in name
         if equals:
             if filled_in or argument.dtype is None:

@@ -205,6 +205,7 @@ def _define(name: str, base: Definition | None, section: Section) -> Definition:
 
     if "arguments" in section:
         changes["arguments"] = parts("arguments", Argument.parse)
+        changes["options"] = _with_registers(section["arguments"], driver, changes["arguments"], changes["options"])
         changes["inputs"] = parts("inputs", Port.parse_input)
         changes["outputs"] = parts("outputs", Port.parse_output)
         changed = parts("inout", Port.parse_input)
@@ -347,6 +348,27 @@ def _options(section: Section, driver: str) -> dict[str, str]:
         elif head not in _DRIVERS:
             raise value.error(f"unknown driver {head!r}{did_you_mean(head, {*_DRIVERS, driver})}")
     return options
+
+
+def _with_registers(
+    stated: Value, driver: str, arguments: Sequence[Argument], options: dict[str, str]
+) -> dict[str, str]:
+    """Return the options with the registers that arguments state (``a@0x10``), in the form of ``rtl.registers``."""
+    texts = [text] if (text := options.get("registers")) else []
+    named = {part.partition(":")[0].strip() for part in ",".join(texts).split(",")}
+    for argument in arguments:
+        if argument.register is None:
+            continue
+        place = f"{argument.name}@{argument.register:#x}"
+        if driver != "rtl":
+            raise stated.error(f"{place}: driver {driver!r} has no use for registers; expected {argument.name!r}")
+        if argument.name in named:
+            raise stated.error(
+                f"{place}: rtl.registers states the place of {argument.name!r}, too; expected one of them"
+            )
+        wide = argument.dtype is not None and argument.dtype.itemsize > 4
+        texts.append(f"{argument.name}:{argument.register:#x}{':64' if wide else ''}")
+    return {**options, "registers": ", ".join(texts)} if texts else options
 
 
 def _parameters(
