@@ -16,11 +16,13 @@ from apyfal.memory import empty, empty_like, is_pinned
 _moved.install()
 
 if TYPE_CHECKING:
-    from apyfal import exceptions, storage
+    import apyfal.exceptions as exceptions
+    import apyfal.storage as storage
     from apyfal.accelerator import Accelerator
     from apyfal.accelerators.catalogue import Catalogue
     from apyfal.device.listing import devices
     from apyfal.log import get_logger
+    from apyfal.pipeline.job_report import JobReport
     from apyfal.pool import AcceleratorPoolExecutor
 
     accelerators: Catalogue  # the package itself, which can be called
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Accelerator",
     "AcceleratorPoolExecutor",
+    "JobReport",
     "accelerators",
     "devices",
     "empty",
@@ -44,22 +47,25 @@ __version__ = "0.1.0"
 _LAZY = {
     "Accelerator": "apyfal.accelerator",
     "AcceleratorPoolExecutor": "apyfal.pool",
+    "JobReport": "apyfal.pipeline.job_report",
     "devices": "apyfal.device.listing",
     "get_logger": "apyfal.log",
 }
 _MODULES = ("accelerators", "exceptions", "storage")  # accelerators is a package that can be called
 
 
-def __getattr__(name: str) -> Any:
-    from importlib import import_module
+if not TYPE_CHECKING:  # a checker would take every misspelt name for Any
 
-    if name in _MODULES:
-        return import_module(f"apyfal.{name}")
-    if name not in _LAZY:
-        raise AttributeError(f"module 'apyfal' has no attribute {name!r}")
-    value = getattr(import_module(_LAZY[name]), name)
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> Any:
+        from importlib import import_module
+
+        if name in _MODULES:
+            return import_module(f"apyfal.{name}")
+        if name not in _LAZY:
+            raise AttributeError(f"module 'apyfal' has no attribute {name!r}")
+        value = getattr(import_module(_LAZY[name]), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

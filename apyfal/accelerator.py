@@ -92,7 +92,8 @@ class Accelerator(BaseAccelerator):
     -----
     All methods may be called from any thread. A forked child must open its own: there, every call raises
     `ForkedProcess`. At the end of a ``with`` block, submitted jobs are waited for; if the block raises, they are
-    cancelled. A remote accelerator is an instance of this class, too.
+    cancelled. Blocks of one accelerator nest: the last that ends closes it. A remote accelerator is an instance of this
+    class, too.
     """
 
     def __new__(
@@ -103,7 +104,7 @@ class Accelerator(BaseAccelerator):
         host_ip: str | None = None,
         host_type: str | None = None,
         **keywords: Any,
-    ) -> Any:
+    ) -> Accelerator:
         """Return a remote accelerator if `host_ip` or the configuration says so."""
         address = host_ip_of(config, host_type) if host_ip is None else host_ip
         if address is not None and address != LOCAL:
@@ -115,7 +116,8 @@ class Accelerator(BaseAccelerator):
 
             Accelerator.register(RemoteAccelerator)  # so that isinstance() holds
             # the argument, not the address: who named it decides which token it gets
-            return open_remote(accelerator, config, host_ip=host_ip, host_type=host_type, **keywords)
+            opened: Any = open_remote(accelerator, config, host_ip=host_ip, host_type=host_type, **keywords)
+            return opened  # type: ignore[no-any-return]  # in all that is public it is an Accelerator
         return super().__new__(cls)
 
     def __init__(
@@ -261,10 +263,10 @@ class Accelerator(BaseAccelerator):
             sleep(0.005)
 
     # -- jobs ---------------------------------------------------------------------------------------------------------
-    def process(
+    def _process(
         self,
-        src: object = None,
-        dst: object = None,
+        src: object,
+        dst: object,
         *,
         copy: bool = True,
         info_dict: dict[str, Any] | None = None,
@@ -273,52 +275,6 @@ class Accelerator(BaseAccelerator):
         memory_limit: int | str | None = None,
         **parameters: object,
     ) -> Any:
-        """Run one job.
-
-        Parameters
-        ----------
-        src
-            The input: a storage URL, path, file object, numpy array, any object with the buffer protocol, or an array
-            of `put` or `device_empty`, which is used where it is. For an accelerator with several inputs: a mapping
-            from their names to these.
-        dst
-            Where the output goes: one of the same kinds; ``None``: a new array of the host. For an accelerator with
-            several outputs: a mapping from their names; outputs that it leaves out become new arrays.
-        copy
-            ``False``: raise `CopyRefused` instead of copying what cannot be used in place.
-        info_dict
-            Receives ``bytes_in``, ``bytes_out``, ``bytes_copied``, ``copy_reasons``, ``bytes_moved`` (``to_device`` and
-            ``from_device``: what was transferred between host and card), ``seconds`` by stage, ``chunks``,
-            ``device``, ``driver``, ``timeline`` and ``limit`` (what limited the job: ``fetch 97 %, card idle 38 %``);
-            also if the job fails. ``limit`` is already set when `progress` is called.
-        timeout
-            Seconds for the whole job, or text (``"2min"``).
-        progress
-            Called with the bytes of input that are done, and all of them (``None``: not known).
-        memory_limit
-            As for the accelerator, for this job.
-        **parameters
-            The accelerator's own.
-
-        Returns
-        -------
-        ndarray, dict or None
-            Without `dst`, a new array in pinned memory, which belongs to the caller; with an array as `dst`, that
-            array; result parameters, if the accelerator computes these; otherwise ``None``. Of several outputs, a
-            mapping from their names to those that are arrays.
-
-        Raises
-        ------
-        ParameterError
-            A parameter, type or size does not fit the accelerator.
-        CopyRefused, RunTimeout, RunCancelled, KernelError, DeviceLost, StorageError
-
-        Notes
-        -----
-        A destination in a store or file is written as a whole, or stays as it was. Several are put in place one after
-        the other, when all of the job's work is done. The contents of an array given as `dst` are undefined if the job
-        fails.
-        """
         report = Report() if info_dict is not None or _LOG.isEnabledFor(logging.DEBUG) else None
         with self._active_job(timeout) as control:
             request = self._arguments(src, dst, copy, info_dict, progress, memory_limit, parameters)
@@ -371,7 +327,7 @@ class Accelerator(BaseAccelerator):
             job = prepare(self._context, request, control)
         if job is None:
             return None
-        again = functools.partial(self.process, src, dst, copy=copy, memory_limit=memory_limit)
+        again = functools.partial(self._process, src, dst, copy=copy, memory_limit=memory_limit)
         return DirectRuns(job, self, again, request.parameters, seconds)
 
     @contextlib.contextmanager

@@ -92,8 +92,8 @@ def run_job(
     config: ConfigSource,
     definition: Mapping[str, Any],
     mounts: Mounts,
-    src: object,
-    dst: object,
+    src: Any,
+    dst: Any,
     keywords: Mapping[str, Any],
     with_info: bool = False,
 ) -> tuple[Any, dict[str, Any]]:
@@ -130,7 +130,7 @@ def run_jobs(
     config: ConfigSource,
     definition: Mapping[str, Any],
     mounts: Mounts,
-    pairs: Sequence[tuple[object, object]],
+    pairs: Sequence[tuple[Any, Any]],
     keywords: Mapping[str, Any],
     with_info: bool = False,
 ) -> tuple[list[Ended], float]:

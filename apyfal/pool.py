@@ -9,7 +9,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from apyfal.accelerator import LOCAL, Accelerator
 from apyfal.accelerators import resolve
@@ -36,7 +36,9 @@ from apyfal.threads import start_threads
 if TYPE_CHECKING:
     from apyfal.cluster import Cluster
     from apyfal.config.configuration import ConfigSource
+    from apyfal.jobs.data_types import JobData
     from apyfal.jobs.submitter import JobSubmitter
+    from apyfal.pipeline.job_report import JobReport
 
 __all__ = ["AcceleratorPoolExecutor", "CardStatistics"]
 
@@ -50,6 +52,8 @@ _DEVICE_ERRORS = (DeviceLost, DeviceNotFound, HostError)
 _CLUSTER_WORKERS = 16
 #: Seconds that `AcceleratorPoolExecutor.stop` waits for its threads.
 _STOP_SECONDS = 5.0
+
+_Self = TypeVar("_Self", bound="AcceleratorPoolExecutor")
 
 
 @dataclass
@@ -129,6 +133,7 @@ class AcceleratorPoolExecutor(Executor):
             raise ParameterError("give hosts or executor, not both")
         self._closed = False
         self._starts = 0  # `start` is not for pools
+        self._entered = 0  # `with` blocks that have not ended
         self._lock = threading.Lock()
         self._queue = TaskQueue(self._batch_limit)
         self._threads: list[threading.Thread] = []
@@ -177,7 +182,15 @@ class AcceleratorPoolExecutor(Executor):
         return places[:count]
 
     # -- jobs ---------------------------------------------------------------------------------------------------------
-    def process(self, src: object = None, dst: object = None, **keywords: Any) -> Any:
+    @overload
+    def process(
+        self, src: JobData = None, dst: JobData = None, *, report: Literal[True], **keywords: Any
+    ) -> JobReport: ...
+
+    @overload
+    def process(self, src: JobData = None, dst: JobData = None, **keywords: Any) -> Any: ...
+
+    def process(self, src: Any = None, dst: Any = None, **keywords: Any) -> Any:
         """Run one job on the first accelerator that is free; the arguments are those of `Accelerator.process`."""
         return self.process_submit(src, dst, **keywords).result()
 
@@ -195,7 +208,17 @@ class AcceleratorPoolExecutor(Executor):
     def _submit_call(self, job: PreparedJob, keywords: dict[str, Any]) -> Future[Any]:
         if self._cluster is None:
             return self.submit(job, **keywords)
-        return self.process_submit(job.src, job.dst, **{**job.parameters, **keywords})
+        src: Any = job.src
+        dst: Any = job.dst
+        return self.process_submit(src, dst, **{**job.parameters, **keywords})
+
+    @overload
+    def process_submit(
+        self, src: JobData = None, dst: JobData = None, *, report: Literal[True], **keywords: Any
+    ) -> Future[JobReport]: ...
+
+    @overload
+    def process_submit(self, src: JobData = None, dst: JobData = None, **keywords: Any) -> Future[Any]: ...
 
     def process_submit(self, src: object = None, dst: object = None, **keywords: Any) -> Future[Any]:
         """Run one job in the background, on the first accelerator that is free; see `Accelerator.process_submit`."""
@@ -205,6 +228,29 @@ class AcceleratorPoolExecutor(Executor):
         future: Future[Any] = Future()
         self._put(PooledTask(future, src, dst, keywords, self._batch_keys(keywords)(src, dst)))
         return future
+
+    @overload
+    def process_map(
+        self,
+        srcs: Iterable[JobData] | None = None,
+        dsts: Iterable[JobData] | None = None,
+        *,
+        timeout: float | str | None = None,
+        info_list: list[dict[str, Any]] | None = None,
+        report: Literal[True],
+        **parameters: Any,
+    ) -> Iterator[JobReport]: ...
+
+    @overload
+    def process_map(
+        self,
+        srcs: Iterable[JobData] | None = None,
+        dsts: Iterable[JobData] | None = None,
+        *,
+        timeout: float | str | None = None,
+        info_list: list[dict[str, Any]] | None = None,
+        **parameters: Any,
+    ) -> Iterator[Any]: ...
 
     def process_map(
         self,
@@ -442,10 +488,23 @@ class AcceleratorPoolExecutor(Executor):
         if errors:
             raise errors[0]
 
+    def __enter__(self: _Self) -> _Self:
+        with self._lock:
+            self._check_open()
+            self._entered += 1
+        return self
+
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Wait for the submitted jobs, or cancel them if the block raised; then close all devices."""
+        """Wait for the submitted jobs, or cancel them if the block raised; then close all devices.
+
+        The end of a block inside another one of the same pool does nothing.
+        """
+        with self._lock:
+            self._entered -= 1
+            if self._entered > 0:
+                return
         try:
             if kind is None:
                 self.shutdown()

@@ -10,6 +10,7 @@ from apyfal.definition.composite import view_of
 from apyfal.device.zero_copy import flat_bytes
 from apyfal.exceptions import TransferCancelled
 from apyfal.pipeline.arrays import CONVERTED, check_target, element_shape, new_array, shape_of, source_array
+from apyfal.pipeline.job_report import JobReport
 from apyfal.storage import transfer
 from apyfal.storage.endpoints.factory import open_sink, source_at
 from apyfal.storage.mounting import table
@@ -177,7 +178,9 @@ class BatchItem:
 
     def settle(self, report: Report, *, device: str, driver: str) -> None:
         """Set the job's future, and fill its ``info_dict``."""
-        info = self.task.keywords.get("info_dict")
+        info, wants_report = self.task.keywords.get("info_dict"), self.task.keywords.get("report") is True
+        if info is None and wants_report:
+            info = {}
         if info is not None:
             nbytes = 0 if self.place is None else self.place.nbytes
             own = report.of_one(nbytes, 0 if self._error is not None else self.produced)
@@ -189,7 +192,8 @@ class BatchItem:
         if self._error is not None:
             self.task.future.set_exception(self._error)
         else:
-            self.task.future.set_result(self._result)
+            result = JobReport.of(self._result, info) if wants_report and info is not None else self._result
+            self.task.future.set_result(result)
 
 
 def _receive(src: object, allocate: Callable[[int], memoryview]) -> int:

@@ -45,6 +45,8 @@ class BatchKeys:
 
     def __init__(self, keywords: Mapping[str, Any]) -> None:
         self._parameters: tuple[Hashable, ...] | None = None
+        if not isinstance(keywords.get("report", False), bool):
+            return  # refused, by an error of its own
         if keywords.get("copy", True) is True and not keywords.get("progress") and not keywords.get("memory_limit"):
             parameters = [(name, value) for name, value in keywords.items() if name != "info_dict"]
             if all(value is None or isinstance(value, _PLAIN) for _, value in parameters):

@@ -61,7 +61,7 @@ _REGISTER = re.compile(r"0x[0-9a-fA-F]{1,8}|[0-9]{1,9}", re.ASCII)
 _FACTOR = re.compile(r"[0-9]{1,18}(\.[0-9]{1,18}|/[1-9][0-9]{0,17})?", re.ASCII)
 
 #: Keywords of `apyfal.Accelerator.process`, besides ``src``, ``dst`` and the accelerator's own parameters.
-PROCESS_KEYWORDS = frozenset({"copy", "info_dict", "memory_limit", "progress", "timeout"})
+PROCESS_KEYWORDS = frozenset({"copy", "info_dict", "memory_limit", "progress", "report", "timeout"})
 
 #: Names in ``arguments`` that are always buffers: the chunk's input and output, memory that the device keeps between
 #: the chunks of a job, `REPORT_WORDS` uint64 that the kernel writes, and the data that ``start(src=...)`` loaded.

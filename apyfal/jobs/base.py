@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from apyfal.exceptions import ParameterError
 from apyfal.jobs.prepared import Direct, PreparedJob
+from apyfal.pipeline.job_report import JobReport, reported
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
     from apyfal.device.sharing.device_array import DeviceArray
+    from apyfal.jobs.data_types import JobData, Parameter
     from apyfal.jobs.submitter import JobSubmitter
 
 __all__ = ["BaseAccelerator"]
 
 _ON_HOST = "expected arrays of the host, or a chain of stages that the host defines"
+
+_ENTERING = threading.Lock()
 
 _Self = TypeVar("_Self", bound="BaseAccelerator")
 
@@ -29,6 +34,8 @@ class BaseAccelerator(ABC):
 
     #: How often `start` was called.
     _starts = 0
+    #: ``with`` blocks that have not ended.
+    _entered = 0
 
     @property
     @abstractmethod
@@ -39,7 +46,36 @@ class BaseAccelerator(ABC):
     def start(self, src: object = None, *, info_dict: dict[str, Any] | None = None, **parameters: object) -> None:
         """Configure the accelerator."""
 
-    @abstractmethod
+    @overload
+    def process(
+        self,
+        src: JobData = None,
+        dst: JobData = None,
+        *,
+        copy: bool = True,
+        info_dict: dict[str, Any] | None = None,
+        timeout: float | str | None = None,
+        progress: Callable[[int, int | None], None] | None = None,
+        memory_limit: int | str | None = None,
+        report: Literal[True],
+        **parameters: Parameter,
+    ) -> JobReport: ...
+
+    @overload
+    def process(
+        self,
+        src: JobData = None,
+        dst: JobData = None,
+        *,
+        copy: bool = True,
+        info_dict: dict[str, Any] | None = None,
+        timeout: float | str | None = None,
+        progress: Callable[[int, int | None], None] | None = None,
+        memory_limit: int | str | None = None,
+        report: bool = False,
+        **parameters: Parameter,
+    ) -> Any: ...
+
     def process(
         self,
         src: object = None,
@@ -50,9 +86,100 @@ class BaseAccelerator(ABC):
         timeout: float | str | None = None,
         progress: Callable[[int, int | None], None] | None = None,
         memory_limit: int | str | None = None,
+        report: bool = False,
         **parameters: object,
     ) -> Any:
-        """Run one job."""
+        """Run one job.
+
+        Parameters
+        ----------
+        src
+            The input: a storage URL, path, file object, numpy array, any object with the buffer protocol, or an array
+            of `put` or `device_empty`, which is used where it is. For an accelerator with several inputs: a mapping
+            from their names to these.
+        dst
+            Where the output goes: one of the same kinds; ``None``: a new array of the host. For an accelerator with
+            several outputs: a mapping from their names; outputs that it leaves out become new arrays.
+        copy
+            ``False``: raise `CopyRefused` instead of copying what cannot be used in place.
+        info_dict
+            Receives ``bytes_in``, ``bytes_out``, ``bytes_copied``, ``copy_reasons``, ``bytes_moved`` (``to_device`` and
+            ``from_device``: what was transferred between host and card), ``seconds`` by stage, ``chunks``,
+            ``device``, ``driver``, ``timeline`` and ``limit`` (what limited the job: ``fetch 97 %, card idle 38 %``);
+            also if the job fails. ``limit`` is already set when `progress` is called.
+        report
+            ``True``: return a `JobReport` instead of the result: the result, and what `info_dict` would receive.
+        timeout
+            Seconds for the whole job, or text (``"2min"``).
+        progress
+            Called with the bytes of input that are done, and all of them (``None``: not known).
+        memory_limit
+            As for the accelerator, for this job.
+        **parameters
+            The accelerator's own.
+
+        Returns
+        -------
+        ndarray, dict or None
+            Without `dst`, a new array in pinned memory, which belongs to the caller; with an array as `dst`, that
+            array; result parameters, if the accelerator computes these; otherwise ``None``. Of several outputs, a
+            mapping from their names to those that are arrays.
+        JobReport
+            With ``report=True``.
+
+        Raises
+        ------
+        ParameterError
+            A parameter, type or size does not fit the accelerator.
+        CopyRefused, RunTimeout, RunCancelled, KernelError, DeviceLost, StorageError
+        HostError, JobRejected, ConnectionError
+            On another machine: it failed, or stopped while the job ran, and then it is not known what was written; it
+            was too busy for a minute; it could not be reached for a minute.
+
+        Notes
+        -----
+        A destination in a store or file is written as a whole, or stays as it was. Several are put in place one after
+        the other, when all of the job's work is done. The contents of an array given as `dst` are undefined if the job
+        fails.
+        """
+        if report:
+            return reported(
+                self._process,
+                report,
+                info_dict,
+                src,
+                dst,
+                copy=copy,
+                timeout=timeout,
+                progress=progress,
+                memory_limit=memory_limit,
+                **parameters,
+            )
+        return self._process(
+            src,
+            dst,
+            copy=copy,
+            info_dict=info_dict,
+            timeout=timeout,
+            progress=progress,
+            memory_limit=memory_limit,
+            **parameters,
+        )
+
+    @abstractmethod
+    def _process(
+        self,
+        src: object,
+        dst: object,
+        *,
+        copy: bool = True,
+        info_dict: dict[str, Any] | None = None,
+        timeout: float | str | None = None,
+        progress: Callable[[int, int | None], None] | None = None,
+        memory_limit: int | str | None = None,
+        **parameters: object,
+    ) -> Any:
+        """Run one job; see `process`."""
 
     @abstractmethod
     def stop(self) -> None:
@@ -80,16 +207,48 @@ class BaseAccelerator(ABC):
         """Wait until the submitted jobs have ended; refuse new ones."""
         self._submitter.join()
 
+    @overload
+    def process_submit(
+        self, src: JobData = None, dst: JobData = None, *, report: Literal[True], **keywords: Any
+    ) -> Future[JobReport]: ...
+
+    @overload
+    def process_submit(self, src: JobData = None, dst: JobData = None, **keywords: Any) -> Future[Any]: ...
+
     def process_submit(self, src: object = None, dst: object = None, **keywords: Any) -> Future[Any]:
         """Run one job in the background; the arguments are those of `process`.
 
         Returns
         -------
         concurrent.futures.Future
-            Of the result of `process`. Cancelling it before the job has started drops the job.
+            Of what `process` returns: with ``report=True``, a `JobReport`. Cancelling it before the job has started
+            drops the job.
         """
         self._check_open()
         return self._submitter.submit(src, dst, keywords)
+
+    @overload
+    def process_map(
+        self,
+        srcs: Iterable[JobData] | None = None,
+        dsts: Iterable[JobData] | None = None,
+        *,
+        timeout: float | str | None = None,
+        info_list: list[dict[str, Any]] | None = None,
+        report: Literal[True],
+        **parameters: Any,
+    ) -> Iterator[JobReport]: ...
+
+    @overload
+    def process_map(
+        self,
+        srcs: Iterable[JobData] | None = None,
+        dsts: Iterable[JobData] | None = None,
+        *,
+        timeout: float | str | None = None,
+        info_list: list[dict[str, Any]] | None = None,
+        **parameters: Any,
+    ) -> Iterator[Any]: ...
 
     def process_map(
         self,
@@ -158,7 +317,7 @@ class BaseAccelerator(ABC):
             What `process` would raise, as far as it can be known before a run.
         """
         self._check_open()
-        for name in sorted(parameters.keys() & {"info_dict", "progress"}):
+        for name in sorted(parameters.keys() & {"info_dict", "progress", "report"}):
             raise ParameterError(f"{name}: expected in the call of a prepared job, or of process, not in prepare")
         keywords: dict[str, Any] = {**parameters}
         stated = (("copy", copy, True), ("timeout", timeout, None), ("memory_limit", memory_limit, None))
@@ -177,12 +336,21 @@ class BaseAccelerator(ABC):
 
     def __enter__(self: _Self) -> _Self:
         self._check_open()
+        with _ENTERING:
+            self._entered += 1
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Wait for the submitted jobs, or cancel them if the block raised; then close the accelerator."""
+        """Wait for the submitted jobs, or cancel them if the block raised; then close the accelerator.
+
+        The end of a block inside another one of the same accelerator does nothing.
+        """
+        with _ENTERING:
+            self._entered -= 1
+            if self._entered > 0:
+                return
         try:
             if kind is None:
                 self._wait()

@@ -7,12 +7,16 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from time import monotonic
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
 
 from apyfal.exceptions import ForkedProcess, ParameterError, RunTimeout
 from apyfal.pipeline.arrays import each_of
+from apyfal.pipeline.job_report import JobReport, reported
 from apyfal.storage.url import is_file_object
 from apyfal.units import parse_duration
+
+if TYPE_CHECKING:
+    from apyfal.jobs.data_types import Parameter
 
 __all__ = ["Direct", "PreparedJob"]
 
@@ -100,14 +104,39 @@ class PreparedJob:
         self._acquire, self._release = lock.acquire, lock.release
         self._process_id = os.getpid()
 
+    @overload
     def __call__(
-        self, *, info_dict: dict[str, Any] | None = None, timeout: float | str | None = None, **parameters: object
+        self,
+        *,
+        info_dict: dict[str, Any] | None = None,
+        timeout: float | str | None = None,
+        report: Literal[True],
+        **parameters: Parameter,
+    ) -> JobReport: ...
+
+    @overload
+    def __call__(
+        self,
+        *,
+        info_dict: dict[str, Any] | None = None,
+        timeout: float | str | None = None,
+        report: bool = False,
+        **parameters: Parameter,
+    ) -> Any: ...
+
+    def __call__(
+        self,
+        *,
+        info_dict: dict[str, Any] | None = None,
+        timeout: float | str | None = None,
+        report: bool = False,
+        **parameters: Any,
     ) -> Any:
         """Run the job now.
 
         Parameters
         ----------
-        info_dict, timeout
+        info_dict, timeout, report
             As for `apyfal.Accelerator.process`. The timeout includes the time that this waits for other calls.
         **parameters
             Parameters of the accelerator with other values in this run alone.
@@ -116,6 +145,8 @@ class PreparedJob:
         -------
         ndarray, dict or None
             As `apyfal.Accelerator.process`: `dst` itself if that is an array.
+        JobReport
+            With ``report=True``.
 
         Raises
         ------
@@ -126,6 +157,8 @@ class PreparedJob:
         CopyRefused, RunTimeout, RunCancelled, KernelError, DeviceLost, StorageError
             The contents of an array `dst` are undefined. Unless the device was lost, the job can be called again.
         """
+        if report:
+            return reported(self, report, info_dict, timeout=timeout, **parameters)
         deadline = None
         if timeout is not None:
             deadline = monotonic() + parse_duration(timeout)

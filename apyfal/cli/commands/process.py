@@ -114,7 +114,7 @@ def command(
       apyfal process -a sha3 --jobs 8 's3://lab/in/**/*.bin' -o 's3://lab/out/{stem}.sha3'
       apyfal process -a join -i x=a.raw -i y=b.raw -o total=t.raw -o low=l.raw
     """  # noqa: D301 - \b is click's mark for lines to be kept as they are
-    job = key_values(parameters, "-p")
+    job: dict[str, Any] = {**key_values(parameters, "-p")}
     given = {key: text for key, text in options.items() if text is not None}
     definition: dict[str, Any] = {**key_values(defines, "-d"), **given}
     here = (host or host_ip_of(settings.config) or LOCAL) == LOCAL
@@ -295,7 +295,7 @@ def _each(given: Mapping[str, str] | str | None) -> Iterable[str | None]:
     return given.values() if isinstance(given, Mapping) else (given,)
 
 
-def _opened(given: Mapping[str, str] | str | None, standard: object) -> object:
+def _opened(given: Mapping[str, str] | str | None, standard: object) -> Any:
     """Put a standard stream in the place of each '-'."""
     if isinstance(given, Mapping):
         return {name: standard if url == "-" else url for name, url in given.items()}

@@ -44,7 +44,7 @@ __all__ = ["RemoteAccelerator", "open_host", "open_remote"]
 
 _WORKERS = 4
 #: keywords of `process` that are no parameters of the accelerator
-_OF_PROCESS = frozenset({"copy", "info_dict", "timeout", "progress", "memory_limit"})
+_OF_PROCESS = frozenset({"copy", "info_dict", "timeout", "progress", "memory_limit", "report"})
 #: seconds that a batch of small jobs may take: it ends as a whole
 _LONGEST_BATCH = 0.1
 #: keys of a definition that a client may send; ``program`` only if the host's operator lists it
@@ -231,10 +231,10 @@ class RemoteAccelerator(BaseAccelerator):
             return self._background
 
     # -- jobs ----------------------------------------------------------------------------------------------------------
-    def process(
+    def _process(
         self,
-        src: object = None,
-        dst: object = None,
+        src: object,
+        dst: object,
         *,
         copy: bool = True,
         info_dict: dict[str, Any] | None = None,
@@ -243,17 +243,6 @@ class RemoteAccelerator(BaseAccelerator):
         memory_limit: int | str | None = None,
         **parameters: object,
     ) -> Any:
-        """Run one job on the host; see `apyfal.Accelerator.process`.
-
-        Raises
-        ------
-        HostError
-            The host failed, or stopped while the job ran. In the second case it is not known what was written.
-        JobRejected
-            The host was too busy to accept the job for a minute.
-        ConnectionError
-            The host could not be reached for a minute.
-        """
         self._check_open()
         return self._run(
             "process",

@@ -18,7 +18,7 @@ __all__ = ["ClientBatch", "split"]
 
 
 def split(tasks: list[Task]) -> tuple[list[Task], list[Task]]:
-    """Return the tasks that can travel together, and those that run alone: with files, URLs or an ``info_dict``."""
+    """Return the tasks that can travel together, and those that run alone: with files, URLs or a report."""
     together: list[Task] = []
     alone: list[Task] = []
     for task in tasks:
@@ -27,7 +27,9 @@ def split(tasks: list[Task]) -> tuple[list[Task], list[Task]]:
 
 
 def _is_small(task: Task) -> bool:
-    if not isinstance(task.src, np.ndarray) or "info_dict" in task.keywords or task.keywords.get("memory_limit"):
+    if not isinstance(task.src, np.ndarray) or any(task.keywords.get(name) for name in ("memory_limit", "report")):
+        return False
+    if "info_dict" in task.keywords:
         return False
     if task.dst is None:
         return True

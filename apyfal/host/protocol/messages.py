@@ -369,7 +369,17 @@ class JobSpec:
         parameters = document.get("parameters", {})
         if not isinstance(parameters, dict) or not all(name.isidentifier() for name in parameters):
             raise ParameterError("job: parameters: expected an object of names and values")
-        if parameters.keys() & {"src", "dst", "copy", "timeout", "memory_limit", "info_dict", "progress", "self"}:
+        if parameters.keys() & {
+            "src",
+            "dst",
+            "copy",
+            "timeout",
+            "memory_limit",
+            "info_dict",
+            "progress",
+            "report",
+            "self",
+        }:
             raise ParameterError("job: parameters: these are the accelerator's own, not those of the call")
         if not isinstance(copy := document.get("copy", True), bool):
             raise ParameterError("job: copy: expected true or false")

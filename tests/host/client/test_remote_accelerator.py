@@ -411,3 +411,18 @@ def test_a_prepared_job_runs_as_process_does(where: dict[str, str | None]) -> No
         np.testing.assert_array_equal(dst, src * 3)
     with pytest.raises(ClosedError):
         again()
+
+
+def test_jobs_report_and_blocks_nest(where: dict[str, str | None]) -> None:
+    data = np.arange(1000, dtype="u1") + 1
+    with apyfal.Accelerator("loopback", **where) as loopback:
+        with loopback:
+            ways = [loopback.process(data, report=True), loopback.process_submit(data, report=True).result()]
+            ways += list(loopback.process_map([data] * 40, report=True))
+            ways.append(loopback.prepare(data)(report=True))
+        for report in ways:
+            assert isinstance(report, apyfal.JobReport)
+            np.testing.assert_array_equal(report.result, data)
+            assert (report.bytes_in, report.driver) == (1000, "emulator")
+            assert report.host in repr(report)
+            assert report.seconds["network"] >= 0
