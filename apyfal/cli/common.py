@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from click.shell_completion import CompletionItem
 
+from apyfal.cli.completion import complete_path
 from apyfal.exceptions import (
     AcceleratorException,
     ConfigurationError,
@@ -31,7 +31,6 @@ __all__ = [
     "Command",
     "Settings",
     "common_options",
-    "complete_path",
     "exit_status",
     "host_option",
     "key_values",
@@ -84,8 +83,9 @@ class Settings:
 
     @property
     def progress(self) -> bool:
-        """Whether to show a progress bar: where a person is looking."""
-        return not self.quiet and not self.json and sys.stderr.isatty()
+        """Whether to show a progress bar: where a person is looking, at a terminal that can move its cursor."""
+        is_dumb = os.environ.get("TERM", "") in ("dumb", "unknown")
+        return not self.quiet and not self.json and sys.stderr.isatty() and not is_dumb
 
 
 class Command(click.Command):
@@ -164,11 +164,6 @@ def common_options(function: _Function) -> _Function:
     ):
         function = option(function)
     return function
-
-
-def complete_path(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Let the shell complete a path: it knows files better than this program."""
-    return [CompletionItem(incomplete, type="file")]
 
 
 def key_values(texts: Iterable[str], option: str) -> dict[str, str]:

@@ -6,7 +6,8 @@ from dataclasses import asdict
 
 import click
 
-from apyfal.cli.common import Command, Settings, common_options, complete_path, print_json, print_rows
+from apyfal.cli.common import Command, Settings, common_options, print_json, print_rows
+from apyfal.cli.completion import complete_path
 from apyfal.config import report
 from apyfal.config.configuration import FILE_NAME, Configuration
 from apyfal.config.ini import shown_path

@@ -13,14 +13,14 @@ import click
 import apyfal
 from apyfal import storage
 from apyfal.accelerator import LOCAL
-from apyfal.accelerators import available, resolve
+from apyfal.accelerators import resolve
 from apyfal.cli.commands.many_jobs import Many, find_sources, has_fields, make_folders, place_outputs, run_all
-from apyfal.cli.common import Command, Settings, common_options, complete_path, key_values, print_error, print_json
+from apyfal.cli.common import Command, Settings, common_options, key_values, print_error, print_json
+from apyfal.cli.completion import complete_accelerator, complete_driver, complete_path
 from apyfal.cli.progress import progress_bar
 from apyfal.cli.selection import matches
 from apyfal.cli.trace import write_trace
 from apyfal.config.configuration import host_ip_of
-from apyfal.device.drivers import driver_names
 from apyfal.exceptions import ObjectNotFound, StorageError, did_you_mean
 from apyfal.storage.url import redact
 from apyfal.units import format_duration, format_size, parse_duration
@@ -43,7 +43,7 @@ _DATA = "the output is data: expected -o URL, or -o - for standard output"
     "-a",
     "--accelerator",
     metavar="NAME",
-    shell_complete=lambda _, __, text: _beginning(text, (one.name for one in available())),
+    shell_complete=complete_accelerator,
     help="Which one; 'apyfal accelerators' lists them.",
 )
 @click.option("-i", "--input", "inputs", multiple=True, metavar="NAME=URL", help="Of several inputs, one by its name.")
@@ -62,7 +62,7 @@ _DATA = "the output is data: expected -o URL, or -o - for standard output"
 @click.option(
     "--driver",
     metavar="NAME",
-    shell_complete=lambda _, __, text: _beginning(text, driver_names()),
+    shell_complete=complete_driver,
     help="What runs it: emulator (default), opencl, xrt, xdma or a plugin's.",
 )
 @click.option("--device", metavar="DEVICE", help="An index or part of a name; 'apyfal devices' lists them.")
@@ -250,10 +250,6 @@ def _run_several(
         )
     if failed:
         raise StorageError(f"{failed} of {len(many.sources)} jobs failed")
-
-
-def _beginning(text: str, names: Iterable[str]) -> list[str]:
-    return [name for name in names if name.startswith(text)]
 
 
 def _destinations(outputs: tuple[str, ...], names: list[str] | None) -> Mapping[str, str] | str | None:

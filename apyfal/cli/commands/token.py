@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from apyfal.cli.common import Command, Settings, common_options, print_json, print_rows
+from apyfal.cli.completion import complete_accelerator, complete_mount
 from apyfal.host.server.policy.tokens import SCOPES, Token, TokenStore
 from apyfal.units import parse_duration
 
@@ -36,6 +37,7 @@ def command() -> None:
     "accelerators",
     multiple=True,
     metavar="NAME",
+    shell_complete=complete_accelerator,
     help="The only accelerator that it may run; may be repeated.",
 )
 @click.option(
@@ -43,6 +45,7 @@ def command() -> None:
     "mounts",
     multiple=True,
     metavar="NAME",
+    shell_complete=complete_mount,
     help="The only mount of this host that it may use; may be repeated.",
 )
 @click.option(

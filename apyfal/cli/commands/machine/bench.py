@@ -15,7 +15,8 @@ import numpy as np
 import apyfal
 from apyfal.cli.bars import Bar, svg_bars, text_bars
 from apyfal.cli.commands.machine.places import Measurement, measure_place
-from apyfal.cli.common import Command, Settings, common_options, complete_path, print_json, print_rows
+from apyfal.cli.common import Command, Settings, common_options, print_json, print_rows
+from apyfal.cli.completion import complete_accelerator, complete_driver, complete_path
 from apyfal.exceptions import KernelError
 from apyfal.log import redact_text
 from apyfal.units import format_duration, format_size, parse_size
@@ -28,8 +29,21 @@ _SMALL_JOBS = 200  # in one measurement of it
 
 @click.command(cls=Command, name="bench")
 @click.argument("urls", metavar="[URL]...", nargs=-1, shell_complete=complete_path)
-@click.option("-a", "--accelerator", metavar="NAME", default="loopback", show_default=True, help="One that copies.")
-@click.option("--driver", metavar="NAME", help="What runs it: emulator (default), opencl, xrt, xdma or a plugin's.")
+@click.option(
+    "-a",
+    "--accelerator",
+    metavar="NAME",
+    shell_complete=complete_accelerator,
+    default="loopback",
+    show_default=True,
+    help="One that copies.",
+)
+@click.option(
+    "--driver",
+    metavar="NAME",
+    shell_complete=complete_driver,
+    help="What runs it: emulator (default), opencl, xrt, xdma or a plugin's.",
+)
 @click.option("--device", metavar="DEVICE", help="An index or part of a name; 'apyfal devices' lists them.")
 @click.option("--size", metavar="SIZE", default="256MiB", show_default=True, help="Of the large job.")
 @click.option("--repeat", type=click.IntRange(1), default=5, show_default=True, help="How often each is measured.")

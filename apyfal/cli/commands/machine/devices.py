@@ -17,13 +17,14 @@ from apyfal.cli.common import (
     print_of_host,
     print_rows,
 )
+from apyfal.cli.completion import complete_driver
 from apyfal.units import format_size
 
 __all__ = ["command"]
 
 
 @click.command(cls=Command, name="devices")
-@click.option("--driver", metavar="NAME", help="Of this driver only.")
+@click.option("--driver", metavar="NAME", shell_complete=complete_driver, help="Of this driver only.")
 @host_option
 @common_options
 @click.pass_obj

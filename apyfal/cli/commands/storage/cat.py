@@ -7,7 +7,8 @@ import sys
 import click
 
 from apyfal import storage
-from apyfal.cli.common import Command, Settings, common_options, complete_path, use_host
+from apyfal.cli.common import Command, Settings, common_options, use_host
+from apyfal.cli.completion import complete_path
 from apyfal.cli.selection import matches
 
 __all__ = ["command"]

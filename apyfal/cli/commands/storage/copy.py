@@ -12,7 +12,8 @@ from threading import Lock
 import click
 
 from apyfal import storage
-from apyfal.cli.common import Command, Settings, common_options, complete_path, print_error, print_json, use_host
+from apyfal.cli.common import Command, Settings, common_options, print_error, print_json, use_host
+from apyfal.cli.completion import complete_path
 from apyfal.cli.progress import ProgressCallback, progress_bar
 from apyfal.cli.selection import Pair, Selection, parent_of, select
 from apyfal.exceptions import AcceleratorException, ParameterError, StorageError

@@ -11,12 +11,12 @@ from apyfal.cli.common import (
     Command,
     Settings,
     common_options,
-    complete_path,
     print_error,
     print_json,
     print_rows,
     use_host,
 )
+from apyfal.cli.completion import complete_path
 from apyfal.cli.selection import matches
 from apyfal.exceptions import NotADirectory, StorageError
 from apyfal.storage.api.namespace import entries

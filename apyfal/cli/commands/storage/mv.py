@@ -7,7 +7,8 @@ import os
 import click
 
 from apyfal import storage
-from apyfal.cli.common import Command, Settings, common_options, complete_path, print_json, use_host
+from apyfal.cli.common import Command, Settings, common_options, print_json, use_host
+from apyfal.cli.completion import complete_path
 from apyfal.cli.progress import progress_bar
 from apyfal.cli.selection import matches
 from apyfal.exceptions import ParameterError

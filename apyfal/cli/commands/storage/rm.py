@@ -10,7 +10,8 @@ from typing import NamedTuple
 import click
 
 from apyfal import storage
-from apyfal.cli.common import Command, Settings, common_options, complete_path, print_error, print_json, use_host
+from apyfal.cli.common import Command, Settings, common_options, print_error, print_json, use_host
+from apyfal.cli.completion import complete_path
 from apyfal.cli.selection import matches
 from apyfal.exceptions import AcceleratorException, ObjectNotFound, ParameterError, StorageError
 from apyfal.storage.api.tree import require_removable, tree

@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from apyfal import storage
-from apyfal.cli.common import Command, Settings, common_options, complete_path, print_json
+from apyfal.cli.common import Command, Settings, common_options, print_json
+from apyfal.cli.completion import complete_path
 from apyfal.storage.url import redact
 
 __all__ = ["command"]

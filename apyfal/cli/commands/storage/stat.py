@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from apyfal import storage
-from apyfal.cli.common import Command, Settings, common_options, complete_path, print_json, use_host
+from apyfal.cli.common import Command, Settings, common_options, print_json, use_host
+from apyfal.cli.completion import complete_path
 from apyfal.cli.selection import matches
 from apyfal.storage.handler import ObjectInfo
 from apyfal.storage.url import redact

@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from apyfal import storage
-from apyfal.cli.common import Command, Settings, common_options, complete_path, print_error, print_json, use_host
+from apyfal.cli.common import Command, Settings, common_options, print_error, print_json, use_host
+from apyfal.cli.completion import complete_path
 from apyfal.cli.progress import progress_bar
 from apyfal.exceptions import StorageError
 from apyfal.storage.metadata import ObjectMetadata
