@@ -158,7 +158,7 @@ TABLE: Mapping[str, Mapping[str, Rule]] = {
                 *("fail_to_device", "fail_from_device", "fail_run", "hang_run", "ignore_cancel", "lose_device"),
             )
         },
-        **dict.fromkeys(("opencl.platform", "opencl.compute_units"), _FREE),
+        **dict.fromkeys(("opencl.platform", "opencl.compute_units", "opencl.cache"), _FREE),
         "opencl.build": Rule(Verdict.TRUSTED, "options of a compiler"),
         "xrt.root": _NATIVE,
         "xrt.log": _FREE,

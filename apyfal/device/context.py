@@ -18,6 +18,7 @@ from apyfal.device.launcher import KernelLauncher, Launcher
 from apyfal.device.model_adapter import ModelErrors, adapt_model
 from apyfal.device.regions import BufferRegion
 from apyfal.device.sharing.device_array import DeviceArray
+from apyfal.device.sharing.program_cache import trim_cache, with_cache
 from apyfal.device.sharing.shared_device import SharedDevice
 from apyfal.device.waiting import collect_cancelled
 from apyfal.exceptions import ParameterError, ProgramError, UnsupportedByDriver
@@ -97,7 +98,8 @@ class DeviceContext:
                 self._build = definition.options.get("build", " ")
             shared.join(definition.name, definition.driver, definition.options)
         else:
-            device = Device(require_driver(definition.driver), definition.device, definition.options)
+            options = with_cache(definition.driver, definition.options)
+            device = Device(require_driver(definition.driver), definition.device, options)
             shared = SharedDevice(device, definition.driver, definition.options)
         self.shared = shared
         self._left = False
@@ -267,13 +269,15 @@ class DeviceContext:
         if definition.program is not None and self._program is None:
             self._program = self._read_program(definition.program)
             _LOG.debug("read program %s: %d bytes", redact(definition.program), len(self._program))
-        return self.device.load(
+        kernel = self.device.load(
             name,
             self._program,
             name=definition.program or "",
             options=self._build,
             arguments=",".join(argument.name for argument in definition.arguments),
         )
+        trim_cache(definition.driver, definition.options)
+        return kernel
 
     def load(self, data: np.ndarray[Any, Any] | DeviceArray) -> None:
         """Copy `data` to the device, into the bank of the argument ``coefficients``. It stays there until `close`.

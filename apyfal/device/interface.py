@@ -9,6 +9,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from apyfal._core.device import Device
+from apyfal.device.sharing.program_cache import with_cache
 from apyfal.exceptions import ProgramError
 
 __all__ = ["KernelArgument", "KernelInterface", "interface_of_text", "interface_of_xclbin", "read_interface"]
@@ -81,7 +82,8 @@ def read_interface(
     """
     if program[:7] == b"xclbin2":
         return "xrt", interface_of_xclbin(program, name)
-    return "opencl", interface_of_text(Device("opencl", device).interface(program, name, options))
+    opened = Device("opencl", device, with_cache("opencl", {}))
+    return "opencl", interface_of_text(opened.interface(program, name, options))
 
 
 def interface_of_text(text: str) -> list[KernelInterface]:

@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+from apyfal.config.cache import SCRATCH, CacheUnusable, cache_folder, evict
 from apyfal.exceptions import DriverUnavailable, ProgramError, did_you_mean
 from apyfal.rtl.glue import kernel_header
 from apyfal.rtl.ports import Kernel, find_interfaces, parse_header
@@ -166,27 +167,19 @@ def build(
     return folder / "simulator", find_interfaces(top, parse_header((folder / f"{_MODEL}.h").read_text()))
 
 
-def _cache() -> Path:
-    """Return the directory of the cache; one that others may write is not used.
+def _cache(name: str = "rtl") -> Path:
+    """Return a directory of the cache; one that others may write is not used.
 
     Raises
     ------
     ProgramError
     """
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = root / "apyfal" / "rtl"
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = folder.stat()
-    except OSError as error:
+        return cache_folder(name)
+    except CacheUnusable as error:
         raise ProgramError(
             f"no cache for simulators: {error}; set XDG_CACHE_HOME to a directory that can be written"
         ) from None
-    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
-        raise ProgramError(
-            f"{folder} belongs to somebody else or can be written by others; expected a directory of your own"
-        )
-    return folder
 
 
 def _make(
@@ -199,7 +192,7 @@ def _make(
     check: Callable[[Kernel], object],
     flags: list[str],
 ) -> None:
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="build-") as scratch:
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=SCRATCH) as scratch:
         work = Path(scratch)
         model = work / "model"
         _log.info("translating %s with %s", top, tools.version)
@@ -215,12 +208,7 @@ def _make(
         (ready / f"{_MODEL}.h").write_text(header)
         with contextlib.suppress(OSError):  # another process was as fast
             ready.rename(folder)
-    kept = sorted(
-        (path for path in folder.parent.iterdir() if not path.name.startswith("build-")),
-        key=lambda path: path.stat().st_mtime,
-    )
-    for path in kept[:-_KEPT]:
-        shutil.rmtree(path, ignore_errors=True)
+    evict(folder.parent, count=_KEPT)
 
 
 def _with_vhdl(sources: Sources, top: str, work: Path) -> Sources:
@@ -304,8 +292,7 @@ def _compile(model: Path, tools: Toolchain, flags: list[str]) -> None:
 def _runtime_object(file: Path, command: list[str], version: str) -> Path:
     """Return Verilator's own part of a simulator, which is the same for all designs and takes longest to compile."""
     digest = hashlib.sha256("\0".join([version, str(file), *command]).encode()).hexdigest()[:40]
-    folder = _cache().parent / "rtl-runtime"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    folder = _cache("rtl-runtime")
     out = folder / f"{digest}.o"
     if not out.exists():
         with tempfile.NamedTemporaryFile(dir=folder, suffix=".o", delete=False) as made:

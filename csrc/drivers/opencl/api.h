@@ -112,6 +112,8 @@ enum {
     CL_DEVICE_NAME = 0x102B,
     CL_DEVICE_VENDOR = 0x102C,
     CL_DRIVER_VERSION = 0x102D,
+    CL_DEVICE_VERSION = 0x102F,
+    CL_DEVICE_PLATFORM = 0x1031,
     CL_DEVICE_HOST_UNIFIED_MEMORY = 0x1035,
     CL_DEVICE_PCI_BUS_INFO_KHR = 0x410F,
 
@@ -124,6 +126,8 @@ enum {
     CL_BUFFER_CREATE_TYPE_REGION = 0x1220,
 
     CL_PROGRAM_NUM_DEVICES = 0x1162,
+    CL_PROGRAM_BINARY_SIZES = 0x1165,
+    CL_PROGRAM_BINARIES = 0x1166,
     CL_PROGRAM_KERNEL_NAMES = 0x1168,
     CL_PROGRAM_BUILD_LOG = 0x1183,
 
@@ -198,7 +202,7 @@ typedef void (*ocl_event_notify)(cl_event, cl_int, void *);
     X(cl_int, clReleaseEvent, (cl_event))
 
 /* Entry points of later versions, called only if the platform's version has them (1.1: the first two; 1.2: the
- * others). */
+ * others), and one of 1.0 that is only called where it is found. */
 #define OCL_LATER_FUNCTIONS(X)                                                                                         \
     X(cl_mem, clCreateSubBuffer, (cl_mem, cl_bitfield, cl_uint, const void *, cl_int *))                               \
     X(cl_int, clSetEventCallback, (cl_event, cl_int, ocl_event_notify, void *))                                        \
@@ -206,7 +210,8 @@ typedef void (*ocl_event_notify)(cl_event, cl_int, void *);
       (cl_command_queue, cl_uint, const cl_mem *, cl_bitfield, cl_uint, const cl_event *, cl_event *))                 \
     X(cl_int, clGetKernelArgInfo, (cl_kernel, cl_uint, cl_uint, size_t, void *, size_t *))                             \
     X(cl_int, clEnqueueFillBuffer,                                                                                     \
-      (cl_command_queue, cl_mem, const void *, size_t, size_t, size_t, cl_uint, const cl_event *, cl_event *))
+      (cl_command_queue, cl_mem, const void *, size_t, size_t, size_t, cl_uint, const cl_event *, cl_event *))         \
+    X(cl_int, clGetProgramInfo, (cl_program, cl_uint, size_t, void *, size_t *))
 
 /* The library's entry points, by their own names. */
 typedef struct ocl_api {

@@ -11,6 +11,7 @@
 typedef struct settings {
     const char *platform;
     const char *build;
+    const char *cache; /* a directory; NULL: none */
     uint32_t units;
 } settings;
 
@@ -22,6 +23,11 @@ static int read_options(const apf_option *options, settings *out, apf_error *err
             out->platform = options->value;
         } else if (!strcmp(options->key, "build")) {
             out->build = options->value;
+        } else if (!strcmp(options->key, "cache")) {
+            /* The layer above chooses the directory; whoever uses this driver alone has no cache. */
+            out->cache = options->value[0] == '/' ? options->value : NULL;
+            if (!out->cache && strcmp(options->value, "no"))
+                return apf_fail(err, APF_INVALID, 0, "cache = %s: expected yes or no", options->value);
         } else if (!strcmp(options->key, "compute_units")) {
             char *end;
             errno = 0;
@@ -32,7 +38,7 @@ static int read_options(const apf_option *options, settings *out, apf_error *err
             out->units = (uint32_t)units;
         } else {
             return apf_fail(err, APF_INVALID, 0,
-                            "driver 'opencl' has no option '%s'; expected one of build, compute_units, platform",
+                            "driver 'opencl' has no option '%s'; expected one of build, cache, compute_units, platform",
                             options->key);
         }
     }
@@ -130,6 +136,7 @@ static int make_queues(apf_drv_device *device, apf_error *err)
 static void tear_down(apf_drv_device *device)
 {
     apf_free(device->build);
+    ocl_close_cache(device);
     for (uint32_t i = 0; i < OCL_MAX_QUEUES; i++)
         if (device->queues[i]) device->api->clReleaseCommandQueue(device->queues[i]);
     if (device->context) device->api->clReleaseContext(device->context);
@@ -145,6 +152,7 @@ static int set_up(apf_drv_device *device, const settings *set, apf_error *err)
         if (!device->build) return apf_fail(err, APF_NO_MEMORY, 0, "no memory for build options");
         strcpy(device->build, set->build);
     }
+    if (set->cache) ocl_open_cache(device, set->cache);
     cl_int status;
     device->context = device->api->clCreateContext(NULL, 1, &device->id, NULL, NULL, &status);
     if (status != CL_SUCCESS) {

@@ -26,7 +26,10 @@ struct apf_drv_device {
     int shares;       /* the device works in imported memory: no transfer is needed */
     int lost;         /* atomic: the vendor's library reported that the device is gone */
     apf_device_info info;
-    char *build; /* options for programs without options; may be NULL */
+    char *build;     /* options for programs without options; may be NULL */
+    char *cache;     /* directory of built programs; NULL: they are not kept */
+    char *builder;   /* what builds them, as text: platform, driver, processor, environment */
+    size_t built_by; /* bytes of `builder` */
 
     pthread_mutex_t submit;
     uint32_t next_unit;
@@ -46,6 +49,8 @@ typedef struct ocl_program {
     uint64_t digest; /* of the bytes and the options */
     size_t size;
     uint32_t refs;
+    char *declared; /* what its binary does not tell, from the cache; NULL: the platform tells it */
+    size_t declared_size;
 } ocl_program;
 
 /* One argument of a kernel, as far as the platform reports it. */
@@ -178,6 +183,41 @@ void ocl_unload(apf_drv_kernel *kernel);
 /* The kernels of a program as JSON, see driver.h. */
 int ocl_interface(apf_drv_device *device, const apf_program *program, char *text, size_t size, apf_error *err);
 int ocl_bank(apf_drv_kernel *kernel, uint32_t index, uint32_t *bank, apf_error *err);
+/* Build a program, or take the built one from the cache. PROGRAM. */
+int ocl_build(apf_drv_device *device, const apf_program *from, const char *options, ocl_program *built, apf_error *err);
+void ocl_end_program(const apf_drv_device *device, ocl_program *program);
+/* Names of a program's kernels, "a, b"; returns how many. */
+uint32_t ocl_kernel_names(const apf_drv_device *device, cl_program program, char *text, size_t size);
+/* Open one kernel: handle, name and count of its arguments. NOT_FOUND, PROGRAM. */
+int ocl_open_kernel(apf_drv_device *device, ocl_program *program, const apf_program *from, apf_drv_kernel **out,
+                    apf_error *err);
+/* FNV-1a, the 64-bit constants of its specification (draft-eastlake-fnv). */
+#define OCL_DIGEST_OF_NOTHING 0xcbf29ce484222325u
+uint64_t ocl_digest(uint64_t hash, const void *data, size_t size);
+
+/* -- kernel/interface.c */
+/* The kernels of a program as JSON, see driver.h. INVALID: longer than `size`. */
+int ocl_kernels_text(apf_drv_device *device, ocl_program *program, const apf_program *from, char *text, size_t size,
+                     apf_error *err);
+
+/* -- kernel/cache.c: all under `loading`, and without errors: what cannot be cached is built. */
+typedef struct ocl_cached {
+    char *path;
+    char *key; /* all that decides what is built; NULL: this program is not cached */
+    size_t key_size;
+} ocl_cached;
+
+/* Use this directory, which exists, for the programs of a device. */
+void ocl_open_cache(apf_drv_device *device, const char *directory);
+void ocl_close_cache(apf_drv_device *device);
+void ocl_find_cached(const apf_drv_device *device, const apf_program *from, const char *options, ocl_cached *entry);
+/* True if the program was there, with the kernels that it had when it was built. */
+int ocl_read_cached(apf_drv_device *device, const ocl_cached *entry, ocl_program *program);
+/* Keep a program, if its binary has the same kernels. */
+void ocl_write_cached(apf_drv_device *device, const ocl_cached *entry, ocl_program *program);
+/* The parameters of a kernel as its source declared them; NULL: they are not recorded. */
+const char *ocl_recorded(const apf_drv_kernel *kernel);
+void ocl_end_cached(ocl_cached *entry);
 
 /* -- kernel/arguments.c */
 /* Ask the platform about every parameter of the kernel, and the compiler, with these options, about types that the

@@ -90,7 +90,9 @@ def options_are_checked() -> None:
     for value in ("0", "17", "x", "-1", ""):
         with pytest.raises(ParameterError, match=r"compute_units = .*expected a number from 1 to 16"):
             Device("opencl", None, {"compute_units": value})
-    with pytest.raises(ParameterError, match="no option 'plattform'; expected one of build, compute_units, platform"):
+    with pytest.raises(
+        ParameterError, match="no option 'plattform'; expected one of build, cache, compute_units, platform"
+    ):
         Device("opencl", None, {"plattform": "x"})
     with pytest.raises(DeviceNotFound, match="no OpenCL platform here"):
         Device("opencl", None, {"platform": "another vendor"})

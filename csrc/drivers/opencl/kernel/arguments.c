@@ -75,6 +75,11 @@ void ocl_declared(const apf_drv_kernel *kernel, uint32_t index, ocl_parameter *p
     cl_uint space = 0, access = CL_KERNEL_ARG_ACCESS_NONE;
     cl_bitfield qualifier = 0;
     char text[128] = "";
+    const char *recorded = ocl_recorded(kernel);
+    if (recorded) {
+        memcpy(parameter, recorded + index * sizeof *parameter, sizeof *parameter);
+        return;
+    }
     if (api->clGetKernelArgInfo(kernel->handle, index, CL_KERNEL_ARG_ADDRESS_QUALIFIER, sizeof space, &space, NULL))
         return; /* a binary without this information */
     parameter->space = space == CL_KERNEL_ARG_ADDRESS_GLOBAL     ? 'g'

@@ -2,7 +2,6 @@
 #include "drivers/opencl/opencl.h"
 
 #include <ctype.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,8 +13,7 @@ typedef struct ocl_options {
     char local[64];
 } ocl_options;
 
-/* FNV-1a, the 64-bit constants of its specification (draft-eastlake-fnv). */
-static uint64_t digest(uint64_t hash, const void *data, size_t size)
+uint64_t ocl_digest(uint64_t hash, const void *data, size_t size)
 {
     const unsigned char *bytes = data;
     for (size_t i = 0; i < size; i++) hash = (hash ^ bytes[i]) * 0x100000001b3u;
@@ -203,11 +201,25 @@ static int build(apf_drv_device *device, const apf_program *from, const char *op
     return code;
 }
 
+int ocl_build(apf_drv_device *device, const apf_program *from, const char *options, ocl_program *built, apf_error *err)
+{
+    ocl_cached entry = {0};
+    if (ocl_is_source(from)) ocl_find_cached(device, from, options, &entry);
+    int code = APF_OK;
+    if (!ocl_read_cached(device, &entry, built)) {
+        code = build(device, from, options, &built->handle, err);
+        if (code == APF_OK) ocl_write_cached(device, &entry, built);
+    }
+    ocl_end_cached(&entry);
+    return code;
+}
+
 /* Find or build the program with these bytes and options. Under `loading`. */
 static int get_program(apf_drv_device *device, const apf_program *from, const char *options, ocl_program **out,
                        apf_error *err)
 {
-    const uint64_t hash = digest(digest(0xcbf29ce484222325u, from->data, from->size), options, strlen(options));
+    const uint64_t hash =
+        ocl_digest(ocl_digest(OCL_DIGEST_OF_NOTHING, from->data, from->size), options, strlen(options));
     for (ocl_program *known = device->programs; known; known = known->next)
         if (known->digest == hash && known->size == from->size) {
             known->refs++;
@@ -216,16 +228,24 @@ static int get_program(apf_drv_device *device, const apf_program *from, const ch
         }
     ocl_program *program = apf_calloc(1, sizeof *program);
     if (!program) return apf_fail(err, APF_NO_MEMORY, 0, "no memory for a program");
-    int code = build(device, from, options, &program->handle, err);
+    int code = ocl_build(device, from, options, program, err);
     if (code != APF_OK) {
         apf_free(program);
         return code;
     }
-    *program = (ocl_program){
-        .next = device->programs, .handle = program->handle, .digest = hash, .size = from->size, .refs = 1};
+    program->next = device->programs;
+    program->digest = hash;
+    program->size = from->size;
+    program->refs = 1;
     device->programs = program;
     *out = program;
     return APF_OK;
+}
+
+void ocl_end_program(const apf_drv_device *device, ocl_program *program)
+{
+    device->api->clReleaseProgram(program->handle);
+    free(program->declared);
 }
 
 static void put_program(apf_drv_device *device, ocl_program *program)
@@ -234,15 +254,14 @@ static void put_program(apf_drv_device *device, ocl_program *program)
     ocl_program **link = &device->programs;
     while (*link != program) link = &(*link)->next;
     *link = program->next;
-    device->api->clReleaseProgram(program->handle);
+    ocl_end_program(device, program);
     apf_free(program);
 }
 
 /* -- kernels -- */
 
-/* "a, b": read from the kernels, not from the program, since platforms before 1.2 cannot list a program's kernels.
- * Returns how many. */
-static uint32_t kernel_names(const apf_drv_device *device, cl_program program, char *text, size_t size)
+/* Read from the kernels, not from the program: platforms before 1.2 cannot list a program's kernels. */
+uint32_t ocl_kernel_names(const apf_drv_device *device, cl_program program, char *text, size_t size)
 {
     enum { MOST = 64 };
     const ocl_api *api = device->api;
@@ -262,16 +281,16 @@ static uint32_t kernel_names(const apf_drv_device *device, cl_program program, c
     return count;
 }
 
-static int open_kernel(apf_drv_device *device, cl_program program, const apf_program *from, apf_drv_kernel **out,
-                       apf_error *err)
+int ocl_open_kernel(apf_drv_device *device, ocl_program *program, const apf_program *from, apf_drv_kernel **out,
+                    apf_error *err)
 {
     char names[512];
     const char *wanted = from->kernel && *from->kernel ? from->kernel : NULL;
-    if (!wanted && kernel_names(device, program, names, sizeof names) == 1) wanted = names;
+    if (!wanted && ocl_kernel_names(device, program->handle, names, sizeof names) == 1) wanted = names;
     cl_int status = CL_INVALID_KERNEL_NAME;
-    cl_kernel handle = wanted ? device->api->clCreateKernel(program, wanted, &status) : NULL;
+    cl_kernel handle = wanted ? device->api->clCreateKernel(program->handle, wanted, &status) : NULL;
     if (status == CL_INVALID_KERNEL_NAME) {
-        kernel_names(device, program, names, sizeof names);
+        ocl_kernel_names(device, program->handle, names, sizeof names);
         return apf_fail(err, APF_NOT_FOUND, 0, "%s: no kernel '%.100s' in '%.100s'; there are: %s", device->info.name,
                         wanted ? wanted : "", from->name ? from->name : "program", names);
     }
@@ -285,6 +304,7 @@ static int open_kernel(apf_drv_device *device, cl_program program, const apf_pro
         return apf_fail(err, APF_NO_MEMORY, 0, "no memory for a kernel");
     }
     kernel->device = device;
+    kernel->program = program;
     kernel->handle = handle;
     kernel->count = count;
     snprintf(kernel->name, sizeof kernel->name, "%.127s", wanted);
@@ -306,9 +326,8 @@ int ocl_load(apf_drv_device *device, const apf_program *program, apf_drv_kernel 
     apf_drv_kernel *kernel = NULL;
     pthread_mutex_lock(&device->loading);
     code = get_program(device, program, options.build, &built, err);
-    if (code == APF_OK) code = open_kernel(device, built->handle, program, &kernel, err);
+    if (code == APF_OK) code = ocl_open_kernel(device, built, program, &kernel, err);
     if (code == APF_OK) {
-        kernel->program = built;
         ocl_work_groups(kernel);
         code = launch_shape(kernel, &options, program->arguments, err);
     }
@@ -329,78 +348,6 @@ int ocl_load(apf_drv_device *device, const apf_program *program, apf_drv_kernel 
 
 /* -- what a program declares -- */
 
-typedef struct json {
-    char *text;
-    size_t size, used;
-} json;
-
-__attribute__((format(printf, 2, 3))) static void put(json *out, const char *format, ...)
-{
-    va_list arguments;
-    va_start(arguments, format);
-    const size_t left = out->used < out->size ? out->size - out->used : 0;
-    out->used += (size_t)vsnprintf(out->text + out->size - left, left, format, arguments);
-    va_end(arguments);
-}
-
-/* Names and types are the platform's: what JSON cannot take as it is becomes a blank. */
-static void put_text(json *out, const char *key, const char *value)
-{
-    put(out, "\"%s\": \"", key);
-    for (; *value; value++)
-        put(out, "%c", *value == '"' || *value == '\\' || (unsigned char)*value < ' ' || *value < 0 ? ' ' : *value);
-    put(out, "\"");
-}
-
-static void put_kernel(json *out, apf_drv_kernel *kernel)
-{
-    static const struct {
-        char letter;
-        const char *name;
-    } spaces[] = {{'g', "global"}, {'c', "constant"}, {'l', "local"}, {'p', "private"}};
-    put(out, "{");
-    put_text(out, "name", kernel->name);
-    put(out, ", \"arguments\": [");
-    for (uint32_t i = 0; i < kernel->count; i++) {
-        ocl_parameter *parameter = &kernel->parameters[i];
-        if (kernel->device->version >= 12) ocl_declared(kernel, i, parameter);
-        put(out, "%s{", i ? ", " : "");
-        put_text(out, "name", parameter->name);
-        put(out, ", ");
-        put_text(out, "type", parameter->type);
-        for (size_t j = 0; j < sizeof spaces / sizeof *spaces; j++)
-            if (spaces[j].letter == parameter->space) put(out, ", \"space\": \"%s\"", spaces[j].name);
-        put(out, ", \"written\": %s}", apf_opencl_may_write(kernel, i) ? "true" : "false");
-    }
-    ocl_work_groups(kernel);
-    put(out, "], \"work_group\": [%zu, %zu, %zu], \"largest_group\": %zu}", kernel->required[0], kernel->required[1],
-        kernel->required[2], kernel->largest);
-}
-
-static int put_kernels(json *out, apf_drv_device *device, cl_program program, const apf_program *from, apf_error *err)
-{
-    char names[4096];
-    kernel_names(device, program, names, sizeof names);
-    put(out, "[");
-    int code = APF_OK;
-    char *rest = NULL;
-    for (char *name = strtok_r(names, ", ", &rest); name && code == APF_OK; name = strtok_r(NULL, ", ", &rest)) {
-        apf_program one = *from;
-        one.kernel = name;
-        apf_drv_kernel *kernel = NULL;
-        code = open_kernel(device, program, &one, &kernel, err);
-        if (code != APF_OK) break;
-        if (out->used > 1) put(out, ", ");
-        put_kernel(out, kernel);
-        device->api->clReleaseKernel(kernel->handle);
-        apf_free(kernel);
-    }
-    put(out, "]");
-    if (code == APF_OK && out->used >= out->size)
-        return apf_fail(err, APF_INVALID, 0, "'%.100s' has too many kernels to list", from->name ? from->name : "");
-    return code;
-}
-
 int ocl_interface(apf_drv_device *device, const apf_program *program, char *text, size_t size, apf_error *err)
 {
     int code = ocl_alive(device, err);
@@ -412,10 +359,9 @@ int ocl_interface(apf_drv_device *device, const apf_program *program, char *text
     code = split_options(device, program, &options, err);
     if (code != APF_OK) return code;
     ocl_program *built = NULL;
-    json out = {text, size, 0};
     pthread_mutex_lock(&device->loading);
     code = get_program(device, program, options.build, &built, err);
-    if (code == APF_OK) code = put_kernels(&out, device, built->handle, program, err);
+    if (code == APF_OK) code = ocl_kernels_text(device, built, program, text, size, err);
     if (built) put_program(device, built);
     pthread_mutex_unlock(&device->loading);
     apf_free(options.build);

@@ -45,12 +45,17 @@ void ocl_ask_compiler(apf_drv_device *device, const apf_program *from, const cha
 {
     char define[160];
     snprintf(define, sizeof define, "\n#define APYFAL_TYPE %s", parameter->type);
-    const char *texts[] = {from->data, define, probe};
-    const size_t sizes[] = {from->size, strlen(define), sizeof probe - 1};
-    cl_int status;
-    cl_program program = device->api->clCreateProgramWithSource(device->context, 3, texts, sizes, &status);
-    if (status != CL_SUCCESS) return;
-    if (device->api->clBuildProgram(program, 1, &device->id, options, NULL, NULL) == CL_SUCCESS)
-        ask(device, program, parameter);
-    device->api->clReleaseProgram(program);
+    const size_t more = strlen(define) + sizeof probe - 1;
+    char *text = apf_calloc(1, from->size + more + 1);
+    if (!text) return;
+    memcpy(text, from->data, from->size);
+    sprintf(text + from->size, "%s%s", define, probe);
+    const apf_program asked = {.data = text, .size = from->size + more};
+    ocl_program program = {0};
+    apf_error none;
+    if (ocl_build(device, &asked, options, &program, &none) == APF_OK) {
+        ask(device, program.handle, parameter);
+        ocl_end_program(device, &program);
+    }
+    apf_free(text);
 }

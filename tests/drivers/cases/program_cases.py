@@ -1,0 +1,54 @@
+"""Programs that are built once for all processes. Each function is a case for a `Worker`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import apyfal
+from apyfal.exceptions import ParameterError
+
+ONE = np.ones(64, np.float32)
+SOURCE = """
+typedef struct {{ float a, b; }} pair;
+kernel __attribute__((reqd_work_group_size(1, 1, 1)))
+void t(global const float *src, global float *dst, const uint count, const float p)
+{{ for (uint i = 0; i < count; i++) dst[i] = src[i] * p + {added}; }}
+kernel void other(global float *dst, constant float *table, local float *scratch, const pair both)
+{{ scratch[0] = table[0] + both.a; dst[0] = scratch[0]; }}
+"""
+
+
+def _accelerator(program: Path, **options: str) -> apyfal.Accelerator:
+    return apyfal.Accelerator(
+        "t",
+        driver="opencl",
+        program=program,
+        arguments="src, dst, count:uint32, p",
+        parameters="p: float32",
+        dtype="float32",
+        opencl=options,
+    )
+
+
+def run(program: str, added: float, options: dict[str, str]) -> None:
+    """Run the kernel of a program; check its result, and that its arguments are still checked."""
+    with _accelerator(Path(program), **options) as accelerator:
+        assert np.array_equal(accelerator.process(ONE, p=2.0), ONE * 2 + np.float32(added))
+    with pytest.raises(ParameterError, match="float"):
+        apyfal.Accelerator(
+            "t",
+            driver="opencl",
+            program=program,
+            arguments="src, dst, count:uint32, p",
+            parameters="p: float64",
+            opencl=options,
+        ).process(ONE, p=1e300)
+
+
+def wrong_option(program: str) -> None:
+    for value in ("maybe", "/tmp/x", "", "2"):
+        with pytest.raises(ParameterError, match=f"opencl.cache = {value}: expected yes or no"):
+            _accelerator(Path(program), cache=value)
