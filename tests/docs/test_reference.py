@@ -84,6 +84,13 @@ def test_every_command_and_option_is_listed(site: Path, name: str) -> None:
             waiting += [(f"{path} {inner}", each) for inner, each in one.commands.items()]
 
 
+def test_examples_of_commands_keep_their_lines(site: Path) -> None:
+    page = (site / "reference/command-line.html").read_text()
+    assert "\b" not in page
+    lines = text_of(site, "reference/command-line.html").splitlines()
+    assert "apyfal process -a sha3 README.md" in lines
+
+
 @pytest.mark.parametrize("kind", [kind for kind, keys in KINDS.items() if keys])
 def test_every_key_is_listed(site: Path, kind: str) -> None:
     page = (site / "reference/configuration-keys.html").read_text()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import textwrap
 
 import click
 
@@ -31,9 +32,9 @@ def _sections(command: click.Command, path: str, level: int, parent: click.Conte
     lines = [f"{'#' * level} {path}", ""]
     help_text = command.help or command.short_help or ""
     for paragraph in help_text.split("\n\n"):
-        text = paragraph.strip("\n")
+        text = paragraph.strip()
         if text.startswith("\b"):
-            body = text.lstrip("\b\n")
+            body = textwrap.dedent(text.lstrip("\b\n"))
             lines += ["```text", body, "```", ""]
         else:
             lines += [_escaped(text), ""]
