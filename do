@@ -17,6 +17,7 @@ usage: ./do VERB [arguments]
   types           mypy --strict and pyright
   asan [ARGS]     the quick tests under AddressSanitizer and UndefinedBehaviorSanitizer, built apart in build/asan
   site [ARGS]     build the documentation into build/site, warnings being errors (extra `docs`)
+  man [FOLDER]    write the manual pages into build/man, or another folder
   bench NAME ...  run bench/*/bench_NAME.py; without a name, list them
   wheels [ARGS]   build, audit and test wheels for every Python on this machine
   clean           remove what was built
@@ -70,12 +71,13 @@ case $verb in
     types) mypy && pyright ;;
     asan) asan "$@" ;;
     site) NO_MKDOCS_2_WARNING=1 "$PYTHON" -m mkdocs build --strict --clean "$@" ;;
+    man) "$PYTHON" tools/man_pages.py "$@" ;;
     bench) "$PYTHON" bench "$@" ;;
     wheels) "$PYTHON" packaging/build_wheels.py "$@" ;;
     clean) rm -rf build dist wheelhouse apyfal/_core/*.c apyfal/_core/*.so ./*.egg-info ;;
     help | -h | --help) help ;;
     *)
-        echo "do: unknown verb '$verb'; expected one of build, test, quick, lint, format, types, asan, site, bench, wheels, clean" >&2
+        echo "do: unknown verb '$verb'; expected one of build, test, quick, lint, format, types, asan, site, man, bench, wheels, clean" >&2
         exit 2
         ;;
 esac
