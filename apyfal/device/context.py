@@ -13,7 +13,7 @@ from apyfal._core.device import TO_DEVICE, Device
 from apyfal._core.model import register_model
 from apyfal.definition.declared import check_declared
 from apyfal.device.drivers import require_driver
-from apyfal.device.interface import interface_of_text, interface_of_xclbin
+from apyfal.device.interface import check_compute_units, interface_of_text, interface_of_xclbin
 from apyfal.device.launcher import KernelLauncher, Launcher
 from apyfal.device.model_adapter import ModelErrors, adapt_model
 from apyfal.device.regions import BufferRegion
@@ -269,6 +269,8 @@ class DeviceContext:
         if definition.program is not None and self._program is None:
             self._program = self._read_program(definition.program)
             _LOG.debug("read program %s: %d bytes", redact(definition.program), len(self._program))
+        if definition.driver == "xrt" and self._program is not None:
+            check_compute_units(self._program, redact(definition.program or ""), name)
         kernel = self.device.load(
             name,
             self._program,

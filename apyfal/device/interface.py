@@ -10,9 +10,16 @@ from xml.etree import ElementTree
 
 from apyfal._core.device import Device
 from apyfal.device.sharing.program_cache import with_cache
-from apyfal.exceptions import ProgramError
+from apyfal.exceptions import ProgramError, did_you_mean
 
-__all__ = ["KernelArgument", "KernelInterface", "interface_of_text", "interface_of_xclbin", "read_interface"]
+__all__ = [
+    "KernelArgument",
+    "KernelInterface",
+    "check_compute_units",
+    "interface_of_text",
+    "interface_of_xclbin",
+    "read_interface",
+]
 
 #: Offsets in an xclbin (struct axlf of <xrt/xclbin.h>), the size of a section's head, and the kind with the metadata.
 _LENGTH_AT, _SECTIONS_COUNT_AT, _SECTIONS_AT, _SECTION_SIZE, _METADATA = 304, 448, 456, 40, 2
@@ -125,6 +132,44 @@ def interface_of_xclbin(program: bytes, name: str) -> list[KernelInterface]:
         units = tuple(one.get("name", "") for one in kernel.findall("instance"))
         kernels.append(KernelInterface(kernel.get("name", ""), tuple(arguments), compute_units=units))
     return kernels
+
+
+def check_compute_units(program: bytes, name: str, kernel: str) -> None:
+    """Check the compute units that ``kernel = name:{unit,unit}`` chooses in an xclbin.
+
+    A kernel that is not there, and a damaged program, are left to the driver.
+
+    Parameters
+    ----------
+    program, name
+        Its bytes, and where they are from, for messages.
+    kernel
+        As the definition gives it.
+
+    Raises
+    ------
+    ProgramError
+        There is no such unit, or it is named twice, or the text has another form.
+    """
+    base, colon, chosen = kernel.partition(":")
+    if not colon:
+        return
+    if len(chosen) < 2 or chosen[0] != "{" or chosen[-1] != "}":
+        raise ProgramError(f"kernel = {kernel}: expected {base} or {base}:{{UNIT,UNIT}}, with names of compute units")
+    try:
+        units = next((one.compute_units for one in interface_of_xclbin(program, name) if one.name == base), ())
+    except ProgramError:
+        return
+    if not units:
+        return
+    names = chosen[1:-1].split(",")
+    for index, unit in enumerate(names):
+        if unit not in units:
+            raise ProgramError(
+                f"kernel {base!r} of {name!r} has no compute unit {unit!r}{did_you_mean(unit.strip(), units)}"
+            )
+        if unit in names[:index]:
+            raise ProgramError(f"kernel = {kernel}: compute unit {unit!r} is named twice")
 
 
 def _number(text: str) -> int:

@@ -29,6 +29,11 @@ def test_xrt(case: str, worker: Worker) -> None:
     worker.call("drivers.cases.xrt_cases", case)
 
 
+def test_compute_units_by_name(tmp_path: Path) -> None:
+    with Worker(installation.functional(tmp_path / "xrt")) as worker:
+        worker.call("drivers.cases.program_cases", "compute_units_by_name", str(tmp_path))
+
+
 LIFE = """
 import ctypes, os
 from drivers.support import abi

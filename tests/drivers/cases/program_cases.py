@@ -1,4 +1,4 @@
-"""Programs that are built once for all processes. Each function is a case for a `Worker`."""
+"""Programs that are built once for all processes, and their compute units. Each function is a case for a `Worker`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fixtures.xrt import xclbin
 
 import apyfal
-from apyfal.exceptions import ParameterError
+from apyfal.exceptions import ParameterError, ProgramError
 
 ONE = np.ones(64, np.float32)
 SOURCE = """
@@ -52,3 +53,18 @@ def wrong_option(program: str) -> None:
     for value in ("maybe", "/tmp/x", "", "2"):
         with pytest.raises(ParameterError, match=f"opencl.cache = {value}: expected yes or no"):
             _accelerator(Path(program), cache=value)
+
+
+def compute_units_by_name(folder: str) -> None:
+    program = Path(folder, "x.xclbin")
+    program.write_bytes(xclbin.xclbin())
+
+    def run(kernel: str) -> None:
+        with apyfal.Accelerator(
+            "vadd", driver="xrt", program=program, kernel=kernel, arguments="src, dst, count:int32", dtype="int32"
+        ) as accelerator:
+            accelerator.process(np.zeros(1024, np.int32))
+
+    run("vadd:{vadd_2}")
+    with pytest.raises(ProgramError, match="no compute unit 'vad_2'; did you mean 'vadd_2'"):
+        run("vadd:{vad_2}")
