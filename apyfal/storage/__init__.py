@@ -32,6 +32,7 @@ sense) an open file.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -148,6 +149,19 @@ _LAZY = {
 }
 
 
+#: Functions for users of other libraries: the library of each, and what to install. Without it they can be named (by
+#: ``from apyfal.storage import *``, by help systems), and say so when they are called.
+_NEEDS = {"filesystem": ("fsspec", "apyfal[fsspec]"), "zarr_store": ("zarr", "zarr>=3")}
+
+
+def _refused(name: str, library: str, requirement: str) -> Callable[..., Any]:
+    def refuse(*arguments: object, **keywords: object) -> Any:
+        """Raise `ImportError`."""
+        raise ImportError(f"apyfal.storage.{name} needs {library}: pip install '{requirement}'", name=library)
+
+    return refuse
+
+
 if not TYPE_CHECKING:  # a checker would take every misspelt name for Any
 
     def __getattr__(name: str) -> Any:
@@ -155,7 +169,14 @@ if not TYPE_CHECKING:  # a checker would take every misspelt name for Any
 
         if name not in _LAZY:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+        try:
+            module = import_module(f"{__name__}.{_LAZY[name]}")
+        except ModuleNotFoundError as error:
+            library, requirement = _NEEDS.get(name, ("", ""))
+            if (error.name or "").partition(".")[0] != library:
+                raise
+            return _refused(name, library, requirement)  # not kept: it may be installed meanwhile
+        value = getattr(module, name)
         globals()[name] = value
         return value
 

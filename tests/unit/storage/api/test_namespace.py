@@ -6,6 +6,7 @@ import copy
 import errno
 import os
 import pickle
+import sys
 from pathlib import Path
 
 import pytest
@@ -184,6 +185,25 @@ def test_everything_public_is_there() -> None:
     assert dir(apyfal) == sorted([*apyfal.__all__, "__version__"])
     with pytest.raises(AttributeError, match="opne"):
         storage.opne  # noqa: B018  # the point
+
+
+@pytest.mark.parametrize(
+    ("name", "library", "requirement"),
+    [("filesystem", "fsspec", r"apyfal\[fsspec\]"), ("zarr_store", "zarr", "zarr>=3")],
+)
+def test_functions_whose_library_is_missing(
+    name: str, library: str, requirement: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in {library, *(module for module in sys.modules if module.startswith(f"{library}."))}:
+        monkeypatch.setitem(sys.modules, module, None)
+    ours = ("apyfal.storage.aio.zarr", "apyfal.storage.api.fsspec")
+    for module in [module for module in sys.modules if module.startswith(ours)]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.delitem(vars(storage), name, raising=False)
+    function = getattr(storage, name)
+    with pytest.raises(ImportError, match=f"apyfal.storage.{name} needs {library}: pip install '{requirement}'"):
+        function("s3://bucket")
+    assert name not in vars(storage)
 
 
 @pytest.mark.parametrize(
