@@ -457,7 +457,7 @@ def test_empty_directories(tmp_path: Path) -> None:
 
 # -- interrupted ------------------------------------------------------------------------------------------------------
 def test_interrupted_at_random_moments_in_a_store(store: MemoryHandler, tmp_path: Path) -> None:
-    files = {f"{number % 7}/{number}": os.urandom(number % 50) for number in range(400)}
+    files = {f"{number % 7}/{number}": os.urandom(number % 50) for number in range(1500)}
     fill(str(tmp_path / "in"), files)
     chance = random.Random(3)
     interrupts = 0
@@ -482,6 +482,7 @@ def test_interrupted_at_random_moments_in_a_store(store: MemoryHandler, tmp_path
     assert Counter(store.calls)["put"] == len(files)  # each once
 
 
+@pytest.mark.timeout(300)  # ten interpreters begin
 def test_killed_at_random_moments_on_a_disk(tmp_path: Path) -> None:
     files = {f"{number % 7}/{number}": os.urandom(50) for number in range(600)}
     fill(str(tmp_path / "in"), files)
