@@ -118,6 +118,50 @@ def test_the_flags_counts_and_read_modes_of_a_vendors_fifo(rtl: Designs, kind: s
         assert card.process(words).tolist() == expected, count
 
 
+def joined(rtl: Designs, **options: object) -> apyfal.Accelerator:  # noqa: F811
+    """Memory ports m_axi_x and m_axi_y, 512 bits each, an ID for each request, five of them in flight."""
+    return rtl(
+        f"{FIXTURES / 'joined.sv'}, {CONTROL}",
+        kernel="joined",
+        arguments="x@0x10, y@0x1c, total@0x28, low@0x34, count@0x40: uint64",
+        inputs="x: int32, y: uint8",
+        outputs="total: int32, low: uint8",
+        chunking="elements",
+        rtl={"optimize": 1, "hang_cycles": 5000, **options},
+    )
+
+
+def test_ports_of_one_bank_share_its_bandwidth(rtl: Designs) -> None:  # noqa: F811
+    """`negate` reads through one port while it writes through the other."""
+    values = np.arange(1000, dtype="uint32")
+    cycles = {}
+    for banks in ("", "m00_axi:0, m01_axi:1", "m00_axi:3,m01_axi:3"):
+        card = negate(rtl, 32, bandwidth=1, latency=0, **({"banks": banks} if banks else {}))
+        info: dict[str, Any] = {}
+        np.testing.assert_array_equal(card.process(values, words=1000, info_dict=info), ~values)
+        cycles[banks] = info["rtl"]["cycles"]
+    none, apart, shared = cycles.values()
+    assert none == apart  # each port has one direction
+    assert apart >= 4000  # 4 bytes a word each way, one a cycle
+    assert shared >= max(8000, int(1.5 * apart)), cycles
+
+
+@pytest.mark.parametrize(
+    ("banks", "message"),
+    [
+        ("m_axi_z:0", "rtl.banks: no memory port is called m_axi_z; expected one of m"),
+        *(
+            (text, "rtl.banks=.* is wrong: expected PORT:NUMBER")
+            for text in ("x", "x:", ":1", "x:a", "x:0 y:1", "x:1,")
+        ),
+    ],
+)
+def test_wrong_banks_are_one_clear_line(rtl: Designs, banks: str, message: str) -> None:  # noqa: F811
+    with pytest.raises(KernelError, match=message) as caught:
+        joined(rtl, banks=banks).process({"x": np.zeros(8, "int32"), "y": np.zeros(8, "uint8")})
+    assert "\n" not in str(caught.value)
+
+
 def crc32(rtl: Designs) -> apyfal.Accelerator:  # noqa: F811
     return rtl(
         str(HERE / "crc32.sv"),
@@ -140,20 +184,7 @@ def test_the_crc_of_a_stream(rtl: Designs) -> None:  # noqa: F811
 
 
 def test_two_wide_memories_whose_answers_overtake_each_other(rtl: Designs) -> None:  # noqa: F811
-    """512 bits, an ID for each request, five of them in flight."""
-    card = rtl(
-        f"{FIXTURES / 'joined.sv'}, {CONTROL}",
-        kernel="joined",
-        arguments="x, y, total, low, count",
-        inputs="x: int32, y: uint8",
-        outputs="total: int32, low: uint8",
-        chunking="elements",
-        rtl={
-            "registers": "x:0x10:buffer, y:0x1c:buffer, total:0x28:buffer, low:0x34:buffer, count:0x40:64",
-            "optimize": 1,
-            "hang_cycles": 5000,
-        },
-    )
+    card = joined(rtl)
     for seed in rtl.under_pressure(card, seeds=range(20)):
         count = 1 + 37 * seed
         x = np.random.default_rng(seed).integers(-(1 << 31), 1 << 31, count).astype("int32")

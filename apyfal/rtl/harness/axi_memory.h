@@ -6,13 +6,21 @@
 #include "queue.h"
 #include "run.h"
 
+#include <algorithm>
+
 namespace apf
 {
 
 template <class Port> class AxiMemory
 {
   public:
-    AxiMemory(Port port, Run &run, Memory &memory) : port_(port), run_(run), memory_(memory) {}
+    AxiMemory(Port port, Run &run, Memory &memory) : port_(port), run_(run), memory_(memory)
+    {
+        const auto named = run.settings.banks.find(Port::name);
+        if (named == run.settings.banks.end()) return;
+        bank_ = &run.banks[named->second];
+        bank_->beat = std::max(bank_->beat, Port::bytes);
+    }
 
     const char *name() const { return Port::name; }
     const PortCounts &counts() const { return counts_; }
@@ -62,7 +70,7 @@ template <class Port> class AxiMemory
         port_.arready() = reads_.size() < settings.outstanding && !held_back();
         port_.awready() = writes_.size() + answers_.size() < settings.outstanding && !held_back();
         const bool expected = !writes_.empty() || early_.size() < settings.early_data;
-        port_.wready() = expected && write_rate_.ready(settings.bandwidth, Port::bytes) && !held_back();
+        port_.wready() = expected && writing().ready(settings.bandwidth, Port::bytes) && !held_back();
         if (!r_active_) next_read();
         if (!b_active_) next_answer();
         port_.rvalid() = r_active_;
@@ -145,6 +153,8 @@ template <class Port> class AxiMemory
         port_.rresp() = port_.bresp() = 0;
     }
 
+    Throttle &reading() { return bank_ ? bank_->rate : read_rate_; }
+    Throttle &writing() { return bank_ ? bank_->rate : write_rate_; }
     bool held_back() { return run_.random.percent(run_.settings.stall); }
 
     // One of the two address channels.
@@ -241,7 +251,7 @@ template <class Port> class AxiMemory
         }
         if (!valid || !ready) return;
         run_.moved();
-        write_rate_.take(run_.settings.bandwidth, Port::bytes);
+        writing().take(run_.settings.bandwidth, Port::bytes);
         if (writes_.empty())
             early_.push_back(beat);
         else
@@ -296,7 +306,7 @@ template <class Port> class AxiMemory
     void read_moved()
     {
         Burst &burst = reads_.front();
-        read_rate_.take(run_.settings.bandwidth, Port::bytes);
+        reading().take(run_.settings.bandwidth, Port::bytes);
         counts_.read_bytes += burst.size;
         run_.moved();
         r_active_ = false;
@@ -306,7 +316,7 @@ template <class Port> class AxiMemory
     // Offer the next beat of the oldest burst; with `reorder`, a burst of another ID may go first.
     void next_read()
     {
-        if (reads_.empty() || held_back() || !read_rate_.ready(run_.settings.bandwidth, Port::bytes)) return;
+        if (reads_.empty() || held_back() || !reading().ready(run_.settings.bandwidth, Port::bytes)) return;
         if (run_.settings.reorder && reads_.front().beat == 0 && reads_.size() > 1) overtake();
         const Burst &burst = reads_.front();
         if (run_.cycle < burst.due) return;
@@ -345,6 +355,7 @@ template <class Port> class AxiMemory
     Beat w_beat_{};
     bool w_held_ = false, r_active_ = false, b_active_ = false;
     Throttle read_rate_, write_rate_;
+    Bank *bank_ = nullptr; // shared with other ports; it belongs to the run
     PortCounts counts_;
 };
 

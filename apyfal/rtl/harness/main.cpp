@@ -132,6 +132,21 @@ class Card
         return "error";
     }
 
+    // Whether each port that a bank names is there; if not, says which are.
+    bool has_ports_of_banks()
+    {
+        std::string ports;
+        std::apply([&](auto &...port) { ((ports += (ports.empty() ? "" : ", ") + std::string(port.name())), ...); },
+                   masters_);
+        for (const auto &bank : run.settings.banks) {
+            if ((", " + ports + ",").find(", " + bank.first + ",") != std::string::npos) continue;
+            fprintf(stderr, "rtl.banks: no memory port is called %s; expected one of %s\n", bank.first.c_str(),
+                    ports.empty() ? "none" : ports.c_str());
+            return false;
+        }
+        return true;
+    }
+
     // What the design printed in the last run.
     const std::string &output() const { return output_; }
 
@@ -233,6 +248,7 @@ class Card
         eval(begin + PERIOD);
         if (!in_reset_) {
             if (has_control) control_.drive();
+            for (auto &bank : run.banks) bank.second.rate.tick(run.settings.bandwidth, bank.second.beat);
             counters([](auto &port) { port.drive(); });
         }
     }
@@ -380,7 +396,8 @@ int main(int argc, char **argv)
     signal(SIGINT, SIG_IGN);             // the terminal sends it to both processes; the driver decides
     for (int i = 1; i < argc; i++)
         if (!apf::set(run.settings, argv[i])) {
-            fprintf(stderr, "unknown setting %s\n", argv[i]);
+            fprintf(stderr, "rtl.%s is wrong: expected PORT:NUMBER, PORT:NUMBER\n",
+                    argv[i]); // the driver checks the others
             return 2;
         }
     if (!apf::writable("trace", run.settings.trace) || !apf::writable("coverage", run.settings.coverage)) return 2;
@@ -395,6 +412,7 @@ int main(int argc, char **argv)
     context.randSeed(int(run.settings.seed & 0x7FFFFFFF) | 1);
     context.traceEverOn(!run.settings.trace.empty());
     Card card(static_cast<uint8_t *>(arena), context);
+    if (!card.has_ports_of_banks()) return 2;
     send(SOCKET, "ready {}", 8, MSG_NOSIGNAL);
 
     static char packet[64 << 10];

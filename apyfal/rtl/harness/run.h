@@ -36,9 +36,34 @@ class Random
     uint64_t state_;
 };
 
+// A bandwidth in bytes a cycle: `take` says whether a beat may move now.
+class Throttle
+{
+  public:
+    void tick(double rate, unsigned beat)
+    {
+        if (rate > 0 && credit_ < beat) credit_ += rate;
+    }
+    bool ready(double rate, unsigned beat) const { return rate <= 0 || credit_ >= beat; }
+    void take(double rate, unsigned beat)
+    {
+        if (rate > 0) credit_ -= beat;
+    }
+
+  private:
+    double credit_ = 0;
+};
+
+// A bank of memory: the ports that are connected to it share its bandwidth, in both directions, as with a DRAM.
+struct Bank {
+    unsigned beat = 1; // bytes of the widest port
+    Throttle rate;
+};
+
 // One run: its cycle, whether and how it failed. Only the first fault is kept: later ones can follow from it.
 struct Run {
     Settings settings;
+    std::map<unsigned, Bank> banks; // those that the settings name
     Random random{1};
     uint64_t cycle = 0;    // of ap_clk, since the process began
     uint64_t begin = 0;    // cycle at which this run began
@@ -137,24 +162,6 @@ struct PortCounts {
     uint64_t read_bytes = 0, write_bytes = 0;
     uint64_t waits_for_memory = 0; // cycles in which the kernel waited for this port's memory or stream
     uint64_t waits_for_kernel = 0; // cycles in which memory or stream waited for the kernel
-};
-
-// A bandwidth in bytes a cycle: `take` says whether a beat may move now.
-class Throttle
-{
-  public:
-    void tick(double rate, unsigned beat)
-    {
-        if (rate > 0 && credit_ < beat) credit_ += rate;
-    }
-    bool ready(double rate, unsigned beat) const { return rate <= 0 || credit_ >= beat; }
-    void take(double rate, unsigned beat)
-    {
-        if (rate > 0) credit_ -= beat;
-    }
-
-  private:
-    double credit_ = 0;
 };
 
 // Copy between bytes and a port of any width: Verilator's types store the lowest bits first.

@@ -1,24 +1,28 @@
 // settings.h - the settings of a simulated card, as the driver passes them on the command line.
 #pragma once
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <fcntl.h>
+#include <map>
 #include <string>
 #include <unistd.h>
 
 namespace apf
 {
 
-// Settings of a simulated card; each is "name=value" on the command line, all numbers but `trace` and `coverage`.
+// Settings of a simulated card; each is "name=value" on the command line, all numbers but `banks`, `trace` and
+// `coverage`.
 struct Settings {
-    uint64_t latency = 40;            // cycles from a memory request to its first answer
-    double bandwidth = 0;             // bytes a cycle and port and direction; 0: a beat a cycle
-    uint64_t outstanding = 16;        // requests that a port's memory accepts before it has answered the first
-    uint64_t early_data = 16;         // beats of write data that a port's memory accepts before their address
+    uint64_t latency = 40;                 // cycles from a memory request to its first answer
+    double bandwidth = 0;                  // bytes a cycle, of a bank, or of a port and direction; 0: no limit
+    std::map<std::string, unsigned> banks; // of memory ports; one that is not here has a bank for itself
+    uint64_t outstanding = 16;             // requests that a port's memory accepts before it has answered the first
+    uint64_t early_data = 16;              // beats of write data that a port's memory accepts before their address
     uint64_t stall = 0;               // percent of the cycles in which the card holds back a ready or a valid signal
     uint64_t reorder = 0;             // 1: answers to different IDs may overtake each other
     uint64_t seed = 1;                // of the random numbers for stall and reorder
@@ -29,6 +33,22 @@ struct Settings {
     std::string trace, coverage, clock; // `clock` is only reported: cycles have no duration here
 };
 
+// Take over "PORT:NUMBER, PORT:NUMBER". False: it has another form.
+inline bool set_banks(Settings &settings, const std::string &text)
+{
+    size_t at = 0;
+    while (at <= text.size()) {
+        const size_t end = std::min(text.find(',', at), text.size());
+        char port[64], behind;
+        unsigned number;
+        if (sscanf(text.substr(at, end - at).c_str(), " %63[A-Za-z0-9_] : %3u %c", port, &number, &behind) != 2)
+            return false;
+        settings.banks[port] = number;
+        at = end + 1;
+    }
+    return true;
+}
+
 // Take over "name=value". False: there is no such setting.
 inline bool set(Settings &settings, const char *text)
 {
@@ -38,6 +58,7 @@ inline bool set(Settings &settings, const char *text)
     if (name == "trace") return settings.trace = value, true;
     if (name == "coverage") return settings.coverage = value, true;
     if (name == "clock") return settings.clock = value, true;
+    if (name == "banks") return set_banks(settings, value);
     if (name == "bandwidth") return settings.bandwidth = strtod(value.c_str(), nullptr), true;
     struct {
         const char *name;

@@ -15,13 +15,13 @@ static const struct {
     enum kind kind;
     int simulator;
 } known[] = {
-    {"latency", NUMBER, 1},    {"bandwidth", FRACTION, 1},    {"outstanding", NUMBER, 1},
-    {"early_data", NUMBER, 1}, {"stall", PERCENT, 1},         {"reorder", SWITCH, 1},
-    {"seed", NUMBER, 1},       {"max_cycles", NUMBER, 1},     {"hang_cycles", NUMBER, 1},
-    {"trace", TEXT, 1},        {"trace_from", NUMBER, 1},     {"trace_cycles", NUMBER, 1},
-    {"coverage", TEXT, 1},     {"clock2_percent", NUMBER, 1}, {"clock", TEXT, 1},
-    {"registers", TEXT, 0},    {"protocol", TEXT, 0},         {"parameters", TEXT, 0},
-    {"optimize", TEXT, 0},
+    {"latency", NUMBER, 1},      {"bandwidth", FRACTION, 1}, {"outstanding", NUMBER, 1},
+    {"early_data", NUMBER, 1},   {"banks", TEXT, 1},         {"stall", PERCENT, 1},
+    {"reorder", SWITCH, 1},      {"seed", NUMBER, 1},        {"max_cycles", NUMBER, 1},
+    {"hang_cycles", NUMBER, 1},  {"trace", TEXT, 1},         {"trace_from", NUMBER, 1},
+    {"trace_cycles", NUMBER, 1}, {"coverage", TEXT, 1},      {"clock2_percent", NUMBER, 1},
+    {"clock", TEXT, 1},          {"registers", TEXT, 0},     {"protocol", TEXT, 0},
+    {"parameters", TEXT, 0},     {"optimize", TEXT, 0},
 };
 
 enum { KNOWN = sizeof known / sizeof *known };
