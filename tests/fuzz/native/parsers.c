@@ -16,6 +16,11 @@
 #define ocl_unload fuzzed_unload
 #define ocl_bank fuzzed_bank
 #define ocl_interface fuzzed_interface
+#define ocl_digest fuzzed_digest
+#define ocl_build fuzzed_build
+#define ocl_end_program fuzzed_end_program
+#define ocl_kernel_names fuzzed_kernel_names
+#define ocl_open_kernel fuzzed_open_kernel
 #include "drivers/opencl/kernel/program.c"
 
 enum { OPTIONS = 1, LENGTH = 2, RESPONSE = 4, LENGTH_AT = 304, LARGEST = 1 << 16 };
