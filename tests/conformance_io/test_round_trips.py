@@ -360,7 +360,7 @@ def test_a_writer_without_a_descriptor_names_the_mode_that_has_one(place: str, m
         NUMBERS.tofile(file)
     with opened(f"{place}/other", "w+b") as file:
         NUMBERS.tofile(file)
-    assert storage.load(f"{place}/other", NUMBERS.dtype).tolist() == NUMBERS.tolist()
+    assert storage.load(f"{place}/other", NUMBERS.dtype).tolist() == NUMBERS.ravel().tolist()
 
 
 @pytest.mark.parametrize("place", ["local", "memory"], indirect=True)

@@ -64,6 +64,7 @@ class AtomicWriter(_AtomicFile, io.BufferedWriter):
     def seek(self, target: int, whence: int = io.SEEK_SET, /) -> int:
         """Move, or let the raw file refuse it, which remembers that."""
         if isinstance(self.raw, ObjectWriter):
+            self._refuse_again()
             self.flush()
             return self.raw.seek(target, whence)
         return super().seek(target, whence)
@@ -71,9 +72,15 @@ class AtomicWriter(_AtomicFile, io.BufferedWriter):
     def truncate(self, size: int | None = None, /) -> int:
         """Cut or lengthen the file, or let the raw file refuse it."""
         if isinstance(self.raw, ObjectWriter):
+            self._refuse_again()
             self.flush()
             return self.raw.truncate(size)
         return super().truncate(size)
+
+    def _refuse_again(self) -> None:
+        """Raise the refusal of a seek again, if a library goes on with the closed file (HDF5 does)."""
+        if self.closed and isinstance(self.raw, ObjectWriter) and self.raw.refused is not None:
+            raise self.raw.not_written()
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Raise `io.UnsupportedOperation`: the file is open for writing."""
