@@ -43,6 +43,7 @@ int apf_transport_new(apf_exchange *exchanges, size_t count, const apf_transport
     made->count = count;
     made->again = NONE;
     made->options = *options;
+    made->left = made->looked = apf_now();
     made->poll = epoll_create1(EPOLL_CLOEXEC);
     made->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
@@ -199,20 +200,22 @@ static void look_for_stalls(apf_transport *transport, int64_t now)
     }
 }
 
-/* Begin on all idle connections. The time that passed outside of `run` is not counted as a stall of the others. */
+/* Begin on all idle connections. The time that passed outside of `run` is not counted as a stall of the others; that
+ * inside is, over any number of calls, however short each is. */
 static void resume(apf_transport *transport, int64_t now)
 {
+    const int64_t outside = now - transport->left;
     for (uint32_t slot = 0; slot < APF_TRANSPORT_CONNECTIONS; slot++) {
         apf_connection *connection = transport->connections[slot];
         if (!connection) continue;
         if (connection->exchange) {
-            connection->since += now - transport->left;
-            connection->moved_at += now - transport->left;
+            connection->since += outside;
+            connection->moved_at += outside;
         } else if (connection->state == IDLE) {
             serve(transport, connection, now);
         }
     }
-    transport->looked = now;
+    transport->looked += outside;
 }
 
 static int run(apf_transport *transport, uint32_t connections, int64_t pause, apf_error *err)

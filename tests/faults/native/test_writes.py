@@ -60,8 +60,9 @@ def test_what_passes(store: Hostile, mount: Mount, fault: str) -> None:
     assert storage.save_many(urls, ARRAYS) == [None] * COUNT
     assert written(store) == OBJECTS
     took = ways.take()
-    if way == "stalled":
-        assert took["native"] < COUNT
+    if way == "stalled":  # on a loaded machine others may stall, too
+        assert took.keys() <= {"native", "stalled"}
+        assert took["stalled"] >= 1
         return
     assert took == ({"native": COUNT} if way == "native" else {"native": COUNT - 1, way: 1})
     assert sum(map(hit, store.requests)) == 1 + (way != "native")
