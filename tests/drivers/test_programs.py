@@ -202,6 +202,15 @@ def test_every_part_of_the_key_counts(pocl: _Card) -> None:
     assert pocl.run(2.0, build="-DADDED=1") == 0
 
 
+def test_no_value_of_the_environment_lies_on_the_disk(pocl: _Card) -> None:
+    """Variables with the prefixes of the platforms' own can be others' secrets."""
+    names = ("NVIDIA_API_KEY", "NEO4J_PASSWORD", "CL_TOKEN", "AMD_SECRET", "POCL_X", "HOME_TOKEN")
+    assert pocl.run(environment=dict.fromkeys(names, "canary-9f3b")) > 0
+    entries = pocl.entries()
+    assert entries
+    assert not any(b"canary-9f3b" in entry.read_bytes() for entry in entries)
+
+
 def test_an_entry_of_another_program_is_not_taken(pocl: _Card) -> None:
     """As if two programs had the same digest: an entry is compared as a whole."""
     pocl.run()

@@ -64,14 +64,17 @@ static void put_processor(FILE *out)
     if (file) fclose(file);
 }
 
-/* Variables by which the platforms' compilers are set. */
+/* Variables by which the platforms' compilers are set: their digest, since such a name can also be that of a secret
+ * (NVIDIA_API_KEY), which must not lie on the disk. */
 static void put_environment(FILE *out)
 {
     static const char *const prefixes[] = {"AMD_",  "CL_", "CLANG_", "CUDA_", "GPU_",  "IGC_", "INTEL_",
                                            "LLVM_", "NEO", "NV",     "OCL_",  "POCL_", "ROC",  "XCL_"};
+    uint64_t digest = OCL_DIGEST_OF_NOTHING;
     for (char **one = environ; one && *one; one++)
         for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++)
-            if (!strncmp(*one, prefixes[i], strlen(prefixes[i]))) fprintf(out, "%s%c", *one, 0);
+            if (!strncmp(*one, prefixes[i], strlen(prefixes[i]))) digest = ocl_digest(digest, *one, strlen(*one) + 1);
+    fprintf(out, "%016llx%c", (unsigned long long)digest, 0);
 }
 
 void ocl_open_cache(apf_drv_device *device, const char *directory)
