@@ -9,7 +9,7 @@ from typing import Any
 
 from apyfal.config.configuration import Configuration
 from apyfal.exceptions import AcceleratorException, ParameterError
-from apyfal.host.protocol.messages import SharedArray
+from apyfal.host.protocol.array_types import SharedArray
 from apyfal.host.protocol.shared_memory import Region, TicketServer
 from apyfal.host.server.api.request_fields import SessionFields
 from apyfal.host.server.policy.allowed_directories import AllowedDirectories

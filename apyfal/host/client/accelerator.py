@@ -30,7 +30,8 @@ from apyfal.host.client.payload import Copies, InputPayload, OutputPayload
 from apyfal.host.client.shared_pool import SharedPool
 from apyfal.host.client.submission import Receiver, Sendable, Submission
 from apyfal.host.protocol.address import parse_address
-from apyfal.host.protocol.messages import ArrayType, JobSpec, error_from, plain
+from apyfal.host.protocol.array_types import ArrayType
+from apyfal.host.protocol.messages import JobSpec, error_from, plain
 from apyfal.jobs.base import BaseAccelerator
 from apyfal.jobs.queue import Task
 from apyfal.jobs.submitter import JobSubmitter

@@ -10,7 +10,8 @@ import numpy as np
 
 from apyfal.exceptions import AcceleratorException, HostError, ParameterError
 from apyfal.host.client.payload import Readable
-from apyfal.host.protocol.messages import ArrayType, BatchRun, JobSpec, SourceSpec, error_from
+from apyfal.host.protocol.array_types import ArrayType
+from apyfal.host.protocol.messages import BatchRun, JobSpec, SourceSpec, error_from
 from apyfal.jobs.queue import Task
 from apyfal.memory import empty, plain_array
 

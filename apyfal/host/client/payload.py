@@ -13,7 +13,8 @@ import numpy as np
 
 from apyfal.exceptions import CopyRefused, HostError, ParameterError
 from apyfal.host.client.shared_pool import SharedPool
-from apyfal.host.protocol.messages import ArrayType, BodyPart, DestinationSpec, SharedArray, SourceSpec
+from apyfal.host.protocol.array_types import ArrayType, SharedArray
+from apyfal.host.protocol.messages import BodyPart, DestinationSpec, SourceSpec
 from apyfal.host.protocol.shared_memory import Region
 from apyfal.memory import empty, plain_array
 from apyfal.pipeline.arrays import array_of

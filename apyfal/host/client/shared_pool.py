@@ -12,7 +12,7 @@ import numpy as np
 
 from apyfal.exceptions import AcceleratorException, HostError
 from apyfal.host.client.http import Host, Refused, SessionLost
-from apyfal.host.protocol.messages import ArrayType, SharedArray
+from apyfal.host.protocol.array_types import ArrayType, SharedArray
 from apyfal.host.protocol.shared_memory import Region, attach, machine_id
 
 __all__ = ["SharedPool"]

@@ -1,4 +1,4 @@
-"""Messages between client and daemon, as JSON: jobs, their state, types of arrays, and errors.
+"""Messages between client and daemon, as JSON: jobs, their state, and errors.
 
 Both sides import this module, and nothing else of each other. Version 1 of the protocol is everything below ``/v1``.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,19 +14,19 @@ from typing import Any
 import numpy as np
 
 from apyfal import exceptions
-from apyfal.exceptions import AcceleratorException, HostError, ParameterError, did_you_mean
+from apyfal.exceptions import AcceleratorException, HostError, ParameterError
+from apyfal.host.protocol.array_types import ArrayType, SharedArray
 from apyfal.host.protocol.audit import without_secrets
+from apyfal.host.protocol.fields import parse_count, parse_object, parse_region, parse_seconds, parse_text
 
 __all__ = [
     "DEFAULT_PORT",
     "JOB_HEADER",
     "KEY_HEADER",
     "MAX_BATCH",
-    "ArrayType",
     "BatchRun",
     "DestinationSpec",
     "JobSpec",
-    "SharedArray",
     "SourceSpec",
     "error_document",
     "error_from",
@@ -35,8 +34,6 @@ __all__ = [
 ]
 
 DEFAULT_PORT = 7391
-#: largest timeout of a job in seconds: longer than any job takes, and within the range of every system's timers
-MAX_TIMEOUT = 30 * 86400
 #: header that carries the job if the body carries data, in requests and in responses
 JOB_HEADER = "Apyfal-Job"
 KEY_HEADER = "Idempotency-Key"
@@ -44,102 +41,9 @@ KEY_HEADER = "Idempotency-Key"
 #: jobs in one batch
 MAX_BATCH = 256
 _FIELDS = {"kind", "src", "dst", "parameters", "copy", "timeout", "memory_limit", "batch"}
-_DTYPE = re.compile(r"[<>|=]?[biufc][0-9]{1,2}|\|?b1")
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-_MAX_DIMENSIONS = 32  # numpy's own limit before 2.0
 _MAX_MESSAGE = 2000
-_REGION = re.compile(r"[0-9a-f]{32}")
 _PLAIN = (bool, int, str)
-
-
-def _document(value: object, what: str, known: set[str]) -> dict[str, Any]:
-    """Return `value` if it is a JSON object without unknown keys. Raises `ParameterError` otherwise."""
-    if not isinstance(value, dict):
-        raise ParameterError(f"{what}: expected an object")
-    for key in value:
-        if key not in known:
-            raise ParameterError(f"{what}: unknown key {key!r}{did_you_mean(key, known)}")
-    return value
-
-
-def _seconds(value: object, what: str) -> float | None:
-    if value is None:
-        return None
-    # NaN fails the comparison too
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_TIMEOUT:
-        raise ParameterError(f"{what}: expected a positive number of seconds, {MAX_TIMEOUT} (30 days) at most")
-    return float(value)
-
-
-def _count(value: object, what: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 62:
-        raise ParameterError(f"{what}: expected a whole number, 0 or more")
-    return value
-
-
-@dataclass(frozen=True, slots=True)
-class ArrayType:
-    """Element type and shape of an array that is sent as its bytes in C order."""
-
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-
-    @classmethod
-    def of(cls, array: np.ndarray[Any, Any]) -> ArrayType:
-        """Describe `array`. Raises `ParameterError` for types whose elements are not plain bytes (objects, records)."""
-        if not _DTYPE.fullmatch(array.dtype.str):
-            raise ParameterError(
-                f"arrays of dtype {array.dtype} cannot be sent to a host; expected numbers or booleans"
-            )
-        return cls(array.dtype, array.shape)
-
-    @classmethod
-    def parse(cls, value: object, what: str) -> ArrayType:
-        """Parse the JSON that `document` returns."""
-        document = _document(value, what, {"dtype", "shape"})
-        text, shape = document.get("dtype"), document.get("shape")
-        if not isinstance(text, str) or not _DTYPE.fullmatch(text):
-            raise ParameterError(f"{what}: dtype {text!r} is no type of numbers")
-        try:
-            dtype = np.dtype(text)
-        except TypeError:
-            raise ParameterError(f"{what}: dtype {text!r} is no type of numbers") from None
-        if not isinstance(shape, list) or len(shape) > _MAX_DIMENSIONS:
-            raise ParameterError(f"{what}: shape: expected a list of at most {_MAX_DIMENSIONS} numbers")
-        result = cls(dtype, tuple(_count(length, f"{what}: shape") for length in shape))
-        if result.nbytes >= 1 << 62:
-            raise ParameterError(f"{what}: shape {shape} is too large")
-        return result
-
-    @property
-    def nbytes(self) -> int:
-        """Size of the array in bytes."""
-        return math.prod(self.shape) * self.dtype.itemsize
-
-    def document(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {"dtype": self.dtype.str, "shape": list(self.shape)}
-
-
-@dataclass(frozen=True, slots=True)
-class SharedArray:
-    """An array in memory that client and daemon share. `offset` is in bytes from the beginning of the region."""
-
-    region: str
-    offset: int
-    array: ArrayType
-
-    @classmethod
-    def parse(cls, value: object, what: str) -> SharedArray:
-        """Parse the JSON that `document` returns."""
-        document = _document(value, what, {"region", "offset", "array"})
-        region = _region(document.get("region"), what)
-        array = ArrayType.parse(document.get("array"), what)
-        return cls(region, _count(document.get("offset", 0), f"{what}: offset"), array)
-
-    def document(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {"region": self.region, "offset": self.offset, "array": self.array.document()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,13 +74,13 @@ class BodyPart:
 
     @classmethod
     def _parse(cls, value: object, what: str) -> BodyPart:
-        document = _document(value, what, {"url", "offset", "nbytes", "array"})
+        document = parse_object(value, what, {"url", "offset", "nbytes", "array"})
         if "url" in document:
             if len(document) > 1:
                 raise ParameterError(f"{what}: expected a url, or a place in the body")
-            return cls(url=_text(document["url"], f"{what}: url"))
+            return cls(url=parse_text(document["url"], f"{what}: url"))
         array = None if document.get("array") is None else ArrayType.parse(document["array"], what)
-        offset, nbytes = (_count(document.get(key, 0), f"{what}: {key}") for key in ("offset", "nbytes"))
+        offset, nbytes = (parse_count(document.get(key, 0), f"{what}: {key}") for key in ("offset", "nbytes"))
         return cls(offset=offset, nbytes=nbytes, array=array)
 
     def document(self) -> dict[str, Any]:
@@ -205,7 +109,7 @@ class SourceSpec:
         """Parse the JSON that `document` returns."""
         if value is None:
             return None
-        document = _document(value, "src", {"url", "parts", "body", "array", "shared"})
+        document = parse_object(value, "src", {"url", "parts", "body", "array", "shared"})
         parts = None if "parts" not in document else BodyPart.parse_all(document["parts"], "src: parts")
         kinds = document.keys() & {"url", "body", "shared"}
         if parts is not None and not kinds:
@@ -215,7 +119,7 @@ class SourceSpec:
         if parts is not None and "array" not in document:
             raise ParameterError("src: parts: expected URLs, or places in a body that is an array")
         if "url" in document:
-            return cls(url=_text(document["url"], "src: url"))
+            return cls(url=parse_text(document["url"], "src: url"))
         if "shared" in document:
             return cls(shared=SharedArray.parse(document["shared"], "src"))
         if document["body"] is not True:
@@ -269,11 +173,11 @@ class DestinationSpec:
         """Parse the JSON that `document` returns."""
         if value is None:
             return None
-        document = _document(value, "dst", {"url", "parts", "array", "data", "shared", "memory"})
+        document = parse_object(value, "dst", {"url", "parts", "array", "data", "shared", "memory"})
         if len(document) != 1:
             raise ParameterError("dst: expected one of url, parts, array, data, shared, memory")
         if "url" in document:
-            return cls(url=_text(document["url"], "dst: url"))
+            return cls(url=parse_text(document["url"], "dst: url"))
         if "parts" in document:
             return cls(parts=BodyPart.parse_all(document["parts"], "dst: parts"))
         if "array" in document:
@@ -281,7 +185,7 @@ class DestinationSpec:
         if "shared" in document:
             return cls(shared=SharedArray.parse(document["shared"], "dst"))
         if "memory" in document:
-            return cls(memory=_region(document["memory"], "dst: memory"))
+            return cls(memory=parse_region(document["memory"], "dst: memory"))
         if document["data"] is not True:
             raise ParameterError("dst: data: expected true")
         return cls(data=True)
@@ -329,8 +233,8 @@ class BatchRun:
 
     @classmethod
     def _parse(cls, value: object) -> BatchRun:
-        document = _document(value, "job: batch", {"count", "src", "dst"})
-        count = _count(document.get("count", 1), "job: batch: count")
+        document = parse_object(value, "job: batch", {"count", "src", "dst"})
+        count = parse_count(document.get("count", 1), "job: batch: count")
         src = ArrayType.parse(document.get("src"), "job: batch: src")
         if not count or not src.nbytes:
             raise ParameterError("job: batch: expected 1 or more jobs, each with a source that is not empty")
@@ -362,7 +266,7 @@ class JobSpec:
     @classmethod
     def parse(cls, value: object) -> JobSpec:
         """Parse the JSON that `document` returns. The message of a `ParameterError` names the faulty field."""
-        document = _document(value, "job", _FIELDS)
+        document = parse_object(value, "job", _FIELDS)
         kind = document.get("kind", "process")
         if kind not in ("process", "start"):
             raise ParameterError(f"job: kind {kind!r}: expected process or start")
@@ -385,7 +289,7 @@ class JobSpec:
             raise ParameterError("job: copy: expected true or false")
         limit = document.get("memory_limit")
         if limit is not None and not isinstance(limit, str):
-            limit = _count(limit, "job: memory_limit")
+            limit = parse_count(limit, "job: memory_limit")
         dst = DestinationSpec.parse(document.get("dst"))
         if kind == "start" and dst is not None:
             raise ParameterError("job: start has no dst")
@@ -403,7 +307,7 @@ class JobSpec:
             dst=dst,
             parameters=parameters,
             copy=copy,
-            timeout=_seconds(document.get("timeout"), "job: timeout"),
+            timeout=parse_seconds(document.get("timeout"), "job: timeout"),
             memory_limit=limit,
             batch=batch,
         )
@@ -428,18 +332,6 @@ class JobSpec:
     def text(self) -> str:
         """Return `document` in canonical form, for the header and for fingerprints."""
         return _CANONICAL.encode(self.document())
-
-
-def _region(value: object, what: str) -> str:
-    if not isinstance(value, str) or not _REGION.fullmatch(value):
-        raise ParameterError(f"{what}: {value!r} is no name of shared memory")
-    return value
-
-
-def _text(value: object, what: str) -> str:
-    if not isinstance(value, str) or not value or len(value) > 8192:
-        raise ParameterError(f"{what}: expected a text of 1 to 8192 characters")
-    return value
 
 
 def plain(value: object) -> Any:

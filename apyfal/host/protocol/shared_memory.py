@@ -29,7 +29,7 @@ import numpy as np
 
 from apyfal._core.mapped_file import map_file
 from apyfal.exceptions import ClosedError, HostError, ParameterError
-from apyfal.host.protocol.messages import SharedArray
+from apyfal.host.protocol.array_types import SharedArray
 
 __all__ = ["Region", "TicketServer", "attach", "machine_id"]
 

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from apyfal.host.protocol.messages import MAX_BATCH, MAX_TIMEOUT
+from apyfal.host.protocol.fields import MAX_TIMEOUT
+from apyfal.host.protocol.messages import MAX_BATCH
 from apyfal.host.server.api.routes import PUBLIC, Body, Route
 
 __all__ = ["SCHEMAS", "document"]

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from apyfal.exceptions import ParameterError, RunCancelled
-from apyfal.host.protocol.messages import ArrayType, BatchRun, plain
+from apyfal.host.protocol.array_types import ArrayType
+from apyfal.host.protocol.messages import BatchRun, plain
 from apyfal.host.server.jobs.job import BatchResult, Job
 from apyfal.host.server.jobs.sessions import LocalAccelerator
 from apyfal.host.server.transport.bodies import Data

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from apyfal.exceptions import ParameterError, RunCancelled
-from apyfal.host.protocol.messages import ArrayType, BodyPart, SharedArray, plain
+from apyfal.host.protocol.array_types import ArrayType, SharedArray
+from apyfal.host.protocol.messages import BodyPart, plain
 from apyfal.host.protocol.shared_memory import Region
 from apyfal.host.server.jobs.batch_run import RunTasks, run_batch, run_one_by_one
 from apyfal.host.server.jobs.job import Job

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from apyfal.exceptions import HostError
-from apyfal.host.protocol.messages import ArrayType, JobSpec
+from apyfal.host.protocol.array_types import ArrayType
+from apyfal.host.protocol.messages import JobSpec
 from apyfal.host.server.jobs.sessions import Session
 from apyfal.host.server.policy.tokens import NOTHING, Grant
 from apyfal.host.server.transport.bodies import Data

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from apyfal.exceptions import ParameterError
-from apyfal.host.protocol.messages import ArrayType
+from apyfal.host.protocol.array_types import ArrayType
 from apyfal.host.server.policy.quotas import Quota, Share
 from apyfal.host.server.policy.refusals import Stalled, TooLarge
 from apyfal.host.server.transport.payload_digest import ArrivingDigest, PayloadDigest

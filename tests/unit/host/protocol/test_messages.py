@@ -7,16 +7,8 @@ import pytest
 
 from apyfal import exceptions
 from apyfal.exceptions import AcceleratorException, HostError, ParameterError
-from apyfal.host.protocol.messages import (
-    ArrayType,
-    DestinationSpec,
-    JobSpec,
-    SharedArray,
-    SourceSpec,
-    error_document,
-    error_from,
-    plain,
-)
+from apyfal.host.protocol.array_types import ArrayType, SharedArray
+from apyfal.host.protocol.messages import DestinationSpec, JobSpec, SourceSpec, error_document, error_from, plain
 from apyfal.host.server.policy.refusals import TooMany
 
 ARRAY = ArrayType(np.dtype("<f4"), (2, 3))

@@ -18,7 +18,7 @@ import pytest
 from apyfal import is_pinned
 from apyfal._core.device import Device
 from apyfal.exceptions import ClosedError, HostError, ParameterError
-from apyfal.host.protocol.messages import ArrayType, SharedArray
+from apyfal.host.protocol.array_types import ArrayType, SharedArray
 from apyfal.host.protocol.shared_memory import Region, TicketServer, attach
 
 SIZE = 1 << 20
