@@ -17,7 +17,7 @@ from faults.native.conftest import COUNT, HIT, OBJECTS, SIZE, Mount, edited, sai
 from servers.web.hostile import Answer, Fault, Hostile, Request, error
 
 from apyfal import storage
-from apyfal.exceptions import AccessDenied, ObjectChanged, StorageError, TransferCancelled
+from apyfal.exceptions import AcceleratorException, AccessDenied, ObjectChanged, StorageError, TransferCancelled
 from apyfal.storage.batch.native import NativeReads, ways
 from apyfal.storage.flow.cancel import CancelToken
 from apyfal.storage.mounting.table import table
@@ -104,6 +104,28 @@ def test_a_stall_is_seen_though_the_call_pauses_for_signals(store: Hostile, moun
     took = ways.take()
     assert took.keys() <= {"native", "stalled"}  # the server closes after 3 s, which would be a break
     assert took["stalled"] >= 1
+
+
+@pytest.mark.parametrize(
+    "path", ["", "/", "/k", "//k", "b", "b/", "../k", "./k", "arn:aws:s3:::b/k", "ARN:aws:s3:::b/k"]
+)
+def test_names_of_no_object_are_refused_as_the_careful_path_does(store: Hostile, mount: Mount, path: str) -> None:
+    """An empty bucket or key is no other object's, a listing or another bucket: nothing is asked."""
+    urls = mount()
+    url = f"{urls[0].partition('://')[0]}://{path}"
+    store.requests.clear()
+    for many, one in (
+        (lambda: storage.load_many([urls[1], url]), lambda: storage.load(url)),
+        (lambda: storage.save_many([url], [np.ones(3, "u1")]), lambda: storage.save(url, np.ones(3, "u1"))),
+    ):
+        with pytest.raises(AcceleratorException) as alone:
+            one()
+        with pytest.raises(AcceleratorException) as batched:
+            many()
+        assert type(batched.value) is type(alone.value)
+        assert str(alone.value) in str(batched.value)
+    assert {request.path for request in store.requests} <= {"b/1"}
+    assert {request.method for request in store.requests} <= {"GET"}
 
 
 def test_a_break_is_resumed_from_the_byte_reached(store: Hostile, mount: Mount) -> None:

@@ -202,7 +202,7 @@ class S3Client:
         known: dict[str, tuple[Origin, str, PreparedSignature | None, bytes, bytes]] = {}
         found = []
         for path in paths:
-            bucket, _, key = path.partition("/")
+            bucket, key = split_path(path)
             same = known.get(bucket)
             if same is None:
                 region = self._regions.get(bucket, self._region)
