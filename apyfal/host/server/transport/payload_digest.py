@@ -1,19 +1,17 @@
 """A digest of a job's whole body, so that an idempotency key stands for exactly one payload.
 
 The digest detects a client's mistake, not an attack: a client that makes two of its own payloads collide deceives only
-itself. So it is a CRC-32 and a sum of 64-bit words for each block (about 2.4 GB/s per core, against 0.8 for BLAKE2b and
-1.0 for SHA-256), and a hash over the values of all blocks. Two payloads that differ by accident collide in fewer than
-one of 2**32 cases.
+itself. So it is a CRC-64/NVME of each block, which ``awscrt`` computes at memory speed (26 GiB/s on a core that makes
+1.7 of SHA-256 and 0.9 of BLAKE2b), and a hash over the values of all blocks. Two payloads that differ by accident
+collide in one of 2**64 cases.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import struct
-import zlib
 
-import numpy as np
+from awscrt import checksums
 
 from apyfal.host.server.transport.threads import in_thread
 
@@ -55,8 +53,7 @@ class PayloadDigest:
         return self._marks.hexdigest()
 
     def _mark(self, block: memoryview) -> None:
-        words = np.frombuffer(block[: len(block) & ~7], np.uint64)
-        self._marks.update(struct.pack("<IQ", zlib.crc32(block), int(words.sum(dtype=np.uint64))))
+        self._marks.update(checksums.crc64nvme(block).to_bytes(8, "little"))  # any buffer, whatever its annotation says
 
 
 class ArrivingDigest:
