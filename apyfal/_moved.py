@@ -18,7 +18,8 @@ __all__ = ["MOVED", "install"]
 _TABLE = (
     ("", "cli", "progress trace"),
     ("", "config", "configuration ini"),
-    ("", "definition", "call=bound_call scalars=dtypes signature=grammar"),
+    ("", "definition", "call=bound_call signature=grammar"),
+    ("", "definition.types", "scalars=dtypes"),
     ("", "device", "at_exit card=context drivers handoff=zero_copy listing"),
     ("", "jobs", "attempts background=submitter mapping=ordered_map workers=queue"),
     ("accelerators", "definition", "models registry"),

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from apyfal.definition.definition import Definition
-from apyfal.definition.dtypes import DTYPE_CODES, SCALAR_TYPES
 from apyfal.definition.grammar import ELEMENTS, Argument, OutputSize, Parameter
+from apyfal.definition.types.dtypes import DTYPE_CODES, SCALAR_TYPES
 from apyfal.exceptions import ParameterError
 
 __all__ = ["DEFINITION"]

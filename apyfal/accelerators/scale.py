@@ -8,8 +8,8 @@ point numbers are rounded after the product and again after the sum.
 from __future__ import annotations
 
 from apyfal.definition.definition import Definition
-from apyfal.definition.dtypes import DTYPE_CODES
 from apyfal.definition.grammar import ELEMENTS, Argument, Parameter
+from apyfal.definition.types.dtypes import DTYPE_CODES
 
 __all__ = ["DEFINITION"]
 

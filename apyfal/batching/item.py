@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from apyfal.definition.composite import view_of
+from apyfal.definition.types.composite import view_of
 from apyfal.device.zero_copy import flat_bytes
 from apyfal.exceptions import TransferCancelled
 from apyfal.pipeline.arrays import CONVERTED, check_target, element_shape, new_array, shape_of, source_array

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from apyfal.definition.composite import element_name
 from apyfal.definition.grammar import OutputSize
 from apyfal.definition.sizes import SizeRules, SourceSize, source_values
+from apyfal.definition.types.composite import element_name
 from apyfal.exceptions import ParameterError
 
 __all__ = ["BoundArgument", "BoundCall", "CallInput", "CallOutput", "CallPort", "aligned_granularity_of"]

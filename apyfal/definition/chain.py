@@ -86,32 +86,32 @@ class ChainDefinition(Definition):
     def __post_init__(self) -> None:
         """Check that each stage can take what the one before it gives."""
         if not 1 <= len(self.stages) <= _MOST:
-            raise self._error(f"stages: {len(self.stages)} of them; expected 1 to {_MOST}")
+            raise self.error(f"stages: {len(self.stages)} of them; expected 1 to {_MOST}")
         first, last = self.stages[0], self.stages[-1]
         for stage in self.stages:
             if isinstance(stage, ChainDefinition):
-                raise self._error(f"stages: {stage.name!r} is a chain itself; expected its stages")
+                raise self.error(f"stages: {stage.name!r} is a chain itself; expected its stages")
             if stage.driver != first.driver:
-                raise self._error(
+                raise self.error(
                     f"stages: {stage.name!r} is for driver {stage.driver!r}, {first.name!r} for {first.driver!r}; "
                     "expected one driver for all"
                 )
             if any((port.output or stage.output).kind == "reported" for port in stage.outputs):
-                raise self._error(
+                raise self.error(
                     f"stages: the kernel of {stage.name!r} reports its size; expected sizes that are known"
                 )
             if stage is not first and len(stage.inputs) != 1:
-                raise self._error(
+                raise self.error(
                     f"stages: {stage.name!r} has {len(stage.inputs)} inputs; only the first can have several"
                 )
             if stage is not last and len(stage.outputs) != 1:
-                raise self._error(
+                raise self.error(
                     f"stages: {stage.name!r} has {len(stage.outputs)} outputs; only the last can have several"
                 )
             if any(argument.name == "coefficients" for argument in stage.arguments):
-                raise self._error(f"stages: {stage.name!r} takes coefficients, which a chain cannot load")
+                raise self.error(f"stages: {stage.name!r} takes coefficients, which a chain cannot load")
         if first.inout:
-            raise self._error(f"stages: {first.name!r} changes its input in place; a chain cannot begin with it")
+            raise self.error(f"stages: {first.name!r} changes its input in place; a chain cannot begin with it")
         object.__setattr__(self, "_defaults", {})
         object.__setattr__(self, "_sizes", SizeRules(None, {}, {}, {}))
         object.__setattr__(self, "_used", set())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
-from apyfal.definition.composite import element_name, members_of, parse_vector
+from apyfal.definition.types.composite import element_name, members_of, parse_vector
 from apyfal.exceptions import ParameterError, ProgramError
 
 if TYPE_CHECKING:

@@ -25,9 +25,9 @@ from typing import Literal
 
 import numpy as np
 
-from apyfal.definition.composite import MAX_VALUE_BYTES, Types, element_type, parse_vector, value_of
-from apyfal.definition.dtypes import SCALAR_TYPES, number_of, parse_scalar_type, scalar
 from apyfal.definition.expressions import Expression
+from apyfal.definition.types.composite import MAX_VALUE_BYTES, Types, element_type, parse_vector, value_of
+from apyfal.definition.types.dtypes import SCALAR_TYPES, number_of, parse_scalar_type, scalar
 from apyfal.exceptions import ParameterError, did_you_mean
 from apyfal.units import parse_size, whole_number
 

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from apyfal.definition.definition import Definition
-from apyfal.definition.dtypes import parse_scalar_type
 from apyfal.definition.grammar import FILLED_IN, REQUIRED, Argument, Chunking, OutputSize, Parameter, Port
 from apyfal.definition.registry import register
+from apyfal.definition.types.dtypes import parse_scalar_type
 from apyfal.exceptions import ConfigurationError, ParameterError
 
 __all__ = ["model"]

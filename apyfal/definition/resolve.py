@@ -14,12 +14,12 @@ from apyfal.config.configuration import KINDS, ConfigSource, Configuration, Sect
 from apyfal.config.ini import shown_path
 from apyfal.definition import registry
 from apyfal.definition.chain import ChainDefinition
-from apyfal.definition.composite import Types, element_name, element_type, parse_struct, parse_vector, struct_text
 from apyfal.definition.definition import Definition
-from apyfal.definition.dtypes import DTYPE_CODES, PARAMETER_TYPES, number_of
 from apyfal.definition.expressions import Expression, parse_expressions
 from apyfal.definition.grammar import FILLED_IN, Argument, Chunking, OutputSize, Parameter, Port, parse_halo
 from apyfal.definition.sizes import IndexSpace, known_names
+from apyfal.definition.types.composite import Types, element_name, element_type, parse_struct, parse_vector, struct_text
+from apyfal.definition.types.dtypes import DTYPE_CODES, PARAMETER_TYPES, number_of
 from apyfal.exceptions import ConfigurationError, ParameterError, did_you_mean
 from apyfal.units import parse_size
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from apyfal.definition.dtypes import SCALAR_TYPES, scalar
 from apyfal.definition.expressions import Expression
+from apyfal.definition.types.dtypes import SCALAR_TYPES, scalar
 from apyfal.exceptions import ConfigurationError, ParameterError, did_you_mean
 
 __all__ = ["CHUNK_NAMES", "SHAPE_NAMES", "IndexSpace", "SizeRules", "SourceSize", "known_names", "source_values"]

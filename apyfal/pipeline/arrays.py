@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from apyfal._core.buffer import Buffer
-from apyfal.definition.composite import element_name, is_vector, members_of
+from apyfal.definition.types.composite import element_name, is_vector, members_of
 from apyfal.device.sharing.device_array import DeviceArray
 from apyfal.exceptions import ParameterError
 from apyfal.memory import empty, plain_array

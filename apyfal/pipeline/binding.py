@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from apyfal.definition.composite import view_of
+from apyfal.definition.types.composite import view_of
 from apyfal.device.regions import BufferRegion, BufferRing
 from apyfal.device.sharing.device_array import DeviceArray
 from apyfal.device.zero_copy import reason_to_copy

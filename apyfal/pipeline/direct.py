@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from apyfal.definition.composite import view_of
+from apyfal.definition.types.composite import view_of
 from apyfal.device.control import Aborted
 from apyfal.device.launcher import KernelLauncher
 from apyfal.device.regions import BufferRegion, Chunk

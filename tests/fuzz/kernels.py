@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from apyfal import units
-from apyfal.definition.dtypes import parse_element_type
 from apyfal.definition.grammar import Argument, Chunking, OutputSize, Parameter, Port
+from apyfal.definition.types.dtypes import parse_element_type
 from apyfal.exceptions import AcceleratorException
 from apyfal.rtl.ports import find_interfaces, parse_header
 from apyfal.rtl.registers import find_places

@@ -28,7 +28,7 @@ ROOMS = (
     "_core",
     "base",
     "config host/protocol storage/local storage",
-    "definition/expressions",
+    "definition/expressions definition/types",
     "definition storage/flow storage/mounting",
     "device/sharing",
     "accelerators device rtl storage/http storage/transfer",

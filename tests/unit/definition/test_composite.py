@@ -9,7 +9,8 @@ import pytest
 
 import apyfal
 from apyfal.definition import registry
-from apyfal.definition.composite import (
+from apyfal.definition.resolve import resolve
+from apyfal.definition.types.composite import (
     element_name,
     element_type,
     pack,
@@ -18,7 +19,6 @@ from apyfal.definition.composite import (
     struct_text,
     value_of,
 )
-from apyfal.definition.resolve import resolve
 from apyfal.exceptions import ConfigurationError, ParameterError
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from apyfal.definition.dtypes import DTYPE_CODES, SCALAR_TYPES, parse_scalar_type, scalar, wire_type
+from apyfal.definition.types.dtypes import DTYPE_CODES, SCALAR_TYPES, parse_scalar_type, scalar, wire_type
 from apyfal.exceptions import ParameterError
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from apyfal.config.configuration import Configuration
-from apyfal.definition.dtypes import parse_element_type
+from apyfal.definition.types.dtypes import parse_element_type
 from apyfal.exceptions import ParameterError, did_you_mean
 from apyfal.host.server.policy.tokens import Grant, NotAllowed
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from apyfal.definition.dtypes import PARAMETER_TYPES, SCALAR_TYPES, parse_element_type, scalar
+from apyfal.definition.types.dtypes import PARAMETER_TYPES, SCALAR_TYPES, parse_element_type, scalar
 from apyfal.exceptions import ParameterError, did_you_mean
 
 if TYPE_CHECKING:
