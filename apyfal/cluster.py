@@ -18,7 +18,9 @@ from typing import Any
 from apyfal.cluster_worker import Ended, Mounts, call_function, run_job, run_jobs
 from apyfal.config.configuration import ConfigSource
 from apyfal.exceptions import ClosedError, ParameterError
+from apyfal.jobs.device_group import CardStatistics
 from apyfal.jobs.ordered_map import Pairs, ResultIterator, name_job, warn_unread
+from apyfal.jobs.prepared import PreparedJob
 from apyfal.pipeline.arrays import each_of
 from apyfal.threads import start_threads
 
@@ -81,16 +83,33 @@ class Cluster:
         `ray` after ``ray.init``, whose tasks ask for the resource ``{"apyfal": 1}`` if the cluster has it.
     accelerator, config, definition
         For `run_job`.
+    width
+        Workers to keep busy.
+
+    Attributes
+    ----------
+    statistics
+        Empty: a cluster has its own.
     """
 
+    #: No thread of this process runs a callback of a job that `join` waits for.
+    is_taken_here = False
+
     def __init__(
-        self, executor: Any, accelerator: str | None, config: ConfigSource, definition: Mapping[str, Any]
+        self,
+        executor: Any,
+        accelerator: str | None,
+        config: ConfigSource,
+        definition: Mapping[str, Any],
+        width: int,
     ) -> None:
+        self.statistics: list[CardStatistics] = []
         self._submit_task = _ray_submit(executor) if getattr(executor, "__name__", "") == "ray" else executor.submit
         self._arguments = (accelerator, config, dict(definition))
         self._pending: set[Future[Any]] = set()
         self._feeders: list[threading.Thread] = []
         self._cancelled = False
+        self._width = width
 
     def submit(self, src: object, dst: object, keywords: Mapping[str, Any]) -> Future[Any]:
         """Run one job on some worker; see `apyfal.Accelerator.process_submit`."""
@@ -113,9 +132,14 @@ class Cluster:
         task.add_done_callback(self._pending.discard)
         return task
 
-    def map(
-        self, pairs: Pairs, info_list: list[dict[str, Any]] | None, keywords: Mapping[str, Any], width: int
-    ) -> Iterator[Any]:
+    def check(self, src: object, dst: object, keywords: Mapping[str, Any]) -> None:
+        """Do nothing: a worker checks its jobs."""
+
+    def submit_prepared(self, job: PreparedJob, keywords: Mapping[str, Any]) -> Future[Any]:
+        """Run a prepared job on some worker."""
+        return self.submit(job.src, job.dst, {**job.parameters, **keywords})
+
+    def map(self, pairs: Pairs, info_list: list[dict[str, Any]] | None, keywords: Mapping[str, Any]) -> Iterator[Any]:
         """Run many jobs on all workers, several short ones in a task; see `apyfal.Accelerator.process_map`.
 
         Parameters
@@ -124,10 +148,8 @@ class Cluster:
             Source and destination of each job.
         info_list, keywords
             As there.
-        width
-            Workers to keep busy.
         """
-        tasks = _MapTasks(self._submit, pairs, info_list, _travelling(keywords), _AHEAD * width)
+        tasks = _MapTasks(self._submit, pairs, info_list, _travelling(keywords), _AHEAD * self._width)
         if not (pairs.stored and pairs.count is not None):
             return ResultIterator(tasks.results(), tasks.abandon, tasks.cancel)
         # Results take no memory here: the rest is sent while nobody reads, or if nobody ever does.
@@ -148,6 +170,9 @@ class Cluster:
         self._feeders = [thread for thread in self._feeders if thread.is_alive()] + start_threads("cluster", 1, feed)
         return ResultIterator(results(), lambda: None, tasks.cancel)
 
+    def close(self) -> None:
+        """Do nothing: the pool refuses new jobs."""
+
     def cancel(self) -> None:
         """Cancel the tasks that have not started."""
         self._cancelled = True
@@ -155,10 +180,14 @@ class Cluster:
             task.cancel()
 
     def join(self) -> None:
-        """Wait until all jobs have ended. The workers and their accelerators stay for the next pool."""
+        """Wait until all jobs have ended."""
         for thread in self._feeders:
             thread.join()
         wait(list(self._pending))
+
+    def stop(self) -> None:
+        """Cancel the tasks that have not started. The workers and their accelerators stay for the next pool."""
+        self.cancel()
 
 
 class _MapTasks:
