@@ -40,6 +40,10 @@ cdef class Transport:
         Bytes of a body in memory of the pool.
     mistakes : int
         Answers that are not ordinary after which no exchange is begun any more.
+    keep_heads : bool
+        Whether `answer` gives the heads of ordinary answers, too.
+    bodiless : bool
+        The requests are of HEAD: no body follows the head of an answer.
 
     Notes
     -----
@@ -52,7 +56,8 @@ cdef class Transport:
     cdef Py_ssize_t count, viewed
     cdef list requests
 
-    def __cinit__(self, list requests, outs=None, contents=None, *, stall, largest, mistakes):
+    def __cinit__(self, list requests, outs=None, contents=None, *, stall, largest, mistakes,
+                  keep_heads=False, bodiless=False):
         cdef capi.apf_error err
         cdef capi.apf_transport_options options
         cdef Py_ssize_t index
@@ -72,6 +77,8 @@ cdef class Transport:
                 raise TypeError(f"a request is a {type(request).__name__}; expected bytes")
             one.request = <const unsigned char *> PyBytes_AsString(request)
             one.request_size = len(request)
+            one.keep_head = bool(keep_heads)
+            one.bodiless = bool(bodiless)
             if outs is not None and outs[index] is not None:
                 PyObject_GetBuffer(outs[index], &self.views[self.viewed], PyBUF_CONTIG)
                 one.out = <unsigned char *> self.views[self.viewed].buf

@@ -151,10 +151,12 @@ static apf_progress complete(apf_connection *connection, size_t extra)
     apf_exchange *exchange = connection->exchange;
     const int usable =
         connection->head.keep && !extra && connection->sent == exchange->request_size + exchange->content_size;
-    const int ordinary = exchange->status == 200 &&
-                         connection->sent == exchange->request_size + exchange->content_size &&
-                         (exchange->discard || (connection->head.plain && sum_agrees(connection)));
-    if (ordinary) return end(connection, APF_EXCHANGE_DONE, usable);
+    const int ordinary =
+        exchange->status == 200 && connection->sent == exchange->request_size + exchange->content_size &&
+        (exchange->discard || exchange->bodiless || (connection->head.plain && sum_agrees(connection)));
+    if (ordinary && (!exchange->keep_head || keep(connection, connection->head.size, 0)))
+        return end(connection, APF_EXCHANGE_DONE, usable);
+    if (ordinary) return end(connection, APF_EXCHANGE_UNFIT, usable);
     const size_t body = is_in_place(connection) ? 0 : exchange->received;
     const int kept = keep(connection, connection->head.size, body);
     return end(connection, kept ? APF_EXCHANGE_ANSWERED : APF_EXCHANGE_UNFIT, usable);
@@ -173,6 +175,11 @@ static int place_body(apf_connection *connection, uint64_t largest)
     connection->value = 0;
     if (head->status == 200 && connection->sent < exchange->request_size + exchange->content_size)
         return 0; /* a success before it has everything */
+    if (exchange->bodiless) {
+        exchange->length = 0;
+        connection->target = connection->scratch + head->size;
+        return 1;
+    }
     if (head->status != 200 || exchange->discard) {
         connection->target = connection->scratch + head->size;
         return head->length <= APF_HEAD_LARGEST - head->size;

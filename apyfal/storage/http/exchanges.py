@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from apyfal._core import transport as native
-from apyfal.exceptions import StorageError, StoreUnavailable, TransferTimeout
+from apyfal.exceptions import StorageError, StoreUnavailable, TransferCancelled, TransferTimeout
 from apyfal.storage.flow.cancel import CancelToken, current_cancel
 from apyfal.storage.handler import ObjectInfo, RangeReader
 from apyfal.storage.http.connection import Connection, parse_head
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["MOST_CONNECTIONS", "ExchangeHandler", "Exchanges", "Replay"]
+__all__ = ["MOST_CONNECTIONS", "ExchangeHandler", "Exchanges", "LookUpHandler", "Replay"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -73,6 +73,19 @@ class ExchangeHandler(Protocol):
     @abstractmethod
     def write_answered(self, path: str, size: int, response: Response) -> ObjectInfo:
         """Do what `Handler.put` does with the answer to such a request, which has been received."""
+
+
+@runtime_checkable
+class LookUpHandler(ExchangeHandler, Protocol):
+    """One whose objects can be looked up by many requests at once, too."""
+
+    @abstractmethod
+    def requests_to_look_up(self, paths: Sequence[str]) -> list[tuple[Origin, bytes]]:
+        """Return for each object where a HEAD of it goes, and its head; good for some minutes."""
+
+    @abstractmethod
+    def looked_up(self, path: str, response: Response) -> ObjectInfo | None:
+        """Describe an object by the head of such an answer of status 200; ``None``: it does not say enough."""
 
 
 class Replay:
@@ -158,16 +171,17 @@ class Exchanges:
         Bytes of a body in memory of the pool; a larger one is for the careful path.
     cancel
         Ends the call.
+    keep_heads
+        Whether `head` is wanted.
+    bodiless
+        The requests are of HEAD.
 
     Attributes
     ----------
     states
         One of the constants of `apyfal._core.transport` for each request.
-
-    Raises
-    ------
-    TransferCancelled
-        By `cancel`.
+    cancelled
+        Whether `cancel` ended the call; what ended before it is there all the same.
     """
 
     def __init__(
@@ -181,18 +195,30 @@ class Exchanges:
         most: int,
         largest: int,
         cancel: CancelToken,
+        keep_heads: bool = False,
+        bodiless: bool = False,
     ) -> None:
         self._pool = pool
         self._origin = origin
         self._outs = outs
         self._stall = pool.timeouts.stall
         self._transport = native.Transport(
-            requests, outs, contents, stall=self._stall, largest=largest, mistakes=_MISTAKES
+            requests,
+            outs,
+            contents,
+            stall=self._stall,
+            largest=largest,
+            mistakes=_MISTAKES,
+            keep_heads=keep_heads,
+            bodiless=bodiless,
         )
         self._leased: dict[int, Connection] = {}
         cancel.add(self._transport)
+        self.cancelled = False
         try:
             self._run(min(most, len(requests), MOST_CONNECTIONS))
+        except TransferCancelled:
+            self.cancelled = True
         finally:
             cancel.discard(self._transport)
             for slot, connection in self._leased.items():
@@ -244,6 +270,11 @@ class Exchanges:
         """Give the memory of the pool that a body is in; ``None``: it is empty."""
         memory = self._transport.take(index)
         return None if memory is None else memoryview(memory)
+
+    def head(self, index: int) -> Response:
+        """Give the head of an ordinary answer, with `keep_heads`; its body is not there to be read."""
+        name = f"{self._origin.host}:{self._origin.port}"
+        return Replay(name, self._transport.answer(index)[0], memoryview(b""), None).response()
 
     def replay(self, index: int) -> Replay | None:
         """Give what came of an answer that was not ordinary; ``None``: begin anew."""
