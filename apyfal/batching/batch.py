@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from apyfal._core.device import FROM_DEVICE, TO_DEVICE
 from apyfal.batching.item import BatchItem, BatchTask
+from apyfal.batching.objects import receive_together, split, store_together
 from apyfal.batching.packing import Packer
 from apyfal.definition.grammar import STATUS_DONE
 from apyfal.device.control import Aborted
@@ -137,19 +139,26 @@ class Batch(Generic[_Task]):
                 to_receive.append(item)
             else:
                 item.pack(item.array, self._packer, inputs)
+        together, alone = split(to_receive, lambda item: item.task.src)
         try:
-            self._fan_out.fetch(lambda item: item.receive(self._packer, inputs), to_receive, self._control)
+            if together:
+                fetch = partial(receive_together, packer=self._packer, inputs=inputs)
+                self._fan_out.together(fetch, [together], self._control)
+            self._fan_out.fetch(lambda item: item.receive(self._packer, inputs), alone, self._control)
         except RunTimeout as error:
             self._fail([item for item in to_receive if not item.arrived], error)
             raise
 
     def _store(self, output: BufferRegion, placed: list[BatchItem]) -> None:
-        to_store = [item for item in placed if item.is_stored]
+        to_store = [item for item in placed if item.is_stored and item.place is not None]
         for item in placed:
             if not item.is_stored:
                 item.deliver(self._call, output)
+        together, alone = split(to_store, lambda item: item.task.dst)
         try:
-            self._fan_out.store(lambda item: item.deliver(self._call, output), to_store, self._control)
+            if together:
+                self._fan_out.together(partial(store_together, output=output), [together], self._control)
+            self._fan_out.store(lambda item: item.deliver(self._call, output), alone, self._control)
         except RunTimeout as error:
             self._fail(to_store, error)
             raise

@@ -116,8 +116,11 @@ class StorageFanOut:
     ----------
     fetch, store
         The two directions.
+    together
+        For objects that are moved by one call.
     """
 
     def __init__(self) -> None:
         self.fetch = FanOut(_MAX_WIDTH)
         self.store = FanOut(_MAX_WIDTH)
+        self.together = FanOut(1)

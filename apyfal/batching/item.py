@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -13,6 +14,7 @@ from apyfal.pipeline.arrays import CONVERTED, check_target, element_shape, new_a
 from apyfal.pipeline.job_report import JobReport
 from apyfal.storage import transfer
 from apyfal.storage.endpoints.factory import open_sink, source_at
+from apyfal.storage.flow.options import TransferOptions
 from apyfal.storage.mounting import table
 from apyfal.storage.url import parse
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from apyfal.definition.bound_call import BoundCall
     from apyfal.device.regions import BufferRegion
     from apyfal.pipeline.report import Report
+    from apyfal.storage.handler import Handler, RangeReader
 
 __all__ = ["BatchItem", "BatchTask", "ResultTarget"]
 
@@ -121,8 +124,21 @@ class BatchItem:
             memory.view(array.dtype).reshape(array.shape)[...] = array
         self._copied.append(("src", place.nbytes))
 
-    def receive(self, packer: Packer, inputs: BufferRegion) -> None:
-        """Receive the job's file or object at its place."""
+    def take(self, data: memoryview | None, packer: Packer, inputs: BufferRegion) -> None:
+        """Copy the job's object, which has been received elsewhere, to its place; ``None``: it is empty."""
+        self.place = place = packer.place(0 if data is None else len(data))
+        if place is not None and data is not None:
+            inputs.bytes[place.start : place.start + place.nbytes] = data
+        self.arrived = True
+
+    def receive(
+        self,
+        packer: Packer,
+        inputs: BufferRegion,
+        first: Callable[[Handler, str], RangeReader] | None = None,
+        options: TransferOptions | None = None,
+    ) -> None:
+        """Receive the job's file or object at its place; `first` makes the first attempt at that, if one was made."""
 
         def allocate(nbytes: int) -> memoryview:
             place = packer.place(nbytes)
@@ -132,7 +148,7 @@ class BatchItem:
             return inputs.bytes[place.start : place.start + nbytes].data
 
         try:
-            received = _receive(self.task.src, allocate)
+            received = _receive(self.task.src, allocate, first, options or TransferOptions())
             if self.place is not None and self.place.nbytes != received:
                 self.place = None
             self.arrived = True
@@ -144,11 +160,17 @@ class BatchItem:
         except BaseException as error:
             self.fail(error)
 
+    def output(self, output: BufferRegion) -> NDArray[np.uint8]:
+        """Return the bytes of the job's output in the batch's, with a `place`."""
+        if self.place is None:
+            raise ValueError("the job has no place in the batch")
+        return output.bytes[self.place.out_start : self.place.out_start + self.produced]
+
     def deliver(self, call: BoundCall, output: BufferRegion) -> None:
         """Turn the output into the job's result, or store it."""
         if self.place is None:
             return
-        data = output.bytes[self.place.out_start : self.place.out_start + self.produced]
+        data = self.output(output)
         try:
             if self.is_stored:
                 with open_sink(self.task.dst, len(data)) as sink:
@@ -196,13 +218,21 @@ class BatchItem:
             self.task.future.set_result(result)
 
 
-def _receive(src: object, allocate: Callable[[int], memoryview]) -> int:
+def _receive(
+    src: object,
+    allocate: Callable[[int], memoryview],
+    first: Callable[[Handler, str], RangeReader] | None,
+    options: TransferOptions,
+) -> int:
     """Receive all of a file or object, in one request if its store allows that; return how many bytes."""
     location = parse(src)
     if not location.is_local:
         with table.resolve(location) as target:
             target.require_object("read")
-            return transfer.download(target.handler, target.path, None, allocate=allocate).size or 0
+            handler, path = target.handler, target.path
+            attempt = None if first is None else partial(first, handler, path)
+            info = transfer.download(handler, path, None, allocate=allocate, options=options, first=attempt)
+            return info.size or 0
     with source_at(location) as source:
         if source.size is None:
             raise _NoPlace

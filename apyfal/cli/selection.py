@@ -38,6 +38,8 @@ class Selection(NamedTuple):
     ----------
     pairs
         The objects to copy, and where to.
+    sizes
+        Of these, as listings say (bytes); ``None``: not known.
     folders
         Empty directories, which are made at a destination that has directories.
     marks
@@ -49,6 +51,7 @@ class Selection(NamedTuple):
     """
 
     pairs: list[Pair]
+    sizes: list[int | None]
     folders: list[str]
     marks: list[str]
     left: list[Exception]
@@ -123,7 +126,7 @@ def select(sources: Sequence[str], destination: str, *, recursive: bool, follow_
         if found is not None and not recursive and all(one is True for one in directories):
             raise ParameterError(f"{source!r} matches directories alone: -r copies what is below them")
     if not into:
-        return Selection([Pair(items[0].location.url, destination)], [], [], [], [])
+        return Selection([Pair(items[0].location.url, destination)], [None], [], [], [], [])
     return _placed(items, destination)
 
 
@@ -164,7 +167,9 @@ def _placed(items: Sequence[Item], destination: str) -> Selection:
             problems.append(error)
     if on_disk:
         problems += clashing(taken, [one.removeprefix(folder) for one in folders])
-    return Selection([Pair(source, folder + name) for name, source in taken.items()], folders, marks, left, problems)
+    pairs = [Pair(source, folder + name) for name, source in taken.items()]
+    sizes = {item.location.url: item.info.size for item in items if item.info is not None}
+    return Selection(pairs, [sizes.get(one.source) for one in pairs], folders, marks, left, problems)
 
 
 def _is_marked(item: Item) -> bool:

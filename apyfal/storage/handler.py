@@ -8,16 +8,16 @@ an error from `apyfal.exceptions`; `StoreUnavailable` and `TransferTimeout` mean
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from types import TracebackType
-from typing import ClassVar
+from typing import ClassVar, Protocol, runtime_checkable
 
-from apyfal.exceptions import UnsupportedByStore
+from apyfal.exceptions import StorageError, UnsupportedByStore
 from apyfal.log import redact_web_path
 from apyfal.storage.metadata import ObjectMetadata
 
-__all__ = ["Handler", "Limits", "MetadataHandler", "ObjectInfo", "RangeReader", "Upload"]
+__all__ = ["BulkRemoval", "Handler", "Limits", "MetadataHandler", "ObjectInfo", "RangeReader", "Upload"]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -226,6 +226,30 @@ class Handler(ABC):
 
     def close(self) -> None:  # not every store keeps connections
         """Close idle connections; the handler can be used again."""
+
+
+@runtime_checkable
+class BulkRemoval(Protocol):
+    """A mounted store that removes many objects by one request.
+
+    Attributes
+    ----------
+    most_removed
+        How many.
+    """
+
+    most_removed: ClassVar[int]
+
+    @abstractmethod
+    def can_remove_together(self, path: str) -> bool:
+        """Whether an object can be one of those."""
+
+    @abstractmethod
+    def remove_together(self, paths: Sequence[str]) -> dict[str, StorageError]:
+        """Remove objects, whether they are there or not; one attempt.
+
+        Returns the error of each that is not removed, or not known to be. Raises what refuses the whole request.
+        """
 
 
 class MetadataHandler(Handler):

@@ -26,6 +26,7 @@ from apyfal.exceptions import (
     RunCancelled,
     RunTimeout,
 )
+from apyfal.storage.batch.native import ways
 
 KIB = 1 << 10
 COUNT = 300
@@ -180,6 +181,63 @@ def test_objects_are_fetched_side_by_side_with_one_request_each(store: Hostile) 
         assert store.objects[f"b/{number}.out"].data == store.objects[f"b/{number}"].data
     reads = [request for request in store.requests if request.method in ("GET", "HEAD")]
     assert len(reads) < 140, "only the first jobs, whose size nobody knew, asked for it"
+
+
+def test_objects_travel_by_the_native_transport(store: Hostile) -> None:
+    sources = [f"s3.many://b/{number}" for number in range(120)]
+    ways.take()
+    with apyfal.Accelerator("loopback", emulator=BUSY) as accelerator:
+        results = list(accelerator.process_map(sources))
+        assert ways.take()["native"] > 60
+        list(
+            accelerator.process_map([np.frombuffer(result, "u1") for result in results], [f"{s}.out" for s in sources])
+        )
+        assert ways.take()["native"] > 60
+    for number, result in enumerate(results):
+        assert result.tobytes() == store.objects[f"b/{number}"].data == store.objects[f"b/{number}.out"].data
+
+
+def test_a_store_that_hangs_for_one_object_costs_that_job(store: Hostile) -> None:
+    """The others of its batch had come by then."""
+    sources = [f"s3.many://b/{number}" for number in range(40)]
+    store.faults.append(Fault("stall", when=lambda r: r.path == "b/30", at=100, times=-1))
+    with apyfal.Accelerator("loopback", emulator=BUSY) as accelerator:
+        futures = [accelerator.process_submit(source, timeout=1.5) for source in sources]
+        for number, future in enumerate(futures):
+            if number == 30:
+                with pytest.raises(RunTimeout):
+                    future.result()
+            else:
+                assert future.result().tobytes() == store.objects[f"b/{number}"].data
+
+
+@pytest.mark.parametrize("size", [1, 300 * KIB, 9 << 20])
+def test_objects_of_other_sizes_than_expected(store: Hostile, size: int) -> None:
+    sources = [f"s3.many://b/{number}" for number in range(60)]
+    for number in range(40, 60):
+        store.put(f"b/{number}", bytes([number]) * (size if number % 7 == 0 else 64 * KIB))
+    with apyfal.Accelerator("loopback", emulator=BUSY) as accelerator:
+        for number, result in enumerate(accelerator.process_map(sources)):
+            assert result.tobytes() == store.objects[f"b/{number}"].data
+
+
+def test_an_output_that_cannot_be_stored_fails_its_own_job(store: Hostile) -> None:
+    refuse = Answer(403, {}, b"<Error><Code>AccessDenied</Code></Error>")
+    at = {"when": lambda r: r.method == "PUT" and r.path.endswith("/70.out"), "times": -1}
+    store.faults.append(Fault("change", act=lambda request: refuse, **at))
+    store.faults.append(Fault("lose", when=lambda r: r.method == "PUT" and r.path.endswith("/71.out")))
+    with apyfal.Accelerator("loopback", emulator=BUSY) as accelerator:
+        futures = [
+            accelerator.process_submit(f"s3.many://b/{number}", f"s3.many://b/{number}.out") for number in range(120)
+        ]
+        for number, future in enumerate(futures):
+            if number == 70:
+                with pytest.raises(AccessDenied):
+                    future.result()
+            else:
+                assert future.result() is None
+                assert store.objects[f"b/{number}.out"].data == store.objects[f"b/{number}"].data
+    assert "b/70.out" not in store.objects
 
 
 def test_an_object_that_cannot_be_read_fails_its_own_job(store: Hostile) -> None:

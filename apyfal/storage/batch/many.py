@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import numpy as np
 
-from apyfal.exceptions import ParameterError, StorageError
+from apyfal.exceptions import ObjectNotFound, ParameterError, StorageError
 from apyfal.storage.api.arrays import load_with, save_with
 from apyfal.storage.api.namespace import remove, stat_at
 from apyfal.storage.batch.lanes import run_each
+from apyfal.storage.batch.lookups import BulkRemovals, NativeLookUps
 from apyfal.storage.batch.native import NativeReads, NativeWrites
 from apyfal.storage.flow.options import TransferOptions
 from apyfal.storage.handler import ObjectInfo
@@ -21,7 +23,7 @@ from apyfal.storage.url import Location, is_file_object, parse
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["load_many", "remove_many", "save_many", "stat_many"]
+__all__ = ["load_many", "remove_listed", "remove_many", "save_many", "stat_many"]
 
 Result = TypeVar("Result")
 
@@ -166,7 +168,8 @@ def stat_many(urls: Iterable[object], *, return_exceptions: bool = False) -> Any
         One of them cannot be looked up, without `return_exceptions`.
     """
     locations = _parsed(urls, "stat_many")
-    return run_each(locations, _of(locations, stat_at), return_exceptions=return_exceptions)
+    native = NativeLookUps(locations)
+    return run_each(locations, _of(locations, stat_at), return_exceptions=return_exceptions, bulk=native)
 
 
 def remove_many(urls: Iterable[object], *, return_exceptions: bool = False) -> list[Exception | None]:
@@ -194,7 +197,26 @@ def remove_many(urls: Iterable[object], *, return_exceptions: bool = False) -> l
     locations = _parsed(urls, "remove_many")
     _require_distinct(locations, "remove_many")
     work = _of(locations, lambda location: remove(location.url))
-    return run_each(locations, work, return_exceptions=return_exceptions)
+    bulk = BulkRemovals(locations, keep_errors=return_exceptions)
+    return run_each(locations, work, return_exceptions=return_exceptions, bulk=bulk)
+
+
+def remove_listed(locations: Sequence[Location]) -> list[Exception | None]:
+    """Remove files and objects that a listing has just named; what somebody else has removed meanwhile is no error.
+
+    Returns
+    -------
+    list
+        ``None`` for each, or why it is there still.
+    """
+
+    def work(index: int, options: TransferOptions) -> None:
+        with contextlib.suppress(ObjectNotFound):
+            remove(locations[index].url)
+
+    return run_each(
+        locations, work, return_exceptions=True, bulk=BulkRemovals(locations, keep_errors=True, present=True)
+    )
 
 
 def _of(

@@ -26,7 +26,7 @@ from apyfal.storage.url import Location
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["NativeReads", "NativeWrites", "Ways", "ways"]
+__all__ = ["NativeExchanges", "NativeReads", "NativeWrites", "Ways", "is_moved_natively", "ways"]
 
 #: Objects up to this size (bytes) are received by one request; larger ones may be worth several connections.
 LARGEST = FIRST_PART
@@ -71,7 +71,12 @@ class Ways:
 ways = Ways()
 
 
-class _Native(ABC):
+def is_moved_natively(target: MountedPath) -> bool:
+    """Whether objects of a mount may be moved so: it has no limit of bandwidth, and knows how to ask."""
+    return isinstance(target.handler, ExchangeHandler) and target.handler.bandwidth is None
+
+
+class NativeExchanges(ABC):
     """Items of one call, by the native transport.
 
     Attributes
@@ -85,8 +90,8 @@ class _Native(ABC):
         self.first: dict[int, Any] = {}
 
     def takes(self, target: MountedPath) -> bool:
-        """Whether objects of this mount may be moved so: it has no limit of bandwidth, and knows how to ask."""
-        return isinstance(target.handler, ExchangeHandler) and target.handler.bandwidth is None
+        """Whether objects of this mount may be moved so; see `is_moved_natively`."""
+        return is_moved_natively(target)
 
     def run(
         self, target: MountedPath, indexes: Sequence[int], most: int, cancel: CancelToken, results: list[Any]
@@ -135,8 +140,10 @@ class _Native(ABC):
             if handler.client.leads_straight_to(origin):
                 heads = [requests[number][1] for number in numbers]
                 done = self._exchange(handler.client, origin, group, heads, most, cancel)
-                ways.add(done.states)
                 group = [index for number, index in enumerate(group) if not self._take(done, number, index, results)]
+                if done.cancelled:
+                    cancel.check()
+                ways.add(done.states)
             left += group
         left.sort()
         return left
@@ -179,19 +186,26 @@ class _Native(ABC):
         """Return the careful path's first attempt, which begins with another answer."""
 
 
-class NativeReads(_Native):
+class NativeReads(NativeExchanges):
     """Reads of whole objects as arrays.
 
     Parameters
     ----------
     locations, places, kind
         As `load_many` has them; `places` may be ``None``.
+    largest
+        Bytes of an object without a place; a larger one is left.
     """
 
     def __init__(
-        self, locations: Sequence[Location], places: Sequence[NDArray[Any]] | None, kind: np.dtype[Any]
+        self,
+        locations: Sequence[Location],
+        places: Sequence[NDArray[Any]] | None,
+        kind: np.dtype[Any],
+        largest: int = LARGEST,
     ) -> None:
         super().__init__(locations)
+        self._largest = largest
         self._places = places
         self._kind = kind
 
@@ -215,7 +229,7 @@ class NativeReads(_Native):
     ) -> Exchanges:
         places = self._places
         outs = [None if places is None else _as_bytes(places[index]) for index in indexes]
-        return Exchanges(pool, origin, heads, outs, most=most, largest=LARGEST, cancel=cancel)
+        return Exchanges(pool, origin, heads, outs, most=most, largest=self._largest, cancel=cancel)
 
     def _finish(self, done: Exchanges, number: int, index: int, results: list[Any]) -> bool:
         if self._places is not None:
@@ -237,7 +251,7 @@ class NativeReads(_Native):
         return read
 
 
-class NativeWrites(_Native):
+class NativeWrites(NativeExchanges):
     """Writes of whole objects from arrays.
 
     Parameters

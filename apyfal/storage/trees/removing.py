@@ -9,7 +9,7 @@ import shutil
 from apyfal.exceptions import NotADirectory, ObjectNotFound
 from apyfal.storage.api.namespace import child, rmdir, stat_at
 from apyfal.storage.api.tree import require_removable, tree
-from apyfal.storage.batch.many import remove_many
+from apyfal.storage.batch.many import remove_listed
 from apyfal.storage.local import atomic
 from apyfal.storage.trees.names import has_directories
 from apyfal.storage.trees.sides import path_on_disk
@@ -55,10 +55,10 @@ def rmtree(url: object) -> None:
             raise item.problem
     if not items and not stat_at(location).is_directory:
         raise NotADirectory(f"{what}: it is no directory", path=location.shown_path)
-    files = [item.location.url for item in items if not item.is_directory]
+    files = [item.location for item in items if not item.is_directory]
     for begin in range(0, len(files), _BATCH):
-        for error in remove_many(files[begin : begin + _BATCH], return_exceptions=True):
-            if error is not None and not isinstance(error, ObjectNotFound):  # somebody else was faster
+        for error in remove_listed(files[begin : begin + _BATCH]):
+            if error is not None:
                 raise error
     names = {item.name for item in items if item.is_directory}
     if has_directories(location.url):

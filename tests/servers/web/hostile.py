@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote
 from xml.etree.ElementTree import fromstring
+from xml.sax.saxutils import escape
 
 __all__ = ["Answer", "Fault", "Hostile", "Request", "hostile"]
 
@@ -323,6 +324,12 @@ class Hostile:
                 return _xml("CopyObjectResult", ETag=self.put(request.path, source).etag)
             stored = self.put(request.path, body, **_checksums(request.headers))
             return Answer(200, {"etag": stored.etag})
+        if request.method == "POST" and "delete" in query:
+            keys = [item.text or "" for item in fromstring(body).iter() if item.tag.endswith("Key")]
+            for key in keys:
+                self.objects.pop(f"{request.path}/{key}", None)
+            names = "".join(f"<Deleted><Key>{escape(key)}</Key></Deleted>" for key in keys)
+            return Answer(200, {}, f'<DeleteResult xmlns="urn:s3">{names}</DeleteResult>'.encode())
         if request.method == "DELETE":
             self.objects.pop(request.path, None)
             return Answer(204, {})

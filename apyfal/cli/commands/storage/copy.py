@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from threading import Lock
 
@@ -17,7 +17,9 @@ from apyfal.cli.completion import complete_path
 from apyfal.cli.progress import ProgressCallback, progress_bar
 from apyfal.cli.selection import Pair, Selection, parent_of, select
 from apyfal.exceptions import AcceleratorException, ParameterError, StorageError
+from apyfal.storage.batch.copies import copy_each
 from apyfal.storage.flow.cancel import CancelToken
+from apyfal.storage.handler import ObjectInfo
 from apyfal.storage.metadata import ObjectMetadata
 from apyfal.storage.trees.names import has_directories
 from apyfal.storage.url import parse
@@ -82,7 +84,7 @@ def command(
     _make_folders(selected, destination)
     description = sources[0] if len(chosen) == 1 else f"{len(chosen)} objects"
     with progress_bar(description, enabled=settings.progress) as progress:
-        failed = _copy_all(chosen, progress, preserve=preserve, keep_going=keep_going, metadata=stated)
+        failed = _copy_all(selected, progress, preserve=preserve, keep_going=keep_going, metadata=stated)
     for mark in selected.marks:
         storage.open(mark, "wb").close()
     _print(settings, [one for one in chosen if one not in failed], destination)
@@ -130,7 +132,7 @@ def _make_folders(selected: Selection, destination: str) -> None:
 
 
 def _copy_all(
-    chosen: Sequence[Pair],
+    selected: Selection,
     progress: ProgressCallback | None,
     *,
     preserve: bool,
@@ -144,6 +146,7 @@ def _copy_all(
     dict
         With `keep_going`, the errors of those that failed; none of them ends anything.
     """
+    chosen = selected.pairs
     shown = _Sum(progress)
     cancel = CancelToken()
     failed: dict[Pair, Exception] = {}
@@ -164,8 +167,30 @@ def _copy_all(
                 raise
             failed[chosen[0]] = error
         return failed
+
+    def copied(number: int, info: ObjectInfo) -> None:
+        if (update := shown.part(number)) is not None:
+            update(info.size or 0, info.size)
+
+    def one_by_one(numbers: Sequence[int]) -> None:
+        failed.update(_copy_by_threads(copy, {number: chosen[number] for number in numbers}, cancel, keep_going))
+
+    copy_each(
+        [(parse(one.source), parse(one.destination)) for one in chosen],
+        selected.sizes,
+        metadata=metadata,
+        copied=copied,
+        one_by_one=one_by_one,
+    )
+    return failed
+
+
+def _copy_by_threads(
+    copy: Callable[[int], None], chosen: Mapping[int, Pair], cancel: CancelToken, keep_going: bool
+) -> dict[Pair, Exception]:
+    failed: dict[Pair, Exception] = {}
     with ThreadPoolExecutor(_SIDE_BY_SIDE, thread_name_prefix="apyfal-copy") as threads:
-        copies = {threads.submit(copy, number): chosen[number] for number in range(len(chosen))}
+        copies = {threads.submit(copy, number): pair for number, pair in chosen.items()}
         try:
             for done in as_completed(copies):
                 try:
@@ -187,6 +212,7 @@ class _Sum:
     def __init__(self, progress: ProgressCallback | None) -> None:
         self._progress = progress
         self._parts: dict[int, tuple[int, int | None]] = {}
+        self._done = self._total = self._unknown = 0
         self._lock = Lock()
 
     def part(self, number: int) -> ProgressCallback | None:
@@ -197,11 +223,16 @@ class _Sum:
 
         def update(done: int, total: int | None) -> None:
             with self._lock:
+                before = self._parts.get(number)
                 self._parts[number] = (done, total)
-                progress(sum(part[0] for part in self._parts.values()), self._total())
+                self._count(before, -1)
+                self._count((done, total), 1)
+                progress(self._done, None if self._unknown else self._total)
 
         return update
 
-    def _total(self) -> int | None:
-        sizes = [size for _, size in self._parts.values() if size is not None]
-        return sum(sizes) if len(sizes) == len(self._parts) else None
+    def _count(self, part: tuple[int, int | None] | None, sign: int) -> None:
+        if part is not None:
+            self._done += sign * part[0]
+            self._total += sign * (part[1] or 0)
+            self._unknown += sign * (part[1] is None)

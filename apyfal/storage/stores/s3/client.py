@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from apyfal.exceptions import (
+    AccessDenied,
     AuthenticationError,
     ChecksumMismatch,
     InvalidURL,
@@ -29,7 +30,7 @@ from apyfal.storage.stores.s3.credentials import Credentials
 from apyfal.storage.stores.s3.sigv4 import EMPTY_SHA256, UNSIGNED, PreparedSignature, Signer
 from apyfal.storage.stores.s3.xml import S3Error, parse_error
 
-__all__ = ["S3Client", "split_path"]
+__all__ = ["S3Client", "code_error", "split_path"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -79,6 +80,13 @@ def split_path(path: str) -> tuple[str, str]:
     if not bucket:
         raise InvalidURL(f"{path!r}: expected bucket/key")
     return bucket, key
+
+
+def code_error(code: str | None, message: str | None, path: str, what: str) -> StorageError:
+    """Return the error that a document's code means; cannot `what` `path`."""
+    kind = _CODES.get(code or "", AccessDenied if code == "AccessDenied" else StorageError)
+    said = ": ".join(part for part in (code, message) if part) or "the store does not say why"
+    return kind(f"cannot {what} {path!r}: {said}", path=path, code=code)
 
 
 class S3Client:
@@ -195,8 +203,8 @@ class S3Client:
             f"{origin}{target}?{self._signer.presign(method, origin.authority, target, query, seconds, keys, region)}"
         )
 
-    def requests_to_read(self, paths: Sequence[str], headers: Mapping[str, str]) -> list[tuple[Origin, bytes]]:
-        """Return for each ``bucket/key`` where a GET of it goes, and the head of that, signed for the next minutes."""
+    def requests_on(self, method: str, paths: Sequence[str], headers: Mapping[str, str]) -> list[tuple[Origin, bytes]]:
+        """Return for each ``bucket/key`` where a GET or HEAD of it goes, and its head, signed for the next minutes."""
         keys = self._credentials.keys()
         wanted = {**self._headers, **headers}
         known: dict[str, tuple[Origin, str, PreparedSignature | None, bytes, bytes]] = {}
@@ -210,9 +218,9 @@ class S3Client:
                 signature, fields = None, list(wanted.items())
                 if keys is not None:
                     host = origin.authority
-                    signature = self._signer.prepare("GET", host, wanted, EMPTY_SHA256, keys, region)
+                    signature = self._signer.prepare(method, host, wanted, EMPTY_SHA256, keys, region)
                     fields = [*signature.fields, ("authorization", signature.front)]
-                front, _, behind = request_head("GET", origin, "\t", fields).partition(b"\t")
+                front, _, behind = request_head(method, origin, "\t", fields).partition(b"\t")
                 same = known[bucket] = (origin, prefix, signature, front, behind.removesuffix(b"\r\n\r\n"))
             origin, prefix, signature, front, behind = same
             target = f"{prefix}/{key if _PLAIN.fullmatch(key) else quote(key, safe='/-_.~')}"

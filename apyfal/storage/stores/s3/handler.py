@@ -49,8 +49,10 @@ from apyfal.storage.stores.s3.metadata import (
 )
 from apyfal.storage.stores.s3.multipart import COPY_PART, S3Upload, check_answer, copy_headers
 from apyfal.storage.stores.s3.parameters import chosen_checksum, customer_headers, is_loopback
+from apyfal.storage.stores.s3.removal import MOST_REMOVED, can_be_listed, remove_together
 from apyfal.storage.stores.s3.sigv4 import Keys
 from apyfal.storage.stores.s3.xml import etag_of, parse_buckets, parse_listing, parse_root
+from apyfal.units import whole_number
 
 __all__ = ["S3Handler"]
 
@@ -117,6 +119,8 @@ class S3Handler(MetadataHandler):
     conditional_writes: ClassVar[bool] = True
     why_unconditional: ClassVar[str] = ""
     metadata_fields: ClassVar[Collection[str]] = FIELDS
+    #: how many objects one request removes
+    most_removed: ClassVar[int] = MOST_REMOVED
 
     def __init__(
         self,
@@ -234,12 +238,22 @@ class S3Handler(MetadataHandler):
 
     def requests_to_read(self, paths: Sequence[str]) -> list[tuple[Origin, bytes]]:
         """Return for each object where a request for all of it goes, and the head of that."""
-        return self._s3.requests_to_read(paths, {**self._customer, "x-amz-checksum-mode": "ENABLED"})
+        return self._s3.requests_on("GET", paths, {**self._customer, "x-amz-checksum-mode": "ENABLED"})
 
     def read_answered(self, path: str, response: Response) -> RangeReader:
         """Do what `read` does with an answer to such a request."""
         response = self._s3.taken(response, path, "read")
         return body_reader(response, object_info(path, response.headers), 0, None, None)
+
+    def requests_to_look_up(self, paths: Sequence[str]) -> list[tuple[Origin, bytes]]:
+        """Return for each object where a request for what there is to say of it goes, and the head of that."""
+        return self._s3.requests_on("HEAD", paths, {**self._customer, "x-amz-checksum-mode": "ENABLED"})
+
+    def looked_up(self, path: str, response: Response) -> ObjectInfo | None:
+        """Describe an object by the answer to such a request; ``None``: that does not say enough."""
+        size = whole_number(response.headers.get("content-length", ""))
+        info = object_info(path, response.headers)
+        return replace(info, size=size) if size and info.etag is not None else None
 
     def _read_version(self, path: str, version: str | None) -> RangeReader:
         """Begin to read one version of an object, whatever it is; ``None``: the current one."""
@@ -350,6 +364,28 @@ class S3Handler(MetadataHandler):
     def remove(self, path: str) -> None:
         self.describe(path)  # deleting what is not there succeeds
         self._s3.request("DELETE", path, what="remove").close()
+
+    def remove_together(self, paths: Sequence[str]) -> dict[str, StorageError]:
+        """Remove many objects, whether they are there or not; see `apyfal.storage.stores.s3.removal`.
+
+        Returns
+        -------
+        dict
+            Path to its error, of those that are not removed, or not known to be.
+        """
+        by_bucket: dict[str, list[str]] = {}
+        for path in paths:
+            bucket, key = split_path(path)
+            by_bucket.setdefault(bucket, []).append(key)
+        errors: dict[str, StorageError] = {}
+        for bucket, keys in by_bucket.items():
+            found = remove_together(self._s3, bucket, keys, self.limits.checksum)
+            errors.update((f"{bucket}/{key}", error) for key, error in found.items())
+        return errors
+
+    def can_remove_together(self, path: str) -> bool:
+        """Whether an object can be one of those."""
+        return can_be_listed(path.partition("/")[2])
 
     def list(self, path: str, *, recursive: bool = False) -> Iterator[ObjectInfo]:
         if not path.strip("/"):

@@ -1,0 +1,131 @@
+"""The objects of a batch, received and stored by one call for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from apyfal.batching.packing import SMALL_NBYTES
+from apyfal.exceptions import AcceleratorException, TransferCancelled
+from apyfal.storage.api.arrays import save_with
+from apyfal.storage.batch.lanes import run_each
+from apyfal.storage.batch.native import NativeReads, NativeWrites, is_moved_natively
+from apyfal.storage.mounting.table import resolve
+from apyfal.storage.url import Location, parse
+
+if TYPE_CHECKING:
+    from apyfal.batching.item import BatchItem
+    from apyfal.batching.packing import Packer
+    from apyfal.device.regions import BufferRegion
+    from apyfal.storage.flow.options import TransferOptions
+    from apyfal.storage.http.exchanges import Exchanges
+
+__all__ = ["receive_together", "split", "store_together"]
+
+_BYTES: np.dtype[Any] = np.dtype(np.uint8)
+
+
+def split(
+    items: Sequence[BatchItem], name_of: Callable[[BatchItem], object]
+) -> tuple[list[tuple[BatchItem, Location]], list[BatchItem]]:
+    """Tell the jobs whose objects are moved together from those whose file or object is moved by itself.
+
+    Parameters
+    ----------
+    items
+        Of one batch.
+    name_of
+        Returns the URL or path of a job's source, or destination.
+    """
+    together: list[tuple[BatchItem, Location]] = []
+    alone: list[BatchItem] = []
+    known: dict[str, bool] = {"file": False, "http": False, "https": False}  # of web addresses, each may be a mount's
+    for item in items:
+        try:
+            location = parse(name_of(item))
+            native = known.get(location.scheme)
+            if native is None:
+                with resolve(location) as target:
+                    native = known[location.scheme] = is_moved_natively(target)
+        except AcceleratorException:
+            native, location = False, Location("file", "")  # it is told for this job alone
+        if native:
+            together.append((item, location))
+        else:
+            alone.append(item)
+    # of a single object, the careful path is as fast, and receives it at its place
+    return (together, alone) if len(together) > 1 else ([], list(items))
+
+
+class _Reads(NativeReads):
+    """Objects on their way to their places. Those that came before a cancellation are there."""
+
+    def __init__(
+        self, locations: Sequence[Location], items: Sequence[BatchItem], packer: Packer, inputs: BufferRegion
+    ) -> None:
+        super().__init__(locations, None, _BYTES, SMALL_NBYTES)
+        self._items = items
+        self._packer = packer
+        self._inputs = inputs
+
+    def _finish(self, done: Exchanges, number: int, index: int, results: list[Any]) -> bool:
+        self._items[index].take(done.take(number), self._packer, self._inputs)
+        return True
+
+
+class _Writes(NativeWrites):
+    """Outputs on their way to a store. The jobs of those that are there have ended, whatever comes after."""
+
+    def __init__(self, locations: Sequence[Location], data: Sequence[object], items: Sequence[BatchItem]) -> None:
+        super().__init__(locations, data, None)
+        self._items = items
+
+    def _finish(self, done: Exchanges, number: int, index: int, results: list[Any]) -> bool:
+        self._items[index].ended = True
+        return True
+
+
+def receive_together(together: Sequence[tuple[BatchItem, Location]], packer: Packer, inputs: BufferRegion) -> None:
+    """Receive the objects of several jobs at their places; an error is that of its job."""
+    items = [item for item, _ in together]
+    locations = [location for _, location in together]
+    reads = _Reads(locations, items, packer, inputs)
+
+    def work(index: int, options: TransferOptions) -> None:
+        items[index].receive(packer, inputs, reads.first.pop(index, None), options)
+
+    _each(items, locations, work, reads)
+
+
+def store_together(together: Sequence[tuple[BatchItem, Location]], output: BufferRegion) -> None:
+    """Store the outputs of several jobs as whole objects; an error is that of its job."""
+    items = [item for item, _ in together]
+    locations = [location for _, location in together]
+    data = [item.output(output) for item in items]
+    writes = _Writes(locations, data, items)
+
+    def work(index: int, options: TransferOptions) -> None:
+        save_with(options, locations[index].url, data[index], None, writes.first.pop(index, None))
+        items[index].ended = True
+
+    _each(items, locations, work, writes)
+
+
+def _each(
+    items: Sequence[BatchItem],
+    locations: Sequence[Location],
+    work: Callable[[int, TransferOptions], None],
+    native: NativeReads | NativeWrites,
+) -> None:
+    """Do the work for each job, and give it its error."""
+    try:
+        found: list[Exception | None] = run_each(locations, work, return_exceptions=True, bulk=native)
+    except TransferCancelled:
+        return  # the whole batch ends, with an error of its own
+    except Exception as error:
+        found = [error] * len(items)  # of all that have not ended
+    for item, one in zip(items, found, strict=True):
+        if isinstance(one, Exception) and not item.ended:
+            item.fail(one)

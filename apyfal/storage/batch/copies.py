@@ -1,0 +1,316 @@
+"""Many small objects from one store to another: read by one call, written by the next, both at once."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from apyfal.exceptions import AcceleratorException, TransferCancelled
+from apyfal.storage.batch.native import LARGEST, NativeReads, NativeWrites, is_moved_natively
+from apyfal.storage.flow.cancel import CancelToken, current_cancel
+from apyfal.storage.flow.metadata import carried_metadata
+from apyfal.storage.flow.options import TransferOptions
+from apyfal.storage.http.exchanges import MOST_CONNECTIONS, ExchangeHandler, Exchanges
+from apyfal.storage.mounting.table import resolve
+from apyfal.threads import start_threads
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from apyfal.storage.handler import ObjectInfo
+    from apyfal.storage.http.origin import Origin
+    from apyfal.storage.http.pool import ConnectionPool
+    from apyfal.storage.metadata import ObjectMetadata
+    from apyfal.storage.mounting.mount import MountedPath
+    from apyfal.storage.url import Location
+
+__all__ = ["Copied", "copy_each"]
+
+#: Objects that are read before they are written: twice this is in memory (bytes, count).
+_GROUP_NBYTES = 16 << 20
+_GROUP = 512
+#: Of an object whose size is not known; a larger one is left to be copied by itself.
+_UNKNOWN = 64 << 10
+
+#: Called with the number of a pair and what was copied.
+Copied = Callable[[int, "ObjectInfo"], object]
+
+
+class _Route(NamedTuple):
+    """From one store to another; equal for all pairs that go there."""
+
+    source: MountedPath
+    destination: MountedPath
+
+
+class _Read(NamedTuple):
+    """An object in memory."""
+
+    data: NDArray[np.uint8]
+    info: ObjectInfo
+
+
+def copy_each(
+    pairs: Sequence[tuple[Location, Location]],
+    sizes: Sequence[int | None],
+    *,
+    metadata: ObjectMetadata | None = None,
+    copied: Copied,
+    one_by_one: Callable[[list[int]], object],
+) -> None:
+    """Copy many objects, the small ones by a few calls for all of them.
+
+    Each copy is what `apyfal.storage.copy` makes of it: one version of the source, verified where its store states a
+    checksum, with the source's metadata, whole or not there.
+
+    Parameters
+    ----------
+    pairs
+        Sources, and the very names of their copies.
+    sizes
+        Of the sources (bytes), as a listing says; ``None``: not known.
+    metadata
+        What all copies shall have of content type and the like.
+    copied
+        Is told of each copy that was made here, in the calling thread.
+    one_by_one
+        Copies the pairs of these numbers as `apyfal.storage.copy` does: those that cannot be copied here, or have
+        failed. An error that it raises ends the call.
+
+    Raises
+    ------
+    TransferCancelled
+        The caller's `CancelToken` was set.
+    """
+    routes, left = _sorted(pairs, sizes)
+    cancel = CancelToken(current_cancel())
+    try:
+        for route, numbers in routes:
+            with route.source, route.destination:
+                _Copies(route, pairs, sizes, metadata, cancel).run(numbers, copied, one_by_one)
+    finally:
+        cancel.detach()
+        for route, _ in routes:
+            route.source.release()
+            route.destination.release()
+    if left:
+        one_by_one(left)
+
+
+def _sorted(
+    pairs: Sequence[tuple[Location, Location]], sizes: Sequence[int | None]
+) -> tuple[list[tuple[_Route, list[int]]], list[int]]:
+    """Sort the pairs by their stores; those that are copied by themselves are left."""
+    known: dict[tuple[str, str], tuple[_Route, list[int]] | None] = {}
+    found: dict[tuple[int, int], tuple[_Route, list[int]]] = {}
+    left: list[int] = []
+    for number, ((source, destination), size) in enumerate(zip(pairs, sizes, strict=True)):
+        schemes = source.scheme, destination.scheme
+        if schemes not in known:
+            known[schemes] = _group(source, destination, found)
+        group = known[schemes]
+        if group is None or (size is not None and not 0 < size <= LARGEST):
+            left.append(number)
+        else:
+            group[1].append(number)
+    return list(found.values()), left
+
+
+def _group(
+    source: Location, destination: Location, found: dict[tuple[int, int], tuple[_Route, list[int]]]
+) -> tuple[_Route, list[int]] | None:
+    """Return the group of a pair; ``None``: it goes by itself."""
+    web = ("http", "https")  # of which each may be another mount's object
+    if source.is_local or destination.is_local or source.scheme in web or destination.scheme in web:
+        return None
+    opened: list[MountedPath] = []
+    try:
+        for location in (source, destination):
+            opened.append(resolve(location))  # noqa: PERF401  # those of before an error are released
+    except AcceleratorException:
+        for target in opened:
+            target.release()
+        return None  # it is told for this pair
+    start, end = opened
+    key = id(start.handler), id(end.handler)
+    if key not in found and is_moved_natively(start) and is_moved_natively(end) and not start.same_store_as(end):
+        group = found[key] = (_Route(start, end), [])
+        return group
+    start.release()
+    end.release()
+    return found.get(key)
+
+
+class _Reads(NativeReads):
+    """Reads into memory of the pool, with what the answers say of the objects."""
+
+    def __init__(self, locations: Sequence[Location], largest: int) -> None:
+        super().__init__(locations, None, np.dtype(np.uint8), largest)
+        self._paths: dict[int, str] = {}
+        self._handler: ExchangeHandler | None = None
+
+    def _requests(self, handler: ExchangeHandler, indexes: list[int], paths: list[str]) -> list[tuple[Origin, bytes]]:
+        self._handler = handler
+        self._paths.update(zip(indexes, paths, strict=True))
+        return super()._requests(handler, indexes, paths)
+
+    def _exchange(
+        self,
+        pool: ConnectionPool,
+        origin: Origin,
+        indexes: list[int],
+        heads: list[bytes],
+        most: int,
+        cancel: CancelToken,
+    ) -> Exchanges:
+        largest = self._largest
+        return Exchanges(
+            pool, origin, heads, [None] * len(heads), most=most, largest=largest, cancel=cancel, keep_heads=True
+        )
+
+    def _finish(self, done: Exchanges, number: int, index: int, results: list[Any]) -> bool:
+        memory = done.take(number)
+        if memory is None or self._handler is None:
+            return False
+        with self._handler.read_answered(self._paths[index], done.head(number)) as reader:
+            info = reader.info
+        if info.size != len(memory):
+            return False
+        results[index] = _Read(np.frombuffer(memory, np.uint8), info)
+        return True
+
+
+class _Writes(NativeWrites):
+    """Writes of objects that each have metadata of their own."""
+
+    def __init__(
+        self, locations: Sequence[Location], arrays: Sequence[object], carried: Mapping[int, ObjectMetadata | None]
+    ) -> None:
+        super().__init__(locations, arrays, None)
+        self._carried = carried
+
+    def _requests(self, handler: ExchangeHandler, indexes: list[int], paths: list[str]) -> list[tuple[Origin, bytes]]:
+        found: list[tuple[Origin, bytes]] = []
+        for path, index in zip(paths, indexes, strict=True):
+            metadata = self._carried[index]
+            stated = metadata if metadata is not None and metadata.stated else None
+            found += handler.requests_to_write([(path, self._data(index).data)], stated)
+        return found
+
+    def _finish(self, done: Exchanges, number: int, index: int, results: list[Any]) -> bool:
+        results[index] = True
+        return True
+
+
+class _Copies:
+    """The copies from one store to another."""
+
+    def __init__(
+        self,
+        route: _Route,
+        pairs: Sequence[tuple[Location, Location]],
+        sizes: Sequence[int | None],
+        metadata: ObjectMetadata | None,
+        cancel: CancelToken,
+    ) -> None:
+        self._route = route
+        self._pairs = pairs
+        self._sizes = sizes
+        self._metadata = metadata
+        self._cancel = cancel
+
+    def run(self, numbers: list[int], copied: Copied, one_by_one: Callable[[list[int]], object]) -> None:
+        """Write each group while the next one is read."""
+        ready: queue.Queue[tuple[list[int], list[Any]] | BaseException | None] = queue.Queue(1)
+        ended = CancelToken(self._cancel)
+
+        def read() -> None:
+            try:
+                with ended.scope():
+                    for group in self._groups(numbers):
+                        ready.put((group, self._read(group, ended)))
+                    ready.put(None)
+            except BaseException as error:
+                ready.put(error)
+
+        threads = start_threads("copy-read", 1, read)
+        try:
+            with self._cancel.scope():
+                while (found := ready.get()) is not None:
+                    if isinstance(found, BaseException):
+                        raise found
+                    left = self._write(*found, copied)
+                    del found
+                    if left:
+                        one_by_one(left)
+        except BaseException:
+            ended.set()
+            while threads[0].is_alive():  # it may wait for room
+                try:
+                    ready.get(timeout=0.05)
+                except queue.Empty:
+                    continue
+            raise
+        finally:
+            threads[0].join()
+            ended.detach()
+
+    def _groups(self, numbers: list[int]) -> Iterator[list[int]]:
+        group: list[int] = []
+        nbytes = 0
+        for number in numbers:
+            size = self._sizes[number]
+            size = _UNKNOWN if size is None else size
+            if group and (len(group) == _GROUP or nbytes + size > _GROUP_NBYTES):
+                yield group
+                group, nbytes = [], 0
+            group.append(number)
+            nbytes += size
+        if group:
+            yield group
+
+    def _read(self, group: list[int], cancel: CancelToken) -> list[Any]:
+        source = self._route.source
+        largest = max(self._sizes[number] or _UNKNOWN for number in group)
+        reads = _Reads([self._pairs[number][0] for number in group], largest)
+        results: list[Any] = [None] * len(group)
+        reads.run(source, range(len(group)), _connections(source), cancel, results)
+        return results
+
+    def _write(self, group: list[int], found: list[Any], copied: Copied) -> list[int]:
+        """Write what was read; return the numbers of what is left."""
+        route = self._route
+        mine = [place for place, one in enumerate(found) if one is not None]
+        options = TransferOptions(cancel=self._cancel)
+        carried: dict[int, ObjectMetadata | None] = {}
+        for place in mine:
+            carried[place] = carried_metadata(
+                route.source.handler, found[place].info, route.destination.handler, self._metadata, options
+            )
+        arrays = [None if one is None else one.data for one in found]
+        writes = _Writes([self._pairs[number][1] for number in group], arrays, carried)
+        results: list[Any] = [None] * len(group)
+        try:
+            writes.run(route.destination, mine, _connections(route.destination), self._cancel, results)
+        except TransferCancelled:
+            self._tell(group, found, results, copied)
+            raise
+        return self._tell(group, found, results, copied)
+
+    @staticmethod
+    def _tell(group: list[int], found: list[Any], results: list[Any], copied: Copied) -> list[int]:
+        left = []
+        for number, one, done in zip(group, found, results, strict=True):
+            if done:
+                copied(number, one.info)
+            else:
+                left.append(number)
+        return left
+
+
+def _connections(target: MountedPath) -> int:
+    most = TransferOptions().connections(target.handler)[1]
+    return min(target.handler.max_concurrency or most, MOST_CONNECTIONS)

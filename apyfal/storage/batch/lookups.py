@@ -1,0 +1,169 @@
+"""Many objects looked up, and removed, by few calls: what is not ordinary is left to the careful path."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from apyfal._core import transport
+from apyfal.exceptions import ObjectNotFound, StorageError, TransferCancelled
+from apyfal.storage.batch.native import NativeExchanges
+from apyfal.storage.flow.retry import TRANSIENT, retry_call
+from apyfal.storage.handler import BulkRemoval
+from apyfal.storage.http.exchanges import ExchangeHandler, Exchanges, LookUpHandler, Replay
+
+if TYPE_CHECKING:
+    from apyfal.storage.flow.cancel import CancelToken
+    from apyfal.storage.http.origin import Origin
+    from apyfal.storage.http.pool import ConnectionPool
+    from apyfal.storage.mounting.mount import MountedPath
+    from apyfal.storage.url import Location
+
+__all__ = ["BulkRemovals", "NativeLookUps"]
+
+
+class NativeLookUps(NativeExchanges):
+    """Look-ups of objects that are there; all others are left."""
+
+    def __init__(self, locations: Sequence[Location]) -> None:
+        super().__init__(locations)
+        self._paths: dict[int, str] = {}
+        self._handler: LookUpHandler | None = None
+
+    def takes(self, target: MountedPath) -> bool:
+        return isinstance(target.handler, LookUpHandler) and super().takes(target)
+
+    def _fits(self, index: int) -> bool:
+        return not self._locations[index].path.endswith("/")
+
+    def _requests(self, handler: ExchangeHandler, indexes: list[int], paths: list[str]) -> list[tuple[Origin, bytes]]:
+        if not isinstance(handler, LookUpHandler):
+            raise StorageError("this store is not asked so")
+        self._handler = handler
+        self._paths.update(zip(indexes, paths, strict=True))
+        return handler.requests_to_look_up(paths)
+
+    def _exchange(
+        self,
+        pool: ConnectionPool,
+        origin: Origin,
+        indexes: list[int],
+        heads: list[bytes],
+        most: int,
+        cancel: CancelToken,
+    ) -> Exchanges:
+        return Exchanges(pool, origin, heads, None, most=most, largest=0, cancel=cancel, keep_heads=True, bodiless=True)
+
+    def _take(self, done: Exchanges, number: int, index: int, results: list[Any]) -> bool:
+        return done.states[number] == transport.DONE and self._finish(done, number, index, results)
+
+    def _finish(self, done: Exchanges, number: int, index: int, results: list[Any]) -> bool:
+        if self._handler is not None:
+            results[index] = self._handler.looked_up(self._paths[index], done.head(number))
+        return results[index] is not None
+
+    def _again(self, replay: Replay) -> Any:
+        return None  # a look-up is repeated from its beginning
+
+
+class BulkRemovals:
+    """Removals by requests for many objects each.
+
+    Parameters
+    ----------
+    locations
+        What to remove.
+    keep_errors
+        Whether the error of an item is its result, or ends the call.
+    present
+        Whether all of them were there a moment ago, as a listing says. If not, they are looked up before, since a store
+        takes the removal of nothing for a success.
+    """
+
+    def __init__(self, locations: Sequence[Location], *, keep_errors: bool, present: bool = False) -> None:
+        self._locations = locations
+        self._keep_errors = keep_errors
+        self._present = present
+
+    def takes(self, target: MountedPath) -> bool:
+        """Whether the store of a mount can remove many at once."""
+        return isinstance(target.handler, BulkRemoval)
+
+    def run(
+        self, target: MountedPath, indexes: Sequence[int], most: int, cancel: CancelToken, results: list[Any]
+    ) -> list[int]:
+        """Remove items of one mount; see `apyfal.storage.batch.lanes.Bulk`."""
+        handler = target.handler
+        if not isinstance(handler, BulkRemoval) or len(indexes) < 2:
+            return list(indexes)
+        left: list[int] = []
+        mine: list[int] = []
+        paths: list[str] = []
+        for index in self._found(target, indexes, most, cancel, left):
+            path = target.beside(self._locations[index])
+            if path is None or not handler.can_remove_together(path):
+                left.append(index)
+            else:
+                mine.append(index)
+                paths.append(path)
+        with cancel.scope():
+            for begin in range(0, len(mine), handler.most_removed):
+                end = begin + handler.most_removed
+                left += self._remove(handler, mine[begin:end], paths[begin:end], results)
+        left.sort()
+        return left
+
+    def _found(
+        self, target: MountedPath, indexes: Sequence[int], most: int, cancel: CancelToken, left: list[int]
+    ) -> list[int]:
+        """Return the items that are there; the others are left."""
+        if self._present:
+            return list(indexes)
+        look_ups = NativeLookUps(self._locations)
+        if not look_ups.takes(target):
+            left += indexes
+            return []
+        infos: list[Any] = [None] * len(self._locations)
+        left += look_ups.run(target, indexes, most, cancel, infos)
+        return [index for index in indexes if infos[index] is not None]
+
+    def _remove(self, handler: Any, indexes: list[int], paths: list[str], results: list[Any]) -> list[int]:
+        """Remove items by one request; return what is left for requests of their own."""
+        what = f"cannot remove {len(paths)} objects"
+        try:
+            errors = self._until_said(handler, paths, what)
+        except TransferCancelled:
+            raise
+        except StorageError:
+            return indexes  # the store does not know such requests, or refuses this one: it says why for each
+        for index, path in zip(indexes, paths, strict=True):
+            error = errors.get(path)
+            if error is None or (self._present and isinstance(error, ObjectNotFound)):
+                continue
+            if not self._keep_errors:
+                raise error
+            results[index] = error
+        return []
+
+    @staticmethod
+    def _until_said(handler: Any, paths: list[str], what: str) -> dict[str, StorageError]:
+        """Remove objects, and those whose error passes once more; return the errors that last."""
+        waiting = list(paths)
+        passing: dict[str, StorageError] = {}
+        lasting: dict[str, StorageError] = {}
+
+        def attempt() -> None:
+            nonlocal waiting, passing
+            errors = handler.remove_together(waiting)
+            passing = {path: error for path, error in errors.items() if isinstance(error, TRANSIENT)}
+            lasting.update((path, error) for path, error in errors.items() if path not in passing)
+            waiting = list(passing)
+            if passing:
+                raise next(iter(passing.values()))
+
+        try:
+            retry_call(handler, attempt, what)
+        except TRANSIENT as error:
+            for path in waiting:
+                lasting[path] = passing.get(path) or type(error)(f"cannot remove {path!r}: {error}", path=path)
+        return lasting
