@@ -93,6 +93,7 @@ class Limits:
     max_copy: int | None = None  # of an object that the store copies in one request (`Handler.copy`); None: any
     max_copied_part: int = 0  # of a part that the store copies itself (`Upload.copy_part`); 0: it cannot
     checksum: str | None = None  # algorithm that parts carry when written, or None
+    whole: bool = False  # an object is always one request, so that what lies in memory is sent from there at any size
 
 
 class RangeReader(ABC):
@@ -184,6 +185,12 @@ class Handler(ABC):
         """
 
     # -- write --------------------------------------------------------------------------------------------------------
+    def require_writable(self, path: str) -> None:
+        """Raise `UnsupportedByStore` if nothing can be written there whoever asks; before any data is made or sent."""
+        if type(self).put is Handler.put:
+            shown = self.shown(path)
+            raise UnsupportedByStore(f"cannot write {shown!r}: this store is read-only", path=shown)
+
     def put(self, path: str, data: memoryview, checksum: bytes | None, *, exclusive: bool = False) -> ObjectInfo:
         """Write a whole object in one request, from the caller's memory."""
         raise UnsupportedByStore(f"{self.scheme}: cannot write {self.shown(path)!r}: this store is read-only")

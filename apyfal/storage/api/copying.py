@@ -113,6 +113,7 @@ def copy_to(
     else:
         with _Place(source) as start, _Place(destination, mtime_ns) as end:
             handler = end.handler
+            handler.require_writable(end.path)
             if start.target is not None and end.target is not None and start.target.same_store_as(end.target):
                 handler = start.handler
                 if start.path == end.path and metadata is None:

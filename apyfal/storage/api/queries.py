@@ -155,7 +155,8 @@ def sign(url: object, *, expires: str | float = "15min", method: str = "GET") ->
         How long the address is good: seconds, or text such as ``"15min"``, ``"2h"``; from 1 s on, and up to 7 days in
         S3 and what speaks its protocol.
     method
-        What it is for: ``GET``, ``HEAD``, ``PUT`` or ``DELETE``. A ``PUT`` to Azure needs the header field
+        What it is for: ``GET``, ``HEAD``, ``PUT`` or ``DELETE``. An address for ``PUT`` can be given to whatever writes
+        here (`save`, `copy`, `open`, `process`); another client that writes to Azure by it has to send the header field
         ``x-ms-blob-type: BlockBlob``.
 
     Returns

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from apyfal.exceptions import UnsupportedByStore
 from apyfal.storage.endpoints.sinks import AppendingSink, FileObjectSink, LocalSink, ObjectSink, Sink
 from apyfal.storage.endpoints.sources import FileObjectSource, LocalSource, ObjectSource, Source
-from apyfal.storage.handler import Handler, ObjectInfo
+from apyfal.storage.handler import ObjectInfo
 from apyfal.storage.metadata import ObjectMetadata
 from apyfal.storage.mounting import table
 from apyfal.storage.mounting.table import MountedPath
@@ -116,10 +116,7 @@ def appending_sink_at(location: Location, old: ObjectInfo, metadata: ObjectMetad
 def _object_sink(location: Location, make: Callable[[MountedPath], Sink]) -> Sink:
     target = table.resolve(location)
     try:
-        if type(target.handler).put is Handler.put:
-            raise UnsupportedByStore(
-                f"cannot write {str(location)!r}: this store is read-only", path=target.handler.shown(target.path)
-            )
+        target.handler.require_writable(target.path)
         target.require_object("write")
         return make(target)
     except BaseException:

@@ -98,6 +98,8 @@ class ConnectionPool:
         target: str,
         headers: Iterable[tuple[str, str]] = (),
         body: Sequence[memoryview] = (),
+        *,
+        once: bool = False,
     ) -> Response:
         """Send one request and receive the head of its response, with any status.
 
@@ -113,12 +115,17 @@ class ConnectionPool:
             In addition to Host and Content-Length.
         body
             Sent from the caller's memory, piece after piece.
+        once
+            Never send it twice: what was sent whole and not answered is an error after which nobody tries again.
 
         Raises
         ------
         StoreUnavailable, TransferTimeout
-            No connection, or it broke or stalled.
+            No connection, or it broke or stalled; with `once`, before all was sent.
+        StorageError
+            With `once`, all was sent, and no answer came: it may have been carried out.
         """
+        careful = once or method in _SENT_ONCE
         proxy = self._proxy_of(origin)
         fields = list(headers)
         asked = target
@@ -130,11 +137,11 @@ class ConnectionPool:
         head = request_head(method, origin, asked, fields, length)
         while True:
             connect = partial(self._connect, origin, proxy)
-            connection, fresh = self._idle.lease(origin, connect, careful=method in _SENT_ONCE)
+            connection, fresh = self._idle.lease(origin, connect, careful=careful)
             try:
-                response = self._exchange(connection, method, head, body)
+                response = self._exchange(connection, method, head, body, once)
             except StorageError as error:
-                again = not fresh and method not in _SENT_ONCE and isinstance(error, StoreUnavailable)
+                again = not fresh and not careful and isinstance(error, StoreUnavailable)
                 if _LOG.isEnabledFor(logging.DEBUG):
                     what = "a kept connection was closed" if again else "failed"
                     _LOG.debug("%s %s: %s: %s", method, _shown(origin, target), what, redact_text(str(error)))
@@ -145,7 +152,9 @@ class ConnectionPool:
                     _LOG.debug("%s %s: status %d", method, _shown(origin, target), response.status)
                 return response
 
-    def _exchange(self, connection: Connection, method: str, head: bytes, body: Sequence[memoryview]) -> Response:
+    def _exchange(
+        self, connection: Connection, method: str, head: bytes, body: Sequence[memoryview], once: bool
+    ) -> Response:
         cancel = current_cancel()
         connection.cancel = cancel
         try:
@@ -160,6 +169,8 @@ class ConnectionPool:
             try:
                 response = connection.read_response(method)
             except StorageError as error:
+                if once and broken is None and isinstance(error, StoreUnavailable | TransferTimeout):
+                    raise StorageError(f"{error}; all was sent, and may have been carried out") from None
                 raise (broken or error) from None
             if broken is not None:
                 if response.status < 300:

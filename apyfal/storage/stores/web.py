@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar
 from urllib.parse import urljoin
 
-from apyfal.exceptions import InvalidURL, MountError, StorageError
+from apyfal.exceptions import InvalidURL, MountError, ObjectExists, StorageError
 from apyfal.log import redact, redact_web_path
-from apyfal.storage.handler import Handler, ObjectInfo, RangeReader
+from apyfal.storage.handler import Handler, Limits, ObjectInfo, RangeReader
 from apyfal.storage.http.origin import Origin, basic_authorization, split_url
 from apyfal.storage.http.pool import ConnectionPool, Timeouts
 from apyfal.storage.http.response import Response
@@ -24,6 +25,8 @@ from apyfal.storage.http.status import (
     status_error,
     strong_etag,
 )
+from apyfal.storage.stores.signed_address import SignedAddress
+from apyfal.storage.stores.spooled_upload import SpooledUpload
 
 __all__ = ["HTTPHandler", "HTTPSHandler"]
 
@@ -31,13 +34,20 @@ _LOG = logging.getLogger(__name__)
 
 _MAX_REDIRECTS = 10
 _REDIRECTS = (301, 302, 303, 307, 308)
+#: Those that change no request into a GET (RFC 9110, section 15.4).
+_SAME_METHOD = (307, 308)
+#: Statuses of a server that cannot say what became of a request; 503 says that nothing did.
+_UNSURE = (500, 502, 504)
+#: The store's own word for a refusal; its explanation may repeat the signature.
+_CODE = re.compile(rb"<Code>([A-Za-z0-9._-]{1,64})</Code>")
 _SECRET_HEADERS = ("authorization", "cookie", "proxy-authorization")
 
 
 class HTTPHandler(Handler):
-    """Web servers, with or without ranges; read only.
+    """Web servers, with or without ranges; written are only addresses that a store has signed for PUT.
 
-    Paths are what is behind ``http://``: ``host:port/path?query``, and a full URL is taken too.
+    Paths are what is behind ``http://``: ``host:port/path?query``, and a full URL is taken too. A signed PUT is sent
+    once: again only after what tells for sure that nothing was written.
 
     Parameters
     ----------
@@ -60,6 +70,7 @@ class HTTPHandler(Handler):
 
     scheme: ClassVar[str] = "http"
     opens_by_reading = True
+    limits = Limits(min_part=1, max_part=1 << 62, max_parts=1 << 62, max_put=1 << 62, whole=True)
 
     def __init__(
         self,
@@ -118,16 +129,70 @@ class HTTPHandler(Handler):
             return _decoded(response, info, start, stop, self.shown(path))
         return body_reader(response, info, start, stop, version_of, self.shown(path))
 
+    def require_writable(self, path: str) -> None:
+        self._address(path)
+
+    def put(self, path: str, data: memoryview, checksum: bytes | None, *, exclusive: bool = False) -> ObjectInfo:
+        return self._write(path, (data,) if len(data) else (), exclusive)
+
+    def upload(self, path: str, *, size: int | None, exclusive: bool = False) -> SpooledUpload:
+        address = self._address(path)
+        address.require(size or 0)
+        return SpooledUpload(self.shown(path), address.require, lambda pieces: self._write(path, pieces, exclusive))
+
+    def _address(self, path: str) -> SignedAddress:
+        _, target, _ = split_url(self._url(path))
+        return SignedAddress(target, self.shown(path))
+
+    def _write(self, path: str, pieces: Sequence[memoryview], exclusive: bool) -> ObjectInfo:
+        headers = self._address(path).headers(pieces, self._headers, exclusive=exclusive)
+        response = self._follow("PUT", path, headers, "write", pieces)
+        if response.status not in (200, 201, 204):
+            raise self._refusal(response, path)
+        with contextlib.suppress(StorageError):  # it is written, whatever else the server would say
+            response.read(1 << 20)
+        response.close()
+        return ObjectInfo(path, sum(map(len, pieces)), strong_etag(response.headers.get("etag")))
+
+    def _refusal(self, response: Response, path: str) -> StorageError:
+        """Make the error for an answer to a PUT that is no success; reads and ends the answer."""
+        body = b""
+        with contextlib.suppress(StorageError):  # a refusal whose explanation got lost is a refusal all the same
+            body = response.read(64 << 10)
+        response.close()
+        shown, status = self.shown(path), response.status
+        found = _CODE.search(body)
+        code = found[1].decode() if found is not None else None
+        if status == 409 and code == "BlobAlreadyExists":
+            return ObjectExists(f"cannot write {shown!r}: it exists", path=shown, code=code, status=status)
+        said = f"{code} (status {status})" if code else f"the server answered {status}"
+        message = f"cannot write {shown!r}: {said}"
+        if status < 300 or status in _UNSURE:
+            return StorageError(
+                f"{message}; it may have been written all the same", path=shown, code=code, status=status
+            )
+        if status < 400:
+            return StorageError(f"{message}: a redirect that is not followed", path=shown, status=status)
+        return status_error(status, message, path=shown, code=code, headers=response.headers)
+
     def shown(self, path: str) -> str:
         return redact(path) if "://" in path else redact_web_path(path)
 
     def close(self) -> None:
         self.client.close()
 
-    def _follow(self, method: str, path: str, headers: Mapping[str, str], what: str) -> Response:
-        """Send a request and follow redirects, with the secrets only as long as the origin is the same."""
-        url = path if "://" in path else f"{self.scheme}://{path}"
-        origin, target, user = split_url(url.partition("#")[0])
+    def _url(self, path: str) -> str:
+        return (path if "://" in path else f"{self.scheme}://{path}").partition("#")[0]
+
+    def _follow(
+        self, method: str, path: str, headers: Mapping[str, str], what: str, body: Sequence[memoryview] = ()
+    ) -> Response:
+        """Send a request and follow redirects, with the secrets only as long as the origin is the same.
+
+        A PUT is sent once, and follows only redirects that leave it a PUT.
+        """
+        followed = _REDIRECTS if method == "GET" else _SAME_METHOD
+        origin, target, user = split_url(self._url(path))
         user = user or self._user
         first = origin
         for _ in range(_MAX_REDIRECTS):
@@ -138,9 +203,9 @@ class HTTPHandler(Handler):
             else:
                 # What a user put into the headers of a mount is for its server, whatever it is called.
                 fields = {"accept-encoding": "identity", **headers}
-            response = self.client.request(method, origin, target, fields.items())
+            response = self.client.request(method, origin, target, fields.items(), body, once=method != "GET")
             location = response.headers.get("location")
-            if response.status not in _REDIRECTS or location is None:
+            if response.status not in followed or location is None:
                 return response
             response.read()
             response.close()

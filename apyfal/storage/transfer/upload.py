@@ -63,7 +63,7 @@ def upload(
         data = data.cast("B") if data.nbytes else memoryview(b"")
     size = len(data)
     single = min(options.part_size or _SINGLE, handler.limits.max_put)
-    if size <= max(single, handler.limits.min_part if options.part_size is None else 0):
+    if handler.limits.whole or size <= max(single, handler.limits.min_part if options.part_size is None else 0):
         return put(
             handler,
             path,

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+import apyfal
 from apyfal import cli, storage
-from apyfal.exceptions import InvalidURL, ParameterError, UnsupportedByStore
+from apyfal.exceptions import AcceleratorException, InvalidURL, ParameterError, UnsupportedByStore
 
 pytestmark = pytest.mark.server
 
@@ -72,6 +77,108 @@ def test_for_nothing_else(able: str) -> None:
     time.sleep(2.1)
     assert ask(short)[0] in (400, 401, 403)
     assert ask(signed) == (200, b"content")
+
+
+#: Ways to write an object of this package, given an address that is signed for PUT, the content and a folder.
+WRITING: dict[str, Callable[[str, bytes, Path], object]] = {
+    "write_bytes": lambda signed, data, folder: storage.write_bytes(signed, data),
+    "save": lambda signed, data, folder: storage.save(signed, np.frombuffer(data, np.uint8)),
+    "save_many": lambda signed, data, folder: storage.save_many([signed], [np.frombuffer(data, np.uint8)]),
+    "copy": lambda signed, data, folder: storage.copy(made(folder / "file", data), signed),
+    "copy from a pipe": lambda signed, data, folder: storage.copy(io.BytesIO(data), signed),
+    "open": lambda signed, data, folder: written(storage.open(signed, "wb"), data),
+    "change in place": lambda signed, data, folder: written(storage.open(signed, "w+b"), data),
+    "Path": lambda signed, data, folder: storage.Path(signed).write_bytes(data),
+    "the command copy": lambda signed, data, folder: done("copy", made(folder / "file", data), signed),
+    "the command process": lambda signed, data, folder: done(
+        *("process", "-a", "scale", "--dtype", "uint8", made(folder / "file", data), "-o", signed)
+    ),
+}
+SIZES = {"empty": 0, "small": 1000, "large": 20_000_001}
+
+
+def made(path: Path, data: bytes) -> str:
+    path.write_bytes(data)
+    return str(path)
+
+
+def written(file: object, data: bytes) -> None:
+    with file as opened:  # type: ignore[attr-defined]
+        for start in range(0, len(data), 3_000_000):
+            opened.write(data[start : start + 3_000_000])
+
+
+def done(*arguments: str) -> None:
+    assert cli.main([*arguments, "--quiet"]) == 0
+
+
+@pytest.mark.parametrize("able", ABLE, indirect=True)
+@pytest.mark.parametrize(
+    ("way", "size"),
+    [*((way, "large") for way in WRITING), *((way, size) for way in ("save", "open") for size in SIZES)],
+)
+def test_written_by_this_package(able: str, way: str, size: str, tmp_path: Path) -> None:
+    url = f"{able}/signed/put é+%20.bin"
+    data = bytes(range(251)) * (SIZES[size] // 251)
+    storage.write_bytes(url, b"before")
+    WRITING[way](storage.sign(url, method="PUT"), data, tmp_path)
+    assert storage.read_bytes(url) == data
+
+
+@pytest.mark.parametrize("able", ["s3-ceph", "az-azurite"], indirect=True)
+def test_the_type_follows_from_the_name(able: str) -> None:
+    url = f"{able}/signed/table.csv"
+    storage.write_bytes(storage.sign(url, method="PUT"), b"1,2")
+    metadata = storage.stat(url).metadata
+    assert metadata is not None
+    assert metadata.content_type == "text/csv"
+
+
+@pytest.mark.parametrize("able", STRICT, indirect=True)
+@pytest.mark.parametrize("wrong", ["for reading", "expired", "of another object"])
+@pytest.mark.parametrize("size", ["small", "large"])
+def test_a_refused_write_leaves_what_was_there(able: str, wrong: str, size: str, tmp_path: Path) -> None:
+    url = f"{able}/signed/kept"
+    storage.write_bytes(url, b"before")
+    if wrong == "for reading":
+        signed = storage.sign(url)
+    elif wrong == "expired":
+        signed = storage.sign(url, method="PUT", expires=1)
+        time.sleep(2.1)
+    else:
+        signed = storage.sign(f"{able}/signed/else", method="PUT").replace("signed/else", "signed/kept")
+    with pytest.raises(AcceleratorException) as caught:
+        storage.write_bytes(signed, bytes(SIZES[size]))
+    assert "kept" in str(caught.value)
+    for value in signed.partition("?")[2].split("&"):
+        if len(text := value.partition("=")[2]) > 10:
+            assert text not in str(caught.value)
+    assert storage.read_bytes(url) == b"before"
+
+
+@pytest.mark.parametrize("able", ["az-azurite"], indirect=True)
+def test_an_exclusive_write_to_azure(able: str) -> None:
+    url = f"{able}/signed/exclusive"
+    with pytest.raises(AcceleratorException), storage.open(storage.sign(url, method="PUT"), "xb") as file:
+        file.write(b"new")  # "x" looks first, which the signature does not allow
+
+
+@pytest.mark.parametrize("able", ["s3-moto"], indirect=True)
+def test_a_job_that_fails_writes_nothing(able: str) -> None:
+    url = f"{able}/signed/of a job"
+    storage.write_bytes(url, b"before")
+    with pytest.raises(AcceleratorException), apyfal.Accelerator("gunzip") as card:
+        card.process(b"this is no gzip", storage.sign(url, method="PUT"))
+    assert storage.read_bytes(url) == b"before"
+
+
+def test_what_is_not_signed_is_refused_at_once(tmp_path: Path) -> None:
+    address = "http://127.0.0.1:9/file"  # nobody is asked
+    for way in WRITING:
+        if "command" not in way:
+            with pytest.raises(UnsupportedByStore, match="signed for PUT"):
+                WRITING[way](address, b"data", tmp_path)
+    assert cli.main(["copy", made(tmp_path / "file", b""), address]) != 0
 
 
 @pytest.mark.parametrize("store", ["fsspec-memory", "fsspec-sftp", "gs-fake", "file"])

@@ -6,10 +6,11 @@ timeouts and cancellation are those of the data.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -45,29 +46,48 @@ class Tokens:
 
     def token(self, *, refused: str | None = None) -> str:
         """Return a token that should be valid; never the one that was just `refused`."""
-        with self._lock:
-            try:
-                from google.auth import exceptions  # pyright: ignore[reportMissingImports]  # an extra
-            except ImportError:
-                raise MountError("gs: Google's credentials need google-auth: pip install 'apyfal[gs]'") from None
-            try:
-                if self._credentials is None:
-                    self._credentials, self.project = self._find()
-                if not self._credentials.valid or self._credentials.token == refused:
-                    self._credentials.refresh(self._request)
-                    _LOG.debug("gs: access token renewed")
-            except OSError as error:
-                raise MountError(f"gs: cannot read credentials_file {self._file!r}: {error.strerror}") from error
-            except ValueError:  # whose text may show what is in the file
-                raise MountError(f"gs: credentials_file {self._file!r} is none of Google's") from None
-            except exceptions.GoogleAuthError as error:
-                hint = (
-                    "expected client_id and secret_id (HMAC), credentials_file, anonymous=True, or Google's own chain"
-                )
-                reason = str(error.args[0] if error.args else error).partition("\n")[0][:200]
-                raise AuthenticationError(f"gs: no credentials: {reason}; {hint}") from error
-            token: str = self._credentials.token
+        with self._lock, self._explained():
+            credentials = self._found()
+            if not credentials.valid or credentials.token == refused:
+                credentials.refresh(self._request)
+                _LOG.debug("gs: access token renewed")
+            token: str = credentials.token
             return token
+
+    def signer(self) -> tuple[str, Callable[[bytes], bytes]] | None:
+        """Return a service account's address and what signs by its key; ``None`` for credentials without a key."""
+        with self._lock, self._explained():
+            credentials = self._found()
+            email = getattr(credentials, "signer_email", None)
+            # The machine's own account has a signer, too; it has no key, but asks a service.
+            if not isinstance(email, str) or getattr(credentials.signer, "key_id", None) is None:
+                return None
+            sign: Callable[[bytes], bytes] = credentials.sign_bytes
+            return email, sign
+
+    def _found(self) -> Any:
+        """Return google-auth's credentials; looked for once. Called with the lock."""
+        if self._credentials is None:
+            self._credentials, self.project = self._find()
+        return self._credentials
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn google-auth's errors into ours."""
+        try:
+            from google.auth import exceptions  # pyright: ignore[reportMissingImports]  # an extra
+        except ImportError:
+            raise MountError("gs: Google's credentials need google-auth: pip install 'apyfal[gs]'") from None
+        try:
+            yield
+        except OSError as error:
+            raise MountError(f"gs: cannot read credentials_file {self._file!r}: {error.strerror}") from error
+        except ValueError:  # whose text may show what is in the file
+            raise MountError(f"gs: credentials_file {self._file!r} is none of Google's") from None
+        except exceptions.GoogleAuthError as error:
+            hint = "expected client_id and secret_id (HMAC), credentials_file, anonymous=True, or Google's own chain"
+            reason = str(error.args[0] if error.args else error).partition("\n")[0][:200]
+            raise AuthenticationError(f"gs: no credentials: {reason}; {hint}") from error
 
     def _request(
         self,

@@ -16,6 +16,7 @@ from apyfal.exceptions import (
     ObjectChanged,
     ObjectExists,
     ObjectNotFound,
+    ParameterError,
     StorageError,
     StoreUnavailable,
     UnsupportedByStore,
@@ -39,7 +40,8 @@ from apyfal.storage.stores.gcs.resources import (
     quoted_name,
     resource_of,
 )
-from apyfal.storage.stores.rest import RestHandler, SignedRequest, folder_prefix, iso_time, split_path
+from apyfal.storage.stores.gcs.signing import LONGEST, signed_query
+from apyfal.storage.stores.rest import RestHandler, SignedRequest, folder_prefix, iso_time, quoted, split_path
 
 __all__ = ["GSJsonHandler"]
 
@@ -310,10 +312,24 @@ class GSJsonHandler(RestHandler):
             guard.next_page(token)
 
     def sign(self, path: str, method: str, seconds: int) -> str:
-        """Refuse: a token signs nothing."""
-        raise UnsupportedByStore(
-            f"gs: cannot sign {path!r}: only an HMAC key signs; expected a mount with client_id and secret_id"
-        )
+        """Give the address of an object in the XML API, signed by the key of a service account.
+
+        Raises
+        ------
+        UnsupportedByStore
+            The credentials are a token alone, which signs nothing.
+        """
+        split_path(self.scheme, path)
+        if seconds > LONGEST:
+            raise ParameterError(f"gs: cannot sign for {seconds} s: expected 7 days or less")
+        found = self._tokens.signer() if self._tokens is not None else None
+        if found is None:
+            raise UnsupportedByStore(
+                f"gs: cannot sign {path!r}: only keys sign; expected a mount with the credentials_file of a service "
+                "account, or with client_id and secret_id"
+            )
+        target = f"/{quoted(path)}"
+        return f"{self._origin}{target}?{signed_query(method, self._origin.authority, target, seconds, *found)}"
 
     def makedirs(self, path: str) -> None:
         """Make the bucket; what is below needs nothing made."""
