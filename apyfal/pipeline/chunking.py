@@ -128,8 +128,30 @@ def make_plan(
     Raises
     ------
     ParameterError
-        The job cannot be done within the limit. The message says how much it needs.
+        The job cannot be done within the limit: the message says how much it needs. Or a run has more elements than the
+        kernel's own arguments can count.
     """
+    plan = _plan(call, device, inputs, outputs, memory_limit, device_memory)
+    total = inputs[0].nbytes if inputs else 0
+    run = plan.chunk if total is None else min(plan.chunk, total)
+    if call.chunk_limit is not None and run > call.chunk_limit:
+        item = call.in_dtype.itemsize
+        hint = "" if call.granularity is not None else ", or chunking = elements if the kernel can take parts"
+        raise ParameterError(
+            f"accelerator {call.name!r}: a run over {run // item} elements, and its arguments count "
+            f"{call.chunk_limit // item} at most; expected a wider type for them{hint}"
+        )
+    return plan
+
+
+def _plan(
+    call: BoundCall,
+    device: DeviceInfo,
+    inputs: Sequence[PortPlan],
+    outputs: Sequence[PortPlan],
+    memory_limit: int | None,
+    device_memory: int | None,
+) -> Plan:
     limit = DEFAULT_MEMORY_LIMIT if memory_limit is None else memory_limit
     total = inputs[0].nbytes if inputs else 0
     if call.granularity is None:

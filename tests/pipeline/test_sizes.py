@@ -243,3 +243,32 @@ def test_parameters_in_expressions_alone() -> None:
         assert accelerator.process(rows=0, width=1).shape == (0, 2)
         with pytest.raises(ParameterError, match="needs 'rows'"):
             accelerator.process()
+
+
+@pytest.mark.parametrize(("dtype", "count"), [("uint8", 256), ("uint16", 65_536)])
+def test_a_count_that_does_not_fit_its_argument_is_an_error(dtype: str, count: int) -> None:
+    """Not the low bits of it: the kernel would do a part of the work, and nobody would know."""
+    counted = []
+
+    def counts(src: np.ndarray, dst: np.ndarray, count: int) -> None:
+        counted.append(count)
+        dst[:] = src
+
+    arguments = {"count": Argument("count", np.dtype(dtype))}
+    with apyfal.Accelerator(_define(counts, arguments=arguments, in_dtype=np.dtype("int32"))) as card:
+        assert card.process(np.zeros(count - 1, np.int32)).size == count - 1
+        for source in (np.zeros(count, np.int32), card.put(np.zeros(count, np.int32))):
+            with pytest.raises(ParameterError, match=rf"a run over {count} elements, .* count {count - 1} at most"):
+                card.process(source)
+    assert counted == [count - 1]
+
+
+def test_a_chunk_of_a_page_that_an_argument_cannot_count() -> None:
+    """Chunks begin at pages: eight bits cannot count the bytes in one."""
+
+    def counts(src: np.ndarray, dst: np.ndarray, count: int) -> None:
+        raise AssertionError
+
+    name = _define(counts, arguments={"count": Argument("count", np.dtype("uint8"))}, chunking=ELEMENTS)
+    with apyfal.Accelerator(name) as card, pytest.raises(ParameterError, match="count 255 at most; expected a wider"):
+        card.process(np.zeros(9000, np.uint8))
