@@ -29,6 +29,7 @@ from apyfal.exceptions import (
 )
 from apyfal.jobs.base import BaseAccelerator
 from apyfal.jobs.direct_runs import DirectRuns
+from apyfal.jobs.enqueued import enqueue
 from apyfal.jobs.opening import define, load_all, open_context, shared_device_of
 from apyfal.jobs.prepared import Direct
 from apyfal.jobs.submitter import BATCH_MEMORY, JobSubmitter
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
     from apyfal.config.configuration import ConfigSource
+    from apyfal.device.chaining.queued_job import QueuedJob
     from apyfal.jobs.queue import Task
 
 __all__ = ["LOCAL", "Accelerator"]
@@ -224,6 +226,8 @@ class Accelerator(BaseAccelerator):
         if was_open:
             for control in list(self._active):
                 control.fail(RunCancelled("the accelerator was stopped"))
+            for job in reversed(self._context.shared.queue.of(self._context)):
+                job.cancel()
             self._submitter.stop()
         deadline = monotonic() + _STOP_SECONDS
         while self._active and monotonic() < deadline:
@@ -261,6 +265,8 @@ class Accelerator(BaseAccelerator):
         super()._wait()
         while self._active:  # jobs that other threads run themselves
             sleep(0.005)
+        for job in self._context.shared.queue.of(self._context):
+            job.ended(None)
 
     # -- jobs ---------------------------------------------------------------------------------------------------------
     def _process(
@@ -330,6 +336,42 @@ class Accelerator(BaseAccelerator):
         again = functools.partial(self._process, src, dst, copy=copy, memory_limit=memory_limit)
         return DirectRuns(job, self, again, request.parameters, seconds)
 
+    def enqueue(
+        self, src: object = None, dst: object = None, *, info_dict: dict[str, Any] | None = None, **parameters: object
+    ) -> QueuedJob:
+        """Put a job between arrays on the device into the device's queue, and return without waiting.
+
+        Jobs that use the same arrays run one after another, in the order of the calls, whichever of the accelerators
+        that share the device they are on: the driver keeps that order, without the host.
+
+        Parameters
+        ----------
+        src, dst
+            Arrays of `put` and `device_empty`, or mappings from the names of inputs and outputs to them.
+        info_dict
+            Receives what `process` writes there, when the job's end is noticed.
+        **parameters
+            The accelerator's own.
+
+        Returns
+        -------
+        QueuedJob
+            ``result()`` waits for the job. So does ``get()`` of an array that it writes; both raise its error.
+
+        Raises
+        ------
+        ParameterError
+            A source or destination is no device array, or does not fit the accelerator.
+
+        Notes
+        -----
+        64 jobs can be in flight on one device; one more waits for the oldest. An output that begins at zero or at a
+        value is given that first: if an earlier job still uses that array, the call waits for it. At the end of a
+        ``with`` block the jobs are waited for; if it raises, they are cancelled.
+        """
+        with self._active_job(None):
+            return enqueue(self._context, self._arguments(src, dst, False, info_dict, None, None, parameters))
+
     @contextlib.contextmanager
     def _active_job(self, timeout: float | str | None) -> Iterator[JobControl]:
         """Register the job of this block for `stop`, with its deadline; start the accelerator if nobody has."""
@@ -397,6 +439,7 @@ class Accelerator(BaseAccelerator):
         if source is None:
             raise ParameterError(f"{type(array).__name__}: expected an array; apyfal.storage.load reads one")
         self._check_open()
+        self._context.shared.queue.collect()  # frees memory that only jobs which have ended still refer to
         return DeviceArray.of(source, self._context.device, self._bank_of(port, self.inputs or self.outputs))
 
     def device_empty(
@@ -418,6 +461,7 @@ class Accelerator(BaseAccelerator):
         DeviceMemoryExhausted
         """
         self._check_open()
+        self._context.shared.queue.collect()
         return DeviceArray(self._context.device, shape, dtype, self._bank_of(port, self.outputs or self.inputs))
 
     def _bank_of(self, port: str | None, default: tuple[str, ...]) -> int:

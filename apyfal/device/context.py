@@ -299,6 +299,7 @@ class DeviceContext:
         bank = self.bank_of("coefficients")
         if isinstance(data, DeviceArray):
             region = self.region_of(data, "src", bank)
+            data.settle()
         else:
             region = BufferRegion.over(data, self.device, bank, written=True)
             region.sync(TO_DEVICE, data.nbytes)

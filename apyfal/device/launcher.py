@@ -198,6 +198,11 @@ class KernelLauncher:
         """Whether `set_chunk` writes initial values into the host's side of outputs, which each run needs anew."""
         return bool(self._initial)
 
+    @property
+    def begins_outputs(self) -> bool:
+        """Whether `set_chunk` writes zeros or initial values into outputs on the device."""
+        return bool(self._initial or self._cleared)
+
     def set_regions(self, inputs: Sequence[BufferRegion], outputs: Sequence[BufferRegion]) -> None:
         """Replace the memory of `set_chunk` in a job of one run; all sizes are the same."""
         for index, region in zip(self._inputs, inputs, strict=True):

@@ -41,7 +41,7 @@ class BufferRegion:
         The data stays on the device: `sync` moves nothing.
     """
 
-    __slots__ = ("_memory", "bo", "nbytes", "offset", "parent", "resident")
+    __slots__ = ("_array", "_memory", "bo", "nbytes", "offset", "parent", "resident")
 
     def __init__(
         self,
@@ -52,8 +52,10 @@ class BufferRegion:
         *,
         nbytes: int | None = None,
         resident: bool = False,
+        array: DeviceArray | None = None,
     ) -> None:
         self._memory = memory
+        self._array = array
         self.bo = bo
         self.offset = offset
         self.parent = parent
@@ -86,7 +88,7 @@ class BufferRegion:
     def of(cls, array: DeviceArray) -> BufferRegion:
         """Return the memory of a device array; `ClosedError` if it was closed."""
         bo, memory = array.buffer()
-        return cls(memory, bo, 0, nbytes=array.nbytes, resident=True)
+        return cls(memory, bo, 0, nbytes=array.nbytes, resident=True, array=array)
 
     @property
     def bytes(self) -> NDArray[np.uint8]:
@@ -100,7 +102,13 @@ class BufferRegion:
         memory = None if self._memory is None else self._memory[start : start + nbytes]
         size = min(nbytes, self.nbytes - start)
         return BufferRegion(
-            memory, self.bo, self.offset + start, self.parent or self, nbytes=size, resident=self.resident
+            memory,
+            self.bo,
+            self.offset + start,
+            self.parent or self,
+            nbytes=size,
+            resident=self.resident,
+            array=self._array,
         )
 
     def sync(self, direction: int, nbytes: int) -> int:
@@ -121,6 +129,8 @@ class BufferRegion:
 
         The device makes the zeros if it can; then none are moved.
         """
+        if self._array is not None:
+            self._array.wait_unused()
         if self._memory is not None:
             self._memory[...] = 0 if data is None else data
             if self.nbytes:

@@ -16,6 +16,7 @@ from apyfal.pipeline.job_report import JobReport, reported
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
+    from apyfal.device.chaining.queued_job import QueuedJob
     from apyfal.device.sharing.device_array import DeviceArray
     from apyfal.jobs.data_types import JobData, Parameter
     from apyfal.jobs.submitter import JobSubmitter
@@ -197,6 +198,12 @@ class BaseAccelerator(ABC):
         self, shape: int | Sequence[int], dtype: DTypeLike = float, *, port: str | None = None
     ) -> DeviceArray:
         """Return a new array on the device."""
+        raise ParameterError(f"{self!r} is on another machine, and device arrays stay on theirs; {_ON_HOST}")
+
+    def enqueue(
+        self, src: object = None, dst: object = None, *, info_dict: dict[str, Any] | None = None, **parameters: object
+    ) -> QueuedJob:
+        """Put a job between arrays on the device into the device's queue."""
         raise ParameterError(f"{self!r} is on another machine, and device arrays stay on theirs; {_ON_HOST}")
 
     @abstractmethod

@@ -13,8 +13,9 @@ import numpy as np
 
 from apyfal.definition.chain import ChainCall
 from apyfal.definition.sizes import SourceSize
-from apyfal.device.control import Aborted
+from apyfal.device.control import Aborted, JobControl
 from apyfal.device.sharing.device_array import DeviceArray
+from apyfal.device.waiting import RunGroup, cancel
 from apyfal.exceptions import KernelError, ParameterError, did_you_mean
 from apyfal.pipeline.arrays import CONVERTED, as_elements, element_type_of, keeps_memory, source_array
 from apyfal.pipeline.binding import InputBinding, JobContext, OutputBinding
@@ -31,9 +32,8 @@ if TYPE_CHECKING:
     from apyfal.definition.definition import Definition
     from apyfal.definition.grammar import Port
     from apyfal.device.context import DeviceContext
-    from apyfal.device.control import JobControl
 
-__all__ = ["JobArguments", "prepare", "process"]
+__all__ = ["JobArguments", "StartedJob", "prepare", "process", "start"]
 
 #: Types of destinations of jobs that can be direct: plain arrays, and new ones.
 _DIRECT = (np.ndarray, type(None))
@@ -99,6 +99,7 @@ def process(
             stack.close()  # destinations are put in place here
             if arguments.dst is not None:
                 report.add("store", max(report.chunks - 1, 0), start)
+            ends.settle()
             return result, max(report.bytes_in, report.bytes_out)
     except Aborted:
         control.check()  # raises what it was aborted for
@@ -162,6 +163,82 @@ def prepare(context: DeviceContext, arguments: JobArguments, control: JobControl
     return None if placed is None else placed.watch([*ends.arrays[0], *ends.arrays[1]])
 
 
+class StartedJob(NamedTuple):
+    """A job whose runs are all in the device's queue.
+
+    Attributes
+    ----------
+    runs
+        In their order.
+    sources, dsts
+        The device arrays that they read, and those that they write.
+    value
+        What the job returns.
+    report
+        What is known of it.
+    """
+
+    runs: RunGroup
+    sources: Sequence[DeviceArray]
+    dsts: Sequence[DeviceArray]
+    value: Any
+    report: Report
+
+
+def start(context: DeviceContext, arguments: JobArguments) -> StartedJob:
+    """Start all runs of a job between device arrays, and do not wait for any.
+
+    Raises
+    ------
+    ParameterError
+        A source or destination is no device array, or what `process` raises for parameters, types and sizes.
+    """
+    ends = _Ends.of(context, arguments)
+    definition = context.definition
+    both = (("src", definition.inputs, ends.sources), ("dst", definition.outputs, ends.dsts))
+    for name, ports, values in both:
+        for port, value in zip(ports, values, strict=True):
+            if not isinstance(value, DeviceArray):
+                which = name if len(ports) == 1 else f"{name}[{port.name!r}]"
+                raise ParameterError(
+                    f"{which}: {type(value).__name__}; expected an array of put or device_empty, which needs no "
+                    "wait of the host; process and process_submit take the others"
+                )
+    report = Report()
+    with ExitStack() as stack:
+        decided = _decide(context, arguments, ends, JobControl(), report, stack)
+        at = report.now()
+        inputs = [one.make(decided.plan, port) for one, port in zip(decided.inputs, decided.input_plans, strict=True)]
+        outputs = [
+            one.make(decided.plan, port) for one, port in zip(decided.outputs, decided.output_plans, strict=True)
+        ]
+        call = decided.job.call
+        runs: list[Any] = []
+        with context.borrow_launcher(call) as launcher:
+            try:
+                for chunk in _zipped(decided.job, inputs).chunks():
+                    regions = [
+                        output.region_for(chunk).part(0, port.nbytes(chunk.nbytes) or 0)
+                        for port, output in zip(call.outputs, outputs, strict=True)
+                    ]
+                    run = launcher.start(chunk, regions)
+                    runs += run.runs if isinstance(run, RunGroup) else [run]
+                    report.chunks += 1
+            except BaseException:
+                if runs:
+                    cancel(RunGroup(runs))
+                raise
+            finally:
+                report.moved(*launcher.take_moved())
+            launcher.clear_regions()
+        report.bytes_in = sum([one.nbytes or 0 for one in decided.inputs])
+        report.bytes_out = sum([one.nbytes for one in ends.dsts if isinstance(one, DeviceArray)])
+        report.add("prepare", 0, at)
+        value = _result(decided.outputs)
+    read, written = ([one for one in side if isinstance(one, DeviceArray)] for side in (ends.sources, ends.dsts))
+    return StartedJob(RunGroup(runs), read, written, value, report)
+
+
 class _Ends(NamedTuple):
     """Sources and destinations of a job, and its bound call."""
 
@@ -192,6 +269,15 @@ class _Ends(NamedTuple):
         if own and not [dst for dst in dsts if type(dst) not in _DIRECT]:
             key = key_of(call, arrays, targets)
         return cls(sources, dsts, (arrays, targets), [converted for _, converted in seen], call, key)
+
+    def settle(self) -> None:
+        """Raise the error of a queued job that wrote a source; what this job wrote itself is good."""
+        for source in self.sources:
+            if isinstance(source, DeviceArray):
+                source.settle()
+        for dst in self.dsts:
+            if isinstance(dst, DeviceArray):
+                dst.written()
 
     def direct(self, context: DeviceContext) -> DirectCall | None:
         return None if self.key is None else find(context, self.key)

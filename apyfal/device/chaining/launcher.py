@@ -27,7 +27,8 @@ class ChainLauncher:
     """Starts the runs of a chain over one chunk after another. Not for several threads at once.
 
     Between two stages is memory of the device, one piece for all chunks: the driver keeps the order of runs that use
-    the same memory. A stage that works in place does so where its output goes, and the stage before it writes there.
+    the same memory. An output that begins at zero, or at a value, gets new memory for each chunk. A stage that works in
+    place does so where its output goes, and the stage before it writes there.
 
     Parameters
     ----------
@@ -109,13 +110,23 @@ class ChainLauncher:
         behind = outputs[0]
         for place in reversed(range(1, len(chunks))):
             if not self._calls[place].inputs[0].changed:
-                behind = self._region(place - 1, chunks[place].nbytes)
+                behind = self._region(place - 1, chunks[place].nbytes, fresh=self._is_begun(place - 1, chunks))
             regions.append(behind)
         return regions[::-1]
 
-    def _region(self, place: int, nbytes: int) -> BufferRegion:
+    def _is_begun(self, place: int, chunks: Sequence[Chunk]) -> bool:
+        """Return whether the host gives what stage `place` writes, or those before it in place, its first values."""
+        begun = False
+        while True:
+            keeps = is_reduction(self._calls[place]) and chunks[place].number > 0
+            begun |= self._launchers[place].begins_outputs and not keeps
+            if not self._calls[place].inputs or not self._calls[place].inputs[0].changed:
+                return begun
+            place -= 1
+
+    def _region(self, place: int, nbytes: int, *, fresh: bool) -> BufferRegion:
         memory = self._memory[place]
-        if memory is None or memory.nbytes < nbytes:
+        if memory is None or memory.nbytes < nbytes or fresh:  # a run that was started before may still use the old one
             memory = self._memory[place] = DeviceArray(self._device, max(nbytes, 1), np.uint8, self._banks[place])
         return BufferRegion.of(memory).part(0, nbytes)
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
     from apyfal._core.device import BufferObject, Device
+    from apyfal.device.sharing.run_queue import Queued
 
 __all__ = ["DeviceArray"]
 
@@ -62,6 +63,8 @@ class DeviceArray:
         self._lock = threading.Lock()
         self._bo: BufferObject | None
         self._memory: NDArray[np.uint8] | None = None  # the host side, if there is one
+        self._writer: Queued | None = None
+        self._users: list[Queued] = []  # queued jobs, of which some may have ended
         if "separate-memory" in device.info["capabilities"] and device.transfers:
             self._bo = device.alloc(max(self.nbytes, 1), bank)
         else:
@@ -122,6 +125,43 @@ class DeviceArray:
             raise ClosedError(f"a device array of {self.card!r} was closed")
         return bo, memory
 
+    @property
+    def writer(self) -> Queued | None:
+        """The queued job that wrote the array last; ``None``: its contents are known to be good."""
+        return self._writer
+
+    def used_by(self, job: Queued, *, writes: bool) -> None:
+        """Record that a queued job reads the array, or writes it."""
+        with self._lock:
+            self._users = [other for other in self._users if not other.over]
+            self._users.append(job)
+            if writes:
+                self._writer = job
+
+    def left_by(self, job: Queued, error: BaseException | None) -> None:
+        """Record that a queued job has ended; one that failed stays the writer."""
+        with self._lock:
+            self._users = [other for other in self._users if other is not job]
+            if self._writer is job and error is None:
+                self._writer = None
+
+    def written(self) -> None:
+        """Record that the contents are good: something else has replaced what queued jobs wrote."""
+        self._writer = None
+
+    def wait_unused(self) -> None:
+        """Wait until no queued job uses the array, before the host writes there: transfers are in no queue."""
+        with self._lock:
+            users = self._users
+        for job in users:
+            job.ended(None)
+
+    def settle(self) -> None:
+        """Wait for the queued job that writes the array, if there is one, and raise its error."""
+        job = self._writer
+        if job is not None:
+            job.check()
+
     # -- data ---------------------------------------------------------------------------------------------------------
     def get(self, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """Bring the data to the host.
@@ -142,6 +182,8 @@ class DeviceArray:
             `out` is no such array, or is read-only.
         ClosedError
             The array or its device was closed.
+        AcceleratorException
+            A queued job that writes the array failed; see `apyfal.Accelerator.enqueue`.
         """
         bo, memory = self.buffer()
         if out is None:
@@ -150,6 +192,7 @@ class DeviceArray:
             self._check(out, "out")
             if not out.flags.writeable:
                 raise ParameterError("out: the array is read-only")
+        self.settle()
         if memory is not None:
             bo.sync(FROM_DEVICE, 0, self.nbytes)
             out[...] = memory.view(self.dtype).reshape(self.shape) if self.nbytes else out
@@ -172,6 +215,7 @@ class DeviceArray:
         """
         self._check(array, "array")
         bo, memory = self.buffer()
+        self.wait_unused()
         if memory is not None:
             if self.nbytes:
                 memory.view(self.dtype).reshape(self.shape)[...] = array
@@ -183,6 +227,7 @@ class DeviceArray:
             if source is not array:
                 source[...] = array
             bo.transfer(TO_DEVICE, _bytes_of(source))
+        self._writer = None
 
     def _check(self, array: NDArray[Any], name: str) -> None:
         if not isinstance(array, np.ndarray):
@@ -223,6 +268,7 @@ class DeviceArray:
         _, memory = self.buffer()
         if memory is None or "shared-memory" not in self._device.info["capabilities"]:
             raise BufferError(f"a device array of {self.card!r} is in memory of the card's own; {_TO_GET}")
+        self.settle()
         return memory.view(self.dtype).reshape(self.shape)
 
     def __reduce__(self) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from apyfal.definition.grammar import KERNEL_OPTIONS
+from apyfal.device.sharing.run_queue import RunQueue
 from apyfal.exceptions import ClosedError, ConfigurationError
 
 if TYPE_CHECKING:
@@ -29,11 +30,14 @@ class SharedDevice:
     ----------
     device, driver
         These.
+    queue
+        Jobs of all users that are in the device's queue.
     """
 
     def __init__(self, device: Device, driver: str, options: Mapping[str, str]) -> None:
         self.device = device
         self.driver = driver
+        self.queue = RunQueue()
         self._options = options
         self._lock = threading.Lock()
         self._users = 1

@@ -12,7 +12,7 @@ from drivers.support.cards import Card, card
 
 import apyfal
 from apyfal._core.buffer import trim_pool
-from apyfal.exceptions import BufferInUse, ClosedError, KernelError, ParameterError, RunTimeout
+from apyfal.exceptions import BufferInUse, ClosedError, KernelError, ParameterError, RunCancelled, RunTimeout
 
 
 def _open(row: Card, **more: Any) -> apyfal.Accelerator:
@@ -231,3 +231,98 @@ def a_stage_that_fails_is_named(name: str) -> None:
         assert chain.process(values, timeout=20).size == values.size  # which is behind the one that hung
     with _chain(row, "one, one") as chain:
         np.testing.assert_array_equal(chain.process(values), _one_more(_one_more(values)))
+
+
+def queued_jobs_run_in_order(name: str) -> None:
+    """Jobs of two accelerators on one device: each on what the one before it wrote; nothing moves between them."""
+    row = card(name)
+    values = _values(100_003)
+    with _open(row) as first:
+        second = first if row.driver == "xdma" else _open(row, device=first)
+        kept, other, third = first.put(values), *(first.device_empty(values.shape, values.dtype) for _ in range(2))
+        arrays = [kept, other, third]
+        before = _counters(first)
+        infos: list[dict[str, Any]] = [{} for _ in range(150)]  # more than can be in flight
+        jobs = [
+            (first, second)[number % 2].enqueue(
+                arrays[number % 3], arrays[(number + 1) % 3], info_dict=info, **row.parameters
+            )
+            for number, info in enumerate(infos)
+        ]
+        assert jobs[-1].result(60) is arrays[len(jobs) % 3]
+        assert all(job.done() for job in jobs)
+        after = _counters(first)
+        for info in infos:
+            assert info["bytes_moved"] == {"to_device": 0, "from_device": 0}
+            assert (info["bytes_in"], info["bytes_out"], info["chunks"]) == (values.nbytes, values.nbytes, 1)
+        if before is not None:
+            assert before == after
+        for back in range(3):
+            expected = (values.view(np.uint32) + np.uint32(len(jobs) - back)).view(np.int32)
+            np.testing.assert_array_equal(arrays[(len(jobs) - back) % 3].get(), expected)
+        # a job of the host's own is behind the queued ones, and queued ones are behind it
+        first.enqueue(kept, other, **row.parameters)
+        np.testing.assert_array_equal(second.process(other, **row.parameters), _one_more(_one_more(kept.get())))
+        if second is not first:
+            second.stop()
+
+
+def queued_jobs_need_no_host(name: str) -> None:
+    """While a job is at work on the card, others are queued behind it: the host waits for none of them."""
+    row = card(name)
+    if row.hang is None:
+        return
+    values = _values(1000)
+    values[0] = 0  # for kernels that wait for another value there
+    with apyfal.Accelerator(**row.hang) as hanging:
+        second = hanging if row.driver == "xdma" else _open(row, device=hanging)
+        source = hanging.put(values)
+        targets = [hanging.device_empty(values.shape, values.dtype) for _ in range(3)]
+        first = hanging.enqueue(source, targets[0], **row.parameters)
+        behind = [second.enqueue(targets[at], targets[at + 1], **row.parameters) for at in range(2)]
+        assert not first.done()
+        assert not any(job.done() for job in behind)
+        with pytest.raises(RunTimeout, match=r"did not end within 0\.05 s; it stays queued"):
+            behind[1].result(0.05)
+        if row.release is None:
+            first.cancel()
+            for job in (first, *behind):
+                with pytest.raises(RunCancelled):
+                    job.result(20)
+            with pytest.raises(RunCancelled):
+                targets[2].get()
+        else:
+            row.release(np.from_dlpack(source) if row.name in ("opencl-pocl", "opencl-intel") else values)
+            assert behind[1].result(20) is targets[2]
+            assert first.done()
+        if second is not hanging:
+            second.stop()
+
+
+def what_is_behind_a_failed_job_fails(name: str) -> None:
+    """The error of a queued job is that of all that use its result, of its array, and of `process` on that."""
+    row = card(name)
+    if row.failing is None or row.name == "emulator":
+        return  # the software card fails the first run, whichever it is
+    values = _values(1000)
+    says = "no buffer of this run covers" if row.driver == "rtl" else "fail"
+    with apyfal.Accelerator(**row.failing) as failing, _open(row, device=failing) as second:
+        source = failing.put(values)
+        targets = [failing.device_empty(values.shape, values.dtype) for _ in range(3)]
+        jobs = [
+            failing.enqueue(source, targets[0]),
+            second.enqueue(targets[0], targets[1], **row.parameters),
+            second.enqueue(targets[1], targets[2], **row.parameters),
+        ]
+        for job in reversed(jobs):
+            with pytest.raises(KernelError, match=says):
+                job.result(20)
+        for target in targets:
+            with pytest.raises(KernelError, match=says):
+                target.get()
+        with pytest.raises(KernelError, match=says):
+            second.process(targets[2], **row.parameters)
+        targets[0].set(values)
+        second.process(targets[0], targets[1], **row.parameters)
+        assert second.enqueue(targets[1], targets[2], **row.parameters).result(20) is targets[2]
+        np.testing.assert_array_equal(targets[2].get(), _one_more(_one_more(values)))
