@@ -96,7 +96,6 @@ modules = cythonize(
         "language_level": 3,
         "embedsignature": True,
         "binding": True,
-        "boundscheck": False,
         "wraparound": False,
         "initializedcheck": False,
         "freethreading_compatible": True,  # see docs/architecture.md, "Threads"

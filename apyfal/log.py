@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import threading
 
 __all__ = ["get_logger", "redact", "redact_text", "redact_web_path"]
 
@@ -24,6 +25,7 @@ _SECRETS_QUOTED = re.compile(_SECRETS.pattern.replace("[^&;#\\s]*", "[^&;#\\s'\"
 
 _LOGGER = logging.getLogger("apyfal")
 _LOGGER.addHandler(logging.NullHandler())
+_adding = threading.Lock()
 
 
 class _StdoutHandler(logging.StreamHandler):  # type: ignore[type-arg]  # generic in the stubs only, not at run time
@@ -47,12 +49,14 @@ def get_logger(stdout: bool = False) -> logging.Logger:
     logging.Logger
         Silent until a handler is added, here or by the application.
     """
-    if stdout and not any(isinstance(handler, _StdoutHandler) for handler in _LOGGER.handlers):
-        handler = _StdoutHandler(sys.stdout)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        _LOGGER.addHandler(handler)
-        if _LOGGER.level == logging.NOTSET:
-            _LOGGER.setLevel(logging.INFO)
+    if stdout:
+        with _adding:
+            if not any(isinstance(handler, _StdoutHandler) for handler in _LOGGER.handlers):
+                handler = _StdoutHandler(sys.stdout)
+                handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+                _LOGGER.addHandler(handler)
+                if _LOGGER.level == logging.NOTSET:
+                    _LOGGER.setLevel(logging.INFO)
     return _LOGGER
 
 

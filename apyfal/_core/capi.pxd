@@ -40,7 +40,7 @@ cdef extern from "apyfal.h" nogil:
     uint64_t apf_fail_allocation(int64_t n)
     ctypedef struct apf_live:
         int64_t buffers, mappings, devices, kernels, bos, runs, threads
-    apf_live apf_live_now
+    apf_live apf_live_get()
 
     enum:
         APF_BUFFER_LOCKED

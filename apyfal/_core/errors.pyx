@@ -52,7 +52,7 @@ def fail_allocation(n):
 
 def live():
     """What of the core is alive in this process, by kind."""
-    cdef capi.apf_live *now = &capi.apf_live_now
+    cdef capi.apf_live now = capi.apf_live_get()
     return {
         "buffers": now.buffers,
         "mappings": now.mappings,

@@ -249,12 +249,18 @@ cdef const capi.apf_launch *read_launch(object launch, capi.apf_launch *space) e
     """The index space of `Arguments.start` in `space`; NULL for ``None``."""
     if launch is None:
         return NULL
-    offset, size, group = launch
+    cdef unsigned int position
+    offset, size, group = map(tuple, launch)  # as they are now: other threads may change lists
     if not 1 <= len(size) <= 3:
         raise exceptions.ParameterError(f"an index space of {len(size)} dimensions; expected 1 to 3")
+    for what, given in (("offsets", offset), ("sizes of a work-group", group)):
+        if given and len(given) != len(size):
+            raise exceptions.ParameterError(
+                f"an index space of {len(size)} dimensions with {len(given)} {what}; expected {len(size)}, or none"
+            )
     memset(space, 0, sizeof(space[0]))
     space.dimensions = len(size)
-    for position in range(len(size)):
+    for position in range(space.dimensions):
         space.offset[position] = offset[position] if offset else 0
         space.global_[position] = size[position]
         space.local[position] = group[position] if group else 0

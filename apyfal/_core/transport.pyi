@@ -14,7 +14,7 @@ MOST_CONNECTIONS: int
 class Transport:
     def __init__(
         self,
-        requests: list[bytes],
+        requests: Sequence[bytes],
         outs: Sequence[BufferLike | None] | None = None,
         contents: Sequence[BufferLike] | None = None,
         *,

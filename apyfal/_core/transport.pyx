@@ -1,6 +1,5 @@
 """Many HTTP/1.1 exchanges over connected sockets in one call without the interpreter's lock."""
 
-cimport cython
 from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize
 from cpython.buffer cimport PyBUF_CONTIG, PyBUF_CONTIG_RO, PyBuffer_Release, PyObject_GetBuffer
 from cpython.exc cimport PyErr_CheckSignals
@@ -28,11 +27,11 @@ cdef class Transport:
 
     Parameters
     ----------
-    requests : list of bytes
+    requests : sequence of bytes
         The heads, complete.
-    outs : list of buffers or None
+    outs : sequence of buffers or None
         Where the body of each goes, which must have exactly this size; ``None`` in it: memory of the pool.
-    contents : list of buffers or None
+    contents : sequence of buffers or None
         What is sent behind each head; the bodies of the answers are dropped then.
     stall : float
         Seconds that a connection may wait for anything to move.
@@ -54,25 +53,28 @@ cdef class Transport:
     cdef capi.apf_exchange *exchanges
     cdef Py_buffer *views
     cdef Py_ssize_t count, viewed
-    cdef list requests
+    cdef tuple requests
 
-    def __cinit__(self, list requests, outs=None, contents=None, *, stall, largest, mistakes,
+    def __cinit__(self, requests, outs=None, contents=None, *, stall, largest, mistakes,
                   keep_heads=False, bodiless=False):
         cdef capi.apf_error err
         cdef capi.apf_transport_options options
         cdef Py_ssize_t index
         cdef capi.apf_exchange *one
-        self.count = len(requests)
+        # Copies: the caller's lists may change meanwhile, and the heads are read where they lie.
+        self.requests = tuple(requests)
+        outs = None if outs is None else tuple(outs)
+        contents = None if contents is None else tuple(contents)
+        self.count = len(self.requests)
         if any(len(given) != self.count for given in (outs, contents) if given is not None):
             raise exceptions.ParameterError("a transport needs as many buffers as requests")
-        self.requests = requests
         self.exchanges = <capi.apf_exchange *> calloc(self.count + 1, sizeof(capi.apf_exchange))
         self.views = <Py_buffer *> calloc(self.count + 1, sizeof(Py_buffer))
         if self.exchanges == NULL or self.views == NULL:
             raise exceptions.HostMemoryExhausted(f"no memory for {self.count} exchanges")
         for index in range(self.count):
             one = &self.exchanges[index]
-            request = requests[index]
+            request = self.requests[index]
             if type(request) is not bytes:
                 raise TypeError(f"a request is a {type(request).__name__}; expected bytes")
             one.request = <const unsigned char *> PyBytes_AsString(request)
@@ -125,20 +127,22 @@ cdef class Transport:
         cdef capi.apf_error err
         cdef capi.uint32_t wanted = connections
         cdef int code
-        while True:
-            self._claim()
-            with nogil:
-                code = capi.apf_transport_run(self.handle, wanted, _PAUSE, &err)
-                capi.apf_transport_unclaim(self.handle)
-            if code == capi.APF_TRANSPORT_ENDED:
-                return True
-            if code == capi.APF_TRANSPORT_FEWER:
-                return False
-            if code == capi.APF_CANCELLED:
-                raise exceptions.TransferCancelled("the transfer was cancelled")
-            if code != capi.APF_TRANSPORT_PAUSED:
-                check(code, &err)
-            PyErr_CheckSignals()
+        self._claim()
+        try:
+            while True:
+                with nogil:
+                    code = capi.apf_transport_run(self.handle, wanted, _PAUSE, &err)
+                if code == capi.APF_TRANSPORT_ENDED:
+                    return True
+                if code == capi.APF_TRANSPORT_FEWER:
+                    return False
+                if code == capi.APF_CANCELLED:
+                    raise exceptions.TransferCancelled("the transfer was cancelled")
+                if code != capi.APF_TRANSPORT_PAUSED:
+                    check(code, &err)
+                PyErr_CheckSignals()
+        finally:
+            capi.apf_transport_unclaim(self.handle)
 
     def interrupt(self):
         """Make `run` raise at once, now and from then on. From any thread."""
@@ -175,8 +179,9 @@ cdef class Transport:
         """Give the memory of the pool that the body of an answer is in; ``None``: there is none."""
         cdef capi.apf_exchange *one = self._at(index)
         cdef capi.apf_buffer *taken
-        with cython.critical_section(self):  # two threads must not take the same
-            taken, one.buffer = one.buffer, NULL
+        self._claim()  # a body that is still being received is nobody's yet; and two threads must not take the same
+        taken, one.buffer = one.buffer, NULL
+        capi.apf_transport_unclaim(self.handle)
         return None if taken == NULL else wrap(taken)
 
     def answer(self, index):

@@ -33,6 +33,7 @@ typedef struct apf_live {
 #undef APF_LIVE_FIELD
 } apf_live;
 extern apf_live apf_live_now; /* changed atomically */
+apf_live apf_live_get(void);
 #define apf_live_add(name, n) __atomic_add_fetch(&apf_live_now.name, (n), __ATOMIC_RELAXED)
 
 /* -- host memory (buffer.c) -- */

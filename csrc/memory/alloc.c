@@ -4,6 +4,15 @@
 
 apf_live apf_live_now;
 
+apf_live apf_live_get(void)
+{
+    apf_live now;
+    const int64_t *from = (const int64_t *)&apf_live_now;
+    int64_t *to = (int64_t *)&now;
+    for (size_t i = 0; i < sizeof now / sizeof *to; i++) to[i] = __atomic_load_n(&from[i], __ATOMIC_RELAXED);
+    return now;
+}
+
 static int64_t failing = -1; /* allocations until the injected failure; negative: none */
 static uint64_t made;
 

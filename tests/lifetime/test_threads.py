@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from lifetime.together import together
 
 import apyfal
 from apyfal._core import errors
@@ -29,27 +30,6 @@ from apyfal._core.run import SYNC_FROM, SYNC_TO, Arguments
 from apyfal.exceptions import BufferInUse, ClosedError, KernelError, ParameterError, RunCancelled
 
 MIB = 1 << 20
-
-
-def together(*works: Callable[[], object]) -> list[BaseException]:
-    """Run all of them at once; returns what they raised."""
-    gate = threading.Barrier(len(works))
-    raised: list[BaseException] = []
-
-    def go(work: Callable[[], object]) -> None:
-        gate.wait()
-        try:
-            work()
-        except BaseException as error:
-            raised.append(error)
-
-    threads = [threading.Thread(target=go, args=(work,)) for work in works]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert not any(thread.is_alive() for thread in threads)
-    return raised
 
 
 def live_buffers() -> int:
@@ -184,6 +164,31 @@ def test_a_run_starts_with_each_argument_as_one_call_set_it(at_once: bool) -> No
 def test_an_import_leaves_the_lock_off_where_python_has_none() -> None:
     code = "import sys; before = sys._is_gil_enabled(); import apyfal._core; assert sys._is_gil_enabled() == before"
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("launch", [([0], [2, 3], []), ([0, 0], [2, 3], [1]), ([0, 0, 0], [2], [])])
+def test_an_index_space_has_one_number_for_each_dimension(launch: tuple[list[int], list[int], list[int]]) -> None:
+    """What is read of a list ends with it."""
+    device = Device("emulator")
+    kernel = device.load("loopback")
+    for call in (Arguments(0).start, Arguments(0).run):
+        with pytest.raises(ParameterError, match=f"an index space of {len(launch[1])} dimensions with"):
+            call(kernel, launch)
+    device.close()
+
+
+def test_counts_are_read_while_they_change() -> None:
+    def work() -> None:
+        for _ in range(500):
+            Buffer(4096).close()
+
+    def read() -> None:
+        for _ in range(500):
+            assert errors.live()["buffers"] >= before
+
+    before = live_buffers()
+    assert together(work, work, read) == []
+    assert live_buffers() == before
 
 
 def test_calls_of_one_run_meet() -> None:

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import apyfal
+from apyfal import log
 from apyfal.log import get_logger
 
 
@@ -36,6 +39,16 @@ def test_stdout_prints_each_record_once(logger: logging.Logger, capsys: pytest.C
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 1
     assert lines[0].endswith("INFO hello")
+
+
+def test_threads_that_ask_at_once_print_once(logger: logging.Logger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log._StdoutHandler, "setFormatter", lambda handler, formatter: time.sleep(0.05))
+    threads = [threading.Thread(target=get_logger, args=(True,)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(isinstance(handler, log._StdoutHandler) for handler in logger.handlers) == 1
 
 
 def test_jobs_say_what_they_do_and_no_secret(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
