@@ -196,17 +196,19 @@ class Accelerator(BaseAccelerator):
         if src is None:
             src = self._start_defaults.text("src", None)
         configured = {key: value.text for key, value in self._start_defaults.items() if key != "src"}
-        self._parameters = {**configured, **parameters}
-        unknown = self._parameters.keys() - self._definition.parameters.keys()
+        chosen = {**configured, **parameters}
+        unknown = chosen.keys() - self._definition.parameters.keys()
         if unknown:
-            self._definition.validate_parameters(**{name: self._parameters[name] for name in unknown})
+            self._definition.validate_parameters(**{name: chosen[name] for name in unknown})
+        data = src if src is None or isinstance(src, DeviceArray) else load_all(src)
         nbytes = 0
-        if src is not None:
-            data = src if isinstance(src, DeviceArray) else load_all(src)
-            self._context.load(data)
-            nbytes = data.nbytes
-        self._started = True
-        self._starts += 1
+        with self._lock:  # parameters and data of one call, whoever else calls `start`
+            if data is not None:
+                self._context.load(data)
+                nbytes = data.nbytes
+            self._parameters = chosen
+            self._started = True
+            self._starts += 1
         if info_dict is not None:
             info_dict.update(bytes_in=nbytes, device=self._context.info["name"], driver=self._definition.driver)
 

@@ -22,18 +22,20 @@ class Stoppable(Protocol):
         """Close the device."""
 
 
-_open: weakref.WeakSet[Stoppable] = weakref.WeakSet()
+#: By `id`. A dictionary, not a `WeakSet`: another thread may register an owner while this one lists them.
+_open: dict[int, weakref.ref[Stoppable]] = {}
 _exiting = False
 
 
 def register(owner: Stoppable) -> None:
     """Call ``owner.stop()`` at exit if `owner` is still alive. It is not kept alive for that."""
-    _open.add(owner)
+    key = id(owner)
+    _open[key] = weakref.ref(owner, lambda gone: _open.pop(key, None))  # before another object can have this `id`
 
 
 def unregister(owner: Stoppable) -> None:
     """Undo `register`: the owner has been stopped."""
-    _open.discard(owner)
+    _open.pop(id(owner), None)
 
 
 def is_exiting() -> bool:
@@ -45,8 +47,9 @@ def _stop_all() -> None:
     global _exiting
     _exiting = True
     with ExitStack() as stack:
-        for owner in list(_open):
-            stack.callback(_stop_quietly, owner)
+        for known in list(_open.values()):
+            if (owner := known()) is not None:
+                stack.callback(_stop_quietly, owner)
 
 
 def _stop_quietly(owner: Stoppable) -> None:

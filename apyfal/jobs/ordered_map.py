@@ -86,11 +86,11 @@ class LightFuture:
         self._end()
 
     def _end(self) -> None:
-        self._done = True
-        # Without the lock: the reader sets `awaited` before it looks at `_done`, so that one of the two is seen.
-        if self._order.awaited is self:
-            with self._order.lock:
-                self._order.changed.notify_all()
+        order = self._order
+        with order.lock:  # or the reader may miss it: without it, nothing orders `_done` here and `awaited` there
+            self._done = True
+            if order.awaited is self:
+                order.changed.notify_all()
 
     def result(self) -> Any:
         """Wait for the end of the job; return its result or raise its error. Called once."""

@@ -72,7 +72,10 @@ class Threads(Generic[_T]):
 
     def _back(self) -> None:
         self._woken = False  # before the list is read: a job that ends from here on wakes the loop again
-        while self._done:
-            job, failure = self._done.popleft()
+        while True:
+            try:  # by `popleft`, whose failure is a step between two `append`: what comes later sees `_woken` as it is
+                job, failure = self._done.popleft()
+            except IndexError:
+                return
             self._busy -= 1
             self._ended(job, failure)
