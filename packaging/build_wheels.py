@@ -5,6 +5,7 @@ same check where there are none: zig's C compiler, from PyPI, builds against an 
 wheel really needs; the wheel is installed into a fresh environment that finds no compiler; its files are compared with
 the tree; the tests run against it: all quick ones on the oldest Python (with the oldest numpy) and on the newest, a
 short choice on those between. CPython 3.12 and later share one wheel, of the limited API, which `abi3audit` reads.
+Free-threaded CPython has no limited API and gets one of its own, where a `python3.14t` is on this machine.
 
 Use: python packaging/build_wheels.py [--python python3.12 ...] [--out wheelhouse] [--no-tests] [-- pytest arguments]
      python packaging/build_wheels.py --list
@@ -22,7 +23,20 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from trial import FULL, ROOT, SHORT, VERSIONS, clone, compare, environment, oldest_numpy, run, try_out, version_of
+from trial import (
+    FREE_THREADED,
+    FULL,
+    ROOT,
+    SHORT,
+    VERSIONS,
+    clone,
+    compare,
+    environment,
+    oldest_numpy,
+    run,
+    try_out,
+    version_of,
+)
 
 #: The oldest Python of the wheel that all later ones share.
 ABI3 = (3, 12)
@@ -46,9 +60,13 @@ def interpreters(asked: list[str]) -> list[str]:
         return asked
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
     found = []
-    for version in VERSIONS:
-        places = [f"python{version}", *sorted(pyenv.glob(f"{version}.*/bin/python"))]
-        found += [str(place) for place in places if starts(place)][:1]
+    for version in (*VERSIONS, *FREE_THREADED):
+        kept = f"{version[:-1]}.*[0-9]t" if version in FREE_THREADED else f"{version}.*[0-9]"
+        places = [f"python{version}", *sorted(pyenv.glob(f"{kept}/bin/python"))]
+        usable = [str(place) for place in places if starts(place)][:1]
+        if not usable and version in FREE_THREADED:
+            print(f"build_wheels: no python{version} on this machine: its wheel is not built", file=sys.stderr)
+        found += usable
     if not found:
         sys.exit(f"build_wheels: no interpreter found; expected one of CPython {', '.join(VERSIONS)}")
     return found
@@ -57,16 +75,16 @@ def interpreters(asked: list[str]) -> list[str]:
 def wheels(pythons: list[str]) -> list[list[str]]:
     """Group the interpreters by the wheel that they share; the first of a group builds it.
 
-    From CPython 3.12 on there is one for all (``LIMITED`` in ``setup.py``).
+    From CPython 3.12 on there is one for all (``LIMITED`` in ``setup.py``), but for those without an interpreter lock.
     """
-    old = [[python] for python in pythons if version_number(python) < ABI3]
-    new = [python for python in pythons if version_number(python) >= ABI3]
-    return [*old, new] if new else old
-
-
-def version_number(python: str) -> tuple[int, ...]:
-    """Return an interpreter's version as numbers, as in ``(3, 12)``."""
-    return tuple(map(int, version_of(python).split(".")))
+    alone, shared = [], []
+    for python in pythons:
+        version = version_of(python)
+        if version.endswith("t") or tuple(map(int, version.split("."))) < ABI3:
+            alone.append([python])
+        else:
+            shared.append(python)
+    return [*alone, shared] if shared else alone
 
 
 def toolchain(scratch: Path) -> dict[str, str]:
@@ -128,7 +146,7 @@ def main() -> None:
             wheel = build(pythons[0], options.out, scratch, toolchain(scratch))
             for python in () if options.no_tests else pythons:
                 version = version_of(python)
-                chosen = FULL if version in (VERSIONS[0], VERSIONS[-1]) else SHORT
+                chosen = FULL if version in (VERSIONS[0], VERSIONS[-1], *FREE_THREADED) else SHORT
                 numpy = oldest_numpy() if version == VERSIONS[0] else None
                 own = scratch / version
                 own.mkdir()

@@ -11,6 +11,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 VERSIONS = ("3.10", "3.11", "3.12", "3.13")
+#: CPython without an interpreter lock, each with a wheel of its own.
+FREE_THREADED = ("3.14t",)
 QUICK = ("-m", "not vendor and not server and not slow")
 #: Every test that needs no server and no vendor's runtime; and those that meet the interpreter: the extension, the
 #: pipeline, and programs that end in the middle of a run.
@@ -33,8 +35,9 @@ def run(*command: str | Path, **keywords: object) -> None:
 
 
 def version_of(python: str | Path) -> str:
-    """Return an interpreter's version, as in ``3.12``."""
-    code = "import sys; print('%d.%d' % sys.version_info[:2])"
+    """Return an interpreter's version, as in ``3.12``, or ``3.14t`` without an interpreter lock."""
+    free = "'t' if sysconfig.get_config_var('Py_GIL_DISABLED') else ''"
+    code = f"import sys, sysconfig; print('%d.%d' % sys.version_info[:2] + ({free}))"
     return subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 
@@ -111,6 +114,9 @@ def try_out(python: str, wheel: Path, scratch: Path, arguments: list[str], numpy
     elsewhere = clone(scratch / "elsewhere")
     shutil.rmtree(elsewhere / "apyfal")
     env = {**plain, "PATH": f"{inside.parent}:{os.environ['PATH']}", "PYTHON": str(inside)}
+    if version_of(python) in FREE_THREADED:
+        run(inside, "-W", "error", "-c", "import apyfal, sys; sys.exit(sys._is_gil_enabled())", cwd=elsewhere, env=env)
+        env["PYTHON_GIL"] = "0"  # whatever extension another library of the tests brings
     needed = [f"{wheel}[host]", *TOOLS] if arguments == list(SHORT) else [f"{wheel}[test]"]
     install(inside, *needed, *([numpy] if numpy else []), env=env)
     run(inside, "-c", "import apyfal, sys; sys.exit('site-packages' not in apyfal.__file__)", cwd=elsewhere, env=env)
