@@ -36,7 +36,7 @@ from apyfal.host.server.policy.limits import (
 )
 from apyfal.host.server.policy.quotas import Quota
 from apyfal.host.server.policy.refusals import Limited, Stalled, TooLarge, TooMany
-from apyfal.host.server.policy.tokens import EVERYTHING, TokenStore
+from apyfal.host.server.policy.tokens import EVERYTHING, Token, TokenStore
 from apyfal.host.server.policy.url_policy import SessionMount
 from apyfal.host.server.transport.connections import Connections, address_key
 from apyfal.host.server.transport.request import User, let_in, subject
@@ -99,6 +99,7 @@ class AuthMiddleware:
         self._public = RateLimiter(PUBLIC_RATE, PUBLIC_AT_ONCE)
         self._held_back: collections.Counter[str] = collections.Counter()
         self._turns = RoundRobin(_PRESENT, _PATIENCE)
+        self._users: dict[str, tuple[Token, User]] = {}  # by token
         self._connections = connections
         self._observe = observe
         self._disclosure = disclosure
@@ -274,7 +275,12 @@ class AuthMiddleware:
     def _user_of(self, authorization: str) -> User | None:
         scheme, _, presented = authorization.partition(" ")
         token = self._tokens.authenticate(presented.strip()) if scheme.lower() == "bearer" else None
-        return None if token is None else User(token.user, token.grant(), token.id)
+        if token is None:
+            return None
+        known = self._users.get(token.id)
+        if known is None or known[0] is not token:  # the file was read again
+            known = self._users[token.id] = (token, User(token.user, token.grant(), token.id))
+        return known[1]
 
     def _prove(self, request: web.Request, challenge: str) -> str | None:
         """Return the proof that this host knows a token; ``None``: it does not know it.

@@ -182,6 +182,7 @@ class TokenStore:
         self._lock = threading.Lock()
         self._tokens: dict[str, Token] = {}
         self._version: tuple[int, int, int] | None = None
+        self._known: dict[str, Token] = {}  # by what was presented, since the file was read
 
     def create(
         self,
@@ -260,12 +261,16 @@ class TokenStore:
 
         The comparison takes the same time for a wrong secret and for an unknown id.
         """
-        match = _FORMAT.fullmatch(presented)
-        token_id, secret = match.groups() if match else ("", "")
-        token = self._current().get(token_id)
-        equal = hmac.compare_digest(hash_of(secret), token.hash if token is not None else _NO_HASH)
-        if token is None or not equal:
-            return None
+        tokens = self._current()
+        token = self._known.get(presented)
+        if token is None or tokens.get(token.id) is not token:
+            match = _FORMAT.fullmatch(presented)
+            token_id, secret = match.groups() if match else ("", "")
+            token = tokens.get(token_id)
+            equal = hmac.compare_digest(hash_of(secret), token.hash if token is not None else _NO_HASH)
+            if token is None or not equal:
+                return None
+            self._known[presented] = token
         return token if token.state(time.time() if now is None else now) == "valid" else None
 
     def prove(self, token_id: str, nonce: str, address: str) -> str | None:
@@ -281,11 +286,11 @@ class TokenStore:
             try:
                 status = os.stat(self.path)
             except FileNotFoundError:
-                self._tokens, self._version = {}, None
+                self._tokens, self._known, self._version = {}, {}, None
                 return self._tokens
             version = (status.st_ino, status.st_mtime_ns, status.st_size)
             if version != self._version:
-                self._tokens, self._version = self._read(), version
+                self._tokens, self._known, self._version = self._read(), {}, version
             return self._tokens
 
     def _read(self) -> dict[str, Token]:
