@@ -95,13 +95,17 @@ class SessionRoutes:
     )
     async def add_mount(self, request: web.Request) -> web.StreamResponse:
         """Mount a store with the client's own account."""
-        session = self._context.session(request)
+        self._context.session(request)
         parameters = await read_object(request, "the parameters of a mount")
         name = request.match_info["name"]
-        if name not in session.mounts and len(session.mounts) >= MOUNTS_OF_SESSION:
-            raise TooMany(f"{MOUNTS_OF_SESSION} mounts, as many as a session may have")
+        self._require_place(request, name)
         make = functools.partial(self._context.url_policy.mount, name, parameters)
-        mount = await self._context.threads.run(request, session.user, make)
+        mount = await self._context.threads.run(request, caller().name, make)
+        try:  # meanwhile the session may have been closed, or have got its last mount
+            session = self._require_place(request, name)
+        except BaseException:
+            self._context.url_policy.unmount(mount)
+            raise
         old = session.mounts.pop(name, None)
         session.mounts[name] = mount
         if old is not None:
@@ -110,6 +114,13 @@ class SessionRoutes:
             "mounted", user=session.user, session=session.id, name=name, provider=parameters["provider"]
         )
         return web.Response(status=204)
+
+    def _require_place(self, request: web.Request, name: str) -> Session:
+        """Return the session of a request, if it may have a mount of this name."""
+        session = self._context.session(request)
+        if name not in session.mounts and len(session.mounts) >= MOUNTS_OF_SESSION:
+            raise TooMany(f"{MOUNTS_OF_SESSION} mounts, as many as a session may have")
+        return session
 
     @route(
         "DELETE",
@@ -136,13 +147,14 @@ class SessionRoutes:
     )
     async def share_memory(self, request: web.Request) -> web.StreamResponse:
         """Allocate a region of shared memory."""
-        session = self._context.session(request)
+        self._context.session(request)
         document = await read_object(request, "nbytes")
         nbytes = document.get("nbytes") if len(document) == 1 else None
         if isinstance(nbytes, bool) or not isinstance(nbytes, int) or nbytes < 1:
             raise ParameterError("nbytes: expected a whole number, 1 or more")
         if self._memory_socket is None:
             raise Conflict("this host shares no memory")
+        session = self._context.session(request)  # it may have been closed while the body came
         own = [region.nbytes for other in self._context.sessions.of(session.user) for region in other.regions.values()]
         if len(own) >= REGIONS_OF_USER:
             raise TooMany(f"{len(own)} pieces of memory are shared with you, as many as a user may have")
