@@ -45,8 +45,9 @@ _TABLE = (
     (
         "host",
         "host.server.jobs",
-        "commits=group_commit engine=manager execution jobs=job journal outputs scheduling=fair_queue sessions",
+        "engine=manager execution jobs=job outputs scheduling=fair_queue sessions",
     ),
+    ("host", "host.server.records", "commits=group_commit journal"),
     (
         "host",
         "host.server.policy",

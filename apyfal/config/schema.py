@@ -76,6 +76,7 @@ _SECURITY = {
     "memory_limit": Key("memory for the data of all jobs; a user may hold three quarters", "a size"),
     "disk_limit": Key("disk space for spooled data; a user may hold three quarters", "a size"),
     "disk_reserve": Key("what stays free on a file system", "a size"),
+    "host_quota": Key("files that one user keeps below `host://`", "a size"),
     "journal_limit": Key("disk space for answers and small outputs; a user may hold three quarters", "a size"),
     "max_jobs": Key("jobs that wait", "a number"),
     "max_jobs_of_user": Key("jobs of one user that wait", "a number"),

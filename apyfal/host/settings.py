@@ -52,6 +52,8 @@ class Settings:
         Disk space for spool files; one user may hold three quarters of it.
     disk_reserve
         Disk space that spool files and ``host://`` leave free on a file system.
+    host_quota
+        Disk space for the files that one user keeps below ``host://``.
     journal_limit
         Disk space for the journal's results and small outputs; one user may hold three quarters of it.
     max_jobs, max_jobs_of_user
@@ -85,6 +87,7 @@ class Settings:
     memory_limit: int = limits.MEMORY_LIMIT
     disk_limit: int = limits.DISK_LIMIT
     disk_reserve: int = limits.DISK_RESERVE
+    host_quota: int = limits.HOST_QUOTA
     journal_limit: int = limits.JOURNAL_LIMIT
     max_jobs: int = limits.MAX_JOBS
     max_jobs_of_user: int = limits.MAX_JOBS_OF_USER
@@ -135,7 +138,7 @@ class Settings:
         return settings
 
 
-_SIZES = ("max_body", "spool_above", "memory_limit", "disk_limit", "disk_reserve", "journal_limit")
+_SIZES = ("max_body", "spool_above", "memory_limit", "disk_limit", "disk_reserve", "host_quota", "journal_limit")
 _COUNTS = (
     "max_jobs",
     "max_jobs_of_user",

@@ -41,7 +41,12 @@ def _open(data: bytes) -> None:
 def _mount(data: bytes) -> None:
     table = MountTable()
     with AllowedDirectories([]) as none:
-        policy = UrlPolicy(none, EgressPolicy(resolver=lambda host, port: ["93.184.216.34"]), table, HostStore)
+        policy = UrlPolicy(
+            none,
+            EgressPolicy(resolver=lambda host, port: ["93.184.216.34"]),
+            table,
+            lambda inside, _: HostStore(inside),
+        )
         name, _, document = data.partition(b"\n")
         mount = policy.mount(name.decode("utf-8", "surrogateescape"), _document(document))
         policy.unmount(mount)

@@ -33,7 +33,7 @@ ROOMS = (
     "device/sharing",
     "accelerators device rtl storage/http storage/transfer",
     "device/chaining host/server/policy storage/endpoints storage/stores/fsspec storage/stores/s3",
-    "host pipeline storage/fileobj storage/stores",
+    "host host/server/records pipeline storage/fileobj storage/stores",
     "host/server/transport storage/api storage/stores/azure storage/stores/gcs storage/stores/swift",
     "host/server/jobs storage/batch storage/paths",
     "batching storage/trees",

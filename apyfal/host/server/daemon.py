@@ -8,6 +8,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,7 +33,6 @@ from apyfal.host.server.jobs.batch_run import BatchTask, run_one_by_one
 from apyfal.host.server.jobs.disclosure import Disclosure, urls_of
 from apyfal.host.server.jobs.execution import Executor
 from apyfal.host.server.jobs.job import Job
-from apyfal.host.server.jobs.journal import Journal
 from apyfal.host.server.jobs.manager import JobManager
 from apyfal.host.server.jobs.outputs import SavedOutputs
 from apyfal.host.server.jobs.sessions import LocalAccelerator, OpenAccelerator, Session, Sessions
@@ -45,6 +45,9 @@ from apyfal.host.server.policy.limits import ring_limit
 from apyfal.host.server.policy.quotas import Quota
 from apyfal.host.server.policy.tokens import TokenStore
 from apyfal.host.server.policy.url_policy import UrlPolicy, restricted_handler
+from apyfal.host.server.records.journal import Journal
+from apyfal.host.server.records.mapped_log import MappedLog
+from apyfal.host.server.records.usage_ledger import UsageLedger
 from apyfal.host.server.transport.bodies import Bodies
 from apyfal.host.server.transport.connections import Acceptor, Connections
 from apyfal.host.server.transport.threads import Threads
@@ -121,6 +124,7 @@ class Daemon:
         self._audit = AuditLog(settings.audit_log)
         self._tokens = TokenStore(settings.state_directory / "tokens.json")
         self._directories = AllowedDirectories(settings.authorized_host_dirs)
+        self._ledger = UsageLedger(settings.state_directory / "host_files.sqlite", settings.host_quota)
         self._egress = EgressPolicy(settings.private_endpoints, [listener.port for listener in self.listeners])
         self._table = table.table
         self._table.configure(self._configuration)
@@ -130,7 +134,8 @@ class Daemon:
         self._disclosure = Disclosure(self._configuration)
         self._memory = Quota("bytes of memory", settings.memory_limit)
         bodies = Bodies(settings, self._memory, Quota("bytes of disk", settings.disk_limit), _allocate)
-        self._journal = Journal(settings.state_directory / "jobs.sqlite", settings.journal_limit)
+        journal = settings.state_directory / "jobs.sqlite"
+        self._journal = Journal(journal, settings.journal_limit, _log_of(journal.with_suffix(".log")))
         self._stopping_sessions: Threads[Session] = Threads(Session.stop, self._stopped)
         self._sessions = Sessions(settings.max_sessions, settings.max_sessions_of_user)
         self._manager = JobManager(
@@ -174,7 +179,7 @@ class Daemon:
             # the router asks them in this order: what is called most comes first
             JobRoutes(context, self._manager, admission),
             SessionRoutes(context, shared, self.close_session),
-            StorageRoutes(context, self._table),
+            StorageRoutes(context, self._table, self._ledger),
             info,
             ChannelRoutes(self._channels),
         )
@@ -219,8 +224,9 @@ class Daemon:
         for scheme in ("http", "https"):
             self._table.attach(scheme, restricted_handler(MountSpec(scheme, scheme), self._egress))
 
-    def _serve_directories(self, directories: AllowedDirectories) -> HostStore:
-        return HostStore(directories, self.settings.max_body, self.settings.disk_reserve)
+    def _serve_directories(self, directories: AllowedDirectories, user: str | None = None) -> HostStore:
+        account = None if user is None else self._ledger.account(user)
+        return HostStore(directories, self.settings.max_body, self.settings.disk_reserve, account)
 
     def _make_metrics(self) -> Metrics:
         engine, memory = self._manager, self._memory
@@ -302,10 +308,12 @@ class Daemon:
                 self.close_session(session)
             if self._ticket_server is not None:
                 self._ticket_server.stop()
+            self._manager.close()
             self._journal.close()
             self._table.configure(None)
             self._url_policy.close()
             self._directories.close()
+            self._ledger.close()
             self._audit.close()
 
     def stop(self) -> None:
@@ -419,6 +427,15 @@ def _allocate(nbytes: int) -> np.ndarray[Any, Any]:
     from apyfal.memory import empty
 
     return empty((nbytes,), np.uint8)
+
+
+def _log_of(path: Path) -> MappedLog | None:
+    """Return the log of the journal; ``None``: there is no room for one, so that each job costs commits."""
+    try:
+        return MappedLog(path)
+    except OSError as error:
+        get_logger().warning("%s cannot be used, so that small jobs take longer: %s", path, error)
+        return None
 
 
 def _devices() -> list[Any]:

@@ -20,9 +20,9 @@ from apyfal.host.server.jobs.admission import (
     text_of,
 )
 from apyfal.host.server.jobs.job import Conflict, Job
-from apyfal.host.server.jobs.journal import Entry
 from apyfal.host.server.jobs.manager import JobManager
 from apyfal.host.server.policy.limits import JOBS_LISTED
+from apyfal.host.server.records.journal import Entry
 from apyfal.host.server.transport.bodies import Data
 from apyfal.host.server.transport.request import MAX_JSON, caller, read_json
 

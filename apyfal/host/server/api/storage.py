@@ -16,6 +16,7 @@ from apyfal.host.server.api.routes import BINARY, DONE, OBJECT, OCTETS, Body, Ro
 from apyfal.host.server.policy.limits import COPY_BUFFERS, MAX_LISTED
 from apyfal.host.server.policy.refusals import TooLarge
 from apyfal.host.server.policy.url_policy import SessionMount
+from apyfal.host.server.records.usage_ledger import UsageLedger
 from apyfal.host.server.transport.bodies import Data
 from apyfal.host.server.transport.request import caller, read_object, subject
 from apyfal.storage.handler import Handler, ObjectInfo
@@ -42,11 +43,14 @@ class StorageRoutes:
         The daemon's route context.
     table
         The daemon's mounts.
+    ledger
+        What users keep below ``host://``.
     """
 
-    def __init__(self, context: RouteContext, table: MountTable) -> None:
+    def __init__(self, context: RouteContext, table: MountTable, ledger: UsageLedger) -> None:
         self._context = context
         self._table = table
+        self._ledger = ledger
 
     @route(
         "GET",
@@ -129,12 +133,13 @@ class StorageRoutes:
     async def write_storage(self, request: web.Request) -> web.StreamResponse:
         """Receive an object, then write it. If either fails, nothing becomes visible."""
         url = self._admitted(request, write=True)
+        await self._require_room(request)
         data = await self._context.bodies.receive(request, None)
         try:
             entry = await self._in_thread(request, functools.partial(self._store, url, data))
         finally:
             data.close()
-        self._context.audit.write("written", user=caller().name, url=url, nbytes=entry["size"])
+        self._context.audit.write("written", user=caller().name, url=_said(request), nbytes=entry["size"])
         return web.json_response(entry)
 
     @route(
@@ -155,7 +160,7 @@ class StorageRoutes:
                 target.handler.remove(target.path)
 
         await self._in_thread(request, work)
-        self._context.audit.write("removed", user=caller().name, url=url)
+        self._context.audit.write("removed", user=caller().name, url=_said(request))
         return web.Response(status=204)
 
     @route(
@@ -202,7 +207,7 @@ class StorageRoutes:
                 )
 
         entry = await self._in_thread(request, work)
-        self._context.audit.write("copied", user=caller().name, src=src, dst=dst, nbytes=entry["size"])
+        self._context.audit.write("copied", user=user, src=texts[0], dst=texts[1], nbytes=entry["size"])
         return web.json_response(entry)
 
     # -- internals -----------------------------------------------------------------------------------------------------
@@ -219,7 +224,13 @@ class StorageRoutes:
         about.mounts = mounts
         if url_policy.names_operator_mount(url, mounts):
             about.operators = (*about.operators, url)
-        return url_policy.admit(url, mounts, caller().grant, write=write)
+        return url_policy.admit(url, mounts, caller().grant, write=write, user=caller().name)
+
+    async def _require_room(self, request: web.Request) -> None:
+        """Refuse a body before it is received if its user may not keep that much more below ``host://``."""
+        user, nbytes = caller().name, request.content_length or 0
+        if request.query.get("url", "").startswith("host://") and not self._ledger.fits(user, nbytes):
+            await self._in_thread(request, functools.partial(self._ledger.require, user, nbytes))
 
     def _mounts(self, request: web.Request, session: object) -> Mapping[str, SessionMount]:
         if session is None:
@@ -295,6 +306,11 @@ def _entries(found: Iterable[ObjectInfo]) -> list[dict[str, Any]]:
             raise TooLarge(f"more than {MAX_LISTED} entries: list what is below one of them")
         entries.append(_entry(info))
     return entries
+
+
+def _said(request: web.Request) -> str:
+    """Return the URL as the client named it, for the audit log: the name of a mount in this process says nothing."""
+    return request.query.get("url", "")
 
 
 def _entry(info: ObjectInfo) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from apyfal.host.server.channel.context import ChannelContext
 from apyfal.host.server.channel.stream import Stream
 from apyfal.host.server.jobs.admission import checked_key, described_job, text_of
 from apyfal.host.server.jobs.job import KEPT_IN_JOURNAL, Job
-from apyfal.host.server.jobs.journal import Entry
 from apyfal.host.server.policy.limits import CHANNEL_IDLE_TIMEOUT, OUTPUTS_OF_USER
+from apyfal.host.server.records.journal import Entry
 from apyfal.host.server.transport.request import User
 from apyfal.log import get_logger
 

@@ -11,9 +11,9 @@ import numpy as np
 from apyfal.host.protocol.frames import FrameError
 from apyfal.host.server.jobs.admission import DescribedJob
 from apyfal.host.server.jobs.job import Job
-from apyfal.host.server.jobs.journal import Entry
 from apyfal.host.server.jobs.sessions import Session
 from apyfal.host.server.policy.quotas import Share
+from apyfal.host.server.records.journal import Entry
 from apyfal.host.server.transport.bodies import HASHED_AT_ONCE, Data, received
 from apyfal.host.server.transport.payload_digest import ArrivingDigest
 from apyfal.host.server.transport.request import User

@@ -13,9 +13,9 @@ from typing import Any
 from apyfal.exceptions import ParameterError
 from apyfal.host.protocol.messages import JobSpec
 from apyfal.host.server.jobs.job import Job, fingerprint
-from apyfal.host.server.jobs.journal import Entry
 from apyfal.host.server.jobs.manager import JobManager
 from apyfal.host.server.jobs.sessions import Session, Sessions
+from apyfal.host.server.records.journal import Entry
 from apyfal.host.server.transport.bodies import Data
 from apyfal.host.server.transport.request import User, parse_json
 

@@ -18,13 +18,13 @@ from apyfal.exceptions import HostError, RunCancelled
 from apyfal.host.protocol.messages import error_document
 from apyfal.host.server.jobs.execution import Executor
 from apyfal.host.server.jobs.fair_queue import FairQueue
-from apyfal.host.server.jobs.group_commit import GroupCommit
 from apyfal.host.server.jobs.job import KEPT_IN_JOURNAL, BatchResult, Conflict, Job, KeyReused
-from apyfal.host.server.jobs.journal import NOT_RUN, Entry, Journal
 from apyfal.host.server.jobs.outputs import SavedOutputs
 from apyfal.host.server.jobs.sessions import NotFound
 from apyfal.host.server.policy.limits import KEPT_IN_MEMORY, OUTPUTS_OF_USER, RESERVED_WORKERS
 from apyfal.host.server.policy.refusals import TooMany
+from apyfal.host.server.records.group_commit import GroupCommit
+from apyfal.host.server.records.journal import NOT_RUN, Entry, Journal
 from apyfal.host.server.transport.bodies import Data
 from apyfal.host.server.transport.threads import Threads
 from apyfal.log import get_logger
@@ -123,8 +123,7 @@ class JobManager:
         try:
             return self._enter(job, print_, at_once)
         finally:
-            if alone:
-                self.commit()  # no other job is there to share it with
+            self._commits.settle(alone=alone)
 
     def _enter(self, job: Job, print_: str, at_once: bool) -> Job | Entry:
         """Enter a job in the journal, and start or queue it."""
@@ -147,7 +146,7 @@ class JobManager:
         return job
 
     def commit(self) -> None:
-        """Commit all pending records to the journal now, before a client is answered."""
+        """Have all records in the journal now, before a client is answered."""
         self._commits.commit()
 
     def _known(self, user: str, key: str, print_: str) -> Job | Entry:
@@ -186,6 +185,7 @@ class JobManager:
         if self._queue.remove(job.user, job):
             job.state = "cancelled"
             self._end(job)
+            self._commits.settle()
 
     # -- running -------------------------------------------------------------------------------------------------------
     @property
@@ -249,16 +249,14 @@ class JobManager:
         self._commits.open(alone=alone)
         try:
             self._conclude(job, failure)
+            while not self._stopping:
+                following = self._queue.take(self._may_run)
+                if following is None:
+                    break
+                self._journal.mark_running(following.id)
+                self._claim(following)
         finally:
-            if alone:
-                self.commit()
-        while not self._stopping:
-            following = self._queue.take(self._may_run)
-            if following is None:
-                break
-            self._commits.open()
-            self._journal.mark_running(following.id)
-            self._claim(following)
+            self._commits.settle(alone=alone)
         if not self._running:
             self._idle.set()
 
@@ -331,6 +329,7 @@ class JobManager:
         """Free an output that its client has received. Small outputs stay in the journal."""
         if isinstance(job, Entry):
             self._saved.remove(job.id)
+            self._commits.open()
             self._journal.release(job.id)
             return
         kept = job.is_kept
@@ -338,6 +337,7 @@ class JobManager:
         if output is None:
             return
         if not kept:
+            self._commits.open()
             self._journal.release(job.id)
             self._unfetched[job.user] -= 1
             if not self._unfetched[job.user]:
@@ -405,3 +405,7 @@ class JobManager:
         self.commit()
         self._threads.stop()
         return list(self._running)
+
+    def close(self) -> None:
+        """Commit what is not committed yet. Called last, when no client is served any more."""
+        self._commits.close()

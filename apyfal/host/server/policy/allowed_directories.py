@@ -201,9 +201,9 @@ class AllowedDirectories:
         """
         return self._run(lambda: self._create(path, exclusive))
 
-    def remove(self, path: str) -> None:
-        """Remove a regular file, or a symbolic link to one. Raises the errors of `open`."""
-        self._run(lambda: self._remove(path))
+    def remove(self, path: str) -> os.stat_result:
+        """Remove a regular file, or a symbolic link to one; return what was removed. Raises the errors of `open`."""
+        return self._run(lambda: self._remove(path))
 
     def makedirs(self, path: str) -> None:
         """Create a directory and its parents in the first allowed directory that can contain `path`. It may already
@@ -362,18 +362,20 @@ class AllowedDirectories:
             relative = f"{head}/{target}" if head else target
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
 
-    def _remove(self, path: str) -> None:
-        def attempt(root: int, relative: str) -> None:
+    def _remove(self, path: str) -> os.stat_result:
+        def attempt(root: int, relative: str) -> os.stat_result:
             with self._resolved(root, relative) as found:
                 if not stat.S_ISREG(os.fstat(found).st_mode):
                     raise OSError(errno.EACCES, os.strerror(errno.EACCES))
             head, _, last = relative.rpartition("/")
             with self._resolved(root, head or ".") as parent:
+                removed = os.stat(last, dir_fd=parent, follow_symlinks=False)
                 os.unlink(last, dir_fd=parent)
+            return removed
 
         if not path:
             _deny(path)
-        self._first(path, attempt)
+        return self._first(path, attempt)
 
     def _makedirs(self, path: str) -> None:
         names = [name for name in path.split("/") if name]

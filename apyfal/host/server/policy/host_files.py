@@ -10,11 +10,30 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from apyfal.exceptions import ObjectExists
 
-__all__ = ["HostEntry", "PendingFile", "entry_of"]
+__all__ = ["Claim", "HostEntry", "PendingFile", "entry_of"]
+
+
+class Claim(Protocol):
+    """What a file that is being written counts for its user."""
+
+    def grow(self, size: int) -> None:
+        """Count a file of at least `size` bytes; raises if that is more than the user may keep."""
+
+    def enter(self, path: str, status: os.stat_result) -> None:
+        """Record the file, which is about to get the name `path`."""
+
+    def placed(self, status: os.stat_result, replaced: os.stat_result | None) -> None:
+        """Take note that the file has its name, and that another one lost it."""
+
+    def abandon(self, status: os.stat_result) -> None:
+        """Take note that a file that was recorded did not get its name."""
+
+    def close(self) -> None:
+        """Give back what a file counts that was not recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +101,7 @@ class PendingFile:
         self._name = name
         self._path = path
         self._exclusive = exclusive
+        self._replaced: os.stat_result | None = None
         self._temporary: str | None = f".apyfal-{secrets.token_hex(8)}.part"
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         self.fd = os.open(self._temporary, flags, 0o666, dir_fd=parent)
@@ -89,11 +109,26 @@ class PendingFile:
         if mode is not None:
             os.fchmod(self.fd, stat.S_IMODE(mode))
 
-    def commit(self) -> HostEntry:
-        """Give the file its final name and sync it. Raises `ObjectExists` if it is exclusive and the name exists."""
-        if self._temporary is not None:
-            os.fsync(self.fd)  # can take long and needs no path: not in the thread that others wait for
-        entry: HostEntry = self._in_thread(self._commit)
+    def commit(self, claim: Claim | None = None) -> HostEntry:
+        """Give the file its final name and sync it. Raises `ObjectExists` if it is exclusive and the name exists.
+
+        With a claim, the file is recorded before it has its name: a daemon that is killed leaves nothing uncounted.
+        """
+        if self._temporary is None or claim is None:
+            if self._temporary is not None:
+                os.fsync(self.fd)  # can take long and needs no path: not in the thread that others wait for
+            entry: HostEntry = self._in_thread(self._commit)
+            return entry
+        os.fsync(self.fd)
+        status = os.fstat(self.fd)
+        directory = os.readlink(f"/proc/self/fd/{self._parent}")
+        claim.enter(f"{directory.rstrip('/')}/{self._name}", status)
+        try:
+            entry = self._in_thread(self._commit)
+        except BaseException:
+            claim.abandon(status)
+            raise
+        claim.placed(status, self._replaced)
         return entry
 
     def _commit(self) -> HostEntry:
@@ -106,6 +141,8 @@ class PendingFile:
                 raise ObjectExists(f"host://{self._path}: exists already") from error
             os.unlink(self._temporary, dir_fd=self._parent)
         else:
+            with contextlib.suppress(FileNotFoundError):
+                self._replaced = os.stat(self._name, dir_fd=self._parent, follow_symlinks=False)
             os.rename(self._temporary, self._name, src_dir_fd=self._parent, dst_dir_fd=self._parent)
         self._temporary = None
         directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._parent)

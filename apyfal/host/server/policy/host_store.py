@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 from apyfal.exceptions import ObjectChanged, StorageError
 from apyfal.host.server.policy.allowed_directories import AllowedDirectories
-from apyfal.host.server.policy.host_files import HostEntry, PendingFile
+from apyfal.host.server.policy.host_files import Claim, HostEntry, PendingFile
 from apyfal.host.server.policy.limits import MAX_BODY
 from apyfal.host.server.policy.quotas import require_free_space
 from apyfal.host.server.policy.refusals import TooLarge
 from apyfal.storage.flow.cancel import current_cancel
 from apyfal.storage.handler import Handler, Limits, ObjectInfo, RangeReader, Upload
 
-__all__ = ["HostStore"]
+__all__ = ["Account", "HostStore"]
 
 _ANY = 1 << 62
+
+
+class Account(Protocol):
+    """Whom files below ``host://`` count for."""
+
+    def claim(self) -> Claim:
+        """Return the claim of a file that is about to be written."""
+        ...
+
+    def forget(self, removed: os.stat_result) -> None:
+        """Count a file no more that was removed, whoever wrote it."""
 
 
 class HostStore(Handler):
@@ -32,15 +44,24 @@ class HostStore(Handler):
         Size in bytes of the largest file that may be written.
     reserve
         Bytes of a file system that must stay free.
+    account
+        Whom what is written counts for; ``None``: nobody.
     """
 
     scheme: ClassVar[str] = "host"
     limits = Limits(min_part=1, max_part=_ANY, max_parts=_ANY, max_put=_ANY)
 
-    def __init__(self, directories: AllowedDirectories, max_size: int = MAX_BODY, reserve: int = 0) -> None:
+    def __init__(
+        self,
+        directories: AllowedDirectories,
+        max_size: int = MAX_BODY,
+        reserve: int = 0,
+        account: Account | None = None,
+    ) -> None:
         self._directories = directories
         self._max_size = max_size
         self._reserve = reserve
+        self._account = account
 
     def describe(self, path: str) -> ObjectInfo:
         return _info(self._directories.stat(path))
@@ -49,15 +70,36 @@ class HostStore(Handler):
         return _Reader(self._directories.open(path), path, start, stop, version_of)
 
     def put(self, path: str, data: memoryview, checksum: bytes | None, *, exclusive: bool = False) -> ObjectInfo:
-        with self._directories.create(path, exclusive=exclusive) as pending:
+        with contextlib.ExitStack() as stack:
+            claim = self._claimed(len(data))
+            if claim is not None:
+                stack.callback(claim.close)
+            pending = stack.enter_context(self._directories.create(path, exclusive=exclusive))
             self._write_all(pending.fd, data, 0, path)
-            return _info(pending.commit())
+            return _info(pending.commit(claim))
 
     def upload(self, path: str, *, size: int | None, exclusive: bool = False) -> Upload:
-        return _Upload(self._directories.create(path, exclusive=exclusive), path, self._write_all)
+        claim = self._claimed(size or 0)
+        try:
+            pending = self._directories.create(path, exclusive=exclusive)
+        except BaseException:
+            if claim is not None:
+                claim.close()
+            raise
+        return _Upload(pending, path, self._write_all, claim)
+
+    def _claimed(self, size: int) -> Claim | None:
+        """Return the claim of a new file of `size` bytes; ``None``: it counts for nobody."""
+        if self._account is None:
+            return None
+        claim = self._account.claim()
+        claim.grow(size)
+        return claim
 
     def remove(self, path: str) -> None:
-        self._directories.remove(path)
+        removed = self._directories.remove(path)
+        if self._account is not None:
+            self._account.forget(removed)
 
     def list(self, path: str, *, recursive: bool = False) -> Iterator[ObjectInfo]:
         """List a directory in the order of names. `recursive` yields only files, and follows no link to a directory.
@@ -133,8 +175,15 @@ class _Reader(RangeReader):
 class _Upload(Upload):
     """A file written in parts. The position of part `n` follows from the size of the first part."""
 
-    def __init__(self, pending: PendingFile, path: str, write_all: Callable[[int, memoryview, int, str], None]) -> None:
+    def __init__(
+        self,
+        pending: PendingFile,
+        path: str,
+        write_all: Callable[[int, memoryview, int, str], None],
+        claim: Claim | None,
+    ) -> None:
         self._pending = pending
+        self._claim = claim
         self._path = path
         self._write_all = write_all
         self._known = threading.Condition()
@@ -151,6 +200,8 @@ class _Upload(Upload):
             if self._part_size is None:
                 raise StorageError(f"the upload to host://{self._path} was aborted", path=self._path)
             offset = (number - 1) * self._part_size
+        if self._claim is not None:
+            self._claim.grow(offset + len(data))
         self._write_all(self._pending.fd, data, offset, self._path)
 
     def complete(self, size: int, checksum: bytes | None) -> ObjectInfo:
@@ -158,11 +209,15 @@ class _Upload(Upload):
             written = os.fstat(self._pending.fd).st_size
             if written != size:
                 raise StorageError(f"host://{self._path} has {written} bytes instead of {size}", path=self._path)
-            self._done = _info(self._pending.commit())
+            self._done = _info(self._pending.commit(self._claim))
             self._pending.close()
+            if self._claim is not None:
+                self._claim.close()
         return self._done
 
     def abort(self) -> None:
         self._pending.close()
+        if self._claim is not None:
+            self._claim.close()
         with self._known:
             self._known.notify_all()

@@ -20,6 +20,7 @@ __all__ = [
     "HANDSHAKES",
     "HANDSHAKE_TIMEOUT",
     "HEADER_TIMEOUT",
+    "HOST_QUOTA",
     "JOBS_LISTED",
     "JOURNAL_LIMIT",
     "JSON_TIMEOUT",
@@ -80,6 +81,8 @@ SPOOL_ABOVE: Final = 4 * _GIB
 DISK_LIMIT: Final = 256 * _GIB
 #: bytes of a file system that spool files and ``host://`` leave free, for the journal and the rest of the machine
 DISK_RESERVE: Final = 1 * _GIB
+#: bytes of the files that one user keeps below ``host://``
+HOST_QUOTA: Final = 256 * _GIB
 #: bytes of the journal's results and small outputs
 JOURNAL_LIMIT: Final = 2 * _GIB
 #: bytes of small outputs kept in memory as well as in the journal, so that they can be sent at once

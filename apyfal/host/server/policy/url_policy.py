@@ -78,7 +78,8 @@ class UrlPolicy:
     table
         Mounts of this process.
     serve
-        Returns the store behind ``host://`` for the directories of a token, with the host's limits.
+        Returns the store behind ``host://`` for the directories of a token and the user who writes there (``None``: it
+        is only read), with the host's limits.
     """
 
     def __init__(
@@ -86,16 +87,26 @@ class UrlPolicy:
         directories: AllowedDirectories,
         egress: EgressPolicy,
         table: MountTable,
-        serve: Callable[[AllowedDirectories], Handler],
+        serve: Callable[[AllowedDirectories, str | None], Handler],
     ) -> None:
         self._directories, self._egress = directories, egress
         self._table = table
         self._serve = serve
         self._lock = threading.Lock()
-        #: by the directories of a token: scheme under which ``host://`` is mounted for it, and its allowed directories
-        self._limited: dict[tuple[str, ...], tuple[str, AllowedDirectories]] = {}
+        #: by the directories of a token: what ``host://`` is for it
+        self._limited: dict[tuple[str, ...], AllowedDirectories] = {}
+        #: by these directories and the user who writes there: scheme under which ``host://`` is mounted
+        self._schemes: dict[tuple[tuple[str, ...] | None, str | None], str] = {}
 
-    def admit(self, url: str, mounts: Mapping[str, SessionMount], grant: Grant, *, write: bool = False) -> str:
+    def admit(
+        self,
+        url: str,
+        mounts: Mapping[str, SessionMount],
+        grant: Grant,
+        *,
+        write: bool = False,
+        user: str | None = None,
+    ) -> str:
         """Return the URL under which the client's `url` can be opened in this process.
 
         Parameters
@@ -108,6 +119,8 @@ class UrlPolicy:
             Permissions of the request.
         write
             Whether the object is to be written or removed, not read or listed.
+        user
+            Whom a file counts for that is written below ``host://``; ``None``: nobody.
 
         Raises
         ------
@@ -128,7 +141,7 @@ class UrlPolicy:
             return f"{mounts[scheme].internal}://{mounts[scheme].root}{path}"
         grant.require("storage:write" if write else "storage:read", f"{scheme}://")
         if scheme == "host":
-            return f"{self._directories_of(grant)}://{host_path(url)}"
+            return f"{self._scheme_of(grant, user if write else None)}://{host_path(url)}"
         allowed = {name for name in self.operator_mounts() if grant.sees_mount(name)}
         if scheme not in allowed:
             known = ["host", "http", "https", *mounts, *allowed]
@@ -144,20 +157,29 @@ class UrlPolicy:
         scheme = url.partition("://")[0]
         return scheme not in ("host", "http", "https") and scheme not in mounts
 
-    def _directories_of(self, grant: Grant) -> str:
-        """Return the scheme under which ``host://`` is mounted for a grant."""
-        if grant.directories is None:
+    def _scheme_of(self, grant: Grant, user: str | None) -> str:
+        """Return the scheme under which ``host://`` is mounted for a grant, and for a user who writes."""
+        if grant.directories is None and user is None:
             return "host"
         with self._lock:
-            known = self._limited.get(grant.directories)
+            known = self._schemes.get((grant.directories, user))
             if known is None:
-                inside = tuple(path for path in grant.directories if self._is_shared(path))
-                if not inside:
-                    raise NotAllowed("host://: the directories of the token are not shared by this host")
-                allowed = AllowedDirectories(inside)
-                known = self._limited[grant.directories] = (f"client-{secrets.token_hex(8)}", allowed)
-                self._table.attach(known[0], self._serve(allowed))
-            return known[0]
+                handler = self._serve(self._directories_of(grant), user)
+                known = self._schemes[grant.directories, user] = f"client-{secrets.token_hex(8)}"
+                self._table.attach(known, handler)
+            return known
+
+    def _directories_of(self, grant: Grant) -> AllowedDirectories:
+        """Return the directories of a grant."""
+        if grant.directories is None:
+            return self._directories
+        known = self._limited.get(grant.directories)
+        if known is None:
+            inside = tuple(path for path in grant.directories if self._is_shared(path))
+            if not inside:
+                raise NotAllowed("host://: the directories of the token are not shared by this host")
+            known = self._limited[grant.directories] = AllowedDirectories(inside)
+        return known
 
     def _is_shared(self, directory: str) -> bool:
         real = os.path.realpath(directory)
@@ -170,8 +192,10 @@ class UrlPolicy:
         with self._lock:
             self._directories, self._egress = directories, egress
             limited, self._limited = self._limited, {}
-        for scheme, allowed in limited.values():
-            self._table.unmount(scheme, timeout=0.0)
+            schemes, self._schemes = self._schemes, {}
+        for scheme in schemes.values():
+            self._table.detach(scheme)  # transfers that use it still end
+        for allowed in limited.values():
             allowed.close()
 
     def close(self) -> None:

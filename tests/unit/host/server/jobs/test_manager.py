@@ -15,10 +15,10 @@ import pytest
 from apyfal.host.protocol.messages import JobSpec
 from apyfal.host.server.jobs.execution import Executor
 from apyfal.host.server.jobs.job import Job
-from apyfal.host.server.jobs.journal import Journal
 from apyfal.host.server.jobs.manager import JobManager
 from apyfal.host.server.jobs.outputs import SavedOutputs
 from apyfal.host.server.jobs.sessions import Session
+from apyfal.host.server.records.journal import Journal
 
 
 class Counting:

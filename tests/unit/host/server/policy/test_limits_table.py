@@ -32,7 +32,9 @@ def test_numbers(name: str) -> None:
     assert NUMBERS[name].format(f"{getattr(limits, name):g}") in TABLE
 
 
-@pytest.mark.parametrize("name", ["MEMORY_LIMIT", "MAX_BODY", "DISK_LIMIT", "DISK_RESERVE", "JOURNAL_LIMIT"])
+@pytest.mark.parametrize(
+    "name", ["MEMORY_LIMIT", "MAX_BODY", "DISK_LIMIT", "DISK_RESERVE", "HOST_QUOTA", "JOURNAL_LIMIT"]
+)
 def test_sizes(name: str) -> None:
     found = re.search(rf"`{name.lower()}` (\d+ GiB)(?:[^|]*?; a user ([\d.]+ GiB))?", TABLE)
     assert found is not None

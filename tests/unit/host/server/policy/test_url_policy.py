@@ -36,7 +36,7 @@ def policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[UrlPolic
     table.mount("disk", provider="file", root=str(tmp_path), config={})
     with AllowedDirectories([str(tmp_path)]) as allowed:
         egress = EgressPolicy(resolver=Names(public_test=[["93.184.216.34"]]))
-        made = UrlPolicy(allowed, egress, table, lambda inside: HostStore(inside, max_size=100))
+        made = UrlPolicy(allowed, egress, table, lambda inside, _: HostStore(inside, max_size=100))
         yield made
         made.close()
     table.clear()

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from apyfal.exceptions import ConfigurationError
-from apyfal.host.server.jobs.journal import NOT_RUN, Journal
+from apyfal.host.server.records.journal import NOT_RUN, Journal
+from apyfal.host.server.records.mapped_log import MappedLog
 
 
 @pytest.fixture
@@ -149,3 +150,98 @@ def test_a_user_over_the_limit_loses_the_oldest_and_nobody_else_does(tmp_path: P
         while journal.forget(time.time() + 1, time.time() + 1):
             pass
         assert journal._total == 0
+
+
+# -- with a log: what a killed daemon had not committed ----------------------------------------------------------------
+def opened(directory: Path) -> Journal:
+    return Journal(directory / "jobs.sqlite", log=MappedLog(directory / "jobs.log"))
+
+
+def killed(journal: Journal) -> None:
+    """Leave the files as a process that is killed leaves them."""
+    assert journal._log is not None
+    journal._database.close()
+    journal._log.close()
+
+
+def test_a_killed_daemon_loses_nothing_that_was_not_committed(tmp_path: Path) -> None:
+    journal = opened(tmp_path)
+    journal.begin()
+    waiting, running, done, struck = (journal.enter("alice", str(number), "print") for number in range(4))
+    journal.mark_running(running)
+    journal.mark_running(done)
+    journal.finish(done, "done", json.dumps({"result": "\udcff"}), b"", held=False)
+    alone = journal.enter("bob", "0", "print", running=True)
+    journal.finish(alone, "done", "{}", held=True)
+    journal.release(alone)
+    journal.strike(struck)
+    assert journal.is_kept
+    killed(journal)
+    again = opened(tmp_path)
+    assert {entry.id: entry.answer["ran"] for entry in again.recover() if entry.answer} == {
+        waiting: False,
+        running: None,
+    }
+    found = again.get(done)
+    assert found is not None
+    assert (found.state, found.output, found.key) == ("done", b"", "2")
+    assert (again.get(struck), again.held()) == (None, [])
+    found = again.get(alone)
+    assert found is not None
+    assert found.output is None
+    again.close()
+    third = opened(tmp_path)
+    assert third.recover() == []
+    assert third.find("alice", "2") is not None
+    third.close()
+
+
+def test_a_daemon_killed_between_commit_and_the_end_of_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = opened(tmp_path)
+    monkeypatch.setattr(MappedLog, "clear", lambda self: None)
+    journal.begin()
+    first = journal.enter("alice", "key", "print", running=True)
+    journal.finish(first, "done", "{}", b"1")
+    journal.strike(first)
+    second = journal.enter("alice", "key", "print", running=True)
+    journal.finish(second, "done", "{}", b"2")
+    journal.commit()
+    monkeypatch.undo()
+    killed(journal)
+    again = opened(tmp_path)
+    found = again.find("alice", "key")
+    assert found is not None
+    assert (found.id, found.output) == (second, b"2")
+    assert again.recover() == []
+    again.close()
+
+
+def test_a_commit_that_fails_keeps_what_the_log_has(tmp_path: Path) -> None:
+    journal = opened(tmp_path)
+    journal.begin()
+    kept = journal.enter("alice", "kept", "print", running=True)
+    assert journal.roll_back(), "a transaction is open again"
+    assert not journal.is_kept, "only a commit keeps what comes now"
+    with pytest.raises(sqlite3.IntegrityError):
+        journal.enter("alice", "kept", "print")
+    lost = journal.enter("alice", "lost", "print")
+    assert journal.roll_back()
+    assert (journal.get(kept) is None, journal.get(lost)) == (False, None)
+    journal.finish(kept, "done", "{}")
+    journal.commit()
+    assert journal.is_kept
+    killed(journal)
+    again = opened(tmp_path)
+    assert again.recover() == []
+    again.close()
+
+
+def test_a_record_that_the_log_cannot_take_waits_for_a_commit(tmp_path: Path) -> None:
+    journal = opened(tmp_path)
+    journal.begin()
+    job = journal.enter("alice", "key", "print", running=True)
+    journal.finish(job, "done", "x" * (5 << 20))
+    assert not journal.is_kept
+    journal.commit()
+    assert journal.is_kept
+    journal.close()

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from apyfal.host.server.jobs.group_commit import GroupCommit
-from apyfal.host.server.jobs.journal import Journal
+from apyfal.host.server.records.group_commit import GroupCommit
+from apyfal.host.server.records.journal import Journal
+from apyfal.host.server.records.mapped_log import MappedLog
 
 
 @pytest.fixture
@@ -92,3 +93,90 @@ def test_a_journal_that_cannot_be_written_is_said(
     assert "database or disk is full" in caplog.text
     assert crashed.find("alice", "a") is None
     assert crashed.find("alice", "b") is not None
+
+
+def logged(directory: Path) -> Journal:
+    return Journal(directory / "jobs.sqlite", log=MappedLog(directory / "jobs.log"))
+
+
+def test_with_a_log_many_turns_share_a_commit(tmp_path: Path) -> None:
+    journal = logged(tmp_path)
+    seen = Journal(tmp_path / "jobs.sqlite")
+    told: list[bool] = []
+
+    async def turns() -> None:
+        commits = GroupCommit(journal)
+        for number in range(5):
+            commits.open()
+            journal.enter("alice", str(number), "print", running=True)
+            commits.then(told.append)
+            assert len(told) == number
+            commits.settle()
+            assert told == [True] * (number + 1), "at once"
+            await asyncio.sleep(0)
+        assert seen.find("alice", "0") is None
+        await asyncio.sleep(0.1)
+        assert all(seen.find("alice", str(number)) for number in range(5))
+        commits.close()
+
+    asyncio.run(turns())
+    journal.close()
+    seen.close()
+
+
+def test_with_a_log_a_full_disk_loses_nothing_that_was_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = logged(tmp_path)
+    commit = journal.commit
+    told: list[tuple[str, bool]] = []
+
+    def full() -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    def write(commits: GroupCommit, key: str) -> None:
+        commits.open()
+        journal.enter("alice", key, "print", running=True)
+        commits.then(lambda kept: told.append((key, kept)))
+        commits.settle()
+
+    async def turns() -> None:
+        commits = GroupCommit(journal)
+        write(commits, "before")
+        monkeypatch.setattr(journal, "commit", full)
+        with caplog.at_level(logging.ERROR, "apyfal"):
+            await asyncio.sleep(0.1)
+            write(commits, "meanwhile")
+            await asyncio.sleep(0.01)
+        assert told == [("before", True), ("meanwhile", False)]
+        monkeypatch.setattr(journal, "commit", commit)
+        write(commits, "after")
+        await asyncio.sleep(0.1)
+        write(commits, "long after")
+        assert told[2:] == [("after", True), ("long after", True)]
+        commits.close()
+
+    asyncio.run(turns())
+    assert "database or disk is full" in caplog.text
+    assert [journal.find("alice", key) is not None for key, _ in told] == [True, False, True, True]
+    journal.close()
+
+
+def test_a_full_log_is_a_commit_at_the_end_of_the_turn(tmp_path: Path) -> None:
+    journal = logged(tmp_path)
+    told: list[bool] = []
+
+    async def turn() -> None:
+        commits = GroupCommit(journal)
+        commits.open()
+        job = journal.enter("alice", "key", "print", running=True)
+        journal.finish(job, "done", "x" * (5 << 20))
+        commits.then(told.append)
+        commits.settle()
+        assert told == []
+        await asyncio.sleep(0)
+        assert told == [True]
+        commits.close()
+
+    asyncio.run(turn())
+    journal.close()

@@ -1,8 +1,9 @@
 """The journal of jobs: requests by idempotency key and their results, kept across restarts of the daemon.
 
 A job is entered before any work is done for it, and its result before the client gets it. So a repeated request is
-answered from here. After a crash, every unfinished job is known, and is reported instead of run again. Jobs that arrive
-or end in the same iteration of the event loop share a commit: see `apyfal.host.server.jobs.group_commit`.
+answered from here. After a crash, every unfinished job is known, and is reported instead of run again. Each record goes
+to a log in mapped memory first, where it outlives the process at once, so that many jobs share one commit of the
+database (`apyfal.host.server.records.group_commit`). What a killed daemon left in the log is read at the start.
 
 SQLite in WAL mode without a sync at each commit: a killed process loses nothing; a power failure can lose the last
 moments, and with them at most the record of jobs whose effects the same failure put in doubt. A job's number is the
@@ -20,11 +21,13 @@ import re
 import secrets
 import sqlite3
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from apyfal.exceptions import ConfigurationError
 from apyfal.host.server.policy.limits import JOURNAL_LIMIT, share_of_user
+from apyfal.host.server.records.mapped_log import MappedLog
 
 __all__ = ["NOT_RUN", "Entry", "Journal"]
 
@@ -65,6 +68,30 @@ NOT_RUN = "the host stopped before the job was started: it did not run"
 _UNKNOWN = "the host stopped while the job was running: it will not be run again, and what it wrote is not known"
 
 
+def _text(field: bytes) -> str:
+    return field.decode()
+
+
+@dataclass(frozen=True, slots=True)
+class _Statement:
+    """A statement, and what makes its values from the fields of a record in the log."""
+
+    text: str
+    fields: tuple[Callable[[bytes], Any], ...]
+
+
+_ENTER, _STRIKE, _RUN, _RELEASE = b"enter", b"strike", b"run", b"release"
+_FINISH, _FINISH_ALONE = b"finish", b"finish without output"
+_STATEMENTS: Mapping[bytes, _Statement] = {
+    _ENTER: _Statement("INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?)", (int, _text, _text, _text, _text, int)),
+    _STRIKE: _Statement("DELETE FROM jobs WHERE number = ?", (int,)),
+    _RUN: _Statement("UPDATE jobs SET began = 1 WHERE number = ?", (int,)),
+    _FINISH: _Statement("INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?)", (int, _text, float, _text, bytes, int)),
+    _FINISH_ALONE: _Statement("INSERT INTO answers VALUES (?, ?, ?, ?, NULL, ?)", (int, _text, float, _text, int)),
+    _RELEASE: _Statement("UPDATE answers SET held = 0 WHERE number = ?", (int,)),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One job in the journal.
@@ -99,6 +126,9 @@ class Journal:
     ----------
     path
         The file; created with mode 0600.
+    log
+        Where records are kept until they are committed; owned by this object from now on. ``None``: nowhere, only a
+        commit keeps them.
     limit
         Bytes of answers and outputs. A user who exceeds `share_of_user` of it loses the oldest entries; so does the
         user with the most if all users together exceed it. Their keys are then unknown, as after `forget`.
@@ -109,9 +139,12 @@ class Journal:
         The file was written by another version.
     """
 
-    def __init__(self, path: str | os.PathLike[str], limit: int = JOURNAL_LIMIT) -> None:
+    def __init__(self, path: str | os.PathLike[str], limit: int = JOURNAL_LIMIT, log: MappedLog | None = None) -> None:
         self._path = os.fspath(path)
         self._limit = limit
+        self._log = log
+        self._logs = log is not None  # whether records go to the log now: not while the database cannot be written
+        self._is_kept = self._logs
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
         try:
@@ -122,17 +155,40 @@ class Journal:
             self._database.execute("PRAGMA synchronous=NORMAL")
             self._database.execute(f"PRAGMA wal_autocheckpoint={_LOG_PAGES}")
             self._database.executescript(_SCHEMA)
+            if log is not None:
+                self.begin()
+                self._replay(log)
+                self.commit()
             self._last = self._database.execute("SELECT max(number) FROM jobs").fetchone()[0] or 0
             self._recount()
             self._dropped: dict[str, int] = {}  # highest number up to which each user's jobs have been dropped
             self._cleared = 0  # jobs up to this number no longer have an output here
         except BaseException:
             self._database.close()
+            if log is not None:
+                log.close()
             raise
 
     def close(self) -> None:
-        """Close the file."""
-        self._database.close()
+        """Commit what was written, and close the file. What cannot be committed stays in the log for the next start."""
+        try:
+            if self._database.in_transaction:
+                with contextlib.suppress(sqlite3.Error):
+                    self.commit()
+        finally:
+            self._database.close()
+            if self._log is not None:
+                self._log.close()
+
+    @property
+    def is_kept(self) -> bool:
+        """Return whether all records survive the end of this process, committed or not."""
+        return self._is_kept
+
+    @property
+    def has_log(self) -> bool:
+        """Return whether records can be kept without a commit."""
+        return self._log is not None
 
     def begin(self) -> None:
         """Begin a transaction: the following writes are kept or lost together. Without one, each write is a
@@ -143,12 +199,44 @@ class Journal:
     def commit(self) -> None:
         """End the transaction. Raises `sqlite3.Error` if it could not be written; then nothing of it is kept."""
         self._database.execute("COMMIT")
+        if self._log is not None:
+            self._log.clear()
+            self._logs = self._is_kept = True
 
-    def roll_back(self) -> None:
-        """Undo all writes since `begin`."""
+    def roll_back(self) -> bool:
+        """Undo all writes since `begin` that are not in the log. Only a commit keeps further ones.
+
+        Returns
+        -------
+        bool
+            Whether a transaction is open again, with the writes that are in the log.
+        """
         if self._database.in_transaction:
             self._database.execute("ROLLBACK")
-            self._recount()
+        log = self._log
+        again = log is not None and not log.is_empty
+        if log is not None and again:
+            self._logs = self._is_kept = False
+            self.begin()
+            self._replay(log)
+        self._recount()
+        return again
+
+    def _replay(self, log: MappedLog) -> None:
+        """Write the records of the log that the database does not have."""
+        for operation, *fields in log.records():
+            statement = _STATEMENTS[operation]
+            values = [kind(field) for kind, field in zip(statement.fields, fields, strict=True)]
+            # a daemon that was killed after a commit may not have cleared the log: the last record of a key counts
+            self._database.execute(statement.text.replace("INSERT INTO", "INSERT OR REPLACE INTO"), values)
+
+    def _write(self, operation: bytes, *values: Any) -> None:
+        """Execute a statement, and append it to the log."""
+        statement = _STATEMENTS[operation]
+        self._database.execute(statement.text, values)
+        if self._logs and self._log is not None:
+            fields = [value if isinstance(value, bytes) else str(value).encode() for value in values]
+            self._is_kept = self._log.append([operation, *fields]) and self._is_kept
 
     def _recount(self) -> None:
         """Recompute from the file how many bytes each user's jobs take."""
@@ -178,19 +266,17 @@ class Journal:
         """
         number = max(self._last + 1, time.time_ns() // 1000)
         job_id = f"{number:015x}-{secrets.token_hex(8)}"
-        self._database.execute(
-            "INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?)", (number, job_id, user, key, fingerprint, running)
-        )
+        self._write(_ENTER, number, job_id, user, key, fingerprint, int(running))
         self._last = number
         return job_id
 
     def strike(self, job_id: str) -> None:
         """Remove a job that could not be queued."""
-        self._database.execute("DELETE FROM jobs WHERE number = ?", (_number(job_id),))
+        self._write(_STRIKE, _number(job_id))
 
     def mark_running(self, job_id: str) -> None:
         """Record that the job is about to run. Once this has returned, the job is never started again."""
-        self._database.execute("UPDATE jobs SET began = 1 WHERE number = ?", (_number(job_id),))
+        self._write(_RUN, _number(job_id))
 
     def finish(
         self,
@@ -219,9 +305,10 @@ class Journal:
         """
         number = _number(job_id)
         owner = user if user is not None else self._user_of(number)
-        self._database.execute(
-            "INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?)", (number, state, time.time(), answer, output, held)
-        )
+        if output is None:
+            self._write(_FINISH_ALONE, number, state, time.time(), answer, int(held))
+        else:
+            self._write(_FINISH, number, state, time.time(), answer, output, int(held))
         self._cleared = min(self._cleared, number - 1)
         self._count(owner, _ROW + len(answer) + len(output or b""))
         while self._bytes[owner] > share_of_user(self._limit) and self._drop_oldest(owner):
@@ -259,7 +346,7 @@ class Journal:
 
     def release(self, job_id: str) -> None:
         """Record that the daemon no longer holds the job's output."""
-        self._database.execute("UPDATE answers SET held = 0 WHERE number = ?", (_number(job_id),))
+        self._write(_RELEASE, _number(job_id))
 
     def held(self) -> list[Entry]:
         """List the jobs whose outputs a daemon held in memory. After a restart, only saved outputs remain of these."""

@@ -1,0 +1,113 @@
+"""A log in mapped memory: what is appended outlives the process at once, without a system call.
+
+The kernel writes the pages of a shared mapping to the file whatever becomes of the process, so a record that is
+complete here survives SIGKILL. A power failure can lose it, as it can the last commits of the journal.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import secrets
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+__all__ = ["MappedLog"]
+
+_NBYTES: Final = 4 << 20
+#: magic, and a number that changes whenever the log begins anew: what was there before then no longer counts
+_HEADER = struct.Struct("=8sQ")
+_MAGIC = b"apyfal-1"
+#: bytes of the record, and its checksum, which includes the header's number
+_RECORD = struct.Struct("=II")
+_FIELD = struct.Struct("=I")
+#: by the number of fields: that number, and the size of each
+_SIZES = [struct.Struct(f"={count + 1}I") for count in range(8)]
+
+
+class MappedLog:
+    """Records, each a sequence of byte strings, in a file of fixed size. Used from one thread.
+
+    Parameters
+    ----------
+    path
+        The file; created with mode 0600, with all its room on the disk.
+
+    Raises
+    ------
+    OSError
+        There is no room for it, or another process has it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.posix_fallocate(descriptor, 0, _NBYTES)  # otherwise a full disk would kill the process with SIGBUS
+            self._memory = mmap.mmap(descriptor, _NBYTES)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._descriptor = descriptor  # holds the lock
+        magic, self._number = _HEADER.unpack_from(self._memory)
+        self._end = _HEADER.size
+        if magic != _MAGIC:
+            self.clear()
+
+    def records(self) -> Iterator[list[bytes]]:
+        """Yield all complete records, oldest first. Appending goes on behind the last one."""
+        self._end = _HEADER.size
+        while True:
+            start = self._end + _RECORD.size
+            if start > _NBYTES:
+                return
+            nbytes, checksum = _RECORD.unpack_from(self._memory, self._end)
+            if not nbytes or start + nbytes > _NBYTES:
+                return
+            content = self._memory[start : start + nbytes]
+            if zlib.crc32(content, self._number & 0xFFFFFFFF) != checksum:
+                return
+            self._end = start + nbytes
+            yield _fields(content)
+
+    def append(self, fields: Sequence[bytes]) -> bool:
+        """Append a record of at most seven fields; return whether there was room for it."""
+        count = len(fields)
+        content = b"".join([_SIZES[count].pack(count, *map(len, fields)), *fields])
+        start = self._end + _RECORD.size
+        if start + len(content) > _NBYTES:
+            return False
+        self._memory[start : start + len(content)] = content
+        _RECORD.pack_into(self._memory, self._end, len(content), zlib.crc32(content, self._number & 0xFFFFFFFF))
+        self._end = start + len(content)
+        return True
+
+    @property
+    def is_empty(self) -> bool:
+        """Return whether nothing was appended since `clear`."""
+        return self._end == _HEADER.size
+
+    def clear(self) -> None:
+        """Begin anew: no record counts any more."""
+        self._number = secrets.randbits(64)
+        _HEADER.pack_into(self._memory, 0, _MAGIC, self._number)
+        self._end = _HEADER.size
+
+    def close(self) -> None:
+        """Close the file."""
+        self._memory.close()
+        os.close(self._descriptor)
+
+
+def _fields(content: bytes) -> list[bytes]:
+    count = _FIELD.unpack_from(content)[0]
+    start = _FIELD.size * (count + 1)
+    fields = []
+    for number in range(1, count + 1):
+        size = _FIELD.unpack_from(content, _FIELD.size * number)[0]
+        fields.append(content[start : start + size])
+        start += size
+    return fields

@@ -1,0 +1,264 @@
+"""Which user wrote which file below ``host://``, and how many bytes each user keeps there."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import os
+import sqlite3
+import threading
+import time
+
+from apyfal.exceptions import ConfigurationError, StorageError
+from apyfal.host.server.policy.refusals import TooLarge, TooMany
+from apyfal.log import get_logger
+
+__all__ = ["FileClaim", "UsageLedger", "UserAccount"]
+
+_VERSION = 1
+_SCHEMA = f"""
+CREATE TABLE IF NOT EXISTS files (
+    file TEXT PRIMARY KEY,
+    user TEXT NOT NULL,
+    path BLOB NOT NULL,
+    nbytes INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS by_user ON files (user);
+PRAGMA user_version={_VERSION};
+"""
+#: a file counts in blocks, and an empty one as one block: names and inodes take room too
+_BLOCK = 4096
+#: seconds between two looks at all files of one user
+_LOOK = 10.0
+
+
+def _counted(size: int) -> int:
+    """Return the bytes that a file of `size` counts."""
+    return max(1, -(-size // _BLOCK)) * _BLOCK
+
+
+class UsageLedger:
+    """The files that users wrote below ``host://``, in one SQLite file. Usable from any thread.
+
+    A file counts for the user who wrote it last through this host, from its first byte until it is removed or replaced.
+    What somebody with an account on the machine removed or changed is noticed before its user is refused more.
+
+    Parameters
+    ----------
+    path
+        The file; created with mode 0600.
+    limit
+        Bytes that one user may keep.
+
+    Raises
+    ------
+    ConfigurationError
+        The file was written by another version, or is damaged.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], limit: int) -> None:
+        self.limit = limit
+        self._lock = threading.Lock()
+        self._placing: set[str] = set()  # files that do not have their final name yet
+        self._looked: dict[str, float] = {}
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
+        try:
+            version = self._database.execute("PRAGMA user_version").fetchone()[0]
+            if version not in (0, _VERSION):
+                raise ConfigurationError(f"{path}: a ledger of version {version}, not {_VERSION}; move it away")
+            self._database.execute("PRAGMA journal_mode=WAL")
+            self._database.execute("PRAGMA synchronous=NORMAL")
+            self._database.executescript(_SCHEMA)
+            sums = self._database.execute("SELECT user, sum(nbytes) FROM files GROUP BY user").fetchall()
+        except sqlite3.DatabaseError as error:
+            self._database.close()
+            raise ConfigurationError(f"{path}: cannot be read ({error}); move it away") from error
+        except BaseException:
+            self._database.close()
+            raise
+        self._held: collections.Counter[str] = collections.Counter(dict(sums))
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._database.close()
+
+    def held_by(self, user: str) -> int:
+        """Return the bytes that a user keeps or is writing."""
+        return self._held[user]
+
+    def fits(self, user: str, size: int) -> bool:
+        """Return whether a file of `size` bytes certainly fits; if not, `require` looks closer."""
+        return self._held[user] + _counted(size) <= self.limit
+
+    def require(self, user: str, size: int) -> None:
+        """Raise `TooLarge` or `TooMany` unless the user may keep a new file of `size` bytes. Reads directories."""
+        self._claim(user, _counted(size))
+        self._give(user, _counted(size))
+
+    def account(self, user: str) -> UserAccount:
+        """Return the part of one user."""
+        return UserAccount(self, user)
+
+    def forget(self, status: os.stat_result) -> None:
+        """Count a file no more, because it was removed or replaced."""
+        with self._lock:
+            self._drop(_name(status))
+
+    # -- for FileClaim -------------------------------------------------------------------------------------------------
+    def _claim(self, user: str, nbytes: int) -> None:
+        """Count `nbytes` more for a user. Raises `TooLarge` or `TooMany`."""
+        if nbytes > self.limit:
+            raise TooLarge(f"host://: a file of {nbytes} bytes: a user may keep {self.limit} there")
+        for attempt in range(2):
+            with self._lock:
+                own = self._held[user]
+                if own + nbytes <= self.limit:
+                    self._held[user] += nbytes
+                    return
+            if attempt or not self._look(user):
+                break
+        raise TooMany(
+            f"host://: {nbytes} bytes: you keep {own} there, and a user may keep {self.limit}; remove some files"
+        )
+
+    def _give(self, user: str, nbytes: int) -> None:
+        with self._lock:
+            self._held[user] -= nbytes
+            if self._held[user] <= 0:
+                del self._held[user]
+
+    def _enter(self, user: str, path: str, status: os.stat_result, nbytes: int) -> None:
+        """Record a file whose `nbytes` are counted already, before it has its final name."""
+        name = _name(status)
+        with self._lock:
+            self._drop(name)  # a file that somebody else removed, whose number this one has
+            self._placing.add(name)
+            try:
+                self._database.execute("INSERT INTO files VALUES (?, ?, ?, ?)", (name, user, os.fsencode(path), nbytes))
+            except sqlite3.Error as error:
+                self._placing.discard(name)
+                raise StorageError(f"the host cannot record a file: {error}") from error
+
+    def _placed(self, status: os.stat_result) -> None:
+        with self._lock:
+            self._placing.discard(_name(status))
+
+    def _drop(self, name: str) -> None:
+        self._placing.discard(name)
+        try:
+            row = self._database.execute("DELETE FROM files WHERE file = ? RETURNING user, nbytes", (name,)).fetchone()
+        except sqlite3.Error as error:  # it counts until somebody looks
+            get_logger().error("the ledger of host:// cannot be written: %s", error)
+            return
+        if row is not None:
+            user, nbytes = row
+            self._held[user] -= nbytes
+            if self._held[user] <= 0:
+                del self._held[user]
+
+    def _look(self, user: str) -> bool:
+        """Compare the ledger with the files of a user; return whether that was done, as it is only once in a while."""
+        now = time.monotonic()
+        with self._lock:
+            if now - self._looked.get(user, -_LOOK) < _LOOK:
+                return False
+            self._looked[user] = now
+            rows = self._database.execute("SELECT file, path, nbytes FROM files WHERE user = ?", (user,)).fetchall()
+        for name, path, nbytes in rows:
+            try:
+                status = os.lstat(path)
+                actual = _counted(status.st_size) if _name(status) == name else 0
+            except (FileNotFoundError, NotADirectoryError):
+                actual = 0
+            except OSError:
+                continue
+            if actual == nbytes:
+                continue
+            with self._lock:
+                if name in self._placing:
+                    continue
+                self._drop(name)
+                if actual:
+                    with contextlib.suppress(sqlite3.Error):
+                        self._database.execute("INSERT INTO files VALUES (?, ?, ?, ?)", (name, user, path, actual))
+                        self._held[user] += actual
+        return True
+
+
+class UserAccount:
+    """One user's part of a ledger.
+
+    Parameters
+    ----------
+    ledger, user
+        The ledger, and the user.
+    """
+
+    def __init__(self, ledger: UsageLedger, user: str) -> None:
+        self._ledger = ledger
+        self._user = user
+
+    def claim(self) -> FileClaim:
+        """Return the claim of a file that is about to be written."""
+        return FileClaim(self._ledger, self._user)
+
+    def forget(self, removed: os.stat_result) -> None:
+        """Count a file no more that was removed, whoever wrote it."""
+        self._ledger.forget(removed)
+
+
+class FileClaim:
+    """What one file that is being written counts. Used by one thread at a time.
+
+    Parameters
+    ----------
+    ledger, user
+        The ledger, and who writes.
+    """
+
+    def __init__(self, ledger: UsageLedger, user: str) -> None:
+        self._ledger = ledger
+        self._user = user
+        self._lock = threading.Lock()
+        self._nbytes = 0
+
+    def grow(self, size: int) -> None:
+        """Count a file of at least `size` bytes. Raises `TooLarge` or `TooMany`, and then counts what it did before."""
+        with self._lock:
+            more = _counted(size) - self._nbytes
+            if more > 0:
+                self._ledger._claim(self._user, more)
+                self._nbytes += more
+
+    def enter(self, path: str, status: os.stat_result) -> None:
+        """Record the file, which is about to get the name `path`. Call `placed` or `UsageLedger.forget` afterwards."""
+        self.grow(status.st_size)
+        with self._lock:
+            actual = _counted(status.st_size)
+            self._ledger._enter(self._user, path, status, actual)
+            left, self._nbytes = self._nbytes - actual, 0
+            if left:
+                self._ledger._give(self._user, left)
+
+    def placed(self, status: os.stat_result, replaced: os.stat_result | None) -> None:
+        """Take note that the file has its name, and that another one lost it."""
+        self._ledger._placed(status)
+        if replaced is not None:
+            self._ledger.forget(replaced)
+
+    def abandon(self, status: os.stat_result) -> None:
+        """Take note that a file that was recorded did not get its name."""
+        self._ledger.forget(status)
+
+    def close(self) -> None:
+        """Give back what a file counts that was not recorded. Idempotent."""
+        with self._lock:
+            nbytes, self._nbytes = self._nbytes, 0
+        if nbytes:
+            self._ledger._give(self._user, nbytes)
+
+
+def _name(status: os.stat_result) -> str:
+    return f"{status.st_dev:x}-{status.st_ino:x}"

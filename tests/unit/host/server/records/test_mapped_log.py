@@ -1,0 +1,108 @@
+"""What is in the log outlives the process, and nothing else is taken for a record."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from apyfal.host.server.records.mapped_log import MappedLog
+
+RECORDS = [[b"enter", b"1", b"", b"x" * 5000], [b"run"], [b"finish", bytes(range(256))]]
+
+
+def filled(path: Path, records: list[list[bytes]]) -> None:
+    log = MappedLog(path)
+    for record in records:
+        assert log.append(record)
+    log.close()
+
+
+def size_of(records: list[list[bytes]]) -> int:
+    return sum(8 + 4 * (len(record) + 1) + sum(map(len, record)) for record in records)
+
+
+def read(path: Path) -> list[list[bytes]]:
+    log = MappedLog(path)
+    found = list(log.records())
+    log.close()
+    return found
+
+
+def test_records_come_back_in_order(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    assert read(path) == []
+    filled(path, RECORDS)
+    assert read(path) == RECORDS
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    log = MappedLog(path)
+    assert list(log.records()) == RECORDS
+    assert log.append([b"behind"])
+    log.close()
+    assert read(path) == [*RECORDS, [b"behind"]]
+
+
+def test_nothing_of_before_counts_after_it_was_cleared(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    filled(path, RECORDS)
+    log = MappedLog(path)
+    log.clear()
+    assert log.is_empty
+    log.append(RECORDS[0])  # as long as the one before, so that older ones follow it in the file
+    log.close()
+    assert read(path) == RECORDS[:1]
+
+
+def test_a_process_that_is_killed_keeps_what_it_appended(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from apyfal.host.server.records.mapped_log import MappedLog\n"
+        "log = MappedLog(sys.argv[1]); log.append([b'a', b'b' * 10000]); print(flush=True)\n"
+        "while True: log.append([b'c' * 100]) or log.clear() or log.append([b'a', b'b' * 10000])"
+    )
+    for _ in range(3):
+        with subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "log")], stdout=subprocess.PIPE) as child:
+            assert child.stdout is not None
+            child.stdout.readline()
+            os.kill(child.pid, signal.SIGKILL)
+        found = read(tmp_path / "log")
+        assert found == [] or (found[0] == [b"a", b"b" * 10000] and all(one == [b"c" * 100] for one in found[1:]))
+
+
+def test_damage_ends_the_records_before_it(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    filled(path, RECORDS)
+    whole = path.read_bytes()
+    source = random.Random(1)
+    for _ in range(300):
+        damaged = bytearray(whole)
+        damaged[source.randrange(16, 16 + size_of(RECORDS))] ^= 1 << source.randrange(8)
+        path.write_bytes(damaged)
+        found = read(path)
+        assert len(found) < len(RECORDS)
+        assert found == RECORDS[: len(found)]
+
+
+def test_it_says_when_it_is_full(tmp_path: Path) -> None:
+    log = MappedLog(tmp_path / "log")
+    assert not log.append([bytes(8 << 20)])
+    count = 0
+    while log.append([bytes(100_000)]):
+        count += 1
+    assert len(list(log.records())) == count > 30
+    log.clear()
+    assert log.append([bytes(100_000)])
+    log.close()
+
+
+def test_one_process_has_it(tmp_path: Path) -> None:
+    log = MappedLog(tmp_path / "log")
+    with pytest.raises(BlockingIOError):
+        MappedLog(tmp_path / "log")
+    log.close()
+    MappedLog(tmp_path / "log").close()
