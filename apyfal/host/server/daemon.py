@@ -173,6 +173,7 @@ class Daemon:
             _devices,
             lambda: self._state,
             self._metrics.text,
+            self._threads,
             self._disclosure.text,
         )
         self.routes: list[Route] = declared(

@@ -11,7 +11,7 @@ from aiohttp import web
 from apyfal.host.server.api.routes import OBJECT, PUBLIC, Body, route
 from apyfal.host.server.policy.url_policy import UrlPolicy
 from apyfal.host.server.transport.request import caller
-from apyfal.host.server.transport.threads import in_thread
+from apyfal.host.server.transport.user_threads import UserThreads
 
 __all__ = ["InfoRoutes"]
 
@@ -29,6 +29,8 @@ class InfoRoutes:
         Returns ``"ok"``, or ``"stopping"``.
     metrics
         Returns the metrics in Prometheus's text format.
+    threads
+        Run what looks at devices and mounts: a vendor's library may take long, or hang.
     shown
         Returns a line about this host with everything removed that a client must not read.
     """
@@ -40,6 +42,7 @@ class InfoRoutes:
         list_devices: Callable[[], list[Any]],
         state: Callable[[], str],
         metrics: Callable[[], bytes],
+        threads: UserThreads,
         shown: Callable[[str], str],
     ) -> None:
         self._url_policy = url_policy
@@ -47,6 +50,7 @@ class InfoRoutes:
         self._list_devices = list_devices
         self._state = state
         self._metrics = metrics
+        self._threads = threads
         self._shown = shown
         self._document = b""
 
@@ -104,7 +108,7 @@ class InfoRoutes:
     async def get_accelerators(self, request: web.Request) -> web.StreamResponse:
         """List the accelerators."""
         allowed = caller().grant.accelerators
-        found = await in_thread(self._list_accelerators)
+        found = await self._threads.run(request, caller().name, self._list_accelerators)
         return web.json_response(
             {"accelerators": [self._shown(str(one)) for one in found if allowed is None or one.name in allowed]}
         )
@@ -118,9 +122,8 @@ class InfoRoutes:
     )
     async def get_devices(self, request: web.Request) -> web.StreamResponse:
         """List the devices."""
-        return web.json_response(
-            {"devices": [self._shown(str(device)) for device in await in_thread(self._list_devices)]}
-        )
+        found = await self._threads.run(request, caller().name, self._list_devices)
+        return web.json_response({"devices": [self._shown(str(device)) for device in found]})
 
     @route(
         "GET",
@@ -131,6 +134,6 @@ class InfoRoutes:
     )
     async def get_mounts(self, request: web.Request) -> web.StreamResponse:
         """List the mounts that a client may use, by name and provider, without their parameters."""
-        mounts = await in_thread(self._url_policy.operator_mounts)
+        mounts = await self._threads.run(request, caller().name, self._url_policy.operator_mounts)
         seen = {name: provider for name, provider in mounts.items() if caller().grant.sees_mount(name)}
         return web.json_response({"mounts": {"host": "host", **seen}})
