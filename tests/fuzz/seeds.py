@@ -16,6 +16,44 @@ from apyfal.host.protocol.frames import (
 
 __all__ = ["SEEDS"]
 
+_JSON = b"Content-Type: application/json"
+_ARRAY = b'{"src":{"body":true,"array":{"dtype":"|u1","shape":[4]}}}'
+#: requests: the number of the route, query, fields, body
+_REQUESTS = [
+    (0, b"", _JSON, b'{"accelerator":"loopback"}'), (0, b"", _JSON, b'{"accelerator":"gunzip","dtype":"<f4"}'),
+    (1, b"", b"", b""), (2, b"", b"", b""),
+    (3, b"", _JSON, b'{"provider":"s3","anonymous":true,"endpoint_url":"http://h.test","region":"r"}'),
+    (4, b"", b"", b""), (5, b"", _JSON, b'{"nbytes":4096}'), (6, b"", b"", b""),
+    (7, b"wait=1", _JSON, b'{"src":{"url":"host://x"}}'), (7, b"wait=1", b"Apyfal-Job: " + _ARRAY, b"abcd"),
+    (7, b"wait=1", b"Idempotency-Key: k\r\nAccept: application/octet-stream\r\nApyfal-Job: " + _ARRAY, b"abcd"),
+    (7, b"wait=1", _JSON, b'{"src":{"url":"host://x"},"dst":{"url":"host://y"},"timeout":1e9,"memory_limit":"1MiB"}'),
+    (7, b"wait=nan", _JSON, b'{"kind":"start","parameters":{"a":1}}'),
+    (7, b"wait=1", _JSON, b'{"parameters":{"n":{}}}'),
+    (8, b"", b"", b""), (8, b"key=k", b"", b""), (9, b"wait=1", b"Accept: application/octet-stream", b""),
+    (10, b"", b"", b""), (11, b"", b"", b""), (12, b"", b"", b""), (13, b"url=host://&recursive=true", b"", b""),
+    (13, b"url=host%3A%2F%2Finside", b"", b""), (14, b"url=host://x", b"", b""), (14, b"url=host://../x", b"", b""),
+    (15, b"url=host://x", b"Range: bytes=0-1", b""), (15, b"url=http://h.test/x", b"", b""),
+    (16, b"url=host://y", b"", b"abc"),
+    (16, b"url=host://inside/%ff", b"Expect: 100-continue", b"abc"), (17, b"url=host://y", b"", b""),
+    (18, b"", _JSON, b'{"src":"host://x","dst":"host://z"}'), (18, b"", _JSON, b'{"src":"\\ud800://","dst":[]}'),
+    (19, b"", b"Upgrade: apyfal-channel/1", b""), (20, b"", b"", b""), (21, b"", b"Authorization: x", b""),
+    (24, b"", b"", b""),
+]  # fmt: skip
+_CHANNEL_JOBS = [
+    (_ARRAY.decode(), b"abcd"), ('{"src":{"url":"host://x"}}', b""), ('{"src":{"url":"host://../x"}}', b""),
+    ("{}", b""),
+    ('{"src":{"body":true,"array":{"dtype":"|u1","shape":[8]}},"batch":[{"count":2,"src":{"dtype":"|u1","shape":[4]}}]}',
+     b"abcdefgh"),
+    ('{"src":{"body":true},"dst":{"data":true}}', b"abc"), ('{"src":{"url":"host://x"},"dst":{"url":"host://c"}}', b""),
+]  # fmt: skip
+
+
+def _channel_job(stream: int, job: str, body: bytes) -> bytes:
+    """Return the frames of a job with its body, for the session whose id replaces the letters."""
+    frame = job_frame(stream, f"k{stream}", "S" * 32, job, len(body)) or b""
+    return frame + (data_header(stream, len(body)) + body if body else b"")
+
+
 _LISTING = (
     b"<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken><Contents>"
     b"<Key>k</Key><Size>1</Size><ETag>&quot;e&quot;</ETag><LastModified>2026-01-01T00:00:00Z</LastModified></Contents>"
@@ -134,6 +172,18 @@ SEEDS: dict[str, list[bytes]] = {
         b'{"region":"00000000000000000000000000000000","offset":65536,"array":{"dtype":"|u1","shape":[0]}}',
         b'{"region":"00000000000000000000000000000000","offset":1,"array":{"dtype":"<c16","shape":[4294967296,4294967296]}}',
         b'{"region":"00000000000000000000000000000000","offset":-1,"array":{"dtype":"O","shape":[]}}',
+    ],
+    "handlers": [
+        bytes((route, user)) + query + b"\0" + fields + b"\0" + body
+        for route, query, fields, body in _REQUESTS
+        for user in range(2)
+    ],
+    "channels": [
+        b"\0" + b"".join(_channel_job(1 + number, job, body) for number, (job, body) in enumerate(_CHANNEL_JOBS)),
+        *(b"\0" + _channel_job(1, job, body) for job, body in _CHANNEL_JOBS),
+        b"\0" + _channel_job(1, _CHANNEL_JOBS[0][0], bytes(4096)) + release_frame(1) + ping_frame(),
+        b"\0" + (job_frame(3, "k", "S" * 32, "{}", 2 << 20) or b"") + data_header(3, 4) + b"abcd",
+        b"\1" + ping_frame() + credit_frame(1, 4), b"\2" + bytes(40), b"\3\1", b"\4" + release_frame(9),
     ],
     "tokens": [
         b'[{"id":"0123456789ab","user":"a","scopes":["process"],"created":1,"expires":null,"hash":"0","revoked":null}]',

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
+from fuzz.handlers import channels, handlers
 from fuzz.kernels import definition_parts, verilog
 from fuzz.sessions import sessions, shared_memory
 from fuzz.stores import stores
@@ -35,10 +36,10 @@ from apyfal.host.protocol.frames import (
 )
 from apyfal.host.protocol.messages import JobSpec, error_from
 from apyfal.host.protocol.proof import Challenge
-from apyfal.host.server.jobs.journal import Journal
 from apyfal.host.server.policy.allowed_directories import host_path
 from apyfal.host.server.policy.egress import EgressPolicy
 from apyfal.host.server.policy.tokens import TokenStore
+from apyfal.host.server.records.journal import Journal
 from apyfal.host.server.transport.request import parse_json
 from apyfal.storage.http.connection import Connection
 from apyfal.storage.stores.s3 import xml
@@ -215,5 +216,6 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     for function in (
         *(http_answer, s3_xml, configuration, urls, jobs, answers_of_a_host, journal, tokens, frames),
         *(stores, definitions, definition_parts, verilog, sessions, shared_memory),
+        *(handlers, channels),
     )
 }

@@ -11,7 +11,7 @@ from fuzz.targets import TARGETS
 
 CORPUS = Path(__file__).parent / "corpus"
 WORDS = [b"\0", b"\xff", b"\xb2", b"\r\n", b" ", b"-1", b"9" * 20, b"9" * 5000, b"%00", b"\xed\xa0\x80", b"[" * 3000]
-MUTATIONS = {"http_answer": 1500, "journal": 100, "tokens": 500, "sessions": 1000}
+MUTATIONS = {"http_answer": 1500, "journal": 100, "tokens": 500, "sessions": 1000, "handlers": 300, "channels": 100}
 
 
 def mutated(seed: bytes, others: list[bytes], source: random.Random) -> bytes:
