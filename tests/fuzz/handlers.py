@@ -76,13 +76,14 @@ class _Served:
             self.daemon = Daemon(settings, [Listener(host="127.0.0.1")], config={})
             await self.daemon.run(ready.set)
 
-        before, daemon_module.EgressPolicy = daemon_module.EgressPolicy, _Gate
+        before = daemon_module.__dict__["EgressPolicy"]
+        daemon_module.__dict__["EgressPolicy"] = _Gate
         try:
             threading.Thread(target=lambda: self._loop.run_until_complete(serve()), daemon=True).start()
             if not ready.wait(30):
                 raise AssertionError("the daemon does not start")
         finally:
-            daemon_module.EgressPolicy = before
+            daemon_module.__dict__["EgressPolicy"] = before
         self.port = self.daemon.ports[0]
         atexit.register(shutil.rmtree, self.directory, ignore_errors=True)
         self._sessions: dict[str, str] = {}
