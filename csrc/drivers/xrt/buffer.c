@@ -143,7 +143,11 @@ int xrt_bo_sync(apf_drv_bo *bo, int direction, uint64_t offset, uint64_t size, a
     if (bo->mapped && bo->data && to) code = apf_copy(bo->mapped + offset, bo->data + offset, size, err);
     if (code != APF_OK) return code;
     errno = 0;
-    if (device->xrt->BOSync(bo->whole.handle, direction, size, offset) != 0)
+    int failed = device->xrt->BOSync(bo->whole.handle, direction, size, offset) != 0;
+    /* See XRT's shims in api.h. Those of emulations talk to other processes, and leave errno behind that means nothing.
+     */
+    if (device->xrt->minor >= XRT_SHIM_OBJECTS && !device->xrt->emulation) failed |= errno != 0;
+    if (failed)
         return xrt_fail(err, xrt_code(APF_IO), "cannot move %llu bytes at offset %llu %s device '%s'",
                         (unsigned long long)size, (unsigned long long)offset, to ? "to" : "from", device->info.name);
     if (bo->mapped && bo->data && !to) code = apf_copy(bo->data + offset, bo->mapped + offset, size, err);

@@ -89,12 +89,16 @@ static void *abort_thread(void *argument)
 int xrt_run_cancel(apf_drv_run *run, apf_error *err)
 {
     if (xrt_order_cancel(run)) return APF_OK;
-    if (!xrt_abort_available())
-        return apf_fail(err, APF_UNSUPPORTED, 0, "this version of XRT cannot abort a run" XRT_RESET);
+    const xrt_api *xrt = run->kernel->device->xrt;
     int code = APF_OK;
     pthread_mutex_lock(&run->lock);
     /* XRT's abort returns when the run has ended, which may never happen, so a separate thread calls it. */
-    if (!run->aborting && !xrt_state_ended(run->kernel->device->xrt->RunState(run->handle))) {
+    if (run->aborting || xrt_state_ended(xrt->RunState(run->handle))) {
+        /* no effect */
+    } else if (!xrt_abort_available(xrt)) {
+        code = apf_fail(err, APF_UNSUPPORTED, 0, "XRT %s cannot abort a run of a card; XRT 2.13 to 2.15 can" XRT_RESET,
+                        *xrt->version ? xrt->version : "of this version");
+    } else {
         pthread_t thread;
         pthread_attr_t attributes;
         pthread_attr_init(&attributes);

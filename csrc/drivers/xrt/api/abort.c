@@ -43,9 +43,10 @@ static void look_up(void)
     if (cxx.construct && cxx.destroy && cxx.on_event) *(void **)&cxx.abort = dlsym(xrt, "_ZN3xrt3run5abortEv");
 }
 
-int xrt_abort_available(void)
+int xrt_abort_available(const xrt_api *api)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
+    if (api->minor >= XRT_SHIM_OBJECTS) return 0;
     pthread_once(&once, look_up);
     return cxx.abort != NULL;
 }

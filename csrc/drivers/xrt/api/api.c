@@ -31,7 +31,12 @@ int xrt_fail(apf_error *err, int code, const char *format, ...)
     vsnprintf(what, sizeof what, format, arguments);
     va_end(arguments);
     if (xrt_log_take(log, sizeof log)) {
-        apf_fail(err, code, 0, "%s; XRT: %s", what, log);
+        /* Newer shims for cards take the kernel module's -1 for the error: "Operation not permitted", whatever it was.
+         */
+        const int own = sys && loaded.minor >= XRT_SHIM_OBJECTS;
+        char reason[128] = "";
+        apf_fail(err, code, 0, "%s%s%s; XRT: %s", what, own ? ": " : "",
+                 own ? strerror_r(sys, reason, sizeof reason) : reason, log);
         if (err) err->sys = sys;
         return code;
     }
@@ -64,11 +69,29 @@ static const char *shim_of(const char *mode)
     return NULL;
 }
 
-static int has(const char *root, const char *library)
+/* The folders of an installation that may hold its libraries: AMD's packages, Debian's and Fedora's ways. */
+#if defined(__aarch64__)
+static const char *const folders[] = {"lib", "lib/aarch64-linux-gnu", "lib64"};
+#else
+static const char *const folders[] = {"lib", "lib/x86_64-linux-gnu", "lib64"};
+#endif
+
+/* Fill path[PATH_MAX] with where the installation has the library; false: it has not. */
+static int find_in(const char *root, const char *library, char *path)
+{
+    if (!root || !*root) return 0;
+    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++)
+        if (snprintf(path, PATH_MAX, "%s/%s/%s", root, folders[i], library) < PATH_MAX && access(path, R_OK) == 0)
+            return 1;
+    return 0;
+}
+
+/* Whether XRT 2.13 to 2.19 find their shim there when $XILINX_XRT names it. */
+static int serves(const char *root, const char *shim)
 {
     char path[PATH_MAX];
-    if (!root || !*root) return 0;
-    return snprintf(path, sizeof path, "%s/lib/%s", root, library) < (int)sizeof path && access(path, R_OK) == 0;
+    return root && *root && snprintf(path, sizeof path, "%s/lib/%s", root, shim) < (int)sizeof path &&
+           access(path, R_OK) == 0;
 }
 
 static void remove_made_root(void)
@@ -106,47 +129,71 @@ static void *load_from(const char *root)
 {
     char path[PATH_MAX];
     if (!root) return dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL);
-    if (!has(root, LIBRARY)) return NULL;
-    snprintf(path, sizeof path, "%s/lib/" LIBRARY, root);
+    if (!find_in(root, LIBRARY, path)) return NULL;
     return dlopen(path, RTLD_NOW | RTLD_LOCAL);
 }
 
-/* Make $XILINX_XRT name an installation with the shim: without one, XRT aborts the process (2.13). */
-static int set_root(void *library, const char *wanted, const char *shim, apf_error *err)
+/* NO_LIBRARY unless the shim is in the library's directory. */
+static int check_shim(const char *directory, const char *shim, apf_error *err)
 {
-    const char *set = getenv("XILINX_XRT");
-    if (wanted && !has(wanted, shim))
-        return apf_fail(err, APF_NO_LIBRARY, 0, "xrt.root '%s' is not an XRT installation: it has no lib/%s", wanted,
-                        shim);
-    if (!wanted && has(set, shim)) return APF_OK;
-    const char *root = wanted;
-    char directory[PATH_MAX] = "", above[PATH_MAX + sizeof "/.."];
+    char path[PATH_MAX + 32];
+    const char *mode = getenv("XCL_EMULATION_MODE");
+    snprintf(path, sizeof path, "%s/%s", directory, shim);
+    if (access(path, R_OK) == 0) return APF_OK;
+    if (mode)
+        return apf_fail(err, APF_NO_LIBRARY, 0,
+                        "XCL_EMULATION_MODE=%.32s needs XRT's emulation shim %s, which the XRT in %.400s does not "
+                        "have; expected an XRT with emulation in XILINX_XRT, or no XCL_EMULATION_MODE for cards",
+                        mode, shim, directory);
+    return apf_fail(err, APF_NO_LIBRARY, 0,
+                    "XRT is incomplete: %s is in %s, but %s is not; set XILINX_XRT to XRT's directory", LIBRARY,
+                    directory, shim);
+}
+
+/* XRT 2.13 to 2.19 abort the process or find no card unless $XILINX_XRT names an installation with the shim in `lib`.
+ */
+static int make_set(const char *directory, const char *wanted, const char *shim, apf_error *err)
+{
+    char real[PATH_MAX], above[PATH_MAX + sizeof "/.."];
+    if (!wanted && serves(getenv("XILINX_XRT"), shim)) return APF_OK;
+    const char *root = serves(wanted, shim) ? wanted : NULL;
     if (!root) {
-        Dl_info where;
-        if (!dladdr(dlsym(library, "xrtDeviceOpen"), &where) || !realpath(where.dli_fname, directory))
+        if (!realpath(directory, real))
             return apf_fail(err, APF_NO_LIBRARY, errno, "cannot find where " LIBRARY " was loaded from");
-        dirname(directory);
-        snprintf(above, sizeof above, "%s/..", directory);
-        if (has(above, shim)) {
-            root = above;
-        } else {
-            char path[PATH_MAX + 32];
-            snprintf(path, sizeof path, "%s/%s", directory, shim);
-            if (access(path, R_OK) != 0 && getenv("XCL_EMULATION_MODE"))
-                return apf_fail(
-                    err, APF_NO_LIBRARY, 0,
-                    "XCL_EMULATION_MODE=%.32s needs XRT's emulation shim %s, which the XRT in %.400s does not "
-                    "have; expected an XRT with emulation in XILINX_XRT, or no XCL_EMULATION_MODE for cards",
-                    getenv("XCL_EMULATION_MODE"), shim, directory);
-            if (access(path, R_OK) != 0)
-                return apf_fail(err, APF_NO_LIBRARY, 0,
-                                "XRT is incomplete: %s is in %s, but %s is not; set XILINX_XRT to XRT's directory",
-                                LIBRARY, directory, shim);
-            root = make_root(directory);
+        snprintf(above, sizeof above, "%s/..", real);
+        root = above;
+        if (!serves(above, shim)) {
+            const int code = check_shim(real, shim, err);
+            if (code != APF_OK) return code;
+            root = make_root(real);
         }
     }
     if (!root) return apf_fail(err, APF_NO_LIBRARY, errno, "cannot make a temporary directory for XRT");
     if (setenv("XILINX_XRT", root, 1) != 0) return apf_fail(err, APF_NO_MEMORY, errno, "cannot set XILINX_XRT");
+    return APF_OK;
+}
+
+/* See to it that XRT finds its shim. */
+static int set_root(void *library, const xrt_api *api, const char *wanted, const char *shim, apf_error *err)
+{
+    char directory[PATH_MAX];
+    Dl_info where;
+    if (wanted && !find_in(wanted, shim, directory))
+        return apf_fail(err, APF_NO_LIBRARY, 0, "xrt.root '%s' is not an XRT installation: it has no lib/%s", wanted,
+                        shim);
+    if (!dladdr(dlsym(library, "xrtDeviceOpen"), &where))
+        return apf_fail(err, APF_NO_LIBRARY, 0, "cannot find where " LIBRARY " was loaded from");
+    snprintf(directory, sizeof directory, "%s", where.dli_fname);
+    dirname(directory);
+    if (api->minor < 20) return make_set(directory, wanted, shim, err);
+    /* XRT 2.20 to 2.24 go by $XILINX_XRT or by where they were installed, 2.25 by where the library is: each knows the
+     * name of the folder. */
+    const int code = check_shim(directory, shim, err);
+    if (code != APF_OK) return code;
+    const char *set = getenv("XILINX_XRT");
+    if (wanted && setenv("XILINX_XRT", wanted, 1) != 0)
+        return apf_fail(err, APF_NO_MEMORY, errno, "cannot set XILINX_XRT");
+    if (!wanted && set && !find_in(set, shim, directory)) unsetenv("XILINX_XRT");
     return APF_OK;
 }
 
@@ -179,6 +226,9 @@ static int resolve(void *library, xrt_api *api, apf_error *err)
         return apf_fail(err, APF_NO_LIBRARY, 0, LIBRARY " has no xrt" #name "; XRT 2.13 or newer is needed");
     XRT_API(XRT_LOOK_UP)
 #undef XRT_LOOK_UP
+    unsigned (*minor)(void);
+    *(void **)&minor = dlsym(library, "xrtVersionMinor");
+    api->minor = minor ? minor() : 0;
     return APF_OK;
 }
 
@@ -199,7 +249,7 @@ static int load(const char *wanted, int keep_log, apf_error *err)
                         wanted ? " in " : "", wanted ? wanted : "", reason ? reason : "no lib/" LIBRARY " there");
     }
     int code = resolve(library, &api, err);
-    if (code == APF_OK) code = set_root(library, wanted, shim, err);
+    if (code == APF_OK) code = set_root(library, &api, wanted, shim, err);
     if (code != APF_OK) {
         dlclose(library);
         return code;

@@ -44,7 +44,17 @@ typedef struct xrt_api {
     int emulation;    /* XCL_EMULATION_MODE is set: no real card */
     char mode[16];    /* its value */
     char version[32]; /* XRT's own, "2.13.0"; empty: not known */
+    unsigned minor;   /* of XRT's version, from 2.16 on; earlier ones do not tell: 0 */
 } xrt_api;
+
+/* From XRT 2.16 on, its shims are C++ objects. Two things of the shim for cards got lost with that, until 2.26 at
+ * least:
+ *
+ *   - it drops what the kernel module returns for a transfer, so that xrtBOSync returns 0 for one that failed; errno is
+ *     all that is left of it;
+ *   - an abort names its run by the address of such an object, where the kernel module expects the number of the run's
+ *     command: it aborts nothing, and waits for the end of the run. */
+#define XRT_SHIM_OBJECTS 16
 
 /* Buffer flags, <xrt/xrt_mem.h>. */
 #define XRT_BO_DEVICE_ONLY (1u << 28)
@@ -80,7 +90,7 @@ int xrt_log_take(char *text, size_t size);
 
 /* abort.c: XRT's abort, which its C interface lacks. Blocks until the run ended. False: the abort could not be
  * requested. */
-int xrt_abort_available(void);
+int xrt_abort_available(const xrt_api *api);
 int xrt_abort(xrt_run run);
 
 #endif
