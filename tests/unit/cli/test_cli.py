@@ -16,6 +16,7 @@ import pytest
 import apyfal
 from apyfal import cli
 from apyfal.cli.common import exit_status
+from apyfal.definition import registry
 from apyfal.exceptions import (
     AccessDenied,
     ConfigurationError,
@@ -337,7 +338,8 @@ def test_the_configuration_is_used_by_mounts_too(
 
 
 # -- lists ------------------------------------------------------------------------------------------------------------
-def test_accelerators(capsys: pytest.CaptureFixture[str]) -> None:
+def test_accelerators(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_definitions", {})  # what other tests, and modules of tests, have registered
     assert cli.main(["accelerators"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["NAME", "DRIVER", "PARAMETERS", "WHAT", "IT", "DOES"]
