@@ -20,7 +20,9 @@ _KEY = re.compile(r"[^\W\d][\w.-]*")
 _SHOWABLE = re.compile(r"[A-Za-z_.:-]{1,20}")
 _COMMENT = re.compile(r"(^|\s);.*$")
 _SECRET = re.compile(
-    r"(^|[._-])(secret|tokens?|password|passwd|passphrase|credentials?|sas|key|apikey|connection_string)($|[._-])", re.I
+    r"(^|[._-])(secret|tokens?|password|passwd|passphrase|credentials?|sas|key|apikey|connection_string)($|[._-])"
+    r"|^(auth|acct|headers|cookies|pwd)$",  # the names of whole parameters that hold one
+    re.I,
 )
 _USER_INFO = re.compile(r"(://)[^/@\s]+@")
 

@@ -15,14 +15,15 @@ from pathlib import Path
 import pytest
 
 from apyfal.accelerators import resolve
-from apyfal.config.authority import _PROVIDERS, TABLE, Verdict, rule_of
+from apyfal.config.authority import _PROVIDERS, CREDENTIALS, TABLE, Verdict, rule_of
 from apyfal.config.configuration import KINDS, Configuration, host_ip_of
+from apyfal.config.ini import Value, is_secret
 from apyfal.config.trust import TrustStore
 from apyfal.exceptions import ConfigurationError
 from apyfal.host.client.accelerator import open_host
 from apyfal.host.settings import Settings
 from apyfal.storage import providers
-from apyfal.storage.mounting.parameters import accepted
+from apyfal.storage.mounting.parameters import accepted, shown
 from apyfal.storage.mounting.table import MountTable
 from apyfal.storage.url import parse
 
@@ -358,3 +359,10 @@ def test_what_names_no_address_may_use_the_users_credentials(
     table = MountTable()
     table.resolve(parse("lab://bucket/key")).release()
     table.clear()
+
+
+@pytest.mark.parametrize("name", sorted(CREDENTIALS - {"client_id", "access_key_id", "user", "username"}))
+def test_what_authenticates_is_never_shown(name: str) -> None:
+    assert is_secret(name)
+    assert "canary" not in shown(name, {"Authorization": "Bearer canary"})
+    assert "canary" not in repr(Value("canary", section="storage.lab", key=name))
