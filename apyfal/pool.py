@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from functools import partial
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from apyfal.accelerator import LOCAL, Accelerator
 from apyfal.accelerators import resolve
 from apyfal.device.listing import devices
 from apyfal.exceptions import ClosedError, DeviceNotFound, ParameterError
 from apyfal.jobs.device_group import CardStatistics, DeviceGroup, stop_all
-from apyfal.jobs.ordered_map import Pairs
 from apyfal.jobs.prepared import PreparedJob
+from apyfal.jobs.runner import JobRunner
 from apyfal.threads import start_threads
 
 if TYPE_CHECKING:
@@ -29,10 +27,8 @@ __all__ = ["AcceleratorPoolExecutor", "CardStatistics"]
 #: Workers of a cluster to keep busy, by default.
 _CLUSTER_WORKERS = 16
 
-_Self = TypeVar("_Self", bound="AcceleratorPoolExecutor")
 
-
-class AcceleratorPoolExecutor(Executor):
+class AcceleratorPoolExecutor(JobRunner, Executor):
     """Runs jobs on whichever of several equal accelerators is free.
 
     It is a `concurrent.futures.Executor`: ``submit(pool.process, src, dst)`` and ``map(pool.process, srcs, dsts)`` run
@@ -84,8 +80,6 @@ class AcceleratorPoolExecutor(Executor):
             raise ParameterError("give hosts or executor, not both")
         self._closed = False
         self._starts = 0  # `start` is not for pools
-        self._entered = 0  # `with` blocks that have not ended
-        self._lock = threading.Lock()
         self._accelerators: list[Accelerator] = []
         self._jobs: Cluster | DeviceGroup
         if executor is not None:
@@ -125,6 +119,10 @@ class AcceleratorPoolExecutor(Executor):
         return places[:count]
 
     @property
+    def _submitter(self) -> Cluster | DeviceGroup:
+        return self._jobs
+
+    @property
     def statistics(self) -> list[CardStatistics]:
         """What each device did; empty for a cluster."""
         return self._jobs.statistics
@@ -155,59 +153,6 @@ class AcceleratorPoolExecutor(Executor):
     def _submit_call(self, job: PreparedJob, keywords: dict[str, Any]) -> Future[Any]:
         self._check_open()
         return self._jobs.submit_prepared(job, keywords)
-
-    @overload
-    def process_submit(
-        self, src: JobData = None, dst: JobData = None, *, report: Literal[True], **keywords: Any
-    ) -> Future[JobReport]: ...
-
-    @overload
-    def process_submit(self, src: JobData = None, dst: JobData = None, **keywords: Any) -> Future[Any]: ...
-
-    def process_submit(self, src: object = None, dst: object = None, **keywords: Any) -> Future[Any]:
-        """Run one job in the background, on the first accelerator that is free; see `Accelerator.process_submit`."""
-        self._check_open()
-        return self._jobs.submit(src, dst, keywords)
-
-    @overload
-    def process_map(
-        self,
-        srcs: Iterable[JobData] | None = None,
-        dsts: Iterable[JobData] | None = None,
-        *,
-        timeout: float | str | None = None,
-        info_list: list[dict[str, Any]] | None = None,
-        report: Literal[True],
-        **parameters: Any,
-    ) -> Iterator[JobReport]: ...
-
-    @overload
-    def process_map(
-        self,
-        srcs: Iterable[JobData] | None = None,
-        dsts: Iterable[JobData] | None = None,
-        *,
-        timeout: float | str | None = None,
-        info_list: list[dict[str, Any]] | None = None,
-        **parameters: Any,
-    ) -> Iterator[Any]: ...
-
-    def process_map(
-        self,
-        srcs: Iterable[object] | None = None,
-        dsts: Iterable[object] | None = None,
-        *,
-        timeout: float | str | None = None,
-        info_list: list[dict[str, Any]] | None = None,
-        **parameters: object,
-    ) -> Iterator[Any]:
-        """Run many jobs on all accelerators; return an iterator over their results, in order.
-
-        See `Accelerator.process_map`.
-        """
-        self._check_open()
-        keywords = parameters if timeout is None else {**parameters, "timeout": timeout}
-        return self._jobs.map(Pairs(srcs, dsts), info_list, keywords)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Run a function in the background, as `concurrent.futures.Executor.submit` does.
@@ -255,6 +200,9 @@ class AcceleratorPoolExecutor(Executor):
         else:
             start_threads("shutdown", 1, self._finish)
 
+    def _wait(self) -> None:
+        self.shutdown()
+
     def _finish(self) -> None:
         self._jobs.join()
         self._jobs.stop()
@@ -271,29 +219,6 @@ class AcceleratorPoolExecutor(Executor):
         """
         self._closed = True
         self._jobs.stop()
-
-    def __enter__(self: _Self) -> _Self:
-        with self._lock:
-            self._check_open()
-            self._entered += 1
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Wait for the submitted jobs, or cancel them if the block raised; then close all devices.
-
-        The end of a block inside another one of the same pool does nothing.
-        """
-        with self._lock:
-            self._entered -= 1
-            if self._entered > 0:
-                return
-        try:
-            if kind is None:
-                self.shutdown()
-        finally:
-            self.stop()
 
     def __repr__(self) -> str:
         working = sum(one.error is None for one in self.statistics)

@@ -1,16 +1,15 @@
-"""What a local and a remote accelerator have in common: jobs in the background, and the ``with`` block."""
+"""What a local and a remote accelerator have in common."""
 
 from __future__ import annotations
 
-import threading
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from apyfal.exceptions import ParameterError
 from apyfal.jobs.prepared import Direct, PreparedJob
+from apyfal.jobs.runner import JobRunner
 from apyfal.pipeline.job_report import JobReport, reported
 
 if TYPE_CHECKING:
@@ -25,18 +24,12 @@ __all__ = ["BaseAccelerator"]
 
 _ON_HOST = "expected arrays of the host, or a chain of stages that the host defines"
 
-_ENTERING = threading.Lock()
 
-_Self = TypeVar("_Self", bound="BaseAccelerator")
-
-
-class BaseAccelerator(ABC):
+class BaseAccelerator(JobRunner):
     """An open accelerator, on this machine or another one."""
 
     #: How often `start` was called.
     _starts = 0
-    #: ``with`` blocks that have not ended.
-    _entered = 0
 
     @property
     @abstractmethod
@@ -183,10 +176,6 @@ class BaseAccelerator(ABC):
         """Run one job; see `process`."""
 
     @abstractmethod
-    def stop(self) -> None:
-        """Cancel jobs, and close the accelerator. It can be called again."""
-
-    @abstractmethod
     def empty(self, shape: Any, dtype: DTypeLike = float) -> NDArray[Any]:
         """Return a new array that jobs can use without a copy."""
 
@@ -206,90 +195,9 @@ class BaseAccelerator(ABC):
         """Put a job between arrays on the device into the device's queue."""
         raise ParameterError(f"{self!r} is on another machine, and device arrays stay on theirs; {_ON_HOST}")
 
-    @abstractmethod
-    def _check_open(self) -> None:
-        """Raise `ClosedError` if the accelerator was stopped."""
-
     def _wait(self) -> None:
         """Wait until the submitted jobs have ended; refuse new ones."""
         self._submitter.join()
-
-    @overload
-    def process_submit(
-        self, src: JobData = None, dst: JobData = None, *, report: Literal[True], **keywords: Any
-    ) -> Future[JobReport]: ...
-
-    @overload
-    def process_submit(self, src: JobData = None, dst: JobData = None, **keywords: Any) -> Future[Any]: ...
-
-    def process_submit(self, src: object = None, dst: object = None, **keywords: Any) -> Future[Any]:
-        """Run one job in the background; the arguments are those of `process`.
-
-        Returns
-        -------
-        concurrent.futures.Future
-            Of what `process` returns: with ``report=True``, a `JobReport`. Cancelling it before the job has started
-            drops the job.
-        """
-        self._check_open()
-        return self._submitter.submit(src, dst, keywords)
-
-    @overload
-    def process_map(
-        self,
-        srcs: Iterable[JobData] | None = None,
-        dsts: Iterable[JobData] | None = None,
-        *,
-        timeout: float | str | None = None,
-        info_list: list[dict[str, Any]] | None = None,
-        report: Literal[True],
-        **parameters: Any,
-    ) -> Iterator[JobReport]: ...
-
-    @overload
-    def process_map(
-        self,
-        srcs: Iterable[JobData] | None = None,
-        dsts: Iterable[JobData] | None = None,
-        *,
-        timeout: float | str | None = None,
-        info_list: list[dict[str, Any]] | None = None,
-        **parameters: Any,
-    ) -> Iterator[Any]: ...
-
-    def process_map(
-        self,
-        srcs: Iterable[object] | None = None,
-        dsts: Iterable[object] | None = None,
-        *,
-        timeout: float | str | None = None,
-        info_list: list[dict[str, Any]] | None = None,
-        **parameters: object,
-    ) -> Iterator[Any]:
-        """Run many jobs, several at once; return an iterator over their results, in order.
-
-        The jobs start now: all of them, if each has a destination and both lengths are known; otherwise the first ones,
-        and more while the results are read. Leaving the iteration early cancels the jobs that have not started.
-
-        Parameters
-        ----------
-        srcs, dsts
-            What `process` takes, one for each job, of any length; ``None``: none for any job.
-        timeout
-            Seconds for each job.
-        info_list
-            Receives one ``info_dict`` for each job, in order.
-        **parameters
-            The accelerator's own, and keywords of `process`, for all jobs.
-
-        Raises
-        ------
-        ParameterError
-            `srcs` and `dsts` differ in length. If they do not state their lengths, the iterator raises it.
-        """
-        self._check_open()
-        keywords = parameters if timeout is None else {**parameters, "timeout": timeout}
-        return self._submitter.map(srcs, dsts, info_list, keywords)
 
     def prepare(
         self,
@@ -340,26 +248,3 @@ class BaseAccelerator(ABC):
     def _submit_call(self, function: Callable[..., Any], keywords: dict[str, Any]) -> Future[Any]:
         self._check_open()
         return self._submitter.call(function, keywords)
-
-    def __enter__(self: _Self) -> _Self:
-        self._check_open()
-        with _ENTERING:
-            self._entered += 1
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Wait for the submitted jobs, or cancel them if the block raised; then close the accelerator.
-
-        The end of a block inside another one of the same accelerator does nothing.
-        """
-        with _ENTERING:
-            self._entered -= 1
-            if self._entered > 0:
-                return
-        try:
-            if kind is None:
-                self._wait()
-        finally:
-            self.stop()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -86,20 +86,14 @@ class JobSubmitter:
         self._put(CallTask(future, function, keywords))
         return future
 
-    def map(
-        self,
-        srcs: Iterable[object] | None,
-        dsts: Iterable[object] | None,
-        info_list: list[dict[str, Any]] | None,
-        keywords: dict[str, Any],
-    ) -> Iterator[Any]:
+    def map(self, pairs: Pairs, info_list: list[dict[str, Any]] | None, keywords: dict[str, Any]) -> Iterator[Any]:
         """Submit many jobs; see `apyfal.Accelerator.process_map`."""
         batch_keys = self.batch_keys(keywords)
 
         def put(future: LightFuture, src: object, dst: object, own: dict[str, Any]) -> None:
             self._put(Task(future, src, dst, own, batch_keys(src, dst)))
 
-        return map_jobs(put, Pairs(srcs, dsts), info_list, keywords, ahead=self._ahead)
+        return map_jobs(put, pairs, info_list, keywords, ahead=self._ahead)
 
     def batch_keys(self, keywords: dict[str, Any]) -> Callable[[object, object], Hashable]:
         """Return a function that takes source and destination, and returns the batch key of a job with `keywords`."""
