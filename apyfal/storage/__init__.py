@@ -41,13 +41,13 @@ if TYPE_CHECKING:
     from apyfal.storage.api.arrays import load, save
     from apyfal.storage.api.contents import read_bytes, read_text, touch, write_bytes, write_text
     from apyfal.storage.api.copying import copy
-    from apyfal.storage.api.fsspec_adapter import filesystem
     from apyfal.storage.api.globbing import glob
     from apyfal.storage.api.moving import move, rename
     from apyfal.storage.api.namespace import exists, listdir, makedirs, remove, rmdir, stat, walk
     from apyfal.storage.api.opening import open
     from apyfal.storage.api.queries import Entry, getmtime, getsize, isdir, isfile, scandir, sign
     from apyfal.storage.batch.many import load_many, remove_many, save_many, stat_many
+    from apyfal.storage.fs.filesystem import filesystem
     from apyfal.storage.mounting.table import mount, mounts, snapshot, unmount
     from apyfal.storage.paths.path import Path
     from apyfal.storage.trees.removing import rmtree
@@ -111,7 +111,7 @@ _LAZY = {
     "asave_many": "aio.transfers",
     "copy": "api.copying",
     "exists": "api.namespace",
-    "filesystem": "api.fsspec_adapter",
+    "filesystem": "fs.filesystem",
     "getmtime": "api.queries",
     "getsize": "api.queries",
     "glob": "api.globbing",

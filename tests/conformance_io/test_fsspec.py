@@ -13,7 +13,7 @@ from fsspec.tests import abstract
 
 from apyfal import storage
 from apyfal.exceptions import IsADirectory, ObjectNotFound, UnsupportedByStore
-from apyfal.storage.api.fsspec_adapter import ApyfalFileSystem
+from apyfal.storage.fs.filesystem import ApyfalFileSystem
 
 
 class OnLocalFiles(abstract.AbstractFixtures):  # type: ignore[misc]  # fsspec has no types

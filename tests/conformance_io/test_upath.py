@@ -32,7 +32,7 @@ def base(place: str) -> Any:
 
 
 def test_found_by_its_entry_point() -> None:
-    from apyfal.storage.api.upath_adapter import ApyfalPath
+    from apyfal.storage.fs.upath import ApyfalPath
 
     assert upath.registry.get_upath_class("apyfal") is ApyfalPath
     assert type(UPath("apyfal://s3://b/k")) is ApyfalPath

@@ -23,7 +23,7 @@ from zarr.testing.store import StoreTests  # noqa: E402
 
 from apyfal.exceptions import ParameterError  # noqa: E402
 from apyfal.storage.aio.zarr_store import ZarrStore  # noqa: E402
-from apyfal.storage.api.fsspec_adapter import ApyfalFileSystem  # noqa: E402
+from apyfal.storage.fs.filesystem import ApyfalFileSystem  # noqa: E402
 
 fsspec_wrapper = pytest.importorskip("fsspec.implementations.asyn_wrapper", reason="fsspec is older than 2024.12")
 

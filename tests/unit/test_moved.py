@@ -11,7 +11,13 @@ import pytest
 import apyfal
 from apyfal._moved import MOVED
 
-_OPTIONAL = ("storage.fsspec_adapter", "storage.schemes.fsspec", "storage.schemes._fsspec_files")  # they need fsspec
+_OPTIONAL = (  # they need fsspec
+    "storage.fsspec_adapter",
+    "storage.api.fsspec_adapter",
+    "storage.api.upath_adapter",
+    "storage.schemes.fsspec",
+    "storage.schemes._fsspec_files",
+)
 
 
 @pytest.mark.parametrize("old", sorted(set(MOVED) - set(_OPTIONAL)))

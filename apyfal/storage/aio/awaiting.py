@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from apyfal.storage.flow.cancel import CancelToken, current_cancel
 from apyfal.threads import start_threads
 
-__all__ = ["MOST_THREADS", "awaited"]
+__all__ = ["MOST_THREADS", "awaited", "in_thread"]
 
 Result = TypeVar("Result")
 
@@ -67,6 +67,11 @@ def _begin_afresh() -> None:
 
 
 os.register_at_fork(after_in_child=_begin_afresh)
+
+
+def in_thread(function: Callable[[], Result]) -> Future[Result]:
+    """Run a function in one of the threads, and return its future."""
+    return _threads.submit(function)
 
 
 async def awaited(function: Callable[[], Result]) -> Result:

@@ -15,14 +15,23 @@ from zarr.core.buffer import cpu, default_buffer_prototype
 from apyfal.exceptions import ParameterError
 from apyfal.memory import empty
 from apyfal.storage.aio.awaiting import awaited
+from apyfal.storage.aio.gathering import Gathered
 from apyfal.storage.api import namespace, opening
 from apyfal.storage.api.arrays import load, save
 from apyfal.storage.api.queries import isfile
+from apyfal.storage.batch.many import load_each, save_each
 from apyfal.storage.endpoints.factory import open_source
 from apyfal.storage.mounting import table
-from apyfal.storage.url import parse
+from apyfal.storage.url import Location, parse
 
 __all__ = ["ZarrStore", "zarr_store"]
+
+#: What reading a key without a value raises.
+_NO_VALUE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+
+# chunks that zarr reads or writes at the same time are moved by one call
+_loads: Gathered[Location, np.ndarray[Any, Any]] = Gathered(load_each, lends=False)
+_saves: Gathered[tuple[Location, np.ndarray[Any, Any]], None] = Gathered(save_each, lends=True)
 
 
 def zarr_store(url: object, *, read_only: bool = False) -> ZarrStore:
@@ -114,7 +123,13 @@ class ZarrStore(Store):
     async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
         """Return the value of a key, or a part of it; ``None`` if there is none."""
         await self._ensure_open()
-        return await awaited(partial(self.get_sync, key, prototype=prototype, byte_range=byte_range))
+        if byte_range is not None:
+            return await awaited(partial(self.get_sync, key, prototype=prototype, byte_range=byte_range))
+        try:
+            data = await _loads(parse(self._at(key)))
+        except _NO_VALUE:
+            return None
+        return _buffer(data, prototype)
 
     def get_sync(self, key: str, *, prototype: Any = None, byte_range: Any = None) -> Any:
         """Do what `get` does, in the calling thread."""
@@ -123,11 +138,9 @@ class ZarrStore(Store):
         self._is_open = True
         try:
             data = _read(self._at(key), byte_range)
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        except _NO_VALUE:
             return None
-        kind = (prototype or default_buffer_prototype()).buffer
-        array: Any = data  # zarr's protocol of arrays has more than numpy's types say
-        return kind.from_buffer(cpu.Buffer.from_array_like(array))
+        return _buffer(data, prototype)
 
     async def get_partial_values(self, prototype: Any, key_ranges: Iterable[tuple[str, Any]]) -> list[Any]:
         """Return parts of values, all at once."""
@@ -146,7 +159,12 @@ class ZarrStore(Store):
     async def set(self, key: str, value: Any) -> None:
         """Store a value: whole, or not at all."""
         await self._ensure_open()
-        await awaited(partial(self.set_sync, key, value))
+        url, data = self._written(key, value)
+        location = parse(url)
+        if location.is_local:  # its directory may have to be made
+            await awaited(partial(self.set_sync, key, value))
+        else:
+            await _saves((location, data))
 
     def set_sync(self, key: str, value: Any) -> None:
         """Do what `set` does, in the calling thread."""
@@ -201,6 +219,12 @@ class ZarrStore(Store):
         """Yield the names directly below a prefix."""
         for name in await awaited(partial(_names, self._at(prefix.rstrip("/")))):
             yield name
+
+
+def _buffer(data: np.ndarray[Any, Any], prototype: Any) -> Any:
+    kind = (prototype or default_buffer_prototype()).buffer
+    array: Any = data  # zarr's protocol of arrays has more than numpy's types say
+    return kind.from_buffer(cpu.Buffer.from_array_like(array))
 
 
 def _read(url: str, part: Any) -> np.ndarray[Any, Any]:

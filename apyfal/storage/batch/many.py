@@ -23,7 +23,16 @@ from apyfal.storage.url import Location, is_file_object, parse
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["load_many", "remove_listed", "remove_many", "save_many", "stat_many"]
+__all__ = [
+    "load_each",
+    "load_many",
+    "remove_listed",
+    "remove_many",
+    "save_each",
+    "save_many",
+    "stat_each",
+    "stat_many",
+]
 
 Result = TypeVar("Result")
 
@@ -199,6 +208,34 @@ def remove_many(urls: Iterable[object], *, return_exceptions: bool = False) -> l
     work = _of(locations, lambda location: remove(location.url))
     bulk = BulkRemovals(locations, keep_errors=return_exceptions)
     return run_each(locations, work, return_exceptions=return_exceptions, bulk=bulk)
+
+
+def load_each(locations: Sequence[Location]) -> list[NDArray[Any] | Exception]:
+    """Read whole files or objects; return the array or the error of each."""
+    kind = np.dtype(np.uint8)
+    native = NativeReads(locations, None, kind)
+
+    def work(index: int, options: TransferOptions) -> NDArray[Any]:
+        return load_with(options, locations[index].url, kind, first=native.first.pop(index, None))
+
+    return run_each(locations, work, return_exceptions=True, bulk=native if len(locations) > 1 else None)
+
+
+def save_each(items: Sequence[tuple[Location, NDArray[Any]]]) -> list[Exception | None]:
+    """Write arrays as whole files or objects; return the error of each, if any."""
+    locations = [location for location, _ in items]
+    native = NativeWrites(locations, [array for _, array in items], None)
+
+    def work(index: int, options: TransferOptions) -> None:
+        save_with(options, locations[index].url, items[index][1], None, native.first.pop(index, None))
+
+    return run_each(locations, work, return_exceptions=True, bulk=native if len(locations) > 1 else None)
+
+
+def stat_each(locations: Sequence[Location]) -> list[ObjectInfo | Exception]:
+    """Look files, objects or directories up; return what each is, or its error."""
+    bulk = NativeLookUps(locations) if len(locations) > 1 else None
+    return run_each(locations, _of(locations, stat_at), return_exceptions=True, bulk=bulk)
 
 
 def remove_listed(locations: Sequence[Location]) -> list[Exception | None]:

@@ -308,11 +308,7 @@ class Hostile:
             return self._do_upload(request, body)
         if request.method in ("GET", "HEAD"):
             if "list-type" in query:
-                names = "".join(
-                    f"<Contents><Key>{path.partition('/')[2]}</Key><Size>{len(stored.data)}</Size></Contents>"
-                    for path, stored in sorted(self.objects.items())
-                )
-                return Answer(200, {}, f"<ListBucketResult>{names}</ListBucketResult>".encode())
+                return self._list(request)
             return self._get(request)
         if request.method == "PUT":
             if request.headers.get("if-none-match") == "*" and request.path in self.objects:
@@ -334,6 +330,23 @@ class Hostile:
             self.objects.pop(request.path, None)
             return Answer(204, {})
         return error(405, "MethodNotAllowed")
+
+    def _list(self, request: Request) -> Answer:
+        top = f"{request.path.rstrip('/')}/"
+        prefix, delimiter = request.query.get("prefix", ""), request.query.get("delimiter")
+        prefixes: dict[str, None] = {}
+        names = ""
+        for path, stored in sorted(self.objects.items()):
+            key = path.removeprefix(top)
+            if not path.startswith(top) or not key.startswith(prefix):
+                continue
+            folder, found, _ = key[len(prefix) :].partition(delimiter or "/")
+            if delimiter and found:
+                prefixes[f"{prefix}{folder}{delimiter}"] = None
+            else:
+                names += f"<Contents><Key>{escape(key)}</Key><Size>{len(stored.data)}</Size></Contents>"
+        names += "".join(f"<CommonPrefixes><Prefix>{escape(one)}</Prefix></CommonPrefixes>" for one in prefixes)
+        return Answer(200, {}, f"<ListBucketResult>{names}</ListBucketResult>".encode())
 
     def _source(self, request: Request) -> bytes | Answer:
         stored = self.objects.get(unquote(request.headers["x-amz-copy-source"].partition("?")[0]).lstrip("/"))

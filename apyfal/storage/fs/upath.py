@@ -20,7 +20,7 @@ from upath import UPath
 from apyfal.exceptions import ParameterError, UnsupportedByStore
 from apyfal.log import redact
 from apyfal.storage.api import copying
-from apyfal.storage.api.fsspec_adapter import ApyfalFileSystem
+from apyfal.storage.fs.filesystem import ApyfalFileSystem
 from apyfal.storage.url import parse
 
 __all__ = ["ApyfalPath"]

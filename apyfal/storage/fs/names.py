@@ -1,0 +1,249 @@
+"""Names of the filesystem: looking up, listing, matching, making and removing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from glob import has_magic
+from typing import Any
+
+from fsspec.asyn import AsyncFileSystem
+
+from apyfal.exceptions import IsADirectory, ParameterError, UnsupportedByStore
+from apyfal.storage.api import namespace
+from apyfal.storage.api.tree import require_removable
+from apyfal.storage.batch.many import remove_listed, stat_each
+from apyfal.storage.handler import ObjectInfo
+from apyfal.storage.local import atomic
+from apyfal.storage.mounting import table
+from apyfal.storage.url import StoragePath, parse
+
+__all__ = ["Names", "described", "exists_with_magic", "is_link"]
+
+_PROTOCOL = "apyfal://"
+
+
+class Names(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no types
+    """The functions of names, in the calling thread."""
+
+    protocol = "apyfal"
+    #: the functions without a ``_`` are our own, and need no event loop
+    mirror_sync_methods = False
+
+    # -- paths --------------------------------------------------------------------------------------------------------
+    @classmethod
+    def _strip_protocol(cls, path: Any) -> Any:
+        if isinstance(path, list):
+            return [cls._strip_protocol(one) for one in path]
+        text = path.location.url if isinstance(path, StoragePath) else os.fspath(path)
+        text = text.removeprefix(_PROTOCOL)
+        scheme, separator, rest = text.partition("://")
+        if separator and scheme.lower() == "file":
+            # one name for one file: a URL of a local file is its path
+            text = parse(text).path
+        elif separator and "/" not in scheme:
+            return scheme + separator + rest.rstrip("/")
+        elif ":" in text:
+            parse(text)  # refuses a mount's name whose "//" became "/" when somebody joined paths
+        return text.rstrip("/") or ("/" if text else "")
+
+    def unstrip_protocol(self, name: str) -> str:
+        """Put ``apyfal://`` before a path."""
+        return _PROTOCOL + str(self._strip_protocol(name))
+
+    @classmethod
+    def _parent(cls, path: Any) -> Any:
+        path = cls._strip_protocol(path)
+        scheme, separator, rest = path.partition("://")
+        if separator:
+            return scheme + separator + rest.rpartition("/")[0]
+        return os.path.dirname(path)
+
+    # -- names --------------------------------------------------------------------------------------------------------
+    def ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
+        """List a directory, or give a file itself; the mounts, for the empty path."""
+        path = self._strip_protocol(path)
+        if not path:
+            found = [{"name": f"{name}://", "size": 0, "type": "directory"} for name in table.mounts()]
+        else:
+            location = parse(path)
+            try:
+                listed = namespace.entries(location)
+            except NotADirectoryError:
+                found = [self.info(path)]
+            else:
+                found = [described(namespace.child(location, name).url, info) for name, info in listed]
+        return found if detail else sorted(one["name"] for one in found)
+
+    def info(self, path: str, **kwargs: Any) -> dict[str, Any]:
+        """Look a path up."""
+        path = self._strip_protocol(path)
+        if not path:
+            return {"name": "", "size": 0, "type": "directory"}
+        return described(path, namespace.stat(path))
+
+    def find(
+        self, path: str, maxdepth: int | None = None, withdirs: bool = False, detail: bool = False, **kwargs: Any
+    ) -> Any:
+        """List all that is below a path, each under its whole name: names with ``//`` in them, too."""
+        path = self._strip_protocol(path)
+        found: dict[str, dict[str, Any]] = {}
+        if withdirs and path and self.isdir(path):
+            found[path] = self.info(path)
+        for one in self._below(path, maxdepth):
+            name = str(one["name"])
+            if one["type"] != "directory":
+                found[name] = one  # an object wins over a directory of its name
+            elif withdirs:
+                found.setdefault(name, one)
+        ordered = dict(sorted(found.items()))
+        return ordered if detail else list(ordered)
+
+    def _below(self, path: str, maxdepth: int | None) -> Iterator[dict[str, Any]]:
+        """List all that is below a path, or the file that it is; links to directories are not followed."""
+        if maxdepth is not None and maxdepth < 1:
+            raise ParameterError(f"maxdepth {maxdepth}: expected 1 or more")
+        waiting = [(path, 1)]
+        while waiting:
+            folder, depth = waiting.pop()
+            try:
+                listed = self.ls(folder, detail=True)
+            except FileNotFoundError:
+                continue
+            for one in listed:
+                yield one
+                name = str(one["name"])
+                if one["type"] == "directory" and (maxdepth is None or depth < maxdepth) and not is_link(name):
+                    waiting.append((name, depth + 1))
+
+    def size(self, path: str) -> int | None:
+        """Return how many bytes a file has."""
+        size: int | None = self.info(path)["size"]
+        return size
+
+    def sign(self, path: str, expiration: int = 100, **kwargs: Any) -> str:
+        """Refuse: what signs requests here does not sign addresses."""
+        raise UnsupportedByStore(
+            f"cannot sign an address of {str(parse(self._strip_protocol(path)))!r}; expected the store's own library"
+        )
+
+    def modified(self, path: str) -> datetime:
+        """When it was last written."""
+        mtime = namespace.stat(self._strip_protocol(path)).mtime
+        if mtime is None:
+            raise UnsupportedByStore(f"{path!r}: this store does not say when it was written")
+        return datetime.fromtimestamp(mtime, timezone.utc)
+
+    def mkdir(self, path: str, create_parents: bool = True, **kwargs: Any) -> None:
+        """Make a directory or bucket; nothing inside a bucket."""
+        location = parse(self._strip_protocol(path))
+        if location.is_local and not create_parents:
+            with atomic.translating("make the directory", location.path):
+                os.mkdir(location.path)
+        else:
+            namespace.makedirs(location.url, exist_ok=False)
+
+    def makedirs(self, path: str, exist_ok: bool = False) -> None:
+        """Make a directory or bucket with its parents."""
+        namespace.makedirs(self._strip_protocol(path), exist_ok=exist_ok)
+
+    def rmdir(self, path: str) -> None:
+        """Remove an empty directory or bucket; in a store, one that is only names or a mark must be empty, too."""
+        namespace.rmdir(self._strip_protocol(path))
+
+    def rm_file(self, path: str) -> None:
+        """Remove a file or object."""
+        namespace.remove(self._strip_protocol(path))
+
+    def expand_path(
+        self,
+        path: Any,
+        recursive: bool = False,
+        maxdepth: int | None = None,
+        assume_literal: bool = False,
+        **kwargs: Any,
+    ) -> list[str]:
+        """List what a path or pattern names; a name that exists is no pattern, whatever it holds."""
+        if exists_with_magic(self, path):
+            path = self._strip_protocol(path)
+            below = self.find(path, maxdepth=maxdepth, withdirs=True) if recursive and self.isdir(path) else []
+            return sorted({path, *below})
+        if assume_literal:
+            kwargs["assume_literal"] = True  # which older releases of fsspec do not know
+        expanded: list[str] = super().expand_path(path, recursive=recursive, maxdepth=maxdepth, **kwargs)
+        return expanded
+
+    def rm(self, path: Any, recursive: bool = False, maxdepth: int | None = None) -> None:
+        """Remove files, and with `recursive` what is below directories and these; of a link, the link.
+
+        Never a bucket, the root of a store or disk, a home, or what holds the working directory: `rmdir` is for those.
+        """
+        tops = self.expand_path(path, maxdepth=None if recursive else maxdepth)
+        if not recursive:
+            self._rm_files(tops)
+            return
+        files: dict[str, None] = {}
+        directories: set[str] = set()
+        for top in tops:
+            if is_link(top) or (parse(top).is_local and not self.isdir(top)):
+                files[top] = None
+                continue
+            require_removable(parse(top))
+            if self.isdir(top):
+                directories.add(top)
+            for one in self._below(top, maxdepth):
+                name = str(one["name"])
+                if one["type"] == "directory" and not is_link(name):
+                    directories.add(name)
+                else:
+                    files[name] = None
+            if top not in directories and not parse(top).is_local:
+                directories.add(top)  # an object may have the name of a directory, which goes, too
+        for error in remove_listed([parse(name) for name in files]):
+            if error is not None:
+                raise error
+        if maxdepth is None:
+            # what is deepest first; a directory that was only names went with what was in it
+            for name in sorted(directories, reverse=True):
+                with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                    self.rmdir(name)
+
+    def _rm_files(self, paths: list[str]) -> None:
+        """Remove files and links; nothing, if one of them is a directory or not there."""
+        locations = [parse(one) for one in paths]
+        looked_up = [parse(one) for one in paths if not is_link(one)]
+        for location, info in zip(looked_up, stat_each(looked_up), strict=True):
+            if isinstance(info, Exception):
+                raise info
+            if info.is_directory:
+                raise IsADirectory(f"cannot remove {location.url!r}: it is a directory; expected recursive=True")
+        for error in remove_listed(locations):
+            if error is not None:
+                raise error
+
+
+def exists_with_magic(fs: Names, path: Any) -> bool:
+    """Whether what looks like a pattern is the name of something."""
+    return isinstance(path, str) and has_magic(path) and fs.exists(path)
+
+
+def is_link(path: str) -> bool:
+    """Whether a path is a symbolic link on this machine."""
+    location = parse(path)
+    return location.is_local and os.path.islink(location.path)
+
+
+def described(path: str, info: ObjectInfo) -> dict[str, Any]:
+    """Return what fsspec wants to know of a file or directory."""
+    described: dict[str, Any] = {
+        "name": path,
+        "size": 0 if info.is_directory else info.size,
+        "type": "directory" if info.is_directory else "file",
+    }
+    if info.mtime is not None:
+        described["mtime"] = info.mtime
+    if info.etag is not None:
+        described["ETag"] = info.etag
+    return described
