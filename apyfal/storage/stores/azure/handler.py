@@ -28,7 +28,7 @@ from apyfal.exceptions import (
 )
 from apyfal.storage.flow.cancel import current_cancel
 from apyfal.storage.handler import ObjectInfo, RangeReader, Upload
-from apyfal.storage.http.answers import read_xml, understood
+from apyfal.storage.http.answers import read_xml
 from apyfal.storage.http.paging import PageGuard
 from apyfal.storage.http.status import http_date
 from apyfal.storage.metadata import HTTP_FIELDS, ObjectMetadata, require_fields
@@ -40,6 +40,7 @@ from apyfal.storage.stores.azure.blocks import BlockUpload
 from apyfal.storage.stores.azure.client import AzureBlobs, checksum_headers, conflict, name_of, target_of, writing
 from apyfal.storage.stores.azure.metadata import headers_of
 from apyfal.storage.stores.rest import folder_prefix, quoted, split_path
+from apyfal.units import whole_number
 
 __all__ = ["AzureHandler"]
 
@@ -133,33 +134,39 @@ class AzureHandler(AzureBlobs):
         """List containers, or what is below ``container/prefix``."""
         container, prefix = folder_prefix(path)
         if not container:
-            for entry in self._pages("/", {"comp": "list"}, path, "Containers"):
-                mtime = http_date(entry.findtext("Properties/Last-Modified"))
-                yield ObjectInfo(entry.findtext("Name") or "", None, mtime=mtime, is_directory=True)
+            guard = PageGuard(path)
+            for entry in self._pages("/", {"comp": "list"}, path, "Containers", guard):
+                if guard.is_new(name := name_of(entry)):
+                    mtime = http_date(entry.findtext("Properties/Last-Modified"))
+                    yield ObjectInfo(name, None, mtime=mtime, is_directory=True)
             return
         query = {"restype": "container", "comp": "list", "prefix": prefix}
         if not recursive:
             query["delimiter"] = "/"
-        for entry in self._pages(f"/{quoted(container)}", query, path, "Blobs"):
-            name = f"{container}/{name_of(entry)}"
-            if entry.tag == "BlobPrefix":
+        guard = PageGuard(path, prefix, recursive=recursive)
+        for entry in self._pages(f"/{quoted(container)}", query, path, "Blobs", guard):
+            key = name_of(entry)
+            folder = key if entry.tag == "BlobPrefix" else guard.directory_of(key)
+            name = f"{container}/{folder or key}"
+            if not guard.is_new(name):
+                continue
+            if folder is not None:
                 yield ObjectInfo(name.rstrip("/"), None, is_directory=True)
                 continue
-            if name == f"{container}/{prefix}":  # the marker of the directory itself
+            if key == prefix:  # the marker of the directory itself
                 continue
-            with understood("list", path):
-                length = int(entry.findtext("Properties/Content-Length") or 0)
             etag = entry.findtext("Properties/Etag")
             yield ObjectInfo(
                 name,
-                length,
+                whole_number(entry.findtext("Properties/Content-Length") or ""),
                 etag=f'"{etag}"' if etag and not etag.startswith('"') else etag,
                 mtime=http_date(entry.findtext("Properties/Last-Modified")),
             )
 
-    def _pages(self, target: str, query: dict[str, str], path: str, what: str) -> Iterator[ElementTree.Element]:
+    def _pages(
+        self, target: str, query: dict[str, str], path: str, what: str, guard: PageGuard
+    ) -> Iterator[ElementTree.Element]:
         marker = ""
-        guard = PageGuard(path)
         while True:
             text = urlencode({**query, **({"marker": marker} if marker else {})})
             _, body = self._ask("GET", f"{target}?{text}", path, "list", limit=64 << 20)
@@ -167,12 +174,13 @@ class AzureHandler(AzureBlobs):
             found = page.find(what)
             if found is None:
                 raise StoreUnavailable(f"cannot list {path!r}: expected <{what}>, the store sent <{page.tag}>")
-            names = [name_of(entry) for entry in found]
-            guard.page(names[0] if names else None)
-            for name in names:
-                guard.foreign(name, query.get("prefix", ""))
+            guard.page(
+                (name_of(entry) for entry in found if entry.tag != "BlobPrefix"),
+                (name_of(entry) for entry in found if entry.tag == "BlobPrefix"),
+            )
             yield from found
             marker = page.findtext("NextMarker") or ""
+            guard.end_of_page(more=bool(marker))
             if not marker:
                 return
             guard.next_page(marker)

@@ -53,13 +53,14 @@ class FsspecFiles(Handler):
 
     def __init__(self, ambient: bool = True, /, *, protocol: str | None = None, **parameters: Any) -> None:
         try:
-            from fsspec.registry import available_protocols, get_filesystem_class
+            from fsspec.registry import available_protocols, get_filesystem_class, registry
         except ImportError:
             raise MountError("fsspec: it is not installed: pip install 'apyfal[fsspec]'") from None
         if not protocol:
             raise MountError("fsspec: no protocol; expected protocol='sftp', 'ftp', 'webdav', 'memory', ...")
-        if protocol not in available_protocols():
-            raise MountError(f"fsspec: unknown protocol {protocol!r}{did_you_mean(protocol, available_protocols())}")
+        known = {*available_protocols(), *registry}  # the program's own are in the registry alone
+        if protocol not in known:
+            raise MountError(f"fsspec: unknown protocol {protocol!r}{did_you_mean(protocol, known)}")
         try:
             self._filesystem: Any = get_filesystem_class(protocol)
         except ImportError as error:

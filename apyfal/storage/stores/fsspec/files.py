@@ -36,6 +36,12 @@ class BlockReader(RangeReader):
             end = self._position + max(len(out), BLOCK)
             end = end if self._stop is None else min(end, self._stop)
             self._block = memoryview(self._files.block(self.info.path, self._position, end))
+            if end is not None and len(self._block) > end - self._position:
+                asked = f"{end - self._position} bytes from byte {self._position} on"
+                raise StorageError(
+                    f"cannot read {self.info.path!r}: the store sent {len(self._block)} bytes for {asked}",
+                    path=self.info.path,
+                )
         count = min(len(out), len(self._block))
         out[:count] = self._block[:count]
         self._block = self._block[count:]

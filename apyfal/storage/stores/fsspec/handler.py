@@ -8,6 +8,7 @@ name beside its own and renamed.
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 from collections.abc import Iterator
 
@@ -20,6 +21,7 @@ from apyfal.exceptions import (
     UnsupportedByStore,
 )
 from apyfal.storage.handler import ObjectInfo, RangeReader, Upload
+from apyfal.storage.http.answers import understood
 from apyfal.storage.stores.fsspec.client import FsspecFiles, absolute
 from apyfal.storage.stores.fsspec.files import TEMPORARY, BlockReader, FileReader, FileUpload
 from apyfal.storage.stores.fsspec.quirks import (
@@ -27,6 +29,9 @@ from apyfal.storage.stores.fsspec.quirks import (
 )
 
 __all__ = ["FsspecHandler"]
+
+#: Directories in one another that a listing goes through: more than a path on a disk has room for.
+_DEEPEST = 2048
 
 
 class FsspecHandler(FsspecFiles):
@@ -68,27 +73,42 @@ class FsspecHandler(FsspecFiles):
 
     def list(self, path: str, *, recursive: bool = False) -> Iterator[ObjectInfo]:
         """List what is in a directory."""
+        waiting = [path]
+        while waiting:
+            # and not by fsspec's find, which leaves out what it cannot list
+            folder = waiting.pop()
+            if folder.count("/") > path.count("/") + _DEEPEST:
+                raise StorageError(f"cannot list {path!r}: it is more than {_DEEPEST} directories deep", path=path)
+            for info in self._in_directory(folder):
+                if recursive and info.is_directory:
+                    waiting.append(info.path)
+                elif not info.path.rpartition("/")[2].startswith(TEMPORARY):
+                    yield info
+
+    def _in_directory(self, path: str) -> builtins.list[ObjectInfo]:
+        own = path.strip("/")
         with self.doing("list", path):
             files = self._files
             files.invalidate_cache()
             place = absolute(path)
-            if not files.isdir(place) and path.strip("/"):
+            # fsspec's isdir says no to a broken connection, too
+            if own and not (there(files, place) and files.info(place)["type"] == "directory"):
                 # Directories that nothing was put into are like prefixes that nothing has: empty.
-                top = path.strip("/").partition("/")[0]
+                top = own.partition("/")[0]
                 if not there(files, absolute(top)):
                     raise ObjectNotFound(f"cannot list {path!r}: there is no {top!r}", path=path)
-                return
+                return []
             found = files.ls(place, detail=True)
-        for entry in found:
-            name = str(entry["name"]).strip("/")
-            if name == path.strip("/"):
-                continue  # some list a directory in itself
-            info = self._info(name, entry)
-            if recursive and info.is_directory:
-                # and not by fsspec's find, which leaves out what it cannot list
-                yield from self.list(name, recursive=True)
-            elif not name.rpartition("/")[2].startswith(TEMPORARY):
-                yield info
+        with understood("list", path):
+            listed = {str(entry["name"]).strip("/"): entry for entry in found}
+            infos = [self._info(name, entry) for name, entry in listed.items() if name != own]  # some list it in itself
+        for info in infos:
+            parent, _, name = info.path.rpartition("/")
+            if parent != own or not name:
+                raise StorageError(
+                    f"cannot list {path!r}: the store listed {info.path!r}, which is not in it", path=path
+                )
+        return infos
 
     def makedirs(self, path: str) -> None:
         """Make a directory with its parents."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import builtins
 import json
 import threading
 import uuid
@@ -119,7 +120,7 @@ class GSJsonHandler(RestHandler):
         response, answer = self._ask(
             method, target, path, what, headers=headers, body=body, accept=accept, limit=64 << 20
         )
-        return response.status, read_json(answer) if answer and response.status == 200 else {}
+        return response.status, read_json(answer) if response.status == 200 else {}
 
     # -- read ---------------------------------------------------------------------------------------------------------
     def describe(self, path: str) -> ObjectInfo:
@@ -276,37 +277,45 @@ class GSJsonHandler(RestHandler):
         """List buckets, or what is below ``bucket/prefix``."""
         bucket, prefix = folder_prefix(path)
         if not bucket:
-            for page in self._pages("/storage/v1/b", {"project": self._project_for("list")}, path):
-                for found in page.get("items", ()):
+            guard = PageGuard(path)
+            for items, _ in self._pages("/storage/v1/b", {"project": self._project_for("list")}, path, guard):
+                for name, found in items.items():
                     with understood("list", path):
-                        info = ObjectInfo(
-                            found["name"], None, mtime=iso_time(found.get("timeCreated")), is_directory=True
-                        )
-                    yield info
+                        info = ObjectInfo(name, None, mtime=iso_time(found.get("timeCreated")), is_directory=True)
+                    if guard.is_new(name):
+                        yield info
             return
         query = {"prefix": prefix} if recursive else {"prefix": prefix, "delimiter": "/"}
-        for page in self._pages(f"{bucket_target(bucket)}/o", query, path):
-            for name in page.get("prefixes", ()):
-                if prefix or name != PART_PREFIX:
+        guard = PageGuard(path, prefix, recursive=recursive)
+        for items, prefixes in self._pages(f"{bucket_target(bucket)}/o", query, path, guard):
+            for name in (*prefixes, *filter(None, map(guard.directory_of, items))):
+                if guard.is_new(f"{bucket}/{name}") and (prefix or name != PART_PREFIX):
                     yield ObjectInfo(f"{bucket}/{name.rstrip('/')}", None, is_directory=True)
-            for found in page.get("items", ()):
-                name = found["name"]
+            for name, found in items.items():
+                if guard.directory_of(name) is not None or not guard.is_new(f"{bucket}/{name}"):
+                    continue
                 if name != prefix and (prefix or not name.startswith(PART_PREFIX)):
                     yield described(found, f"{bucket}/{name}")
 
-    def _pages(self, target: str, query: dict[str, str], path: str) -> Iterator[dict[str, Any]]:
+    def _pages(
+        self, target: str, query: dict[str, str], path: str, guard: PageGuard
+    ) -> Iterator[tuple[dict[str, dict[str, Any]], builtins.list[str]]]:
+        """Yield each page: what it says of each object or bucket by its name, and the prefixes."""
         token = ""
-        guard = PageGuard(path)
         while True:
             text = urlencode({**query, **({"pageToken": token} if token else {})})
             _, page = self._call("GET", f"{target}?{text}", path, "list")
             with understood("list", path):
-                names = [*page.get("prefixes", ()), *(found["name"] for found in page.get("items", ()))]
-                guard.page(names[0] if names else None)
-                for name in names:
-                    guard.foreign(name, query.get("prefix", ""))
-                token = page.get("nextPageToken", "")
-            yield page
+                items = {found["name"]: found for found in page.get("items", ())}
+                prefixes = page.get("prefixes", [])
+                if "error" in page or not isinstance(prefixes, builtins.list):
+                    raise ValueError("it is an error, or has prefixes that are no list")
+                guard.page(items, prefixes)
+                token = page.get("nextPageToken") or ""
+                if not isinstance(token, str):
+                    raise TypeError(f"nextPageToken is {token!r}"[:100])
+            yield items, prefixes
+            guard.end_of_page(more=bool(token))
             if not token:
                 return
             guard.next_page(token)

@@ -93,7 +93,7 @@ def described(found: dict[str, Any], path: str) -> ObjectInfo:
         }
         return ObjectInfo(
             path,
-            int(found["size"]) if "size" in found else 0,
+            int(found["size"]) if "size" in found else None,
             etag_of(found.get("generation")),
             iso_time(found.get("updated")),
             checksums,

@@ -397,28 +397,29 @@ class S3Handler(MetadataHandler):
         query = {"list-type": "2", "encoding-type": "url", "prefix": prefix}
         if not recursive:
             query["delimiter"] = "/"
-        guard = PageGuard(path)
+        guard = PageGuard(path, prefix, recursive=recursive)
         while True:
             response = self._s3.request("GET", bucket, query, what="list")
             page = parse_listing(response.read(64 << 20))
-            names = [*page.prefixes, *(entry[0] for entry in page.objects)]
-            guard.page(names[0] if names else None)
-            for name in names:
-                guard.foreign(name, prefix)
-            for name in page.prefixes:
-                if name == query.get("marker"):
-                    continue  # what follows a prefix may be listed as that prefix again
-                yield ObjectInfo(f"{bucket}/{name.rstrip('/')}", None, is_directory=True)
+            keys = [entry[0] for entry in page.objects]
+            guard.page(keys, page.prefixes)
+            # what follows a prefix may be listed as that prefix again, and one may be all that is left of deeper keys
+            for name in (*page.prefixes, *filter(None, map(guard.directory_of, keys))):
+                if guard.is_new(f"{bucket}/{name}"):
+                    yield ObjectInfo(f"{bucket}/{name.rstrip('/')}", None, is_directory=True)
             for key, size, etag, mtime in page.objects:
-                if key != prefix:  # the marker of the directory itself
-                    yield ObjectInfo(f"{bucket}/{key}", size, etag, mtime)
+                if guard.directory_of(key) is None and guard.is_new(found := f"{bucket}/{key}") and key != prefix:
+                    yield ObjectInfo(found, size, etag, mtime)  # but the mark of the directory itself
+            guard.end_of_page(more=page.truncated)
             if not page.truncated:
                 return
             if page.continuation is not None:
                 query = {**query, "continuation-token": guard.next_page(page.continuation)}
                 continue
             # The store knows only version 1 of the request, which goes on behind a name.
-            last = page.marker or max(names, key=str.encode, default=None)
+            if page.marker is None:
+                guard.in_order(keys, page.prefixes)
+            last = page.marker or max((*keys, *page.prefixes), default=None)
             query = {name: value for name, value in query.items() if name not in ("list-type", "continuation-token")}
             query["marker"] = guard.next_page(last)
 
@@ -428,9 +429,11 @@ class S3Handler(MetadataHandler):
         while True:
             response = self._s3.request("GET", "", query, what="list")
             found, token = parse_buckets(response.read(64 << 20))
-            guard.page(found[0][0] if found else None)
+            guard.page([name for name, _ in found])
             for name, created in found:
-                yield ObjectInfo(name, None, mtime=created, is_directory=True)
+                if guard.is_new(name):
+                    yield ObjectInfo(name, None, mtime=created, is_directory=True)
+            guard.end_of_page(more=token is not None)
             if token is None:
                 return
             query = {"continuation-token": guard.next_page(token)}

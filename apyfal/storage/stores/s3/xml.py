@@ -111,7 +111,7 @@ def parse_listing(body: bytes) -> Listing:
     root = parse_root(body)
     if root.tag != "ListBucketResult":
         raise StoreUnavailable(f"expected a listing, the store answered with <{root.tag}>")
-    decode = unquote_plus if root.findtext("EncodingType") == "url" else str
+    decode = _decoded if root.findtext("EncodingType") == "url" else str
     objects = [
         (
             decode(item.findtext("Key") or ""),
@@ -127,14 +127,20 @@ def parse_listing(body: bytes) -> Listing:
         raise StoreUnavailable(f"a listing says that it holds {stated} names, and holds {found}")
     continuation = root.findtext("NextContinuationToken") or None
     marker = root.findtext("NextMarker") or None
-    flag = root.findtext("IsTruncated")
-    truncated = bool(continuation or marker) if flag is None else flag.strip().lower() == "true"
+    flag = (root.findtext("IsTruncated") or "").strip().lower()
+    if flag not in ("", "true", "false"):
+        raise StoreUnavailable(f"a listing's IsTruncated is {flag[:20]!r}; expected true or false")
+    # Who says how to go on has more, whatever the flag is. Who says nothing has more if the page is full.
+    full = not flag and found >= (whole_number(root.findtext("MaxKeys") or "") or 1000)
+    truncated = bool(continuation or marker) or flag == "true" or full
     return Listing(objects, prefixes, truncated, continuation, decode(marker) if marker else None)
 
 
 def parse_buckets(body: bytes) -> tuple[list[tuple[str, float | None]], str | None]:
     """Parse a response to ListBuckets: names and times, and the token of the next page if there is one."""
     root = parse_root(body)
+    if root.tag != "ListAllMyBucketsResult":
+        raise StoreUnavailable(f"expected a list of buckets, the store answered with <{root.tag}>")
     found = [(item.findtext("Name") or "", _seconds(item.findtext("CreationDate"))) for item in root.iter("Bucket")]
     return found, root.findtext("ContinuationToken") or None
 
@@ -147,6 +153,22 @@ def complete_body(parts: Iterable[tuple[int, str, Mapping[str, str]]]) -> bytes:
         lines.append(f"<Part><PartNumber>{number}</PartNumber><ETag>{escape(etag)}</ETag>{extra}</Part>")
     lines.append("</CompleteMultipartUpload>")
     return "".join(lines).encode()
+
+
+def _decoded(text: str) -> str:
+    """Decode a name of a listing with ``encoding-type=url``.
+
+    Raises
+    ------
+    StoreUnavailable
+        It is not encoded so, though the store says that it is, or is no UTF-8: it would become another name.
+    """
+    try:
+        if not ("%" in text or "+" in text) or (text.isascii() and " " not in text):
+            return unquote_plus(text, errors="strict")
+    except UnicodeDecodeError:
+        raise StoreUnavailable(f"a listing holds {text[:200]!r}, which is no UTF-8") from None
+    raise StoreUnavailable(f"a listing holds {text[:200]!r}, which is not encoded as the store says")
 
 
 def _seconds(text: str | None) -> float | None:

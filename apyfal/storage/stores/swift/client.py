@@ -186,43 +186,51 @@ class SwiftObjects(RestHandler):
         """List containers, or what is below ``container/prefix``."""
         container, prefix = folder_prefix(path)
         if not container:
-            for entry in self._pages("/", {}, path):
+            guard = PageGuard(path)
+            for name, entry in self._pages("/", {}, path, guard):
                 with understood("list", path):
-                    info = ObjectInfo(
-                        str(entry["name"]), None, mtime=iso_time(entry.get("last_modified")), is_directory=True
-                    )
-                yield info
+                    info = ObjectInfo(name, None, mtime=iso_time(entry.get("last_modified")), is_directory=True)
+                if guard.is_new(name):
+                    yield info
             return
         query = {"prefix": prefix} if recursive else {"prefix": prefix, "delimiter": "/"}
-        for entry in self._pages(target_of(container, ""), query, path):
-            if "subdir" in entry:
-                name = str(entry["subdir"]).rstrip("/")
-                yield ObjectInfo(f"{container}/{name}", None, is_directory=True)
+        guard = PageGuard(path, prefix, recursive=recursive)
+        for name, entry in self._pages(target_of(container, ""), query, path, guard):
+            folder = name if "subdir" in entry else guard.directory_of(name)
+            if not guard.is_new(found := f"{container}/{folder or name}"):
+                continue
+            if folder is not None:
+                yield ObjectInfo(found.rstrip("/"), None, is_directory=True)
                 continue
             with understood("list", path):
                 # The hash of a large object is that of its manifest; "slo_etag" is what a GET says.
                 etag = entry.get("slo_etag") or entry.get("hash")
                 mtime = iso_time(entry.get("last_modified"))
-                info = ObjectInfo(f"{container}/{entry['name']}", int(entry["bytes"]), etag=etag, mtime=mtime)
-            if entry["name"] != prefix:  # the marker of the directory itself
+                info = ObjectInfo(found, int(entry["bytes"]), etag=etag, mtime=mtime)
+            if name != prefix:  # the marker of the directory itself
                 yield info
 
-    def _pages(self, target: str, query: dict[str, str], path: str) -> Iterator[dict[str, Any]]:
+    def _pages(
+        self, target: str, query: dict[str, str], path: str, guard: PageGuard
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield each entry with its name; that of a directory has a ``subdir``."""
         marker = ""
-        guard = PageGuard(path)
         while True:
             text = urlencode({"format": "json", "limit": str(_PAGE), "marker": marker, **query})
-            _, body = self._ask("GET", f"{target}?{text}", path, "list", accept=(200, 204), limit=64 << 20)
+            response, body = self._ask("GET", f"{target}?{text}", path, "list", accept=(200, 204), limit=64 << 20)
             with understood("list", path):
-                entries = read_json(body) if body else []
-                names = [str(entry.get("name") or entry["subdir"]) for entry in entries]
+                entries = [] if response.status == 204 else read_json(body)
+                if not isinstance(entries, builtins.list):
+                    raise TypeError(f"expected a list, not {entries!r}"[:100])
+                names = [str(entry["subdir"] if "subdir" in entry else entry["name"]) for entry in entries]
             # A page may be shorter than asked for, as each cluster has its own limit: only an empty one is the last.
             if not names:
                 return
-            guard.page(names[0])
-            for name in names:
-                guard.foreign(name, query.get("prefix", ""))
-            yield from entries
+            folders = {name for name, entry in zip(names, entries, strict=True) if "subdir" in entry}
+            guard.page(names, folders)
+            guard.in_order(names)
+            yield from zip(names, entries, strict=True)
+            guard.end_of_page(more=True)
             marker = guard.next_page(names[-1])
 
     def makedirs(self, path: str) -> None:
