@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from apyfal.exceptions import NotADirectory, ObjectNotFound
-from apyfal.storage.api.namespace import child, entries, exists_at
+from apyfal.storage.api.namespace import child, entries, exists_at, not_too_deep
 from apyfal.storage.api.tree import tree
 from apyfal.storage.handler import ObjectInfo
 from apyfal.storage.url import Location, parse
@@ -47,7 +47,8 @@ def glob(url: object) -> list[str]:
     """
     location = parse(url)
     if location.is_local:
-        return sorted(local_glob.glob(location.path, recursive=True))
+        with not_too_deep(location):
+            return sorted(local_glob.glob(location.path, recursive=True))
     if not _MAGIC.search(location.path):
         return [location.url] if exists_at(location) else []
     return sorted({found.url for found in _matches(location)})

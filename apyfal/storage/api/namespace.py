@@ -13,12 +13,20 @@ One model of the tree, for these functions, patterns, ``apyfal copy -r`` and fss
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Iterator
 from functools import partial
 
-from apyfal.exceptions import IsADirectory, NotADirectory, ObjectExists, ObjectNotFound, UnsupportedByStore
+from apyfal.exceptions import (
+    IsADirectory,
+    NotADirectory,
+    ObjectExists,
+    ObjectNotFound,
+    StorageError,
+    UnsupportedByStore,
+)
 from apyfal.storage.flow.retry import retry_call, retry_removal
 from apyfal.storage.handler import Handler, ObjectInfo
 from apyfal.storage.local import atomic
@@ -33,6 +41,7 @@ __all__ = [
     "exists_at",
     "listdir",
     "makedirs",
+    "not_too_deep",
     "remove",
     "rmdir",
     "stat",
@@ -222,7 +231,9 @@ def walk(url: object) -> Iterator[tuple[str, list[str], list[str]]]:
     ObjectNotFound, NotADirectory, AccessDenied, UnsupportedByStore, StorageError
         When one of the directories cannot be listed.
     """
-    yield from _walk(parse(url))
+    location = parse(url)
+    with not_too_deep(location):
+        yield from _walk(location)
 
 
 def makedirs(url: object, exist_ok: bool = False) -> None:
@@ -244,6 +255,24 @@ def makedirs(url: object, exist_ok: bool = False) -> None:
         if target.above_objects == "the root of a store":
             return  # it is there
         retry_call(target.handler, lambda: target.handler.makedirs(target.path), f"cannot make {str(location)!r}")
+
+
+@contextlib.contextmanager
+def not_too_deep(location: Location) -> Iterator[None]:
+    """Take it for an error of the tree if Python cannot go into one more directory.
+
+    Raises
+    ------
+    StorageError
+        It is deeper than the interpreter's stack allows.
+    """
+    try:
+        yield
+    except RecursionError:
+        raise StorageError(
+            f"cannot list all of {str(location)!r}: hundreds of directories are in one another; expected fewer, or a"
+            " directory below it"
+        ) from None
 
 
 def child(location: Location, name: str) -> Location:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import NamedTuple
 
 from apyfal.exceptions import AcceleratorException, ParameterError, StorageError
-from apyfal.storage.api.namespace import child
+from apyfal.storage.api.namespace import child, not_too_deep
 from apyfal.storage.flow.retry import retry_call
 from apyfal.storage.handler import Handler, ObjectInfo
 from apyfal.storage.local import atomic
@@ -60,6 +60,11 @@ def tree(top: Location, *, follow_links: bool = True) -> Iterator[Item]:
     ObjectNotFound, NotADirectory, AccessDenied, UnsupportedByStore, StorageError
         The top cannot be listed. A directory below that cannot be is an item with that problem.
     """
+    with not_too_deep(top):
+        yield from _tree(top, follow_links)
+
+
+def _tree(top: Location, follow_links: bool) -> Iterator[Item]:
     if top.is_local:
         yield from _local(top, top.path, "", follow_links, ())
         return

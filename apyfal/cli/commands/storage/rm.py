@@ -14,6 +14,7 @@ from apyfal.cli.common import Command, Settings, common_options, print_error, pr
 from apyfal.cli.completion import complete_path
 from apyfal.cli.selection import matches
 from apyfal.exceptions import AcceleratorException, ObjectNotFound, ParameterError, StorageError
+from apyfal.storage.api.namespace import not_too_deep
 from apyfal.storage.api.tree import require_removable, tree
 from apyfal.storage.mounting.table import resolve
 from apyfal.storage.trees.names import has_directories
@@ -159,11 +160,12 @@ def _remove_tree(url: str, *, keep_going: bool) -> list[Exception]:
         failed.append(AcceleratorException(f"cannot remove {path!r}: {error.strerror}"))
 
     location = parse(url)
-    if location.is_local:
-        shutil.rmtree(location.path, onerror=note)
-    else:
-        with resolve(location) as target:
-            shutil.rmtree(target.path, onerror=note)
+    with not_too_deep(location):
+        if location.is_local:
+            shutil.rmtree(location.path, onerror=note)
+        else:
+            with resolve(location) as target:
+                shutil.rmtree(target.path, onerror=note)
     return failed
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -201,3 +201,29 @@ def test_a_move_never_goes_deeper_than_it_says(tmp_path: Path) -> None:
             assert os.listdir(tmp_path / "d/x") == []
     finally:
         table.table.unmount("lab")
+
+
+@pytest.mark.parametrize("way", ["tree", "walk", "glob", "sync", "copy -r", "ls -R", "rm -r"])
+def test_a_tree_deeper_than_the_stack_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str], way: str) -> None:
+    top = tmp_path / "deep"
+    top.mkdir()
+    within = os.open(top, os.O_RDONLY)
+    for _ in range(1200):  # deeper than a path is long, so step by step
+        os.mkdir("a", dir_fd=within)
+        below = os.open("a", os.O_RDONLY, dir_fd=within)
+        os.close(within)
+        within = below
+    os.close(within)
+    ways: dict[str, Callable[[], object]] = {
+        "tree": lambda: list(tree(parse(str(top)))),
+        "walk": lambda: list(storage.walk(top)),
+        "glob": lambda: storage.glob(f"{top}/**/f"),
+        "sync": lambda: storage.sync(top, tmp_path / "copy"),
+    }
+    if way in ways:
+        with pytest.raises(StorageError, match="directories are in one another"):
+            ways[way]()
+        return
+    command = {"copy -r": ["copy", "-r", str(top), str(tmp_path / "copy")], "ls -R": ["ls", "-R", str(top)]}
+    assert cli.main(command.get(way, ["rm", "-r", str(top)])) != 0
+    assert "directories are in one another" in capsys.readouterr().err
