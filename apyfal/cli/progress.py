@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from threading import Lock
 from typing import TypeAlias
 
-__all__ = ["ProgressCallback", "progress_bar"]
+__all__ = ["ProgressCallback", "ProgressSum", "progress_bar"]
 
 #: Called with the bytes done so far and the bytes in all (``None``: not known), from any thread.
 ProgressCallback: TypeAlias = Callable[[int, "int | None"], None]
@@ -54,3 +55,55 @@ def progress_bar(
             progress.update(task, completed=done, total=total, remark=escape(remark()))
 
         yield update
+
+
+class ProgressSum:
+    """One bar for several transfers, in any order and at the same time.
+
+    Parameters
+    ----------
+    progress
+        Called with the sums; ``None``: nobody looks.
+    sizes
+        Bytes of each transfer; ``None``: not known before it has begun. As long as one is not known, the sum is not.
+    """
+
+    def __init__(self, progress: ProgressCallback | None, sizes: Sequence[int | None]) -> None:
+        self._progress = progress
+        self._parts = [(0, size) for size in sizes]
+        self._done, self._total, self._unknown = 0, sum(size or 0 for size in sizes), list(sizes).count(None)
+        self._lock = Lock()
+
+    def part(self, number: int) -> ProgressCallback | None:
+        """Return what the transfer of this number calls with the bytes that it has moved, or moves again."""
+        if self._progress is None:
+            return None
+
+        def update(done: int, total: int | None) -> None:
+            with self._lock:
+                known = self._parts[number][1] if total is None else total
+                self._put(number, done, known if known is None else max(done, known))
+
+        return update
+
+    def finished(self, number: int) -> None:
+        """Count a transfer as a whole: some tell nothing, as there is nothing to move, or the store moves it."""
+        with self._lock:
+            done, total = self._parts[number]
+            whole = done if total is None else total
+            self._put(number, whole, whole)
+
+    def failed(self, number: int) -> None:
+        """Leave a transfer out: the others are all that there is."""
+        with self._lock:
+            self._put(number, 0, 0)
+
+    def _put(self, number: int, done: int, total: int | None) -> None:
+        """Change one transfer, and call with the sums; the lock is held."""
+        before, known = self._parts[number]
+        self._parts[number] = done, total
+        self._done += done - before
+        self._total += (total or 0) - (known or 0)
+        self._unknown += (total is None) - (known is None)
+        if self._progress is not None:
+            self._progress(self._done, None if self._unknown else self._total)

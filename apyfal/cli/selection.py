@@ -12,6 +12,7 @@ from apyfal.exceptions import AcceleratorException, InvalidURL, ObjectNotFound, 
 from apyfal.storage.api.globbing import has_magic
 from apyfal.storage.api.tree import Item, tree
 from apyfal.storage.flow.retry import retry_call
+from apyfal.storage.handler import ObjectInfo
 from apyfal.storage.mounting.table import resolve
 from apyfal.storage.trees.names import bad_name, clashing, has_directories
 from apyfal.storage.url import parse, redact
@@ -104,26 +105,31 @@ def select(sources: Sequence[str], destination: str, *, recursive: bool, follow_
         named = [source] if found is None else found
         look = recursive or found is not None
         with ThreadPoolExecutor(_SIDE_BY_SIDE) as threads:
-            directories = list(threads.map(_is_directory, named)) if look else [False]
+            infos = list(threads.map(_looked_up, named)) if look else [None]
             both = list(threads.map(_has_more_below, named)) if recursive else [False] * len(named)
-        for one, is_directory, is_both in zip(named, directories, both, strict=True):
-            if isinstance(is_directory, Exception):
+        for one, info, is_both in zip(named, infos, both, strict=True):
+            if isinstance(info, Exception):
                 if found is None:
-                    raise is_directory
-                items.append(Item(parse(one), _name(one), is_directory))
+                    raise info
+                items.append(Item(parse(one), _name(one), info))
                 continue
+            is_directory = info is not None and info.is_directory
             if not is_directory:
                 if is_both and found is None:
                     raise ParameterError(
                         f"{redact(one)!r} is an object and a directory: expected {redact(one) + '/'!r} for what is "
                         "below it, or no -r for the object"
                     )
-                items.append(Item(parse(one), _name(one)))
+                items.append(Item(parse(one), _name(one), info=info))
             if recursive and (is_directory or is_both):  # without, a pattern means the objects among what matches
                 into = True
                 top = parse(one + "/" if is_both else one)
                 items += list(tree(top, follow_links=follow_links)) or [Item(top, "", is_directory=True)]
-        if found is not None and not recursive and all(one is True for one in directories):
+        if (
+            found is not None
+            and not recursive
+            and all(isinstance(one, ObjectInfo) and one.is_directory for one in infos)
+        ):
             raise ParameterError(f"{source!r} matches directories alone: -r copies what is below them")
     if not into:
         return Selection([Pair(items[0].location.url, destination)], [None], [], [], [], [])
@@ -194,9 +200,9 @@ def _is_local_directory(url: str) -> bool:
     return location.is_local and os.path.isdir(location.path)
 
 
-def _is_directory(url: str) -> bool | Exception:
+def _looked_up(url: str) -> ObjectInfo | Exception:
     try:
-        return storage.stat(url).is_directory
+        return storage.stat(url)
     except AcceleratorException as error:
         return error
 

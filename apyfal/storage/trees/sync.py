@@ -203,8 +203,7 @@ class _Run:
                     if not running:
                         break
                     for ended in wait(running, return_when=FIRST_COMPLETED).done:
-                        del running[ended]
-                        self._note(ended)
+                        self._note(ended, running.pop(ended))
             except BaseException:
                 threads.shutdown(wait=False, cancel_futures=True)
                 cancel.set()
@@ -215,13 +214,23 @@ class _Run:
             for name in sorted(self._here.directories):
                 self._make_directory(self._there.at(name).url)
 
-    def _note(self, ended: Future[None]) -> None:
+    def _note(self, ended: Future[None], name: str) -> None:
         try:
             ended.result()
         except (AcceleratorException, OSError) as error:
             if not self._keep_going:
                 raise
             self._report.left.append(error)
+            with self._lock:
+                self._move(name, 0)
+
+    def _move(self, name: str, moved: int) -> None:
+        """Count the bytes of a file that is done, instead of those that its listing said; the lock is held."""
+        self._done += moved
+        if self._total is not None:
+            self._total += moved - (self._here.files[name].size or 0)
+        if self._progress is not None:
+            self._progress(self._done, self._total)
 
     def _names_to_visit(self) -> Iterator[str]:
         """Leave out what does not differ by its listing, at the cost of no thread."""
@@ -255,15 +264,14 @@ class _Run:
         if reason is None:
             with self._lock:
                 self._report.same += 1
+                self._move(name, 0)
             return
         if not self._dry_run:
             info = self._copied(name, info)
         with self._lock:
             self._report.copied[name] = reason
             self._report.bytes += info.size or 0
-            self._done += info.size or 0
-            if self._progress is not None:
-                self._progress(self._done, self._total)
+            self._move(name, info.size or 0)
 
     def _copied(self, name: str, info: ObjectInfo) -> ObjectInfo:
         """Copy one file; return what it was."""

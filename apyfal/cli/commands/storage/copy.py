@@ -7,14 +7,13 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from threading import Lock
 
 import click
 
 from apyfal import storage
 from apyfal.cli.common import Command, Settings, common_options, print_error, print_json, use_host
 from apyfal.cli.completion import complete_path
-from apyfal.cli.progress import ProgressCallback, progress_bar
+from apyfal.cli.progress import ProgressSum, progress_bar
 from apyfal.cli.selection import Pair, Selection, parent_of, select
 from apyfal.exceptions import AcceleratorException, ParameterError, StorageError
 from apyfal.storage.batch.copies import copy_each
@@ -84,7 +83,8 @@ def command(
     _make_folders(selected, destination)
     description = sources[0] if len(chosen) == 1 else f"{len(chosen)} objects"
     with progress_bar(description, enabled=settings.progress) as progress:
-        failed = _copy_all(selected, progress, preserve=preserve, keep_going=keep_going, metadata=stated)
+        shown = ProgressSum(progress, selected.sizes)
+        failed = _copy_all(selected, shown, preserve=preserve, keep_going=keep_going, metadata=stated)
     for mark in selected.marks:
         storage.open(mark, "wb").close()
     _print(settings, [one for one in chosen if one not in failed], destination)
@@ -133,7 +133,7 @@ def _make_folders(selected: Selection, destination: str) -> None:
 
 def _copy_all(
     selected: Selection,
-    progress: ProgressCallback | None,
+    shown: ProgressSum,
     *,
     preserve: bool,
     keep_going: bool,
@@ -147,14 +147,18 @@ def _copy_all(
         With `keep_going`, the errors of those that failed; none of them ends anything.
     """
     chosen = selected.pairs
-    shown = _Sum(progress)
     cancel = CancelToken()
     failed: dict[Pair, Exception] = {}
 
     def copy(number: int) -> None:
         source, destination = chosen[number]
         with cancel.scope() if len(chosen) > 1 else contextlib.nullcontext():
-            written = storage.copy(source, destination, progress=shown.part(number), metadata=metadata)
+            try:
+                written = storage.copy(source, destination, progress=shown.part(number), metadata=metadata)
+            except BaseException:
+                shown.failed(number)
+                raise
+        shown.finished(number)
         if preserve and (mtime := storage.stat(source).mtime) is not None:
             nanoseconds = round(mtime * 1e9)
             os.utime(written, ns=(nanoseconds, nanoseconds))
@@ -171,6 +175,7 @@ def _copy_all(
     def copied(number: int, info: ObjectInfo) -> None:
         if (update := shown.part(number)) is not None:
             update(info.size or 0, info.size)
+        shown.finished(number)
 
     def one_by_one(numbers: Sequence[int]) -> None:
         failed.update(_copy_by_threads(copy, {number: chosen[number] for number in numbers}, cancel, keep_going))
@@ -204,35 +209,3 @@ def _copy_by_threads(
             cancel.set()
             raise
     return failed
-
-
-class _Sum:
-    """One progress bar for several transfers: the total grows as their sizes become known."""
-
-    def __init__(self, progress: ProgressCallback | None) -> None:
-        self._progress = progress
-        self._parts: dict[int, tuple[int, int | None]] = {}
-        self._done = self._total = self._unknown = 0
-        self._lock = Lock()
-
-    def part(self, number: int) -> ProgressCallback | None:
-        """Return what the transfer of this number calls."""
-        progress = self._progress
-        if progress is None:
-            return None
-
-        def update(done: int, total: int | None) -> None:
-            with self._lock:
-                before = self._parts.get(number)
-                self._parts[number] = (done, total)
-                self._count(before, -1)
-                self._count((done, total), 1)
-                progress(self._done, None if self._unknown else self._total)
-
-        return update
-
-    def _count(self, part: tuple[int, int | None] | None, sign: int) -> None:
-        if part is not None:
-            self._done += sign * part[0]
-            self._total += sign * (part[1] or 0)
-            self._unknown += sign * (part[1] is None)

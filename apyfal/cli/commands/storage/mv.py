@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import click
 
 from apyfal import storage
 from apyfal.cli.common import Command, Settings, common_options, print_json, use_host
 from apyfal.cli.completion import complete_path
-from apyfal.cli.progress import progress_bar
+from apyfal.cli.progress import ProgressSum, progress_bar
 from apyfal.cli.selection import matches
 from apyfal.exceptions import ParameterError
 from apyfal.storage.api.copying import place_of_copy
@@ -43,7 +44,16 @@ def command(settings: Settings, /, *, urls: tuple[str, ...]) -> None:
         place = place_of_copy(parse(one), parse(destination)).url
         if places.setdefault(place, one) != one:
             raise ParameterError(f"{redact(places[place])!r} and {redact(one)!r} would both become {redact(place)!r}")
-    with progress_bar(named[0], enabled=settings.progress) as progress:
-        moved = [(one, storage.move(one, destination, progress=progress)) for one in named]
+    moved = []
+    with progress_bar(named[0] if len(named) == 1 else f"{len(named)} objects", enabled=settings.progress) as progress:
+        shown = ProgressSum(progress, _sizes(named) if progress is not None else [None] * len(named))
+        for number, one in enumerate(named):
+            moved.append((one, storage.move(one, destination, progress=shown.part(number))))
+            shown.finished(number)
     if settings.json:
         print_json([{"source": redact(one), "destination": redact(place)} for one, place in moved])
+
+
+def _sizes(urls: Sequence[str]) -> list[int | None]:
+    """Return the bytes of each, where they are told."""
+    return [None if isinstance(one, Exception) else one.size for one in storage.stat_many(urls, return_exceptions=True)]
