@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from apyfal.exceptions import ChecksumMismatch, ObjectNotFound, StorageError, StoreUnavailable, TransferTimeout
 from apyfal.storage.flow.cancel import CancelToken, current_cancel
+from apyfal.storage.flow.connections import Connections
 from apyfal.storage.handler import Handler
 
 __all__ = ["Bandwidth", "Memory", "MountLimits", "RetryQuota", "Retrying", "limits_for", "retry_call", "retry_removal"]
@@ -130,6 +131,7 @@ class MountLimits:
         self.quota = RetryQuota()
         self.bandwidth = Bandwidth(handler.bandwidth) if handler.bandwidth else None
         self.memory = Memory(handler.memory_limit or 256 << 20)
+        self.connections = Connections(handler.max_concurrency)
         #: the rate of one connection, in bytes a second, as last seen; part sizes follow it
         self.connection_rate = 0.0
 
@@ -263,10 +265,12 @@ def retry_call(handler: Handler, function: Callable[[], Result], what: str, *, l
     limit
         Attempts at most.
     """
-    attempts = Retrying(limits_for(handler).quota, limit, current_cancel())
+    limits, cancel = limits_for(handler), current_cancel()
+    attempts = Retrying(limits.quota, limit, cancel)
     while True:
         try:
-            result = function()
+            with limits.connections.turn(cancel):
+                result = function()
         except StorageError as error:
             attempts.failed(error, what)
         else:

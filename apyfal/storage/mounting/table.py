@@ -78,8 +78,8 @@ class MountTable:
             Allow to mount a name again with other parameters. Transfers under way end with the old ones.
         **parameters
             What else the provider knows; ``bandwidth`` (bytes a second) and ``memory_limit`` (bytes, or text like
-            ``"64MiB"``) for all transfers of this mount together; and ``max_concurrency``, the connections of one
-            transfer, or of all items of one call for many objects.
+            ``"64MiB"``) and ``max_concurrency`` (connections) for all transfers of this mount together. Without it, one
+            transfer, or one call for many objects, has at most 16.
 
         Raises
         ------

@@ -214,13 +214,18 @@ def _open(
     first: Callable[[], RangeReader] | None,
 ) -> RangeReader:
     """Ask for the range without knowing the object: the response tells what a look-up would."""
-    tries = Retrying(limits_for(handler).quota, attempts, cancel)
+    limits = limits_for(handler)
+    tries = Retrying(limits.quota, attempts, cancel)
     while True:
         attempt, first = first, None
+        limits.connections.take(cancel)
         try:
             reader = handler.read(path, start, stop, None) if attempt is None else attempt()
-        except StorageError as error:
+        except BaseException as error:
+            limits.connections.give_back()
+            if not isinstance(error, StorageError):
+                raise
             tries.failed(error, f"cannot read {handler.shown(path)!r}")
         else:
             tries.success()
-            return reader
+            return limits.connections.begun(reader)

@@ -322,7 +322,8 @@ class MultipartWriter:
                 self._cancel.check()
                 if self._mount_limits.bandwidth is not None:
                     self._mount_limits.bandwidth.take(len(part.data), self._cancel)
-                upload.write_part(part.number, part.data, checksum)
+                with self._mount_limits.connections.turn(self._cancel):
+                    upload.write_part(part.number, part.data, checksum)
                 break
             except StorageError as error:
                 tries.failed(error, f"cannot write part {part.number} of {self._name!r}")
@@ -375,9 +376,10 @@ class MultipartWriter:
         with self._cancel.scope():
             while self._upload is None:
                 try:
-                    self._upload = self._handler.upload(
-                        self._path, size=self._size, exclusive=self._exclusive, **keywords
-                    )
+                    with self._mount_limits.connections.turn(self._cancel):
+                        self._upload = self._handler.upload(
+                            self._path, size=self._size, exclusive=self._exclusive, **keywords
+                        )
                 except StorageError as error:
                     tries.failed(error, f"cannot begin to write {self._name!r}")
         tries.success()
@@ -404,7 +406,8 @@ class MultipartWriter:
         with self._cancel.scope():
             while True:
                 try:
-                    info = upload.complete(self._written, checksum)
+                    with self._mount_limits.connections.turn(self._cancel):
+                        info = upload.complete(self._written, checksum)
                 except StorageError as error:
                     tries.failed(error, f"cannot complete {self._name!r}")
                 else:

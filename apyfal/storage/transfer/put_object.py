@@ -47,10 +47,11 @@ def put(
                     if mount_limits.bandwidth is not None:
                         mount_limits.bandwidth.take(len(data), cancel)
                     attempt, first = first, None
-                    if attempt is not None:
-                        info = attempt()
-                    else:
-                        info = handler.put(path, data, checksum, exclusive=exclusive, **keywords)
+                    with mount_limits.connections.turn(cancel):
+                        if attempt is not None:
+                            info = attempt()
+                        else:
+                            info = handler.put(path, data, checksum, exclusive=exclusive, **keywords)
                 except ObjectExists:
                     # After a lost response, what is in the way may be ours.
                     found = _same(handler, path, data, options) if tries.retries else None

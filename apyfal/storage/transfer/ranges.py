@@ -90,28 +90,29 @@ class RangeFetcher:
         position = settled = crc = 0
         total = len(out)
         attempts = Retrying(self.mount_limits.quota, self.attempts, self.cancel)
-        bandwidth = self.mount_limits.bandwidth
+        bandwidth, connections = self.mount_limits.bandwidth, self.mount_limits.connections
         while True:
             failure: StorageError | None = None
             begin, first = time.monotonic(), position
             try:
-                if reader is None:
-                    self.cancel.check()
-                    reader = self.handler.read(self.info.path, start + position, start + total, self.info)
-                with reader:
-                    while position < total:
-                        room = out[position : min(settled + CHUNK, total)]
-                        if bandwidth is not None and position == settled:
-                            bandwidth.take(len(room), self.cancel)
-                        count = reader.readinto(room)
-                        if not count:
-                            raise StoreUnavailable(f"the body ended {total - position} bytes early")
-                        position += count
-                        if position - settled == CHUNK:
-                            if self.crc is not None:
-                                crc = self.crc(out[settled:position], crc)
-                            moved(CHUNK)
-                            settled = position
+                with connections.turn(self.cancel, taken=reader is not None):
+                    if reader is None:
+                        self.cancel.check()
+                        reader = self.handler.read(self.info.path, start + position, start + total, self.info)
+                    with reader:
+                        while position < total:
+                            room = out[position : min(settled + CHUNK, total)]
+                            if bandwidth is not None and position == settled:
+                                bandwidth.take(len(room), self.cancel)
+                            count = reader.readinto(room)
+                            if not count:
+                                raise StoreUnavailable(f"the body ended {total - position} bytes early")
+                            position += count
+                            if position - settled == CHUNK:
+                                if self.crc is not None:
+                                    crc = self.crc(out[settled:position], crc)
+                                moved(CHUNK)
+                                settled = position
             except StorageError as error:
                 failure = error
             reader = None

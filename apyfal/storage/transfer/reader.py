@@ -60,6 +60,7 @@ def stream(
     except BaseException:
         cancel.detach()
         raise
+    reader = limits_for(handler).connections.stream(reader)
     return ObjectStream(handler, reader.info, options, _Opened(reader, own, cancel))
 
 
@@ -272,12 +273,13 @@ class ObjectStream:
                 if opened is not None:
                     self._plain = opened.reader
                 else:
-                    self._plain = retry_call(
+                    began = retry_call(
                         self._handler,
                         lambda: self._handler.read(path, 0, None, version),
                         f"cannot read {self._name!r}",
                         limit=self._options.attempts,
                     )
+                    self._plain = limits_for(self._handler).connections.stream(began)
                 if differs(self.info, self._plain.info):
                     raise changed(self._name, self.info, self._plain.info)
             count = self._plain.readinto(out)

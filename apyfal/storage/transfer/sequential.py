@@ -96,10 +96,11 @@ def read_sequentially(
     while True:
         filled = 0
         try:
-            cancel.check()
-            if reader is None:
-                reader = _begin(handler, path, start, stop, known)
-            with reader:
+            with (
+                mount_limits.connections.turn(cancel, taken=reader is not None),
+                reader or _begin(handler, path, start, stop, known, cancel) as reader,
+            ):
+                cancel.check()
                 info = reader.info
                 if known is not None and differs(known, info):
                     raise changed(name, known, info)
@@ -150,7 +151,10 @@ def read_sequentially(
         return info
 
 
-def _begin(handler: Handler, path: str, start: int, stop: int | None, known: ObjectInfo | None) -> RangeReader:
+def _begin(
+    handler: Handler, path: str, start: int, stop: int | None, known: ObjectInfo | None, cancel: CancelToken
+) -> RangeReader:
+    cancel.check()
     if known is not None and not known.ranges:
         return handler.read(path, 0, None, known if known.etag is not None else None)
     return handler.read(path, start, stop, known if known is not None and known.etag is not None else None)
