@@ -328,6 +328,25 @@ class StorageConformance:
         with pytest.raises(ObjectExists):
             storage.makedirs(place)
 
+    def test_rmdir(self, folder: str, record_property: Note) -> None:
+        """`rmdir`, of an empty directory alone"""
+        url = self.url(folder, "directory")
+        if not self.writable:
+            self.refuses(record_property, lambda: storage.rmdir(url))
+            return
+        storage.makedirs(url)
+        if not storage.exists(url):  # where directories are only names, an object can mark one
+            self.seed(f"{url}/", b"")
+        assert storage.listdir(url) == []
+        self.seed(f"{url}/inside", b"x")
+        with pytest.raises(StorageError, match="not empty"):
+            storage.rmdir(url)
+        storage.remove(f"{url}/inside")
+        storage.rmdir(url)
+        assert not storage.exists(url)
+        with pytest.raises(ObjectNotFound):
+            storage.rmdir(url)
+
     def test_missing(self, place: str, folder: str) -> None:
         """Missing objects and buckets are told as such"""
         for url in (self.url(folder, "missing"), self.elsewhere(place)):
