@@ -175,12 +175,20 @@ def test_the_mounts_limit_of_connections(mounts: MountTable, limit: int) -> None
 
 
 @pytest.mark.parametrize("call", ["load", "load_many"])
-def test_a_limit_of_connections_is_that_of_one_call(mounts: MountTable, call: str) -> None:
-    """Two threads at once, each with its only connection, do not wait for each other."""
-    meeting = threading.Barrier(2, timeout=30)
+@pytest.mark.parametrize("limit", [1, 2])
+def test_a_limit_of_connections_is_that_of_all_calls(mounts: MountTable, call: str, limit: int) -> None:
+    """Two threads at once: each has its connection where the mount has two, otherwise one after the other."""
+    meeting = threading.Barrier(2)
     handler = Counting(2)
-    handler.max_concurrency = 1
-    handler.before_read = lambda: meeting.wait() and None
+    handler.max_concurrency = limit
+
+    def meet() -> None:
+        try:
+            meeting.wait(0.3 if limit == 1 else 30)
+        except threading.BrokenBarrierError:
+            meeting.reset()
+
+    handler.before_read = meet
     mounts.attach("mem", handler)
     for index in range(2):
         handler.store(f"b/{index}", bytes([index]))
@@ -191,6 +199,7 @@ def test_a_limit_of_connections_is_that_of_one_call(mounts: MountTable, call: st
 
     with ThreadPoolExecutor(2) as threads:
         assert list(threads.map(load, range(2))) == [b"\0", b"\1"]
+    assert handler.most == limit
 
 
 def test_cancelled(mounts: MountTable) -> None:
