@@ -18,7 +18,7 @@ from typing import Any
 from apyfal.cluster_worker import Ended, Mounts, call_function, run_job, run_jobs
 from apyfal.config.configuration import ConfigSource
 from apyfal.exceptions import ClosedError, ParameterError
-from apyfal.jobs.device_group import CardStatistics
+from apyfal.jobs.failover.device_group import CardStatistics
 from apyfal.jobs.ordered_map import Pairs, ResultIterator, name_job, warn_unread
 from apyfal.jobs.prepared import PreparedJob
 from apyfal.pipeline.arrays import each_of

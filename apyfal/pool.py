@@ -11,7 +11,7 @@ from apyfal.accelerator import LOCAL, Accelerator
 from apyfal.accelerators import resolve
 from apyfal.device.listing import devices
 from apyfal.exceptions import ClosedError, DeviceNotFound, ParameterError
-from apyfal.jobs.device_group import CardStatistics, DeviceGroup, stop_all
+from apyfal.jobs.failover.device_group import CardStatistics, DeviceGroup, stop_all
 from apyfal.jobs.prepared import PreparedJob
 from apyfal.jobs.runner import JobRunner
 from apyfal.threads import start_threads

@@ -38,7 +38,7 @@ ROOMS = (
     "host/server/jobs storage/batch storage/paths",
     "batching storage/trees",
     "jobs storage/aio",
-    "host/client host/server/api storage/fs",
+    "host/client host/server/api storage/fs jobs/failover",
     "storage/__init__",
     "apyfal host/server/channel",
     "cli doctor testing",

@@ -21,8 +21,8 @@ from apyfal.exceptions import (
     RunTimeout,
     StoreUnavailable,
 )
-from apyfal.jobs.attempts import Attempt, PooledTask
 from apyfal.jobs.base import BaseAccelerator
+from apyfal.jobs.failover.attempts import Attempt, PooledTask
 from apyfal.jobs.ordered_map import LightFuture, Pairs, map_jobs
 from apyfal.jobs.prepared import PreparedJob
 from apyfal.jobs.queue import TaskQueue, cancel_future

@@ -1,0 +1,1 @@
+"""Several devices that take jobs from one queue; what a lost one had under way runs on another."""
