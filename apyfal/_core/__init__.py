@@ -10,7 +10,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 # In order of their cimports.
-_MODULES = ("errors", "buffer", "mapped_file", "device", "run", "model", "transport")
+_MODULES = ("errors", "buffer", "mapped_file", "device", "run", "model", "tls", "transport")
 
 
 def _native() -> str:

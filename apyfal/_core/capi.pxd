@@ -1,4 +1,4 @@
-"""Declarations of csrc/include/apyfal.h and transport.h. No code."""
+"""Declarations of csrc/include/apyfal.h, tls.h and transport.h. No code."""
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -235,6 +235,45 @@ cdef extern from "apyfal.h" nogil:
     int apf_model_register(const char *name, apf_model function, void *context, void (*drop)(void *) noexcept nogil,
                            apf_error *err)
 
+cdef extern from "tls.h" nogil:
+    enum:
+        APF_TLS_SYSTEM
+        APF_TLS_CUT
+        APF_TLS_PROTOCOL
+        APF_TLS_CERTIFICATE
+        APF_TLS_ENDED
+        APF_TLS_FAILED
+        APF_TLS_WAIT
+    ctypedef struct apf_tls_settings:
+        uint64_t options
+        unsigned long verify_flags
+        int minimum, maximum, level, verify
+        const char *ciphers
+        const char *suites
+    ctypedef struct apf_tls_failure:
+        int kind, code
+        char text[256]
+    ctypedef struct apf_tls_context:
+        pass
+    ctypedef struct apf_tls:
+        pass
+    int apf_tls_load(unsigned long *version, const char **text, apf_error *err)
+    int apf_tls_context_new(const apf_tls_settings *settings, apf_tls_context **context, apf_error *err)
+    int apf_tls_context_trust(apf_tls_context *context, const char *file, const char *folder, apf_error *err)
+    void apf_tls_context_release(apf_tls_context *context)
+    int apf_tls_new(apf_tls_context *context, int fd, const char *host, int port, apf_tls **tls, apf_error *err)
+    void apf_tls_free(apf_tls *tls)
+    int apf_tls_claim(apf_tls *tls)
+    void apf_tls_unclaim(apf_tls *tls)
+    int apf_tls_handshake(apf_tls *tls)
+    Py_ssize_t apf_tls_receive(apf_tls *tls, void *to, size_t size)
+    Py_ssize_t apf_tls_send(apf_tls *tls, const void *data, size_t size, int more)
+    int apf_tls_flush(apf_tls *tls)
+    int apf_tls_quiet(apf_tls *tls)
+    int apf_tls_poll(const apf_tls *tls, int64_t wait)
+    int apf_tls_resumed(const apf_tls *tls)
+    const apf_tls_failure *apf_tls_failure_of(const apf_tls *tls)
+
 cdef extern from "transport.h" nogil:
     enum:
         APF_EXCHANGE_WAITING
@@ -271,7 +310,9 @@ cdef extern from "transport.h" nogil:
                           apf_transport **transport, apf_error *err)
     int apf_transport_claim(apf_transport *transport)
     void apf_transport_unclaim(apf_transport *transport)
-    int apf_transport_attach(apf_transport *transport, int fd, int kept, uint32_t *slot, apf_error *err)
+    int apf_transport_attach(apf_transport *transport, int fd, apf_tls *secure, int kept, uint32_t *slot,
+                             apf_error *err)
+    int apf_transport_detach(apf_transport *transport, uint32_t slot)
     int apf_transport_run(apf_transport *transport, uint32_t connections, int64_t pause, apf_error *err)
     void apf_transport_cancel(apf_transport *transport)
     int apf_transport_lost(const apf_transport *transport, uint32_t slot)

@@ -8,6 +8,7 @@ from libc.stdlib cimport calloc, free
 from apyfal._core cimport capi
 from apyfal._core.buffer cimport wrap
 from apyfal._core.errors cimport check
+from apyfal._core.tls cimport Session
 from apyfal import exceptions
 
 WAITING = capi.APF_EXCHANGE_WAITING
@@ -22,6 +23,7 @@ MOST_CONNECTIONS = capi.APF_TRANSPORT_CONNECTIONS
 cdef long long _PAUSE = 50 * 1000 * 1000  # ns after which signals are looked for
 
 
+@cython.no_gc_clear  # the sessions are there until the transport has let go of them
 cdef class Transport:
     """Requests, and what became of each; see csrc/include/transport.h.
 
@@ -54,6 +56,7 @@ cdef class Transport:
     cdef Py_buffer *views
     cdef Py_ssize_t count, viewed
     cdef tuple requests
+    cdef dict sessions
 
     def __cinit__(self, requests, outs=None, contents=None, *, stall, largest, mistakes,
                   keep_heads=False, bodiless=False):
@@ -68,6 +71,7 @@ cdef class Transport:
         self.count = len(self.requests)
         if any(len(given) != self.count for given in (outs, contents) if given is not None):
             raise exceptions.ParameterError("a transport needs as many buffers as requests")
+        self.sessions = {}
         self.exchanges = <capi.apf_exchange *> calloc(self.count + 1, sizeof(capi.apf_exchange))
         self.views = <Py_buffer *> calloc(self.count + 1, sizeof(Py_buffer))
         if self.exchanges == NULL or self.views == NULL:
@@ -104,17 +108,29 @@ cdef class Transport:
             PyBuffer_Release(&self.views[index])
         free(self.views)
 
-    def attach(self, descriptor, kept):
-        """Use a connected socket; `kept`: it served a request before. Returns its slot."""
+    def attach(self, descriptor, kept, Session session=None):
+        """Use a connected socket, or the TLS on it; `kept`: it served a request before. Returns its slot."""
         cdef capi.apf_error err
         cdef capi.uint32_t slot = 0
         cdef int fd = descriptor, before = kept
         cdef int code
+        cdef capi.apf_tls *secure = NULL if session is None else session.handle
         self._claim()
-        code = capi.apf_transport_attach(self.handle, fd, before, &slot, &err)
+        code = capi.apf_transport_attach(self.handle, fd, secure, before, &slot, &err)
+        if code == capi.APF_OK:
+            self.sessions[slot] = session  # it lives as long as it is used
         capi.apf_transport_unclaim(self.handle)
         check(code, &err)
         return slot
+
+    def detach(self, slot):
+        """Do nothing with a connection any more; returns whether another request can be sent on it."""
+        cdef capi.uint32_t place = slot
+        self._claim()
+        usable = capi.apf_transport_detach(self.handle, place)
+        capi.apf_transport_unclaim(self.handle)
+        self.sessions.pop(slot, None)
+        return bool(usable)
 
     def run(self, connections):
         """Exchange until nothing is under way (``True``), or until fewer than `connections` are left (``False``).

@@ -78,11 +78,54 @@ static apf_progress broken(apf_connection *connection, int state)
     return end(connection, state, 0);
 }
 
+static size_t whole(const apf_exchange *exchange) { return exchange->request_size + exchange->content_size; }
+
+/* Whether nothing of the request is left here. */
+static int is_sent(const apf_connection *connection)
+{
+    return connection->sent == whole(connection->exchange) &&
+           (!connection->secure || !apf_tls_held(connection->secure));
+}
+
+/* The same as below, over TLS: head and content are gathered there. */
+static void send_secure(apf_connection *connection, int64_t now)
+{
+    const apf_exchange *exchange = connection->exchange;
+    ssize_t sent = 1;
+    connection->blocked = 0;
+    const size_t held = apf_tls_held(connection->secure);
+    if (held && apf_tls_flush(connection->secure) != 1 && apf_tls_held(connection->secure) < held)
+        note_moved(connection, 0, now); /* slowly; the bytes were counted when they were taken */
+    while (sent > 0 && connection->sent < whole(exchange)) {
+        const uint8_t *from = exchange->request + connection->sent;
+        size_t left = exchange->request_size - connection->sent;
+        const int head = connection->sent < exchange->request_size;
+        if (!head) {
+            const size_t done = connection->sent - exchange->request_size;
+            from = exchange->content + done;
+            left = exchange->content_size - done < PIECE ? exchange->content_size - done : PIECE;
+        }
+        sent = apf_tls_send(connection->secure, from, left, head && exchange->content_size);
+        if (sent <= 0) break;
+        note_moved(connection, (size_t)sent, now);
+        connection->sent += (size_t)sent;
+    }
+    if (sent > 0) sent = apf_tls_flush(connection->secure);
+    if (sent == APF_TLS_WAIT)
+        connection->blocked = 1;
+    else
+        connection->state = HEAD; /* all is sent, or the answer may be there, and say why not */
+}
+
 /* Send what is left of the request, until the socket takes no more. */
 static void send_request(apf_connection *connection, int64_t now)
 {
+    if (connection->secure) {
+        send_secure(connection, now);
+        return;
+    }
     const apf_exchange *exchange = connection->exchange;
-    const size_t total = exchange->request_size + exchange->content_size;
+    const size_t total = whole(exchange);
     connection->blocked = 0;
     while (connection->sent < total) {
         struct iovec pieces[2];
@@ -111,9 +154,26 @@ static void send_request(apf_connection *connection, int64_t now)
     connection->state = HEAD;
 }
 
-/* Receive up to `size` bytes: how many, 0 at the end, -1 on an error, -2 if there is nothing for now. */
+static ssize_t receive_secure(apf_connection *connection, struct iovec *pieces, size_t count, int64_t now)
+{
+    size_t done = 0;
+    ssize_t got = 0;
+    for (size_t i = 0; i < count; i++) {
+        got = apf_tls_receive(connection->secure, pieces[i].iov_base, pieces[i].iov_len);
+        if (got > 0) done += (size_t)got;
+        if (got < (ssize_t)pieces[i].iov_len) break;
+    }
+    connection->blocked = apf_tls_held(connection->secure) != 0;
+    if (!done) return got;
+    note_moved(connection, done, now);
+    return (ssize_t)done;
+}
+
+/* Receive up to as many bytes as there is room: how many, 0 at the end, -1 on an error, -2 if there is nothing for now.
+ */
 static ssize_t receive(apf_connection *connection, struct iovec *pieces, size_t count, int64_t now)
 {
+    if (connection->secure) return receive_secure(connection, pieces, count, now);
     struct msghdr message = {.msg_iov = pieces, .msg_iovlen = count};
     for (;;) {
         const ssize_t got = recvmsg(connection->fd, &message, MSG_DONTWAIT);
@@ -122,6 +182,12 @@ static ssize_t receive(apf_connection *connection, struct iovec *pieces, size_t 
         if (errno == EINTR) continue;
         return errno == EAGAIN || errno == EWOULDBLOCK ? -2 : -1;
     }
+}
+
+/* Whether epoll tells when there is more than what was received just now, into less room than there was. */
+static int is_drained(const apf_connection *connection)
+{
+    return !connection->secure || apf_tls_drained(connection->secure);
 }
 
 static void add_to_sum(apf_connection *connection, size_t from, size_t to)
@@ -145,14 +211,20 @@ static int sum_agrees(const apf_connection *connection)
     }
 }
 
+/* Whether nothing came behind the answer over TLS: tickets, at most. */
+static int says_no_more(const apf_connection *connection)
+{
+    return !connection->secure || !apf_tls_pending(connection->secure) || apf_tls_quiet(connection->secure);
+}
+
 /* The answer is complete, with `extra` bytes behind it that nobody asked for. */
 static apf_progress complete(apf_connection *connection, size_t extra)
 {
     apf_exchange *exchange = connection->exchange;
-    const int usable =
-        connection->head.keep && !extra && connection->sent == exchange->request_size + exchange->content_size;
+    const int sent = is_sent(connection);
+    const int usable = connection->head.keep && !extra && sent && says_no_more(connection);
     const int ordinary =
-        exchange->status == 200 && connection->sent == exchange->request_size + exchange->content_size &&
+        exchange->status == 200 && sent &&
         (exchange->discard || exchange->bodiless || (connection->head.plain && sum_agrees(connection)));
     if (ordinary && (!exchange->keep_head || keep(connection, connection->head.size, 0)))
         return end(connection, APF_EXCHANGE_DONE, usable);
@@ -173,8 +245,7 @@ static int place_body(apf_connection *connection, uint64_t largest)
     exchange->length = head->length;
     connection->sum = APF_SUM_NONE;
     connection->value = 0;
-    if (head->status == 200 && connection->sent < exchange->request_size + exchange->content_size)
-        return 0; /* a success before it has everything */
+    if (head->status == 200 && !is_sent(connection)) return 0; /* a success before it has everything */
     if (exchange->bodiless) {
         exchange->length = 0;
         connection->target = connection->scratch + head->size;
@@ -208,7 +279,7 @@ static apf_progress receive_body(apf_connection *connection, int64_t now)
         if (got <= 0) return broken(connection, APF_EXCHANGE_BROKEN);
         add_to_sum(connection, exchange->received, exchange->received + (size_t)got);
         exchange->received += (size_t)got;
-        if ((size_t)got < room.iov_len)
+        if ((size_t)got < room.iov_len && is_drained(connection))
             return exchange->received < exchange->length ? APF_PROGRESS_WAIT : complete(connection, 0);
     }
     return complete(connection, 0);
@@ -260,7 +331,7 @@ static apf_progress receive_head(apf_connection *connection, uint64_t largest, s
     const ssize_t got = receive(connection, pieces, guess ? 2 : 1, now);
     if (got == -2) return APF_PROGRESS_WAIT;
     if (got <= 0) return broken(connection, APF_EXCHANGE_BROKEN);
-    const int more = (size_t)got == pieces[0].iov_len + pieces[1].iov_len;
+    const int more = (size_t)got == pieces[0].iov_len + pieces[1].iov_len || !is_drained(connection);
     size_t beyond = guess && (size_t)got > guess ? (size_t)got - guess : 0;
     connection->filled += (size_t)got - beyond;
     int found = apf_head_read(scratch, connection->filled, &connection->head);
@@ -281,7 +352,8 @@ static apf_progress receive_head(apf_connection *connection, uint64_t largest, s
             beyond = 0;
         }
     }
-    if (found == APF_HEAD_MORE) return APF_PROGRESS_WAIT;
+    if (found == APF_HEAD_MORE)
+        return more && connection->secure ? receive_head(connection, largest, likely, now) : APF_PROGRESS_WAIT;
     if (found == APF_HEAD_ODD) return unfit(connection);
     *likely = connection->head.size;
     return begin_body(connection, connection->filled - connection->head.size, beyond, more, largest, now);

@@ -5,6 +5,7 @@
 #include "transport/checksum.h"
 #include "transport/head.h"
 
+#include "tls.h"
 #include "transport.h"
 
 /* Legal states:
@@ -17,6 +18,7 @@ typedef enum apf_connection_state { IDLE, SENDING, HEAD, BODY, LOST } apf_connec
 
 typedef struct apf_connection {
     int fd;
+    apf_tls *secure; /* on it, claimed; or NULL */
     apf_connection_state state;
     uint8_t kept;           /* it served a request before, so that it may have been closed meanwhile */
     uint8_t blocked;        /* the socket takes no more for now: wait until it does */

@@ -56,12 +56,22 @@ int apf_transport_new(apf_exchange *exchanges, size_t count, const apf_transport
     return APF_OK;
 }
 
+/* Nothing is done with the connection any more: its TLS is another's again. */
+static void let_go(apf_connection *connection)
+{
+    if (connection && connection->secure) apf_tls_unclaim(connection->secure);
+    if (connection) connection->secure = NULL;
+}
+
 void apf_transport_free(apf_transport *transport)
 {
     if (!transport) return;
     if (transport->poll >= 0) close(transport->poll);
     if (transport->wake >= 0) close(transport->wake);
-    for (uint32_t slot = 0; slot < APF_TRANSPORT_CONNECTIONS; slot++) apf_free(transport->connections[slot]);
+    for (uint32_t slot = 0; slot < APF_TRANSPORT_CONNECTIONS; slot++) {
+        let_go(transport->connections[slot]);
+        apf_free(transport->connections[slot]);
+    }
     for (size_t i = 0; i < transport->count; i++) {
         apf_free(transport->exchanges[i].kept);
         transport->exchanges[i].kept = NULL;
@@ -78,7 +88,7 @@ int apf_transport_claim(apf_transport *transport)
 
 void apf_transport_unclaim(apf_transport *transport) { __atomic_store_n(&transport->claimed, 0, __ATOMIC_RELEASE); }
 
-int apf_transport_attach(apf_transport *transport, int fd, int kept, uint32_t *slot, apf_error *err)
+int apf_transport_attach(apf_transport *transport, int fd, apf_tls *secure, int kept, uint32_t *slot, apf_error *err)
 {
     uint32_t free = 0;
     while (free < APF_TRANSPORT_CONNECTIONS && transport->connections[free] &&
@@ -91,10 +101,14 @@ int apf_transport_attach(apf_transport *transport, int fd, int kept, uint32_t *s
         connection = transport->connections[free] = apf_calloc(1, sizeof *connection);
         if (!connection) return apf_fail(err, APF_NO_MEMORY, 0, "no memory for a connection");
     }
-    *connection = (apf_connection){.fd = fd, .state = LOST, .kept = kept != 0};
+    if (secure && apf_tls_claim(secure)) return apf_fail(err, APF_BUSY, 0, "the TLS session is in use");
+    *connection = (apf_connection){.fd = fd, .secure = secure, .state = LOST, .kept = kept != 0};
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = connection};
-    if (epoll_ctl(transport->poll, EPOLL_CTL_ADD, fd, &event))
-        return apf_fail(err, APF_IO, errno, "cannot wait for a socket");
+    if (epoll_ctl(transport->poll, EPOLL_CTL_ADD, fd, &event)) {
+        const int why = errno;
+        let_go(connection);
+        return apf_fail(err, APF_IO, why, "cannot wait for a socket");
+    }
     connection->state = IDLE;
     transport->used++;
     *slot = free;
@@ -119,6 +133,22 @@ int apf_transport_usable(const apf_transport *transport, uint32_t slot)
     return !apf_transport_lost(transport, slot) && transport->connections[slot]->state == IDLE;
 }
 
+int apf_transport_detach(apf_transport *transport, uint32_t slot)
+{
+    if (slot >= APF_TRANSPORT_CONNECTIONS || !transport->connections[slot]) return 0;
+    apf_connection *connection = transport->connections[slot];
+    const int usable = connection->state == IDLE;
+    if (connection->state != LOST) {
+        epoll_ctl(transport->poll, EPOLL_CTL_DEL, connection->fd, NULL);
+        transport->used--;
+        if (connection->exchange) transport->active--;
+    }
+    connection->state = LOST;
+    connection->exchange = NULL;
+    let_go(connection);
+    return usable;
+}
+
 /* Whether there is an exchange that may be begun. */
 static int has_waiting(const apf_transport *transport)
 {
@@ -139,6 +169,7 @@ static void watch(apf_transport *transport, apf_connection *connection)
     if (connection->state == LOST) {
         epoll_ctl(transport->poll, EPOLL_CTL_DEL, connection->fd, NULL);
         transport->used--;
+        let_go(connection);
     } else if (connection->blocked != connection->watched) {
         struct epoll_event event = {.events = EPOLLIN | (connection->blocked ? EPOLLOUT : 0u), .data.ptr = connection};
         epoll_ctl(transport->poll, EPOLL_CTL_MOD, connection->fd, &event);
@@ -183,6 +214,7 @@ static void serve(apf_transport *transport, apf_connection *connection, int64_t 
 /* Nobody asked an idle connection: it was closed, or says something that belongs to no request. */
 static void lose(apf_transport *transport, apf_connection *connection)
 {
+    if (connection->secure && apf_tls_quiet(connection->secure)) return; /* it was TLS itself: a ticket, other keys */
     connection->state = LOST;
     watch(transport, connection);
 }

@@ -112,7 +112,7 @@ static void add_peer(world *it, const step *steps, size_t count, int kept)
     it->fd[at] = pair[0];
     it->peer[at] = (peer){.fd = pair[1], .steps = steps, .count = count};
     CHECK_EQUAL(pthread_create(&it->peer[at].thread, NULL, answer_all, &it->peer[at]), 0);
-    CHECK_OK(apf_transport_attach(it->transport, pair[0], kept, &it->slot[at], &it->err), it->err);
+    CHECK_OK(apf_transport_attach(it->transport, pair[0], NULL, kept, &it->slot[at], &it->err), it->err);
 }
 
 static void close_world(world *it)
@@ -436,7 +436,7 @@ static void no_memory_leaves_it_to_others(void)
             CHECK_EQUAL(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
             CHECK_EQUAL(send_all(pair[1], ORDINARY, sizeof ORDINARY - 1), 1);
             uint32_t slot;
-            if (apf_transport_attach(it.transport, pair[0], 0, &slot, &it.err) == APF_OK) {
+            if (apf_transport_attach(it.transport, pair[0], NULL, 0, &slot, &it.err) == APF_OK) {
                 CHECK_EQUAL(apf_transport_run(it.transport, 1, -1, &it.err), APF_TRANSPORT_ENDED);
                 CHECK_EQUAL(exchange.state == APF_EXCHANGE_DONE || exchange.state == APF_EXCHANGE_UNFIT, 1);
             }

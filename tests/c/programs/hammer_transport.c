@@ -112,7 +112,7 @@ static uint32_t connect_peer(apf_transport *transport, int *fd, peer *it, apf_er
     *fd = pair[0];
     *it = (peer){.fd = pair[1], .seed = ++served};
     CHECK_EQUAL(pthread_create(&it->thread, NULL, serve, it), 0);
-    CHECK_OK(apf_transport_attach(transport, pair[0], rand_r(&seed) % 2, &slot, err), *err);
+    CHECK_OK(apf_transport_attach(transport, pair[0], NULL, rand_r(&seed) % 2, &slot, err), *err);
     return slot;
 }
 

@@ -1,0 +1,266 @@
+"""TLS on connected sockets by the system's OpenSSL, without the interpreter's lock: as much of a socket as is needed.
+
+Errors are those of Python's `ssl`, so that callers treat both alike.
+"""
+
+import errno
+import os
+
+from cpython.buffer cimport PyBUF_CONTIG, PyBUF_CONTIG_RO, PyBuffer_Release, PyObject_GetBuffer
+from cpython.exc cimport PyErr_CheckSignals
+
+from apyfal._core cimport capi
+from apyfal._core.errors cimport check
+from apyfal import exceptions
+
+cdef extern from "<sys/socket.h>" nogil:
+    int MSG_WAITALL
+
+cdef extern from "runtime/clock.h" nogil:
+    capi.int64_t apf_now()
+
+cdef long long _PAUSE = 50 * 1000 * 1000  # ns after which signals are looked for
+cdef long long _GATHERED = 250 * 1000 * 1000  # ns after which what came is handed on, though there is room for more
+# X509_V_ERR_..., in the words of Python's ssl
+cdef int _HOSTNAME_MISMATCH = 62, _IP_ADDRESS_MISMATCH = 64
+
+
+def library():
+    """Give the number and the name of the loaded OpenSSL.
+
+    Raises
+    ------
+    DriverUnavailable
+        There is none that can be used.
+    """
+    cdef capi.apf_error err
+    cdef unsigned long version = 0
+    cdef const char *text = NULL
+    check(capi.apf_tls_load(&version, &text, &err), &err)
+    return version, text.decode("ascii", "replace")
+
+
+cdef class Context:
+    """Settings, authorities and tickets that sessions share; see csrc/include/tls.h."""
+
+    def __cinit__(self, *, options, verify_flags, minimum, maximum, level, verify, ciphers, suites):
+        cdef capi.apf_error err
+        cdef capi.apf_tls_settings settings
+        cdef bytes names = None if ciphers is None else ciphers.encode("ascii")
+        cdef bytes later = None if suites is None else suites.encode("ascii")
+        settings.options = options
+        settings.verify_flags = verify_flags
+        settings.minimum = minimum
+        settings.maximum = maximum
+        settings.level = level
+        settings.verify = bool(verify)
+        settings.ciphers = settings.suites = NULL
+        if names is not None:
+            settings.ciphers = names
+        if later is not None:
+            settings.suites = later
+        check(capi.apf_tls_context_new(&settings, &self.handle, &err), &err)
+
+    def __dealloc__(self):
+        capi.apf_tls_context_release(self.handle)
+
+    def trust(self, file, folder):
+        """Trust the authorities in a file, or in a folder of files named by their hash; the other is ``None``."""
+        cdef capi.apf_error err
+        cdef bytes one = None if file is None else os.fsencode(file)
+        cdef bytes other = None if folder is None else os.fsencode(folder)
+        cdef const char *path = NULL
+        cdef const char *place = NULL
+        cdef int code
+        if one is not None:
+            path = one
+        if other is not None:
+            place = other
+        with nogil:  # thousands of lines of base64
+            code = capi.apf_tls_context_trust(self.handle, path, place, &err)
+        check(code, &err)
+
+
+cdef class Session:
+    """TLS on a connected socket, which belongs to it from now on. One thread at a time.
+
+    Parameters
+    ----------
+    context
+        What to accept.
+    sock
+        A socket of Python's.
+    host, port
+        Whose certificate is expected, in ASCII.
+    timeout
+        Seconds to wait for the peer.
+    """
+
+    def __cinit__(self, Context context not None, sock, host, port, timeout):
+        cdef capi.apf_error err
+        cdef bytes name = host.encode("ascii")
+        if b"\0" in name:
+            raise ValueError("a host's name has no zero byte")
+        self.sock = sock
+        self.host = host
+        self.settimeout(timeout)
+        check(capi.apf_tls_new(context.handle, sock.fileno(), name, port, &self.handle, &err), &err)
+
+    def __dealloc__(self):
+        capi.apf_tls_free(self.handle)
+
+    @property
+    def resumed(self):
+        """Whether it was resumed with a ticket."""
+        return bool(capi.apf_tls_resumed(self.handle))
+
+    def settimeout(self, timeout):
+        """Wait so many seconds for the peer."""
+        self.timeout = <long long> (timeout * 1e9)
+
+    def fileno(self):
+        """Give the descriptor of the socket."""
+        return self.sock.fileno()
+
+    def close(self):
+        """Close the socket, without a farewell."""
+        self.closed = True  # its descriptor may become another's
+        self.sock.close()
+
+    def handshake(self):
+        """Agree on keys, and verify the peer.
+
+        Raises
+        ------
+        SSLError, OSError, TimeoutError
+            As Python's.
+        """
+        cdef Py_ssize_t done = capi.APF_TLS_WAIT
+        cdef long long until = apf_now() + self.timeout
+        self._claim()
+        try:
+            while done == capi.APF_TLS_WAIT:
+                with nogil:
+                    done = capi.apf_tls_handshake(self.handle)
+                    if done == capi.APF_TLS_WAIT:
+                        capi.apf_tls_poll(self.handle, _PAUSE)
+                if done == capi.APF_TLS_WAIT:
+                    PyErr_CheckSignals()
+                    if apf_now() > until:
+                        raise TimeoutError("the handshake timed out")
+            if done == capi.APF_TLS_FAILED:
+                raise self._failed()
+        finally:
+            capi.apf_tls_unclaim(self.handle)
+
+    def send(self, data):
+        """Send some of `data`, and all that was taken before; give how many bytes were taken."""
+        cdef Py_buffer view
+        cdef Py_ssize_t taken = 0
+        cdef int flushed = 0
+        cdef long long until = apf_now() + self.timeout
+        PyObject_GetBuffer(data, &view, PyBUF_CONTIG_RO)
+        try:
+            self._claim()
+            try:
+                while flushed != 1:
+                    with nogil:
+                        if taken == 0:
+                            taken = capi.apf_tls_send(self.handle, view.buf, view.len, False)
+                            if taken == capi.APF_TLS_WAIT and view.len:
+                                taken = 0
+                        flushed = capi.APF_TLS_FAILED
+                        if taken >= 0:
+                            flushed = capi.apf_tls_flush(self.handle)
+                            if flushed == 1 and taken == 0 and view.len:
+                                flushed = capi.APF_TLS_WAIT
+                            if flushed == capi.APF_TLS_WAIT:
+                                capi.apf_tls_poll(self.handle, _PAUSE)
+                    if flushed == capi.APF_TLS_FAILED:
+                        raise self._failed()
+                    if flushed == capi.APF_TLS_WAIT:
+                        PyErr_CheckSignals()
+                        if apf_now() > until:
+                            raise TimeoutError("the peer takes nothing")
+                return taken
+            finally:
+                capi.apf_tls_unclaim(self.handle)
+        finally:
+            PyBuffer_Release(&view)
+
+    def recv_into(self, out, nbytes=0, flags=0):
+        """Receive into `out`: with ``MSG_WAITALL`` all of it, unless the peer ends or is slow; else what is there.
+
+        Returns
+        -------
+        int
+            0: the peer has said farewell.
+        """
+        cdef Py_buffer view
+        cdef Py_ssize_t got = capi.APF_TLS_WAIT, done = 0
+        cdef bint whole = (<int> flags & MSG_WAITALL) != 0
+        cdef long long begin = apf_now(), now = begin
+        PyObject_GetBuffer(out, &view, PyBUF_CONTIG)
+        try:
+            self._claim()
+            try:
+                while done < view.len:
+                    with nogil:
+                        got = capi.apf_tls_receive(self.handle, <char *> view.buf + done, view.len - done)
+                        if got > 0:
+                            done += got
+                        if got == capi.APF_TLS_WAIT and (whole or not done):
+                            capi.apf_tls_poll(self.handle, _PAUSE)
+                        now = apf_now()
+                    if done and (got <= 0 and got != capi.APF_TLS_WAIT or not whole or now - begin > _GATHERED):
+                        break  # the next call meets the end or the error again
+                    if got == capi.APF_TLS_FAILED:
+                        raise self._failed()
+                    if got == capi.APF_TLS_ENDED:
+                        break
+                    PyErr_CheckSignals()
+                    if not done and now - begin > self.timeout:
+                        raise TimeoutError("nothing came")
+                return done
+            finally:
+                capi.apf_tls_unclaim(self.handle)
+        finally:
+            PyBuffer_Release(&view)
+
+    def quiet(self):
+        """Whether the session is open, and the peer says nothing."""
+        self._claim()
+        quiet = capi.apf_tls_quiet(self.handle)
+        capi.apf_tls_unclaim(self.handle)
+        return bool(quiet)
+
+    cdef int _claim(self) except -1:
+        if self.closed:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        if capi.apf_tls_claim(self.handle) != capi.APF_OK:
+            raise exceptions.BufferInUse("the TLS session is in use by another thread")
+        return 0
+
+    cdef object _failed(self):
+        """Make the exception for what ended the session."""
+        import ssl  # it is loaded when there are sessions; not with apyfal
+
+        cdef const capi.apf_tls_failure *failure = capi.apf_tls_failure_of(self.handle)
+        text = (<const char *> failure.text).decode("ascii", "replace")
+        if failure.kind == capi.APF_TLS_SYSTEM:
+            return OSError(failure.code, os.strerror(failure.code))
+        if failure.kind == capi.APF_TLS_CUT:
+            error = ssl.SSLEOFError(ssl.SSL_ERROR_EOF, "EOF occurred in violation of protocol")
+            error.reason = "UNEXPECTED_EOF_WHILE_READING"
+        elif failure.kind == capi.APF_TLS_CERTIFICATE:
+            if failure.code == _HOSTNAME_MISMATCH:
+                text = f"Hostname mismatch, certificate is not valid for {self.host!r}."
+            elif failure.code == _IP_ADDRESS_MISMATCH:
+                text = f"IP address mismatch, certificate is not valid for {self.host!r}."
+            error = ssl.SSLCertVerificationError(ssl.SSL_ERROR_SSL, f"certificate verify failed: {text}")
+            error.reason, error.library = "CERTIFICATE_VERIFY_FAILED", "SSL"
+            error.verify_code, error.verify_message = failure.code, text
+        else:
+            error = ssl.SSLError(ssl.SSL_ERROR_SSL, text)
+            error.reason, error.library = text, "SSL"
+        return error

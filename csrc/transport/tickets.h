@@ -1,0 +1,33 @@
+/* tickets.h - inside of TLS: what its context and its sessions know of each other. */
+#ifndef APF_TRANSPORT_TICKETS_H
+#define APF_TRANSPORT_TICKETS_H
+
+#include "transport/libssl.h"
+
+#include "tls.h"
+
+#include <pthread.h>
+
+enum { APF_TLS_KEY = APF_TLS_LONGEST + 16 }; /* host and port, for whose tickets */
+
+struct apf_tls_context {
+    const apf_ssl_api *api;
+    SSL_CTX *handle;
+    int verify;
+    int64_t refs;         /* changed atomically */
+    pthread_mutex_t lock; /* of the tickets */
+    struct apf_tls_ticket {
+        SSL_SESSION *session; /* NULL: free */
+        int64_t since;
+        char key[APF_TLS_KEY];
+    } tickets[16];
+    unsigned oldest; /* is replaced next */
+};
+
+/* The context and the key that a session's tickets belong to. */
+apf_tls_context *apf_tls_owner(SSL *ssl, const apf_ssl_api *api, const char **key);
+/* A ticket that was kept not long ago, with one reference; or NULL. */
+SSL_SESSION *apf_tls_ticket_for(apf_tls_context *context, const char *key);
+void apf_tls_context_retain(apf_tls_context *context);
+
+#endif
