@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import cast
 
+from apyfal._core.tls import Session
 from apyfal.exceptions import StorageError, StoreUnavailable, TransferTimeout
 from apyfal.storage.flow.cancel import CancelToken
 from apyfal.storage.http.response import Response
@@ -43,7 +44,7 @@ class Connection:
     Parameters
     ----------
     sock
-        The connected socket, owned by this object from now on.
+        The connected socket or the TLS on it, owned by this object from now on.
     name
         ``host:port``, for messages.
     timeout
@@ -55,6 +56,7 @@ class Connection:
         "_end",
         "_flags",
         "_pos",
+        "_raw",
         "_sock",
         "_tls",
         "_waited",
@@ -66,10 +68,11 @@ class Connection:
         "timeout",
     )
 
-    def __init__(self, sock: socket.socket, name: str, timeout: float) -> None:
+    def __init__(self, sock: socket.socket | Session, name: str, timeout: float) -> None:
         self._sock = sock
-        self._tls = isinstance(sock, ssl.SSLSocket)
-        self._flags = 0 if self._tls else socket.MSG_WAITALL
+        self._raw = sock.sock if isinstance(sock, Session) else sock
+        self._tls = isinstance(sock, (ssl.SSLSocket, Session))
+        self._flags = 0 if isinstance(sock, ssl.SSLSocket) else socket.MSG_WAITALL
         self._buffer = bytearray(_HEAD_BUFFER)
         self._pos = self._end = 0
         self._waited = 0.0
@@ -79,23 +82,23 @@ class Connection:
         self.idle_since = 0.0
         self.key: Hashable = None
         self.cancel: CancelToken | None = None
-        if sock.family != socket.AF_UNIX:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._raw.family != socket.AF_UNIX:
+            self._raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self._tls:
             sock.settimeout(timeout)
         else:
             # With Python's own timeouts every recv would be a poll and a recv.
             spec = struct.pack("ll", int(timeout), int(timeout % 1 * 1e6))
-            sock.settimeout(None)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, spec)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, spec)
+            self._raw.settimeout(None)
+            self._raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, spec)
+            self._raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, spec)
 
     # -- life ---------------------------------------------------------------------------------------------------------
     def interrupt(self) -> None:
         """Wake a thread that waits in this connection, which is of no use afterwards."""
         try:
             # Not SSLSocket.shutdown: that drops the TLS state under a thread that is reading.
-            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+            socket.socket.shutdown(self._raw, socket.SHUT_RDWR)
         except OSError:
             return  # already closed by the other side
 
@@ -104,23 +107,30 @@ class Connection:
         self._sock.close()
 
     def descriptor(self) -> int | None:
-        """Return the descriptor of the socket, if there is no TLS on it and nothing of it has been read ahead."""
-        return None if self._tls or self._end > self._pos else self._sock.fileno()
+        """Return the descriptor of the socket, unless something of it was read ahead, or its TLS is Python's."""
+        return None if isinstance(self._sock, ssl.SSLSocket) or self._end > self._pos else self._sock.fileno()
+
+    @property
+    def session(self) -> Session | None:
+        """The TLS on the socket, unless it is Python's."""
+        return self._sock if isinstance(self._sock, Session) else None
 
     def is_quiet(self) -> bool:
         """Whether an idle connection can be used again: still open, and nothing unasked for in it."""
         if self._end > self._pos:
             return False
         try:
+            if isinstance(self._sock, Session):
+                return self._sock.quiet()
             if self._tls:
                 # A closed or talking peer makes the socket readable; session tickets were read with the first response.
-                self._sock.setblocking(False)
+                self._raw.setblocking(False)
                 try:
-                    socket.socket.recv(self._sock, 1, socket.MSG_PEEK)
+                    socket.socket.recv(self._raw, 1, socket.MSG_PEEK)
                 finally:
-                    self._sock.settimeout(self.timeout)
+                    self._raw.settimeout(self.timeout)
             else:
-                self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+                self._raw.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except (BlockingIOError, ssl.SSLWantReadError):
             return True
         except (OSError, ValueError):
@@ -164,7 +174,7 @@ class Connection:
         """Send with one system call; returns what is left."""
         begin = time.monotonic()
         try:
-            sent = self._sock.sendmsg(pieces)
+            sent = self._raw.sendmsg(pieces)
         except OSError as error:
             raise self._failed(error) from error
         self._moved(begin, sent)

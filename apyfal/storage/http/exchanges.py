@@ -1,8 +1,8 @@
-"""Many requests at once over plain connections, by the native transport (csrc/transport); one thread, no lock.
+"""Many requests at once, by the native transport (csrc/transport); one thread, no lock.
 
-Names are resolved, addresses checked and sockets connected here, by the same pool as for single requests. The transport
-takes the ordinary answers. Every other one is kept as it came, and replayed as the first attempt of the careful path,
-so that this one decides about retries, resuming and errors just as if it had received the answer itself.
+Names are resolved, addresses checked, sockets connected and TLS begun here, by the same pool as for single requests.
+The transport takes the ordinary answers. Every other one is kept as it came, and replayed as the first attempt of the
+careful path, so that this one decides about retries, resuming and errors just as if it had received the answer itself.
 """
 
 from __future__ import annotations
@@ -222,7 +222,7 @@ class Exchanges:
         finally:
             cancel.discard(self._transport)
             for slot, connection in self._leased.items():
-                usable = self._transport.usable(slot) and not cancel.is_set()
+                usable = self._transport.detach(slot) and not cancel.is_set()
                 pool.give_back(connection, usable)
             self._leased.clear()
         self.states = self._transport.states()
@@ -236,6 +236,7 @@ class Exchanges:
             if not wanted or self._transport.run(wanted):
                 return
             for slot in [slot for slot in self._leased if self._transport.lost(slot)]:
+                self._transport.detach(slot)
                 self._pool.give_back(self._leased.pop(slot), False)
 
     def _connect(self, wanted: int) -> int:
@@ -263,7 +264,7 @@ class Exchanges:
             if descriptor is None:
                 self._pool.give_back(connection, False)
                 continue
-            self._leased[self._transport.attach(descriptor, not fresh)] = connection
+            self._leased[self._transport.attach(descriptor, not fresh, connection.session)] = connection
         return len(self._leased)
 
     def take(self, index: int) -> memoryview | None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import random
 import socket
 import ssl
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from typing import NamedTuple
 
 from apyfal.exceptions import InvalidURL, ParameterError, StorageError, StoreUnavailable, TransferTimeout
@@ -20,6 +19,7 @@ from apyfal.storage.http.idle import IdleConnections
 from apyfal.storage.http.origin import Origin
 from apyfal.storage.http.proxy import Proxy, parse_proxy, proxy_variable
 from apyfal.storage.http.response import Response
+from apyfal.storage.http.tls import is_native, secured
 from apyfal.units import parse_boolean
 
 __all__ = ["ConnectionPool", "Timeouts", "request_head"]
@@ -29,8 +29,6 @@ _LOG = logging.getLogger(__name__)
 _MAX_KEPT = 64
 #: Methods of which a second request is not the same as one.
 _SENT_ONCE = ("POST", "DELETE")
-#: Variables that name a bundle of certificate authorities to trust besides the system's; the first that is set counts.
-_CA_VARIABLES = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 
 class Timeouts(NamedTuple):
@@ -184,8 +182,10 @@ class ConnectionPool:
 
     # -- for others that send requests --------------------------------------------------------------------------------
     def leads_straight_to(self, origin: Origin) -> bool:
-        """Whether requests to `origin` go over plain sockets to it: no TLS, no proxy."""
-        return origin.scheme == "http" and self._proxy_of(origin) is None
+        """Whether the native transport can use connections to `origin`: requests are as to itself, and so is TLS."""
+        if origin.scheme == "https":
+            return is_native(self._verify)  # also through a proxy, which forwards bytes then
+        return self._proxy_of(origin) is None
 
     def lease(self, origin: Origin) -> tuple[Connection, bool]:
         """Return a connection that was kept and ``False``, or a new one and ``True``; to be given back.
@@ -225,18 +225,18 @@ class ConnectionPool:
             if proxy is not None and origin.scheme == "https":
                 self._tunnel(sock, origin, proxy)
             if origin.scheme == "https":
-                sock.settimeout(self.timeouts.connect)
-                trusted = _trusted_by_environment() if self._verify is True else ()
-                sock = _tls_context(self._verify, trusted).wrap_socket(
-                    sock, server_hostname=origin.host, suppress_ragged_eofs=False
-                )
-            connection = Connection(sock, name, self.timeouts.stall)
+                secure = secured(sock, origin.host, origin.port, self._verify, self.timeouts.connect)
+                return Connection(secure, name, self.timeouts.stall)
+            return Connection(sock, name, self.timeouts.stall)
         except ssl.SSLCertVerificationError as error:
             sock.close()
             raise StorageError(f"{name}: its certificate is not accepted: {error.verify_message}") from error
         except TimeoutError:
             sock.close()
             raise TransferTimeout(f"{name}: no TLS connection in {self.timeouts.connect:g} s") from None
+        except ssl.SSLError as error:
+            sock.close()
+            raise StoreUnavailable(f"{name}: cannot connect: TLS: {error.reason or error}") from error
         except OSError as error:
             sock.close()
             if isinstance(error, StorageError):
@@ -245,7 +245,6 @@ class ConnectionPool:
         except BaseException:
             sock.close()
             raise
-        return connection
 
     def _open_socket(self, host: str, port: int) -> socket.socket:
         try:
@@ -328,82 +327,9 @@ def request_head(
     return (text + "\r\n\r\n").encode("latin-1")
 
 
-def _trusted_by_environment() -> tuple[tuple[str, str], ...]:
-    """Return the variables that name certificate authorities, with their values."""
-    found = [(name, os.environ.get(name, "")) for name in _CA_VARIABLES]
-    bundle = next(((name, value) for name, value in found if value), None)
-    own = [(name, os.environ.get(name, "")) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR")]
-    return (*((bundle,) if bundle else ()), *((name, value) for name, value in own if value))
-
-
-@lru_cache(maxsize=16)
-def _tls_context(verify: bool | str, trusted: tuple[tuple[str, str], ...]) -> ssl.SSLContext:
-    """Make a client context; loading the authorities takes some 20 ms, so contexts are kept.
-
-    Parameters
-    ----------
-    verify
-        As `ConnectionPool` takes it.
-    trusted
-        Of `_trusted_by_environment`, used with ``verify=True``.
-
-    Raises
-    ------
-    ParameterError
-        A bundle of certificates cannot be read.
-    """
-    if verify is False:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    elif verify is True:
-        context = ssl.create_default_context()  # the system's authorities, or those of SSL_CERT_FILE and SSL_CERT_DIR
-        for name, value in trusted:
-            _load_authorities(context, value, name)
-        if not trusted and (bundle := _certifi()) is not None:
-            context.load_verify_locations(bundle)
-    else:
-        try:
-            folder = os.path.isdir(verify)
-            context = ssl.create_default_context(capath=verify) if folder else ssl.create_default_context(cafile=verify)
-        except OSError as error:
-            raise _no_bundle("verify", verify, error) from None
-    context.set_alpn_protocols(["http/1.1"])
-    return context
-
-
-def _load_authorities(context: ssl.SSLContext, path: str, name: str) -> None:
-    """Trust the authorities in a file, or in a directory of files that are named by their hash."""
-    try:
-        if os.path.isdir(path):
-            context.load_verify_locations(capath=path)
-        elif name == "SSL_CERT_DIR":  # which lists directories as PATH does, and may name some that are not there
-            for folder in filter(os.path.isdir, path.split(os.pathsep)):
-                context.load_verify_locations(capath=folder)
-        else:
-            context.load_verify_locations(cafile=path)
-    except OSError as error:
-        raise _no_bundle(name, path, error) from None
-
-
-def _no_bundle(name: str, path: str, error: OSError) -> ParameterError:
-    return ParameterError(
-        f"{name}={path!r} is no bundle of certificates: {error.strerror or error}; expected a file in PEM format or a"
-        " directory of such files"
-    )
-
-
 def _shown(origin: Origin, target: str) -> str:
     """Return where a request goes, without what may be secret in it."""
     return redact(target if "://" in target else f"{origin}{target}")
-
-
-def _certifi() -> str | None:
-    try:
-        import certifi
-    except ImportError:
-        return None
-    return certifi.where()
 
 
 #: the name of version 0.1, for stores of other packages

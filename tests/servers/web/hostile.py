@@ -11,6 +11,7 @@ import email.utils
 import hashlib
 import re
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -109,6 +110,11 @@ def error(status: int, code: str, message: str = "said the hostile server", **he
 class Hostile:
     """The store.
 
+    Parameters
+    ----------
+    tls
+        Of the server; what is cut then ends without TLS's farewell.
+
     Attributes
     ----------
     objects
@@ -123,7 +129,8 @@ class Hostile:
         The faults that have happened, by kind.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self.objects: dict[str, Stored] = {}
         self._generation = 0  # connections of before a reset are nobody's
         self.uploads: dict[str, tuple[str, dict[int, bytes]]] = {}
@@ -146,7 +153,7 @@ class Hostile:
     @property
     def endpoint_url(self) -> str:
         """Where it is."""
-        return f"http://{self.address}"
+        return f"{'http' if self._tls is None else 'https'}://{self.address}"
 
     def put(self, path: str, data: bytes, **headers: str) -> Stored:
         """Store an object behind the protocol's back."""
@@ -197,6 +204,14 @@ class Hostile:
 
     def _serve(self, sock: socket.socket, generation: int) -> None:
         try:
+            if self._tls is not None:
+                with self._lock:
+                    self._open.discard(sock)
+                sock.settimeout(10)
+                sock = self._tls.wrap_socket(sock, server_side=True)
+                sock.settimeout(None)
+                with self._lock:
+                    self._open.add(sock)
             with sock.makefile("rb", 65536) as stream:
                 while self._one(sock, stream, generation):
                     pass
@@ -428,9 +443,9 @@ def _reset(sock: socket.socket) -> None:
 
 
 @contextlib.contextmanager
-def hostile() -> Iterator[Hostile]:
-    """Run the store; all its threads have been told to end afterwards."""
-    server = Hostile()
+def hostile(tls: ssl.SSLContext | None = None) -> Iterator[Hostile]:
+    """Run the store, over TLS with a context; all its threads have been told to end afterwards."""
+    server = Hostile(tls)
     try:
         yield server
     finally:
