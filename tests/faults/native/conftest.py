@@ -40,6 +40,12 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ssl.SSLCo
     return found, context
 
 
+@pytest.fixture(autouse=True)
+def trusting(authority: tuple[Path, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trust the authority."""
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(authority[0]))
+
+
 @pytest.fixture
 def mount(store: Hostile, authority: tuple[Path, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch) -> Iterator[Mount]:
     """Fill the store, mount it under a new name, and give the objects' URLs."""
@@ -49,7 +55,6 @@ def mount(store: Hostile, authority: tuple[Path, ssl.SSLContext], monkeypatch: p
     def make(**parameters: object) -> list[str]:
         name = f"s3.native{next(_names)}"
         given = {"client_id": "key", "secret_id": "secret", "endpoint_url": store.endpoint_url, "timeout": 10.0}
-        given["verify"] = str(authority[0])
         storage.mount(name, **{**given, **parameters})
         made.append(name)
         for number, data in enumerate(OBJECTS):

@@ -458,7 +458,8 @@ def test_beginnings(
         told.append((type(caught.value), str(caught.value)))
         if way == "native":
             by_python(monkeypatch)
-    assert told[0] == told[1] or (case == "reset" and told[0][0] is told[1][0])
+    # with bytes that nobody read, a close is a reset; and that is told in other words
+    assert told[0] == told[1] or (case in ("reset", "closed") and told[0][0] is told[1][0])
     assert told[0][0] is (TransferTimeout if case == "silence" else StoreUnavailable)
 
 
