@@ -124,6 +124,7 @@ def test_a_broken_configuration_says_nothing_at_the_prompt(tmp_path: Path, conte
     assert {line.partition(",")[0] for line in complete(tmp_path, words)} <= {"file", "plain"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shell", "mark"), [("bash", "plain,lab://"), ("zsh", "lab://"), ("fish", "plain,lab://")])
 def test_each_shell_has_its_script_and_its_answers(here: Path, shell: str, mark: str) -> None:
     assert mark in complete(here, "apyfal ls lab", shell)
@@ -160,6 +161,7 @@ def seen_on_a_terminal(here: Path, *arguments: str, **variables: str) -> str:
 COLOUR = re.compile(r"\x1b\[[0-9;]*(3[0-8]|4[0-8]|9[0-7]|10[0-7])[0-9;]*m")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("variables", "bar", "colour"),
     [

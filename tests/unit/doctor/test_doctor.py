@@ -152,6 +152,7 @@ def test_device_files_with_permission(tmp_path: Path) -> None:
     assert [one.what for one in cards.check_device_files(tmp_path)] == ["1 device files can be opened"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("environment", "parts"),
     [
