@@ -16,6 +16,7 @@ usage: ./do VERB [arguments]
   format          let ruff and clang-format rewrite the format
   types           mypy --strict and pyright
   asan [ARGS]     the quick tests under AddressSanitizer and UndefinedBehaviorSanitizer, built apart in build/asan
+  tsan [ARGS]     the tests in which threads meet under ThreadSanitizer, built apart in build/tsan
   site [ARGS]     build the documentation into build/site, warnings being errors (extra `docs`)
   man [FOLDER]    write the manual pages into build/man, or another folder
   bench NAME ...  run bench/*/bench_NAME.py; without a name, list them
@@ -41,22 +42,26 @@ lint() {
     c_sources | xargs clang-format --dry-run --Werror
 }
 
+# What has no lock of the interpreter's while it works; what Python protects, this cannot see.
+THREADS=(-q tests/lifetime/test_threads.py tests/lifetime/test_shared_state.py tests/unit/core tests/unit/jobs)
+
 # The tests import apyfal from the source tree, unless run from elsewhere with another one on the path.
-asan() {
-    local lib=$PWD/build/asan/lib root=$PWD compiler
+sanitized() { # FOLDER SANITIZERS LIBRARIES ARGUMENTS...
+    local folder=build/$1 kinds=$2 lib=$PWD/build/$1/lib root=$PWD compiler library libraries=()
     read -ra compiler <<< "${CC:-cc}"
-    APYFAL_DEBUG=1 APYFAL_SANITIZE=address,undefined \
-        "$PYTHON" setup.py -q build --build-base build/asan --build-lib "$lib"
-    cd build/asan
+    for library in $3; do libraries+=("$("${compiler[@]}" -print-file-name="$library")"); done
+    shift 3
+    APYFAL_DEBUG=1 APYFAL_SANITIZE=$kinds "$PYTHON" setup.py -q build --build-base "$folder" --build-lib "$lib"
+    cd "$folder"
     local args=()
-    for arg in "${@:-${QUICK[@]}}"; do
+    for arg in "$@"; do
         case $arg in tests*) arg=$root/$arg ;; esac
         args+=("$arg")
     done
     # Python's own allocator hides overruns from the sanitizer, and Python leaks by design.
-    env LD_PRELOAD="$("${compiler[@]}" -print-file-name=libasan.so) $("${compiler[@]}" -print-file-name=libubsan.so)" \
-        PYTHONMALLOC=malloc PYTHONPATH="$lib" APYFAL_SANITIZED=1 \
+    env LD_PRELOAD="${libraries[*]}" PYTHONMALLOC=malloc PYTHONPATH="$lib" APYFAL_SANITIZED=1 \
         ASAN_OPTIONS=detect_leaks=0:handle_segv=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+        TSAN_OPTIONS=halt_on_error=1:history_size=5 \
         "$PYTHON" -m pytest -c "$root/pyproject.toml" --rootdir "$root" -p no:cacheprovider "${args[@]}"
 }
 
@@ -69,7 +74,8 @@ case $verb in
     lint) lint ;;
     format) ruff format && c_sources | xargs clang-format -i ;;
     types) mypy && pyright ;;
-    asan) asan "$@" ;;
+    asan) sanitized asan address,undefined "libasan.so libubsan.so" "${@:-${QUICK[@]}}" ;;
+    tsan) sanitized tsan thread libtsan.so "${@:-${THREADS[@]}}" ;;
     site) NO_MKDOCS_2_WARNING=1 "$PYTHON" -m mkdocs build --strict --clean "$@" ;;
     man) "$PYTHON" tools/man_pages.py "$@" ;;
     bench) "$PYTHON" bench "$@" ;;
@@ -77,7 +83,7 @@ case $verb in
     clean) rm -rf build dist wheelhouse apyfal/_core/*.c apyfal/_core/*.so ./*.egg-info ;;
     help | -h | --help) help ;;
     *)
-        echo "do: unknown verb '$verb'; expected one of build, test, quick, lint, format, types, asan, site, man, bench, wheels, clean" >&2
+        echo "do: unknown verb '$verb'; expected one of build, test, quick, lint, format, types, asan, tsan, site, man, bench, wheels, clean" >&2
         exit 2
         ;;
 esac

@@ -120,6 +120,8 @@ def build(python: str, out: Path, scratch: Path, env: dict[str, str]) -> Path:
     run(sys.executable, "-m", "auditwheel", "repair", "--plat", tag, "--wheel-dir", repaired, built, env=here)
     (made,) = repaired.glob("*.whl")
     run(sys.executable, "-m", "auditwheel", "show", made)
+    run(sys.executable, "-m", "twine", "check", "--strict", made)
+    run(sys.executable, "-m", "check_wheel_contents", made)
     if "-abi3-" in made.name:
         run(sys.executable, "-m", "abi3audit", "--strict", made)
     compare(made, zipfile.ZipFile(made).namelist())

@@ -1,6 +1,7 @@
 """What the Python layers share between threads: jobs, registries, mounts, what is made once and kept.
 
-With an interpreter lock the threads meet seldom; without one (`python3.14t`) all the time.
+Without an interpreter lock (`python3.14t`) the threads meet all the time; with one, because they give it up every few
+microseconds here.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gc
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
@@ -32,6 +34,14 @@ from apyfal.storage.flow.cancel import CancelToken
 from apyfal.storage.flow.retry import limits_for
 from apyfal.storage.mounting.table import MountTable
 from apyfal.storage.url import Location
+
+
+@pytest.fixture(autouse=True)
+def impatient() -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(5e-6)
+    yield
+    sys.setswitchinterval(before)
 
 
 @pytest.fixture
