@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from apyfal.log import get_logger
     from apyfal.pipeline.job_report import JobReport
     from apyfal.pool import AcceleratorPoolExecutor
+    from apyfal.storage.flow.progress_bar import ProgressBar
 
     accelerators: Catalogue  # the package itself, which can be called
 
@@ -31,6 +32,7 @@ __all__ = [
     "Accelerator",
     "AcceleratorPoolExecutor",
     "JobReport",
+    "ProgressBar",
     "accelerators",
     "devices",
     "empty",
@@ -48,6 +50,7 @@ _LAZY = {
     "Accelerator": "apyfal.accelerator",
     "AcceleratorPoolExecutor": "apyfal.pool",
     "JobReport": "apyfal.pipeline.job_report",
+    "ProgressBar": "apyfal.storage.flow.progress_bar",
     "devices": "apyfal.device.listing",
     "get_logger": "apyfal.log",
 }

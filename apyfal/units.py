@@ -1,13 +1,23 @@
-"""Sizes, durations and booleans as people write them: ``"256MiB"``, ``"1.5min"``, ``"yes"``."""
+"""Sizes, durations and booleans as people write them: ``"256MiB"``, ``"1.5min"``, ``"yes"``; and tables of them."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable, Sequence
+from html import escape
 
 from apyfal.exceptions import ParameterError, did_you_mean
 
-__all__ = ["format_duration", "format_size", "parse_boolean", "parse_duration", "parse_size", "whole_number"]
+__all__ = [
+    "format_duration",
+    "format_size",
+    "html_table",
+    "parse_boolean",
+    "parse_duration",
+    "parse_size",
+    "whole_number",
+]
 
 # IEC 80000-13 prefixes are powers of 1024, SI prefixes of 1000; a bare letter means the binary one, as it does in dd.
 _SIZE_UNITS = {"B": 1, "byte": 1, "bytes": 1}
@@ -143,3 +153,10 @@ def format_duration(seconds: float) -> str:
         return f"{minutes} min {rest:02d} s"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min"
+
+
+def html_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return a table for notebooks, with a head; the texts are escaped."""
+    head = "".join(f"<th>{escape(text)}</th>" for text in header)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(str(cell))}</td>' for cell in row)}</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

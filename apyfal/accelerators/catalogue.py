@@ -13,8 +13,20 @@ from apyfal.definition.definition import Definition
 from apyfal.definition.models import model
 from apyfal.definition.registry import get, names, register
 from apyfal.definition.resolve import available, resolve
+from apyfal.units import html_table
 
 __all__ = ["Catalogue"]
+
+
+class DefinitionListing(list[Definition]):
+    """Accelerators; a table in notebooks."""
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (one.name, one.driver, ", ".join(str(parameter) for parameter in one.parameters.values()), one.summary)
+            for one in self
+        ]
+        return html_table(("name", "driver", "parameters", "what it does"), rows)
 
 
 class Catalogue(ModuleType):
@@ -28,4 +40,4 @@ class Catalogue(ModuleType):
 
     def __call__(self, config: ConfigSource = None) -> list[Definition]:
         """Return all accelerators, sorted by name; see `apyfal.definition.resolve.available`."""
-        return available(config)
+        return DefinitionListing(available(config))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from apyfal._core.device import list_devices
 from apyfal.device.drivers import driver_names, require_driver
 from apyfal.exceptions import DriverUnavailable
-from apyfal.units import format_size
+from apyfal.units import format_size, html_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,6 +32,15 @@ class DeviceListing(list[Any]):
 
     def __str__(self) -> str:
         return "\n".join(str(device) for device in self)
+
+    def _repr_html_(self) -> str:
+        """Return a table for notebooks, with the drivers that cannot be used below the devices."""
+        rows = [
+            (f"{one['driver']}:{one['index']}", one["name"], one["vendor"], format_size(one["memory"] or 0), "")
+            for one in self
+        ]
+        rows += [(name, "", "", "", why) for name, why in self.unavailable.items()]
+        return html_table(("device", "name", "vendor", "memory", "cannot be used"), rows)
 
 
 class _Device(dict[str, Any]):

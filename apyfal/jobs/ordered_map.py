@@ -14,6 +14,7 @@ from apyfal.exceptions import ParameterError
 from apyfal.storage.url import is_file_object, redact
 
 __all__ = [
+    "CountedResults",
     "LightFuture",
     "Pairs",
     "ResultIterator",
@@ -227,6 +228,49 @@ class ResultIterator(Iterator[Any]):
     def __del__(self) -> None:
         if (abandon := self._abandon) is not None:
             abandon()
+
+
+class CountedResults(Iterator[Any]):
+    """Results of many jobs that tell how many have been read.
+
+    Parameters
+    ----------
+    results
+        What `map_jobs` returned; closed with this.
+    count
+        Of the jobs, if it is known.
+    progress
+        Called after each result. If it raises, jobs that have not started are cancelled.
+    """
+
+    def __init__(
+        self,
+        results: Iterator[Any],
+        count: int | None,
+        progress: Callable[[int, int | None], None],
+    ) -> None:
+        if not callable(progress):
+            raise ParameterError(f"progress: expected a function, not {type(progress).__name__}")
+        self._count = count
+        self._results = results
+        self._progress = progress
+        self._done = 0
+
+    def __next__(self) -> Any:
+        result = next(self._results)
+        self._done += 1
+        try:
+            self._progress(self._done, self._count)
+        except BaseException:
+            self.close()
+            raise
+        return result
+
+    def close(self) -> None:
+        """Cancel jobs that have not started. No more results are yielded."""
+        close = getattr(self._results, "close", None)
+        if close is not None:
+            close()
 
 
 def warn_unread(submitted: int) -> None:

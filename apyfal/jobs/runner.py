@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, overload
 
-from apyfal.jobs.ordered_map import Pairs
+from apyfal.jobs.ordered_map import CountedResults, Pairs
 from apyfal.pipeline.job_report import JobReport
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ class JobRunner(ABC):
         *,
         timeout: float | str | None = None,
         info_list: list[dict[str, Any]] | None = None,
+        progress: Callable[[int, int | None], None] | None = None,
         report: Literal[True],
         **parameters: Any,
     ) -> Iterator[JobReport]: ...
@@ -97,6 +98,7 @@ class JobRunner(ABC):
         *,
         timeout: float | str | None = None,
         info_list: list[dict[str, Any]] | None = None,
+        progress: Callable[[int, int | None], None] | None = None,
         **parameters: Any,
     ) -> Iterator[Any]: ...
 
@@ -107,6 +109,7 @@ class JobRunner(ABC):
         *,
         timeout: float | str | None = None,
         info_list: list[dict[str, Any]] | None = None,
+        progress: Callable[[int, int | None], None] | None = None,
         **parameters: object,
     ) -> Iterator[Any]:
         """Run many jobs, several at once; return an iterator over their results, in order.
@@ -122,6 +125,9 @@ class JobRunner(ABC):
             Seconds for each job.
         info_list
             Receives one ``info_dict`` for each job, in order.
+        progress
+            Called in the thread that reads, with the jobs whose results have been read, and all of them (``None``: not
+            known). `apyfal.ProgressBar(unit="jobs")` shows it.
         **parameters
             The accelerator's own, and keywords of `process`, for all jobs.
 
@@ -132,7 +138,9 @@ class JobRunner(ABC):
         """
         self._check_open()
         keywords = parameters if timeout is None else {**parameters, "timeout": timeout}
-        return self._submitter.map(Pairs(srcs, dsts), info_list, keywords)
+        pairs = Pairs(srcs, dsts)
+        results = self._submitter.map(pairs, info_list, keywords)
+        return results if progress is None else CountedResults(results, pairs.count, progress)
 
     def __enter__(self: _Self) -> _Self:
         self._check_open()
