@@ -33,7 +33,7 @@ class Key(NamedTuple):
 _ACCELERATOR = {
     "driver": Key("what runs it", "`emulator`, `opencl`, `xrt`, `xdma`, `rtl`, or a plugin's", "`emulator`"),
     "device": Key("the card", "an index, or a part of a device's name", "the first that fits"),
-    "program": Key("OpenCL source or binary, xclbin, sources in Verilog or VHDL", "any storage URL"),
+    "program": Key("OpenCL sources or a binary, xclbin, sources in Verilog or VHDL", "any storage URL"),
     "kernel": Key("the kernel in the program; without `arguments`, an accelerator that apyfal knows", "", "NAME"),
     "stages": Key("accelerators that run as one, each on what the one before it leaves on the card", "names"),
     "arguments": Key("the kernel's arguments, in its order", "`name`, `name: type` or `name: type = expression`"),

@@ -13,6 +13,7 @@ from apyfal.device.chaining.context import ChainContext
 from apyfal.device.context import DeviceContext
 from apyfal.exceptions import ConfigurationError
 from apyfal.memory import empty
+from apyfal.opencl.program import make_program as make_opencl
 from apyfal.pipeline.arrays import array_of
 from apyfal.storage.endpoints.factory import open_source
 
@@ -98,6 +99,8 @@ def load_all(src: object) -> NDArray[Any]:
 
 def _program_reader(definition: Definition) -> Callable[[str], bytes]:
     """Return what makes the bytes that the driver loads from the text of ``program``."""
+    if definition.driver == "opencl":
+        return lambda program: make_opencl(program, definition.options.get("build", ""), _read_program)
     if definition.driver != "rtl":
         return _read_program
 

@@ -168,9 +168,10 @@ def test_without_a_place_there_is_no_cache_and_no_error(place: dict[str, str], p
 
 #: What a source begins with, if it is not the text alone that decides what is built.
 _OPEN = [
-    '#include "more.h"',
+    '#define MORE_H "more.h"\n#include MORE_H',
     '#inc\\ \nlude "more.h"',
-    "#if 1 /* include */\n#endif",
+    "#if 0\n#include <which_nobody_has.h>\n#endif",
+    "#define MORE_H <more.h>\n#line 1 // \\\n\n#include MORE_H",
     "constant char second[] = __TI\\\nME__;",
 ]
 
@@ -182,9 +183,26 @@ def test_what_others_decide_is_not_kept(pocl: _Card, tmp_path: Path) -> None:
         assert pocl.run(build=f"-I {tmp_path}") > 0, begin
         assert pocl.entries() == [], begin
     pocl.write()
-    for build in (f"-I{tmp_path}/include", "-DASM=asm"):
+    for build in ("-DASM=asm", "-D ASM=asm", "-DINCLUDE=include -I include"):
         assert pocl.run(build=build) > 0, build
         assert pocl.entries() == [], build
+
+
+@pytest.mark.parametrize("line", ['#include "more.h"', "#include <more.h>", '#include "two.h" /* which includes it */'])
+def test_the_content_of_included_files_counts(line: str, pocl: _Card, tmp_path: Path) -> None:
+    folder = tmp_path / "include"
+    folder.mkdir()
+    (folder / "two.h").write_text("#pragma once\n#include <more.h>\n")
+    pocl.program.write_text("/* to be included in all copies\n */\n" + line + "\n" + SOURCE.format(added="MORE"))
+    for more, built in ((1.0, True), (1.0, False), (2.0, True), (1.0, False)):
+        (folder / "more.h").write_text(f"#define MORE {more}\n")
+        for build in (f"-I {folder}", f"-I{folder} -DN=1") if more == 1.0 else (f"-I {folder}",):
+            assert (pocl.run(more, build=build) > 0) == built, (more, build)
+
+
+def test_several_sources(card: _Card, tmp_path: Path) -> None:
+    with Worker(card.environment) as worker:
+        worker.call("drivers.cases.program_cases", "several_sources", str(tmp_path))
 
 
 def test_every_part_of_the_key_counts(pocl: _Card) -> None:

@@ -31,7 +31,7 @@ ROOMS = (
     "definition/expressions definition/types",
     "definition storage/flow storage/mounting",
     "device/sharing",
-    "accelerators device rtl storage/http storage/transfer",
+    "accelerators device opencl rtl storage/http storage/transfer",
     "device/chaining host/server/policy storage/endpoints storage/stores/fsspec storage/stores/s3",
     "host host/server/records pipeline storage/fileobj storage/stores",
     "host/server/transport storage/api storage/stores/azure storage/stores/gcs storage/stores/swift",

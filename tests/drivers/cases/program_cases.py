@@ -22,7 +22,7 @@ kernel void other(global float *dst, constant float *table, local float *scratch
 """
 
 
-def _accelerator(program: Path, **options: str) -> apyfal.Accelerator:
+def _accelerator(program: Path | str, **options: str) -> apyfal.Accelerator:
     return apyfal.Accelerator(
         "t",
         driver="opencl",
@@ -53,6 +53,32 @@ def wrong_option(program: str) -> None:
     for value in ("maybe", "/tmp/x", "", "2"):
         with pytest.raises(ParameterError, match=f"opencl.cache = {value}: expected yes or no"):
             _accelerator(Path(program), cache=value)
+
+
+def several_sources(folder: str) -> None:
+    """Two sources and a header: one program; what is wrong in it has the name of its file, and the line there."""
+    good = {
+        "one.cl": '#include "more.h"\nfloat twice(float x) { return x * MORE; }\n',
+        "two.cl": '#include "more.h"\n' + SOURCE.format(added="twice(p)"),
+        "more.h": "#pragma once\n#define MORE 2\n",
+    }
+    program = ", ".join(f"{folder}/{name}" for name in ("one.cl", "two.cl"))
+
+    def run(files: dict[str, str]) -> None:
+        for name, text in files.items():
+            Path(folder, name).write_text(text)
+        with _accelerator(program) as accelerator:
+            assert np.array_equal(accelerator.process(ONE, p=2.0), ONE * 2 + 4)
+
+    run(good)
+    line = good["two.cl"][: good["two.cl"].index("src[i]")].count("\n") + 1
+    for name, text, at in (
+        ("one.cl", good["one.cl"].replace("MORE", "LESS"), 2),
+        ("two.cl", good["two.cl"].replace("src[i]", "gone[i]"), line),
+        ("more.h", good["more.h"] + "constant int more = gone;\n", 3),
+    ):
+        with pytest.raises(ProgramError, match=rf"{name}:{at}:"):
+            run({**good, name: text})
 
 
 def compute_units_by_name(folder: str) -> None:

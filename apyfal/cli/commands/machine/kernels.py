@@ -11,6 +11,7 @@ from apyfal.cli.common import Command, Settings, common_options, print_json, pri
 from apyfal.definition.declared import C_TYPES, c_type
 from apyfal.device.interface import KernelArgument, KernelInterface, read_interface
 from apyfal.exceptions import ProgramError
+from apyfal.opencl.program import make_program
 from apyfal.storage.endpoints.factory import open_source
 from apyfal.storage.url import redact
 from apyfal.units import format_size
@@ -29,9 +30,10 @@ _MAX_PROGRAM = 1 << 30
 def command(settings: Settings, /, *, program: str, device: str | None, build: str) -> None:
     """Show the kernels of PROGRAM, a storage URL of OpenCL source, of a binary or of an xclbin.
 
-    For each kernel a section for accelerator.conf follows. What the program does not say is a guess, marked as such.
+    Several sources are given with commas between them. For each kernel a section for accelerator.conf follows. What the
+    program does not say is a guess, marked as such.
     """
-    content, program = _content(program), redact(program)
+    content, program = make_program(program, build, _content), redact(program)
     driver, kernels = read_interface(content, program, device=device, options=build)
     if settings.json:
         print_json([{**asdict(one), "driver": driver, "section": section_of(one, driver, program)} for one in kernels])

@@ -99,10 +99,22 @@ void ocl_close_cache(apf_drv_device *device)
 
 /* -- what can be cached -- */
 
+/* The bytes of a `#line` at a place of the text, with its newline: the file's name in it brings in nothing. 0: there is
+ * none, or a backslash joins the line with another. */
+static size_t line_mark(const char *text, size_t size, size_t at)
+{
+    static const char mark[] = "#line ";
+    if (size - at < sizeof mark || memcmp(text + at, mark, sizeof mark - 1)) return 0;
+    if (at && (text[at - 1] != '\n' || (at > 1 && strchr("\\/\r", text[at - 2])))) return 0;
+    const char *end = memchr(text + at, '\n', size - at);
+    return end && !strchr("\\/\r", end[-1]) ? (size_t)(end - text) + 1 - at : 0;
+}
+
 /* True if the text holds `word`, also over lines that a backslash (or its trigraph) joins. */
 static int holds(const char *text, size_t size, const char *word)
 {
     for (size_t begin = 0; begin < size; begin++) {
+        for (size_t mark; (mark = line_mark(text, size, begin)) > 0;) begin += mark;
         const char *wanted = word;
         for (size_t at = begin; at < size && *wanted; at++) {
             if (text[at] == *wanted)
@@ -126,18 +138,20 @@ static int is_complete(const char *text, size_t size)
     return 1;
 }
 
-/* Options that name no file but directories of includes. Others could: a program with one is built every time. */
+/* Options that name no file but directories of includes, which a complete text does not use, and that hold no word of
+ * `is_complete`. Others could: a program with one is built every time. */
 static int are_known(const char *options)
 {
     static const char *const known[] = {"-D",      "-U",    "-I",      "-cl-",  "-O", "-w",
                                         "-Werror", "-Wall", "-Wextra", "-Wno-", "-g"};
-    int value = 0;
+    int value = 0, directory = 0;
     while (*(options += strspn(options, " \t\n"))) {
         const size_t length = strcspn(options, " \t\n");
         int found = value;
         for (size_t i = 0; !found && i < sizeof known / sizeof *known; i++)
             found = !strncmp(options, known[i], strlen(known[i]));
-        if (!found) return 0;
+        directory = value ? directory : !strncmp(options, "-I", 2);
+        if (!found || (!directory && !is_complete(options, length))) return 0;
         value = !value && length == 2 && strchr("DUI", options[1]) != NULL;
         options += length;
     }
@@ -147,9 +161,7 @@ static int are_known(const char *options)
 void ocl_find_cached(const apf_drv_device *device, const apf_program *from, const char *options, ocl_cached *entry)
 {
     *entry = (ocl_cached){0};
-    if (!device->cache || !is_complete(from->data, from->size) || !is_complete(options, strlen(options)) ||
-        !are_known(options))
-        return;
+    if (!device->cache || !is_complete(from->data, from->size) || !are_known(options)) return;
     const size_t given = strlen(options) + 1, size = device->built_by + given + from->size;
     char *key = malloc(size);
     if (!key || size > LARGEST) {

@@ -1,0 +1,196 @@
+"""From ``program`` and the directories of ``-I`` to the one text, or the binary, that the driver loads.
+
+Files that a source includes become part of the text: the driver keeps built programs by their text, so that a change of
+an included file is a change of the program. ``#line`` tells the compiler where each part is from, for its messages.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+from collections.abc import Callable, Iterator, Sequence
+
+from apyfal.exceptions import ConfigurationError, ProgramError
+from apyfal.opencl.comments import without_comments
+from apyfal.units import format_size
+
+__all__ = ["include_directories", "make_program", "parts_of"]
+
+_INCLUDE = re.compile(r'\s*#\s*include\s*(?:"([^"]+)"|<([^>]+)>)\s*')
+_ONCE = re.compile(r"\s*#\s*pragma\s+once\s*")
+_GUARD = re.compile(r"\s*#\s*ifndef\s+(\w+)\s*#\s*define\s+\1\b")
+#: Files in files, included files, and bytes of the whole text.
+_DEEPEST = 64
+_MOST = 10_000
+_LARGEST = 16 << 20
+#: With one of these the driver builds a program anew for each process. In a comment (a licence "shall be included")
+#: they mean nothing, so that such comments are left out.
+_UNCACHED = re.compile(r"include|import|embed|incbin|asm|__(?:DATE|TIME|TIMESTAMP)__")
+#: A comment with this says how the kernel is started.
+_LAUNCH = "apyfal: --"
+
+
+def parts_of(program: str) -> list[str]:
+    """Return the URLs of a program: one, or several sources with commas between them.
+
+    Raises
+    ------
+    ConfigurationError
+        One of them is empty.
+    """
+    parts = [part.strip() for part in program.split(",")]
+    if not all(parts):
+        raise ConfigurationError(f"program = {program}: an empty name; expected <source>, <source>")
+    return parts
+
+
+def include_directories(build: str) -> list[str]:
+    """Return the directories of ``-I`` in the compiler's options, in their order."""
+    words = iter(build.split())
+    found = [word[2:] or next(words, "") for word in words if word.startswith("-I")]
+    return [directory for directory in found if directory]
+
+
+def make_program(program: str, build: str, read: Callable[[str], bytes]) -> bytes:
+    """Return what the driver loads.
+
+    Parameters
+    ----------
+    program
+        See `parts_of`. A binary is alone.
+    build
+        The compiler's options.
+    read
+        Returns the bytes at a storage URL or path; `FileNotFoundError` if there is nothing.
+
+    Raises
+    ------
+    ProgramError
+        There is a binary among several sources, a file includes itself without end, or the text is too large.
+    StorageError
+        A source cannot be read.
+    """
+    names = parts_of(program)
+    contents = [read(name) for name in names]
+    for name, content in zip(names, contents, strict=True):
+        if _is_binary(content):
+            if len(names) > 1:
+                raise ProgramError(f"program = {program}: {name!r} is a binary; expected sources, or one binary alone")
+            return content
+    text = _Text(include_directories(build), read)
+    for name, content in zip(names, contents, strict=True):
+        if len(names) > 1 or b"include" in content:
+            text.begin(1, name)
+        text.add(name, content.decode("latin-1"))
+    return text.content()
+
+
+def _is_binary(content: bytes) -> bool:
+    return content.startswith(b"xclbin") or b"\0" in content[:4096]
+
+
+class _Text:
+    """The text of a program, which grows file by file. Characters are bytes: nothing is known of the encoding."""
+
+    def __init__(self, directories: Sequence[str], read: Callable[[str], bytes]) -> None:
+        self._directories = directories
+        self._read = read
+        self._lines: list[str] = []
+        self._size = 0
+        self._found: dict[str, str | None] = {}
+        self._split: dict[str, list[tuple[str, str, bool]]] = {}
+        self._included = 0
+        self._once: dict[str, str] = {}  # macros for files with `#pragma once`
+
+    def content(self) -> bytes:
+        return "".join(self._lines).encode("latin-1")
+
+    def _put(self, line: str) -> None:
+        self._size += len(line)
+        if self._size > _LARGEST:
+            raise ProgramError(f"the program and what it includes have more than {format_size(_LARGEST)}")
+        self._lines.append(line)
+
+    def begin(self, line: int, name: str) -> None:
+        """Tell the compiler that the next line is this one of a file."""
+        shown = name.replace("\\", "\\\\").replace('"', '\\"')
+        self._put(f'#line {line} "{shown}"\n')
+
+    def add(self, name: str, text: str, within: tuple[str, ...] = ()) -> None:
+        """Add a file, which the files `within` include."""
+        within = (*within, name)
+        if len(within) > _DEEPEST:
+            raise ProgramError(f"{name!r} is included by {_DEEPEST} files in files; expected fewer")
+        if name not in self._split:
+            self._split[name] = list(without_comments(text))
+        lines = self._split[name]
+        once = any(_ONCE.fullmatch(code) for _, code, _ in lines)
+        # in all lines or in none: a comment can have several
+        bare = any(_UNCACHED.search(line) and not _UNCACHED.search(code) for line, code, _ in lines)
+        if once:
+            macro = self._once.setdefault(name, f"APYFAL_ONCE_{len(self._once)}")
+            self._put(f"#ifndef {macro}\n#define {macro}\n")
+            self.begin(1, name)
+        for number, (line, code, complete) in enumerate(lines, start=1):
+            match = _INCLUDE.fullmatch(code) if complete else None
+            if match is not None and self._include(match[1] or match[2], match[1] is not None, within):
+                self.begin(number + 1, name)
+            elif once and _ONCE.fullmatch(code):
+                self._put("\n")
+            else:
+                self._put(f"{_without_remarks(line, code) if bare else line}\n")
+        if once:
+            self._put("#endif\n")
+
+    def _include(self, wanted: str, quoted: bool, within: tuple[str, ...]) -> bool:
+        """Add an included file; false: it was not found here, and the compiler has to know it."""
+        for place in self._places(wanted, within[-1] if quoted else None):
+            text = self._content_of(place)
+            if text is None:
+                continue
+            if place in within:
+                code = "".join(f"{one}\n" for _, one, _ in without_comments(text))
+                if place not in self._once and not _GUARD.match(code):
+                    raise ProgramError(f"{place!r} includes itself: {' -> '.join([*within, place])}")
+                return True  # its guard is defined by now
+            self._included += 1
+            if self._included > _MOST:
+                raise ProgramError(f"{within[0]!r} includes more than {_MOST} files, with those in them")
+            self.begin(1, place)
+            self.add(place, text, within)
+            return True
+        return False
+
+    def _places(self, wanted: str, beside: str | None) -> Iterator[str]:
+        if beside is not None:
+            yield _beside(beside, wanted)
+        for directory in self._directories:
+            yield _beside(posixpath.join(directory, "-"), wanted)
+
+    def _content_of(self, place: str) -> str | None:
+        if place not in self._found:
+            try:
+                self._found[place] = self._read(place).decode("latin-1")
+            except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+                self._found[place] = None
+        return self._found[place]
+
+
+def _without_remarks(line: str, code: str) -> str:
+    """Return a line without comments, except what says how the kernel is started."""
+    at = line.find(_LAUNCH)
+    if at < 0 or _LAUNCH in code:
+        return code
+    launch = line[at:].partition("*/")[0].rstrip(" \\")
+    return f"{code} // {launch}"
+
+
+def _beside(name: str, wanted: str) -> str:
+    """Return the name of a file that another one, or a URL, names relative to itself."""
+    scheme, colon, path = name.partition("://")
+    if not colon:
+        return os.path.normpath(os.path.join(os.path.dirname(name), wanted))
+    host, slash, path = path.partition("/")
+    target = posixpath.normpath(posixpath.join("/", posixpath.dirname(path), wanted))  # never above the root
+    return f"{scheme}://{host}{slash}{target.lstrip('/')}"
