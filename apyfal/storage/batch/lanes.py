@@ -12,7 +12,6 @@ from typing import Any, Generic, Protocol, TypeVar
 from apyfal.exceptions import AcceleratorException
 from apyfal.storage.flow.cancel import CancelToken, current_cancel
 from apyfal.storage.flow.options import TransferOptions
-from apyfal.storage.flow.retry import limits_for
 from apyfal.storage.http.exchanges import MOST_CONNECTIONS
 from apyfal.storage.mounting.mount import MountedPath
 from apyfal.storage.mounting.table import resolve
@@ -107,18 +106,13 @@ class _Run(Generic[Result]):
         indexes = [lane.bulk.popleft() for _ in range(min(_BULK, len(lane.bulk)))]
         if lane.target is None or not indexes:
             return
-        connections = limits_for(lane.target.handler).connections
-        most = 0
         try:
-            most = connections.take_up_to(lane.most, self._cancel)
-            lane.waiting.extend(bulk.run(lane.target, indexes, most, self._cancel, self.results))
+            lane.waiting.extend(bulk.run(lane.target, indexes, lane.most, self._cancel, self.results))
         except BaseException as error:
             with self._lock:
                 if not self._cancel.is_set():
                     self.failure = error
                 self._cancel.set()
-        finally:
-            connections.give_back(most)
 
     def _claim(self) -> tuple[_Lane, int] | None:
         """Take the next item of the mount that is furthest from its limit."""

@@ -14,6 +14,7 @@ from apyfal._core import transport
 from apyfal.exceptions import AcceleratorException, ParameterError, StoreUnavailable
 from apyfal.storage.api.arrays import seen_as
 from apyfal.storage.flow.cancel import CancelToken
+from apyfal.storage.flow.retry import limits_for
 from apyfal.storage.handler import Handler, ObjectInfo, RangeReader
 from apyfal.storage.http.exchanges import ExchangeHandler, Exchanges, Replay
 from apyfal.storage.http.origin import Origin
@@ -139,7 +140,8 @@ class NativeExchanges(ABC):
             group = [mine[number] for number in numbers]
             if handler.client.leads_straight_to(origin):
                 heads = [requests[number][1] for number in numbers]
-                done = self._exchange(handler.client, origin, group, heads, most, cancel)
+                with limits_for(handler).connections.turns(most, cancel) as connections:
+                    done = self._exchange(handler.client, origin, group, heads, connections, cancel)
                 group = [index for number, index in enumerate(group) if not self._take(done, number, index, results)]
                 if done.cancelled:
                     cancel.check()

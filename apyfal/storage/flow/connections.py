@@ -78,16 +78,21 @@ class Connections:
                 self._wait(limit, cancel)
             self._turns += 1
 
-    def take_up_to(self, most: int, cancel: CancelToken | None) -> int:
-        """Wait for a turn, and take as many others as nobody else waits for, up to `most`; returns how many."""
+    @contextlib.contextmanager
+    def turns(self, most: int, cancel: CancelToken | None) -> Iterator[int]:
+        """Wait for a turn, and take as many others as nobody else waits for; the ``with`` block has up to `most`."""
         limit = self.limit
         if limit is None:
-            return most
+            yield most
+            return
         self.take(cancel)
         with self._changed:
             more = 0 if self._waiting else max(0, min(most - 1, limit - self._turns - self._streams))
             self._turns += more
-            return 1 + more
+        try:
+            yield 1 + more
+        finally:
+            self.give_back(1 + more)
 
     def give_back(self, count: int = 1) -> None:
         """End turns."""

@@ -259,8 +259,9 @@ def test_the_region_is_learned_by_all(store: Hostile, mount: Mount) -> None:
 
 
 # -- limits, cancellation, addresses -----------------------------------------------------------------------------------
+@pytest.mark.parametrize("calls", [1, 4])
 @pytest.mark.parametrize("limit", [1, 3])
-def test_the_mounts_limit_of_connections(store: Hostile, mount: Mount, limit: int) -> None:
+def test_the_mounts_limit_of_connections(store: Hostile, mount: Mount, limit: int, calls: int) -> None:
     urls = mount(max_concurrency=limit) * 5
     most = 0
 
@@ -270,8 +271,9 @@ def test_the_mounts_limit_of_connections(store: Hostile, mount: Mount, limit: in
 
     before = set(store._open)
     store.faults.append(Fault("change", times=-1, act=look))
-    storage.load_many(urls)
-    assert ways.take() == {"native": len(urls)}
+    with ThreadPoolExecutor(calls) as threads:
+        assert len(list(threads.map(lambda _: storage.load_many(urls), range(calls)))) == calls
+    assert ways.take() == {"native": calls * len(urls)}
     assert 0 < most <= limit
 
 
