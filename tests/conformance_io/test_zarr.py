@@ -25,8 +25,6 @@ from apyfal.exceptions import ParameterError  # noqa: E402
 from apyfal.storage.aio.zarr_store import ZarrStore  # noqa: E402
 from apyfal.storage.fs.filesystem import ApyfalFileSystem  # noqa: E402
 
-fsspec_wrapper = pytest.importorskip("fsspec.implementations.asyn_wrapper", reason="fsspec is older than 2024.12")
-
 
 def in_a_loop(test: Callable[..., Any]) -> Callable[..., None]:
     """Run a test that is a coroutine function, without a plugin."""
@@ -47,7 +45,7 @@ class TestStore(StoreTests[FsspecStore, cpu.Buffer]):
     @pytest.fixture
     def store_kwargs(self, place: str) -> dict[str, Any]:
         storage.makedirs(place, exist_ok=True) if "://" not in place else None
-        return {"fs": fsspec_wrapper.AsyncFileSystemWrapper(ApyfalFileSystem(), asynchronous=True), "path": place}
+        return {"fs": ApyfalFileSystem(asynchronous=True), "path": place}
 
     @pytest.fixture
     def store(self, open_kwargs: dict[str, Any]) -> FsspecStore:

@@ -13,15 +13,22 @@ from typing import Any, Generic, TypeVar
 from apyfal.storage.aio.awaiting import in_thread
 from apyfal.storage.flow.cancel import CancelToken
 
-__all__ = ["Gathered"]
+__all__ = ["Gathered", "Tell"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-#: Items of one call: those that come meanwhile make the next one.
+#: Items of one call.
 _MOST_ITEMS = 256
-#: Calls of one event loop that are under way at once: while one waits for its store, the next can begin.
-_MOST_CALLS = 4
+#: What comes while a call is under way waits until it ends, but not longer than this (seconds), nor for more than so
+#: many others: a call for ten items costs hardly more than one for three.
+_PATIENCE = 0.002
+_ENOUGH = 16
+#: Calls of one event loop that are under way at once.
+_MOST_CALLS = 32
+
+#: Tells results that are there before the call has ended: (number of the item, result or error) of each.
+Tell = Callable[[Sequence[tuple[int, Any]]], None]
 
 
 class _Group(Generic[Item]):
@@ -50,7 +57,8 @@ class _State(Generic[Item]):
         self.pending: deque[tuple[Item, asyncio.Future[Any]]] = deque()
         self.groups: dict[asyncio.Future[Any], _Group[Item]] = {}
         self.calls = 0
-        self.scheduled = False
+        self.soon: asyncio.Handle | None = None
+        self.later: asyncio.TimerHandle | None = None
 
 
 class Gathered(Generic[Item, Result]):
@@ -59,13 +67,16 @@ class Gathered(Generic[Item, Result]):
     Parameters
     ----------
     function
-        Is called in a thread with items, and returns the result or error of each, in order.
+        Is called in a thread with items, and returns the result or error of each, in order. It may tell some before, so
+        that a large item does not hold the small ones up.
     lends
         Whether items are memory of the caller: a task that was cancelled then waits until the call has ended, so that
         nobody looks at its memory afterwards. (The call is cancelled if nobody waits for its results any more.)
     """
 
-    def __init__(self, function: Callable[[Sequence[Item]], Sequence[Result | Exception]], *, lends: bool) -> None:
+    def __init__(
+        self, function: Callable[[Sequence[Item], Tell], Sequence[Result | Exception]], *, lends: bool
+    ) -> None:
         self._function = function
         self._lends = lends
         self._states: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _State[Item]] = weakref.WeakKeyDictionary()
@@ -86,12 +97,20 @@ class Gathered(Generic[Item, Result]):
             raise
 
     def _schedule(self, loop: asyncio.AbstractEventLoop, state: _State[Item]) -> None:
-        if not state.scheduled and state.pending and state.calls < _MOST_CALLS:
-            state.scheduled = True
-            loop.call_soon(self._start, loop, state)  # after the tasks that can run now, which may ask, too
+        if state.soon is not None or not state.pending or state.calls >= _MOST_CALLS:
+            return
+        if not state.calls or len(state.pending) >= _ENOUGH:
+            state.soon = loop.call_soon(self._start, loop, state)  # after the tasks that can run now: they may ask, too
+        elif state.later is None:
+            state.later = loop.call_later(_PATIENCE, self._start, loop, state)
 
     def _start(self, loop: asyncio.AbstractEventLoop, state: _State[Item]) -> None:
-        state.scheduled = False
+        for handle in (state.soon, state.later):
+            if handle is not None:
+                handle.cancel()
+        state.soon = state.later = None
+        if state.calls >= _MOST_CALLS:
+            return
         items: list[Item] = []
         futures: list[asyncio.Future[Any]] = []
         while state.pending and len(items) < _MOST_ITEMS:
@@ -103,17 +122,29 @@ class Gathered(Generic[Item, Result]):
             group = _Group(items, futures)
             state.groups.update(dict.fromkeys(futures, group))
             state.calls += 1
-            done = in_thread(partial(self._run, group))
-            done.add_done_callback(lambda done: self._tell(loop, partial(self._end, loop, state, group, done)))
+            done = in_thread(partial(self._run, loop, group))
+            done.add_done_callback(lambda done: self._call(loop, partial(self._end, loop, state, group, done)))
         self._schedule(loop, state)
 
-    def _run(self, group: _Group[Item]) -> Sequence[Result | Exception]:
+    def _run(self, loop: asyncio.AbstractEventLoop, group: _Group[Item]) -> Sequence[Result | Exception]:
+        def tell(results: Sequence[tuple[int, Any]]) -> None:
+            self._call(loop, lambda: [self._settle(group.futures[number], result) for number, result in results])
+
         with group.cancel.scope():
             group.cancel.check()
-            return self._function(group.items)
+            return self._function(group.items, tell)
 
     @staticmethod
-    def _tell(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
+    def _settle(future: asyncio.Future[Any], result: Any) -> None:
+        if future.done():
+            return
+        if isinstance(result, BaseException):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
+
+    @staticmethod
+    def _call(loop: asyncio.AbstractEventLoop, function: Callable[[], object]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits
             loop.call_soon_threadsafe(function)
 
@@ -124,12 +155,7 @@ class Gathered(Generic[Item, Result]):
         results = [error] * len(group.futures) if error is not None else done.result()
         for future, result in zip(group.futures, results, strict=True):
             del state.groups[future]
-            if future.done():
-                continue
-            if isinstance(result, BaseException):
-                future.set_exception(result)
-            else:
-                future.set_result(result)
+            self._settle(future, result)
         self._schedule(loop, state)
 
     async def _leave(self, group: _Group[Item] | None) -> None:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import numpy as np
 
-from apyfal.exceptions import ObjectNotFound, ParameterError, StorageError
+from apyfal.exceptions import ObjectNotFound, ParameterError, StorageError, TransferCancelled
 from apyfal.storage.api.arrays import load_with, save_with
 from apyfal.storage.api.namespace import remove, stat_at
-from apyfal.storage.batch.lanes import run_each
+from apyfal.storage.batch.lanes import Bulk, run_each
 from apyfal.storage.batch.lookups import BulkRemovals, NativeLookUps
 from apyfal.storage.batch.native import NativeReads, NativeWrites
 from apyfal.storage.flow.options import TransferOptions
@@ -22,6 +22,9 @@ from apyfal.storage.url import Location, is_file_object, parse
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
+
+    from apyfal.storage.flow.cancel import CancelToken
+    from apyfal.storage.mounting.mount import MountedPath
 
 __all__ = [
     "load_each",
@@ -210,7 +213,56 @@ def remove_many(urls: Iterable[object], *, return_exceptions: bool = False) -> l
     return run_each(locations, work, return_exceptions=return_exceptions, bulk=bulk)
 
 
-def load_each(locations: Sequence[Location]) -> list[NDArray[Any] | Exception]:
+#: Called with the results that are there already: (number of the item, result or error) of each.
+Tell = Callable[[Sequence[tuple[int, Any]]], object]
+
+
+class _Telling:
+    """Does what is possible in bulk, and tells its results before the rest is begun."""
+
+    def __init__(self, bulk: Bulk, tell: Tell) -> None:
+        self._bulk = bulk
+        self._tell = tell
+
+    def takes(self, target: MountedPath) -> bool:
+        return self._bulk.takes(target)
+
+    def run(
+        self, target: MountedPath, indexes: Sequence[int], most: int, cancel: CancelToken, results: list[Any]
+    ) -> Sequence[int]:
+        left = self._bulk.run(target, indexes, most, cancel, results)
+        if left:
+            waiting = set(left)
+            self._tell([(index, results[index]) for index in indexes if index not in waiting])
+        return left
+
+
+def _run_told(
+    locations: Sequence[Location],
+    work: Callable[[int, TransferOptions], Result],
+    bulk: Bulk,
+    tell: Tell | None,
+) -> list[Result | Exception]:
+    """Do the work for each item; `tell` is told of what ends before the others."""
+    if len(locations) < 2:
+        return run_each(locations, work, return_exceptions=True)
+    if tell is None:
+        return run_each(locations, work, return_exceptions=True, bulk=bulk)
+
+    def told(index: int, options: TransferOptions) -> Result:
+        try:
+            result = work(index, options)
+        except Exception as error:
+            if not isinstance(error, TransferCancelled):
+                tell([(index, error)])
+            raise
+        tell([(index, result)])
+        return result
+
+    return run_each(locations, told, return_exceptions=True, bulk=_Telling(bulk, tell))
+
+
+def load_each(locations: Sequence[Location], tell: Tell | None = None) -> list[NDArray[Any] | Exception]:
     """Read whole files or objects; return the array or the error of each."""
     kind = np.dtype(np.uint8)
     native = NativeReads(locations, None, kind)
@@ -218,10 +270,10 @@ def load_each(locations: Sequence[Location]) -> list[NDArray[Any] | Exception]:
     def work(index: int, options: TransferOptions) -> NDArray[Any]:
         return load_with(options, locations[index].url, kind, first=native.first.pop(index, None))
 
-    return run_each(locations, work, return_exceptions=True, bulk=native if len(locations) > 1 else None)
+    return _run_told(locations, work, native, tell)
 
 
-def save_each(items: Sequence[tuple[Location, NDArray[Any]]]) -> list[Exception | None]:
+def save_each(items: Sequence[tuple[Location, NDArray[Any]]], tell: Tell | None = None) -> list[Exception | None]:
     """Write arrays as whole files or objects; return the error of each, if any."""
     locations = [location for location, _ in items]
     native = NativeWrites(locations, [array for _, array in items], None)
@@ -229,13 +281,12 @@ def save_each(items: Sequence[tuple[Location, NDArray[Any]]]) -> list[Exception 
     def work(index: int, options: TransferOptions) -> None:
         save_with(options, locations[index].url, items[index][1], None, native.first.pop(index, None))
 
-    return run_each(locations, work, return_exceptions=True, bulk=native if len(locations) > 1 else None)
+    return _run_told(locations, work, native, tell)
 
 
-def stat_each(locations: Sequence[Location]) -> list[ObjectInfo | Exception]:
+def stat_each(locations: Sequence[Location], tell: Tell | None = None) -> list[ObjectInfo | Exception]:
     """Look files, objects or directories up; return what each is, or its error."""
-    bulk = NativeLookUps(locations) if len(locations) > 1 else None
-    return run_each(locations, _of(locations, stat_at), return_exceptions=True, bulk=bulk)
+    return _run_told(locations, _of(locations, stat_at), NativeLookUps(locations), tell)
 
 
 def remove_listed(locations: Sequence[Location]) -> list[Exception | None]:

@@ -17,7 +17,7 @@ from servers.web.hostile import Fault, Hostile, Request, error
 
 from apyfal import storage
 from apyfal.exceptions import AccessDenied, IsADirectory, ObjectNotFound
-from apyfal.storage.aio.gathering import Gathered
+from apyfal.storage.aio.gathering import Gathered, Tell
 from apyfal.storage.batch.native import ways
 from apyfal.storage.flow.cancel import current_cancel
 
@@ -149,7 +149,7 @@ class Slow:
         self.go = threading.Event()
         self.cancelled = 0
 
-    def __call__(self, items: Sequence[int]) -> list[int | Exception]:
+    def __call__(self, items: Sequence[int], tell: Tell) -> list[int | Exception]:
         self.calls.append(list(items))
         cancel = current_cancel()
         assert cancel is not None
@@ -231,8 +231,63 @@ def test_what_was_cancelled_before_it_began_is_not_asked_for() -> None:
     assert slow.calls in ([[1, 2]], [[0, 1, 2]])
 
 
+def test_what_is_told_before_the_end_holds_nobody_up() -> None:
+    go = threading.Event()
+
+    def work(items: Sequence[int], tell: Tell) -> list[int]:
+        tell([(0, items[0]), (2, ValueError("two"))])
+        assert go.wait(10)
+        return list(items)
+
+    gathered: Gathered[int, int] = Gathered(work, lends=True)
+
+    async def main() -> None:
+        tasks = [asyncio.create_task(gathered(number)) for number in range(3)]
+        assert await tasks[0] == 0
+        with pytest.raises(ValueError, match="two"):
+            await tasks[2]
+        assert not tasks[1].done()
+        go.set()
+        assert await tasks[1] == 1
+
+    asyncio.run(main())
+
+
+def test_what_comes_while_a_long_call_is_under_way_is_not_held_up() -> None:
+    slow = Slow()
+    gathered: Gathered[int, int] = Gathered(lambda items, tell: slow(items, tell) if 0 in items else items, lends=False)
+
+    async def main() -> None:
+        long = asyncio.create_task(gathered(0))
+        while not slow.calls:
+            await asyncio.sleep(0.01)
+        assert await asyncio.wait_for(gathered(5), 10) == 5
+        slow.go.set()
+        await long
+
+    asyncio.run(main())
+
+
+def test_an_object_that_stalls_holds_the_others_of_its_turn_not_up(store: Hostile, urls: list[str]) -> None:
+    fs = storage.filesystem(asynchronous=True)
+    store.put("b/7", bytes(9 << 20))  # too large for the native transport
+    store.faults.append(
+        Fault("stall", lambda request: hit(request) and request.headers.get("range", "") != "", times=-1)
+    )
+    store.faults.append(Fault("stall", hit, at=100))
+
+    async def main() -> None:
+        tasks = {url: asyncio.create_task(fs._cat_file(url)) for url in urls}
+        large = tasks.pop(urls[7])
+        assert await asyncio.wait_for(asyncio.gather(*tasks.values()), 2) == OBJECTS[:7] + OBJECTS[8:]
+        assert not large.done()
+        large.cancel()
+
+    asyncio.run(main())
+
+
 def test_an_error_of_the_call_is_that_of_all() -> None:
-    def fail(items: Sequence[int]) -> list[int]:
+    def fail(items: Sequence[int], tell: Tell) -> list[int]:
         raise MemoryError("none")
 
     gathered: Gathered[int, int] = Gathered(fail, lends=False)
