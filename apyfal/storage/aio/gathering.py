@@ -37,7 +37,7 @@ class _Group(Generic[Item]):
     Attributes
     ----------
     waiting
-        How many tasks still want their results.
+        How many tasks still wait for their results.
     ended
         Set when the call has ended.
     """
@@ -93,7 +93,8 @@ class Gathered(Generic[Item, Result]):
         try:
             return await future
         except asyncio.CancelledError:
-            await self._leave(state.groups.get(future))
+            if future.cancelled():  # otherwise it ended at the same time, and is not waited for any more
+                await self._leave(state.groups.get(future))
             raise
 
     def _schedule(self, loop: asyncio.AbstractEventLoop, state: _State[Item]) -> None:
@@ -128,16 +129,18 @@ class Gathered(Generic[Item, Result]):
 
     def _run(self, loop: asyncio.AbstractEventLoop, group: _Group[Item]) -> Sequence[Result | Exception]:
         def tell(results: Sequence[tuple[int, Any]]) -> None:
-            self._call(loop, lambda: [self._settle(group.futures[number], result) for number, result in results])
+            self._call(loop, lambda: [self._settle(group, number, result) for number, result in results])
 
         with group.cancel.scope():
             group.cancel.check()
             return self._function(group.items, tell)
 
     @staticmethod
-    def _settle(future: asyncio.Future[Any], result: Any) -> None:
+    def _settle(group: _Group[Item], number: int, result: Any) -> None:
+        future = group.futures[number]
         if future.done():
             return
+        group.waiting -= 1
         if isinstance(result, BaseException):
             future.set_exception(result)
         else:
@@ -153,9 +156,9 @@ class Gathered(Generic[Item, Result]):
         group.ended.set()
         error = done.exception()
         results = [error] * len(group.futures) if error is not None else done.result()
-        for future, result in zip(group.futures, results, strict=True):
-            del state.groups[future]
-            self._settle(future, result)
+        for number, result in enumerate(results):
+            del state.groups[group.futures[number]]
+            self._settle(group, number, result)
         self._schedule(loop, state)
 
     async def _leave(self, group: _Group[Item] | None) -> None:
