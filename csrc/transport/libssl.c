@@ -50,9 +50,12 @@ static int open_library(apf_ssl_api *api, apf_error *err)
     return APF_OK;
 }
 
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+__attribute__((constructor)) static void guard(void) { apf_fork_guard(&lock); }
+
 int apf_ssl_library(const apf_ssl_api **api, apf_error *err)
 {
-    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
     static apf_ssl_api loaded;
     static int ready; /* changed atomically */
     int code = APF_OK;

@@ -6,16 +6,13 @@
 
 #include "tls.h"
 
-#include <pthread.h>
-
 enum { APF_TLS_KEY = APF_TLS_LONGEST + 16 }; /* host and port, for whose tickets */
 
 struct apf_tls_context {
     const apf_ssl_api *api;
     SSL_CTX *handle;
     int verify;
-    int64_t refs;         /* changed atomically */
-    pthread_mutex_t lock; /* of the tickets */
+    int64_t refs; /* changed atomically */
     struct apf_tls_ticket {
         SSL_SESSION *session; /* NULL: free */
         int64_t since;

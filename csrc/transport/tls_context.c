@@ -11,6 +11,11 @@ enum {
     TICKETS = sizeof((apf_tls_context *)0)->tickets / sizeof *((apf_tls_context *)0)->tickets,
 };
 
+/* Of all contexts: held for a glance. */
+static pthread_mutex_t tickets_lock = PTHREAD_MUTEX_INITIALIZER;
+
+__attribute__((constructor)) static void guard(void) { apf_fork_guard(&tickets_lock); }
+
 static const unsigned char http[] = "\x08http/1.1";
 
 static int refused(const apf_ssl_api *api, const char *what, apf_error *err)
@@ -28,7 +33,7 @@ static int keep_ticket(const apf_ssl_api *api, SSL *ssl, SSL_SESSION *session)
     const char *key;
     apf_tls_context *context = apf_tls_owner(ssl, api, &key);
     if (!context || !api->SSL_SESSION_is_resumable(session)) return 0;
-    pthread_mutex_lock(&context->lock);
+    pthread_mutex_lock(&tickets_lock);
     struct apf_tls_ticket *place = NULL;
     for (unsigned i = 0; i < TICKETS && !place; i++)
         if (context->tickets[i].session && !strcmp(context->tickets[i].key, key)) place = &context->tickets[i];
@@ -39,7 +44,7 @@ static int keep_ticket(const apf_ssl_api *api, SSL *ssl, SSL_SESSION *session)
     SSL_SESSION *const before = place->session;
     place->session = session;
     place->since = apf_now();
-    pthread_mutex_unlock(&context->lock);
+    pthread_mutex_unlock(&tickets_lock);
     if (before) api->SSL_SESSION_free(before);
     return 1; /* the reference is kept */
 }
@@ -54,7 +59,7 @@ SSL_SESSION *apf_tls_ticket_for(apf_tls_context *context, const char *key)
 {
     SSL_SESSION *found = NULL;
     const int64_t youngest = apf_now() - TICKETS_AGE * (int64_t)1000000000;
-    pthread_mutex_lock(&context->lock);
+    pthread_mutex_lock(&tickets_lock);
     for (unsigned i = 0; i < TICKETS && !found; i++) {
         const struct apf_tls_ticket *ticket = &context->tickets[i];
         if (ticket->session && ticket->since >= youngest && !strcmp(ticket->key, key)) {
@@ -62,7 +67,7 @@ SSL_SESSION *apf_tls_ticket_for(apf_tls_context *context, const char *key)
             context->api->SSL_SESSION_up_ref(found);
         }
     }
-    pthread_mutex_unlock(&context->lock);
+    pthread_mutex_unlock(&tickets_lock);
     return found;
 }
 
@@ -119,7 +124,6 @@ int apf_tls_context_new(const apf_tls_settings *settings, apf_tls_context **cont
     api->ERR_clear_error();
     made->api = api;
     made->refs = 1;
-    pthread_mutex_init(&made->lock, NULL);
     made->handle = api->SSL_CTX_new(api->TLS_client_method());
     code = made->handle ? set(made, settings, err) : refused(api, "a context", err);
     if (code) {
@@ -145,6 +149,5 @@ void apf_tls_context_release(apf_tls_context *context)
     for (unsigned i = 0; i < TICKETS; i++)
         if (context->tickets[i].session) context->api->SSL_SESSION_free(context->tickets[i].session);
     if (context->handle) context->api->SSL_CTX_free(context->handle);
-    pthread_mutex_destroy(&context->lock);
     apf_free(context);
 }

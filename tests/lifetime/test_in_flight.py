@@ -214,6 +214,29 @@ CASES = {
         run.wait()
         assert set(dst) == {7}
     """,
+    "fork while others register models": """
+        import warnings
+        from apyfal._core.model import register_model
+        warnings.simplefilter("ignore", DeprecationWarning)
+
+        def register(name):
+            while True:
+                register_model(name, print)
+
+        for name in ("one", "two"):
+            threading.Thread(target=register, args=(name,), daemon=True).start()
+        for _ in range(200):
+            child = os.fork()
+            if child == 0:
+                register_model("own", print)
+                own = Device("emulator")
+                own.load("own")
+                own.close()
+                os._exit(0)
+            _, status = os.waitpid(child, 0)
+            assert status == 0, status
+        os._exit(0)
+    """,
     "fork with an accelerator": """
         import warnings
         warnings.simplefilter("ignore", DeprecationWarning)

@@ -17,6 +17,8 @@ struct emu_model {
 static pthread_mutex_t registry_lock = PTHREAD_MUTEX_INITIALIZER;
 static emu_model *registry;
 
+__attribute__((constructor)) static void guard(void) { apf_fork_guard(&registry_lock); }
+
 /* -- registry -- */
 
 static const apf_model_entry *builtin_find(const char *name)

@@ -10,6 +10,8 @@
 
 static pthread_mutex_t objects = PTHREAD_MUTEX_INITIALIZER;
 
+__attribute__((constructor)) static void guard(void) { apf_fork_guard(&objects); }
+
 void xrt_objects_lock(void) { pthread_mutex_lock(&objects); }
 
 void xrt_objects_unlock(void) { pthread_mutex_unlock(&objects); }

@@ -17,6 +17,7 @@
 static xrt_api loaded;
 static int ready;
 static pthread_mutex_t loading = PTHREAD_MUTEX_INITIALIZER;
+__attribute__((constructor)) static void guard(void) { apf_fork_guard(&loading); }
 static char made_root[64]; /* a temporary installation directory, removed at exit by the process that made it */
 static pid_t made_by;
 
