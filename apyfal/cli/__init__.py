@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -106,6 +107,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments
         Without the program's name; ``None``: those of the process.
     """
+    if "_APYFAL_COMPLETE" in os.environ:  # the shell asks, see `apyfal.cli.shells`
+        importlib.import_module("apyfal.cli.shells")
     with contextlib.suppress(ValueError):  # not the main thread: whoever runs us there handles signals
         signal.signal(signal.SIGTERM, _terminate)
         signal.signal(signal.SIGHUP, _terminate)

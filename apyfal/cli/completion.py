@@ -1,8 +1,8 @@
 """What a shell offers after Tab: paths, and the names of mounts, accelerators and drivers.
 
-Nothing here opens a connection, or what a configuration names: names come from the text of the configuration and from
-what is installed. A name that a shell would take for more than a name is not offered: whoever wrote the file in the
-working directory chose it.
+Names come from the text of the configuration and from what is installed. Only what begins like the URL of a store asks
+that store, see `apyfal.cli.store_names`; nothing else opens a connection, or what a configuration names. A name that a
+shell would take for more than a name is not offered: whoever wrote the file in the working directory chose it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 import click
 from click.shell_completion import CompletionItem
 
+from apyfal.cli.store_names import names_in_store
 from apyfal.exceptions import AcceleratorException
 
 __all__ = ["complete_accelerator", "complete_driver", "complete_mount", "complete_path"]
@@ -24,8 +25,11 @@ _PLAIN = re.compile(r"[A-Za-z0-9_.+@%][A-Za-z0-9_.+@%-]*", re.ASCII)
 
 
 def complete_path(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Offer paths, which the shell knows better than this program, and the names of mounts that begin like them."""
+    """Offer paths, which the shell knows better than this program; names of mounts; and names in a store."""
     by_shell = [CompletionItem(incomplete, type="file")]
+    if "://" in incomplete:
+        found = names_in_store(incomplete)
+        return by_shell if found is None else [CompletionItem(name) for name in found]
     if not incomplete or not _PLAIN.fullmatch(incomplete):
         return by_shell
     mounts = _beginning(incomplete, _mounts)

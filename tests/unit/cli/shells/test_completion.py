@@ -18,13 +18,14 @@ import pytest
 import apyfal.cli as cli
 from apyfal.cli import completion
 
-CODE = "from apyfal.cli import group; group(prog_name='apyfal')"
-MOUNTS = "[storage.lab]\nprovider = s3\nendpoint = {endpoint}\naccess_key_id = a\nsecret_access_key = b\n"
+CODE = "import apyfal.cli.shells; from apyfal.cli import group; group(prog_name='apyfal')"
+MOUNTS = "[storage.lab]\nprovider = s3\nendpoint_url = {endpoint}\nclient_id = a\nsecret_id = b\n"
 
 
 def environment_of(here: Path, **more: str) -> dict[str, str]:
     path = str(Path(cli.__file__).parents[2])
-    return {**os.environ, "PYTHONPATH": path, "HOME": str(here), "XDG_STATE_HOME": str(here / "state"), **more}
+    home = str(here.parent / "home")  # else the file would be the user's own
+    return {**os.environ, "PYTHONPATH": path, "HOME": home, "XDG_STATE_HOME": str(here / "state"), **more}
 
 
 def complete(here: Path, words: str, shell: str = "bash") -> list[str]:
@@ -73,6 +74,8 @@ COMMANDS_OF_PATHS = ("copy", "sync", "ls", "cat", "stat", "mkdir", "mv", "rm", "
         ("apyfal copy x la", ["plain,lab://", "plain,large://"]),
         ("apyfal process -o lab", ["plain,lab://"]),
         ("apyfal ls lab://x", ["file,lab://x"]),
+        ("apyfal ls lab : //x", ["file,//x"]),  # as Bash says it
+        ("apyfal copy large://x", ["file,large://x"]),
         ("apyfal ls ./la", ["file,./la"]),
         ("apyfal process -a mi", ["plain,mine"]),
         ("apyfal process -a br", ["plain,broken"]),
