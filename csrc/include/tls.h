@@ -81,10 +81,10 @@ ssize_t apf_tls_send(apf_tls *tls, const void *from, size_t size, int more);
 int apf_tls_flush(apf_tls *tls);
 /* Bytes that are encrypted and not sent. */
 size_t apf_tls_held(const apf_tls *tls);
-/* Whether bytes that were received wait to be decrypted. */
-int apf_tls_pending(const apf_tls *tls);
 /* Whether it is open, and the peer says nothing. */
 int apf_tls_quiet(apf_tls *tls);
+/* The same of what has been received so far, without a look at the socket. */
+int apf_tls_settled(apf_tls *tls);
 /* Poll the socket for what is waited for; up to `wait` ns. 1: go on; 0: not yet, or a signal came. */
 int apf_tls_poll(const apf_tls *tls, int64_t wait);
 /* Whether it was resumed with a ticket. */

@@ -19,7 +19,7 @@ void apf_connection_begin(apf_connection *connection, apf_exchange *exchange, in
     connection->exchange = exchange;
     connection->state = SENDING;
     connection->sent = connection->filled = connection->moved = 0;
-    connection->blocked = 0;
+    connection->blocked = connection->gone = 0;
     connection->since = connection->moved_at = now;
     exchange->state = APF_EXCHANGE_ACTIVE;
     exchange->status = 0;
@@ -80,11 +80,10 @@ static apf_progress broken(apf_connection *connection, int state)
 
 static size_t whole(const apf_exchange *exchange) { return exchange->request_size + exchange->content_size; }
 
-/* Whether nothing of the request is left here. */
+/* Whether the socket has all of the request. */
 static int is_sent(const apf_connection *connection)
 {
-    return connection->sent == whole(connection->exchange) &&
-           (!connection->secure || !apf_tls_held(connection->secure));
+    return connection->secure ? connection->gone : connection->sent == whole(connection->exchange);
 }
 
 /* The same as below, over TLS: head and content are gathered there. */
@@ -111,6 +110,7 @@ static void send_secure(apf_connection *connection, int64_t now)
         connection->sent += (size_t)sent;
     }
     if (sent > 0) sent = apf_tls_flush(connection->secure);
+    connection->gone = sent > 0;
     if (sent == APF_TLS_WAIT)
         connection->blocked = 1;
     else
@@ -211,18 +211,13 @@ static int sum_agrees(const apf_connection *connection)
     }
 }
 
-/* Whether nothing came behind the answer over TLS: tickets, at most. */
-static int says_no_more(const apf_connection *connection)
-{
-    return !connection->secure || !apf_tls_pending(connection->secure) || apf_tls_quiet(connection->secure);
-}
-
 /* The answer is complete, with `extra` bytes behind it that nobody asked for. */
 static apf_progress complete(apf_connection *connection, size_t extra)
 {
     apf_exchange *exchange = connection->exchange;
     const int sent = is_sent(connection);
-    const int usable = connection->head.keep && !extra && sent && says_no_more(connection);
+    const int usable =
+        connection->head.keep && !extra && sent && (!connection->secure || apf_tls_settled(connection->secure));
     const int ordinary =
         exchange->status == 200 && sent &&
         (exchange->discard || exchange->bodiless || (connection->head.plain && sum_agrees(connection)));

@@ -24,7 +24,8 @@ typedef struct apf_connection {
     uint8_t blocked;        /* the socket takes no more for now: wait until it does */
     uint8_t watched;        /* whether epoll tells about that */
     apf_exchange *exchange; /* SENDING, HEAD, BODY */
-    size_t sent;            /* of head and content of the request */
+    size_t sent;            /* of head and content of the request; over TLS, encrypted */
+    uint8_t gone;           /* over TLS: all of it was sent */
     size_t filled;          /* bytes in `scratch` */
     uint8_t *target;        /* where the body goes: the exchange's memory, or `scratch` */
     apf_head head;

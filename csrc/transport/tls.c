@@ -325,9 +325,7 @@ int apf_tls_flush(apf_tls *tls)
     return tls->error_out ? system_failed(tls, tls->error_out) : APF_TLS_WAIT;
 }
 
-size_t apf_tls_held(const apf_tls *tls) { return tls->end - tls->begin; }
-
-int apf_tls_pending(const apf_tls *tls) { return !tls->stopped && tls->api->SSL_has_pending(tls->ssl); }
+size_t apf_tls_held(const apf_tls *tls) { return tls->error_out ? 0 : tls->end - tls->begin; }
 
 int apf_tls_quiet(apf_tls *tls)
 {
@@ -339,6 +337,11 @@ int apf_tls_quiet(apf_tls *tls)
     const int why = look_why(tls); /* tickets, if there were any, have been taken */
     if (tls->end) send_held(tls);
     return why == APF_TLS_WAIT && !tls->error_out;
+}
+
+int apf_tls_settled(apf_tls *tls)
+{
+    return !tls->stopped && !tls->error_out && (!tls->api->SSL_has_pending(tls->ssl) || apf_tls_quiet(tls));
 }
 
 int apf_tls_poll(const apf_tls *tls, int64_t wait)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from c.building import VARIANTS, Variant
+from servers.certificates import issue
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +20,11 @@ def variant(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Variant
         return made[name]
 
     return give
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment in which C programs find a certificate for servers of TLS."""
+    folder = tmp_path_factory.mktemp("certificate")
+    issue(folder, "server", ["127.0.0.1"])
+    return {"APYFAL_TEST_TLS": str(folder)}

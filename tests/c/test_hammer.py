@@ -45,14 +45,17 @@ def test_what_is_checked_and_then_done(name: str, variant: Callable[[str], Varia
     assert int(printed.split()[0]) > 10
 
 
+@pytest.mark.parametrize("over", ["", "tls"])
 @pytest.mark.parametrize("name", VARIANTS)
-def test_transport(name: str, variant: Callable[[str], Variant]) -> None:
-    """Ten thousand transfers, of which one in five is broken, and some batches are cancelled."""
-    program = variant(name).program("hammer-transport", [HERE / "programs" / "hammer_transport.c"])
-    done, others = map(int, run(program, "10000").split())
-    assert done + others == 10_000
-    assert done > 6000
-    assert others > 1000
+def test_transport(name: str, over: str, variant: Callable[[str], Variant], certificate: dict[str, str]) -> None:
+    """Ten thousand transfers (over TLS 4,000), of which one in five is broken, and some batches are cancelled."""
+    count = 4000 if over else 10_000
+    sources = [HERE / "programs" / "hammer_transport.c", HERE / "rig" / "cover.c"]
+    program = variant(name).program("hammer-transport", sources)
+    done, others = map(int, run(program, str(count), *filter(None, [over]), environment=certificate).split())
+    assert done + others == count
+    assert done > 0.6 * count
+    assert others > 0.1 * count
 
 
 @pytest.mark.parametrize("name", VARIANTS)

@@ -2,11 +2,12 @@
  * answer. Reads into given memory and into that of the pool, and uploads, all verified. A second thread cancels one
  * transport in 50. To be run under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer.
  *
- *   hammer-transport TRANSFERS
+ *   hammer-transport TRANSFERS [tls]
  *
  * Prints how many ended in the ordinary way, and how many did not.
  */
 #include "check.h"
+#include "cover.h"
 #include "transport.h"
 
 #include <pthread.h>
@@ -23,6 +24,7 @@ static const uint8_t *body_of(unsigned number) { return pattern + number % 256; 
 
 typedef struct peer {
     int fd;
+    cover *cover; /* of TLS; or NULL */
     unsigned seed;
     pthread_t thread;
 } peer;
@@ -103,6 +105,7 @@ static void *cancel_soon(void *transport)
 }
 
 static unsigned seed = 1, served;
+static apf_tls_context *secure; /* or NULL */
 
 static uint32_t connect_peer(apf_transport *transport, int *fd, peer *it, apf_error *err)
 {
@@ -112,15 +115,25 @@ static uint32_t connect_peer(apf_transport *transport, int *fd, peer *it, apf_er
     *fd = pair[0];
     *it = (peer){.fd = pair[1], .seed = ++served};
     CHECK_EQUAL(pthread_create(&it->thread, NULL, serve, it), 0);
-    CHECK_OK(apf_transport_attach(transport, pair[0], NULL, rand_r(&seed) % 2, &slot, err), *err);
+    apf_tls *session = NULL;
+    if (secure) {
+        it->cover = cover_begin(secure, pair[0], served % 2);
+        session = cover_session(it->cover);
+        *fd = cover_fd(it->cover);
+    }
+    CHECK_OK(apf_transport_attach(transport, *fd, session, rand_r(&seed) % 2, &slot, err), *err);
     return slot;
 }
 
-static void end_peer(int fd, peer *it)
+static void end_peer(apf_transport *transport, uint32_t slot, int fd, peer *it)
 {
+    apf_transport_detach(transport, slot);
     shutdown(fd, SHUT_RDWR);
+    if (it->cover)
+        cover_end(it->cover);
+    else
+        close(fd);
     pthread_join(it->thread, NULL);
-    close(fd);
     close(it->fd);
 }
 
@@ -177,12 +190,12 @@ static void run_batch(unsigned first, int cancelled, unsigned long *done, unsign
     while ((found = apf_transport_run(transport, PEERS, rand_r(&seed) % 3 ? -1 : MS, &err)) < 0)
         for (int i = 0; i < PEERS; i++)
             if (apf_transport_lost(transport, slots[i])) {
-                end_peer(fds[i], &peers[i]);
+                end_peer(transport, slots[i], fds[i], &peers[i]);
                 slots[i] = connect_peer(transport, &fds[i], &peers[i], &err);
             }
     CHECK(found == APF_TRANSPORT_ENDED || (cancelled && found == APF_CANCELLED));
     if (cancelled) pthread_join(canceller, NULL);
-    for (int i = 0; i < PEERS; i++) end_peer(fds[i], &peers[i]);
+    for (int i = 0; i < PEERS; i++) end_peer(transport, slots[i], fds[i], &peers[i]);
     for (unsigned i = 0; i < BATCH; i++) {
         if (found == APF_TRANSPORT_ENDED)
             CHECK(exchanges[i].state >= APF_EXCHANGE_DONE && exchanges[i].state <= APF_EXCHANGE_UNFIT);
@@ -200,8 +213,10 @@ int main(int argc, char **argv)
     const unsigned transfers = argc > 1 ? (unsigned)strtoul(argv[1], NULL, 10) : 10000;
     unsigned long done = 0, others = 0;
     for (size_t i = 0; i < sizeof pattern; i++) pattern[i] = (uint8_t)(i * 31 + (i >> 8));
+    if (argc > 2) secure = cover_context();
     for (unsigned first = 0; first < transfers; first += BATCH)
         run_batch(first, first / BATCH % 50 == 49, &done, &others);
+    apf_tls_context_release(secure);
     printf("%lu %lu\n", done, others);
     return 0;
 }
