@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import http.client
+import ssl
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -25,16 +26,22 @@ SIZE = 64 << 10
 
 
 def benches(quick: bool) -> list[Bench]:
-    """2,000 objects of 64 KiB and 20,000 of 4 KiB read, 2,000 of 64 KiB written (100 of each in a smoke run)."""
+    """2,000 objects of 64 KiB, also over TLS, and 20,000 of 4 KiB read, 2,000 of 64 KiB written (a smoke run: 100)."""
     few, many = (100, 100) if quick else (2000, 20_000)
-    return [*reads(few, SIZE, (1, 8)), *reads(many, 4 << 10, (32,)), writes(few, 8)]
+    return [
+        *reads(few, SIZE, (1, 8)),
+        *reads(few, SIZE, (8,), tls=True),
+        *reads(many, 4 << 10, (32,)),
+        writes(few, 8),
+    ]
 
 
-def reads(count: int, size: int, widths: tuple[int, ...]) -> list[Bench]:
+def reads(count: int, size: int, widths: tuple[int, ...], *, tls: bool = False) -> list[Bench]:
     """Return a table for each number of objects at once."""
     data = np.frombuffer(np.random.default_rng(1).bytes(count * size), np.uint8).reshape(count, size)
     server = serve({str(number): data[number] for number in range(count)})
-    url = server.endpoint_url
+    url = server.tls_url if tls else server.endpoint_url
+    keys = {**KEYS, "verify": str(server.ca)} if tls else KEYS
     target = apyfal.empty((count, size), np.uint8)
     target[...] = 0
     rows = [memoryview(target[number]) for number in range(count)]
@@ -51,13 +58,17 @@ def reads(count: int, size: int, widths: tuple[int, ...]) -> list[Bench]:
     def unsigned(number: int) -> None:
         connection = getattr(state, "connection", None)
         if connection is None:
-            connection = state.connection = http.client.HTTPConnection(host, port)
+            connection = state.connection = (
+                http.client.HTTPSConnection(host, port, context=ssl.create_default_context(cafile=server.ca))
+                if tls
+                else http.client.HTTPConnection(host, port)
+            )
         connection.request("GET", f"/b/{number}")
         response = connection.getresponse()
         if response.readinto(rows[number]) != size or response.read():
             raise AssertionError("wrong length")
 
-    handler = S3Handler(endpoint_url=url, **KEYS)
+    handler = S3Handler(endpoint_url=url, **keys)
     ways["http.client, not signed (readinto)"] = unsigned
     ways["apyfal download"] = lambda number: download(handler, f"b/{number}", rows[number])
     if installed("obstore"):
@@ -70,7 +81,7 @@ def reads(count: int, size: int, widths: tuple[int, ...]) -> list[Bench]:
 
         ways["obstore get"] = obstore_get
     if installed("boto3"):
-        client = boto3_client(url)
+        client = boto3_client(url, server.ca if tls else None)
 
         def boto3_get(number: int) -> None:
             rows[number][:] = client.get_object(Bucket="b", Key=str(number))["Body"].read()
@@ -83,8 +94,9 @@ def reads(count: int, size: int, widths: tuple[int, ...]) -> list[Bench]:
             access_key=KEYS["client_id"],
             secret_key=KEYS["secret_id"],
             region="us-east-1",
-            scheme="http",
+            scheme=url.partition("://")[0],
             endpoint_override=f"{host}:{port}",
+            **({"tls_ca_file_path": str(server.ca)} if tls else {}),
         )
 
         def pyarrow_read(number: int) -> None:
@@ -95,10 +107,13 @@ def reads(count: int, size: int, widths: tuple[int, ...]) -> list[Bench]:
 
     made = []
     for threads in widths:
-        title = f"{count} objects of {size >> 10} KiB, {threads} at once: microseconds an object"
-        bench = Bench(title, unit="us", scale=1e6)
-        storage.mount(f"s3.at{threads}", endpoint_url=url, max_concurrency=threads, replace=True, **KEYS)
-        urls = [f"s3.at{threads}://b/{number}" for number in range(count)]
+        over = " over TLS" if tls else ""
+        bench = Bench(
+            f"{count} objects of {size >> 10} KiB{over}, {threads} at once: us an object", unit="us", scale=1e6
+        )
+        mount = f"s3.{'secure' if tls else 'at'}{threads}"
+        storage.mount(mount, endpoint_url=url, max_concurrency=threads, replace=True, **keys)
+        urls = [f"{mount}://b/{number}" for number in range(count)]
         bench.add("apyfal load_many", partial(storage.load_many, urls, target), check, repeats=count)
         for name, get in ways.items():
             pool = ThreadPoolExecutor(threads)

@@ -98,7 +98,7 @@ def installed(module: str) -> bool:
     return True
 
 
-def boto3_client(url: str) -> Any:
+def boto3_client(url: str, ca: Path | None = None) -> Any:
     """Make a boto3 client."""
     import boto3
     from botocore.config import Config
@@ -109,6 +109,7 @@ def boto3_client(url: str) -> Any:
         aws_access_key_id=KEYS["client_id"],
         aws_secret_access_key=KEYS["secret_id"],
         region_name="us-east-1",
+        verify=None if ca is None else str(ca),
         config=Config(
             max_pool_connections=16,
             s3={"addressing_style": "path"},
@@ -119,7 +120,7 @@ def boto3_client(url: str) -> Any:
 
 
 def obstore_store(url: str) -> Any:
-    """Make an obstore store of the bucket."""
+    """Make an obstore store of the bucket; over TLS one that accepts any certificate, as it takes no bundle."""
     from obstore.store import S3Store
 
     return S3Store(
@@ -128,7 +129,7 @@ def obstore_store(url: str) -> Any:
         access_key_id=KEYS["client_id"],
         secret_access_key=KEYS["secret_id"],
         region="us-east-1",
-        client_options={"allow_http": True},
+        client_options={"allow_http": True, "allow_invalid_certificates": True},
         virtual_hosted_style_request=False,
     )
 
