@@ -1,10 +1,12 @@
-"""Coverage-guided fuzzing: ``python -m fuzz TARGET [SECONDS]`` in ``tests/``, with atheris installed.
+"""Coverage-guided fuzzing: ``python -m fuzz TARGET [SECONDS [FOLDER]]`` in ``tests/``, with atheris installed.
 
-A finding is shown with its input and ends the run; put the input into ``corpus/TARGET/`` once it is mended.
+A finding is shown with its input and ends the run; put the input into ``corpus/TARGET/`` once it is mended. Inputs that
+reach something new are kept in FOLDER.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import tempfile
 from pathlib import Path
@@ -19,7 +21,9 @@ def main() -> None:
         from fuzz.targets import TARGETS
 
     name, seconds = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else "600"
-    with tempfile.TemporaryDirectory() as directory:
+    with contextlib.ExitStack() as stack:
+        directory = sys.argv[3] if len(sys.argv) > 3 else stack.enter_context(tempfile.TemporaryDirectory())
+        Path(directory).mkdir(exist_ok=True)
         for number, seed in enumerate(SEEDS[name]):
             (Path(directory) / str(number)).write_bytes(seed)
         kept = Path(__file__).parent / "corpus" / name
