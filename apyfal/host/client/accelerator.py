@@ -28,6 +28,7 @@ from apyfal.host.client.batch import ClientBatch, split
 from apyfal.host.client.http import RETRY_FOR, Host, Retry, SessionLost
 from apyfal.host.client.payload import Copies, InputPayload, OutputPayload
 from apyfal.host.client.shared_pool import SharedPool
+from apyfal.host.client.small_job import small_job
 from apyfal.host.client.submission import Receiver, Sendable, Submission
 from apyfal.host.protocol.address import parse_address
 from apyfal.host.protocol.array_types import ArrayType
@@ -291,25 +292,31 @@ class RemoteAccelerator(BaseAccelerator):
         began = time.monotonic()
         key = secrets.token_hex(16)
         retry = Retry(timeout)
+        is_plain = kind == "process" and info_dict is None and progress is None and memory_limit is None
         while True:
             session, pool, copies = self._session, self._pool, Copies(copy)
             try:
-                with (
-                    InputPayload(src, pool, copies) as source,
-                    OutputPayload(dst, pool, source.nbytes, copies) as target,
-                ):
-                    spec = JobSpec(
-                        kind=kind,
-                        src=source.origin,
-                        dst=target.destination,
-                        parameters=plain(parameters),
-                        copy=copy,
-                        timeout=timeout,
-                        memory_limit=memory_limit,
-                    )
-                    document, result = self._ask(
-                        session, Submission(self._host, key, spec, retry, progress), source, target
-                    )
+                small = small_job(src, dst, pool, copy, timeout, parameters) if is_plain else None
+                if small is not None:
+                    submission = Submission(self._host, key, small.spec, retry, None, wants_info=False, text=small.text)
+                    document, result = self._ask(session, submission, small, small)
+                else:
+                    with (
+                        InputPayload(src, pool, copies) as source,
+                        OutputPayload(dst, pool, source.nbytes, copies) as target,
+                    ):
+                        spec = JobSpec(
+                            kind=kind,
+                            src=source.origin,
+                            dst=target.destination,
+                            parameters=plain(parameters),
+                            copy=copy,
+                            timeout=timeout,
+                            memory_limit=memory_limit,
+                        )
+                        wants_info = info_dict is not None
+                        submission = Submission(self._host, key, spec, retry, progress, wants_info=wants_info)
+                        document, result = self._ask(session, submission, source, target)
             except SessionLost:
                 self._renew(session, restart=kind != "start")
                 retry.pause("the host does not keep the session", None)

@@ -42,6 +42,7 @@ class Channel:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
+        self._errors = _ProtocolErrors(connection.name)
         self._stream = 0
         self.used_at = time.monotonic()
 
@@ -51,7 +52,14 @@ class Channel:
         return self._stream >= _LAST
 
     def submit(
-        self, key: str, session: str, text: str, pieces: Iterable[memoryview], nbytes: int, alive: Callable[[], None]
+        self,
+        key: str,
+        session: str,
+        text: str,
+        pieces: Iterable[memoryview],
+        nbytes: int,
+        alive: Callable[[], None],
+        flags: int = 0,
     ) -> ChannelReply | None:
         """Submit a job and wait for its end.
 
@@ -63,6 +71,8 @@ class Channel:
             The pieces of its body, and their size in bytes.
         alive
             Called whenever the host says that it is alive, and the job has not ended.
+        flags
+            Of the JOB frame.
 
         Returns
         -------
@@ -81,10 +91,12 @@ class Channel:
             The host broke the protocol.
         """
         stream = self._stream + 1
-        head = frames.job_frame(stream, key, session, text, nbytes)
+        head = frames.job_frame(stream, key, session, text, nbytes, flags)
         if head is None:
             return None
         self._stream = stream
+        if isinstance(pieces, list) and len(pieces) == 1 and len(pieces[0]) == nbytes <= WINDOW:
+            return self._submit_small(stream, head, pieces, alive)
         with network_errors():
             if nbytes > WINDOW:
                 self.connection.send(head)
@@ -98,9 +110,24 @@ class Channel:
         kind, payload = self._next(stream, alive)
         if kind != FrameType.RESULT:
             raise HostError(f"{self.connection.name}: a frame of type {kind} came, and no result")
-        with _ProtocolErrors(self.connection.name):
+        with self._errors:
             result = frames.parse_result(payload)
         return ChannelReply(self, stream, result)
+
+    def _submit_small(
+        self, stream: int, head: bytes, pieces: list[memoryview], alive: Callable[[], None]
+    ) -> ChannelReply:
+        """Submit a job whose body is one piece that may follow at once; the same as `submit`, in fewer steps."""
+        with network_errors(), self._errors:
+            try:
+                self.connection.send(head + frames.data_header(stream, len(pieces[0])), pieces)
+            except StoreUnavailable:
+                self._explain()
+                raise
+            kind, payload = self._next_frame(stream, alive)
+            if kind == FrameType.RESULT:
+                return ChannelReply(self, stream, frames.parse_result(payload))
+        raise HostError(f"{self.connection.name}: a frame of type {kind} came, and no result")
 
     def _await_credit(self, stream: int, nbytes: int, alive: Callable[[], None]) -> None:
         """Wait until the host has memory for the whole body."""
@@ -109,7 +136,7 @@ class Channel:
             kind, payload = self._next(stream, alive)
             if kind != FrameType.CREDIT:
                 raise HostError(f"{self.connection.name}: a frame of type {kind} came, and no credit")
-            with _ProtocolErrors(self.connection.name):
+            with self._errors:
                 granted += frames.parse_credit(payload)
 
     def _send_body(self, stream: int, head: bytes, pieces: Iterable[memoryview], nbytes: int) -> None:
@@ -136,21 +163,24 @@ class Channel:
 
     def _next(self, stream: int, alive: Callable[[], None]) -> tuple[int, bytes]:
         """Return the type and the payload of the next frame of a stream. Raises what an ERROR says."""
+        with network_errors(), self._errors:
+            return self._next_frame(stream, alive)
+
+    def _next_frame(self, stream: int, alive: Callable[[], None]) -> tuple[int, bytes]:
         connection = self.connection
-        with network_errors(), _ProtocolErrors(connection.name):
-            while True:
-                header = frames.parse_header(connection.read_exactly(HEADER_NBYTES), FROM_SERVER)
-                if header.type == FrameType.DATA:
-                    raise FrameError(f"DATA on stream {header.stream} came before its result")
-                payload = connection.read_exactly(header.nbytes) if header.nbytes else b""
-                if header.type == FrameType.PING:
-                    alive()
-                    continue
-                if header.stream not in (0, stream):
-                    raise FrameError(f"a frame of stream {header.stream}: expected {stream}")
-                if header.type == FrameType.ERROR:
-                    self._raise(header.stream, frames.parse_error(payload))
-                return header.type, payload
+        while True:
+            header = frames.parse_header(connection.read_exactly(HEADER_NBYTES), FROM_SERVER)
+            if header.type == FrameType.DATA:
+                raise FrameError(f"DATA on stream {header.stream} came before its result")
+            payload = connection.read_exactly(header.nbytes) if header.nbytes else b""
+            if header.type == FrameType.PING:
+                alive()
+                continue
+            if header.stream not in (0, stream):
+                raise FrameError(f"a frame of stream {header.stream}: expected {stream}")
+            if header.type == FrameType.ERROR:
+                self._raise(header.stream, frames.parse_error(payload))
+            return header.type, payload
 
     def _raise(self, stream: int, error: frames.ErrorFrame) -> NoReturn:
         described = error_from(error.document.get("error"))
@@ -173,7 +203,7 @@ class Channel:
         `left` says how many there are before; 0: a header is next.
         """
         done, connection = 0, self.connection
-        with network_errors(), _ProtocolErrors(connection.name):
+        with network_errors(), self._errors:
             while done < len(out):
                 while not left:
                     header = frames.parse_header(connection.read_exactly(HEADER_NBYTES), FROM_SERVER)

@@ -170,6 +170,7 @@ class Host:
         pieces: Callable[[], Iterable[memoryview]],
         nbytes: int,
         alive: Callable[[], None],
+        flags: int = 0,
     ) -> ChannelReply | None:
         """Submit a job on a data channel, and wait for its end; see `Channel.submit`.
 
@@ -177,7 +178,7 @@ class Host:
         ----------
         pieces
             Returns the pieces of the body, for each attempt.
-        key, session, text, nbytes, alive
+        key, session, text, nbytes, alive, flags
             As for `Channel.submit`.
 
         Returns
@@ -197,7 +198,7 @@ class Host:
             if channel is None and (channel := self._open_channel()) is None:
                 return None
             try:
-                reply = self._exchange_frames(channel, key, session, text, pieces(), nbytes, alive)
+                reply = self._exchange_frames(channel, key, session, text, pieces(), nbytes, alive, flags)
             except Refused as refused:
                 self._channels.give(channel, usable=True)
                 if refused.status == BY_HTTP and "job" not in refused.document:

@@ -11,6 +11,7 @@ from apyfal.exceptions import AcceleratorException, RunCancelled
 from apyfal.host.client.channel import BY_HTTP, ChannelReply
 from apyfal.host.client.http import Host, HostResponse, Refused, Retry, SessionLost
 from apyfal.host.client.payload import Readable
+from apyfal.host.protocol.frames import NO_INFO
 from apyfal.host.protocol.messages import JOB_HEADER, KEY_HEADER, JobSpec
 
 __all__ = ["Receiver", "Sendable", "Submission"]
@@ -55,6 +56,10 @@ class Submission:
         Decides how long and how often to try again.
     progress
         Called with the bytes processed and the total (``None``: not known).
+    wants_info
+        Whether the host is to report what it did.
+    text
+        `spec` as JSON; ``None``: it is made.
     """
 
     def __init__(
@@ -64,10 +69,15 @@ class Submission:
         spec: JobSpec,
         retry: Retry,
         progress: Callable[[int, int | None], None] | None,
+        *,
+        wants_info: bool = True,
+        text: str | None = None,
     ) -> None:
+        self._flags = 0 if wants_info else NO_INFO
         self._host = host
         self._key = key
         self._spec = spec
+        self._text = spec.text() if text is None else text
         self._retry = retry
         self._progress = progress
         self._cancelled = False
@@ -136,7 +146,7 @@ class Submission:
     def _submit(self, session: str, source: Sendable) -> HostResponse | ChannelReply:
         if self._progress is None:
             reply = self._host.submit(
-                self._key, session, self._spec.text(), source.pieces, source.length or 0, self._retry.check
+                self._key, session, self._text, source.pieces, source.length or 0, self._retry.check, self._flags
             )
             if reply is not None:
                 return reply
@@ -144,7 +154,7 @@ class Submission:
         headers = {KEY_HEADER: self._key, "Accept": _OCTETS}
         if source.length is None:
             return self._host.request("POST", target, headers=headers, json_body=self._spec.document())
-        headers |= {JOB_HEADER: self._spec.text(), "Content-Type": _OCTETS}
+        headers |= {JOB_HEADER: self._text, "Content-Type": _OCTETS}
         return self._host.request("POST", target, headers=headers, body=source.pieces(), length=source.length)
 
     def _wait_for(self, job_id: str) -> HostResponse:

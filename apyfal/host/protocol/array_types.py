@@ -15,6 +15,7 @@ from apyfal.host.protocol.fields import parse_count, parse_object, parse_region
 __all__ = ["ArrayType", "SharedArray"]
 
 _DTYPE = re.compile(r"[<>|=]?[biufc][0-9]{1,2}|\|?b1")
+_FIELDS = {"dtype", "shape"}
 _MAX_DIMENSIONS = 32  # numpy's own limit before 2.0
 
 
@@ -28,16 +29,19 @@ class ArrayType:
     @classmethod
     def of(cls, array: np.ndarray[Any, Any]) -> ArrayType:
         """Describe `array`. Raises `ParameterError` for types whose elements are not plain bytes (objects, records)."""
-        if not _DTYPE.fullmatch(array.dtype.str):
-            raise ParameterError(
-                f"arrays of dtype {array.dtype} cannot be sent to a host; expected numbers or booleans"
-            )
-        return cls(array.dtype, array.shape)
+        return cls.checked(array.dtype, array.shape)
+
+    @classmethod
+    def checked(cls, dtype: np.dtype[Any], shape: tuple[int, ...]) -> ArrayType:
+        """Describe arrays of a type and shape. Raises `ParameterError` as `of`."""
+        if not _DTYPE.fullmatch(dtype.str):
+            raise ParameterError(f"arrays of dtype {dtype} cannot be sent to a host; expected numbers or booleans")
+        return cls(dtype, shape)
 
     @classmethod
     def parse(cls, value: object, what: str) -> ArrayType:
         """Parse the JSON that `document` returns."""
-        document = parse_object(value, what, {"dtype", "shape"})
+        document = parse_object(value, what, _FIELDS)
         text, shape = document.get("dtype"), document.get("shape")
         if not isinstance(text, str) or not _DTYPE.fullmatch(text):
             raise ParameterError(f"{what}: dtype {text!r} is no type of numbers")

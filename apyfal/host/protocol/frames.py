@@ -20,6 +20,7 @@ __all__ = [
     "MAX_DATA",
     "MAX_JOB",
     "MAX_RESULT",
+    "NO_INFO",
     "PROTOCOL",
     "STREAMS",
     "WINDOW",
@@ -59,6 +60,9 @@ _MAX_ERROR: Final = 32 << 10
 #: bytes of a body: as for the counts in messages
 _MAX_BODY = 1 << 62
 
+#: flag of a JOB: its result need not have `info`
+NO_INFO: Final = 1
+
 _HEADER = struct.Struct("!BBHII")
 _JOB = struct.Struct("!QBB")
 _RESULT = struct.Struct("!QB")
@@ -85,11 +89,14 @@ class FrameType(IntEnum):
 
 
 class Limits(NamedTuple):
-    """Smallest and largest payload of one type of frame, and whether its stream is 0, not 0, or either (``None``)."""
+    """Smallest and largest payload of one type of frame, whether its stream is 0, not 0, or either (``None``), and the
+    flags that it may have.
+    """
 
     least: int
     most: int
     on_stream: bool | None = True
+    flags: int = 0
 
 
 _BOTH: Mapping[int, Limits] = {
@@ -100,7 +107,7 @@ _BOTH: Mapping[int, Limits] = {
 #: the frames that each side may send
 FROM_CLIENT: Mapping[int, Limits] = {
     **_BOTH,
-    FrameType.JOB: Limits(_JOB.size, MAX_JOB),
+    FrameType.JOB: Limits(_JOB.size, MAX_JOB, flags=NO_INFO),
     FrameType.RELEASE: Limits(0, 0),
 }
 FROM_SERVER: Mapping[int, Limits] = {
@@ -111,11 +118,12 @@ FROM_SERVER: Mapping[int, Limits] = {
 
 
 class FrameHeader(NamedTuple):
-    """Type, stream and payload size of a frame."""
+    """Type, stream, payload size and flags of a frame."""
 
     type: int
     stream: int
     nbytes: int
+    flags: int = 0
 
 
 class JobFrame(NamedTuple):
@@ -178,22 +186,26 @@ def parse_header(data: bytes | bytearray | memoryview, known: Mapping[int, Limit
     """
     kind, flags, reserved, stream, nbytes = _HEADER.unpack_from(data, offset)
     limits = known.get(kind)
+    if limits is not None:
+        least, most, on_stream, allowed = limits
+        is_framed = not (flags & ~allowed or reserved) and (on_stream is None or on_stream == bool(stream))
+        if is_framed and least <= nbytes <= most:
+            return FrameHeader(kind, stream, nbytes, flags)
     if limits is None:
         expected = ", ".join(f"{FrameType(one).name} {one:d}" for one in sorted(known))
         raise FrameError(f"a frame of type {kind}: expected {expected}")
     name = FrameType(kind).name
-    if flags or reserved:
-        raise FrameError(f"{name}: flags {flags} and reserved field {reserved}: expected 0")
+    if flags & ~limits.flags or reserved:
+        expected = f"0 to {limits.flags}, and 0" if limits.flags else "0"
+        raise FrameError(f"{name}: flags {flags} and reserved field {reserved}: expected {expected}")
     if limits.on_stream is not None and limits.on_stream != bool(stream):
         raise FrameError(f"{name} on stream {stream}: expected {'1 or more' if limits.on_stream else '0'}")
-    if not limits.least <= nbytes <= limits.most:
-        expected = f"{limits.least}" if limits.least == limits.most else f"{limits.least} to {limits.most}"
-        raise FrameError(f"{name} of {nbytes} bytes: expected {expected}")
-    return FrameHeader(kind, stream, nbytes)
+    expected = f"{limits.least}" if limits.least == limits.most else f"{limits.least} to {limits.most}"
+    raise FrameError(f"{name} of {nbytes} bytes: expected {expected}")
 
 
-def _frame(kind: FrameType, stream: int, payload: bytes = b"") -> bytes:
-    return _HEADER.pack(kind, 0, 0, stream, len(payload)) + payload
+def _frame(kind: FrameType, stream: int, payload: bytes = b"", flags: int = 0) -> bytes:
+    return _HEADER.pack(kind, flags, 0, stream, len(payload)) + payload
 
 
 def data_header(stream: int, nbytes: int) -> bytes:
@@ -212,11 +224,11 @@ def release_frame(stream: int) -> bytes:
 
 
 # -- jobs --------------------------------------------------------------------------------------------------------------
-def job_frame(stream: int, key: str, session: str, text: str, nbytes: int) -> bytes | None:
+def job_frame(stream: int, key: str, session: str, text: str, nbytes: int, flags: int = 0) -> bytes | None:
     """Return a JOB frame, whose body of `nbytes` follows in DATA frames; ``None``: longer than `MAX_JOB`."""
     names = (key.encode("ascii"), session.encode("ascii"))
     payload = b"".join([_JOB.pack(nbytes, len(names[0]), len(names[1])), *names, text.encode()])
-    return _frame(FrameType.JOB, stream, payload) if len(payload) <= MAX_JOB else None
+    return _frame(FrameType.JOB, stream, payload, flags) if len(payload) <= MAX_JOB else None
 
 
 def parse_job(payload: bytes) -> JobFrame:
@@ -290,7 +302,7 @@ def parse_credit(payload: bytes) -> int:
 
 def _document(name: str, text: bytes) -> dict[str, Any]:
     try:
-        document = json.loads(text)
+        document = json.loads(text.decode())
     except (ValueError, RecursionError):
         document = None
     if not isinstance(document, dict):

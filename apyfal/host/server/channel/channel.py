@@ -80,7 +80,7 @@ class Channel:
     def on_frame(self, header: FrameHeader, payload: bytes) -> None:
         """Handle a frame without data."""
         if header.type == FrameType.JOB:
-            self._submit(header.stream, frames.parse_job(payload))
+            self._submit(header.stream, frames.parse_job(payload), not header.flags & frames.NO_INFO)
         elif header.type == FrameType.CREDIT:
             stream = self._streams.get(header.stream)
             if stream is None:
@@ -130,7 +130,7 @@ class Channel:
             self.connection.go_on()
 
     # -- jobs ----------------------------------------------------------------------------------------------------------
-    def _submit(self, number: int, frame: JobFrame) -> None:
+    def _submit(self, number: int, frame: JobFrame, wants_info: bool) -> None:
         """Begin a stream: check its job, and let its body come."""
         if number <= self._newest:
             raise FrameError(f"JOB on stream {number}: expected a number above {self._newest}")
@@ -140,7 +140,7 @@ class Channel:
         self._context.turns.count(self.user.name)
         began = time.perf_counter()
         try:
-            stream = self._begin(number, frame)
+            stream = self._begin(number, frame, wants_info)
             if frame.nbytes <= WINDOW:
                 self._make_room(stream)
         except AuthenticationError as error:
@@ -155,7 +155,7 @@ class Channel:
             self.connection.hold()
             self._context.turns.then(self._go_on)
 
-    def _begin(self, number: int, frame: JobFrame) -> Stream:
+    def _begin(self, number: int, frame: JobFrame, wants_info: bool) -> Stream:
         context = self._context
         user = context.readmit(self.authorization, self.user)
         checked_key(frame.key)
@@ -168,6 +168,7 @@ class Channel:
         elif context.bodies.goes_to_file(frame.nbytes, src.array):
             raise _ByHttp(f"a body of {frame.nbytes} bytes goes to a file: send it by HTTP")
         stream = Stream(number, frame.key, frame.nbytes, user, session, described)
+        stream.wants_info = wants_info
         self._streams[number] = stream
         if frame.nbytes > WINDOW:
             stream.task = self._loop.create_task(self._make_large_room(stream))
@@ -214,7 +215,12 @@ class Channel:
         """Submit the job of a stream whose body is complete."""
         try:
             job = self._context.admission.submit(
-                stream.user, stream.session, stream.described, stream.key, stream.body(digest)
+                stream.user,
+                stream.session,
+                stream.described,
+                stream.key,
+                stream.body(digest),
+                wants_info=stream.wants_info,
             )
         except Exception as error:
             self._give_up(stream, error)

@@ -37,6 +37,8 @@ class Stream:
     ----------
     job
         The job, once it was submitted.
+    wants_info
+        Whether the client needs what is reported of the job.
     task
         What goes on for this stream beside the event loop's own work.
     is_receiving
@@ -56,6 +58,7 @@ class Stream:
         self.session = session
         self.described = job
         self.job: Job | Entry | None = None
+        self.wants_info = True
         self.task: asyncio.Task[None] | None = None
         self.waits_for_credit_since: float | None = None
         self.began = time.perf_counter()
@@ -65,7 +68,7 @@ class Stream:
         self._placed = self._arrived = 0
         self._digest: ArrivingDigest | None = None
         self._credit = self._granted = self._total = 0
-        self._credited = asyncio.Event()
+        self._credited: asyncio.Event | None = None
 
     # -- the body ------------------------------------------------------------------------------------------------------
     def receive(self, share: Share, memory: np.ndarray[Any, Any]) -> None:
@@ -136,13 +139,14 @@ class Stream:
         self._granted += nbytes
         self._credit += nbytes
         self.waits_for_credit_since = None
-        self._credited.set()
+        if self._credited is not None:
+            self._credited.set()
 
     async def credit(self, nbytes: int, clock: asyncio.AbstractEventLoop) -> int:
         """Wait for credit; return how many of `nbytes` may be sent now."""
         while not self._credit:
             self.waits_for_credit_since = clock.time()
-            self._credited.clear()
+            self._credited = asyncio.Event()
             await self._credited.wait()
         count = min(nbytes, self._credit)
         self._credit -= count

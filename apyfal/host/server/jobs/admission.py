@@ -94,11 +94,20 @@ class Admission:
         user.grant.require_accelerator(session.options.get("accelerator"))
         return session
 
-    def submit(self, user: User, session: Session, described: DescribedJob, key: str, data: Data | None) -> Job | Entry:
+    def submit(
+        self,
+        user: User,
+        session: Session,
+        described: DescribedJob,
+        key: str,
+        data: Data | None,
+        *,
+        wants_info: bool = True,
+    ) -> Job | Entry:
         """Submit a job; see `JobManager.submit`. Takes ownership of `data`, also if an error is raised."""
         try:
-            mark = fingerprint(described.text, sorted(session.options.items()), data)
-            job = Job(user.name, session, described.spec, key, data, user.grant)
+            mark = fingerprint(described.text, session.options_text, data)
+            job = Job(user.name, session, described.spec, key, data, user.grant, wants_info=wants_info)
             known = self.manager.submit(job, mark)
             if known is job:
                 data = None  # owned by the job from now on

@@ -101,7 +101,7 @@ class Executor:
                     self._source(job),
                     dst,
                     copy=spec.copy,
-                    info_dict=info,
+                    info_dict=info if job.wants_info else None,
                     timeout=spec.timeout,
                     # without, a small job can take the short way of an accelerator
                     progress=None if short else lambda done, total: _progress(job, done, total),
@@ -119,11 +119,12 @@ class Executor:
             else:
                 _take_result(job, result, target, info)
         finally:
-            info.pop("timeline", None)
-            # a path means a driver library of the operator: not shown to the client
-            if os.sep in str(info.get("driver")):
-                info["driver"] = os.path.basename(info["driver"])
-            job.info = plain(info)
+            if info:
+                info.pop("timeline", None)
+                # a path means a driver library of the operator: not shown to the client
+                if os.sep in str(info.get("driver")):
+                    info["driver"] = os.path.basename(info["driver"])
+                job.info = plain(info)
 
     def _admit(self, job: Job, url: str, *, write: bool = False) -> str:
         return self.url_policy.admit(url, job.session.mounts, job.grant, write=write, user=job.user)

@@ -122,6 +122,8 @@ class Job:
         Whether the job has started and ended; with ``_at``: when, in seconds of the monotonic clock.
     answer
         The job as JSON, once it has ended.
+    wants_info
+        Whether its client needs `info`.
     """
 
     user: str
@@ -147,6 +149,7 @@ class Job:
     ended_at: float = 0.0
     answer: str = ""
     cancelled: bool = False
+    wants_info: bool = True
     _waiting: list[asyncio.Future[None]] = field(default_factory=list)
     _following: list[Callable[[], None]] = field(default_factory=list)
 

@@ -32,6 +32,11 @@ from apyfal.log import get_logger
 __all__ = ["KEPT_IN_JOURNAL", "JobManager"]
 
 _REMEMBERED = 4096
+#: a job is brief that takes at most so many seconds; after so many brief jobs of a session, the event loop waits for
+#: the end of the next one if nothing else runs or waits, at most for so many seconds
+_BRIEF = 0.001
+_BRIEF_JOBS = 4
+_PATIENCE = 0.0005
 _NOT_KEPT = "the host cannot write its journal: the job did not run"
 
 
@@ -121,9 +126,12 @@ class JobManager:
         alone = at_once and not self._running
         self._commits.open(alone=alone)
         try:
-            return self._enter(job, print_, at_once)
+            entered = self._enter(job, print_, at_once)
         finally:
             self._commits.settle(alone=alone)
+        if alone and entered is job and job.session.brief >= _BRIEF_JOBS and not job.ended:
+            self._threads.await_end(_PATIENCE)
+        return entered
 
     def _enter(self, job: Job, print_: str, at_once: bool) -> Job | Entry:
         """Enter a job in the journal, and start or queue it."""
@@ -244,7 +252,10 @@ class JobManager:
 
     def _ended(self, job: Job, failure: BaseException | None) -> None:
         self._running.discard(job)
-        self.seconds += time.monotonic() - job.began_at
+        seconds = time.monotonic() - job.began_at
+        self.seconds += seconds
+        brief = job.session.brief
+        job.session.brief = min(brief + 1, _BRIEF_JOBS) if seconds < _BRIEF else -_BRIEF_JOBS
         alone = not self._running and not len(self._queue)
         self._commits.open(alone=alone)
         try:

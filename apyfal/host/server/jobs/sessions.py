@@ -55,6 +55,10 @@ class Session:
         Shared memory of this session, by name.
     active
         Number of waiting and running jobs. While there are any, the session does not time out.
+    options_text
+        `options` as text, for fingerprints of jobs.
+    brief
+        How many of its last jobs were brief, one after the other; below 0 after one that was not.
     """
 
     user: str
@@ -65,8 +69,12 @@ class Session:
     active: int = 0
     used: float = field(default_factory=time.monotonic)
     closed: bool = False
+    brief: int = 0
     _accelerator: LocalAccelerator | None = None
     _opening: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.options_text = str(sorted(self.options.items()))
 
     def accelerator(self, open_accelerator: OpenAccelerator) -> LocalAccelerator:
         """Return the accelerator; open it on first use. Called from worker threads."""

@@ -13,7 +13,7 @@ from apyfal.log import get_logger
 __all__ = ["GroupCommit"]
 
 #: seconds until records that are in the log are committed
-_DELAY = 0.02
+_DELAY = 0.1
 
 
 class GroupCommit:

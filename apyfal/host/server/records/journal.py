@@ -21,7 +21,7 @@ import re
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +57,8 @@ PRAGMA user_version={_VERSION};
 _ROW = 512
 _SIZE = f"{_ROW} + length(answer) + coalesce(length(output), 0)"
 _SIZES = f"SELECT user, sum({_SIZE}) FROM jobs JOIN answers USING (number)"
+_KNOWN = "SELECT 1 FROM jobs WHERE user = ? AND key = ?"
+_SEPARATOR = "\0"
 _ID = re.compile(r"[0-9a-f]{15}-[0-9a-f]{16}")
 #: rows that one call of `forget` examines
 _BATCH = 100
@@ -68,28 +70,20 @@ NOT_RUN = "the host stopped before the job was started: it did not run"
 _UNKNOWN = "the host stopped while the job was running: it will not be run again, and what it wrote is not known"
 
 
-def _text(field: bytes) -> str:
-    return field.decode()
-
-
-@dataclass(frozen=True, slots=True)
-class _Statement:
-    """A statement, and what makes its values from the fields of a record in the log."""
-
-    text: str
-    fields: tuple[Callable[[bytes], Any], ...]
-
-
 _ENTER, _STRIKE, _RUN, _RELEASE = b"enter", b"strike", b"run", b"release"
 _FINISH, _FINISH_ALONE = b"finish", b"finish without output"
-_STATEMENTS: Mapping[bytes, _Statement] = {
-    _ENTER: _Statement("INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?)", (int, _text, _text, _text, _text, int)),
-    _STRIKE: _Statement("DELETE FROM jobs WHERE number = ?", (int,)),
-    _RUN: _Statement("UPDATE jobs SET began = 1 WHERE number = ?", (int,)),
-    _FINISH: _Statement("INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?)", (int, _text, float, _text, bytes, int)),
-    _FINISH_ALONE: _Statement("INSERT INTO answers VALUES (?, ?, ?, ?, NULL, ?)", (int, _text, float, _text, int)),
-    _RELEASE: _Statement("UPDATE answers SET held = 0 WHERE number = ?", (int,)),
+#: in the order in which those that wait for a commit are executed together
+_STATEMENTS: Mapping[bytes, str] = {
+    _ENTER: "INSERT INTO jobs (number, id, user, key, fingerprint, began) VALUES (?, ?, ?, ?, ?, ?)",
+    _RUN: "UPDATE jobs SET began = 1 WHERE number = ?",
+    _FINISH: "INSERT INTO answers (number, state, ended, held, answer, output) VALUES (?, ?, ?, ?, ?, ?)",
+    _FINISH_ALONE: "INSERT INTO answers (number, state, ended, held, answer) VALUES (?, ?, ?, ?, ?)",
+    _STRIKE: "DELETE FROM jobs WHERE number = ?",
+    _RELEASE: "UPDATE answers SET held = 0 WHERE number = ?",
 }
+_WAITING = (_ENTER, _RUN, _FINISH, _FINISH_ALONE)
+#: the same for rows that the database may have already
+_AGAIN = {operation: text.replace("INSERT INTO", "INSERT OR REPLACE INTO") for operation, text in _STATEMENTS.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +139,10 @@ class Journal:
         self._log = log
         self._logs = log is not None  # whether records go to the log now: not while the database cannot be written
         self._is_kept = self._logs
+        self._begun = False
+        #: records that are in the log, and not in the database: those of many jobs are executed together
+        self._waiting: dict[bytes, list[Sequence[Any]]] = {operation: [] for operation in _WAITING}
+        self._entered: set[tuple[str, str]] = set()  # users and keys of these
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
         try:
@@ -172,7 +170,7 @@ class Journal:
     def close(self) -> None:
         """Commit what was written, and close the file. What cannot be committed stays in the log for the next start."""
         try:
-            if self._database.in_transaction:
+            if self._log is not None:
                 with contextlib.suppress(sqlite3.Error):
                     self.commit()
         finally:
@@ -194,12 +192,21 @@ class Journal:
         """Begin a transaction: the following writes are kept or lost together. Without one, each write is a
         transaction.
         """
-        self._database.execute("BEGIN IMMEDIATE")
+        self._begun = True
+        if not self._logs:
+            self._in_transaction()
+
+    def _in_transaction(self) -> None:
+        if self._begun and not self._database.in_transaction:
+            self._database.execute("BEGIN IMMEDIATE")
 
     def commit(self) -> None:
         """End the transaction. Raises `sqlite3.Error` if it could not be written; then nothing of it is kept."""
-        self._database.execute("COMMIT")
-        if self._log is not None:
+        self._bring_in()
+        if self._database.in_transaction:
+            self._database.execute("COMMIT")
+        self._begun = False
+        if self._log is not None and not (self._log.is_empty and self._is_kept):
             self._log.clear()
             self._logs = self._is_kept = True
 
@@ -213,6 +220,8 @@ class Journal:
         """
         if self._database.in_transaction:
             self._database.execute("ROLLBACK")
+        self._forget_waiting()
+        self._begun = False
         log = self._log
         again = log is not None and not log.is_empty
         if log is not None and again:
@@ -224,19 +233,49 @@ class Journal:
 
     def _replay(self, log: MappedLog) -> None:
         """Write the records of the log that the database does not have."""
-        for operation, *fields in log.records():
-            statement = _STATEMENTS[operation]
-            values = [kind(field) for kind, field in zip(statement.fields, fields, strict=True)]
+        self._in_transaction()
+        for operation, head, *rest in log.records():
+            values: list[Any] = head.decode().split(_SEPARATOR)  # columns have types of their own
+            if rest:
+                values.append(rest[0].decode())
             # a daemon that was killed after a commit may not have cleared the log: the last record of a key counts
-            self._database.execute(statement.text.replace("INSERT INTO", "INSERT OR REPLACE INTO"), values)
+            self._database.execute(_AGAIN[operation], values + rest[1:])
 
-    def _write(self, operation: bytes, *values: Any) -> None:
-        """Execute a statement, and append it to the log."""
-        statement = _STATEMENTS[operation]
-        self._database.execute(statement.text, values)
+    def _write(self, operation: bytes, *values: Any, answer: str | None = None, output: bytes | None = None) -> None:
+        """Append a record to the log, and execute it: together with others if the log has it."""
+        row: list[Any] = list(values)
+        if answer is not None:
+            row.append(answer)
+        if output is not None:
+            row.append(output)
         if self._logs and self._log is not None:
-            fields = [value if isinstance(value, bytes) else str(value).encode() for value in values]
-            self._is_kept = self._log.append([operation, *fields]) and self._is_kept
+            record = [operation, _SEPARATOR.join(map(str, values)).encode()]
+            if answer is not None:
+                record.append(answer.encode())
+            if output is not None:
+                record.append(output)
+            is_kept = self._log.append(record)
+            self._is_kept = is_kept and self._is_kept
+            if is_kept and operation in self._waiting:
+                self._waiting[operation].append(row)
+                return
+        self._bring_in()
+        self._in_transaction()
+        self._database.execute(_STATEMENTS[operation], row)
+
+    def _bring_in(self) -> None:
+        """Execute the records that wait."""
+        for operation, rows in self._waiting.items():
+            if rows:
+                self._in_transaction()
+                self._database.executemany(_AGAIN[operation], rows)
+                rows.clear()
+        self._entered.clear()
+
+    def _forget_waiting(self) -> None:
+        for rows in self._waiting.values():
+            rows.clear()
+        self._entered.clear()
 
     def _recount(self) -> None:
         """Recompute from the file how many bytes each user's jobs take."""
@@ -264,6 +303,11 @@ class Journal:
         sqlite3.IntegrityError
             `user` already has a job with this key.
         """
+        if self._logs:
+            known = (user, key) in self._entered or self._database.execute(_KNOWN, (user, key)).fetchone() is not None
+            if known:
+                raise sqlite3.IntegrityError("the user has a job with this key")
+            self._entered.add((user, key))
         number = max(self._last + 1, time.time_ns() // 1000)
         job_id = f"{number:015x}-{secrets.token_hex(8)}"
         self._write(_ENTER, number, job_id, user, key, fingerprint, int(running))
@@ -305,10 +349,8 @@ class Journal:
         """
         number = _number(job_id)
         owner = user if user is not None else self._user_of(number)
-        if output is None:
-            self._write(_FINISH_ALONE, number, state, time.time(), answer, int(held))
-        else:
-            self._write(_FINISH, number, state, time.time(), answer, output, int(held))
+        operation = _FINISH_ALONE if output is None else _FINISH
+        self._write(operation, number, state, time.time(), int(held), answer=answer, output=output)
         self._cleared = min(self._cleared, number - 1)
         self._count(owner, _ROW + len(answer) + len(output or b""))
         while self._bytes[owner] > share_of_user(self._limit) and self._drop_oldest(owner):
@@ -317,6 +359,7 @@ class Journal:
             pass
 
     def _user_of(self, number: int) -> str:
+        self._bring_in()
         (user,) = self._database.execute("SELECT user FROM jobs WHERE number = ?", (number,)).fetchone()
         return str(user)
 
@@ -328,6 +371,8 @@ class Journal:
 
     def _drop_oldest(self, user: str) -> bool:
         """Forget some of a user's oldest jobs; return whether there were any."""
+        self._bring_in()
+        self._in_transaction()
         rows = self._database.execute(
             f"SELECT number, {_SIZE} FROM jobs JOIN answers USING (number) WHERE user = ? AND number > ? "
             "ORDER BY number LIMIT ?",
@@ -370,6 +415,8 @@ class Journal:
         Each call removes a bounded number, in order, so that it can run between requests. Returns whether to call it
         again.
         """
+        self._bring_in()
+        self._in_transaction()
         cleared, more = self._cleared, False
         oldest = self._database.execute(
             "SELECT number, ended FROM answers WHERE number > ? ORDER BY number LIMIT ?", (cleared, _BATCH)
@@ -413,6 +460,7 @@ class Journal:
         return next(iter(self._all(condition, values)), None)
 
     def _all(self, condition: str, values: tuple[str | int, ...] = ()) -> list[Entry]:
+        self._bring_in()
         rows = self._database.execute(
             f"SELECT id, user, key, fingerprint, coalesce(state, CASE began WHEN 0 THEN 'queued' ELSE 'running' END), "
             f"answer, output FROM jobs LEFT JOIN answers USING (number) WHERE {condition} ORDER BY number",

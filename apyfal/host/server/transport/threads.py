@@ -40,6 +40,7 @@ class Threads(Generic[_T]):
         self._jobs: queue.SimpleQueue[_T | None] = queue.SimpleQueue()
         self._done: collections.deque[tuple[_T, BaseException | None]] = collections.deque()
         self._woken = False
+        self._awaited: threading.Lock | None = None
         self._threads = 0
         self._busy = 0
 
@@ -50,6 +51,18 @@ class Threads(Generic[_T]):
             self._threads += 1
             threading.Thread(target=self._work, name=f"apyfal-host-job-{self._threads}", daemon=True).start()
         self._jobs.put(job)
+
+    def await_end(self, seconds: float) -> None:
+        """Block the event loop until a job has ended, at most for `seconds`: that costs less than a wake-up of the loop
+        if the job is brief. `ended` is called from here.
+        """
+        awaited = threading.Lock()
+        awaited.acquire()
+        self._awaited = awaited
+        if not self._done:
+            awaited.acquire(timeout=seconds)
+        self._awaited = None  # before the list is read: a job that ends from here on wakes the loop
+        self._back()
 
     def stop(self) -> None:
         """Let each thread end when it has no job."""
@@ -65,6 +78,11 @@ class Threads(Generic[_T]):
                 failure = error
             self._done.append((job, failure))
             del job, failure  # an idle thread must not keep a job's arrays alive
+            awaited = self._awaited
+            if awaited is not None:
+                with contextlib.suppress(RuntimeError):  # another thread was faster
+                    awaited.release()
+                continue
             if not self._woken:  # waking the loop is a system call: one wake-up serves all jobs that end until then
                 self._woken = True
                 with contextlib.suppress(RuntimeError):  # the loop was closed before this job ended

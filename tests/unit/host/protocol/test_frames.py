@@ -166,7 +166,11 @@ def raw(kind: int, stream: int = 1, nbytes: int = 0, flags: int = 0, reserved: i
         (raw(FrameType.ERROR, nbytes=4), FROM_CLIENT, "a frame of type 5: expected JOB 1"),
         (raw(FrameType.JOB, nbytes=20), FROM_SERVER, "a frame of type 1: expected DATA 2"),
         (raw(FrameType.RELEASE), FROM_SERVER, "a frame of type 6: expected DATA 2"),
-        (raw(FrameType.JOB, nbytes=20, flags=1), FROM_CLIENT, "JOB: flags 1 and reserved field 0: expected 0"),
+        (
+            raw(FrameType.JOB, nbytes=20, flags=3),
+            FROM_CLIENT,
+            "JOB: flags 3 and reserved field 0: expected 0 to 1, and 0",
+        ),
         (raw(FrameType.DATA, nbytes=1, reserved=9), FROM_CLIENT, "DATA: flags 0 and reserved field 9: expected 0"),
         (raw(FrameType.JOB, stream=0, nbytes=20), FROM_CLIENT, "JOB on stream 0: expected 1 or more"),
         (raw(FrameType.DATA, stream=0, nbytes=1), FROM_SERVER, "DATA on stream 0: expected 1 or more"),

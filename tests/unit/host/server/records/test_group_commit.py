@@ -115,7 +115,7 @@ def test_with_a_log_many_turns_share_a_commit(tmp_path: Path) -> None:
             assert told == [True] * (number + 1), "at once"
             await asyncio.sleep(0)
         assert seen.find("alice", "0") is None
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.3)
         assert all(seen.find("alice", str(number)) for number in range(5))
         commits.close()
 
@@ -145,13 +145,13 @@ def test_with_a_log_a_full_disk_loses_nothing_that_was_told(
         write(commits, "before")
         monkeypatch.setattr(journal, "commit", full)
         with caplog.at_level(logging.ERROR, "apyfal"):
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.3)
             write(commits, "meanwhile")
             await asyncio.sleep(0.01)
         assert told == [("before", True), ("meanwhile", False)]
         monkeypatch.setattr(journal, "commit", commit)
         write(commits, "after")
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.3)
         write(commits, "long after")
         assert told[2:] == [("after", True), ("long after", True)]
         commits.close()

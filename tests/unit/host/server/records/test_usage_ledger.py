@@ -151,8 +151,8 @@ def test_what_somebody_else_changed_is_noticed_before_more_is_refused(
         at_once(alice, str(number), 20 * KIB)
     shared = Path(directories.directories[0])
     (shared / "0").unlink()
-    (shared / "1").unlink()
-    (shared / "1").write_bytes(bytes(8 * KIB))  # another file now
+    (shared / "another").write_bytes(bytes(8 * KIB))
+    (shared / "another").rename(shared / "1")
     os.truncate(shared / "2", 30 * KIB)
     assert ledger.held_by("alice") == 60 * KIB
     at_once(alice, "3", 20 * KIB)

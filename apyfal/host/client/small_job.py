@@ -1,0 +1,109 @@
+"""A small array to a host and another back: jobs of which only the bytes change from one to the next."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+
+from apyfal.exceptions import HostError
+from apyfal.host.client.payload import Copies, OutputPayload, Readable
+from apyfal.host.client.shared_pool import SharedPool
+from apyfal.host.protocol.array_types import ArrayType
+from apyfal.host.protocol.messages import DestinationSpec, JobSpec, SourceSpec
+from apyfal.memory import empty
+
+__all__ = ["SmallJob", "small_job"]
+
+#: bytes of a source up to which the way there costs more than the data
+_SMALL: Final = 64 << 10
+
+
+class SmallJob:
+    """The source and the destination of one submission.
+
+    Parameters
+    ----------
+    src, dst
+        The arrays, C-contiguous; `dst` is ``None``: a new array.
+    spec, text
+        The job, and its JSON.
+
+    Attributes
+    ----------
+    length
+        Bytes of the source.
+    """
+
+    __slots__ = ("_dst", "_src", "length", "spec", "text")
+
+    def __init__(self, src: np.ndarray[Any, Any], dst: np.ndarray[Any, Any] | None, spec: JobSpec, text: str) -> None:
+        self._src = src
+        self._dst = dst
+        self.spec = spec
+        self.text = text
+        self.length = src.nbytes
+
+    def pieces(self) -> list[memoryview]:
+        """Return the source's memory."""
+        return [_bytes_of(self._src)]
+
+    def receive(self, response: Readable | None, document: dict[str, Any]) -> Any:
+        """Receive the output; see `OutputPayload.receive`."""
+        described, result = document.get("output"), self._dst
+        if described is None or response is None or described.get("region") or described.get("parts"):
+            return OutputPayload(result, None, None, Copies(allowed=True)).receive(response, document)
+        nbytes = int(described["nbytes"])
+        if result is None:
+            kind = ArrayType.parse({"dtype": described["dtype"], "shape": described["shape"]}, "the response")
+            result = empty(kind.shape, kind.dtype)
+        if result.nbytes != nbytes:
+            raise HostError(f"the host sent {nbytes} bytes for an array of {result.nbytes}")
+        if nbytes:
+            response.readinto(_bytes_of(result))
+        return result
+
+
+def small_job(
+    src: object,
+    dst: object,
+    pool: SharedPool | None,
+    copy: bool,
+    timeout: float | None,
+    parameters: Mapping[str, object],
+) -> SmallJob | None:
+    """Return a job as a small one; ``None``: it is none, has parameters of its own, or memory shared with the host."""
+    if parameters or type(src) is not np.ndarray or not 0 < src.nbytes <= _SMALL or not src.flags.c_contiguous:
+        return None
+    if pool is not None and pool.locate(src) is not None:
+        return None
+    if dst is None:
+        return SmallJob(src, None, *_described(src.dtype, src.shape, None, None, copy, timeout))
+    if type(dst) is not np.ndarray or not dst.flags.c_contiguous or not dst.flags.writeable:
+        return None
+    if pool is not None and pool.locate(dst) is not None:
+        return None
+    return SmallJob(src, dst, *_described(src.dtype, src.shape, dst.dtype, dst.shape, copy, timeout))
+
+
+@functools.lru_cache(maxsize=256)
+def _described(
+    dtype: np.dtype[Any],
+    shape: tuple[int, ...],
+    dst_dtype: np.dtype[Any] | None,
+    dst_shape: tuple[int, ...] | None,
+    copy: bool,
+    timeout: float | None,
+) -> tuple[JobSpec, str]:
+    src = SourceSpec(body=True, array=ArrayType.checked(dtype, shape))
+    dst = None
+    if dst_dtype is not None and dst_shape is not None:
+        dst = DestinationSpec(array=ArrayType.checked(dst_dtype, dst_shape))
+    spec = JobSpec(src=src, dst=dst, copy=copy, timeout=timeout)
+    return spec, spec.text()
+
+
+def _bytes_of(array: np.ndarray[Any, Any]) -> memoryview:
+    return array.reshape(-1).view(np.uint8).data
