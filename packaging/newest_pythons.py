@@ -1,7 +1,8 @@
 """Test a wheel on the Pythons that only Debian's development release has, installed into a folder by debootstrap.
 
 Needs root, for chroot, and Debian's package `debootstrap`. The wheel is the one that CPython 3.12 and later share; its
-quick tests run on each interpreter. What of the tests' own requirements has no wheel there is left out, and named.
+quick tests run on each interpreter. What of the tests' own requirements has no wheel there is left out, and named. The
+release also has the newest XRT: the xrt driver's tests run over it, on the first of the interpreters.
 
 Use: python packaging/newest_pythons.py WHEEL [--folder DIRECTORY] [--python 3.14 ...] [-- pytest arguments]
 """
@@ -15,8 +16,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
+import newest_xrt
 from trial import SHORT, TOOLS, clone, run
 
 NEWEST = ("3.14", "3.15")
@@ -36,11 +41,11 @@ def mirror() -> str:
 
 
 def install_release(folder: Path, versions: list[str]) -> None:
-    """Install the development release with the interpreters into a folder, unless it is there."""
+    """Install the development release with the interpreters and XRT into a folder, unless it is there."""
     if (folder / "usr/bin" / f"python{versions[-1]}").exists():
         return
     packages = [f"python{version}{part}" for version in versions for part in ("", "-venv")]
-    wanted = ",".join([*packages, "zlib1g", "ca-certificates"])
+    wanted = ",".join([*packages, newest_xrt.PACKAGE, "zlib1g", "ca-certificates"])
     command = ["debootstrap", "--variant=minbase", f"--include={wanted}", RELEASE, folder, mirror()]
     with tempfile.TemporaryFile("w+") as log:
         if subprocess.run(command, stdout=log, stderr=log, check=False).returncode:
@@ -48,10 +53,17 @@ def install_release(folder: Path, versions: list[str]) -> None:
             sys.exit("newest_pythons: debootstrap failed:\n" + "".join(log.readlines()[-20:]))
 
 
-def inside(folder: Path, *command: str | Path) -> int:
+def inside(folder: Path, *command: str | Path, env: Mapping[str, str] = MappingProxyType({})) -> int:
     """Run a command in the folder as root directory, with this machine's settings of pip; return its status."""
     kept = {name: value for name, value in os.environ.items() if name.startswith(("PIP_", "LC_", "SSL_"))}
-    env = {**kept, "PATH": "/usr/bin:/bin", "HOME": "/root", "TMPDIR": "/tmp", "DEBIAN_FRONTEND": "noninteractive"}
+    env = {
+        **kept,
+        **env,
+        "PATH": "/usr/bin:/bin",
+        "HOME": "/root",
+        "TMPDIR": "/tmp",
+        "DEBIAN_FRONTEND": "noninteractive",
+    }
     print("+ chroot", folder, *command, flush=True)
     chroot = shutil.which("chroot", path="/usr/sbin:/sbin:/usr/bin") or sys.exit(
         "newest_pythons: there is no chroot here"
@@ -77,9 +89,15 @@ def share(folder: Path) -> list[Path]:
     return mounts
 
 
-def test(folder: Path, version: str, wheel: Path, arguments: list[str]) -> bool:
+def pytest(folder: Path, at: Path, *arguments: str, env: Mapping[str, str] = MappingProxyType({})) -> int:
+    """Run pytest in the folder, in the tree of an interpreter; return its status."""
+    # `chroot` does not change the directory that relative names start from.
+    code = f"import os, sys, pytest; os.chdir('{at / 'tree'}'); sys.exit(pytest.main(sys.argv[1:]))"
+    return inside(folder, at / "venv/bin/python", "-c", code, "-q", *arguments, env=env)
+
+
+def test(folder: Path, at: Path, version: str, wheel: Path, arguments: list[str]) -> bool:
     """Install the wheel for one interpreter, run the main job and the tests; return whether all passed."""
-    at = Path("/trial") / version
     shutil.rmtree(folder / at.relative_to("/"), ignore_errors=True)
     (folder / at.relative_to("/")).mkdir(parents=True)
     elsewhere = clone(folder / at.relative_to("/") / "tree")
@@ -94,9 +112,7 @@ def test(folder: Path, version: str, wheel: Path, arguments: list[str]) -> bool:
             print(f"newest_pythons: the extra {extra!r} cannot be installed on {version}: its tests are left out")
     if inside(folder, python, "-m", "apyfal", "process", "-a", "sha3", at / "tree/README.md"):
         return False
-    # `chroot` does not change the directory that relative names start from.
-    code = f"import os, sys, pytest; os.chdir('{at / 'tree'}'); sys.exit(pytest.main(sys.argv[1:]))"
-    return not inside(folder, python, "-c", code, "-q", *arguments)
+    return not pytest(folder, at, *arguments)
 
 
 def main() -> None:
@@ -111,8 +127,17 @@ def main() -> None:
     install_release(options.folder, versions)
     mounts = share(options.folder)
     try:
+        if not newest_xrt.is_installed(options.folder):  # a folder of an earlier day
+            inside(options.folder, "apt-get", "-q", "update")
+            inside(options.folder, "apt-get", "-qy", "--no-install-recommends", "install", newest_xrt.PACKAGE)
         arguments = options.pytest or list(SHORT)
-        failed = [one for one in versions if not test(options.folder, one, options.wheel.resolve(), arguments)]
+        places = {version: Path("/trial") / version for version in versions}
+        wheel = options.wheel.resolve()
+        failed = [one for one, at in places.items() if not test(options.folder, at, one, wheel, arguments)]
+        if not failed and not options.pytest:
+            at = places[versions[0]]
+            if not newest_xrt.test(options.folder, at, partial(pytest, options.folder, at)):
+                failed.append("XRT")
     finally:
         for place in reversed(mounts):
             subprocess.run(["umount", "-l", place], check=False)

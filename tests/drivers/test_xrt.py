@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -78,11 +79,11 @@ def test_life_over_the_noop_shim_with_nothing_set(library: Path, tmp_path: Path)
     assert list(tmp_path.iterdir()) == []  # nothing is left behind
 
 
-@debian
 def test_no_card(library: Path) -> None:
+    """Over the distribution's own XRT, of whatever version."""
     printed = _live(library, {})
     assert printed.startswith("[]\nNO_DEVICE: no XRT device '0'")
-    assert "XRT: Could not open device with index '0'" in printed
+    assert re.search("XRT: .*index '?0", printed)
 
 
 @debian
@@ -160,7 +161,11 @@ def test_libraries_in_the_folder_of_the_architecture(library: Path, tmp_path: Pa
 NEWER = r"""
 #include <errno.h>
 #include <stddef.h>
+#include <stdlib.h>
 static int one;
+static unsigned command = 4;
+__attribute__((destructor)) static void end(void) { if ((command & 15) < 4) abort(); }
+void *_ZNK3xrt3run14get_ert_packetEv(void *r) { (void)r; return &command; }
 static char memory[8192] __attribute__((aligned(4096)));
 unsigned xrtVersionMinor(void) { return MINOR; }
 void *xrtDeviceOpen(unsigned i) { return i ? NULL : &one; }
@@ -180,10 +185,10 @@ void *xrtBOMap(void *b) { return b; }
 int xrtBOSync(void *b, int d, size_t s, size_t o) { (void)b, (void)s, (void)o; if (d) errno = EIO; return 0; }
 void *xrtRunOpen(void *k) { return k; }
 int xrtRunSetArg(void *r, int i, ...) { (void)r, (void)i; return 0; }
-int xrtRunStart(void *r) { (void)r; return 0; }
+int xrtRunStart(void *r) { (void)r; command = 3; return 0; }
 int xrtRunWaitFor(void *r, unsigned t) { (void)r, (void)t; return 3; }
-int xrtRunState(void *r) { (void)r; return 3; }
-int xrtRunClose(void *r) { (void)r; return 0; }
+int xrtRunState(void *r) { (void)r; return (int)(command & 15); }
+int xrtRunClose(void *r) { (void)r; end(); return 0; }
 int xrtIniStringSet(const char *k, const char *v) { (void)k, (void)v; return 0; }
 """
 
@@ -209,8 +214,7 @@ with driver.open(None, **OPTIONS) as device:
     getenv = ctypes.CDLL(None).getenv  # os.environ is as it was at the start
     getenv.restype = ctypes.c_char_p
     print("cancel" in device.capabilities(), (getenv(b"XILINX_XRT") or b"").decode())
-    print(flush=True)
-    os._exit(0)  # with the run in flight
+    driver.table.release(run)  # in flight
 """
 
 
@@ -220,7 +224,8 @@ def _newer(folder: Path, minor: int) -> Path:
     directory.mkdir(parents=True)
     source = folder / "newer.c"
     source.write_text(NEWER)
-    command = ["cc", "-Wall", "-Wextra", "-Werror", f"-DMINOR={minor}", "-shared", "-fPIC", "-o"]
+    command = ["cc", "-Wall", "-Wextra", "-Werror", f"-DMINOR={minor}", "-shared", "-fPIC"]
+    command += ["-Wl,-soname,libxrt_coreutil.so.2", "-o"]
     subprocess.run([*command, str(directory / "libxrt_coreutil.so.2"), str(source)], check=True, timeout=60)
     for shim in ("libxrt_core.so.2", "libxrt_hwemu.so.2"):
         (directory / shim).symlink_to("libxrt_coreutil.so.2")
@@ -230,7 +235,10 @@ def _newer(folder: Path, minor: int) -> Path:
 @debian
 @pytest.mark.parametrize("minor", [16, 20, 25])
 def test_a_transfer_that_failed_where_xrt_says_that_it_did_not(library: Path, tmp_path: Path, minor: int) -> None:
-    """XRT 2.16 and newer return 0 from xrtBOSync for it; and they cannot abort."""
+    """XRT 2.16 and newer return 0 from xrtBOSync for it; and they cannot abort.
+
+    The run is in flight when the device is closed, and at exit: XRT 2.25 aborts the process that destroys it.
+    """
     root = _newer(tmp_path / "xrt", minor)
     printed = _live(library, {"XILINX_XRT": str(root)}, code=LOST).splitlines()
     assert printed[0].startswith("IO: cannot move 8192 bytes at offset 0 from device 'AMD card 0'")

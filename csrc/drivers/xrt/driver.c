@@ -92,6 +92,7 @@ static int xrt_open(const char *selector, const apf_option *options, apf_drv_dev
     pthread_mutex_init(&device->lock, NULL);
     pthread_mutex_init(&device->order, NULL);
     apf_cond_init(&device->moved);
+    xrt_exit_watch(device);
     *opened = device;
     return APF_OK;
 }
@@ -108,7 +109,7 @@ static int xrt_describe(apf_drv_device *device, apf_device_info *info, apf_error
 static void xrt_close(apf_drv_device *device)
 {
     xrt_order_end(device);
-    xrt_runs_close(device->xrt, device->abandoned);
+    xrt_exit_forget(device);
     device->xrt->DeviceClose(device->handle);
     xrt_xclbin_end(&device->xclbin);
     pthread_mutex_destroy(&device->lock);

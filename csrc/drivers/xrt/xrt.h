@@ -20,6 +20,7 @@ struct apf_drv_device {
     pthread_mutex_t order;     /* of the runs: the rest, and their phases */
     pthread_cond_t moved;      /* a phase or claim has changed */
     apf_drv_run *first, *last; /* not ended, in the order of their starts */
+    apf_drv_device *next;      /* open; exit.c's */
     pthread_t helper;          /* transfers results while the caller starts more runs */
     int helping, stopping;
 };
@@ -137,8 +138,13 @@ int xrt_order_leave(apf_drv_run *run);
 /* If XRT does not have the run yet: end it as cancelled and return true. */
 int xrt_order_cancel(apf_drv_run *run);
 
+/* exit.c */
+void xrt_exit_watch(apf_drv_device *device);
+/* Before the device is closed: close its abandoned runs, or keep them. */
+void xrt_exit_forget(apf_drv_device *device);
+
 /* state.c */
-#define XRT_RESET "; if the card stays so, reset it (xbutil reset)"
+#define XRT_RESET "; if the card stays so, reset it (xbutil reset, or xrt-smi reset)"
 int xrt_state_ended(int state);
 /* Wait for an end state until `deadline` (ns, negative: for ever); returns the last state. */
 int xrt_state_wait(const xrt_api *xrt, xrt_run handle, int64_t deadline);

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,8 @@ BEGIN, END = "<!-- capabilities: made by tests/drivers/support/capabilities.py -
 DRIVERS = ("emulator", "opencl", "xrt", "xdma", "rtl")
 #: Values of cells. The last two are for drivers of cards of both kinds: with memory apart, and working in the host's.
 YES, NO, APART, SHARED = "yes", "no", "cards with memory of their own", "devices in host memory"
+#: Of XRT, whose version is told apart by whether it is the one that the tests run over everywhere.
+OLDER = "XRT 2.13 to 2.15"
 
 
 class Row(NamedTuple):
@@ -46,7 +49,7 @@ ROWS = (
     Row("import", "host memory is used in place", (YES,) * 5, "in_place_without_a_copy"),
     Row("import-read-only", "read-only memory too", (NO, SHARED, NO, NO, NO), "read_only_memory"),
     Row("offset", "an argument may begin inside a buffer", (YES,) * 5, "arguments_begin_inside_a_buffer"),
-    Row("cancel", "a run can be stopped", (YES, NO, YES, NO, YES), "cancel_of_a_run"),
+    Row("cancel", "a run can be stopped", (YES, NO, OLDER, NO, YES), "cancel_of_a_run"),
     Row("counters", "bytes moved and runs are counted", (YES,) * 5, "moves_just_what_it_must"),
     Row("duplex", "both directions and compute overlap", (YES,) * 5, "many_jobs_in_flight"),
     Row(
@@ -74,6 +77,8 @@ def expected(driver: str, *, separate: bool) -> frozenset[str]:
     """Return what a device of a driver lists."""
     place = DRIVERS.index(driver)
     has = {YES, APART if separate else SHARED}
+    if not os.environ.get("APYFAL_TEST_XRT"):  # it names a newer XRT
+        has.add(OLDER)
     return frozenset(row.name for row in ROWS if row.listed and row.cells[place] in has)
 
 

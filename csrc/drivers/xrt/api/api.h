@@ -92,5 +92,8 @@ int xrt_log_take(char *text, size_t size);
  * requested. */
 int xrt_abort_available(const xrt_api *api);
 int xrt_abort(xrt_run run);
+/* Have XRT take a run in flight for an aborted one, so that it can be destroyed. The card goes on with it: for the end
+ * of the process only. */
+void xrt_give_up(const xrt_api *api, xrt_run run);
 
 #endif
