@@ -100,8 +100,9 @@ class PreparedJob:
         self._process = process
         self._submit = submit
         self._direct = direct
+        self._run = None if direct is None else direct.__call__  # a method: a call of an object takes longer
         lock = threading.Lock()
-        self._acquire, self._release = lock.acquire, lock.release
+        self._acquire, self._release, self._locked = lock.acquire, lock.release, lock.locked
         self._process_id = os.getpid()
 
     @overload
@@ -164,11 +165,13 @@ class PreparedJob:
             deadline = monotonic() + parse_duration(timeout)
         if self._owner._starts != self._starts:
             raise ParameterError("the accelerator was started again after this job was prepared; expected a new job")
-        if not self._acquire(False):
+        if deadline is None and not self._locked():
+            self._acquire()  # what an argument of it costs is a tenth of a small job
+        elif not self._acquire(False):
             self._wait(deadline)
         try:
-            if self._direct is not None:
-                return self._direct(info_dict, deadline, parameters)
+            if self._run is not None:
+                return self._run(info_dict, deadline, parameters)
             keywords = {**self.parameters, **parameters}
             if deadline is not None:
                 keywords["timeout"] = max(deadline - monotonic(), 0.0)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -160,7 +161,8 @@ class DirectCall:
         self._spare.append((launcher, launch))
 
 
-class _Ready(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Ready:
     """A launcher with all arguments of a job set; `quick` starts it and waits, if nothing has to be done before."""
 
     launcher: KernelLauncher

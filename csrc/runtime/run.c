@@ -2,6 +2,8 @@
 #include "clock.h"
 #include "runtime.h"
 
+#include <string.h>
+
 struct apf_run {
     apf_kernel *kernel;
     apf_drv_run *handle; /* NULL once ended */
@@ -87,8 +89,8 @@ static int hold_and_start(apf_run *run, const apf_run_arg *args, apf_arg *raw, c
 static int start_in_driver(apf_run *run, const apf_run_arg *args, const apf_launch *launch, apf_error *err)
 {
     enum { FEW = 16 };
-    apf_arg few[FEW] = {0};
-    apf_arg *raw = run->count <= FEW ? few : apf_calloc(run->count, sizeof *raw);
+    apf_arg few[FEW];
+    apf_arg *raw = run->count <= FEW ? memset(few, 0, run->count * sizeof *few) : apf_calloc(run->count, sizeof *raw);
     if (!raw) return apf_fail(err, APF_NO_MEMORY, 0, "no memory for %u kernel arguments", run->count);
     const int code = hold_and_start(run, args, raw, launch, err);
     if (raw != few) apf_free(raw);
@@ -186,8 +188,10 @@ static void ended(apf_run *run, int code, const apf_error *error)
 }
 
 /* Wait until another thread's wait has returned; false on timeout. Under the lock. */
-static int wait_turn(apf_run *run, int64_t deadline)
+static int wait_turn(apf_run *run, int64_t timeout)
 {
+    if (!run->handle || !run->waiting) return 1;
+    const int64_t deadline = apf_deadline(timeout);
     while (run->handle && run->waiting)
         if (!apf_cond_wait(&run->waited, &run->lock, deadline)) return 0;
     return 1;
@@ -198,10 +202,9 @@ int apf_run_wait(apf_run *run, int64_t timeout, apf_error *err)
     apf_device *device = run->kernel->device;
     if (!apf_device_here(device))
         return apf_fail(err, APF_FORKED, 0, "a run was started before a fork; only the parent can use it");
-    const int64_t deadline = apf_deadline(timeout);
     apf_error error;
     pthread_mutex_lock(&run->lock);
-    if (!wait_turn(run, deadline)) {
+    if (!wait_turn(run, timeout)) {
         pthread_mutex_unlock(&run->lock);
         return apf_fail(err, APF_TIMEOUT, 0, "a run did not end in time");
     }

@@ -241,7 +241,7 @@ int xrt_run_wait(apf_drv_run *run, int64_t timeout, apf_error *err)
     pthread_mutex_lock(&device->order);
     while (run->phase != XRT_ENDED && !over) {
         move_on(run, deadline);
-        over = deadline >= 0 && apf_now() >= deadline;
+        over = run->phase != XRT_ENDED && deadline >= 0 && apf_now() >= deadline;
     }
     const int phase = run->phase;
     pthread_mutex_unlock(&device->order);

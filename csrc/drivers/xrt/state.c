@@ -25,6 +25,7 @@ int xrt_state_wait(const xrt_api *xrt, xrt_run handle, int64_t deadline)
         }
         return state;
     }
+    if (xrt_state_ended(state)) return state;
     const int64_t begin = apf_now();
     for (int64_t time = begin; !xrt_state_ended(state) && time < deadline; time = apf_now()) {
         if (time - begin > SPIN) {
@@ -43,8 +44,6 @@ static int code_of(const apf_drv_run *run, int state, apf_error *err)
     const apf_drv_kernel *kernel = run->kernel;
     const char *device = kernel->device->info.name;
     switch (state) {
-    case XRT_STATE_COMPLETED:
-        return APF_OK;
     case XRT_STATE_ABORT:
         if (run->aborting) return apf_fail(err, APF_CANCELLED, 0, "the run of '%s' was aborted", kernel->name);
         return xrt_fail(err, APF_KERNEL, "XRT aborted the run of '%s' on '%s'" XRT_RESET, kernel->name, device);
@@ -66,6 +65,7 @@ static int code_of(const apf_drv_run *run, int state, apf_error *err)
 
 int xrt_state_code(apf_drv_run *run, int state, apf_error *err)
 {
+    if (state == XRT_STATE_COMPLETED) return APF_OK;
     pthread_mutex_lock(&run->lock);
     const int code = code_of(run, state, err);
     pthread_mutex_unlock(&run->lock);

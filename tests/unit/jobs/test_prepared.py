@@ -7,6 +7,7 @@ import io
 import os
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ def test_one_call_into_the_core_starts_and_waits(scale: apyfal.Accelerator, monk
     launcher = runs._job._ready.launcher
     monkeypatch.setattr(launcher, "_arguments", Counted(launcher._arguments))
     ready = runs._job._ready
-    monkeypatch.setattr(runs._job, "_ready", ready._replace(quick=launcher.runner(ready.launch, 1.0)))
+    monkeypatch.setattr(runs._job, "_ready", replace(ready, quick=launcher.runner(ready.launch, 1.0)))
     for _ in range(3):
         job()
     assert calls == ["run"] * 3
