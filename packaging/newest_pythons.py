@@ -40,17 +40,43 @@ def mirror() -> str:
     sys.exit("newest_pythons: apt's sources name no mirror of Debian")
 
 
+def packages_of(versions: list[str]) -> list[str]:
+    """Return the names of the packages of these interpreters."""
+    return [f"python{version}{part}" for version in versions for part in ("", "-venv")]
+
+
 def install_release(folder: Path, versions: list[str]) -> None:
-    """Install the development release with the interpreters and XRT into a folder, unless it is there."""
-    if (folder / "usr/bin" / f"python{versions[-1]}").exists():
+    """Install the development release with the interpreters and XRT into a folder, unless there is one.
+
+    Two that begin at once do so beside each other: one folder stays.
+    """
+    if folder.exists():
         return
-    packages = [f"python{version}{part}" for version in versions for part in ("", "-venv")]
-    wanted = ",".join([*packages, newest_xrt.PACKAGE, "zlib1g", "ca-certificates"])
-    command = ["debootstrap", "--variant=minbase", f"--include={wanted}", RELEASE, folder, mirror()]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=folder.parent))
+    wanted = ",".join([*packages_of(versions), newest_xrt.PACKAGE, "zlib1g", "ca-certificates"])
+    command = ["debootstrap", "--variant=minbase", f"--include={wanted}", RELEASE, fresh, mirror()]
     with tempfile.TemporaryFile("w+") as log:
         if subprocess.run(command, stdout=log, stderr=log, check=False).returncode:
             log.seek(0)
+            shutil.rmtree(fresh)
             sys.exit("newest_pythons: debootstrap failed:\n" + "".join(log.readlines()[-20:]))
+    fresh.chmod(0o755)
+    try:
+        fresh.rename(folder)
+    except OSError:  # another one was first
+        shutil.rmtree(fresh)
+
+
+def add_missing(folder: Path, versions: list[str]) -> None:
+    """Install what a folder of an earlier day lacks."""
+    lacking = [version for version in versions if not (folder / "usr/bin" / f"python{version}").exists()]
+    missing = packages_of(lacking) + ([] if newest_xrt.is_installed(folder) else [newest_xrt.PACKAGE])
+    if missing and (
+        inside(folder, "apt-get", "-q", "update")
+        or inside(folder, "apt-get", "-qy", "--no-install-recommends", "install", *missing)
+    ):
+        sys.exit(f"newest_pythons: {folder} lacks {', '.join(missing)}, and apt-get cannot install that")
 
 
 def inside(folder: Path, *command: str | Path, env: Mapping[str, str] = MappingProxyType({})) -> int:
@@ -59,7 +85,7 @@ def inside(folder: Path, *command: str | Path, env: Mapping[str, str] = MappingP
     env = {
         **kept,
         **env,
-        "PATH": "/usr/bin:/bin",
+        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
         "HOME": "/root",
         "TMPDIR": "/tmp",
         "DEBIAN_FRONTEND": "noninteractive",
@@ -127,9 +153,7 @@ def main() -> None:
     install_release(options.folder, versions)
     mounts = share(options.folder)
     try:
-        if not newest_xrt.is_installed(options.folder):  # a folder of an earlier day
-            inside(options.folder, "apt-get", "-q", "update")
-            inside(options.folder, "apt-get", "-qy", "--no-install-recommends", "install", newest_xrt.PACKAGE)
+        add_missing(options.folder, versions)
         arguments = options.pytest or list(SHORT)
         places = {version: Path("/trial") / version for version in versions}
         wheel = options.wheel.resolve()
