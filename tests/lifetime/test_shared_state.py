@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,6 +30,7 @@ from apyfal.config.configuration import ENVIRONMENT, Configuration
 from apyfal.definition import registry
 from apyfal.definition.definition import Definition
 from apyfal.device import at_exit
+from apyfal.device.sharing.run_queue import MOST_QUEUED, RunQueue
 from apyfal.exceptions import AcceleratorException, ClosedError, ConfigurationError, InvalidURL, ParameterError
 from apyfal.jobs.ordered_map import LightFuture, ResultOrder
 from apyfal.storage.flow.cancel import CancelToken
@@ -167,6 +170,25 @@ def test_the_reader_of_results_is_always_woken() -> None:
             future.set_result(number)
 
     assert together(end, lambda: [future.result() for future in futures] == list(range(len(futures)))) == []
+
+
+def test_a_full_queue_of_runs_is_emptied_by_others_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = RunQueue()
+    monkeypatch.setattr(queue, "collect", lambda every=False: None)
+
+    class Emptied(list[Any]):
+        """Between a look at its length and one at what is in it, other threads have discarded all."""
+
+        def __len__(self) -> int:
+            length = super().__len__()
+            queue._jobs = []
+            return length
+
+    job = SimpleNamespace(over=False, ended=lambda timeout=0.0: True, check=lambda: None, cancel=lambda: None)
+    queue._jobs = Emptied([(None, job)] * MOST_QUEUED)
+    with queue.turn():
+        pass
+    assert queue._jobs == []
 
 
 # -- registries -------------------------------------------------------------------------------------------------------

@@ -48,10 +48,16 @@ class RunQueue:
         """Let the block alone queue a job, so that the order here is that of the driver's queue."""
         with self._queueing:
             self.collect()
-            while len(self._jobs) >= MOST_QUEUED:
-                self._jobs[0][1].ended(_LOOK)
+            while (oldest := self._in_the_way()) is not None:
+                oldest.ended(_LOOK)
                 self.collect(every=True)
             yield
+
+    def _in_the_way(self) -> Queued | None:
+        """Return the oldest job if there is no room for another one."""
+        with self._lock:  # whoever waits for a job discards it
+            jobs = self._jobs
+            return jobs[0][1] if len(jobs) >= MOST_QUEUED else None
 
     def add(self, owner: object, job: Queued) -> None:
         """Add a job, within `turn`."""
