@@ -84,6 +84,24 @@ class Names(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no types
             return {"name": "", "size": 0, "type": "directory"}
         return described(path, namespace.stat(path))
 
+    def exists(self, path: str, **kwargs: Any) -> bool:
+        """Whether something is there; raises where fsspec's own would say no to a store that refuses or is down."""
+        return self._type_of(path) is not None
+
+    def isfile(self, path: str) -> bool:
+        """Whether a file is there; raises where that cannot be told."""
+        return self._type_of(path) == "file"
+
+    def isdir(self, path: str) -> bool:
+        """Whether a directory is there; raises where that cannot be told."""
+        return self._type_of(path) == "directory"
+
+    def _type_of(self, path: str) -> str | None:
+        try:
+            return str(self.info(path)["type"])
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
     def find(
         self, path: str, maxdepth: int | None = None, withdirs: bool = False, detail: bool = False, **kwargs: Any
     ) -> Any:

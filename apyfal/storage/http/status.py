@@ -33,6 +33,7 @@ __all__ = [
     "described_by_reading",
     "http_date",
     "range_header",
+    "reading_says_more",
     "retry_after",
     "status_error",
     "strong_etag",
@@ -284,6 +285,15 @@ def body_reader(
     return reader
 
 
+def reading_says_more(error: StorageError) -> bool:
+    """Whether a look-up may have been refused for being one, so that a GET decides.
+
+    Some servers refuse HEAD, by whatever status they have for what they do not know, and signed addresses are for GET.
+    """
+    status = error.status or 0
+    return 400 <= status < 600 and status not in (404, 407, 410, 412) and status not in TRANSIENT_STATUSES
+
+
 def described_by_reading(read: Callable[[], RangeReader]) -> ObjectInfo:
     """Describe an object by the head of a GET, whose body is not received.
 
@@ -312,7 +322,7 @@ def described_by_head(info: ObjectInfo, response: Response, read: Callable[[], R
         Begins to read the whole object.
     """
     size = whole_number(response.headers.get("content-length", ""))
-    if not size or info.etag is None:
+    if response.status != 200 or not size or info.etag is None:
         return described_by_reading(read)
     return replace(info, size=size)
 

@@ -16,7 +16,7 @@ from functools import partial
 from typing import NamedTuple
 from urllib.parse import quote
 
-from apyfal.exceptions import AccessDenied, AuthenticationError, InvalidURL, StorageError, UnsupportedByStore
+from apyfal.exceptions import AuthenticationError, InvalidURL, StorageError
 from apyfal.storage.handler import MetadataHandler, ObjectInfo, RangeReader
 from apyfal.storage.http.origin import Origin
 from apyfal.storage.http.pool import ConnectionPool, Timeouts
@@ -26,6 +26,7 @@ from apyfal.storage.http.status import (
     described_by_head,
     described_by_reading,
     range_header,
+    reading_says_more,
     status_error,
 )
 
@@ -172,8 +173,10 @@ class RestHandler(MetadataHandler):
         """Describe an object by a HEAD, or by a GET where that says more."""
         read = partial(self.read, path, 0, None, None)
         try:
-            response, _ = self._ask("HEAD", target, path, "look up", accept=(200, 204))
-        except (AccessDenied, UnsupportedByStore):
+            response, _ = self._ask("HEAD", target, path, "look up", accept=(200, 204, 206))
+        except StorageError as error:
+            if not reading_says_more(error):
+                raise
             return described_by_reading(read)
         return described_by_head(self._info(path, response, None), response, read)
 

@@ -9,7 +9,6 @@ from functools import partial
 from typing import ClassVar
 
 from apyfal.exceptions import (
-    AccessDenied,
     MountError,
     ObjectChanged,
     ObjectExists,
@@ -29,6 +28,7 @@ from apyfal.storage.http.status import (
     described_by_head,
     described_by_reading,
     range_header,
+    reading_says_more,
 )
 from apyfal.storage.metadata import FIELDS, ObjectMetadata, require_fields
 from apyfal.storage.stores.s3.client import S3Client, split_path
@@ -212,9 +212,9 @@ class S3Handler(MetadataHandler):
         read = partial(self._read_version, path, version)
         try:
             response = self._s3.request("HEAD", path, query, with_checksum, what="look up")
-        except (AccessDenied, UnsupportedByStore) as error:
-            if error.code is not None:
-                raise  # a GET has been tried: it gave the reason
+        except StorageError as error:
+            if error.code is not None or not reading_says_more(error):
+                raise  # with a code, a GET has been tried: it gave the reason
             return described_by_reading(read)
         response.close()
         return described_by_head(object_info(path, response.headers), response, read)
