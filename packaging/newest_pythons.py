@@ -138,6 +138,9 @@ def test(folder: Path, at: Path, version: str, wheel: Path, arguments: list[str]
             print(f"newest_pythons: the extra {extra!r} cannot be installed on {version}: its tests are left out")
     if inside(folder, python, "-m", "apyfal", "process", "-a", "sha3", at / "tree/README.md"):
         return False
+    typed = (at / "tree/packaging/typed_start.py", at / wheel.name, "--python", f"python{version}")
+    if inside(folder, f"python{version}", *typed):
+        return False
     return not pytest(folder, at, *arguments)
 
 

@@ -110,6 +110,7 @@ def try_out(python: str, wheel: Path, scratch: Path, arguments: list[str], numpy
     bare = {**plain, "PATH": f"{inside.parent}:{path}"}
     install(inside, wheel, *([numpy] if numpy else []), env=bare)
     run(inside.parent / "apyfal", "process", "-a", "sha3", ROOT / "README.md", cwd=scratch, env=bare)
+    run(sys.executable, ROOT / "packaging/typed_start.py", wheel, "--python", python)
     # The tests, with the tree that they look at but for the package: what they import is the wheel's.
     elsewhere = clone(scratch / "elsewhere")
     shutil.rmtree(elsewhere / "apyfal")

@@ -6,8 +6,10 @@ import ctypes
 import datetime
 import email.utils
 import http.server
+import importlib
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -24,6 +26,7 @@ from apyfal.doctor.finding import Finding
 TREE = Path(__file__).parents[3]
 SECRET = "canary0secret0canary0secret0canary0secret0"
 _PR_CAPBSET_DROP = 24  # linux/prctl.h
+_CLONE_NEWNS, _CLONE_NEWUSER, _MS_BIND, _MS_REC, _MS_PRIVATE = 0x20000, 0x10000000, 0x1000, 0x4000, 0x40000
 _CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH, _CAP_IPC_LOCK = 1, 2, 14  # linux/capability.h
 
 
@@ -206,6 +209,28 @@ def test_no_tls_library(tmp_path: Path) -> None:
         "runpy.run_module('apyfal', run_name='__main__')"
     )
     status, findings, _ = doctor("https://127.0.0.1:1", directory=tmp_path, code=without)
+    assert status == 1
+    assert "libssl" in problem(findings, "cannot use TLS").remedy
+
+
+def hide(*libraries: str) -> None:
+    """Put empty files over libraries, in a file system that only the next program sees."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(_CLONE_NEWNS) and libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNS):
+        raise OSError(ctypes.get_errno(), "unshare")
+    libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
+    for name in libraries:
+        if libc.mount(b"/dev/null", os.fsencode(name), None, _MS_BIND, None):
+            raise OSError(ctypes.get_errno(), "mount", name)
+
+
+def test_a_machine_without_libssl(tmp_path: Path) -> None:
+    linked = subprocess.run(
+        ["ldd", importlib.import_module("_ssl").__file__], capture_output=True, text=True, check=True
+    )
+    libraries = {os.path.realpath(name) for name in re.findall(r"=> (/\S*lib(?:ssl|crypto)\S*)", linked.stdout)}
+    assert libraries
+    status, findings, _ = doctor("https://127.0.0.1:1", directory=tmp_path, before=lambda: hide(*libraries))
     assert status == 1
     assert "libssl" in problem(findings, "cannot use TLS").remedy
 
