@@ -1,4 +1,4 @@
-"""One large object from place to place: between two S3 endpoints, from one to a file, from a file to a file.
+"""One large object from place to place: between two S3 endpoints, from one to a file, from file to file; and a tree.
 
 The destination endpoint takes every byte and forgets it, so that its speed does not count; that what arrives is right
 is checked on the way to a file, which is the same code. Memory is how far this process grows (another program: all of
@@ -99,7 +99,87 @@ def benches(quick: bool) -> list[Bench]:
     add(files, "limit: cp, then sync of the file", lambda: cp(original, copied), limit=True)
     add(files, "apyfal.storage.copy, with fsync", lambda: storage.copy(original, copied))
     add(files, "shutil.copy, without", lambda: shutil.copy(original, copied))
-    return [stores, to_file, files]
+    return [stores, to_file, files, tree(100 if quick else 5000)]
+
+
+def tree(count: int) -> Bench:
+    """Return the table of a tree of small objects from one endpoint to another, which takes and forgets them.
+
+    s5cmd knows one endpoint at a time: it copies to a directory in memory, and from there.
+    """
+    size = 16 << 10
+    data = np.frombuffer(np.random.default_rng(1).bytes(count * size), np.uint8).reshape(count, size)
+    source, sink = serve({}), serve({})
+    folder = source.root / "listed"
+    folder.mkdir(parents=True)
+    for number in range(count):
+        data[number].tofile(folder / f"{number:06}")
+    entries = "".join(
+        f'<Contents><Key>{number:06}</Key><Size>{size}</Size><ETag>"x"</ETag>'
+        "<LastModified>2026-01-01T00:00:00.000Z</LastModified></Contents>"
+        for number in range(count)
+    )
+    (source.root / "listing.xml").write_text(
+        f"<ListBucketResult><IsTruncated>false</IsTruncated><KeyCount>{count}</KeyCount>{entries}</ListBucketResult>"
+    )
+    for path in (folder, *folder.iterdir(), source.root / "listing.xml"):
+        path.chmod(0o755)
+    url, other = source.endpoint_url, sink.endpoint_url
+    storage.mount("s3.tree", endpoint_url=url, config={}, **KEYS)
+    storage.mount("s3.sink", endpoint_url=other, config={}, **KEYS)
+    bench = Bench(f"a tree of {count} objects of 16 KiB between two S3 endpoints: microseconds an object", unit="us")
+    bench.scale = 1e6
+    environment = rclone_environment(url) | {
+        name.replace("_BENCH_", "_OTHER_"): value
+        for name, value in rclone_environment(other).items()
+        if "_BENCH_" in name
+    }
+
+    def check(log: Any) -> None:
+        if log is not None and log != 0:
+            raise AssertionError(f"copy ended with {log}")
+
+    bench.add(
+        "apyfal copy -r",
+        lambda: run_command(["copy", "-q", "-r", "s3.tree://listed", "s3.sink://sink/"]),
+        check,
+        repeats=count,
+    )
+    if shutil.which("rclone"):
+        for transfers in (8, 32):
+            options = ["--transfers", str(transfers), "--checkers", "8", "--s3-no-head", "--ignore-checksum"]
+            run = PeakOfProgram(
+                ["rclone", "copy", "--no-check-dest", *options, "bench:listed", "other:sink"], environment
+            )
+            bench.add(f"rclone, {transfers} at once (another process)", run, note=run.note, repeats=count)
+    if shutil.which("s5cmd"):
+        keys = {"AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench-secret", "AWS_REGION": "us-east-1"}
+
+        def s5cmd() -> None:
+            with tempfile.TemporaryDirectory(dir="/dev/shm") as between:
+                for start, end, endpoint in (
+                    ("s3://listed/*", f"{between}/", url),
+                    (f"{between}/*", "s3://sink/", other),
+                ):
+                    subprocess.run(
+                        ["s5cmd", "--endpoint-url", endpoint, "cp", start, end],
+                        env={**os.environ, **keys},
+                        stdout=subprocess.DEVNULL,
+                        check=True,
+                    )
+
+        bench.add("s5cmd, to memory and from there", s5cmd, repeats=count)
+    for way in bench.ways:
+        rate = lambda way=way: f"{1 / np.median(way.seconds):,.0f} objects/s"  # noqa: E731
+        way.note = rate
+    return bench
+
+
+def run_command(arguments: list[str]) -> int:
+    """Run a command of apyfal in this process."""
+    from apyfal.cli import main as apyfal_main
+
+    return apyfal_main(arguments)
 
 
 def cp(source: Path, destination: Path) -> None:

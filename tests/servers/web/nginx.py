@@ -9,6 +9,8 @@
 ``/elsewhere/``    redirects to the second origin (`Nginx.other_url`), which tells the Authorization header it was sent
 ``/autoindex/``    the directory as HTML
 ``/dav/``          writable: PUT, DELETE, MKCOL, COPY, MOVE
+``/listed``        a bucket of S3 whose listing is the file ``listing.xml``
+``/sink/``         a bucket of S3 that takes what is put and forgets it
 =================  ==================================================================================================
 
 The same over TLS at `Nginx.tls_url`, with a certificate of the authority in `Nginx.ca`. Debian package:
@@ -51,6 +53,9 @@ SITE = """\
         location /gzip/ {{ alias {root}/; gzip on; gzip_types *; gzip_min_length 1; gzip_http_version 1.0; }}
         location /private/ {{ alias {root}/; auth_basic "private"; auth_basic_user_file {directory}/users; }}
         location /autoindex/ {{ alias {root}/; autoindex on; }}
+        location = /listed {{ default_type application/xml; alias {root}/listing.xml; }}
+        location = /sink {{ default_type application/xml; return 200 "<ListBucketResult/>"; }}
+        location /sink/ {{ add_header ETag '"d41d8cd98f00b204e9800998ecf8427e"'; return 200 ""; }}
         location /moved/ {{ rewrite ^/moved/(.*)$ /$1 permanent; }}
         location /found/ {{ rewrite ^/found/(.*)$ /$1 redirect; }}
         location /temporary/ {{ return 307 /dav/; }}
