@@ -35,8 +35,8 @@ _GROUP = 512
 #: Of an object whose size is not known; a larger one is left to be copied by itself.
 _UNKNOWN = 64 << 10
 
-#: Called with the number of a pair and what was copied.
-Copied = Callable[[int, "ObjectInfo"], object]
+#: Called with what was copied: numbers of pairs, and which version it was.
+Copied = Callable[[list[tuple[int, "ObjectInfo"]]], object]
 
 
 class _Route(NamedTuple):
@@ -75,7 +75,7 @@ def copy_each(
     metadata
         What all copies shall have of content type and the like.
     copied
-        Is told of each copy that was made here, in the calling thread.
+        Is told of the copies that were made here, some at a time, in the calling thread.
     one_by_one
         Copies the pairs of these numbers as `apyfal.storage.copy` does: those that cannot be copied here, or have
         failed. An error that it raises ends the call.
@@ -302,13 +302,10 @@ class _Copies:
 
     @staticmethod
     def _tell(group: list[int], found: list[Any], results: list[Any], copied: Copied) -> list[int]:
-        left = []
-        for number, one, done in zip(group, found, results, strict=True):
-            if done:
-                copied(number, one.info)
-            else:
-                left.append(number)
-        return left
+        told = [(number, one.info) for number, one, done in zip(group, found, results, strict=True) if done]
+        if told:
+            copied(told)
+        return [number for number, done in zip(group, results, strict=True) if not done]
 
 
 def _connections(target: MountedPath) -> int:

@@ -14,7 +14,9 @@ from typing import Any
 
 from apyfal.exceptions import AcceleratorException, ObjectChanged, ObjectNotFound, ParameterError, StorageError
 from apyfal.storage.api.copying import copy_to
-from apyfal.storage.api.namespace import makedirs, remove, rmdir, stat_at
+from apyfal.storage.api.namespace import makedirs, rmdir, stat_at
+from apyfal.storage.batch.copies import copy_each
+from apyfal.storage.batch.many import remove_listed, stat_each
 from apyfal.storage.flow.cancel import CancelToken, current_cancel
 from apyfal.storage.flow.options import Progress
 from apyfal.storage.handler import ObjectInfo
@@ -35,6 +37,8 @@ __all__ = ["SyncReport", "sync"]
 
 #: How often a file is copied that is written to at the same time.
 _ATTEMPTS = 3
+#: Files that are deleted between two looks at what failed.
+_REMOVED = 1000
 
 
 @dataclass
@@ -186,7 +190,47 @@ class _Run:
 
     def copy(self, concurrency: int) -> None:
         """Compare and copy everything; make empty directories."""
-        names = self._names_to_visit()
+        names = list(self._names_to_visit())
+        together = [name for name in names if not self._dry_run and self._is_sure(name)]
+        sure = set(together)
+        self._visit_all([name for name in names if name not in sure], concurrency)
+        again: list[str] = []
+        copy_each(
+            [(self._here.at(name), self._there.at(name)) for name in together],
+            [self._here.files[name].size for name in together],
+            metadata=self._metadata,
+            copied=lambda done: again.extend(self._check([(together[number], info) for number, info in done])),
+            one_by_one=lambda numbers: self._visit_all([together[number] for number in numbers], concurrency),
+        )
+        self._visit_all(again, concurrency)
+        if self._there.on_disk and not self._dry_run:
+            for name in sorted(self._here.directories):
+                self._make_directory(self._there.at(name).url)
+
+    def _is_sure(self, name: str) -> bool:
+        """Whether the listings alone say that a file is to be copied."""
+        info, there = self._here.files[name], self._there.files.get(name)
+        if self._there.on_disk:
+            return False  # its directory has to be made
+        if there is None:
+            return True
+        known = all(one is not None for one in (info.size, there.size, info.mtime, there.mtime))
+        return known and not self._checksum and self._difference(name) in ("size", "time")
+
+    def _check(self, copies: list[tuple[str, ObjectInfo]]) -> list[str]:
+        """Report copies that were made together; return those whose source was written to meanwhile."""
+        changed = []
+        found = stat_each([self._here.at(name) for name, _ in copies])
+        for (name, info), now in zip(copies, found, strict=True):
+            if isinstance(now, Exception) or is_changed(info, now):
+                changed.append(name)
+            else:
+                self._report_copy(name, self._difference(name) or "new", info)
+        return changed
+
+    def _visit_all(self, every: list[str], concurrency: int) -> None:
+        """Compare and copy these files, several at once."""
+        names = iter(every)
         cancel = CancelToken(current_cancel())
         running: dict[Future[None], str] = {}
 
@@ -210,9 +254,6 @@ class _Run:
                 raise
             finally:
                 cancel.detach()
-        if self._there.on_disk and not self._dry_run:
-            for name in sorted(self._here.directories):
-                self._make_directory(self._there.at(name).url)
 
     def _note(self, ended: Future[None], name: str) -> None:
         try:
@@ -268,6 +309,9 @@ class _Run:
             return
         if not self._dry_run:
             info = self._copied(name, info)
+        self._report_copy(name, reason, info)
+
+    def _report_copy(self, name: str, reason: str, info: ObjectInfo) -> None:
         with self._lock:
             self._report.copied[name] = reason
             self._report.bytes += info.size or 0
@@ -307,9 +351,14 @@ def _delete(here: Tree, there: Tree, report: SyncReport, *, dry_run: bool, keep_
     if report.left:
         report.nothing_deleted = bool(extra or empty)
         return
-    for name in extra:
-        if _done(partial(remove, there.at(name).url), report, dry_run=dry_run, keep_going=keep_going):
-            report.deleted.append(name)
+    for begin in range(0, len(extra), _REMOVED):
+        names = extra[begin : begin + _REMOVED]
+        outcomes = [None] * len(names) if dry_run else remove_listed([there.at(name) for name in names])
+        report.deleted += [name for name, error in zip(names, outcomes, strict=True) if error is None]
+        failed = [error for error in outcomes if error is not None]
+        if failed and not keep_going:
+            raise failed[0]
+        report.left += failed
     if not there.on_disk:
         return
     was_in = Tree(there.top, True, {name: there.files[name] for name in extra}, empty).folders() - folders

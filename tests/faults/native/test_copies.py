@@ -81,7 +81,7 @@ def copy_all(start: str, end: str, *, sizes: bool = True, **keywords: object) ->
 
     told: list[int] = []
     known = [len(data) if sizes else None for data in OBJECTS]
-    keywords = {"copied": lambda number, info: told.append(number), "one_by_one": one_by_one, **keywords}
+    keywords = {"copied": lambda done: told.extend(number for number, _ in done), "one_by_one": one_by_one, **keywords}
     copy_each(pairs, known, **keywords)
     assert sorted(told + alone) == list(range(COUNT))
     return alone
@@ -209,6 +209,33 @@ def test_the_command_tells_of_what_fails_and_copies_the_rest(
         name = f"c/{number}"
         assert name not in there.objects or there.objects[name].data == OBJECTS[number]
         assert number == HIT or name in there.objects or not keep_going
+
+
+def test_trees_are_synchronized_by_few_calls(
+    store: Hostile, there: Hostile, schemes: Callable[..., tuple[str, str]]
+) -> None:
+    start, end = schemes()
+    store.objects.pop("b/data", None)
+    for number in range(1200):
+        there.put(f"c/old/{number}", b"old")
+
+    def change(request: Request) -> None:
+        if "changed" not in store.hit:
+            store.hit.append("changed")
+            store.put(f"b/t/{HIT}", b"changed", content_type="text/odd")
+
+    there.faults.append(Fault("change", writing, times=1, act=change))
+    report = storage.sync(f"{start}://b/t", f"{end}://c", delete=True)
+    assert report.copied == {str(number): "new" for number in range(COUNT)}
+    assert sorted(report.deleted) == sorted(f"old/{number}" for number in range(1200))
+    assert not report.left
+    assert ways.take()["native"] >= 3 * COUNT - 1  # read, written, looked up
+    assert there.objects[f"c/{HIT}"].data == b"changed", "what was written to meanwhile is copied again"
+    assert [there.objects[f"c/{n}"].data for n in range(COUNT) if n != HIT] == [
+        data for number, data in enumerate(OBJECTS) if number != HIT
+    ]
+    assert sum("delete" in request.query for request in there.requests) == 2
+    assert storage.sync(f"{start}://b/t", f"{end}://c", dry_run=True).deleted == []
 
 
 def test_a_copy_inside_one_store_is_made_by_the_store(store: Hostile, schemes: Callable[..., tuple[str, str]]) -> None:

@@ -361,6 +361,7 @@ class Hostile:
             else:
                 names += f"<Contents><Key>{escape(key)}</Key><Size>{len(stored.data)}</Size></Contents>"
         names += "".join(f"<CommonPrefixes><Prefix>{escape(one)}</Prefix></CommonPrefixes>" for one in prefixes)
+        names += "<IsTruncated>false</IsTruncated>"
         return Answer(200, {}, f"<ListBucketResult>{names}</ListBucketResult>".encode())
 
     def _source(self, request: Request) -> bytes | Answer:

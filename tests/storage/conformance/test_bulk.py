@@ -60,7 +60,7 @@ def test_copies_keep_their_metadata(stores: dict[str, str], start: str, end: str
     copy_each(
         [(parse(source), parse(destination)) for source, destination in pairs],
         [1000 + number for number in range(len(pairs))],
-        copied=lambda number, info: copied.append(number),
+        copied=lambda done: copied.extend(number for number, _ in done),
         one_by_one=lambda numbers: pytest.fail(f"{len(numbers)} were copied one by one"),
     )
     assert sorted(copied) == list(range(len(pairs)))

@@ -172,10 +172,11 @@ def _copy_all(
             failed[chosen[0]] = error
         return failed
 
-    def copied(number: int, info: ObjectInfo) -> None:
-        if (update := shown.part(number)) is not None:
-            update(info.size or 0, info.size)
-        shown.finished(number)
+    def copied(done: Sequence[tuple[int, ObjectInfo]]) -> None:
+        for number, info in done:
+            if (update := shown.part(number)) is not None:
+                update(info.size or 0, info.size)
+            shown.finished(number)
 
     def one_by_one(numbers: Sequence[int]) -> None:
         failed.update(_copy_by_threads(copy, {number: chosen[number] for number in numbers}, cancel, keep_going))
