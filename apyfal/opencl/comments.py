@@ -4,24 +4,43 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import NamedTuple
 
-__all__ = ["without_comments"]
+__all__ = ["Line", "without_comments"]
 
 # What a line is made of, as far as comments are concerned. Unterminated text ends with its line.
 _TOKEN = re.compile(r"""//.*|/\*.*?(?:\*/|$)|"(?:\\.|[^"\\])*"?|'(?:\\.|[^'\\])*'?|[^/"']+|/""", re.DOTALL)
 
 
-def without_comments(text: str) -> Iterator[tuple[str, str, bool]]:
-    """Yield each line, the same without comments, and whether it is a line of its own.
+class Line(NamedTuple):
+    """One line of a file.
 
-    It is none if a comment goes on from the line before it or in the next one, or a backslash joins it with these.
+    Attributes
+    ----------
+    text, code
+        As it is, and without comments.
+    begins, ends
+        Whether it does not continue the line before it, and whether the next one does not continue it: by a comment or
+        a backslash.
+    commented
+        Whether a comment goes on behind it.
     """
+
+    text: str
+    code: str
+    begins: bool
+    ends: bool
+    commented: bool
+
+
+def without_comments(text: str) -> Iterator[Line]:
+    """Yield the lines of a text."""
     in_block = in_line = joined = False
     lines = text.split("\n")
     if not lines[-1]:
         del lines[-1]
     for line in lines:
-        alone = not (in_block or joined)
+        begins = not (in_block or joined)
         goes_on = line.rstrip("\r").endswith("\\")
         code, rest = "", line
         if in_block:
@@ -38,4 +57,4 @@ def without_comments(text: str) -> Iterator[tuple[str, str, bool]]:
             else:
                 code += token
         joined = goes_on
-        yield line, code, alone and not (in_block or goes_on)
+        yield Line(line, code, begins, not (in_block or goes_on), in_block)

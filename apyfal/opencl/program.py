@@ -12,13 +12,14 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 
 from apyfal.exceptions import ConfigurationError, ProgramError
-from apyfal.opencl.comments import without_comments
+from apyfal.opencl.comments import Line, without_comments
 from apyfal.units import format_size
 
 __all__ = ["include_directories", "make_program", "parts_of"]
 
 _INCLUDE = re.compile(r'\s*#\s*include\s*(?:"([^"]+)"|<([^>]+)>)\s*')
 _ONCE = re.compile(r"\s*#\s*pragma\s+once\s*")
+_CONDITIONAL = re.compile(r"\s*#\s*(if|ifdef|ifndef|endif)\b")
 _GUARD = re.compile(r"\s*#\s*ifndef\s+(\w+)\s*#\s*define\s+\1\b")
 #: Files in files, included files, and bytes of the whole text.
 _DEEPEST = 64
@@ -99,7 +100,7 @@ class _Text:
         self._lines: list[str] = []
         self._size = 0
         self._found: dict[str, str | None] = {}
-        self._split: dict[str, list[tuple[str, str, bool]]] = {}
+        self._split: dict[str, list[Line]] = {}
         self._included = 0
         self._once: dict[str, str] = {}  # macros for files with `#pragma once`
 
@@ -124,22 +125,25 @@ class _Text:
             raise ProgramError(f"{name!r} is included by {_DEEPEST} files in files; expected fewer")
         if name not in self._split:
             self._split[name] = list(without_comments(text))
+            _check_ends(name, self._split[name])
         lines = self._split[name]
-        once = any(_ONCE.fullmatch(code) for _, code, _ in lines)
+        once = any(line.begins and _ONCE.fullmatch(line.code) for line in lines)
         # in all lines or in none: a comment can have several
-        bare = any(_UNCACHED.search(line) and not _UNCACHED.search(code) for line, code, _ in lines)
+        bare = any(_UNCACHED.search(line.text) and not _UNCACHED.search(line.code) for line in lines)
         if once:
             macro = self._once.setdefault(name, f"APYFAL_ONCE_{len(self._once)}")
             self._put(f"#ifndef {macro}\n#define {macro}\n")
             self.begin(1, name)
-        for number, (line, code, complete) in enumerate(lines, start=1):
-            match = _INCLUDE.fullmatch(code) if complete else None
+        for number, line in enumerate(lines, start=1):
+            match = _INCLUDE.fullmatch(line.code) if line.begins and line.ends else None
             if match is not None and self._include(match[1] or match[2], match[1] is not None, within):
                 self.begin(number + 1, name)
-            elif once and _ONCE.fullmatch(code):
+            elif once and line.begins and _ONCE.fullmatch(line.code):
                 self._put("\n")
             else:
-                self._put(f"{_without_remarks(line, code) if bare else line}\n")
+                self._put(f"{_without_remarks(line) if bare else line.text}\n")
+        if lines and not lines[-1].ends:
+            self._put("\n")  # its backslash joins nothing of another file
         if once:
             self._put("#endif\n")
 
@@ -150,7 +154,7 @@ class _Text:
             if text is None:
                 continue
             if place in within:
-                code = "".join(f"{one}\n" for _, one, _ in without_comments(text))
+                code = "".join(f"{line.code}\n" for line in without_comments(text))
                 if place not in self._once and not _GUARD.match(code):
                     raise ProgramError(f"{place!r} includes itself: {' -> '.join([*within, place])}")
                 return True  # its guard is defined by now
@@ -177,13 +181,34 @@ class _Text:
         return self._found[place]
 
 
-def _without_remarks(line: str, code: str) -> str:
+def _without_remarks(line: Line) -> str:
     """Return a line without comments, except what says how the kernel is started."""
-    at = line.find(_LAUNCH)
-    if at < 0 or _LAUNCH in code:
-        return code
-    launch = line[at:].partition("*/")[0].rstrip(" \\")
-    return f"{code} // {launch}"
+    code, at = line.code, line.text.find(_LAUNCH)
+    if at >= 0 and _LAUNCH not in code:
+        launch = line.text[at:].partition("*/")[0].rstrip(" \\")
+        code += f" /* {launch} */"
+    return f"{code} \\" if line.commented else code  # a directive goes on behind a comment of several lines
+
+
+def _check_ends(name: str, lines: Sequence[Line]) -> None:
+    """Raise `ProgramError` if a comment or a conditional ends in another file, where no compiler would look for it."""
+    if lines and lines[-1].commented:
+        raise ProgramError(f"{name}:{len(lines)}: a comment without an end")
+    opened: list[int] = []
+    for number, line in enumerate(lines, start=1):
+        match = _CONDITIONAL.match(line.code)
+        if match is None:
+            continue
+        if not line.begins:
+            return  # a comment in front of it, or no directive: the compiler knows
+        if match[1] != "endif":
+            opened.append(number)
+        elif opened:
+            opened.pop()
+        else:
+            raise ProgramError(f"{name}:{number}: #endif without #if")
+    if opened:
+        raise ProgramError(f"{name}:{opened[-1]}: #if without #endif")
 
 
 def _beside(name: str, wanted: str) -> str:

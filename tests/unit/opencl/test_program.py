@@ -106,6 +106,16 @@ def test_guards() -> None:
     assert (found["in_b"], found["in_c"]) == ("b.h:5", "c.h:3")
 
 
+@pytest.mark.parametrize("text", ["one \\\n#pragma once\n", "/*\n#pragma once */\n", "/*\n*/#pragma once\n"])
+def test_what_is_no_guard(text: str) -> None:
+    assert made({"a.cl": text}) == text
+
+
+def test_a_comment_of_several_lines_in_a_directive() -> None:
+    text = made({"a.cl": "#define A 1 /* asm\n*/ + 2\nA\n"})
+    assert re.search(r"#define A 1\s+\\\n \+ 2\nA\n", text)
+
+
 def test_what_cannot_be_one_text() -> None:
     with pytest.raises(ProgramError, match=r"'b\.h' includes itself: a\.cl -> b\.h -> c\.h -> b\.h"):
         made({"a.cl": '#include "b.h"', "b.h": '#include "c.h"', "c.h": '#include "b.h"'})
@@ -139,9 +149,9 @@ def test_comments_do_not_keep_a_program_out_of_the_cache() -> None:
     text = made({"a.cl": licence})
     assert not re.search("include|asm|copies", text)
     assert places(text)["x"] == "a.cl:4"
-    assert "// apyfal: --global=count\n" in text
+    assert "/* apyfal: --global=count */\n" in text
     text = made({"a.cl": "/* apyfal: --global=count\n included */ x\n"})
-    assert text.endswith("  // apyfal: --global=count\n x\n")
+    assert text.endswith("  /* apyfal: --global=count */ \\\n x\n")
 
 
 def test_names_next_to_a_url() -> None:
@@ -177,4 +187,25 @@ def test_directories_of_the_options() -> None:
     ],
 )
 def test_comments(text: str, code: list[str]) -> None:
-    assert [code for _, code, _ in without_comments(text)] == code
+    assert [line.code for line in without_comments(text)] == code
+
+
+@pytest.mark.parametrize(
+    ("header", "says"),
+    [
+        ("one\n/* two\n", "b.h:2: a comment without an end"),
+        ("#if A\n#ifdef B\n#endif\n", "b.h:1: #if without #endif"),
+        ("one\n#endif\n#if A\n", "b.h:2: #endif without #if"),
+    ],
+)
+def test_what_ends_in_another_file(header: str, says: str) -> None:
+    """A compiler would refuse it: as one text it would be another program."""
+    with pytest.raises(ProgramError, match=says):
+        made({"a.cl": '#include "b.h"\n', "b.h": header})
+
+
+def test_a_backslash_at_the_end_of_a_file() -> None:
+    for header in ("#define A \\\n", "#pragma once\n#define A \\\n", "one \\"):
+        text = made({"a.cl": '#include "b.h"\nnext\n', "b.h": header}).replace("\\\n", "")
+        assert "\nnext\n" in text
+        assert "#endif" not in text or "\n#endif\n" in text
