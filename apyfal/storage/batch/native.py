@@ -31,6 +31,9 @@ __all__ = ["NativeExchanges", "NativeReads", "NativeWrites", "Ways", "is_moved_n
 
 #: Objects up to this size (bytes) are received by one request; larger ones may be worth several connections.
 LARGEST = FIRST_PART
+#: Objects of one origin from which on they wait for their turn, if there are several origins: the careful path asks
+#: all at once.
+_WORTH_ITS_TURN = 64
 
 _NAMES = {
     transport.WAITING: "not tried",
@@ -138,7 +141,8 @@ class NativeExchanges(ABC):
             by_origin.setdefault(origin, []).append(number)
         for origin, numbers in by_origin.items():
             group = [mine[number] for number in numbers]
-            if handler.client.leads_straight_to(origin):
+            worth = len(by_origin) == 1 or len(numbers) >= _WORTH_ITS_TURN
+            if worth and handler.client.leads_straight_to(origin):
                 heads = [requests[number][1] for number in numbers]
                 with limits_for(handler).connections.turns(most, cancel) as connections:
                     done = self._exchange(handler.client, origin, group, heads, connections, cancel)

@@ -10,11 +10,11 @@ from dataclasses import replace
 from typing import ClassVar
 from urllib.parse import urljoin
 
-from apyfal.exceptions import InvalidURL, MountError, ObjectExists, StorageError
+from apyfal.exceptions import InvalidURL, MountError, ObjectExists, StorageError, UnsupportedByStore
 from apyfal.log import redact, redact_web_path
 from apyfal.storage.handler import Handler, Limits, ObjectInfo, RangeReader
 from apyfal.storage.http.origin import Origin, basic_authorization, split_url
-from apyfal.storage.http.pool import ConnectionPool, Timeouts
+from apyfal.storage.http.pool import ConnectionPool, Timeouts, request_head
 from apyfal.storage.http.response import Response
 from apyfal.storage.http.status import (
     DECODED,
@@ -25,6 +25,7 @@ from apyfal.storage.http.status import (
     status_error,
     strong_etag,
 )
+from apyfal.storage.metadata import ObjectMetadata
 from apyfal.storage.stores.signed_address import SignedAddress
 from apyfal.storage.stores.spooled_upload import SpooledUpload
 
@@ -121,13 +122,48 @@ class HTTPHandler(Handler):
             headers["range"] = range_header(start, stop)
         if version_of is not None and version_of.etag is not None:
             headers["if-match"] = version_of.etag
-        response = self._follow("GET", path, headers, "read")
+        return self._reader(path, self._follow("GET", path, headers, "read"), start, stop, version_of)
+
+    def _reader(
+        self, path: str, response: Response, start: int, stop: int | None, version_of: ObjectInfo | None
+    ) -> RangeReader:
         if response.status >= 300:
             raise self._error(response, path, "read")
         info = _object_info(path, response)
         if info.encoding is not None:
             return _decoded(response, info, start, stop, self.shown(path))
         return body_reader(response, info, start, stop, version_of, self.shown(path))
+
+    def requests_to_read(self, paths: Sequence[str]) -> list[tuple[Origin, bytes]]:
+        """Return for each object where the first request for all of it goes, and the head of that."""
+        found = []
+        for path in paths:
+            origin, target, user = split_url(self._url(path))
+            fields = self._fields(user, {})
+            found.append((origin, request_head("GET", origin, target, fields.items())))
+        return found
+
+    def read_answered(self, path: str, response: Response) -> RangeReader:
+        """Do what `read` does with an answer to such a request."""
+        return self._reader(path, response, 0, None, None)
+
+    def _fields(self, user: tuple[str, str] | None, headers: Mapping[str, str]) -> dict[str, str]:
+        """Return the header of a request to the origin that an address names, with what only that may see."""
+        fields = {"accept-encoding": "identity", **self._headers, **headers}
+        user = user or self._user
+        if user is not None and "authorization" not in fields:
+            fields["authorization"] = basic_authorization(*user)
+        return fields
+
+    def requests_to_write(
+        self, items: Sequence[tuple[str, memoryview]], metadata: ObjectMetadata | None
+    ) -> list[tuple[Origin, bytes]]:
+        """Raise: each signed address has conditions of its own, and is written by itself."""
+        raise UnsupportedByStore("addresses on the web are written one by one")
+
+    def write_answered(self, path: str, size: int, response: Response) -> ObjectInfo:
+        """Raise: there are no such requests."""
+        raise UnsupportedByStore("addresses on the web are written one by one")
 
     def require_writable(self, path: str) -> None:
         self._address(path)
@@ -193,16 +229,10 @@ class HTTPHandler(Handler):
         """
         followed = _REDIRECTS if method == "GET" else _SAME_METHOD
         origin, target, user = split_url(self._url(path))
-        user = user or self._user
         first = origin
         for _ in range(_MAX_REDIRECTS):
-            fields = {"accept-encoding": "identity", **self._headers, **headers}
-            if origin == first:
-                if user is not None and "authorization" not in fields:
-                    fields["authorization"] = basic_authorization(*user)
-            else:
-                # What a user put into the headers of a mount is for its server, whatever it is called.
-                fields = {"accept-encoding": "identity", **headers}
+            # What a user put into the headers of a mount is for its server, whatever it is called.
+            fields = self._fields(user, headers) if origin == first else {"accept-encoding": "identity", **headers}
             response = self.client.request(method, origin, target, fields.items(), body, once=method != "GET")
             location = response.headers.get("location")
             if response.status not in followed or location is None:
