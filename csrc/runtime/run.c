@@ -169,7 +169,7 @@ static void keep_details(apf_run *run, const apf_driver *driver)
     char *text = apf_calloc(1, MOST);
     apf_error error;
     if (text && driver->details(run->handle, text, MOST, &error) == APF_OK)
-        run->details = text;
+        __atomic_store_n(&run->details, text, __ATOMIC_RELEASE);
     else
         apf_free(text);
 }
@@ -252,10 +252,7 @@ int apf_run_cancel(apf_run *run, apf_error *err)
 const char *apf_run_details(apf_run *run)
 {
     if (!apf_device_here(run->kernel->device)) return NULL;
-    pthread_mutex_lock(&run->lock);
-    const char *details = run->details; /* set once, when the run ends */
-    pthread_mutex_unlock(&run->lock);
-    return details;
+    return __atomic_load_n(&run->details, __ATOMIC_ACQUIRE); /* set once, when the run ends */
 }
 
 void apf_run_times(apf_run *run, apf_times *times)

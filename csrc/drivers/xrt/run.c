@@ -159,10 +159,11 @@ int xrt_run_start(apf_drv_kernel *kernel, const apf_arg *args, uint32_t count, a
 void xrt_run_release(apf_drv_run *run)
 {
     if (xrt_order_leave(run)) {
-        /* The run has ended, so the abort is about to. */
-        pthread_mutex_lock(&run->lock);
-        while (run->abort_running) pthread_cond_wait(&run->abort_ended, &run->lock);
-        pthread_mutex_unlock(&run->lock);
+        if (run->aborting) { /* by a call before this one; the run has ended, so the abort is about to */
+            pthread_mutex_lock(&run->lock);
+            while (run->abort_running) pthread_cond_wait(&run->abort_ended, &run->lock);
+            pthread_mutex_unlock(&run->lock);
+        }
         xrt_held_leave(run);
         keep_run(run);
         return;
