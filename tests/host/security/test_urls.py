@@ -38,20 +38,25 @@ NAMES = {
 }
 BY_NAME = ["http://evil.test:{port}/x", "http://mixed.test:{port}/x", "http://EVIL.test.:{port}/x"]
 
-# Sends each client on to what stands behind ``?to=``; hands out one file; closes each connection after its answer.
+#: Makes any web address one that can be written, as far as a client can tell.
+SIGNED = "X-Amz-Credential=me&X-Amz-SignedHeaders=host&X-Amz-Signature=mine"
+
+# Sends each client on to what stands behind ``?to=``; hands out one file, and takes any; closes each connection after an
+# answer.
 SERVER = """
 import http.server, sys, urllib.parse
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         target = urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query).get("to")
-        self.send_response(302 if target else 200)
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.send_response((307 if self.command == "PUT" else 302) if target else 200)
         if target:
             self.send_header("Location", target[0])
         self.send_header("Content-Length", "0" if target else "4")
         self.end_headers()
         if not target and self.command == "GET":
             self.wfile.write(b"data")
-    do_HEAD = do_GET
+    do_HEAD = do_PUT = do_GET
     def log_message(self, *words):
         pass
 server = http.server.ThreadingHTTPServer((sys.argv[1], 0), Handler)
@@ -111,7 +116,12 @@ def name_everywhere(host: Host, session: str, url: str) -> list[str]:
     """Name a URL in every way that a client can; the answers that are no refusal."""
     jobs = f"/v1/sessions/{session}/jobs?wait=20"
     taken = []
-    for job in ({"src": {"url": url}}, {"src": {"url": "host://t"}, "dst": {"url": url}}):
+    signed = f"{url}{'&' if '?' in url else '?'}{SIGNED}"
+    for job in (
+        {"src": {"url": url}},
+        {"src": {"url": "host://t"}, "dst": {"url": url}},
+        {"src": {"url": "host://t"}, "dst": {"url": signed}},
+    ):
         try:
             if (document := host.json("POST", jobs, {**job, "timeout": 10}))["state"] == "done":
                 taken.append(str(document))
@@ -121,6 +131,7 @@ def name_everywhere(host: Host, session: str, url: str) -> list[str]:
     for method, path, body in (
         ("POST", "/v1/storage/copy", {"src": url, "dst": "host://stolen"}),
         ("POST", "/v1/storage/copy", {"src": "host://t", "dst": url}),
+        ("POST", "/v1/storage/copy", {"src": "host://t", "dst": signed}),
         ("GET", f"/v1/storage/object?url={quote(url, safe='')}", None),
         ("GET", f"/v1/storage/stat?url={quote(url, safe='')}", None),
         ("GET", f"/v1/storage/list?url={quote(url, safe='')}", None),
@@ -155,6 +166,7 @@ def test_no_connection_is_made_to_what_is_denied(tmp_path: Path, namespace: str,
         allowed = f"http://public.test:{port}/x"
         copied = host.json("POST", "/v1/storage/copy", {"src": allowed, "dst": "host://taken"})
         assert copied["size"] == 4, "what is allowed is reached, and seen"
+        host.json("POST", "/v1/storage/copy", {"src": "host://t", "dst": f"{allowed}?{SIGNED}"})  # and written
         before = sorted(path.name for path in daemon.shared.iterdir())
         first = quote(f"http://rebind.test:{port}/x", safe="")
         host.json("GET", f"/v1/storage/stat?url={first}")  # takes the first answer, which is allowed
