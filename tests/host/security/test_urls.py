@@ -41,8 +41,7 @@ BY_NAME = ["http://evil.test:{port}/x", "http://mixed.test:{port}/x", "http://EV
 #: Makes any web address one that can be written, as far as a client can tell.
 SIGNED = "X-Amz-Credential=me&X-Amz-SignedHeaders=host&X-Amz-Signature=mine"
 
-# Sends each client on to what stands behind ``?to=``; hands out one file, and takes any; closes each connection after an
-# answer.
+# Sends each client on to what stands behind ``?to=``; hands out one file and takes any; closes after each answer.
 SERVER = """
 import http.server, sys, urllib.parse
 class Handler(http.server.BaseHTTPRequestHandler):

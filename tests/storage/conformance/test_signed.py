@@ -12,6 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from servers.stores.gcs import FakeGcs
 
 import apyfal
 from apyfal import cli, storage
@@ -170,6 +173,27 @@ def test_a_job_that_fails_writes_nothing(able: str) -> None:
     with pytest.raises(AcceleratorException), apyfal.Accelerator("gunzip") as card:
         card.process(b"this is no gzip", storage.sign(url, method="PUT"))
     assert storage.read_bytes(url) == b"before"
+
+
+def test_a_google_service_account(gcs_server: FakeGcs, stores: dict[str, str], tmp_path: Path) -> None:
+    """The server checks no signature; `tests/unit/storage/stores/test_gcs_signing.py` does, with the public key."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    account = {"type": "service_account", "project_id": "p", "private_key_id": "1", "private_key": secret}
+    account |= {"client_email": "me@p.example", "token_uri": "http://127.0.0.1:9/"}
+    (tmp_path / "key.json").write_text(json.dumps(account))
+    storage.mount(
+        "gs-key", provider="gs", endpoint_url=gcs_server.endpoint_url, credentials_file=str(tmp_path / "key.json")
+    )
+    try:
+        for name in NAMES:
+            url = f"{stores['gs-fake']}/signed/{name}"
+            keyed = url.replace("gs-fake://", "gs-key://")
+            storage.write_bytes(storage.sign(keyed, method="PUT"), b"new" * 1000)
+            assert storage.read_bytes(url) == b"new" * 1000
+            assert storage.read_bytes(storage.sign(keyed)) == b"new" * 1000
+    finally:
+        storage.unmount("gs-key")
 
 
 def test_what_is_not_signed_is_refused_at_once(tmp_path: Path) -> None:
