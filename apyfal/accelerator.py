@@ -339,7 +339,12 @@ class Accelerator(BaseAccelerator):
         return DirectRuns(job, self, again, request.parameters, seconds)
 
     def enqueue(
-        self, src: object = None, dst: object = None, *, info_dict: dict[str, Any] | None = None, **parameters: object
+        self,
+        src: DeviceArray | Mapping[str, DeviceArray] | None = None,
+        dst: DeviceArray | Mapping[str, DeviceArray] | None = None,
+        *,
+        info_dict: dict[str, Any] | None = None,
+        **parameters: object,
     ) -> QueuedJob:
         """Put a job between arrays on the device into the device's queue, and return without waiting.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -190,7 +190,12 @@ class BaseAccelerator(JobRunner):
         raise ParameterError(f"{self!r} is on another machine, and device arrays stay on theirs; {_ON_HOST}")
 
     def enqueue(
-        self, src: object = None, dst: object = None, *, info_dict: dict[str, Any] | None = None, **parameters: object
+        self,
+        src: DeviceArray | Mapping[str, DeviceArray] | None = None,
+        dst: DeviceArray | Mapping[str, DeviceArray] | None = None,
+        *,
+        info_dict: dict[str, Any] | None = None,
+        **parameters: object,
     ) -> QueuedJob:
         """Put a job between arrays on the device into the device's queue."""
         raise ParameterError(f"{self!r} is on another machine, and device arrays stay on theirs; {_ON_HOST}")

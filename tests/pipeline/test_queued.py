@@ -234,13 +234,14 @@ def test_from_several_threads(scale: apyfal.Accelerator) -> None:
 
 def test_what_cannot_be_queued(scale: apyfal.Accelerator) -> None:
     array, target = scale.put(_values()), scale.device_empty(1000, "int32")
-    for src, dst, says in (
+    wrong: list[tuple[Any, Any, str]] = [
         (_values(), target, "src: ndarray; expected an array of put or device_empty"),
         (array, None, "dst: NoneType; expected an array of put or device_empty"),
         ("s3://bucket/key", target, "src: str; expected an array"),
         (array, scale.device_empty(999, "int32"), "3996 bytes"),
         (array, scale.device_empty(1000, "float32"), "float32"),
-    ):
+    ]
+    for src, dst, says in wrong:
         with pytest.raises(ParameterError, match=says):
             scale.enqueue(src, dst)
     with pytest.raises(ParameterError, match=r"no parameter 'c'"):
@@ -252,3 +253,34 @@ def test_what_cannot_be_queued(scale: apyfal.Accelerator) -> None:
     target.close()
     with pytest.raises(ClosedError):
         scale.enqueue(array, target)
+
+
+def test_in_place_and_nothing_at_all(scale: apyfal.Accelerator) -> None:
+    """An input that the kernel changes, in the array itself; and arrays of no elements."""
+    with apyfal.Accelerator("adds", device=scale) as adds:
+        array, empty = scale.put(_values()), scale.put(_values(0))
+        jobs = [scale.enqueue(array, array, a=2), scale.enqueue(array, array, b=1)]
+        jobs.append(scale.enqueue(empty, scale.device_empty(0, "int32")))
+        jobs.append(adds.enqueue(empty, adds.device_empty(0, "int32")))
+        for job in jobs:
+            job.result()
+        np.testing.assert_array_equal(array.get(), 2 * _values() + 1)
+
+
+def test_data_of_the_host_is_behind_the_jobs_that_use_the_array(scale: apyfal.Accelerator) -> None:
+    """`process` into an array that queued jobs read, out of one that they write, and of a chain with zeros between."""
+    source, target = scale.put(_values()), scale.device_empty(1000, "int32")
+    for number in range(3):
+        scale.enqueue(source, target, a=2)
+        scale.process(_values() + number, source)  # over what the queued job reads
+        np.testing.assert_array_equal(target.get(), 2 * (_values() + max(number - 1, 0)))
+    config = {
+        "accelerator.chain": {"stages": "twice, adds, twice"},
+        "accelerator.twice": {"kernel": "scale", "parameters": "a = 2"},
+    }
+    with apyfal.Accelerator("chain", config, device=scale) as chain:
+        for _ in range(4):
+            job = chain.enqueue(source, target)
+            scale.enqueue(target, source, a=0, b=1)
+        job.result()
+        np.testing.assert_array_equal(target.get(), np.full(1000, 4))

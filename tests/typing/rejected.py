@@ -44,6 +44,7 @@ def accept(path: Path, values: np.ndarray[Any, np.dtype[np.float32]], everything
             card.process(one, None, a=2, b=np.float32(1), range=(0, 10), name="x")
         card.process({"x": values, "y": path}, {"total": values}, **everything)
         card.process(card.put(values), card.device_empty(3))
+        card.enqueue(card.put(values), {"total": card.device_empty(3)}, a=2).result(timeout=2).get()
         report: apyfal.JobReport = card.process(values, report=True)
         of_submit: Future[apyfal.JobReport] = card.process_submit(values, report=True)
         of_map: Iterator[apyfal.JobReport] = card.process_map([values], report=True)

@@ -413,6 +413,17 @@ def test_a_prepared_job_runs_as_process_does(where: dict[str, str | None]) -> No
         again()
 
 
+def test_arrays_on_the_card_are_for_the_machine_of_the_card(where: dict[str, str | None]) -> None:
+    with apyfal.Accelerator("loopback", **where) as loopback:
+        if where.get("host_ip") in (None, "local"):
+            array = loopback.put(np.arange(10, dtype="u1"))
+            assert loopback.enqueue(array, loopback.device_empty(10, "u1")).result().get().tolist() == list(range(10))
+            return
+        for call in (lambda: loopback.put(b"x"), lambda: loopback.device_empty(3), loopback.enqueue):
+            with pytest.raises(ParameterError, match="is on another machine, and device arrays stay on theirs"):
+                call()
+
+
 def test_jobs_report_and_blocks_nest(where: dict[str, str | None]) -> None:
     data = np.arange(1000, dtype="u1") + 1
     with apyfal.Accelerator("loopback", **where) as loopback:
