@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from drivers.cases import algorithm_cases, kernel_cases, opencl_cases
+from drivers.cases import algorithm_cases, kernel_cases, opencl_cases, process_cases
 from drivers.support.worker import Worker
 from fixtures.opencl import installation
 
@@ -29,6 +29,13 @@ _KERNELS = [
     name
     for name, value in vars(kernel_cases).items()
     if not name.startswith("_") and getattr(value, "__module__", "") == kernel_cases.__name__
+]
+
+
+_PROCESSES = [
+    name
+    for name, value in vars(process_cases).items()
+    if not name.startswith("_") and getattr(value, "__module__", "") == process_cases.__name__
 ]
 
 
@@ -59,6 +66,15 @@ def test_kernels_on_vendors(vendor: str, case: str, tmp_path_factory: pytest.Tem
     """Each in a process of its own, so that it is the first to use OpenCL."""
     with Worker(getattr(installation, vendor)(tmp_path_factory.mktemp(vendor))) as worker:
         worker.call("drivers.cases.kernel_cases", case)
+
+
+@pytest.mark.vendor
+@pytest.mark.parametrize("case", _PROCESSES)
+@pytest.mark.parametrize("vendor", ["intel", "pocl"])
+def test_threads_and_processes_on_vendors(vendor: str, case: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Each in a process of its own, so that it is the first to use OpenCL."""
+    with Worker(getattr(installation, vendor)(tmp_path_factory.mktemp(vendor))) as worker:
+        worker.call("drivers.cases.process_cases", case)
 
 
 @pytest.fixture(scope="module", params=["intel", "pocl"])
