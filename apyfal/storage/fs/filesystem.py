@@ -7,7 +7,7 @@ in one is out of reach.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -61,7 +61,7 @@ _saves: Gathered[tuple[Location, np.ndarray[Any, Any]], None] = Gathered(save_ea
 _stats: Gathered[Location, Any] = Gathered(stat_each, lends=False)
 
 
-def _in_thread(name: str) -> Callable[..., Coroutine[Any, Any, Any]]:
+def _in_thread(name: str) -> Any:
     """Return a coroutine function that does what the function of this name does, in a thread."""
 
     async def method(self: Any, *args: Any, batch_size: int | None = None, **kwargs: Any) -> Any:
@@ -129,9 +129,11 @@ class ApyfalFileSystem(Contents):
         else:
             await _saves((location, as_array(value)))
 
-    async def _walk(self, path: str, maxdepth: int | None = None, **kwargs: Any) -> AsyncIterator[Any]:
+    async def _walk(
+        self, path: str, maxdepth: int | None = None, topdown: bool = True, on_error: Any = "omit", **kwargs: Any
+    ) -> AsyncGenerator[Any, None]:
         """Walk a tree from the top; see fsspec."""
-        walk = self.walk(path, maxdepth=maxdepth, **kwargs)
+        walk = self.walk(path, maxdepth=maxdepth, topdown=topdown, on_error=on_error, **kwargs)
         while (found := await awaited(partial(next, walk, None))) is not None:
             yield found
 
