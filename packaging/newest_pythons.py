@@ -4,7 +4,7 @@ Needs root, for chroot, and Debian's package `debootstrap`. The wheel is the one
 quick tests run on each interpreter. What of the tests' own requirements has no wheel there is left out, and named. The
 release also has the newest XRT: the xrt driver's tests run over it, on the first of the interpreters.
 
-Use: python packaging/newest_pythons.py WHEEL [--folder DIRECTORY] [--python 3.14 ...] [-- pytest arguments]
+Use: python packaging/newest_pythons.py [--folder DIRECTORY] [--python 3.14 ...] WHEEL [-- pytest arguments]
 """
 
 from __future__ import annotations
@@ -72,8 +72,9 @@ def add_missing(folder: Path, versions: list[str]) -> None:
     """Install what a folder of an earlier day lacks."""
     lacking = [version for version in versions if not (folder / "usr/bin" / f"python{version}").exists()]
     missing = packages_of(lacking) + ([] if newest_xrt.is_installed(folder) else [newest_xrt.PACKAGE])
+    of_its_day = ("-o", "Acquire::Check-Valid-Until=false")  # as debootstrap takes a mirror
     if missing and (
-        inside(folder, "apt-get", "-q", "update")
+        inside(folder, "apt-get", "-q", *of_its_day, "update")
         or inside(folder, "apt-get", "-qy", "--no-install-recommends", "install", *missing)
     ):
         sys.exit(f"newest_pythons: {folder} lacks {', '.join(missing)}, and apt-get cannot install that")
