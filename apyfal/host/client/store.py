@@ -57,10 +57,10 @@ class RemoteStore(Handler):
         return _Reader(response, info)
 
     def put(self, path: str, data: memoryview, checksum: bytes | None, *, exclusive: bool = False) -> ObjectInfo:
-        return self._put(path, iter((data,)) if len(data) else iter(()), len(data))
+        return self._put(path, iter((data,)) if len(data) else iter(()), len(data), exclusive)
 
     def upload(self, path: str, *, size: int | None, exclusive: bool = False) -> Upload:
-        return _Upload(self, path)
+        return _Upload(self, path, exclusive)
 
     def copy(self, source: ObjectInfo, destination: str) -> ObjectInfo:
         body = {"src": f"host://{source.path}", "dst": f"host://{destination}"}
@@ -85,9 +85,11 @@ class RemoteStore(Handler):
         except (ConnectionError, TimeoutError) as error:
             raise _unavailable(self._host, error) from error
 
-    def _put(self, path: str, pieces: Iterator[memoryview], length: int) -> ObjectInfo:
+    def _put(self, path: str, pieces: Iterator[memoryview], length: int, exclusive: bool) -> ObjectInfo:
+        headers = {"If-None-Match": "*"} if exclusive else {}
+        target = _target("object", path)
         try:
-            with self._host.request("PUT", _target("object", path), body=pieces, length=length) as response:
+            with self._host.request("PUT", target, headers=headers, body=pieces, length=length) as response:
                 return _info(response.json())
         except Refused as refused:
             raise refused.error() from None
@@ -120,9 +122,10 @@ class _Reader(RangeReader):
 class _Upload(Upload):
     """An upload in parts: collected in a temporary file, then sent in one request."""
 
-    def __init__(self, store: RemoteStore, path: str) -> None:
+    def __init__(self, store: RemoteStore, path: str, exclusive: bool) -> None:
         self._store = store
         self._path = path
+        self._exclusive = exclusive
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by complete and abort
         self._known = threading.Condition()
         self._part_size: int | None = None
@@ -142,7 +145,7 @@ class _Upload(Upload):
             done += os.pwrite(self._file.fileno(), data[done:], offset + done)
 
     def complete(self, size: int, checksum: bytes | None) -> ObjectInfo:
-        info = self._store._put(self._path, self._pieces(size), size)
+        info = self._store._put(self._path, self._pieces(size), size, self._exclusive)
         self._file.close()
         return info
 

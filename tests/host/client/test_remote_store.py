@@ -11,8 +11,8 @@ import pytest
 from host.support.daemon import RunningDaemon
 
 from apyfal import cli, storage
-from apyfal.exceptions import AccessDenied, ObjectNotFound, StoreUnavailable
-from apyfal.host.client.http import Host
+from apyfal.exceptions import AccessDenied, ObjectExists, ObjectNotFound, StoreUnavailable
+from apyfal.host.client.http import Host, Refused
 from apyfal.host.client.store import RemoteStore, attach_host
 from apyfal.host.protocol.address import HostAddress
 from apyfal.storage.mounting import table
@@ -53,6 +53,34 @@ def test_file_objects_and_names(daemon: RunningDaemon, attached: None) -> None:
         storage.open("host://nothing")
     with pytest.raises(AccessDenied):
         storage.open("host://../secret")
+
+
+@pytest.mark.parametrize("size", [0, 3, 20_000_000])
+def test_a_file_that_must_be_new_replaces_none(daemon: RunningDaemon, attached: None, size: int) -> None:
+    name = f"new-{size}"
+    with storage.open(f"host://{name}", "xb") as file:
+        file.write(bytes(size))
+    assert (daemon.shared / name).stat().st_size == size
+    (daemon.shared / name).write_bytes(b"kept")
+    with pytest.raises(ObjectExists), storage.open(f"host://{name}", "xb") as file:
+        file.write(bytes(size))
+    assert (daemon.shared / name).read_bytes() == b"kept"
+    late = storage.open(f"host://{name}-late", "xb")
+    late.write(bytes(size))
+    (daemon.shared / f"{name}-late").write_bytes(b"kept")  # it came between the first byte and the last
+    with pytest.raises(ObjectExists):
+        late.close()
+    assert (daemon.shared / f"{name}-late").read_bytes() == b"kept"
+
+
+@pytest.mark.parametrize("value", ["x", '"etag"', "*, *"])
+def test_other_conditions_are_refused(daemon: RunningDaemon, value: str) -> None:
+    host = daemon.host(daemon.token())
+    with pytest.raises(Refused) as caught:
+        host.request("PUT", "/v1/storage/object?url=host://c", headers={"If-None-Match": value}, body=[], length=0)
+    assert caught.value.status == 400
+    assert not (daemon.shared / "c").exists()
+    host.close()
 
 
 def test_a_failed_write_leaves_the_file_as_it_was(daemon: RunningDaemon, attached: None) -> None:

@@ -57,6 +57,7 @@ FIELDS: Mapping[tuple[str, str], str] = {
     ("header", "Idempotency-Key"): "1 to 128 letters, digits and _.:-",
     ("header", "Apyfal-Job"): "a JobRequest",
     ("header", "Upgrade"): "the protocol of the data channel; its JOB frames hold a key, a session and a JobRequest",
+    ("header", "If-None-Match"): "*",
     ("path", "session"): "a session of the same user",
     ("path", "job"): "a job of the same user; of anybody for an administrator",
     ("path", "name"): "a mount of that session",

@@ -31,6 +31,7 @@ _PIECE = 4 << 20
 
 _URL = RouteParameter("url", {"type": "string", "minLength": 1, "maxLength": 8192}, "A storage URL.", required=True)
 _SESSION = RouteParameter("session", {"type": "string"}, "A session of yours, whose mounts the URL may name.")
+_NEW = RouteParameter("If-None-Match", {"type": "string", "enum": ["*"]}, "The object must not exist.", "header")
 _ENTRY = Body("The object.", {"application/json": "Entry"})
 
 
@@ -126,17 +127,20 @@ class StorageRoutes:
         "/v1/storage/object",
         access="storage:write",
         summary="Write an object; if it fails, nothing is written",
-        parameters=(_URL, _SESSION),
+        parameters=(_URL, _SESSION, _NEW),
         body=Body("Its content.", BINARY),
         answers={200: _ENTRY},
     )
     async def write_storage(self, request: web.Request) -> web.StreamResponse:
         """Receive an object, then write it. If either fails, nothing becomes visible."""
         url = self._admitted(request, write=True)
+        condition = request.headers.get("If-None-Match")
+        if condition not in (None, "*"):
+            raise ParameterError(f"If-None-Match {condition!r}: expected *, which means that the object must be new")
         await self._require_room(request)
         data = await self._context.bodies.receive(request, None)
         try:
-            entry = await self._in_thread(request, functools.partial(self._store, url, data))
+            entry = await self._in_thread(request, functools.partial(self._store, url, data, condition == "*"))
         finally:
             data.close()
         self._context.audit.write("written", user=caller().name, url=_said(request), nbytes=entry["size"])
@@ -266,17 +270,17 @@ class StorageRoutes:
                 raise
             return Data(array=memory, share=share)
 
-    def _store(self, url: str, data: Data) -> dict[str, Any]:
+    def _store(self, url: str, data: Data, exclusive: bool) -> dict[str, Any]:
         with self._table.resolve(parse(url)) as target:
             target.require_object("write")
             if data.array is not None:
-                return _entry(upload(target.handler, target.path, data.array.data))
+                return _entry(upload(target.handler, target.path, data.array.data, exclusive=exclusive))
             if data.file is None:
                 raise ParameterError("the request had no body")
             with mmap.mmap(data.file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
                 view = memoryview(mapped)
                 try:
-                    return _entry(upload(target.handler, target.path, view))
+                    return _entry(upload(target.handler, target.path, view, exclusive=exclusive))
                 finally:
                     view.release()
 
