@@ -68,6 +68,13 @@ ROWS = (
     Row("index spaces", "`global` and `local`", (NO, YES, NO, NO, NO), "index_spaces_are_run_or_refused", listed=False),
     Row("data that stays", "arrays on the card", (YES,) * 5, "device_arrays_stay_on_the_card", listed=False),
     Row(
+        "queued jobs",
+        "`enqueue`: a job begins when those have ended whose arrays it uses, and the program waits for none",
+        (YES,) * 5,
+        "queued_jobs_need_no_host",
+        listed=False,
+    ),
+    Row(
         "time-outs", "a job ends in time, whatever the card does", (YES,) * 5, "timeout_of_a_hung_kernel", listed=False
     ),
 )
