@@ -27,6 +27,18 @@ CAPABILITIES = {
 cdef object MADE_HERE = object()
 
 
+cdef bytes encoded(what, value):
+    """Text as the drivers take it, which ends at the first NUL: one in it would cut it in silence."""
+    text = str(value)
+    try:
+        raw = text.encode()
+    except UnicodeEncodeError:
+        raise exceptions.ParameterError(f"{what} {text!r} holds a lone surrogate; expected text") from None
+    if b"\0" in raw:
+        raise exceptions.ParameterError(f"{what} {text!r} holds a NUL; expected text without it")
+    return raw
+
+
 cdef class _Options:
     """A NULL-terminated list of options, with the bytes that it points to."""
 
@@ -34,7 +46,9 @@ cdef class _Options:
     cdef list kept
 
     def __cinit__(self, options):
-        self.kept = [(str(key).encode(), str(value).encode()) for key, value in (options or {}).items()]
+        self.kept = [
+            (encoded("option", key), encoded(f"option {key} =", value)) for key, value in (options or {}).items()
+        ]
         self.list = <capi.apf_option *> calloc(len(self.kept) + 1, sizeof(capi.apf_option))
         if self.list == NULL:
             raise MemoryError
@@ -67,8 +81,8 @@ cdef dict describe(const capi.apf_device_info *info):
 
 
 cdef const capi.apf_driver *find(str name) except NULL:
-    encoded = name.encode()
-    cdef const capi.apf_driver *driver = capi.apf_driver_find(encoded)
+    raw = encoded("driver", name)
+    cdef const capi.apf_driver *driver = capi.apf_driver_find(raw)
     if driver == NULL:
         raise exceptions.ConfigurationError(f"unknown driver {name!r}" + exceptions.did_you_mean(name, drivers()))
     return driver
@@ -96,8 +110,8 @@ def load_driver(path):
     """
     cdef capi.apf_error err
     cdef const capi.apf_driver *driver = NULL
-    encoded = str(path).encode()
-    cdef const char *raw = encoded
+    name = encoded("driver", path)
+    cdef const char *raw = name
     cdef int code
     with nogil:
         code = capi.apf_driver_load(raw, &driver, &err)
@@ -155,10 +169,10 @@ cdef class Device:
         cdef const capi.apf_driver *found = find(driver)
         cdef capi.apf_error err
         cdef _Options raw = _Options(options)
-        encoded = None if selector is None else str(selector).encode()
+        wanted = None if selector is None else encoded("device", selector)
         cdef const char *chosen = NULL
-        if encoded is not None:
-            chosen = <const char *> (<bytes> encoded)
+        if wanted is not None:
+            chosen = <const char *> (<bytes> wanted)
         cdef int code
         with nogil:
             code = capi.apf_device_open(found, chosen, raw.list, &self.handle, &err)
@@ -218,7 +232,7 @@ cdef class Device:
     def control(self, key, value):
         """Change a setting of the open device (see the driver's documentation)."""
         cdef capi.apf_error err
-        raw_key, raw_value = str(key).encode(), str(value).encode()
+        raw_key, raw_value = encoded("setting", key), encoded(f"setting {key} =", value)
         cdef const char *c_key = raw_key
         cdef const char *c_value = raw_value
         cdef int code
@@ -251,7 +265,12 @@ cdef class Device:
         cdef capi.apf_program raw
         cdef Py_buffer view
         cdef Kernel loaded = Kernel.__new__(Kernel, MADE_HERE)
-        texts = [value.encode() for value in (name, kernel, options, arguments)]
+        texts = [
+            encoded("the name of the program", name),
+            encoded("kernel", kernel),
+            encoded("build options", options),
+            encoded("the arguments", arguments),
+        ]
         memset(&raw, 0, sizeof(raw))
         raw.name, raw.kernel, raw.options, raw.arguments = texts[0], texts[1], texts[2], texts[3]
         cdef int code
@@ -283,7 +302,7 @@ cdef class Device:
         cdef capi.apf_program raw
         cdef Py_buffer view
         cdef size_t size = 1 << 18
-        texts = [value.encode() for value in (name, options)]
+        texts = [encoded("the name of the program", name), encoded("build options", options)]
         cdef bytearray kept = bytearray(size)
         cdef char *out = kept
         memset(&raw, 0, sizeof(raw))
