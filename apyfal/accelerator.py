@@ -349,7 +349,7 @@ class Accelerator(BaseAccelerator):
         """Put a job between arrays on the device into the device's queue, and return without waiting.
 
         Jobs that use the same arrays run one after another, in the order of the calls, whichever of the accelerators
-        that share the device they are on: the driver keeps that order, without the host.
+        that share the device they are on: the driver keeps that order. (Over XRT, while the program waits for one.)
 
         Parameters
         ----------
