@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from drivers.cases import xrt_cases
 from drivers.support.worker import TESTS, Worker
-from fixtures.xrt import installation
+from fixtures.xrt import installation, interface
 
 pytestmark = pytest.mark.vendor
 #: Tests of Debian 12's XRT and of compiled stand-ins of it, when the others are run with another one.
@@ -156,6 +156,25 @@ def test_libraries_in_the_folder_of_the_architecture(library: Path, tmp_path: Pa
     environment = {"XCL_EMULATION_MODE": "noop", "TMPDIR": str(tmp_path)}
     assert "100 " in _live(library, {**environment, "XILINX_XRT": str(tmp_path)})
     assert "100 " in _live(library, environment, {"root": str(tmp_path)})
+
+
+@debian
+def test_the_interface_of_newer_shims_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """XRT 2.25 is not here, so that the stand-in for it is compared with itself, and with what it is not."""
+    source = installation.HERE / "functional_card_shim.cpp"
+    card = tmp_path / "card.so"
+    command = ["cc", "-std=c++17", *installation.WARNINGS, "-shared", "-o", str(card), str(source)]
+    subprocess.run(command, check=True, timeout=120)
+    scope = "(anonymous namespace)"
+    assert interface.functions(card)[f"{scope}::buffer_object"][:5] == ["~", "~", "share", "map", "unmap"]
+    monkeypatch.setattr(interface, "CLASSES", {name: name for name in interface.CLASSES})
+    interface.compare(card, card)
+    monkeypatch.setattr(interface, "CLASSES", {f"{scope}::buffer_object": f"{scope}::hwcontext"})
+    with pytest.raises(ValueError, match=r"virtual function 2 of .*buffer_object is 'share'; .* has 'update_qos'"):
+        interface.compare(card, card)
+    monkeypatch.setattr(interface, "CLASSES", {f"{scope}::hwcontext": f"{scope}::buffer_object"})
+    with pytest.raises(ValueError, match=r"has 19 virtual functions; .* has 15"):
+        interface.compare(card, card)
 
 
 NEWER = r"""

@@ -246,7 +246,8 @@ static int load(const char *wanted, int keep_log, apf_error *err)
     if (!library && !wanted) library = load_from("/opt/xilinx/xrt"); /* where AMD's packages install it */
     if (!library) {
         const char *reason = dlerror();
-        return apf_fail(err, APF_NO_LIBRARY, 0, "AMD XRT is not usable%s%s: %s; install the package xrt or libxrt1",
+        return apf_fail(err, APF_NO_LIBRARY, 0,
+                        "AMD XRT is not usable%s%s: %s; install the package xrt, libxrt1 or libxrt2",
                         wanted ? " in " : "", wanted ? wanted : "", reason ? reason : "no lib/" LIBRARY " there");
     }
     int code = resolve(library, &api, err);
