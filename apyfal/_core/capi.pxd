@@ -269,6 +269,7 @@ cdef extern from "tls.h" nogil:
     Py_ssize_t apf_tls_receive(apf_tls *tls, void *to, size_t size)
     Py_ssize_t apf_tls_send(apf_tls *tls, const void *data, size_t size, int more)
     int apf_tls_flush(apf_tls *tls)
+    size_t apf_tls_held(const apf_tls *tls)
     int apf_tls_quiet(apf_tls *tls)
     int apf_tls_poll(const apf_tls *tls, int64_t wait)
     int apf_tls_resumed(const apf_tls *tls)

@@ -159,6 +159,7 @@ cdef class Session:
         cdef Py_ssize_t taken = 0
         cdef int flushed = 0
         cdef long long until = apf_now() + self.timeout
+        cdef size_t held = 0, before
         PyObject_GetBuffer(data, &view, PyBUF_CONTIG_RO)
         try:
             self._claim()
@@ -180,7 +181,10 @@ cdef class Session:
                         raise self._failed()
                     if flushed == capi.APF_TLS_WAIT:
                         PyErr_CheckSignals()
-                        if apf_now() > until:
+                        before, held = held, capi.apf_tls_held(self.handle)
+                        if held < before:
+                            until = apf_now() + self.timeout  # it goes, however slowly
+                        elif apf_now() > until:
                             raise TimeoutError("the peer takes nothing")
                 return taken
             finally:

@@ -112,6 +112,34 @@ def test_all_is_waited_for_and_what_is_there_is_not(connect: Make) -> None:
     timer.join()
 
 
+def test_a_slow_reader_is_no_silent_one(connect: Make) -> None:
+    mine, theirs = connect()
+    mine.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    mine.settimeout(0.4)
+    ended = threading.Event()
+
+    def read() -> None:
+        while not ended.wait(0.05):
+            theirs.recv(6000)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    data = memoryview(bytes(150_000))  # more than two seconds
+    begin = time.monotonic()
+    while data:
+        data = data[mine.send(data) :]
+    assert time.monotonic() - begin > 0.5
+    ended.set()
+    thread.join()
+
+    def send_for_ever() -> None:
+        while True:
+            mine.send(bytes(100_000))
+
+    with pytest.raises(TimeoutError):
+        send_for_ever()
+
+
 def test_one_thread_at_a_time(connect: Make) -> None:
     mine, theirs = connect()
     thread = threading.Thread(target=lambda: mine.recv_into(memoryview(bytearray(1))))
