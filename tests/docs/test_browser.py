@@ -113,7 +113,7 @@ def test_pages_are_legible(site: Path, browser: Browser, axe: str, size: str, sc
         assert all((site / name).exists() for name in LOOKED_AT)
         for file in sorted(site.rglob("*.html")):
             name = file.relative_to(site).as_posix()
-            if name == "404.html":  # its links are for a server
+            if name == "404.html" or (size == "phone" and name not in LOOKED_AT):  # 404: its links are for a server
                 continue
             page.goto(file.as_uri())
             used = page.locator("body").get_attribute("data-md-color-scheme")
