@@ -6,7 +6,7 @@
 static void expect_one(const step *answer, int state, int status, size_t received)
 {
     for (int pooled = 0; pooled < 2; pooled++) {
-        char out[5] = "?????";
+        char out[5] = {0};
         apf_exchange exchange = get(pooled ? NULL : out, pooled ? 0 : sizeof out);
         world it;
         open_world(&it, &exchange, 1, (state == APF_EXCHANGE_STALLED ? 200 : 20000) * (int64_t)MS);
