@@ -60,12 +60,13 @@ class DirectRuns:
     def __call__(self, info: dict[str, Any] | None, deadline: float | None, changes: dict[str, object]) -> Any:
         """Run the job; see `apyfal.jobs.prepared.Direct`."""
         job, control = self._job, self._control
-        scalars: Sequence[tuple[int, BoundArgument]] | None = ()
+        scalars: Sequence[tuple[int, BoundArgument]] = ()
         if changes:
-            scalars = job.scalars_of(changes)
-            if scalars is None:
+            changed = job.scalars_of(changes)
+            if changed is None:
                 timeout = self._timeout if deadline is None else max(deadline - monotonic(), 0.0)
                 return self._process(info_dict=info, timeout=timeout, **{**self._parameters, **changes})
+            scalars = changed
         if deadline is None and self._timeout is not None:
             deadline = monotonic() + self._timeout
         control.deadline = deadline
