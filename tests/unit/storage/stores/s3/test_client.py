@@ -17,6 +17,7 @@ class Canned:
 
     def __init__(self, status: int, headers: dict[str, str], body: bytes = b"") -> None:
         self.status, self.headers, self.body = status, headers, body
+        self.length = int(headers.get("content-length", 0))
 
     def read(self, limit: int = 0) -> bytes:
         return self.body
@@ -192,7 +193,10 @@ def test_what_a_store_says_of_the_credentials_is_the_error(code: str, kind: type
 
 
 def test_a_look_up_is_asked_about_once() -> None:
-    made, recorded = handler(Canned(400, {}), FOUND, region="r")
+    """What GET says decides, also where HEAD alone is a bad request."""
+    made, recorded = handler(Canned(400, {}), FOUND, FOUND, region="r")
+    assert made.describe("bucket/key").size == 5
+    assert [asked[0] for asked in recorded.asked] == ["HEAD", "GET", "GET"]
+    made, recorded = handler(Canned(400, {}), FOUND, Canned(400, {}), region="r")
     with pytest.raises(StorageError, match="status 400"):
         made.describe("bucket/key")
-    assert [asked[0] for asked in recorded.asked] == ["HEAD", "GET"]
