@@ -163,7 +163,8 @@ static ssize_t receive_secure(apf_connection *connection, struct iovec *pieces, 
         if (got > 0) done += (size_t)got;
         if (got < (ssize_t)pieces[i].iov_len) break;
     }
-    connection->blocked = apf_tls_held(connection->secure) != 0;
+    /* While a request is sent, there is more to send than what is held. */
+    if (connection->state != SENDING) connection->blocked = apf_tls_held(connection->secure) != 0;
     if (!done) return got;
     note_moved(connection, done, now);
     return (ssize_t)done;

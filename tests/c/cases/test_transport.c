@@ -12,7 +12,7 @@ static void many_requests_share_a_connection(void)
     apf_exchange exchanges[COUNT];
     char out[COUNT][5];
     for (int i = 0; i < COUNT; i++) {
-        steps[i] = (step){.answer = ORDINARY, .split = 1 + (size_t)i};
+        steps[i] = (step){.answer = ORDINARY, .split = 1 + (size_t)i, .then = i == COUNT - 1 ? HANG : GO_ON};
         exchanges[i] = get(out[i], 5);
     }
     world it;
