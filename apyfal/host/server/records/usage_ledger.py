@@ -111,6 +111,7 @@ class UsageLedger:
         """Count `nbytes` more for a user. Raises `TooLarge` or `TooMany`."""
         if nbytes > self.limit:
             raise TooLarge(f"host://: a file of {nbytes} bytes: a user may keep {self.limit} there")
+        own = 0
         for attempt in range(2):
             with self._lock:
                 own = self._held[user]
