@@ -196,7 +196,7 @@ def test_functions_whose_library_is_missing(
 ) -> None:
     for module in {library, *(module for module in sys.modules if module.startswith(f"{library}."))}:
         monkeypatch.setitem(sys.modules, module, None)
-    ours = ("apyfal.storage.aio.zarr", "apyfal.storage.api.fsspec")
+    ours = ("apyfal.storage.aio.zarr", "apyfal.storage.fs")
     for module in [module for module in sys.modules if module.startswith(ours)]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.delitem(vars(storage), name, raising=False)
