@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -203,8 +204,9 @@ def test_a_move_never_goes_deeper_than_it_says(tmp_path: Path) -> None:
         table.table.unmount("lab")
 
 
-@pytest.mark.parametrize("way", ["tree", "walk", "glob", "sync", "copy -r", "ls -R", "rm -r"])
-def test_a_tree_deeper_than_the_stack_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str], way: str) -> None:
+@pytest.fixture
+def deep(tmp_path: Path) -> Iterator[Path]:
+    """Make a tree deeper than Python's stack, and remove it: what pytest removes its directories with cannot."""
     top = tmp_path / "deep"
     top.mkdir()
     within = os.open(top, os.O_RDONLY)
@@ -214,16 +216,23 @@ def test_a_tree_deeper_than_the_stack_is_an_error(tmp_path: Path, capsys: pytest
         os.close(within)
         within = below
     os.close(within)
+    yield top
+    subprocess.run(["rm", "-rf", tmp_path], check=True)
+
+
+@pytest.mark.parametrize("way", ["tree", "walk", "glob", "sync", "copy -r", "ls -R", "rm -r"])
+def test_a_tree_deeper_than_the_stack_is_an_error(deep: Path, capsys: pytest.CaptureFixture[str], way: str) -> None:
+    copy = deep.parent / "copy"
     ways: dict[str, Callable[[], object]] = {
-        "tree": lambda: list(tree(parse(str(top)))),
-        "walk": lambda: list(storage.walk(top)),
-        "glob": lambda: storage.glob(f"{top}/**/f"),
-        "sync": lambda: storage.sync(top, tmp_path / "copy"),
+        "tree": lambda: list(tree(parse(str(deep)))),
+        "walk": lambda: list(storage.walk(deep)),
+        "glob": lambda: storage.glob(f"{deep}/**/f"),
+        "sync": lambda: storage.sync(deep, copy),
     }
     if way in ways:
         with pytest.raises(StorageError, match="directories are in one another"):
             ways[way]()
         return
-    command = {"copy -r": ["copy", "-r", str(top), str(tmp_path / "copy")], "ls -R": ["ls", "-R", str(top)]}
-    assert cli.main(command.get(way, ["rm", "-r", str(top)])) != 0
+    command = {"copy -r": ["copy", "-r", str(deep), str(copy)], "ls -R": ["ls", "-R", str(deep)]}
+    assert cli.main(command.get(way, ["rm", "-r", str(deep)])) != 0
     assert "directories are in one another" in capsys.readouterr().err
