@@ -455,6 +455,7 @@ def test_empty_directories(tmp_path: Path) -> None:
     assert sorted(str(one.relative_to(tmp_path / "out")) for one in (tmp_path / "out").rglob("*")) == ["e", "e/f"]
 
 
+@pytest.mark.slow
 # -- interrupted ------------------------------------------------------------------------------------------------------
 def test_interrupted_at_random_moments_in_a_store(store: MemoryHandler, tmp_path: Path) -> None:
     files = {f"{number % 7}/{number}": os.urandom(number % 50) for number in range(1500)}
@@ -482,6 +483,7 @@ def test_interrupted_at_random_moments_in_a_store(store: MemoryHandler, tmp_path
     assert Counter(store.calls)["put"] == len(files)  # each once
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)  # ten interpreters begin
 def test_killed_at_random_moments_on_a_disk(tmp_path: Path) -> None:
     files = {f"{number % 7}/{number}": os.urandom(50) for number in range(600)}
@@ -509,6 +511,7 @@ def test_killed_at_random_moments_on_a_disk(tmp_path: Path) -> None:
     assert content(str(tmp_path / "out")) == files
 
 
+@pytest.mark.slow
 def test_many_small_objects_in_flat_memory(store: MemoryHandler, tmp_path: Path) -> None:
     for number in range(10_000):
         store.store(f"b/in/{number % 100}/{number}", b"x")
