@@ -455,8 +455,8 @@ def test_empty_directories(tmp_path: Path) -> None:
     assert sorted(str(one.relative_to(tmp_path / "out")) for one in (tmp_path / "out").rglob("*")) == ["e", "e/f"]
 
 
-@pytest.mark.slow
 # -- interrupted ------------------------------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_interrupted_at_random_moments_in_a_store(store: MemoryHandler, tmp_path: Path) -> None:
     files = {f"{number % 7}/{number}": os.urandom(number % 50) for number in range(1500)}
     fill(str(tmp_path / "in"), files)
