@@ -28,7 +28,7 @@ cdef object MADE_HERE = object()
 
 
 cdef bytes encoded(what, value):
-    """Text as the drivers take it, which ends at the first NUL: one in it would cut it in silence."""
+    """Return text in UTF-8 for drivers. They read up to the first NUL, so a text with a NUL is an error."""
     text = str(value)
     try:
         raw = text.encode()

@@ -1,4 +1,4 @@
-"""A session of TLS, for the modules that exchange data over it."""
+"""A TLS session, for the modules that exchange data over it."""
 
 from apyfal._core cimport capi
 

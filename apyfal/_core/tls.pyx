@@ -1,6 +1,6 @@
-"""TLS on connected sockets by the system's OpenSSL, without the interpreter's lock: as much of a socket as is needed.
+"""TLS on connected sockets with the system's OpenSSL, which works without the interpreter lock.
 
-Errors are those of Python's `ssl`, so that callers treat both alike.
+`Session` has the methods of a socket that apyfal uses, and raises the errors of Python's `ssl`.
 """
 
 import errno
@@ -19,19 +19,24 @@ cdef extern from "<sys/socket.h>" nogil:
 cdef extern from "runtime/clock.h" nogil:
     capi.int64_t apf_now()
 
-cdef long long _PAUSE = 50 * 1000 * 1000  # ns after which signals are looked for
-cdef long long _GATHERED = 250 * 1000 * 1000  # ns after which what came is handed on, though there is room for more
+cdef long long _PAUSE = 50 * 1000 * 1000  # ns between two checks for signals
+cdef long long _GATHERED = 250 * 1000 * 1000  # ns after which `recv_into` returns what it has, though it is not all
 # X509_V_ERR_..., in the words of Python's ssl
 cdef int _HOSTNAME_MISMATCH = 62, _IP_ADDRESS_MISMATCH = 64
 
 
 def library():
-    """Give the number and the name of the loaded OpenSSL.
+    """Load OpenSSL if that has not been done, and return its version.
+
+    Returns
+    -------
+    int, str
+        Its version number and its name, as ``ssl.OPENSSL_VERSION`` has it.
 
     Raises
     ------
     DriverUnavailable
-        There is none that can be used.
+        There is no OpenSSL that can be used.
     """
     cdef capi.apf_error err
     cdef unsigned long version = 0
@@ -65,7 +70,10 @@ cdef class Context:
         capi.apf_tls_context_release(self.handle)
 
     def trust(self, file, folder):
-        """Trust the authorities in a file, or in a folder of files named by their hash; the other is ``None``."""
+        """Trust the authorities in a PEM file, or in a folder of files named by their hash; the other is ``None``.
+
+        Call it before the first session is made. Raises `ParameterError` if they cannot be read.
+        """
         cdef capi.apf_error err
         cdef bytes one = None if file is None else os.fsencode(file)
         cdef bytes other = None if folder is None else os.fsencode(folder)
@@ -76,24 +84,33 @@ cdef class Context:
             path = one
         if other is not None:
             place = other
-        with nogil:  # thousands of lines of base64
+        with nogil:  # thousands of lines of base64 take long
             code = capi.apf_tls_context_trust(self.handle, path, place, &err)
         check(code, &err)
 
 
 cdef class Session:
-    """TLS on a connected socket, which belongs to it from now on. One thread at a time.
+    """TLS on a connected socket. Used by one thread at a time: another one gets `BufferInUse`.
 
     Parameters
     ----------
-    context
-        What to accept.
-    sock
-        A socket of Python's.
-    host, port
-        Whose certificate is expected, in ASCII.
-    timeout
+    context : Context
+        Settings and authorities.
+    sock : socket.socket
+        The connected socket; owned by the session from now on, and closed by `close`.
+    host : str
+        The name or IP address that the certificate must be for, in ASCII.
+    port : int
+        Tickets are kept by host and port.
+    timeout : float
         Seconds to wait for the peer.
+
+    Raises
+    ------
+    ParameterError
+        `host` is empty, too long or begins with a dot.
+    ValueError
+        `host` contains a NUL or is not ASCII.
     """
 
     def __cinit__(self, Context context not None, sock, host, port, timeout):
@@ -111,29 +128,29 @@ cdef class Session:
 
     @property
     def resumed(self):
-        """Whether it was resumed with a ticket."""
+        """Whether the session was resumed with a ticket."""
         return bool(capi.apf_tls_resumed(self.handle))
 
     def settimeout(self, timeout):
-        """Wait so many seconds for the peer."""
+        """Set the seconds to wait for the peer."""
         self.timeout = <long long> (timeout * 1e9)
 
     def fileno(self):
-        """Give the descriptor of the socket."""
+        """Return the descriptor of the socket."""
         return self.sock.fileno()
 
     def close(self):
-        """Close the socket, without a farewell."""
-        self.closed = True  # its descriptor may become another's
+        """Close the socket without sending close_notify."""
+        self.closed = True  # the descriptor may be reused for another file
         self.sock.close()
 
     def handshake(self):
-        """Agree on keys, and verify the peer.
+        """Agree on keys with the peer, and verify its certificate.
 
         Raises
         ------
-        SSLError, OSError, TimeoutError
-            As Python's.
+        ssl.SSLError, OSError, TimeoutError
+            As ``ssl.SSLSocket.do_handshake``.
         """
         cdef Py_ssize_t done = capi.APF_TLS_WAIT
         cdef long long until = apf_now() + self.timeout
@@ -154,7 +171,25 @@ cdef class Session:
             capi.apf_tls_unclaim(self.handle)
 
     def send(self, data):
-        """Send some of `data`, and all that was taken before; give how many bytes were taken."""
+        """Send some or all of a buffer.
+
+        Parameters
+        ----------
+        data : contiguous buffer
+            Read during the call only.
+
+        Returns
+        -------
+        int
+            The number of bytes taken; all of them have been given to the socket.
+
+        Raises
+        ------
+        ssl.SSLError, OSError
+            The connection broke.
+        TimeoutError
+            The peer took nothing within the timeout.
+        """
         cdef Py_buffer view
         cdef Py_ssize_t taken = 0
         cdef int flushed = 0
@@ -183,7 +218,7 @@ cdef class Session:
                         PyErr_CheckSignals()
                         before, held = held, capi.apf_tls_held(self.handle)
                         if held < before:
-                            until = apf_now() + self.timeout  # it goes, however slowly
+                            until = apf_now() + self.timeout  # progress, however slow
                         elif apf_now() > until:
                             raise TimeoutError("the peer takes nothing")
                 return taken
@@ -193,12 +228,29 @@ cdef class Session:
             PyBuffer_Release(&view)
 
     def recv_into(self, out, nbytes=0, flags=0):
-        """Receive into `out`: with ``MSG_WAITALL`` all of it, unless the peer ends or is slow; else what is there.
+        """Receive into a buffer.
+
+        Parameters
+        ----------
+        out : contiguous writable buffer
+            Where to; its size is the largest number of bytes.
+        nbytes
+            Ignored; for the signature of sockets.
+        flags : int
+            With ``socket.MSG_WAITALL``, wait until `out` is full, but return after 0.25 s if something has come.
+            Without it, return what is available, after waiting for the first byte.
 
         Returns
         -------
         int
-            0: the peer has said farewell.
+            The number of bytes received. 0: the peer has closed the session (close_notify).
+
+        Raises
+        ------
+        ssl.SSLError, OSError
+            The connection broke.
+        TimeoutError
+            Nothing came within the timeout.
         """
         cdef Py_buffer view
         cdef Py_ssize_t got = capi.APF_TLS_WAIT, done = 0
@@ -217,7 +269,7 @@ cdef class Session:
                             capi.apf_tls_poll(self.handle, _PAUSE)
                         now = apf_now()
                     if done and (got <= 0 and got != capi.APF_TLS_WAIT or not whole or now - begin > _GATHERED):
-                        break  # the next call meets the end or the error again
+                        break  # the next call reports the end or the error again
                     if got == capi.APF_TLS_FAILED:
                         raise self._failed()
                     if got == capi.APF_TLS_ENDED:
@@ -232,7 +284,7 @@ cdef class Session:
             PyBuffer_Release(&view)
 
     def quiet(self):
-        """Whether the session is open, and the peer says nothing."""
+        """Return whether the session is open and no data of the peer is waiting."""
         self._claim()
         quiet = capi.apf_tls_quiet(self.handle)
         capi.apf_tls_unclaim(self.handle)
@@ -246,8 +298,8 @@ cdef class Session:
         return 0
 
     cdef object _failed(self):
-        """Make the exception for what ended the session."""
-        import ssl  # it is loaded when there are sessions; not with apyfal
+        """Return the exception for what ended the session."""
+        import ssl  # late: apyfal itself does not need it, and it is loaded when there are sessions
 
         cdef const capi.apf_tls_failure *failure = capi.apf_tls_failure_of(self.handle)
         text = (<const char *> failure.text).decode("ascii", "replace")

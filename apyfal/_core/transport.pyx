@@ -24,32 +24,33 @@ MOST_CONNECTIONS = capi.APF_TRANSPORT_CONNECTIONS
 cdef long long _PAUSE = 50 * 1000 * 1000  # ns after which signals are looked for
 
 
-@cython.no_gc_clear  # the sessions are there until the transport has let go of them
+@cython.no_gc_clear  # the sessions must live until the transport has released them
 cdef class Transport:
     """Requests, and what became of each; see csrc/include/transport.h.
 
     Parameters
     ----------
     requests : sequence of bytes
-        The heads, complete.
+        Complete request heads, with the blank line.
     outs : sequence of buffers or None
-        Where the body of each goes, which must have exactly this size; ``None`` in it: memory of the pool.
+        Where the body of each response goes; it must have exactly the size of the buffer. A ``None`` in the sequence:
+        the body goes into memory of the pool.
     contents : sequence of buffers or None
-        What is sent behind each head; the bodies of the answers are dropped then.
+        What is sent after each head. The bodies of the responses are then discarded.
     stall : float
         Seconds that a connection may wait for anything to move.
     largest : int
-        Bytes of a body in memory of the pool.
+        Largest body in memory of the pool, in bytes.
     mistakes : int
-        Answers that are not ordinary after which no exchange is begun any more.
+        Number of unusual responses after which no further exchange is started.
     keep_heads : bool
-        Whether `answer` gives the heads of ordinary answers, too.
+        Whether `answer` also returns the heads of ordinary responses.
     bodiless : bool
-        The requests are of HEAD: no body follows the head of an answer.
+        The requests are HEAD requests: no body follows the head of a response.
 
     Notes
     -----
-    One thread at a time, but for `interrupt`: another one gets `BufferInUse`. The sockets stay the caller's.
+    Used by one thread at a time, except `interrupt`: another one gets `BufferInUse`. The caller owns the sockets.
     """
 
     cdef capi.apf_transport *handle
@@ -110,7 +111,7 @@ cdef class Transport:
         free(self.views)
 
     def attach(self, descriptor, kept, Session session=None):
-        """Use a connected socket, or the TLS on it; `kept`: it served a request before. Returns its slot."""
+        """Use a connected socket, or the TLS session on it; return its slot. `kept`: it served a request before."""
         cdef capi.apf_error err
         cdef capi.uint32_t slot = 0
         cdef int fd = descriptor, before = kept
@@ -119,13 +120,13 @@ cdef class Transport:
         self._claim()
         code = capi.apf_transport_attach(self.handle, fd, secure, before, &slot, &err)
         if code == capi.APF_OK:
-            self.sessions[slot] = session  # it lives as long as it is used
+            self.sessions[slot] = session  # keeps it alive while it is used
         capi.apf_transport_unclaim(self.handle)
         check(code, &err)
         return slot
 
     def detach(self, slot):
-        """Do nothing with a connection any more; returns whether another request can be sent on it."""
+        """Stop using a connection; return whether another request can be sent on it."""
         cdef capi.uint32_t place = slot
         self._claim()
         usable = capi.apf_transport_detach(self.handle, place)

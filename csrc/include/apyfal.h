@@ -225,9 +225,9 @@ int apf_run_release(apf_run *run, int64_t grace); /* returns 1 when it was aband
 
 /* Changes in a forked child: devices and threads of the parent do not exist in it, and calls on them give FORKED. */
 uint32_t apf_fork_generation(void);
-/* Hold a lock over forks, so that it is not left locked in a child by a thread that the child does not have. For static
- * locks, from constructors: `static void guard(void)` with `__attribute__((constructor))`. Whoever holds such a lock
- * takes no other one of csrc/. */
+/* Hold a lock during forks, so that no thread that is missing in the child leaves it locked there. For static locks;
+ * call it from a constructor: `static void guard(void)` with `__attribute__((constructor))`. A thread that holds such a
+ * lock must not take another lock of csrc/. */
 void apf_fork_guard(pthread_mutex_t *lock);
 
 /* -- built-in drivers -- */

@@ -70,10 +70,11 @@ int apf_transport_new(apf_exchange *exchanges, size_t count, const apf_transport
 /* Be the only one that calls `attach` and `run` and looks at the exchanges, until `unclaim`. BUSY: somebody is. */
 int apf_transport_claim(apf_transport *transport);
 void apf_transport_unclaim(apf_transport *transport);
-/* Use a connected socket, which stays the caller's to close, and the TLS on it (NULL: none), which stays, too, and is
- * claimed. `kept`: it served a request before. INVALID: too many; BUSY: the TLS is claimed. */
+/* Use a connected socket and the TLS session on it (NULL: none). The caller owns both, and closes them after `detach`
+ * or `free`; until then the session is claimed. `kept`: the connection served a request before. INVALID: too many
+ * connections; BUSY: the session is claimed by another. */
 int apf_transport_attach(apf_transport *transport, int fd, apf_tls *secure, int kept, uint32_t *slot, apf_error *err);
-/* Do nothing with the connection any more, and unclaim its TLS. Returns whether it was usable, as below. */
+/* Stop using the connection, and unclaim its TLS session. Returns whether it was usable, as below. */
 int apf_transport_detach(apf_transport *transport, uint32_t slot);
 /* Exchange until one of the above, or CANCELLED. `pause` in ns; negative: none. One thread at a time. */
 int apf_transport_run(apf_transport *transport, uint32_t connections, int64_t pause, apf_error *err);

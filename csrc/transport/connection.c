@@ -80,7 +80,7 @@ static apf_progress broken(apf_connection *connection, int state)
 
 static size_t whole(const apf_exchange *exchange) { return exchange->request_size + exchange->content_size; }
 
-/* Whether the socket has all of the request. */
+/* Whether the whole request has been given to the socket. */
 static int is_sent(const apf_connection *connection)
 {
     return connection->secure ? connection->gone : connection->sent == whole(connection->exchange);
@@ -94,7 +94,7 @@ static void send_secure(apf_connection *connection, int64_t now)
     connection->blocked = 0;
     const size_t held = apf_tls_held(connection->secure);
     if (held && apf_tls_flush(connection->secure) != 1 && apf_tls_held(connection->secure) < held)
-        note_moved(connection, 0, now); /* slowly; the bytes were counted when they were taken */
+        note_moved(connection, 0, now); /* progress only: the bytes were counted when they were taken */
     while (sent > 0 && connection->sent < whole(exchange)) {
         const uint8_t *from = exchange->request + connection->sent;
         size_t left = exchange->request_size - connection->sent;
@@ -114,7 +114,7 @@ static void send_secure(apf_connection *connection, int64_t now)
     if (sent == APF_TLS_WAIT)
         connection->blocked = 1;
     else
-        connection->state = HEAD; /* all is sent, or the answer may be there, and say why not */
+        connection->state = HEAD; /* all is sent, or sending failed: a response may have arrived that says why */
 }
 
 /* Send what is left of the request, until the socket takes no more. */

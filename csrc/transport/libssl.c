@@ -1,4 +1,4 @@
-/* OpenSSL: loaded at first use, never linked, as the process has it already (Python's) or as the system has it. */
+/* OpenSSL: loaded at first use, never linked; the copy that the process has loaded (Python's), else the system's. */
 #include "transport/libssl.h"
 
 #include <dlfcn.h>
@@ -8,7 +8,7 @@
 
 static int look_up(void *library, apf_ssl_api *api, const char *path, apf_error *err)
 {
-    /* In libcrypto are some of them, which came with libssl. */
+    /* Some of them are in libcrypto, which was loaded with libssl. */
 #define LOOK_UP(result, name, parameters)                                                                              \
     *(void **)&api->name = dlsym(library, #name);                                                                      \
     if (!api->name) return apf_fail(err, APF_NO_LIBRARY, 0, "%s is no OpenSSL 1.1.1 or 3: it has no " #name, path);
@@ -33,7 +33,7 @@ static int open_library(apf_ssl_api *api, apf_error *err)
     if (chosen && !strcmp(chosen, "none"))
         return apf_fail(err, APF_NO_LIBRARY, 0, "OpenSSL is not used, by APYFAL_LIBSSL");
     if (chosen && *chosen) library = dlopen(path = chosen, RTLD_NOW | RTLD_LOCAL);
-    /* That which is there already first, lest there be two. */
+    /* First the copy that is loaded already, so that there are not two. */
     for (int i = 0; !path && i < NAMES; i++)
         if ((library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL | RTLD_NOLOAD))) path = names[i];
     for (int i = 0; !path && i < NAMES; i++)

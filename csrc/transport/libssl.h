@@ -1,4 +1,5 @@
-/* libssl.h - what is used of OpenSSL, whose headers are not needed: its functions, looked up, and its numbers.
+/* libssl.h - the part of OpenSSL that is used: functions, which are looked up at run time, and constants. Its headers
+ * are not needed.
  *
  * All of it is the same in 1.1.1 and 3 where `long` has 64 bits.
  */

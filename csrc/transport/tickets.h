@@ -1,4 +1,4 @@
-/* tickets.h - inside of TLS: what its context and its sessions know of each other. */
+/* tickets.h - internal to TLS: what contexts and sessions know of each other. */
 #ifndef APF_TRANSPORT_TICKETS_H
 #define APF_TRANSPORT_TICKETS_H
 
@@ -6,7 +6,7 @@
 
 #include "tls.h"
 
-enum { APF_TLS_KEY = APF_TLS_LONGEST + 16 }; /* host and port, for whose tickets */
+enum { APF_TLS_KEY = APF_TLS_LONGEST + 16 }; /* bytes of a ticket's key: host and port */
 
 struct apf_tls_context {
     const apf_ssl_api *api;
@@ -18,12 +18,12 @@ struct apf_tls_context {
         int64_t since;
         char key[APF_TLS_KEY];
     } tickets[16];
-    unsigned oldest; /* is replaced next */
+    unsigned oldest; /* index of the ticket that is replaced next */
 };
 
 /* The context and the key that a session's tickets belong to. */
 apf_tls_context *apf_tls_owner(SSL *ssl, const apf_ssl_api *api, const char **key);
-/* A ticket that was kept not long ago, with one reference; or NULL. */
+/* Return a ticket that is not too old, with one reference that the caller releases; NULL: there is none. */
 SSL_SESSION *apf_tls_ticket_for(apf_tls_context *context, const char *key);
 void apf_tls_context_retain(apf_tls_context *context);
 

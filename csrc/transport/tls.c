@@ -1,4 +1,4 @@
-/* One session: what OpenSSL encrypts is gathered and sent in few calls, what it decrypts is received in few. */
+/* One session. To save system calls, encrypted data is gathered before it is sent, and received in large pieces. */
 #include "tls.h"
 #include "transport/tickets.h"
 
@@ -18,11 +18,11 @@ struct apf_tls {
     SSL *ssl;
     int fd;
     int claimed;             /* changed atomically */
-    int error_in, error_out; /* errno of the socket, which may still say why if it takes no more */
-    int ended;               /* what comes from the socket has */
+    int error_in, error_out; /* errno of receiving and sending; after `error_out`, a response may still arrive */
+    int ended;               /* the peer closed its side of the socket */
     int drained;
-    int stopped;       /* 0; FAREWELL: the peer's; FAILED: nothing can be received any more */
-    size_t begin, end; /* of what is in `held` */
+    int stopped;       /* 0; FAREWELL: the peer sent close_notify; FAILED: nothing can be received any more */
+    size_t begin, end; /* of the bytes in `held` that are not sent yet */
     apf_tls_failure failure;
     char key[APF_TLS_KEY];
     uint8_t held[HELD];
@@ -32,7 +32,7 @@ enum { FAREWELL = 1 };
 
 /* -- the socket, as the library sees it -- */
 
-/* Send what is held, as far as the socket takes it: whether all went. */
+/* Send what is held, as far as the socket takes it. Returns whether all was sent. */
 static int send_held(apf_tls *tls)
 {
     while (tls->begin < tls->end && !tls->error_out) {
@@ -131,7 +131,8 @@ apf_tls_context *apf_tls_owner(SSL *ssl, const apf_ssl_api *api, const char **ke
     return tls->context;
 }
 
-/* Whose certificate is expected: as in Python's ssl, a name is also told to the peer (RFC 6066), an address is not. */
+/* Set whose certificate is expected. As in Python's ssl, a name is also sent to the peer (RFC 6066), an IP address is
+ * not. */
 static int expect_host(apf_tls *tls, const char *host)
 {
     const apf_ssl_api *api = tls->api;
@@ -188,7 +189,7 @@ int apf_tls_new(apf_tls_context *context, int fd, const char *host, int port, ap
 void apf_tls_free(apf_tls *tls)
 {
     if (!tls) return;
-    /* As if there had been farewells, without which its ticket would be of no use. */
+    /* As if close_notify had been sent and received; otherwise OpenSSL would not resume the session. */
     if (tls->ssl && tls->stopped != APF_TLS_FAILED)
         tls->api->SSL_set_shutdown(tls->ssl, APF_SSL_SENT_SHUTDOWN | APF_SSL_RECEIVED_SHUTDOWN);
     if (tls->ssl) tls->api->SSL_free(tls->ssl);
@@ -214,14 +215,14 @@ static void write_reason(char *to, size_t size, const char *reason)
     to[i] = 0;
 }
 
-/* Write down what `error`, an errno of the socket, means for the session. */
+/* Record the failure that `error`, an errno of the socket, means for the session. */
 static int system_failed(apf_tls *tls, int error)
 {
     tls->failure = (apf_tls_failure){.kind = APF_TLS_SYSTEM, .code = error};
     return APF_TLS_FAILED;
 }
 
-/* A call of the library did not succeed: WAIT, ENDED, or FAILED with the reason written down. */
+/* Return why a call of the library did not succeed: WAIT, ENDED, or FAILED with the reason recorded. */
 static int look_why(apf_tls *tls)
 {
     const apf_ssl_api *api = tls->api;
@@ -267,7 +268,7 @@ int apf_tls_handshake(apf_tls *tls)
         tls->failure.kind = APF_TLS_CUT;
         found = tls->stopped = APF_TLS_FAILED;
     }
-    /* An alert that tells the peer what is wrong goes out, too. */
+    /* The alert that tells the peer what is wrong is sent, too. */
     if (!send_held(tls) && found == 1) return tls->error_out ? system_failed(tls, tls->error_out) : APF_TLS_WAIT;
     return found;
 }
@@ -305,7 +306,7 @@ ssize_t apf_tls_send(apf_tls *tls, const void *from, size_t size, int more)
     while (done < size) {
         size_t taken = 0;
         if (!api->SSL_write_ex(tls->ssl, (const uint8_t *)from + done, size - done, &taken)) {
-            if (tls->error_out) { /* the peer's answer may be there nevertheless, and say why */
+            if (tls->error_out) { /* the peer's response may have arrived all the same, and say why */
                 api->ERR_clear_error();
                 break;
             }

@@ -7,11 +7,11 @@
 
 enum {
     READ_AHEAD = 66 << 10, /* bytes received at once: four records */
-    TICKETS_AGE = 10 * 60, /* seconds after which the certificate is looked at again */
+    TICKETS_AGE = 10 * 60, /* seconds; older tickets are not used, so that the certificate is verified again */
     TICKETS = sizeof((apf_tls_context *)0)->tickets / sizeof *((apf_tls_context *)0)->tickets,
 };
 
-/* Of all contexts: held for a glance. */
+/* Guards the tickets of all contexts; held for a few instructions. */
 static pthread_mutex_t tickets_lock = PTHREAD_MUTEX_INITIALIZER;
 
 __attribute__((constructor)) static void guard(void) { apf_fork_guard(&tickets_lock); }
@@ -27,7 +27,7 @@ static int refused(const apf_ssl_api *api, const char *what, apf_error *err)
     return APF_INVALID;
 }
 
-/* The callback of the library, in the thread that uses the session: a ticket came. */
+/* Called by the library when a ticket came, in the thread that uses the session. */
 static int keep_ticket(const apf_ssl_api *api, SSL *ssl, SSL_SESSION *session)
 {
     const char *key;

@@ -56,7 +56,7 @@ int apf_transport_new(apf_exchange *exchanges, size_t count, const apf_transport
     return APF_OK;
 }
 
-/* Nothing is done with the connection any more: its TLS is another's again. */
+/* The connection is no longer used: give its TLS session free. */
 static void let_go(apf_connection *connection)
 {
     if (connection && connection->secure) apf_tls_unclaim(connection->secure);

@@ -1,6 +1,6 @@
 /* Runs that are in flight when their device is closed, or when the process ends. XRT 2.25 aborts the process when such
- * a run is destroyed, and destroys all that there are at exit. They cannot be aborted either (api.h), so they are kept
- * until they have ended, and given up at exit. */
+ * a run is destroyed, and destroys all runs at exit. The runs cannot be aborted either (api.h). So they are kept until
+ * they have ended; those that have not are marked as aborted at exit (`give_up`). */
 #include "xrt.h"
 
 #include <errno.h>
@@ -8,9 +8,9 @@
 #include <time.h>
 #include <unistd.h>
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* the rest */
-static apf_drv_device *devices;                          /* open */
-static apf_drv_run *left;                                /* of closed devices; their kernels are gone */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards the variables below */
+static apf_drv_device *devices;                          /* the open ones */
+static apf_drv_run *left;                                /* runs of closed devices; their kernels are gone */
 static const xrt_api *xrt_of_left;
 static pid_t watched; /* the process whose exit is waited for; 0: none */
 
@@ -21,7 +21,7 @@ static void give_up(const xrt_api *xrt, const apf_drv_run *run)
     if (!ended(xrt, run)) xrt_give_up(xrt, run->handle);
 }
 
-/* Called before XRT's own end, since it was registered after XRT had been loaded. Not all other threads have ended. */
+/* Runs before XRT's own exit handlers, since it was registered after XRT was loaded. Other threads may still run. */
 static void at_exit(void)
 {
     if (getpid() != watched) return; /* a forked child: the runs and their commands are the parent's */

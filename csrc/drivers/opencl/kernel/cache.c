@@ -99,8 +99,8 @@ void ocl_close_cache(apf_drv_device *device)
 
 /* -- what can be cached -- */
 
-/* The bytes of a `#line` at a place of the text, with its newline: the file's name in it brings in nothing. 0: there is
- * none, or a backslash joins the line with another. */
+/* The length of a `#line` directive at a place of the text, with its newline. It is skipped, since the file name in it
+ * includes nothing. 0: there is none, or a backslash joins the line with another. */
 static size_t line_mark(const char *text, size_t size, size_t at)
 {
     static const char mark[] = "#line ";
@@ -138,8 +138,8 @@ static int is_complete(const char *text, size_t size)
     return 1;
 }
 
-/* Options that name no file but directories of includes, which a complete text does not use, and that hold no word of
- * `is_complete`. Others could: a program with one is built every time. */
+/* Whether all options are known to name no file, except include directories, which a complete text does not use, and
+ * contain no word of `is_complete`. Others could name one: a program with such an option is built every time. */
 static int are_known(const char *options)
 {
     static const char *const known[] = {"-D",      "-U",    "-I",      "-cl-",  "-O", "-w",

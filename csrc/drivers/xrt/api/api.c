@@ -77,7 +77,7 @@ static const char *const folders[] = {"lib", "lib/aarch64-linux-gnu", "lib64"};
 static const char *const folders[] = {"lib", "lib/x86_64-linux-gnu", "lib64"};
 #endif
 
-/* Fill path[PATH_MAX] with where the installation has the library; false: it has not. */
+/* Fill path[PATH_MAX] with the path of the library in the installation; false: it has none. */
 static int find_in(const char *root, const char *library, char *path)
 {
     if (!root || !*root) return 0;
@@ -174,7 +174,7 @@ static int make_set(const char *directory, const char *wanted, const char *shim,
     return APF_OK;
 }
 
-/* See to it that XRT finds its shim. */
+/* Make sure that XRT finds its shim. */
 static int set_root(void *library, const xrt_api *api, const char *wanted, const char *shim, apf_error *err)
 {
     char directory[PATH_MAX];

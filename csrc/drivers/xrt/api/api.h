@@ -43,16 +43,15 @@ typedef struct xrt_api {
 #undef XRT_ENTRY
     int emulation;    /* XCL_EMULATION_MODE is set: no real card */
     char mode[16];    /* its value */
-    char version[32]; /* XRT's own, "2.13.0"; empty: not known */
-    unsigned minor;   /* of XRT's version, from 2.16 on; earlier ones do not tell: 0 */
+    char version[32]; /* of XRT, "2.13.0"; empty: not known */
+    unsigned minor;   /* of XRT's version, from 2.16 on; 0: an earlier one, which does not state it */
 } xrt_api;
 
-/* From XRT 2.16 on, its shims are C++ objects. Two things of the shim for cards got lost with that, until 2.26 at
- * least:
+/* From XRT 2.16 on, its shims are C++ objects. Since then, and at least until 2.26, the shim for cards has two faults:
  *
- *   - it drops what the kernel module returns for a transfer, so that xrtBOSync returns 0 for one that failed; errno is
- *     all that is left of it;
- *   - an abort names its run by the address of such an object, where the kernel module expects the number of the run's
+ *   - it drops what the kernel module returns for a transfer, so that xrtBOSync returns 0 for a failed one; only errno
+ *     tells that it failed;
+ *   - an abort names its run by the address of a C++ object, but the kernel module expects the number of the run's
  *     command: it aborts nothing, and waits for the end of the run. */
 #define XRT_SHIM_OBJECTS 16
 
