@@ -202,7 +202,7 @@ class Accelerator(BaseAccelerator):
             self._definition.validate_parameters(**{name: chosen[name] for name in unknown})
         data = src if src is None or isinstance(src, DeviceArray) else load_all(src)
         nbytes = 0
-        with self._lock:  # parameters and data of one call, whoever else calls `start`
+        with self._lock:  # so that parameters and data are of one call, if other threads call `start`, too
             if data is not None:
                 self._context.load(data)
                 nbytes = data.nbytes
@@ -346,35 +346,39 @@ class Accelerator(BaseAccelerator):
         info_dict: dict[str, Any] | None = None,
         **parameters: object,
     ) -> QueuedJob:
-        """Put a job between arrays on the device into the device's queue, and return without waiting.
+        """Put a job between device arrays into the device's queue, and return without waiting for it.
 
-        Jobs that use the same arrays run one after another, in the order of the calls, whichever of the accelerators
-        that share the device they are on: the driver keeps that order. (Over XRT, while the program waits for one.)
+        Jobs that use the same array run one after another, in the order of the calls, on all accelerators that share
+        the device. The driver keeps that order. With the xrt driver, queued jobs go on only while a thread waits for
+        one of them.
 
         Parameters
         ----------
         src, dst
-            Arrays of `put` and `device_empty`, or mappings from the names of inputs and outputs to them.
+            Device arrays, made by `put` or `device_empty`, or mappings from the names of inputs and outputs to them.
+            Shapes and dtypes are those that `process` accepts. The job keeps the arrays alive until it has ended.
         info_dict
-            Receives what `process` writes there, when the job's end is noticed.
+            Receives the keys that `process` writes, when apyfal notices that the job has ended.
         **parameters
-            The accelerator's own.
+            The accelerator's parameters.
 
         Returns
         -------
         QueuedJob
-            ``result()`` waits for the job. So does ``get()`` of an array that it writes; both raise its error.
+            ``result()`` waits for the job. ``get()`` of an array that the job writes waits, too; both raise its error.
 
         Raises
         ------
         ParameterError
-            A source or destination is no device array, or does not fit the accelerator.
+            A source or destination is not a device array, or does not fit the accelerator.
+        ClosedError
+            The accelerator was stopped.
 
         Notes
         -----
-        64 jobs can be in flight on one device; one more waits for the oldest. An output that begins at zero or at a
-        value is given that first: if an earlier job still uses that array, the call waits for it. At the end of a
-        ``with`` block the jobs are waited for; if it raises, they are cancelled.
+        64 jobs can be in flight on one device; one more call waits for the oldest job. If an output begins at zero or
+        at an initial value, this call writes that value, and first waits for earlier jobs that use the array. The end
+        of a ``with`` block waits for the jobs; if the block raises, they are cancelled.
         """
         with self._active_job(None):
             return enqueue(self._context, self._arguments(src, dst, False, info_dict, None, None, parameters))

@@ -156,7 +156,7 @@ def format_duration(seconds: float) -> str:
 
 
 def html_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return a table for notebooks, with a head; the texts are escaped."""
+    """Return a table as HTML for notebooks, with a header row; all texts are escaped."""
     head = "".join(f"<th>{escape(text)}</th>" for text in header)
     body = "".join(f"<tr>{''.join(f'<td>{escape(str(cell))}</td>' for cell in row)}</tr>" for row in rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

@@ -19,7 +19,7 @@ __all__ = ["Catalogue"]
 
 
 class DefinitionListing(list[Definition]):
-    """Accelerators; a table in notebooks."""
+    """A list of definitions, shown as a table in notebooks."""
 
     def _repr_html_(self) -> str:
         rows = [

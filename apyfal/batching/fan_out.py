@@ -110,14 +110,14 @@ class FanOut:
 
 
 class StorageFanOut:
-    """How the data of an accelerator's batches is fetched and stored; each direction learns its own width.
+    """How the data of an accelerator's batches is fetched and stored; each direction learns how many to move at once.
 
     Attributes
     ----------
     fetch, store
         The two directions.
     together
-        For objects that are moved by one call.
+        For objects that one call moves together.
     """
 
     def __init__(self) -> None:

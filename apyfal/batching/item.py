@@ -125,7 +125,7 @@ class BatchItem:
         self._copied.append(("src", place.nbytes))
 
     def take(self, data: memoryview | None, packer: Packer, inputs: BufferRegion) -> None:
-        """Copy the job's object, which has been received elsewhere, to its place; ``None``: it is empty."""
+        """Copy the job's object, which was received elsewhere, to its place in the batch; ``None``: it is empty."""
         self.place = place = packer.place(0 if data is None else len(data))
         if place is not None and data is not None:
             inputs.bytes[place.start : place.start + place.nbytes] = data
@@ -138,7 +138,10 @@ class BatchItem:
         first: Callable[[Handler, str], RangeReader] | None = None,
         options: TransferOptions | None = None,
     ) -> None:
-        """Receive the job's file or object at its place; `first` makes the first attempt at that, if one was made."""
+        """Receive the job's file or object at its place in the batch.
+
+        `first`, if given, replaces the first attempt: it returns a response that has been received already.
+        """
 
         def allocate(nbytes: int) -> memoryview:
             place = packer.place(nbytes)
@@ -161,7 +164,7 @@ class BatchItem:
             self.fail(error)
 
     def output(self, output: BufferRegion) -> NDArray[np.uint8]:
-        """Return the bytes of the job's output in the batch's, with a `place`."""
+        """Return the bytes of the job's output within the batch's output; the job has a `place`."""
         if self.place is None:
             raise ValueError("the job has no place in the batch")
         return output.bytes[self.place.out_start : self.place.out_start + self.produced]

@@ -1,4 +1,4 @@
-"""The objects of a batch, received and stored by one call for all of them."""
+"""Receive and store the objects of a batch with one call for all of them."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ _BYTES: np.dtype[Any] = np.dtype(np.uint8)
 def split(
     items: Sequence[BatchItem], name_of: Callable[[BatchItem], object]
 ) -> tuple[list[tuple[BatchItem, Location]], list[BatchItem]]:
-    """Tell the jobs whose objects are moved together from those whose file or object is moved by itself.
+    """Return the jobs whose objects one call moves together, with their locations, and the other jobs.
 
     Parameters
     ----------
     items
-        Of one batch.
+        The jobs of one batch.
     name_of
         Returns the URL or path of a job's source, or destination.
     """
     together: list[tuple[BatchItem, Location]] = []
     alone: list[BatchItem] = []
-    known: dict[str, bool] = {"file": False, "http": False, "https": False}  # of web addresses, each may be a mount's
+    known: dict[str, bool] = {"file": False, "http": False, "https": False}  # web addresses can belong to many mounts
     for item in items:
         try:
             location = parse(name_of(item))
@@ -50,17 +50,17 @@ def split(
                 with resolve(location) as target:
                     native = known[location.scheme] = is_moved_natively(target)
         except AcceleratorException:
-            native, location = False, Location("file", "")  # it is told for this job alone
+            native, location = False, Location("file", "")  # this job alone reports the error
         if native:
             together.append((item, location))
         else:
             alone.append(item)
-    # of a single object, the careful path is as fast, and receives it at its place
+    # for a single object, the careful path is as fast, and receives it directly at its place
     return (together, alone) if len(together) > 1 else ([], list(items))
 
 
 class _Reads(NativeReads):
-    """Objects on their way to their places. Those that came before a cancellation are there."""
+    """Reads objects to their places. Those that were received before a cancellation stay there."""
 
     def __init__(
         self, locations: Sequence[Location], items: Sequence[BatchItem], packer: Packer, inputs: BufferRegion
@@ -76,7 +76,7 @@ class _Reads(NativeReads):
 
 
 class _Writes(NativeWrites):
-    """Outputs on their way to a store. The jobs of those that are there have ended, whatever comes after."""
+    """Writes outputs to a store. When an output is stored, its job has ended, even if the batch is cancelled later."""
 
     def __init__(self, locations: Sequence[Location], data: Sequence[object], items: Sequence[BatchItem]) -> None:
         super().__init__(locations, data, None)
@@ -88,7 +88,7 @@ class _Writes(NativeWrites):
 
 
 def receive_together(together: Sequence[tuple[BatchItem, Location]], packer: Packer, inputs: BufferRegion) -> None:
-    """Receive the objects of several jobs at their places; an error is that of its job."""
+    """Receive the objects of several jobs at their places. An error ends only the job that it belongs to."""
     items = [item for item, _ in together]
     locations = [location for _, location in together]
     reads = _Reads(locations, items, packer, inputs)
@@ -100,7 +100,7 @@ def receive_together(together: Sequence[tuple[BatchItem, Location]], packer: Pac
 
 
 def store_together(together: Sequence[tuple[BatchItem, Location]], output: BufferRegion) -> None:
-    """Store the outputs of several jobs as whole objects; an error is that of its job."""
+    """Store the outputs of several jobs as whole objects. An error ends only the job that it belongs to."""
     items = [item for item, _ in together]
     locations = [location for _, location in together]
     data = [item.output(output) for item in items]
@@ -119,13 +119,13 @@ def _each(
     work: Callable[[int, TransferOptions], None],
     native: NativeReads | NativeWrites,
 ) -> None:
-    """Do the work for each job, and give it its error."""
+    """Do the work for each job, and set its error on it."""
     try:
         found: list[Exception | None] = run_each(locations, work, return_exceptions=True, bulk=native)
     except TransferCancelled:
-        return  # the whole batch ends, with an error of its own
+        return  # the whole batch ends with an error that is set elsewhere
     except Exception as error:
-        found = [error] * len(items)  # of all that have not ended
+        found = [error] * len(items)  # for all jobs that have not ended
     for item, one in zip(items, found, strict=True):
         if isinstance(one, Exception) and not item.ended:
             item.fail(one)

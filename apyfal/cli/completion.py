@@ -1,8 +1,9 @@
 """What a shell offers after Tab: paths, and the names of mounts, accelerators and drivers.
 
-Names come from the text of the configuration and from what is installed. Only what begins like the URL of a store asks
-that store, see `apyfal.cli.store_names`; nothing else opens a connection, or what a configuration names. A name that a
-shell would take for more than a name is not offered: whoever wrote the file in the working directory chose it.
+Names come from the text of the configuration and from installed packages. If the text begins like the URL of a store,
+that store is listed, see `apyfal.cli.store_names`. Nothing else opens a connection, or a file that a configuration
+names. A name with characters that are special in a shell is not offered: somebody else may have written the
+configuration in the working directory.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9_.+@%][A-Za-z0-9_.+@%-]*", re.ASCII)
 
 
 def complete_path(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Offer paths, which the shell knows better than this program; names of mounts; and names in a store."""
+    """Offer paths, which the shell lists itself, names of mounts, and names in a store."""
     by_shell = [CompletionItem(incomplete, type="file")]
     if "://" in incomplete:
         found = names_in_store(incomplete)

@@ -58,14 +58,15 @@ def progress_bar(
 
 
 class ProgressSum:
-    """One bar for several transfers, in any order and at the same time.
+    """The total progress of several transfers, which may run at the same time. Usable from any thread.
 
     Parameters
     ----------
     progress
-        Called with the sums; ``None``: nobody looks.
+        Called with the bytes done and the total size; ``None``: nothing is shown.
     sizes
-        Bytes of each transfer; ``None``: not known before it has begun. As long as one is not known, the sum is not.
+        Size of each transfer in bytes; ``None``: not known before it begins. As long as one size is not known, the
+        total is not known.
     """
 
     def __init__(self, progress: ProgressCallback | None, sizes: Sequence[int | None]) -> None:
@@ -75,7 +76,7 @@ class ProgressSum:
         self._lock = Lock()
 
     def part(self, number: int) -> ProgressCallback | None:
-        """Return what the transfer of this number calls with the bytes that it has moved, or moves again."""
+        """Return the callback for the transfer with this number; it takes the bytes moved and the total."""
         if self._progress is None:
             return None
 
@@ -87,19 +88,19 @@ class ProgressSum:
         return update
 
     def finished(self, number: int) -> None:
-        """Count a transfer as a whole: some tell nothing, as there is nothing to move, or the store moves it."""
+        """Count a transfer as complete. Some report no bytes: there is nothing to move, or the store moves it."""
         with self._lock:
             done, total = self._parts[number]
             whole = done if total is None else total
             self._put(number, whole, whole)
 
     def failed(self, number: int) -> None:
-        """Leave a transfer out: the others are all that there is."""
+        """Take a failed transfer out of the total."""
         with self._lock:
             self._put(number, 0, 0)
 
     def _put(self, number: int, done: int, total: int | None) -> None:
-        """Change one transfer, and call with the sums; the lock is held."""
+        """Change one transfer, and call `progress` with the totals; the lock is held."""
         before, known = self._parts[number]
         self._parts[number] = done, total
         self._done += done - before

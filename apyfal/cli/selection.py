@@ -40,7 +40,7 @@ class Selection(NamedTuple):
     pairs
         The objects to copy, and where to.
     sizes
-        Of these, as listings say (bytes); ``None``: not known.
+        Their sizes in bytes, from listings; ``None``: not known.
     folders
         Empty directories, which are made at a destination that has directories.
     marks

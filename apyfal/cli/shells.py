@@ -1,4 +1,4 @@
-"""Completion scripts where click's own do not fit: Bash cuts words at colons, and shells put a blank behind ``/``."""
+"""Completion scripts that replace click's: Bash splits words at colons, and shells add a space after ``/``."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ complete -o nosort -F %(complete_func)s %(prog_name)s
 
 
 class UrlBashComplete(BashComplete):
-    """Bash, whose words end at ``:`` (``COMP_WORDBREAKS``), so that a URL is three of them."""
+    """Completion for Bash, which splits words at ``:`` (``COMP_WORDBREAKS``), so a URL is three words."""
 
     source_template = _BASH
-    #: what is before the last colon of the word that is completed: Bash keeps it
+    #: the part of the completed word up to its last colon, which Bash keeps
     _before = ""
 
     def get_completion_args(self) -> tuple[list[str], str]:
-        """Return the words before the one that is completed, and that, with URLs in one piece."""
+        """Return the words before the completed one, and the completed one, with URLs in one piece."""
         pieces = split_arg_string(os.environ["COMP_WORDS"])
         current = int(os.environ["COMP_CWORD"])
         words: list[str] = []
@@ -62,12 +62,12 @@ class UrlBashComplete(BashComplete):
         return arguments, incomplete
 
     def format_completion(self, item: CompletionItem) -> str:
-        """Return a line of the answer: what Bash puts in the place of its own last word."""
+        """Return one line of output: the text that replaces Bash's last word."""
         return f"{item.type},{str(item.value).removeprefix(self._before)}"
 
 
 class UrlZshComplete(ZshComplete):
-    """Zsh, without a blank behind a name that can go on."""
+    """Completion for Zsh, without a space after a name that ends in ``/``."""
 
     source_template = ZshComplete.source_template.replace(
         "compadd -U -V unsorted -a completions",

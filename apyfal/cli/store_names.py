@@ -1,4 +1,4 @@
-"""Names in stores for Tab: what begins like ``s3://bucket/pre``, listed by a process that has little time."""
+"""Names in stores for completion: those that begin with ``s3://bucket/pre``, listed by a process with a time limit."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from apyfal.units import parse_boolean, parse_duration
 
 __all__ = ["SETTING", "names_in_store", "print_names"]
 
-#: ``no``: never list a store; a time (``5s``): wait so long for it.
+#: ``no``: never list a store; a duration (``5s``): wait that long for it.
 SETTING = "APYFAL_COMPLETE_STORES"
 _SECONDS = 2.0
-#: More are of no use at a prompt, and some of them would be completed to what only these have in common.
+#: Most names that are offered. Some of a larger number would be completed to a prefix that the others do not have.
 _MOST = 1000
-#: What means itself in every shell; whoever may write to a store chooses the names in it.
+#: Names without special characters of any shell. The names in a store are chosen by everybody who can write to it.
 _PLAIN = re.compile(r"[A-Za-z0-9_.+@%/:-]+", re.ASCII)
-#: The first statement makes the path that of this process, in which the working directory need not be.
+#: The first statement sets the module path of this process, which need not contain the working directory.
 _CODE = """\
 import sys
 sys.path[:] = sys.argv[2:]
@@ -31,9 +31,9 @@ print_names(sys.argv[1])
 def names_in_store(text: str) -> list[str] | None:
     """Return the URLs below a store that begin with a text; directories end in ``/``.
 
-    ``None``: the store is not asked, since the user has said so, or since a configuration that the user does not trust
-    says where it is. Nothing is returned if it takes too long or fails, or if there are very many. The process that
-    asks has no terminal, on which something could ask for a password.
+    ``None``: the store is not listed, because the user turned that off, or because the configuration is not trusted.
+    The list is empty if listing takes too long or fails, or if there are more than 1000 names. The process that lists
+    has no terminal, so nothing can ask for a password there.
     """
     seconds = _limit()
     scheme = text.partition("://")[0].lower()
@@ -58,7 +58,7 @@ def names_in_store(text: str) -> list[str] | None:
 
 
 def _limit() -> float | None:
-    """Return the seconds that a store has; ``None``: it is not to be asked."""
+    """Return the seconds to wait for a store; ``None``: do not list it."""
     said = os.environ.get(SETTING, "yes")
     try:
         return _SECONDS if parse_boolean(said) else None
@@ -67,11 +67,11 @@ def _limit() -> float | None:
     try:
         return parse_duration(said)
     except AcceleratorException:
-        return None  # nothing that is understood; a prompt shows no error
+        return None  # the value is malformed; a prompt shows no error
 
 
 def _trusted() -> bool:
-    """Whether every mount is the user's word: nobody else chooses whom a key on the keyboard connects to."""
+    """Return whether the user trusts the configuration: nobody else may choose which host Tab connects to."""
     from apyfal.config.configuration import Configuration
 
     try:

@@ -20,11 +20,11 @@ _RESERVED = PROCESS_KEYWORDS | {"info_list", "self"}
 
 
 def check(stated: Declaration) -> tuple[SizeRules, set[str]]:
-    """Check everything but what `check_elements` does.
+    """Check everything except element types, which `check_elements` checks.
 
     Returns
     -------
-    rules, used
+    SizeRules, set of str
         The expressions, and the names of the parameters in them.
 
     Raises

@@ -1,4 +1,4 @@
-"""What a definition states of an accelerator, as it is given: `apyfal.definition.definition` checks and binds it."""
+"""The statements of a definition, unchecked: `apyfal.definition.definition` checks and binds them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Declaration"]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Declaration:
-    """What is stated of an accelerator.
+    """The statements that describe an accelerator.
 
     Attributes
     ----------

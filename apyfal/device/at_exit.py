@@ -30,7 +30,7 @@ _exiting = False
 def register(owner: Stoppable) -> None:
     """Call ``owner.stop()`` at exit if `owner` is still alive. It is not kept alive for that."""
     key = id(owner)
-    _open[key] = weakref.ref(owner, lambda gone: _open.pop(key, None))  # before another object can have this `id`
+    _open[key] = weakref.ref(owner, lambda gone: _open.pop(key, None))  # runs before another object can get this `id`
 
 
 def unregister(owner: Stoppable) -> None:

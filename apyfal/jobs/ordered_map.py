@@ -231,16 +231,17 @@ class ResultIterator(Iterator[Any]):
 
 
 class CountedResults(Iterator[Any]):
-    """Results of many jobs that tell how many have been read.
+    """An iterator over the results of many jobs that reports how many have been read.
 
     Parameters
     ----------
     results
-        What `map_jobs` returned; closed with this.
+        What `map_jobs` returned; owned, and closed with this.
     count
-        Of the jobs, if it is known.
+        Number of jobs; ``None``: not known.
     progress
-        Called after each result. If it raises, jobs that have not started are cancelled.
+        Called after each result, with the number of results read and `count`. If it raises, jobs that have not started
+        are cancelled.
     """
 
     def __init__(

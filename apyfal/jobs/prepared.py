@@ -100,7 +100,7 @@ class PreparedJob:
         self._process = process
         self._submit = submit
         self._direct = direct
-        self._run = None if direct is None else direct.__call__  # a method: a call of an object takes longer
+        self._run = None if direct is None else direct.__call__  # calling a method is faster than calling an object
         lock = threading.Lock()
         self._acquire, self._release, self._locked = lock.acquire, lock.release, lock.locked
         self._process_id = os.getpid()
@@ -166,7 +166,7 @@ class PreparedJob:
         if self._owner._starts != self._starts:
             raise ParameterError("the accelerator was started again after this job was prepared; expected a new job")
         if deadline is None and not self._locked():
-            self._acquire()  # what an argument of it costs is a tenth of a small job
+            self._acquire()  # without arguments: passing one costs a tenth of a small job
         elif not self._acquire(False):
             self._wait(deadline)
         try:

@@ -1,4 +1,4 @@
-"""What runs jobs has in common: jobs in the background, many of them at once, and the ``with`` block."""
+"""The base class of accelerators and pools: background jobs, many jobs at once, and the ``with`` block."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class Submitter(Protocol):
 
 
 class JobRunner(ABC):
-    """What runs jobs: an accelerator on this machine or another one, or a pool of several."""
+    """Runs jobs: an accelerator on this machine or another one, or a pool of several."""
 
-    #: ``with`` blocks that have not ended.
+    #: Number of ``with`` blocks that have not ended.
     _entered = 0
 
     @property
@@ -71,8 +71,8 @@ class JobRunner(ABC):
         Returns
         -------
         concurrent.futures.Future
-            Of what `process` returns: with ``report=True``, a `JobReport`. Cancelling it before the job has started
-            drops the job.
+            Its result is what `process` returns; with ``report=True``, a `JobReport`. If it is cancelled before the job
+            has started, the job does not run.
         """
         self._check_open()
         return self._submitter.submit(src, dst, keywords)
@@ -120,16 +120,16 @@ class JobRunner(ABC):
         Parameters
         ----------
         srcs, dsts
-            What `process` takes, one for each job, of any length; ``None``: none for any job.
+            A source and a destination for each job, as `process` takes them; ``None``: no job has one.
         timeout
             Seconds for each job.
         info_list
             Receives one ``info_dict`` for each job, in order.
         progress
-            Called in the thread that reads, with the jobs whose results have been read, and all of them (``None``: not
-            known). `apyfal.ProgressBar(unit="jobs")` shows it.
+            Called in the thread that reads the results, with the number of results read and the number of all jobs
+            (``None``: not known). `apyfal.ProgressBar(unit="jobs")` shows it.
         **parameters
-            The accelerator's own, and keywords of `process`, for all jobs.
+            The accelerator's parameters, and keywords of `process`, for all jobs.
 
         Raises
         ------

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 __all__ = ["Line", "without_comments"]
 
-# What a line is made of, as far as comments are concerned. Unterminated text ends with its line.
+# The parts of a line that matter for comments. An unterminated string ends with its line.
 _TOKEN = re.compile(r"""//.*|/\*.*?(?:\*/|$)|"(?:\\.|[^"\\])*"?|'(?:\\.|[^'\\])*'?|[^/"']+|/""", re.DOTALL)
 
 
@@ -18,12 +18,11 @@ class Line(NamedTuple):
     Attributes
     ----------
     text, code
-        As it is, and without comments.
+        The line as it is, and without comments.
     begins, ends
-        Whether it does not continue the line before it, and whether the next one does not continue it: by a comment or
-        a backslash.
+        Whether the line begins a logical line, and whether it ends one: a comment or a backslash can join lines.
     commented
-        Whether a comment goes on behind it.
+        Whether a comment continues after the line.
     """
 
     text: str

@@ -1,7 +1,7 @@
-"""From ``program`` and the directories of ``-I`` to the one text, or the binary, that the driver loads.
+"""Make the one text, or the binary, that the driver loads, from ``program`` and the directories of ``-I``.
 
-Files that a source includes become part of the text: the driver keeps built programs by their text, so that a change of
-an included file is a change of the program. ``#line`` tells the compiler where each part is from, for its messages.
+Files that a source includes become part of the text. The driver keeps built programs by their text, so a change in an
+included file changes the program. ``#line`` tells the compiler which file each part is from, for its messages.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _INCLUDE = re.compile(r'\s*#\s*include\s*(?:"([^"]+)"|<([^>]+)>)\s*')
 _ONCE = re.compile(r"\s*#\s*pragma\s+once\s*")
 _CONDITIONAL = re.compile(r"\s*#\s*(if|ifdef|ifndef|endif)\b")
 _GUARD = re.compile(r"\s*#\s*ifndef\s+(\w+)\s*#\s*define\s+\1\b")
-#: Files in files, included files, and bytes of the whole text.
+#: Largest depth of nested includes, number of included files, and bytes of the whole text.
 _DEEPEST = 64
 _MOST = 10_000
 _LARGEST = 16 << 20
-#: With one of these the driver builds a program anew for each process. In a comment (a licence "shall be included")
-#: they mean nothing, so that such comments are left out.
+#: The driver does not keep a built program with one of these words. In a comment they mean nothing (a licence that
+#: "shall be included"), so such comments are left out.
 _UNCACHED = re.compile(r"include|import|embed|incbin|asm|__(?:DATE|TIME|TIMESTAMP)__")
-#: A comment with this says how the kernel is started.
+#: A comment with this states how the kernel is started.
 _LAUNCH = "apyfal: --"
 
 
@@ -54,16 +54,16 @@ def include_directories(build: str) -> list[str]:
 
 
 def make_program(program: str, build: str, read: Callable[[str], bytes]) -> bytes:
-    """Return what the driver loads.
+    """Return the text or binary that the driver loads.
 
     Parameters
     ----------
     program
-        See `parts_of`. A binary is alone.
+        See `parts_of`. A binary must be the only part.
     build
         The compiler's options.
     read
-        Returns the bytes at a storage URL or path; `FileNotFoundError` if there is nothing.
+        Returns the bytes at a storage URL or path; raises `FileNotFoundError` if there is nothing.
 
     Raises
     ------
@@ -92,7 +92,7 @@ def _is_binary(content: bytes) -> bool:
 
 
 class _Text:
-    """The text of a program, which grows file by file. Characters are bytes: nothing is known of the encoding."""
+    """The text of a program, which grows file by file. Each character is one byte, since the encoding is not known."""
 
     def __init__(self, directories: Sequence[str], read: Callable[[str], bytes]) -> None:
         self._directories = directories
@@ -114,7 +114,7 @@ class _Text:
         self._lines.append(line)
 
     def begin(self, line: int, name: str) -> None:
-        """Tell the compiler that the next line is this one of a file."""
+        """Tell the compiler the file and number of the next line."""
         shown = name.replace("\\", "\\\\").replace('"', '\\"')
         self._put(f'#line {line} "{shown}"\n')
 
@@ -148,7 +148,7 @@ class _Text:
             self._put("#endif\n")
 
     def _include(self, wanted: str, quoted: bool, within: tuple[str, ...]) -> bool:
-        """Add an included file; false: it was not found here, and the compiler has to know it."""
+        """Add an included file; false: it was not found, and is left to the compiler."""
         for place in self._places(wanted, within[-1] if quoted else None):
             text = self._content_of(place)
             if text is None:
@@ -157,7 +157,7 @@ class _Text:
                 code = "".join(f"{line.code}\n" for line in without_comments(text))
                 if place not in self._once and not _GUARD.match(code):
                     raise ProgramError(f"{place!r} includes itself: {' -> '.join([*within, place])}")
-                return True  # its guard is defined by now
+                return True  # its include guard is defined by now
             self._included += 1
             if self._included > _MOST:
                 raise ProgramError(f"{within[0]!r} includes more than {_MOST} files, with those in them")
@@ -191,7 +191,7 @@ def _without_remarks(line: Line) -> str:
 
 
 def _check_ends(name: str, lines: Sequence[Line]) -> None:
-    """Raise `ProgramError` if a comment or a conditional ends in another file, where no compiler would look for it."""
+    """Raise `ProgramError` if a comment or a conditional does not end in its file: a compiler requires that."""
     if lines and lines[-1].commented:
         raise ProgramError(f"{name}:{len(lines)}: a comment without an end")
     opened: list[int] = []
@@ -212,7 +212,7 @@ def _check_ends(name: str, lines: Sequence[Line]) -> None:
 
 
 def _beside(name: str, wanted: str) -> str:
-    """Return the name of a file that another one, or a URL, names relative to itself."""
+    """Return the path or URL of a file that is named relative to the file or URL `name`."""
     scheme, colon, path = name.partition("://")
     if not colon:
         return os.path.normpath(os.path.join(os.path.dirname(name), wanted))

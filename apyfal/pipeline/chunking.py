@@ -128,8 +128,8 @@ def make_plan(
     Raises
     ------
     ParameterError
-        The job cannot be done within the limit: the message says how much it needs. Or a run has more elements than the
-        kernel's own arguments can count.
+        The job needs more memory than the limit: the message says how much. Or a run has more elements than the
+        kernel's arguments can count.
     """
     plan = _plan(call, device, inputs, outputs, memory_limit, device_memory)
     total = inputs[0].nbytes if inputs else 0

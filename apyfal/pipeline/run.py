@@ -169,13 +169,13 @@ class StartedJob(NamedTuple):
     Attributes
     ----------
     runs
-        In their order.
+        The runs, in the order in which they were started.
     sources, dsts
-        The device arrays that they read, and those that they write.
+        The device arrays that the runs read, and those that they write.
     value
         What the job returns.
     report
-        What is known of it.
+        What is known of the job so far.
     """
 
     runs: RunGroup
@@ -186,12 +186,13 @@ class StartedJob(NamedTuple):
 
 
 def start(context: DeviceContext, arguments: JobArguments) -> StartedJob:
-    """Start all runs of a job between device arrays, and do not wait for any.
+    """Start all runs of a job between device arrays without waiting for any.
 
     Raises
     ------
     ParameterError
-        A source or destination is no device array, or what `process` raises for parameters, types and sizes.
+        A source or destination is not a device array; or for the reasons for which `process` raises it (parameters,
+        types, sizes).
     """
     ends = _Ends.of(context, arguments)
     definition = context.definition
@@ -271,7 +272,7 @@ class _Ends(NamedTuple):
         return cls(sources, dsts, (arrays, targets), [converted for _, converted in seen], call, key)
 
     def settle(self) -> None:
-        """Raise the error of a queued job that wrote a source; what this job wrote itself is good."""
+        """Raise the error of a queued job that wrote a source. What this job wrote itself is valid."""
         for source in self.sources:
             if isinstance(source, DeviceArray):
                 source.settle()

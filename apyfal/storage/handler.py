@@ -93,7 +93,7 @@ class Limits:
     max_copy: int | None = None  # of an object that the store copies in one request (`Handler.copy`); None: any
     max_copied_part: int = 0  # of a part that the store copies itself (`Upload.copy_part`); 0: it cannot
     checksum: str | None = None  # algorithm that parts carry when written, or None
-    whole: bool = False  # an object is always one request, so that what lies in memory is sent from there at any size
+    whole: bool = False  # an object is always one request, so data in memory is sent from there at any size
 
 
 class RangeReader(ABC):
@@ -186,7 +186,7 @@ class Handler(ABC):
 
     # -- write --------------------------------------------------------------------------------------------------------
     def require_writable(self, path: str) -> None:
-        """Raise `UnsupportedByStore` if nothing can be written there whoever asks; before any data is made or sent."""
+        """Raise `UnsupportedByStore` if nobody can write there. Called before any data is made or sent."""
         if type(self).put is Handler.put:
             shown = self.shown(path)
             raise UnsupportedByStore(f"cannot write {shown!r}: this store is read-only", path=shown)
@@ -237,25 +237,26 @@ class Handler(ABC):
 
 @runtime_checkable
 class BulkRemoval(Protocol):
-    """A mounted store that removes many objects by one request.
+    """A mounted store that removes many objects with one request.
 
     Attributes
     ----------
     most_removed
-        How many.
+        Most objects of one request.
     """
 
     most_removed: ClassVar[int]
 
     @abstractmethod
     def can_remove_together(self, path: str) -> bool:
-        """Whether an object can be one of those."""
+        """Return whether an object can be removed in this way."""
 
     @abstractmethod
     def remove_together(self, paths: Sequence[str]) -> dict[str, StorageError]:
-        """Remove objects, whether they are there or not; one attempt.
+        """Remove objects, whether they exist or not, with one attempt.
 
-        Returns the error of each that is not removed, or not known to be. Raises what refuses the whole request.
+        Returns the errors, by path, of objects that are not removed or not known to be. Raises if the store refuses the
+        whole request.
         """
 
 

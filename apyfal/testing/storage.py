@@ -335,7 +335,7 @@ class StorageConformance:
             self.refuses(record_property, lambda: storage.rmdir(url))
             return
         storage.makedirs(url)
-        if not storage.exists(url):  # where directories are only names, an object can mark one
+        if not storage.exists(url):  # if directories are only names, an object can mark one
             self.seed(f"{url}/", b"")
         assert storage.listdir(url) == []
         self.seed(f"{url}/inside", b"x")

@@ -115,7 +115,7 @@ class ChainLauncher:
         return regions[::-1]
 
     def _is_begun(self, place: int, chunks: Sequence[Chunk]) -> bool:
-        """Return whether the host gives what stage `place` writes, or those before it in place, its first values."""
+        """Return whether the host writes first values to the output of stage `place`, or of in-place stages before."""
         begun = False
         while True:
             keeps = is_reduction(self._calls[place]) and chunks[place].number > 0
@@ -126,7 +126,7 @@ class ChainLauncher:
 
     def _region(self, place: int, nbytes: int, *, fresh: bool) -> BufferRegion:
         memory = self._memory[place]
-        if memory is None or memory.nbytes < nbytes or fresh:  # a run that was started before may still use the old one
+        if memory is None or memory.nbytes < nbytes or fresh:  # an earlier run may still use the old one
             memory = self._memory[place] = DeviceArray(self._device, max(nbytes, 1), np.uint8, self._banks[place])
         return BufferRegion.of(memory).part(0, nbytes)
 

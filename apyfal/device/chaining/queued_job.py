@@ -1,4 +1,4 @@
-"""`QueuedJob`: a job that is in the device's queue, behind the jobs whose results it uses."""
+"""`QueuedJob`: a job in the device's queue, which runs after the jobs whose results it uses."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ class QueuedJob:
     Parameters
     ----------
     accelerator
-        Its name, for messages.
+        The accelerator's name, for messages.
     runs
-        The runs, which are started.
+        The job's runs, which have been started.
     after
-        Jobs whose results these use.
+        The jobs whose results the runs use.
     value
         What `result` returns.
     on_end
-        Called once with the job and its runs, when all have ended, and the error; ``None``: they have ended well.
+        Called once, when all runs have ended, with the job, its runs and the error (``None``: no error).
     model_errors
-        What software models raised.
+        The exceptions that software models raised.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class QueuedJob:
         self._error: BaseException | None = None
 
     def done(self) -> bool:
-        """Return whether the job has ended: well, with an error, or cancelled. It does not wait."""
+        """Return, without waiting, whether the job has ended: successfully, with an error, or cancelled."""
         return self.ended()
 
     def result(self, timeout: float | None = None) -> Any:
@@ -65,19 +65,20 @@ class QueuedJob:
         Parameters
         ----------
         timeout
-            Seconds; ``None``: no limit. When they pass, the job stays in the queue.
+            Seconds; ``None``: no limit. After a timeout the job stays in the queue.
 
         Returns
         -------
         DeviceArray, dict or None
-            As `apyfal.Accelerator.process` returns it: the destination, or a mapping of several.
+            The same as `apyfal.Accelerator.process`: the destination, or a mapping of several by their names. These are
+            the caller's arrays.
 
         Raises
         ------
         RunTimeout
-            It has not ended.
+            The job did not end within `timeout`.
         RunCancelled, KernelError, DeviceLost, DriverError
-            It failed, or a job failed before it whose result it uses. Then it is that job's error.
+            The job failed; or an earlier job failed whose result it uses, and this is that job's error.
         """
         if not self.ended(timeout):
             raise RunTimeout(
@@ -92,7 +93,10 @@ class QueuedJob:
         self.result()
 
     def cancel(self) -> None:
-        """Ask the job to end, and wait a second for that. `result` then raises `RunCancelled`, here and behind it."""
+        """Cancel the job, and wait up to a second for its end.
+
+        `result` then raises `RunCancelled`, here and for jobs that use its result.
+        """
         runs = self._runs
         if runs is not None:
             cancel(runs)
@@ -114,8 +118,8 @@ class QueuedJob:
         except RunTimeout:
             return False
         except AcceleratorException as failure:
-            error = failure.with_traceback(None)  # its frames keep the runs, and with them the memory
-        for job in after:  # the device has done them before this; the first that failed is the cause
+            error = failure.with_traceback(None)  # the frames of a traceback would keep the runs and their memory alive
+        for job in after:  # the device ran them before this job; the first that failed is the cause
             if not job.ended(None if deadline is None else max(deadline - monotonic(), 0.0)):
                 return False
             try:
@@ -135,7 +139,7 @@ class QueuedJob:
             self._error = error
             self._on_end(self, runs, error)
             self._after = ()
-            self._runs = None  # last: other threads take this for the end
+            self._runs = None  # last, since other threads read this as the job's end
 
     def __repr__(self) -> str:
         state = "in the queue" if not self.ended() else "ended" if self._error is None else "failed"

@@ -127,7 +127,7 @@ class DeviceArray:
 
     @property
     def writer(self) -> Queued | None:
-        """The queued job that wrote the array last; ``None``: its contents are known to be good."""
+        """The queued job that wrote the array last; ``None``: its contents are known to be valid."""
         return self._writer
 
     def used_by(self, job: Queued, *, writes: bool) -> None:
@@ -146,11 +146,11 @@ class DeviceArray:
                 self._writer = None
 
     def written(self) -> None:
-        """Record that the contents are good: something else has replaced what queued jobs wrote."""
+        """Record that the contents are valid: they were written after all queued jobs."""
         self._writer = None
 
     def wait_unused(self) -> None:
-        """Wait until no queued job uses the array, before the host writes there: transfers are in no queue."""
+        """Wait until no queued job uses the array. Call it before the host writes: transfers are not queued."""
         with self._lock:
             users = self._users
         for job in users:

@@ -1,4 +1,4 @@
-"""Jobs that were queued on one open device and have not ended yet."""
+"""The jobs in the queue of one open device."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Protocol
 
 __all__ = ["MOST_QUEUED", "Queued", "RunQueue"]
 
-#: Jobs in flight on one device. Whoever queues one more waits for the oldest: what has not ended keeps its memory.
+#: Most jobs in flight on one device. One more waits for the oldest, since each job keeps its memory until it has ended.
 MOST_QUEUED = 64
 
-#: Seconds for which the oldest job is waited for before the others are looked at again.
+#: Seconds to wait for the oldest job before the others are checked again.
 _LOOK = 0.05
 
 
@@ -45,7 +45,7 @@ class RunQueue:
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Let the block alone queue a job, so that the order here is that of the driver's queue."""
+        """Let only one thread at a time queue a job, so that the order here is that of the driver's queue."""
         with self._queueing:
             self.collect()
             while (oldest := self._in_the_way()) is not None:
@@ -55,7 +55,7 @@ class RunQueue:
 
     def _in_the_way(self) -> Queued | None:
         """Return the oldest job if there is no room for another one."""
-        with self._lock:  # whoever waits for a job discards it
+        with self._lock:  # a thread that waits for a job discards it
             jobs = self._jobs
             return jobs[0][1] if len(jobs) >= MOST_QUEUED else None
 
@@ -66,12 +66,12 @@ class RunQueue:
                 self._jobs.append((owner, job))
 
     def discard(self, job: Queued) -> None:
-        """Let go of a job that has ended."""
+        """Remove a job that has ended."""
         with self._lock:
             self._jobs = [pair for pair in self._jobs if pair[1] is not job]
 
     def collect(self, *, every: bool = False) -> None:
-        """Let go of jobs that have ended; by default of those before the first that has not."""
+        """Remove jobs that have ended; by default, only those before the first that has not."""
         with self._lock:
             jobs = list(self._jobs)
         for _, job in jobs:

@@ -72,7 +72,7 @@ class Channel:
         alive
             Called whenever the host says that it is alive, and the job has not ended.
         flags
-            Of the JOB frame.
+            Flags of the JOB frame.
 
         Returns
         -------
@@ -117,7 +117,7 @@ class Channel:
     def _submit_small(
         self, stream: int, head: bytes, pieces: list[memoryview], alive: Callable[[], None]
     ) -> ChannelReply:
-        """Submit a job whose body is one piece that may follow at once; the same as `submit`, in fewer steps."""
+        """Submit a job whose body is one piece that is sent at once; the same as `submit`, in fewer steps."""
         with network_errors(), self._errors:
             try:
                 self.connection.send(head + frames.data_header(stream, len(pieces[0])), pieces)

@@ -1,4 +1,4 @@
-"""A small array to a host and another back: jobs of which only the bytes change from one to the next."""
+"""Jobs that send a small array to a host and receive one: only the bytes differ from one job to the next."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from apyfal.memory import empty
 
 __all__ = ["SmallJob", "small_job"]
 
-#: bytes of a source up to which the way there costs more than the data
+#: bytes of a source up to which a request costs more than its data
 _SMALL: Final = 64 << 10
 
 
@@ -27,9 +27,9 @@ class SmallJob:
     Parameters
     ----------
     src, dst
-        The arrays, C-contiguous; `dst` is ``None``: a new array.
+        The arrays, C-contiguous; borrowed. `dst` is ``None``: the output is a new array.
     spec, text
-        The job, and its JSON.
+        The job's description, and the same as JSON.
 
     Attributes
     ----------
@@ -74,7 +74,7 @@ def small_job(
     timeout: float | None,
     parameters: Mapping[str, object],
 ) -> SmallJob | None:
-    """Return a job as a small one; ``None``: it is none, has parameters of its own, or memory shared with the host."""
+    """Return a job as a small one; ``None``: it is not small, has parameters, or uses memory shared with the host."""
     if parameters or type(src) is not np.ndarray or not 0 < src.nbytes <= _SMALL or not src.flags.c_contiguous:
         return None
     if pool is not None and pool.locate(src) is not None:

@@ -59,7 +59,7 @@ class Submission:
     wants_info
         Whether the host is to report what it did.
     text
-        `spec` as JSON; ``None``: it is made.
+        `spec` as JSON; ``None``: it is made here.
     """
 
     def __init__(

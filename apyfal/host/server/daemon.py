@@ -431,7 +431,7 @@ def _allocate(nbytes: int) -> np.ndarray[Any, Any]:
 
 
 def _log_of(path: Path) -> MappedLog | None:
-    """Return the log of the journal; ``None``: there is no room for one, so that each job costs commits."""
+    """Return the log of the journal; ``None``: there is no room for one, and each job then costs commits."""
     try:
         return MappedLog(path)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Jobs of a pool, which may be tried on one device after another."""
+"""Jobs of a pool, which can be tried on one device after another."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class PooledTask(Task):
 
     @property
     def repeatable(self) -> bool:
-        """Whether the job can run again: its source is unchanged, its destination untouched."""
+        """Whether the job can run again: its source and destination are unchanged."""
         return not any(is_file_object(value) for side in (self.src, self.dst) for _, value in each_of(side))
 
 
@@ -64,6 +64,6 @@ class Attempt:
         self._end(self._failed, error)
 
     def _end(self, callback: Callable[[PooledTask, Any], None], outcome: Any) -> None:
-        task, self._task = self._task, None  # they refer to each other, and would be freed late
+        task, self._task = self._task, None  # breaks a reference cycle, so that both are freed at once
         if task is not None:
             callback(task, outcome)

@@ -1,4 +1,4 @@
-"""Equal accelerators that take jobs from one queue; one that is lost is taken out, and its jobs run elsewhere."""
+"""Equal accelerators that take jobs from one queue. If one is lost, it is taken out, and its jobs run on another."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _STOP_SECONDS = 5.0
 
 @dataclass
 class CardStatistics:
-    """What one device of a pool did.
+    """The jobs of one device of a pool, counted.
 
     Attributes
     ----------
@@ -52,7 +52,7 @@ class CardStatistics:
     jobs, failures
         Jobs that succeeded there, and jobs that raised there.
     error
-        Why it was taken out of the pool; ``None``: it works.
+        Why the device was taken out of the pool; ``None``: it works.
     """
 
     name: str
@@ -62,14 +62,14 @@ class CardStatistics:
 
 
 class DeviceGroup:
-    """Runs jobs on whichever of several open accelerators is free.
+    """Runs each job on one of several open accelerators that is free.
 
     Parameters
     ----------
     accelerators
-        Equal ones, which the group stops in the end.
+        Equal accelerators; owned by the group, which stops them.
     names
-        Of their devices, for `statistics`.
+        Names of their devices, for `statistics`.
 
     Attributes
     ----------
@@ -106,8 +106,8 @@ class DeviceGroup:
         return map_jobs(put, pairs, info_list, keywords, ahead=lambda: ahead * self._batch_size())
 
     def check(self, src: object, dst: object, keywords: dict[str, Any]) -> None:
-        """Raise what a job would raise before it runs, as far as that can be known."""
-        self._accelerators[0].prepare(src, dst, **keywords)  # what it refuses, all do
+        """Raise the error that a job would raise before it runs, as far as that can be known."""
+        self._accelerators[0].prepare(src, dst, **keywords)  # all are equal: what one refuses, all refuse
 
     def submit_prepared(self, job: PreparedJob, keywords: dict[str, Any]) -> Future[Any]:
         """Run a prepared job in the background."""
@@ -135,7 +135,7 @@ class DeviceGroup:
 
     # -- small jobs, which are batched on this machine's devices ------------------------------------------------------
     def _submitters(self) -> list[JobSubmitter]:
-        """Return those of the accelerators that work."""
+        """Return the submitters of the accelerators that work."""
         both = zip(self._accelerators, self.statistics, strict=True)
         return [accelerator._submitter for accelerator, statistics in both if statistics.error is None]
 
@@ -157,7 +157,7 @@ class DeviceGroup:
         while statistics.error is None and (taken := self._queue.take()):
             count = len(taken)
             tasks = [task for task in taken if isinstance(task, PooledTask)]
-            if statistics.error is not None:  # taken out while this thread waited: another device runs them
+            if statistics.error is not None:  # taken out while this thread waited: another device runs the jobs
                 for task in tasks:
                     self._run_again(task)
             else:
@@ -216,8 +216,8 @@ class DeviceGroup:
         if isinstance(error, _DEVICE_ERRORS):
             return True
         if isinstance(error, (RunCancelled, RunTimeout, StoreUnavailable)) or not isinstance(error, DriverError):
-            return False  # of the job: its data, its parameters, its time
-        # It could be either's: the device is asked.
+            return False  # the job's error: its data, its parameters, its timeout
+        # It can be the error of either: ask the device.
         try:
             self._accelerators[index].empty(1, "u1")
         except AcceleratorException:
@@ -233,7 +233,7 @@ class DeviceGroup:
     # -- the end ------------------------------------------------------------------------------------------------------
     @property
     def is_taken_here(self) -> bool:
-        """Whether this thread runs a job's callback: `join` would wait for it for ever."""
+        """Return whether this thread runs a job's callback: `join` would wait for it for ever."""
         return self._queue.is_taken_here
 
     def close(self) -> None:
@@ -257,7 +257,7 @@ class DeviceGroup:
             self._functions.shutdown(wait=True)
 
     def stop(self) -> None:
-        """Cancel jobs, those that run too, and close all devices. Raises the first error of `Accelerator.stop`."""
+        """Cancel all jobs, also running ones, and close all devices. Raises the first error of `Accelerator.stop`."""
         with self._lock:
             self._closed = True
         self.cancel()
@@ -271,7 +271,7 @@ class DeviceGroup:
 
 
 def stop_all(accelerators: Sequence[BaseAccelerator]) -> None:
-    """Stop all at once: one that hangs must not leave the others open. Raise the first error."""
+    """Stop all accelerators at once, so that one that hangs does not leave the others open. Raise the first error."""
     errors: list[BaseException] = []
 
     def stop(accelerator: BaseAccelerator) -> None:

@@ -1,4 +1,4 @@
-"""Await small transfers that many tasks ask for at once: those of one turn of the event loop are done by one call."""
+"""Await small transfers that many tasks request at once: one call does those of one turn of the event loop."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ __all__ = ["Gathered", "Tell"]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-#: Items of one call.
+#: Most items of one call.
 _MOST_ITEMS = 256
-#: What comes while a call is under way waits until it ends, but not longer than this (seconds), nor for more than so
-#: many others: a call for ten items costs hardly more than one for three.
+#: Items that arrive during a call wait for its end, for at most this time (seconds), or until this many wait: a call
+#: for ten items costs hardly more than one for three.
 _PATIENCE = 0.002
 _ENOUGH = 16
-#: Calls of one event loop that are under way at once.
+#: Most calls of one event loop that are under way at once.
 _MOST_CALLS = 32
 
-#: Tells results that are there before the call has ended: (number of the item, result or error) of each.
+#: Called with results that are known before the call has ended: (number of the item, result or error) of each.
 Tell = Callable[[Sequence[tuple[int, Any]]], None]
 
 
@@ -51,7 +51,7 @@ class _Group(Generic[Item]):
 
 
 class _State(Generic[Item]):
-    """What waits in one event loop."""
+    """The items that wait in one event loop, and its calls."""
 
     def __init__(self) -> None:
         self.pending: deque[tuple[Item, asyncio.Future[Any]]] = deque()
@@ -67,11 +67,11 @@ class Gathered(Generic[Item, Result]):
     Parameters
     ----------
     function
-        Is called in a thread with items, and returns the result or error of each, in order. It may tell some before, so
-        that a large item does not hold the small ones up.
+        Is called in a thread with items, and returns the result or error of each, in order. It can report some results
+        earlier, so that a large item does not delay the small ones.
     lends
-        Whether items are memory of the caller: a task that was cancelled then waits until the call has ended, so that
-        nobody looks at its memory afterwards. (The call is cancelled if nobody waits for its results any more.)
+        Whether items are memory of the caller. A cancelled task then waits until the call has ended, so that nothing
+        reads its memory afterwards. The call is cancelled when no task waits for its results any more.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Gathered(Generic[Item, Result]):
         try:
             return await future
         except asyncio.CancelledError:
-            if future.cancelled():  # otherwise it ended at the same time, and is not waited for any more
+            if future.cancelled():  # otherwise the item ended at the same time
                 await self._leave(state.groups.get(future))
             raise
 
@@ -101,7 +101,7 @@ class Gathered(Generic[Item, Result]):
         if state.soon is not None or not state.pending or state.calls >= _MOST_CALLS:
             return
         if not state.calls or len(state.pending) >= _ENOUGH:
-            state.soon = loop.call_soon(self._start, loop, state)  # after the tasks that can run now: they may ask, too
+            state.soon = loop.call_soon(self._start, loop, state)  # after tasks that can run now: they may add items
         elif state.later is None:
             state.later = loop.call_later(_PATIENCE, self._start, loop, state)
 
@@ -148,7 +148,7 @@ class Gathered(Generic[Item, Result]):
 
     @staticmethod
     def _call(loop: asyncio.AbstractEventLoop, function: Callable[[], object]) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits
+        with contextlib.suppress(RuntimeError):  # the loop was closed: no task waits
             loop.call_soon_threadsafe(function)
 
     def _end(self, loop: asyncio.AbstractEventLoop, state: _State[Item], group: _Group[Item], done: Any) -> None:
@@ -162,13 +162,13 @@ class Gathered(Generic[Item, Result]):
         self._schedule(loop, state)
 
     async def _leave(self, group: _Group[Item] | None) -> None:
-        """End one task's interest in its group."""
+        """Record that one task no longer waits for its group."""
         if group is None:
-            return  # not begun, or over
+            return  # the call has not begun, or has ended
         group.waiting -= 1
         if not group.waiting:
             group.cancel.set()
         if self._lends or not group.waiting:
             while not group.ended.is_set():
-                with contextlib.suppress(asyncio.CancelledError):  # asked again: it ends soon
+                with contextlib.suppress(asyncio.CancelledError):  # cancelled again: the call ends soon
                     await group.ended.wait()

@@ -26,10 +26,10 @@ from apyfal.storage.url import Location, parse
 
 __all__ = ["ZarrStore", "zarr_store"]
 
-#: What reading a key without a value raises.
+#: Errors that reading a key without a value raises.
 _NO_VALUE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
-# chunks that zarr reads or writes at the same time are moved by one call
+# one call moves the chunks that zarr reads or writes at the same time
 _loads: Gathered[Location, np.ndarray[Any, Any]] = Gathered(load_each, lends=False)
 _saves: Gathered[tuple[Location, np.ndarray[Any, Any]], None] = Gathered(save_each, lends=True)
 
@@ -161,7 +161,7 @@ class ZarrStore(Store):
         await self._ensure_open()
         url, data = self._written(key, value)
         location = parse(url)
-        if location.is_local:  # its directory may have to be made
+        if location.is_local:  # the directory may have to be made
             await awaited(partial(self.set_sync, key, value))
         else:
             await _saves((location, data))
@@ -223,7 +223,7 @@ class ZarrStore(Store):
 
 def _buffer(data: np.ndarray[Any, Any], prototype: Any) -> Any:
     kind = (prototype or default_buffer_prototype()).buffer
-    array: Any = data  # zarr's protocol of arrays has more than numpy's types say
+    array: Any = data  # zarr's array protocol has members that numpy's types do not declare
     return kind.from_buffer(cpu.Buffer.from_array_like(array))
 
 

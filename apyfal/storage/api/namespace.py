@@ -259,12 +259,12 @@ def makedirs(url: object, exist_ok: bool = False) -> None:
 
 @contextlib.contextmanager
 def not_too_deep(location: Location) -> Iterator[None]:
-    """Take it for an error of the tree if Python cannot go into one more directory.
+    """Turn a `RecursionError` in the block into a `StorageError`: the tree is too deep.
 
     Raises
     ------
     StorageError
-        It is deeper than the interpreter's stack allows.
+        Directories are nested more deeply than the interpreter's stack allows.
     """
     try:
         yield

@@ -142,34 +142,38 @@ def getmtime(url: object) -> float:
 
 
 def sign(url: object, *, expires: str | float = "15min", method: str = "GET") -> str:
-    """Make a web address by which whoever has it can read or write one object for some time, without credentials.
+    """Return a signed address (a presigned URL): anybody who has it can read or write one object for a limited time.
 
-    The address is a secret of its own: nobody can take it back before it expires, but by changing the keys that signed
-    it. With temporary credentials, it ends with them.
+    The address is a secret. It cannot be revoked before it expires, except by changing the key that signed it. If the
+    credentials are temporary, it expires with them.
 
     Parameters
     ----------
     url
-        Of an object in a store; whether it exists is not looked up.
+        URL of an object in a store. It need not exist: it is not looked up.
     expires
-        How long the address is good: seconds, or text such as ``"15min"``, ``"2h"``; from 1 s on, and up to 7 days in
-        S3 and what speaks its protocol.
+        Validity of the address: seconds, or text such as ``"15min"``, ``"2h"``. At least 1 s; at most 7 days in S3 and
+        stores that speak its protocol, Google Cloud Storage and Alibaba Cloud OSS.
     method
-        What it is for: ``GET``, ``HEAD``, ``PUT`` or ``DELETE``. An address for ``PUT`` can be given to whatever writes
-        here (`save`, `copy`, `open`, `process`); another client that writes to Azure by it has to send the header field
-        ``x-ms-blob-type: BlockBlob``.
+        The request that the address permits: ``GET``, ``HEAD``, ``PUT`` or ``DELETE``. `save`, `copy`, `open` and
+        `process` can write to an address for ``PUT``. Another client that writes to Azure with it must send the header
+        field ``x-ms-blob-type: BlockBlob``.
 
     Returns
     -------
     str
-        The address, for any HTTP client, ``apyfal copy`` among them.
+        The address, for any HTTP client and for apyfal.
 
     Raises
     ------
     UnsupportedByStore
-        The store has no signed addresses (a file, the web, SFTP), or the mount nothing to sign with.
-    ParameterError, InvalidURL, MountError, StorageError
-        What is asked for is no time, no method or no object.
+        The store has no signed addresses (a file, the web, SFTP), or the mount has no key to sign with.
+    ParameterError
+        `expires` is not a duration in the permitted range, or `method` is unknown.
+    InvalidURL, MountError
+        `url` is malformed, or its mount is unknown.
+    StorageError
+        `url` does not name an object.
     """
     wanted = method.upper() if isinstance(method, str) else str(method)
     if wanted not in _METHODS:

@@ -1,4 +1,4 @@
-"""Many small objects from one store to another: read by one call, written by the next, both at once."""
+"""Copy many small objects from one store to another: one call reads a group while another writes the previous group."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ if TYPE_CHECKING:
 
 __all__ = ["Copied", "copy_each"]
 
-#: Objects that are read before they are written: twice this is in memory (bytes, count).
+#: Size of a group (bytes, count). Two groups are in memory at once.
 _GROUP_NBYTES = 16 << 20
 _GROUP = 512
-#: Of an object whose size is not known; a larger one is left to be copied by itself.
+#: Largest object of unknown size (bytes). A larger one is copied by itself.
 _UNKNOWN = 64 << 10
 
-#: Called with what was copied: numbers of pairs, and which version it was.
+#: Called with the copies that were made: the numbers of pairs, and the version of each source.
 Copied = Callable[[list[tuple[int, "ObjectInfo"]]], object]
 
 
 class _Route(NamedTuple):
-    """From one store to another; equal for all pairs that go there."""
+    """A source store and a destination store; equal for all pairs with the same two."""
 
     source: MountedPath
     destination: MountedPath
 
 
 class _Read(NamedTuple):
-    """An object in memory."""
+    """An object that was read into memory."""
 
     data: NDArray[np.uint8]
     info: ObjectInfo
@@ -61,24 +61,24 @@ def copy_each(
     copied: Copied,
     one_by_one: Callable[[list[int]], object],
 ) -> None:
-    """Copy many objects, the small ones by a few calls for all of them.
+    """Copy many objects; a few calls copy all the small ones.
 
-    Each copy is what `apyfal.storage.copy` makes of it: one version of the source, verified where its store states a
-    checksum, with the source's metadata, whole or not there.
+    Each copy is as `apyfal.storage.copy` makes it: of one version of the source, verified if its store states a
+    checksum, with the source's metadata, and either complete or not there.
 
     Parameters
     ----------
     pairs
-        Sources, and the very names of their copies.
+        Sources, and the full names of their copies.
     sizes
-        Of the sources (bytes), as a listing says; ``None``: not known.
+        Sizes of the sources in bytes, from a listing; ``None``: not known.
     metadata
-        What all copies shall have of content type and the like.
+        Metadata that all copies get, such as a content type.
     copied
-        Is told of the copies that were made here, some at a time, in the calling thread.
+        Called in the calling thread with the copies that were made here, some at a time.
     one_by_one
-        Copies the pairs of these numbers as `apyfal.storage.copy` does: those that cannot be copied here, or have
-        failed. An error that it raises ends the call.
+        Copies the pairs with the given numbers as `apyfal.storage.copy` does: those that cannot be copied here, or
+        failed here. An error that it raises ends the call.
 
     Raises
     ------
@@ -103,7 +103,7 @@ def copy_each(
 def _sorted(
     pairs: Sequence[tuple[Location, Location]], sizes: Sequence[int | None]
 ) -> tuple[list[tuple[_Route, list[int]]], list[int]]:
-    """Sort the pairs by their stores; those that are copied by themselves are left."""
+    """Return the numbers of pairs by their stores, and the numbers of those that are copied by themselves."""
     known: dict[tuple[str, str], tuple[_Route, list[int]] | None] = {}
     found: dict[tuple[int, int], tuple[_Route, list[int]]] = {}
     left: list[int] = []
@@ -122,18 +122,18 @@ def _sorted(
 def _group(
     source: Location, destination: Location, found: dict[tuple[int, int], tuple[_Route, list[int]]]
 ) -> tuple[_Route, list[int]] | None:
-    """Return the group of a pair; ``None``: it goes by itself."""
-    web = ("http", "https")  # of which each may be another mount's object
+    """Return the group of a pair; ``None``: it is copied by itself."""
+    web = ("http", "https")  # each address can belong to another mount
     if source.is_local or destination.is_local or source.scheme in web or destination.scheme in web:
         return None
     opened: list[MountedPath] = []
     try:
         for location in (source, destination):
-            opened.append(resolve(location))  # noqa: PERF401  # those of before an error are released
+            opened.append(resolve(location))  # noqa: PERF401  # after an error, those before it are released
     except AcceleratorException:
         for target in opened:
             target.release()
-        return None  # it is told for this pair
+        return None  # copying this pair by itself reports the error
     start, end = opened
     key = id(start.handler), id(end.handler)
     if key not in found and is_moved_natively(start) and is_moved_natively(end) and not start.same_store_as(end):
@@ -145,7 +145,7 @@ def _group(
 
 
 class _Reads(NativeReads):
-    """Reads into memory of the pool, with what the answers say of the objects."""
+    """Reads objects into memory of the pool, with their descriptions from the responses."""
 
     def __init__(self, locations: Sequence[Location], largest: int) -> None:
         super().__init__(locations, None, np.dtype(np.uint8), largest)
@@ -184,7 +184,7 @@ class _Reads(NativeReads):
 
 
 class _Writes(NativeWrites):
-    """Writes of objects that each have metadata of their own."""
+    """Writes objects, each with its own metadata."""
 
     def __init__(
         self, locations: Sequence[Location], arrays: Sequence[object], carried: Mapping[int, ObjectMetadata | None]
@@ -248,7 +248,7 @@ class _Copies:
                         one_by_one(left)
         except BaseException:
             ended.set()
-            while threads[0].is_alive():  # it may wait for room
+            while threads[0].is_alive():  # it may wait for room in the queue
                 try:
                     ready.get(timeout=0.05)
                 except queue.Empty:
@@ -281,7 +281,7 @@ class _Copies:
         return results
 
     def _write(self, group: list[int], found: list[Any], copied: Copied) -> list[int]:
-        """Write what was read; return the numbers of what is left."""
+        """Write the objects that were read; return the numbers of those that are left."""
         route = self._route
         mine = [place for place, one in enumerate(found) if one is not None]
         options = TransferOptions(cancel=self._cancel)

@@ -1,4 +1,4 @@
-"""Many objects looked up, and removed, by few calls: what is not ordinary is left to the careful path."""
+"""Look up and remove many objects with few calls. Unusual responses are left to the careful path."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["BulkRemovals", "NativeLookUps"]
 
 
 class NativeLookUps(NativeExchanges):
-    """Look-ups of objects that are there; all others are left."""
+    """Look-ups of objects that exist; all others are left to the careful path."""
 
     def __init__(self, locations: Sequence[Location]) -> None:
         super().__init__(locations)
@@ -38,7 +38,7 @@ class NativeLookUps(NativeExchanges):
 
     def _requests(self, handler: ExchangeHandler, indexes: list[int], paths: list[str]) -> list[tuple[Origin, bytes]]:
         if not isinstance(handler, LookUpHandler):
-            raise StorageError("this store is not asked so")
+            raise StorageError("this store has no look-ups of many objects at once")
         self._handler = handler
         self._paths.update(zip(indexes, paths, strict=True))
         return handler.requests_to_look_up(paths)
@@ -63,21 +63,21 @@ class NativeLookUps(NativeExchanges):
         return results[index] is not None
 
     def _again(self, replay: Replay) -> Any:
-        return None  # a look-up is repeated from its beginning
+        return None  # the careful path repeats the whole look-up
 
 
 class BulkRemovals:
-    """Removals by requests for many objects each.
+    """Removals with requests that remove many objects each.
 
     Parameters
     ----------
     locations
         What to remove.
     keep_errors
-        Whether the error of an item is its result, or ends the call.
+        Whether the error of an item becomes its result; otherwise it ends the call.
     present
-        Whether all of them were there a moment ago, as a listing says. If not, they are looked up before, since a store
-        takes the removal of nothing for a success.
+        Whether a listing has just named all of them. If not, they are looked up first, since a store reports success
+        for removing an object that does not exist.
     """
 
     def __init__(self, locations: Sequence[Location], *, keep_errors: bool, present: bool = False) -> None:
@@ -86,7 +86,7 @@ class BulkRemovals:
         self._present = present
 
     def takes(self, target: MountedPath) -> bool:
-        """Whether the store of a mount can remove many at once."""
+        """Return whether the store of a mount can remove many objects with one request."""
         return isinstance(target.handler, BulkRemoval)
 
     def run(
@@ -116,7 +116,7 @@ class BulkRemovals:
     def _found(
         self, target: MountedPath, indexes: Sequence[int], most: int, cancel: CancelToken, left: list[int]
     ) -> list[int]:
-        """Return the items that are there; the others are left."""
+        """Return the items that exist, and add the others to `left`."""
         if self._present:
             return list(indexes)
         look_ups = NativeLookUps(self._locations)
@@ -128,14 +128,14 @@ class BulkRemovals:
         return [index for index in indexes if infos[index] is not None]
 
     def _remove(self, handler: Any, indexes: list[int], paths: list[str], results: list[Any]) -> list[int]:
-        """Remove items by one request; return what is left for requests of their own."""
+        """Remove items with one request; return those that are left for separate requests."""
         what = f"cannot remove {len(paths)} objects"
         try:
             errors = self._until_said(handler, paths, what)
         except TransferCancelled:
             raise
         except StorageError:
-            return indexes  # the store does not know such requests, or refuses this one: it says why for each
+            return indexes  # the store does not support such requests, or refuses this one: ask for each object
         for index, path in zip(indexes, paths, strict=True):
             error = errors.get(path)
             if error is None or (self._present and isinstance(error, ObjectNotFound)):
@@ -147,7 +147,7 @@ class BulkRemovals:
 
     @staticmethod
     def _until_said(handler: Any, paths: list[str], what: str) -> dict[str, StorageError]:
-        """Remove objects, and those whose error passes once more; return the errors that last."""
+        """Remove objects, and repeat it for those with a temporary error; return the remaining errors by path."""
         waiting = list(paths)
         passing: dict[str, StorageError] = {}
         lasting: dict[str, StorageError] = {}

@@ -213,12 +213,12 @@ def remove_many(urls: Iterable[object], *, return_exceptions: bool = False) -> l
     return run_each(locations, work, return_exceptions=return_exceptions, bulk=bulk)
 
 
-#: Called with the results that are there already: (number of the item, result or error) of each.
+#: Called with results that are known before the others: (number of the item, result or error) of each.
 Tell = Callable[[Sequence[tuple[int, Any]]], object]
 
 
 class _Telling:
-    """Does what is possible in bulk, and tells its results before the rest is begun."""
+    """Does the work that is possible in bulk, and reports its results before the rest begins."""
 
     def __init__(self, bulk: Bulk, tell: Tell) -> None:
         self._bulk = bulk
@@ -243,7 +243,7 @@ def _run_told(
     bulk: Bulk,
     tell: Tell | None,
 ) -> list[Result | Exception]:
-    """Do the work for each item; `tell` is told of what ends before the others."""
+    """Do the work for each item; `tell` is called with results that are known before the others."""
     if len(locations) < 2:
         return run_each(locations, work, return_exceptions=True)
     if tell is None:
@@ -285,17 +285,17 @@ def save_each(items: Sequence[tuple[Location, NDArray[Any]]], tell: Tell | None 
 
 
 def stat_each(locations: Sequence[Location], tell: Tell | None = None) -> list[ObjectInfo | Exception]:
-    """Look files, objects or directories up; return what each is, or its error."""
+    """Look up files, objects or directories; return the description or the error of each."""
     return _run_told(locations, _of(locations, stat_at), NativeLookUps(locations), tell)
 
 
 def remove_listed(locations: Sequence[Location]) -> list[Exception | None]:
-    """Remove files and objects that a listing has just named; what somebody else has removed meanwhile is no error.
+    """Remove files and objects that a listing has just named. It is no error if one has been removed meanwhile.
 
     Returns
     -------
     list
-        ``None`` for each, or why it is there still.
+        For each, ``None`` or the error that says why it still exists.
     """
 
     def work(index: int, options: TransferOptions) -> None:

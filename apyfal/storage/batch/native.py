@@ -31,8 +31,8 @@ __all__ = ["NativeExchanges", "NativeReads", "NativeWrites", "Ways", "is_moved_n
 
 #: Objects up to this size (bytes) are received by one request; larger ones may be worth several connections.
 LARGEST = FIRST_PART
-#: Objects of one origin from which on they wait for their turn, if there are several origins: the careful path asks
-#: all at once.
+#: If a call has several origins, the native transport moves the objects of origins with at least this many, one origin
+#: after another; the careful path asks all others at once.
 _WORTH_ITS_TURN = 64
 
 _NAMES = {
@@ -76,7 +76,7 @@ ways = Ways()
 
 
 def is_moved_natively(target: MountedPath) -> bool:
-    """Whether objects of a mount may be moved so: it has no limit of bandwidth, and knows how to ask."""
+    """Return whether the native transport can move objects of a mount: one without a bandwidth limit."""
     return isinstance(target.handler, ExchangeHandler) and target.handler.bandwidth is None
 
 
@@ -94,7 +94,7 @@ class NativeExchanges(ABC):
         self.first: dict[int, Any] = {}
 
     def takes(self, target: MountedPath) -> bool:
-        """Whether objects of this mount may be moved so; see `is_moved_natively`."""
+        """Return whether the native transport can move objects of this mount; see `is_moved_natively`."""
         return is_moved_natively(target)
 
     def run(
@@ -200,7 +200,7 @@ class NativeReads(NativeExchanges):
     locations, places, kind
         As `load_many` has them; `places` may be ``None``.
     largest
-        Bytes of an object without a place; a larger one is left.
+        Largest object without a place, in bytes; a larger one is left to the careful path.
     """
 
     def __init__(

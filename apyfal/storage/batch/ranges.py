@@ -1,4 +1,4 @@
-"""Parts of many files and objects at once."""
+"""Read parts of many files and objects at once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Part", "read_parts"]
 
 
 class Part(NamedTuple):
-    """Bytes `start` to `stop` of a file or object, as in a slice: negative from its end, ``None`` for its ends."""
+    """Bytes `start` to `stop` of a file or object, as in a slice: negative numbers count from its end."""
 
     location: Location
     start: int | None
@@ -30,7 +30,7 @@ class Part(NamedTuple):
 def read_parts(parts: Sequence[Part]) -> list[bytes | Exception]:
     """Read parts, several at once; return the bytes or the error of each.
 
-    All parts of one object are of one version: each object is looked up once, before.
+    All parts of one object are of one version, since each object is looked up once before its parts are read.
     """
     objects = list(dict.fromkeys(part.location for part in parts if not part.location.is_local))
     infos: dict[Location, ObjectInfo | Exception] = dict(zip(objects, stat_each(objects), strict=True))

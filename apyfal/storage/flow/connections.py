@@ -1,4 +1,4 @@
-"""How many connections the transfers of one mount have together, where the mount limits them."""
+"""Limit the connections that all transfers of one mount have together (``max_concurrency``)."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from apyfal.storage.handler import RangeReader
 
 __all__ = ["Connections"]
 
-#: Seconds after which a thread that waits for its turn looks whether it was cancelled.
+#: Seconds after which a thread that waits for its turn checks whether it was cancelled.
 _LOOK = 0.1
 
 
 class Connections:
-    """The turns of a mount's transfers: each request that moves data takes one, and gives it back when it is over.
+    """The turns of a mount's transfers: each request that moves data takes one, and gives it back when it has ended.
 
-    Nobody can wait for ever. What takes a turn ends by itself, as it moves a bounded number of bytes from or to memory;
-    a thread that has a turn, of whatever mount, gets another one at once; and a stream that is open, which may rest as
-    long as its reader likes, is counted but waits for nobody. One request besides the streams may always go on. So
-    there are `limit` connections, or one more than there are open streams.
+    No thread can wait for ever. A request that has a turn ends by itself, since it moves a bounded number of bytes from
+    or to memory. A thread that has a turn, of any mount, gets another one at once. An open stream can rest as long as
+    its reader likes, so it is counted, but does not wait. One request in addition to the streams can always go on. So
+    there are at most `limit` connections, or one more than there are open streams.
 
     Parameters
     ----------
     limit
-        Connections; ``None``: as many as the transfers want.
+        Most connections; ``None``: as many as the transfers want.
     """
 
     def __init__(self, limit: int | None) -> None:
@@ -43,14 +43,14 @@ class Connections:
         self._streams = 0
 
     def turn(self, cancel: CancelToken | None, *, taken: bool = False) -> contextlib.AbstractContextManager[None]:
-        """Wait for a turn, which the ``with`` block then has.
+        """Wait for a turn, which the ``with`` block has until its end.
 
         Parameters
         ----------
         cancel
-            Ends the waiting.
+            Ends the waiting when it is set.
         taken
-            The turn has been taken: see `begun` and `stream`.
+            Whether the turn has been taken already; see `begun` and `stream`.
         """
         return _UNLIMITED if self.limit is None else self._turn(cancel, taken)
 
@@ -72,7 +72,7 @@ class Connections:
         if limit is None:
             return
         if self._pid != os.getpid():
-            self._begin()  # the transfers of the parent are not this process's
+            self._begin()  # a forked child does not have the transfers of its parent
         with self._changed:
             if not getattr(_thread, "turns", 0):
                 self._wait(limit, cancel)
@@ -80,7 +80,7 @@ class Connections:
 
     @contextlib.contextmanager
     def turns(self, most: int, cancel: CancelToken | None) -> Iterator[int]:
-        """Wait for a turn, and take as many others as nobody else waits for; the ``with`` block has up to `most`."""
+        """Wait for a turn, and take further ones that nobody waits for; yield their number, at most `most`."""
         limit = self.limit
         if limit is None:
             yield most
@@ -103,11 +103,11 @@ class Connections:
             self._changed.notify_all()
 
     def begun(self, reader: RangeReader) -> RangeReader:
-        """Let the reader, for which a turn was taken, give it back when it is closed."""
+        """Return the reader, for which a turn was taken; closing it gives the turn back."""
         return reader if self.limit is None else _CountedReader(reader, self.give_back)
 
     def stream(self, reader: RangeReader) -> RangeReader:
-        """Count a reader that may rest until it is closed."""
+        """Return the reader, counted as an open stream until it is closed."""
         if self.limit is None:
             return reader
         with self._changed:
@@ -139,7 +139,7 @@ class _CountedReader(RangeReader):
     Parameters
     ----------
     reader
-        What is read from.
+        The reader to read from; owned by this object.
     ended
         Called once, when it is closed.
     """

@@ -1,4 +1,4 @@
-"""A bar for work that is under way, in a notebook or on a terminal: `ProgressBar`."""
+"""A progress bar in a notebook or on a terminal: `ProgressBar`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from apyfal.units import format_duration, format_size
 
 __all__ = ["ProgressBar"]
 
-#: Seconds between two changes of what is shown: a notebook keeps each message.
+#: Least seconds between two updates of the display: a notebook keeps each message.
 _PAUSE = 0.1
 
 
@@ -27,23 +27,28 @@ class _Display(Protocol):
 
 
 class ProgressBar:
-    """Shows what is done: call it with what is done so far and what there is in all.
+    """A progress bar. Call it with the amount that is done and the total amount.
 
-    It is what `progress` of `process`, `process_map`, `storage.copy` and `storage.sync` takes. In a notebook it is a
-    bar below the cell, which stays with its final state; on a terminal, a bar on standard error; elsewhere it shows
-    nothing. Usable from any thread.
+    Pass it as `progress` to `process`, `process_map`, `storage.copy` or `storage.sync`. In a notebook, the bar is below
+    the cell, and its final state stays there. On a terminal, it is on standard error until it is closed. Elsewhere
+    nothing is shown. Usable from any thread; close it, or use it in a ``with`` block.
 
     Parameters
     ----------
     description
-        What is going on, in front of the bar.
+        Text in front of the bar.
     unit
-        What is counted: ``"bytes"``, or a word such as ``"jobs"``, as `process_map` counts.
+        What is counted: ``"bytes"``, or a word such as ``"jobs"`` for `process_map`.
 
     Attributes
     ----------
     done, total
-        As last told; `total` is ``None`` if it is not known.
+        The amounts of the last call, in `unit`; `total` is ``None`` if it is not known.
+
+    Raises
+    ------
+    ParameterError
+        `description` or `unit` is not text.
 
     Examples
     --------
@@ -65,7 +70,7 @@ class ProgressBar:
         self._display = _display_here()
 
     def __call__(self, done: int, total: int | None = None) -> None:
-        """Note what is done, and what there is in all (``None``: not known); show it if that is due."""
+        """Set the amount done and the total (``None``: not known). The display changes at most every 0.1 s."""
         with self._lock:
             self.done, self.total = done, total
             now = time.monotonic()
@@ -74,7 +79,7 @@ class ProgressBar:
                 self._display.show(self)
 
     def close(self) -> None:
-        """Show the last state; on a terminal the bar goes away. It can be called again."""
+        """Show the last state in a notebook; remove the bar from a terminal. It can be called again."""
         with self._lock:
             if self._ended is None:
                 self._ended = time.monotonic()
@@ -90,7 +95,7 @@ class ProgressBar:
         self.close()
 
     def __str__(self) -> str:
-        """Say it in words: ``compress: 12 MiB of 20 MiB, 3.1 s``."""
+        """Return the state as text: ``compress: 12 MiB of 20 MiB, 3.1 s``."""
         counts = [self.done] if self.total is None else [self.done, self.total]
         if self._unit == "bytes":
             said = " of ".join(format_size(count) for count in counts)
@@ -106,12 +111,12 @@ class ProgressBar:
         """Return the bar for a notebook."""
         state = f' value="{min(self.done, self.total)}" max="{self.total}"' if self.total else ""
         if not state and self._ended is not None:
-            state = ' value="1" max="1"'  # without a value it would move for ever
+            state = ' value="1" max="1"'  # without a value, browsers show work in progress
         return f'<div><progress{state} style="width: 20em"></progress> {escape(str(self))}</div>'
 
 
 class _Notebook:
-    """The output of a cell."""
+    """A display in the output of a notebook's cell."""
 
     def __init__(self) -> None:
         self._handle: Any = None
@@ -129,7 +134,7 @@ class _Notebook:
 
 
 class _Terminal:
-    """A line on standard error."""
+    """A display on standard error."""
 
     def __init__(self) -> None:
         self._progress: Any = None
@@ -151,7 +156,7 @@ class _Terminal:
 
 
 def _display_here() -> _Display | None:
-    """Return what shows bars in this process; ``None``: nothing does."""
+    """Return the display of this process; ``None``: there is none."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     if getattr(shell, "kernel", None) is not None:
         return _Notebook()

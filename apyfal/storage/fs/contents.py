@@ -1,4 +1,4 @@
-"""Contents of the filesystem's files: opened, read and written as a whole or in parts, and copied."""
+"""Open, read, write and copy the files of the filesystem."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from apyfal.storage.url import parse
 
 __all__ = ["Contents", "as_array"]
 
-#: Bytes of files that are in memory as arrays before they are given out as `bytes`, a group of files at a time.
+#: Most bytes of files that are in memory as arrays before they become `bytes`, one group of files at a time.
 _GROUP = 512
 
 
 class Contents(Names):
-    """The functions of contents, in the calling thread."""
+    """The functions that read, write and copy; they run in the calling thread."""
 
     # fsspec reads a source with ``*``, ``?`` or ``[`` in it as a pattern; two lists are taken as they are
     def copy(
@@ -89,7 +89,7 @@ class Contents(Names):
         if compression is not None:
             return super().open(path, mode, block_size, cache_options, compression, **kwargs)
         if not kwargs.pop("autocommit", True):
-            self.start_transaction()  # refuses: nothing commits later
+            self.start_transaction()  # raises: there are no transactions
         text = {key: kwargs.pop(key) for key in ("encoding", "errors", "newline") if key in kwargs}
         path = self._strip_protocol(path)
         return opening.open(path, mode, block_size or -1, **text)
@@ -103,7 +103,7 @@ class Contents(Names):
         cache_options: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Open a file for fsspec's own layers: one that is read by ranges, which they put their caches before."""
+        """Open a file for fsspec's own layers: it is read by ranges, and they add their caches."""
         path = self._strip_protocol(path)
         if mode == "rb" and (size := self.info(path)["size"]) is not None:
             size_of_block: Any = block_size if isinstance(block_size, int) and block_size > 0 else "default"
@@ -167,7 +167,7 @@ class Contents(Names):
         return found
 
     def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> None:
-        """Write a whole file; ``mode="create"`` fails where there is one."""
+        """Write a whole file; ``mode="create"`` fails if it exists."""
         path = self._strip_protocol(path)
         self._make_parents(path)
         if mode == "create":
@@ -188,7 +188,7 @@ class Contents(Names):
         first_error(save_each([(parse(name), as_array(data)) for name, data in zip(names, path.values(), strict=True)]))
 
     def touch(self, path: str, truncate: bool = True, **kwargs: Any) -> None:
-        """Make an empty file, with its directories; without `truncate`, only where there is none."""
+        """Make an empty file, with its directories; without `truncate`, only if it does not exist."""
         if truncate or not self.exists(path):
             self._make_parents(path)
             self.pipe_file(path, b"")
@@ -267,13 +267,13 @@ def as_array(data: Any) -> np.ndarray[Any, Any]:
 def _pairs(
     fs: Contents, source: str, target: str, recursive: bool, maxdepth: int | None
 ) -> tuple[list[str], list[str]]:
-    """Give what is to be copied, and to where, of a source that is no pattern."""
+    """Return the paths to copy and their destinations, for a source that is not a pattern."""
     inside = not source.endswith("/") and (target.endswith("/") or fs.isdir(target))
     source, target = fs._strip_protocol(source), fs._strip_protocol(target)
     if inside:
         target = f"{target.rstrip('/')}/{source.rpartition('/')[2]}"
     if fs.isdir(source) and not recursive:
-        return [], []  # as fsspec leaves directories out
+        return [], []  # fsspec leaves directories out, too
     if recursive and _has_links(source):
         sources = [f"{source}/{name}" if name else source for name in names_below(parse(source), maxdepth)]
     else:
@@ -282,7 +282,7 @@ def _pairs(
 
 
 def _has_links(path: Any) -> bool:
-    """Whether there are links to directories below a local directory, which fsspec leaves out."""
+    """Return whether there are links to directories below a local directory; fsspec does not follow them."""
     return isinstance(path, (str, os.PathLike)) and has_links(parse(Contents._strip_protocol(path) or "."))
 
 

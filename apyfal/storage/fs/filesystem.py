@@ -29,13 +29,18 @@ __all__ = ["ApyfalFileSystem", "filesystem"]
 
 
 def filesystem(*, asynchronous: bool = False) -> ApyfalFileSystem:
-    """Return the filesystem of all storage URLs, for libraries that take one of fsspec's.
+    """Return the fsspec filesystem of all storage URLs, for libraries that take such a filesystem.
 
     Parameters
     ----------
     asynchronous
-        Whether its coroutines (``_cat_file`` and the like) are to be awaited, as zarr does. The other functions work in
-        both cases, and block.
+        Whether the caller awaits its coroutines (``_cat_file`` and the like), as zarr does. The functions without a
+        leading ``_`` work in both cases, and block.
+
+    Returns
+    -------
+    ApyfalFileSystem
+        A subclass of ``fsspec.asyn.AsyncFileSystem``. Its paths are storage URLs, with or without ``apyfal://``.
     """
     return ApyfalFileSystem(asynchronous=asynchronous)
 
@@ -62,7 +67,7 @@ _stats: Gathered[Location, Any] = Gathered(stat_each, lends=False)
 
 
 def _in_thread(name: str) -> Any:
-    """Return a coroutine function that does what the function of this name does, in a thread."""
+    """Return a coroutine function that calls the function of this name in a thread."""
 
     async def method(self: Any, *args: Any, batch_size: int | None = None, **kwargs: Any) -> Any:
         return await awaited(partial(getattr(self, name), *args, **kwargs))
@@ -73,19 +78,19 @@ def _in_thread(name: str) -> Any:
 
 
 class ApyfalFileSystem(Contents):
-    """Every storage URL as one filesystem. Pickled, it takes the mounts of this process along, secrets included.
+    """All storage URLs as one filesystem. A pickle of it contains the mounts of this process, including their secrets.
 
-    The functions without a ``_`` in front work in the calling thread, the coroutines with one while the event loop goes
-    on. Small files that many tasks ask for at the same time are moved by one call.
+    The functions without a leading ``_`` work in the calling thread. The coroutines, which have one, do not block the
+    event loop. Small files that many tasks request at the same time are moved by one call.
 
     Parameters
     ----------
     asynchronous
-        As fsspec and zarr want it said.
+        Whether the caller awaits the coroutines; fsspec and zarr read it.
     loop
-        Of fsspec; unused.
+        Unused; for fsspec.
     batch_size
-        Of fsspec; unused: the stores' limits count.
+        Unused; for fsspec. The limits of the stores apply.
     """
 
     transaction_type = _NoTransaction
@@ -100,16 +105,16 @@ class ApyfalFileSystem(Contents):
 
     @property
     def loop(self) -> Any:
-        """The event loop of fsspec, which is started when somebody asks for it; ``None`` if it is asynchronous."""
+        """The event loop of fsspec, started on first use; ``None`` if the filesystem is asynchronous."""
         return None if self.asynchronous else get_loop()
 
     def start_transaction(self) -> Any:
-        """Refuse: a store has no transaction of several objects."""
+        """Raise `UnsupportedByStore`: stores have no transactions of several objects."""
         return self.transaction_type(self).start()
 
     # -- coroutines ---------------------------------------------------------------------------------------------------
     async def _info(self, path: str, **kwargs: Any) -> dict[str, Any]:
-        """Look a path up."""
+        """Return the description of a path."""
         path = self._strip_protocol(path)
         if not path:
             return self.info(path)
@@ -124,7 +129,7 @@ class ApyfalFileSystem(Contents):
     async def _pipe_file(self, path: str, value: Any, mode: str = "overwrite", **kwargs: Any) -> None:
         """Write a whole file."""
         location = parse(self._strip_protocol(path))
-        if mode == "create" or location.is_local:  # its directory may have to be made
+        if mode == "create" or location.is_local:  # the directory may have to be made
             await awaited(partial(self.pipe_file, path, value, mode=mode))
         else:
             await _saves((location, as_array(value)))

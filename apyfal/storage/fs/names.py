@@ -1,4 +1,4 @@
-"""Names of the filesystem: looking up, listing, matching, making and removing."""
+"""Look up, list, match, make and remove the names of the filesystem."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PROTOCOL = "apyfal://"
 
 
 class Names(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no types
-    """The functions of names, in the calling thread."""
+    """The functions that work on names; they run in the calling thread."""
 
     protocol = "apyfal"
     #: the functions without a ``_`` are our own, and need no event loop
@@ -63,7 +63,7 @@ class Names(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no types
 
     # -- names --------------------------------------------------------------------------------------------------------
     def ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
-        """List a directory, or give a file itself; the mounts, for the empty path."""
+        """List a directory, or a file alone; for the empty path, list the mounts."""
         path = self._strip_protocol(path)
         if not path:
             found = [{"name": f"{name}://", "size": 0, "type": "directory"} for name in table.mounts()]
@@ -78,22 +78,22 @@ class Names(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no types
         return found if detail else sorted(one["name"] for one in found)
 
     def info(self, path: str, **kwargs: Any) -> dict[str, Any]:
-        """Look a path up."""
+        """Return the description of a path."""
         path = self._strip_protocol(path)
         if not path:
             return {"name": "", "size": 0, "type": "directory"}
         return described(path, namespace.stat(path))
 
     def exists(self, path: str, **kwargs: Any) -> bool:
-        """Whether something is there; raises where fsspec's own would say no to a store that refuses or is down."""
+        """Return whether a path exists. Raises if a store refuses or is down, where fsspec would return `False`."""
         return self._type_of(path) is not None
 
     def isfile(self, path: str) -> bool:
-        """Whether a file is there; raises where that cannot be told."""
+        """Return whether a file exists; raises if that cannot be determined."""
         return self._type_of(path) == "file"
 
     def isdir(self, path: str) -> bool:
-        """Whether a directory is there; raises where that cannot be told."""
+        """Return whether a directory exists; raises if that cannot be determined."""
         return self._type_of(path) == "directory"
 
     def _type_of(self, path: str) -> str | None:
@@ -105,7 +105,7 @@ class Names(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no types
     def find(
         self, path: str, maxdepth: int | None = None, withdirs: bool = False, detail: bool = False, **kwargs: Any
     ) -> Any:
-        """List all that is below a path, each under its whole name: names with ``//`` in them, too."""
+        """List everything below a path by full names, including names that contain ``//``."""
         path = self._strip_protocol(path)
         found: dict[str, dict[str, Any]] = {}
         if withdirs and path and self.isdir(path):
@@ -113,14 +113,14 @@ class Names(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no types
         for one in self._below(path, maxdepth):
             name = str(one["name"])
             if one["type"] != "directory":
-                found[name] = one  # an object wins over a directory of its name
+                found[name] = one  # an object replaces a directory with the same name
             elif withdirs:
                 found.setdefault(name, one)
         ordered = dict(sorted(found.items()))
         return ordered if detail else list(ordered)
 
     def _below(self, path: str, maxdepth: int | None) -> Iterator[dict[str, Any]]:
-        """List all that is below a path, or the file that it is; links to directories are not followed."""
+        """List everything below a path, or the file itself; links to directories are not followed."""
         if maxdepth is not None and maxdepth < 1:
             raise ParameterError(f"maxdepth {maxdepth}: expected 1 or more")
         waiting = [(path, 1)]
@@ -137,25 +137,25 @@ class Names(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no types
                     waiting.append((name, depth + 1))
 
     def size(self, path: str) -> int | None:
-        """Return how many bytes a file has."""
+        """Return the size of a file in bytes; ``None``: not known."""
         size: int | None = self.info(path)["size"]
         return size
 
     def sign(self, path: str, expiration: int = 100, **kwargs: Any) -> str:
-        """Refuse: what signs requests here does not sign addresses."""
+        """Raise `UnsupportedByStore`; `apyfal.storage.sign` signs addresses."""
         raise UnsupportedByStore(
-            f"cannot sign an address of {str(parse(self._strip_protocol(path)))!r}; expected the store's own library"
+            f"cannot sign an address of {str(parse(self._strip_protocol(path)))!r}; expected apyfal.storage.sign"
         )
 
     def modified(self, path: str) -> datetime:
-        """When it was last written."""
+        """Return when a file was last written."""
         mtime = namespace.stat(self._strip_protocol(path)).mtime
         if mtime is None:
             raise UnsupportedByStore(f"{path!r}: this store does not say when it was written")
         return datetime.fromtimestamp(mtime, timezone.utc)
 
     def mkdir(self, path: str, create_parents: bool = True, **kwargs: Any) -> None:
-        """Make a directory or bucket; nothing inside a bucket."""
+        """Make a directory or bucket; inside a bucket, do nothing."""
         location = parse(self._strip_protocol(path))
         if location.is_local and not create_parents:
             with atomic.translating("make the directory", location.path):
@@ -168,7 +168,7 @@ class Names(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no types
         namespace.makedirs(self._strip_protocol(path), exist_ok=exist_ok)
 
     def rmdir(self, path: str) -> None:
-        """Remove an empty directory or bucket; in a store, one that is only names or a mark must be empty, too."""
+        """Remove an empty directory or bucket. In a store, a directory of names or with a mark must be empty, too."""
         namespace.rmdir(self._strip_protocol(path))
 
     def rm_file(self, path: str) -> None:
@@ -183,20 +183,21 @@ class Names(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no types
         assume_literal: bool = False,
         **kwargs: Any,
     ) -> list[str]:
-        """List what a path or pattern names; a name that exists is no pattern, whatever it holds."""
+        """List the names that a path or pattern matches. A name that exists is not a pattern, even with ``*`` in it."""
         if exists_with_magic(self, path):
             path = self._strip_protocol(path)
             below = self.find(path, maxdepth=maxdepth, withdirs=True) if recursive and self.isdir(path) else []
             return sorted({path, *below})
         if assume_literal:
-            kwargs["assume_literal"] = True  # which older releases of fsspec do not know
+            kwargs["assume_literal"] = True  # older releases of fsspec do not have it
         expanded: list[str] = super().expand_path(path, recursive=recursive, maxdepth=maxdepth, **kwargs)
         return expanded
 
     def rm(self, path: Any, recursive: bool = False, maxdepth: int | None = None) -> None:
-        """Remove files, and with `recursive` what is below directories and these; of a link, the link.
+        """Remove files; with `recursive`, also directories and everything below them. Of a link, remove the link.
 
-        Never a bucket, the root of a store or disk, a home, or what holds the working directory: `rmdir` is for those.
+        It never removes a bucket, the root of a store or disk, a home directory, or a directory that contains the
+        working directory: use `rmdir` for those.
         """
         tops = self.expand_path(path, maxdepth=None if recursive else maxdepth)
         if not recursive:
@@ -218,18 +219,18 @@ class Names(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no types
                 else:
                     files[name] = None
             if top not in directories and not parse(top).is_local:
-                directories.add(top)  # an object may have the name of a directory, which goes, too
+                directories.add(top)  # an object can have the name of a directory, which is removed, too
         for error in remove_listed([parse(name) for name in files]):
             if error is not None:
                 raise error
         if maxdepth is None:
-            # what is deepest first; a directory that was only names went with what was in it
+            # the deepest first; a directory that is only names disappears with its contents
             for name in sorted(directories, reverse=True):
                 with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                     self.rmdir(name)
 
     def _rm_files(self, paths: list[str]) -> None:
-        """Remove files and links; nothing, if one of them is a directory or not there."""
+        """Remove files and links. If one of them is a directory or does not exist, remove nothing."""
         locations = [parse(one) for one in paths]
         looked_up = [parse(one) for one in paths if not is_link(one)]
         for location, info in zip(looked_up, stat_each(looked_up), strict=True):
@@ -243,18 +244,18 @@ class Names(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no types
 
 
 def exists_with_magic(fs: Names, path: Any) -> bool:
-    """Whether what looks like a pattern is the name of something."""
+    """Return whether a path that looks like a pattern exists under this very name."""
     return isinstance(path, str) and has_magic(path) and fs.exists(path)
 
 
 def is_link(path: str) -> bool:
-    """Whether a path is a symbolic link on this machine."""
+    """Return whether a path is a symbolic link on this machine."""
     location = parse(path)
     return location.is_local and os.path.islink(location.path)
 
 
 def described(path: str, info: ObjectInfo) -> dict[str, Any]:
-    """Return what fsspec wants to know of a file or directory."""
+    """Return fsspec's description of a file or directory."""
     described: dict[str, Any] = {
         "name": path,
         "size": 0 if info.is_directory else info.size,

@@ -142,7 +142,7 @@ class ApyfalPath(UPath):
         on_name_collision: Any = None,
         **kwargs: Any,
     ) -> None:
-        """Copy from another storage URL as `apyfal.storage.copy` does: by the store if it can, with the metadata."""
+        """Copy from another storage URL as `apyfal.storage.copy` does: in the store if it can, with the metadata."""
         if not isinstance(source, ApyfalPath) or on_name_collision is not None:
             super()._copy_from(source, follow_symlinks, on_name_collision, **kwargs)
         elif source.is_dir():
@@ -161,7 +161,7 @@ class ApyfalPath(UPath):
 
 
 def _whole(args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Put ``apyfal://`` before the URL, which would be taken for another library's; start at the last whole path."""
+    """Return the names from the last whole path on, with ``apyfal://`` before its URL, so that it stays apyfal's."""
     if not args:
         return args
     texts = [one if isinstance(one, UPath) and not one.is_absolute() else _text(one) for one in args]

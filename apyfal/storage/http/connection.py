@@ -44,7 +44,7 @@ class Connection:
     Parameters
     ----------
     sock
-        The connected socket or the TLS on it, owned by this object from now on.
+        The connected socket, or the TLS session on it; owned by this object from now on.
     name
         ``host:port``, for messages.
     timeout
@@ -107,12 +107,12 @@ class Connection:
         self._sock.close()
 
     def descriptor(self) -> int | None:
-        """Return the descriptor of the socket, unless something of it was read ahead, or its TLS is Python's."""
+        """Return the descriptor of the socket; ``None`` if bytes were read ahead, or if its TLS is Python's."""
         return None if isinstance(self._sock, ssl.SSLSocket) or self._end > self._pos else self._sock.fileno()
 
     @property
     def session(self) -> Session | None:
-        """The TLS on the socket, unless it is Python's."""
+        """The native TLS session on the socket; ``None`` if there is none, or if its TLS is Python's."""
         return self._sock if isinstance(self._sock, Session) else None
 
     def is_quiet(self) -> bool:

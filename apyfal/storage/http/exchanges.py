@@ -1,8 +1,8 @@
-"""Many requests at once, by the native transport (csrc/transport); one thread, no lock.
+"""Many requests at once with the native transport (csrc/transport), in one thread and without the interpreter lock.
 
-Names are resolved, addresses checked, sockets connected and TLS begun here, by the same pool as for single requests.
-The transport takes the ordinary answers. Every other one is kept as it came, and replayed as the first attempt of the
-careful path, so that this one decides about retries, resuming and errors just as if it had received the answer itself.
+The pool that serves single requests resolves names, checks addresses, connects sockets and begins TLS. The transport
+handles ordinary responses. Every other response is kept as it came, and replayed as the first attempt of the careful
+path (the Python code for single requests), which decides about retries, resuming and errors as if it had received it.
 """
 
 from __future__ import annotations
@@ -77,15 +77,15 @@ class ExchangeHandler(Protocol):
 
 @runtime_checkable
 class LookUpHandler(ExchangeHandler, Protocol):
-    """One whose objects can be looked up by many requests at once, too."""
+    """An `ExchangeHandler` whose objects can also be looked up with many requests at once."""
 
     @abstractmethod
     def requests_to_look_up(self, paths: Sequence[str]) -> list[tuple[Origin, bytes]]:
-        """Return for each object where a HEAD of it goes, and its head; good for some minutes."""
+        """Return the origin and the head of a HEAD request for each object; valid for some minutes."""
 
     @abstractmethod
     def looked_up(self, path: str, response: Response) -> ObjectInfo | None:
-        """Describe an object by the head of such an answer of status 200; ``None``: it does not say enough."""
+        """Describe an object from the head of a response with status 200; ``None``: it does not state enough."""
 
 
 class Replay:
@@ -172,16 +172,16 @@ class Exchanges:
     cancel
         Ends the call.
     keep_heads
-        Whether `head` is wanted.
+        Whether `head` will be called.
     bodiless
-        The requests are of HEAD.
+        The requests are HEAD requests.
 
     Attributes
     ----------
     states
         One of the constants of `apyfal._core.transport` for each request.
     cancelled
-        Whether `cancel` ended the call; what ended before it is there all the same.
+        Whether `cancel` ended the call. Results of exchanges that ended before that are kept.
     """
 
     def __init__(
@@ -273,7 +273,7 @@ class Exchanges:
         return None if memory is None else memoryview(memory)
 
     def head(self, index: int) -> Response:
-        """Give the head of an ordinary answer, with `keep_heads`; its body is not there to be read."""
+        """Return the head of an ordinary response, with `keep_heads`; its body cannot be read from it."""
         name = f"{self._origin.host}:{self._origin.port}"
         return Replay(name, self._transport.answer(index)[0], memoryview(b""), None).response()
 

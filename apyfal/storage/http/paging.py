@@ -1,4 +1,4 @@
-"""Listings that come in pages: followed to their end, each name once, or an error."""
+"""Listings in pages: read to their end with each name once, or an error."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from apyfal.exceptions import StorageError
 
 __all__ = ["PageGuard"]
 
-#: Pages without a name in a row after which a store is taken to send them for ever. Stores may send some, where they
-#: looked through many removed objects.
+#: Number of consecutive pages without a name after which the listing is an error. Stores can send some, when they have
+#: searched through many removed objects.
 _EMPTY_PAGES = 1000
 
 
 class PageGuard:
-    """Notices that a listing is not what was asked for: cut, going round in circles, or of other names.
+    """Detects a listing that is wrong: cut off, endless, or with names that were not requested.
 
-    Such a store would be asked for ever, or its listing be cut in silence.
+    Without it, such a listing would be requested for ever, or be cut off silently.
 
     Parameters
     ----------
     name
         What is listed, for messages.
     prefix
-        With which every name begins.
+        The prefix of every name.
     recursive
-        Whether all names below were asked for, and not directories instead of what is below them.
+        Whether all names below the prefix were requested; otherwise directories stand for the names below them.
     """
 
     def __init__(self, name: str, prefix: str = "", *, recursive: bool = True) -> None:
@@ -48,12 +48,12 @@ class PageGuard:
         Parameters
         ----------
         objects, directories
-            Names as the store has them.
+            Names as the store sent them.
 
         Raises
         ------
         StorageError
-            One is empty or does not begin with the prefix, or there are directories where none were asked for.
+            A name is empty or does not begin with the prefix, or there are directories that were not requested.
         """
         self._fresh = self._named = 0
         for name in objects:
@@ -64,17 +64,17 @@ class PageGuard:
                 raise self._error(f"the store sent the directory {name!r} for what is in it")
 
     def directory_of(self, name: str) -> str | None:
-        """Return the directory to list instead of an object that is deeper, as a store does that knows no delimiter."""
+        """Return the directory to list instead of a deeper object; stores without delimiters list these."""
         cut = -1 if self._recursive else name.find("/", len(self._prefix))
         return None if cut < 0 else name[: cut + 1]
 
     def is_new(self, name: str) -> bool:
-        """Whether a name of this page comes for the first time; the others are to be left out.
+        """Return whether a name of this page comes for the first time; the caller leaves out the others.
 
         Parameters
         ----------
         name
-            With a ``/`` at the end for a directory.
+            The name, with a ``/`` at the end for a directory.
         """
         self._named += 1
         self._page_last = name
@@ -85,45 +85,45 @@ class PageGuard:
         return True
 
     def in_order(self, *groups: Sequence[str]) -> None:
-        """Check that names are in order, those of earlier pages included, where pages are asked for by a name.
+        """Check that names are in order, also after those of earlier pages. For stores that continue after a name.
 
         Parameters
         ----------
         groups
-            Names of this page, of each kind.
+            The names of this page, one sequence for each kind.
 
         Raises
         ------
         StorageError
-            They are not, so that what is behind a name may not be all that is left.
+            They are not in order, so continuing after a name could leave out others.
         """
         behind = self._behind
         for names in groups:
             for before, name in pairwise((behind, *names)):
                 if name < before:
-                    raise self._error(f"the store goes on behind a name, and sent {name!r} after {before!r}")
+                    raise self._error(f"the store continues after a name, but sent {name!r} after {before!r}")
         self._behind = max((behind, *(names[-1] for names in groups if names)))
 
     def end_of_page(self, *, more: bool) -> None:
-        """Check what has come of this page, of which `is_new` was asked for each name.
+        """Check this page as a whole, after `is_new` was called for each of its names.
 
         Parameters
         ----------
         more
-            Whether the store says that this is not the last one.
+            Whether the store states that this is not the last page.
 
         Raises
         ------
         StorageError
-            It was sent before, or one more page without names has come than anybody sends.
+            The page was sent before, or too many pages without a name have come.
         """
-        # one that goes on with the last name, and not behind it, may find no more than that
+        # a store that continues with the last name, not after it, may have nothing else to send
         may_repeat = not more and self._named == 1 and self._page_last == self._last
         if self._named and not self._fresh and not may_repeat:
-            raise self._error("the store sent a page again")
+            raise self._error("the store sent the same page again")
         self._empty = 0 if self._named else self._empty + 1
         if self._empty > _EMPTY_PAGES:
-            raise self._error(f"the store sent {self._empty} pages without a name, and says that there is more")
+            raise self._error(f"the store sent {self._empty} pages without a name, and says that there are more")
         self._last = self._page_last
 
     def next_page(self, token: str | None) -> str:

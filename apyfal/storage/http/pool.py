@@ -114,14 +114,15 @@ class ConnectionPool:
         body
             Sent from the caller's memory, piece after piece.
         once
-            Never send it twice: what was sent whole and not answered is an error after which nobody tries again.
+            Never send the request twice: if it was sent completely and no response came, that is an error that is not
+            retried.
 
         Raises
         ------
         StoreUnavailable, TransferTimeout
-            No connection, or it broke or stalled; with `once`, before all was sent.
+            No connection, or it broke or stalled; with `once`, before the whole request was sent.
         StorageError
-            With `once`, all was sent, and no answer came: it may have been carried out.
+            With `once`, the whole request was sent, and no response came: it may have been carried out.
         """
         careful = once or method in _SENT_ONCE
         proxy = self._proxy_of(origin)
@@ -168,7 +169,7 @@ class ConnectionPool:
                 response = connection.read_response(method)
             except StorageError as error:
                 if once and broken is None and isinstance(error, StoreUnavailable | TransferTimeout):
-                    raise StorageError(f"{error}; all was sent, and may have been carried out") from None
+                    raise StorageError(f"{error}; the request was sent, and may have been carried out") from None
                 raise (broken or error) from None
             if broken is not None:
                 if response.status < 300:
@@ -182,9 +183,9 @@ class ConnectionPool:
 
     # -- for others that send requests --------------------------------------------------------------------------------
     def leads_straight_to(self, origin: Origin) -> bool:
-        """Whether the native transport can use connections to `origin`: requests are as to itself, and so is TLS."""
+        """Return whether the native transport can use connections to `origin`: no HTTP proxy, and native TLS."""
         if origin.scheme == "https":
-            return is_native(self._verify)  # also through a proxy, which forwards bytes then
+            return is_native(self._verify)  # also through a proxy, which then only forwards bytes
         return self._proxy_of(origin) is None
 
     def lease(self, origin: Origin) -> tuple[Connection, bool]:

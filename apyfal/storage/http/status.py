@@ -286,9 +286,9 @@ def body_reader(
 
 
 def reading_says_more(error: StorageError) -> bool:
-    """Whether a look-up may have been refused for being one, so that a GET decides.
+    """Return whether a server may have refused a HEAD request only because it is HEAD, so that a GET decides.
 
-    Some servers refuse HEAD, by whatever status they have for what they do not know, and signed addresses are for GET.
+    Some servers refuse HEAD, with various statuses. Addresses signed for GET do not permit it.
     """
     status = error.status or 0
     return 400 <= status < 600 and status not in (404, 407, 410, 412) and status not in TRANSIENT_STATUSES

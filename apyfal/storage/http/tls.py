@@ -1,8 +1,9 @@
-"""TLS of connections to web servers and stores: which authorities are trusted, and who encrypts.
+"""TLS of connections to web servers and stores: which authorities are trusted, and which library encrypts.
 
-The context of Python's `ssl` decides what is accepted. OpenSSL is then used directly where it is the same one, which
-costs less a record, and lets the native transport work over TLS; its context is made after Python's, value by value.
-Everywhere else (another OpenSSL, an `ssl` that another package has replaced, a log of keys) Python's own sockets are.
+The context of Python's `ssl` decides what is accepted. OpenSSL is used directly if it has the same major version as
+Python's: this costs less for each record, and the native transport can use it. Its context gets the values of Python's
+context. Otherwise (another OpenSSL, an `ssl` that another package has replaced, a log of keys), Python's sockets are
+used.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _LOG = logging.getLogger(__name__)
 
 #: Variables that name a bundle of certificate authorities to trust besides the system's; the first that is set counts.
 _CA_VARIABLES = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-#: A place that holds no authorities: a context made with it has everything but these.
+#: A directory without authorities: a context made with it has all other settings, but trusts nobody.
 _NOWHERE = os.devnull
 _Trusted = tuple[tuple[str, str], ...]
 
@@ -30,23 +31,28 @@ _Trusted = tuple[tuple[str, str], ...]
 def secured(
     sock: socket.socket, host: str, port: int, verify: bool | str, timeout: float
 ) -> ssl.SSLSocket | native.Session:
-    """Begin TLS on a connected socket, which belongs to the result from now on.
+    """Begin TLS on a connected socket.
 
     Parameters
     ----------
     sock
-        The socket; the caller closes it if this raises.
+        The socket; owned by the result. If this raises, the caller closes it.
     host, port
-        Whose certificate is expected.
+        The server whose certificate is expected.
     verify
         As `apyfal.storage.http.pool.ConnectionPool` takes it.
     timeout
         Seconds for the handshake.
 
+    Returns
+    -------
+    ssl.SSLSocket or apyfal._core.tls.Session
+        Both have the methods that `apyfal.storage.http.connection` uses, and raise the same errors.
+
     Raises
     ------
     OSError
-        No TLS, or a certificate that is not accepted: the errors of `ssl`.
+        The handshake failed, or the certificate is not accepted: the errors of `ssl`.
     ParameterError
         A bundle of certificates cannot be read.
     """
@@ -61,7 +67,7 @@ def secured(
 
 
 def is_native(verify: bool | str) -> bool:
-    """Whether `secured` uses OpenSSL directly."""
+    """Return whether `secured` uses OpenSSL directly."""
     return _native_context(verify, _trusted_by_environment() if verify is True else ()) is not None
 
 
@@ -107,9 +113,9 @@ def _accepting_any() -> ssl.SSLContext:
 
 
 def _hardened(context: ssl.SSLContext) -> ssl.SSLContext:
-    """Set what is the same for all."""
+    """Set the options that all contexts have, and return the context."""
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
-    # an end without a farewell may be somebody's who cut the answer short
+    # without this, an attacker could end a response early without close_notify
     context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
     context.set_alpn_protocols(["http/1.1"])
     return context
@@ -133,7 +139,7 @@ def _load_authorities(context: ssl.SSLContext, path: str, name: str) -> None:
 
 
 def _locations(path: str, name: str) -> list[tuple[str | None, str | None]]:
-    """Return what a variable names: files, and directories."""
+    """Return the files and directories that a variable names, as pairs of which one is ``None``."""
     if os.path.isdir(path):
         return [(None, path)]
     if name == "SSL_CERT_DIR":  # which lists directories as PATH does, and may name some that are not there
@@ -159,7 +165,7 @@ def _certifi() -> str | None:
 # -- OpenSSL's own ----------------------------------------------------------------------------------------------------
 @lru_cache(maxsize=16)
 def _native_context(verify: bool | str, trusted: _Trusted) -> native.Context | None:
-    """Make a context like `_context`; ``None``: Python's is to be used, which also says what is wrong."""
+    """Make a native context like `_context`; ``None``: use Python's, which also reports errors."""
     try:
         template = _hardened(_accepting_any() if verify is False else ssl.create_default_context(capath=_NOWHERE))
         if type(template).__module__ != "ssl" or template.keylog_filename:

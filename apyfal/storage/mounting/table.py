@@ -77,9 +77,9 @@ class MountTable:
         replace
             Allow to mount a name again with other parameters. Transfers under way end with the old ones.
         **parameters
-            What else the provider knows; ``bandwidth`` (bytes a second) and ``memory_limit`` (bytes, or text like
-            ``"64MiB"``) and ``max_concurrency`` (connections) for all transfers of this mount together. Without it, one
-            transfer, or one call for many objects, has at most 16.
+            Other parameters of the provider. ``bandwidth`` (bytes a second), ``memory_limit`` (bytes, or text like
+            ``"64MiB"``) and ``max_concurrency`` (connections) limit all transfers of this mount together. Without
+            ``max_concurrency``, one transfer, or one call for many objects, has at most 16 connections.
 
         Raises
         ------

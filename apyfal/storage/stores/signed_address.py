@@ -1,8 +1,7 @@
-"""Addresses that a store has signed: which kind of signature it is, and what a PUT by one has to carry.
+"""Signed addresses (presigned URLs): the kind of a signature, and the header fields that a PUT to one needs.
 
-An address says no more than its query. The fields of the header that a signature covers must be sent as they were
-signed; fields that it does not cover may be sent only where the scheme of the signature leaves them out of what is
-signed.
+Only the query of an address tells what was signed. Header fields that a signature covers must be sent as they were
+signed. Fields that it does not cover may be sent only if the signature scheme permits unsigned fields.
 """
 
 from __future__ import annotations
@@ -28,22 +27,22 @@ class _Scheme:
     Attributes
     ----------
     name
-        For messages.
+        Name of the scheme, for messages.
     marks
-        Names of the query's parameters, in lower case, that together tell this scheme.
+        Names of query parameters, in lower case, that together identify this scheme.
     covered
-        The parameter that lists the fields that the signature covers, ``;`` between them.
+        The parameter that lists the fields that the signature covers, separated by ``;``.
     max_put
-        Bytes that the store takes in one request.
+        Most bytes that the store accepts in one request.
     content_type
-        Whether a type that the signature does not cover may be sent.
+        Whether a content type that the signature does not cover may be sent.
     digest
-        Field by which the store compares the MD5 of what it receives, in base64 (``Content-MD5``) or hexadecimal
-        (``ETag``); none where the scheme would count it as signed.
+        Field with the MD5 that the store compares, in base64 (``Content-MD5``) or hexadecimal (``ETag``); none if the
+        scheme requires that it is signed.
     required
         Fields that every PUT needs.
     exclusive
-        Whether ``If-None-Match: *`` is certain to be obeyed.
+        Whether the store is certain to obey ``If-None-Match: *``.
     """
 
     name: str
@@ -56,8 +55,8 @@ class _Scheme:
     exclusive: bool = False
 
 
-#: In this order: the older schemes of three stores have ``Signature`` and ``Expires`` in common, so that the name of
-#: the key tells them apart. Limits: "PutObject" (S3, OSS), "Quotas" (Cloud Storage), "Put Blob" from version
+#: The order matters: the older schemes of three stores share ``Signature`` and ``Expires``, so the name of the key
+#: tells them apart. Limits: "PutObject" (S3, OSS), "Quotas" (Cloud Storage), "Put Blob" from version
 #: 2019-12-12 on (Azure), "max_file_size" (Swift). Version 2 of AWS's and Google's schemes and version 1 of Alibaba's
 #: have Content-MD5 and Content-Type, sent or not, among what is signed.
 _SCHEMES = (
@@ -92,12 +91,12 @@ _SCHEMES = (
         exclusive=True,
     ),
 )
-#: Sent with every request, so that it does not matter who signed them.
+#: Fields that are sent with every request in any case; a signature may cover them.
 _ALWAYS_SENT = ("host", "content-length")
 
 
 class SignedAddress:
-    """A signed address that an object can be written by, in one request.
+    """A signed address to which an object can be written with one request.
 
     Parameters
     ----------
@@ -109,7 +108,7 @@ class SignedAddress:
     Raises
     ------
     UnsupportedByStore
-        The address has no signature that is known, or one that does not allow to write.
+        The address has no known signature, or one that does not permit writing.
     """
 
     def __init__(self, target: str, shown: str) -> None:
@@ -131,7 +130,7 @@ class SignedAddress:
             )
 
     def require(self, size: int) -> None:
-        """Raise `UnsupportedByStore` for more bytes than one request may have."""
+        """Raise `UnsupportedByStore` if `size` is more bytes than one request can have."""
         if size > self._scheme.max_put:
             raise UnsupportedByStore(
                 f"cannot write {self._shown!r}: {size} bytes are more than the {self._scheme.max_put} that "
@@ -140,14 +139,14 @@ class SignedAddress:
             )
 
     def headers(self, pieces: Sequence[memoryview], given: Collection[str], *, exclusive: bool) -> dict[str, str]:
-        """Return the fields that a PUT of this content has to carry besides those that are `given`, in lower case.
+        """Return the header fields that a PUT of this content needs in addition to `given` (names in lower case).
 
         Raises
         ------
         ParameterError
             The signature covers a field whose value is not known.
         UnsupportedByStore
-            `exclusive`, where the store need not obey that.
+            `exclusive` is set, and the store is not certain to obey it.
         """
         scheme = self._scheme
         self.require(sum(map(len, pieces)))

@@ -1,4 +1,4 @@
-"""An upload for stores that take an object in one request only: the parts wait in a temporary file."""
+"""An upload to stores that accept an object only in one request: a temporary file collects the parts."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _WHAT = "write a temporary file for"
 
 
 class SpooledUpload(Upload):
-    """Parts in a temporary file without a name, which the system removes with this process at the latest.
+    """Collects parts in a temporary file without a name, which the system removes when this process ends at the latest.
 
-    Memory stays flat: what is sent in the end is the file, mapped.
+    Memory use stays constant: at the end, the mapped file is sent.
 
     Parameters
     ----------
     shown
-        The object, for messages.
+        Name of the object, for messages.
     require
-        Given the bytes that wait so far; raises when they are more than the store takes.
+        Called with the number of bytes so far; raises if that is more than the store accepts.
     send
-        Writes the object, in one request, from these pieces.
+        Called with the pieces of the object; writes it with one request.
     """
 
     def __init__(
@@ -47,8 +47,8 @@ class SpooledUpload(Upload):
         self._done: ObjectInfo | None = None
 
     def write_part(self, number: int, data: memoryview, checksum: bytes | None) -> None:
-        """Append a part to the file; where it belongs is known by its number."""
-        with self._lock:  # also against `abort`, after which the descriptor may be another file's
+        """Append a part to the file, and keep its place by its number."""
+        with self._lock:  # also against `abort`, after which the descriptor may belong to another file
             if self._file.closed:
                 raise StorageError(f"the upload to {self._shown!r} was aborted", path=self._shown)
             _, before = self._parts.get(number, (0, 0))
@@ -79,6 +79,6 @@ class SpooledUpload(Upload):
         return self._done
 
     def abort(self) -> None:
-        """Forget the parts; nothing has been sent."""
+        """Discard the parts; nothing has been sent."""
         with self._lock:
             self._file.close()

@@ -35,20 +35,20 @@ _LOG = logging.getLogger(__name__)
 
 _MAX_REDIRECTS = 10
 _REDIRECTS = (301, 302, 303, 307, 308)
-#: Those that change no request into a GET (RFC 9110, section 15.4).
+#: Redirects that keep the method of a request (RFC 9110, section 15.4).
 _SAME_METHOD = (307, 308)
-#: Statuses of a server that cannot say what became of a request; 503 says that nothing did.
+#: Statuses after which a request may have been carried out all the same; after 503 it has not.
 _UNSURE = (500, 502, 504)
-#: The store's own word for a refusal; its explanation may repeat the signature.
+#: The store's code for a refusal. Its explanation is not shown, since it can contain the signature.
 _CODE = re.compile(rb"<Code>([A-Za-z0-9._-]{1,64})</Code>")
 _SECRET_HEADERS = ("authorization", "cookie", "proxy-authorization")
 
 
 class HTTPHandler(Handler):
-    """Web servers, with or without ranges; written are only addresses that a store has signed for PUT.
+    """Web servers, with or without ranges. Read-only, except addresses that a store has signed for PUT.
 
-    Paths are what is behind ``http://``: ``host:port/path?query``, and a full URL is taken too. A signed PUT is sent
-    once: again only after what tells for sure that nothing was written.
+    A path is the part after ``http://``: ``host:port/path?query``; a full URL is accepted, too. A signed PUT is sent
+    once, and repeated only if it is certain that nothing was written.
 
     Parameters
     ----------
@@ -135,7 +135,7 @@ class HTTPHandler(Handler):
         return body_reader(response, info, start, stop, version_of, self.shown(path))
 
     def requests_to_read(self, paths: Sequence[str]) -> list[tuple[Origin, bytes]]:
-        """Return for each object where the first request for all of it goes, and the head of that."""
+        """Return the origin and the head of the first request for each whole object."""
         found = []
         for path in paths:
             origin, target, user = split_url(self._url(path))
@@ -144,11 +144,11 @@ class HTTPHandler(Handler):
         return found
 
     def read_answered(self, path: str, response: Response) -> RangeReader:
-        """Do what `read` does with an answer to such a request."""
+        """Do what `read` does with a response to such a request."""
         return self._reader(path, response, 0, None, None)
 
     def _fields(self, user: tuple[str, str] | None, headers: Mapping[str, str]) -> dict[str, str]:
-        """Return the header of a request to the origin that an address names, with what only that may see."""
+        """Return the header of a request to the origin of an address, with the secrets for that origin only."""
         fields = {"accept-encoding": "identity", **self._headers, **headers}
         user = user or self._user
         if user is not None and "authorization" not in fields:
@@ -158,11 +158,11 @@ class HTTPHandler(Handler):
     def requests_to_write(
         self, items: Sequence[tuple[str, memoryview]], metadata: ObjectMetadata | None
     ) -> list[tuple[Origin, bytes]]:
-        """Raise: each signed address has conditions of its own, and is written by itself."""
+        """Raise `UnsupportedByStore`: each signed address has its own conditions, and is written by itself."""
         raise UnsupportedByStore("addresses on the web are written one by one")
 
     def write_answered(self, path: str, size: int, response: Response) -> ObjectInfo:
-        """Raise: there are no such requests."""
+        """Raise `UnsupportedByStore`: there are no such requests."""
         raise UnsupportedByStore("addresses on the web are written one by one")
 
     def require_writable(self, path: str) -> None:
@@ -185,15 +185,15 @@ class HTTPHandler(Handler):
         response = self._follow("PUT", path, headers, "write", pieces)
         if response.status not in (200, 201, 204):
             raise self._refusal(response, path)
-        with contextlib.suppress(StorageError):  # it is written, whatever else the server would say
+        with contextlib.suppress(StorageError):  # the object is written, even if reading the rest of the response fails
             response.read(1 << 20)
         response.close()
         return ObjectInfo(path, sum(map(len, pieces)), strong_etag(response.headers.get("etag")))
 
     def _refusal(self, response: Response, path: str) -> StorageError:
-        """Make the error for an answer to a PUT that is no success; reads and ends the answer."""
+        """Return the error for a PUT that did not succeed; reads the rest of the response."""
         body = b""
-        with contextlib.suppress(StorageError):  # a refusal whose explanation got lost is a refusal all the same
+        with contextlib.suppress(StorageError):  # a refusal without its explanation is still a refusal
             body = response.read(64 << 10)
         response.close()
         shown, status = self.shown(path), response.status
@@ -223,15 +223,15 @@ class HTTPHandler(Handler):
     def _follow(
         self, method: str, path: str, headers: Mapping[str, str], what: str, body: Sequence[memoryview] = ()
     ) -> Response:
-        """Send a request and follow redirects, with the secrets only as long as the origin is the same.
+        """Send a request and follow redirects; secrets are sent only to the first origin.
 
-        A PUT is sent once, and follows only redirects that leave it a PUT.
+        A PUT is sent once, and follows only redirects that keep the method.
         """
         followed = _REDIRECTS if method == "GET" else _SAME_METHOD
         origin, target, user = split_url(self._url(path))
         first = origin
         for _ in range(_MAX_REDIRECTS):
-            # What a user put into the headers of a mount is for its server, whatever it is called.
+            # The headers of a mount are for its server only, whatever their names.
             fields = self._fields(user, headers) if origin == first else {"accept-encoding": "identity", **headers}
             response = self.client.request(method, origin, target, fields.items(), body, once=method != "GET")
             location = response.headers.get("location")

@@ -37,7 +37,7 @@ __all__ = ["SyncReport", "sync"]
 
 #: How often a file is copied that is written to at the same time.
 _ATTEMPTS = 3
-#: Files that are deleted between two looks at what failed.
+#: Files that are deleted between two checks for failures.
 _REMOVED = 1000
 
 
@@ -208,17 +208,17 @@ class _Run:
                 self._make_directory(self._there.at(name).url)
 
     def _is_sure(self, name: str) -> bool:
-        """Whether the listings alone say that a file is to be copied."""
+        """Return whether the listings alone show that a file must be copied."""
         info, there = self._here.files[name], self._there.files.get(name)
         if self._there.on_disk:
-            return False  # its directory has to be made
+            return False  # its directory must be made first
         if there is None:
             return True
         known = all(one is not None for one in (info.size, there.size, info.mtime, there.mtime))
         return known and not self._checksum and self._difference(name) in ("size", "time")
 
     def _check(self, copies: list[tuple[str, ObjectInfo]]) -> list[str]:
-        """Report copies that were made together; return those whose source was written to meanwhile."""
+        """Report copies that were made together; return those whose source was written to during the copy."""
         changed = []
         found = stat_each([self._here.at(name) for name, _ in copies])
         for (name, info), now in zip(copies, found, strict=True):
@@ -266,7 +266,7 @@ class _Run:
                 self._move(name, 0)
 
     def _move(self, name: str, moved: int) -> None:
-        """Count the bytes of a file that is done, instead of those that its listing said; the lock is held."""
+        """Count the bytes of a file that is done, instead of its size in the listing; the lock is held."""
         self._done += moved
         if self._total is not None:
             self._total += moved - (self._here.files[name].size or 0)

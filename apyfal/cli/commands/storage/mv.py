@@ -55,5 +55,5 @@ def command(settings: Settings, /, *, urls: tuple[str, ...]) -> None:
 
 
 def _sizes(urls: Sequence[str]) -> list[int | None]:
-    """Return the bytes of each, where they are told."""
+    """Return the size of each in bytes; ``None``: not known."""
     return [None if isinstance(one, Exception) else one.size for one in storage.stat_many(urls, return_exceptions=True)]

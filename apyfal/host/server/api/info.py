@@ -30,7 +30,7 @@ class InfoRoutes:
     metrics
         Returns the metrics in Prometheus's text format.
     threads
-        Run what looks at devices and mounts: a vendor's library may take long, or hang.
+        Run the functions that list devices and mounts, since a vendor's library may take long, or hang.
     shown
         Returns a line about this host with everything removed that a client must not read.
     """

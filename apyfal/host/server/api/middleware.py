@@ -278,7 +278,7 @@ class AuthMiddleware:
         if token is None:
             return None
         known = self._users.get(token.id)
-        if known is None or known[0] is not token:  # the file was read again
+        if known is None or known[0] is not token:  # the file of tokens was read again
             known = self._users[token.id] = (token, User(token.user, token.grant(), token.id))
         return known[1]
 

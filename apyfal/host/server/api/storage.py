@@ -45,7 +45,7 @@ class StorageRoutes:
     table
         The daemon's mounts.
     ledger
-        What users keep below ``host://``.
+        Records which files users keep below ``host://``.
     """
 
     def __init__(self, context: RouteContext, table: MountTable, ledger: UsageLedger) -> None:
@@ -231,7 +231,7 @@ class StorageRoutes:
         return url_policy.admit(url, mounts, caller().grant, write=write, user=caller().name)
 
     async def _require_room(self, request: web.Request) -> None:
-        """Refuse a body before it is received if its user may not keep that much more below ``host://``."""
+        """Refuse a body before it is received if it would exceed the user's quota below ``host://``."""
         user, nbytes = caller().name, request.content_length or 0
         if request.query.get("url", "").startswith("host://") and not self._ledger.fits(user, nbytes):
             await self._in_thread(request, functools.partial(self._ledger.require, user, nbytes))
@@ -313,7 +313,7 @@ def _entries(found: Iterable[ObjectInfo]) -> list[dict[str, Any]]:
 
 
 def _said(request: web.Request) -> str:
-    """Return the URL as the client named it, for the audit log: the name of a mount in this process says nothing."""
+    """Return the URL as the client named it, for the audit log: names of mounts in this process mean nothing there."""
     return request.query.get("url", "")
 
 

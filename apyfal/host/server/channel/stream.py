@@ -38,7 +38,7 @@ class Stream:
     job
         The job, once it was submitted.
     wants_info
-        Whether the client needs what is reported of the job.
+        Whether the client needs the report (`info`) of the job.
     task
         What goes on for this stream beside the event loop's own work.
     is_receiving

@@ -103,7 +103,7 @@ class Executor:
                     copy=spec.copy,
                     info_dict=info if job.wants_info else None,
                     timeout=spec.timeout,
-                    # without, a small job can take the short way of an accelerator
+                    # without it, a small job can take the accelerator's shorter path
                     progress=None if short else lambda done, total: _progress(job, done, total),
                     memory_limit=self._limit_of_rings(spec.memory_limit),
                     **spec.parameters,
@@ -121,7 +121,7 @@ class Executor:
         finally:
             if info:
                 info.pop("timeline", None)
-                # a path means a driver library of the operator: not shown to the client
+                # a path is a driver library of the operator: do not show it to the client
                 if os.sep in str(info.get("driver")):
                     info["driver"] = os.path.basename(info["driver"])
                 job.info = plain(info)
@@ -197,7 +197,7 @@ class Executor:
 
 
 def _is_short(job: Job) -> bool:
-    """Return whether a job is done before anybody asks for its progress: one small array, and one in return."""
+    """Return whether a job has one small array as input and one as output: it ends before anybody asks for progress."""
     src, dst, data = job.spec.src, job.spec.dst, job.data
     if src is None or src.parts is not None or data is None or data.array is None or data.nbytes > _SHORT:
         return False

@@ -32,8 +32,8 @@ from apyfal.log import get_logger
 __all__ = ["KEPT_IN_JOURNAL", "JobManager"]
 
 _REMEMBERED = 4096
-#: a job is brief that takes at most so many seconds; after so many brief jobs of a session, the event loop waits for
-#: the end of the next one if nothing else runs or waits, at most for so many seconds
+#: most seconds that a brief job takes; number of brief jobs of a session after which the event loop waits for the end
+#: of the next one, if nothing else runs or waits; most seconds of that wait
 _BRIEF = 0.001
 _BRIEF_JOBS = 4
 _PATIENCE = 0.0005
@@ -154,7 +154,7 @@ class JobManager:
         return job
 
     def commit(self) -> None:
-        """Have all records in the journal now, before a client is answered."""
+        """Write all records to the journal now, before a client gets a response."""
         self._commits.commit()
 
     def _known(self, user: str, key: str, print_: str) -> Job | Entry:
@@ -418,5 +418,5 @@ class JobManager:
         return list(self._running)
 
     def close(self) -> None:
-        """Commit what is not committed yet. Called last, when no client is served any more."""
+        """Commit the remaining records. Called last, when no client is served any more."""
         self._commits.close()

@@ -18,22 +18,22 @@ __all__ = ["Claim", "HostEntry", "PendingFile", "entry_of"]
 
 
 class Claim(Protocol):
-    """What a file that is being written counts for its user."""
+    """The share of a user's quota that a file takes while it is written."""
 
     def grow(self, size: int) -> None:
-        """Count a file of at least `size` bytes; raises if that is more than the user may keep."""
+        """Count a file of at least `size` bytes; raise if that exceeds the user's quota."""
 
     def enter(self, path: str, status: os.stat_result) -> None:
         """Record the file, which is about to get the name `path`."""
 
     def placed(self, status: os.stat_result, replaced: os.stat_result | None) -> None:
-        """Take note that the file has its name, and that another one lost it."""
+        """Record that the file now has its name, and which file it replaced (``None``: none)."""
 
     def abandon(self, status: os.stat_result) -> None:
-        """Take note that a file that was recorded did not get its name."""
+        """Record that a file entered before did not get its name."""
 
     def close(self) -> None:
-        """Give back what a file counts that was not recorded."""
+        """Stop counting a file that was not recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ class PendingFile:
     def commit(self, claim: Claim | None = None) -> HostEntry:
         """Give the file its final name and sync it. Raises `ObjectExists` if it is exclusive and the name exists.
 
-        With a claim, the file is recorded before it has its name: a daemon that is killed leaves nothing uncounted.
+        With a claim, the file is recorded before it gets its name, so that it is counted even if the daemon is killed.
         """
         if self._temporary is None or claim is None:
             if self._temporary is not None:

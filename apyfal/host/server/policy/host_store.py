@@ -23,14 +23,14 @@ _ANY = 1 << 62
 
 
 class Account(Protocol):
-    """Whom files below ``host://`` count for."""
+    """The user whose quota files below ``host://`` count against."""
 
     def claim(self) -> Claim:
         """Return the claim of a file that is about to be written."""
         ...
 
     def forget(self, removed: os.stat_result) -> None:
-        """Count a file no more that was removed, whoever wrote it."""
+        """Stop counting a removed file, whoever wrote it."""
 
 
 class HostStore(Handler):
@@ -45,7 +45,7 @@ class HostStore(Handler):
     reserve
         Bytes of a file system that must stay free.
     account
-        Whom what is written counts for; ``None``: nobody.
+        Whose quota written files count against; ``None``: nobody's.
     """
 
     scheme: ClassVar[str] = "host"
@@ -89,7 +89,7 @@ class HostStore(Handler):
         return _Upload(pending, path, self._write_all, claim)
 
     def _claimed(self, size: int) -> Claim | None:
-        """Return the claim of a new file of `size` bytes; ``None``: it counts for nobody."""
+        """Return the claim of a new file of `size` bytes; ``None``: it counts against nobody's quota."""
         if self._account is None:
             return None
         claim = self._account.claim()

@@ -120,7 +120,7 @@ class UrlPolicy:
         write
             Whether the object is to be written or removed, not read or listed.
         user
-            Whom a file counts for that is written below ``host://``; ``None``: nobody.
+            Whose quota a file written below ``host://`` counts against; ``None``: nobody's.
 
         Raises
         ------
@@ -194,7 +194,7 @@ class UrlPolicy:
             limited, self._limited = self._limited, {}
             schemes, self._schemes = self._schemes, {}
         for scheme in schemes.values():
-            self._table.detach(scheme)  # transfers that use it still end
+            self._table.detach(scheme)  # transfers that use it go on to their end
         for allowed in limited.values():
             allowed.close()
 

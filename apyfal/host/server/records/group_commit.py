@@ -1,4 +1,4 @@
-"""One commit for the records of many jobs: of one iteration of the event loop, or of a while if the log keeps them."""
+"""One commit for the records of many jobs: of one event loop iteration, or of a longer time if a log keeps them."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _DELAY = 0.1
 class GroupCommit:
     """Groups writes to a journal, so that many jobs cost one commit. Used on the event loop.
 
-    No job may start and no client may be answered before the journal has the record. So each writer registers with
-    `then` what is to follow. If the journal has a log, that follows with the next `settle`; the commit comes later.
+    No job may start and no client may get a response before the journal has the record. So each writer registers with
+    `then` what to do next. If the journal has a log, the next `settle` does it; the commit comes later.
 
     Parameters
     ----------
@@ -32,12 +32,12 @@ class GroupCommit:
         self._journal = journal
         self._open = False
         self._timer: asyncio.Handle | None = None
-        self._is_late = False  # the timer is not that of the end of this iteration
+        self._is_late = False  # whether the timer is for later than the end of this iteration
         self._following: deque[Callable[[bool], None]] = deque()
 
     def open(self, *, alone: bool = False) -> None:
-        """Make the following writes part of the next commit. `alone`: the caller calls `settle` at once, as nothing
-        else is there to share it.
+        """Make the following writes part of the next commit. `alone`: the caller calls `settle` at once, since no other
+        writes can share the commit.
         """
         if not self._open:
             self._journal.begin()
@@ -48,12 +48,13 @@ class GroupCommit:
             self._timer = loop.call_later(_DELAY, self._flush) if self._is_late else loop.call_soon(self._flush)
 
     def then(self, call: Callable[[bool], None]) -> None:
-        """Call `call` once the writes are kept; its argument tells whether they are."""
+        """Call `call` once the writes are kept or have failed; its argument tells whether they are kept."""
         self._following.append(call)
 
     def settle(self, *, alone: bool = False) -> None:
-        """Go on with what follows if all writes are kept already; otherwise after the commit, which is made now if the
-        writer is `alone`, else at the end of this iteration.
+        """Make the calls registered with `then` if all writes are kept already; otherwise make them after the commit.
+
+        The commit is made now if the writer is `alone`, else at the end of this iteration.
         """
         if self._journal.is_kept:
             self._go_on(True)
@@ -65,7 +66,7 @@ class GroupCommit:
             self._timer = asyncio.get_running_loop().call_soon(self._flush)
 
     def commit(self) -> None:
-        """Have everything kept that was written so far, for callers that cannot wait for the end of the iteration."""
+        """Commit everything written so far, for callers that cannot wait for the end of the iteration."""
         if self._open and not self._journal.is_kept:
             self._flush()
         else:
@@ -77,7 +78,7 @@ class GroupCommit:
         self._cancel()
 
     def _flush(self) -> None:
-        """Commit, and go on with what follows."""
+        """Commit, and make the calls registered with `then`."""
         self._cancel()
         if not self._open:
             return

@@ -137,10 +137,10 @@ class Journal:
         self._path = os.fspath(path)
         self._limit = limit
         self._log = log
-        self._logs = log is not None  # whether records go to the log now: not while the database cannot be written
+        self._logs = log is not None  # whether records go to the log now; false while the database cannot be written
         self._is_kept = self._logs
         self._begun = False
-        #: records that are in the log, and not in the database: those of many jobs are executed together
+        #: records that are in the log but not in the database yet: those of many jobs are executed together
         self._waiting: dict[bytes, list[Sequence[Any]]] = {operation: [] for operation in _WAITING}
         self._entered: set[tuple[str, str]] = set()  # users and keys of these
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
@@ -168,7 +168,7 @@ class Journal:
             raise
 
     def close(self) -> None:
-        """Commit what was written, and close the file. What cannot be committed stays in the log for the next start."""
+        """Commit all records, and close the file. What cannot be committed stays in the log for the next start."""
         try:
             if self._log is not None:
                 with contextlib.suppress(sqlite3.Error):

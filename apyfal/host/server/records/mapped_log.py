@@ -1,7 +1,7 @@
-"""A log in mapped memory: what is appended outlives the process at once, without a system call.
+"""A log in mapped memory: a record survives the process as soon as it is appended, without a system call.
 
-The kernel writes the pages of a shared mapping to the file whatever becomes of the process, so a record that is
-complete here survives SIGKILL. A power failure can lose it, as it can the last commits of the journal.
+The kernel writes the pages of a shared mapping to the file even if the process is killed, so a complete record survives
+SIGKILL. A power failure can lose it, as it can lose the last commits of the journal.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import Final
 __all__ = ["MappedLog"]
 
 _NBYTES: Final = 4 << 20
-#: magic, and a number that changes whenever the log begins anew: what was there before then no longer counts
+#: magic, and a number that changes whenever the log is cleared: earlier records no longer count
 _HEADER = struct.Struct("=8sQ")
 _MAGIC = b"apyfal-1"
-#: bytes of the record, and its checksum, which includes the header's number
+#: bytes of the record, and its checksum, which covers the header's number
 _RECORD = struct.Struct("=II")
 _FIELD = struct.Struct("=I")
 #: by the number of fields: that number, and the size of each
@@ -34,12 +34,12 @@ class MappedLog:
     Parameters
     ----------
     path
-        The file; created with mode 0600, with all its room on the disk.
+        The file; created with mode 0600, with all its disk space allocated.
 
     Raises
     ------
     OSError
-        There is no room for it, or another process has it.
+        The disk has no room for it, or another process uses it.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -58,7 +58,7 @@ class MappedLog:
             self.clear()
 
     def records(self) -> Iterator[list[bytes]]:
-        """Yield all complete records, oldest first. Appending goes on behind the last one."""
+        """Yield all complete records, oldest first. Later records are appended after the last one."""
         self._end = _HEADER.size
         while True:
             start = self._end + _RECORD.size
@@ -91,7 +91,7 @@ class MappedLog:
         return self._end == _HEADER.size
 
     def clear(self) -> None:
-        """Begin anew: no record counts any more."""
+        """Remove all records."""
         self._number = secrets.randbits(64)
         _HEADER.pack_into(self._memory, 0, _MAGIC, self._number)
         self._end = _HEADER.size

@@ -26,14 +26,14 @@ CREATE TABLE IF NOT EXISTS files (
 CREATE INDEX IF NOT EXISTS by_user ON files (user);
 PRAGMA user_version={_VERSION};
 """
-#: a file counts in blocks, and an empty one as one block: names and inodes take room too
+#: a file counts in whole blocks, and an empty one as one block: names and inodes take disk space, too
 _BLOCK = 4096
-#: seconds between two looks at all files of one user
+#: seconds between two checks of all files of one user
 _LOOK = 10.0
 
 
 def _counted(size: int) -> int:
-    """Return the bytes that a file of `size` counts."""
+    """Return the bytes that a file of `size` bytes counts as."""
     return max(1, -(-size // _BLOCK)) * _BLOCK
 
 
@@ -41,7 +41,7 @@ class UsageLedger:
     """The files that users wrote below ``host://``, in one SQLite file. Usable from any thread.
 
     A file counts for the user who wrote it last through this host, from its first byte until it is removed or replaced.
-    What somebody with an account on the machine removed or changed is noticed before its user is refused more.
+    If somebody with an account on the machine removed or changed files, this is noticed before a write is refused.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ class UsageLedger:
         return self._held[user]
 
     def fits(self, user: str, size: int) -> bool:
-        """Return whether a file of `size` bytes certainly fits; if not, `require` looks closer."""
+        """Return whether a file of `size` bytes certainly fits. If not, `require` checks the files themselves."""
         return self._held[user] + _counted(size) <= self.limit
 
     def require(self, user: str, size: int) -> None:
@@ -98,11 +98,11 @@ class UsageLedger:
         self._give(user, _counted(size))
 
     def account(self, user: str) -> UserAccount:
-        """Return the part of one user."""
+        """Return one user's part of the ledger."""
         return UserAccount(self, user)
 
     def forget(self, status: os.stat_result) -> None:
-        """Count a file no more, because it was removed or replaced."""
+        """Stop counting a file that was removed or replaced."""
         with self._lock:
             self._drop(_name(status))
 
@@ -134,7 +134,7 @@ class UsageLedger:
         """Record a file whose `nbytes` are counted already, before it has its final name."""
         name = _name(status)
         with self._lock:
-            self._drop(name)  # a file that somebody else removed, whose number this one has
+            self._drop(name)  # a file that somebody else removed, and whose inode number this one got
             self._placing.add(name)
             try:
                 self._database.execute("INSERT INTO files VALUES (?, ?, ?, ?)", (name, user, os.fsencode(path), nbytes))
@@ -150,7 +150,7 @@ class UsageLedger:
         self._placing.discard(name)
         try:
             row = self._database.execute("DELETE FROM files WHERE file = ? RETURNING user, nbytes", (name,)).fetchone()
-        except sqlite3.Error as error:  # it counts until somebody looks
+        except sqlite3.Error as error:  # it counts until the next check
             get_logger().error("the ledger of host:// cannot be written: %s", error)
             return
         if row is not None:
@@ -160,7 +160,7 @@ class UsageLedger:
                 del self._held[user]
 
     def _look(self, user: str) -> bool:
-        """Compare the ledger with the files of a user; return whether that was done, as it is only once in a while."""
+        """Compare the ledger with a user's files, if the last time is long ago; return whether that was done."""
         now = time.monotonic()
         with self._lock:
             if now - self._looked.get(user, -_LOOK) < _LOOK:
@@ -206,17 +206,17 @@ class UserAccount:
         return FileClaim(self._ledger, self._user)
 
     def forget(self, removed: os.stat_result) -> None:
-        """Count a file no more that was removed, whoever wrote it."""
+        """Stop counting a removed file, whoever wrote it."""
         self._ledger.forget(removed)
 
 
 class FileClaim:
-    """What one file that is being written counts. Used by one thread at a time.
+    """The share of a user's quota that one file takes while it is written. Used by one thread at a time.
 
     Parameters
     ----------
     ledger, user
-        The ledger, and who writes.
+        The ledger, and the user who writes.
     """
 
     def __init__(self, ledger: UsageLedger, user: str) -> None:
@@ -226,7 +226,7 @@ class FileClaim:
         self._nbytes = 0
 
     def grow(self, size: int) -> None:
-        """Count a file of at least `size` bytes. Raises `TooLarge` or `TooMany`, and then counts what it did before."""
+        """Count a file of at least `size` bytes. If this raises `TooLarge` or `TooMany`, the count stays as it was."""
         with self._lock:
             more = _counted(size) - self._nbytes
             if more > 0:
@@ -244,17 +244,17 @@ class FileClaim:
                 self._ledger._give(self._user, left)
 
     def placed(self, status: os.stat_result, replaced: os.stat_result | None) -> None:
-        """Take note that the file has its name, and that another one lost it."""
+        """Record that the file now has its name, and which file it replaced (``None``: none)."""
         self._ledger._placed(status)
         if replaced is not None:
             self._ledger.forget(replaced)
 
     def abandon(self, status: os.stat_result) -> None:
-        """Take note that a file that was recorded did not get its name."""
+        """Record that a file entered before did not get its name."""
         self._ledger.forget(status)
 
     def close(self) -> None:
-        """Give back what a file counts that was not recorded. Idempotent."""
+        """Stop counting a file that was not recorded. It can be called again."""
         with self._lock:
             nbytes, self._nbytes = self._nbytes, 0
         if nbytes:

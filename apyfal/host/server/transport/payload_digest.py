@@ -54,7 +54,7 @@ class PayloadDigest:
         return self._marks.hexdigest()
 
     def _mark(self, block: memoryview) -> None:
-        buffer: Any = block  # it takes any, and says that it takes bytes
+        buffer: Any = block  # it takes any buffer, but its annotation says bytes
         self._marks.update(checksums.crc64nvme(buffer).to_bytes(8, "little"))
 
 

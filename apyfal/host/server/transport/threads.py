@@ -53,8 +53,9 @@ class Threads(Generic[_T]):
         self._jobs.put(job)
 
     def await_end(self, seconds: float) -> None:
-        """Block the event loop until a job has ended, at most for `seconds`: that costs less than a wake-up of the loop
-        if the job is brief. `ended` is called from here.
+        """Block the event loop until a job has ended, for at most `seconds`. `ended` is called from here.
+
+        If the job is brief, this costs less than a wake-up of the loop.
         """
         awaited = threading.Lock()
         awaited.acquire()
@@ -80,7 +81,7 @@ class Threads(Generic[_T]):
             del job, failure  # an idle thread must not keep a job's arrays alive
             awaited = self._awaited
             if awaited is not None:
-                with contextlib.suppress(RuntimeError):  # another thread was faster
+                with contextlib.suppress(RuntimeError):  # another thread has done it
                     awaited.release()
                 continue
             if not self._woken:  # waking the loop is a system call: one wake-up serves all jobs that end until then

@@ -153,7 +153,7 @@ class AzureHandler(AzureBlobs):
             if folder is not None:
                 yield ObjectInfo(name.rstrip("/"), None, is_directory=True)
                 continue
-            if key == prefix:  # the marker of the directory itself
+            if key == prefix:  # the object that marks the directory itself
                 continue
             etag = entry.findtext("Properties/Etag")
             yield ObjectInfo(

@@ -58,7 +58,7 @@ class FsspecFiles(Handler):
             raise MountError("fsspec: it is not installed: pip install 'apyfal[fsspec]'") from None
         if not protocol:
             raise MountError("fsspec: no protocol; expected protocol='sftp', 'ftp', 'webdav', 'memory', ...")
-        known = {*available_protocols(), *registry}  # the program's own are in the registry alone
+        known = {*available_protocols(), *registry}  # those of the program are in the registry only
         if protocol not in known:
             raise MountError(f"fsspec: unknown protocol {protocol!r}{did_you_mean(protocol, known)}")
         try:

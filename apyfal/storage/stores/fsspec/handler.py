@@ -30,7 +30,7 @@ from apyfal.storage.stores.fsspec.quirks import (
 
 __all__ = ["FsspecHandler"]
 
-#: Directories in one another that a listing goes through: more than a path on a disk has room for.
+#: Largest depth of directories in a listing: more than a path on a disk can have.
 _DEEPEST = 2048
 
 
@@ -75,7 +75,7 @@ class FsspecHandler(FsspecFiles):
         """List what is in a directory."""
         waiting = [path]
         while waiting:
-            # and not by fsspec's find, which leaves out what it cannot list
+            # fsspec's find would leave out directories that it cannot list
             folder = waiting.pop()
             if folder.count("/") > path.count("/") + _DEEPEST:
                 raise StorageError(f"cannot list {path!r}: it is more than {_DEEPEST} directories deep", path=path)
@@ -91,7 +91,7 @@ class FsspecHandler(FsspecFiles):
             files = self._files
             files.invalidate_cache()
             place = absolute(path)
-            # fsspec's isdir says no to a broken connection, too
+            # fsspec's isdir returns False for a broken connection, too
             if own and not (there(files, place) and files.info(place)["type"] == "directory"):
                 # Directories that nothing was put into are like prefixes that nothing has: empty.
                 top = own.partition("/")[0]

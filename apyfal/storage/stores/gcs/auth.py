@@ -55,25 +55,25 @@ class Tokens:
             return token
 
     def signer(self) -> tuple[str, Callable[[bytes], bytes]] | None:
-        """Return a service account's address and what signs by its key; ``None`` for credentials without a key."""
+        """Return a service account's email address and a function that signs with its key; ``None``: it has no key."""
         with self._lock, self._explained():
             credentials = self._found()
             email = getattr(credentials, "signer_email", None)
-            # The machine's own account has a signer, too; it has no key, but asks a service.
+            # The machine's account has a signer, too, but no key: it asks a service to sign.
             if not isinstance(email, str) or getattr(credentials.signer, "key_id", None) is None:
                 return None
             sign: Callable[[bytes], bytes] = credentials.sign_bytes
             return email, sign
 
     def _found(self) -> Any:
-        """Return google-auth's credentials; looked for once. Called with the lock."""
+        """Return google-auth's credentials; they are looked for once. The lock is held."""
         if self._credentials is None:
             self._credentials, self.project = self._find()
         return self._credentials
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """Turn google-auth's errors into ours."""
+        """Turn google-auth's errors in the block into apyfal's."""
         try:
             from google.auth import exceptions  # pyright: ignore[reportMissingImports]  # an extra
         except ImportError:
@@ -82,7 +82,7 @@ class Tokens:
             yield
         except OSError as error:
             raise MountError(f"gs: cannot read credentials_file {self._file!r}: {error.strerror}") from error
-        except ValueError:  # whose text may show what is in the file
+        except ValueError:  # its text may contain parts of the file
             raise MountError(f"gs: credentials_file {self._file!r} is none of Google's") from None
         except exceptions.GoogleAuthError as error:
             hint = "expected client_id and secret_id (HMAC), credentials_file, anonymous=True, or Google's own chain"

@@ -300,7 +300,7 @@ class GSJsonHandler(RestHandler):
     def _pages(
         self, target: str, query: dict[str, str], path: str, guard: PageGuard
     ) -> Iterator[tuple[dict[str, dict[str, Any]], builtins.list[str]]]:
-        """Yield each page: what it says of each object or bucket by its name, and the prefixes."""
+        """Yield each page: the description of each object or bucket by its name, and the prefixes."""
         token = ""
         while True:
             text = urlencode({**query, **({"pageToken": token} if token else {})})
@@ -321,12 +321,12 @@ class GSJsonHandler(RestHandler):
             guard.next_page(token)
 
     def sign(self, path: str, method: str, seconds: int) -> str:
-        """Give the address of an object in the XML API, signed by the key of a service account.
+        """Return an address of an object in the XML API, signed with the key of a service account.
 
         Raises
         ------
         UnsupportedByStore
-            The credentials are a token alone, which signs nothing.
+            The credentials have no key to sign with.
         """
         split_path(self.scheme, path)
         if seconds > LONGEST:

@@ -1,7 +1,7 @@
-"""Signed addresses of Google Cloud Storage, version 4, by a service account's own key.
+"""Signed addresses of Google Cloud Storage, version 4, with a service account's own key.
 
-The rules are those of "V4 signing process with your own program" (Cloud Storage documentation): of the header ``host``
-alone is signed, and not the body.
+The rules are those of "V4 signing process with your own program" (Cloud Storage documentation). The signature covers
+the header field ``host`` only, and not the body.
 """
 
 from __future__ import annotations
@@ -13,23 +13,25 @@ from urllib.parse import quote
 
 __all__ = ["LONGEST", "signed_query"]
 
-#: Seconds that an address may be good for.
+#: Longest validity of an address, in seconds.
 LONGEST = 7 * 24 * 3600
 
 
 def signed_query(
     method: str, host: str, target: str, seconds: int, account: str, sign: Callable[[bytes], bytes]
 ) -> str:
-    """Return the query, percent-encoded, with a signature that is good for so many seconds.
+    """Return the percent-encoded query of a signed address.
 
     Parameters
     ----------
     method, host, target
-        Of the request; `target` is the percent-encoded path.
+        Method, host and percent-encoded path of the request.
+    seconds
+        Validity from now on.
     account
-        The service account's address (``name@project.iam.gserviceaccount.com``).
+        The service account's email address (``name@project.iam.gserviceaccount.com``).
     sign
-        Signs by the account's RSA key (PKCS #1 v1.5 with SHA-256).
+        Signs bytes with the account's RSA key (PKCS #1 v1.5 with SHA-256).
     """
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     scope = f"{stamp[:8]}/auto/storage/goog4_request"

@@ -83,7 +83,7 @@ def split_path(path: str) -> tuple[str, str]:
 
 
 def code_error(code: str | None, message: str | None, path: str, what: str) -> StorageError:
-    """Return the error that a document's code means; cannot `what` `path`."""
+    """Return the error for an error document's code; its text begins with "cannot `what` `path`"."""
     kind = _CODES.get(code or "", AccessDenied if code == "AccessDenied" else StorageError)
     said = ": ".join(part for part in (code, message) if part) or "the store does not say why"
     return kind(f"cannot {what} {path!r}: {said}", path=path, code=code)
@@ -204,7 +204,7 @@ class S3Client:
         )
 
     def requests_on(self, method: str, paths: Sequence[str], headers: Mapping[str, str]) -> list[tuple[Origin, bytes]]:
-        """Return for each ``bucket/key`` where a GET or HEAD of it goes, and its head, signed for the next minutes."""
+        """Return the origin and the head of a GET or HEAD request for each ``bucket/key``; valid for some minutes."""
         keys = self._credentials.keys()
         wanted = {**self._headers, **headers}
         known: dict[str, tuple[Origin, str, PreparedSignature | None, bytes, bytes]] = {}

@@ -119,7 +119,7 @@ class S3Handler(MetadataHandler):
     conditional_writes: ClassVar[bool] = True
     why_unconditional: ClassVar[str] = ""
     metadata_fields: ClassVar[Collection[str]] = FIELDS
-    #: how many objects one request removes
+    #: most objects that one request removes
     most_removed: ClassVar[int] = MOST_REMOVED
 
     def __init__(
@@ -214,7 +214,7 @@ class S3Handler(MetadataHandler):
             response = self._s3.request("HEAD", path, query, with_checksum, what="look up")
         except StorageError as error:
             if error.code is not None or not reading_says_more(error):
-                raise  # with a code, a GET has been tried: it gave the reason
+                raise  # the error has a code, so a GET has been tried and gave the reason
             return described_by_reading(read)
         response.close()
         return described_by_head(object_info(path, response.headers), response, read)
@@ -246,11 +246,11 @@ class S3Handler(MetadataHandler):
         return body_reader(response, object_info(path, response.headers), 0, None, None)
 
     def requests_to_look_up(self, paths: Sequence[str]) -> list[tuple[Origin, bytes]]:
-        """Return for each object where a request for what there is to say of it goes, and the head of that."""
+        """Return the origin and the head of a request for the description of each object."""
         return self._s3.requests_on("HEAD", paths, {**self._customer, "x-amz-checksum-mode": "ENABLED"})
 
     def looked_up(self, path: str, response: Response) -> ObjectInfo | None:
-        """Describe an object by the answer to such a request; ``None``: that does not say enough."""
+        """Describe an object from the response to such a request; ``None``: it does not state enough."""
         size = whole_number(response.headers.get("content-length", ""))
         info = object_info(path, response.headers)
         return replace(info, size=size) if size and info.etag is not None else None
@@ -366,12 +366,12 @@ class S3Handler(MetadataHandler):
         self._s3.request("DELETE", path, what="remove").close()
 
     def remove_together(self, paths: Sequence[str]) -> dict[str, StorageError]:
-        """Remove many objects, whether they are there or not; see `apyfal.storage.stores.s3.removal`.
+        """Remove many objects, whether they exist or not; see `apyfal.storage.stores.s3.removal`.
 
         Returns
         -------
         dict
-            Path to its error, of those that are not removed, or not known to be.
+            The errors, by path, of objects that are not removed, or not known to be.
         """
         by_bucket: dict[str, list[str]] = {}
         for path in paths:
@@ -384,7 +384,7 @@ class S3Handler(MetadataHandler):
         return errors
 
     def can_remove_together(self, path: str) -> bool:
-        """Whether an object can be one of those."""
+        """Return whether an object can be removed in this way."""
         return can_be_listed(path.partition("/")[2])
 
     def list(self, path: str, *, recursive: bool = False) -> Iterator[ObjectInfo]:
@@ -403,13 +403,13 @@ class S3Handler(MetadataHandler):
             page = parse_listing(response.read(64 << 20))
             keys = [entry[0] for entry in page.objects]
             guard.page(keys, page.prefixes)
-            # what follows a prefix may be listed as that prefix again, and one may be all that is left of deeper keys
+            # a page can list the prefix of the page before again, or have only keys that are deeper than this directory
             for name in (*page.prefixes, *filter(None, map(guard.directory_of, keys))):
                 if guard.is_new(f"{bucket}/{name}"):
                     yield ObjectInfo(f"{bucket}/{name.rstrip('/')}", None, is_directory=True)
             for key, size, etag, mtime in page.objects:
                 if guard.directory_of(key) is None and guard.is_new(found := f"{bucket}/{key}") and key != prefix:
-                    yield ObjectInfo(found, size, etag, mtime)  # but the mark of the directory itself
+                    yield ObjectInfo(found, size, etag, mtime)  # all except the mark of the directory itself
             guard.end_of_page(more=page.truncated)
             if not page.truncated:
                 return

@@ -1,4 +1,4 @@
-"""Many objects removed by one request (S3 API reference, DeleteObjects)."""
+"""Remove many objects with one request (S3 API reference, DeleteObjects)."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ from apyfal.storage.stores.s3.xml import parse_root, text_of
 
 __all__ = ["MOST_REMOVED", "can_be_listed", "remove_together"]
 
-#: Keys of one request (S3 API reference).
+#: Most keys of one request (S3 API reference).
 MOST_REMOVED = 1000
-#: What a document of XML 1.0 cannot hold, or gives back as something else.
+#: Characters that an XML 1.0 document cannot contain, or that a parser changes.
 _NOT_XML = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
 def can_be_listed(key: str) -> bool:
-    """Whether a document can name this key."""
+    """Return whether an XML document can contain this key."""
     return bool(key) and not _NOT_XML.search(key)
 
 
 def remove_together(s3: S3Client, bucket: str, keys: Sequence[str], checksum: str | None) -> dict[str, StorageError]:
-    """Remove objects of one bucket, once.
+    """Remove objects of one bucket with one attempt.
 
     Parameters
     ----------
     s3, bucket
-        Where they are.
+        The store and the bucket.
     keys
-        At most `MOST_REMOVED`, each `can_be_listed`, none twice.
+        At most `MOST_REMOVED` keys, for each of which `can_be_listed` is true; none twice.
     checksum
-        Algorithm of the checksum that the store wants with what it is sent; ``None``: none but the MD5.
+        Algorithm of the checksum that the store requires for requests; ``None``: only the MD5.
 
     Returns
     -------
     dict
-        Key to its error, of those that the store has not removed or does not say that it has.
+        The errors, by key, of objects whose removal the store does not confirm.
 
     Raises
     ------
     StoreUnavailable
-        The answer is damaged, or of other keys than those that were asked for.
+        The response is damaged, or has keys that were not requested.
     StorageError
         The request was refused as a whole.
     """
@@ -74,12 +74,12 @@ def remove_together(s3: S3Client, bucket: str, keys: Sequence[str], checksum: st
             continue
         if key not in asked:
             raise StoreUnavailable(
-                f"cannot remove objects of {bucket!r}: the store's answer is of {key!r}, which it was not asked for"
+                f"cannot remove objects of {bucket!r}: the store's response names {key!r}, which was not requested"
             )
         if item.tag == "Error":
             errors[key] = code_error(text_of(item, "Code"), text_of(item, "Message"), f"{bucket}/{key}", "remove")
         missing.pop(key, None)
     for key in missing:
         path = f"{bucket}/{key}"
-        errors[key] = StoreUnavailable(f"cannot remove {path!r}: the store does not say what became of it", path=path)
+        errors[key] = StoreUnavailable(f"cannot remove {path!r}: the store does not say that it did", path=path)
     return errors

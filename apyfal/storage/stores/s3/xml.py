@@ -130,7 +130,7 @@ def parse_listing(body: bytes) -> Listing:
     flag = (root.findtext("IsTruncated") or "").strip().lower()
     if flag not in ("", "true", "false"):
         raise StoreUnavailable(f"a listing's IsTruncated is {flag[:20]!r}; expected true or false")
-    # Who says how to go on has more, whatever the flag is. Who says nothing has more if the page is full.
+    # A response with a token to continue has more, whatever the flag is. One with neither has more if the page is full.
     full = not flag and found >= (whole_number(root.findtext("MaxKeys") or "") or 1000)
     truncated = bool(continuation or marker) or flag == "true" or full
     return Listing(objects, prefixes, truncated, continuation, decode(marker) if marker else None)
@@ -161,7 +161,7 @@ def _decoded(text: str) -> str:
     Raises
     ------
     StoreUnavailable
-        It is not encoded so, though the store says that it is, or is no UTF-8: it would become another name.
+        The name is not encoded, although the store says so, or it is not UTF-8: it would become another name.
     """
     try:
         if not ("%" in text or "+" in text) or (text.isascii() and " " not in text):

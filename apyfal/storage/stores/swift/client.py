@@ -207,7 +207,7 @@ class SwiftObjects(RestHandler):
                 etag = entry.get("slo_etag") or entry.get("hash")
                 mtime = iso_time(entry.get("last_modified"))
                 info = ObjectInfo(found, int(entry["bytes"]), etag=etag, mtime=mtime)
-            if name != prefix:  # the marker of the directory itself
+            if name != prefix:  # not the object that marks the directory itself
                 yield info
 
     def _pages(
