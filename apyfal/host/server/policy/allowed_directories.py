@@ -28,7 +28,7 @@ from apyfal.exceptions import (
 )
 from apyfal.host.protocol.audit import without_secrets
 from apyfal.host.server.policy import linux_sandbox
-from apyfal.host.server.policy.host_files import HostEntry, PendingFile, entry_of
+from apyfal.host.server.policy.host_files import HostEntry, PendingFile, entry_of, is_part
 from apyfal.host.server.policy.limits import MAX_LISTED
 from apyfal.host.server.policy.path_resolver import MAX_LINKS, Resolver, kernel_resolve, walk_resolve
 from apyfal.host.server.policy.refusals import TooLarge
@@ -282,7 +282,11 @@ class AllowedDirectories:
                 directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=found)
             try:
                 with os.scandir(directory) as scan:
-                    names = [(entry.name, root, relative, entry.is_symlink()) for entry in scan]
+                    names = [
+                        (entry.name, root, relative, entry.is_symlink())
+                        for entry in scan
+                        if not (is_part(entry.name) and entry.is_file(follow_symlinks=False))  # not complete yet
+                    ]
             finally:
                 os.close(directory)
             if len(names) > MAX_LISTED:
@@ -321,6 +325,8 @@ class AllowedDirectories:
         def attempt(root: int, relative: str, must_exist: bool) -> PendingFile:
             parent, last = self._parent(root, relative)
             try:
+                if is_part(last):
+                    raise AccessDenied(f"host://{path}: only files that are being written have a name like {last!r}")
                 mode = None
                 try:
                     mode = os.stat(last, dir_fd=parent, follow_symlinks=False).st_mode

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
+import re
 import secrets
 import stat
 from collections.abc import Callable
@@ -12,9 +14,16 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol
 
-from apyfal.exceptions import ObjectExists
+from apyfal.exceptions import ObjectExists, StorageError
 
-__all__ = ["Claim", "HostEntry", "PendingFile", "entry_of"]
+__all__ = ["Claim", "HostEntry", "PendingFile", "entry_of", "is_part"]
+
+_PART = re.compile(r"\.apyfal-[0-9a-f]{16}\.part")
+
+
+def is_part(name: str) -> bool:
+    """Return whether only the host gives files this name: to one that is being written."""
+    return _PART.fullmatch(name) is not None
 
 
 class Claim(Protocol):
@@ -22,6 +31,9 @@ class Claim(Protocol):
 
     def grow(self, size: int) -> None:
         """Count a file of at least `size` bytes; raise if that exceeds the user's quota."""
+
+    def begin(self, path: str, status: os.stat_result) -> None:
+        """Record the temporary file at `path`, which the next start removes if this process is killed."""
 
     def enter(self, path: str, status: os.stat_result) -> None:
         """Record the file, which is about to get the name `path`."""
@@ -67,7 +79,8 @@ def entry_of(path: str, found: os.stat_result, is_link: bool = False) -> HostEnt
 class PendingFile:
     """A file being written below an allowed directory, under a temporary name in the directory of its final name.
 
-    Created by `AllowedDirectories.create`. If the ``with`` block ends without `commit`, the file is removed.
+    Created by `AllowedDirectories.create`. If the ``with`` block ends without `commit`, the file is removed. It is
+    locked (flock) while it is written, so that nobody takes it for what a killed process left.
 
     Parameters
     ----------
@@ -106,51 +119,98 @@ class PendingFile:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         self.fd = os.open(self._temporary, flags, 0o666, dir_fd=parent)
         self._parent = parent
+        self._synced = False
+        with contextlib.suppress(OSError):  # a file system without locks: then nobody removes it at the next start
+            fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if mode is not None:
             os.fchmod(self.fd, stat.S_IMODE(mode))
 
+    def begin(self, claim: Claim) -> None:
+        """Record the temporary file, before anything is written to it."""
+        if self._temporary is not None:
+            claim.begin(self._path_of(self._temporary), os.fstat(self.fd))
+
     def commit(self, claim: Claim | None = None) -> HostEntry:
-        """Give the file its final name and sync it. Raises `ObjectExists` if it is exclusive and the name exists.
+        """Give the file its final name and sync it.
 
         With a claim, the file is recorded before it gets its name, so that it is counted even if the daemon is killed.
+
+        Raises
+        ------
+        ObjectExists
+            It is exclusive, and the name exists.
+        StorageError
+            The system refused. If only the directory could not be synced, the file has its name, and counts.
         """
+        try:
+            return self._commit_counted(claim)
+        except StorageError:
+            raise
+        except OSError as error:
+            what = "cannot sync the directory of" if self._has_its_name() else "cannot write"
+            raise StorageError(f"{what} host://{self._path}: {error.strerror}", path=self._path) from error
+
+    def _commit_counted(self, claim: Claim | None) -> HostEntry:
+        if self._temporary is not None:
+            os.fsync(self.fd)  # can take long and needs no path: not in the thread that others wait for
         if self._temporary is None or claim is None:
-            if self._temporary is not None:
-                os.fsync(self.fd)  # can take long and needs no path: not in the thread that others wait for
             entry: HostEntry = self._in_thread(self._commit)
             return entry
-        os.fsync(self.fd)
         status = os.fstat(self.fd)
-        directory = os.readlink(f"/proc/self/fd/{self._parent}")
-        claim.enter(f"{directory.rstrip('/')}/{self._name}", status)
+        claim.enter(self._path_of(self._name), status)
         try:
             entry = self._in_thread(self._commit)
         except BaseException:
-            claim.abandon(status)
+            if self._has_its_name():
+                claim.placed(status, self._replaced)
+            else:
+                claim.abandon(status)
             raise
         claim.placed(status, self._replaced)
         return entry
 
+    def _has_its_name(self) -> bool:
+        return self._temporary is None
+
+    def _path_of(self, name: str) -> str:
+        directory = os.readlink(f"/proc/self/fd/{self._parent}")
+        return f"{directory.rstrip('/')}/{name}"
+
     def _commit(self) -> HostEntry:
-        if self._temporary is None:
-            return entry_of(self._path, os.fstat(self.fd))
+        if not self._synced:
+            # Opened first: without a descriptor to sync with, the file does not get its name.
+            directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._parent)
+            try:
+                if self._temporary is not None:
+                    self._place(self._temporary)
+                os.fsync(directory)
+                self._synced = True
+            finally:
+                os.close(directory)
+        return entry_of(self._path, os.fstat(self.fd))
+
+    def _place(self, temporary: str) -> None:
         if self._exclusive:
             try:
-                os.link(self._temporary, self._name, src_dir_fd=self._parent, dst_dir_fd=self._parent)
+                os.link(temporary, self._name, src_dir_fd=self._parent, dst_dir_fd=self._parent)
             except FileExistsError as error:
                 raise ObjectExists(f"host://{self._path}: exists already") from error
-            os.unlink(self._temporary, dir_fd=self._parent)
+            self._temporary = None
+            try:
+                os.unlink(temporary, dir_fd=self._parent)
+            except FileNotFoundError:
+                pass  # somebody removed it: the file has its name
+            except OSError:
+                found = os.stat(self._name, dir_fd=self._parent, follow_symlinks=False)
+                if os.path.samestat(found, os.fstat(self.fd)):
+                    os.unlink(self._name, dir_fd=self._parent)
+                self._temporary = temporary
+                raise
         else:
             with contextlib.suppress(FileNotFoundError):
                 self._replaced = os.stat(self._name, dir_fd=self._parent, follow_symlinks=False)
-            os.rename(self._temporary, self._name, src_dir_fd=self._parent, dst_dir_fd=self._parent)
-        self._temporary = None
-        directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._parent)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-        return entry_of(self._path, os.fstat(self.fd))
+            os.rename(temporary, self._name, src_dir_fd=self._parent, dst_dir_fd=self._parent)
+            self._temporary = None
 
     def close(self) -> None:
         """Close the descriptors; without `commit`, remove the file. Idempotent."""
@@ -158,13 +218,15 @@ class PendingFile:
             self._in_thread(self._close)
 
     def _close(self) -> None:
-        if self._temporary is not None:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._temporary, dir_fd=self._parent)
-            self._temporary = None
-        os.close(self._parent)
-        os.close(self.fd)
-        self.fd = -1
+        try:
+            if self._temporary is not None:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self._temporary, dir_fd=self._parent)
+                self._temporary = None
+        finally:
+            os.close(self._parent)
+            os.close(self.fd)
+            self.fd = -1
 
     def __enter__(self) -> PendingFile:
         return self

@@ -75,17 +75,20 @@ class HostStore(Handler):
             if claim is not None:
                 stack.callback(claim.close)
             pending = stack.enter_context(self._directories.create(path, exclusive=exclusive))
+            if claim is not None:
+                pending.begin(claim)
             self._write_all(pending.fd, data, 0, path)
             return _info(pending.commit(claim))
 
     def upload(self, path: str, *, size: int | None, exclusive: bool = False) -> Upload:
         claim = self._claimed(size or 0)
-        try:
-            pending = self._directories.create(path, exclusive=exclusive)
-        except BaseException:
+        with contextlib.ExitStack() as stack:
             if claim is not None:
-                claim.close()
-            raise
+                stack.callback(claim.close)
+            pending = stack.enter_context(self._directories.create(path, exclusive=exclusive))
+            if claim is not None:
+                pending.begin(claim)
+            stack.pop_all()  # from now on they are the upload's
         return _Upload(pending, path, self._write_all, claim)
 
     def _claimed(self, size: int) -> Claim | None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import fcntl
 import os
 import sqlite3
+import stat
 import threading
 import time
 
 from apyfal.exceptions import ConfigurationError, StorageError
+from apyfal.host.server.policy.host_files import is_part
 from apyfal.host.server.policy.refusals import TooLarge, TooMany
 from apyfal.log import get_logger
 
@@ -24,6 +27,11 @@ CREATE TABLE IF NOT EXISTS files (
     nbytes INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS by_user ON files (user);
+CREATE TABLE IF NOT EXISTS parts (
+    file TEXT PRIMARY KEY,
+    user TEXT NOT NULL,
+    path BLOB NOT NULL
+) WITHOUT ROWID;
 PRAGMA user_version={_VERSION};
 """
 #: a file counts in whole blocks, and an empty one as one block: names and inodes take disk space, too
@@ -42,6 +50,7 @@ class UsageLedger:
 
     A file counts for the user who wrote it last through this host, from its first byte until it is removed or replaced.
     If somebody with an account on the machine removed or changed files, this is noticed before a write is refused.
+    The incomplete files of a killed daemon are removed when the ledger is opened; those that cannot be removed count.
 
     Parameters
     ----------
@@ -70,6 +79,7 @@ class UsageLedger:
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("PRAGMA synchronous=NORMAL")
             self._database.executescript(_SCHEMA)
+            self._clear_parts()
             sums = self._database.execute("SELECT user, sum(nbytes) FROM files GROUP BY user").fetchall()
         except sqlite3.DatabaseError as error:
             self._database.close()
@@ -130,6 +140,43 @@ class UsageLedger:
             if self._held[user] <= 0:
                 del self._held[user]
 
+    def _begin(self, user: str, name: str, path: bytes) -> None:
+        """Record a temporary file."""
+        with self._lock:
+            try:
+                self._database.execute("INSERT OR REPLACE INTO parts VALUES (?, ?, ?)", (name, user, path))
+            except sqlite3.Error as error:
+                raise StorageError(f"the host cannot record a file: {error}") from error
+
+    def _end(self, name: str, path: bytes) -> None:
+        """Take note that a temporary file has its final name, or is removed. Otherwise it stays for the next start."""
+        if _found(name, path) != 0:
+            return
+        with self._lock:
+            try:  # by its path too: another one may have its number already
+                self._database.execute("DELETE FROM parts WHERE file = ? AND path = ?", (name, path))
+            except sqlite3.Error as error:  # the next start finds that it is gone
+                get_logger().error("the ledger of host:// cannot be written: %s", error)
+
+    def _clear_parts(self) -> None:
+        """Remove what a killed daemon did not complete."""
+        for name, user, path in self._database.execute("SELECT file, user, path FROM parts").fetchall():
+            try:
+                left = _remove_part(name, path)
+            except BlockingIOError:
+                continue  # another daemon is writing it
+            except OSError as error:
+                get_logger().warning("%s: cannot be removed (%s)", os.fsdecode(path), error.strerror)
+                with contextlib.suppress(OSError):
+                    status = os.lstat(path)
+                    if _name(status) == name and status.st_nlink == 1:  # else it counts under its final name
+                        row = (name, user, path, _counted(status.st_size))
+                        self._database.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", row)
+                continue
+            if not left:
+                self._database.execute("DELETE FROM files WHERE file = ?", (name,))
+            self._database.execute("DELETE FROM parts WHERE file = ?", (name,))
+
     def _enter(self, user: str, path: str, status: os.stat_result, nbytes: int) -> None:
         """Record a file whose `nbytes` are counted already, before it has its final name."""
         name = _name(status)
@@ -168,17 +215,13 @@ class UsageLedger:
             self._looked[user] = now
             rows = self._database.execute("SELECT file, path, nbytes FROM files WHERE user = ?", (user,)).fetchall()
         for name, path, nbytes in rows:
-            try:
-                status = os.lstat(path)
-                actual = _counted(status.st_size) if _name(status) == name else 0
-            except (FileNotFoundError, NotADirectoryError):
-                actual = 0
-            except OSError:
-                continue
-            if actual == nbytes:
+            if _found(name, path) in (nbytes, None):
                 continue
             with self._lock:
-                if name in self._placing:
+                # Again: it may have got its name meanwhile, or another file its number.
+                row = self._database.execute("SELECT user, path FROM files WHERE file = ?", (name,)).fetchone()
+                actual = _found(name, path)
+                if row != (user, path) or name in self._placing or actual in (nbytes, None):
                     continue
                 self._drop(name)
                 if actual:
@@ -224,6 +267,7 @@ class FileClaim:
         self._user = user
         self._lock = threading.Lock()
         self._nbytes = 0
+        self._part: tuple[str, bytes] | None = None
 
     def grow(self, size: int) -> None:
         """Count a file of at least `size` bytes. If this raises `TooLarge` or `TooMany`, the count stays as it was."""
@@ -232,6 +276,12 @@ class FileClaim:
             if more > 0:
                 self._ledger._claim(self._user, more)
                 self._nbytes += more
+
+    def begin(self, path: str, status: os.stat_result) -> None:
+        """Record the temporary file at `path`, which the next start removes if this process is killed."""
+        part = _name(status), os.fsencode(path)
+        self._ledger._begin(self._user, *part)
+        self._part = part
 
     def enter(self, path: str, status: os.stat_result) -> None:
         """Record the file, which is about to get the name `path`. Call `placed` or `UsageLedger.forget` afterwards."""
@@ -254,12 +304,58 @@ class FileClaim:
         self._ledger.forget(status)
 
     def close(self) -> None:
-        """Stop counting a file that was not recorded. It can be called again."""
+        """Stop counting a file that was not recorded, and forget its temporary name. It can be called again."""
         with self._lock:
             nbytes, self._nbytes = self._nbytes, 0
+            part, self._part = self._part, None
+        if part is not None:
+            self._ledger._end(*part)
         if nbytes:
             self._ledger._give(self._user, nbytes)
 
 
 def _name(status: os.stat_result) -> str:
     return f"{status.st_dev:x}-{status.st_ino:x}"
+
+
+def _found(name: str, path: bytes) -> int | None:
+    """Return what the file counts that has this name and path; 0: it is gone; ``None``: that cannot be told."""
+    try:
+        status = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+    except OSError:
+        return None
+    return _counted(status.st_size) if _name(status) == name else 0
+
+
+def _remove_part(name: str, path: bytes) -> bool:
+    """Remove a temporary file that nobody writes any more. Returns whether the file may have another name.
+
+    Raises `BlockingIOError` if somebody writes it, and `OSError`.
+    """
+    directory, last = os.path.split(path)
+    if not is_part(os.fsdecode(last)):
+        return True
+    try:
+        parent = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    try:
+        status = os.stat(last, dir_fd=parent, follow_symlinks=False)
+        if _name(status) != name or not stat.S_ISREG(status.st_mode):
+            return True
+        part = os.open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
+        try:
+            status = os.fstat(part)
+            if _name(status) != name:
+                return True
+            fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.unlink(last, dir_fd=parent)
+            return status.st_nlink > 1
+        finally:
+            os.close(part)
+    except FileNotFoundError:
+        return True
+    finally:
+        os.close(parent)

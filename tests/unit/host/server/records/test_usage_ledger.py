@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from apyfal.exceptions import ConfigurationError, ObjectExists
+from apyfal.exceptions import AccessDenied, ConfigurationError, ObjectExists, StorageError
 from apyfal.host.server.policy.allowed_directories import AllowedDirectories
 from apyfal.host.server.policy.host_store import HostStore
 from apyfal.host.server.policy.refusals import TooLarge, TooMany
@@ -186,6 +191,218 @@ def test_many_at_once_stay_within_the_limit(directories: AllowedDirectories, led
     left = list(Path(directories.directories[0]).iterdir())
     assert refused
     assert ledger.held_by("alice") == 8 * KIB * len(left)
+
+
+# -- what fails, or is killed, half way -------------------------------------------------------------------------------
+def failing(monkeypatch: pytest.MonkeyPatch, call: str, concerns: Callable[[object], bool]) -> None:
+    """Let each call of a function of ``os`` fail whose first argument `concerns`."""
+    real = getattr(os, call)
+
+    def fail(first: object, *args: object, **kwargs: object) -> object:
+        if concerns(first):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(first, *args, **kwargs)
+
+    monkeypatch.setattr(os, call, fail)
+
+
+def is_directory(descriptor: object) -> bool:
+    return isinstance(descriptor, int) and os.path.isdir(f"/proc/self/fd/{descriptor}")
+
+
+def is_part_name(name: object) -> bool:
+    return isinstance(name, str) and name.endswith(".part")
+
+
+@pytest.mark.parametrize(
+    ("call", "concerns", "placed", "exclusive"),
+    [
+        ("fsync", is_directory, True, False),
+        ("fsync", is_directory, True, True),
+        ("open", lambda name: name == ".", False, False),
+        ("open", lambda name: name == ".", False, True),
+        ("fsync", lambda descriptor: not is_directory(descriptor), False, False),
+        ("fsync", lambda descriptor: not is_directory(descriptor), False, True),
+        ("rename", is_part_name, False, False),
+        ("link", is_part_name, False, True),
+    ],
+)
+def test_a_file_that_got_its_name_counts_whatever_failed_then(
+    directories: AllowedDirectories,
+    ledger: UsageLedger,
+    monkeypatch: pytest.MonkeyPatch,
+    call: str,
+    concerns: Callable[[object], bool],
+    placed: bool,
+    exclusive: bool,
+) -> None:
+    alice, shared = store(directories, ledger), Path(directories.directories[0])
+    if not exclusive:
+        at_once(alice, "x", 20 * KIB)
+    writing = alice.upload("x", size=8 * KIB, exclusive=exclusive)
+    writing.write_part(1, memoryview(bytes(8 * KIB)), None)
+    with monkeypatch.context() as patch:
+        failing(patch, call, concerns)
+        with pytest.raises(
+            StorageError, match="cannot sync the directory of host://x" if placed else "cannot write host://x"
+        ):
+            writing.complete(8 * KIB, None)
+        if placed:
+            with pytest.raises(StorageError, match="cannot sync the directory of host://x"):
+                writing.complete(8 * KIB, None)
+    writing.abort()
+    before = {} if exclusive else {"x": 20 * KIB}
+    left = {one.name: one.stat().st_size for one in shared.iterdir()}
+    assert left == ({"x": 8 * KIB} if placed else before)
+    assert ledger.held_by("alice") == sum(left.values())
+    at_once(alice, "x", 12 * KIB)
+    assert ledger.held_by("alice") == 12 * KIB
+
+
+def test_an_exclusive_file_whose_temporary_name_stays_is_not_there(
+    directories: AllowedDirectories, ledger: UsageLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice, shared = store(directories, ledger), Path(directories.directories[0])
+    writing = alice.upload("x", size=8 * KIB, exclusive=True)
+    writing.write_part(1, memoryview(bytes(8 * KIB)), None)
+    with monkeypatch.context() as patch:
+        failing(patch, "unlink", is_part_name)
+        with pytest.raises(StorageError, match="cannot write host://x"):
+            writing.complete(8 * KIB, None)
+    assert not (shared / "x").exists()
+    writing.abort()
+    assert list(shared.iterdir()) == []
+    assert ledger.held_by("alice") == 0
+
+
+_KILLED = """
+import os, signal, sys
+from apyfal.host.server.policy.allowed_directories import AllowedDirectories
+from apyfal.host.server.policy.host_store import HostStore
+from apyfal.host.server.records.usage_ledger import UsageLedger
+
+shared, path, how = sys.argv[1:]
+kill = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+ledger = UsageLedger(path, 1 << 20)
+store = HostStore(AllowedDirectories([shared]), account=ledger.account("alice"))
+uploads = [store.upload(f"x{number}", size=None, exclusive=how == "linked") for number in range(3)]
+for upload in uploads:
+    upload.write_part(1, memoryview(bytes(8192)), None)
+if how == "before its name":
+    os.rename = kill
+elif how == "after its name":
+    os.rename = lambda *args, rename=os.rename, **kwargs: (rename(*args, **kwargs), kill())
+elif how == "linked":
+    os.unlink = kill
+if how != "while it is written":
+    uploads[0].complete(8192, None)
+kill()
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "complete"),
+    [("while it is written", 0), ("before its name", 0), ("after its name", 1), ("linked", 1)],
+)
+def test_a_killed_daemon_leaves_only_what_is_complete_and_counts(
+    directories: AllowedDirectories, tmp_path: Path, how: str, complete: int
+) -> None:
+    shared, path = Path(directories.directories[0]), tmp_path / "killed.sqlite"
+    killed = subprocess.run(
+        [sys.executable, "-c", _KILLED, str(shared), str(path), how], capture_output=True, text=True, timeout=60
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    other = shared / ".apyfal-0123456789abcdef.part"  # not the ledger's
+    other.write_bytes(b"other")
+    assert len(list(shared.glob(".apyfal-*.part"))) >= 3
+    again = UsageLedger(path, LIMIT)
+    try:
+        names = [f"x{number}" for number in range(complete)]
+        assert sorted(one.name for one in shared.iterdir()) == [other.name, *names]
+        alice = store(directories, again)
+        again._look("alice")
+        assert again.held_by("alice") == 8 * KIB * complete
+        assert [info.path for info in alice.list("")] == names
+        for name in names:
+            alice.remove(name)
+        assert again.held_by("alice") == 0
+    finally:
+        again.close()
+
+
+def test_what_a_killed_daemon_left_counts_as_long_as_it_cannot_be_removed(
+    directories: AllowedDirectories, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared, path = Path(directories.directories[0]), tmp_path / "killed.sqlite"
+    subprocess.run([sys.executable, "-c", _KILLED, str(shared), str(path), "while it is written"], timeout=60)
+    for held in (24 * KIB, 24 * KIB, 0):
+        with monkeypatch.context() as patch:
+            if held:
+                failing(patch, "unlink", lambda name: str(name).endswith(".part'"))
+            again = UsageLedger(path, LIMIT)
+        again._look("alice")
+        assert again.held_by("alice") == held
+        assert len(list(shared.iterdir())) == held // (8 * KIB)
+        again.close()
+
+
+def test_what_another_daemon_is_writing_is_not_removed(
+    directories: AllowedDirectories, ledger: UsageLedger, tmp_path: Path
+) -> None:
+    alice = store(directories, ledger)
+    writing = alice.upload("x", size=8 * KIB)
+    writing.write_part(1, memoryview(bytes(8 * KIB)), None)
+    assert [info.path for info in alice.list("")] == []
+    UsageLedger(tmp_path / "files.sqlite", LIMIT).close()
+    writing.complete(8 * KIB, None)
+    assert ledger.held_by("alice") == 8 * KIB
+    assert ledger._database.execute("SELECT count(*) FROM parts").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_no_client_writes_a_temporary_name(
+    directories: AllowedDirectories, ledger: UsageLedger, exclusive: bool
+) -> None:
+    alice, shared = store(directories, ledger), Path(directories.directories[0])
+    name = ".apyfal-0123456789abcdef.part"
+    (shared / "link").symlink_to(name)
+    for path in (name, "link"):
+        with pytest.raises(AccessDenied, match=re.escape(f"host://{path}: only files that are being written")):
+            alice.put(path, memoryview(b"x"), None, exclusive=exclusive)
+    assert not (shared / name).exists()
+    assert ledger.held_by("alice") == 0
+
+
+@pytest.mark.parametrize("reused", [False, True])
+def test_a_look_does_not_forget_what_gets_its_name_meanwhile(
+    ledger: UsageLedger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reused: bool
+) -> None:
+    path, temporary = tmp_path / "x", tmp_path / "temporary"
+    temporary.write_bytes(bytes(8 * KIB))
+    status = temporary.stat()
+    claim = ledger.account("alice").claim()
+    claim.enter(str(tmp_path / "removed" if reused else path), status)
+    if reused:
+        claim.placed(status, None)
+    real, calls = os.lstat, []
+
+    def lstat(name: bytes) -> os.stat_result:
+        calls.append(name)
+        try:
+            return real(name)
+        finally:
+            if len(calls) == 1:  # what is here happens in another thread, between the look and its conclusion
+                if reused:
+                    claim.enter(str(path), status)
+                temporary.rename(path)
+                claim.placed(status, None)
+
+    monkeypatch.setattr(os, "lstat", lstat)
+    ledger._look("alice")
+    assert calls
+    assert ledger.held_by("alice") == 8 * KIB
+    ledger.forget(status)
+    assert ledger.held_by("alice") == 0
 
 
 @pytest.mark.parametrize("content", ["another version", "damaged"])
