@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 
 from apyfal.exceptions import ConfigurationError, ProgramError
+from apyfal.log import redact, redact_text
 from apyfal.opencl.comments import Line, without_comments
 from apyfal.units import format_size
 
@@ -28,6 +29,12 @@ _LARGEST = 16 << 20
 #: The driver does not keep a built program with one of these words. In a comment they mean nothing (a licence that
 #: "shall be included"), so such comments are left out.
 _UNCACHED = re.compile(r"include|import|embed|incbin|asm|__(?:DATE|TIME|TIMESTAMP)__")
+#: Characters to be escaped in the file name of a `#line`: quotes, backslashes, the `?` of trigraphs, control
+#: characters, and bytes of an unknown encoding.
+_UNQUOTED = re.compile(r'["\\?]|[^ -~]')
+#: Separates the compiler's options. `str.split` would also split a directory's name at blanks that are not ASCII.
+_BLANKS = re.compile(r"[ \t\n\v\f\r]+")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 #: A comment with this states how the kernel is started.
 _LAUNCH = "apyfal: --"
 
@@ -40,15 +47,17 @@ def parts_of(program: str) -> list[str]:
     ConfigurationError
         One of them is empty.
     """
-    parts = [part.strip() for part in program.split(",")]
+    parts = [part.strip(" \t\n\v\f\r") for part in program.split(",")]
     if not all(parts):
-        raise ConfigurationError(f"program = {program}: an empty name; expected <source>, <source>")
+        raise ConfigurationError(
+            f"program = {_shown(redact_text(program))}: an empty name; expected <source>, <source>"
+        )
     return parts
 
 
 def include_directories(build: str) -> list[str]:
     """Return the directories of ``-I`` in the compiler's options, in their order."""
-    words = iter(build.split())
+    words = iter(filter(None, _BLANKS.split(build)))
     found = [word[2:] or next(words, "") for word in words if word.startswith("-I")]
     return [directory for directory in found if directory]
 
@@ -77,7 +86,10 @@ def make_program(program: str, build: str, read: Callable[[str], bytes]) -> byte
     for name, content in zip(names, contents, strict=True):
         if _is_binary(content):
             if len(names) > 1:
-                raise ProgramError(f"program = {program}: {name!r} is a binary; expected sources, or one binary alone")
+                raise ProgramError(
+                    f"program = {_shown(redact_text(program))}: {redact(name)!r} is a binary; "
+                    "expected sources, or one binary alone"
+                )
             return content
     text = _Text(include_directories(build), read)
     for name, content in zip(names, contents, strict=True):
@@ -100,7 +112,11 @@ class _Text:
         self._lines: list[str] = []
         self._size = 0
         self._found: dict[str, str | None] = {}
+        self._keys: dict[str, str] = {}
+        # by `_key`: a file's content does not depend on the name that led to it
+        self._texts: dict[str, str] = {}
         self._split: dict[str, list[Line]] = {}
+        self._guarded: dict[str, bool] = {}
         self._included = 0
         self._once: dict[str, str] = {}  # macros for files with `#pragma once`
 
@@ -115,23 +131,24 @@ class _Text:
 
     def begin(self, line: int, name: str) -> None:
         """Tell the compiler the file and number of the next line."""
-        shown = name.replace("\\", "\\\\").replace('"', '\\"')
+        shown = _UNQUOTED.sub(_escaped, _bytes_of(redact(name)).decode("latin-1"))
         self._put(f'#line {line} "{shown}"\n')
 
     def add(self, name: str, text: str, within: tuple[str, ...] = ()) -> None:
         """Add a file, which the files `within` include."""
         within = (*within, name)
         if len(within) > _DEEPEST:
-            raise ProgramError(f"{name!r} is included by {_DEEPEST} files in files; expected fewer")
-        if name not in self._split:
-            self._split[name] = list(without_comments(text))
-            _check_ends(name, self._split[name])
-        lines = self._split[name]
+            raise ProgramError(f"{redact(name)!r} is included by {_DEEPEST} files in files; expected fewer")
+        key = self._key(name)
+        if key not in self._split:
+            self._split[key] = list(without_comments(text))
+            _check_ends(_shown(redact(name)), self._split[key])
+        lines = self._split[key]
         once = any(line.begins and _ONCE.fullmatch(line.code) for line in lines)
         # in all lines or in none: a comment can have several
         bare = any(_UNCACHED.search(line.text) and not _UNCACHED.search(line.code) for line in lines)
         if once:
-            macro = self._once.setdefault(name, f"APYFAL_ONCE_{len(self._once)}")
+            macro = self._once.setdefault(key, f"APYFAL_ONCE_{len(self._once)}")
             self._put(f"#ifndef {macro}\n#define {macro}\n")
             self.begin(1, name)
         for number, line in enumerate(lines, start=1):
@@ -153,18 +170,24 @@ class _Text:
             text = self._content_of(place)
             if text is None:
                 continue
-            if place in within:
-                code = "".join(f"{line.code}\n" for line in without_comments(text))
-                if place not in self._once and not _GUARD.match(code):
-                    raise ProgramError(f"{place!r} includes itself: {' -> '.join([*within, place])}")
-                return True  # its include guard is defined by now
             self._included += 1
             if self._included > _MOST:
-                raise ProgramError(f"{within[0]!r} includes more than {_MOST} files, with those in them")
+                raise ProgramError(f"{redact(within[0])!r} includes more than {_MOST} files, with those in them")
+            key = self._key(place)
+            if any(key == self._key(one) for one in within):
+                if key not in self._once and not self._has_guard(key):
+                    chain = " -> ".join(_shown(redact(one)) for one in [*within, place])
+                    raise ProgramError(f"{redact(place)!r} includes itself: {chain}")
+                return True  # its include guard is defined by now
             self.begin(1, place)
             self.add(place, text, within)
             return True
         return False
+
+    def _has_guard(self, key: str) -> bool:
+        if key not in self._guarded:
+            self._guarded[key] = _GUARD.match("".join(f"{line.code}\n" for line in self._split[key])) is not None
+        return self._guarded[key]
 
     def _places(self, wanted: str, beside: str | None) -> Iterator[str]:
         if beside is not None:
@@ -172,10 +195,21 @@ class _Text:
         for directory in self._directories:
             yield _beside(posixpath.join(directory, "-"), wanted)
 
+    def _key(self, name: str) -> str:
+        """Return a key that all names of a file share, also those through symbolic links."""
+        if name not in self._keys:
+            path = _local_path(name)
+            self._keys[name] = name if path is None else os.path.realpath(path)
+        return self._keys[name]
+
     def _content_of(self, place: str) -> str | None:
+        # by the name itself: "missing/../b.h" is not there, and "b.h" is
         if place not in self._found:
+            if _local_path(place) is None and _SURROGATE.search(place):
+                return None  # names in stores are UTF-8
             try:
-                self._found[place] = self._read(place).decode("latin-1")
+                text = self._read(place).decode("latin-1")
+                self._found[place] = self._texts.setdefault(self._key(place), text)
             except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
                 self._found[place] = None
         return self._found[place]
@@ -188,6 +222,28 @@ def _without_remarks(line: Line) -> str:
         launch = line.text[at:].partition("*/")[0].rstrip(" \\")
         code += f" /* {launch} */"
     return f"{code} \\" if line.commented else code  # a directive goes on behind a comment of several lines
+
+
+def _bytes_of(name: str) -> bytes:
+    """Return the bytes of a name: for a local file those of the file system, for an object UTF-8."""
+    return os.fsencode(name) if _local_path(name) else name.encode("utf-8", "surrogateescape")
+
+
+def _escaped(character: re.Match[str]) -> str:
+    return f"\\{character[0]}" if character[0] in '"\\?' else f"\\{ord(character[0]):03o}"
+
+
+def _shown(text: str) -> str:
+    """Return a text with escapes for line breaks and other characters that cannot be printed."""
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+
+
+def _local_path(name: str) -> str | None:
+    """Return the path of a local file; ``None`` for a file in a store."""
+    scheme, colon, rest = name.partition("://")
+    if not colon or "/" in scheme:
+        return name
+    return f"/{rest.partition('/')[2]}" if scheme.lower() == "file" else None
 
 
 def _check_ends(name: str, lines: Sequence[Line]) -> None:
@@ -212,10 +268,23 @@ def _check_ends(name: str, lines: Sequence[Line]) -> None:
 
 
 def _beside(name: str, wanted: str) -> str:
-    """Return the path or URL of a file that is named relative to the file or URL `name`."""
-    scheme, colon, path = name.partition("://")
-    if not colon:
-        return os.path.normpath(os.path.join(os.path.dirname(name), wanted))
+    """Return the path or URL of a file that is named relative to the file or URL `name`.
+
+    Each character of `wanted` is one byte. A local path keeps its ``..``: the system resolves it, after symbolic links.
+    """
+    local = _local_path(name)
+    raw = wanted.encode("latin-1")
+    wanted = raw.decode("utf-8", "surrogateescape") if local is None else os.fsdecode(raw)
+    if local == name:
+        folder = os.path.dirname(name)
+        if not folder and ":" in wanted.partition("/")[0]:
+            folder = os.curdir  # "s3://x" in a source is the name of a file, no URL
+        return os.path.join(folder, wanted)
+    scheme, _, path = name.partition("://")
     host, slash, path = path.partition("/")
-    target = posixpath.normpath(posixpath.join("/", posixpath.dirname(path), wanted))  # never above the root
+    if not slash and scheme.lower() not in ("http", "https"):
+        host = ""  # a file in the root of a mount
+    target = posixpath.join("/", posixpath.dirname(path), wanted)
+    if local is None:
+        target = posixpath.normpath(target)  # never above the root
     return f"{scheme}://{host}{slash}{target.lstrip('/')}"

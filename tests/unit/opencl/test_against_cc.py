@@ -59,3 +59,39 @@ def test_the_text_means_what_the_files_mean(seed: int, tmp_path: Path, monkeypat
             Path("text.cl").write_bytes(text)
             assert _words(tmp_path, "text.cl") == expected, text.decode()
             compared += 1
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+@pytest.mark.parametrize("name", ["日本", 'say "x"', "back\\slash", "two\nlines", "what??", "tab\t"])
+def test_the_names_of_files_are_those_that_the_compiler_knows(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).mkdir()
+    Path(f"{name}/a.cl").write_text('#include "b.h"\n__FILE__ __LINE__\n')
+    Path(f"{name}/b.h").write_text("__FILE__ __LINE__\n")
+    Path("text.cl").write_bytes(make_program(f"{name}/a.cl", "", lambda name: Path(name).read_bytes()))
+    assert _words(tmp_path, "text.cl") == _words(tmp_path, f"{name}/a.cl")
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+@pytest.mark.parametrize("wanted", ["inc/../b.h", "sub/../b.h", "../w/inc/../b.h", "sub/../inc/c.h", "linked.h"])
+def test_links_lead_where_the_compiler_goes(wanted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("w/sub", "w/i", "real/inc"):
+        (tmp_path / folder).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "w")
+    Path("inc").symlink_to(tmp_path / "real/inc")
+    Path("linked.h").symlink_to(tmp_path / "real/inc/c.h")
+    for name in ("b.h", "../real/b.h", "../b.h"):
+        Path(name).write_text(f"{name.count('real')} __FILE__\n")
+    Path("inc/c.h").write_text('#include "../b.h"\n')
+    Path("a.cl").write_text(f'#include "{wanted}"\n#include <{wanted}>\n#include <../{wanted}>\n')
+    text = make_program("a.cl", "-I i/.. -I sub", lambda name: Path(name).read_bytes())
+    command = ["cc", "-E", "-P", "-x", "c", "-I", "i/..", "-I", "sub"]
+    Path("text.cl").write_bytes(text)
+    made, asked = (
+        subprocess.run([*command, name], capture_output=True, text=True, timeout=60, check=False)
+        for name in ("text.cl", "a.cl")
+    )
+    assert (made.returncode, made.stdout.split()) == (asked.returncode, asked.stdout.split())
+    assert asked.returncode == 0

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import posixpath
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +18,7 @@ from apyfal.opencl.program import include_directories, make_program, parts_of
 def made(files: Mapping[str, str], program: str = "a.cl", build: str = "") -> str:
     def read(name: str) -> bytes:
         try:
-            return files[name].encode("latin-1")
+            return files[posixpath.normpath(name) if "://" not in name else name].encode("latin-1")
         except KeyError:
             raise FileNotFoundError(name) from None
 
@@ -60,7 +63,7 @@ def test_included_files_are_part_of_the_text() -> None:
     assert places(text) == {
         "first": "src/a.cl:1",
         "in_b": "src/b.h:1",
-        "in_e": "src/e.h:1",
+        "in_e": "src/deep/../e.h:1",
         "in_d": "src/deep/d.h:2",
         "end_of_b": "src/b.h:3",
         "second": "src/a.cl:3",
@@ -209,3 +212,197 @@ def test_a_backslash_at_the_end_of_a_file() -> None:
         text = made({"a.cl": '#include "b.h"\nnext\n', "b.h": header}).replace("\\\n", "")
         assert "\nnext\n" in text
         assert "#endif" not in text or "\n#endif\n" in text
+
+
+# -- names of files ---------------------------------------------------------------------------------------------------
+#: Folders and files may be named like this; the last is no UTF-8.
+NAMES = [
+    *(
+        "日本",
+        "é",
+        'say "x"',
+        "back\\slash",
+        "back\\",
+        "two\nlines",
+        "cr\r",
+        "tab\t",
+        "what??",
+        "%d",
+        "a\u3000b",
+        "include",
+    ),
+    "\udce9",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_folder_of_any_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the place of the program, of `-I`, in `#line` and in an error, each as the compiler reads it: on one line."""
+    monkeypatch.chdir(tmp_path)
+    folder = Path(name)
+    folder.mkdir()
+    (folder / "b.h").write_text("in_b\n")
+    (folder / "wrong.h").write_text("#if A\n")
+    Path("a.cl").write_text("#include <b.h>\n")
+    for program, text in (("k.cl", '#include "b.h"\nend\n'), ("include me.cl", "// include\nend\n")):
+        (folder / program).write_text(text)
+        content = make_program(f"{name}/{program}", "", read_file)
+        assert (b"in_b\n" in content) == (program == "k.cl")
+        for line in content.decode("ascii").split("\n"):
+            match = re.fullmatch(r'#line \d+ "((?:[^"\\]|\\.)*)"', line)
+            assert match is not None or line in ("in_b", "end", "")
+            assert match is None or unquoted(match[1]) in (os.fsencode(folder / "b.h"), os.fsencode(folder / program))
+    if not re.search(r"[ \n\r\t]", name):
+        assert b"in_b\n" in make_program("a.cl", f"-DA -I {name}", read_file)
+        assert b"in_b\n" in make_program("a.cl", f"-I{name} -DA", read_file)
+    for text in ('#include "wrong.h"', '#include "k.cl"'):
+        (folder / "k.cl").write_text(f"{text}\n")
+        with pytest.raises(ProgramError) as error:
+            make_program(f"{name}/k.cl", "", read_file)
+        assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "name", [*(name for name in NAMES if not re.search(r'["\n]', name)), "s3://x", "file:///x", "a:b"]
+)
+def test_an_include_of_any_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    wanted = Path(f"{name}/b.h")
+    wanted.parent.mkdir(parents=True)
+    wanted.write_text("in_b\n")
+    Path("a.cl").write_bytes(b'#include "%s/b.h"\n' % os.fsencode(name))
+    assert b"\nin_b\n" in make_program("a.cl", "", read_local)
+    assert b"\nin_b\n" in make_program(str(Path("a.cl").absolute()), "", read_local)
+
+
+def read_file(name: str) -> bytes:
+    return Path(name).read_bytes()
+
+
+def read_local(name: str) -> bytes:
+    assert not re.match(r"[a-z0-9]+:", name), f"{name} would be taken for a URL"
+    return read_file(name)
+
+
+def unquoted(text: str) -> bytes:
+    """Return what a compiler takes from a string."""
+    return re.sub(
+        rb"\\([0-7]{3}|.)",
+        lambda match: bytes([int(match[1], 8)]) if len(match[1]) == 3 else match[1],
+        text.encode("latin-1"),
+    )
+
+
+def test_names_in_stores_are_utf_8() -> None:
+    asked: list[str] = []
+
+    def read(name: str) -> bytes:
+        asked.append(name)
+        if name == "s3://lab/日本/a.cl":
+            return '#include "é.h"\n'.encode() + b'#include "\xe9.h"\nend\n'
+        if name == "s3://lab/日本/é.h":
+            return b"in_e\n"
+        raise FileNotFoundError(name)
+
+    text = make_program("s3://lab/日本/a.cl", "", read)
+    assert b"in_e" in text
+    assert b'#include "\xe9.h"' in text  # the compiler says what it is about
+    assert asked == ["s3://lab/日本/a.cl", "s3://lab/日本/é.h"]
+
+
+def test_beside_a_file_in_the_root_of_a_mount() -> None:
+    assert "in_b" in made({"lab://a.cl": '#include "b.h"\n', "lab://b.h": "in_b\n"}, "lab://a.cl")
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"https://u:pass@host/a.cl?sig=pass": "// include\n#include <x.h>\n"},
+        {"https://u:pass@host/a.cl?sig=pass": "// include\n", "b.bin": "\0"},
+        {"https://u:pass@host/a.cl?sig=pass": "/*"},
+        {"https://u:pass@host/a.cl?sig=pass": "", "": ""},
+    ],
+)
+def test_no_secret_of_an_address_is_shown(files: dict[str, str]) -> None:
+    try:
+        shown = made(files, ",".join(files))
+    except (ConfigurationError, ProgramError) as error:
+        shown = str(error)
+    assert "pass" not in shown
+
+
+@pytest.mark.parametrize("start", ["", "./", "/", "file:///", "file://localhost/", "FILE:///"])
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        ("inc/../b.h", "real"),  # inc is a link to real/inc
+        ("./inc/./../b.h", "real"),
+        ("sub/../b.h", "here"),
+        ("../w/inc/../b.h", "real"),
+        ("missing/../b.h", None),
+        ("a.cl/../b.h", None),
+        ("sub/../inc/c.h", "real"),  # which includes "../b.h": beside the name that led to it
+        ("linked.h", "here"),  # a link to real/inc/d.h, which includes "b.h"
+    ],
+)
+def test_two_dots_behind_a_link(
+    wanted: str, found: str | None, start: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system follows links before it goes up, as a C compiler does; test_against_cc.py asks one."""
+    folder = links(tmp_path)
+    monkeypatch.chdir(folder)
+    (folder / "a.cl").write_text(f'#include "{wanted}"\nend\n')
+    program = f"{start}a.cl" if start in ("", "./") else f"{start}{str(folder)[1:]}/a.cl"
+    text = make_program(program, "", read_location).decode()
+    assert [word for word in ("here", "real") if f"\n{word}\n" in text] == ([] if found is None else [found])
+    assert ("#include" in text) == (found is None)
+
+
+def test_what_is_not_there_does_not_hide_what_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = links(tmp_path)
+    monkeypatch.chdir(folder)
+    (folder / "a.cl").write_text('#include "missing/../b.h"\n#include "b.h"\n#include "missing/../b.h"\n')
+    text = make_program("a.cl", "", read_file).decode()
+    assert text.count("\nhere\n") == 1
+    assert text.count("#include") == 2
+
+
+@pytest.mark.parametrize("guard", ["#pragma once\n", ""])
+def test_a_file_by_two_names_is_one(guard: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("b.h").write_text(f'{guard}#include "link.h"\nin_b\n')
+    Path("link.h").symlink_to("b.h")
+    Path("a.cl").write_text('#include "b.h"\n#include "link.h"\n#include "./b.h"\n')
+    if not guard:
+        with pytest.raises(ProgramError, match=r"'link\.h' includes itself: a\.cl -> b\.h -> link\.h"):
+            make_program("a.cl", "", read_file)
+        return
+    text = make_program("a.cl", "", read_file).decode()
+    assert text.count("#ifndef APYFAL_ONCE_0\n") == text.count("#ifndef") == 3
+
+
+def test_a_guarded_file_that_includes_itself_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By ever other names, each of which has to be looked up."""
+    monkeypatch.chdir(tmp_path)
+    Path("a.cl").write_text('#include "b.h"\n')
+    Path("b.h").write_text("#pragma once\n" + "".join(f'#include "{"./" * (n % 99)}b.h"\n' for n in range(10_000)))
+    with pytest.raises(ProgramError, match="more than 10000 files"):
+        make_program("a.cl", "", read_file)
+
+
+def links(place: Path) -> Path:
+    """Make w/b.h ("here"), real/b.h ("real") and links from w into real; return w."""
+    folder = place / "w"
+    (folder / "sub").mkdir(parents=True)
+    (place / "real/inc").mkdir(parents=True)
+    (folder / "inc").symlink_to(place / "real/inc")
+    (folder / "b.h").write_text("here\n")
+    (place / "real/b.h").write_text("real\n")
+    (place / "real/inc/c.h").write_text('#include "../b.h"\n')
+    (place / "real/inc/d.h").write_text('#include "b.h"\n')
+    (folder / "linked.h").symlink_to(place / "real/inc/d.h")
+    return folder
+
+
+def read_location(name: str) -> bytes:
+    return read_file(re.sub("^file://(localhost)?", "", name, flags=re.I))
