@@ -279,8 +279,14 @@ def test_unknown_accelerator_and_definitions(daemon: RunningDaemon) -> None:
     wrong = apyfal.Accelerator("sha33", host_ip=daemon.unix)
     with wrong, pytest.raises(ConfigurationError, match="did you mean 'sha3'"):
         wrong.process(b"x")
-    with pytest.raises(ParameterError, match="defined on its host"):
-        apyfal.Accelerator("x", host_ip=daemon.unix, program="s3://bucket/program.xclbin")
+    for own in (
+        {"program": "s3://bucket/program.xclbin"},
+        {"program": "a.cl, b.cl"},
+        {"opencl.build": "-I /elsewhere"},
+        {"program": "a.cl", "opencl.build": "-I /elsewhere"},
+    ):
+        with pytest.raises(ParameterError, match="defined on its host"):
+            apyfal.Accelerator("x", host_ip=daemon.unix, **own)
 
 
 def test_element_types_are_the_clients_to_choose(daemon: RunningDaemon, tmp_path: Path) -> None:

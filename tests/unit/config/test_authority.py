@@ -160,6 +160,41 @@ def test_a_refused_key_stops_only_those_who_ask_for_it(place: Path) -> None:
     assert resolve("mine", driver="emulator", program="s3://b/mine").program == "s3://b/mine"
 
 
+PROGRAM = "driver = opencl\narguments = src, dst, count\n"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("program", "x.cl"),
+        ("program", "x.cl, y.cl"),
+        ("program", "x.cl, /elsewhere/y.cl"),
+        ("program", "../x.cl, s3://bucket/y.cl"),
+        ("program", "file:///elsewhere/x.cl"),
+        ("program", "日本/x.cl"),
+        ("program", "link/../x.cl"),
+        ("opencl.build", "-I /elsewhere"),
+        ("opencl.build", "-I/elsewhere"),
+        ("opencl.build", "-I ."),
+        ("opencl.build", "-I inside/.. -I link"),
+        ("opencl.build", "-I s3://bucket/inc"),
+        ("opencl.build", "-DN=1"),
+    ],
+)
+def test_a_strangers_directory_names_no_sources_and_no_directories_of_includes(
+    place: Path, key: str, value: str
+) -> None:
+    """However many there are, and wherever: what the user's own program includes is the user's to say, too."""
+    file = write(place, f"[accelerator.mine]\n{PROGRAM}{key} = {value}\n")
+    own = {} if key == "program" else {"program": "/own/x.cl"}
+    with pytest.raises(ConfigurationError) as error:
+        resolve("mine", **own)
+    assert refused(error, file, key)
+    TrustStore().trust(file)
+    found = resolve("mine", **own)
+    assert (found.program if key == "program" else found.options["build"]) == value
+
+
 def test_a_daemon_does_not_take_its_settings_from_a_strangers_directory(place: Path) -> None:
     write(place, "[security]\nauthorized_host_dirs = /\n")
     with pytest.raises(ConfigurationError, match="authorized_host_dirs"):

@@ -115,6 +115,47 @@ def test_what_is_the_hosts_is_refused_whatever_its_value() -> None:
                 LISTED.checked({"accelerator": "loopback", key: value}, EVERYTHING)
 
 
+@pytest.mark.parametrize("accelerator", ["mine", "loopback", None])
+@pytest.mark.parametrize(
+    "program",
+    [
+        *("s3://lab/vadd.cl, s3://lab/vadd.cl", "s3://lab/vadd.cl,s3://lab/more.cl", "s3://lab/vadd.cl,", ","),
+        *("s3://lab/vadd.cl,/etc/passwd", "/etc/passwd, s3://lab/vadd.cl", "s3://lab/../lab/vadd.cl", "vadd.cl"),
+        *(
+            "s3://lab/vadd.cl ",
+            " s3://lab/vadd.cl",
+            "S3://lab/vadd.cl",
+            "s3://lab/vadd.cl -I /",
+            "/opt/programs/vadd.cl",
+        ),
+        *(
+            "s3://lab/more.cl",
+            "s3://lab/a.cl",
+            "s3://lab/b.cl",
+            "s3://lab/b.cl, s3://lab/a.cl",
+            "s3://lab/a.cl,s3://lab/b.cl",
+        ),
+    ],
+)
+def test_no_client_puts_a_program_of_several_sources_together(accelerator: str | None, program: str) -> None:
+    """What the operator lists is taken as it is listed: a source alone, or several in one order."""
+    fields = SessionFields(HOST, (), ("s3://lab/vadd.cl", "s3://lab/a.cl, s3://lab/b.cl"))
+    for refusing in (PLAIN, fields):
+        with pytest.raises(ParameterError, match="defined on its host") as caught:
+            refusing.checked({"accelerator": accelerator, "program": program}, EVERYTHING)
+        assert program.strip() not in str(caught.value)
+    for listed in fields.programs:
+        assert fields.checked({"accelerator": accelerator, "program": listed}, EVERYTHING)["program"] == listed
+
+
+@pytest.mark.parametrize("key", ["opencl.build", "build", "options", "opencl", "opencl.build.I", "OPENCL.BUILD", "-I"])
+@pytest.mark.parametrize("value", ["-I /elsewhere", "-I/elsewhere", "", None, {"build": "-I /elsewhere"}, ["-I", "/x"]])
+@pytest.mark.parametrize("program", [None, "s3://lab/vadd.cl"])
+def test_no_client_names_directories_of_includes(key: str, value: object, program: str | None) -> None:
+    with pytest.raises(ParameterError, match="defined on the host"):
+        LISTED.checked({"accelerator": "mine", "program": program, key: value}, EVERYTHING)
+
+
 @pytest.mark.parametrize(
     ("accelerator", "driver", "plain", "listed"),
     [
