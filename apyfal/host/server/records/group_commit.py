@@ -14,6 +14,8 @@ __all__ = ["GroupCommit"]
 
 #: seconds until records that are in the log are committed
 _DELAY = 0.1
+#: seconds until a commit that failed is tried again, if nothing is written before
+_RETRY = 1.0
 
 
 class GroupCommit:
@@ -32,6 +34,7 @@ class GroupCommit:
         self._journal = journal
         self._open = False
         self._timer: asyncio.Handle | None = None
+        self._error: str | None = None  # of the last commit
         self._is_late = False  # whether the timer is for later than the end of this iteration
         self._following: deque[Callable[[bool], None]] = deque()
 
@@ -88,12 +91,16 @@ class GroupCommit:
         try:
             self._journal.commit()
         except sqlite3.Error as error:
-            get_logger().error("the journal cannot be written: %s", error)
+            if str(error) != self._error:  # once, however often it is tried
+                get_logger().error("the journal cannot be written: %s", error)
+            self._error = str(error)
             self._open = self._journal.roll_back()
             kept = was_kept
             if self._open:  # what the log keeps waits for the next commit
                 self._is_late = True
-                self._timer = asyncio.get_running_loop().call_later(_DELAY, self._flush)
+                self._timer = asyncio.get_running_loop().call_later(_RETRY, self._flush)
+        else:
+            self._error = None
         self._go_on(kept)
 
     def _go_on(self, kept: bool) -> None:

@@ -9,27 +9,35 @@ SQLite in WAL mode without a sync at each commit: a killed process loses nothing
 moments, and with them at most the record of jobs whose effects the same failure put in doubt. A job's number is the
 microsecond of its arrival, so that new rows go to one page at the end, and an id tells nothing about other users' jobs.
 The sync of a checkpoint happens in another thread.
+
+After an error (no room, a quota, the disk), SQLite may have undone any part of the transaction. So whatever is in the
+log is then written anew from there before anything is read or committed, and the log begins anew only after a commit
+that had all of it. A commit fails if writes that only its transaction had are gone.
 """
 
 from __future__ import annotations
 
 import collections
 import contextlib
+import functools
 import json
 import os
 import re
 import secrets
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from apyfal.exceptions import ConfigurationError
 from apyfal.host.server.policy.limits import JOURNAL_LIMIT, share_of_user
 from apyfal.host.server.records.mapped_log import MappedLog
 
 __all__ = ["NOT_RUN", "Entry", "Journal"]
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 
 _VERSION = 2
 _SCHEMA = f"""
@@ -113,6 +121,24 @@ class Entry:
     output: bytes | None
 
 
+def _fails(
+    method: Callable[Concatenate[Journal, _Arguments], _Result],
+) -> Callable[Concatenate[Journal, _Arguments], _Result]:
+    """Expect any error of SQLite, even of a query, to have undone the transaction."""
+
+    @functools.wraps(method)
+    def call(self: Journal, /, *args: _Arguments.args, **keywords: _Arguments.kwargs) -> _Result:
+        try:
+            return method(self, *args, **keywords)
+        except sqlite3.IntegrityError:  # undoes its own statement only
+            raise
+        except sqlite3.Error as error:
+            self._fail(error)
+            raise
+
+    return call
+
+
 class Journal:
     """The journal in one SQLite file. Used from one thread, except `checkpoint`.
 
@@ -140,6 +166,11 @@ class Journal:
         self._logs = log is not None  # whether records go to the log now; false while the database cannot be written
         self._is_kept = self._logs
         self._begun = False
+        #: whether the database may lack what the log has, after an error
+        self._is_behind = False
+        self._is_failing = False  # since the last commit
+        self._has_unlogged = False  # whether the transaction has writes that are nowhere else
+        self._failure: sqlite3.Error | None = None  # after which these are gone
         #: records that are in the log but not in the database yet: those of many jobs are executed together
         self._waiting: dict[bytes, list[Sequence[Any]]] = {operation: [] for operation in _WAITING}
         self._entered: set[tuple[str, str]] = set()  # users and keys of these
@@ -153,14 +184,10 @@ class Journal:
             self._database.execute("PRAGMA synchronous=NORMAL")
             self._database.execute(f"PRAGMA wal_autocheckpoint={_LOG_PAGES}")
             self._database.executescript(_SCHEMA)
-            if log is not None:
-                self.begin()
-                self._replay(log)
-                self.commit()
+            self.begin()
+            self._catch_up()
+            self.commit()
             self._last = self._database.execute("SELECT max(number) FROM jobs").fetchone()[0] or 0
-            self._recount()
-            self._dropped: dict[str, int] = {}  # highest number up to which each user's jobs have been dropped
-            self._cleared = 0  # jobs up to this number no longer have an output here
         except BaseException:
             self._database.close()
             if log is not None:
@@ -193,19 +220,18 @@ class Journal:
         transaction.
         """
         self._begun = True
-        if not self._logs:
-            self._in_transaction()
 
-    def _in_transaction(self) -> None:
-        if self._begun and not self._database.in_transaction:
-            self._database.execute("BEGIN IMMEDIATE")
-
+    @_fails
     def commit(self) -> None:
-        """End the transaction. Raises `sqlite3.Error` if it could not be written; then nothing of it is kept."""
+        """End the transaction. Raises `sqlite3.Error` if it could not be written; then nothing of it is kept besides
+        what the log has.
+        """
         self._bring_in()
+        if self._failure is not None:
+            raise sqlite3.OperationalError(str(self._failure)) from self._failure
         if self._database.in_transaction:
             self._database.execute("COMMIT")
-        self._begun = False
+        self._begun = self._has_unlogged = self._is_failing = False
         if self._log is not None and not (self._log.is_empty and self._is_kept):
             self._log.clear()
             self._logs = self._is_kept = True
@@ -216,33 +242,48 @@ class Journal:
         Returns
         -------
         bool
-            Whether a transaction is open again, with the writes that are in the log.
+            Whether the log has records, which wait for the next commit: a transaction is open again. If it could not
+            get them, whatever reads or commits next tries again.
         """
+        again = self._log is not None and not self._log.is_empty
+        if again:
+            self._logs = self._is_kept = False
+        self._begun = again
+        self._has_unlogged = False
+        self._failure = None
+        self._is_behind = True
+        with contextlib.suppress(sqlite3.Error):
+            self._catch_up()
+        return again
+
+    def _fail(self, error: sqlite3.Error) -> None:
+        """Take it that the transaction lacks anything that was written in it."""
+        self._is_behind = self._is_failing = True
+        if self._has_unlogged:
+            self._failure = error
+        self._forget_waiting()  # the log has these
+
+    def _catch_up(self) -> None:
+        """Begin the transaction anew, with what the log has."""
         if self._database.in_transaction:
             self._database.execute("ROLLBACK")
         self._forget_waiting()
-        self._begun = False
-        log = self._log
-        again = log is not None and not log.is_empty
-        if log is not None and again:
-            self._logs = self._is_kept = False
-            self.begin()
-            self._replay(log)
+        if self._log is not None:
+            self._database.execute("BEGIN IMMEDIATE")
+            for operation, head, *rest in self._log.records():
+                values: list[Any] = head.decode().split(_SEPARATOR)  # columns have types of their own
+                if rest:
+                    values.append(rest[0].decode())
+                # a daemon that was killed after a commit may not have cleared the log: the last record of a key counts
+                self._database.execute(_AGAIN[operation], values + rest[1:])
+            if not self._begun:
+                self._database.execute("COMMIT")
         self._recount()
-        return again
-
-    def _replay(self, log: MappedLog) -> None:
-        """Write the records of the log that the database does not have."""
-        self._in_transaction()
-        for operation, head, *rest in log.records():
-            values: list[Any] = head.decode().split(_SEPARATOR)  # columns have types of their own
-            if rest:
-                values.append(rest[0].decode())
-            # a daemon that was killed after a commit may not have cleared the log: the last record of a key counts
-            self._database.execute(_AGAIN[operation], values + rest[1:])
+        self._is_behind = False
 
     def _write(self, operation: bytes, *values: Any, answer: str | None = None, output: bytes | None = None) -> None:
         """Append a record to the log, and execute it: together with others if the log has it."""
+        is_logged = False
         row: list[Any] = list(values)
         if answer is not None:
             row.append(answer)
@@ -254,17 +295,36 @@ class Journal:
                 record.append(answer.encode())
             if output is not None:
                 record.append(output)
-            is_kept = self._log.append(record)
-            self._is_kept = is_kept and self._is_kept
-            if is_kept and operation in self._waiting:
+            is_logged = self._log.append(record)
+            self._is_kept = is_logged and self._is_kept
+            if is_logged and self._is_behind:
+                return  # comes from the log with the others
+            if is_logged and operation in self._waiting:
                 self._waiting[operation].append(row)
                 return
-        self._bring_in()
-        self._in_transaction()
-        self._database.execute(_STATEMENTS[operation], row)
+        if not is_logged:
+            self._has_unlogged = self._begun
+        try:
+            self._bring_in()
+            self._in_transaction()
+            self._database.execute(_STATEMENTS[operation], row)
+        except sqlite3.IntegrityError:
+            raise
+        except sqlite3.Error as error:
+            self._fail(error)
+            if not is_logged and not self._begun:
+                raise  # otherwise the log has it, or the commit fails
 
+    def _in_transaction(self) -> None:
+        if self._begun and not self._database.in_transaction:
+            self._database.execute("BEGIN IMMEDIATE")
+
+    @_fails
     def _bring_in(self) -> None:
-        """Execute the records that wait."""
+        """Execute the records that wait; after an error, all that are in the log."""
+        if self._is_behind:
+            self._catch_up()
+            return
         for operation, rows in self._waiting.items():
             if rows:
                 self._in_transaction()
@@ -278,9 +338,11 @@ class Journal:
         self._entered.clear()
 
     def _recount(self) -> None:
-        """Recompute from the file how many bytes each user's jobs take."""
+        """Recompute from the file how many bytes each user's jobs take. All of them can be forgotten again."""
         self._bytes = collections.Counter(dict(self._database.execute(f"{_SIZES} GROUP BY user").fetchall()))
         self._total = sum(self._bytes.values())
+        self._dropped: dict[str, int] = {}  # highest number up to which each user's jobs have been dropped
+        self._cleared = 0  # jobs up to this number no longer have an output here
 
     def find(self, user: str, key: str) -> Entry | None:
         """Return the job of `user` with idempotency key `key`; ``None``: there is none."""
@@ -290,6 +352,7 @@ class Journal:
         """Return a job by its id; ``None``: there is none."""
         return self._one("number = ? AND id = ?", (_number(job_id), job_id))
 
+    @_fails
     def enter(self, user: str, key: str, fingerprint: str, *, running: bool = False) -> str:
         """Enter a new job, as ``queued`` or ``running``.
 
@@ -302,7 +365,11 @@ class Journal:
         ------
         sqlite3.IntegrityError
             `user` already has a job with this key.
+        sqlite3.Error
+            That is not known now, as the database cannot be read or lacks what the log has.
         """
+        if self._is_behind:
+            self._bring_in()
         if self._logs:
             known = (user, key) in self._entered or self._database.execute(_KNOWN, (user, key)).fetchone() is not None
             if known:
@@ -353,11 +420,13 @@ class Journal:
         self._write(operation, number, state, time.time(), int(held), answer=answer, output=output)
         self._cleared = min(self._cleared, number - 1)
         self._count(owner, _ROW + len(answer) + len(output or b""))
-        while self._bytes[owner] > share_of_user(self._limit) and self._drop_oldest(owner):
-            pass
-        while self._total > self._limit and self._drop_oldest(self._bytes.most_common(1)[0][0]):
-            pass
+        with contextlib.suppress(sqlite3.Error):  # the next one to end tries again
+            while self._bytes[owner] > share_of_user(self._limit) and self._drop_oldest(owner):
+                pass
+            while self._total > self._limit and self._drop_oldest(self._bytes.most_common(1)[0][0]):
+                pass
 
+    @_fails
     def _user_of(self, number: int) -> str:
         self._bring_in()
         (user,) = self._database.execute("SELECT user FROM jobs WHERE number = ?", (number,)).fetchone()
@@ -369,6 +438,7 @@ class Journal:
         if self._bytes[user] <= 0:
             del self._bytes[user]
 
+    @_fails
     def _drop_oldest(self, user: str) -> bool:
         """Forget some of a user's oldest jobs; return whether there were any."""
         self._bring_in()
@@ -409,11 +479,12 @@ class Journal:
             self.finish(entry.id, "interrupted", json.dumps(answer), user=entry.user)
         return [found for entry in unfinished if (found := self.get(entry.id)) is not None]
 
+    @_fails
     def forget(self, outputs_before: float, jobs_before: float) -> bool:
         """Remove the oldest outputs and jobs that ended before the given times (seconds since the epoch).
 
         Each call removes a bounded number, in order, so that it can run between requests. Returns whether to call it
-        again.
+        again soon.
         """
         self._bring_in()
         self._in_transaction()
@@ -447,7 +518,7 @@ class Journal:
             self._count(user, -nbytes)
             for table in ("answers", "jobs"):
                 self._database.execute(f"DELETE FROM {table} WHERE number = ?", (number,))
-        return bool(rows) or more
+        return (bool(rows) or more) and not self._is_failing
 
     def checkpoint(self) -> None:
         """Write the WAL back into the database file and sync it. May be called from any thread; writers do not wait for
@@ -459,6 +530,7 @@ class Journal:
     def _one(self, condition: str, values: tuple[str | int, ...]) -> Entry | None:
         return next(iter(self._all(condition, values)), None)
 
+    @_fails
     def _all(self, condition: str, values: tuple[str | int, ...] = ()) -> list[Entry]:
         self._bring_in()
         rows = self._database.execute(

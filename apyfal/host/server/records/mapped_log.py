@@ -46,7 +46,13 @@ class MappedLog:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.posix_fallocate(descriptor, 0, _NBYTES)  # otherwise a full disk would kill the process with SIGBUS
+            is_new = not os.fstat(descriptor).st_size
+            try:
+                os.posix_fallocate(descriptor, 0, _NBYTES)  # otherwise a full disk would kill the process with SIGBUS
+            except OSError:
+                if is_new:  # a file with a size is one that may have records
+                    os.ftruncate(descriptor, 0)
+                raise
             self._memory = mmap.mmap(descriptor, _NBYTES)
         except BaseException:
             os.close(descriptor)
@@ -59,19 +65,17 @@ class MappedLog:
 
     def records(self) -> Iterator[list[bytes]]:
         """Yield all complete records, oldest first. Later records are appended after the last one."""
-        self._end = _HEADER.size
-        while True:
-            start = self._end + _RECORD.size
-            if start > _NBYTES:
-                return
-            nbytes, checksum = _RECORD.unpack_from(self._memory, self._end)
+        end = _HEADER.size
+        while (start := end + _RECORD.size) <= _NBYTES:
+            nbytes, checksum = _RECORD.unpack_from(self._memory, end)
             if not nbytes or start + nbytes > _NBYTES:
-                return
+                break
             content = self._memory[start : start + nbytes]
             if zlib.crc32(content, self._number & 0xFFFFFFFF) != checksum:
-                return
-            self._end = start + nbytes
+                break
+            end = start + nbytes
             yield _fields(content)
+        self._end = end  # not before: a reader that stops half-way must not have the rest overwritten
 
     def append(self, fields: Sequence[bytes]) -> bool:
         """Append a record of at most seven fields; return whether there was room for it."""

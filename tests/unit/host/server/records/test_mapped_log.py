@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import signal
@@ -106,3 +107,28 @@ def test_one_process_has_it(tmp_path: Path) -> None:
         MappedLog(tmp_path / "log")
     log.close()
     MappedLog(tmp_path / "log").close()
+
+
+def test_a_reader_that_stops_half_way_has_nothing_overwritten(tmp_path: Path) -> None:
+    log = MappedLog(tmp_path / "log")
+    for number in range(3):
+        log.append([b"%d" % number])
+    assert next(log.records()) == [b"0"]
+    log.append([b"3"])
+    assert list(log.records()) == [[b"0"], [b"1"], [b"2"], [b"3"]]
+    log.close()
+
+
+@pytest.mark.parametrize("size", [0, 10])
+def test_only_a_new_log_without_room_leaves_an_empty_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    def full(descriptor: int, offset: int, nbytes: int) -> None:
+        os.ftruncate(descriptor, 4096)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "log").write_bytes(b"x" * size)
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space left"):
+        MappedLog(tmp_path / "log")
+    assert ((tmp_path / "log").stat().st_size > 0) == (size > 0)
