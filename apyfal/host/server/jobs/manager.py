@@ -267,9 +267,11 @@ class JobManager:
                 self._journal.mark_running(following.id)
                 self._claim(following)
         finally:
-            self._commits.settle(alone=alone)
-        if not self._running:
-            self._idle.set()
+            try:
+                self._commits.settle(alone=alone)
+            finally:
+                if not self._running:
+                    self._idle.set()
 
     def _conclude(self, job: Job, failure: BaseException | None) -> None:
         """Set the final state of a job that has run, and store its result."""

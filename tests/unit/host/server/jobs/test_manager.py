@@ -117,3 +117,24 @@ def test_a_job_that_the_journal_cannot_take_is_not_run(
 
     assert asyncio.run(main()) == {"ran": "done", "again": "done"}
     assert executor.runs == {"ran": 1, "again": 1}
+
+
+def test_a_manager_is_idle_after_its_last_job_whatever_the_journal_says(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(**keywords: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    async def main() -> None:
+        manager = make(journal, Counting(), tmp_path)
+        manager.submit(job(Session("alice", {}), "key"), "print")
+        with monkeypatch.context() as patch:
+            patch.setattr(manager._commits, "settle", fail)
+            asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+            while manager.running:
+                await asyncio.sleep(0.01)
+        assert await asyncio.wait_for(manager.stop(1), 5) == []
+        assert manager._idle.is_set()
+        manager.close()
+
+    asyncio.run(main())
