@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -384,10 +385,13 @@ class Daemon:
                 self.close_session(session)
             self._channels.look()
             now = time.time()
-            self._manager.expire_outputs(self.settings.keep_outputs)
-            while self._manager.forget(now - self.settings.keep_outputs, now - self.settings.keep_jobs):
-                await asyncio.sleep(_FORGET_INTERVAL)
-            await asyncio.get_running_loop().run_in_executor(None, self._journal.checkpoint)
+            try:
+                self._manager.expire_outputs(self.settings.keep_outputs)
+                while self._manager.forget(now - self.settings.keep_outputs, now - self.settings.keep_jobs):
+                    await asyncio.sleep(_FORGET_INTERVAL)
+                await asyncio.get_running_loop().run_in_executor(None, self._journal.checkpoint)
+            except sqlite3.Error as error:  # a full disk, say: it must not end the housekeeping
+                get_logger().error("the journal cannot be tidied up: %s", error)
 
     def close_session(self, session: Session) -> None:
         """Close a session: it can no longer be found, and its accelerator stops when its jobs have ended."""
@@ -431,10 +435,27 @@ def _allocate(nbytes: int) -> np.ndarray[Any, Any]:
 
 
 def _log_of(path: Path) -> MappedLog | None:
-    """Return the log of the journal; ``None``: there is no room for one, and each job then costs commits."""
+    """Return the log of the journal; ``None``: there is no room for one, and each job then costs commits.
+
+    Raises
+    ------
+    ConfigurationError
+        There is one, which cannot be used. What it has is in no other file; read later, it would replace newer records.
+    """
     try:
         return MappedLog(path)
     except OSError as error:
+        try:
+            exists = path.stat().st_size > 0
+        except OSError as unknown:
+            exists = not isinstance(unknown, FileNotFoundError)
+        if exists:
+            advice = (
+                "end the other daemon" if isinstance(error, BlockingIOError) else "mend that, or move the file away"
+            )
+            raise ConfigurationError(
+                f"{path}: the journal's log cannot be used, and may have records of jobs: {error}; {advice}"
+            ) from error
         get_logger().warning("%s cannot be used, so that small jobs take longer: %s", path, error)
         return None
 
