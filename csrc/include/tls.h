@@ -87,7 +87,8 @@ size_t apf_tls_held(const apf_tls *tls);
 int apf_tls_quiet(apf_tls *tls);
 /* The same for what has been received so far; does not read the socket. */
 int apf_tls_settled(apf_tls *tls);
-/* Poll the socket for what the session waits for, for up to `wait` ns. 1: go on; 0: not yet, or a signal came. */
+/* Poll the socket for what the last call waits for, for up to `wait` ns; while it sends, only for room. 1: go on; 0:
+ * not yet, or a signal came. */
 int apf_tls_poll(const apf_tls *tls, int64_t wait);
 /* Whether the session was resumed with a ticket. */
 int apf_tls_resumed(const apf_tls *tls);

@@ -21,6 +21,7 @@ struct apf_tls {
     int error_in, error_out; /* errno of receiving and sending; after `error_out`, a response may still arrive */
     int ended;               /* the peer closed its side of the socket */
     int drained;
+    int sending;       /* the last call waits for room in the socket, whatever has arrived meanwhile */
     int stopped;       /* 0; FAREWELL: the peer sent close_notify; FAILED: nothing can be received any more */
     size_t begin, end; /* of the bytes in `held` that are not sent yet */
     apf_tls_failure failure;
@@ -263,6 +264,7 @@ int apf_tls_handshake(apf_tls *tls)
     if (tls->stopped) return APF_TLS_FAILED;
     tls->api->ERR_clear_error();
     const int done = tls->api->SSL_do_handshake(tls->ssl);
+    tls->sending = done == 1;
     int found = done == 1 ? 1 : look_why(tls);
     if (found == APF_TLS_ENDED) {
         tls->failure.kind = APF_TLS_CUT;
@@ -280,7 +282,7 @@ ssize_t apf_tls_receive(apf_tls *tls, void *to, size_t size)
     api->ERR_clear_error();
     size_t done = 0;
     int why = APF_TLS_WAIT;
-    tls->drained = 0;
+    tls->drained = tls->sending = 0;
     while (done < size) {
         size_t got = 0;
         if (!api->SSL_read_ex(tls->ssl, (uint8_t *)to + done, size - done, &got)) {
@@ -303,6 +305,7 @@ ssize_t apf_tls_send(apf_tls *tls, const void *from, size_t size, int more)
     const apf_ssl_api *api = tls->api;
     api->ERR_clear_error();
     size_t done = 0;
+    tls->sending = 1;
     while (done < size) {
         size_t taken = 0;
         if (!api->SSL_write_ex(tls->ssl, (const uint8_t *)from + done, size - done, &taken)) {
@@ -322,6 +325,7 @@ ssize_t apf_tls_send(apf_tls *tls, const void *from, size_t size, int more)
 
 int apf_tls_flush(apf_tls *tls)
 {
+    tls->sending = 1;
     if (send_held(tls)) return 1;
     return tls->error_out ? system_failed(tls, tls->error_out) : APF_TLS_WAIT;
 }
@@ -347,7 +351,11 @@ int apf_tls_settled(apf_tls *tls)
 
 int apf_tls_poll(const apf_tls *tls, int64_t wait)
 {
-    struct pollfd waiting = {.fd = tls->fd, .events = (short)(POLLIN | (apf_tls_held(tls) ? POLLOUT : 0))};
+    /* While sending, received data stays unread, so that POLLIN would return at once. With nothing held, a send waits
+     * for the peer's part of a new handshake. */
+    const int held = apf_tls_held(tls) != 0;
+    struct pollfd waiting = {.fd = tls->fd,
+                             .events = (short)((held && tls->sending ? 0 : POLLIN) | (held ? POLLOUT : 0))};
     const struct timespec most = {wait / 1000000000, wait % 1000000000};
     return ppoll(&waiting, 1, wait < 0 ? NULL : &most, NULL) > 0;
 }

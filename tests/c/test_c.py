@@ -22,6 +22,7 @@ def test_all_pass(program: Path, certificate: dict[str, str]) -> None:
     printed = run(program, environment=certificate).splitlines()
     assert "ok runs_on_one_buffer_are_in_order" in printed
     assert "ok answers_end_in_the_right_state_over_tls" in printed
+    assert "ok a_send_waits_for_room_alone" in printed
 
 
 def test_a_failing_check_is_seen(program: Path) -> None:

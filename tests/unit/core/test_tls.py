@@ -73,6 +73,11 @@ def connect(context: Context, theirs: ssl.SSLContext) -> Iterator[Make]:
         one.close()
 
 
+def send_for_ever(session: Session) -> None:
+    while True:
+        session.send(bytes(100_000))
+
+
 def test_bytes_go_both_ways_whatever_their_number(connect: Make) -> None:
     mine, theirs = connect()
     sent = os.urandom(3_000_000)
@@ -132,12 +137,38 @@ def test_a_slow_reader_is_no_silent_one(connect: Make) -> None:
     ended.set()
     thread.join()
 
-    def send_for_ever() -> None:
-        while True:
-            mine.send(bytes(100_000))
-
     with pytest.raises(TimeoutError):
-        send_for_ever()
+        send_for_ever(mine)
+
+
+@pytest.mark.parametrize("early", [b"", b"early"])
+def test_what_came_keeps_no_core_busy_while_the_peer_is_slow(connect: Make, early: bytes) -> None:
+    mine, theirs = connect()  # the tickets of TLS 1.3 are unread
+    theirs.sendall(early)
+    mine.settimeout(1.0)
+    begin = time.thread_time()
+    with pytest.raises(TimeoutError):
+        send_for_ever(mine)
+    assert time.thread_time() - begin < 0.3
+    out = bytearray(5)
+    assert mine.recv_into(memoryview(out)[: len(early)]) == len(early)
+    assert out.startswith(early)
+
+
+def test_a_peer_that_answers_and_closes_ends_a_waiting_send(connect: Make) -> None:
+    mine, theirs = connect()
+    mine.settimeout(20.0)
+    theirs.sendall(b"early")
+    timer = threading.Timer(0.5, theirs.close)
+    timer.start()
+    begin = time.monotonic()
+    with pytest.raises(ConnectionError):
+        send_for_ever(mine)
+    assert time.monotonic() - begin < 10
+    timer.join()
+    out = bytearray(5)
+    assert mine.recv_into(memoryview(out)) == 5
+    assert out == b"early"
 
 
 def test_one_thread_at_a_time(connect: Make) -> None:
