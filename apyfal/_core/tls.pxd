@@ -12,6 +12,8 @@ cdef class Session:
     cdef readonly object sock
     cdef object host
     cdef long long timeout
-    cdef bint closed
     cdef int _claim(self) except -1
+    cdef int _let_go(self) except -1
+    cdef int _left(self) except -1
+    cdef int _check_open(self) except -1
     cdef object _failed(self)

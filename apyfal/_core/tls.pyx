@@ -90,7 +90,7 @@ cdef class Context:
 
 
 cdef class Session:
-    """TLS on a connected socket. Used by one thread at a time: another one gets `BufferInUse`.
+    """TLS on a connected socket. Used by one thread at a time, except `close`: another one gets `BufferInUse`.
 
     Parameters
     ----------
@@ -140,9 +140,9 @@ cdef class Session:
         return self.sock.fileno()
 
     def close(self):
-        """Close the socket without sending close_notify."""
-        self.closed = True  # the descriptor may be reused for another file
-        self.sock.close()
+        """Close the socket without sending close_notify. A call in another thread ends with ``EBADF``, and closes it."""
+        capi.apf_tls_close(self.handle)
+        self._left()
 
     def handshake(self):
         """Agree on keys with the peer, and verify its certificate.
@@ -163,12 +163,14 @@ cdef class Session:
                         capi.apf_tls_poll(self.handle, _PAUSE)
                 if done == capi.APF_TLS_WAIT:
                     PyErr_CheckSignals()
+                    self._check_open()
                     if apf_now() > until:
                         raise TimeoutError("the handshake timed out")
             if done == capi.APF_TLS_FAILED:
+                self._check_open()  # closed by another thread: the connection itself did not fail
                 raise self._failed()
         finally:
-            capi.apf_tls_unclaim(self.handle)
+            self._let_go()
 
     def send(self, data):
         """Send some or all of a buffer.
@@ -213,9 +215,11 @@ cdef class Session:
                             if flushed == capi.APF_TLS_WAIT:
                                 capi.apf_tls_poll(self.handle, _PAUSE)
                     if flushed == capi.APF_TLS_FAILED:
+                        self._check_open()
                         raise self._failed()
                     if flushed == capi.APF_TLS_WAIT:
                         PyErr_CheckSignals()
+                        self._check_open()
                         before, held = held, capi.apf_tls_held(self.handle)
                         if held < before:
                             until = apf_now() + self.timeout  # progress, however slow
@@ -223,7 +227,7 @@ cdef class Session:
                             raise TimeoutError("the peer takes nothing")
                 return taken
             finally:
-                capi.apf_tls_unclaim(self.handle)
+                self._let_go()
         finally:
             PyBuffer_Release(&view)
 
@@ -270,6 +274,8 @@ cdef class Session:
                         now = apf_now()
                     if done and (got <= 0 and got != capi.APF_TLS_WAIT or not whole or now - begin > _GATHERED):
                         break  # the next call reports the end or the error again
+                    if got <= 0:
+                        self._check_open()
                     if got == capi.APF_TLS_FAILED:
                         raise self._failed()
                     if got == capi.APF_TLS_ENDED:
@@ -279,7 +285,7 @@ cdef class Session:
                         raise TimeoutError("nothing came")
                 return done
             finally:
-                capi.apf_tls_unclaim(self.handle)
+                self._let_go()
         finally:
             PyBuffer_Release(&view)
 
@@ -287,14 +293,28 @@ cdef class Session:
         """Return whether the session is open and no data of the peer is waiting."""
         self._claim()
         quiet = capi.apf_tls_quiet(self.handle)
-        capi.apf_tls_unclaim(self.handle)
+        self._let_go()
         return bool(quiet)
 
     cdef int _claim(self) except -1:
-        if self.closed:
-            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         if capi.apf_tls_claim(self.handle) != capi.APF_OK:
+            self._check_open()
             raise exceptions.BufferInUse("the TLS session is in use by another thread")
+        return 0
+
+    cdef int _let_go(self) except -1:
+        capi.apf_tls_unclaim(self.handle)
+        return self._left()
+
+    cdef int _left(self) except -1:
+        """Close the socket if `close` was called and this is the last user of the session."""
+        if capi.apf_tls_take_socket(self.handle):
+            self.sock.close()
+        return 0
+
+    cdef int _check_open(self) except -1:
+        if capi.apf_tls_closed(self.handle):
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         return 0
 
     cdef object _failed(self):

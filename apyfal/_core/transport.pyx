@@ -105,6 +105,9 @@ cdef class Transport:
 
     def __dealloc__(self):
         capi.apf_transport_free(self.handle)
+        for session in (self.sessions or {}).values():
+            if session is not None:
+                (<Session> session)._left()
         free(self.exchanges)
         for index in range(self.viewed):
             PyBuffer_Release(&self.views[index])
@@ -122,6 +125,8 @@ cdef class Transport:
         if code == capi.APF_OK:
             self.sessions[slot] = session  # keeps it alive while it is used
         capi.apf_transport_unclaim(self.handle)
+        if code != capi.APF_OK and session is not None:
+            session._left()
         check(code, &err)
         return slot
 
@@ -129,9 +134,12 @@ cdef class Transport:
         """Stop using a connection; return whether another request can be sent on it."""
         cdef capi.uint32_t place = slot
         self._claim()
+        cdef Session session
         usable = capi.apf_transport_detach(self.handle, place)
+        session = self.sessions.pop(slot, None)
         capi.apf_transport_unclaim(self.handle)
-        self.sessions.pop(slot, None)
+        if session is not None:
+            session._left()  # it may have been closed meanwhile
         return bool(usable)
 
     def run(self, connections):

@@ -59,7 +59,7 @@ enum {
 
 enum { APF_TLS_LONGEST = 255 }; /* bytes of a host name at most */
 
-/* One session. Used by one thread at a time. */
+/* One session. Used by one thread at a time, except `close`. */
 typedef struct apf_tls apf_tls;
 
 /* Make a session on the socket `fd`. `host`: the name or IP address that the certificate must be for. Tickets are kept
@@ -67,9 +67,16 @@ typedef struct apf_tls apf_tls;
 int apf_tls_new(apf_tls_context *context, int fd, const char *host, int port, apf_tls **tls, apf_error *err);
 /* Free it without sending close_notify: the caller closes the socket next. */
 void apf_tls_free(apf_tls *tls);
-/* Reserve it for the caller until `unclaim`. BUSY: it is reserved already. */
+/* Reserve it for the caller until `unclaim`. BUSY: it is reserved already, or closed. */
 int apf_tls_claim(apf_tls *tls);
 void apf_tls_unclaim(apf_tls *tls);
+/* End its use, from any thread: it cannot be reserved any more, and a thread that has reserved it is woken by the end
+ * of the connection. */
+void apf_tls_close(apf_tls *tls);
+int apf_tls_closed(const apf_tls *tls);
+/* Whether the caller must close the socket now. Returns 1 once, when the session is closed and no longer reserved. To
+ * be called after `close` and after each `unclaim`. */
+int apf_tls_take_socket(apf_tls *tls);
 /* Continue the handshake. Returns 1 when it is done, else FAILED or WAIT. */
 int apf_tls_handshake(apf_tls *tls);
 /* Receive up to `size` bytes, as many as are available. Returns their number, ENDED, FAILED or WAIT. */

@@ -17,7 +17,7 @@ struct apf_tls {
     apf_tls_context *context; /* one reference */
     SSL *ssl;
     int fd;
-    int claimed;             /* changed atomically */
+    int use;                 /* CLAIMED and so on; changed atomically */
     int error_in, error_out; /* errno of receiving and sending; after `error_out`, a response may still arrive */
     int ended;               /* the peer closed its side of the socket */
     int drained;
@@ -30,6 +30,14 @@ struct apf_tls {
 };
 
 enum { FAREWELL = 1 };
+
+/* Bits of `use`. */
+enum {
+    CLAIMED = 1,
+    CLOSED = 2,
+    WAKING = 4, /* `apf_tls_close` still uses the socket */
+    TAKEN = 8,  /* a caller was told to close the socket */
+};
 
 /* -- the socket, as the library sees it -- */
 
@@ -199,9 +207,37 @@ void apf_tls_free(apf_tls *tls)
     apf_free(tls);
 }
 
-int apf_tls_claim(apf_tls *tls) { return __atomic_exchange_n(&tls->claimed, 1, __ATOMIC_ACQUIRE) ? APF_BUSY : APF_OK; }
+/* Change `use` from `before` to `after`. Returns whether it was `before`; else `before` receives what it is. */
+static int turn(apf_tls *tls, int *before, int after)
+{
+    return __atomic_compare_exchange_n(&tls->use, before, after, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+}
 
-void apf_tls_unclaim(apf_tls *tls) { __atomic_store_n(&tls->claimed, 0, __ATOMIC_RELEASE); }
+int apf_tls_claim(apf_tls *tls)
+{
+    int before = 0;
+    return turn(tls, &before, CLAIMED) ? APF_OK : APF_BUSY;
+}
+
+void apf_tls_unclaim(apf_tls *tls) { __atomic_fetch_and(&tls->use, ~CLAIMED, __ATOMIC_RELEASE); }
+
+void apf_tls_close(apf_tls *tls)
+{
+    int before = 0;
+    while (!turn(tls, &before, before | CLOSED | (before & CLAIMED ? WAKING : 0)))
+        if (before & CLOSED) return;
+    if (!(before & CLAIMED)) return;
+    shutdown(tls->fd, SHUT_RDWR); /* still open: nobody may close it before WAKING is cleared */
+    __atomic_fetch_and(&tls->use, ~WAKING, __ATOMIC_RELEASE);
+}
+
+int apf_tls_closed(const apf_tls *tls) { return (__atomic_load_n(&tls->use, __ATOMIC_ACQUIRE) & CLOSED) != 0; }
+
+int apf_tls_take_socket(apf_tls *tls)
+{
+    int before = CLOSED;
+    return turn(tls, &before, CLOSED | TAKEN);
+}
 
 /* -- exchange -- */
 

@@ -1,7 +1,8 @@
-/* Sessions of TLS: what a send waits for. */
+/* Sessions of TLS: what a send waits for, and who closes the socket. */
 #include "check.h"
 #include "cover.h"
 
+#include <pthread.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -66,7 +67,93 @@ static void a_send_waits_for_room_alone(void)
     }
 }
 
+static apf_tls *plain_session(apf_tls_context *context, int pair[2])
+{
+    apf_tls *made;
+    apf_error err;
+    CHECK_EQUAL(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+    CHECK_OK(apf_tls_new(context, pair[0], "127.0.0.1", 443, &made, &err), err);
+    return made;
+}
+
+static void end_session(apf_tls *session, const int pair[2])
+{
+    apf_tls_free(session);
+    close(pair[0]);
+    close(pair[1]);
+}
+
+static void the_last_one_at_a_session_closes_its_socket(void)
+{
+    if (!cover_possible()) return;
+    apf_tls_context *context = cover_context();
+    for (int held = 0; held < 2; held++) {
+        int pair[2];
+        char byte;
+        apf_tls *session = plain_session(context, pair);
+        CHECK_EQUAL(apf_tls_take_socket(session), 0);
+        CHECK_EQUAL(apf_tls_claim(session), APF_OK);
+        CHECK_EQUAL(apf_tls_claim(session), APF_BUSY);
+        if (!held) apf_tls_unclaim(session);
+        CHECK_EQUAL(apf_tls_take_socket(session), 0);
+        CHECK_EQUAL(apf_tls_closed(session), 0);
+        apf_tls_close(session);
+        CHECK_EQUAL(apf_tls_closed(session), 1);
+        if (held) {
+            CHECK_EQUAL(recv(pair[1], &byte, 1, MSG_DONTWAIT), 0); /* it is cut */
+            CHECK_EQUAL(apf_tls_take_socket(session), 0);
+            apf_tls_unclaim(session);
+        }
+        CHECK_EQUAL(apf_tls_take_socket(session), 1);
+        CHECK_EQUAL(apf_tls_take_socket(session), 0);
+        apf_tls_close(session);
+        CHECK_EQUAL(apf_tls_take_socket(session), 0);
+        CHECK_EQUAL(apf_tls_claim(session), APF_BUSY);
+        end_session(session, pair);
+    }
+    apf_tls_context_release(context);
+}
+
+static int taken; /* changed atomically */
+
+static void *use_it(void *session)
+{
+    while (!apf_tls_closed(session)) {
+        if (apf_tls_claim(session)) continue;
+        apf_tls_unclaim(session);
+        __atomic_fetch_add(&taken, apf_tls_take_socket(session), __ATOMIC_RELAXED);
+    }
+    return NULL;
+}
+
+static void *close_it(void *session)
+{
+    apf_tls_close(session);
+    __atomic_fetch_add(&taken, apf_tls_take_socket(session), __ATOMIC_RELAXED);
+    return NULL;
+}
+
+static void one_of_many_threads_closes_the_socket(void)
+{
+    if (!cover_possible()) return;
+    apf_tls_context *context = cover_context();
+    for (int round = 0; round < 200; round++) {
+        int pair[2];
+        apf_tls *session = plain_session(context, pair);
+        pthread_t threads[4];
+        taken = 0;
+        for (int i = 0; i < 4; i++)
+            CHECK_EQUAL(pthread_create(&threads[i], NULL, i < 2 ? use_it : close_it, session), 0);
+        for (int i = 0; i < 4; i++) pthread_join(threads[i], NULL);
+        CHECK_EQUAL(taken, 1);
+        end_session(session, pair);
+    }
+    apf_tls_context_release(context);
+}
+
 const check_test tests_tls[] = {
     TEST(a_send_waits_for_room_alone),
+    TEST(the_last_one_at_a_session_closes_its_socket),
+    TEST(one_of_many_threads_closes_the_socket),
     {NULL, NULL},
 };

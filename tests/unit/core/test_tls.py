@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import ssl
@@ -169,6 +170,68 @@ def test_a_peer_that_answers_and_closes_ends_a_waiting_send(connect: Make) -> No
     out = bytearray(5)
     assert mine.recv_into(memoryview(out)) == 5
     assert out == b"early"
+
+
+@pytest.mark.parametrize("what", ["handshake", "send", "recv_into", "all of it"])
+def test_closed_by_another_thread_a_call_ends_and_touches_no_others_descriptor(
+    connect: Make, context: Context, what: str
+) -> None:
+    if what == "handshake":
+        near, silent = socket.socketpair()
+        mine = Session(context, near, "127.0.0.1", 443, 20.0)
+    else:
+        mine, silent = connect()
+    mine.settimeout(20.0)
+    calls: dict[str, Callable[[], object]] = {
+        "handshake": mine.handshake,
+        "send": lambda: send_for_ever(mine),
+        "recv_into": lambda: mine.recv_into(memoryview(bytearray(5))),
+        "all of it": lambda: mine.recv_into(memoryview(bytearray(5)), 0, socket.MSG_WAITALL),
+    }
+    raised: list[OSError] = []
+
+    def call() -> None:
+        try:
+            calls[what]()
+        except OSError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    time.sleep(0.5)
+    begin = time.monotonic()
+    mine.close()
+    others = [socket.socketpair() for _ in range(4)]  # one of them may have its number
+    for one, other in others:
+        one.sendall(b"not TLS")
+        other.sendall(b"not TLS")
+    thread.join()
+    assert time.monotonic() - begin < 5
+    assert [error.errno for error in raised] == [errno.EBADF]
+    assert mine.fileno() == -1
+    for one, other in others:
+        with one, other:
+            assert one.recv(100, socket.MSG_DONTWAIT) == other.recv(100, socket.MSG_DONTWAIT) == b"not TLS"
+    mine.close()
+    silent.close()
+
+
+@pytest.mark.parametrize("how", ["detach", "del"])
+def test_closed_while_a_transport_has_it_the_transport_lets_its_socket_close(connect: Make, how: str) -> None:
+    mine, theirs = connect()
+    transport = Transport([b"GET / HTTP/1.1\r\n\r\n"], stall=20.0, largest=10, mistakes=1)
+    slot = transport.attach(mine.fileno(), False, mine)
+    mine.close()
+    assert mine.fileno() != -1
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        mine.quiet()
+    theirs.settimeout(5)
+    assert theirs.recv(1) == b""  # it is cut at once, all the same
+    if how == "detach":
+        transport.detach(slot)
+    else:
+        del transport
+    assert mine.fileno() == -1
 
 
 def test_one_thread_at_a_time(connect: Make) -> None:
