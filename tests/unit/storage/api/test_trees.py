@@ -234,5 +234,9 @@ def test_a_tree_deeper_than_the_stack_is_an_error(deep: Path, capsys: pytest.Cap
             ways[way]()
         return
     command = {"copy -r": ["copy", "-r", str(deep), str(copy)], "ls -R": ["ls", "-R", str(deep)]}
-    assert cli.main(command.get(way, ["rm", "-r", str(deep)])) != 0
-    assert "directories are in one another" in capsys.readouterr().err
+    status = cli.main(command.get(way, ["rm", "-r", str(deep)]))
+    if way == "rm -r" and status == 0:  # newer Pythons remove such trees
+        assert not deep.exists()
+    else:
+        assert status != 0
+        assert "directories are in one another" in capsys.readouterr().err
