@@ -11,7 +11,7 @@ usage: ./do VERB [arguments]
 
   build           compile the extension into the source tree
   test [ARGS]     run all tests, or what pytest's ARGS say
-  quick [ARGS]    run the tests that need no server and no vendor's runtime, in several processes (less than two minutes)
+  quick [ARGS]    run the tests that need no server and no vendor's runtime, in several processes (minutes)
   lint            ruff (style, format), cython-lint, clang-format
   format          let ruff and clang-format rewrite the format
   types           mypy --strict and pyright
