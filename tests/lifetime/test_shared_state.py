@@ -234,7 +234,9 @@ def test_devices_open_and_end_while_those_left_are_listed() -> None:
 
     def read() -> None:
         for _ in range(2000):
-            assert all(known() is None or hasattr(known(), "stop") for known in list(at_exit._open.values()))
+            owners = [known() for known in list(at_exit._open.values())]
+            assert all(owner is None or hasattr(owner, "stop") for owner in owners)
+            del owners
 
     before = len(at_exit._open)
     assert together(work, work, read) == []
