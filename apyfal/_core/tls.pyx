@@ -140,7 +140,7 @@ cdef class Session:
         return self.sock.fileno()
 
     def close(self):
-        """Close the socket without sending close_notify. A call in another thread ends with ``EBADF``, and closes it."""
+        """Close the socket without a close_notify. A call in another thread ends with ``EBADF``, and closes it."""
         capi.apf_tls_close(self.handle)
         self._left()
 
