@@ -210,6 +210,8 @@ class Names(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no types
                 files[top] = None
                 continue
             require_removable(parse(top))
+            if not parse(top).is_local and self.isfile(top):
+                files[top] = None  # beside what is below a prefix of its name
             if self.isdir(top):
                 directories.add(top)
             for one in self._below(top, maxdepth):
