@@ -9,14 +9,12 @@ import contextlib
 import importlib
 import io
 import os
-import signal
 import sys
 from collections.abc import Sequence
-from types import FrameType
-from typing import NoReturn
 
 import click
 
+from apyfal.cli.interruption import handle_signals
 from apyfal.exceptions import did_you_mean
 from apyfal.log import redact_text
 
@@ -90,13 +88,9 @@ def group() -> None:
 
     A storage URL is scheme://path: file, http, https, s3, swift, oss, gs, az, host, or the name of a mount; without a
     scheme it is a local path. Exit status: 0 done, 1 the job failed, 2 wrong usage, parameter or configuration, 3 not
-    found, 4 no permission, 5 timed out, 6 a store, host or driver cannot be reached, 130 interrupted.
+    found, 4 no permission, 5 timed out, 6 a store, host or driver cannot be reached, 130 interrupted. An interrupted
+    command undoes what it was writing; a second signal ends it at once, and so do 30 seconds.
     """
-
-
-def _terminate(number: int, _: FrameType | None) -> NoReturn:
-    # An exception, so that what is being written is aborted on the way out, as for any other failure.
-    raise SystemExit(128 + number)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -110,8 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "_APYFAL_COMPLETE" in os.environ:  # the shell asks, see `apyfal.cli.shells`
         importlib.import_module("apyfal.cli.shells")
     with contextlib.suppress(ValueError):  # not the main thread: whoever runs us there handles signals
-        signal.signal(signal.SIGTERM, _terminate)
-        signal.signal(signal.SIGHUP, _terminate)
+        handle_signals(ends_the_process=arguments is None)
     if sys.stdout is sys.__stdout__ and isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # names of files are bytes, and are printed as they are
     try:
