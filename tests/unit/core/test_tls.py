@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -110,12 +111,12 @@ def test_all_is_waited_for_and_what_is_there_is_not(connect: Make) -> None:
     timer.start()
     assert mine.recv_into(memoryview(out), 0, socket.MSG_WAITALL) == 10
     assert out == b"1234567890"
+    timer.join()  # two threads may not send by one session
     theirs.sendall(b"abc")
     assert mine.recv_into(memoryview(out)) == 3
     mine.settimeout(0.2)
     with pytest.raises(TimeoutError):
         mine.recv_into(memoryview(out))
-    timer.join()
 
 
 def test_a_slow_reader_is_no_silent_one(connect: Make) -> None:
@@ -225,8 +226,11 @@ def test_closed_while_a_transport_has_it_the_transport_lets_its_socket_close(con
     assert mine.fileno() != -1
     with pytest.raises(OSError, match="Bad file descriptor"):
         mine.quiet()
-    theirs.settimeout(5)
-    assert theirs.recv(1) == b""  # it is cut at once, all the same
+    raw = theirs.detach()  # below TLS, which may answer the end in several ways
+    with socket.socket(fileno=raw) as cut:
+        cut.settimeout(5)
+        with contextlib.suppress(ConnectionResetError):  # tickets were left unread
+            assert cut.recv(1) == b""  # it is cut at once, all the same
     if how == "detach":
         transport.detach(slot)
     else:
