@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,13 @@ sys.exit(cli.main())
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 
-def ended_by(grace: int, signals: list[signal.Signals]) -> int:
+def prepare(ignored: signal.Signals | None) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if ignored is not None:
+        signal.signal(ignored, signal.SIG_IGN)
+
+
+def ended_by(grace: int, signals: list[signal.Signals], ignored: signal.Signals | None = None) -> int:
     """Return the status of a process that hangs at its exit."""
     with subprocess.Popen(
         [sys.executable, "-c", PROGRAM.format(grace=grace)],
@@ -45,7 +52,7 @@ def ended_by(grace: int, signals: list[signal.Signals]) -> int:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.default_int_handler),
+        preexec_fn=partial(prepare, ignored),
     ) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == "ready\n"
@@ -65,9 +72,18 @@ def test_a_command_that_cannot_end_is_ended(number: signal.Signals) -> None:
     assert ended_by(1, [number]) == -signal.SIGALRM
 
 
-@pytest.mark.parametrize("number", SIGNALS)
-def test_a_second_signal_ends_at_once(number: signal.Signals) -> None:
-    assert ended_by(60, [number, number]) == -number
+@pytest.mark.parametrize(("first", "second"), list(product(SIGNALS, repeat=2)))
+def test_a_second_signal_ends_at_once(first: signal.Signals, second: signal.Signals) -> None:
+    assert ended_by(60, [first, second]) == -second
+
+
+@pytest.mark.parametrize("ignored", SIGNALS)
+@pytest.mark.parametrize("other", SIGNALS)
+def test_what_the_process_was_started_to_ignore_stays_ignored(ignored: signal.Signals, other: signal.Signals) -> None:
+    if other is ignored:
+        assert ended_by(60, [ignored, signal.SIGKILL], ignored) == -signal.SIGKILL
+    else:
+        assert ended_by(1, [ignored, other], ignored) == -signal.SIGALRM
 
 
 def test_a_program_that_calls_it_is_not_ended() -> None:
