@@ -46,7 +46,13 @@ class AuditLog:
         self._identity: tuple[int, int] | None = None
 
     def write(self, decision: str, **fields: object) -> None:
-        """Write one line: the time, `decision` and `fields`. Fields that are ``None`` are left out."""
+        """Write one line: the time, `decision` and `fields`. Fields that are ``None`` are left out.
+
+        Raises
+        ------
+        OSError
+            The line cannot be written, to a full disk for example. The next one is tried anew.
+        """
         record: dict[str, object] = {"time": round(time.time(), 3), "decision": decision}
         for name, value in fields.items():
             if value is not None:
@@ -54,8 +60,12 @@ class AuditLog:
         line = json.dumps(record, ensure_ascii=True) + "\n"
         with self._lock:
             file = self._current()
-            file.write(line)
-            file.flush()
+            try:
+                file.write(line)
+                file.flush()
+            except OSError:
+                self._forget_file()  # what it holds unwritten would come later, after what others then wrote
+                raise
 
     def close(self) -> None:
         """Close the file. The next `write` opens it again."""
@@ -63,6 +73,12 @@ class AuditLog:
             if self._file is not None:
                 self._file.close()
                 self._file = None
+
+    def _forget_file(self) -> None:
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._file.close()
+            self._file = None
 
     def _current(self) -> TextIO:
         if self._path is None:

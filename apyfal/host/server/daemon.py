@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import signal
-import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +28,7 @@ from apyfal.host.server.api.sessions import SessionRoutes
 from apyfal.host.server.api.storage import StorageRoutes
 from apyfal.host.server.channel.context import ChannelContext, Gate
 from apyfal.host.server.channel.routes import ChannelRoutes, Channels
+from apyfal.host.server.housekeeping import Step, keep_house
 from apyfal.host.server.jobs.admission import Admission
 from apyfal.host.server.jobs.batch_run import BatchTask, run_one_by_one
 from apyfal.host.server.jobs.disclosure import Disclosure, urls_of
@@ -291,7 +291,7 @@ class Daemon:
             for listener in self.listeners:
                 acceptors += await self._listen(runner, listener)
             self._handle_signals()
-            housekeeping = asyncio.create_task(self._keep_house())
+            housekeeping = asyncio.create_task(keep_house(self._housekeeping(), _HOUSEKEEPING))
             self._state = "ok"
             self._audit.write("started", listeners=len(acceptors), landlock=self._directories.landlocked)
             ready()
@@ -377,21 +377,27 @@ class Daemon:
         self._audit.write("reloaded", directories=len(directories.directories))
 
     # -- housekeeping --------------------------------------------------------------------------------------------------
-    async def _keep_house(self) -> None:
-        while True:
-            await asyncio.sleep(_HOUSEKEEPING)
-            for session in self._sessions.idle(self.settings.session_timeout):
-                self._audit.write("session expired", user=session.user, session=session.id)
-                self.close_session(session)
-            self._channels.look()
-            now = time.time()
-            try:
-                self._manager.expire_outputs(self.settings.keep_outputs)
-                while self._manager.forget(now - self.settings.keep_outputs, now - self.settings.keep_jobs):
-                    await asyncio.sleep(_FORGET_INTERVAL)
-                await asyncio.get_running_loop().run_in_executor(None, self._journal.checkpoint)
-            except sqlite3.Error as error:  # a full disk, say: it must not end the housekeeping
-                get_logger().error("the journal cannot be tidied up: %s", error)
+    def _housekeeping(self) -> dict[str, Step]:
+        return {
+            "idle sessions": self._end_idle_sessions,
+            "channels": self._channels.look,
+            "outputs": lambda: self._manager.expire_outputs(self.settings.keep_outputs),
+            "old jobs": self._forget_jobs,
+            "journal": self._tidy_journal,
+        }
+
+    def _end_idle_sessions(self) -> None:
+        for session in self._sessions.idle(self.settings.session_timeout):
+            self.close_session(session)
+            self._audit.write("session expired", user=session.user, session=session.id)
+
+    async def _forget_jobs(self) -> None:
+        now = time.time()
+        while self._manager.forget(now - self.settings.keep_outputs, now - self.settings.keep_jobs):
+            await asyncio.sleep(_FORGET_INTERVAL)
+
+    async def _tidy_journal(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(None, self._journal.checkpoint)
 
     def close_session(self, session: Session) -> None:
         """Close a session: it can no longer be found, and its accelerator stops when its jobs have ended."""

@@ -73,3 +73,15 @@ def test_standard_error_is_the_default(capsys: pytest.CaptureFixture[str]) -> No
 def test_without_secrets_keeps_the_rest() -> None:
     text = without_secrets(f"GET https://user:pw@host/a?sig=1 with {SECRET}, then https://h/b")
     assert text == "GET https://...@host/a?... with apf_..., then https://h/b"
+
+
+def test_a_line_that_was_refused_does_not_come_later(tmp_path: Path) -> None:
+    path = tmp_path / "audit"
+    path.symlink_to("/dev/full")
+    log = AuditLog(path)
+    with pytest.raises(OSError, match="No space left"):
+        log.write("first")
+    path.unlink()
+    log.write("second")
+    log.close()
+    assert [json.loads(line)["decision"] for line in path.read_text().splitlines()] == ["second"]

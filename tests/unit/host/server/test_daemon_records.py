@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import logging
 import os
-import sqlite3
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -54,31 +51,3 @@ def test_a_log_that_another_daemon_has_stops_the_daemon(tmp_path: Path) -> None:
     found = daemon._log_of(tmp_path / "jobs.log")
     assert found is not None
     found.close()
-
-
-@pytest.mark.parametrize("step", ["expire_outputs", "forget", "checkpoint"])
-def test_an_error_of_the_journal_does_not_end_the_housekeeping(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, step: str
-) -> None:
-    monkeypatch.setattr(daemon, "_HOUSEKEEPING", 0.01)
-    rounds: list[None] = []
-
-    def fail(*arguments: object) -> None:
-        raise sqlite3.OperationalError("database or disk is full")
-
-    steps = {name: (fail if name == step else lambda *_: None) for name in ("expire_outputs", "forget", "checkpoint")}
-    fake = SimpleNamespace(
-        _sessions=SimpleNamespace(idle=lambda _: []), _channels=SimpleNamespace(look=lambda: rounds.append(None)),
-        _manager=SimpleNamespace(**steps), _journal=SimpleNamespace(**steps),
-        settings=SimpleNamespace(session_timeout=1, keep_outputs=1, keep_jobs=1),
-    )  # fmt: skip
-
-    async def main() -> None:
-        task = asyncio.create_task(daemon.Daemon._keep_house(cast("daemon.Daemon", fake)))
-        await asyncio.sleep(0.3)
-        assert not task.done()
-        task.cancel()
-
-    asyncio.run(main())
-    assert len(rounds) > 1
-    assert "database or disk is full" in caplog.text
