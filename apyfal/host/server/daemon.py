@@ -397,7 +397,7 @@ class Daemon:
             await asyncio.sleep(_FORGET_INTERVAL)
 
     async def _tidy_journal(self) -> None:
-        await asyncio.get_running_loop().run_in_executor(None, self._journal.checkpoint)
+        await asyncio.get_running_loop().run_in_executor(None, self._journal.database.checkpoint)
 
     def close_session(self, session: Session) -> None:
         """Close a session: it can no longer be found, and its accelerator stops when its jobs have ended."""

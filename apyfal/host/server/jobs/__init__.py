@@ -1,1 +1,1 @@
-"""Jobs of the daemon: the fair queue, the journal, execution, sessions, outputs."""
+"""Jobs of the daemon: the fair queue, execution, sessions, outputs."""

@@ -73,7 +73,7 @@ class JobManager:
     ) -> None:
         self._describe_error = describe_error
         self._journal = journal
-        self._commits = GroupCommit(journal)
+        self._commits = GroupCommit(journal.database)
         self._saved = saved
         self._queue: FairQueue[Job] = FairQueue(limit, limit_of_user)
         self._threads: Threads[Job] = Threads(executor.run, self._ended)

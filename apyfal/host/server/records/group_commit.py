@@ -7,7 +7,7 @@ import sqlite3
 from collections import deque
 from collections.abc import Callable
 
-from apyfal.host.server.records.journal import Journal
+from apyfal.host.server.records.logged_database import LoggedDatabase
 from apyfal.log import get_logger
 
 __all__ = ["GroupCommit"]
@@ -19,19 +19,19 @@ _RETRY = 1.0
 
 
 class GroupCommit:
-    """Groups writes to a journal, so that many jobs cost one commit. Used on the event loop.
+    """Groups writes to the journal's database, so that many jobs cost one commit. Used on the event loop.
 
     No job may start and no client may get a response before the journal has the record. So each writer registers with
     `then` what to do next. If the journal has a log, the next `settle` does it; the commit comes later.
 
     Parameters
     ----------
-    journal
-        Transactions are opened with `open`, and end with the iteration of the loop or after some time.
+    database
+        The journal's. Transactions are opened with `open`, and end with the iteration of the loop or after some time.
     """
 
-    def __init__(self, journal: Journal) -> None:
-        self._journal = journal
+    def __init__(self, database: LoggedDatabase) -> None:
+        self._database = database
         self._open = False
         self._timer: asyncio.Handle | None = None
         self._error: str | None = None  # of the last commit
@@ -43,11 +43,11 @@ class GroupCommit:
         writes can share the commit.
         """
         if not self._open:
-            self._journal.begin()
+            self._database.begin()
             self._open = True
-        if self._timer is None and not (alone and not self._journal.is_kept):
+        if self._timer is None and not (alone and not self._database.is_kept):
             loop = asyncio.get_running_loop()
-            self._is_late = self._journal.is_kept
+            self._is_late = self._database.is_kept
             self._timer = loop.call_later(_DELAY, self._flush) if self._is_late else loop.call_soon(self._flush)
 
     def then(self, call: Callable[[bool], None]) -> None:
@@ -59,7 +59,7 @@ class GroupCommit:
 
         The commit is made now if the writer is `alone`, else at the end of this iteration.
         """
-        if self._journal.is_kept:
+        if self._database.is_kept:
             self._go_on(True)
         elif alone:
             self._flush()
@@ -70,7 +70,7 @@ class GroupCommit:
 
     def commit(self) -> None:
         """Commit everything written so far, for callers that cannot wait for the end of the iteration."""
-        if self._open and not self._journal.is_kept:
+        if self._open and not self._database.is_kept:
             self._flush()
         else:
             self._go_on(True)
@@ -85,16 +85,16 @@ class GroupCommit:
         self._cancel()
         if not self._open:
             return
-        was_kept = self._journal.is_kept
+        was_kept = self._database.is_kept
         self._open = False
         kept = True
         try:
-            self._journal.commit()
+            self._database.commit()
         except sqlite3.Error as error:
             if str(error) != self._error:  # once, however often it is tried
                 get_logger().error("the journal cannot be written: %s", error)
             self._error = str(error)
-            self._open = self._journal.roll_back()
+            self._open = self._database.roll_back()
             kept = was_kept
             if self._open:  # what the log keeps waits for the next commit
                 self._is_late = True

@@ -82,14 +82,14 @@ def test_a_job_that_the_journal_cannot_take_is_not_run(
 ) -> None:
     executor = Counting()
     session = Session("alice", {})
-    commit = journal.commit
+    commit = journal.database.commit
 
     def full() -> None:
         raise sqlite3.OperationalError("database or disk is full")
 
     async def main() -> dict[str, Any]:
         engine = make(journal, executor, tmp_path, workers=1)
-        monkeypatch.setattr(journal, "commit", full)
+        monkeypatch.setattr(journal.database, "commit", full)
         refused = [job(session, number) for number in range(3)]  # one would run, two would wait
         for one in refused:
             engine.submit(one, "print")
@@ -97,17 +97,17 @@ def test_a_job_that_the_journal_cannot_take_is_not_run(
             assert await one.wait(5)
             assert (one.state, one.document()["ran"]) == ("failed", False)
             assert "cannot write its journal" in (one.error or {})["message"]
-        monkeypatch.setattr(journal, "commit", commit)
+        monkeypatch.setattr(journal.database, "commit", commit)
         # A job that has run is told to those who wait, though nothing of it could be kept.
         executor.may_end.clear()
         ran = job(session, "ran")
         engine.submit(ran, "print")
         while not executor.runs:
             await asyncio.sleep(0.01)
-        monkeypatch.setattr(journal, "commit", full)
+        monkeypatch.setattr(journal.database, "commit", full)
         executor.may_end.set()
         assert await ran.wait(5)
-        monkeypatch.setattr(journal, "commit", commit)
+        monkeypatch.setattr(journal.database, "commit", commit)
         again = job(session, "again")
         engine.submit(again, "print")
         assert await again.wait(5)

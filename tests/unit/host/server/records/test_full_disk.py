@@ -24,10 +24,10 @@ def logged(directory: Path) -> Journal:
 
 @contextlib.contextmanager
 def no_more_pages(journal: Journal, directory: Path) -> Iterator[None]:
-    pages = journal._database.execute("PRAGMA page_count").fetchone()[0]
-    journal._database.execute(f"PRAGMA max_page_count={pages + 4}")
+    pages = journal.database._database.execute("PRAGMA page_count").fetchone()[0]
+    journal.database._database.execute(f"PRAGMA max_page_count={pages + 4}")
     yield
-    journal._database.execute("PRAGMA max_page_count=1000000")
+    journal.database._database.execute("PRAGMA max_page_count=1000000")
 
 
 @contextlib.contextmanager
@@ -73,7 +73,7 @@ def test_answered_jobs_are_known_once_there_is_room(
     meet: Callable[[Journal], None],
 ) -> None:
     journal = logged(tmp_path)
-    journal._database.execute("PRAGMA cache_size=10")  # so that the transaction is written before its commit
+    journal.database._database.execute("PRAGMA cache_size=10")  # so that the transaction is written before its commit
     told: dict[str, bool] = {}
 
     def write(commits: GroupCommit, key: str) -> None:
@@ -84,7 +84,7 @@ def test_answered_jobs_are_known_once_there_is_room(
         commits.settle()
 
     async def main() -> None:
-        commits = GroupCommit(journal)
+        commits = GroupCommit(journal.database)
         with full(journal, tmp_path):
             for number in range(_JOBS):
                 write(commits, str(number))
@@ -121,7 +121,7 @@ def test_a_commit_is_tried_again_without_another_job(tmp_path: Path, monkeypatch
     journal = logged(tmp_path)
 
     async def main() -> None:
-        commits = GroupCommit(journal)
+        commits = GroupCommit(journal.database)
         with no_more_pages(journal, tmp_path):
             for number in range(_JOBS):
                 commits.open()
@@ -129,7 +129,7 @@ def test_a_commit_is_tried_again_without_another_job(tmp_path: Path, monkeypatch
                 commits.settle()
             await asyncio.sleep(0.3)
         await asyncio.sleep(0.3)
-        assert journal.is_kept
+        assert journal.database.is_kept
 
     asyncio.run(main())
     assert all(journal.find("alice", str(number)) is not None for number in range(_JOBS))
@@ -141,11 +141,11 @@ def test_no_job_starts_whose_record_went_with_the_transaction_of_another(
     tmp_path: Path, full: Callable[[Journal, Path], contextlib.AbstractContextManager[None]]
 ) -> None:
     journal = Journal(tmp_path / "jobs.sqlite")
-    journal._database.execute("PRAGMA cache_size=10")
+    journal.database._database.execute("PRAGMA cache_size=10")
     told: dict[str, bool] = {}
 
     async def main() -> None:
-        commits = GroupCommit(journal)
+        commits = GroupCommit(journal.database)
         with full(journal, tmp_path):
             for key in "abcd":
                 commits.open()
@@ -170,15 +170,15 @@ def test_forgetting_ends_while_nothing_can_be_committed(tmp_path: Path, monkeypa
     journal = Journal(tmp_path / "jobs.sqlite")
     for number in range(3):
         journal.finish(journal.enter("alice", str(number), "print"), "done", "{}", b"x")
-    journal.begin()
+    journal.database.begin()
     assert journal.forget(1e12, 0)
-    journal._database.execute("PRAGMA query_only=1")  # no statement can be executed
+    journal.database._database.execute("PRAGMA query_only=1")  # no statement can be executed
     journal.mark_running(f"{1:015x}-{0:016x}")
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
-        journal.commit()
-    journal._database.execute("PRAGMA query_only=0")
-    journal.roll_back()
+        journal.database.commit()
+    journal.database._database.execute("PRAGMA query_only=0")
+    journal.database.roll_back()
     assert not journal.forget(1e12, 0)
-    journal.commit()
+    journal.database.commit()
     assert journal.find("alice", "0").output is None  # type: ignore[union-attr]
     journal.close()

@@ -29,7 +29,7 @@ def test_nobody_is_told_before_the_journal_has_it(journals: tuple[Journal, Journ
     told: list[tuple[str, bool, bool]] = []
 
     async def turn() -> None:
-        commits = GroupCommit(journal)
+        commits = GroupCommit(journal.database)
         for key in "abc":
             commits.open()
             journal.enter("alice", key, "print", running=True)
@@ -53,7 +53,7 @@ def test_a_key_that_is_taken_spoils_nothing_else_of_the_turn(journals: tuple[Jou
     journal, crashed = journals
 
     async def turn() -> None:
-        commits = GroupCommit(journal)
+        commits = GroupCommit(journal.database)
         commits.open()
         journal.enter("alice", "a", "print")
         with pytest.raises(sqlite3.IntegrityError):
@@ -76,12 +76,12 @@ def test_a_journal_that_cannot_be_written_is_said(
         raise sqlite3.OperationalError("database or disk is full")
 
     async def turn() -> None:
-        commits = GroupCommit(journal)
+        commits = GroupCommit(journal.database)
         commits.open()
         journal.enter("alice", "a", "print")
         commits.then(told.append)
         with monkeypatch.context() as patch, caplog.at_level(logging.ERROR, "apyfal"):
-            patch.setattr(journal, "commit", full)
+            patch.setattr(journal.database, "commit", full)
             await asyncio.sleep(0)
         commits.open()  # with room again, what comes next is kept
         journal.enter("alice", "b", "print")
@@ -105,7 +105,7 @@ def test_with_a_log_many_turns_share_a_commit(tmp_path: Path) -> None:
     told: list[bool] = []
 
     async def turns() -> None:
-        commits = GroupCommit(journal)
+        commits = GroupCommit(journal.database)
         for number in range(5):
             commits.open()
             journal.enter("alice", str(number), "print", running=True)
@@ -128,7 +128,7 @@ def test_with_a_log_a_full_disk_loses_nothing_that_was_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     journal = logged(tmp_path)
-    commit = journal.commit
+    commit = journal.database.commit
     told: list[tuple[str, bool]] = []
 
     def full() -> None:
@@ -141,15 +141,15 @@ def test_with_a_log_a_full_disk_loses_nothing_that_was_told(
         commits.settle()
 
     async def turns() -> None:
-        commits = GroupCommit(journal)
+        commits = GroupCommit(journal.database)
         write(commits, "before")
-        monkeypatch.setattr(journal, "commit", full)
+        monkeypatch.setattr(journal.database, "commit", full)
         with caplog.at_level(logging.ERROR, "apyfal"):
             await asyncio.sleep(0.3)
             write(commits, "meanwhile")
             await asyncio.sleep(0.01)
         assert told == [("before", True), ("meanwhile", False)]
-        monkeypatch.setattr(journal, "commit", commit)
+        monkeypatch.setattr(journal.database, "commit", commit)
         write(commits, "after")
         await asyncio.sleep(0.3)
         write(commits, "long after")
@@ -167,7 +167,7 @@ def test_a_full_log_is_a_commit_at_the_end_of_the_turn(tmp_path: Path) -> None:
     told: list[bool] = []
 
     async def turn() -> None:
-        commits = GroupCommit(journal)
+        commits = GroupCommit(journal.database)
         commits.open()
         job = journal.enter("alice", "key", "print", running=True)
         journal.finish(job, "done", "x" * (5 << 20))

@@ -120,7 +120,7 @@ def test_the_log_is_written_back_by_another_thread(journal: Journal, tmp_path: P
     for number in range(10):
         journal.enter("alice", str(number), "print")
     size = (tmp_path / "jobs.sqlite").stat().st_size
-    thread = threading.Thread(target=journal.checkpoint)
+    thread = threading.Thread(target=journal.database.checkpoint)
     thread.start()
     thread.join()
     assert (tmp_path / "jobs.sqlite").stat().st_size > size
@@ -146,10 +146,10 @@ def test_a_user_over_the_limit_loses_the_oldest_and_nobody_else_does(tmp_path: P
     held = (tmp_path / "jobs").stat().st_size
     assert held < 8_000_000, "what is dropped makes room"
     with contextlib.closing(Journal(tmp_path / "jobs", limit=4_000_000)) as journal:
-        assert journal._bytes["mallory"] <= 3_000_000, "counted anew from the file"
+        assert journal._retention._bytes["mallory"] <= 3_000_000, "counted anew from the file"
         while journal.forget(time.time() + 1, time.time() + 1):
             pass
-        assert journal._total == 0
+        assert journal._retention._total == 0
 
 
 # -- with a log: what a killed daemon had not committed ----------------------------------------------------------------
@@ -159,14 +159,12 @@ def opened(directory: Path) -> Journal:
 
 def killed(journal: Journal) -> None:
     """Leave the files as a process that is killed leaves them."""
-    assert journal._log is not None
-    journal._database.close()
-    journal._log.close()
+    journal.database.abandon()
 
 
 def test_a_killed_daemon_loses_nothing_that_was_not_committed(tmp_path: Path) -> None:
     journal = opened(tmp_path)
-    journal.begin()
+    journal.database.begin()
     waiting, running, done, struck = (journal.enter("alice", str(number), "print") for number in range(4))
     journal.mark_running(running)
     journal.mark_running(done)
@@ -175,7 +173,7 @@ def test_a_killed_daemon_loses_nothing_that_was_not_committed(tmp_path: Path) ->
     journal.finish(alone, "done", "{}", held=True)
     journal.release(alone)
     journal.strike(struck)
-    assert journal.is_kept
+    assert journal.database.is_kept
     killed(journal)
     again = opened(tmp_path)
     assert {entry.id: entry.answer["ran"] for entry in again.recover() if entry.answer} == {
@@ -199,13 +197,13 @@ def test_a_killed_daemon_loses_nothing_that_was_not_committed(tmp_path: Path) ->
 def test_a_daemon_killed_between_commit_and_the_end_of_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = opened(tmp_path)
     monkeypatch.setattr(MappedLog, "clear", lambda self: None)
-    journal.begin()
+    journal.database.begin()
     first = journal.enter("alice", "key", "print", running=True)
     journal.finish(first, "done", "{}", b"1")
     journal.strike(first)
     second = journal.enter("alice", "key", "print", running=True)
     journal.finish(second, "done", "{}", b"2")
-    journal.commit()
+    journal.database.commit()
     monkeypatch.undo()
     killed(journal)
     again = opened(tmp_path)
@@ -218,18 +216,18 @@ def test_a_daemon_killed_between_commit_and_the_end_of_its_log(tmp_path: Path, m
 
 def test_a_commit_that_fails_keeps_what_the_log_has(tmp_path: Path) -> None:
     journal = opened(tmp_path)
-    journal.begin()
+    journal.database.begin()
     kept = journal.enter("alice", "kept", "print", running=True)
-    assert journal.roll_back(), "a transaction is open again"
-    assert not journal.is_kept, "only a commit keeps what comes now"
+    assert journal.database.roll_back(), "a transaction is open again"
+    assert not journal.database.is_kept, "only a commit keeps what comes now"
     with pytest.raises(sqlite3.IntegrityError):
         journal.enter("alice", "kept", "print")
     lost = journal.enter("alice", "lost", "print")
-    assert journal.roll_back()
+    assert journal.database.roll_back()
     assert (journal.get(kept) is None, journal.get(lost)) == (False, None)
     journal.finish(kept, "done", "{}")
-    journal.commit()
-    assert journal.is_kept
+    journal.database.commit()
+    assert journal.database.is_kept
     killed(journal)
     again = opened(tmp_path)
     assert again.recover() == []
@@ -238,10 +236,10 @@ def test_a_commit_that_fails_keeps_what_the_log_has(tmp_path: Path) -> None:
 
 def test_a_record_that_the_log_cannot_take_waits_for_a_commit(tmp_path: Path) -> None:
     journal = opened(tmp_path)
-    journal.begin()
+    journal.database.begin()
     job = journal.enter("alice", "key", "print", running=True)
     journal.finish(job, "done", "x" * (5 << 20))
-    assert not journal.is_kept
-    journal.commit()
-    assert journal.is_kept
+    assert not journal.database.is_kept
+    journal.database.commit()
+    assert journal.database.is_kept
     journal.close()
