@@ -20,7 +20,6 @@ from apyfal.exceptions import (
 from apyfal.storage.checksums import crc_function, digest_bytes
 from apyfal.storage.handler import Limits, MetadataHandler, ObjectInfo, RangeReader
 from apyfal.storage.http.origin import Origin, split_url
-from apyfal.storage.http.paging import PageGuard
 from apyfal.storage.http.pool import ConnectionPool, Timeouts
 from apyfal.storage.http.response import Response
 from apyfal.storage.http.status import (
@@ -39,6 +38,7 @@ from apyfal.storage.stores.s3.credentials import (
     default_endpoint,
     default_region,
 )
+from apyfal.storage.stores.s3.listing import list_buckets, list_objects
 from apyfal.storage.stores.s3.metadata import (
     ENCRYPTION_HEADERS,
     headers_of,
@@ -51,7 +51,7 @@ from apyfal.storage.stores.s3.multipart import COPY_PART, S3Upload, check_answer
 from apyfal.storage.stores.s3.parameters import chosen_checksum, customer_headers, is_loopback
 from apyfal.storage.stores.s3.removal import MOST_REMOVED, can_be_listed, remove_together
 from apyfal.storage.stores.s3.sigv4 import Keys
-from apyfal.storage.stores.s3.xml import etag_of, parse_buckets, parse_listing, parse_root
+from apyfal.storage.stores.s3.xml import etag_of, parse_root
 from apyfal.units import whole_number
 
 __all__ = ["S3Handler"]
@@ -388,55 +388,7 @@ class S3Handler(MetadataHandler):
         return can_be_listed(path.partition("/")[2])
 
     def list(self, path: str, *, recursive: bool = False) -> Iterator[ObjectInfo]:
-        if not path.strip("/"):
-            yield from self._buckets()
-            return
-        bucket, prefix = split_path(path)
-        if prefix and not prefix.endswith("/"):
-            prefix += "/"
-        query = {"list-type": "2", "encoding-type": "url", "prefix": prefix}
-        if not recursive:
-            query["delimiter"] = "/"
-        guard = PageGuard(path, prefix, recursive=recursive)
-        while True:
-            response = self._s3.request("GET", bucket, query, what="list")
-            page = parse_listing(response.read(64 << 20))
-            keys = [entry[0] for entry in page.objects]
-            guard.page(keys, page.prefixes)
-            # a page can list the prefix of the page before again, or have only keys that are deeper than this directory
-            for name in (*page.prefixes, *filter(None, map(guard.directory_of, keys))):
-                if guard.is_new(f"{bucket}/{name}"):
-                    yield ObjectInfo(f"{bucket}/{name.rstrip('/')}", None, is_directory=True)
-            for key, size, etag, mtime in page.objects:
-                if guard.directory_of(key) is None and guard.is_new(found := f"{bucket}/{key}") and key != prefix:
-                    yield ObjectInfo(found, size, etag, mtime)  # all except the mark of the directory itself
-            guard.end_of_page(more=page.truncated)
-            if not page.truncated:
-                return
-            if page.continuation is not None:
-                query = {**query, "continuation-token": guard.next_page(page.continuation)}
-                continue
-            # The store knows only version 1 of the request, which goes on behind a name.
-            if page.marker is None:
-                guard.in_order(keys, page.prefixes)
-            last = page.marker or max((*keys, *page.prefixes), default=None)
-            query = {name: value for name, value in query.items() if name not in ("list-type", "continuation-token")}
-            query["marker"] = guard.next_page(last)
-
-    def _buckets(self) -> Iterator[ObjectInfo]:
-        guard = PageGuard("/")
-        query: dict[str, str] = {}
-        while True:
-            response = self._s3.request("GET", "", query, what="list")
-            found, token = parse_buckets(response.read(64 << 20))
-            guard.page([name for name, _ in found])
-            for name, created in found:
-                if guard.is_new(name):
-                    yield ObjectInfo(name, None, mtime=created, is_directory=True)
-            guard.end_of_page(more=token is not None)
-            if token is None:
-                return
-            query = {"continuation-token": guard.next_page(token)}
+        return list_objects(self._s3, path, recursive=recursive) if path.strip("/") else list_buckets(self._s3)
 
     def makedirs(self, path: str) -> None:
         """Make the bucket; directories need not be made."""
