@@ -280,6 +280,7 @@ class LoggedDatabase:
     @_fails
     def read(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
         """Return the rows of a query of what the database has; `bring_in` completes that."""
+        self._in_transaction()  # a query outside of one locks the file and reads its head each time
         return self._database.execute(query, values).fetchall()
 
     @_fails
