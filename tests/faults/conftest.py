@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+import threading
 from collections.abc import Callable, Iterator, Mapping
 
 import pytest
@@ -20,6 +22,27 @@ OPTIONS = TransferOptions(part_size=PART, concurrency=3)
 def patience(fault: Mapping[str, object]) -> float:
     """Seconds without progress that a handler waits: short only where the fault is silence, as machines are busy."""
     return 0.4 if fault["kind"] in ("stall", "drip") else 10.0
+
+
+@contextlib.contextmanager
+def after_a_fault(store: Hostile, act: Callable[[], object]) -> Iterator[None]:
+    """Call `act` in another thread when the first fault has happened; not at all if none does within the block."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not store.hit:
+            if over.wait(0.005):
+                return
+        over.wait(0.1)  # in most runs the other side then waits for what does not come
+        act()
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 @pytest.fixture(scope="module")

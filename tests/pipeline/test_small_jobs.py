@@ -155,7 +155,7 @@ def server() -> Iterator[Hostile]:
     """A store with many small objects, mounted as s3.many."""
     with hostile() as running:
         keys = {"client_id": "key", "secret_id": "secret", "region": "us-east-1"}
-        storage.mount("s3.many", endpoint_url=running.endpoint_url, timeout=5, config={}, **keys)
+        storage.mount("s3.many", endpoint_url=running.endpoint_url, timeout=60, config={}, **keys)
         yield running
         storage.unmount("s3.many")
 
@@ -202,7 +202,7 @@ def test_a_store_that_hangs_for_one_object_costs_that_job(store: Hostile) -> Non
     sources = [f"s3.many://b/{number}" for number in range(40)]
     store.faults.append(Fault("stall", when=lambda r: r.path == "b/30", at=100, times=-1))
     with apyfal.Accelerator("loopback", emulator=BUSY) as accelerator:
-        futures = [accelerator.process_submit(source, timeout=1.5) for source in sources]
+        futures = [accelerator.process_submit(source, timeout=4) for source in sources]
         for number, future in enumerate(futures):
             if number == 30:
                 with pytest.raises(RunTimeout):

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import itertools
 import pickle
 import random
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 
-import numpy as np
 import pytest
 from servers.web.hostile import Fault, Hostile, Request, error
 
@@ -29,7 +28,7 @@ _names = itertools.count()
 @pytest.fixture
 def urls(store: Hostile) -> Iterator[list[str]]:
     name = f"s3.gathered{next(_names)}"
-    storage.mount(name, client_id="key", secret_id="secret", endpoint_url=store.endpoint_url, timeout=10)
+    storage.mount(name, client_id="key", secret_id="secret", endpoint_url=store.endpoint_url, timeout=60)
     for number, data in enumerate(OBJECTS):
         store.put(f"b/{number}", data)
     ways.take()
@@ -276,7 +275,7 @@ def test_an_object_that_stalls_holds_the_others_of_its_turn_not_up(store: Hostil
     async def main() -> None:
         tasks = {url: asyncio.create_task(fs._cat_file(url)) for url in urls}
         large = tasks.pop(urls[7])
-        assert await asyncio.wait_for(asyncio.gather(*tasks.values()), 2) == OBJECTS[:7] + OBJECTS[8:]
+        assert await asyncio.wait_for(asyncio.gather(*tasks.values()), 20) == OBJECTS[:7] + OBJECTS[8:]
         assert not large.done()
         large.cancel()
 
@@ -320,15 +319,20 @@ def test_several_loops_and_a_loop_that_is_closed(urls: list[str]) -> None:
 def test_a_cancelled_write_has_ended(store: Hostile, urls: list[str]) -> None:
     fs = storage.filesystem(asynchronous=True)
     store.faults.append(Fault("stall", lambda request: request.method == "PUT", at=-10_000, times=-1))
-    data = np.ones(1000, np.uint8)
+    data = bytearray(1000)
 
     async def work() -> None:
         tasks = [asyncio.create_task(fs._pipe_file(url, data)) for url in urls[:5]]
-        await asyncio.sleep(0.3)
+        while not store.hit:
+            await asyncio.sleep(0.005)
+        assert not any(task.done() for task in tasks)
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        done, _ = await asyncio.wait(tasks, timeout=20)
+        store.reset()  # which ends the silence
+        assert len(done) == 5, "they waited for the store"
+        assert all(task.cancelled() for task in tasks)
 
-    before = time.monotonic()
     asyncio.run(work())
-    assert time.monotonic() - before < 2.5  # the server is silent for 3 s
+    gc.collect()
+    data.append(0)  # nothing looks at the memory any more

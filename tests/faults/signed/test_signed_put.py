@@ -115,7 +115,7 @@ def test_it_arrives_once(
 def test_what_may_have_been_written_is_not_sent_again(
     store: Hostile, written: list[str], connect: Callable[..., HTTPHandler], fault: str, way: str, data: bytes
 ) -> None:
-    handler = connect(timeout=0.4 if fault == "silence" else 10.0)
+    handler = connect(timeout=2.0 if fault == "silence" else 10.0)
     send(handler, f"{store.address}/b/first?{V4}", SMALL, "memory")  # leaves a connection that is kept
     store.faults.append(Fault(when=is_put, **UNSURE[fault]))
     with pytest.raises(StorageError, match="may have been") as caught:

@@ -10,6 +10,7 @@ import contextlib
 import email.utils
 import hashlib
 import re
+import select
 import socket
 import ssl
 import struct
@@ -77,6 +78,9 @@ class Fault:
         Which requests it hits.
     times
         How often; -1 for ever.
+    seconds
+        For ``stall``: how long it is silent before it closes the connection, unless the client does so before: longer
+        than any test waits, so that nothing that waits for the end of the silence passes for prompt.
     act
         For ``change``: called before the request is carried out; an `Answer` is sent instead of doing what was asked,
         ``None`` lets it be done.
@@ -88,6 +92,7 @@ class Fault:
     when: Callable[[Request], bool] = lambda request: True
     at: int = 0
     times: int = 1
+    seconds: float = 60.0
     act: Callable[[Request], Answer | None] | None = None
     edit: Callable[[Request, Answer], None] | None = None
 
@@ -300,7 +305,7 @@ class Hostile:
             return False
         if kind == "stall":
             sock.sendall(whole[:end])
-            self._ended.wait(3)
+            _wait_for_end(sock, fault.seconds)
             return False
         if kind == "drip":
             sock.sendall(whole[:end])
@@ -433,6 +438,13 @@ def _checksums(headers: Mapping[str, str]) -> dict[str, str]:
 def _xml(root: str, **children: str) -> Answer:
     inner = "".join(f"<{name}>{text.replace(chr(34), '&quot;')}</{name}>" for name, text in children.items())
     return Answer(200, {}, f'<?xml version="1.0"?>\n<{root} xmlns="urn:s3">{inner}</{root}>'.encode())
+
+
+def _wait_for_end(sock: socket.socket, seconds: float) -> None:
+    """Wait until a connection ends, by the client or by `Hostile.reset` and `Hostile.close`, but not for ever."""
+    poll = select.poll()
+    poll.register(sock, getattr(select, "POLLRDHUP", 0))
+    poll.poll(seconds * 1000)
 
 
 def _reset(sock: socket.socket) -> None:
