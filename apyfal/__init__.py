@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from apyfal.accelerators.catalogue import Catalogue
     from apyfal.device.listing import devices
     from apyfal.log import get_logger
-    from apyfal.pipeline.job_report import JobReport
+    from apyfal.pipeline.reports.job_report import JobReport
     from apyfal.pool import AcceleratorPoolExecutor
     from apyfal.storage.flow.progress_bar import ProgressBar
 
@@ -49,7 +49,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "Accelerator": "apyfal.accelerator",
     "AcceleratorPoolExecutor": "apyfal.pool",
-    "JobReport": "apyfal.pipeline.job_report",
+    "JobReport": "apyfal.pipeline.reports.job_report",
     "ProgressBar": "apyfal.storage.flow.progress_bar",
     "devices": "apyfal.device.listing",
     "get_logger": "apyfal.log",

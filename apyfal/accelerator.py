@@ -35,7 +35,7 @@ from apyfal.jobs.prepared import Direct
 from apyfal.jobs.submitter import BATCH_MEMORY, JobSubmitter
 from apyfal.memory import empty
 from apyfal.pipeline.arrays import array_of
-from apyfal.pipeline.report import Report
+from apyfal.pipeline.reports.report import Report
 from apyfal.pipeline.run import JobArguments, prepare, process
 from apyfal.threads import start_threads
 from apyfal.units import parse_duration, parse_size

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from apyfal.cluster import Cluster
     from apyfal.config.configuration import ConfigSource
     from apyfal.jobs.data_types import JobData
-    from apyfal.pipeline.job_report import JobReport
+    from apyfal.pipeline.reports.job_report import JobReport
 
 __all__ = ["AcceleratorPoolExecutor", "CardStatistics"]
 

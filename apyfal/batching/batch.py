@@ -23,7 +23,7 @@ from apyfal.device.regions import BufferRegion, Chunk
 from apyfal.device.waiting import cancel, wait
 from apyfal.exceptions import DeviceLost, DriverError, RunTimeout
 from apyfal.pipeline.arrays import element_type_of
-from apyfal.pipeline.report import Report
+from apyfal.pipeline.reports.report import Report
 
 if TYPE_CHECKING:
     from apyfal.batching.fan_out import StorageFanOut

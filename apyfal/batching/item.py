@@ -11,7 +11,7 @@ from apyfal.definition.types.composite import view_of
 from apyfal.device.zero_copy import flat_bytes
 from apyfal.exceptions import TransferCancelled
 from apyfal.pipeline.arrays import CONVERTED, check_target, element_shape, new_array, shape_of, source_array
-from apyfal.pipeline.job_report import JobReport
+from apyfal.pipeline.reports.job_report import JobReport
 from apyfal.storage import transfer
 from apyfal.storage.endpoints.factory import open_sink, source_at
 from apyfal.storage.flow.options import TransferOptions
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from apyfal.batching.packing import Packer, Place
     from apyfal.definition.bound_call import BoundCall
     from apyfal.device.regions import BufferRegion
-    from apyfal.pipeline.report import Report
+    from apyfal.pipeline.reports.report import Report
     from apyfal.storage.handler import Handler, RangeReader
 
 __all__ = ["BatchItem", "BatchTask", "ResultTarget"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from apyfal.exceptions import ParameterError
 from apyfal.jobs.prepared import Direct, PreparedJob
 from apyfal.jobs.runner import JobRunner
-from apyfal.pipeline.job_report import JobReport, reported
+from apyfal.pipeline.reports.job_report import JobReport, reported
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray

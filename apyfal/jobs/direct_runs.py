@@ -7,7 +7,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
 from apyfal.device.control import JobControl
-from apyfal.pipeline.report import Report
+from apyfal.pipeline.reports.report import Report
 
 if TYPE_CHECKING:
     from apyfal.definition.bound_call import BoundArgument

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from apyfal.device.chaining.queued_job import QueuedJob
-from apyfal.pipeline.report import Report, Span
+from apyfal.pipeline.reports.report import Report, Span
 from apyfal.pipeline.run import JobArguments, start
 
 if TYPE_CHECKING:

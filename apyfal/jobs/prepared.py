@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
 
 from apyfal.exceptions import ForkedProcess, ParameterError, RunTimeout
 from apyfal.pipeline.arrays import each_of
-from apyfal.pipeline.job_report import JobReport, reported
+from apyfal.pipeline.reports.job_report import JobReport, reported
 from apyfal.storage.url import is_file_object
 from apyfal.units import parse_duration
 

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, overload
 
 from apyfal.jobs.ordered_map import CountedResults, Pairs
-from apyfal.pipeline.job_report import JobReport
+from apyfal.pipeline.reports.job_report import JobReport
 
 if TYPE_CHECKING:
     from apyfal.jobs.data_types import JobData

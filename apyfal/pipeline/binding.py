@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from apyfal.definition.bound_call import BoundCall, CallInput, CallOutput
     from apyfal.device.context import DeviceContext
     from apyfal.device.control import JobControl
-    from apyfal.pipeline.report import Report
+    from apyfal.pipeline.reports.report import Report
 
 __all__ = ["InputBinding", "JobContext", "OutputBinding"]
 

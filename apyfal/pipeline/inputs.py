@@ -13,7 +13,7 @@ from apyfal.device.regions import BufferRegion, BufferRing, Chunk
 from apyfal.device.waiting import GRACE_SECONDS
 from apyfal.device.zero_copy import flat_bytes
 from apyfal.exceptions import ParameterError
-from apyfal.pipeline.report import Report
+from apyfal.pipeline.reports.report import Report
 from apyfal.threads import start_threads
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from apyfal.definition.bound_call import CallOutput
-    from apyfal.pipeline.report import Report
+    from apyfal.pipeline.reports.report import Report
     from apyfal.storage.endpoints.factory import Sink
 
 __all__ = ["ArrayOutput", "CopiedOutput", "FixedOutput", "GrowingOutput", "Output", "PartsOutput", "SinkOutput"]

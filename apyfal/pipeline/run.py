@@ -22,7 +22,7 @@ from apyfal.pipeline.binding import InputBinding, JobContext, OutputBinding
 from apyfal.pipeline.chunking import Plan, PortPlan, make_plan
 from apyfal.pipeline.direct import DirectCall, DirectJob, find, keep, key_of
 from apyfal.pipeline.inputs import Input, NoInput, ZippedInput
-from apyfal.pipeline.report import Report, Span
+from apyfal.pipeline.reports.report import Report, Span
 from apyfal.pipeline.rows import RowJob
 from apyfal.pipeline.stages import StagePipeline
 

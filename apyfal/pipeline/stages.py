@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from apyfal.device.regions import BufferRegion, Chunk
     from apyfal.pipeline.inputs import Input
     from apyfal.pipeline.outputs import Output
-    from apyfal.pipeline.report import Report
+    from apyfal.pipeline.reports.report import Report
 
 __all__ = ["OrderedSection", "StagePipeline"]
 

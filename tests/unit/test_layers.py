@@ -32,7 +32,7 @@ ROOMS = (
     "definition storage/flow storage/mounting",
     "device/sharing",
     "accelerators device opencl rtl storage/http storage/transfer",
-    "device/chaining host/server/policy storage/endpoints storage/stores/fsspec storage/stores/s3",
+    "device/chaining host/server/policy pipeline/reports storage/endpoints storage/stores/fsspec storage/stores/s3",
     "host host/server/records pipeline storage/fileobj storage/stores",
     "host/server/transport storage/api storage/stores/azure storage/stores/gcs storage/stores/swift",
     "host/server/jobs storage/batch storage/paths",

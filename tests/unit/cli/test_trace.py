@@ -11,7 +11,7 @@ import pytest
 
 import apyfal
 from apyfal.cli.trace import trace_events, write_trace
-from apyfal.pipeline.report import STAGES, Span, bottleneck_of
+from apyfal.pipeline.reports.report import STAGES, Span, bottleneck_of
 
 MIB = 1 << 20
 

@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from apyfal.exceptions import HostError, ParameterError
-from apyfal.pipeline.report import Span
+from apyfal.pipeline.reports.report import Span
 from apyfal.units import format_duration, format_size
 
 __all__ = ["JobReport", "reported"]

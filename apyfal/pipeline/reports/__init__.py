@@ -1,0 +1,1 @@
+"""What a job did: the times of its stages, its bytes and copies, and its result together with them."""
