@@ -34,9 +34,10 @@ from apyfal.jobs.opening import define, load_all, open_context, shared_device_of
 from apyfal.jobs.prepared import Direct
 from apyfal.jobs.submitter import BATCH_MEMORY, JobSubmitter
 from apyfal.memory import empty
+from apyfal.pipeline.arguments import JobArguments
 from apyfal.pipeline.arrays import array_of
 from apyfal.pipeline.reports.report import Report
-from apyfal.pipeline.run import JobArguments, prepare, process
+from apyfal.pipeline.run import prepare, process
 from apyfal.threads import start_threads
 from apyfal.units import parse_duration, parse_size
 

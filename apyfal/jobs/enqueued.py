@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from apyfal.device.chaining.queued_job import QueuedJob
+from apyfal.pipeline.arguments import JobArguments
 from apyfal.pipeline.reports.report import Report, Span
-from apyfal.pipeline.run import JobArguments, start
+from apyfal.pipeline.run import start
 
 if TYPE_CHECKING:
     from apyfal.device.context import DeviceContext
