@@ -57,8 +57,8 @@ class AcceleratorPoolExecutor(JobRunner, Executor):
     Notes
     -----
     A device that is lost is taken out of the pool, and its jobs run elsewhere: a job's destination is untouched until
-    the job has succeeded. Jobs over file objects are not run again, because these have been read or written in part;
-    they raise.
+    the job has succeeded. Two kinds of jobs raise instead of running again: over file objects, which have been read or
+    written in part, and in place (the destination is the source, or its memory), as the source may be changed already.
 
     At the end of a ``with`` block, submitted jobs are waited for; if the block raises, they are cancelled.
     """

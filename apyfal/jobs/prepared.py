@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from copy import copy
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
 
@@ -178,6 +179,12 @@ class PreparedJob:
             return self._process(self.src, self.dst, info_dict=info_dict, **keywords)
         finally:
             self._release()
+
+    def run_by(self, process: Callable[..., Any], **keywords: Any) -> Any:
+        """Run the job by the `process` of one device of a pool; the other arguments are those of a call."""
+        one = copy(self)  # with the same lock
+        one._process = process
+        return one(**keywords)
 
     def _wait(self, deadline: float | None) -> None:
         if os.getpid() != self._process_id:  # the thread that runs it does not exist here

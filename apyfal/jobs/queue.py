@@ -227,6 +227,11 @@ class Workers:
         self._threads: list[threading.Thread] = []
         self._starting = threading.Lock()
 
+    @property
+    def is_taken_here(self) -> bool:
+        """Whether this thread runs a task: `join` would wait for ever."""
+        return self._queue.is_taken_here
+
     def submit(self, task: Task) -> None:
         """Queue a task. Tasks are started in the order of the calls."""
         waiting = self._queue.put(task)
@@ -259,12 +264,12 @@ class Workers:
         for task in self._queue.clear():
             cancel_future(task.future)
 
-    def stop(self) -> None:
-        """Refuse new tasks, cancel those that have not started, and let the threads leave."""
+    def stop(self, patience: float = _STOP_SECONDS) -> None:
+        """Refuse new tasks, cancel those that have not started, and wait up to `patience` seconds for each thread."""
         for task in self._queue.stop():
             cancel_future(task.future)
         with self._starting:
             threads, self._threads = self._threads, []
         for thread in threads:
             if thread is not threading.current_thread():
-                thread.join(_STOP_SECONDS)
+                thread.join(patience)

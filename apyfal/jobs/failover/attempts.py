@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Hashable
-from typing import Any
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from apyfal.jobs.queue import FutureLike, Task
-from apyfal.pipeline.arrays import each_of
-from apyfal.storage.url import is_file_object
+from apyfal.pipeline.arrays import array_of, each_of
+from apyfal.storage.url import is_file_object, parse
 
-__all__ = ["Attempt", "PooledTask"]
+if TYPE_CHECKING:
+    from apyfal.jobs.prepared import PreparedJob
+
+__all__ = ["Attempt", "PooledTask", "PreparedTask"]
 
 
 class PooledTask(Task):
@@ -26,8 +33,41 @@ class PooledTask(Task):
 
     @property
     def repeatable(self) -> bool:
-        """Whether the job can run again: its source and destination are unchanged."""
-        return not any(is_file_object(value) for side in (self.src, self.dst) for _, value in each_of(side))
+        """Whether the job can run again: its sources are as they were, whatever the lost device has written."""
+        sources, dsts = ([value for _, value in each_of(side)] for side in (self.src, self.dst))
+        if any(is_file_object(value) for value in (*sources, *dsts)):
+            return False
+        return not any(_are_one(source, dst) for source in sources for dst in dsts)
+
+
+class PreparedTask(PooledTask):
+    """A run of a prepared job: on any device, but not at the same time as another run of this job."""
+
+    __slots__ = ("_job",)
+
+    def __init__(self, caller_future: FutureLike, job: PreparedJob, keywords: dict[str, Any]) -> None:
+        super().__init__(caller_future, job.src, job.dst, keywords, None)
+        self._job = job
+
+    def run(self, process: Callable[..., Any]) -> Any:
+        """Run the job by `process`, and return its result."""
+        return self._job.run_by(process, **self.keywords)
+
+
+def _are_one(source: object, dst: object) -> bool:
+    """Return whether writing a destination may change a source."""
+    if source is None or dst is None:
+        return False
+    names = isinstance(source, (str, PathLike)), isinstance(dst, (str, PathLike))
+    if any(names):
+        return all(names) and _place(source) == _place(dst)
+    read, written = array_of(source), array_of(dst)
+    return read is not None and written is not None and np.may_share_memory(read, written)
+
+
+def _place(name: object) -> str:
+    location = parse(name)
+    return os.path.realpath(location.path) if location.is_local else str(location)
 
 
 class Attempt:

@@ -5,27 +5,27 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from apyfal.exceptions import (
-    AcceleratorException,
     ClosedError,
     DeviceLost,
     DeviceNotFound,
     DriverError,
     HostError,
+    HostMemoryExhausted,
     RunCancelled,
     RunTimeout,
     StoreUnavailable,
 )
 from apyfal.jobs.base import BaseAccelerator
-from apyfal.jobs.failover.attempts import Attempt, PooledTask
+from apyfal.jobs.failover.attempts import Attempt, PooledTask, PreparedTask
 from apyfal.jobs.ordered_map import LightFuture, Pairs, map_jobs
 from apyfal.jobs.prepared import PreparedJob
-from apyfal.jobs.queue import TaskQueue, cancel_future
+from apyfal.jobs.queue import CallTask, Task, TaskQueue, Workers, cancel_future
 from apyfal.jobs.submitter import JobSubmitter, run_each
 from apyfal.threads import start_threads
 
@@ -80,10 +80,12 @@ class DeviceGroup:
     def __init__(self, accelerators: Sequence[BaseAccelerator], names: Sequence[str]) -> None:
         self.statistics = [CardStatistics(name) for name in names]
         self._accelerators = accelerators
-        self._closed = False
+        self._closed = False  # takes no new jobs; those that it has are run to their end, on the devices that are left
+        self._stopped = False
         self._lock = threading.Lock()
         self._queue = TaskQueue(self._batch_limit)
-        self._functions: ThreadPoolExecutor | None = None  # runs functions that are not jobs
+        # each calls its own function, and none a `process`
+        self._functions = Workers(_THREADS * len(accelerators), "function", partial(run_each, accelerators[0].process))
         self._threads: list[threading.Thread] = []
         for index in range(len(accelerators)):
             self._threads += start_threads(f"pool-{index}", _THREADS, partial(self._work, index))
@@ -111,16 +113,17 @@ class DeviceGroup:
 
     def submit_prepared(self, job: PreparedJob, keywords: dict[str, Any]) -> Future[Any]:
         """Run a prepared job in the background."""
-        return self.call(partial(job, **keywords))
+        future: Future[Any] = Future()
+        self._put(PreparedTask(future, job, keywords))
+        return future
 
     def call(self, function: Callable[[], Any]) -> Future[Any]:
         """Call any function in a thread of this process."""
+        future: Future[Any] = Future()
         with self._lock:
             self._check_open()
-            if self._functions is None:
-                threads = _THREADS * len(self._accelerators)
-                self._functions = ThreadPoolExecutor(threads, thread_name_prefix="apyfal-function")
-            return self._functions.submit(function)
+            self._functions.submit(CallTask(future, function, {}))
+        return future
 
     def _check_open(self) -> None:
         if self._closed:
@@ -170,13 +173,18 @@ class DeviceGroup:
 
     def _run(self, index: int, tasks: list[PooledTask]) -> None:
         succeeded, failed = partial(self._succeeded, index), partial(self._failed, index)
-        for task in tasks:
-            task.future = Attempt(task, succeeded, failed)
+        attempts = [Attempt(task, succeeded, failed) for task in tasks]
+        for task, attempt in zip(tasks, attempts, strict=True):
+            task.future = attempt
         accelerator = self._accelerators[index]
-        if len(tasks) > 1:
-            accelerator._submitter.run([*tasks])
-        else:
-            run_each(accelerator.process, tasks)
+        try:
+            if len(tasks) > 1:
+                accelerator._submitter.run([*tasks])
+            else:
+                run_each(accelerator.process, tasks)
+        except BaseException as error:  # of no job: the thread goes on, and nobody waits for ever
+            for attempt in attempts:
+                attempt.set_exception(error)
 
     def _succeeded(self, index: int, task: PooledTask, result: Any) -> None:
         with self._lock:
@@ -191,7 +199,7 @@ class DeviceGroup:
             if is_broken and statistics.error is None:
                 statistics.error = f"{type(error).__name__}: {error}"
                 _LOG.warning("%s is taken out of the pool: %s", statistics.name, statistics.error)
-            any_left = any(one.error is None for one in self.statistics) and not self._closed
+            any_left = any(one.error is None for one in self.statistics) and not self._stopped
         task.retried = True
         if is_broken and any_left and task.repeatable:
             _LOG.info("a job runs again on another device: %s failed", statistics.name)
@@ -220,7 +228,9 @@ class DeviceGroup:
         # It can be the error of either: ask the device.
         try:
             self._accelerators[index].empty(1, "u1")
-        except AcceleratorException:
+        except (HostMemoryExhausted, MemoryError):
+            return False
+        except Exception:
             return True
         return False
 
@@ -234,7 +244,7 @@ class DeviceGroup:
     @property
     def is_taken_here(self) -> bool:
         """Return whether this thread runs a job's callback: `join` would wait for it for ever."""
-        return self._queue.is_taken_here
+        return self._queue.is_taken_here or self._functions.is_taken_here
 
     def close(self) -> None:
         """Refuse new jobs."""
@@ -244,24 +254,27 @@ class DeviceGroup:
 
     def cancel(self) -> None:
         """Cancel the jobs that have not started."""
-        for task in self._queue.clear():
+        self._cancel(self._queue.clear())
+        self._functions.cancel_waiting()
+
+    @staticmethod
+    def _cancel(tasks: list[Task]) -> None:
+        """Cancel jobs that were taken out of the queue; those that have run before, on a lost device, fail."""
+        for task in tasks:
             if isinstance(task, PooledTask) and not cancel_future(task.caller_future):
                 task.caller_future.set_exception(ClosedError("the pool was stopped"))
-        if self._functions is not None:
-            self._functions.shutdown(wait=False, cancel_futures=True)
 
     def join(self) -> None:
         """Wait until all jobs have ended."""
         self._queue.join()
-        if self._functions is not None:
-            self._functions.shutdown(wait=True)
+        self._functions.join()
 
     def stop(self) -> None:
         """Cancel all jobs, also running ones, and close all devices. Raises the first error of `Accelerator.stop`."""
         with self._lock:
-            self._closed = True
-        self.cancel()
-        self._queue.stop()
+            self._closed = self._stopped = True
+        self._cancel(self._queue.stop())
+        self._functions.stop(0.0)  # one that runs cannot be cancelled
         try:
             stop_all(self._accelerators)
         finally:
