@@ -160,9 +160,10 @@ class MountTable:
             For a mistake in the configuration file.
         """
         result = {name: MountInfo(name, name) for name, provider in providers.BUILT_IN.items() if provider.local}
-        for name in from_config.configured(self._refreshed()):
-            self._find(name)
-        with self._lock:
+        with self._lock:  # another configuration, found meanwhile, would forget the mounts of this one
+            configuration = self._refreshed()
+            for name in from_config.configured(configuration):
+                self._find(name, configuration)
             for known in (self._automatic, self._mounts):
                 for name, mounted in known.items():
                     result[name] = mounted.definition.info(mounted.handler is not None)
@@ -279,12 +280,14 @@ class MountTable:
             mounted.close_when_idle()
         return configuration
 
-    def _find(self, name: str) -> Mount | None:
+    def _find(self, name: str, configuration: Configuration | None = None) -> Mount | None:
+        """Give a mount; by default, as the configuration is now."""
         with self._lock:
             mounted = self._mounts.get(name)
             if mounted is not None or name in self._hidden or name == providers.HOST_SCHEME:
                 return mounted
-            configuration = self._refreshed()
+            if configuration is None:
+                configuration = self._refreshed()
             mounted = self._automatic.get(name)
             if mounted is None and (name in from_config.configured(configuration) or providers.find(name) is not None):
                 mounted = self._automatic[name] = Mount(_define(name, configuration, {}))
@@ -297,10 +300,11 @@ class MountTable:
 
     def _usable(self) -> dict[str, MountSpec]:
         """Give the mounts that can be made: what is wrong with another one is reported when that is used."""
-        for name in from_config.configured(self._refreshed()):
-            with contextlib.suppress(MountError, ConfigurationError):
-                self._find(name)
         with self._lock:
+            configuration = self._refreshed()
+            for name in from_config.configured(configuration):
+                with contextlib.suppress(MountError, ConfigurationError):
+                    self._find(name, configuration)
             known = self._automatic | self._mounts
         return {name: mounted.definition for name, mounted in known.items()}
 

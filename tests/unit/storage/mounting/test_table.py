@@ -343,3 +343,27 @@ def test_unmounting_what_the_configuration_has(mounts: MountTable, memory_provid
     assert "lab" not in mounts.mounts()
     with pytest.raises(InvalidURL, match="was unmounted"):
         mounts.resolve(parse("lab://x"))
+
+
+def test_a_configuration_that_changes_meanwhile_takes_no_mount_from_the_list(
+    mounts: MountTable, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "".join(f"[storage.{name}]\nprovider = file\nroot = {tmp_path}\n" for name in ("one", "two", "three"))
+    file = home / "accelerator.conf"
+    file.write_text(text)
+    find = mounts._find
+    others: list[threading.Thread] = []
+
+    def changed_meanwhile(name: str, *given: object) -> object:
+        found = find(name, *given)  # type: ignore[arg-type]
+        file.write_text(f"{text}; change {len(others)}\n")
+        others.append(threading.Thread(target=mounts.has, args=("one",)))
+        others[-1].start()
+        others[-1].join(0.2)  # it reads the new one now if nothing keeps it
+        return found
+
+    monkeypatch.setattr(mounts, "_find", changed_meanwhile)
+    assert {"one", "two", "three"} <= mounts.mounts().keys()
+    assert {"one", "two", "three"} <= mounts._usable().keys()
+    for other in others:
+        other.join()
