@@ -128,6 +128,10 @@ def _save(number: int) -> None:
     st.save(f"lab://b/saved{number}", np.zeros(20 * MIB, np.uint8))
 
 
+def _save_small(number: int) -> None:
+    st.save(f"lab://b/saved{number}", np.zeros(3, np.uint8))
+
+
 def _save_many(number: int) -> None:
     st.save_many([f"lab://b/many{number}-{index}" for index in range(12)], [np.zeros(3, np.uint8)] * 12)
 
@@ -140,7 +144,9 @@ def _stat(number: int) -> None:
     assert st.stat(f"lab://b/small{number}").size == 1
 
 
-WORKS = {work.__name__[1:]: work for work in (_load, _load_small, _load_many, _save, _save_many, _copy, _stat)}
+WORKS = {
+    work.__name__[1:]: work for work in (_load, _load_small, _load_many, _save, _save_small, _save_many, _copy, _stat)
+}
 
 
 def _filled(handler: Counting) -> None:
@@ -239,17 +245,28 @@ def test_a_transfer_inside_the_progress_of_another(lab: Callable[[int | None], C
     assert seen == [b"x"]
 
 
-@pytest.mark.parametrize("call", ["read", "describe", "put", "write_part", "upload", "complete", "readinto"])
+#: What each of the store's calls is part of.
+CALLED_BY = {
+    "read": ("load", "load_small", "load_many"),
+    "readinto": ("load", "load_small", "load_many"),
+    "describe": ("load", "load_small", "load_many", "copy", "stat"),
+    "put": ("save_small", "save_many"),
+    "upload": ("save",),
+    "write_part": ("save",),
+    "complete": ("save",),
+    "copy": ("copy",),
+}
+
+
+@pytest.mark.parametrize("call", CALLED_BY)
 def test_a_failure_gives_the_turn_back(lab: Callable[[int | None], Counting], call: str) -> None:
     handler = lab(1)
     _filled(handler)
-    for action in (lambda: _load(0), lambda: _save(0), lambda: _load_small(0), lambda: _copy(0), lambda: _stat(0)):
+    for name in CALLED_BY[call]:
         handler.fail[call] = 1
-        try:
-            action()
-        except StorageError:
-            continue
-    handler.fail.clear()
+        with pytest.raises(StorageError, match=f"{call} fails on demand"):
+            WORKS[name](0)
+        assert not handler.fail[call], name
     limits = limits_for(handler).connections
     assert (limits._turns, limits._streams) == (0, 0)
     at_once(lambda: _load(0))
@@ -297,9 +314,13 @@ def test_a_child_does_not_wait_for_its_parents_transfers() -> None:
     limits._changed.acquire()  # as another thread of the parent may hold it
     child = os.fork()
     if child == 0:
-        limits.take(None)
-        limits.give_back()
-        os._exit(7)
+        status = 1
+        try:
+            limits.take(None)
+            limits.give_back()
+            status = 7
+        finally:
+            os._exit(status)
     limits._changed.release()
     deadline = time.monotonic() + SECONDS
     while not (ended := os.waitpid(child, os.WNOHANG))[0] and time.monotonic() < deadline:
