@@ -192,11 +192,13 @@ def test_what_a_store_says_of_the_credentials_is_the_error(code: str, kind: type
     assert not recorded.answers
 
 
-def test_a_look_up_is_asked_about_once() -> None:
-    """What GET says decides, also where HEAD alone is a bad request."""
+def test_where_head_alone_is_a_bad_request_get_decides() -> None:
+    """One GET asks for the reason; if it finds none, a second one looks the object up, and its answer is final."""
     made, recorded = handler(Canned(400, {}), FOUND, FOUND, region="r")
     assert made.describe("bucket/key").size == 5
     assert [asked[0] for asked in recorded.asked] == ["HEAD", "GET", "GET"]
     made, recorded = handler(Canned(400, {}), FOUND, Canned(400, {}), region="r")
     with pytest.raises(StorageError, match="status 400"):
         made.describe("bucket/key")
+    assert [asked[0] for asked in recorded.asked] == ["HEAD", "GET", "GET"]
+    assert not recorded.answers
