@@ -22,6 +22,10 @@ from apyfal.device.sharing.run_queue import MOST_QUEUED
 from apyfal.exceptions import ClosedError, KernelError, ParameterError, RunCancelled, RunTimeout
 
 SLOW = {"run_latency": "100ms"}
+#: Longer than any test waits: for runs that are cancelled.
+ENDLESS = {"run_latency": "300s"}
+#: What the runs of the accelerator ``gated`` wait for.
+GATE = threading.Event()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -37,6 +41,11 @@ def models() -> None:
     @model("adds", dtype="int32", replace=True)
     def adds(src: np.ndarray, dst: np.ndarray) -> None:
         dst += src  # onto zeros
+
+    @model("gated", dtype="int32", chunking="elements", replace=True)
+    def gated(src: np.ndarray, dst: np.ndarray) -> None:
+        assert GATE.wait(60)
+        dst[:] = src
 
     def narrow(src: np.ndarray, dst: np.ndarray, count: int) -> None:
         assert count == len(src)
@@ -61,31 +70,46 @@ def scale() -> Iterator[apyfal.Accelerator]:
         yield card
 
 
+@pytest.fixture
+def gate(scale: apyfal.Accelerator) -> Iterator[apyfal.Accelerator]:
+    """Copies on the device of `scale` once `GATE` is set, and is at the latest when the test has ended."""
+    GATE.clear()
+    with apyfal.Accelerator("gated", device=scale) as card:
+        try:
+            yield card
+        finally:
+            GATE.set()
+
+
 def _values(count: int = 1000) -> np.ndarray:
     return np.arange(count, dtype=np.int32)
 
 
-def test_calls_return_while_the_first_job_is_at_work(scale: apyfal.Accelerator) -> None:
-    """Twelve runs of 100 ms each are queued before the first has ended, which they all depend on."""
+def test_calls_return_while_the_first_job_is_at_work(scale: apyfal.Accelerator, gate: apyfal.Accelerator) -> None:
+    """Thirteen jobs are queued before the first has ended, which they all depend on."""
     with apyfal.Accelerator("histogram", device=scale) as histogram:
-        arrays = [scale.put(_values()), *(scale.device_empty(1000, "int32") for _ in range(12))]
+        arrays = [scale.put(_values()), *(scale.device_empty(1000, "int32") for _ in range(13))]
         counts = scale.device_empty(4, "uint64")
-        jobs = [scale.enqueue(src, dst, b=1) for src, dst in itertools.pairwise(arrays)]
+        jobs = [gate.enqueue(arrays[0], arrays[1])]
+        jobs += [scale.enqueue(src, dst, b=1) for src, dst in itertools.pairwise(arrays[1:])]
         jobs.append(histogram.enqueue(arrays[-1], counts, bins=4, range=(0, 2000)))
-        assert not jobs[0].done()
+        assert not any(job.done() for job in jobs)
+        GATE.set()
         assert jobs[-1].result() is counts
         assert all(job.done() for job in jobs)
         np.testing.assert_array_equal(arrays[-1].get(), _values() + 12)
         assert counts.get().tolist() == np.histogram(_values() + 12, 4, (0, 2000))[0].tolist()
 
 
-def test_several_inputs(scale: apyfal.Accelerator) -> None:
+def test_several_inputs(scale: apyfal.Accelerator, gate: apyfal.Accelerator) -> None:
     with apyfal.Accelerator("sums", device=scale) as sums:
-        one, two = scale.put(_values()), scale.device_empty(1000, "int32")
+        one, two, three = scale.put(_values()), *(scale.device_empty(1000, "int32") for _ in range(2))
         target = sums.device_empty(1000, "int64")
-        scale.enqueue(one, two, a=10)
-        job = sums.enqueue({"a": one, "b": two}, target)
+        gate.enqueue(one, two)
+        scale.enqueue(two, three, a=10)
+        job = sums.enqueue({"a": one, "b": three}, target)
         assert not job.done()
+        GATE.set()
         np.testing.assert_array_equal(target.get(), 11 * _values())
         assert job.done()
 
@@ -121,16 +145,18 @@ def test_a_job_of_several_runs() -> None:
         assert info["chunks"] == 7
 
 
-def test_a_chain_is_queued_too() -> None:
+def test_a_chain_is_queued_too(scale: apyfal.Accelerator, gate: apyfal.Accelerator) -> None:
     config = {
         "accelerator.chain": {"stages": "double, shift, double"},
         "accelerator.double": {"kernel": "scale", "parameters": "a = 2"},
         "accelerator.shift": {"kernel": "scale", "parameters": "b = 1"},
     }
-    with apyfal.Accelerator("chain", config, emulator=SLOW) as chain:
-        source, target = chain.put(_values()), chain.device_empty(1000, "int32")
+    with apyfal.Accelerator("chain", config, device=scale) as chain:
+        first, source, target = chain.put(_values()), *(chain.device_empty(1000, "int32") for _ in range(2))
+        gate.enqueue(first, source)
         jobs = [chain.enqueue(source, target), chain.enqueue(target, source), chain.enqueue(source, target)]
-        assert not jobs[0].done()
+        assert not any(job.done() for job in jobs)
+        GATE.set()
         jobs[-1].result()
         expected = _values()
         for _ in range(3):
@@ -160,16 +186,18 @@ def test_an_error_goes_to_all_that_use_the_result(scale: apyfal.Accelerator) -> 
         np.testing.assert_array_equal(targets[3].get(), 2 * _values())
 
 
-def test_cancelled_jobs(scale: apyfal.Accelerator) -> None:
-    source, *targets = scale.put(_values()), *(scale.device_empty(1000, "int32") for _ in range(3))
-    jobs = [scale.enqueue(src, dst) for src, dst in zip([source, *targets], targets, strict=False)]
-    with pytest.raises(RunTimeout, match=r"accelerator 'scale' did not end within 0\.01 s; it stays queued"):
-        jobs[-1].result(0.01)
-    jobs[0].cancel()
-    for job in jobs:
-        with pytest.raises(RunCancelled):
-            job.result()
-    assert "failed" in repr(jobs[0])
+def test_cancelled_jobs() -> None:
+    with apyfal.Accelerator("scale", dtype="int32", emulator=ENDLESS) as scale:
+        source, *targets = scale.put(_values()), *(scale.device_empty(1000, "int32") for _ in range(3))
+        jobs = [scale.enqueue(src, dst) for src, dst in zip([source, *targets], targets, strict=False)]
+        with pytest.raises(RunTimeout, match=r"accelerator 'scale' did not end within 0\.01 s; it stays queued"):
+            jobs[-1].result(0.01)
+        scale._context.device.control("run_latency", 0)  # of the runs behind the first
+        jobs[0].cancel()
+        for job in jobs:
+            with pytest.raises(RunCancelled):
+                job.result(20)
+        assert "failed" in repr(jobs[0])
 
 
 def test_a_block_waits_for_its_jobs_and_cancels_them_if_it_raises() -> None:
@@ -181,13 +209,13 @@ def test_a_block_waits_for_its_jobs_and_cancels_them_if_it_raises() -> None:
     jobs = []
     with pytest.raises(LookupError):
         _raise_in_block(jobs)
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 20
     with pytest.raises(RunCancelled):
-        jobs[-1].result()
+        jobs[-1].result(20)
 
 
 def _raise_in_block(jobs: list[Any]) -> None:
-    with apyfal.Accelerator("scale", dtype="int32", emulator={"run_latency": "5s"}) as card:
+    with apyfal.Accelerator("scale", dtype="int32", emulator=ENDLESS) as card:
         arrays = [card.put(_values()), *(card.device_empty(1000, "int32") for _ in range(4))]
         jobs += [card.enqueue(src, dst) for src, dst in itertools.pairwise(arrays)]
         raise LookupError
