@@ -60,19 +60,37 @@ def test_nothing_of_before_counts_after_it_was_cleared(tmp_path: Path) -> None:
     assert read(path) == RECORDS[:1]
 
 
-def test_a_process_that_is_killed_keeps_what_it_appended(tmp_path: Path) -> None:
-    code = (
-        "import os, sys; from apyfal.host.server.records.mapped_log import MappedLog\n"
-        "log = MappedLog(sys.argv[1]); log.append([b'a', b'b' * 10000]); print(flush=True)\n"
-        "while True: log.append([b'c' * 100]) or log.clear() or log.append([b'a', b'b' * 10000])"
-    )
-    for _ in range(3):
-        with subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "log")], stdout=subprocess.PIPE) as child:
-            assert child.stdout is not None
-            child.stdout.readline()
-            os.kill(child.pid, signal.SIGKILL)
-        found = read(tmp_path / "log")
-        assert found == [] or (found[0] == [b"a", b"b" * 10000] and all(one == [b"c" * 100] for one in found[1:]))
+#: What a child does until it is killed: it tells each step once it is done, first the number of the clearing, then how
+#: many records were appended since.
+ENDLESS = """
+import itertools, os, sys
+from apyfal.host.server.records.mapped_log import MappedLog
+
+log = MappedLog(sys.argv[1])
+for cleared in itertools.count(1):
+    log.clear()
+    os.write(1, b"%d 0\\n" % cleared)
+    for number in range(int(sys.argv[2])):
+        assert log.append([b"%d" % cleared, b"%d" % number, bytes(10_000)])
+        os.write(1, b"%d %d\\n" % (cleared, number + 1))
+"""
+
+
+@pytest.mark.parametrize("steps", [2, 57, 400])
+def test_a_process_that_is_killed_keeps_what_it_appended(tmp_path: Path, steps: int) -> None:
+    """All that it told of is there, and at most the one step more that it could not tell of any more."""
+    count = 50
+    command = [sys.executable, "-c", ENDLESS, str(tmp_path / "log"), str(count)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        told = [child.stdout.readline() for _ in range(steps)]
+        os.kill(child.pid, signal.SIGKILL)
+        told += child.stdout.readlines()
+    assert child.returncode == -signal.SIGKILL
+    cleared, number = map(int, told[-1].split())
+    following = (cleared, number + 1) if number < count else (cleared + 1, 0)
+    kept = [[[b"%d" % c, b"%d" % one, bytes(10_000)] for one in range(n)] for c, n in ((cleared, number), following)]
+    assert read(tmp_path / "log") in kept
 
 
 def test_damage_ends_the_records_before_it(tmp_path: Path) -> None:
