@@ -12,8 +12,9 @@
 
 /* -- errors (error.c) -- */
 
-const char *apf_error_name(int code); /* "NO_MEMORY" */
-const char *apf_error_text(int code); /* "out of host memory" */
+const char *apf_error_name(int code);                         /* "NO_MEMORY" */
+const char *apf_error_text(int code);                         /* "out of host memory" */
+const char *apf_sys_text(int sys, char *buffer, size_t size); /* "Permission denied"; may use the buffer, or not */
 /* Fill *err (NULL: nothing) and return `code`. `sys` is 0 or an errno, whose text is appended. */
 int apf_fail(apf_error *err, int code, int sys, const char *format, ...) __attribute__((format(printf, 4, 5)));
 

@@ -23,7 +23,7 @@ const char *apf_error_name(int code) { return known(code) ? names[code] : "UNKNO
 const char *apf_error_text(int code) { return known(code) ? texts[code] : "unknown error"; }
 
 /* glibc's strerror_r returns the text, musl's a status. */
-static const char *reason(int sys, char *buffer, size_t size)
+const char *apf_sys_text(int sys, char *buffer, size_t size)
 {
 #ifdef __GLIBC__
     return strerror_r(sys, buffer, size);
@@ -43,7 +43,8 @@ int apf_fail(apf_error *err, int code, int sys, const char *format, ...)
     va_end(arguments);
     if (sys > 0 && length >= 0 && (size_t)length < sizeof err->text) {
         char buffer[128];
-        snprintf(err->text + length, sizeof err->text - (size_t)length, ": %s", reason(sys, buffer, sizeof buffer));
+        snprintf(err->text + length, sizeof err->text - (size_t)length, ": %s",
+                 apf_sys_text(sys, buffer, sizeof buffer));
     }
     return code;
 }

@@ -35,9 +35,9 @@ int xrt_fail(apf_error *err, int code, const char *format, ...)
         /* Newer shims for cards take the kernel module's -1 for the error: "Operation not permitted", whatever it was.
          */
         const int own = sys && loaded.minor >= XRT_SHIM_OBJECTS;
-        char reason[128] = "";
+        char reason[128];
         apf_fail(err, code, 0, "%s%s%s; XRT: %s", what, own ? ": " : "",
-                 own ? strerror_r(sys, reason, sizeof reason) : reason, log);
+                 own ? apf_sys_text(sys, reason, sizeof reason) : "", log);
         if (err) err->sys = sys;
         return code;
     }
