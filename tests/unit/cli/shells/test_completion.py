@@ -83,6 +83,8 @@ COMMANDS_OF_PATHS = ("copy", "sync", "ls", "cat", "stat", "mkdir", "mv", "rm", "
         ("apyfal token create bob --accelerator mi", ["plain,mine"]),
         ("apyfal token create bob --mount la", ["plain,lab", "plain,large"]),
         *((f"apyfal {name} --driver op", ["plain,opencl"]) for name in ("process", "bench", "devices")),
+        ("apyfal process --driver=op", ["plain,--driver=opencl"]),
+        ("apyfal process --driver = op", ["plain,opencl"]),  # as Bash says it
         ("apyfal process -a $", []),
     ],
 )
