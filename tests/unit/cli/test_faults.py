@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from unit.cli import forked
 
 from apyfal import cli, storage
 
@@ -45,17 +46,15 @@ def test_without_a_command_the_help_is_no_error(arguments: list[str], capsys: py
         ("apyfal process -a scale --driver o", "plain,opencl"),
     ],
 )
-def test_completion(words: str, expected: str) -> None:
+def test_completion(tmp_path: Path, words: str, expected: str) -> None:
     environment = {
         **os.environ,
         "COMP_WORDS": words,
         "COMP_CWORD": str(len(words.split()) - 1),
         "_APYFAL_COMPLETE": "bash_complete",
-        "PYTHONPATH": str(Path(cli.__file__).parents[2]),
     }
-    code = "from apyfal.cli import group; group(prog_name='apyfal')"
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    assert done.stdout.strip() == expected
+    done = forked.run([], tmp_path, environment, code="from apyfal.cli import group; group(prog_name='apyfal')")
+    assert done.output.decode().strip() == expected
 
 
 def test_a_section_that_is_no_accelerator_hides_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from unit.cli import forked
 
 import apyfal
 from apyfal.cli import main
@@ -29,28 +30,33 @@ def here(tmp_path: Path) -> Iterator[Path]:
     signal.signal(signal.SIGTERM, handler)
 
 
+def environment_of(folder: Path) -> dict[str, str]:
+    environment = {**os.environ, "PYTHONPATH": str(Path(apyfal.__file__).parents[1]), "HOME": str(folder)}
+    environment.pop("APYFAL_CONFIG_FILE", None)
+    return environment
+
+
 def run(
-    folder: Path, *arguments: str, stdin: bytes = b"", status: int = 0, path: Path | None = None
+    folder: Path, *arguments: str, stdin: bytes = b"", status: int = 0, code: str = forked.COMMAND
 ) -> tuple[bytes, str]:
     """Run ``apyfal`` in `folder`; return what it wrote to standard output and error."""
-    places = [str(Path(apyfal.__file__).parents[1]), *([str(path)] if path else [])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places), "HOME": str(folder)}
-    environment.pop("APYFAL_CONFIG_FILE", None)
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "apyfal", *arguments],
-        cwd=folder,
-        env=environment,
-        input=stdin,
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == status, done.stderr.decode()
-    return done.stdout, done.stderr.decode()
+    done = forked.run(arguments, folder, environment_of(folder), stdin=stdin, code=code)
+    assert done.status == status, done.error.decode()
+    return done.output, done.error.decode()
 
 
 def test_digest_of_a_file(here: Path) -> None:
-    assert run(here, "process", "-a", "sha3", "in.txt") == (hashlib.sha3_256(SOURCE).hexdigest().encode() + b"\n", "")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "apyfal", "process", "-a", "sha3", "in.txt"],
+        cwd=here,
+        env=environment_of(here),
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == hashlib.sha3_256(SOURCE).hexdigest() + "\n"
 
 
 PLUGIN = """
@@ -65,17 +71,17 @@ def join(x, y, total, low):
 
 
 def test_several_inputs_and_outputs(here: Path) -> None:
-    """The model comes in with the interpreter, as a plugin's would with its entry point."""
-    (here / "sitecustomize.py").write_text(PLUGIN)
+    """The model is there before the command, as a plugin's would be by its entry point."""
+    code = PLUGIN + forked.COMMAND
     np.arange(1000, dtype=np.int32).tofile(here / "x")
     np.full(1000, 7, np.uint8).tofile(here / "y")
     job = ["process", "-a", "join", "-i", "x=x", "-i", "y=-"]
     content = (here / "y").read_bytes()
-    assert run(here, *job, "-o", "total=total", "-o", "low=-", stdin=content, path=here)[0][:3] == b"\x07\x08\x09"
+    assert run(here, *job, "-o", "total=total", "-o", "low=-", stdin=content, code=code)[0][:3] == b"\x07\x08\x09"
     np.testing.assert_array_equal(np.fromfile(here / "total", np.int32), np.arange(7, 1007))
     for wrong in ([], ["-o", "total=new"], ["-o", "new"], ["-o", "total=new", "-o", "lwo=new2"]):
-        assert "-o" in run(here, *job, *wrong, status=2, path=here)[1]
-    assert "exclude each other" in run(here, *job, "in.txt", "-o", "total=new", status=2, path=here)[1]
+        assert "-o" in run(here, *job, *wrong, status=2, code=code)[1]
+    assert "exclude each other" in run(here, *job, "in.txt", "-o", "total=new", status=2, code=code)[1]
     assert not list(here.glob("new*"))
 
 

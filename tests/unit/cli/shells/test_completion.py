@@ -14,6 +14,7 @@ from pathlib import Path
 
 import click
 import pytest
+from unit.cli import forked
 
 import apyfal.cli as cli
 from apyfal.cli import completion
@@ -34,11 +35,9 @@ def complete(here: Path, words: str, shell: str = "bash") -> list[str]:
     if shell == "fish":
         variables["COMP_CWORD"] = words.split(" ")[-1]
     environment = environment_of(here, _APYFAL_COMPLETE=f"{shell}_complete", **variables)
-    done = subprocess.run(
-        [sys.executable, "-c", CODE], env=environment, cwd=here, capture_output=True, text=True, check=False
-    )
-    assert done.stderr == ""
-    return [line for line in done.stdout.splitlines() if line]
+    done = forked.run([], here, environment, code=CODE)
+    assert done.error == b""
+    return [line for line in done.output.decode().splitlines() if line]
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from servers.web.hostile import Fault, Hostile, hostile
+from unit.cli import forked
 
 import apyfal.cli as cli
 from apyfal.cli.shells import UrlBashComplete
@@ -60,18 +61,9 @@ def environment(tmp_path: Path, **more: str) -> dict[str, str]:
 def complete(tmp_path: Path, word: str, **more: str) -> list[str]:
     """Return what is offered for ``apyfal ls WORD``."""
     words = {"_APYFAL_COMPLETE": "bash_complete", "COMP_WORDS": f"apyfal ls {word}", "COMP_CWORD": "2"}
-    done = subprocess.run(
-        [sys.executable, "-c", CODE],
-        env=environment(tmp_path, **words, **more),
-        cwd=tmp_path / "work",
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert done.stderr == ""
-    return done.stdout.split()
+    done = forked.run([], tmp_path / "work", environment(tmp_path, **words, **more), code=CODE)
+    assert done.error == b""
+    return done.output.decode().split()
 
 
 SLOW = {"APYFAL_COMPLETE_STORES": "50s"}  # of a busy machine
