@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -33,7 +36,11 @@ def command(**_):
 
 cli.group.main = command
 sys.argv[1:] = []
-sys.exit(cli.main())
+try:
+    status = cli.main()
+finally:
+    print("interrupted", flush=True)
+sys.exit(status)
 """
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
@@ -44,8 +51,9 @@ def prepare(ignored: signal.Signals | None) -> None:
         signal.signal(ignored, signal.SIG_IGN)
 
 
-def ended_by(grace: int, signals: list[signal.Signals], ignored: signal.Signals | None = None) -> int:
-    """Return the status of a process that hangs at its exit."""
+@contextlib.contextmanager
+def hanging(grace: int, ignored: signal.Signals | None = None) -> Iterator[subprocess.Popen[str]]:
+    """A process that waits for a signal, and hangs at its exit."""
     with subprocess.Popen(
         [sys.executable, "-c", PROGRAM.format(grace=grace)],
         env={**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[2])},
@@ -54,36 +62,49 @@ def ended_by(grace: int, signals: list[signal.Signals], ignored: signal.Signals 
         text=True,
         preexec_fn=partial(prepare, ignored),
     ) as child:
-        assert child.stdout is not None
-        assert child.stdout.readline() == "ready\n"
         try:
-            child.send_signal(signals[0])
-            for number in signals[1:]:
-                with pytest.raises(subprocess.TimeoutExpired):  # two at once may come as one
-                    child.wait(1)
-                child.send_signal(number)
-            return child.wait(20)
+            assert child.stdout is not None
+            assert child.stdout.readline() == "ready\n"
+            yield child
         finally:
             child.kill()
 
 
-@pytest.mark.parametrize("number", SIGNALS)
-def test_a_command_that_cannot_end_is_ended(number: signal.Signals) -> None:
-    assert ended_by(1, [number]) == -signal.SIGALRM
+def ignored_by(child: subprocess.Popen[str]) -> set[int]:
+    (mask,) = re.findall(r"^SigIgn:\s*(\w+)", Path(f"/proc/{child.pid}/status").read_text(), re.MULTILINE)
+    return {number for number in SIGNALS if int(mask, 16) >> (number - 1) & 1}
+
+
+def test_a_command_that_cannot_end_is_ended() -> None:
+    with contextlib.ExitStack() as stack:
+        children = {number: stack.enter_context(hanging(1)) for number in SIGNALS}
+        for number, child in children.items():
+            child.send_signal(number)
+        ended = {number: child.wait(60) for number, child in children.items()}
+    assert ended == dict.fromkeys(SIGNALS, -signal.SIGALRM)
 
 
 @pytest.mark.parametrize(("first", "second"), list(product(SIGNALS, repeat=2)))
 def test_a_second_signal_ends_at_once(first: signal.Signals, second: signal.Signals) -> None:
-    assert ended_by(60, [first, second]) == -second
+    with hanging(3600) as child:
+        child.send_signal(first)
+        assert child.stdout is not None
+        assert child.stdout.readline() == "interrupted\n"
+        child.send_signal(second)
+        assert child.wait(60) == -second
 
 
 @pytest.mark.parametrize("ignored", SIGNALS)
-@pytest.mark.parametrize("other", SIGNALS)
-def test_what_the_process_was_started_to_ignore_stays_ignored(ignored: signal.Signals, other: signal.Signals) -> None:
-    if other is ignored:
-        assert ended_by(60, [ignored, signal.SIGKILL], ignored) == -signal.SIGKILL
-    else:
-        assert ended_by(1, [ignored, other], ignored) == -signal.SIGALRM
+def test_what_the_process_was_started_to_ignore_stays_ignored(ignored: signal.Signals) -> None:
+    with contextlib.ExitStack() as stack:
+        others = [number for number in SIGNALS if number is not ignored]
+        children = {number: stack.enter_context(hanging(1, ignored)) for number in others}
+        for number, child in children.items():
+            assert ignored_by(child) == {ignored}
+            child.send_signal(ignored)
+            child.send_signal(number)  # the first one: it does not end the process at once
+        ended = {number: child.wait(60) for number, child in children.items()}
+    assert ended == dict.fromkeys(others, -signal.SIGALRM)
 
 
 def test_a_program_that_calls_it_is_not_ended() -> None:
