@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from unit.cli import forked
 
 from apyfal.doctor import cards, network
 from apyfal.doctor.finding import Finding
@@ -49,20 +50,24 @@ def doctor(
         for name, value in os.environ.items()
         if not name.startswith(("AWS_", "AZURE_", "OS_", "APYFAL_", "XDG_")) and not name.lower().endswith("_proxy")
     }
-    program = ["-m", "apyfal"] if code is None else ["-c", code]
-    done = subprocess.run(
-        [sys.executable, *program, "doctor", "--json", *arguments],
-        env={**kept, "HOME": str(directory), "PYTHONPATH": str(TREE), **environment},
-        cwd=directory,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        preexec_fn=before,
-    )
-    assert done.returncode in (0, 1), done.stderr
-    document = json.loads(done.stdout)
+    command = ["doctor", "--json", *arguments]
+    variables = {**kept, "HOME": str(directory), "PYTHONPATH": str(TREE), **environment}
+    if before is None and code is None:
+        done = forked.run(command, directory, variables)
+    else:
+        ended = subprocess.run(
+            [sys.executable, "-c", code or forked.COMMAND, *command],
+            env=variables,
+            cwd=directory,
+            capture_output=True,
+            timeout=100,
+            preexec_fn=before,
+        )
+        done = forked.Done(ended.returncode, ended.stdout, ended.stderr)
+    assert done.status in (0, 1), done.error
+    document = json.loads(done.output)
     assert document["problems"] == sum(one["state"] == "problem" for one in document["findings"])
-    return done.returncode, [Finding(**one) for one in document["findings"]], done.stdout + done.stderr
+    return done.status, [Finding(**one) for one in document["findings"]], (done.output + done.error).decode()
 
 
 def few_locked_pages() -> None:

@@ -218,9 +218,7 @@ def test_keys_in_bash(store: Hostile, tmp_path: Path, typed: str, expected: list
     (programs / "apyfal").write_text(f'#!/bin/sh\nexec {sys.executable} -c "{CODE}" "$@"\n')
     (programs / "apyfal").chmod(0o755)
     variables = environment(tmp_path, PATH=f"{programs}:{os.environ['PATH']}", TERM="dumb", PS1="$ ", **SLOW)
-    script = subprocess.run(
-        [programs / "apyfal"], env={**variables, "_APYFAL_COMPLETE": "bash_source"}, capture_output=True, check=True
-    ).stdout.decode()
+    script = forked.run([], tmp_path, {**variables, "_APYFAL_COMPLETE": "bash_source"}, code=CODE).output.decode()
     (tmp_path / "rc").write_text(f"{script}\nPS1='ready> '\nbind 'set bell-style none'\n")
     leader, follower = pty.openpty()
     with subprocess.Popen(
