@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from apyfal.host.server.records import group_commit
 from apyfal.host.server.records.group_commit import GroupCommit
 from apyfal.host.server.records.journal import Journal
 from apyfal.host.server.records.mapped_log import MappedLog
@@ -95,17 +97,40 @@ def test_a_journal_that_cannot_be_written_is_said(
     assert crashed.find("alice", "b") is not None
 
 
+async def until(condition: Callable[[], object]) -> None:
+    """Wait until it holds, however busy the machine is."""
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        await asyncio.sleep(0.005)
+
+
 def logged(directory: Path) -> Journal:
     return Journal(directory / "jobs.sqlite", log=MappedLog(directory / "jobs.log"))
 
 
-def test_with_a_log_many_turns_share_a_commit(tmp_path: Path) -> None:
+def counted(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """Return a list that has an item more after each commit."""
+    commit = journal.database.commit
+    commits: list[None] = []
+
+    def counting() -> None:
+        commit()
+        commits.append(None)
+
+    monkeypatch.setattr(journal.database, "commit", counting)
+    return commits
+
+
+def test_with_a_log_many_turns_share_a_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = logged(tmp_path)
+    count = counted(journal, monkeypatch)
     seen = Journal(tmp_path / "jobs.sqlite")
     told: list[bool] = []
 
     async def turns() -> None:
         commits = GroupCommit(journal.database)
+        monkeypatch.setattr(group_commit, "_DELAY", 3600.0)
         for number in range(5):
             commits.open()
             journal.enter("alice", str(number), "print", running=True)
@@ -115,8 +140,15 @@ def test_with_a_log_many_turns_share_a_commit(tmp_path: Path) -> None:
             assert told == [True] * (number + 1), "at once"
             await asyncio.sleep(0)
         assert seen.find("alice", "0") is None
-        await asyncio.sleep(0.3)
+        commits.close()
         assert all(seen.find("alice", str(number)) for number in range(5))
+        assert len(count) == 1
+        monkeypatch.setattr(group_commit, "_DELAY", 0.01)
+        commits.open()
+        journal.enter("alice", "5", "print", running=True)
+        commits.settle()
+        await until(lambda: seen.find("alice", "5"))
+        assert len(count) == 2
         commits.close()
 
     asyncio.run(turns())
@@ -130,8 +162,10 @@ def test_with_a_log_a_full_disk_loses_nothing_that_was_told(
     journal = logged(tmp_path)
     commit = journal.database.commit
     told: list[tuple[str, bool]] = []
+    refused: list[int] = []
 
     def full() -> None:
+        refused.append(len(told))
         raise sqlite3.OperationalError("database or disk is full")
 
     def write(commits: GroupCommit, key: str) -> None:
@@ -145,13 +179,14 @@ def test_with_a_log_a_full_disk_loses_nothing_that_was_told(
         write(commits, "before")
         monkeypatch.setattr(journal.database, "commit", full)
         with caplog.at_level(logging.ERROR, "apyfal"):
-            await asyncio.sleep(0.3)
+            await until(lambda: refused)
             write(commits, "meanwhile")
-            await asyncio.sleep(0.01)
+            await until(lambda: len(told) == 2)
         assert told == [("before", True), ("meanwhile", False)]
         monkeypatch.setattr(journal.database, "commit", commit)
+        count = counted(journal, monkeypatch)
         write(commits, "after")
-        await asyncio.sleep(0.3)
+        await until(lambda: count)
         write(commits, "long after")
         assert told[2:] == [("after", True), ("long after", True)]
         commits.close()
