@@ -157,7 +157,7 @@ class Server:
 
     def _serve(self, sock: socket.socket) -> None:
         with contextlib.suppress(OSError), sock:
-            sock.settimeout(10)
+            sock.settimeout(60)
             if self._context is None:
                 self._talk(sock)  # type: ignore[arg-type]  # the talk of one without TLS
                 return
@@ -188,15 +188,15 @@ def by_python(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tls, "_native_context", lambda verify, trusted: None)
 
 
-def pool_for(server: Server, verify: str | bool) -> ConnectionPool:
-    pool = ConnectionPool(Timeouts(5.0, 1.0), verify=verify)
+def pool_for(server: Server, verify: str | bool, stall: float = 20.0) -> ConnectionPool:
+    pool = ConnectionPool(Timeouts(20.0, stall), verify=verify)
     pool.gate = lambda host, port: ["127.0.0.1"]
     return pool
 
 
-def asked(server: Server, host: str, verify: str | bool) -> object:
+def asked(server: Server, host: str, verify: str | bool, stall: float = 20.0) -> object:
     """Return what a request brings: the body, or the kind and text of the error."""
-    pool = pool_for(server, verify)
+    pool = pool_for(server, verify, stall)
     try:
         return pool.request("GET", Origin("https", host, server.port), "/x").read()
     except AcceleratorException as error:
@@ -205,9 +205,9 @@ def asked(server: Server, host: str, verify: str | bool) -> object:
         pool.close()
 
 
-def exchanged(server: Server, host: str, verify: str | bool, count: int = 1) -> list[bytes | None]:
+def exchanged(server: Server, host: str, verify: str | bool, count: int = 1, stall: float = 20.0) -> list[bytes | None]:
     """Return what the native transport receives; ``None`` for what it leaves to the careful path."""
-    pool = pool_for(server, verify)
+    pool = pool_for(server, verify, stall)
     origin = Origin("https", host, server.port)
     heads = [request_head("GET", origin, "/x", ())] * count
     try:
@@ -384,6 +384,12 @@ def half_heard(sock: socket.socket) -> None:
     reset(sock)
 
 
+def silent(sock: socket.socket) -> None:
+    """Hear the other side until it closes, and answer nothing."""
+    while sock.recv(4096):
+        pass
+
+
 UNTIL_CLOSE = b"HTTP/1.1 200 OK\r\n\r\nhello"
 #: What the server does after the handshake, and what becomes of it: the body, or a kind of error.
 ENDS = {
@@ -397,7 +403,7 @@ ENDS = {
     "until it closes, with a farewell": (cut(UNTIL_CLOSE, farewell=True), b"hello"),
     "until it closes, cut": (cut(UNTIL_CLOSE), StoreUnavailable),
     "until it closes, reset": (cut(UNTIL_CLOSE, linger=False), StoreUnavailable),
-    "silence": (lambda sock: time.sleep(3), TransferTimeout),
+    "silence": (silent, TransferTimeout),
 }
 
 
@@ -415,11 +421,12 @@ def test_ends(
     context.minimum_version = context.maximum_version = version
     server = serve(context, talk)
     verify = certificates.file("root", certificates.root.pem)
-    found = asked(server, "a.test", verify)
+    stall = 2.0 if case == "silence" else 20.0
+    found = asked(server, "a.test", verify, stall)
     whole = case == "whole"
-    assert exchanged(server, "a.test", verify) == [b"hello" if whole else None]
+    assert exchanged(server, "a.test", verify, stall=stall) == [b"hello" if whole else None]
     by_python(monkeypatch)
-    careful = asked(server, "a.test", verify)
+    careful = asked(server, "a.test", verify, stall)
     if "reset" in case:  # OpenSSL and Python tell it in other words
         assert careful[0] is found[0]  # type: ignore[index]
     else:
@@ -443,7 +450,7 @@ def _beginnings(certificates: Certificates) -> dict[str, tuple[ssl.SSLContext | 
         "closed": (None, lambda sock: None),
         "closed after the greeting": (None, heard),
         "reset": (None, half_heard),
-        "silence": (None, lambda sock: time.sleep(3)),
+        "silence": (None, silent),
     }
 
 
@@ -459,8 +466,9 @@ def test_beginnings(
     server = serve(context, talk)
     verify = certificates.file("root", certificates.root.pem)
     told = []
+    seconds = 2.0 if case == "silence" else 20.0
     for way in ("native", "python"):
-        pool = ConnectionPool(Timeouts(1.0, 1.0), verify=verify)
+        pool = ConnectionPool(Timeouts(seconds, seconds), verify=verify)
         pool.gate = lambda host, port: ["127.0.0.1"]
         with pytest.raises(AcceleratorException) as caught:
             pool.request("GET", Origin("https", "a.test", server.port), "/x")
