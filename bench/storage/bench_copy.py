@@ -1,8 +1,9 @@
 """One large object from place to place: between two S3 endpoints, from one to a file, from file to file; and a tree.
 
 The destination endpoint takes every byte and forgets it, so that its speed does not count; that what arrives is right
-is checked on the way to a file, which is the same code. Memory is how far this process grows (another program: all of
-it).
+is checked on the way to a file, which is the same code. A tree is also copied to a store that keeps it, before the
+times are taken; after each run its destination has been sent every name. Memory is how far this process grows (another
+program: all of it).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import atexit
 import contextlib
 import filecmp
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from servers.web.hostile import hostile
 from support.common import Bench, main
 from support.discard import discard
 from support.peers import (
@@ -33,6 +36,7 @@ from support.peers import (
 )
 
 from apyfal import storage
+from apyfal.storage.batch.native import ways
 
 
 def benches(quick: bool) -> list[Bench]:
@@ -135,23 +139,39 @@ def tree(count: int) -> Bench:
         if "_BENCH_" in name
     }
 
-    def check(log: Any) -> None:
-        if log is not None and log != 0:
-            raise AssertionError(f"copy ended with {log}")
+    with hostile() as kept:
+        storage.mount("s3.kept", endpoint_url=kept.endpoint_url, config={}, **KEYS)
+        copy_tree("s3.kept://b/")
+        storage.unmount("s3.kept")
+        found = {path: stored.data for path, stored in kept.objects.items()}
+        if found != {f"b/{number:06}": data[number].tobytes() for number in range(count)}:
+            raise AssertionError("the copy is not the original")
+    ways.take()
+    logs = [server.root.parent / "access.log" for server in (source, sink)]
+    seen = [0, 0]
 
-    bench.add(
-        "apyfal copy -r",
-        lambda: run_command(["copy", "-q", "-r", "s3.tree://listed", "s3.sink://sink/"]),
-        check,
-        repeats=count,
-    )
+    def check(_: object) -> None:
+        names: list[str] = []
+        for place, log in enumerate(logs):
+            lines = log.read_text().splitlines()
+            names += re.findall(r'"PUT /sink/(\d+)\S* HTTP/1\.1" 200 ', "\n".join(lines[seen[place] :]))
+            seen[place] = len(lines)
+        if sorted(names) != [f"{number:06}" for number in range(count)]:
+            raise AssertionError(f"{len(names)} objects were sent, {len(set(names))} of {count} names")
+
+    def check_native(_: object) -> None:
+        check(_)
+        if (took := ways.take()) != {"native": 2 * count}:
+            raise AssertionError(f"not all objects took the native transport: {took}")
+
+    bench.add("apyfal copy -r", lambda: copy_tree("s3.sink://sink/"), check_native, repeats=count)
     if shutil.which("rclone"):
         for transfers in (8, 32):
             options = ["--transfers", str(transfers), "--checkers", "8", "--s3-no-head", "--ignore-checksum"]
             run = PeakOfProgram(
                 ["rclone", "copy", "--no-check-dest", *options, "bench:listed", "other:sink"], environment
             )
-            bench.add(f"rclone, {transfers} at once (another process)", run, note=run.note, repeats=count)
+            bench.add(f"rclone, {transfers} at once (another process)", run, check, note=run.note, repeats=count)
     if shutil.which("s5cmd"):
         keys = {"AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench-secret", "AWS_REGION": "us-east-1"}
 
@@ -168,18 +188,19 @@ def tree(count: int) -> Bench:
                         check=True,
                     )
 
-        bench.add("s5cmd, to memory and from there", s5cmd, repeats=count)
+        bench.add("s5cmd, to memory and from there", s5cmd, check, repeats=count)
     for way in bench.ways:
         rate = lambda way=way: f"{1 / np.median(way.seconds):,.0f} objects/s"  # noqa: E731
         way.note = rate
     return bench
 
 
-def run_command(arguments: list[str]) -> int:
-    """Run a command of apyfal in this process."""
+def copy_tree(destination: str) -> None:
+    """Run the command of apyfal in this process."""
     from apyfal.cli import main as apyfal_main
 
-    return apyfal_main(arguments)
+    if status := apyfal_main(["copy", "-q", "-r", "s3.tree://listed", destination]):
+        raise AssertionError(f"copy ended with {status}")
 
 
 def cp(source: Path, destination: Path) -> None:

@@ -1,7 +1,8 @@
 """A store that is some milliseconds away: every answer begins that much after its request, as over a network.
 
 ``python _distant.py SECONDS BYTES`` prints its port, and serves until its standard input ends: any name is an object of
-so many bytes, all equal to the number that the name ends in, modulo 256; what is put is forgotten.
+so many bytes, all equal to the number that the name ends in, modulo 256; what is put is forgotten, and refused if it is
+something else than would be read.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ class Connection(asyncio.Protocol):
         self.nbytes = nbytes
         self.received = b""
         self.left = 0  # of a body that is being sent to us
+        self.content = b""  # what that consists of
+        self.wrong = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
@@ -32,9 +35,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Answer when a request is there."""
         if self.left:
-            self.left -= len(data)
-            if not self.left:
-                self.later(_head(200, 0))
+            self.take(data)
             return
         self.received += data
         head, end, body = self.received.partition(b"\r\n\r\n")
@@ -44,14 +45,13 @@ class Connection(asyncio.Protocol):
         method, target, _ = head.split(b"\r\n", 1)[0].split(b" ", 2)
         if method == b"PUT":
             length = re.search(rb"(?i)\ncontent-length: *(\d+)", head)
-            self.left = (int(length[1]) if length else 0) - len(body)
+            self.left = int(length[1]) if length else 0
+            self.content, self.wrong = _content(target), self.left != self.nbytes
             if re.search(rb"(?i)expect: *100-continue", head):
                 self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            if not self.left:
-                self.later(_head(200, 0))
+            self.take(body)
             return
-        number = re.search(rb"(\d+)$", target)
-        content = bytes([int(number[1]) % 256 if number else 0])
+        content = _content(target)
         asked = re.search(rb"(?i)\nrange: *bytes=(\d+)-(\d*)", head)
         if asked:
             start, stop = int(asked[1]), min(self.nbytes, int(asked[2] or self.nbytes) + 1)
@@ -61,9 +61,22 @@ class Connection(asyncio.Protocol):
             answer, body = _head(200, self.nbytes), content * self.nbytes
         self.later(answer + (b"" if method == b"HEAD" else body))
 
+    def take(self, data: bytes) -> None:
+        """Take a piece of a body; answer if it was the last."""
+        self.left -= len(data)
+        self.wrong |= data != self.content * len(data)
+        if not self.left:
+            self.later(_head(400 if self.wrong else 200, 0))
+
     def later(self, answer: bytes) -> None:
         """Send an answer when its time has come."""
         asyncio.get_running_loop().call_later(self.delay, self.transport.write, answer)
+
+
+def _content(target: bytes) -> bytes:
+    """Return the byte of which an object consists."""
+    number = re.search(rb"(\d+)$", target.partition(b"?")[0])
+    return bytes([int(number[1]) % 256 if number else 0])
 
 
 def _head(status: int, length: int, more: str = "") -> bytes:
