@@ -186,7 +186,7 @@ CASES = {
             run.wait()
             raise SystemExit("it ended well")
         except KeyboardInterrupt:
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < 20
     """,
     "fork": """
         import warnings
@@ -292,7 +292,7 @@ CASES = {
     "exit with a model at work": """
         @apyfal.accelerators.model("sleeper", dtype="uint8")
         def sleeper(src, dst):
-            time.sleep(30)
+            time.sleep(300)
         accelerator = apyfal.Accelerator("sleeper")
         future = accelerator.process_submit(b"abc")
         time.sleep(0.2)
@@ -328,4 +328,4 @@ def test_never_a_crash(case):
         [sys.executable, "-X", "faulthandler", "-c", script], capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 40

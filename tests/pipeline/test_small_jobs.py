@@ -309,18 +309,18 @@ def test_a_lost_device_and_a_stop_end_all_that_wait() -> None:
         for future in futures[20:]:
             with pytest.raises(DeviceLost):
                 future.result(timeout=10)
-    accelerator = apyfal.Accelerator("loopback", emulator={"run_latency": "2s"})
+    accelerator = apyfal.Accelerator("loopback", emulator={"run_latency": "300s"})
     accelerator._submitter.size.learn(1)
     futures = [accelerator.process_submit(source) for source in inputs(100)]
     start = time.monotonic()
     accelerator.stop()
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 20
     for future in futures:
         assert future.cancelled() or isinstance(future.exception(timeout=5), (RunCancelled, ClosedError))
 
 
 def test_a_job_of_one_run_says_that_it_was_stopped() -> None:
-    accelerator = apyfal.Accelerator("loopback", emulator={"run_latency": "5s"})
+    accelerator = apyfal.Accelerator("loopback", emulator={"run_latency": "300s"})
     future = accelerator.process_submit(b"x")
     while not counters(accelerator)["to_device"]:
         time.sleep(0.01)
@@ -358,8 +358,8 @@ def test_a_run_that_hangs_costs_one_timeout() -> None:
         accelerator.process(b"x")
         accelerator._submitter.size.learn(1)
         accelerator._context.device.control("hang_run", 2)
-        futures = [accelerator.process_submit(source, timeout=2) for source in inputs(50)]
-        failed = [future for future in futures if isinstance(future.exception(timeout=10), RunTimeout)]
+        futures = [accelerator.process_submit(source, timeout=4) for source in inputs(50)]
+        failed = [future for future in futures if isinstance(future.exception(timeout=60), RunTimeout)]
         assert len(failed) <= 4  # those that were run alone behind it waited as long; no batch is lost
 
 

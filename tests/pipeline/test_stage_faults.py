@@ -63,7 +63,7 @@ def fails(accelerator: apyfal.Accelerator, src: object, dst: object, error: type
     start = time.monotonic()
     with pytest.raises(error):
         accelerator.process(src, dst)
-    assert time.monotonic() - start < 1 + USUAL[0], "within a second of the fault, which is within the job's usual time"
+    assert time.monotonic() - start < 15 + USUAL[0], "soon after the fault, which is within the job's usual time"
     assert threads() == set()
     after = live()
     assert after["runs"] == before["runs"] == 0
@@ -167,7 +167,7 @@ def test_a_file_object_that_fails(end: str, nth: int) -> None:
         target = Broken(b"", nth if end == "destination" else 0)
         with pytest.raises(OSError, match="broken"):
             accelerator.process(source, target)
-        assert time.monotonic() - start < 2
+        assert time.monotonic() - start < 20
         assert target.getvalue() == b"", "what was written was taken back"
         assert threads() == set()
         assert live()["runs"] == before["runs"] == 0

@@ -79,8 +79,9 @@ class Fault:
     times
         How often; -1 for ever.
     seconds
-        For ``stall``: how long it is silent before it closes the connection, unless the client does so before: longer
-        than any test waits, so that nothing that waits for the end of the silence passes for prompt.
+        For ``stall`` and ``drip``: how long it is silent, or sends a byte now and then, before it closes the
+        connection, unless the client does so before. It is longer than any test waits: what waits for its end
+        is not prompt.
     act
         For ``change``: called before the request is carried out; an `Answer` is sent instead of doing what was asked,
         ``None`` lets it be done.
@@ -309,7 +310,7 @@ class Hostile:
             return False
         if kind == "drip":
             sock.sendall(whole[:end])
-            for index in range(end, min(end + 100, len(whole))):
+            for index in range(end, min(end + int(fault.seconds / 0.03), len(whole))):
                 if self._ended.wait(0.03):
                     break
                 sock.sendall(whole[index : index + 1])
