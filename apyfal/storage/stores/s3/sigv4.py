@@ -2,7 +2,7 @@
 
 The rules are AWS's ("Authenticating Requests: Using the Authorization Header", S3 API reference): the path is signed as
 it is sent, ``host`` and every ``x-amz-*`` header are signed, the key is derived from secret, date, region and service.
-Signing a small request takes some 12 us, a tenth of what botocore needs.
+Signing a small request takes some 8 us, less than a tenth of what botocore needs.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ __all__ = ["EMPTY_SHA256", "UNSIGNED", "Keys", "PreparedSignature", "Signer"]
 
 UNSIGNED = "UNSIGNED-PAYLOAD"
 EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
+_INNER = bytes(byte ^ 0x36 for byte in range(256))
+_OUTER = bytes(byte ^ 0x5C for byte in range(256))
 
 
 class Keys(NamedTuple):
@@ -31,6 +33,23 @@ class Keys(NamedTuple):
         return "Keys(...)"
 
 
+class _Mac:
+    """HMAC-SHA-256 with one key, of at most 64 bytes, whose padded blocks are hashed once (RFC 2104, section 4)."""
+
+    __slots__ = ("_inner", "_outer")
+
+    def __init__(self, key: bytes) -> None:
+        block = key.ljust(64, b"\0")
+        self._inner = hashlib.sha256(block.translate(_INNER))
+        self._outer = hashlib.sha256(block.translate(_OUTER))
+
+    def hexdigest(self, message: bytes) -> str:
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(message)
+        outer.update(inner.digest())
+        return outer.hexdigest()
+
+
 class PreparedSignature(NamedTuple):
     """What signatures of requests to one host, with the same headers, have in common. Not shown: it holds a key.
 
@@ -42,8 +61,8 @@ class PreparedSignature(NamedTuple):
         The value of ``authorization`` before the signature.
     before, behind
         What stands around path and query in the canonical request.
-    to_sign, key
-        The string to sign without the canonical request's digest, and the signing key.
+    to_sign, mac
+        The string to sign without the canonical request's digest, and what signs it.
     """
 
     fields: list[tuple[str, str]]
@@ -51,12 +70,12 @@ class PreparedSignature(NamedTuple):
     before: str
     behind: str
     to_sign: str
-    key: bytes
+    mac: _Mac
 
     def signature(self, path: str, query: str = "") -> str:
         """Return the signature for a path and query, both as they are sent."""
         digest = hashlib.sha256(f"{self.before}{path}\n{query}{self.behind}".encode()).hexdigest()
-        return hmac.digest(self.key, f"{self.to_sign}{digest}".encode(), "sha256").hex()
+        return self.mac.hexdigest(f"{self.to_sign}{digest}".encode())
 
     def __repr__(self) -> str:
         return "PreparedSignature(...)"
@@ -78,7 +97,7 @@ class Signer:
 
     def __init__(self, service: str = "s3") -> None:
         self._service = service
-        self._key: tuple[object, bytes, str] | None = None
+        self._key: tuple[object, _Mac, str] | None = None
         self._stamp: tuple[int, str] = (0, "")
         self.clock_offset = 0.0
 
@@ -125,7 +144,7 @@ class Signer:
         names = sorted(signed)
         listed = ";".join(names)
         lines = "\n".join([f"{name}:{' '.join(signed[name].split())}" for name in names])
-        key, scope = self._signing_key(stamp[:8], keys, region)
+        mac, scope = self._signing_key(stamp[:8], keys, region)
         del signed["host"]  # the connection sends it
         return PreparedSignature(
             list(signed.items()),
@@ -133,7 +152,7 @@ class Signer:
             f"{method}\n",
             f"\n{lines}\n\n{listed}\n{payload}",
             f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n",
-            key,
+            mac,
         )
 
     def presign(
@@ -145,7 +164,7 @@ class Signer:
         the header is signed, and not the body. `query` is not encoded yet.
         """
         stamp = self._timestamp()
-        key, scope = self._signing_key(stamp[:8], keys, region)
+        mac, scope = self._signing_key(stamp[:8], keys, region)
         fields = {
             **query,
             "X-Amz-Algorithm": "AWS4-HMAC-SHA256",
@@ -158,7 +177,7 @@ class Signer:
             fields["X-Amz-Security-Token"] = keys.token
         text = "&".join(f"{quote(name, safe='-_.~')}={quote(fields[name], safe='-_.~')}" for name in sorted(fields))
         digest = hashlib.sha256(f"{method}\n{path}\n{text}\nhost:{host}\n\nhost\n{UNSIGNED}".encode()).hexdigest()
-        signature = hmac.digest(key, f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{digest}".encode(), "sha256").hex()
+        signature = mac.hexdigest(f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{digest}".encode())
         return f"{text}&X-Amz-Signature={signature}"
 
     def _timestamp(self) -> str:
@@ -169,12 +188,12 @@ class Signer:
             self._stamp = (now, text)
         return text
 
-    def _signing_key(self, date: str, keys: Keys, region: str) -> tuple[bytes, str]:
+    def _signing_key(self, date: str, keys: Keys, region: str) -> tuple[_Mac, str]:
         wanted = (date, keys.secret, region)
         cached = self._key
         if cached is None or cached[0] != wanted:
             key = f"AWS4{keys.secret}".encode()
             for part in (date, region, self._service, "aws4_request"):
                 key = hmac.digest(key, part.encode(), "sha256")
-            cached = self._key = (wanted, key, f"{date}/{region}/{self._service}/aws4_request")
+            cached = self._key = (wanted, _Mac(key), f"{date}/{region}/{self._service}/aws4_request")
         return cached[1], cached[2]
