@@ -10,7 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from mimetypes import MimeTypes
+from operator import attrgetter
 from typing import Any
 
 from apyfal.exceptions import ParameterError, UnsupportedByStore, did_you_mean
@@ -30,6 +32,7 @@ _COMPRESSED = {
     "br": "application/octet-stream",
     "compress": "application/x-compress",
 }
+_COMPRESSING = (".gz", ".bz2", ".xz", ".br", ".z")
 _NUMPY = {".npy": "application/x-npy", ".npz": "application/x-npz", ".parquet": "application/vnd.apache.parquet"}
 
 
@@ -139,7 +142,7 @@ class ObjectMetadata:
     @property
     def stated(self) -> list[str]:
         """Names of the fields that are not ``None``."""
-        return [name for name in FIELDS if getattr(self, name) is not None]
+        return [name for name, value in zip(FIELDS, _values(self), strict=True) if value is not None]
 
     def over(self, other: ObjectMetadata | None) -> ObjectMetadata:
         """Return these fields, and those of `other` for what is not stated here."""
@@ -151,6 +154,7 @@ class ObjectMetadata:
 
 
 FIELDS = tuple(field.name for field in fields(ObjectMetadata))
+_values = attrgetter(*FIELDS)
 
 #: Fields that are header fields of HTTP, by their name there.
 HTTP_FIELDS = {
@@ -168,10 +172,20 @@ def content_type_of(path: str) -> str:
     ``x.csv.gz`` is ``application/gzip``: it is stored, and read, as it is.
     """
     name = path.rpartition("/")[2]
-    suffix = name[name.rfind(".") :].lower() if "." in name else ""
-    if suffix in _NUMPY:
-        return _NUMPY[suffix]
-    kind, encoding = _TYPES.guess_type(f"x{suffix}" if suffix in (".gz", ".bz2", ".xz", ".br", ".z") else name)
+    cut = name.rfind(".")
+    if cut < 0:
+        return "application/octet-stream"
+    suffix = name[cut:]
+    if suffix.lower() in _NUMPY:
+        return _NUMPY[suffix.lower()]
+    if not name[:cut].strip(".") and suffix.lower() not in _COMPRESSING:
+        return "application/octet-stream"  # a hidden file, and no suffix
+    return _type_of_suffix(suffix)
+
+
+@lru_cache(maxsize=256)
+def _type_of_suffix(suffix: str) -> str:
+    kind, encoding = _TYPES.guess_type(f"x{suffix.lower() if suffix.lower() in _COMPRESSING else suffix}")
     if encoding is not None:
         return _COMPRESSED.get(encoding, "application/octet-stream")
     return kind or "application/octet-stream"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import TypedDict
 
 from apyfal.exceptions import UnsupportedByStore
@@ -17,6 +16,8 @@ __all__ = ["carried_metadata", "kept_metadata", "metadata_argument"]
 
 #: What stores say of objects whose type nobody stated.
 _UNKNOWN_TYPES = ("application/octet-stream", "binary/octet-stream")
+#: What says what the bytes are, and what the user added.
+_CARRIED = (*HTTP_FIELDS, "user")
 #: Names of user metadata that every store can keep: those of Azure are identifiers.
 _COMMON = re.compile(r"[a-z_][a-z0-9_]*", re.ASCII)
 
@@ -69,14 +70,15 @@ def carried_metadata(
         found = kept_metadata(source, info, None, options)
     if found is None:
         return metadata
-    carried = found.only([name for name in (*HTTP_FIELDS, "user") if name in destination.metadata_fields])
-    if carried.content_type in _UNKNOWN_TYPES:
-        carried = replace(carried, content_type=None)  # the name of the copy may say more
+    fields = {name: getattr(found, name) for name in _CARRIED if name in destination.metadata_fields}
+    if fields.get("content_type") in _UNKNOWN_TYPES:
+        del fields["content_type"]  # the name of the copy may say more
     if info.encoding is not None:
-        carried = replace(carried, content_encoding=None)  # it is decoded on the way
-    if carried.user is not None and type(source) is not type(destination):
-        common = {name: text for name, text in carried.user.items() if _COMMON.fullmatch(name) and text.isascii()}
-        carried = replace(carried, user=common)
+        fields.pop("content_encoding", None)  # it is decoded on the way
+    if fields.get("user") and type(source) is not type(destination):
+        user = fields["user"].items()
+        fields["user"] = {name: text for name, text in user if _COMMON.fullmatch(name) and text.isascii()}
+    carried = ObjectMetadata(**fields)
     return carried if metadata is None else metadata.over(carried)
 
 
