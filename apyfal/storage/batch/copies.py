@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -194,10 +195,9 @@ class _Writes(NativeWrites):
 
     def _requests(self, handler: ExchangeHandler, indexes: list[int], paths: list[str]) -> list[tuple[Origin, bytes]]:
         found: list[tuple[Origin, bytes]] = []
-        for path, index in zip(paths, indexes, strict=True):
-            metadata = self._carried[index]
+        for metadata, group in groupby(zip(paths, indexes, strict=True), lambda one: self._carried[one[1]]):
             stated = metadata if metadata is not None and metadata.stated else None
-            found += handler.requests_to_write([(path, self._data(index).data)], stated)
+            found += handler.requests_to_write([(path, self._data(index).data) for path, index in group], stated)
         return found
 
     def _finish(self, done: Exchanges, number: int, index: int, results: list[Any]) -> bool:

@@ -289,7 +289,8 @@ class NativeWrites(NativeExchanges):
         )
 
     def _data(self, index: int) -> NDArray[np.uint8]:
-        return np.asarray(self._arrays[index]).reshape(-1).view(np.uint8)
+        array = np.asarray(self._arrays[index])
+        return array if array.dtype == np.uint8 and array.ndim == 1 else array.reshape(-1).view(np.uint8)
 
     def _exchange(
         self,

@@ -23,11 +23,12 @@ from apyfal.exceptions import (
     UnsupportedByStore,
 )
 from apyfal.storage.http.origin import Origin, split_url
-from apyfal.storage.http.pool import ConnectionPool, request_head
+from apyfal.storage.http.pool import ConnectionPool
 from apyfal.storage.http.response import Response
 from apyfal.storage.http.status import http_date, retry_after, status_error
 from apyfal.storage.stores.s3.credentials import Credentials
-from apyfal.storage.stores.s3.sigv4 import EMPTY_SHA256, UNSIGNED, PreparedSignature, Signer
+from apyfal.storage.stores.s3.sigv4 import EMPTY_SHA256, UNSIGNED, Keys, Signer
+from apyfal.storage.stores.s3.templates import RequestTemplate, encoded_key
 from apyfal.storage.stores.s3.xml import S3Error, parse_error
 
 __all__ = ["S3Client", "code_error", "split_path"]
@@ -39,7 +40,6 @@ _LABEL = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 _AWS_HOST = re.compile(r"(?:(.+)\.)?s3[.-](?:([a-z0-9-]+)\.)?amazonaws\.com(?:\.cn)?")
 #: How the names of directory buckets end, and of access points to them ("Directory bucket naming rules").
 _ZONAL = ("--x-s3", "--xa-s3")
-_PLAIN = re.compile(r"[A-Za-z0-9/._~-]*")
 
 #: Error codes that say more than their status (S3 API reference, "Error responses").
 _CODES: Mapping[str, type[StorageError]] = {
@@ -206,32 +206,46 @@ class S3Client:
     def requests_on(self, method: str, paths: Sequence[str], headers: Mapping[str, str]) -> list[tuple[Origin, bytes]]:
         """Return the origin and the head of a GET or HEAD request for each ``bucket/key``; valid for some minutes."""
         keys = self._credentials.keys()
-        wanted = {**self._headers, **headers}
-        known: dict[str, tuple[Origin, str, PreparedSignature | None, bytes, bytes]] = {}
+        known: dict[str, RequestTemplate] = {}
         found = []
         for path in paths:
             bucket, key = split_path(path)
-            same = known.get(bucket)
-            if same is None:
-                region = self._regions.get(bucket, self._region)
-                origin, prefix = self._place(bucket, region)
-                signature, fields = None, list(wanted.items())
-                if keys is not None:
-                    host = origin.authority
-                    signature = self._signer.prepare(method, host, wanted, EMPTY_SHA256, keys, region)
-                    fields = [*signature.fields, ("authorization", signature.front)]
-                front, _, behind = request_head(method, origin, "\t", fields).partition(b"\t")
-                same = known[bucket] = (origin, prefix, signature, front, behind.removesuffix(b"\r\n\r\n"))
-            origin, prefix, signature, front, behind = same
-            target = f"{prefix}/{key if _PLAIN.fullmatch(key) else quote(key, safe='/-_.~')}"
-            proof = signature.signature(target).encode() if signature is not None else b""
-            found.append((origin, b"%b%b%b%b\r\n\r\n" % (front, target.encode(), behind, proof)))
+            template = known.get(bucket)
+            if template is None:
+                template = known[bucket] = self._template(method, bucket, headers, EMPTY_SHA256, keys)
+            found.append((template.origin, template.head(key)))
         return found
 
-    def request_to_write(self, path: str, headers: Mapping[str, str], data: memoryview) -> tuple[Origin, bytes]:
-        """Return where a PUT of ``bucket/key`` goes, and its head, signed for the next minutes."""
-        origin, target, fields = self._signed("PUT", path, None, {**self._headers, **headers}, (data,))
-        return origin, request_head("PUT", origin, target, fields, len(data))
+    def requests_to_write(
+        self, items: Sequence[tuple[str, Mapping[str, str], memoryview]]
+    ) -> list[tuple[Origin, bytes]]:
+        """Return for each ``bucket/key``, headers and content the origin and the head of a PUT; valid for some minutes.
+
+        Those with the same mapping of headers are prepared together.
+        """
+        keys = self._credentials.keys()
+        known: dict[tuple[str, int, str], RequestTemplate] = {}
+        found = []
+        for path, headers, data in items:
+            bucket, key = split_path(path)
+            payload = self._payload_hash((data,))
+            same = bucket, id(headers), payload
+            template = known.get(same)
+            if template is None:
+                template = known[same] = self._template("PUT", bucket, headers, payload, keys)
+            found.append((template.origin, template.head(key, len(data))))
+        return found
+
+    def _template(
+        self, method: str, bucket: str, headers: Mapping[str, str], payload: str, keys: Keys | None
+    ) -> RequestTemplate:
+        region = self._regions.get(bucket, self._region)
+        origin, prefix = self._place(bucket, region)
+        wanted = {**self._headers, **headers}
+        signature = None
+        if keys is not None:
+            signature = self._signer.prepare(method, origin.authority, wanted, payload, keys, region)
+        return RequestTemplate.of(method, origin, prefix, wanted, signature)
 
     def taken(self, response: Response, path: str, what: str) -> Response:
         """Return an answer that was received elsewhere, if its status is below 300; raise what it means otherwise."""
@@ -248,7 +262,7 @@ class S3Client:
         origin, prefix = place
         if not key:
             return origin, prefix or "/"
-        return origin, f"{prefix}/{key if _PLAIN.fullmatch(key) else quote(key, safe='/-_.~')}"
+        return origin, f"{prefix}/{encoded_key(key)}"
 
     def _place(self, bucket: str, region: str) -> tuple[Origin, str]:
         """Return the origin of a bucket, and what stands before its keys.

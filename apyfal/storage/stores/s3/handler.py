@@ -29,7 +29,7 @@ from apyfal.storage.http.status import (
     range_header,
     reading_says_more,
 )
-from apyfal.storage.metadata import FIELDS, ObjectMetadata, require_fields
+from apyfal.storage.metadata import FIELDS, ObjectMetadata, content_type_of, require_fields
 from apyfal.storage.stores.s3.client import S3Client, split_path
 from apyfal.storage.stores.s3.credentials import (
     Credentials,
@@ -295,11 +295,17 @@ class S3Handler(MetadataHandler):
         """Return for each object and its content where the request goes that `put` would send, and its head."""
         algorithm = self.limits.checksum
         crc = crc_function(algorithm) if algorithm is not None else None
-        found = []
+        known: dict[str, dict[str, str]] = {}  # by what the name says about the type
+        asked = []
         for path, data in items:
-            checksum = digest_bytes(algorithm, crc(data, 0)) if algorithm is not None and crc is not None else None
-            found.append(self._s3.request_to_write(path, self._headers_to_put(path, checksum, False, metadata), data))
-        return found
+            kind = content_type_of(path)
+            headers = known.get(kind)
+            if headers is None:
+                headers = known[kind] = self._headers_to_put(path, None, False, metadata)
+            if algorithm is not None and crc is not None:
+                headers = self._with_checksum(headers, digest_bytes(algorithm, crc(data, 0)))
+            asked.append((path, headers, data))
+        return self._s3.requests_to_write(asked)
 
     def write_answered(self, path: str, size: int, response: Response) -> ObjectInfo:
         """Do what `put` does with an answer to such a request."""
@@ -309,11 +315,14 @@ class S3Handler(MetadataHandler):
         self, path: str, checksum: bytes | None, exclusive: bool, metadata: ObjectMetadata | None
     ) -> dict[str, str]:
         headers = self._headers_to_write(path, exclusive, metadata)
-        if checksum is not None and self.limits.checksum is not None:
-            headers[f"x-amz-checksum-{self.limits.checksum}"] = base64.b64encode(checksum).decode("ascii")
         if exclusive:
             headers["if-none-match"] = "*"
-        return headers
+        return headers if checksum is None else self._with_checksum(headers, checksum)
+
+    def _with_checksum(self, headers: dict[str, str], checksum: bytes) -> dict[str, str]:
+        if self.limits.checksum is None:
+            return headers
+        return {**headers, f"x-amz-checksum-{self.limits.checksum}": base64.b64encode(checksum).decode("ascii")}
 
     def upload(
         self, path: str, *, size: int | None, exclusive: bool = False, metadata: ObjectMetadata | None = None
