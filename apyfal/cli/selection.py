@@ -15,7 +15,7 @@ from apyfal.storage.flow.retry import retry_call
 from apyfal.storage.handler import ObjectInfo
 from apyfal.storage.mounting.table import resolve
 from apyfal.storage.trees.names import bad_name, clashing, has_directories
-from apyfal.storage.url import parse, redact
+from apyfal.storage.url import Location, parse, redact
 
 __all__ = ["Pair", "Selection", "matches", "parent_of", "select"]
 
@@ -39,6 +39,8 @@ class Selection(NamedTuple):
     ----------
     pairs
         The objects to copy, and where to.
+    locations
+        The same, parsed.
     sizes
         Their sizes in bytes, from listings; ``None``: not known.
     folders
@@ -52,6 +54,7 @@ class Selection(NamedTuple):
     """
 
     pairs: list[Pair]
+    locations: list[tuple[Location, Location]]
     sizes: list[int | None]
     folders: list[str]
     marks: list[str]
@@ -132,7 +135,8 @@ def select(sources: Sequence[str], destination: str, *, recursive: bool, follow_
         ):
             raise ParameterError(f"{source!r} matches directories alone: -r copies what is below them")
     if not into:
-        return Selection([Pair(items[0].location.url, destination)], [None], [], [], [], [])
+        only = items[0].location
+        return Selection([Pair(only.url, destination)], [(only, parse(destination))], [None], [], [], [], [])
     return _placed(items, destination)
 
 
@@ -145,6 +149,7 @@ def _placed(items: Sequence[Item], destination: str) -> Selection:
     left: list[Exception] = []
     problems: list[Exception] = []
     taken: dict[str, str] = {}
+    found: dict[str, tuple[Item, Location]] = {}
     for item in items:
         source = item.location.url
         if item.problem is not None:
@@ -165,17 +170,26 @@ def _placed(items: Sequence[Item], destination: str) -> Selection:
                 raise InvalidURL(
                     f"{redact(source)!r}: a copy named {item.name!r} would not be in {destination!r}: {bad}"
                 )
-            parse(folder + item.name)
+            place = parse(folder + item.name)
             if taken.setdefault(item.name, source) != source:
                 both = f"{redact(taken[item.name])!r} and {redact(source)!r}"
                 raise ParameterError(f"{both} would both become {item.name!r} in {destination!r}")
+            if item.name not in found or item.info is not None:
+                found[item.name] = item, place
         except (AcceleratorException, OSError) as error:
             problems.append(error)
     if on_disk:
         problems += clashing(taken, [one.removeprefix(folder) for one in folders])
-    pairs = [Pair(source, folder + name) for name, source in taken.items()]
-    sizes = {item.location.url: item.info.size for item in items if item.info is not None}
-    return Selection(pairs, [sizes.get(one.source) for one in pairs], folders, marks, left, problems)
+    chosen = [found[name] for name in taken]
+    return Selection(
+        [Pair(source, folder + name) for name, source in taken.items()],
+        [(item.location, place) for item, place in chosen],
+        [None if item.info is None else item.info.size for item, _ in chosen],
+        folders,
+        marks,
+        left,
+        problems,
+    )
 
 
 def _is_marked(item: Item) -> bool:

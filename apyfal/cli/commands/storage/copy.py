@@ -182,7 +182,7 @@ def _copy_all(
         failed.update(_copy_by_threads(copy, {number: chosen[number] for number in numbers}, cancel, keep_going))
 
     copy_each(
-        [(parse(one.source), parse(one.destination)) for one in chosen],
+        selected.locations,
         selected.sizes,
         metadata=metadata,
         copied=copied,
