@@ -74,6 +74,8 @@ class ZarrStore(Store):
         super().__init__(read_only=read_only)
         text = parse(url).url
         self.url = text if text.endswith("://") else text.rstrip("/") or "/"
+        below = parse(self._at("x"))
+        self._scheme, self._prefix = below.scheme, below.path[:-1]
 
     @property
     def supports_writes(self) -> bool:
@@ -119,14 +121,21 @@ class ZarrStore(Store):
             raise ParameterError(f"key {key!r} leads out of the store; expected one without '..'")
         return self.url + key if self.url.endswith("/") else f"{self.url}/{key}"
 
+    def _location(self, key: str) -> Location:
+        """Return where a value is, as `parse` reads it; chunks have plain keys, which need no look at each part."""
+        if key and key.isascii() and key.isprintable() and ".." not in key and self._scheme not in ("http", "https"):
+            return Location(self._scheme, self._prefix + key)
+        return parse(self._at(key))
+
     # -- values -------------------------------------------------------------------------------------------------------
     async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
         """Return the value of a key, or a part of it; ``None`` if there is none."""
-        await self._ensure_open()
+        if not self._is_open:
+            await self._ensure_open()
         if byte_range is not None:
             return await awaited(partial(self.get_sync, key, prototype=prototype, byte_range=byte_range))
         try:
-            data = await _loads(parse(self._at(key)))
+            data = await _loads(self._location(key))
         except _NO_VALUE:
             return None
         return _buffer(data, prototype)
@@ -224,7 +233,8 @@ class ZarrStore(Store):
 def _buffer(data: np.ndarray[Any, Any], prototype: Any) -> Any:
     kind = (prototype or default_buffer_prototype()).buffer
     array: Any = data  # zarr's array protocol has members that numpy's types do not declare
-    return kind.from_buffer(cpu.Buffer.from_array_like(array))
+    found = cpu.Buffer.from_array_like(array)
+    return found if kind is cpu.Buffer else kind.from_buffer(found)
 
 
 def _read(url: str, part: Any) -> np.ndarray[Any, Any]:
