@@ -247,15 +247,15 @@ def _require_size(out: NDArray[Any], size: int, name: str) -> None:
         raise ParameterError(f"{name!r} holds {size} bytes, but out has {out.nbytes}")
 
 
-def seen_as(memory: memoryview | None, kind: np.dtype[Any], name: str) -> NDArray[Any]:
+def seen_as(memory: memoryview | None, kind: np.dtype[Any], name: object) -> NDArray[Any]:
     """Return what `load` returns for bytes that lie in memory of the pool already; ``None``: there are none."""
     return _seen(_pinned(0) if memory is None else np.frombuffer(memory, np.uint8), kind, None, name)
 
 
-def _seen(data: NDArray[Any], kind: np.dtype[Any], shape: int | Sequence[int] | None, name: str) -> NDArray[Any]:
+def _seen(data: NDArray[Any], kind: np.dtype[Any], shape: int | Sequence[int] | None, name: object) -> NDArray[Any]:
     if kind.itemsize == 0 or len(data) % kind.itemsize:
         raise ParameterError(
-            f"{name!r} holds {len(data)} bytes, no whole number of {kind} ({kind.itemsize} bytes each)"
+            f"{str(name)!r} holds {len(data)} bytes, no whole number of {kind} ({kind.itemsize} bytes each)"
         )
     array = data.view(kind)
     if shape is None:
@@ -266,7 +266,7 @@ def _seen(data: NDArray[Any], kind: np.dtype[Any], shape: int | Sequence[int] | 
         rest = math.prod(length for length in wanted if length != -1)
         fits = rest > 0 and array.size % rest == 0
     if not fits or any(length < -1 for length in wanted):
-        raise ParameterError(f"{name!r} holds {array.size} of {kind}, which do not make the shape {wanted}")
+        raise ParameterError(f"{str(name)!r} holds {array.size} of {kind}, which do not make the shape {wanted}")
     return array.reshape(wanted)
 
 

@@ -16,7 +16,7 @@ from apyfal.storage.api.arrays import seen_as
 from apyfal.storage.flow.cancel import CancelToken
 from apyfal.storage.flow.retry import limits_for
 from apyfal.storage.handler import Handler, ObjectInfo, RangeReader
-from apyfal.storage.http.exchanges import ExchangeHandler, Exchanges, Replay
+from apyfal.storage.http.exchanges import ExchangeHandler, Exchanges, Replay, is_exchange_handler
 from apyfal.storage.http.origin import Origin
 from apyfal.storage.http.pool import ConnectionPool
 from apyfal.storage.metadata import ObjectMetadata
@@ -77,7 +77,8 @@ ways = Ways()
 
 def is_moved_natively(target: MountedPath) -> bool:
     """Return whether the native transport can move objects of a mount: one without a bandwidth limit."""
-    return isinstance(target.handler, ExchangeHandler) and target.handler.bandwidth is None
+    handler = target.handler
+    return is_exchange_handler(handler) and target.handler.bandwidth is None
 
 
 class NativeExchanges(ABC):
@@ -120,7 +121,7 @@ class NativeExchanges(ABC):
             By `cancel`.
         """
         handler = target.handler
-        if not isinstance(handler, ExchangeHandler):
+        if not is_exchange_handler(handler):
             return list(indexes)
         left = []
         mine: list[int] = []
@@ -144,7 +145,7 @@ class NativeExchanges(ABC):
             worth = len(by_origin) == 1 or len(numbers) >= _WORTH_ITS_TURN
             if worth and handler.client.leads_straight_to(origin):
                 heads = [requests[number][1] for number in numbers]
-                with limits_for(handler).connections.turns(most, cancel) as connections:
+                with limits_for(target.handler).connections.turns(most, cancel) as connections:
                     done = self._exchange(handler.client, origin, group, heads, connections, cancel)
                 group = [index for number, index in enumerate(group) if not self._take(done, number, index, results)]
                 if done.cancelled:
@@ -242,7 +243,7 @@ class NativeReads(NativeExchanges):
             results[index] = self._places[index]
             return True
         try:
-            results[index] = seen_as(done.take(number), self._kind, str(self._locations[index]))
+            results[index] = seen_as(done.take(number), self._kind, self._locations[index])
         except ParameterError:
             return False
         return True
@@ -250,7 +251,7 @@ class NativeReads(NativeExchanges):
     def _again(self, replay: Replay) -> Any:
         def read(handler: Handler, path: str) -> RangeReader:
             response = replay.response()
-            if not isinstance(handler, ExchangeHandler):  # mounted anew meanwhile
+            if not is_exchange_handler(handler):  # mounted anew meanwhile
                 return handler.read(path, 0, None, None)
             return handler.read_answered(path, response)
 
@@ -310,7 +311,7 @@ class NativeWrites(NativeExchanges):
     def _again(self, replay: Replay) -> Any:
         def write(handler: Handler, path: str, size: int) -> ObjectInfo:
             response = replay.response()
-            if not isinstance(handler, ExchangeHandler):
+            if not is_exchange_handler(handler):
                 raise StoreUnavailable(f"{replay.name}: another store was mounted")
             return handler.write_answered(path, size, response)
 

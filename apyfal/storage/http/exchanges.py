@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeGuard, runtime_checkable
+from weakref import WeakKeyDictionary
 
 from apyfal._core import transport as native
 from apyfal.exceptions import StorageError, StoreUnavailable, TransferCancelled, TransferTimeout
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["MOST_CONNECTIONS", "ExchangeHandler", "Exchanges", "LookUpHandler", "Replay"]
+__all__ = ["MOST_CONNECTIONS", "ExchangeHandler", "Exchanges", "LookUpHandler", "Replay", "is_exchange_handler"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -86,6 +87,18 @@ class LookUpHandler(ExchangeHandler, Protocol):
     @abstractmethod
     def looked_up(self, path: str, response: Response) -> ObjectInfo | None:
         """Describe an object from the head of a response with status 200; ``None``: it does not state enough."""
+
+
+_kinds: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
+
+
+def is_exchange_handler(handler: object) -> TypeGuard[ExchangeHandler]:
+    """Return whether a handler is an `ExchangeHandler`; asked once for each class, since such a check is slow."""
+    kind = type(handler)
+    known = _kinds.get(kind)
+    if known is None:
+        known = _kinds[kind] = isinstance(handler, ExchangeHandler)
+    return known
 
 
 class Replay:
@@ -221,9 +234,13 @@ class Exchanges:
             self.cancelled = True
         finally:
             cancel.discard(self._transport)
+            usable: list[Connection] = []
             for slot, connection in self._leased.items():
-                usable = self._transport.detach(slot) and not cancel.is_set()
-                pool.give_back(connection, usable)
+                if self._transport.detach(slot) and not cancel.is_set():
+                    usable.append(connection)
+                else:
+                    pool.give_back(connection, False)
+            pool.keep(usable)
             self._leased.clear()
         self.states = self._transport.states()
         if _LOG.isEnabledFor(logging.DEBUG):
@@ -250,9 +267,9 @@ class Exchanges:
             except StorageError as error:
                 _LOG.debug("%s: %s", self._origin, error)
 
-        while missing and (kept := self._pool.lease_kept(self._origin)) is not None:
-            found.append((kept, False))
-            missing -= 1
+        if missing:
+            found += [(kept, False) for kept in self._pool.lease_kept(self._origin, missing)]
+            missing -= len(found)
         if missing > 1:
             # each waits for the other side, and new ones may be far away
             for thread in start_threads("connect", missing, lease):

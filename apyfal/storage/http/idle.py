@@ -6,7 +6,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 
 from apyfal.storage.http.connection import Connection
 
@@ -62,34 +62,54 @@ class IdleConnections:
 
     def kept(self, key: Hashable, *, careful: bool) -> Connection | None:
         """Return an idle connection, or ``None`` if there is none; parameters as for `lease`."""
-        while True:
+        found = self.several(key, 1, careful=careful)
+        return found[0] if found else None
+
+    def several(self, key: Hashable, most: int, *, careful: bool) -> list[Connection]:
+        """Return up to `most` idle connections; other parameters as for `lease`."""
+        found: list[Connection] = []
+        while len(found) < most:
             with self._lock:
                 if self._process != os.getpid():
                     # The parent's connections: close our copies of their descriptors, send nothing.
                     self._process = os.getpid()
                     _close_all(self._idle)
                 kept = self._idle.get(key)
-                connection = kept.pop() if kept else None
-            if connection is None:
-                return None
-            idle = time.monotonic() - connection.idle_since
-            # One that was in use just now is not looked at: the caller repeats what fails for that.
-            if (idle < _SURELY_OPEN and not careful) or (idle < _MAX_IDLE and connection.is_quiet()):
-                return connection
-            connection.close()
+                if not kept:
+                    break
+                first = max(0, len(kept) - (most - len(found)))
+                taken = kept[first:]
+                del kept[first:]
+            now = time.monotonic()
+            for connection in reversed(taken):
+                idle = now - connection.idle_since
+                # One that was in use just now is not looked at: the caller repeats what fails for that.
+                if (idle < _SURELY_OPEN and not careful) or (idle < _MAX_IDLE and connection.is_quiet()):
+                    found.append(connection)
+                else:
+                    connection.close()
+        return found
 
     def give_back(self, connection: Connection, usable: bool) -> None:
         """Keep a connection that was leased, or close it if it is not usable or one too many."""
-        if not usable:
+        if usable:
+            self.keep([connection])
+        else:
             connection.close()
-            return
-        connection.idle_since = time.monotonic()
+
+    def keep(self, connections: Iterable[Connection]) -> None:
+        """Keep connections that were leased and are usable; close those that are too many."""
+        now = time.monotonic()
+        surplus: list[Connection] = []
         with self._lock:
-            kept = self._idle.setdefault(connection.key, [])
-            kept.append(connection)
-            surplus = kept.pop(0) if len(kept) > self._most else None
-        if surplus is not None:
-            surplus.close()
+            for connection in connections:
+                connection.idle_since = now
+                kept = self._idle.setdefault(connection.key, [])
+                kept.append(connection)
+                if len(kept) > self._most:
+                    surplus.append(kept.pop(0))
+        for connection in surplus:
+            connection.close()
 
     def close(self) -> None:
         """Close the idle connections. Those in use are closed or kept as they are given back."""

@@ -198,13 +198,17 @@ class ConnectionPool:
         """
         return self._idle.lease(origin, partial(self._connect, origin, self._proxy_of(origin)), careful=False)
 
-    def lease_kept(self, origin: Origin) -> Connection | None:
-        """Return a connection that was kept, to be given back; ``None`` if there is none."""
-        return self._idle.kept(origin, careful=False)
+    def lease_kept(self, origin: Origin, most: int) -> list[Connection]:
+        """Return up to `most` connections that were kept, to be given back."""
+        return self._idle.several(origin, most, careful=False)
 
     def give_back(self, connection: Connection, usable: bool) -> None:
         """Keep a connection that was leased for the next request, or close it."""
         self._idle.give_back(connection, usable)
+
+    def keep(self, connections: Iterable[Connection]) -> None:
+        """Keep connections that were leased for the next requests."""
+        self._idle.keep(connections)
 
     # -- connections --------------------------------------------------------------------------------------------------
     def _release(self, connection: Connection, usable: bool) -> None:
