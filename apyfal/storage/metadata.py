@@ -32,7 +32,8 @@ _COMPRESSED = {
     "br": "application/octet-stream",
     "compress": "application/x-compress",
 }
-_COMPRESSING = (".gz", ".bz2", ".xz", ".br", ".z")
+#: As `mimetypes` spells them, by what they are in lower case.
+_COMPRESSING = {".gz": ".gz", ".bz2": ".bz2", ".xz": ".xz", ".br": ".br", ".z": ".Z"}
 _NUMPY = {".npy": "application/x-npy", ".npz": "application/x-npz", ".parquet": "application/vnd.apache.parquet"}
 
 
@@ -185,7 +186,7 @@ def content_type_of(path: str) -> str:
 
 @lru_cache(maxsize=256)
 def _type_of_suffix(suffix: str) -> str:
-    kind, encoding = _TYPES.guess_type(f"x{suffix.lower() if suffix.lower() in _COMPRESSING else suffix}")
+    kind, encoding = _TYPES.guess_type(f"x{_COMPRESSING.get(suffix.lower(), suffix)}")
     if encoding is not None:
         return _COMPRESSED.get(encoding, "application/octet-stream")
     return kind or "application/octet-stream"
