@@ -60,7 +60,8 @@ def drawn() -> dict[str, str]:
     figures = json.loads(FIGURES.read_text())
     made = {}
     for one in figures["plots"]:
-        where = f"{figures['machine']}; {figures['date']}; median of {one['rounds']}; {one['source']}"
+        date = one.get("date", figures["date"])
+        where = f"{figures['machine']}; {date}; median of {one['rounds']}; {one['source']}"
         made[f"plot-{one['file']}.svg"] = plot(one["title"], one["unit"], [tuple(row) for row in one["rows"]], where)
     return made
 
