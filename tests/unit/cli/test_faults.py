@@ -10,8 +10,8 @@ import time
 from functools import partial
 from pathlib import Path
 
+import forked
 import pytest
-from unit.cli import forked
 
 from apyfal import cli, storage
 

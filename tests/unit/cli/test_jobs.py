@@ -12,9 +12,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
-from unit.cli import forked
 
 import apyfal
 from apyfal.cli import main

@@ -18,8 +18,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import forked
 import pytest
-from unit.cli import forked
 
 from apyfal.doctor import cards, network
 from apyfal.doctor.finding import Finding

@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 
 import click
+import forked
 import pytest
-from unit.cli import forked
 
 import apyfal.cli as cli
 from apyfal.cli import completion

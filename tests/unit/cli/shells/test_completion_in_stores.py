@@ -15,9 +15,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import forked
 import pytest
 from servers.web.hostile import Fault, Hostile, hostile
-from unit.cli import forked
 
 import apyfal.cli as cli
 from apyfal.cli.shells import UrlBashComplete
