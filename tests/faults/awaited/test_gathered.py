@@ -9,7 +9,9 @@ import itertools
 import pickle
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import pytest
 from servers.web.hostile import Fault, Hostile, Request, error
@@ -19,6 +21,7 @@ from apyfal.exceptions import AccessDenied, IsADirectory, ObjectNotFound
 from apyfal.storage.aio.gathering import Gathered, Tell
 from apyfal.storage.batch.native import ways
 from apyfal.storage.flow.cancel import current_cancel
+from apyfal.storage.fs.filesystem import _saves
 
 COUNT = 60
 OBJECTS = [random.Random(number).randbytes(3000 + number) for number in range(COUNT)]
@@ -316,10 +319,19 @@ def test_several_loops_and_a_loop_that_is_closed(urls: list[str]) -> None:
     asyncio.run(leave())
 
 
-def test_a_cancelled_write_has_ended(store: Hostile, urls: list[str]) -> None:
+def test_a_cancelled_write_has_ended(store: Hostile, urls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     fs = storage.filesystem(asynchronous=True)
     store.faults.append(Fault("stall", lambda request: request.method == "PUT", at=-10_000, times=-1))
     data = bytearray(1000)
+    save_all, ended = _saves._function, threading.Event()
+
+    def saves(items: Sequence[Any], tell: Tell) -> Sequence[Exception | None]:
+        try:
+            return save_all(items, tell)
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(_saves, "_function", saves)
 
     async def work() -> None:
         tasks = [asyncio.create_task(fs._pipe_file(url, data)) for url in urls[:5]]
@@ -329,10 +341,19 @@ def test_a_cancelled_write_has_ended(store: Hostile, urls: list[str]) -> None:
         for task in tasks:
             task.cancel()
         done, _ = await asyncio.wait(tasks, timeout=20)
+        has_ended = ended.is_set()
         store.reset()  # which ends the silence
         assert len(done) == 5, "they waited for the store"
+        assert has_ended, "nothing reads the memory of a task that is done"
         assert all(task.cancelled() for task in tasks)
 
     asyncio.run(work())
-    gc.collect()
-    data.append(0)  # nothing looks at the memory any more
+    deadline = time.monotonic() + 20
+    while True:
+        gc.collect()
+        try:
+            data.append(0)  # nothing has the memory any more
+            break
+        except BufferError:  # a thread is about to forget it
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
