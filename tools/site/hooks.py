@@ -24,6 +24,9 @@ _FROM_THE_TOP = {"changelog.md": "CHANGELOG.md", "contributing.md": "CONTRIBUTIN
 _OUTSIDE = re.compile(r"\[[^]]*\]\(((?:tests|csrc|bench|packaging)/[^)]*)\)")
 _MERMAID = re.compile(r"^```mermaid\n.*?^```$", re.M | re.S)
 _SVG = re.compile(r'^<p><img alt="([^"]*)" src="([^"]*\.svg)" ?/?></p>$', re.M)
+#: Short code with a hyphen, of which browsers put one half on the next line: ``-o``, ``--jobs N``.
+_OPTION = re.compile(r"<code>(?=[^<]{1,20}</code>)([^<]*-[^<]*)</code>")
+_WIDTH = re.compile(r'viewBox="0 0 (\d+)')
 _STYLE = re.compile(r"<style>.*?</style>", re.S)
 
 
@@ -49,13 +52,14 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
 
 
 def on_page_content(html: str, page: Page, **_: Any) -> str:
-    """Put pictures into the page itself, so that they take its colours."""
+    """Put pictures into the page itself, so that they take its colours, and keep options in one piece."""
     here = ROOT / "docs" / page.file.src_uri
 
     def inline(match: re.Match[str]) -> str:
         # The page's address has as many folders as its file, since directory URLs are off.
         svg = _STYLE.sub("", (here.parent / match[2]).resolve().read_text())
-        head = f'<svg class="picture" role="img" aria-label="{match[1]}" '
+        narrow = " narrow" if float(_WIDTH.findall(svg)[0]) <= 500 else ""
+        head = f'<svg class="picture{narrow}" role="img" aria-label="{match[1]}" '
         return f'<div class="picture-frame">{svg.replace("<svg ", head, 1)}</div>'
 
-    return _SVG.sub(inline, html)
+    return _OPTION.sub(r'<code class="option">\1</code>', _SVG.sub(inline, html))

@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parents[2]
 FIGURES = Path(__file__).with_name("figures.json")
 PICTURES = ROOT / "docs/pictures"
 
-_LABELS, _BARS, _ROW = 420, 400, 30
+#: As wide as a phone shows legibly: a name stands above its bar.
+_WIDTH, _LEFT, _BARS, _ROW = 480, 4, 410, 42
 
 
 def plot(title: str, unit: str, rows: list[tuple[str, float]], where: str) -> str:
@@ -32,22 +33,26 @@ def plot(title: str, unit: str, rows: list[tuple[str, float]], where: str) -> st
     where
         Machine, date, source.
     """
-    drawing = Drawing(_LABELS + _BARS + 90, 56 + _ROW * len(rows) + 22)
-    drawing.text(8, 24, f"{title} ({unit})", size=17, anchor="start", bold=True)
+    notes = where.split("; ", 1)
+    head = f"{title} ({unit})"
+    lengths = [16 * len(head), *(14 * len(name) for name, _ in rows), *(12 * len(note) for note in notes)]
+    drawing = Drawing(max(_WIDTH, _LEFT + round(0.56 * max(lengths)) + 4), 50 + _ROW * len(rows) + 16 * len(notes) + 6)
+    drawing.text(_LEFT, 24, head, size=16, anchor="start", bold=True)
     largest = max(value for _, value in rows)
     for number, (name, value) in enumerate(rows):
-        top = 44 + _ROW * number
+        top = 40 + _ROW * number
         ours = "apyfal" in name or name == "process_map"
-        drawing.text(_LABELS - 10, top + 16, name, size=14, anchor="end", accent=ours)
-        drawing.bar(_LABELS, top, max(2.0, _BARS * value / largest), 20, accent=ours)
-        drawing.text(
-            _LABELS + _BARS * value / largest + 8, top + 16, _shown(value), size=14, anchor="start", accent=ours
-        )
+        length = max(2.0, _BARS * value / largest)
+        drawing.text(_LEFT, top + 14, name, size=14, anchor="start", accent=ours)
+        drawing.bar(_LEFT, top + 19, length, 14, accent=ours)
+        drawing.text(_LEFT + length + 6, top + 31, _shown(value), size=14, anchor="start", accent=ours)
     for name, value in rows:
         if name.startswith("limit"):
-            x = _LABELS + _BARS * value / largest
-            drawing.line(x, 38, x, 44 + _ROW * len(rows), dashed=True)
-    drawing.text(8, drawing.height - 8, where, size=12, anchor="start")
+            x = _LEFT + _BARS * value / largest
+            for number in range(len(rows)):  # beside the bars, not through the names
+                drawing.line(x, 58 + _ROW * number, x, 74 + _ROW * number, dashed=True)
+    for number, note in enumerate(notes):
+        drawing.text(_LEFT, 60 + _ROW * len(rows) + 16 * number, note, size=12, anchor="start")
     return drawing.svg()
 
 
