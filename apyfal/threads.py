@@ -3,9 +3,45 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 __all__ = ["start_threads"]
+
+#: Seconds between two looks at whether a thread has ended, for who was not woken because another one was interrupted.
+_LOOK = 1.0
+
+
+class _Daemon(threading.Thread):
+    """A daemon thread that can be joined again after a signal has interrupted the first time.
+
+    `threading.Thread` of CPython 3.10 to 3.12 takes a thread for ended if a signal handler raises in its `join`
+    (``Thread._wait_for_tstate_lock``): another `join` then returns at once, while the thread still runs.
+    """
+
+    def __init__(self, work: Callable[[], object], name: str) -> None:
+        super().__init__(target=work, name=name, daemon=True)
+        self._running = threading.Lock()
+        self._running.acquire()
+        self._over = False
+
+    def run(self) -> None:
+        try:
+            super().run()
+        finally:
+            self._over = True  # before the lock: who is interrupted behind `acquire` must not be waited for
+            self._running.release()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until the thread has ended, or for `timeout` seconds."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not self._over and self.is_alive() and self is not threading.current_thread():
+            left = _LOOK if deadline is None else min(_LOOK, deadline - time.monotonic())
+            if self._running.acquire(timeout=max(0.0, left)):
+                self._running.release()
+            elif deadline is not None and time.monotonic() >= deadline:
+                return
+        super().join(timeout)
 
 
 def start_threads(name: str, count: int, work: Callable[[], object]) -> list[threading.Thread]:
@@ -13,7 +49,7 @@ def start_threads(name: str, count: int, work: Callable[[], object]) -> list[thr
 
     `work` must not raise: nobody would see it.
     """
-    threads = [threading.Thread(target=work, name=f"apyfal-{name}-{number}", daemon=True) for number in range(count)]
+    threads: list[threading.Thread] = [_Daemon(work, f"apyfal-{name}-{number}") for number in range(count)]
     for thread in threads:
         thread.start()
     return threads
