@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from apyfal._core.device import FROM_DEVICE, TO_DEVICE
-from apyfal.batching.item import BatchItem, BatchTask
+from apyfal.batching.item import Batchable, BatchItem
 from apyfal.batching.objects import receive_together, split, store_together
 from apyfal.batching.packing import Packer
 from apyfal.definition.grammar import STATUS_DONE
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Batch"]
 
-_Task = TypeVar("_Task", bound=BatchTask)
+_Task = TypeVar("_Task", bound=Batchable)
 
 #: Runs in flight, if each job is a run.
 _IN_FLIGHT = 8

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from apyfal.pipeline.reports.report import Report
     from apyfal.storage.handler import Handler, RangeReader
 
-__all__ = ["BatchItem", "BatchTask", "ResultTarget"]
+__all__ = ["BatchItem", "Batchable", "ResultTarget"]
 
 
 class ResultTarget(Protocol):
@@ -39,8 +39,8 @@ class ResultTarget(Protocol):
     def set_exception(self, error: BaseException, /) -> None: ...
 
 
-class BatchTask(Protocol):
-    """A job that waits to be run: the arguments of `apyfal.Accelerator.process`, and the future of its result."""
+class Batchable(Protocol):
+    """A job that can be in a batch: the arguments of `apyfal.Accelerator.process`, and the future of its result."""
 
     @property
     def future(self) -> ResultTarget: ...
@@ -94,7 +94,7 @@ class BatchItem:
         "task",
     )
 
-    def __init__(self, task: BatchTask) -> None:
+    def __init__(self, task: Batchable) -> None:
         self.task = task
         self.array, is_converted = source_array(task.src)
         self.is_stored = task.dst is not None and not isinstance(task.dst, np.ndarray)
@@ -129,6 +129,7 @@ class BatchItem:
         self.place = place = packer.place(0 if data is None else len(data))
         if place is not None and data is not None:
             inputs.bytes[place.start : place.start + place.nbytes] = data
+            self._copied.append(("src", place.nbytes))
         self.arrived = True
 
     def receive(

@@ -197,6 +197,22 @@ def test_objects_travel_by_the_native_transport(store: Hostile) -> None:
         assert result.tobytes() == store.objects[f"b/{number}"].data == store.objects[f"b/{number}.out"].data
 
 
+def test_copies_of_objects_are_counted(store: Hostile) -> None:
+    """The native transport receives an object in memory of its own; from there it is copied into the batch."""
+    sources = [f"s3.many://b/{number}" for number in range(120)]
+    infos: list[dict] = []
+    with apyfal.Accelerator("loopback", emulator=BUSY) as accelerator:
+        list(accelerator.process_map(sources))  # it knows that they are small
+        ways.take()
+        list(accelerator.process_map(sources, info_list=infos))
+    native = ways.take()["native"]
+    assert native > 60
+    packed = " small, and packed with others into one transfer"
+    for info in infos:
+        assert info["bytes_copied"] == len(info["copy_reasons"]) * info["bytes_in"]
+    assert sum(f"src:{packed}" in info["copy_reasons"] for info in infos) == native
+
+
 def test_a_store_that_hangs_for_one_object_costs_that_job(store: Hostile) -> None:
     """The others of its batch had come by then."""
     sources = [f"s3.many://b/{number}" for number in range(40)]
