@@ -11,11 +11,19 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from apyfal.exceptions import InvalidURL, IsADirectory, ParameterError, StorageError, UnsupportedByStore
+from apyfal.exceptions import (
+    InvalidURL,
+    IsADirectory,
+    ParameterError,
+    StorageError,
+    TransferCancelled,
+    UnsupportedByStore,
+)
 from apyfal.storage import providers, transfer
 from apyfal.storage.endpoints.factory import open_sink, open_source
 from apyfal.storage.endpoints.sinks import Sink
 from apyfal.storage.endpoints.sources import Source
+from apyfal.storage.flow.cancel import current_cancel
 from apyfal.storage.flow.options import Progress, TransferOptions
 from apyfal.storage.handler import Handler
 from apyfal.storage.local import atomic
@@ -102,8 +110,9 @@ def copy_to(
     if destination.is_local and metadata is not None:
         raise UnsupportedByStore(f"cannot copy to {str(destination)!r}: a local file keeps no metadata")
     mtime_ns = None if mtime is None else round(mtime * 1e9)
-    if source.is_local and destination.is_local:
-        copy_file(source.path, destination.path, progress, mtime_ns=mtime_ns)
+    waits = current_cancel() is not None and _is_stream(source)  # for a pipe; the pump below can be cancelled then
+    if source.is_local and destination.is_local and not waits:
+        copy_file(source.path, destination.path, _or_cancelled(progress), mtime_ns=mtime_ns)
     elif _is_stream(source) or _is_stream(destination):
         written = _pump_between(source.url, destination.url, progress, metadata)
         if mtime_ns is not None and destination.is_local:
@@ -122,6 +131,20 @@ def copy_to(
                 start.handler, start.path, handler, end.path, metadata=metadata, progress=progress, options=_OPTIONS
             )
     return destination.url
+
+
+def _or_cancelled(progress: Progress | None) -> Progress | None:
+    """Return a progress function that ends a copy of local files when the caller's `CancelToken` is set."""
+    cancel = current_cancel()
+    if cancel is None:
+        return progress
+
+    def report(done: int, total: int | None) -> None:
+        cancel.check()
+        if progress is not None:
+            progress(done, total)
+
+    return report
 
 
 class _Place:
@@ -199,6 +222,16 @@ def _pump_between(src: object, dst: object, progress: Progress | None, metadata:
         return sink.name
 
 
+class _Waiting:
+    """Wakes a copy that waits for its source, by a `CancelToken`."""
+
+    def __init__(self, full: queue.SimpleQueue[memoryview | BaseException | None]) -> None:
+        self._full = full
+
+    def interrupt(self) -> None:
+        self._full.put(TransferCancelled("the transfer was cancelled"))
+
+
 def _pump(source: Source, sink: Sink, progress: Progress | None) -> None:
     """Read in a thread of its own and write in this one, with a ring of buffers between."""
     free: queue.SimpleQueue[memoryview | None] = queue.SimpleQueue()
@@ -224,7 +257,10 @@ def _pump(source: Source, sink: Sink, progress: Progress | None) -> None:
     thread.start()
     done = 0
     patience: float | None = _PATIENCE
+    waiting, cancel = _Waiting(full), current_cancel()
     try:
+        if cancel is not None:
+            cancel.add(waiting)
         while (piece := full.get()) is not None:
             if isinstance(piece, BaseException):
                 raise piece
@@ -235,6 +271,8 @@ def _pump(source: Source, sink: Sink, progress: Progress | None) -> None:
             free.put(memoryview(piece.obj))
         patience = None
     finally:
+        if cancel is not None:
+            cancel.discard(waiting)
         free.put(None)
         source.interrupt()
         # after a failure or a signal, a pipe that nobody writes to would keep the thread, and this call, for ever

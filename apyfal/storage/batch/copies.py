@@ -224,13 +224,16 @@ class _Copies:
 
     def run(self, numbers: list[int], copied: Copied, one_by_one: Callable[[list[int]], object]) -> None:
         """Write each group while the next one is read."""
-        ready: queue.Queue[tuple[list[int], list[Any]] | BaseException | None] = queue.Queue(1)
+        wanted: queue.SimpleQueue[bool] = queue.SimpleQueue()  # whether another group is to be read
+        ready: queue.SimpleQueue[tuple[list[int], list[Any]] | BaseException | None] = queue.SimpleQueue()
         ended = CancelToken(self._cancel)
 
         def read() -> None:
             try:
                 with ended.scope():
                     for group in self._groups(numbers):
+                        if not wanted.get():
+                            return
                         ready.put((group, self._read(group, ended)))
                     ready.put(None)
             except BaseException as error:
@@ -239,22 +242,18 @@ class _Copies:
         threads = start_threads("copy-read", 1, read)
         try:
             with self._cancel.scope():
+                wanted.put(True)
                 while (found := ready.get()) is not None:
                     if isinstance(found, BaseException):
                         raise found
+                    wanted.put(True)
                     left = self._write(*found, copied)
                     del found
                     if left:
                         one_by_one(left)
-        except BaseException:
-            ended.set()
-            while threads[0].is_alive():  # it may wait for room in the queue
-                try:
-                    ready.get(timeout=0.05)
-                except queue.Empty:
-                    continue
-            raise
         finally:
+            ended.set()
+            wanted.put(False)
             threads[0].join()
             ended.detach()
 

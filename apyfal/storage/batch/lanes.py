@@ -18,7 +18,7 @@ from apyfal.storage.mounting.table import resolve
 from apyfal.storage.url import Location
 from apyfal.threads import start_threads
 
-__all__ = ["MOST_THREADS", "Bulk", "run_each"]
+__all__ = ["MOST_THREADS", "Bulk", "in_threads", "run_each"]
 
 Result = TypeVar("Result")
 
@@ -186,7 +186,7 @@ def _work_in_bulk(run: _Run[Any], lanes: list[_Lane], bulk: Bulk, cancel: Cancel
             run.work_in_bulk(lane, bulk)
         return
     queue = deque(lanes)
-    _until_ended(len(lanes), lambda: run.work_in_bulk(queue.popleft(), bulk), cancel)
+    in_threads("batch", len(lanes), lambda: run.work_in_bulk(queue.popleft(), bulk), cancel)
 
 
 def _work_by_threads(run: _Run[Any], lanes: list[_Lane], cancel: CancelToken) -> None:
@@ -196,16 +196,20 @@ def _work_by_threads(run: _Run[Any], lanes: list[_Lane], cancel: CancelToken) ->
         lane.options = replace(lane.options, max_concurrency=max(1, lane.limit // max(1, len(lane.waiting))))
     count = min(MOST_THREADS, sum(min(lane.limit, len(lane.waiting)) for lane in lanes))
     if count > 1:
-        _until_ended(count, run.work, cancel)
+        in_threads("batch", count, run.work, cancel)
     elif count:
         run.work()
 
 
-def _until_ended(count: int, work: Callable[[], object], cancel: CancelToken) -> None:
-    """Call `work` in as many threads, and wait for their end."""
+def in_threads(name: str, count: int, work: Callable[[], object], cancel: CancelToken) -> None:
+    """Call `work` in `count` threads, and wait for their end; a signal that interrupts the waiting cancels them.
+
+    All have ended when this returns or raises. There is no `concurrent.futures` in it: a signal's exception can leave
+    one of its locks taken, for which this call, or the interpreter's exit, would wait for ever.
+    """
     threads: list[threading.Thread] = []
     try:
-        threads = start_threads("batch", count, work)
+        threads = start_threads(name, count, work)
         for thread in threads:
             thread.join()
     except BaseException:  # Ctrl-C, or no thread could be started

@@ -79,8 +79,12 @@ class ParallelTransfer(ABC):
             self._work(part, reader)
         elif reader is not None:
             reader.close()
-        for thread in self._threads:  # grows while threads run, and each is in it before its starter ends
-            thread.join()
+        try:
+            self._join()
+        except BaseException:  # a signal: nothing may be written to the caller's memory after this
+            self._source.cancel.set()
+            self._join()
+            raise
         if self._failure is not None:
             raise self._failure
         if self._algorithm is None:
@@ -89,6 +93,10 @@ class ParallelTransfer(ABC):
         for _, length, crc in sorted(self._crcs):
             combined = combine(self._algorithm, combined, crc, length)
         return combined
+
+    def _join(self) -> None:
+        for thread in self._threads:  # grows while threads run, and each is in it before its starter ends
+            thread.join()
 
     # -- for subclasses -----------------------------------------------------------------------------------------------
     @abstractmethod

@@ -8,6 +8,7 @@ import math
 from apyfal.storage.api.namespace import stat_at
 from apyfal.storage.api.opening import open as open_file
 from apyfal.storage.checksums import Hasher, new_hasher
+from apyfal.storage.flow.cancel import current_cancel
 from apyfal.storage.handler import ObjectInfo
 from apyfal.storage.url import Location
 
@@ -69,8 +70,11 @@ def differs_in_content(source: Location, there: Location) -> bool:
 
 
 def _read_through(location: Location, hasher: Hasher) -> bytes:
+    cancel = current_cancel()
     with open_file(location.url, "rb") as file:
         while piece := file.read(_PIECE):
+            if cancel is not None:
+                cancel.check()  # a local file does not do so
             hasher.update(memoryview(piece))
     return hasher.digest()
 

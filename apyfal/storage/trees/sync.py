@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
 from threading import Lock
 from typing import Any
 
@@ -16,6 +15,7 @@ from apyfal.exceptions import AcceleratorException, ObjectChanged, ObjectNotFoun
 from apyfal.storage.api.copying import copy_to
 from apyfal.storage.api.namespace import makedirs, rmdir, stat_at
 from apyfal.storage.batch.copies import copy_each
+from apyfal.storage.batch.lanes import in_threads
 from apyfal.storage.batch.many import remove_listed, stat_each
 from apyfal.storage.flow.cancel import CancelToken, current_cancel
 from apyfal.storage.flow.options import Progress
@@ -230,40 +230,40 @@ class _Run:
 
     def _visit_all(self, every: list[str], concurrency: int) -> None:
         """Compare and copy these files, several at once."""
-        names = iter(every)
+        left = deque(every)
+        failures: list[BaseException] = []
         cancel = CancelToken(current_cancel())
-        running: dict[Future[None], str] = {}
 
-        def work(name: str) -> None:
+        def work() -> None:
             with cancel.scope():
-                cancel.check()
-                self._visit(name)
+                while not cancel.is_set():
+                    try:
+                        name = left.popleft()
+                    except IndexError:
+                        return
+                    try:
+                        self._visit(name)
+                    except BaseException as error:
+                        if not self._goes_on(name, error, cancel):
+                            failures.append(error)
+                            cancel.set()
 
-        with ThreadPoolExecutor(concurrency, thread_name_prefix="apyfal-sync") as threads:
-            try:
-                while True:
-                    for name in islice(names, 2 * concurrency - len(running)):
-                        running[threads.submit(work, name)] = name
-                    if not running:
-                        break
-                    for ended in wait(running, return_when=FIRST_COMPLETED).done:
-                        self._note(ended, running.pop(ended))
-            except BaseException:
-                threads.shutdown(wait=False, cancel_futures=True)
-                cancel.set()
-                raise
-            finally:
-                cancel.detach()
-
-    def _note(self, ended: Future[None], name: str) -> None:
         try:
-            ended.result()
-        except (AcceleratorException, OSError) as error:
-            if not self._keep_going:
-                raise
+            in_threads("sync", min(concurrency, len(every)), work, cancel)
+            if failures:
+                raise failures[0]
+            cancel.check()
+        finally:
+            cancel.detach()
+
+    def _goes_on(self, name: str, error: BaseException, cancel: CancelToken) -> bool:
+        """Note that a file was not copied; return whether the others are."""
+        if not self._keep_going or cancel.is_set() or not isinstance(error, (AcceleratorException, OSError)):
+            return False
+        with self._lock:
             self._report.left.append(error)
-            with self._lock:
-                self._move(name, 0)
+            self._move(name, 0)
+        return True
 
     def _move(self, name: str, moved: int) -> None:
         """Count the bytes of a file that is done, instead of its size in the listing; the lock is held."""

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from memory_store import MemoryHandler
 
-from apyfal.exceptions import InvalidURL, IsADirectory, ObjectNotFound, StorageError
+from apyfal.exceptions import InvalidURL, IsADirectory, ObjectNotFound, StorageError, TransferCancelled
 from apyfal.storage.api.copying import copy
+from apyfal.storage.flow.cancel import CancelToken
 from apyfal.storage.mounting.table import MountTable
 
 SIZES = [0, 1, 100, (8 << 20) - 1, 8 << 20, (8 << 20) + 1, 40_000_000]
@@ -226,3 +227,35 @@ def test_what_says_no_size(tmp_path: Path, store: MemoryHandler) -> None:
     copy("/proc/self/cmdline", tmp_path / "x")
     copy("/proc/self/cmdline", "mem://b/x")
     assert (tmp_path / "x").read_bytes() == store.objects["b/x"][0] == Path("/proc/self/cmdline").read_bytes()
+
+
+# -- cancelled --------------------------------------------------------------------------------------------------------
+def test_a_cancelled_copy_of_a_local_file_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "source").write_bytes(content(1 << 20))
+    cancel = CancelToken()
+    cancel.set()
+    with cancel.scope(), pytest.raises(TransferCancelled):
+        copy(tmp_path / "source", tmp_path / "copy")
+    assert os.listdir(tmp_path) == ["source"]
+
+
+@pytest.mark.parametrize("when", ["before", "during"])
+def test_a_cancelled_copy_does_not_wait_for_its_pipe(tmp_path: Path, store: MemoryHandler, when: str) -> None:
+    read, write = os.pipe()
+    cancel = CancelToken()
+    timer = threading.Timer(0.2, cancel.set)
+    if when == "before":
+        cancel.set()
+    else:
+        timer.start()
+    try:
+        with cancel.scope():
+            for destination in (str(tmp_path / "copy"), "mem://b/copy"):
+                with pytest.raises(TransferCancelled):
+                    copy(f"/dev/fd/{read}", destination)
+    finally:
+        os.close(write)
+        os.close(read)
+        timer.cancel()
+    assert not (tmp_path / "copy").exists()
+    assert not store.objects

@@ -7,6 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from servers.web.hostile import Hostile, hostile
@@ -16,6 +17,8 @@ from apyfal.storage.flow.retry import limits_for
 from apyfal.storage.handler import ObjectInfo
 from apyfal.storage.stores.s3.handler import S3Handler
 from apyfal.storage.transfer import CancelToken, MultipartWriter, TransferOptions, copy, download, stream, upload
+from apyfal.storage.transfer.parallel import ParallelDownload
+from apyfal.storage.transfer.ranges import RangeFetcher
 
 PART = 64 << 10
 DATA = random.Random(8).randbytes(7 * PART + 5)
@@ -132,6 +135,36 @@ def test_progress_ends_at_the_total(handler: S3Handler) -> None:
     seen.clear()
     upload(handler, "b/new", memoryview(DATA), progress=collect, options=OPTIONS)
     assert seen[-1] == (len(DATA), len(DATA))
+
+
+def test_a_signal_while_the_others_are_waited_for_ends_them(
+    handler: S3Handler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is written to the caller's memory afterwards."""
+    join, receive = ParallelDownload._join, RangeFetcher.receive
+    waiting, signals, ended = threading.Event(), iter([KeyboardInterrupt]), []
+
+    def receiving(fetcher: RangeFetcher, out: memoryview, start: int, *arguments: Any) -> int:
+        if threading.current_thread() is not threading.main_thread():
+            assert waiting.wait(60)
+            ended.append(fetcher.cancel.is_set())
+        return receive(fetcher, out, start, *arguments)
+
+    def joining(transfer: ParallelDownload) -> None:
+        if (error := next(signals, None)) is not None:
+            raise error
+        waiting.set()
+        join(transfer)
+
+    monkeypatch.setattr(RangeFetcher, "receive", receiving)
+    monkeypatch.setattr(ParallelDownload, "_join", joining)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            download(handler, "b/data", memoryview(bytearray(len(DATA))), options=OPTIONS)
+        assert ended
+        assert all(ended)
+    finally:
+        waiting.set()
 
 
 def test_an_exception_in_a_callback_ends_the_transfer(handler: S3Handler) -> None:

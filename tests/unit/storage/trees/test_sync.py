@@ -9,20 +9,25 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import tracemalloc
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from memory_store import MemoryHandler
 
 from apyfal import cli, storage
-from apyfal.exceptions import InvalidURL, ParameterError, StorageError
+from apyfal.exceptions import InvalidURL, ParameterError, StorageError, TransferCancelled
+from apyfal.storage.flow.cancel import CancelToken, current_cancel
 from apyfal.storage.handler import ObjectInfo
 from apyfal.storage.mounting import table
+from apyfal.storage.trees.comparing import differs_in_content
 from apyfal.storage.trees.filters import Filter
+from apyfal.storage.url import parse
 
 TREE = {"a": b"one", "d/b": b"two", "d/e/c.tmp": b"three", "d/.h/x": b"four", "odd [x]*?": b"5"}
 
@@ -456,6 +461,66 @@ def test_empty_directories(tmp_path: Path) -> None:
 
 
 # -- interrupted ------------------------------------------------------------------------------------------------------
+def _apyfal_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("apyfal-sync")]
+
+
+def test_a_signal_ends_all_copies_before_it_is_raised(
+    store: MemoryHandler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(str(tmp_path / "in"), {str(number): b"data" for number in range(40)})
+    began, ended = threading.Semaphore(0), []
+
+    def put(*_: Any, **__: Any) -> Any:
+        cancel = current_cancel()
+        assert cancel is not None
+        began.release()
+        was_set = cancel.wait(60)
+        time.sleep(0.2)
+        ended.append(was_set)
+        cancel.check()
+
+    def interrupt() -> None:
+        for _ in range(8):
+            assert began.acquire(timeout=60)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(store, "put", put)
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        storage.sync(tmp_path / "in", "lab://b/out", concurrency=8)
+    assert ended == [True] * 8
+    assert _apyfal_threads() == []
+
+
+@pytest.mark.parametrize("keep_going", [False, True])
+def test_a_cancelled_sync_raises_whatever_goes_on(store: MemoryHandler, tmp_path: Path, keep_going: bool) -> None:
+    fill(str(tmp_path / "in"), {str(number): b"data" for number in range(40)})
+    cancel = CancelToken()
+    report = storage.SyncReport()
+    with cancel.scope(), pytest.raises(TransferCancelled):
+        storage.sync(
+            tmp_path / "in",
+            "lab://b/out",
+            keep_going=keep_going,
+            concurrency=2,
+            progress=lambda done, total: cancel.set(),
+            report=report,
+        )
+    assert 1 <= len(report.copied) <= 3
+    assert report.left == []
+    assert _apyfal_threads() == []
+
+
+def test_a_cancelled_comparison_of_local_files_ends(tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        (tmp_path / name).write_bytes(bytes(3 << 20))
+    cancel = CancelToken()
+    cancel.set()
+    with cancel.scope(), pytest.raises(TransferCancelled):
+        differs_in_content(parse(tmp_path / "one"), parse(tmp_path / "other"))
+
+
 @pytest.mark.slow
 def test_interrupted_at_random_moments_in_a_store(store: MemoryHandler, tmp_path: Path) -> None:
     files = {f"{number % 7}/{number}": os.urandom(number % 50) for number in range(1500)}
