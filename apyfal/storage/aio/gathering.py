@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Generic, TypeVar
 
+from apyfal.exceptions import TransferCancelled
 from apyfal.storage.aio.awaiting import in_thread
-from apyfal.storage.flow.cancel import CancelToken
+from apyfal.storage.flow.cancel import CancelToken, current_cancel
 
 __all__ = ["Gathered", "Tell"]
 
@@ -61,6 +62,30 @@ class _State(Generic[Item]):
         self.later: asyncio.TimerHandle | None = None
 
 
+class _Waiter:
+    """A task that waits for its item, to be woken by the `CancelToken` of its caller.
+
+    Attributes
+    ----------
+    interrupted
+        Whether that ended the waiting, and not the item.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any]) -> None:
+        self._loop = loop
+        self._future = future
+        self.interrupted = False
+
+    def interrupt(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop was closed
+            self._loop.call_soon_threadsafe(self._end)
+
+    def _end(self) -> None:
+        if not self._future.done():
+            self.interrupted = True
+            self._future.set_exception(TransferCancelled("the transfer was cancelled"))
+
+
 class Gathered(Generic[Item, Result]):
     """Awaits the results of a function that does many items in one call.
 
@@ -71,7 +96,8 @@ class Gathered(Generic[Item, Result]):
         earlier, so that a large item does not delay the small ones.
     lends
         Whether items are memory of the caller. A cancelled task then waits until the call has ended, so that nothing
-        reads its memory afterwards. The call is cancelled when no task waits for its results any more.
+        reads its memory afterwards. The call is cancelled when no task waits for its results any more. The
+        `CancelToken` of a task's caller cancels its item alone, which raises `TransferCancelled`.
     """
 
     def __init__(
@@ -83,6 +109,9 @@ class Gathered(Generic[Item, Result]):
 
     async def __call__(self, item: Item) -> Result:
         """Return the result of an item, or raise its error."""
+        cancel = current_cancel()
+        if cancel is not None:
+            cancel.check()
         loop = asyncio.get_running_loop()
         state = self._states.get(loop)
         if state is None:
@@ -90,12 +119,19 @@ class Gathered(Generic[Item, Result]):
         future: asyncio.Future[Result] = loop.create_future()
         state.pending.append((item, future))
         self._schedule(loop, state)
+        waiter = _Waiter(loop, future)
         try:
+            if cancel is not None:
+                cancel.add(waiter)
             return await future
-        except asyncio.CancelledError:
-            if future.cancelled():  # otherwise the item ended at the same time
+        except (asyncio.CancelledError, TransferCancelled):
+            # otherwise the item ended at the same time
+            if future.cancelled() or (waiter.interrupted and future.exception() is not None):
                 await self._leave(state.groups.get(future))
             raise
+        finally:
+            if cancel is not None:
+                cancel.discard(waiter)
 
     def _schedule(self, loop: asyncio.AbstractEventLoop, state: _State[Item]) -> None:
         if state.soon is not None or not state.pending or state.calls >= _MOST_CALLS:

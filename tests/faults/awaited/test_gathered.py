@@ -10,17 +10,18 @@ import pickle
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
 from servers.web.hostile import Fault, Hostile, Request, error
 
 from apyfal import storage
-from apyfal.exceptions import AccessDenied, IsADirectory, ObjectNotFound
+from apyfal.exceptions import AccessDenied, IsADirectory, ObjectNotFound, TransferCancelled
 from apyfal.storage.aio.gathering import Gathered, Tell
 from apyfal.storage.batch.native import ways
-from apyfal.storage.flow.cancel import current_cancel
+from apyfal.storage.flow.cancel import CancelToken, current_cancel
 from apyfal.storage.fs.filesystem import _saves
 
 COUNT = 60
@@ -215,6 +216,71 @@ def test_if_all_are_cancelled_so_is_the_call(lends: bool) -> None:
         assert slow.cancelled == 1, "the call had ended when its last task had"
 
     asyncio.run(work())
+
+
+async def _within(cancel: CancelToken, call: Coroutine[Any, Any, int]) -> int:
+    """Begin a call within the scope of a `CancelToken`, which is left before another task runs."""
+
+    class Begun:
+        def __await__(self) -> Generator[Any, Any, int]:
+            steps = call.__await__()
+            with cancel.scope():
+                step = next(steps)
+            while True:
+                going_on = partial(steps.send, None)
+                try:
+                    yield step
+                except BaseException as error:
+                    going_on = partial(steps.throw, error)
+                try:
+                    step = going_on()
+                except StopIteration as end:
+                    return int(end.value)
+
+    return await Begun()
+
+
+@pytest.mark.parametrize("lends", [True, False])
+@pytest.mark.parametrize("cancelled", [1, 3])
+def test_the_token_of_a_caller_ends_its_own_items(lends: bool, cancelled: int) -> None:
+    slow = Slow()
+    gathered: Gathered[int, int] = Gathered(slow, lends=lends)
+    tokens = [CancelToken() for _ in range(3)]
+
+    async def work() -> None:
+        tasks = []
+        for number, token in enumerate(tokens):
+            tasks.append(asyncio.create_task(_within(token, gathered(number))))
+        while not slow.calls:
+            await asyncio.sleep(0.01)
+        for token in tokens[:cancelled]:
+            threading.Thread(target=token.set).start()
+        if cancelled == 3 or not lends:
+            for task in tasks[:cancelled]:
+                with pytest.raises(TransferCancelled):
+                    await asyncio.wait_for(asyncio.shield(task), 20)
+        assert slow.cancelled == (cancelled == 3)
+        slow.go.set()
+        found = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(isinstance(error, TransferCancelled) for error in found[:cancelled])
+        assert found[cancelled:] == [0, 2, 4][cancelled:]
+
+    asyncio.run(work())
+    assert [token._watched for token in tokens] == [set()] * 3
+
+
+def test_a_token_that_is_set_already_asks_for_nothing() -> None:
+    slow = Slow()
+    gathered: Gathered[int, int] = Gathered(slow, lends=False)
+    cancel = CancelToken()
+    cancel.set()
+    with cancel.scope(), pytest.raises(TransferCancelled):
+        asyncio.run(_awaiting(gathered, 1))
+    assert not slow.calls
+
+
+async def _awaiting(gathered: Gathered[int, int], number: int) -> int:
+    return await gathered(number)
 
 
 def test_what_was_cancelled_before_it_began_is_not_asked_for() -> None:
