@@ -141,6 +141,7 @@ cdef extern from "apyfal.h" nogil:
     enum:
         APF_SYNC_TO
         APF_SYNC_FROM
+        APF_READS
     ctypedef union apf_value "__typeof__(((apf_arg *)0)->value)":
         int64_t i
         uint64_t u

@@ -34,6 +34,8 @@ cdef object argument(const capi.apf_model_arg *arg):
         view.data = arg.data
         view.nbytes = arg.size
         return view
+    if arg.kind == capi.APF_BYTES:
+        return (<const char *> arg.data)[:arg.size]
     if arg.kind == capi.APF_F32:
         return arg.value.f
     if arg.kind == capi.APF_F64:
@@ -76,7 +78,7 @@ def register_model(str name not None, function):
     """Make `function` a kernel of the emulator under `name`, or replace the one of that name.
 
     It is called with the kernel's arguments in order, on a thread of the emulator: buffers as objects with the buffer
-    protocol (device memory, writable, gone when the call ends), scalars as numbers.
+    protocol (device memory, writable, gone when the call ends), scalars as numbers, structs and vectors as bytes.
     """
     cdef capi.apf_error err
     cdef int code

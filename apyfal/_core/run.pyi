@@ -4,6 +4,7 @@ from apyfal._core.device import BufferObject, Kernel
 
 SYNC_TO: int
 SYNC_FROM: int
+READS: int
 CLEAR: int
 SCALARS: dict[str, int]
 

@@ -27,6 +27,7 @@ cdef long long GRACE = 2_000_000_000   # ns that an unwanted run gets to end bef
 
 SYNC_TO = capi.APF_SYNC_TO
 SYNC_FROM = capi.APF_SYNC_FROM
+READS = capi.APF_READS
 CLEAR = capi.APF_CLEAR
 
 SCALARS = {
@@ -87,7 +88,7 @@ cdef class Arguments:
             Py_DECREF(<object> old)
 
     def set_buffer(self, index, BufferObject bo not None, offset, nbytes, flags=0):
-        """Argument `index` is `nbytes` bytes of `bo` from `offset`; `flags` are SYNC_TO, SYNC_FROM and CLEAR."""
+        """Argument `index` is `nbytes` bytes of `bo` from `offset`; `flags` are SYNC_TO, SYNC_FROM, READS and CLEAR."""
         cdef unsigned int position = self.at(index)
         cdef capi.apf_run_arg value
         memset(&value, 0, sizeof(value))

@@ -46,8 +46,11 @@ def check(stated: Declaration) -> tuple[SizeRules, set[str]]:
     if first is not None and stated.chunking.record % first.itemsize:
         raise stated.error(f"chunking = {stated.chunking} cuts through {element_name(first)} elements")
     _check_scalars(stated, argument_names | used)
-    if stated.driver == "emulator" and any(one.composite is not None for one in stated.parameters.values()):
-        raise stated.error("the software card passes numbers only, no vectors or structs; expected a driver with these")
+    composite = any(one.composite is not None for one in stated.parameters.values())
+    if composite and stated.driver == "emulator" and stated.model is None:
+        raise stated.error(
+            "the software card's own kernels take numbers only, no vectors or structs; expected a Python model"
+        )
     if stated.model is not None and stated.driver != "emulator":
         raise stated.error(f"a Python model runs on driver 'emulator' only, not on {stated.driver!r}")
     return rules, used

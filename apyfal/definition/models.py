@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from apyfal.definition.definition import Definition
-from apyfal.definition.grammar import FILLED_IN, REQUIRED, Argument, Chunking, OutputSize, Parameter, Port
+from apyfal.definition.grammar import FILLED_IN, REQUIRED, Argument, Chunking, OutputSize, Parameter, Port, value_type
 from apyfal.definition.registry import register
-from apyfal.definition.types.dtypes import parse_scalar_type
+from apyfal.definition.types.composite import MAX_VALUE_BYTES, element_name
 from apyfal.exceptions import ConfigurationError, ParameterError
 
 __all__ = ["model"]
@@ -33,7 +34,7 @@ def model(
     state: int = 0,
     summary: str = "",
     replace: bool = False,
-    **parameters: str,
+    **parameters: str | np.dtype[Any],
 ) -> Callable[[_Function], _Function]:
     """Decorate a Python function that does an accelerator's work on the emulator.
 
@@ -60,7 +61,8 @@ def model(
     replace
         Replace another accelerator of this name.
     **parameters
-        Scalar types of parameters that have no default, or a default of another type: ``mask="uint8"``.
+        Scalar types of parameters that have no default, or a default of another type: ``mask="uint8"``. The function
+        gets a vector (``pull="float4"``) as an array, and a struct (a structured dtype) as an element of such an array.
 
     Returns
     -------
@@ -120,7 +122,7 @@ def _element(own: DTypeLike | None, both: DTypeLike | None) -> np.dtype | None:
 
 
 def _signature(
-    name: str, function: Callable[..., object], types: dict[str, str], buffers: set[str]
+    name: str, function: Callable[..., object], types: dict[str, str | np.dtype[Any]], buffers: set[str]
 ) -> tuple[tuple[Argument, ...], dict[str, Parameter]]:
     """Return the kernel arguments and the parameters that a function's signature describes."""
     arguments = []
@@ -139,7 +141,7 @@ def _signature(
     return tuple(arguments), accepted
 
 
-def _parameter(parameter: inspect.Parameter, declared: str | None) -> Parameter:
+def _parameter(parameter: inspect.Parameter, declared: str | np.dtype[Any] | None) -> Parameter:
     default = REQUIRED if parameter.default is parameter.empty else parameter.default
     if declared is None:
         if default is REQUIRED:
@@ -147,5 +149,12 @@ def _parameter(parameter: inspect.Parameter, declared: str | None) -> Parameter:
         if not isinstance(default, (int, float, np.number)):
             raise ParameterError(f"expected a number as its default, not {default!r}")
         declared = "uint8" if isinstance(default, bool) else np.asarray(default).dtype.name
-    parse_scalar_type(declared)
-    return Parameter(parameter.name, declared, default)
+    kind = value_type(declared, {}) if isinstance(declared, str) else declared
+    if kind.kind != "V":
+        return Parameter(parameter.name, str(declared), default)
+    if kind.hasobject or kind.itemsize > MAX_VALUE_BYTES:
+        raise ParameterError(
+            f"expected a struct of {MAX_VALUE_BYTES} bytes at most, without Python objects, not {kind}"
+        )
+    found = Parameter(parameter.name, element_name(kind), composite=kind)
+    return found if default is REQUIRED else replace(found, default=found.check(default))

@@ -366,7 +366,7 @@ def _with_registers(
             raise stated.error(
                 f"{place}: rtl.registers states the place of {argument.name!r}, too; expected one of them"
             )
-        wide = argument.dtype is not None and argument.dtype.itemsize > 4
+        wide = argument.dtype is not None and argument.dtype.kind != "V" and argument.dtype.itemsize > 4
         texts.append(f"{argument.name}:{argument.register:#x}{':64' if wide else ''}")
     return {**options, "registers": ", ".join(texts)} if texts else options
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from apyfal._core.run import CLEAR, SYNC_FROM, SYNC_TO, Arguments
+from apyfal._core.run import CLEAR, READS, SYNC_FROM, SYNC_TO, Arguments
 from apyfal.definition.grammar import REPORT_WORDS
 from apyfal.device.regions import BufferRegion, Chunk
 
@@ -100,7 +100,7 @@ class KernelLauncher:
                 self._arguments.set_buffer(index, state, 0, call.state_bytes)
             elif name == "coefficients":
                 if loaded is not None:
-                    self._set_buffer(index, loaded, loaded.nbytes, 0)
+                    self._set_buffer(index, loaded, loaded.nbytes, READS)
             elif name == "report":
                 self._report = BufferRegion.new(8 * REPORT_WORDS, device, kernel.bank(index))
                 self._set_buffer(index, self._report, 8 * REPORT_WORDS, SYNC_FROM)
@@ -160,7 +160,7 @@ class KernelLauncher:
         for index, one in zip(self._inputs, chunks, strict=False):  # a kernel without input has one chunk all the same
             if one.region is not None and index not in self._changed:
                 moves = sync_to and not one.region.resident
-                self._set_buffer(index, one.region, one.nbytes, SYNC_TO if moves else 0)
+                self._set_buffer(index, one.region, one.nbytes, READS | SYNC_TO if moves else READS)
                 self._moved[0] += one.nbytes * moves
         for index, output in zip(self._outputs, outputs, strict=True):
             flags = SYNC_FROM if sync_from and not output.resident else 0
@@ -206,7 +206,7 @@ class KernelLauncher:
     def set_regions(self, inputs: Sequence[BufferRegion], outputs: Sequence[BufferRegion]) -> None:
         """Replace the memory of `set_chunk` in a job of one run; all sizes are the same."""
         for index, region in zip(self._inputs, inputs, strict=True):
-            self._arguments.set_buffer(index, region.bo, region.offset, len(region.bytes), SYNC_TO)
+            self._arguments.set_buffer(index, region.bo, region.offset, len(region.bytes), READS | SYNC_TO)
         for index, region in zip(self._outputs, outputs, strict=True):
             flags = SYNC_FROM
             if index in self._cleared and not any(one.shares(region) for one in inputs):

@@ -56,7 +56,8 @@ def adapt_model(function: Callable[..., object], call: BoundCall, errors: ModelE
     ----------
     function
         Takes the kernel's arguments by position, keyword-only ones by name: buffers as one-dimensional arrays over
-        device memory, scalars as numbers. The arrays are valid until it returns.
+        device memory, scalars as numbers, vectors as arrays, structs as elements of a structured array. The arrays over
+        device memory are valid until it returns.
     call
         Says which arguments are buffers, and their element types.
     errors
@@ -69,6 +70,7 @@ def adapt_model(function: Callable[..., object], call: BoundCall, errors: ModelE
         if parameter.kind is parameter.KEYWORD_ONLY
     }
     arguments = [(argument.name, argument.dtype is None) for argument in call.arguments]
+    composite = {one.name: one.dtype for one in call.arguments if one.dtype is not None and one.dtype.kind == "V"}
     # Of those that several runs write into, the first run clears none: it does not know that it is the first.
     cleared = {port.name for port in call.outputs if call.starts_at_zero(port) and call.granularity is None}
     sources = {port.name for port in call.inputs}
@@ -82,6 +84,8 @@ def adapt_model(function: Callable[..., object], call: BoundCall, errors: ModelE
             if is_buffer:
                 value = _array(value, dtypes.get(name, np.dtype(np.uint8)))
                 arrays.append(weakref.ref(value))
+            elif name in composite:
+                value = np.frombuffer(value, composite[name])[0]
             if name in keyword_only:
                 named[name] = value
             else:

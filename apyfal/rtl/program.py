@@ -58,9 +58,10 @@ def make_program(definition: Definition) -> bytes:
             raise ConfigurationError(f"rtl.parameters: {text!r} is wrong; expected NAME=VALUE")
     buffers = {*BUFFERS, *(port.name for port in (*definition.inputs, *definition.outputs))}
     arguments = [(argument.name, argument.name in buffers) for argument in definition.arguments]
+    structs = {name: one.composite.itemsize for name, one in definition.parameters.items() if one.composite is not None}
 
     def places_in(kernel: Kernel) -> list[Place]:
-        return find_places(kernel, sources, arguments, options.get("registers", ""))
+        return find_places(kernel, sources, arguments, options.get("registers", ""), structs)
 
     simulator, kernel = build(
         definition.kernel,
@@ -72,6 +73,6 @@ def make_program(definition: Definition) -> bytes:
         trace=trace,
         coverage=bool(options.get("coverage")),
     )
-    arguments_at = (f"argument {place.kind} {place.where}" for place in places_in(kernel))
+    arguments_at = (f"argument {place}" for place in places_in(kernel))
     lines = ["apyfal-rtl 1", f"simulator {simulator}", *arguments_at]
     return "\n".join([*lines, ""]).encode()

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
-from apyfal.exceptions import ConfigurationError, ProgramError, did_you_mean
+from apyfal.definition.types.composite import MAX_VALUE_BYTES
+from apyfal.exceptions import ConfigurationError, ParameterError, ProgramError, did_you_mean
 from apyfal.rtl.ports import Kernel
 from apyfal.rtl.sources import Sources
 
@@ -28,16 +31,33 @@ class Place:
     Attributes
     ----------
     kind
-        ``buffer``, ``scalar32``, ``scalar64``, ``source`` or ``sink``.
+        ``buffer``, ``scalar32``, ``scalar64``, ``bytes``, ``source`` or ``sink``.
     where
         Offset of the register, or number of the stream among those of its direction.
+    nbytes
+        For ``bytes``, a struct or vector: its size. It fills registers that follow each other.
     """
 
     kind: str
     where: int
+    nbytes: int = 0
+
+    @property
+    def words(self) -> int:
+        """Registers of 32 bits that it fills."""
+        return {"scalar32": 1, "bytes": -(-self.nbytes // 4)}.get(self.kind, 2)
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.where}{f' {self.nbytes}' if self.nbytes else ''}"
 
 
-def find_places(kernel: Kernel, sources: Sources, arguments: Sequence[tuple[str, bool]], registers: str) -> list[Place]:
+def find_places(
+    kernel: Kernel,
+    sources: Sources,
+    arguments: Sequence[tuple[str, bool]],
+    registers: str,
+    structs: Mapping[str, int] = MappingProxyType({}),
+) -> list[Place]:
     """Return the place of each argument.
 
     Parameters
@@ -50,12 +70,17 @@ def find_places(kernel: Kernel, sources: Sources, arguments: Sequence[tuple[str,
         Name, and whether it is a buffer, in the definition's order.
     registers
         Text of ``rtl.registers``: ``NAME:OFFSET[:TYPE]`` or ``NAME:STREAM``, separated by commas. TYPE is ``buffer``,
-        ``32`` or ``64``; STREAM is the name of an ``s_axis_*`` or ``m_axis_*`` interface.
+        ``32``, ``64`` or, for a struct, any multiple of 32; STREAM is the name of an ``s_axis_*`` or ``m_axis_*``
+        interface.
+    structs
+        Names of the arguments that are structs or vectors, with their sizes in bytes.
 
     Raises
     ------
     ConfigurationError
         `registers` is not of that form, or names what is not there.
+    ParameterError
+        The kernel has registers for a struct of another size.
     ProgramError
         An argument's place is not said anywhere.
     """
@@ -71,6 +96,16 @@ def find_places(kernel: Kernel, sources: Sources, arguments: Sequence[tuple[str,
                 f"{did_you_mean(name, others)}; "
                 f"set rtl.registers = {name}:0x10{':buffer' if is_buffer else ':32'} (at its offset)"
             )
+        if name in structs:  # its registers follow each other
+            places.append(_of_struct(kernel, name, place, structs[name]))
+            continue
+        if place.kind == "any":
+            place = Place("scalar32", place.where)
+        if place.kind == "bytes":
+            raise ConfigurationError(
+                f"kernel {kernel.top!r} has registers of {32 * place.words} bits for argument {name!r}; expected a "
+                f"struct or vector of {4 * place.words} bytes in the definition"
+            )
         if is_buffer and place.kind.startswith("scalar"):
             place = Place("buffer", place.where)
         elif not is_buffer and place.kind == "buffer":
@@ -80,6 +115,19 @@ def find_places(kernel: Kernel, sources: Sources, arguments: Sequence[tuple[str,
         places.append(place)
     _check_registers(kernel, [name for name, _ in arguments], places)
     return places
+
+
+def _of_struct(kernel: Kernel, name: str, place: Place, nbytes: int) -> Place:
+    """Return the place of a struct, if the registers that are known for it hold it."""
+    if place.kind in ("source", "sink"):
+        raise ConfigurationError(f"argument {name!r} is a struct or vector, and cannot be the stream of that name")
+    found = Place("bytes", place.where, nbytes)
+    if place.kind != "any" and place.words != found.words:
+        raise ParameterError(
+            f"kernel {kernel.top!r} has registers of {32 * place.words} bits for argument {name!r}; the definition has "
+            f"a struct or vector of {nbytes} bytes, which takes {32 * found.words}"
+        )
+    return found
 
 
 def _check_registers(kernel: Kernel, names: Sequence[str], places: Sequence[Place]) -> None:
@@ -94,7 +142,7 @@ def _check_registers(kernel: Kernel, names: Sequence[str], places: Sequence[Plac
                 f"kernel {kernel.top!r} has no control interface (s_axi_control_*) for argument {name!r} at "
                 f"{place.where:#x}; its streams: {streams}"
             )
-        offsets = [place.where] if place.kind == "scalar32" else [place.where, place.where + 4]
+        offsets = range(place.where, place.where + 4 * place.words, 4)
         end = 1 << kernel.control.signals["awaddr"].width
         if offsets[-1] >= end:
             raise ConfigurationError(
@@ -129,11 +177,12 @@ def _configured(kernel: Kernel, registers: str) -> dict[str, Place]:
             continue
         try:
             offset = int(where, 0)
-            found[name] = Place({"": "scalar32", "32": "scalar32", "64": "scalar64", "buffer": "buffer"}[kind], offset)
-        except (ValueError, KeyError):
+            found[name] = _of_bits(int(kind), offset) if kind not in ("", "buffer") else Place(kind or "any", offset)
+        except ValueError:
             streams = ", ".join(each.name for each in (*kernel.sources, *kernel.sinks)) or "none"
             raise ConfigurationError(
-                f"rtl.registers: {text!r} is wrong; expected NAME:OFFSET, NAME:OFFSET:buffer|32|64, "
+                f"rtl.registers: {text!r} is wrong; expected NAME:OFFSET, NAME:OFFSET:buffer|32|64 (96, 128 ... for a "
+                "struct), "
                 f"or NAME:STREAM with a stream of the kernel ({streams})"
             ) from None
         if offset % 4 or not 0x10 <= offset < 1 << 32:
@@ -141,6 +190,19 @@ def _configured(kernel: Kernel, registers: str) -> dict[str, Place]:
                 f"rtl.registers: {text!r}: expected an offset that is a multiple of 4, from 0x10 on"
             )
     return found
+
+
+def _of_bits(bits: int, offset: int) -> Place:
+    """Return the place of a scalar; `ValueError` if no register has so many bits."""
+    if bits % 32 or not 32 <= bits <= 8 * MAX_VALUE_BYTES:
+        raise ValueError(bits)
+    return _of_words(bits // 32, offset)
+
+
+def _of_words(words: int, offset: int) -> Place:
+    if words > 2:
+        return Place("bytes", offset, 4 * words)
+    return Place("scalar64" if words == 2 else "scalar32", offset)
 
 
 def protocol_of(kernel: str, files: Sequence[Path]) -> str | None:
@@ -180,21 +242,20 @@ def _of_metadata(kernel: Kernel, files: Sequence[Path]) -> dict[str, Place]:
                 offset, size = int(argument.get("offset", "x"), 0), int(argument.get("size", "0x4"), 0)
             except ValueError:
                 continue
-            found[name] = Place("buffer" if qualifier == "1" else "scalar64" if size > 4 else "scalar32", offset)
+            found[name] = Place("buffer", offset) if qualifier == "1" else _of_words(-(-size // 4), offset)
     return found
 
 
 def _of_comments(files: Sequence[Path]) -> dict[str, Place]:
-    """Return the registers of a module that high-level synthesis wrote; a name that comes twice is 64 bits wide."""
+    """Return the registers of a module that high-level synthesis wrote: a name comes once for each 32 bits."""
     found: dict[str, Place] = {}
+    times: Counter[str] = Counter()
     for path in files:
         text = path.read_text(errors="replace")
         if "Data signal of" not in text:
             continue
         for match in _COMMENT.finditer(text):
             offset, name = int(match[1], 16), match[2]
-            if name in found:
-                found[name] = Place("scalar64", found[name].where)
-            else:
-                found[name] = Place("scalar32", offset)
+            times[name] += 1
+            found[name] = _of_words(times[name], found[name].where if name in found else offset)
     return found

@@ -243,8 +243,8 @@ extern const apf_driver apf_driver_emulator, apf_driver_opencl, apf_driver_xrt, 
 /* One argument as a model sees it: device memory, or a scalar. */
 typedef struct apf_model_arg {
     uint32_t kind;
-    void *data;    /* APF_BUFFER */
-    uint64_t size; /* APF_BUFFER: bytes of the argument */
+    void *data;    /* APF_BUFFER and APF_BYTES */
+    uint64_t size; /* of both: bytes of the argument */
     union {
         int64_t i;
         uint64_t u;
@@ -262,9 +262,10 @@ typedef struct apf_model_entry {
     const char *name;
     apf_model function;
     void *context;
-    const char *signature; /* one letter an argument: b buffer, s scalar */
+    const char *signature; /* one letter an argument: b buffer, s scalar, r struct or vector; NULL: any */
     uint64_t quick;        /* up to this total size of buffers it takes about 20 us at most; 0: it may take any time */
     char *(*details)(void *context); /* optional: JSON about the run that just ended, for apf_free; or NULL */
+    const uint64_t *sizes;           /* where the signature has r: bytes of that argument */
 } apf_model_entry;
 
 extern const apf_model_entry *const

@@ -129,6 +129,9 @@ enum {
 enum {
     APF_SYNC_TO = 1 << 0,   /* `start` brings [offset, offset + size) to the device before the kernel runs */
     APF_SYNC_FROM = 1 << 1, /* `wait` brings it back after a good run */
+    /* Added later: the kernel only reads it, so runs that do no more need not wait for each other. A driver may ignore
+     * this. */
+    APF_READS = 1 << 2,
 };
 
 typedef struct apf_drv_device apf_drv_device;

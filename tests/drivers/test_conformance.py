@@ -50,6 +50,7 @@ def _rows(module: ModuleType) -> list[object]:
             id=f"{row.name}-{name}",
             marks=[
                 *([pytest.mark.vendor] if row.vendor else []),
+                *([pytest.mark.timeout(420)] if row.driver == "rtl" else []),  # the first one compiles the designs
                 *([pytest.mark.slow, pytest.mark.timeout(_SLOW[name] + 20)] if name in _SLOW else []),
             ],
         )

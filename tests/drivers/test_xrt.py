@@ -37,6 +37,12 @@ def test_compute_units_by_name(tmp_path: Path) -> None:
         worker.call("drivers.cases.program_cases", "compute_units_by_name", str(tmp_path))
 
 
+def test_runs_that_only_read_the_same_array(tmp_path: Path) -> None:
+    case = "inputs_and_coefficients_are_read_by_several_runs_at_once"
+    with Worker(installation.functional(tmp_path / "xrt")) as worker:
+        worker.call("drivers.cases.program_cases", case, str(tmp_path))
+
+
 LIFE = """
 import ctypes, os
 from drivers.support import abi

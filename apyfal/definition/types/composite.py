@@ -92,7 +92,11 @@ def element_name(dtype: np.dtype) -> str:
         base, shape = dtype.subdtype
         return f"{base}x{'x'.join(map(str, shape))}"
     if dtype.names is not None:
-        return f"struct of {dtype.itemsize} bytes ({struct_text(dtype)})"
+        try:
+            text = struct_text(dtype)
+        except ParameterError:  # a struct in it, which that text cannot state
+            text = ", ".join(dtype.names)
+        return f"struct of {dtype.itemsize} bytes ({text})"
     return str(dtype)
 
 

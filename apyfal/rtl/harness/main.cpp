@@ -65,8 +65,9 @@ namespace
 {
 
 struct Argument {
-    enum Kind { Scalar32, Scalar64, Buffer, Source, Sink } kind;
+    enum Kind { Scalar32, Scalar64, Bytes, Buffer, Source, Sink } kind;
     uint64_t where, value, size;
+    std::vector<uint32_t> words; // of a struct
 };
 
 class Card
@@ -310,6 +311,11 @@ class Card
     {
         for (const Argument &argument : arguments) {
             if (argument.kind >= Argument::Source) continue;
+            if (argument.kind == Argument::Bytes) {
+                for (size_t i = 0; i < argument.words.size(); i++)
+                    if (!write(argument.where + 4 * i, argument.words[i])) return;
+                continue;
+            }
             if (!write(argument.where, uint32_t(argument.value))) return;
             if (argument.kind != Argument::Scalar32 && !write(argument.where + 4, uint32_t(argument.value >> 32)))
                 return;
@@ -366,20 +372,39 @@ class Card
 #endif
 };
 
-// "scalar32 REGISTER VALUE", "scalar64 REGISTER VALUE", "buffer REGISTER ADDRESS SIZE", "source STREAM ADDRESS SIZE",
-// "sink STREAM ADDRESS SIZE", a line each.
+// The bytes of a struct, two digits each, as words of registers; the last one is filled up with zeros.
+std::vector<uint32_t> words_of(const char *digits)
+{
+    std::vector<uint32_t> words;
+    unsigned byte = 0;
+    for (size_t i = 0; sscanf(digits + 2 * i, "%2x", &byte) == 1; i++) {
+        if (i % 4 == 0) words.push_back(0);
+        words.back() |= uint32_t(byte) << 8 * (i % 4);
+    }
+    return words;
+}
+
+// "scalar32 REGISTER VALUE", "scalar64 REGISTER VALUE", "bytes REGISTER DIGITS", "buffer REGISTER ADDRESS SIZE",
+// "source STREAM ADDRESS SIZE", "sink STREAM ADDRESS SIZE", a line each.
 std::vector<Argument> parse(char *text)
 {
-    static const char *const kinds[] = {"scalar32", "scalar64", "buffer", "source", "sink"};
+    static const char *const kinds[] = {"scalar32", "scalar64", "bytes", "buffer", "source", "sink"};
     std::vector<Argument> arguments;
     char *rest = nullptr;
     for (char *line = strtok_r(text, "\n", &rest); line; line = strtok_r(nullptr, "\n", &rest)) {
         char kind[16];
         Argument argument{};
+        int digits = 0;
+        if (sscanf(line, "bytes %" SCNu64 " %n", &argument.where, &digits) == 1 && digits) {
+            argument.kind = Argument::Bytes;
+            argument.words = words_of(line + digits);
+            arguments.push_back(argument);
+            continue;
+        }
         if (sscanf(line, "%15s %" SCNu64 " %" SCNu64 " %" SCNu64, kind, &argument.where, &argument.value,
                    &argument.size) < 3)
             continue;
-        for (int i = 0; i < 5; i++)
+        for (int i = 0; i < 6; i++)
             if (!strcmp(kind, kinds[i])) {
                 argument.kind = Argument::Kind(i);
                 arguments.push_back(argument);

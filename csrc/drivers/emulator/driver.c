@@ -23,8 +23,8 @@ static void describe_card(const emu_settings *settings, uint32_t index, apf_devi
     info->import_align = (uint32_t)settings->import_align;
     info->size_align = 1;
     info->offset_align = EMU_OFFSET_ALIGN;
-    info->capabilities =
-        APF_CAP_IMPORT | APF_CAP_OFFSET | APF_CAP_CANCEL | APF_CAP_COUNTERS | APF_CAP_DUPLEX | APF_CAP_SEPARATE_MEMORY;
+    info->capabilities = APF_CAP_IMPORT | APF_CAP_OFFSET | APF_CAP_CANCEL | APF_CAP_COUNTERS | APF_CAP_DUPLEX |
+                         APF_CAP_SEPARATE_MEMORY | APF_CAP_STRUCTS;
     if (settings->read_only_import) info->capabilities |= APF_CAP_IMPORT_READONLY;
     info->compute_units = 1;
 }

@@ -185,6 +185,7 @@ struct apf_drv_run {
     apf_times times;
     apf_error error;
     char *details; /* JSON from the kernel, or NULL */
+    void *bytes;   /* structs and vectors among the arguments, or NULL */
     uint32_t count, capacity;
     apf_model_arg *args;
     emu_use uses[]; /* as many as args; bo is NULL for scalars */

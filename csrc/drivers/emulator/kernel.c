@@ -237,14 +237,30 @@ static const char *describe(const apf_drv_kernel *kernel, uint32_t index, char *
     return text;
 }
 
-static const char *kind_name(uint32_t kind)
+/* What an argument is, for a message. */
+static const char *kind_text(const apf_arg *arg, char *text, size_t size)
 {
     static const char *const names[] = {"a buffer",
 #define NAME(name) "a scalar (" #name ")",
                                         APF_SCALARS(NAME)
 #undef NAME
     };
-    return kind < sizeof names / sizeof *names ? names[kind] : "of an unknown kind";
+    if (arg->kind == APF_BYTES)
+        snprintf(text, size, "a struct or vector of %llu bytes", (unsigned long long)arg->size);
+    else
+        snprintf(text, size, "%s", arg->kind < sizeof names / sizeof *names ? names[arg->kind] : "of an unknown kind");
+    return text;
+}
+
+/* What argument `index` must be, for a message. */
+static const char *wanted_text(const apf_model_entry *entry, uint32_t index, char *text, size_t size)
+{
+    const char letter = entry->signature ? entry->signature[index] : 's';
+    if (letter == 'r')
+        snprintf(text, size, "a struct or vector of %llu bytes", (unsigned long long)entry->sizes[index]);
+    else
+        snprintf(text, size, "%s", letter == 'b' ? "a buffer" : "a scalar");
+    return text;
 }
 
 static int check_buffer(const apf_drv_kernel *kernel, const apf_arg *arg, uint32_t index, apf_error *err)
@@ -269,15 +285,23 @@ static int check_buffer(const apf_drv_kernel *kernel, const apf_arg *arg, uint32
     return APF_OK;
 }
 
+/* Whether the kernel takes an argument of this kind, and of this size if it is a struct. */
+static int takes(const apf_model_entry *entry, const apf_arg *arg, uint32_t index)
+{
+    if (arg->kind > APF_BYTES) return 0;
+    if (!entry->signature) return 1;
+    const char letter = arg->kind == APF_BUFFER ? 'b' : arg->kind == APF_BYTES ? 'r' : 's';
+    return entry->signature[index] == letter && (letter != 'r' || entry->sizes[index] == arg->size);
+}
+
 static int check_argument(const apf_drv_kernel *kernel, const apf_arg *arg, uint32_t index, apf_error *err)
 {
-    char who[128];
-    const char *signature = kernel->model->entry.signature;
-    const int is_buffer = arg->kind == APF_BUFFER;
-    if (arg->kind > APF_F64 || (signature && is_buffer != (signature[index] == 'b')))
+    char who[128], given[64], wanted[64];
+    const apf_model_entry *entry = &kernel->model->entry;
+    if (!takes(entry, arg, index))
         return apf_fail(err, APF_ARGUMENT, 0, "%s is %s: expected %s", describe(kernel, index, who, sizeof who),
-                        kind_name(arg->kind), signature && signature[index] == 'b' ? "a buffer" : "a scalar");
-    return is_buffer ? check_buffer(kernel, arg, index, err) : APF_OK;
+                        kind_text(arg, given, sizeof given), wanted_text(entry, index, wanted, sizeof wanted));
+    return arg->kind == APF_BUFFER ? check_buffer(kernel, arg, index, err) : APF_OK;
 }
 
 int emu_check_arguments(const apf_drv_kernel *kernel, const apf_arg *args, uint32_t count, apf_error *err)

@@ -2,6 +2,7 @@
 #include "emulator.h"
 
 #include <stdio.h>
+#include <string.h>
 
 enum { RUN_ARGS = 12, RUN_SPARES = 64 };
 
@@ -33,6 +34,7 @@ static void run_free(apf_drv_run *run)
 {
     pthread_cond_destroy(&run->ended);
     apf_free(run->details);
+    apf_free(run->bytes);
     apf_free(run->args);
     apf_free(run);
 }
@@ -57,8 +59,28 @@ static void use_end(emu_use *use)
     emu_bo_drop(bo);
 }
 
-static void run_fill(apf_drv_run *run, apf_drv_kernel *kernel, const apf_arg *args, uint32_t count)
+/* Copy the structs and vectors among the arguments, which the caller may free once the run has started; `copy` is NULL
+ * if there are none. */
+static int copy_bytes(const apf_arg *args, uint32_t count, void **copy, apf_error *err)
 {
+    uint64_t total = 0;
+    *copy = NULL;
+    for (uint32_t i = 0; i < count; i++)
+        if (args[i].kind == APF_BYTES) total += args[i].size;
+    if (!total) return APF_OK;
+    uint8_t *to = *copy = apf_calloc(1, total);
+    if (!to) return apf_fail(err, APF_NO_MEMORY, 0, "no memory for a run");
+    for (uint32_t i = 0; i < count; i++) {
+        if (args[i].kind != APF_BYTES) continue;
+        memcpy(to, args[i].value.data, args[i].size);
+        to += args[i].size;
+    }
+    return APF_OK;
+}
+
+static void run_fill(apf_drv_run *run, apf_drv_kernel *kernel, const apf_arg *args, uint32_t count, void *bytes)
+{
+    uint8_t *record = run->bytes = bytes;
     run->card = kernel->card;
     run->kernel = kernel;
     run->next = NULL;
@@ -72,6 +94,10 @@ static void run_fill(apf_drv_run *run, apf_drv_kernel *kernel, const apf_arg *ar
         const apf_arg *from = &args[i];
         run->uses[i] = (emu_use){0};
         run->args[i] = (apf_model_arg){.kind = from->kind, .value.u = from->value.u};
+        if (from->kind == APF_BYTES) {
+            run->args[i] = (apf_model_arg){.kind = APF_BYTES, .data = record, .size = from->size};
+            record += from->size;
+        }
         if (from->kind != APF_BUFFER) continue;
         use_begin(&run->uses[i], run, from);
         run->args[i].data = from->bo->block->data + from->offset;
@@ -83,6 +109,8 @@ int emu_start(apf_drv_kernel *kernel, const apf_arg *args, uint32_t count, apf_d
 {
     emu_card *card = kernel->card;
     int code = emu_check_arguments(kernel, args, count, err);
+    void *bytes = NULL;
+    if (code == APF_OK) code = copy_bytes(args, count, &bytes, err);
     if (code != APF_OK) return code;
     pthread_mutex_lock(&card->lock);
     apf_drv_run *run = NULL;
@@ -91,12 +119,13 @@ int emu_start(apf_drv_kernel *kernel, const apf_arg *args, uint32_t count, apf_d
     else if (!(run = run_take(card, count)))
         code = apf_fail(err, APF_NO_MEMORY, 0, "no memory for a run");
     if (code == APF_OK) {
-        run_fill(run, kernel, args, count);
+        run_fill(run, kernel, args, count, bytes);
         __atomic_add_fetch(&kernel->refs, 1, __ATOMIC_RELAXED);
         emu_queue_put(run);
         *started = run;
     }
     pthread_mutex_unlock(&card->lock);
+    if (code != APF_OK) apf_free(bytes);
     return code;
 }
 
@@ -224,7 +253,9 @@ void emu_run_recycle(apf_drv_run *run)
     emu_card *card = run->card;
     emu_unload(run->kernel);
     apf_free(run->details);
+    apf_free(run->bytes);
     run->details = NULL;
+    run->bytes = NULL;
     pthread_mutex_lock(&card->lock);
     const int keep = card->spares < RUN_SPARES;
     if (keep) {

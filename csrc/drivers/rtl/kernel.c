@@ -8,13 +8,14 @@
 enum { PATH = 1024, ANSWER = 128 << 10 };
 #define BASE 0x10000000ull /* address at which a design sees the first byte of the card's memory */
 
-const char *const rtl_kinds[RTL_KINDS] = {"scalar32", "scalar64", "buffer", "source", "sink"};
+const char *const rtl_kinds[RTL_KINDS] = {"scalar32", "scalar64", "bytes", "buffer", "source", "sink"};
 
 typedef struct rtl_kernel {
     emu_card *card;
     char name[64]; /* for errors; a longer one is cut */
     char simulator[PATH];
     char signature[RTL_ARGUMENTS + 1];
+    uint64_t sizes[RTL_ARGUMENTS]; /* of structs */
     struct {
         enum rtl_kind kind;
         uint64_t where;
@@ -31,11 +32,13 @@ typedef struct rtl_kernel {
 static int parse_argument(rtl_kernel *kernel, const char *line)
 {
     char kind[16];
-    unsigned long long where;
-    if (kernel->count == RTL_ARGUMENTS || sscanf(line, "argument %15s %llu", kind, &where) != 2) return 0;
+    unsigned long long where, size = 0;
+    if (kernel->count == RTL_ARGUMENTS || sscanf(line, "argument %15s %llu %llu", kind, &where, &size) < 2) return 0;
     for (int i = 0; i < RTL_KINDS; i++)
         if (!strcmp(kind, rtl_kinds[i])) {
-            kernel->signature[kernel->count] = i >= RTL_BUFFER ? 'b' : 's';
+            if (i == RTL_BYTES && (!size || size > RTL_BYTES_MOST)) return 0;
+            kernel->sizes[kernel->count] = size;
+            kernel->signature[kernel->count] = i >= RTL_BUFFER ? 'b' : i == RTL_BYTES ? 'r' : 's';
             kernel->arguments[kernel->count].kind = (enum rtl_kind)i;
             kernel->arguments[kernel->count++].where = where;
             return 1;
@@ -85,11 +88,24 @@ static int start_process(rtl_kernel *kernel, apf_error *err)
     return code;
 }
 
+/* The bytes of a struct as hexadecimal digits, the first byte first. */
+static size_t append_bytes(char *text, size_t size, size_t length, uint64_t where, const apf_model_arg *arg)
+{
+    const uint8_t *bytes = arg->data;
+    int added = snprintf(text + length, size - length, "%s %llu ", rtl_kinds[RTL_BYTES], (unsigned long long)where);
+    length += added > 0 ? (size_t)added : 0;
+    for (uint64_t i = 0; i < arg->size && length + 4 < size; i++, length += 2)
+        snprintf(text + length, size - length, "%02x", bytes[i]);
+    text[length++] = '\n';
+    return length;
+}
+
 static size_t append(char *text, size_t size, size_t length, const rtl_kernel *kernel, uint32_t index,
                      const apf_model_arg *arg)
 {
     unsigned long long value = arg->value.u, bytes = 0;
     const enum rtl_kind kind = kernel->arguments[index].kind;
+    if (kind == RTL_BYTES) return append_bytes(text, size, length, kernel->arguments[index].where, arg);
     if (kind >= RTL_BUFFER) {
         value = BASE + (uint64_t)((uint8_t *)arg->data - emu_arena_data(kernel->card->memory.arena));
         bytes = arg->size;
@@ -118,14 +134,19 @@ static void copy_string(const char *answer, const char *key, char *text, size_t 
 static int run(void *context, const apf_model_arg *args, uint32_t count, const volatile int *cancelled, apf_error *err)
 {
     rtl_kernel *kernel = context;
-    char request[RTL_ARGUMENTS * 96 + 8] = "run\n";
-    size_t length = 4;
+    uint64_t records = 0;
     kernel->good = 0;
     if (start_process(kernel, err) != APF_OK) return 1;
-    for (uint32_t i = 0; i < count; i++) length = append(request, sizeof request, length, kernel, i, &args[i]);
-    if (rtl_process_ask(&kernel->process, request, kernel->answer, ANSWER, kernel->card->memory.arena, cancelled,
-                        err) != APF_OK)
-        return 1;
+    for (uint32_t i = 0; i < count; i++) records += kernel->sizes[i];
+    const size_t room = RTL_ARGUMENTS * 96 + 8 + 2 * records;
+    char *request = apf_calloc(1, room);
+    if (!request) return apf_fail(err, APF_NO_MEMORY, 0, "no memory for a run of kernel '%s'", kernel->name);
+    size_t length = (size_t)snprintf(request, room, "run\n");
+    for (uint32_t i = 0; i < count; i++) length = append(request, room, length, kernel, i, &args[i]);
+    const int code =
+        rtl_process_ask(&kernel->process, request, kernel->answer, ANSWER, kernel->card->memory.arena, cancelled, err);
+    apf_free(request);
+    if (code != APF_OK) return 1;
     if (!strncmp(kernel->answer, "ok ", 3)) {
         kernel->good = 1;
         return 0;
@@ -167,8 +188,12 @@ int rtl_load(emu_card *card, const apf_program *program, apf_drv_kernel **loaded
     const char *name = program->kernel && *program->kernel ? program->kernel : "kernel";
     snprintf(kernel->name, sizeof kernel->name, "%s", name);
     int code = parse(kernel, program, err);
-    const apf_model_entry entry = {
-        .name = name, .function = run, .context = kernel, .details = details, .signature = kernel->signature};
+    const apf_model_entry entry = {.name = name,
+                                   .function = run,
+                                   .context = kernel,
+                                   .details = details,
+                                   .signature = kernel->signature,
+                                   .sizes = kernel->sizes};
     if (code == APF_OK) code = emu_load_entry(card, program, &entry, drop, loaded, err);
     if (code != APF_OK) drop(kernel);
     return code;

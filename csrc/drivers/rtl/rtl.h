@@ -10,6 +10,7 @@
  *     apyfal-rtl 1
  *     simulator PATH
  *     argument KIND WHERE          once for each argument, in order; see `rtl_kinds`
+ *     argument bytes WHERE SIZE    a struct or vector, in registers that follow each other
  *
  * A design's crash, hang or $finish is a failed run. The next run begins with a fresh process.
  */
@@ -18,10 +19,10 @@
 
 #include "drivers/emulator/emulator.h"
 
-enum { RTL_ARGUMENTS = 24, RTL_OPTIONS = 24 };
+enum { RTL_ARGUMENTS = 24, RTL_OPTIONS = 24, RTL_BYTES_MOST = 1024 };
 
 /* Kinds of places, by the names that the simulator knows. */
-enum rtl_kind { RTL_SCALAR32, RTL_SCALAR64, RTL_BUFFER, RTL_SOURCE, RTL_SINK, RTL_KINDS };
+enum rtl_kind { RTL_SCALAR32, RTL_SCALAR64, RTL_BYTES, RTL_BUFFER, RTL_SOURCE, RTL_SINK, RTL_KINDS };
 extern const char *const rtl_kinds[RTL_KINDS];
 
 /* -- options -- */

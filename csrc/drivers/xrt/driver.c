@@ -25,6 +25,7 @@ static void describe_handle(const xrt_api *xrt, const char *identity, apf_device
     info->offset_align = XRT_OFFSET_ALIGN;
     info->capabilities = APF_CAP_IMPORT | APF_CAP_OFFSET | APF_CAP_COUNTERS | APF_CAP_DUPLEX | APF_CAP_SEPARATE_MEMORY;
     if (xrt_abort_available(xrt)) info->capabilities |= APF_CAP_CANCEL;
+    if (xrt->RunSetArgV) info->capabilities |= APF_CAP_STRUCTS;
     info->compute_units = 1; /* until a program is loaded */
 }
 

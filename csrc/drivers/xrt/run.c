@@ -113,7 +113,7 @@ static int set(apf_drv_run *run, uint32_t index, const apf_arg *arg, apf_error *
     if (failed)
         return xrt_fail(err, xrt_code(APF_ARGUMENT), "cannot set argument %u of '%s' (%s)", index, kernel->name,
                         kernel->parameters[index].name);
-    *setting = (xrt_setting){value, arg->kind, 1};
+    *setting = (xrt_setting){value, arg->kind, arg->kind != APF_BYTES}; /* the value of a struct is not kept */
     return APF_OK;
 }
 

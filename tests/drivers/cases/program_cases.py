@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from fixtures.xrt import xclbin
+from fixtures.xrt.installation import Card
 
 import apyfal
-from apyfal.exceptions import ParameterError, ProgramError
+from apyfal.exceptions import ParameterError, ProgramError, RunTimeout
 
 ONE = np.ones(64, np.float32)
 SOURCE = """
@@ -94,3 +97,31 @@ def compute_units_by_name(folder: str) -> None:
     run("vadd:{vadd_2}")
     with pytest.raises(ProgramError, match="no compute unit 'vad_2'; did you mean 'vadd_2'"):
         run("vadd:{vad_2}")
+
+
+def inputs_and_coefficients_are_read_by_several_runs_at_once(program: str) -> None:
+    """A run that hangs keeps no other from reading the array that it reads, as input or as coefficients."""
+    made = Path(program) / "kernels.xclbin"
+    made.write_bytes(xclbin.xclbin())
+    card = Card(Path(os.environ["XILINX_XRT"]))
+    keys: dict[str, Any] = {"driver": "xrt", "program": made}
+    adds = {**keys, "kernel": "increment", "arguments": "src, dst, count", "dtype": "int32", "chunking": "elements"}
+    hangs = {**keys, "kernel": "hang", "arguments": "coefficients, dst, number: uint64", "outputs": "dst: int32 = 4096"}
+    with apyfal.Accelerator(**adds) as accelerator, apyfal.Accelerator(device=accelerator, **hangs) as hung:
+        values = np.arange(1024, dtype=np.int32)
+        read, written, other = accelerator.put(values), hung.device_empty(1024, "int32"), accelerator.put(0 * values)
+        hung.start(src=read)
+        job = hung.enqueue(dst=written, number=1024)
+        try:
+            accelerator.process(read, other, timeout=60)
+            np.testing.assert_array_equal(other.get(), values + 1)
+            assert not job.done()
+            late = accelerator.enqueue(other, read)  # it writes what the first one reads
+            with pytest.raises(RunTimeout):
+                late.result(0.05)
+        finally:
+            card.set(hold=0)
+        job.result(60)
+        late.result(60)
+        np.testing.assert_array_equal(written.get(), values + 1)
+        np.testing.assert_array_equal(read.get(), values + 2)

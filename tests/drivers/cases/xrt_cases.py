@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from drivers.support import abi
-from drivers.support.abi import FROM_DEVICE, SYNC_FROM, SYNC_TO, TO_DEVICE, Device, DriverError, buffer, scalar
+from drivers.support.abi import FROM_DEVICE, READS, SYNC_FROM, SYNC_TO, TO_DEVICE, Device, DriverError, buffer, scalar
 from fixtures.xrt import xclbin
 from fixtures.xrt.installation import Card
 
@@ -66,7 +66,9 @@ def the_library_says_who_it_is() -> None:
     with _driver().open("1") as device:
         assert device.describe().identity == b"1"
     with _driver().open(NAME) as device:
-        assert device.capabilities() == {"import", "offset", "counters", "duplex", "separate_memory"} | CANCEL
+        assert (
+            device.capabilities() == {"import", "offset", "counters", "duplex", "separate_memory", "structs"} | CANCEL
+        )
 
 
 def programs_are_checked_before_xrt_sees_them() -> None:
@@ -299,6 +301,25 @@ def timeouts_are_real() -> None:
             thread.join()
         card.set(hold=0)
         device.wait(run)
+        np.testing.assert_array_equal(hung.dst, np.arange(1, 2049))
+
+
+def runs_that_only_read_the_same_memory_do_not_wait_for_each_other() -> None:
+    card = _card()
+    with _driver().open() as device:
+        hung, other = _Rig(device, "hang"), _Rig(device)
+        device.sync(hung.x, TO_DEVICE, 0, 8192)
+        first = device.start(hung.kernel, buffer(hung.x, 8192, 0, READS), hung.buffers[1], scalar("U64", 2048))
+        device.run(other.kernel, buffer(hung.x, 8192, 0, READS), *other.arguments[1:])  # it ends beside the first one
+        np.testing.assert_array_equal(other.dst, np.arange(1, 2049))
+        unsaid = device.start(other.kernel, buffer(hung.x, 8192), *other.arguments[1:])
+        writes = device.start(other.kernel, other.buffers[0], buffer(hung.x, 8192), scalar("I32", 2048))
+        for run in (unsaid, writes):
+            with _misses("TIMEOUT", "still waits for a run before it"):
+                device.wait(run, 0.05)
+        card.set(hold=0)
+        for run in (first, unsaid, writes):
+            device.wait(run)
         np.testing.assert_array_equal(hung.dst, np.arange(1, 2049))
 
 

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[3]
 CSRC = ROOT / "csrc"
 
 TO_DEVICE, FROM_DEVICE = 0, 1
-SYNC_TO, SYNC_FROM = 1, 2
+SYNC_TO, SYNC_FROM, READS = 1, 2, 4
 KINDS = ("BUFFER", "I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64", "F32", "F64")
 CAPABILITIES = (
     "import",

@@ -29,6 +29,8 @@ PLUGIN = os.environ.get("APYFAL_TEST_PLUGIN", "example")
 ROOT = Path(__file__).parents[3]
 KERNELS = str(Path(opencl.__file__).with_name("kernels.cl"))
 RTL = ROOT / "tests" / "fixtures" / "rtl"
+#: A struct with padding inside and at its end, as C lays it out.
+PAIR = np.dtype([("a", "f4"), ("b", "i1"), ("c", "f8"), ("d", "i2")], align=True)
 CONTROL = Path(apyfal.__file__).parent / "accelerators" / "kernels" / "apf_control.sv"
 
 
@@ -61,6 +63,8 @@ class Card:
         Of the files with them.
     coefficients
         Keywords for an accelerator that adds bytes, its coefficients, to 32-bit integers.
+    record
+        Keywords for an accelerator that writes its argument ``s``, a `PAIR`, into its output as it came.
     moved
         Host addresses of the last transfer to the card and of the last one from it, as the card saw them.
     vendor
@@ -82,6 +86,7 @@ class Card:
     bad_programs: Mapping[bytes, str] = field(default_factory=dict)
     suffix: str = ""
     coefficients: Mapping[str, Any] | None = None
+    record: Mapping[str, Any] | None = None
     moved: Callable[[], tuple[int, int]] | None = None
     vendor: bool = False
 
@@ -112,6 +117,11 @@ def _weighted(**more: Any) -> dict[str, Any]:
     """The kernel of `_join` with one of its inputs loaded before."""
     arguments = {"arguments": "src, coefficients, dst, state, count", "state": 1 << 20}
     return {"kernel": "join", "dtype": "int32", "chunking": "elements", **arguments, **more}
+
+
+def _record(**more: Any) -> dict[str, Any]:
+    keys = {"kernel": "record", "arguments": "dst, s: pair", "outputs": f"dst: uint8 = {PAIR.itemsize}"}
+    return {**keys, "struct": {"pair": PAIR}, "clear_outputs": "no", **more}
 
 
 def _emulator(**settings: str) -> dict[str, Any]:
@@ -217,6 +227,13 @@ def _rtl(count: str, **more: Any) -> dict[str, Any]:
     }
 
 
+_RTL_RECORD = {
+    "driver": "rtl",
+    "program": f"{RTL / 'record.sv'}, {CONTROL}",
+    "rtl": {"registers": "dst:0x10:buffer, s:0x1c:192", "latency": "4", "optimize": "0"},
+}
+
+
 def _rtl_joined(registers: str) -> dict[str, Any]:
     settings = {"registers": registers, "latency": "4", "reorder": "1"}
     return {
@@ -228,12 +245,13 @@ def _rtl_joined(registers: str) -> dict[str, Any]:
 
 
 def _simulators(folder: Path) -> dict[str, str]:
-    """Compile both designs, in a cache of these tests' own."""
+    """Compile the designs, in a cache of these tests' own."""
     environment = {"XDG_CACHE_HOME": str(folder)}
-    code = "from apyfal.rtl.program import make_program; from apyfal.definition.resolve import resolve\n"
-    for keywords in (_rtl("0x28"), _join(**_rtl_joined(_JOIN_REGISTERS))):
+    code = "from numpy import dtype; from apyfal.rtl.program import make_program\n"
+    code += "from apyfal.definition.resolve import resolve\n"
+    for keywords in (_rtl("0x28"), _join(**_rtl_joined(_JOIN_REGISTERS)), _record(**_RTL_RECORD)):
         code += f"make_program(resolve(None, **{keywords!r}))\n"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=110, env={**os.environ, **environment})
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300, env={**os.environ, **environment})
     return environment
 
 
@@ -250,14 +268,29 @@ CARDS = [
         increment=_emulator(),
         join={"accelerator": "join"},
         coefficients={"accelerator": "weighted"},
+        record={"accelerator": "record"},
         parameters={"a": 1, "b": 1},
         scalars=[("int32", 1), ("int32", 1), ("uint32", 5)],
         hang=_emulator(hang_run="1"),
         failing=_emulator(fail_run="1"),
         losing=_emulator(lose_device="4"),
     ),
-    _opencl("opencl-intel", environment=opencl.intel, release=_change_input, vendor=True, bad_programs=_SOURCE_ERRORS),
-    _opencl("opencl-pocl", environment=opencl.pocl, release=_change_input, vendor=True, bad_programs=_SOURCE_ERRORS),
+    _opencl(
+        "opencl-intel",
+        environment=opencl.intel,
+        record=_record(driver="opencl", program=KERNELS),
+        release=_change_input,
+        vendor=True,
+        bad_programs=_SOURCE_ERRORS,
+    ),
+    _opencl(
+        "opencl-pocl",
+        environment=opencl.pocl,
+        record=_record(driver="opencl", program=KERNELS),
+        release=_change_input,
+        vendor=True,
+        bad_programs=_SOURCE_ERRORS,
+    ),
     _opencl(
         "opencl-fake",
         environment=opencl.fake,
@@ -278,6 +311,7 @@ CARDS = [
         increment=_xrt("increment"),
         join=_join(driver="xrt", program=XCLBIN),
         coefficients=_weighted(driver="xrt", program=XCLBIN),
+        record=_record(driver="xrt", program=XCLBIN),
         loopback={**_xrt("loopback"), "dtype": "uint8"},
         hang=_xrt("hang"),
         release=_end_xrt_hang,
@@ -313,6 +347,7 @@ CARDS = [
         increment=_rtl("0x28"),
         join=_join(**_rtl_joined(_JOIN_REGISTERS)),
         coefficients=_weighted(**_rtl_joined(_WEIGHTED_REGISTERS)),
+        record=_record(**_RTL_RECORD),
         loopback={**_rtl("0x58"), "dtype": "uint8"},
         hang=_rtl("0x40", hang_cycles="0"),
         failing=_rtl("0x4c"),

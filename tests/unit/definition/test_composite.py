@@ -195,9 +195,9 @@ def test_structs_may_have_others_as_members_in_any_order() -> None:
     assert definition.inputs[0].dtype == np.dtype([("x", [("x", "i1")])])
 
 
-def test_the_software_card_says_that_it_takes_numbers() -> None:
+def test_the_software_cards_own_kernels_take_numbers() -> None:
     definition = resolve("k", driver="opencl", program="k.cl", arguments="src, dst, w: float4")
-    with pytest.raises(ConfigurationError, match="the software card passes numbers only, no vectors or structs"):
+    with pytest.raises(ConfigurationError, match="the software card's own kernels take numbers only, no vectors"):
         replace(definition, driver="emulator")
 
 
@@ -238,3 +238,54 @@ def test_vectors_as_elements_on_the_software_card(monkeypatch: pytest.MonkeyPatc
                 card.process(wrong)
         with pytest.raises(ParameterError, match="an array of float32; accelerator 'composite_model' writes float32x4"):
             card.process(points, np.zeros(24, "float32"))
+
+
+def test_structs_as_arguments_of_python_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_definitions", {})
+    step = np.dtype([("pull", "f4", (2,)), ("times", "u2")], align=True)
+
+    @apyfal.accelerators.model("composite_step", dtype="float32", chunking="elements", step=step, third="float3")
+    def _move(src: np.ndarray, dst: np.ndarray, *, step: np.void, third: np.void, scale: float = 1.0) -> None:
+        assert (third["x"], third["y"], third["z"]) == (1, 2, 3)
+        dst[:] = (src + step["pull"][0] - step["pull"][1]) * step["times"] * scale
+
+    @apyfal.accelerators.model("composite_dot", dtype="float32", chunking="elements", w="float4")
+    def _dot(src: np.ndarray, dst: np.ndarray, w: np.ndarray) -> None:
+        assert w.shape == (4,)
+        dst[:] = src * w.sum()
+
+    values = np.arange(5, dtype="float32")
+    with apyfal.Accelerator("composite_step") as card:
+        for times in (2, 3):  # the second one is another value for the same kernel
+            result = card.process(values, step={"pull": (3, 1), "times": times}, third=(1, 2, 3))
+            np.testing.assert_array_equal(result, (values + 2) * times)
+        job = card.prepare(values, apyfal.empty(5, "float32"), step=((3, 1), 2), third="1 2 3")
+        np.testing.assert_array_equal(job(), (values + 2) * 2)
+        np.testing.assert_array_equal(job(step=((4, 1), 5)), (values + 3) * 5)
+        np.testing.assert_array_equal(job(), (values + 2) * 2)
+        for given, message in ((((1, 2), 1 << 16), "65536"), (((1,), 1), "expected 2 numbers"), ((1,), "2 values")):
+            with pytest.raises(ParameterError, match=message):
+                card.process(values, step=given, third=(1, 2, 3))
+    with apyfal.Accelerator("composite_dot") as card:
+        np.testing.assert_array_equal(card.process(values, w=[1, 2, 3, 4]), values * 10)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (np.dtype([("a", "O")]), "without Python objects"),
+        (np.dtype([("a", "f8", (200,))]), "1024 bytes at most"),
+        ("float5", "float5"),
+    ],
+)
+def test_arguments_that_no_model_can_have(monkeypatch: pytest.MonkeyPatch, kind: Any, message: str) -> None:
+    monkeypatch.setattr(registry, "_definitions", {})
+    with pytest.raises(ConfigurationError, match=message):
+
+        @apyfal.accelerators.model("composite_wrong", dtype="float32", s=kind)
+        def _wrong(src: np.ndarray, dst: np.ndarray, s: np.void) -> None: ...
+
+
+def test_a_struct_with_a_struct_in_it_has_a_name() -> None:
+    inner = np.dtype([("x", "f4"), ("y", "f4")])
+    assert element_name(np.dtype([("at", inner), ("n", "i4")])) == "struct of 12 bytes (at, n)"

@@ -45,7 +45,7 @@ static int trng(void *context, const apf_model_arg *args, uint32_t count, const 
 }
 
 const apf_model_entry apf_models_basic[] = {
-    {"loopback", loopback, NULL, "bbs", 128 << 10, NULL},
-    {"trng", trng, NULL, "bs", 8 << 10, NULL},
+    {"loopback", loopback, NULL, "bbs", 128 << 10, NULL, NULL},
+    {"trng", trng, NULL, "bs", 8 << 10, NULL, NULL},
     {0},
 };

@@ -158,4 +158,4 @@ static int gunzip(void *context, const apf_model_arg *args, uint32_t count, cons
     return code;
 }
 
-const apf_model_entry apf_models_gunzip[] = {{"gunzip", gunzip, NULL, "bbsssbssb", 0, NULL}, {0}};
+const apf_model_entry apf_models_gunzip[] = {{"gunzip", gunzip, NULL, "bbsssbssb", 0, NULL, NULL}, {0}};

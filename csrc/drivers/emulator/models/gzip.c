@@ -62,4 +62,4 @@ static int gzip(void *context, const apf_model_arg *args, uint32_t count, const 
     return code;
 }
 
-const apf_model_entry apf_models_gzip[] = {{"gzip", gzip, NULL, "bbssbs", 0, NULL}, {0}};
+const apf_model_entry apf_models_gzip[] = {{"gzip", gzip, NULL, "bbssbs", 0, NULL, NULL}, {0}};

@@ -166,4 +166,5 @@ static int histogram(void *context, const apf_model_arg *args, uint32_t count, c
     return APF_OK;
 }
 
-const apf_model_entry apf_models_histogram[] = {{"histogram", histogram, NULL, "bbsbssssss", 64 << 10, NULL}, {0}};
+const apf_model_entry apf_models_histogram[] = {{"histogram", histogram, NULL, "bbsbssssss", 64 << 10, NULL, NULL},
+                                                {0}};

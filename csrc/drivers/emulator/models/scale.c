@@ -89,4 +89,4 @@ static int scale(void *context, const apf_model_arg *args, uint32_t count, const
     return code;
 }
 
-const apf_model_entry apf_models_scale[] = {{"scale", scale, NULL, "bbssss", 128 << 10, NULL}, {0}};
+const apf_model_entry apf_models_scale[] = {{"scale", scale, NULL, "bbssss", 128 << 10, NULL, NULL}, {0}};

@@ -149,4 +149,4 @@ static int sha3(void *context, const apf_model_arg *args, uint32_t count, const 
     return APF_OK;
 }
 
-const apf_model_entry apf_models_sha3[] = {{"sha3", sha3, NULL, "bbsbsss", 4 << 10, NULL}, {0}};
+const apf_model_entry apf_models_sha3[] = {{"sha3", sha3, NULL, "bbsbsss", 4 << 10, NULL, NULL}, {0}};

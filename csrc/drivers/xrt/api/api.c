@@ -227,6 +227,7 @@ static int resolve(void *library, xrt_api *api, apf_error *err)
         return apf_fail(err, APF_NO_LIBRARY, 0, LIBRARY " has no xrt" #name "; XRT 2.13 or newer is needed");
     XRT_API(XRT_LOOK_UP)
 #undef XRT_LOOK_UP
+    *(void **)&api->RunSetArgV = dlsym(library, "_Z13xrtRunSetArgVPviPKvm");
     unsigned (*minor)(void);
     *(void **)&minor = dlsym(library, "xrtVersionMinor");
     api->minor = minor ? minor() : 0;

@@ -41,6 +41,10 @@ typedef struct xrt_api {
 #define XRT_ENTRY(result, name, parameters) result(*name) parameters;
     XRT_API(XRT_ENTRY)
 #undef XRT_ENTRY
+    /* `bytes` of any type, which must be the argument's size in the xclbin. A C++ function, which XRT exports for its
+     * own tools and declares in no header; NULL: it is not there. RunSetArg takes 8 bytes of a type that it does not
+     * know. */
+    int (*RunSetArgV)(xrt_run, int index, const void *value, size_t bytes);
     int emulation;    /* XCL_EMULATION_MODE is set: no real card */
     char mode[16];    /* its value */
     char version[32]; /* of XRT, "2.13.0"; empty: not known */

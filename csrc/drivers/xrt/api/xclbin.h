@@ -17,7 +17,7 @@ typedef struct xrt_parameter {
     char name[32];
     char type[24];
     uint32_t qualifier;
-    uint32_t size; /* bytes of a scalar */
+    uint32_t size; /* bytes of a scalar, or of a struct */
 } xrt_parameter;
 
 typedef struct xrt_xclbin {
