@@ -2,6 +2,7 @@
 
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
+from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from apyfal._core cimport capi
@@ -268,6 +269,105 @@ cdef const capi.apf_launch *read_launch(object launch, capi.apf_launch *space) e
     return space
 
 
+cdef class Steps:
+    """Runs that are started one after another, each with arguments, a kernel and an index space of its own.
+
+    Parameters
+    ----------
+    steps : sequence of (Arguments, Kernel, launch)
+        As `Arguments.start` takes them. A step's arguments may be changed between runs.
+    """
+
+    cdef tuple arguments
+    cdef tuple kernels
+    cdef tuple over                # whether a step has an index space
+    cdef capi.apf_launch *spaces
+    cdef unsigned int count
+
+    def __cinit__(self, steps):
+        cdef unsigned int place
+        self.count = len(steps)
+        if self.count == 0:
+            raise exceptions.ParameterError("no steps; expected one or more")
+        self.spaces = <capi.apf_launch *> calloc(self.count, sizeof(capi.apf_launch))
+        if self.spaces == NULL:
+            raise MemoryError
+        arguments, kernels, over = [], [], []
+        for place in range(self.count):
+            one, kernel, launch = steps[place]
+            if not isinstance(one, Arguments) or not isinstance(kernel, Kernel):
+                raise TypeError(f"step {place}: expected Arguments, a Kernel and an index space or None")
+            over.append(read_launch(launch, &self.spaces[place]) != NULL)
+            arguments.append(one)
+            kernels.append(kernel)
+        self.arguments, self.kernels, self.over = tuple(arguments), tuple(kernels), tuple(over)
+
+    def __dealloc__(self):
+        free(self.spaces)
+
+    def start(self):
+        """Start all runs, and return them as a list. If one cannot be started, those before it are cancelled.
+
+        Raises
+        ------
+        ParameterError, KernelError, UnsupportedByDriver
+            As `Arguments.start` does.
+        """
+        cdef capi.apf_error err
+        cdef capi.apf_run_arg values[MOST]
+        cdef PyObject *owners[MOST]
+        cdef const capi.apf_launch *space
+        cdef capi.apf_run *handle
+        cdef Arguments arguments
+        cdef Run run
+        cdef unsigned int place, count
+        cdef int code
+        runs = []
+        for place in range(self.count):
+            arguments = <Arguments> self.arguments[place]
+            run = Run.__new__(Run, MADE_HERE)
+            run.kernel = <Kernel> self.kernels[place]
+            count = arguments.count
+            space = &self.spaces[place] if self.over[place] else NULL
+            arguments.take(values, owners)
+            run.owners = arguments.keep(owners)
+            with nogil:
+                code = capi.apf_run_start_over(run.kernel.handle, values, count, space, &handle, &err)
+            check(code, &err)
+            run.handle = handle
+            runs.append(run)
+        return runs
+
+    def run(self, double seconds=0.05):
+        """Start all runs, and wait for their ends.
+
+        Parameters
+        ----------
+        seconds : float
+            How long to wait for each at most.
+
+        Returns
+        -------
+        list of Run or None
+            ``None``: they ended well, and the device says nothing more of them. Otherwise the runs: one has failed, is
+            still in flight, or has `Run.details`.
+        """
+        cdef capi.apf_error err
+        cdef long long most = <long long> (seconds * 1e9)
+        cdef capi.apf_run *handle
+        cdef int code
+        cdef bint quiet
+        runs = self.start()
+        for run in reversed(runs):  # the last one first: when it has ended, the others have
+            handle = (<Run> run).handle
+            with nogil:
+                code = capi.apf_run_wait(handle, most, &err)
+                quiet = code == capi.APF_OK and capi.apf_run_details(handle) == NULL
+            if not quiet:
+                return runs
+        return None
+
+
 cdef class Run:
     """A run in flight; made by `Arguments.start`. It holds all memory that the device may touch until it has ended.
 
@@ -327,6 +427,30 @@ cdef class Run:
                 f"{timeout:g} s"
             )
         check(code, &err)
+
+    def ended(self, timeout=0.0):
+        """Wait up to `timeout` seconds (``None``: until it has ended), and return whether the run has ended.
+
+        Raises
+        ------
+        RunCancelled, KernelError, DeviceLost, DriverError
+            It has ended in an error.
+        """
+        cdef capi.apf_error err
+        cdef int code
+        if timeout is None or timeout > SLICE * 1e-9:
+            try:
+                self.wait(timeout)
+            except exceptions.RunTimeout:
+                return False
+            return True
+        cdef long long left = max(0, <long long> (timeout * 1e9))
+        with nogil:
+            code = capi.apf_run_wait(self.handle, left, &err)
+        if code == capi.APF_TIMEOUT:
+            return False
+        check(code, &err)
+        return True
 
     def cancel(self):
         """Ask the run to end; `wait` then raises `RunCancelled`. No effect on one that has ended.

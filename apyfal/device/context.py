@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from apyfal.definition.definition import Definition
     from apyfal.definition.sizes import SourceSize
 
-__all__ = ["DeviceContext"]
+__all__ = ["DeviceContext", "frozen"]
 
 _LOG = logging.getLogger("apyfal.device")
 
@@ -40,7 +40,7 @@ _LOG = logging.getLogger("apyfal.device")
 _KEPT_CALLS = 64
 
 
-def _frozen(value: object) -> object:
+def frozen(value: object) -> object:
     """Return what is equal, and can be hashed, for values that mean the same argument.
 
     With the text of numbers: 0.0 and -0.0 are equal, and so are 1 and True, but they are different arguments.
@@ -48,9 +48,9 @@ def _frozen(value: object) -> object:
     if isinstance(value, (np.ndarray, np.void)):
         return (value.dtype, value.shape, value.tobytes())
     if isinstance(value, (list, tuple)):
-        return (type(value), *map(_frozen, value))
+        return (type(value), *map(frozen, value))
     if isinstance(value, dict):
-        return tuple((name, _frozen(one)) for name, one in value.items())
+        return tuple((name, frozen(one)) for name, one in value.items())
     return (value, repr(value))
 
 
@@ -134,7 +134,7 @@ class DeviceContext:
             A parameter is unknown, missing or wrong, or the kernel cannot take elements of such a type.
         """
         # With the text of the values: 0.0 and -0.0 are equal, and so are 1 and True, but they are different arguments.
-        key = (dtypes, *[(name, _frozen(value)) for name, value in parameters.items()])
+        key = (dtypes, *[(name, frozen(value)) for name, value in parameters.items()])
         try:
             return self._calls[key]
         except (KeyError, TypeError):  # not bound yet, or a parameter that cannot be hashed
@@ -171,14 +171,22 @@ class DeviceContext:
 
         If the block raises, the launcher is dropped: a run may still use it.
         """
+        lent = self.take_launcher(call)
+        yield lent
+        self.give_launcher(call, lent)
+
+    def take_launcher(self, call: BoundCall) -> Launcher:
+        """Return a launcher for a call; `give_launcher` keeps it for the next job."""
         with self._lock:
             spare = self._spare.setdefault(call, [])
             lent = spare.pop() if spare else None
-        if lent is None:
-            lent = self._new_launcher(call)
-        yield lent
+        return self._new_launcher(call) if lent is None else lent
+
+    def give_launcher(self, call: BoundCall, lent: Launcher) -> None:
+        """Take back a launcher whose runs ended well, or are in the driver's queue."""
         with self._lock:
-            if call in self._spare:
+            spare = self._spare.get(call)
+            if spare is not None:
                 spare.append(lent)
 
     def _new_launcher(self, call: BoundCall) -> Launcher:

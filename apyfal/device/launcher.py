@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from apyfal._core.run import CLEAR, READS, SYNC_FROM, SYNC_TO, Arguments
+from apyfal._core.run import CLEAR, READS, SYNC_FROM, SYNC_TO, Arguments, Steps
 from apyfal.definition.grammar import REPORT_WORDS
 from apyfal.device.regions import BufferRegion, Chunk
 
 if TYPE_CHECKING:
-    from apyfal._core.device import Device, Kernel
+    from apyfal._core.device import BufferObject, Device, Kernel
     from apyfal._core.run import Run
     from apyfal.definition.bound_call import BoundArgument, BoundCall
     from apyfal.device.waiting import Waitable
@@ -49,6 +49,25 @@ class Launcher(Protocol):
     def read_report(self) -> tuple[int, int, int]:
         """Return what the kernel reported of its last run."""
         ...
+
+    #: Who has called `set_steps` last, if nothing else was set since then.
+    steps_of: object
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether all that changes from run to run over arrays of one size on the device is which arrays these are."""
+        ...
+
+    def set_steps(self, owner: object, chunk: Chunk, outputs: Sequence[BufferRegion]) -> None:
+        """Set the arguments of a job of one run over memory on the device, for `owner` alone."""
+        ...
+
+    def place(self, inputs: Sequence[BufferObject], outputs: Sequence[BufferObject]) -> Steps:
+        """Replace that memory, from its beginning on, by other of the same sizes; return what starts the runs."""
+        ...
+
+    def clear_ends(self) -> None:
+        """Drop the references to the memory of `place`."""
 
 
 class KernelLauncher:
@@ -88,6 +107,9 @@ class KernelLauncher:
         self._has_port_sizes = any("." in argument.name for argument in call.arguments)
         self._chunk_scalars: dict[str, tuple[int, str]] = {}  # arguments that change from run to run
         self._report: BufferRegion | None = None
+        self.steps_of: object = None
+        self._steps: Steps | None = None
+        self._ends: tuple[list[tuple[int, int]], list[tuple[int, int]]] = ([], [])  # of `set_steps`: index and bytes
         self._moved = [0, 0]  # bytes to the device and from it, as parts of runs
         for index, argument in enumerate(call.arguments):
             name = argument.name
@@ -156,6 +178,7 @@ class KernelLauncher:
         sync_to, sync_from
             Copy the input to the device before the run, and all of the output from it afterwards, as part of the run.
         """
+        self.steps_of = None
         chunks = (chunk, *chunk.companions) if chunk.companions else (chunk,)
         for index, one in zip(self._inputs, chunks, strict=False):  # a kernel without input has one chunk all the same
             if one.region is not None and index not in self._changed:
@@ -192,6 +215,59 @@ class KernelLauncher:
             self._space_of_run = self._apply_sizes(chunks)
             self._sizes = sizes
         return self._space_of_run
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing is written before a run, changed in place, or reported."""
+        return not self.begins_outputs and not self._changed and self._report is None
+
+    def set_steps(self, owner: object, chunk: Chunk, outputs: Sequence[BufferRegion]) -> None:
+        """Set the arguments of a job of one run over memory on the device; see `Launcher`."""
+        self._steps = Steps([self.step(chunk, outputs)])
+        self.steps_of = owner
+
+    def step(
+        self, chunk: Chunk, outputs: Sequence[BufferRegion]
+    ) -> tuple[Arguments, Kernel, tuple[Sequence[int], Sequence[int], Sequence[int]] | None]:
+        """Set all arguments of a run over memory on the device, and return what `Steps` takes."""
+        launch = self.set_chunk(chunk, outputs)
+        inputs = [(index, one.nbytes) for index, one in zip(self._inputs, (chunk, *chunk.companions), strict=False)]
+        self._ends = inputs, [(index, output.nbytes) for index, output in zip(self._outputs, outputs, strict=True)]
+        return self._arguments, self._kernel, launch
+
+    def place(self, inputs: Sequence[BufferObject], outputs: Sequence[BufferObject]) -> Steps:
+        """Replace the memory of `set_steps`, and return what starts the run."""
+        self.place_inputs(inputs)
+        self.place_outputs(outputs)
+        if self._steps is None:
+            raise RuntimeError("no steps were set")
+        return self._steps
+
+    def place_inputs(self, inputs: Sequence[BufferObject]) -> None:
+        """Replace the input memory of `step`."""
+        set_buffer = self._arguments.set_buffer
+        for (index, nbytes), bo in zip(self._ends[0], inputs, strict=True):
+            set_buffer(index, bo, 0, nbytes, READS)
+
+    def place_outputs(self, outputs: Sequence[BufferObject]) -> None:
+        """Replace the output memory of `step`."""
+        set_buffer = self._arguments.set_buffer
+        for (index, nbytes), bo in zip(self._ends[1], outputs, strict=True):
+            set_buffer(index, bo, 0, nbytes, 0)
+
+    def clear_ends(self) -> None:
+        """Drop the references to the memory of `place`."""
+        self.clear_regions()
+
+    def clear_inputs(self) -> None:
+        """Drop the references to the input memory."""
+        for index in self._inputs:
+            self._arguments.clear(index)
+
+    def clear_outputs(self) -> None:
+        """Drop the references to the output memory."""
+        for index in self._outputs:
+            self._arguments.clear(index)
 
     @property
     def fills_outputs(self) -> bool:

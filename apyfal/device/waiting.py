@@ -72,6 +72,21 @@ class RunGroup:
         if failed:
             self.runs[-1].wait(timeout)  # raises it again
 
+    def ended(self, timeout: float | None = 0.0) -> bool:
+        """Wait up to `timeout` seconds, and return whether all runs have ended; raise as `wait` does."""
+        failed = False
+        try:
+            if not self.runs[-1].ended(timeout):
+                return False
+        except AcceleratorException:
+            failed = True  # see `wait`
+        for run in self.runs[:-1]:
+            if not run.ended(timeout):
+                return False
+        if failed:
+            self.runs[-1].ended(timeout)
+        return True
+
     def cancel(self) -> None:
         """Ask all runs to end, the last one first."""
         for run in self.runs[:0:-1]:

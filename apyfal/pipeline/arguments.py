@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from apyfal.device.chaining.resident import ResidentJob
 from apyfal.device.sharing.device_array import DeviceArray
 from apyfal.exceptions import ParameterError, did_you_mean
 from apyfal.pipeline.arrays import as_elements, element_type_of, source_array
@@ -36,6 +37,10 @@ class JobArguments:
     progress: Callable[[int, int | None], None] | None
     memory_limit: int | None
     info: dict[str, Any] | None
+
+    def resident(self, context: DeviceContext) -> ResidentJob | None:
+        """Return the job if all of its data is in arrays of this device; ``None``: some is elsewhere."""
+        return ResidentJob.of(context, self.src, self.dst, self.parameters, self.memory_limit)
 
 
 class Ends(NamedTuple):

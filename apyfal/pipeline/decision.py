@@ -12,6 +12,7 @@ import numpy as np
 
 from apyfal.definition.chain import ChainCall
 from apyfal.definition.sizes import SourceSize
+from apyfal.device.chaining.resident import ResidentPlan
 from apyfal.device.control import JobControl
 from apyfal.exceptions import ParameterError
 from apyfal.pipeline.arguments import Ends, JobArguments
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from apyfal._core.device import Kernel
     from apyfal.definition.bound_call import BoundCall
     from apyfal.device.context import DeviceContext
+    from apyfal.device.launcher import Launcher
 
 __all__ = ["Decision", "decide"]
 
@@ -64,6 +66,19 @@ class Decision:
             shapes = [one.array.shape for one in self.outputs if one.array is not None]
             nbytes = [one.nbytes or 0 for one in self.inputs]
             keep(job.context, ends.key, DirectCall(job.context, call, job.kernels[0], shapes, nbytes))
+
+    def leave_resident(self, arguments: JobArguments, launcher: Launcher) -> None:
+        """Leave it behind for the next job between device arrays, if this one was a single run of such."""
+        job, call = self.job, self.job.call
+        if not self.plan.single or not launcher.is_plain or call.size_reported:
+            return
+        resident = arguments.resident(job.context)
+        if resident is None or resident.plan is not None:
+            return
+        bytes_in = [one.nbytes or 0 for one in self.inputs]
+        bytes_out = [port.nbytes(bytes_in[0] if bytes_in else 0) or 0 for port in call.outputs]
+        plan = ResidentPlan(call, [port.name for port in call.outputs], bytes_in, bytes_out)
+        keep(job.context, resident.key, plan)
 
 
 def decide(

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from apyfal._core.device import Kernel
     from apyfal._core.run import Run
     from apyfal.definition.bound_call import BoundArgument, BoundCall
+    from apyfal.device.chaining.resident import ResidentPlan
     from apyfal.device.context import DeviceContext
     from apyfal.device.control import JobControl
     from apyfal.pipeline.reports.report import Report
@@ -55,8 +56,8 @@ def find(context: DeviceContext, key: Hashable) -> DirectCall | None:
     return found
 
 
-def keep(context: DeviceContext, key: Hashable, direct: DirectCall) -> None:
-    """Leave a `DirectCall` behind for later jobs."""
+def keep(context: DeviceContext, key: Hashable, direct: DirectCall | ResidentPlan) -> None:
+    """Leave a `DirectCall` or `ResidentPlan` behind for later jobs."""
     if len(context.direct) >= _KEPT:
         context.direct.clear()
     context.direct[key] = direct

@@ -57,6 +57,10 @@ def process(
         And the bytes of all inputs or of all outputs, whichever are more.
     """
     try:
+        resident = arguments.resident(context) if report is None and arguments.progress is None else None
+        if resident is not None and (decided := resident.plan) is not None:
+            decided.run(context, resident.sources, resident.dsts, control)
+            return decided.value(resident.dsts), decided.largest
         ends = Ends.of(context, arguments)
         if context.definition.chunking.kind == "rows" and not uncut:
             report = Report() if report is None else report
@@ -170,6 +174,10 @@ def start(context: DeviceContext, arguments: JobArguments) -> StartedJob:
         A source or destination is not a device array; or for the reasons for which `process` raises it (parameters,
         types, sizes).
     """
+    resident = arguments.resident(context) if arguments.info is None else None
+    if resident is not None and resident.plan is not None:
+        queued = resident.plan.start(context, resident.sources, resident.dsts)
+        return StartedJob(queued, resident.sources, resident.dsts, resident.plan.value(resident.dsts), Report())
     ends = Ends.of(context, arguments)
     definition = context.definition
     both = (("src", definition.inputs, ends.sources), ("dst", definition.outputs, ends.dsts))
@@ -208,6 +216,7 @@ def start(context: DeviceContext, arguments: JobArguments) -> StartedJob:
             finally:
                 report.moved(*launcher.take_moved())
             launcher.clear_regions()
+            decided.leave_resident(arguments, launcher)
         report.bytes_in = sum([one.nbytes or 0 for one in decided.inputs])
         report.bytes_out = sum([one.nbytes for one in ends.dsts if isinstance(one, DeviceArray)])
         report.add("prepare", 0, at)
@@ -247,6 +256,7 @@ def _run(
         finally:
             report.moved(*launcher.take_moved())
         launcher.clear_regions()
+        decided.leave_resident(arguments, launcher)
     if total is None:
         job.call.check_size(stages.consumed)
     decided.leave(ends)

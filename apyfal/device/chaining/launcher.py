@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from apyfal._core.run import Steps
 from apyfal.definition.chain import is_reduction
 from apyfal.device.regions import BufferRegion, Chunk
 from apyfal.device.sharing.device_array import DeviceArray
@@ -14,7 +15,7 @@ from apyfal.device.waiting import RunGroup, cancel
 from apyfal.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
-    from apyfal._core.device import Device, Kernel
+    from apyfal._core.device import BufferObject, Device, Kernel
     from apyfal._core.run import Run
     from apyfal.definition.bound_call import BoundCall
     from apyfal.definition.chain import ChainCall
@@ -56,6 +57,8 @@ class ChainLauncher:
             for place in range(len(call.stages) - 1)
         ]
         self._memory: list[DeviceArray | None] = [None] * len(self._banks)
+        self.steps_of: object = None
+        self._steps: Steps | None = None
         self._every = next((place + 1 for place, one in enumerate(call.stages) if is_reduction(one)), len(call.stages))
 
     def start(
@@ -71,6 +74,7 @@ class ChainLauncher:
 
         Stages behind one that gives its output at the end of the job are started for the last chunk alone.
         """
+        self.steps_of = None
         del skip  # it is for kernels that report their size, and no stage does
         chunks = self._chunks(chunk)
         between = self._regions(chunks, outputs)
@@ -90,6 +94,36 @@ class ChainLauncher:
                 cancel(RunGroup(runs))
             raise
         return RunGroup(runs)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether all stages are, so that the memory between them stays the same; see `Launcher`."""
+        return all(launcher.is_plain for launcher in self._launchers)
+
+    def set_steps(self, owner: object, chunk: Chunk, outputs: Sequence[BufferRegion]) -> None:
+        """Set the arguments of all stages for a job of one run over memory on the device; see `Launcher`."""
+        chunks = self._chunks(chunk)
+        between = self._regions(chunks, outputs)
+        steps = []
+        for place, launcher in enumerate(self._launchers):
+            part = chunk if place == 0 else chunks[place]._replace(region=between[place - 1])
+            targets = outputs if launcher is self._launchers[-1] else (between[place],)
+            steps.append(launcher.step(part, targets))
+        self._steps = Steps(steps)
+        self.steps_of = owner
+
+    def place(self, inputs: Sequence[BufferObject], outputs: Sequence[BufferObject]) -> Steps:
+        """Replace the memory of the first stage's inputs and of the last one's outputs; see `Launcher`."""
+        self._launchers[0].place_inputs(inputs)
+        self._launchers[-1].place_outputs(outputs)
+        if self._steps is None:
+            raise RuntimeError("no steps were set")
+        return self._steps
+
+    def clear_ends(self) -> None:
+        """Drop the references to the memory of `place`."""
+        self._launchers[0].clear_inputs()
+        self._launchers[-1].clear_outputs()
 
     def _chunks(self, chunk: Chunk) -> list[Chunk]:
         """Return the part of each stage's input that goes with a chunk of the first one's, without its memory."""
@@ -137,6 +171,7 @@ class ChainLauncher:
 
     def clear_regions(self) -> None:
         """Drop the references to the last run's input and output memory."""
+        self.steps_of = None
         for launcher in self._launchers:
             launcher.clear_regions()
 

@@ -114,9 +114,8 @@ class QueuedJob:
         deadline = None if timeout is None else monotonic() + timeout
         error: BaseException | None = None
         try:
-            runs.wait(timeout)
-        except RunTimeout:
-            return False
+            if not runs.ended(timeout):
+                return False
         except AcceleratorException as failure:
             error = failure.with_traceback(None)  # the frames of a traceback would keep the runs and their memory alive
         for job in after:  # the device ran them before this job; the first that failed is the cause
