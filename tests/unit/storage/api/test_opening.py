@@ -351,13 +351,32 @@ def test_a_pipe_without_reader_or_writer_is_no_hang(tmp_path: Path) -> None:
             opening.open(tmp_path / "fifo", mode)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everything")
-def test_a_read_only_file_is_not_replaced(tmp_path: Path) -> None:
-    path = tmp_path / "file"
+def test_a_read_only_file_is_not_replaced(open_path: Path) -> None:
+    folder = open_path / "mine"
+    folder.mkdir()
+    path = folder / "file"
     path.write_bytes(b"old")
     path.chmod(0o444)
-    with pytest.raises(PermissionError):
-        opening.open(path, "wb")
+    is_root = os.geteuid() == 0  # who may write everything; the owner may not
+    if is_root:
+        os.chown(folder, 65534, 65534)
+        os.chown(path, 65534, 65534)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            if is_root:
+                os.setgid(65534)
+                os.setuid(65534)
+            with opening.open(folder / "other", "wb") as file:
+                file.write(b"new")
+            with pytest.raises(PermissionError):
+                opening.open(path, "wb")
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert path.read_bytes() == b"old"
 
 
 def test_without_unnamed_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
