@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from no_skips import pytest_make_collect_report, pytest_runtest_makereport
 from servers.files.ftp import Ftp, ftp
 from servers.files.sftp import Sftp, sftp
 from servers.files.webdav import Webdav, webdav
@@ -18,6 +19,8 @@ from servers.stores.moto import Moto, moto
 from servers.stores.swift import Swift, swift
 from servers.tokens.identity import Identity, identity
 from servers.web.nginx import Nginx, nginx
+
+__all__ = ["pytest_make_collect_report", "pytest_runtest_makereport"]
 
 
 def pytest_collection_finish() -> None:
