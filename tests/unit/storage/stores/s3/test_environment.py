@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -56,6 +57,14 @@ def endpoint(**parameters: object) -> str:
     return str(S3Handler(**parameters)._s3._address("bucket", "key", "us-east-1")[0])  # type: ignore[arg-type]
 
 
+@functools.cache
+def endpoint_of_the_sdk(environ: tuple[tuple[str, str], ...], config: str) -> str:
+    """Give what the SDK itself finds, once it is all set: an independent reference. A client of its own takes long."""
+    boto3 = pytest.importorskip("boto3")
+    client = boto3.Session().client("s3", aws_access_key_id="a", aws_secret_access_key="b")
+    return str(client.meta.endpoint_url)
+
+
 @pytest.mark.parametrize("keys", [KEYS, {}, {"anonymous": True}], ids=["keys", "chain", "anonymous"])
 @pytest.mark.parametrize(
     ("environ", "config", "expected"),
@@ -90,10 +99,7 @@ def test_endpoints_as_the_sdk_finds_them(
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     assert endpoint(**keys) == expected
-    # an independent reference: the SDK itself
-    boto3 = pytest.importorskip("boto3")
-    client = boto3.Session().client("s3", aws_access_key_id="a", aws_secret_access_key="b")
-    theirs = client.meta.endpoint_url
+    theirs = endpoint_of_the_sdk(tuple(environ.items()), config)
     assert theirs == expected or (expected == AWS and theirs.endswith(".amazonaws.com"))
     # what is given counts, and without `ambient` nothing else does
     assert endpoint(**keys, endpoint_url="http://given.test") == "http://given.test"
