@@ -29,6 +29,13 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _only_the_modules_own_objects_are_collected() -> None:
+    """Keep what earlier modules have left, such as the libraries that they imported, out of them, too."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def ceph_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ceph]:
     """A Ceph RADOS Gateway (S3)."""
