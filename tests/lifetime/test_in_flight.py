@@ -64,7 +64,8 @@ CASES = {
     """,
     "delete a run that cannot be cancelled": """
         device, src, dst, kernel, run = start(STUCK)
-        time.sleep(0.2)  # until it hangs: a cancel before that works
+        while device.counters()["to_device"] < 1 << 20: time.sleep(0.01)
+        time.sleep(0.2)  # until it hangs, which is the next thing it does: a cancel before that works
         before = errors.live()["buffers"]
         del device, src, dst, kernel, run
         gc.collect()
