@@ -26,6 +26,11 @@ Cells = dict[tuple[str, str], str]
 ORDER = ("yes", "no", "none", "FAILED")
 
 HEAD = """\
+---
+hide:
+  - toc # the table is wide
+---
+
 # What each store supports
 
 <!-- Made by tools/storage_support.py from the results of tests/storage/conformance/. Do not edit. -->

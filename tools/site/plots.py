@@ -39,18 +39,18 @@ def plot(title: str, unit: str, rows: list[tuple[str, float]], where: str) -> st
     drawing = Drawing(max(_WIDTH, _LEFT + round(0.56 * max(lengths)) + 4), 50 + _ROW * len(rows) + 16 * len(notes) + 6)
     drawing.text(_LEFT, 24, head, size=16, anchor="start", bold=True)
     largest = max(value for _, value in rows)
+    limits = [_LEFT + _BARS * value / largest for name, value in rows if name.startswith("limit")]
     for number, (name, value) in enumerate(rows):
         top = 40 + _ROW * number
         ours = "apyfal" in name or name == "process_map"
         length = max(2.0, _BARS * value / largest)
         drawing.text(_LEFT, top + 14, name, size=14, anchor="start", accent=ours)
         drawing.bar(_LEFT, top + 19, length, 14, accent=ours)
-        drawing.text(_LEFT + length + 6, top + 31, _shown(value), size=14, anchor="start", accent=ours)
-    for name, value in rows:
-        if name.startswith("limit"):
-            x = _LEFT + _BARS * value / largest
-            for number in range(len(rows)):  # beside the bars, not through the names
-                drawing.line(x, 58 + _ROW * number, x, 74 + _ROW * number, dashed=True)
+        end = max([_LEFT + length, *(x for x in limits if x < _LEFT + length + 44)])  # the line is not in the number
+        drawing.text(end + 6, top + 31, _shown(value), size=14, anchor="start", accent=ours)
+    for x in limits:
+        for number in range(len(rows)):  # beside the bars, not through the names
+            drawing.line(x, 58 + _ROW * number, x, 74 + _ROW * number, dashed=True)
     for number, note in enumerate(notes):
         drawing.text(_LEFT, 60 + _ROW * len(rows) + 16 * number, note, size=12, anchor="start")
     return drawing.svg()
