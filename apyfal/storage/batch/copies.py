@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from apyfal.storage.handler import ObjectInfo
     from apyfal.storage.http.origin import Origin
-    from apyfal.storage.http.pool import ConnectionPool
     from apyfal.storage.metadata import ObjectMetadata
     from apyfal.storage.mounting.mount import MountedPath
     from apyfal.storage.url import Location
@@ -148,6 +147,8 @@ def _group(
 class _Reads(NativeReads):
     """Reads objects into memory of the pool, with their descriptions from the responses."""
 
+    _keeps_heads = True
+
     def __init__(self, locations: Sequence[Location], largest: int) -> None:
         super().__init__(locations, None, np.dtype(np.uint8), largest)
         self._paths: dict[int, str] = {}
@@ -157,20 +158,6 @@ class _Reads(NativeReads):
         self._handler = handler
         self._paths.update(zip(indexes, paths, strict=True))
         return super()._requests(handler, indexes, paths)
-
-    def _exchange(
-        self,
-        pool: ConnectionPool,
-        origin: Origin,
-        indexes: list[int],
-        heads: list[bytes],
-        most: int,
-        cancel: CancelToken,
-    ) -> Exchanges:
-        largest = self._largest
-        return Exchanges(
-            pool, origin, heads, [None] * len(heads), most=most, largest=largest, cancel=cancel, keep_heads=True
-        )
 
     def _finish(self, done: Exchanges, number: int, index: int, results: list[Any]) -> bool:
         memory = done.take(number)

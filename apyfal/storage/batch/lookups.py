@@ -15,7 +15,6 @@ from apyfal.storage.http.exchanges import ExchangeHandler, Exchanges, LookUpHand
 if TYPE_CHECKING:
     from apyfal.storage.flow.cancel import CancelToken
     from apyfal.storage.http.origin import Origin
-    from apyfal.storage.http.pool import ConnectionPool
     from apyfal.storage.mounting.mount import MountedPath
     from apyfal.storage.url import Location
 
@@ -24,6 +23,8 @@ __all__ = ["BulkRemovals", "NativeLookUps"]
 
 class NativeLookUps(NativeExchanges):
     """Look-ups of objects that exist; all others are left to the careful path."""
+
+    _keeps_heads = _bodiless = True
 
     def __init__(self, locations: Sequence[Location]) -> None:
         super().__init__(locations)
@@ -42,17 +43,6 @@ class NativeLookUps(NativeExchanges):
         self._handler = handler
         self._paths.update(zip(indexes, paths, strict=True))
         return handler.requests_to_look_up(paths)
-
-    def _exchange(
-        self,
-        pool: ConnectionPool,
-        origin: Origin,
-        indexes: list[int],
-        heads: list[bytes],
-        most: int,
-        cancel: CancelToken,
-    ) -> Exchanges:
-        return Exchanges(pool, origin, heads, None, most=most, largest=0, cancel=cancel, keep_heads=True, bodiless=True)
 
     def _take(self, done: Exchanges, number: int, index: int, results: list[Any]) -> bool:
         return done.states[number] == transport.DONE and self._finish(done, number, index, results)

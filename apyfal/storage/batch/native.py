@@ -18,7 +18,6 @@ from apyfal.storage.flow.retry import limits_for
 from apyfal.storage.handler import Handler, ObjectInfo, RangeReader
 from apyfal.storage.http.exchanges import ExchangeHandler, Exchanges, Replay, is_exchange_handler
 from apyfal.storage.http.origin import Origin
-from apyfal.storage.http.pool import ConnectionPool
 from apyfal.storage.metadata import ObjectMetadata
 from apyfal.storage.mounting.mount import MountedPath
 from apyfal.storage.transfer.parallel import FIRST_PART
@@ -90,6 +89,12 @@ class NativeExchanges(ABC):
         For the careful path: the first attempt at an item that has been tried.
     """
 
+    #: Largest body of an answer without a place, in bytes.
+    _largest = 0
+    #: Whether the heads of the answers are needed; whether the answers have no bodies.
+    _keeps_heads = False
+    _bodiless = False
+
     def __init__(self, locations: Sequence[Location]) -> None:
         self._locations = locations
         self.first: dict[int, Any] = {}
@@ -146,7 +151,18 @@ class NativeExchanges(ABC):
             if worth and handler.client.leads_straight_to(origin):
                 heads = [requests[number][1] for number in numbers]
                 with limits_for(target.handler).connections.turns(most, cancel) as connections:
-                    done = self._exchange(handler.client, origin, group, heads, connections, cancel)
+                    done = Exchanges(
+                        handler.client,
+                        origin,
+                        heads,
+                        self._outs(group),
+                        self._contents(group),
+                        most=connections,
+                        largest=self._largest,
+                        cancel=cancel,
+                        keep_heads=self._keeps_heads,
+                        bodiless=self._bodiless,
+                    )
                 group = [index for number, index in enumerate(group) if not self._take(done, number, index, results)]
                 if done.cancelled:
                     cancel.check()
@@ -172,17 +188,13 @@ class NativeExchanges(ABC):
     def _requests(self, handler: ExchangeHandler, indexes: list[int], paths: list[str]) -> list[tuple[Origin, bytes]]:
         """Return where the requests for items go, and their heads."""
 
-    @abstractmethod
-    def _exchange(
-        self,
-        pool: ConnectionPool,
-        origin: Origin,
-        indexes: list[int],
-        heads: list[bytes],
-        most: int,
-        cancel: CancelToken,
-    ) -> Exchanges:
-        """Do the requests for items of one origin."""
+    def _outs(self, indexes: list[int]) -> list[NDArray[np.uint8] | None] | None:
+        """Return where the bodies of the answers go; ``None``: there are none, or into memory of the transport."""
+        return None
+
+    def _contents(self, indexes: list[int]) -> list[NDArray[np.uint8]] | None:
+        """Return the bodies of the requests."""
+        return None
 
     @abstractmethod
     def _finish(self, done: Exchanges, number: int, index: int, results: list[Any]) -> bool:
@@ -225,18 +237,9 @@ class NativeReads(NativeExchanges):
     def _requests(self, handler: ExchangeHandler, indexes: list[int], paths: list[str]) -> list[tuple[Origin, bytes]]:
         return handler.requests_to_read(paths)
 
-    def _exchange(
-        self,
-        pool: ConnectionPool,
-        origin: Origin,
-        indexes: list[int],
-        heads: list[bytes],
-        most: int,
-        cancel: CancelToken,
-    ) -> Exchanges:
+    def _outs(self, indexes: list[int]) -> list[NDArray[np.uint8] | None] | None:
         places = self._places
-        outs = [None if places is None else _as_bytes(places[index]) for index in indexes]
-        return Exchanges(pool, origin, heads, outs, most=most, largest=self._largest, cancel=cancel)
+        return [None if places is None else _as_bytes(places[index]) for index in indexes]
 
     def _finish(self, done: Exchanges, number: int, index: int, results: list[Any]) -> bool:
         if self._places is not None:
@@ -293,17 +296,8 @@ class NativeWrites(NativeExchanges):
         array = np.asarray(self._arrays[index])
         return array if array.dtype == np.uint8 and array.ndim == 1 else array.reshape(-1).view(np.uint8)
 
-    def _exchange(
-        self,
-        pool: ConnectionPool,
-        origin: Origin,
-        indexes: list[int],
-        heads: list[bytes],
-        most: int,
-        cancel: CancelToken,
-    ) -> Exchanges:
-        contents = [self._data(index) for index in indexes]
-        return Exchanges(pool, origin, heads, None, contents, most=most, largest=0, cancel=cancel)
+    def _contents(self, indexes: list[int]) -> list[NDArray[np.uint8]] | None:
+        return [self._data(index) for index in indexes]
 
     def _finish(self, done: Exchanges, number: int, index: int, results: list[Any]) -> bool:
         return True  # the result is None, as it is already
