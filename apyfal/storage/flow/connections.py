@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 
@@ -34,9 +35,10 @@ class Connections:
     def __init__(self, limit: int | None) -> None:
         self.limit = limit
         self._begin()
+        if limit is not None:
+            _limited.add(self)
 
     def _begin(self) -> None:
-        self._pid = os.getpid()
         self._changed = threading.Condition()
         self._waiting: deque[object] = deque()  # who waits, in turn
         self._turns = 0
@@ -71,8 +73,6 @@ class Connections:
         limit = self.limit
         if limit is None:
             return
-        if self._pid != os.getpid():
-            self._begin()  # a forked child does not have the transfers of its parent
         with self._changed:
             if not getattr(_thread, "turns", 0):
                 self._wait(limit, cancel)
@@ -165,5 +165,12 @@ class _CountedReader(RangeReader):
                 ended()
 
 
+def _begin_afresh() -> None:
+    for one in list(_limited):
+        one._begin()  # a forked child does not have the transfers of its parent
+
+
 _UNLIMITED = contextlib.nullcontext()
 _thread = threading.local()
+_limited: weakref.WeakSet[Connections] = weakref.WeakSet()
+os.register_at_fork(after_in_child=_begin_afresh)  # before a second thread of the child can be there
