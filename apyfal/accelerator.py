@@ -31,7 +31,6 @@ from apyfal.jobs.base import BaseAccelerator
 from apyfal.jobs.direct_runs import DirectRuns
 from apyfal.jobs.enqueued import enqueue
 from apyfal.jobs.opening import define, load_all, open_context, shared_device_of
-from apyfal.jobs.prepared import Direct
 from apyfal.jobs.submitter import BATCH_MEMORY, JobSubmitter
 from apyfal.memory import empty
 from apyfal.pipeline.arguments import JobArguments
@@ -329,15 +328,26 @@ class Accelerator(BaseAccelerator):
         timeout: float | str | None = None,
         memory_limit: int | str | None = None,
         **parameters: object,
-    ) -> Direct | None:
+    ) -> DirectRuns | None:
         seconds = self._default_timeout if timeout is None else parse_duration(timeout)
         with self._active_job(None) as control:
+            starts = self._starts
             request = self._arguments(src, dst, copy, None, None, memory_limit, parameters)
             job = prepare(self._context, request, control)
         if job is None:
             return None
         again = functools.partial(self._process, src, dst, copy=copy, memory_limit=memory_limit)
-        return DirectRuns(job, self, again, request.parameters, seconds)
+        return DirectRuns(job, self, again, request.parameters, seconds, starts)
+
+    def _runs_at_once(self, src: object, dst: object, **keywords: Any) -> DirectRuns | None:
+        """Return a job over these arrays for a thread that must not wait, as that of an event loop; see `prepare`.
+
+        ``None``: starting it may wait for a card or a vendor's library, or take long.
+        """
+        if not self._context.starts_at_once:
+            return None
+        runs = self._direct(src, dst, **keywords)
+        return runs if runs is not None and runs.make_ready() else None
 
     def enqueue(
         self,

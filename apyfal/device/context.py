@@ -118,6 +118,14 @@ class DeviceContext:
         self.direct: dict[object, Any] = {}
         _LOG.info("opened %r of driver %s for accelerator %r", self.info["name"], definition.driver, definition.name)
 
+    @property
+    def starts_at_once(self) -> bool:
+        """Whether the start of a run waits for nothing: the software card's own threads run what may take long.
+
+        Other drivers may wait for a transfer to the card, or in a vendor's library.
+        """
+        return self.definition.driver == "emulator" and self.definition.model is None
+
     def bind(self, dtypes: tuple[np.dtype[Any] | None, ...], parameters: Mapping[str, object]) -> BoundCall:
         """Return the bound call for a job; calls with the same parameters and element types share one.
 

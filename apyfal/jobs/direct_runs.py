@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,6 +20,7 @@ __all__ = ["DirectRuns"]
 class _Accelerator(Protocol):
     _active: set[JobControl]
     _closed: bool
+    _starts: int
 
     def _check_open(self) -> None: ...
 
@@ -38,6 +40,8 @@ class DirectRuns:
         All parameters that were given for the job.
     timeout
         Seconds for each run; ``None``: no limit.
+    starts
+        How often the accelerator had been started when `parameters` were decided.
     """
 
     def __init__(
@@ -47,6 +51,7 @@ class DirectRuns:
         process: Callable[..., Any],
         parameters: Mapping[str, object],
         timeout: float | None,
+        starts: int,
     ) -> None:
         self._job = job
         self._accelerator = accelerator
@@ -56,6 +61,7 @@ class DirectRuns:
         self._parameters = parameters
         self._timeout = timeout
         self._control = JobControl()
+        self._starts = starts
 
     def __call__(self, info: dict[str, Any] | None, deadline: float | None, changes: dict[str, object]) -> Any:
         """Run the job; see `apyfal.jobs.prepared.Direct`."""
@@ -81,6 +87,41 @@ class DirectRuns:
             if control.run_details or report is not None:
                 self._record(report, info)
         return job.result() if job.value is None else job.value
+
+    @property
+    def is_current(self) -> bool:
+        """Return whether the accelerator was not started again, with other parameters or data, since this was made."""
+        return self._accelerator._starts == self._starts
+
+    def make_ready(self) -> bool:
+        """Return whether `begin` can be called: nothing has to be done before a run."""
+        return self._job.make_ready()
+
+    def begin(self, seconds: float) -> Callable[[], None] | None:
+        """Start the job once, and wait up to `seconds` for its end; see `apyfal.pipeline.direct.DirectJob.begin`."""
+        control, timeout = self._control, self._timeout
+        if timeout is not None:
+            control.deadline = monotonic() + timeout
+            seconds = min(seconds, timeout)
+        self._begins(control)
+        try:
+            if self._accelerator._closed:
+                self._accelerator._check_open()
+            rest = self._job.begin(control, seconds)
+        except BaseException:
+            self._ends(control)
+            raise
+        if rest is None:
+            self._ends(control)
+            return None
+        return partial(self._finish, rest)
+
+    def _finish(self, rest: Callable[[], None]) -> None:
+        try:
+            rest()
+        finally:
+            self._ends(self._control)
+            self._control.run_details = []
 
     def _record(self, report: Report | None, info: dict[str, Any] | None) -> None:
         details, self._control.run_details = self._control.run_details, []

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -227,6 +228,36 @@ class DirectJob:
         self._run(launcher, launch, control, report)
         direct.give_back(launcher, launch)
 
+    def make_ready(self) -> bool:
+        """Set all arguments now; return whether `begin` can be called, because nothing has to be done before a run."""
+        self._ready = self._new_ready()
+        return self._ready.quick is not None
+
+    def begin(self, control: JobControl, seconds: float) -> Callable[[], None] | None:
+        """Start a job that is ready (`make_ready`), and wait up to `seconds` for its end.
+
+        Returns
+        -------
+        callable or None
+            ``None``: it has ended. Otherwise what waits for its end, in any thread. After an error it is not ready.
+        """
+        ready, self._ready = self._ready, None
+        if ready is None or ready.quick is None:
+            raise RuntimeError("the job is not ready")
+        run = ready.launcher.run(ready.launch, seconds)
+        if run is None:
+            self._ready = ready
+            return None
+        return partial(self._finish, ready, run, control)
+
+    def _finish(self, ready: _Ready, run: Run, control: JobControl) -> None:
+        try:
+            wait(run, control)
+        except Aborted:
+            control.check()  # raises what it was aborted for
+            raise
+        self._ready = ready
+
     def run_again(
         self, control: JobControl, report: Report | None, scalars: Sequence[tuple[int, BoundArgument]] = ()
     ) -> None:
@@ -256,6 +287,11 @@ class DirectJob:
             raise
         self._ready = ready
 
+    def _new_ready(self) -> _Ready:
+        launcher, launch = self._direct.lend(self._inputs, self._outputs)
+        plain = not launcher.fills_outputs and not self._owned
+        return _Ready(launcher, launch, launcher.runner(launch, POLL_SECONDS) if plain else None)
+
     def _run_with(
         self,
         ready: _Ready | None,
@@ -268,9 +304,7 @@ class DirectJob:
                 self._ready = ready
                 raise ParameterError("an array was resized after this job was prepared; expected one of its own job")
         if ready is None:
-            launcher, launch = self._direct.lend(self._inputs, self._outputs)
-            plain = not launcher.fills_outputs and not self._owned
-            ready = _Ready(launcher, launch, launcher.runner(launch, POLL_SECONDS) if plain else None)
+            ready = self._new_ready()
         elif ready.launcher.fills_outputs:
             self._direct.set(ready.launcher, self._inputs, self._outputs)
         launcher = ready.launcher

@@ -37,6 +37,7 @@ from apyfal.host.server.jobs.job import Job
 from apyfal.host.server.jobs.manager import JobManager
 from apyfal.host.server.jobs.outputs import SavedOutputs
 from apyfal.host.server.jobs.sessions import LocalAccelerator, OpenAccelerator, Session, Sessions
+from apyfal.host.server.jobs.short_runs import PreparedRun
 from apyfal.host.server.listener import Listener
 from apyfal.host.server.metrics import Metrics
 from apyfal.host.server.policy.allowed_directories import AllowedDirectories
@@ -150,6 +151,7 @@ class Daemon:
                 bodies.spool,
                 ring_limit(settings.memory_limit, settings.workers),
                 _run_tasks,
+                _prepare_run,
             ),
             workers=settings.workers,
             limit=settings.max_jobs,
@@ -432,6 +434,15 @@ def _run_tasks(accelerator: LocalAccelerator, tasks: list[BatchTask]) -> None:
         run_one_by_one(accelerator, tasks)
     else:
         submitter.run([Task(task, task.src, task.dst, task.keywords) for task in tasks])
+
+
+def _prepare_run(
+    accelerator: LocalAccelerator, src: object, dst: object, keywords: dict[str, Any]
+) -> PreparedRun | None:
+    """Prepare a job for the event loop, if the accelerator's card never makes it wait."""
+    prepare = getattr(accelerator, "_runs_at_once", None)
+    prepared: PreparedRun | None = None if prepare is None else prepare(src, dst, **keywords)
+    return prepared
 
 
 def _allocate(nbytes: int) -> np.ndarray[Any, Any]:

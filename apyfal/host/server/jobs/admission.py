@@ -107,7 +107,16 @@ class Admission:
         """Submit a job; see `JobManager.submit`. Takes ownership of `data`, also if an error is raised."""
         try:
             mark = fingerprint(described.text, session.options_text, data)
-            job = Job(user.name, session, described.spec, key, data, user.grant, wants_info=wants_info)
+            job = Job(
+                user.name,
+                session,
+                described.spec,
+                key,
+                data,
+                user.grant,
+                wants_info=wants_info,
+                description=described.text,
+            )
             known = self.manager.submit(job, mark)
             if known is job:
                 data = None  # owned by the job from now on

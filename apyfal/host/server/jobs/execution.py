@@ -9,14 +9,15 @@ from typing import Any, Final
 
 import numpy as np
 
-from apyfal.exceptions import ParameterError, RunCancelled
+from apyfal.exceptions import AcceleratorException, ParameterError, RunCancelled
 from apyfal.host.protocol.array_types import ArrayType, SharedArray
 from apyfal.host.protocol.messages import BodyPart, plain
 from apyfal.host.protocol.shared_memory import Region
 from apyfal.host.server.jobs.batch_run import RunTasks, run_batch, run_one_by_one
-from apyfal.host.server.jobs.job import Job
-from apyfal.host.server.jobs.sessions import NotFound, OpenAccelerator
-from apyfal.host.server.policy.quotas import Quota
+from apyfal.host.server.jobs.job import KEPT_IN_JOURNAL, Job
+from apyfal.host.server.jobs.sessions import LocalAccelerator, NotFound, OpenAccelerator
+from apyfal.host.server.jobs.short_runs import PreparedRun, ShortRun
+from apyfal.host.server.policy.quotas import Quota, Share
 from apyfal.host.server.policy.url_policy import UrlPolicy
 from apyfal.host.server.transport.bodies import Data
 from apyfal.host.server.transport.spool import SpoolFile
@@ -24,11 +25,21 @@ from apyfal.memory import charge, metered
 from apyfal.pipeline.chunking import DEFAULT_MEMORY_LIMIT
 from apyfal.units import parse_size
 
-__all__ = ["Executor"]
+__all__ = ["Executor", "PrepareRun", "prepare_none", "run_short"]
 
 #: bytes of an array up to which a job runs in one piece
 _SHORT: Final = 64 << 10
 _INTO_SHARED = "dst: a new array, put into memory that is shared with the client"
+
+
+#: (accelerator, source, destination, keywords of `process`) -> a job whose start does not wait; ``None``: it may wait
+PrepareRun = Callable[[LocalAccelerator, object, object, dict[str, Any]], PreparedRun | None]
+
+
+def prepare_none(
+    accelerator: LocalAccelerator, src: object, dst: object, keywords: dict[str, Any]
+) -> PreparedRun | None:
+    """Prepare no job: `PrepareRun` of accelerators whose start may wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +60,8 @@ class Executor:
         Creates a temporary file for a user's output that the client wants as bytes of a file.
     run_tasks
         Runs the jobs of a batch on an accelerator.
+    prepare_run
+        Prepares a short job for the event loop.
     ring_limit
         Largest number of bytes for the ring buffers of one streaming job, whatever the client asks for.
     """
@@ -60,9 +73,14 @@ class Executor:
     spool: Callable[[str], SpoolFile]
     ring_limit: int
     run_tasks: RunTasks = run_one_by_one
+    prepare_run: PrepareRun = prepare_none
 
     def run(self, job: Job) -> None:
-        """Run a job. An exception from here is the job's error."""
+        """Run a job, or what is left of it. An exception from here is the job's error."""
+        rest, job.rest = job.rest, None
+        if rest is not None:
+            rest()
+            return
         share = self.memory.share(job.user)
         try:
             with metered(share):
@@ -79,6 +97,42 @@ class Executor:
             raise
         if job.output is not None and job.output.memory:
             job.output.own(share)
+            if _is_short(job) and not job.wants_info and job.session.short_runs.is_wanted(job.description):
+                job.session.keep_short_run(job.description, self._short_run(job))
+
+    def _short_run(self, job: Job) -> ShortRun | None:
+        """Prepare a job like this one, which has run, for the event loop; ``None``: that is not possible."""
+        kind, spec, data = job.output_type, job.spec, job.data
+        if (
+            kind is None
+            or kind.nbytes > KEPT_IN_JOURNAL
+            or job.output_region is not None
+            or job.output_parts is not None
+        ):
+            return None
+        if not job.description or data is None or data.array is None:
+            return None
+        source_type = ArrayType.of(data.array)
+        share: Share | None = None
+        try:
+            accelerator = job.session.accelerator(self.open_accelerator)
+            share = self.memory.share(job.user, source_type.nbytes + kind.nbytes)
+            source, target = (
+                self.allocate(one.nbytes).view(one.dtype).reshape(one.shape) for one in (source_type, kind)
+            )
+            options = {
+                "copy": spec.copy,
+                "timeout": spec.timeout,
+                "memory_limit": self._limit_of_rings(spec.memory_limit),
+            }
+            prepared = self.prepare_run(accelerator, source, target, {**options, **spec.parameters})
+            if prepared is not None:
+                return ShortRun(prepared, source, target, share)
+        except AcceleratorException:
+            pass  # no memory is left, or the session was closed: the job itself has run
+        if share is not None:
+            share.close()
+        return None
 
     def _run(self, job: Job) -> None:
         accelerator = job.session.accelerator(self.open_accelerator)
@@ -194,6 +248,49 @@ class Executor:
             return memory, Data(array=memory)
         file = self.spool(job.user)
         return file, Data(file=file)
+
+
+def run_short(job: Job, run: ShortRun, seconds: float) -> bool:
+    """Run a job on the event loop, which waits up to `seconds` for its end.
+
+    Returns
+    -------
+    bool
+        Whether it has ended. Otherwise `Executor.run` waits for its end.
+
+    Raises
+    ------
+    Exception
+        The job's error.
+    """
+    if job.data is None or job.data.array is None:
+        raise ParameterError("src: the request had no body")
+    try:
+        rest = run.begin(job.data.array, seconds)
+    except BaseException:
+        job.session.short_runs.drop(job.description)
+        raise
+    if rest is None:
+        _take_short(job, run)
+        return True
+
+    def finish() -> None:
+        try:
+            rest()
+        except BaseException:
+            job.session.short_runs.drop(job.description)
+            raise
+        _take_short(job, run)
+
+    job.rest = finish
+    return False
+
+
+def _take_short(job: Job, run: ShortRun) -> None:
+    nbytes = 0 if job.data is None else job.data.nbytes
+    job.progress = (nbytes, nbytes)
+    result = run.result()
+    job.output, job.output_type = Data(array=result), ArrayType.of(result)
 
 
 def _is_short(job: Job) -> bool:

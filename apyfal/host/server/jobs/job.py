@@ -124,6 +124,10 @@ class Job:
         The job as JSON, once it has ended.
     wants_info
         Whether its client needs `info`.
+    description
+        `spec` in its canonical form, for jobs that are alike; empty: not known.
+    rest
+        What is left to do of a job that has begun on the event loop.
     """
 
     user: str
@@ -150,6 +154,8 @@ class Job:
     answer: str = ""
     cancelled: bool = False
     wants_info: bool = True
+    description: str = ""
+    rest: Callable[[], None] | None = None
     _waiting: list[asyncio.Future[None]] = field(default_factory=list)
     _following: list[Callable[[], None]] = field(default_factory=list)
 

@@ -16,11 +16,12 @@ import numpy as np
 
 from apyfal.exceptions import HostError, RunCancelled
 from apyfal.host.protocol.messages import error_document
-from apyfal.host.server.jobs.execution import Executor
+from apyfal.host.server.jobs.execution import Executor, run_short
 from apyfal.host.server.jobs.fair_queue import FairQueue
 from apyfal.host.server.jobs.job import KEPT_IN_JOURNAL, BatchResult, Conflict, Job, KeyReused
 from apyfal.host.server.jobs.outputs import SavedOutputs
 from apyfal.host.server.jobs.sessions import NotFound
+from apyfal.host.server.jobs.short_runs import ShortRun
 from apyfal.host.server.policy.limits import KEPT_IN_MEMORY, OUTPUTS_OF_USER, RESERVED_WORKERS
 from apyfal.host.server.policy.refusals import TooMany
 from apyfal.host.server.records.group_commit import GroupCommit
@@ -79,6 +80,7 @@ class JobManager:
         self._threads: Threads[Job] = Threads(executor.run, self._ended)
         self._workers = workers
         self._running: set[Job] = set()
+        self._here: Job | None = None  # the job that the event loop runs itself once it is recorded
         self._jobs: dict[str, Job] = {}
         self._trim_at = _REMEMBERED
         self._kept = 0  # bytes of small outputs kept in memory as well as in the journal
@@ -124,14 +126,35 @@ class JobManager:
             )
         at_once = self._may_run(job.user) and not (self._queue.has(job.user) if self._crowded else len(self._queue))
         alone = at_once and not self._running
+        brief = alone and job.session.brief >= _BRIEF_JOBS
+        short = job.session.short_runs.find(job.description) if brief and not job.wants_info else None
+        self._here = None if short is None else job
         self._commits.open(alone=alone)
         try:
             entered = self._enter(job, print_, at_once)
         finally:
-            self._commits.settle(alone=alone)
-        if alone and entered is job and job.session.brief >= _BRIEF_JOBS and not job.ended:
+            try:
+                self._commits.settle(alone=alone)
+            finally:
+                is_here = short is not None and self._here is None  # `_begin` has left it to this
+                self._here = None
+                if short is not None and is_here:
+                    self._run_here(job, short)
+        if brief and short is None and entered is job and not job.ended:
             self._threads.await_end(_PATIENCE)
         return entered
+
+    def _run_here(self, job: Job, run: ShortRun) -> None:
+        """Run a job that the journal has recorded, or begin it and let a thread wait for its end."""
+        failure: BaseException | None = None
+        try:
+            has_ended = run_short(job, run, _PATIENCE)
+        except BaseException as error:
+            failure, has_ended = error, True
+        if has_ended:
+            self._ended(job, failure)
+        else:
+            self._threads.begin(job)
 
     def _enter(self, job: Job, print_: str, at_once: bool) -> Job | Entry:
         """Enter a job in the journal, and start or queue it."""
@@ -219,7 +242,10 @@ class JobManager:
             self._give_up(job)
             return
         job.began_at = time.monotonic()
-        self._threads.begin(job)
+        if job is self._here:
+            self._here = None  # `submit` runs it
+        else:
+            self._threads.begin(job)
 
     def _give_up(self, job: Job) -> None:
         """End a job that could not be recorded in the journal, and has therefore not run."""

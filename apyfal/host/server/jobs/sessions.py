@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from apyfal.exceptions import HostError
 from apyfal.host.protocol.shared_memory import Region
+from apyfal.host.server.jobs.short_runs import ShortRun, ShortRuns
 from apyfal.host.server.policy.refusals import TooBusy, TooMany
 from apyfal.host.server.policy.url_policy import SessionMount
 
@@ -59,6 +60,8 @@ class Session:
         `options` as text, for fingerprints of jobs.
     brief
         How many of its last jobs were brief, one after the other; below 0 after one that was not.
+    short_runs
+        What the event loop runs itself.
     """
 
     user: str
@@ -70,6 +73,7 @@ class Session:
     used: float = field(default_factory=time.monotonic)
     closed: bool = False
     brief: int = 0
+    short_runs: ShortRuns = field(default_factory=ShortRuns)
     _accelerator: LocalAccelerator | None = None
     _opening: threading.Lock = field(default_factory=threading.Lock)
 
@@ -85,6 +89,14 @@ class Session:
                 self._accelerator = open_accelerator(**self.options)
             return self._accelerator
 
+    def keep_short_run(self, description: str, run: ShortRun | None) -> None:
+        """Let the event loop run jobs of this description. Takes ownership of `run`. Called from worker threads."""
+        with self._opening:
+            if not self.closed:
+                self.short_runs.keep(description, run)
+            elif run is not None:
+                run.close()
+
     def stop(self) -> None:
         """Stop the accelerator for good, and release shared memory. Called from a worker thread, after the session was
         removed.
@@ -92,6 +104,7 @@ class Session:
         with self._opening:
             self.closed = True
             accelerator, self._accelerator = self._accelerator, None
+            self.short_runs.close()
         regions, self.regions = self.regions, {}
         try:
             if accelerator is not None:

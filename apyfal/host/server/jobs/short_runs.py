@@ -1,0 +1,124 @@
+"""Short jobs of a kind that came often: prepared once, so that the event loop can start them itself.
+
+To wait for a thread that waits for a job costs several times what a short run takes. So if jobs of a session are alike
+but for their data, one is prepared with arrays of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+import numpy as np
+
+from apyfal.host.server.policy.quotas import Share
+
+__all__ = ["PreparedRun", "ShortRun", "ShortRuns"]
+
+#: jobs of a kind, one after the other, after which one is prepared
+_OFTEN: Final = 4
+#: kinds that a session keeps
+_KINDS: Final = 4
+
+
+class PreparedRun(Protocol):
+    """A prepared job whose start does not wait for a card."""
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the accelerator still has the parameters and data of the preparation."""
+        ...
+
+    def begin(self, seconds: float) -> Callable[[], None] | None:
+        """Start it and wait up to `seconds`. ``None``: it has ended; otherwise what waits for its end."""
+        ...
+
+
+class ShortRun:
+    """Jobs of one kind, one at a time.
+
+    Parameters
+    ----------
+    prepared, source, target
+        The prepared job, and its arrays.
+    share
+        What the arrays count against; owned by this object.
+    """
+
+    def __init__(
+        self, prepared: PreparedRun, source: np.ndarray[Any, Any], target: np.ndarray[Any, Any], share: Share
+    ) -> None:
+        self._prepared = prepared
+        self._source = source
+        self._target = target
+        self._share = share
+
+    @property
+    def is_current(self) -> bool:
+        """Return whether the accelerator was not started again, with other parameters or data."""
+        return self._prepared.is_current
+
+    def begin(self, source: np.ndarray[Any, Any], seconds: float) -> Callable[[], None] | None:
+        """Run a job over a copy of `source`; wait up to `seconds` for its end.
+
+        Returns
+        -------
+        callable or None
+            ``None``: it has ended. Otherwise what waits for its end, in another thread. No other job begins before.
+        """
+        np.copyto(self._source, source, casting="no")
+        return self._prepared.begin(seconds)
+
+    def result(self) -> np.ndarray[Any, Any]:
+        """Return a copy of the output of the job that has ended."""
+        result: np.ndarray[Any, Any] = self._target.copy()
+        return result
+
+    def close(self) -> None:
+        """Return the share. Nothing is run afterwards."""
+        self._share.close()
+
+
+class ShortRuns:
+    """The kinds of short jobs of one session, by their descriptions. Usable from any thread."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[str, ShortRun | None] = {}
+        self._last = ""
+        self._count = 0
+
+    def find(self, description: str) -> ShortRun | None:
+        """Return what runs jobs of this description; ``None``: nothing does."""
+        found = self._kinds.get(description)
+        return found if found is not None and found.is_current else None
+
+    def is_wanted(self, description: str) -> bool:
+        """Count a job that has run, and return whether one of its kind is to be prepared."""
+        self._count = self._count + 1 if description == self._last else 1
+        self._last = description
+        known = self._kinds.get(description)
+        return self._count >= _OFTEN and (
+            description not in self._kinds or (known is not None and not known.is_current)
+        )
+
+    def keep(self, description: str, run: ShortRun | None) -> None:
+        """Use `run` from now on; ``None``: there is none for this kind, and it is not to be prepared again."""
+        replaced = self._kinds.pop(description, None)
+        if replaced is not None:
+            replaced.close()
+        while len(self._kinds) >= _KINDS:
+            oldest = self._kinds.pop(next(iter(self._kinds)))
+            if oldest is not None:
+                oldest.close()
+        self._kinds[description] = run
+
+    def drop(self, description: str) -> None:
+        """Forget a kind."""
+        dropped = self._kinds.pop(description, None)
+        if dropped is not None:
+            dropped.close()
+
+    def close(self) -> None:
+        """Forget all."""
+        for description in list(self._kinds):
+            self.drop(description)

@@ -1,0 +1,65 @@
+"""Short jobs of a kind that came often: the event loop runs them, with the right parameters, each once."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from host.support.daemon import in_thread
+
+from apyfal.host.client.accelerator import RemoteAccelerator
+from apyfal.host.client.http import Host
+from apyfal.host.protocol.address import parse_address
+from apyfal.host.server.daemon import Daemon, Listener
+from apyfal.host.server.jobs import manager
+from apyfal.host.server.policy.tokens import TokenStore
+from apyfal.host.settings import Settings
+
+
+def test_short_jobs_of_one_kind_run_on_the_event_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here: list[str] = []
+    run_short = manager.run_short
+
+    def counted(*arguments: Any) -> bool:
+        here.append(threading.current_thread().name)
+        return run_short(*arguments)
+
+    monkeypatch.setattr(manager, "run_short", counted)
+    monkeypatch.setattr(manager, "_BRIEF", 60.0)  # whatever else this machine does
+    settings = Settings(
+        authorized_host_dirs=(str(tmp_path),), state_directory=tmp_path / "state", audit_log=tmp_path / "audit"
+    )
+    token = TokenStore(tmp_path / "state/tokens.json").create("alice")
+    random = np.random.default_rng(1)
+    with in_thread(lambda: Daemon(settings, [Listener(host="127.0.0.1")], config={})) as daemon:
+        host = Host(parse_address(f"http://127.0.0.1:{daemon.ports[0]}"), token)
+        jobs = 0
+        with RemoteAccelerator(host, {"accelerator": "scale"}) as card:
+            for factor, kind in ((3, np.int32), (5, np.int32), (5, np.float32)):
+                card.start(a=factor)
+                before = len(here)
+                for _ in range(16):
+                    data = random.integers(0, 1000, 512).astype(kind)
+                    np.testing.assert_array_equal(card.process(data), data * factor)
+                    np.testing.assert_array_equal(card.process(data, np.empty_like(data)), data * factor)
+                    jobs += 2
+                alternating = len(here) - before
+                for _ in range(16):
+                    data = random.integers(0, 1000, 512).astype(kind)
+                    np.testing.assert_array_equal(card.process(data), data * factor)
+                    jobs += 1
+                assert factor != 3 or alternating == 0  # no kind came often enough in a row
+                assert len(here) - before >= 8
+            (session,) = daemon._sessions.of(None)
+            opened: Any = session._accelerator
+            assert opened._context.device.counters()["runs"] == jobs
+        assert len(set(here)) == 1
+        assert not here[0].startswith("apyfal-host-job")
+        until = time.monotonic() + 20
+        while daemon._memory.used and time.monotonic() < until:
+            time.sleep(0.01)
+        assert daemon._memory.used == 0
