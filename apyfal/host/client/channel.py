@@ -27,6 +27,8 @@ _GATHERED = 240 << 10
 _PIECES = 512
 #: a channel that was idle for so long is not used again: the host may be closing it
 _MAX_IDLE = 60.0
+#: one that was in use just now is not looked at: if the host has closed it, the job is sent again, on another
+_FRESH = 0.05
 _KEPT = 16
 _LAST = (1 << 32) - 1
 
@@ -307,7 +309,8 @@ class ChannelPool:
                 channel = self._idle.pop() if self._idle else None
             if channel is None:
                 return None
-            if time.monotonic() - channel.used_at < _MAX_IDLE and channel.connection.is_quiet():
+            idle = time.monotonic() - channel.used_at
+            if idle < _FRESH or (idle < _MAX_IDLE and channel.connection.is_quiet()):
                 return channel
             channel.close()
 

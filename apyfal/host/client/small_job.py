@@ -57,7 +57,10 @@ class SmallJob:
             return OutputPayload(result, None, None, Copies(allowed=True)).receive(response, document)
         nbytes = int(described["nbytes"])
         if result is None:
-            kind = ArrayType.parse({"dtype": described["dtype"], "shape": described["shape"]}, "the response")
+            try:
+                kind = _kind(described["dtype"], *described["shape"])
+            except TypeError:  # no list of numbers
+                kind = ArrayType.parse({"dtype": described["dtype"], "shape": described["shape"]}, "the response")
             result = empty(kind.shape, kind.dtype)
         if result.nbytes != nbytes:
             raise HostError(f"the host sent {nbytes} bytes for an array of {result.nbytes}")
@@ -103,6 +106,11 @@ def _described(
         dst = DestinationSpec(array=ArrayType.checked(dst_dtype, dst_shape))
     spec = JobSpec(src=src, dst=dst, copy=copy, timeout=timeout)
     return spec, spec.text()
+
+
+@functools.lru_cache(maxsize=256, typed=True)
+def _kind(dtype: object, *shape: object) -> ArrayType:
+    return ArrayType.parse({"dtype": dtype, "shape": list(shape)}, "the response")
 
 
 def _bytes_of(array: np.ndarray[Any, Any]) -> memoryview:

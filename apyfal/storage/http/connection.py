@@ -32,6 +32,8 @@ _SEND_PIECE = 1 << 20
 _GATHER = 256 << 10
 #: Seconds after which records that arrived over TLS are handed on, though there is room for more.
 _GATHERED = 0.25
+#: What an idle socket has; `|` of the enumeration would take longer than the call.
+_PEEK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
 #: Bytes a second below which a connection counts as stalled, however regularly it drips.
 _MIN_RATE = 512
 
@@ -130,7 +132,7 @@ class Connection:
                 finally:
                     self._raw.settimeout(self.timeout)
             else:
-                self._raw.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+                self._raw.recv(1, _PEEK)
         except (BlockingIOError, ssl.SSLWantReadError):
             return True
         except (OSError, ValueError):

@@ -289,8 +289,7 @@ def run_short(job: Job, run: ShortRun, seconds: float) -> bool:
 def _take_short(job: Job, run: ShortRun) -> None:
     nbytes = 0 if job.data is None else job.data.nbytes
     job.progress = (nbytes, nbytes)
-    result = run.result()
-    job.output, job.output_type = Data(array=result), ArrayType.of(result)
+    job.output, job.output_type = Data.of_bytes(run.result()), run.kind
 
 
 def _is_short(job: Job) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import json
 import time
@@ -196,7 +197,12 @@ class Job:
 
     def describe(self) -> None:
         """Fix the answer, for the journal. For clients, the job has not ended before `end`."""
-        self.answer = json.dumps(self.document())
+        output, kind = self.output, self.output_type
+        more = (self.result, self.error, self.batch, self.output_parts, self.output_region)
+        if self.state != "done" or self.info or output is None or kind is None or more != _NOTHING_MORE:
+            self.answer = json.dumps(self.document())
+        else:  # most answers of small jobs differ in the id only
+            self.answer = f'{{"id": "{self.id}", {_like(self.began, output.nbytes, kind, self.progress)}'
 
     def end(self) -> None:
         """Mark the job as ended, and wake everything that waits for it."""
@@ -228,6 +234,25 @@ class Job:
             if not self.ended:
                 self._waiting.remove(future)
         return self.ended
+
+
+_NOTHING_MORE = (None,) * 5
+
+
+@functools.lru_cache(maxsize=256)
+def _like(began: bool, nbytes: int, kind: ArrayType, progress: tuple[int, int | None] | None) -> str:
+    """Return the answer of a job that has an array as output and nothing else to say, from its state on."""
+    done, total = progress or (0, None)
+    document = {
+        "state": "done",
+        "ran": began,
+        "info": {},
+        "result": None,
+        "output": {"nbytes": nbytes, "region": None, **kind.document()},
+        "progress": {"done": done, "total": total},
+        "error": None,
+    }
+    return json.dumps(document)[1:]
 
 
 def _runs(results: list[BatchResult]) -> list[dict[str, Any]]:

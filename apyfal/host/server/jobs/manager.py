@@ -12,8 +12,6 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 
-import numpy as np
-
 from apyfal.exceptions import HostError, RunCancelled
 from apyfal.host.protocol.messages import error_document
 from apyfal.host.server.jobs.execution import Executor, run_short
@@ -324,7 +322,7 @@ class JobManager:
         kept = None if output is None or not job.is_kept else output.tobytes()
         if output is not None and kept is not None:  # no reason to keep pinned memory occupied
             output.close()
-            output = job.output = Data(array=np.frombuffer(kept, dtype=np.uint8))
+            output = job.output = Data.of_bytes(kept)
             self._kept += len(kept)
         elif output is not None:
             self._unfetched[job.user] += 1
@@ -355,7 +353,7 @@ class JobManager:
             yield job.output
             return
         if isinstance(job, Entry) and job.output is not None:
-            yield Data(array=np.frombuffer(job.output, dtype=np.uint8))
+            yield Data.of_bytes(job.output)
             return
         saved = self._saved.open(job.id) if isinstance(job, Entry) else None
         try:

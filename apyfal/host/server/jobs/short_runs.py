@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
+from apyfal.host.protocol.array_types import ArrayType
 from apyfal.host.server.policy.quotas import Share
 
 __all__ = ["PreparedRun", "ShortRun", "ShortRuns"]
@@ -43,6 +44,11 @@ class ShortRun:
         The prepared job, and its arrays.
     share
         What the arrays count against; owned by this object.
+
+    Attributes
+    ----------
+    kind
+        Type and shape of the output.
     """
 
     def __init__(
@@ -52,6 +58,7 @@ class ShortRun:
         self._source = source
         self._target = target
         self._share = share
+        self.kind = ArrayType.of(target)
 
     @property
     def is_current(self) -> bool:
@@ -69,10 +76,9 @@ class ShortRun:
         np.copyto(self._source, source, casting="no")
         return self._prepared.begin(seconds)
 
-    def result(self) -> np.ndarray[Any, Any]:
+    def result(self) -> bytes:
         """Return a copy of the output of the job that has ended."""
-        result: np.ndarray[Any, Any] = self._target.copy()
-        return result
+        return self._target.tobytes()
 
     def close(self) -> None:
         """Return the share. Nothing is run afterwards."""

@@ -69,6 +69,14 @@ class Data:
         self.digest: str | None = None
         self._share = share
         self._more = more
+        self._content: bytes | None = None
+
+    @classmethod
+    def of_bytes(cls, content: bytes) -> Data:
+        """Return data in memory that is not pinned, and that `tobytes` does not copy."""
+        data = cls(array=np.frombuffer(content, np.uint8))
+        data._content = content
+        return data
 
     @property
     def memory(self) -> int:
@@ -80,7 +88,11 @@ class Data:
         self._share = share
 
     def tobytes(self) -> bytes:
-        """Return a copy of the content, for small outputs."""
+        """Return the content as bytes, for small outputs."""
+        if self._content is not None:
+            return self._content
+        if self.array is not None and not self._more:
+            return self.array.tobytes()
         if self.array is not None:
             return b"".join(one.tobytes() for one in (self.array, *self._more))
         return b"" if self.file is None else os.pread(self.file.fileno(), self.nbytes, 0)
@@ -101,7 +113,7 @@ class Data:
         share, self._share = self._share, None
         if share is not None:
             share.close()
-        self.array, self._more = None, ()
+        self.array, self._more, self._content = None, (), None
         if self.file is not None:
             self.file.close()
             self.file = None

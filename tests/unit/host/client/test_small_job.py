@@ -87,3 +87,21 @@ def test_what_does_not_fit_is_said() -> None:
     parts = {"a": {"nbytes": 2, "dtype": "|u1", "shape": [2]}, "b": {"nbytes": 1, "dtype": "|u1", "shape": [1]}}
     both = other.receive(Answer(b"abc"), {"output": {"nbytes": 3, "parts": parts}})
     assert {name: bytes(one) for name, one in both.items()} == {"a": b"ab", "b": b"c"}
+
+
+@pytest.mark.parametrize(
+    "described",
+    [
+        {"dtype": "|u1", "shape": 4}, {"dtype": "|u1", "shape": [[4]]}, {"dtype": "|u1", "shape": [4.0]},
+        {"dtype": "|u1", "shape": [True]}, {"dtype": "|u1", "shape": ["4"]}, {"dtype": "|u1", "shape": [-4]},
+        {"dtype": ["|u1"], "shape": [4]}, {"dtype": "O", "shape": [4]}, {"dtype": "|u1", "shape": None},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_new_array_of_no_type_or_shape_is_refused(described: dict[str, Any]) -> None:
+    small = small_job(np.zeros(4, np.uint8), None, None, True, None, {})
+    assert small is not None
+    good = {"nbytes": 4, "region": None, "dtype": "|u1", "shape": [4]}
+    small.receive(Answer(bytes(4)), {"output": good})
+    with pytest.raises(ParameterError, match="the response"):
+        small.receive(Answer(bytes(4)), {"output": {**good, **described}})

@@ -232,3 +232,50 @@ def test_a_malformed_payload_is_refused(parse: object, payload: bytes, line: str
 )
 def test_the_version_is_agreed_upon(offered: str, chosen: str | None) -> None:
     assert chosen_protocol(offered) == chosen
+
+
+_ANSWER = {
+    "id": "0005f0-a1", "state": "done", "ran": True, "info": {}, "result": None,
+    "output": {"nbytes": 4, "region": None, "dtype": "|u1", "shape": [4]},
+    "progress": {"done": 4, "total": 4}, "error": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {}, {"id": "0005f1-b2"}, {"id": 'a"b'}, {"id": "a\\b"}, {"id": ""}, {"id": 7}, {"state": "failed"},
+        {"ran": False}, {"info": {"seconds": {}}}, {"result": {"sum": 1}}, {"error": {"type": "HostError"}},
+        {"output": None}, {"output": {"nbytes": 5}}, {"batch": []}, {"text": "x" * 2000},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_results_that_are_alike_are_parsed_as_any_other(changes: dict[str, object]) -> None:
+    for document in (_ANSWER, {**_ANSWER, **changes}, _ANSWER):
+        text = json.dumps(document)
+        frame = result_frame(1, text, 4)
+        assert frame is not None
+        assert parse_result(frame[HEADER_NBYTES:]).document == document
+
+
+@pytest.mark.parametrize(
+    "more",
+    ['"info": {"a": []}', '"result": [1]', '"id": "other"', '"batch": []', '"error": {"type": "HostError"}'],
+)
+def test_a_result_that_says_something_twice_is_read_as_json_and_is_the_caller_s(more: str) -> None:
+    text = json.dumps(_ANSWER)[:-1] + f", {more}" + "}"
+    frame = result_frame(1, text, 4)
+    assert frame is not None
+    first, second = (parse_result(frame[HEADER_NBYTES:]).document for _ in range(2))
+    assert first == second == json.loads(text)
+    for name in ("info", "result"):
+        if first[name]:
+            assert first[name] is not second[name]
+
+
+@pytest.mark.parametrize("end", ["", ", ", "}}", "]"])
+def test_a_result_that_is_no_json_is_refused_however_it_begins(end: str) -> None:
+    frame = result_frame(1, json.dumps(_ANSWER)[:-1] + end, 4)
+    assert frame is not None
+    with pytest.raises(FrameError, match="expected a JSON object"):
+        parse_result(frame[HEADER_NBYTES:])

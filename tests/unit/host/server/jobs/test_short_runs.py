@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from apyfal.exceptions import KernelError
+from apyfal.host.protocol.array_types import ArrayType
 from apyfal.host.protocol.messages import JobSpec
 from apyfal.host.server.jobs.execution import Executor
 from apyfal.host.server.jobs.job import Job
@@ -253,3 +255,26 @@ def test_a_session_that_was_closed_keeps_none() -> None:
     assert quota.used == 0
     session.keep_short_run(KIND, ShortRun(card, card.source, card.target, quota.share("alice", 8)))
     assert (quota.used, session.short_runs.find(KIND)) == (0, None)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {}, {"began": False}, {"state": "failed", "error": {"type": "HostError", "message": "no"}}, {"progress": None},
+        {"result": 0}, {"result": {}}, {"info": {"chunks": 1}}, {"batch": []}, {"output_parts": {}}, {"output": None},
+        {"output_region": "r"}, {"output_type": None}, {"output_type": ArrayType(np.dtype("<f4"), (1, 1))},
+        {"progress": (1, None)}, {"cancelled": True},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_an_answer_is_the_job_s_document(changes: dict[str, Any]) -> None:
+    for number, more in enumerate(({}, changes, {})):
+        one = job_of(Session("alice", {}), number)
+        options = {
+            "id": f"0{number}-a", "state": "done", "began": True, "progress": (4, 4),
+            "output": Data.of_bytes(bytes(4)), "output_type": ArrayType(np.dtype("u1"), (4,)), **more,
+        }  # fmt: skip
+        for name, value in options.items():
+            setattr(one, name, value)
+        one.describe()
+        assert one.answer == json.dumps(one.document())
