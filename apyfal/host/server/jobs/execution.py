@@ -281,7 +281,9 @@ def run_short(job: Job, run: ShortRun, seconds: float) -> bool:
             job.session.short_runs.drop(job.description)
             raise
         _take_short(job, run)
+        run.is_busy = False
 
+    run.is_busy = True
     job.rest = finish
     return False
 

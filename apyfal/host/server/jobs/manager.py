@@ -124,7 +124,7 @@ class JobManager:
             )
         at_once = self._may_run(job.user) and not (self._queue.has(job.user) if self._crowded else len(self._queue))
         alone = at_once and not self._running
-        brief = alone and job.session.brief >= _BRIEF_JOBS
+        brief = at_once and job.session.brief >= _BRIEF_JOBS
         short = job.session.short_runs.find(job.description) if brief and not job.wants_info else None
         self._here = None if short is None else job
         self._commits.open(alone=alone)
@@ -137,16 +137,16 @@ class JobManager:
                 is_here = short is not None and self._here is None  # `_begin` has left it to this
                 self._here = None
                 if short is not None and is_here:
-                    self._run_here(job, short)
-        if brief and short is None and entered is job and not job.ended:
+                    self._run_here(job, short, _PATIENCE if alone else 0.0)
+        if alone and brief and short is None and entered is job and not job.ended:
             self._threads.await_end(_PATIENCE)
         return entered
 
-    def _run_here(self, job: Job, run: ShortRun) -> None:
+    def _run_here(self, job: Job, run: ShortRun, patience: float) -> None:
         """Run a job that the journal has recorded, or begin it and let a thread wait for its end."""
         failure: BaseException | None = None
         try:
-            has_ended = run_short(job, run, _PATIENCE)
+            has_ended = run_short(job, run, patience)
         except BaseException as error:
             failure, has_ended = error, True
         if has_ended:

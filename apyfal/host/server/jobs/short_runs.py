@@ -49,6 +49,8 @@ class ShortRun:
     ----------
     kind
         Type and shape of the output.
+    is_busy
+        Whether a job has begun that a thread waits for.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class ShortRun:
         self._target = target
         self._share = share
         self.kind = ArrayType.of(target)
+        self.is_busy = False
 
     @property
     def is_current(self) -> bool:
@@ -71,7 +74,7 @@ class ShortRun:
         Returns
         -------
         callable or None
-            ``None``: it has ended. Otherwise what waits for its end, in another thread. No other job begins before.
+            ``None``: it has ended. Otherwise what waits for its end, in another thread.
         """
         np.copyto(self._source, source, casting="no")
         return self._prepared.begin(seconds)
@@ -94,9 +97,9 @@ class ShortRuns:
         self._count = 0
 
     def find(self, description: str) -> ShortRun | None:
-        """Return what runs jobs of this description; ``None``: nothing does."""
+        """Return what runs jobs of this description now; ``None``: nothing does."""
         found = self._kinds.get(description)
-        return found if found is not None and found.is_current else None
+        return found if found is not None and not found.is_busy and found.is_current else None
 
     def is_wanted(self, description: str) -> bool:
         """Count a job that has run, and return whether one of its kind is to be prepared."""
