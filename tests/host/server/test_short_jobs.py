@@ -63,3 +63,20 @@ def test_short_jobs_of_one_kind_run_on_the_event_loop(tmp_path: Path, monkeypatc
         while daemon._memory.used and time.monotonic() < until:
             time.sleep(0.01)
         assert daemon._memory.used == 0
+
+
+def test_jobs_that_may_not_be_copied_have_a_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here: list[Any] = []
+    monkeypatch.setattr(manager, "run_short", lambda *arguments: here.append(arguments))
+    monkeypatch.setattr(manager, "_BRIEF", 60.0)
+    settings = Settings(
+        authorized_host_dirs=(str(tmp_path),), state_directory=tmp_path / "state", audit_log=tmp_path / "audit"
+    )
+    token = TokenStore(tmp_path / "state/tokens.json").create("alice")
+    with in_thread(lambda: Daemon(settings, [Listener(host="127.0.0.1")], config={})) as daemon:
+        host = Host(parse_address(f"http://127.0.0.1:{daemon.ports[0]}"), token)
+        with RemoteAccelerator(host, {"accelerator": "loopback"}) as card:
+            data = np.arange(512, dtype=np.int32)
+            for _ in range(16):
+                np.testing.assert_array_equal(card.process(data, copy=False), data)
+    assert here == []

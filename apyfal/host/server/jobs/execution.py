@@ -110,8 +110,8 @@ class Executor:
             or job.output_parts is not None
         ):
             return None
-        if not job.description or data is None or data.array is None:
-            return None
+        if not job.description or not spec.copy or data is None or data.array is None:
+            return None  # its data is copied, which counts where copies are refused
         source_type = ArrayType.of(data.array)
         share: Share | None = None
         try:
