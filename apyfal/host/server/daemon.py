@@ -8,7 +8,6 @@ import logging
 import signal
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,7 +47,7 @@ from apyfal.host.server.policy.quotas import Quota
 from apyfal.host.server.policy.tokens import TokenStore
 from apyfal.host.server.policy.url_policy import UrlPolicy, restricted_handler
 from apyfal.host.server.records.journal import Journal
-from apyfal.host.server.records.mapped_log import MappedLog
+from apyfal.host.server.records.mapped_log import open_log
 from apyfal.host.server.records.usage_ledger import UsageLedger
 from apyfal.host.server.transport.bodies import Bodies
 from apyfal.host.server.transport.connections import Acceptor, Connections
@@ -137,7 +136,7 @@ class Daemon:
         self._memory = Quota("bytes of memory", settings.memory_limit)
         bodies = Bodies(settings, self._memory, Quota("bytes of disk", settings.disk_limit), _allocate)
         journal = settings.state_directory / "jobs.sqlite"
-        self._journal = Journal(journal, settings.journal_limit, _log_of(journal.with_suffix(".log")))
+        self._journal = Journal(journal, settings.journal_limit, open_log(journal.with_suffix(".log")))
         self._stopping_sessions: Threads[Session] = Threads(Session.stop, self._stopped)
         self._sessions = Sessions(settings.max_sessions, settings.max_sessions_of_user)
         self._manager = JobManager(
@@ -449,32 +448,6 @@ def _allocate(nbytes: int) -> np.ndarray[Any, Any]:
     from apyfal.memory import empty
 
     return empty((nbytes,), np.uint8)
-
-
-def _log_of(path: Path) -> MappedLog | None:
-    """Return the log of the journal; ``None``: there is no room for one, and each job then costs commits.
-
-    Raises
-    ------
-    ConfigurationError
-        There is one, which cannot be used. What it has is in no other file; read later, it would replace newer records.
-    """
-    try:
-        return MappedLog(path)
-    except OSError as error:
-        try:
-            exists = path.stat().st_size > 0
-        except OSError as unknown:
-            exists = not isinstance(unknown, FileNotFoundError)
-        if exists:
-            advice = (
-                "end the other daemon" if isinstance(error, BlockingIOError) else "mend that, or move the file away"
-            )
-            raise ConfigurationError(
-                f"{path}: the journal's log cannot be used, and may have records of jobs: {error}; {advice}"
-            ) from error
-        get_logger().warning("%s cannot be used, so that small jobs take longer: %s", path, error)
-        return None
 
 
 def _devices() -> list[Any]:

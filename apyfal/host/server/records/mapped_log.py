@@ -13,9 +13,13 @@ import secrets
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Final
 
-__all__ = ["MappedLog"]
+from apyfal.exceptions import ConfigurationError
+from apyfal.log import get_logger
+
+__all__ = ["MappedLog", "open_log"]
 
 _NBYTES: Final = 4 << 20
 #: magic, and a number that changes whenever the log is cleared: earlier records no longer count
@@ -104,6 +108,32 @@ class MappedLog:
         """Close the file."""
         self._memory.close()
         os.close(self._descriptor)
+
+
+def open_log(path: Path) -> MappedLog | None:
+    """Return the log of the journal; ``None``: there is no room for one, and each job then costs commits.
+
+    Raises
+    ------
+    ConfigurationError
+        There is one, which cannot be used. What it has is in no other file; read later, it would replace newer records.
+    """
+    try:
+        return MappedLog(path)
+    except OSError as error:
+        try:
+            exists = path.stat().st_size > 0
+        except OSError as unknown:
+            exists = not isinstance(unknown, FileNotFoundError)
+        if exists:
+            advice = (
+                "end the other daemon" if isinstance(error, BlockingIOError) else "mend that, or move the file away"
+            )
+            raise ConfigurationError(
+                f"{path}: the journal's log cannot be used, and may have records of jobs: {error}; {advice}"
+            ) from error
+        get_logger().warning("%s cannot be used, so that small jobs take longer: %s", path, error)
+        return None
 
 
 def _fields(content: bytes) -> list[bytes]:

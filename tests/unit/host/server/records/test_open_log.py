@@ -1,4 +1,4 @@
-"""The daemon does not go on without records that it has, and goes on when they cannot be tidied up."""
+"""A log that may have records of jobs is used, or the daemon does not start."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from apyfal.exceptions import ConfigurationError
-from apyfal.host.server import daemon
-from apyfal.host.server.records.mapped_log import MappedLog
+from apyfal.host.server.records.mapped_log import MappedLog, open_log
 
 
 def refused(number: int) -> Any:
@@ -32,13 +31,13 @@ def test_a_log_that_is_there_and_cannot_be_used_stops_the_daemon(
     path = tmp_path / "jobs.log"
     with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, "apyfal"):
         patch.setattr(os, name, refused(number))
-        assert daemon._log_of(path) is None, "there was none"
+        assert open_log(path) is None, "there was none"
     assert os.strerror(number) in caplog.text
     MappedLog(path).close()
     with monkeypatch.context() as patch:
         patch.setattr(os, name, refused(number))
         with pytest.raises(ConfigurationError, match=os.strerror(number)) as caught:
-            daemon._log_of(path)
+            open_log(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
 
@@ -46,8 +45,8 @@ def test_a_log_that_is_there_and_cannot_be_used_stops_the_daemon(
 def test_a_log_that_another_daemon_has_stops_the_daemon(tmp_path: Path) -> None:
     other = MappedLog(tmp_path / "jobs.log")
     with pytest.raises(ConfigurationError, match="end the other daemon"):
-        daemon._log_of(tmp_path / "jobs.log")
+        open_log(tmp_path / "jobs.log")
     other.close()
-    found = daemon._log_of(tmp_path / "jobs.log")
+    found = open_log(tmp_path / "jobs.log")
     assert found is not None
     found.close()
