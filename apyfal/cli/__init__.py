@@ -5,7 +5,6 @@ This module knows the commands' names only; each is a module of `apyfal.cli.comm
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import io
 import os
@@ -14,7 +13,7 @@ from collections.abc import Sequence
 
 import click
 
-from apyfal.cli.interruption import handle_signals
+from apyfal.cli.interruption import interruptible
 from apyfal.exceptions import did_you_mean
 from apyfal.log import redact_text
 
@@ -103,12 +102,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     if "_APYFAL_COMPLETE" in os.environ:  # the shell asks, see `apyfal.cli.shells`
         importlib.import_module("apyfal.cli.shells")
-    with contextlib.suppress(ValueError):  # not the main thread: whoever runs us there handles signals
-        handle_signals(ends_the_process=arguments is None)
     if sys.stdout is sys.__stdout__ and isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # names of files are bytes, and are printed as they are
     try:
-        status = group.main(args=arguments, prog_name="apyfal", standalone_mode=False)
+        with interruptible(ends_the_process=arguments is None):
+            status = group.main(args=arguments, prog_name="apyfal", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return 2

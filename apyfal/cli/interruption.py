@@ -2,45 +2,56 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import threading
+from collections.abc import Iterator
 from types import FrameType
 from typing import NoReturn
 
-__all__ = ["handle_signals"]
+__all__ = ["interruptible"]
 
 #: Seconds for what an interrupted command undoes, such as an upload that its store must forget.
 GRACE = 30
 
 
-def handle_signals(*, ends_the_process: bool) -> None:
+@contextlib.contextmanager
+def interruptible(*, ends_the_process: bool) -> Iterator[None]:
     """Turn SIGINT, SIGTERM and SIGHUP into exceptions of the main thread, which undo what is being written.
 
-    A signal that the process was started to ignore stays ignored: SIGHUP below `nohup`, SIGINT of a background job.
+    A signal that the process was started to ignore stays ignored: SIGHUP below `nohup`, SIGINT of a background job. In
+    another thread than the main one, nothing changes: whoever runs a command there handles signals.
 
     Parameters
     ----------
     ends_the_process
         Whether the process ends with the command. A second signal, whichever it is, then ends it at once, and so does
         the kernel `GRACE` seconds after the first one: an exception that a signal raises can leave any lock of the
-        interpreter's or of a library's taken, and what needs that lock at exit would wait for ever.
-
-    Raises
-    ------
-    ValueError
-        This is not the main thread.
+        interpreter's or of a library's taken, and what needs that lock at exit would wait for ever. Otherwise SIGINT
+        is the program's own affair, and the former handlers are back when the command has ended.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def interrupted(number: int, _: FrameType | None) -> NoReturn:
         if ends_the_process:
-            for each in (*taken, signal.SIGALRM):
+            for each in (*former, signal.SIGALRM):
                 signal.signal(each, signal.SIG_DFL)
             signal.alarm(GRACE)
         if number == signal.SIGINT:
             raise KeyboardInterrupt
         raise SystemExit(128 + number)
 
-    taken = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
+    found = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    former = {number: handler for number, handler in found.items() if handler not in (signal.SIG_IGN, None)}
     if ends_the_process and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        taken.append(signal.SIGINT)
-    for number in taken:
+        former[signal.SIGINT] = signal.default_int_handler
+    for number in former:
         signal.signal(number, interrupted)
+    try:
+        yield
+    finally:
+        if not ends_the_process:
+            for number, handler in former.items():
+                signal.signal(number, handler)

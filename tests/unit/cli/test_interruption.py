@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -107,15 +108,30 @@ def test_what_the_process_was_started_to_ignore_stays_ignored(ignored: signal.Si
     assert ended == dict.fromkeys(others, -signal.SIGALRM)
 
 
-def test_a_program_that_calls_it_is_not_ended() -> None:
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    try:
-        assert cli.main([]) == 2
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_program_that_calls_it_is_not_ended(number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
+    def command(**_: object) -> None:
         assert signal.getsignal(signal.SIGINT) is before[signal.SIGINT]
-        with pytest.raises(SystemExit, match=str(128 + signal.SIGTERM)):
-            os.kill(os.getpid(), signal.SIGTERM)
-        left, _ = signal.getitimer(signal.ITIMER_REAL)  # 0, or what limits this test
-        assert not 0 < left <= interruption.GRACE
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(cli.group, "main", command)
+    before = {each: signal.getsignal(each) for each in SIGNALS}
+    with pytest.raises(SystemExit, match=str(128 + number)):
+        cli.main([])
+    left, _ = signal.getitimer(signal.ITIMER_REAL)  # 0, or what limits this test
+    assert not 0 < left <= interruption.GRACE
+    assert {each: signal.getsignal(each) for each in SIGNALS} == before
+
+
+def test_another_thread_changes_no_handler(monkeypatch: pytest.MonkeyPatch) -> None:
+    during: list[dict[signal.Signals, object]] = []
+
+    def command(**_: object) -> int:
+        during.append({each: signal.getsignal(each) for each in SIGNALS})
+        return 7
+
+    monkeypatch.setattr(cli.group, "main", command)
+    before = {each: signal.getsignal(each) for each in SIGNALS}
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(cli.main, []).result(60) == 7
+    assert during == [before]
