@@ -11,8 +11,8 @@
 
 /* -- which run must wait for which -- */
 
-/* An argument that is only transferred to the device, or said to be read, is an input. The kernel may change the memory of
- * any other. */
+/* An argument that is only transferred to the device, or said to be read, is an input. The kernel may change the memory
+ * of any other. */
 static int may_write(const xrt_held *held)
 {
     return !(held->flags & (APF_SYNC_TO | APF_READS)) || (held->flags & APF_SYNC_FROM);
