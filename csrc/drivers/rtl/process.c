@@ -119,7 +119,7 @@ int rtl_process_start(rtl_process *process, const char *path, const rtl_settings
     close(pair[1]);
     if (failure) {
         rtl_process_end(process);
-        return apf_fail(err, APF_PROGRAM, failure, "the simulator %s cannot be started: %s", path, strerror(failure));
+        return apf_fail(err, APF_PROGRAM, failure, "the simulator %s cannot be started", path);
     }
     char answer[64];
     for (int waited = 0; waited < READY_MS; waited += LOOK_MS) {
