@@ -221,6 +221,8 @@ READERS: dict[str, Callable[[str, Path], bytes]] = {
     "fsspec open": _fs_open,
     "process": _process,
 }
+#: Those that ask a store by GET alone.
+DIRECT = {"load", "load into out", "load_many"}
 TELLERS: dict[str, tuple[Callable[[str], object], object]] = {
     "exists": (st.exists, True),
     "isfile": (st.isfile, True),
@@ -269,11 +271,14 @@ def test_what_contradicts_get_gives_its_bytes_or_an_error(
     monkeypatch.setattr("apyfal.storage.flow.retry._BASE_DELAY", 0.0)
     monkeypatch.setattr("apyfal.storage.flow.retry._MAX_RETRY_AFTER", 0.0)
     server.head, server.asked = OTHER[case], 0
+    gave = []
     for what, reader in READERS.items():
         try:
             assert reader(url[1], tmp_path) == BODY, what
         except (StorageError, OSError):  # the latter for a seek before the front
             continue
+        gave.append(what)
+    assert set(gave) == (set(READERS) if url[0] == "web" or case == "a coding" else DIRECT)
     for what, (teller, expected) in TELLERS.items():
         try:
             found = teller(url[1])

@@ -428,9 +428,11 @@ def test_each_name_once_or_an_error(server: Server, monkeypatch: pytest.MonkeyPa
 
     if row.listed is not None:
         found = retry_call(handler, listed, "cannot list")
-        assert sorted(found) == sorted(row.listed)
+        for is_directory in (False, True):  # a page may have its directories first
+            kind = [name for name in found if name.endswith("/") == is_directory]
+            assert kind == [name for name in row.listed if name.endswith("/") == is_directory]
     else:
-        with pytest.raises(StorageError, match="list"):
+        with pytest.raises(StorageError, match="cannot list"):
             retry_call(handler, listed, "cannot list", limit=2)
         assert server.asked < 100
     handler.close()
