@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from host.support.daemon import in_thread
 
+from apyfal import Accelerator
 from apyfal.host.client.accelerator import RemoteAccelerator
 from apyfal.host.client.http import Host
 from apyfal.host.protocol.address import parse_address
@@ -80,3 +81,27 @@ def test_jobs_that_may_not_be_copied_have_a_thread(tmp_path: Path, monkeypatch: 
             for _ in range(16):
                 np.testing.assert_array_equal(card.process(data, copy=False), data)
     assert here == []
+
+
+@pytest.mark.parametrize("accelerator", ["loopback", "scale", "sha3", "histogram", "gzip"])
+def test_files_of_many_lengths_are_no_jobs_of_one_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accelerator: str
+) -> None:
+    """How long a file is stands in no description of a job, and how long an output is may depend on the data."""
+    monkeypatch.setattr(manager, "_BRIEF", 60.0)
+    settings = Settings(
+        authorized_host_dirs=(str(tmp_path),), state_directory=tmp_path / "state", audit_log=tmp_path / "audit"
+    )
+    token = TokenStore(tmp_path / "state/tokens.json").create("alice")
+    random = np.random.default_rng(1)
+    with in_thread(lambda: Daemon(settings, [Listener(host="127.0.0.1")], config={})) as daemon:
+        host = Host(parse_address(f"http://127.0.0.1:{daemon.ports[0]}"), token)
+        with RemoteAccelerator(host, {"accelerator": accelerator}) as card, Accelerator(accelerator) as local:
+            for nbytes in [4096] * 20 + [1, 2048, 4096, 4096, 2, 4096]:
+                data = random.integers(0, 1 + random.integers(1, 255), nbytes).astype(np.uint8)
+                (tmp_path / "file").write_bytes(data.tobytes())
+                expected = local.process(str(tmp_path / "file"))
+                np.testing.assert_array_equal(card.process(str(tmp_path / "file")), expected)
+            for nbytes in [4096] * 20 + [1, 2048, 4096, 4096, 2, 4096]:
+                data = random.integers(0, 1 + random.integers(1, 255), nbytes).astype(np.uint8)
+                np.testing.assert_array_equal(card.process(data), local.process(data))

@@ -113,6 +113,8 @@ class Executor:
         if not job.description or not spec.copy or data is None or data.array is None:
             return None  # its data is copied, which counts where copies are refused
         source_type = ArrayType.of(data.array)
+        if spec.src is None or spec.src.array != source_type:
+            return None  # bytes of a file: their number is not in the description
         share: Share | None = None
         try:
             accelerator = job.session.accelerator(self.open_accelerator)

@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
+from apyfal.exceptions import ParameterError
 from apyfal.host.protocol.array_types import ArrayType
 from apyfal.host.server.policy.quotas import Share
 
@@ -75,7 +76,14 @@ class ShortRun:
         -------
         callable or None
             ``None``: it has ended. Otherwise what waits for its end, in another thread.
+
+        Raises
+        ------
+        ParameterError
+            `source` has another shape than the preparation's.
         """
+        if source.shape != self._source.shape:  # which numpy would repeat to fill it
+            raise ParameterError(f"an array of shape {source.shape}; this job was prepared for {self._source.shape}")
         np.copyto(self._source, source, casting="no")
         return self._prepared.begin(seconds)
 
