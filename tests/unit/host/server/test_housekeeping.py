@@ -32,7 +32,8 @@ def daemon_of(parts: dict[str, Step], audit: AuditLog) -> Daemon:
 
     fake = SimpleNamespace(
         _sessions=SimpleNamespace(idle=idle), close_session=part("close_session"), _audit=audit,
-        _channels=SimpleNamespace(look=part("look")), _journal=SimpleNamespace(checkpoint=part("checkpoint")),
+        _channels=SimpleNamespace(look=part("look")),
+        _journal=SimpleNamespace(database=SimpleNamespace(checkpoint=part("checkpoint"))),
         _manager=SimpleNamespace(expire_outputs=part("expire_outputs"), forget=part("forget")),
         settings=SimpleNamespace(session_timeout=1, keep_outputs=1, keep_jobs=1),
     )  # fmt: skip
