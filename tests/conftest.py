@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,12 @@ from servers.tokens.identity import Identity, identity
 from servers.web.nginx import Nginx, nginx
 
 __all__ = ["pytest_make_collect_report", "pytest_runtest_makereport"]
+
+
+def pytest_configure() -> None:
+    """Let SIGINT interrupt tests, and what they start, also where a shell has started this in the background."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sqlite3
 from collections import Counter
@@ -75,8 +76,8 @@ def test_what_fails_keeps_no_other_step_from_its_turn(
         return take
 
     without = {"close_session"} if failing == "idle" else set()  # nothing is known to be idle
-    daemon = daemon_of({name: part(name) for name in PARTS}, AuditLog(tmp_path / "audit"))
-    rounds(daemon._housekeeping(), enough)
+    with contextlib.closing(AuditLog(tmp_path / "audit")) as audit:
+        rounds(daemon_of({name: part(name) for name in PARTS}, audit)._housekeeping(), enough)
     assert caplog.text.count(str(error)) == 1  # not each round
 
 
@@ -92,8 +93,8 @@ def test_a_full_audit_log_stops_no_step(tmp_path: Path) -> None:
 
         return take
 
-    daemon = daemon_of({name: part(name) for name in PARTS}, AuditLog("/dev/full"))
-    rounds(daemon._housekeeping(), enough)
+    with contextlib.closing(AuditLog("/dev/full")) as audit:
+        rounds(daemon_of({name: part(name) for name in PARTS}, audit)._housekeeping(), enough)
 
 
 def test_what_works_again_is_told(caplog: pytest.LogCaptureFixture) -> None:
