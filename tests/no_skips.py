@@ -1,7 +1,7 @@
 """Where nothing may be missing, a skipped test is a failed one: a plugin of pytest for `.ci/run`.
 
-``APYFAL_NO_SKIPS`` names the folder of the tests that it holds for, ``APYFAL_MAY_LACK`` the modules that may be missing,
-separated by spaces, because another task has them.
+``APYFAL_NO_SKIPS`` names the folder of the tests that it holds for; ``APYFAL_MAY_LACK`` the modules that may be missing
+because another task has them, separated by spaces.
 """
 
 from __future__ import annotations
