@@ -89,7 +89,7 @@ def test_no_card(library: Path) -> None:
     """Over the distribution's own XRT, of whatever version."""
     printed = _live(library, {})
     assert printed.startswith("[]\nNO_DEVICE: no XRT device '0'")
-    if (installation.system_libraries() / "libxrt_coreutil.so.2").resolve().name.endswith(".2.13.0"):
+    if not installation.BUILT:
         assert "XRT: Could not open device with index '0'" in printed
     else:  # it says the same in other words
         assert re.search("XRT: .*index '?0", printed)

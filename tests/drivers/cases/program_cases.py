@@ -103,11 +103,11 @@ def inputs_and_coefficients_are_read_by_several_runs_at_once(program: str) -> No
     """A run that hangs keeps no other from reading the array that it reads, as input or as coefficients."""
     made = Path(program) / "kernels.xclbin"
     made.write_bytes(xclbin.xclbin())
-    card = Card(Path(os.environ["XILINX_XRT"]))
     keys: dict[str, Any] = {"driver": "xrt", "program": made}
     adds = {**keys, "kernel": "increment", "arguments": "src, dst, count", "dtype": "int32", "chunking": "elements"}
     hangs = {**keys, "kernel": "hang", "arguments": "coefficients, dst, number: uint64", "outputs": "dst: int32 = 4096"}
     with apyfal.Accelerator(**adds) as accelerator, apyfal.Accelerator(device=accelerator, **hangs) as hung:
+        card = Card(Path(os.environ["XILINX_XRT"]))  # not before XRT itself has loaded the shim
         values = np.arange(1024, dtype=np.int32)
         read, written, other = accelerator.put(values), hung.device_empty(1024, "int32"), accelerator.put(0 * values)
         hung.start(src=read)
