@@ -60,12 +60,13 @@ def test_on_vendors(vendor: str, case: str, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.mark.vendor
+@pytest.mark.timeout(420)  # a compiler of a vendor's builds up to thirty programs
 @pytest.mark.parametrize("case", _KERNELS)
 @pytest.mark.parametrize("vendor", ["intel", "pocl"])
 def test_kernels_on_vendors(vendor: str, case: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Each in a process of its own, so that it is the first to use OpenCL."""
     with Worker(getattr(installation, vendor)(tmp_path_factory.mktemp(vendor))) as worker:
-        worker.call("drivers.cases.kernel_cases", case)
+        worker.call("drivers.cases.kernel_cases", case, timeout=400)
 
 
 @pytest.mark.vendor
