@@ -24,8 +24,16 @@ class _Daemon(threading.Thread):
         self._running = threading.Lock()
         self._running.acquire()
         self._over = False
+        self._entered = threading.Lock()  # whoever has it first decides: the thread works, or is given up
+        self._was_started = self._is_given_up = False
+
+    def start(self) -> None:
+        super().start()
+        self._was_started = True
 
     def run(self) -> None:
+        if not self._entered.acquire(blocking=False):
+            return
         try:
             super().run()
         finally:
@@ -33,7 +41,13 @@ class _Daemon(threading.Thread):
             self._running.release()
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait until the thread has ended, or for `timeout` seconds."""
+        """Wait until the thread has ended, or for `timeout` seconds.
+
+        One whose start was interrupted, and that does not work yet, never will.
+        """
+        if not self._was_started and (self._is_given_up or self._entered.acquire(blocking=False)):
+            self._is_given_up = True
+            return
         deadline = None if timeout is None else time.monotonic() + timeout
         while not self._over and self.is_alive() and self is not threading.current_thread():
             left = _LOOK if deadline is None else min(_LOOK, deadline - time.monotonic())
@@ -44,12 +58,22 @@ class _Daemon(threading.Thread):
         super().join(timeout)
 
 
-def start_threads(name: str, count: int, work: Callable[[], object]) -> list[threading.Thread]:
+def start_threads(
+    name: str, count: int, work: Callable[[], object], into: list[threading.Thread] | None = None
+) -> list[threading.Thread]:
     """Start `count` daemon threads that call `work`, named ``apyfal-NAME-0`` and so on; return them.
 
     `work` must not raise: nobody would see it.
+
+    Parameters
+    ----------
+    into
+        A list to put them into as they start, and to return: a signal's exception, or a limit of the system's, may end
+        this in the midst, and the caller then waits for those that are there.
     """
-    threads: list[threading.Thread] = [_Daemon(work, f"apyfal-{name}-{number}") for number in range(count)]
-    for thread in threads:
+    threads = [] if into is None else into
+    for number in range(count):
+        thread = _Daemon(work, f"apyfal-{name}-{number}")
+        threads.append(thread)
         thread.start()
     return threads

@@ -94,9 +94,9 @@ class FanOut:
 
     @staticmethod
     def _in_threads(body: Callable[[], None], count: int, cancel: CancelToken, control: JobControl) -> None:
-        threads = start_threads("fan-out", count, body)
+        threads: list[threading.Thread] = []
         try:
-            for thread in threads:
+            for thread in start_threads("fan-out", count, body, threads):
                 while thread.is_alive():
                     if control.failed:
                         raise Aborted

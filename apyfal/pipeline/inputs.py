@@ -199,8 +199,9 @@ class ParallelRangeInput(Input):
         if len(self._cuts) == 1:
             yield self._only_chunk()
             return
-        threads = start_threads("range", min(self._source.connections, len(self._cuts)), self._work)
+        threads: list[threading.Thread] = []
         try:
+            start_threads("range", min(self._source.connections, len(self._cuts)), self._work, threads)
             for index in range(len(self._cuts)):
                 yield self._await(index)
             self._source.verify()

@@ -172,12 +172,11 @@ class StagePipeline:
         started: Channel[_Started] = Channel(self._control, _QUEUED)
         finished: Channel[_Finished] = Channel(self._control, _QUEUED)
         to_start, to_finish = OrderedSection(self._control, fetched), OrderedSection(self._control, started)
-        threads = [
-            *self._start_stage("fetch", 1, fetched, self._fetch),
-            *self._start_stage("start", _MOVERS, started, lambda put: self._start(to_start, put)),
-            *self._start_stage("finish", _MOVERS, finished, lambda put: self._finish(to_finish, put)),
-        ]
+        threads: list[threading.Thread] = []
         try:
+            self._start_stage("fetch", 1, fetched, self._fetch, threads)
+            self._start_stage("start", _MOVERS, started, lambda put: self._start(to_start, put), threads)
+            self._start_stage("finish", _MOVERS, finished, lambda put: self._finish(to_finish, put), threads)
             for output in finished:
                 self._store(output)
         except BaseException as error:
@@ -193,8 +192,13 @@ class StagePipeline:
             self._control.check()
 
     def _start_stage(
-        self, name: str, count: int, channel: Channel[Any], work: Callable[[Callable[[Any], None]], None]
-    ) -> list[threading.Thread]:
+        self,
+        name: str,
+        count: int,
+        channel: Channel[Any],
+        work: Callable[[Callable[[Any], None]], None],
+        threads: list[threading.Thread],
+    ) -> None:
         """Start the threads of a stage. The last one that ends marks the end of the channel to the next stage."""
         working = [None] * count
         meter = current_meter()
@@ -211,7 +215,7 @@ class StagePipeline:
             except BaseException as error:
                 self._control.fail(error)
 
-        return start_threads(name, count, body)
+        start_threads(name, count, body, threads)
 
     def _fetch(self, put: Callable[[Chunk], None]) -> None:
         for chunk in self._source.chunks():

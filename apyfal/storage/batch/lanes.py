@@ -209,8 +209,7 @@ def in_threads(name: str, count: int, work: Callable[[], object], cancel: Cancel
     """
     threads: list[threading.Thread] = []
     try:
-        threads = start_threads(name, count, work)
-        for thread in threads:
+        for thread in start_threads(name, count, work, threads):
             thread.join()
     except BaseException:  # Ctrl-C, or no thread could be started
         cancel.set()
