@@ -38,8 +38,8 @@ def test_what_limits_a_job(spans: list[tuple[str, float, float]], text: str) -> 
 def test_the_slow_part_of_a_card_is_named(slow: str, stage: str) -> None:
     info: dict[str, object] = {}
     seen: list[object] = []
-    with apyfal.Accelerator("loopback", emulator={slow: "100MiB"}) as accelerator:
-        data, result = (accelerator.empty(64 * MIB, "u1") for _ in range(2))  # making these takes long, too
+    with apyfal.Accelerator("loopback", emulator={slow: "20MiB"}) as accelerator:
+        data, result = (accelerator.empty(32 * MIB, "u1") for _ in range(2))  # making these takes long, too
         accelerator.process(data, result, info_dict=info, progress=lambda done, total: seen.append(info["limit"]))
     assert str(info["limit"]).startswith(f"{stage} ")
     assert str(seen[-1]).startswith(f"{stage} "), "it is known while the job goes on"
