@@ -18,8 +18,6 @@ __all__ = ["EMPTY_SHA256", "UNSIGNED", "Keys", "PreparedSignature", "Signer"]
 
 UNSIGNED = "UNSIGNED-PAYLOAD"
 EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
-_INNER = bytes(byte ^ 0x36 for byte in range(256))
-_OUTER = bytes(byte ^ 0x5C for byte in range(256))
 
 
 class Keys(NamedTuple):
@@ -31,23 +29,6 @@ class Keys(NamedTuple):
 
     def __repr__(self) -> str:
         return "Keys(...)"
-
-
-class _Mac:
-    """HMAC-SHA-256 with one key, of at most 64 bytes, whose padded blocks are hashed once (RFC 2104, section 4)."""
-
-    __slots__ = ("_inner", "_outer")
-
-    def __init__(self, key: bytes) -> None:
-        block = key.ljust(64, b"\0")
-        self._inner = hashlib.sha256(block.translate(_INNER))
-        self._outer = hashlib.sha256(block.translate(_OUTER))
-
-    def hexdigest(self, message: bytes) -> str:
-        inner, outer = self._inner.copy(), self._outer.copy()
-        inner.update(message)
-        outer.update(inner.digest())
-        return outer.hexdigest()
 
 
 class PreparedSignature(NamedTuple):
@@ -70,12 +51,12 @@ class PreparedSignature(NamedTuple):
     before: str
     behind: str
     to_sign: str
-    mac: _Mac
+    mac: hmac.HMAC
 
     def signature(self, path: str, query: str = "") -> str:
         """Return the signature for a path and query, both as they are sent."""
         digest = hashlib.sha256(f"{self.before}{path}\n{query}{self.behind}".encode()).hexdigest()
-        return self.mac.hexdigest(f"{self.to_sign}{digest}".encode())
+        return _signed_by(self.mac, f"{self.to_sign}{digest}")
 
     def __repr__(self) -> str:
         return "PreparedSignature(...)"
@@ -97,7 +78,7 @@ class Signer:
 
     def __init__(self, service: str = "s3") -> None:
         self._service = service
-        self._key: tuple[object, _Mac, str] | None = None
+        self._key: tuple[object, hmac.HMAC, str] | None = None
         self._stamp: tuple[int, str] = (0, "")
         self.clock_offset = 0.0
 
@@ -177,7 +158,7 @@ class Signer:
             fields["X-Amz-Security-Token"] = keys.token
         text = "&".join(f"{quote(name, safe='-_.~')}={quote(fields[name], safe='-_.~')}" for name in sorted(fields))
         digest = hashlib.sha256(f"{method}\n{path}\n{text}\nhost:{host}\n\nhost\n{UNSIGNED}".encode()).hexdigest()
-        signature = mac.hexdigest(f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{digest}".encode())
+        signature = _signed_by(mac, f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{digest}")
         return f"{text}&X-Amz-Signature={signature}"
 
     def _timestamp(self) -> str:
@@ -188,12 +169,23 @@ class Signer:
             self._stamp = (now, text)
         return text
 
-    def _signing_key(self, date: str, keys: Keys, region: str) -> tuple[_Mac, str]:
+    def _signing_key(self, date: str, keys: Keys, region: str) -> tuple[hmac.HMAC, str]:
         wanted = (date, keys.secret, region)
         cached = self._key
         if cached is None or cached[0] != wanted:
             key = f"AWS4{keys.secret}".encode()
             for part in (date, region, self._service, "aws4_request"):
                 key = hmac.digest(key, part.encode(), "sha256")
-            cached = self._key = (wanted, _Mac(key), f"{date}/{region}/{self._service}/aws4_request")
+            cached = self._key = (
+                wanted,
+                hmac.new(key, digestmod="sha256"),
+                f"{date}/{region}/{self._service}/aws4_request",
+            )
         return cached[1], cached[2]
+
+
+def _signed_by(mac: hmac.HMAC, text: str) -> str:
+    """Return the signature of a text; `mac` has hashed the signing key's blocks, and stays as it is."""
+    mac = mac.copy()
+    mac.update(text.encode())
+    return mac.hexdigest()
