@@ -4,7 +4,8 @@
     APYFAL_BENCH_OPENCL=intel python bench/cards/bench_kernels.py
 
 By hand: buffers over the same memory, made before; each run brings the inputs to the device, computes, and brings the
-output back. apyfal: `Accelerator.process` with pinned arrays as sources and destination.
+output back. apyfal: `Accelerator.process` with pinned arrays as sources and destination, which looks at its arguments each time,
+and a job prepared for them, which like the one by hand does not.
 
 The last tables are of three kernels, each on what the one before it left on the card; nothing moves. The kernels' own
 times are those of the events of the run by hand beside it: what the others need more is the host's.
@@ -61,7 +62,7 @@ def _bench(name: str, arrays: dict[str, np.ndarray], shape: tuple[int, ...], lau
     pinned = {key: apyfal.empty(array.shape, array.dtype) for key, array in arrays.items()}
     for key, array in arrays.items():
         pinned[key][...] = array
-    outputs = [apyfal.empty(shape, next(iter(arrays.values())).dtype) for _ in range(2)]
+    outputs = [apyfal.empty(shape, next(iter(arrays.values())).dtype) for _ in range(3)]
     program = Path(tempfile.mkdtemp()) / f"{name}.cl"
     program.write_text(algorithm.source)
     settings: Any = {"kernel": name, **algorithm.keys, "clear_outputs": "no"}
@@ -88,7 +89,9 @@ def _bench(name: str, arrays: dict[str, np.ndarray], shape: tuple[int, ...], lau
     bench = Bench(f"{algorithm.what}, {nbytes >> 10} KiB in and out", nbytes, "us", 1e6)
     bench.add("pyopencl by hand", repeated(hand), check(outputs[0]), repeats=repeats, limit=True)
     process = repeated(lambda: accelerator.process(pinned, outputs[1]))
-    bench.add("apyfal", process, check(outputs[1]), repeats=repeats)
+    bench.add("apyfal, process", process, check(outputs[1]), repeats=repeats)
+    prepared = repeated(accelerator.prepare(pinned, outputs[2]))
+    bench.add("apyfal, a prepared job", prepared, check(outputs[2]), repeats=repeats)
     return bench
 
 
