@@ -16,7 +16,9 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 ROOT = Path(__file__).parents[1]
-SUITE = ROOT / "apyfal/testing/storage.py"
+SUITE = ROOT / "apyfal/testing/storage"
+#: Its modules, in the order of the table's rows.
+MODULES = ("objects", "opened", "names", "copies", "access", "threads")
 TESTS = ROOT / "tests/storage/conformance/test_conformance.py"
 TABLE = ROOT / "docs/reference/storage-support.md"
 
@@ -56,6 +58,11 @@ def titles(path: Path, prefix: str) -> dict[str, str]:
     return found
 
 
+def features_of_suite() -> dict[str, str]:
+    """Map the suite's tests to the features that they prove."""
+    return {test: title for name in MODULES for test, title in titles(SUITE / f"{name}.py", "test_").items()}
+
+
 def note(cells: Cells, name: str, test: str, *, support: object = None, failed: bool = False) -> None:
     """Put one result into `cells`; the worst of a test's parameters counts.
 
@@ -88,7 +95,7 @@ def results(junit: Path) -> Cells:
 
 def differences(cells: Cells) -> list[str]:
     """List where the table in the tree is not what was found; what was not run counts for nothing."""
-    stores, features = titles(TESTS, "Test"), titles(SUITE, "test_")
+    stores, features = titles(TESTS, "Test"), features_of_suite()
     rows = [[cell.strip() for cell in line.split(" | ")] for line in TABLE.read_text().splitlines() if line[:1] == "|"]
     heads = [head.strip(" |") for head in rows[0]][1:] if rows else []
     said = {
@@ -104,7 +111,7 @@ def differences(cells: Cells) -> list[str]:
 def table(cells: Cells) -> str:
     """Write the page."""
     stores = {name: title for name, title in titles(TESTS, "Test").items() if any(key[0] == name for key in cells)}
-    features = titles(SUITE, "test_")
+    features = features_of_suite()
     lines = ["| | " + " | ".join(stores.values()) + " |", "|---" * (len(stores) + 1) + "|"]
     for feature, title in features.items():
         lines.append(f"| {title} | " + " | ".join(cells.get((store, feature), "") for store in stores) + " |")

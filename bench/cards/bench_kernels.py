@@ -4,8 +4,8 @@
     APYFAL_BENCH_OPENCL=intel python bench/cards/bench_kernels.py
 
 By hand: buffers over the same memory, made before; each run brings the inputs to the device, computes, and brings the
-output back. apyfal: `Accelerator.process` with pinned arrays as sources and destination, which looks at its arguments each time,
-and a job prepared for them, which like the one by hand does not.
+output back. apyfal: `Accelerator.process` with pinned arrays as sources and destination, which looks at its arguments
+each time, and a job prepared for them, which like the one by hand does not.
 
 The last tables are of three kernels, each on what the one before it left on the card; nothing moves. The kernels' own
 times are those of the events of the run by hand beside it: what the others need more is the host's.

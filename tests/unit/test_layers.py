@@ -42,7 +42,7 @@ ROOMS = (
     "storage/__init__",
     "apyfal host/server/channel",
     "cli doctor testing",
-    "cli/commands/machine cli/commands/storage host/server",
+    "cli/commands/machine cli/commands/storage host/server testing/storage",
     "cli/commands __main__",
 )
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms.split()}
