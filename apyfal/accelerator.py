@@ -28,6 +28,7 @@ from apyfal.exceptions import (
     did_you_mean,
 )
 from apyfal.jobs.base import BaseAccelerator
+from apyfal.jobs.defaults import JobDefaults
 from apyfal.jobs.direct_runs import DirectRuns
 from apyfal.jobs.enqueued import enqueue
 from apyfal.jobs.opening import define, load_all, open_context, shared_device_of
@@ -142,19 +143,14 @@ class Accelerator(BaseAccelerator):
         if isinstance(device, BaseAccelerator):
             shared, device = shared_device_of(device), None
         self._definition = define(accelerator, configuration, definition, driver=driver, device=device, shared=shared)
-        self._defaults = configuration.section(f"process.{self._definition.name}")
-        self._start_defaults = configuration.section(f"configuration.{self._definition.name}")
-        limit = memory_limit if memory_limit is not None else self._defaults.text("memory_limit", None)
-        self._memory_limit = None if limit is None else parse_size(limit)
-        self._parameters: dict[str, object] = {}
+        self._defaults = defaults = JobDefaults(self._definition, configuration, memory_limit)
         self._started = False
         self._lock = threading.RLock()
         self._active: set[JobControl] = set()
-        self._copy = self._defaults.boolean("copy", True)
         may_batch = (
             not isinstance(self._definition, ChainDefinition)
-            and self._copy
-            and (self._memory_limit is None or self._memory_limit >= BATCH_MEMORY)
+            and defaults.copy
+            and (defaults.memory_limit is None or defaults.memory_limit >= BATCH_MEMORY)
         )
         self._jobs = JobSubmitter(self._definition.name, self.process, self._run_batch if may_batch else None)
         self._fan_out = StorageFanOut()
@@ -194,19 +190,15 @@ class Accelerator(BaseAccelerator):
         """
         self._check_open()
         if src is None:
-            src = self._start_defaults.text("src", None)
-        configured = {key: value.text for key, value in self._start_defaults.items() if key != "src"}
-        chosen = {**configured, **parameters}
-        unknown = chosen.keys() - self._definition.parameters.keys()
-        if unknown:
-            self._definition.validate_parameters(**{name: chosen[name] for name in unknown})
+            src = self._defaults.data
+        chosen = self._defaults.for_start(parameters)
         data = src if src is None or isinstance(src, DeviceArray) else load_all(src)
         nbytes = 0
         with self._lock:  # so that parameters and data are of one call, if other threads call `start`, too
             if data is not None:
                 self._context.load(data)
                 nbytes = data.nbytes
-            self._parameters = chosen
+            self._defaults.start(chosen)
             self._started = True
             self._starts += 1
         if info_dict is not None:
@@ -312,10 +304,10 @@ class Accelerator(BaseAccelerator):
         return JobArguments(
             src=src,
             dst=dst,
-            parameters=self._complete(parameters),
-            copy=copy and self._copy,
+            parameters=self._defaults.complete(parameters),
+            copy=copy and self._defaults.copy,
             progress=progress,
-            memory_limit=self._memory_limit if memory_limit is None else parse_size(memory_limit),
+            memory_limit=self._defaults.memory_limit if memory_limit is None else parse_size(memory_limit),
             info=info,
         )
 
@@ -329,7 +321,7 @@ class Accelerator(BaseAccelerator):
         memory_limit: int | str | None = None,
         **parameters: object,
     ) -> DirectRuns | None:
-        seconds = self._default_timeout if timeout is None else parse_duration(timeout)
+        seconds = self._defaults.timeout if timeout is None else parse_duration(timeout)
         with self._active_job(None) as control:
             starts = self._starts
             request = self._arguments(src, dst, copy, None, None, memory_limit, parameters)
@@ -397,7 +389,7 @@ class Accelerator(BaseAccelerator):
     @contextlib.contextmanager
     def _active_job(self, timeout: float | str | None) -> Iterator[JobControl]:
         """Register the job of this block for `stop`, with its deadline; start the accelerator if nobody has."""
-        seconds = self._default_timeout if timeout is None else parse_duration(timeout)
+        seconds = self._defaults.timeout if timeout is None else parse_duration(timeout)
         control = JobControl(None if seconds is None else monotonic() + seconds)
         with self._lock:
             self._check_open()
@@ -409,26 +401,12 @@ class Accelerator(BaseAccelerator):
         finally:
             self._active.discard(control)
 
-    @functools.cached_property
-    def _default_timeout(self) -> float | None:
-        text = self._defaults.text("timeout", None)
-        return None if text is None else parse_duration(text)
-
-    @functools.cached_property
-    def _configured(self) -> dict[str, str]:
-        known = self._definition.parameters
-        return {key: value.text for key, value in self._defaults.items() if key in known}
-
-    def _complete(self, parameters: Mapping[str, object]) -> dict[str, object]:
-        """Return a job's parameters with the defaults that the configuration and `start` give."""
-        return {**self._configured, **self._parameters, **parameters}
-
     def _run_batch(self, tasks: list[Task]) -> list[Task]:
         """Run small jobs with one batch key; return those that have to run alone."""
         parameters = {key: value for key, value in tasks[0].keywords.items() if key not in PROCESS_KEYWORDS}
         try:
             with self._active_job(tasks[0].keywords.get("timeout")) as control:
-                batch = Batch(self._context, self._fan_out, tasks, self._complete(parameters), control)
+                batch = Batch(self._context, self._fan_out, tasks, self._defaults.complete(parameters), control)
                 alone = batch.run()
         except AcceleratorException:
             # Run alone, each that has not ended gets an error of its own.
