@@ -80,7 +80,8 @@ static void describe_name(const xdma_options *options, const char *name, apf_dev
     info->import_align = options->align ? (uint32_t)options->align : DEFAULT_ALIGN;
     info->size_align = 1;
     info->offset_align = DEFAULT_ALIGN;
-    info->capabilities = APF_CAP_IMPORT | APF_CAP_OFFSET | APF_CAP_COUNTERS | APF_CAP_DUPLEX | APF_CAP_SEPARATE_MEMORY;
+    info->capabilities =
+        APF_CAP_IMPORT | APF_CAP_OFFSET | APF_CAP_COUNTERS | APF_CAP_DUPLEX | APF_CAP_SEPARATE_MEMORY | APF_CAP_STRUCTS;
     info->compute_units = 1;
 }
 
@@ -260,8 +261,10 @@ static int xdma_describe(apf_drv_device *device, apf_device_info *info, apf_erro
 static uint64_t register_space(const apf_drv_kernel *kernel)
 {
     uint64_t end = 0x10;
-    for (uint32_t i = 0; i < kernel->count; i++)
-        if (kernel->registers[i].offset + 8 > end) end = kernel->registers[i].offset + 8;
+    for (uint32_t i = 0; i < kernel->count; i++) {
+        const uint64_t size = kernel->registers[i].size > 8 ? (kernel->registers[i].size + 3u) & ~3u : 8;
+        if (kernel->registers[i].offset + size > end) end = kernel->registers[i].offset + size;
+    }
     return kernel->device->options.control + end;
 }
 

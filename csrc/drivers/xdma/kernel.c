@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -43,10 +44,23 @@ int xdma_kernel_prepare(apf_drv_kernel *kernel, apf_error *err)
     return code == APF_OK ? put(kernel, ENABLED, interrupts, err) : code;
 }
 
-static int is_wide(const apf_arg *arg, const xdma_register *at)
+int xdma_is_wide(const apf_arg *arg, const xdma_register *at)
 {
     if (at->kind != XDMA_ANY) return at->kind != XDMA_SCALAR_32;
     return arg->kind == APF_BUFFER || arg->kind == APF_I64 || arg->kind == APF_U64 || arg->kind == APF_F64;
+}
+
+/* A struct fills registers that follow each other, its first byte the lowest ("Structs on the Interface", UG1399). */
+static int put_bytes(apf_drv_kernel *kernel, const apf_arg *arg, uint64_t offset, apf_error *err)
+{
+    const uint8_t *data = arg->value.data;
+    int code = APF_OK;
+    for (uint64_t done = 0; code == APF_OK && done < arg->size; done += 4) {
+        uint32_t word = 0;
+        memcpy(&word, data + done, arg->size - done < 4 ? arg->size - done : 4);
+        code = put(kernel, offset + done, word, err);
+    }
+    return code;
 }
 
 int xdma_kernel_go(apf_drv_kernel *kernel, const apf_arg *args, apf_error *err)
@@ -55,8 +69,13 @@ int xdma_kernel_go(apf_drv_kernel *kernel, const apf_arg *args, apf_error *err)
     for (uint32_t i = 0; code == APF_OK && i < kernel->count; i++) {
         const uint64_t value = args[i].kind == APF_BUFFER ? args[i].bo->address + args[i].offset : args[i].value.u;
         const xdma_register *at = &kernel->registers[i];
+        if (args[i].kind == APF_BYTES) {
+            code = put_bytes(kernel, &args[i], at->offset, err);
+            continue;
+        }
         code = put(kernel, at->offset, (uint32_t)value, err);
-        if (code == APF_OK && is_wide(&args[i], at)) code = put(kernel, at->offset + 4, (uint32_t)(value >> 32), err);
+        if (code == APF_OK && xdma_is_wide(&args[i], at))
+            code = put(kernel, at->offset + 4, (uint32_t)(value >> 32), err);
     }
     /* Prevent reads of the registers before they are written, and reads of the data before the DMA has ended. */
     __atomic_thread_fence(__ATOMIC_SEQ_CST);

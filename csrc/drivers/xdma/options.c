@@ -96,19 +96,35 @@ static const char *next_item(const char *at, const char **item, size_t *length)
     return at;
 }
 
-/* Parse what follows NAME: OFFSET[:buffer|32|64]; false: malformed. */
+/* The size of a struct that is given in bits, as in BITS_<NAME>_DATA of x<kernel>_hw.h; 0: malformed. */
+static uint32_t read_bits(const char *text, const char *end)
+{
+    uint32_t bits = 0;
+    for (; text < end && *text >= '0' && *text <= '9' && bits <= 8 * XDMA_STRUCT; text++)
+        bits = 10 * bits + (uint32_t)(*text - '0');
+    return text < end || bits % 8 || bits <= 64 || bits > 8 * XDMA_STRUCT ? 0 : bits / 8;
+}
+
+/* Parse what follows NAME: OFFSET[:buffer|32|64|BITS]; false: malformed. */
 static int read_place(const char *text, const char *end, xdma_register *found)
 {
     char *rest;
     found->offset = strtoull(text, &rest, 0);
     found->kind = XDMA_ANY;
+    found->size = 4;
     if (rest == text || found->offset % 4 || found->offset > 1u << 30) return 0;
     if (rest == end) return 1;
     const size_t length = (size_t)(end - rest);
     if (length == 3 && memcmp(rest, ":32", 3) == 0) found->kind = XDMA_SCALAR_32;
     if (length == 3 && memcmp(rest, ":64", 3) == 0) found->kind = XDMA_SCALAR_64;
     if (length == 7 && memcmp(rest, ":buffer", 7) == 0) found->kind = XDMA_BUFFER;
-    return found->kind != XDMA_ANY;
+    if (found->kind != XDMA_ANY) {
+        found->size = found->kind == XDMA_SCALAR_32 ? 4 : 8;
+        return 1;
+    }
+    found->size = *rest == ':' ? read_bits(rest + 1, end) : 0;
+    found->kind = XDMA_BYTES;
+    return found->size != 0;
 }
 
 static int read_register(const char *map, const char *name, size_t length, const char *kernel, xdma_register *found,
@@ -121,12 +137,31 @@ static int read_register(const char *map, const char *name, size_t length, const
         if (read_place(item + length + 1, item + size, found)) return APF_OK;
         return apf_fail(
             err, APF_ARGUMENT, 0,
-            "xdma.registers has '%.*s'; expected NAME:OFFSET or NAME:OFFSET:buffer|32|64, OFFSET a multiple "
-            "of 4",
-            (int)size, item);
+            "xdma.registers has '%.*s'; expected NAME:OFFSET or NAME:OFFSET:buffer|32|64 (for a struct its size in "
+            "bits, 72 to %u), OFFSET a multiple of 4",
+            (int)size, item, 8 * XDMA_STRUCT);
     }
     return apf_fail(err, APF_ARGUMENT, 0, "argument '%.*s' of '%s' has no register; xdma.registers is '%s'",
                     (int)length, name, kernel, map);
+}
+
+/* Registers follow each other: those of one argument must end where the next one's begin. */
+static int measure_room(xdma_register *registers, uint32_t count, const char *kernel, apf_error *err)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        xdma_register *at = &registers[i];
+        at->room = XDMA_STRUCT;
+        for (uint32_t j = 0; j < count; j++) {
+            if (j == i || registers[j].offset < at->offset) continue;
+            const uint64_t room = registers[j].offset - at->offset;
+            if (room < at->size)
+                return apf_fail(err, APF_ARGUMENT, 0,
+                                "arguments %u and %u of '%s' share the register at %#llx; see xdma.registers",
+                                i < j ? i : j, i < j ? j : i, kernel, (unsigned long long)registers[j].offset);
+            if (room < at->room) at->room = (uint32_t)room;
+        }
+    }
+    return APF_OK;
 }
 
 int xdma_registers_read(const char *map, const char *names, const char *kernel, xdma_register **registers,
@@ -144,6 +179,7 @@ int xdma_registers_read(const char *map, const char *names, const char *kernel, 
         else
             code = read_register(map, name, length, kernel, &list[(*count)++], err);
     }
+    if (code == APF_OK) code = measure_room(list, *count, kernel, err);
     if (code == APF_OK)
         *registers = list;
     else

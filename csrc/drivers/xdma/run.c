@@ -148,6 +148,25 @@ static void call_helper(apf_drv_kernel *kernel)
 
 /* -- start -- */
 
+/* A struct or vector against the size in the register map: HLS may have left out the padding of the host's struct. */
+static int check_bytes(const apf_drv_kernel *kernel, uint32_t index, const apf_arg *arg, apf_error *err)
+{
+    const xdma_register *at = &kernel->registers[index];
+    const uint64_t registers = (arg->size + 3) / 4;
+    if (at->kind == XDMA_BYTES ? arg->size == at->size : at->kind != XDMA_ANY && 4 * registers == at->size)
+        return APF_OK;
+    if (at->kind == XDMA_ANY)
+        return apf_fail(err, APF_ARGUMENT, 0,
+                        "argument %u of '%s' has no size in xdma.registers; expected NAME:%#llx:%llu for a struct or "
+                        "vector of %llu bytes",
+                        index, kernel->name, (unsigned long long)at->offset,
+                        (unsigned long long)(registers > 2 ? 8 * arg->size : 32 * registers),
+                        (unsigned long long)arg->size);
+    return apf_fail(err, APF_ARGUMENT, 0,
+                    "argument %u of '%s' has %u bytes in xdma.registers; got a struct or vector of %llu", index,
+                    kernel->name, at->size, (unsigned long long)arg->size);
+}
+
 static int check(const apf_drv_kernel *kernel, const apf_arg *args, uint32_t count, apf_error *err)
 {
     if (*kernel->name && count != kernel->count)
@@ -168,6 +187,20 @@ static int check(const apf_drv_kernel *kernel, const apf_arg *args, uint32_t cou
             return apf_fail(err, APF_ARGUMENT, 0, "argument %u of '%s' is a %s in xdma.registers; got a %s", i,
                             kernel->name, wanted == XDMA_BUFFER ? "buffer" : "scalar",
                             arg->kind == APF_BUFFER ? "buffer" : "scalar");
+        if (arg->kind == APF_BYTES) {
+            const int code = check_bytes(kernel, i, arg, err);
+            if (code != APF_OK) return code;
+            continue;
+        }
+        if (wanted == XDMA_BYTES)
+            return apf_fail(err, APF_ARGUMENT, 0,
+                            "argument %u of '%s' is a struct or vector of %u bytes in xdma.registers; got a number", i,
+                            kernel->name, kernel->registers[i].size);
+        if (xdma_is_wide(arg, &kernel->registers[i]) && kernel->registers[i].room < 8)
+            return apf_fail(err, APF_ARGUMENT, 0,
+                            "argument %u of '%s' has 64 bits; the register at %#llx in xdma.registers belongs to "
+                            "another argument",
+                            i, kernel->name, (unsigned long long)kernel->registers[i].offset + 4);
         if (wanted == XDMA_SCALAR_32 && arg->value.i != (int32_t)arg->value.i && arg->value.u > UINT32_MAX)
             return apf_fail(err, APF_ARGUMENT, 0, "argument %u of '%s' has a register of 32 bits; %lld does not fit", i,
                             kernel->name, (long long)arg->value.i);
@@ -175,15 +208,30 @@ static int check(const apf_drv_kernel *kernel, const apf_arg *args, uint32_t cou
     return APF_OK;
 }
 
+/* The bytes of structs, which the caller may free, follow the arguments of the run. */
+static void copy_arguments(apf_drv_run *run, const apf_arg *args)
+{
+    uint8_t *end = (uint8_t *)&run->args[run->count];
+    memcpy(run->args, args, run->count * sizeof *args);
+    for (uint32_t i = 0; i < run->count; i++) {
+        if (args[i].kind != APF_BYTES) continue;
+        memcpy(end, args[i].value.data, args[i].size);
+        run->args[i].value.data = end;
+        end += args[i].size;
+    }
+}
+
 int xdma_run_start(apf_drv_kernel *kernel, const apf_arg *args, uint32_t count, apf_drv_run **started, apf_error *err)
 {
     int code = check(kernel, args, count, err);
     if (code != APF_OK) return code;
-    apf_drv_run *run = apf_calloc(1, sizeof *run + count * sizeof *args);
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < count; i++) bytes += args[i].kind == APF_BYTES ? args[i].size : 0;
+    apf_drv_run *run = apf_calloc(1, sizeof *run + count * sizeof *args + bytes);
     if (!run) return apf_fail(err, APF_NO_MEMORY, 0, "no memory for a run");
     run->kernel = kernel;
     run->count = count;
-    memcpy(run->args, args, count * sizeof *args);
+    copy_arguments(run, args);
     code = sync_all(run, APF_SYNC_TO, APF_TO_DEVICE, err);
     if (code != APF_OK) {
         apf_free(run);

@@ -8,6 +8,7 @@
 #define XDMA_CHANNELS 4 /* of one direction; the IP has no more */
 #define XDMA_PAGE 4096u
 #define XDMA_ARGUMENTS 64
+#define XDMA_STRUCT 1024 /* bytes of the largest struct: a definition allows no more */
 
 /* One character device that moves data in one direction; calls on it serialize in the kernel anyway. */
 typedef struct xdma_channel {
@@ -74,11 +75,13 @@ struct apf_drv_bo {
 };
 
 /* Type of a register's value. */
-enum { XDMA_ANY, XDMA_BUFFER, XDMA_SCALAR_32, XDMA_SCALAR_64 };
+enum { XDMA_ANY, XDMA_BUFFER, XDMA_SCALAR_32, XDMA_SCALAR_64, XDMA_BYTES };
 
 typedef struct xdma_register {
     uint64_t offset;
     uint32_t kind;
+    uint32_t size; /* bytes of the value; XDMA_ANY: at least */
+    uint32_t room; /* bytes up to the next argument's register, at most XDMA_STRUCT */
 } xdma_register;
 
 struct apf_drv_kernel {
@@ -126,6 +129,8 @@ int xdma_register_put(apf_drv_device *device, uint64_t offset, uint32_t value, a
 
 /* kernel.c: the handshake of HLS kernels */
 int xdma_kernel_prepare(apf_drv_kernel *kernel, apf_error *err);
+/* Whether a number or an address fills two registers. */
+int xdma_is_wide(const apf_arg *arg, const xdma_register *at);
 int xdma_kernel_go(apf_drv_kernel *kernel, const apf_arg *args, apf_error *err);
 /* Poll the run that was `started` until it has ended (then *ended is the time) or the deadline has passed (negative:
  * none). Times are in ns of CLOCK_MONOTONIC. IO, DEVICE_LOST. */

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 import numpy as np
 import pytest
 from drivers.support import abi
-from drivers.support.abi import FROM_DEVICE, SYNC_FROM, SYNC_TO, TO_DEVICE, Device, DriverError, buffer, scalar
+from drivers.support.abi import FROM_DEVICE, SYNC_FROM, SYNC_TO, TO_DEVICE, Device, DriverError, block, buffer, scalar
 from fixtures.xdma.card import Card
 
 REGISTERS = "src:0x10:buffer, dst:0x1c:buffer, count:0x28:64, a:0x34:32, b:0x3c:32"
@@ -60,7 +60,7 @@ def devices_are_found_by_their_nodes() -> None:
         with _open(selector) as device:
             info = device.describe()
             assert (info.name, info.memory) == (name, 6 << 30)
-            assert device.capabilities() == {"import", "offset", "counters", "duplex", "separate_memory"}
+            assert device.capabilities() == {"import", "offset", "counters", "duplex", "separate_memory", "structs"}
     with _misses("NO_DEVICE", "no XDMA or QDMA device 'xdma7' in .*; there is: xdma0, qdma01000"), _open("xdma7"):
         pass
     with _misses("NO_DEVICE", "none .*kernel module"), _open(root="/nowhere"):
@@ -105,6 +105,12 @@ def register_maps_are_checked() -> None:
         ("src:0x10, dst:0x1c, count:0x2a", "'count:0x2a'; expected NAME:OFFSET"),
         ("src:0x10, dst:0x1c, count:0x28:16", "NAME:OFFSET:buffer|32|64"),
         ("src:x, dst:0x1c, count:0x28", "'src:x'"),
+        ("src:0x10, dst:0x1c, count:0x28:100", r"'count:0x28:100'; .* a struct its size in bits, 72 to 8192\)"),
+        ("src:0x10, dst:0x1c, count:0x28:8200", "'count:0x28:8200'; expected"),
+        ("src:0x10, dst:0x1c, count:0x28:96x", "'count:0x28:96x'; expected"),
+        ("src:0x10:136, dst:0x20, count:0x28", "arguments 0 and 1 of 'increment' share the register at 0x20"),
+        ("src:0x20, dst:0x1c:buffer, count:0x28", "arguments 0 and 1 of 'increment' share the register at 0x20"),
+        ("src:0x10, dst:0x10, count:0x28", "arguments 0 and 1 of 'increment' share the register at 0x10"),
     ):
         with _open(registers=registers) as device, _misses("ARGUMENT", pattern):
             device.load(None, "increment", arguments="src, dst, count")
@@ -144,6 +150,53 @@ def small_scalars_have_small_registers() -> None:
             device.run(rig.kernel, rig.arguments[0], scalar("U64", 5), *rig.arguments[2:], *[scalar("I32", 1)] * 2)
         with _misses("ARGUMENT", "has 5 arguments; got 3"):
             device.run(rig.kernel, *rig.arguments)
+
+
+def structs_fill_registers_that_follow_each_other() -> None:
+    """Each of its size, the last register filled up with zeros; what the map does not hold is refused."""
+    _card()
+    data = bytes(range(1, 25))
+    for size, kind in ((1, "32"), (4, "32"), (5, "64"), (8, "64"), (9, "72"), (18, "144"), (24, "192")):
+        for access in ("mmap", "call"):
+            registers = f"dst:0x10:buffer, s:0x1c:{kind}"
+            with _open(control="0x5000", registers=registers, access=access) as device:
+                kernel = device.load(None, "record", arguments="dst, s")
+                dst = abi.pages(24, np.uint8)
+                out = buffer(device.import_(dst.ctypes.data, 24), 24, 0, SYNC_FROM)
+                device.run(kernel, out, block(data[:size]))
+                held = -(-size // 4) * 4
+                assert dst.tobytes()[:held] == data[:size].ljust(held, b"\0")
+                with _misses("ARGUMENT", f"argument 1 of 'record' has .* got a struct or vector of {size + 4}$"):
+                    device.run(kernel, out, block(bytes(size + 4)))
+    with _open(control="0x5000", registers="dst:0x10:buffer, s:0x1c") as device:
+        kernel = device.load(None, "record", arguments="dst, s")
+        out = buffer(device.import_(dst.ctypes.data, 24), 24, 0, SYNC_FROM)
+        for size, kind in ((3, "32"), (8, "64"), (18, "144")):
+            with _misses("ARGUMENT", f"no size in xdma.registers; expected NAME:0x1c:{kind} for .* of {size} bytes"):
+                device.run(kernel, out, block(bytes(size)))
+    with _open(control="0x5000", registers="dst:0x10, s:0x14:32") as device:
+        kernel = device.load(None, "record", arguments="dst, s")
+        with _misses("ARGUMENT", "argument 0 .* 64 bits; the register at 0x14 .* belongs to another argument"):
+            device.run(kernel, out, scalar("I32", 1))
+
+
+def a_queued_run_keeps_its_struct() -> None:
+    card = _card()
+    with _open(control="0x5000", registers="dst:0x10:buffer, s:0x1c:192") as device:
+        kernel = device.load(None, "record", arguments="dst, s")
+        outputs = [abi.pages(24, np.uint8) for _ in range(3)]
+        card.set(hang=1)
+        runs = []
+        for number, dst in enumerate(outputs):
+            value = bytearray([number + 1] * 24)
+            out = buffer(device.import_(dst.ctypes.data, 24), 24, 0, SYNC_FROM)
+            runs.append(device.start(kernel, out, block(value)))
+            value[:] = bytes(24)
+        card.set(hang=0)
+        for run in runs:
+            device.wait(run)
+        for number, dst in enumerate(outputs):
+            assert dst.tobytes() == bytes([number + 1] * 24)
 
 
 def a_lost_interrupt_does_not_hang() -> None:

@@ -22,7 +22,7 @@ CSRC = ROOT / "csrc"
 
 TO_DEVICE, FROM_DEVICE = 0, 1
 SYNC_TO, SYNC_FROM, READS = 1, 2, 4
-KINDS = ("BUFFER", "I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64", "F32", "F64")
+KINDS = ("BUFFER", "I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64", "F32", "F64", "BYTES")
 CAPABILITIES = (
     "import",
     "import_readonly",
@@ -73,7 +73,14 @@ class Program(c.Structure):
 
 
 class _Value(c.Union):
-    _fields_ = [("i", c.c_int64), ("u", c.c_uint64), ("f", c.c_float), ("d", c.c_double), ("bytes", c.c_uint8 * 8)]
+    _fields_ = [
+        ("i", c.c_int64),
+        ("u", c.c_uint64),
+        ("f", c.c_float),
+        ("d", c.c_double),
+        ("bytes", c.c_uint8 * 8),
+        ("data", c.c_void_p),
+    ]
 
 
 class Arg(c.Structure):
@@ -268,6 +275,15 @@ def pages(nbytes: int, dtype: npt.DTypeLike) -> np.ndarray:
 def buffer(bo: c.c_void_p, size: int, offset: int = 0, flags: int = 0) -> Arg:
     """A buffer argument."""
     return Arg(0, flags, bo, offset, size)
+
+
+def block(data: bytes | bytearray) -> Arg:
+    """A struct or vector. The driver may use `data` until `start` returns."""
+    held = (c.c_uint8 * len(data)).from_buffer(data) if isinstance(data, bytearray) else c.create_string_buffer(data)
+    arg = Arg(KINDS.index("BYTES"), 0, None, 0, len(data))
+    arg.value.data = c.addressof(held)
+    arg.held = held  # type: ignore[attr-defined]
+    return arg
 
 
 def scalar(kind: str, value: float) -> Arg:

@@ -64,7 +64,7 @@ ROWS = (
         (NO, SHARED, NO, NO, NO),
         "device_memory_is_moved_from_and_to_any_memory",
     ),
-    Row("structs", "a scalar may be a struct or a vector", (YES, YES, YES, NO, YES), "structs_are_passed_or_refused"),
+    Row("structs", "a scalar may be a struct or a vector", (YES,) * 5, "structs_are_passed_or_refused"),
     Row("index spaces", "`global` and `local`", (NO, YES, NO, NO, NO), "index_spaces_are_run_or_refused", listed=False),
     Row("data that stays", "arrays on the card", (YES,) * 5, "device_arrays_stay_on_the_card", listed=False),
     Row(

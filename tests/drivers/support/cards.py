@@ -173,6 +173,7 @@ def _end_xrt_hang(src: np.ndarray) -> None:
 
 
 _WEIGHTED_REGISTERS = "src:0x10:buffer, coefficients:0x1c:buffer, dst:0x28:buffer, state:0x34:buffer, count:0x40:64"
+_RECORD_REGISTERS = "dst:0x10:buffer, s:0x1c:192"
 _JOIN_REGISTERS = "x:0x10:buffer, y:0x1c:buffer, total:0x28:buffer, low:0x34:buffer, count:0x40:64"
 
 
@@ -230,7 +231,7 @@ def _rtl(count: str, **more: Any) -> dict[str, Any]:
 _RTL_RECORD = {
     "driver": "rtl",
     "program": f"{RTL / 'record.sv'}, {CONTROL}",
-    "rtl": {"registers": "dst:0x10:buffer, s:0x1c:192", "latency": "4", "optimize": "0"},
+    "rtl": {"registers": _RECORD_REGISTERS, "latency": "4", "optimize": "0"},
 }
 
 
@@ -331,6 +332,7 @@ CARDS = [
             coefficients=_weighted(
                 driver="xdma", xdma=_xdma(0x4000, **settings, registers=_WEIGHTED_REGISTERS)["xdma"]
             ),
+            record=_record(driver="xdma", xdma=_xdma(0x5000, **settings, registers=_RECORD_REGISTERS)["xdma"]),
             loopback={**_xdma(0x1000, **settings), "dtype": "uint8"},
             hang=_xdma(0x2000, **settings),
             release=_end_xdma_hang,
