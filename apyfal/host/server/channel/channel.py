@@ -13,7 +13,7 @@ from typing import Any
 from apyfal.exceptions import AcceleratorException, AuthenticationError, HostError, ParameterError
 from apyfal.host.protocol import frames
 from apyfal.host.protocol.frames import WINDOW, FrameError, FrameHeader, FrameType, JobFrame
-from apyfal.host.server.channel.connection import FrameConnection
+from apyfal.host.server.channel.connection import JOINED, FrameConnection
 from apyfal.host.server.channel.context import ChannelContext
 from apyfal.host.server.channel.stream import Stream
 from apyfal.host.server.jobs.admission import checked_key, described_job, text_of
@@ -31,7 +31,6 @@ BY_HTTP = 421
 _OPERATION = "submit_job_on_channel"
 #: seconds between two signs of life while jobs are under way
 _PING = 10.0
-_JOINED = 64 << 10
 
 
 class _ByHttp(HostError):
@@ -264,11 +263,12 @@ class Channel:
                     return
                 if output is not None and nbytes:
                     head += frames.data_header(stream.number, nbytes)
-                    if nbytes <= _JOINED:
-                        head += output.tobytes()
-                    connection.write(head)
-                    if nbytes > _JOINED:
-                        for piece in output.pieces(WINDOW):
+                    if nbytes <= JOINED:
+                        connection.write(head + output.tobytes())
+                    else:
+                        pieces = output.pieces(WINDOW)
+                        connection.write_behind(head, next(pieces))
+                        for piece in pieces:
                             connection.write(piece)
                 else:
                     connection.write(head)
@@ -290,8 +290,7 @@ class Channel:
                         while piece:
                             count = await stream.credit(len(piece), self._loop)
                             await connection.drain()
-                            connection.write(frames.data_header(stream.number, count))
-                            connection.write(piece[:count])
+                            connection.write_behind(frames.data_header(stream.number, count), piece[:count])
                             piece, sent = piece[count:], sent + count
         except (OSError, ValueError) as error:  # freed meanwhile, or the connection is lost
             if not connection.ended:

@@ -8,10 +8,12 @@ from typing import Any, Protocol
 from apyfal.host.protocol.frame_reader import FrameHandler, FrameReader
 from apyfal.host.protocol.frames import FROM_CLIENT, FrameError
 
-__all__ = ["ChannelHandler", "FrameConnection"]
+__all__ = ["JOINED", "ChannelHandler", "FrameConnection"]
 
 #: bytes that wait in this process to be sent before results are held back
 _HIGH_WATER = 64 << 10
+#: bytes of data that are copied, to be sent in one call with the head before them
+JOINED = 64 << 10
 
 
 class ChannelHandler(FrameHandler, Protocol):
@@ -118,6 +120,15 @@ class FrameConnection(asyncio.BufferedProtocol):
         if not self._ended and not self._lost:
             self._written += len(data)
             self._transport.write(data)
+
+    def write_behind(self, head: bytes, data: memoryview) -> None:
+        """Send `head` and `data`, the head in one call with the beginning of the data: otherwise it is a packet that
+        wakes the peer up for 12 bytes.
+        """
+        first = min(len(data), JOINED)
+        self.write(b"".join((head, data[:first])))
+        if first < len(data):
+            self.write(data[first:])
 
     async def drain(self) -> None:
         """Wait until more can be sent. Raises `ConnectionError` if the connection is lost."""
