@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from memory_store import MemoryHandler
 
 from apyfal import storage
-from apyfal.exceptions import NotADirectory, ObjectNotFound, ParameterError, StorageError
+from apyfal.exceptions import NotADirectory, ObjectNotFound, ParameterError, StorageError, UnsupportedByStore
 from apyfal.storage.mounting import table
 
 
@@ -70,6 +70,24 @@ def test_refused(
     assert sorted(store.objects) == before
     assert sorted(os.listdir(tmp_path)) == ["d", "file", "link"]
     assert (tmp_path / "d/x").exists()
+
+
+@pytest.mark.parametrize("top", ["https://host.test/d", "http://host.test/d", "web://d"])
+@pytest.mark.parametrize("function", [storage.rmtree, storage.glob, storage.filesystem().find])
+def test_a_web_address_is_no_directory_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: Callable[[str], object], top: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    copied = tmp_path / "host.test/d/x"  # as `wget -r` names what it copies
+    copied.parent.mkdir(parents=True)
+    copied.touch()
+    storage.mount("web", provider="http", root="host.test", config={})
+    try:
+        with pytest.raises(UnsupportedByStore):
+            function(f"{top}/**" if function is storage.glob else top)
+    finally:
+        storage.unmount("web")
+    assert copied.exists()
 
 
 def test_a_listing_that_fails_removes_nothing(store: MemoryHandler) -> None:
