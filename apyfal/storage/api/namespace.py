@@ -185,19 +185,22 @@ def entries(location: Location) -> list[tuple[str, ObjectInfo]]:
         found = [(os.path.basename(info.path), info) for info in list_directory(location.path)]
     else:
         with resolve(location) as target:
-            found = _listed(target, location)
-            if not found and target.path.strip("/"):
+            found, is_there = _listed(target, location)
+            if not is_there and target.path.strip("/"):
                 _require_directory(target, location)
     return sorted(found, key=lambda one: one[0])
 
 
-def _listed(target: MountedPath, location: Location) -> list[tuple[str, ObjectInfo]]:
+def _listed(target: MountedPath, location: Location) -> tuple[list[tuple[str, ObjectInfo]], bool]:
+    """List what has a name here, and tell whether the store listed anything: what is marked by ``x//`` has no name."""
     top = _folder(target.path)
     waiting, found = [target.path], []
+    is_there = False
     while waiting:
         folder = waiting.pop()
         # the whole listing is repeated after a break: its pages belong together
         listed = retry_call(target.handler, partial(_all, target.handler, folder), f"cannot list {str(location)!r}")
+        is_there = is_there or bool(listed)
         for info in listed:
             name = info.path[len(top) :]
             if info.is_directory and name.strip("/"):
@@ -206,7 +209,7 @@ def _listed(target: MountedPath, location: Location) -> list[tuple[str, ObjectIn
                 waiting.append(_folder(folder) + "/")  # what follows a second slash has its place here
             elif name:
                 found.append((name, info))
-    return found
+    return found, is_there
 
 
 def _folder(path: str) -> str:

@@ -55,7 +55,8 @@ def rmtree(url: object) -> None:
             raise item.problem
     if not items and not stat_at(location).is_directory:
         raise NotADirectory(f"{what}: it is no directory", path=location.shown_path)
-    files = [item.location for item in items if not item.is_directory]
+    # a mark such as `x//` is an object, and none that `rmdir` of `x` removes
+    files = [item.location for item in items if not item.is_directory or item.location.path.endswith("//")]
     for begin in range(0, len(files), _BATCH):
         for error in remove_listed(files[begin : begin + _BATCH]):
             if error is not None:

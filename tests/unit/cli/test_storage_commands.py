@@ -142,6 +142,12 @@ def test_rm_of_local_trees_and_links(directory: Path) -> None:
     assert (directory / "target/kept").exists()
 
 
+def test_rm_of_a_mark_that_ends_in_two_slashes(store: MemoryHandler) -> None:
+    store.store("b/d/m//", b"")
+    assert cli.main(["rm", "-r", "lab://b/d"]) == 0
+    assert sorted(store.objects) == ["b/d.txt", "b/other"]
+
+
 def test_rm_goes_on_if_asked(store: MemoryHandler, capsys: pytest.CaptureFixture[str]) -> None:
     class Refusing(MemoryHandler):
         def remove(self, path: str) -> None:

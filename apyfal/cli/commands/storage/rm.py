@@ -107,7 +107,8 @@ def _choose(url: str, chosen: _Chosen, *, recursive: bool) -> None:
     for item in below:
         if item.problem is not None:
             raise item.problem
-        (chosen.marks if item.is_directory else files).append(item.location.url)
+        is_mark = item.is_directory and not item.location.path.endswith("//")  # `rmdir` removes `x/`, and no `x//`
+        (chosen.marks if is_mark else files).append(item.location.url)
     chosen.marks.append(folder)
 
 

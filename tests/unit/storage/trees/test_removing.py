@@ -40,6 +40,14 @@ def test_in_a_store(store: MemoryHandler, url: str, left: list[str]) -> None:
     assert sorted(store.objects) == left
 
 
+def test_a_mark_that_ends_in_two_slashes(store: MemoryHandler) -> None:
+    store.store("b/d/m//", b"")
+    assert storage.listdir("lab://b/d/m") == []
+    assert ("lab://b/d/m", [], []) in list(storage.walk("lab://b/d"))
+    storage.rmtree("lab://b/d")
+    assert sorted(store.objects) == ["b/both", "b/both/in", "b/dd"]
+
+
 @pytest.mark.parametrize(
     ("url", "kind"),
     [
