@@ -91,18 +91,24 @@ def require_removable(location: Location) -> None:
     """
     shown = redact(str(location))
     if location.is_local:
-        path = os.path.realpath(location.path)
-        here = os.path.realpath(os.curdir)
-        home = os.path.realpath(os.path.expanduser("~"))
-        if os.path.ismount(path) or path == home or f"{here}/".startswith(f"{path.rstrip('/')}/"):
-            raise ParameterError(
-                f"{shown!r} is the root of a file system, a home, or holds the working directory: expected a directory"
-                " below it"
-            )
+        _require_removable_path(location.path, shown)
         return
     with resolve(location) as target:
         if target.above_objects is not None or not target.path.strip("/"):
             raise ParameterError(f"{shown!r} is not below a bucket: expected what is to be removed in it")
+        if target.on_this_machine:
+            _require_removable_path(target.path, shown)
+
+
+def _require_removable_path(path: str, shown: str) -> None:
+    path = os.path.realpath(path)
+    here = os.path.realpath(os.curdir)
+    home = os.path.realpath(os.path.expanduser("~"))
+    if os.path.ismount(path) or path == home or f"{here}/".startswith(f"{path.rstrip('/')}/"):
+        raise ParameterError(
+            f"{shown!r} is the root of a file system, a home, or holds the working directory: expected a directory"
+            " below it"
+        )
 
 
 def has_links(top: Location) -> bool:

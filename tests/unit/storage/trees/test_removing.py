@@ -144,3 +144,23 @@ def test_scandir(store: MemoryHandler, tmp_path: Path) -> None:
     assert [(one.name, one.is_file(), one.is_symlink()) for one in local] == [("f", True, False), ("link", False, True)]
     with pytest.raises(ObjectNotFound):
         next(storage.scandir(tmp_path / "none"))
+
+
+def test_a_mount_of_a_disk_leads_to_no_home_or_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("home", "here/below"):
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path / "here/below")
+    storage.mount("disk", provider="file", root=str(tmp_path), config={})
+    try:
+        for name in ("home", "here", "here/below"):
+            with pytest.raises(ParameterError):
+                storage.rmtree(f"disk://{name}")
+            with pytest.raises(ParameterError):
+                storage.filesystem().rm(f"disk://{name}", recursive=True)
+    finally:
+        storage.unmount("disk")
+    assert (tmp_path / "home").exists()
+    assert (tmp_path / "here/below").exists()
