@@ -299,7 +299,7 @@ cdef extern from "transport.h" nogil:
         size_t content_size
         uint8_t *out
         size_t out_size
-        uint8_t discard, keep_head, bodiless, state
+        uint8_t guessed, discard, keep_head, bodiless, state
         uint16_t status
         apf_buffer *buffer
         size_t length, received

@@ -35,6 +35,8 @@ cdef class Transport:
     outs : sequence of buffers or None
         Where the body of each response goes; it must have exactly the size of the buffer. A ``None`` in the sequence:
         the body goes into memory of the pool.
+    guessed : bool
+        A body of another size than its buffer in `outs` goes into memory of the pool, too.
     contents : sequence of buffers or None
         What is sent after each head. The bodies of the responses are then discarded.
     stall : float
@@ -61,7 +63,7 @@ cdef class Transport:
     cdef dict sessions
 
     def __cinit__(self, requests, outs=None, contents=None, *, stall, largest, mistakes,
-                  keep_heads=False, bodiless=False):
+                  keep_heads=False, bodiless=False, guessed=False):
         cdef capi.apf_error err
         cdef capi.apf_transport_options options
         cdef Py_ssize_t index
@@ -91,6 +93,7 @@ cdef class Transport:
                 PyObject_GetBuffer(outs[index], &self.views[self.viewed], PyBUF_CONTIG)
                 one.out = <unsigned char *> self.views[self.viewed].buf
                 one.out_size = self.views[self.viewed].len
+                one.guessed = bool(guessed)
                 self.viewed += 1
             elif contents is not None:
                 PyObject_GetBuffer(contents[index], &self.views[self.viewed], PyBUF_CONTIG_RO)
@@ -209,6 +212,14 @@ cdef class Transport:
         taken, one.buffer = one.buffer, NULL
         capi.apf_transport_unclaim(self.handle)
         return None if taken == NULL else wrap(taken)
+
+    def in_place(self, index):
+        """Whether the body of an answer is, or would be, in its buffer of `outs`."""
+        cdef capi.apf_exchange *one = self._at(index)
+        self._claim()
+        placed = one.out != NULL
+        capi.apf_transport_unclaim(self.handle)
+        return placed
 
     def answer(self, index):
         """Give what was kept: the head, the body behind it, and the bytes of body that are in place."""

@@ -142,7 +142,7 @@ class Batch(Generic[_Task]):
         together, alone = split(to_receive, lambda item: item.task.src)
         try:
             if together:
-                fetch = partial(receive_together, packer=self._packer, inputs=inputs)
+                fetch = partial(receive_together, packer=self._packer, inputs=inputs, fan_out=self._fan_out)
                 self._fan_out.together(fetch, [together], self._control)
             self._fan_out.fetch(lambda item: item.receive(self._packer, inputs), alone, self._control)
         except RunTimeout as error:

@@ -118,9 +118,13 @@ class StorageFanOut:
         The two directions.
     together
         For objects that one call moves together.
+    object_nbytes
+        Likely size of the next object: that of all objects of the last batch that was received together; 0: they
+        differed. A batch is received where it is needed if this is right, and copied there if not.
     """
 
     def __init__(self) -> None:
         self.fetch = FanOut(_MAX_WIDTH)
         self.store = FanOut(_MAX_WIDTH)
         self.together = FanOut(1)
+        self.object_nbytes = 0

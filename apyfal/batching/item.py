@@ -124,12 +124,20 @@ class BatchItem:
             memory.view(array.dtype).reshape(array.shape)[...] = array
         self._copied.append(("src", place.nbytes))
 
-    def take(self, data: memoryview | None, packer: Packer, inputs: BufferRegion) -> None:
-        """Copy the job's object, which was received elsewhere, to its place in the batch; ``None``: it is empty."""
-        self.place = place = packer.place(0 if data is None else len(data))
+    def take(self, data: memoryview | None, packer: Packer, inputs: BufferRegion, room: Place | None = None) -> None:
+        """Copy the job's object, which was received elsewhere, to its place in the batch; ``None``: it is empty.
+
+        `room` is a place that was meant for it.
+        """
+        self.place = place = packer.place(0 if data is None else len(data), room)
         if place is not None and data is not None:
             inputs.bytes[place.start : place.start + place.nbytes] = data
             self._copied.append(("src", place.nbytes))
+        self.arrived = True
+
+    def take_placed(self, place: Place) -> None:
+        """Accept the job's object, which was received at a place in the batch."""
+        self.place = place
         self.arrived = True
 
     def receive(
@@ -138,14 +146,16 @@ class BatchItem:
         inputs: BufferRegion,
         first: Callable[[Handler, str], RangeReader] | None = None,
         options: TransferOptions | None = None,
+        room: Place | None = None,
     ) -> None:
         """Receive the job's file or object at its place in the batch.
 
-        `first`, if given, replaces the first attempt: it returns a response that has been received already.
+        `first`, if given, replaces the first attempt: it returns a response that has been received already. `room` is a
+        place that was meant for it.
         """
 
         def allocate(nbytes: int) -> memoryview:
-            place = packer.place(nbytes)
+            place = packer.place(nbytes, room)
             if place is None or self.place is not None:  # too large, or larger than the store said before
                 raise _NoPlace
             self.place = place

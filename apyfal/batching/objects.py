@@ -16,8 +16,11 @@ from apyfal.storage.mounting.table import resolve
 from apyfal.storage.url import Location, parse
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from apyfal.batching.fan_out import StorageFanOut
     from apyfal.batching.item import BatchItem
-    from apyfal.batching.packing import Packer
+    from apyfal.batching.packing import Packer, Place
     from apyfal.device.regions import BufferRegion
     from apyfal.storage.flow.options import TransferOptions
     from apyfal.storage.http.exchanges import Exchanges
@@ -60,18 +63,44 @@ def split(
 
 
 class _Reads(NativeReads):
-    """Reads objects to their places. Those that were received before a cancellation stay there."""
+    """Reads objects to their places. Those that were received before a cancellation stay there.
+
+    If `likely` is the size of an object, it is received at its place; otherwise elsewhere, and copied there.
+    """
+
+    _guesses = True
 
     def __init__(
-        self, locations: Sequence[Location], items: Sequence[BatchItem], packer: Packer, inputs: BufferRegion
+        self,
+        locations: Sequence[Location],
+        items: Sequence[BatchItem],
+        packer: Packer,
+        inputs: BufferRegion,
+        likely: int,
     ) -> None:
         super().__init__(locations, None, _BYTES, SMALL_NBYTES)
         self._items = items
         self._packer = packer
         self._inputs = inputs
+        self._likely = likely
+        self.guessed: dict[int, Place] = {}  #: places of the likely size, by index
+
+    def _outs(self, indexes: list[int]) -> list[NDArray[np.uint8] | None] | None:
+        return [self._place(index) for index in indexes] if self._likely else super()._outs(indexes)
+
+    def _place(self, index: int) -> NDArray[np.uint8] | None:
+        place = self._packer.place(self._likely)
+        if place is None:
+            return None
+        self.guessed[index] = place
+        return self._inputs.bytes[place.start : place.start + place.nbytes]
 
     def _finish(self, done: Exchanges, number: int, index: int, results: list[Any]) -> bool:
-        self._items[index].take(done.take(number), self._packer, self._inputs)
+        place = self.guessed.get(index)
+        if place is not None and done.is_in_place(number):
+            self._items[index].take_placed(place)
+        else:
+            self._items[index].take(done.take(number), self._packer, self._inputs, place)
         return True
 
 
@@ -87,16 +116,20 @@ class _Writes(NativeWrites):
         return True
 
 
-def receive_together(together: Sequence[tuple[BatchItem, Location]], packer: Packer, inputs: BufferRegion) -> None:
+def receive_together(
+    together: Sequence[tuple[BatchItem, Location]], packer: Packer, inputs: BufferRegion, fan_out: StorageFanOut
+) -> None:
     """Receive the objects of several jobs at their places. An error ends only the job that it belongs to."""
     items = [item for item, _ in together]
     locations = [location for _, location in together]
-    reads = _Reads(locations, items, packer, inputs)
+    reads = _Reads(locations, items, packer, inputs, fan_out.object_nbytes)
 
     def work(index: int, options: TransferOptions) -> None:
-        items[index].receive(packer, inputs, reads.first.pop(index, None), options)
+        items[index].receive(packer, inputs, reads.first.pop(index, None), options, reads.guessed.get(index))
 
     _each(items, locations, work, reads)
+    sizes = {0 if item.place is None else item.place.nbytes for item in items}
+    fan_out.object_nbytes = sizes.pop() if len(sizes) == 1 else 0
 
 
 def store_together(together: Sequence[tuple[BatchItem, Location]], output: BufferRegion) -> None:

@@ -75,16 +75,19 @@ class Packer:
         self._out_nbytes: dict[int, int | None] = {}  # by bytes of input: jobs of a batch tend to be of one size
         self.used = self.out_used = 0
 
-    def place(self, nbytes: int) -> Place | None:
+    def place(self, nbytes: int, room: Place | None = None) -> Place | None:
         """Return a place for a job with `nbytes` of input; ``None``: there is no space, or the job cannot be batched.
 
-        A place that is not filled is harmless: a run over it has an output that nobody reads.
+        A place that is not filled is harmless: a run over it has an output that nobody reads. `room` is one that was
+        given before and not used: its beginning is the place, if it is large enough.
         """
         out_nbytes = self._out_nbytes.get(nbytes, -1)
         if out_nbytes == -1:
             out_nbytes = self._out_nbytes[nbytes] = self._output_nbytes(nbytes)
         if out_nbytes is None:
             return None
+        if room is not None and nbytes <= room.nbytes and out_nbytes <= room.out_nbytes:
+            return Place(room.start, nbytes, room.out_start, out_nbytes)
         with self._lock:
             if self.merged:
                 start, out_start = self.used, self.out_used

@@ -31,6 +31,7 @@ typedef struct apf_exchange {
     size_t content_size;
     uint8_t *out;      /* where the body of a 200 goes, of exactly `out_size` bytes; NULL: memory of the pool */
     size_t out_size;   /* with `out` */
+    uint8_t guessed;   /* a body of another size than `out_size` goes into memory of the pool; `out` is then NULL */
     uint8_t discard;   /* the body of a 200 is not wanted (an upload) */
     uint8_t keep_head; /* the head of a 200 is kept, too */
     uint8_t bodiless;  /* no body follows the head, whatever that states: the request is a HEAD */

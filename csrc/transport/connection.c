@@ -253,6 +253,7 @@ static int place_body(apf_connection *connection, uint64_t largest)
     }
     for (unsigned sum = APF_SUM_CRC64NVME; sum <= APF_SUM_CRC32 && connection->sum == APF_SUM_NONE; sum <<= 1)
         if (head->sums & sum) connection->sum = (apf_sum)sum;
+    if (exchange->guessed && head->length != exchange->out_size) exchange->out = NULL;
     connection->target = exchange->out;
     if (exchange->out) return head->length == exchange->out_size;
     if (head->length > largest) return 0;
@@ -287,6 +288,7 @@ static apf_progress begin_body(apf_connection *connection, size_t there, size_t 
                                int64_t now)
 {
     apf_exchange *exchange = connection->exchange;
+    const uint8_t *early = exchange->out;
     if (!place_body(connection, largest)) return unfit(connection);
     const uint8_t *front = connection->scratch + connection->head.size;
     const size_t length = exchange->length;
@@ -295,15 +297,12 @@ static apf_progress begin_body(apf_connection *connection, size_t there, size_t 
         /* `beyond` has been copied behind `front`, if there was room for it. */
         exchange->received = there + beyond - extra;
         if (connection->head.size + exchange->received > APF_HEAD_LARGEST) return unfit(connection);
-    } else if (exchange->out) {
+    } else {
         const size_t first = there < length ? there : length;
         const size_t second = there + beyond - extra - first;
-        if (second && first) memmove(exchange->out + first, exchange->out, second);
-        if (first) memcpy(exchange->out, front, first);
+        if (second) memmove(connection->target + first, early, second);
+        if (first) memcpy(connection->target, front, first);
         exchange->received = first + second;
-    } else if (length) {
-        exchange->received = there - extra;
-        memcpy(connection->target, front, exchange->received);
     }
     connection->state = BODY;
     if (exchange->received) add_to_sum(connection, 0, exchange->received);

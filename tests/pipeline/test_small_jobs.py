@@ -213,6 +213,23 @@ def test_copies_of_objects_are_counted(store: Hostile) -> None:
     assert sum(f"src:{packed}" in info["copy_reasons"] for info in infos) == native
 
 
+def test_objects_of_one_size_are_received_in_their_batch(store: Hostile) -> None:
+    sources = [f"s3.many://b/same/{number}" for number in range(120)]
+    with apyfal.Accelerator("loopback", emulator=BUSY) as accelerator:
+        for nbytes in (20_000, 20_000, 7_001, 90_001, 1):  # the size of the batch before is right, or not
+            for number in range(120):
+                store.put(f"b/same/{number}", bytes([number]) * nbytes)
+            for change in ({}, {"b/same/70": b"", "b/same/80": b"short", "b/same/90": b"long" * 40_000}):
+                for key, data in change.items():
+                    store.put(key, data)
+                infos: list[dict] = []
+                results = list(accelerator.process_map(sources, info_list=infos))
+                for number, result in enumerate(results):
+                    assert result.tobytes() == store.objects[f"b/same/{number}"].data
+                copied = sum(any("src" in reason for reason in info["copy_reasons"]) for info in infos)
+                assert copied < 120 if change or nbytes in (20_000, 1) else copied
+
+
 def test_a_store_that_hangs_for_one_object_costs_that_job(store: Hostile) -> None:
     """The others of its batch had come by then."""
     sources = [f"s3.many://b/{number}" for number in range(40)]

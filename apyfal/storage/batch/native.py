@@ -94,6 +94,8 @@ class NativeExchanges(ABC):
     #: Whether the heads of the answers are needed; whether the answers have no bodies.
     _keeps_heads = False
     _bodiless = False
+    #: Whether a body of another size than its place goes into memory of the pool.
+    _guesses = False
 
     def __init__(self, locations: Sequence[Location]) -> None:
         self._locations = locations
@@ -162,6 +164,7 @@ class NativeExchanges(ABC):
                         cancel=cancel,
                         keep_heads=self._keeps_heads,
                         bodiless=self._bodiless,
+                        guessed=self._guesses,
                     )
                 group = [index for number, index in enumerate(group) if not self._take(done, number, index, results)]
                 if done.cancelled:

@@ -188,6 +188,8 @@ class Exchanges:
         Whether `head` will be called.
     bodiless
         The requests are HEAD requests.
+    guessed
+        The sizes of `outs` are guesses: a body of another size goes into memory of the pool.
 
     Attributes
     ----------
@@ -210,6 +212,7 @@ class Exchanges:
         cancel: CancelToken,
         keep_heads: bool = False,
         bodiless: bool = False,
+        guessed: bool = False,
     ) -> None:
         self._pool = pool
         self._origin = origin
@@ -224,6 +227,7 @@ class Exchanges:
             mistakes=_MISTAKES,
             keep_heads=keep_heads,
             bodiless=bodiless,
+            guessed=guessed,
         )
         self._leased: dict[int, Connection] = {}
         cancel.add(self._transport)
@@ -289,6 +293,10 @@ class Exchanges:
         memory = self._transport.take(index)
         return None if memory is None else memoryview(memory)
 
+    def is_in_place(self, index: int) -> bool:
+        """Whether the body of an ordinary answer is in its place of `outs`."""
+        return self._transport.in_place(index)
+
     def head(self, index: int) -> Response:
         """Return the head of an ordinary response, with `keep_heads`; its body cannot be read from it."""
         name = f"{self._origin.host}:{self._origin.port}"
@@ -304,7 +312,7 @@ class Exchanges:
             return None
         data = memoryview(body)
         if received and not body:
-            out = self._outs[index] if self._outs is not None else None
+            out = self._outs[index] if self._outs is not None and self.is_in_place(index) else None
             place = self.take(index) if out is None else out.data.cast("B")
             data = place[:received] if place is not None else data
         name = f"{self._origin.host}:{self._origin.port}"

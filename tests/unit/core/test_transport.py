@@ -46,6 +46,36 @@ def test_an_answer_is_received_in_place_and_in_memory_of_the_pool(pair: tuple[so
     assert not transport.lost(slot)
 
 
+@pytest.mark.parametrize("head_first", [False, True])
+def test_a_guessed_size_is_no_condition(pair: tuple[socket.socket, socket.socket], head_first: bool) -> None:
+    """All heads are of one size, so that bodies are received at their places before their sizes are known."""
+    mine, theirs = pair
+    bodies = [b"a" * 5000, b"b" * 5000, b"c" * 4999, b"d" * 5001, b"", b"e" * 7, b"f" * 5000]
+    outs = [np.zeros(5000, np.uint8) for _ in bodies]
+    transport = Transport([REQUEST] * len(bodies), outs, guessed=True, **LIMITS)
+    transport.attach(mine.fileno(), False)
+
+    def serve() -> None:
+        for body in bodies:
+            theirs.recv(1 << 16)
+            size = b"%d" % len(body)
+            head = b'HTTP/1.1 200 OK\r\nETag: "%s"\r\nContent-Length: %s\r\n\r\n' % (b"x" * (4 - len(size)), size)
+            for part in (head, body) if head_first else (head + body,):
+                theirs.sendall(part)
+                time.sleep(0.01)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    assert transport.run(1)
+    thread.join()
+    assert transport.states() == bytes([DONE] * len(bodies))
+    for index, (body, out) in enumerate(zip(bodies, outs, strict=True)):
+        assert transport.in_place(index) == (len(body) == 5000)
+        memory = transport.take(index)
+        found = bytes(out) if transport.in_place(index) else b"" if memory is None else bytes(memory)  # type: ignore[arg-type]
+        assert found == body
+
+
 @pytest.mark.parametrize(
     "use",
     [
