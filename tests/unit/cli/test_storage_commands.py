@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -140,6 +141,24 @@ def test_rm_of_local_trees_and_links(directory: Path) -> None:
     assert cli.main(["rm", "-r", "d", "top/", "broken"]) == 0
     assert sorted(os.listdir(directory)) == ["other", "target"]
     assert (directory / "target/kept").exists()
+
+
+def test_rm_says_where_and_how_many(
+    directory: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(name: str, *args: object, **kwargs: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), name)
+
+    for name in ("q/sub/one", "q/sub/two"):
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).touch()
+    monkeypatch.setattr(os, "unlink", refuse)
+    assert cli.main(["rm", "-r", "q"]) == 4
+    assert "cannot remove: Permission denied: 'q/sub/" in capsys.readouterr().err
+    assert cli.main(["rm", "-rk", "q"]) == 1
+    said = capsys.readouterr().err
+    assert "cannot remove 'q/sub/one': Permission denied" in said
+    assert said.splitlines()[-1] == "apyfal: error: 4 could not be removed"  # and both directories
 
 
 def test_rm_of_a_mark_that_ends_in_two_slashes(store: MemoryHandler) -> None:

@@ -16,6 +16,7 @@ from apyfal.cli.selection import matches
 from apyfal.exceptions import AcceleratorException, ObjectNotFound, ParameterError, StorageError
 from apyfal.storage.api.namespace import not_too_deep
 from apyfal.storage.api.tree import require_removable, tree
+from apyfal.storage.local.atomic import storage_error
 from apyfal.storage.mounting.table import resolve
 from apyfal.storage.trees.names import has_directories
 from apyfal.storage.url import parse, redact
@@ -54,7 +55,9 @@ def command(settings: Settings, /, *, urls: tuple[str, ...], recursive: bool, dr
     if failed:
         for error in failed:
             print_error(error, as_json=settings.json)
-        raise StorageError(f"{len(failed)} of {len(files) + len(chosen.trees)} could not be removed")
+        # what is in directories of this machine is not counted before
+        total = "" if chosen.trees else f" of {len(files)}"
+        raise StorageError(f"{len(failed)}{total} could not be removed")
     if settings.json:
         _show(settings, [*files, *chosen.trees])
 
@@ -156,8 +159,10 @@ def _remove_tree(url: str, *, keep_going: bool) -> list[Exception]:
 
     def note(_: object, path: str, caught: tuple[type[BaseException], BaseException, object]) -> None:
         error = caught[1]
-        if not keep_going or not isinstance(error, OSError):
+        if not isinstance(error, OSError):
             raise error
+        if not keep_going:  # the system's error has the last part of the path alone
+            raise storage_error(error.errno or 0, f"cannot remove: {error.strerror}", path) from error
         failed.append(AcceleratorException(f"cannot remove {path!r}: {error.strerror}"))
 
     location = parse(url)
