@@ -42,7 +42,8 @@ def model(
     memory, valid until the function returns), ``state`` (a uint8 array that is kept between the chunks of a job),
     ``report`` (four uint64 for the function to fill in), numbers of the chunk (``count``, ``bytes``, ``capacity``,
     ``offset``, ``skip``, ``first``, ``last``) and ``dtype`` (the code of the element type). Any other argument is a
-    parameter of the accelerator, of its default's type.
+    parameter of the accelerator, of its default's type. The function writes its result into ``dst``: one that returns
+    another array fails its job.
 
     Parameters
     ----------
@@ -72,7 +73,7 @@ def model(
     Raises
     ------
     ConfigurationError
-        The name is taken, or the function has an argument that a kernel cannot have.
+        The name is taken, the function has an argument that a kernel cannot have, or it is ``async`` or a generator.
 
     Examples
     --------
@@ -82,6 +83,8 @@ def model(
     """
 
     def decorate(function: _Function) -> _Function:
+        if inspect.isgeneratorfunction(function) or inspect.iscoroutinefunction(function):
+            raise ConfigurationError(f"accelerator {name!r}: a model is a plain function; it cannot yield or await")
         documentation = (inspect.getdoc(function) or "").partition("\n")[0]
         try:
             ins = tuple(Port.parse_input(text) for text in inputs)

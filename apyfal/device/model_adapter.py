@@ -93,7 +93,7 @@ def adapt_model(function: Callable[..., object], call: BoundCall, errors: ModelE
         value = None
         _clear(arguments, values, cleared, sources)
         try:
-            function(*positional, **named)
+            _check_returned(function(*positional, **named), positional, named)
         except BaseException as error:
             positional.clear()
             named.clear()
@@ -120,6 +120,25 @@ def _clear(arguments: list[tuple[str, bool]], values: tuple[Any, ...], cleared: 
 def _array(device_memory: Any, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
     view = memoryview(device_memory)
     return np.frombuffer(view, dtype) if view.nbytes else np.empty(0, dtype)  # frombuffer refuses an empty buffer
+
+
+def _check_returned(value: object, positional: list[Any], named: dict[str, Any]) -> None:
+    """Raise if a model returned its result instead of writing it into its output, or has not run at all.
+
+    Anything else is ignored, as are the output itself and views of it: ``np.multiply(src, 2, out=dst)``.
+    """
+    if value is None:
+        return
+    if inspect.isgenerator(value) or inspect.isawaitable(value) or inspect.isasyncgen(value):
+        if inspect.iscoroutine(value):
+            value.close()
+        raise TypeError(f"the model returned a {type(value).__name__}, of which nothing ran; expected a plain function")
+    if isinstance(value, np.ndarray):
+        given = (one for one in (*positional, *named.values()) if isinstance(one, np.ndarray))
+        if not any(np.may_share_memory(value, one) for one in given):
+            raise TypeError(
+                "the model returned an array, which is lost; expected it to write into its output: dst[:] = ..."
+            )
 
 
 def _clear_frames(error: BaseException) -> None:

@@ -302,6 +302,15 @@ def test_models_that_cannot_be() -> None:
         declare("two", lambda src, dst: None, output="twice")
     with pytest.raises(ConfigurationError, match="accelerator 'two': unknown element type 'int31'"):
         declare("two", lambda src, dst: None, dtype="int31")
+
+    def generator(src: Any, dst: Any) -> Any:
+        yield dst
+
+    async def coroutine(src: Any, dst: Any) -> None: ...
+
+    for function in (generator, coroutine):
+        with pytest.raises(ConfigurationError, match="accelerator 'two': a model is a plain function"):
+            declare("two", function)
     assert accelerators.names() == sorted([*REFERENCE, "one"])
 
 
