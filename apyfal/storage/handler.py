@@ -17,7 +17,16 @@ from apyfal.exceptions import StorageError, UnsupportedByStore
 from apyfal.log import redact_web_path
 from apyfal.storage.metadata import ObjectMetadata
 
-__all__ = ["BulkRemoval", "Handler", "Limits", "MetadataHandler", "ObjectInfo", "RangeReader", "Upload"]
+__all__ = [
+    "BulkRemoval",
+    "CheckedRemoval",
+    "Handler",
+    "Limits",
+    "MetadataHandler",
+    "ObjectInfo",
+    "RangeReader",
+    "Upload",
+]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -243,9 +252,13 @@ class BulkRemoval(Protocol):
     ----------
     most_removed
         Most objects of one request.
+    tells_missing
+        Whether `remove_together` gives an `ObjectNotFound` for an object that does not exist. If not, objects are
+        looked up first.
     """
 
     most_removed: ClassVar[int]
+    tells_missing: ClassVar[bool]
 
     @abstractmethod
     def can_remove_together(self, path: str) -> bool:
@@ -253,11 +266,20 @@ class BulkRemoval(Protocol):
 
     @abstractmethod
     def remove_together(self, paths: Sequence[str]) -> dict[str, StorageError]:
-        """Remove objects, whether they exist or not, with one attempt.
+        """Remove objects of one bucket or container, whether they exist or not, with one attempt.
 
-        Returns the errors, by path, of objects that are not removed or not known to be. Raises if the store refuses the
-        whole request.
+        Returns the errors, by path, of objects that are not removed or not known to be. Raises `StoreUnavailable` or
+        `TransferTimeout` if nothing is known, and another `StorageError` if the store refuses the whole request.
         """
+
+
+@runtime_checkable
+class CheckedRemoval(BulkRemoval, Protocol):
+    """A store of which each object has to be looked up before it is removed with others."""
+
+    @abstractmethod
+    def is_removed_together(self, path: str) -> bool:
+        """Return whether an object exists and `remove_together` removes all of it; asks the store, with one attempt."""
 
 
 class MetadataHandler(Handler):

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from apyfal._core import transport
 from apyfal.exceptions import ObjectNotFound, StorageError, TransferCancelled
+from apyfal.storage.batch.lanes import MOST_THREADS, in_threads
 from apyfal.storage.batch.native import NativeExchanges
 from apyfal.storage.flow.retry import TRANSIENT, retry_call
-from apyfal.storage.handler import BulkRemoval
+from apyfal.storage.handler import BulkRemoval, CheckedRemoval
 from apyfal.storage.http.exchanges import ExchangeHandler, Exchanges, LookUpHandler, Replay
 
 if TYPE_CHECKING:
@@ -17,6 +22,8 @@ if TYPE_CHECKING:
     from apyfal.storage.http.origin import Origin
     from apyfal.storage.mounting.mount import MountedPath
     from apyfal.storage.url import Location
+
+_LOG = logging.getLogger(__name__)
 
 __all__ = ["BulkRemovals", "NativeLookUps"]
 
@@ -56,6 +63,10 @@ class NativeLookUps(NativeExchanges):
         return None  # the careful path repeats the whole look-up
 
 
+class _RefusedTogether(Exception):
+    """A store refused to remove several objects with one request; none was removed."""
+
+
 class BulkRemovals:
     """Removals with requests that remove many objects each.
 
@@ -87,45 +98,81 @@ class BulkRemovals:
         if not isinstance(handler, BulkRemoval) or len(indexes) < 2:
             return list(indexes)
         left: list[int] = []
-        mine: list[int] = []
-        paths: list[str] = []
-        for index in self._found(target, indexes, most, cancel, left):
+        named: dict[int, str] = {}
+        for index in indexes:
             path = target.beside(self._locations[index])
             if path is None or not handler.can_remove_together(path):
                 left.append(index)
             else:
-                mine.append(index)
-                paths.append(path)
+                named[index] = path
+        by_bucket: dict[str, dict[int, str]] = {}
+        for index in self._found(target, named, most, cancel, left):
+            path = named[index]
+            by_bucket.setdefault(path.partition("/")[0], {})[index] = path
         with cancel.scope():
-            for begin in range(0, len(mine), handler.most_removed):
-                end = begin + handler.most_removed
-                left += self._remove(handler, mine[begin:end], paths[begin:end], results)
+            for paths in by_bucket.values():
+                left += self._remove_all(handler, paths, results)
         left.sort()
         return left
 
+    def _remove_all(self, handler: Any, paths: dict[int, str], results: list[Any]) -> list[int]:
+        """Remove items of one bucket, with as few requests as it takes; return those that are left."""
+        indexes = list(paths)
+        for begin in range(0, len(indexes), handler.most_removed):
+            some = indexes[begin : begin + handler.most_removed]
+            if len(some) < 2:
+                return some
+            try:
+                self._remove(handler, some, [paths[index] for index in some], results)
+            except _RefusedTogether as refused:
+                left = indexes[begin:]
+                _LOG.debug("%s: %d objects are removed one by one: %s", handler.scheme, len(left), refused)
+                return left
+        return []
+
     def _found(
-        self, target: MountedPath, indexes: Sequence[int], most: int, cancel: CancelToken, left: list[int]
-    ) -> list[int]:
-        """Return the items that exist, and add the others to `left`."""
-        if self._present:
-            return list(indexes)
+        self, target: MountedPath, named: dict[int, str], most: int, cancel: CancelToken, left: list[int]
+    ) -> Iterable[int]:
+        """Return the items that may exist, and add the others to `left`."""
+        handler = target.handler
+        if isinstance(handler, CheckedRemoval):
+            return self._checked(handler, named, most, cancel, left)
+        if self._present or (isinstance(handler, BulkRemoval) and handler.tells_missing):
+            return named
         look_ups = NativeLookUps(self._locations)
         if not look_ups.takes(target):
-            left += indexes
-            return []
+            left += named
+            return ()
         infos: list[Any] = [None] * len(self._locations)
-        left += look_ups.run(target, indexes, most, cancel, infos)
-        return [index for index in indexes if infos[index] is not None]
+        left += look_ups.run(target, list(named), most, cancel, infos)
+        return [index for index in named if infos[index] is not None]
 
-    def _remove(self, handler: Any, indexes: list[int], paths: list[str], results: list[Any]) -> list[int]:
-        """Remove items with one request; return those that are left for separate requests."""
-        what = f"cannot remove {len(paths)} objects"
-        try:
-            errors = self._until_said(handler, paths, what)
-        except TransferCancelled:
-            raise
-        except StorageError:
-            return indexes  # the store does not support such requests, or refuses this one: ask for each object
+    @staticmethod
+    def _checked(handler: Any, named: dict[int, str], most: int, cancel: CancelToken, left: list[int]) -> Iterable[int]:
+        """Look up each item, several at once."""
+        waiting = deque(named.items())
+        found: set[int] = set()
+
+        def look_up() -> None:
+            with cancel.scope():
+                while waiting and not cancel.is_set():
+                    try:
+                        index, path = waiting.popleft()
+                    except IndexError:
+                        return
+                    with contextlib.suppress(StorageError):  # it is told for each item
+                        if retry_call(handler, partial(handler.is_removed_together, path), f"cannot remove {path!r}"):
+                            found.add(index)
+
+        if named:
+            in_threads("batch", max(1, min(most, MOST_THREADS, len(named))), look_up, cancel)
+        cancel.check()
+        left += [index for index in named if index not in found]
+        return [index for index in named if index in found]
+
+    def _remove(self, handler: Any, indexes: list[int], paths: list[str], results: list[Any]) -> None:
+        """Remove items with one request; `_RefusedTogether` if the store does no such thing."""
+        errors = self._until_said(handler, paths, f"cannot remove {len(paths)} objects")
         for index, path in zip(indexes, paths, strict=True):
             error = errors.get(path)
             if error is None or (self._present and isinstance(error, ObjectNotFound)):
@@ -133,27 +180,44 @@ class BulkRemovals:
             if not self._keep_errors:
                 raise error
             results[index] = error
-        return []
 
     @staticmethod
     def _until_said(handler: Any, paths: list[str], what: str) -> dict[str, StorageError]:
-        """Remove objects, and repeat it for those with a temporary error; return the remaining errors by path."""
+        """Remove objects, and repeat it for those with a temporary error; return the remaining errors by path.
+
+        Not found after a failed attempt is a success, as for `apyfal.storage.flow.retry.retry_removal`.
+        """
         waiting = list(paths)
         passing: dict[str, StorageError] = {}
         lasting: dict[str, StorageError] = {}
+        first = True
 
         def attempt() -> None:
-            nonlocal waiting, passing
-            errors = handler.remove_together(waiting)
+            nonlocal waiting, passing, first
+            was_first, first = first, False
+            try:
+                errors = handler.remove_together(waiting)
+            except (TransferCancelled, *TRANSIENT):
+                passing = {}
+                raise
+            except StorageError as error:
+                # without a removal before, each object can be asked for: none is missing because of this call
+                raise _RefusedTogether(str(error)) if was_first else error from error
             passing = {path: error for path, error in errors.items() if isinstance(error, TRANSIENT)}
-            lasting.update((path, error) for path, error in errors.items() if path not in passing)
+            lasting.update(
+                (path, error)
+                for path, error in errors.items()
+                if path not in passing and (was_first or not isinstance(error, ObjectNotFound))
+            )
             waiting = list(passing)
             if passing:
                 raise next(iter(passing.values()))
 
         try:
             retry_call(handler, attempt, what)
-        except TRANSIENT as error:
+        except TransferCancelled:
+            raise
+        except StorageError as error:
             for path in waiting:
                 lasting[path] = passing.get(path) or type(error)(f"cannot remove {path!r}: {error}", path=path)
         return lasting

@@ -16,7 +16,7 @@ from functools import partial
 from typing import NamedTuple
 from urllib.parse import quote
 
-from apyfal.exceptions import AuthenticationError, InvalidURL, StorageError
+from apyfal.exceptions import AuthenticationError, InvalidURL, StorageError, StoreUnavailable
 from apyfal.storage.handler import MetadataHandler, ObjectInfo, RangeReader
 from apyfal.storage.http.origin import Origin
 from apyfal.storage.http.pool import ConnectionPool, Timeouts
@@ -168,6 +168,37 @@ class RestHandler(MetadataHandler):
         return status_error(
             response.status, message, path=path, code=code, request_id=request_id, headers=response.headers
         )
+
+    def _refusals(
+        self,
+        responses: Sequence[Response | None],
+        paths: Sequence[str],
+        container: str,
+        what: str,
+        *,
+        removed: Collection[int],
+    ) -> dict[str, StorageError]:
+        """Return the errors, by path, of objects whose removal by a batch the store does not confirm.
+
+        Parameters
+        ----------
+        responses
+            To the removal of each path; a single one of status 4xx or 5xx for several paths refuses the whole batch.
+        paths, container, what
+            What was removed; for messages.
+        removed
+            The statuses of an object that is removed.
+        """
+        if len(responses) != len(paths) and responses[0] is not None:
+            raise self._error(responses[0], container, what)
+        errors: dict[str, StorageError] = {}
+        for path, response in zip(paths, responses, strict=True):
+            if response is None:
+                message = f"cannot remove {path!r}: the store does not say that it did"
+                errors[path] = StoreUnavailable(message, path=path)
+            elif response.status not in removed:
+                errors[path] = self._error(response, path, "remove")
+        return errors
 
     def _look_up(self, target: str, path: str) -> ObjectInfo:
         """Describe an object by a HEAD, or by a GET where that says more."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from apyfal import storage
-from apyfal.exceptions import ObjectNotFound
+from apyfal.exceptions import IsADirectory, ObjectNotFound
 from apyfal.storage.batch.copies import copy_each
 from apyfal.storage.mounting.table import resolve
 from apyfal.storage.url import parse
@@ -40,6 +40,60 @@ def test_removals(stores: dict[str, str], name: str, monkeypatch: pytest.MonkeyP
     assert not storage.exists(top)
     assert asked["POST"] == 2
     assert asked["DELETE"] <= 1  # the tab
+
+
+#: Stores with another request for many objects: the most objects of one, and how many objects more to remove.
+OTHERS = {"az-azurite": (256, 300), "gs-fake": (100, 300), "swift-v1": (1000, 60)}
+ODD = [
+    *("a b", "a%20b", "%2e%2e", "+ %25", "é/ü", "x//y", "new\nline", "tab\tkey"),
+    *("a&b <c>?#;=", "'quoted\"", "😀", "~._-"),
+]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_removals_by_batches(stores: dict[str, str], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each odd name goes, its neighbours stay; what does not exist is told by its item."""
+    most, count = OTHERS[name]
+    top = f"{stores[name]}/batches"
+    urls = [f"{top}/{one}" for one in (*ODD, *(f"many/{number:04}" for number in range(count)))]
+    kept = [f"{top}/{one}" for one in ("a", "a b c", "x/y", "many/none", "%2e", "new", "é")]
+    storage.save_many([*urls, *kept], [np.arange(7, dtype=np.uint8)] * (len(urls) + len(kept)))
+    with resolve(parse(top)) as target:
+        asked: Counter[str] = Counter()
+        request = target.handler.client.request
+
+        def counted(method: str, *arguments: object, **keywords: object) -> object:
+            asked[method] += 1
+            return request(method, *arguments, **keywords)
+
+        monkeypatch.setattr(target.handler.client, "request", counted)
+    missing = f"{top}/none at all"
+    found = storage.remove_many([missing, *urls, stores[name], f"{top}/folder/"], return_exceptions=True)
+    expected = [ObjectNotFound, *[type(None)] * len(urls), IsADirectory, ObjectNotFound]
+    assert [type(one) for one in found] == expected
+    assert "none at all" in str(found[0])
+    assert asked["POST"] <= -(-(len(urls) + 1) // most)
+    assert asked["DELETE"] <= 2
+    assert all(map(storage.exists, kept))
+    storage.rmtree(top)
+    assert not storage.exists(top)
+
+
+def test_a_large_object_goes_with_its_segments(stores: dict[str, str]) -> None:
+    top = f"{stores['swift-v1']}/large"
+    urls = [f"{top}/{one}" for one in ("small", "large", "other")]
+    with resolve(parse(top)) as target:
+        handler = target.handler
+    for url in urls[::2]:
+        storage.save(url, np.arange(7, dtype=np.uint8))
+    upload = handler.upload(f"{top.partition('://')[2]}/large", size=3 << 20)
+    for number in (1, 2, 3):
+        upload.write_part(number, memoryview(bytes(1 << 20)), None)
+    upload.complete(3 << 20, None)
+    segments = f"{stores['swift-v1']}_segments".partition("://")[2]
+    assert list(handler.list(segments, recursive=True))
+    assert storage.remove_many(urls) == [None] * 3
+    assert not list(handler.list(segments, recursive=True))
 
 
 @pytest.mark.parametrize("name", S3)

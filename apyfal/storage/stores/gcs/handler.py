@@ -19,7 +19,7 @@ from apyfal.storage.http.origin import split_url
 from apyfal.storage.http.pool import ConnectionPool, Timeouts
 from apyfal.storage.metadata import HTTP_FIELDS
 from apyfal.storage.stores.gcs.auth import Tokens
-from apyfal.storage.stores.gcs.json_api import GSJsonHandler
+from apyfal.storage.stores.gcs.removal import GSHandler
 from apyfal.storage.stores.s3.handler import S3Handler
 
 __all__ = ["open_gs"]
@@ -42,7 +42,7 @@ def open_gs(
     timeout: float | None = None,
     connect_timeout: float | None = None,
     proxy: str | None = None,
-) -> S3Handler | GSJsonHandler:
+) -> S3Handler | GSHandler:
     """Make the handler of the protocol that the credentials are for.
 
     Parameters
@@ -98,7 +98,7 @@ def open_gs(
     tokens = None
     if not anonymous:
         tokens = Tokens(credentials_file, ConnectionPool(Timeouts.of(timeout, connect_timeout), proxy=proxy))
-    return GSJsonHandler(
+    return GSHandler(
         ambient,
         split_url(endpoint_url)[0],
         tokens,

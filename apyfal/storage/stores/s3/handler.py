@@ -121,6 +121,7 @@ class S3Handler(MetadataHandler):
     metadata_fields: ClassVar[Collection[str]] = FIELDS
     #: most objects that one request removes
     most_removed: ClassVar[int] = MOST_REMOVED
+    tells_missing: ClassVar[bool] = False
 
     def __init__(
         self,
