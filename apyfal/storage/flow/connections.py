@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from apyfal.storage.flow.cancel import CancelToken
 from apyfal.storage.handler import RangeReader
@@ -39,10 +41,13 @@ class Connections:
             _limited.add(self)
 
     def _begin(self) -> None:
-        self._changed = threading.Condition()
-        self._waiting: deque[object] = deque()  # who waits, in turn
-        self._turns = 0
-        self._streams = 0
+        # Sets of marks, not counts: adding and taking out can be repeated, so that a signal between any two lines loses
+        # none. A plain lock, as a `Condition` that is interrupted can keep its lock; reentrant, as a collection of
+        # garbage in here may end a reader.
+        self._lock = threading.RLock()
+        self._waiting: deque[queue.SimpleQueue[None]] = deque()  # who waits, in turn
+        self._turns: set[object] = set()
+        self._streams: set[object] = set()
 
     def turn(self, cancel: CancelToken | None, *, taken: bool = False) -> contextlib.AbstractContextManager[None]:
         """Wait for a turn, which the ``with`` block has until its end.
@@ -52,31 +57,48 @@ class Connections:
         cancel
             Ends the waiting when it is set.
         taken
-            Whether the turn has been taken already; see `begun` and `stream`.
+            Whether the turn has been taken already; see `opened` and `stream`.
         """
         return _UNLIMITED if self.limit is None else self._turn(cancel, taken)
 
     @contextlib.contextmanager
     def _turn(self, cancel: CancelToken | None, taken: bool) -> Iterator[None]:
-        if not taken:
-            self.take(cancel)
-        _thread.turns = getattr(_thread, "turns", 0) + 1
+        held: list[object] = []
+        mark = object()
+        of_thread = _turns_of_thread()
         try:
-            yield
-        finally:
-            _thread.turns -= 1
-            if not taken:
-                self.give_back()
+            try:
+                if not taken:
+                    self.take(cancel, held)
+                of_thread.add(mark)
+                yield
+            finally:
+                of_thread.discard(mark)
+                self.give_back(held)
+        finally:  # once more: a signal may have ended the first
+            of_thread.discard(mark)
+            self.give_back(held)
 
-    def take(self, cancel: CancelToken | None) -> None:
-        """Wait for a turn; the caller gives it back."""
+    def take(self, cancel: CancelToken | None, held: list[object]) -> None:
+        """Wait for a turn.
+
+        Parameters
+        ----------
+        cancel
+            Ends the waiting when it is set.
+        held
+            Gets the mark of the turn before the turn is taken. The caller gives it to `give_back` whatever happens.
+        """
         limit = self.limit
         if limit is None:
             return
-        with self._changed:
-            if not getattr(_thread, "turns", 0):
-                self._wait(limit, cancel)
-            self._turns += 1
+        mark = object()
+        held.append(mark)
+        if _turns_of_thread():
+            with self._lock:
+                self._turns.add(mark)
+        else:
+            self._wait(limit, cancel, mark)
 
     @contextlib.contextmanager
     def turns(self, most: int, cancel: CancelToken | None) -> Iterator[int]:
@@ -85,70 +107,108 @@ class Connections:
         if limit is None:
             yield most
             return
-        self.take(cancel)
-        with self._changed:
-            more = 0 if self._waiting else max(0, min(most - 1, limit - self._turns - self._streams))
-            self._turns += more
+        held: list[object] = []
         try:
-            yield 1 + more
-        finally:
-            self.give_back(1 + more)
+            try:
+                self.take(cancel, held)
+                with self._lock:
+                    free = limit - len(self._turns) - len(self._streams)
+                    held += [object() for _ in range(0 if self._waiting else min(most - 1, free))]
+                    self._turns.update(held)
+                yield len(held)
+            finally:
+                self.give_back(held)
+        finally:  # once more: a signal may have ended the first
+            self.give_back(held)
 
-    def give_back(self, count: int = 1) -> None:
-        """End turns."""
+    def give_back(self, held: list[object]) -> None:
+        """End turns. May be called again, and for turns that were not taken."""
+        with self._lock:
+            self._turns.difference_update(held)
+            self._wake()
+
+    def opened(self, begin: Callable[[], RangeReader], cancel: CancelToken | None) -> RangeReader:
+        """Wait for a turn and return the reader that `begin` makes; closing it gives the turn back."""
         if self.limit is None:
-            return
-        with self._changed:
-            self._turns -= count
-            self._changed.notify_all()
-
-    def begun(self, reader: RangeReader) -> RangeReader:
-        """Return the reader, for which a turn was taken; closing it gives the turn back."""
-        return reader if self.limit is None else _CountedReader(reader, self.give_back)
+            return begin()
+        held: list[object] = []
+        try:
+            try:
+                self.take(cancel, held)
+                return _CountedReader(begin(), partial(self.give_back, held))
+            except BaseException:
+                self.give_back(held)
+                raise
+        except BaseException:  # once more: a signal may have ended the first
+            self.give_back(held)
+            raise
 
     def stream(self, reader: RangeReader) -> RangeReader:
         """Return the reader, counted as an open stream until it is closed."""
         if self.limit is None:
             return reader
-        with self._changed:
-            self._streams += 1
-        return _CountedReader(reader, self._stream_ended)
+        mark = object()
+        counted = _CountedReader(reader, partial(self._stream_ended, mark))
+        with self._lock:
+            self._streams.add(mark)
+        return counted
 
-    def _stream_ended(self) -> None:
-        with self._changed:
-            self._streams -= 1
-            self._changed.notify_all()
+    def _stream_ended(self, mark: object) -> None:
+        with self._lock:
+            self._streams.discard(mark)
+            self._wake()
 
-    def _wait(self, limit: int, cancel: CancelToken | None) -> None:
-        """Wait until it is the calling thread's turn; the lock is held."""
-        me = object()
-        self._waiting.append(me)
+    def _wait(self, limit: int, cancel: CancelToken | None, mark: object) -> None:
+        """Take a turn when it is the calling thread's."""
+        me: queue.SimpleQueue[None] = queue.SimpleQueue()
         try:
-            while self._waiting[0] is not me or self._turns >= max(1, limit - self._streams):
-                if cancel is not None:
-                    cancel.check()
-                self._changed.wait(_LOOK)
-        finally:
-            self._waiting.remove(me)
-            self._changed.notify_all()
+            try:
+                with self._lock:
+                    self._waiting.append(me)
+                while not self._taken_by(me, limit, mark):
+                    if cancel is not None:
+                        cancel.check()
+                    with contextlib.suppress(queue.Empty):
+                        me.get(timeout=_LOOK)
+            finally:
+                self._leave(me)
+        finally:  # once more: a signal may have ended the first
+            self._leave(me)
+
+    def _taken_by(self, me: queue.SimpleQueue[None], limit: int, mark: object) -> bool:
+        with self._lock:
+            if self._waiting[0] is not me or len(self._turns) >= max(1, limit - len(self._streams)):
+                return False
+            self._turns.add(mark)
+            return True
+
+    def _leave(self, me: queue.SimpleQueue[None]) -> None:
+        with self._lock:
+            if me in self._waiting:
+                self._waiting.remove(me)
+            self._wake()
+
+    def _wake(self) -> None:
+        """Wake who is the next; the lock is held."""
+        if self._waiting:
+            self._waiting[0].put(None)
 
 
 class _CountedReader(RangeReader):
-    """A reader whose connection is counted until it is closed.
+    """A reader whose connection is counted until it is closed, or nobody has it.
 
     Parameters
     ----------
     reader
         The reader to read from; owned by this object.
     ended
-        Called once, when it is closed.
+        Called when it is closed, perhaps more than once.
     """
 
     def __init__(self, reader: RangeReader, ended: Callable[[], None]) -> None:
+        self._ended = ended
         self.info = reader.info
         self._reader = reader
-        self._ended: Callable[[], None] | None = ended
-        self._closing = threading.Lock()
 
     def readinto(self, out: memoryview) -> int:
         """Receive up to ``len(out)`` bytes."""
@@ -156,13 +216,26 @@ class _CountedReader(RangeReader):
 
     def close(self) -> None:
         """Close the reader, and give the turn back."""
-        with self._closing:
-            ended, self._ended = self._ended, None
         try:
-            self._reader.close()
-        finally:
-            if ended is not None:
-                ended()
+            try:
+                self._reader.close()
+            finally:
+                self._ended()
+        finally:  # once more: a signal may have ended the first
+            self._ended()
+
+    def __del__(self) -> None:
+        ended = getattr(self, "_ended", None)
+        if ended is not None:
+            ended()  # a signal came before anybody could close it
+
+
+def _turns_of_thread() -> set[object]:
+    """Return the marks of the turns that the calling thread has, of any mount."""
+    found: set[object] | None = getattr(_thread, "turns", None)
+    if found is None:
+        found = _thread.turns = set()
+    return found
 
 
 def _begin_afresh() -> None:

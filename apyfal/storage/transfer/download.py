@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from apyfal.exceptions import ChecksumMismatch, ParameterError, StorageError
 from apyfal.storage.checksums import best_checksum, crc_function, digest_bytes, new_hasher
@@ -218,14 +219,11 @@ def _open(
     tries = Retrying(limits.quota, attempts, cancel)
     while True:
         attempt, first = first, None
-        limits.connections.take(cancel)
+        begin = partial(handler.read, path, start, stop, None) if attempt is None else attempt
         try:
-            reader = handler.read(path, start, stop, None) if attempt is None else attempt()
-        except BaseException as error:
-            limits.connections.give_back()
-            if not isinstance(error, StorageError):
-                raise
+            reader = limits.connections.opened(begin, cancel)
+        except StorageError as error:
             tries.failed(error, f"cannot read {handler.shown(path)!r}")
         else:
             tries.success()
-            return limits.connections.begun(reader)
+            return reader

@@ -168,7 +168,7 @@ def test_transfers_at_the_same_time_share_the_connections(
     assert handler.highest <= most
     assert handler.open == 0
     limits = limits_for(handler).connections
-    assert (limits._turns, limits._streams) == (0, 0)
+    assert (limits._turns, limits._streams) == (set(), set())
 
 
 def test_without_a_limit_nobody_waits(lab: Callable[[int | None], Counting]) -> None:
@@ -195,7 +195,7 @@ def test_open_files_wait_for_nobody_and_nobody_for_ever_for_them(
         for file in files:
             file.close()
     assert handler.highest <= 5
-    assert limits_for(handler).connections._streams == 0
+    assert limits_for(handler).connections._streams == set()
 
 
 def test_a_pipe_within_one_mount_of_one_connection(lab: Callable[[int | None], Counting], tmp_path: Path) -> None:
@@ -268,28 +268,30 @@ def test_a_failure_gives_the_turn_back(lab: Callable[[int | None], Counting], ca
             WORKS[name](0)
         assert not handler.fail[call], name
     limits = limits_for(handler).connections
-    assert (limits._turns, limits._streams) == (0, 0)
+    assert (limits._turns, limits._streams) == (set(), set())
     at_once(lambda: _load(0))
 
 
 def test_waiting_ends_when_it_is_cancelled() -> None:
     limits = Connections(1)
-    limits.take(None)
+    held: list[object] = []
+    limits.take(None, held)
     cancel = CancelToken()
     threading.Timer(0.05, cancel.set).start()
     began = time.monotonic()
     with pytest.raises(TransferCancelled):
-        limits.take(cancel)
+        limits.take(cancel, [])
     assert time.monotonic() - began < 5
-    limits.give_back()
+    limits.give_back(held)
     with limits.turn(None):
-        assert limits._turns == 1
-    assert limits._turns == 0
+        assert len(limits._turns) == 1
+    assert limits._turns == set()
 
 
 def test_turns_go_to_who_waits_longest() -> None:
     limits = Connections(1)
-    limits.take(None)
+    held: list[object] = []
+    limits.take(None, held)
     order: list[int] = []
 
     def wait(number: int) -> None:
@@ -302,7 +304,7 @@ def test_turns_go_to_who_waits_longest() -> None:
         threads[-1].start()
         while len(limits._waiting) <= number:
             time.sleep(0.001)
-    limits.give_back()
+    limits.give_back(held)
     for thread in threads:
         thread.join(SECONDS)
     assert order == list(range(8))
@@ -310,18 +312,18 @@ def test_turns_go_to_who_waits_longest() -> None:
 
 def test_a_child_does_not_wait_for_its_parents_transfers() -> None:
     limits = Connections(1)
-    limits.take(None)
-    limits._changed.acquire()  # as another thread of the parent may hold it
+    held: list[object] = []
+    limits.take(None, held)
+    limits._lock.acquire()  # as another thread of the parent may hold it
     child = os.fork()
     if child == 0:
         status = 1
         try:
-            limits.take(None)
-            limits.give_back()
+            limits.take(None, [])
             status = 7
         finally:
             os._exit(status)
-    limits._changed.release()
+    limits._lock.release()
     deadline = time.monotonic() + SECONDS
     while not (ended := os.waitpid(child, os.WNOHANG))[0] and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -329,7 +331,7 @@ def test_a_child_does_not_wait_for_its_parents_transfers() -> None:
         os.kill(child, 9)
         os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(ended[1]) == 7
-    limits.give_back()
+    limits.give_back(held)
 
 
 def test_a_reader_that_is_closed_twice_counts_once(lab: Callable[[int | None], Counting]) -> None:
@@ -339,7 +341,7 @@ def test_a_reader_that_is_closed_twice_counts_once(lab: Callable[[int | None], C
     reader = limits.stream(handler.read("b/x", 0, None, None))
     reader.close()
     reader.close()
-    assert limits._streams == 0
+    assert limits._streams == set()
     with stream(handler, "b/x") as opened:
         opened.readinto(memoryview(bytearray(1)))
     upload(handler, "b/y", memoryview(b"y"), options=TransferOptions())
