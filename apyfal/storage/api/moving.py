@@ -90,8 +90,10 @@ def _rename(source: str, destination: str) -> bool:
     """Rename a local file, directory or link; ``False``: they are in different file systems."""
     with atomic.translating("move", source):
         status = os.lstat(source)
-        if os.path.exists(destination) and os.path.samestat(status, os.lstat(destination)):
-            raise ParameterError(f"cannot move: {source!r} and {destination!r} are the same file")
+        same = os.path.exists(destination) and os.path.samestat(status, os.lstat(destination))
+    if same:
+        raise ParameterError(f"cannot move: {source!r} and {destination!r} are the same file")
+    with atomic.translating("move", source):
         try:
             os.replace(source, destination)
         except OSError as error:

@@ -159,3 +159,12 @@ def test_the_command(
     assert cli.main(["mv", "x"]) == 2
     assert cli.main(["mv", "gone", "y"]) == 3
     assert sorted(one.objects) == ["b/e/1.txt", "b/f/1.txt"]
+
+
+def test_a_file_onto_itself_is_a_wrong_parameter(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"1")
+    os.link(tmp_path / "a", tmp_path / "b")
+    for name in ("a", "b"):
+        with pytest.raises(ParameterError, match=r"^cannot move: .* are the same file$"):
+            storage.move(tmp_path / "a", tmp_path / name)
+    assert sorted(os.listdir(tmp_path)) == ["a", "b"]
