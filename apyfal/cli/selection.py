@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 from apyfal import storage
 from apyfal.exceptions import AcceleratorException, InvalidURL, ObjectNotFound, ParameterError
@@ -32,6 +32,29 @@ class Pair(NamedTuple):
     destination: str
 
 
+class _Pairs(Sequence[Pair]):
+    """Pairs that are made when they are asked for: their texts take as much memory as all that is kept of an object."""
+
+    def __init__(self, folder: str, names: list[str], locations: list[tuple[Location, Location]]) -> None:
+        self._folder = folder
+        self._names = names
+        self._locations = locations
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    @overload
+    def __getitem__(self, index: int) -> Pair: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Pair]: ...
+
+    def __getitem__(self, index: int | slice) -> Pair | list[Pair]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        return Pair(self._locations[index][0].url, self._folder + self._names[index])
+
+
 class Selection(NamedTuple):
     """What a command's sources name.
 
@@ -53,7 +76,7 @@ class Selection(NamedTuple):
         What has no place at the destination, or shares it with another, each as the error that says why.
     """
 
-    pairs: list[Pair]
+    pairs: Sequence[Pair]
     locations: list[tuple[Location, Location]]
     sizes: list[int | None]
     folders: list[str]
@@ -140,8 +163,8 @@ def select(sources: Sequence[str], destination: str, *, recursive: bool, follow_
     return _placed(items, destination)
 
 
-def _placed(items: Sequence[Item], destination: str) -> Selection:
-    """Give each item its place; what has none, or shares it with another, is a problem."""
+def _placed(items: list[Item], destination: str) -> Selection:
+    """Give each item its place; what has none, or shares it with another, is a problem. It empties the list."""
     folder = destination if destination.endswith("/") else f"{destination}/"
     on_disk = has_directories(destination)
     folders: list[str] = []
@@ -149,8 +172,10 @@ def _placed(items: Sequence[Item], destination: str) -> Selection:
     left: list[Exception] = []
     problems: list[Exception] = []
     taken: dict[str, str] = {}
-    found: dict[str, tuple[Item, Location]] = {}
-    for item in items:
+    found: dict[str, tuple[Location, Location, int | None]] = {}
+    items.reverse()
+    while items:  # what a listing says of an object takes more memory than all that is kept of it
+        item = items.pop()
         source = item.location.url
         if item.problem is not None:
             left.append(item.problem)
@@ -175,16 +200,20 @@ def _placed(items: Sequence[Item], destination: str) -> Selection:
                 both = f"{redact(taken[item.name])!r} and {redact(source)!r}"
                 raise ParameterError(f"{both} would both become {item.name!r} in {destination!r}")
             if item.name not in found or item.info is not None:
-                found[item.name] = item, place
+                found[item.name] = item.location, place, None if item.info is None else item.info.size
         except (AcceleratorException, OSError) as error:
             problems.append(error)
     if on_disk:
         problems += clashing(taken, [one.removeprefix(folder) for one in folders])
-    chosen = [found[name] for name in taken]
+    names = list(taken)
+    del taken
+    chosen = [found[name] for name in names]
+    del found
+    locations = [(location, place) for location, place, _ in chosen]
     return Selection(
-        [Pair(source, folder + name) for name, source in taken.items()],
-        [(item.location, place) for item, place in chosen],
-        [None if item.info is None else item.info.size for item, _ in chosen],
+        _Pairs(folder, names, locations),
+        locations,
+        [size for _, _, size in chosen],
         folders,
         marks,
         left,

@@ -87,7 +87,8 @@ def command(
         failed = _copy_all(selected, shown, preserve=preserve, keep_going=keep_going, metadata=stated)
     for mark in selected.marks:
         storage.open(mark, "wb").close()
-    _print(settings, [one for one in chosen if one not in failed], destination)
+    if settings.json:
+        _print([one for one in chosen if one not in failed], destination)
     problems = [*selected.problems, *selected.left, *failed.values()]
     if problems:
         for error in problems:
@@ -104,10 +105,9 @@ def _first(problems: Sequence[Exception]) -> Exception:
     return error
 
 
-def _print(settings: Settings, done: Sequence[Pair], destination: str) -> None:
-    if settings.json:
-        documents = [one._asdict() for one in done]
-        print_json(documents[0] if len(done) == 1 and done[0].destination == destination else documents)
+def _print(done: Sequence[Pair], destination: str) -> None:
+    documents = [one._asdict() for one in done]
+    print_json(documents[0] if len(done) == 1 and done[0].destination == destination else documents)
 
 
 def _copy_piped(settings: Settings, source: str, destination: str, metadata: ObjectMetadata | None) -> None:
