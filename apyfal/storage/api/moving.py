@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 
 from apyfal.exceptions import IsADirectory, ObjectChanged, ObjectNotFound, ParameterError, StorageError
 from apyfal.storage.api.copying import copy_to, place_of_copy
@@ -89,10 +90,13 @@ def _move(source: Location, destination: Location, progress: Progress | None) ->
 def _rename(source: str, destination: str) -> bool:
     """Rename a local file, directory or link; ``False``: they are in different file systems."""
     with atomic.translating("move", source):
-        status = os.lstat(source)
-        same = os.path.exists(destination) and os.path.samestat(status, os.lstat(destination))
-    if same:
+        status, there = os.lstat(source), os.lstat(destination) if os.path.lexists(destination) else None
+        led_to = os.stat(source) if stat.S_ISLNK(status.st_mode) and os.path.exists(source) else None
+    if there is not None and os.path.samestat(status, there):
         raise ParameterError(f"cannot move: {source!r} and {destination!r} are the same file")
+    if there is not None and led_to is not None and os.path.samestat(led_to, there):
+        # the link would replace the data that it leads to
+        raise ParameterError(f"cannot move: {source!r} is a link to {destination!r}; expected another destination")
     with atomic.translating("move", source):
         try:
             os.replace(source, destination)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -96,6 +96,23 @@ def test_a_mount_of_the_same_directory_is_seen(tmp_path: Path) -> None:
         assert (tmp_path / "x").read_bytes() == DATA
     finally:
         storage.unmount("disk")
+
+
+@pytest.mark.parametrize("function", [storage.move, storage.rename])
+@pytest.mark.parametrize("spelling", ["{}/x", "file://{}/x", "{}/here/x", "/proc/self/cwd/x", "x"])
+@pytest.mark.parametrize("leads", ["x", "{}/x", "here/x", "chain"])
+def test_a_link_never_replaces_what_it_leads_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: Callable[..., str], spelling: str, leads: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x").write_bytes(DATA)
+    os.symlink(".", "here")
+    os.symlink("x", "chain")
+    os.symlink(leads.format(tmp_path), "link")
+    with pytest.raises(ParameterError, match="is a link to"):
+        function(tmp_path / "link", spelling.format(tmp_path))
+    assert (tmp_path / "x").read_bytes() == (tmp_path / "link").read_bytes() == DATA
+    assert not (tmp_path / "x").is_symlink()
 
 
 def test_a_source_that_changes_stays(stores: tuple[MemoryHandler, MemoryHandler]) -> None:
