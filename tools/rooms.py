@@ -14,7 +14,7 @@ PAGE = ROOT / "docs/architecture.md"
 BEGIN, END = "<!-- rooms: made by tools/rooms.py -->", "<!-- end of rooms -->"
 
 sys.path.insert(0, str(ROOT / "tests/unit"))
-from test_layers import GRAPH, LEVEL, MODULES, PACKAGE, ROOMS, room  # noqa: E402 - from the path above
+from test_layers import LEVEL, MODULES, PACKAGE, ROOMS, imports, room  # noqa: E402 - from the path above
 
 
 def idea(name: str) -> str:
@@ -34,8 +34,8 @@ def idea(name: str) -> str:
 def uses() -> dict[str, set[str]]:
     """Return which rooms each room imports."""
     found: dict[str, set[str]] = {name: set() for name in LEVEL}
-    for module, used in GRAPH.items():
-        found[room(module)].update(room(name) for name in used)
+    for module in MODULES:
+        found[room(module)].update(room(name) for name in imports(module))
     return {name: others - {name} for name, others in found.items()}
 
 

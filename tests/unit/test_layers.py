@@ -8,6 +8,7 @@ others.
 from __future__ import annotations
 
 import ast
+import functools
 import os
 import re
 import subprocess
@@ -76,6 +77,7 @@ def room(module: str) -> str:
     return "base" if name in BASE else name if name == "__main__" else "apyfal"
 
 
+@functools.cache
 def imports(module: str) -> set[str]:
     """Return the modules of apyfal that one imports: at its top, inside functions, for type checkers."""
     found = set()
@@ -90,15 +92,12 @@ def imports(module: str) -> set[str]:
     return (found | native) & set(MODULES) - {module}
 
 
-GRAPH = {module: imports(module) for module in MODULES}
-
-
 def reachable(module: str) -> set[str]:
     """Return every module that one brings with it."""
     found: set[str] = set()
     waiting = [module]
     while waiting:
-        for used in GRAPH[waiting.pop()] - found:
+        for used in imports(waiting.pop()) - found:
             found.add(used)
             waiting.append(used)
     return found
@@ -111,7 +110,7 @@ def test_every_folder_is_a_room() -> None:
 @pytest.mark.parametrize("module", sorted(MODULES))
 def test_imports_go_one_way(module: str) -> None:
     own = room(module)
-    upwards = {used for used in GRAPH[module] if room(used) != own and LEVEL[room(used)] >= LEVEL[own]}
+    upwards = {used for used in imports(module) if room(used) != own and LEVEL[room(used)] >= LEVEL[own]}
     assert upwards == {used for name, used in DOORS if name == module}
 
 
@@ -122,7 +121,7 @@ def test_no_modules_know_each_other() -> None:
 
 def test_stores_retry_nothing() -> None:
     """The transfer engine repeats what failed; a handler that did so too would multiply the attempts."""
-    users = {module for module in MODULES if "apyfal.storage.flow.retry" in GRAPH[module]}
+    users = {module for module in MODULES if "apyfal.storage.flow.retry" in imports(module)}
     assert {module for module in users if module.startswith("apyfal.storage.stores")} == set()
 
 
