@@ -125,6 +125,7 @@ class Store:
             given = {"endpoint_url": f"{url}/auth/v1.0", "client_id": "a", "secret_id": "b"}
         storage.mount(self.mount, provider=kind, **given)
         self.urls = [f"{self.mount}://bucket/{number}" for number in range(COUNT)]
+        self.port = url.rpartition(":")[2]
         self.done = 204 if kind != "az" else 202
 
     def all(self, paths: dict[str, int], **others: int) -> dict[str, int]:
@@ -283,3 +284,12 @@ def test_a_cancelled_removal_ends(store: Store) -> None:
     store.server.edit = edit
     with cancel.scope(), pytest.raises(StorageError, match="cancel"):
         storage.remove_many(store.urls)
+
+
+def test_blobs_go_one_by_one_with_a_shared_access_signature(store: Store) -> None:
+    if store.kind == "az":
+        url = f"http://127.0.0.1:{store.port}"
+        storage.mount("az.signed", provider="az", endpoint_url=url, account="a", sas="sv=1&sig=x")
+        assert storage.remove_many([f"az.signed://bucket/{number}" for number in range(COUNT)]) == [None] * COUNT
+        storage.unmount("az.signed")
+        assert set(store.server.asked) == {"DELETE"}
