@@ -71,10 +71,13 @@ struct apf_drv_kernel {
     char name[128];
     int global_argument; /* index of the scalar that gives the number of work-items; -1: `global` gives it */
     size_t global;
-    uint64_t share;     /* elements for each work-item: the scalar is divided by this */
-    size_t local;       /* 0: the platform chooses */
-    size_t required[3]; /* work-groups that the source requires; 0: none */
-    size_t largest;     /* work-items of a work-group at most; 0: unknown */
+    uint64_t share;      /* elements for each work-item: the scalar is divided by this */
+    size_t local;        /* 0: the platform chooses */
+    size_t required[3];  /* work-groups that the source requires; 0: none */
+    size_t largest;      /* work-items of a work-group at most; 0: unknown */
+    uint64_t local_own;  /* bytes of a work-group's memory: what the source declares, */
+    uint64_t local_sum;  /* what the arguments of the last run ask for (under the device's `submit`), */
+    uint64_t local_most; /* and what the device has; 0: unknown */
     uint32_t count;
     ocl_parameter parameters[];
 };
@@ -236,6 +239,9 @@ int ocl_only_reads(const apf_drv_kernel *kernel, uint32_t index, const apf_drv_b
 /* -- kernel/space.c */
 /* Read the work-groups that the kernel requires and takes. */
 void ocl_work_groups(apf_drv_kernel *kernel);
+/* ARGUMENT if the arguments that are set need more of a work-group's memory than the device has: some platforms end the
+ * process then. */
+int ocl_check_local(const apf_drv_kernel *kernel, apf_error *err);
 /* The index space that a run asks for, checked against what the kernel declares. KERNEL. */
 int ocl_space_of(const apf_drv_kernel *kernel, const apf_launch *launch, ocl_space *space, apf_error *err);
 /* The error of a work-group that the platform refused: with the sizes that the kernel accepts. */

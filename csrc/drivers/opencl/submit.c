@@ -181,7 +181,9 @@ int ocl_submit(apf_drv_run *run, apf_drv_kernel *kernel, const apf_arg *args, ui
         ocl_trim_parts(args[i].bo);
         run->bos[run->bo_count++] = args[i].bo;
     }
+    kernel->local_sum = 0;
     for (uint32_t i = 0; i < count && code == APF_OK; i++) code = ocl_set_argument(kernel, i, &args[i], err);
+    if (code == APF_OK) code = ocl_check_local(kernel, err);
     if (code == APF_OK)
         code = launch ? ocl_space_of(kernel, launch, &space, err) : ocl_work_items(kernel, args, &space, err);
     if (code == APF_OK) code = submit_uploads(run, args, count, err);

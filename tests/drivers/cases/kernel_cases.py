@@ -276,3 +276,18 @@ def an_input_that_the_kernel_may_write_is_not_the_callers_memory() -> None:
         pytest.raises(ParameterError, match="has no output, and what its kernel may write to src would be lost"),
     ):
         accelerator.process(sources[0], p=2)
+
+
+def local_memory_that_the_device_lacks_is_an_error() -> None:
+    text = (
+        "kernel void t(global const float *src, global float *dst, uint count, local float *p) {"
+        " local float own[16]; own[0] = src[0]; p[0] = own[0]; dst[0] = p[0] + count; }"
+    )
+    with _accelerator(text, "p: uint64") as card:
+        for size in (2**40, 2**64 - 1):
+            with pytest.raises(
+                ParameterError, match=r"kernel 't' needs \d+ bytes of local memory; .* has \d+ for a work-"
+            ):
+                card.process(ONE, p=size)
+        assert card.process(ONE, p=4096)[0] == 5
+        assert card.process(ONE, p=4096)[0] == 5

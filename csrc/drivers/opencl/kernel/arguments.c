@@ -382,6 +382,7 @@ int ocl_set_argument(apf_drv_kernel *kernel, uint32_t index, const apf_arg *arg,
         return wrong(kernel, index, arg, err);
     case 'l': /* memory of the work-group: the value is its size */
         if (arg->kind == APF_BYTES || !to_integer(arg, 'u', 8, &size)) return wrong(kernel, index, arg, err);
+        if (__builtin_add_overflow(kernel->local_sum, size, &kernel->local_sum)) kernel->local_sum = UINT64_MAX;
         return set(kernel, index, arg, size, NULL, err);
     default:
         if (!parameter->scalar) return set_by_trial(kernel, index, arg, err);

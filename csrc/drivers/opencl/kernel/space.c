@@ -10,6 +10,23 @@ void ocl_work_groups(apf_drv_kernel *kernel)
                                           sizeof kernel->required, kernel->required, NULL);
     device->api->clGetKernelWorkGroupInfo(kernel->handle, device->id, CL_KERNEL_WORK_GROUP_SIZE, sizeof kernel->largest,
                                           &kernel->largest, NULL);
+    cl_ulong bytes = 0; /* no argument is set yet: what the source declares */
+    if (!device->api->clGetKernelWorkGroupInfo(kernel->handle, device->id, CL_KERNEL_LOCAL_MEM_SIZE, sizeof bytes,
+                                               &bytes, NULL))
+        kernel->local_own = bytes;
+    if (!device->api->clGetDeviceInfo(device->id, CL_DEVICE_LOCAL_MEM_SIZE, sizeof bytes, &bytes, NULL))
+        kernel->local_most = bytes;
+}
+
+int ocl_check_local(const apf_drv_kernel *kernel, apf_error *err)
+{
+    uint64_t needed;
+    if (!kernel->local_sum || !kernel->local_most) return APF_OK;
+    if (__builtin_add_overflow(kernel->local_sum, kernel->local_own, &needed)) needed = UINT64_MAX;
+    if (needed <= kernel->local_most) return APF_OK;
+    return apf_fail(err, APF_ARGUMENT, 0, "kernel '%s' needs %llu bytes of local memory; %s has %llu for a work-group",
+                    kernel->name, (unsigned long long)needed, kernel->device->info.name,
+                    (unsigned long long)kernel->local_most);
 }
 
 /* "640x480": as many numbers as the index space has dimensions. */
