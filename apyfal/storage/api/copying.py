@@ -123,6 +123,8 @@ def copy_to(
         with _Place(source) as start, _Place(destination, mtime_ns) as end:
             handler = end.handler
             handler.require_writable(end.path)
+            if start.on_disk and end.on_disk and _is_one_file(start.path, end.path):
+                raise StorageError(f"cannot copy: {str(source)!r} and {str(destination)!r} are the same file")
             if start.target is not None and end.target is not None and start.target.same_store_as(end.target):
                 handler = start.handler
                 if start.path == end.path and metadata is None:
@@ -154,6 +156,7 @@ class _Place:
         self.target = None if location.is_local else resolve(location)
         self.handler: Handler = FileHandler.stamping(mtime_ns) if self.target is None else self.target.handler
         self.path = location.path if self.target is None else self.target.path
+        self.on_disk = self.target is None or self.target.on_this_machine
         if self.target is not None:
             try:
                 self.target.require_object("copy")
@@ -195,6 +198,13 @@ def _has_buckets(location: Location) -> bool:
     with resolve(location) as target:
         provider = providers.find(target.provider)
         return target.root is None and provider is not None and provider.buckets
+
+
+def _is_one_file(one: str, other: str) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False  # one of them is not there
 
 
 def _is_web(location: Location) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from memory_store import MemoryHandler
 
+from apyfal import storage
 from apyfal.exceptions import InvalidURL, IsADirectory, ObjectNotFound, StorageError, TransferCancelled
 from apyfal.storage.api.copying import copy
 from apyfal.storage.flow.cancel import CancelToken
@@ -259,3 +260,29 @@ def test_a_cancelled_copy_does_not_wait_for_its_pipe(tmp_path: Path, store: Memo
         timer.cancel()
     assert not (tmp_path / "copy").exists()
     assert not store.objects
+
+
+@pytest.mark.parametrize(
+    "destination", ["{}/x", "file://{}/x", "{}/hard", "/proc/self/cwd/x", "disk://x", "two://d/hard"]
+)
+@pytest.mark.parametrize("source", ["{}/x", "{}/link", "disk://x", "disk://link", "two://d/x"])
+def test_one_file_under_two_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mounts: MountTable, source: str, destination: str
+) -> None:
+    """By its path, a link, or a mount of its directory or of the one above."""
+    directory = tmp_path / "d"
+    directory.mkdir()
+    monkeypatch.chdir(directory)
+    (directory / "x").write_bytes(b"data")
+    os.link("x", "hard")
+    os.symlink("x", "link")
+    storage.mount("disk", provider="file", root=str(directory))
+    storage.mount("two", provider="file", root=str(tmp_path))
+    before = os.stat("x")
+    with pytest.raises(StorageError, match=r"are the same (file|object)"):
+        copy(source.format(directory), destination.format(directory))
+    assert (directory / "x").read_bytes() == b"data"
+    assert os.stat("x").st_mtime_ns == before.st_mtime_ns
+    assert os.stat("hard").st_ino == before.st_ino
+    with pytest.raises(ObjectNotFound):
+        copy("disk://gone", directory / "x")
