@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import glob as local_glob
+import os
 import re
 from collections.abc import Iterator
 
-from apyfal.exceptions import NotADirectory, ObjectNotFound
+from apyfal.exceptions import AccessDenied, NotADirectory, ObjectNotFound
 from apyfal.storage.api.namespace import child, entries, exists_at, not_too_deep
 from apyfal.storage.api.tree import tree
 from apyfal.storage.handler import ObjectInfo
@@ -48,10 +49,26 @@ def glob(url: object) -> list[str]:
     location = parse(url)
     if location.is_local:
         with not_too_deep(location):
-            return sorted(local_glob.glob(location.path, recursive=True))
+            found = sorted(local_glob.glob(location.path, recursive=True))
+            _check_listed(location.path)
+        return found
     if not _MAGIC.search(location.path):
         return [location.url] if exists_at(location) else []
     return sorted({found.url for found in _matches(location)})
+
+
+def _check_listed(pattern: str) -> None:
+    """Raise for a directory of the pattern that may not be listed; `glob.glob` passes over it in silence."""
+    parts = pattern.split("/")
+    first = next((number for number, part in enumerate(parts) if _MAGIC.search(part)), len(parts))
+    for number, part in enumerate(parts[first:], first):
+        above = "/".join(parts[:number]) + "/" if number else "./"
+        if part == "**":  # which lists all that it finds
+            above += "**/"
+        needed = os.X_OK | (os.R_OK if _MAGIC.search(part) else 0)
+        for folder in local_glob.iglob(above, recursive=True) if _MAGIC.search(above) else [above]:
+            if os.path.isdir(folder) and not os.access(folder, needed, effective_ids=True):
+                raise AccessDenied(f"cannot list {folder!r}: permission denied", path=folder)
 
 
 def _matches(location: Location) -> Iterator[Location]:
