@@ -276,10 +276,11 @@ class Accelerator(BaseAccelerator):
         **parameters: object,
     ) -> Any:
         report = Report() if info_dict is not None or _LOG.isEnabledFor(logging.DEBUG) else None
+        began = monotonic()
         with self._active_job(timeout) as control:
             request = self._arguments(src, dst, copy, info_dict, progress, memory_limit, parameters)
             result, nbytes = process(self._context, request, control, report)
-        self._jobs.size.learn(nbytes)
+        self._jobs.size.learn(nbytes, monotonic() - began)
         if report is not None:
             _LOG.debug(
                 "%s: %d bytes in, %d bytes out, %d copied, %.3f s",
@@ -411,7 +412,7 @@ class Accelerator(BaseAccelerator):
         except AcceleratorException:
             # Run alone, each that has not ended gets an error of its own.
             return [task for task in tasks if not task.future.done()]
-        self._submitter.size.learn(batch.largest_nbytes)
+        self._submitter.size.learn_of_batch(batch.largest_nbytes, batch.seconds_each)
         return alone
 
     def empty(self, shape: Any, dtype: DTypeLike = float) -> NDArray[Any]:

@@ -128,6 +128,12 @@ class Batch(Generic[_Task]):
         sizes = [max(item.place.nbytes, item.produced) for item in self._items if item.place is not None]
         return max(sizes, default=0)
 
+    @property
+    def seconds_each(self) -> float:
+        """Seconds that the card worked on each job."""
+        placed = sum(item.place is not None for item in self._items)
+        return sum(span.end - span.start for span in self._report.spans if span.stage == "compute") / max(placed, 1)
+
     def _buffer(self, port: CallPort, nbytes: int) -> AbstractContextManager[BufferRegion]:
         return self._context.borrow_region(nbytes, self._kernel.bank(port.index))
 

@@ -14,24 +14,52 @@ __all__ = ["BatchKeys", "BatchSizePolicy"]
 
 #: Jobs in one batch at most, however small.
 _MAX_JOBS = 256
+#: Seconds that a card works on one batch at most, as far as earlier jobs tell. Jobs of a batch end together and are not
+#: cancelled alone; the transfers that a batch saves are far below this.
+_LONGEST = 0.02
 #: Types of parameters whose text tells them apart.
 _PLAIN = (bool, int, float, str, np.generic)
 
 
 class BatchSizePolicy:
-    """How many waiting jobs make a batch. It learns from jobs that have ended: sizes of files are not known before."""
+    """How many waiting jobs make a batch. It learns from jobs that have ended: sizes of files and times of kernels are
+    not known before.
+    """
 
     def __init__(self) -> None:
         self._value = 1
+        self._in_time = _MAX_JOBS
 
     def __call__(self, waiting: int = _MAX_JOBS) -> int:
         """Return how many of `waiting` jobs to take."""
         return self._value if self._value < waiting else waiting
 
-    def learn(self, nbytes: int) -> None:
-        """Learn from one job, or from the largest of a batch: `nbytes` is its input or output, whichever is larger."""
+    def learn(self, nbytes: int, seconds: float = 0.0) -> None:
+        """Learn from one job.
+
+        Parameters
+        ----------
+        nbytes
+            Of its input or output, whichever is larger.
+        seconds
+            That it took in all: the card's part was no longer.
+        """
+        self._in_time = max(self._in_time, _jobs_in_time(seconds))
+        self._take(nbytes)
+
+    def learn_of_batch(self, nbytes: int, seconds: float) -> None:
+        """Learn from a batch: `nbytes` of its largest job, and `seconds` that the card worked on each."""
+        self._in_time = _jobs_in_time(seconds)
+        self._take(nbytes)
+
+    def _take(self, nbytes: int) -> None:
         fitting = BATCH_NBYTES // max(nbytes, 1)
-        self._value = min(4 * self._value, _MAX_JOBS, fitting) if nbytes <= SMALL_NBYTES else 1
+        self._value = min(4 * self._value, _MAX_JOBS, fitting, self._in_time) if nbytes <= SMALL_NBYTES else 1
+
+
+def _jobs_in_time(seconds: float) -> int:
+    """Return how many jobs of `seconds` each a card can do in `_LONGEST`, but one at the least."""
+    return min(_MAX_JOBS, max(1, int(_LONGEST / seconds))) if seconds > 0 else _MAX_JOBS
 
 
 class BatchKeys:
