@@ -199,6 +199,11 @@ class Definition(Declaration):
         if rule.kind == "bytes":
             fixed = self.size(parameters) if self.size else int(rule.amount)
         dtype = dtype or port.dtype or self.out_dtype or in_dtype
+        if fixed is not None and fixed % dtype.itemsize:
+            raise ParameterError(
+                f"accelerator {self.name!r}: output {port.name!r} of {fixed} bytes is not a whole number of "
+                f"{element_name(dtype)} elements"
+            )
         initial = self.initial.get(port.name)
         if initial is not None:
             initial = scalar(initial, self._number_type(dtype), f"initial value of {port.name!r}")

@@ -166,6 +166,13 @@ def test_sizes_that_are_not_whole() -> None:
         records.check_size(7)
 
 
+@pytest.mark.parametrize(("nbytes", "dtype"), [(1, "float32"), (6, "float32"), (30, "uint64"), (10, "complex64")])
+def test_a_fixed_size_that_is_not_whole(nbytes: int, dtype: str) -> None:
+    with pytest.raises(ParameterError, match=rf"'dst' of {nbytes} bytes is not a whole number of {dtype} elements"):
+        define(output=OutputSize("bytes", nbytes), out_dtype=np.dtype(dtype)).bind()
+    assert define(output=OutputSize("bytes", 16), out_dtype=np.dtype(dtype)).bind().outputs[0].nbytes(5) == 16
+
+
 def test_what_it_is_in_a_line() -> None:
     accelerator = define("src, dst, a", parameters={"a": Parameter("a", "int8", 1)}, driver="opencl", summary="adds")
     assert repr(accelerator) == "x(a=1) on opencl: adds"
