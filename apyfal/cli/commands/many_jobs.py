@@ -13,12 +13,12 @@ from apyfal.cli.selection import matches, parent_of
 from apyfal.exceptions import (
     AcceleratorException,
     InvalidURL,
-    IsADirectory,
     ObjectNotFound,
     ParameterError,
     did_you_mean,
 )
 from apyfal.storage.api.tree import tree
+from apyfal.storage.handler import ObjectInfo
 from apyfal.storage.trees.names import has_directories
 from apyfal.storage.url import parse, redact
 
@@ -40,10 +40,13 @@ class Named(NamedTuple):
         Where it is.
     path
         Its path below the directory that was named, or its name.
+    size
+        Its bytes; ``None``: nobody has asked for them.
     """
 
     url: str
     path: str
+    size: int | None = None
 
 
 class Outcome(NamedTuple):
@@ -99,17 +102,18 @@ def find_sources(urls: Sequence[str], *, recursive: bool) -> list[Named]:
     ------
     ObjectNotFound
         Nothing matches a pattern, or nothing is in a directory's place.
-    IsADirectory
-        A directory, not `recursive`.
     StorageError
         Something below a directory is no file: a broken link, a pipe.
     """
     found: dict[str, Named] = {}
     for url in urls:
         named = matches(url)
-        for one in [url] if named is None else named:
-            for source in _below(one, recursive=recursive, matched=named is not None):
-                found.setdefault(source.url, source)
+        if named is None:
+            below = _below(url, storage.stat(url)) if recursive else [Named(url, _name_of(url))]
+        else:
+            below = _matched(named, recursive=recursive)
+        for source in below:
+            found.setdefault(source.url, source)
     if not found:
         raise ObjectNotFound(
             f"no files: {', '.join(redact(url) for url in urls)}", path=redact(urls[0]) if urls else ""
@@ -117,24 +121,27 @@ def find_sources(urls: Sequence[str], *, recursive: bool) -> list[Named]:
     return list(found.values())
 
 
-def _below(url: str, *, recursive: bool, matched: bool) -> Iterator[Named]:
-    location = parse(url)
-    name = posixpath.basename(location.path.rstrip("/"))
-    if not recursive and not matched:
-        yield Named(url, name)  # a directory is refused by its job
+def _name_of(url: str) -> str:
+    return posixpath.basename(parse(url).path.rstrip("/"))
+
+
+def _matched(urls: Sequence[str], *, recursive: bool) -> Iterator[Named]:
+    """List the files among what matches a pattern and, if `recursive`, those below its directories."""
+    for url, info in zip(urls, storage.stat_many(urls), strict=True):
+        if recursive or not info.is_directory:
+            yield from _below(url, info)
+
+
+def _below(url: str, info: ObjectInfo) -> Iterator[Named]:
+    """Give a file, or all files below a directory."""
+    if not info.is_directory:
+        yield Named(url, _name_of(url), info.size)
         return
-    if not storage.stat(url).is_directory:
-        yield Named(url, name)
-        return
-    if not recursive:
-        if matched:
-            return  # a pattern means the files among what matches
-        raise IsADirectory(f"{redact(url)!r} is a directory: -r takes what is below it", path=location.shown_path)
-    for item in tree(location):
+    for item in tree(parse(url)):
         if item.problem is not None:
             raise item.problem
         if not item.is_directory:
-            yield Named(item.location.url, item.name)
+            yield Named(item.location.url, item.name, None if item.info is None else item.info.size)
 
 
 def place_outputs(sources: Sequence[Named], template: str | None) -> list[str | None]:

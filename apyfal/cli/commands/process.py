@@ -17,7 +17,7 @@ from apyfal.accelerators import resolve
 from apyfal.cli.commands.many_jobs import Many, find_sources, has_fields, make_folders, place_outputs, run_all
 from apyfal.cli.common import Command, Settings, common_options, key_values, print_error, print_json
 from apyfal.cli.completion import complete_accelerator, complete_driver, complete_path
-from apyfal.cli.progress import progress_bar
+from apyfal.cli.progress import ProgressSum, progress_bar
 from apyfal.cli.selection import matches
 from apyfal.cli.trace import write_trace
 from apyfal.config.configuration import host_ip_of
@@ -214,16 +214,19 @@ def _run_several(
     with progress_bar(
         f"{len(many.sources)} jobs", enabled=settings.progress, remark=lambda: f"{done} of {len(many.sources)}"
     ) as progress:
-        for outcome in run_all(card.process_submit, many, keywords):
+        shown = ProgressSum(progress, [source.size for source in many.sources])
+        for number, outcome in enumerate(run_all(card.process_submit, many, keywords)):
             if outcome.error is not None:
                 failed += 1
+                shown.failed(number)
                 print_error(outcome.error, as_json=settings.json)
                 continue
             done += 1
-            bytes_in += outcome.info.get("bytes_in", 0)
+            moved = outcome.info.get("bytes_in", 0)
+            bytes_in += moved
             bytes_out += outcome.info.get("bytes_out", 0)
-            if progress is not None:
-                progress(bytes_in, None)
+            if (show := shown.part(number)) is not None:
+                show(moved, moved)
             result = outcome.result if isinstance(outcome.result, dict) else {}
             if outcome.destination is None and not isinstance(outcome.result, dict):
                 raise click.UsageError(_DATA)  # of a host's accelerator this is known only now

@@ -104,6 +104,9 @@ def _store(handler: MemoryHandler) -> None:
         (["sync", "lab://x", "OUT"], WHOLE),
         (["sync", "lab://x", "lab://y"], WHOLE),
         (["process", "-a", "loopback", "lab://x/b", "-o", "OUT/b"], SIZES["b"]),
+        (["process", "-a", "loopback", "lab://x/?", "-o", "OUT/{name}"], SIZES["a"] + SIZES["b"]),
+        (["process", "-a", "loopback", "-r", "lab://x/c", "lab://x/b", "-o", "OUT/{name}"], WHOLE - SIZES["a"]),
+        (["process", "-a", "loopback", "lab://x/a", "lab://x/b", "-o", "OUT/{name}"], SIZES["a"] + SIZES["b"]),
     ],
 )
 def test_a_bar_ends_with_the_sum_of_the_sizes(
@@ -115,7 +118,9 @@ def test_a_bar_ends_with_the_sum_of_the_sizes(
     seen.check()
 
 
-@pytest.mark.parametrize("command", [["copy", "-r", "-k"], ["sync", "-k"]])
+@pytest.mark.parametrize(
+    "command", [["copy", "-r", "-k"], ["sync", "-k"], ["process", "-a", "loopback", "-rk", "-o", "OUT/{path}"]]
+)
 def test_what_fails_is_not_in_the_sum(
     command: list[str], seen: Seen, lab: MemoryHandler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,7 +133,8 @@ def test_what_fails_is_not_in_the_sum(
         return real(path, *rest)
 
     monkeypatch.setattr(lab, "read", read)
-    assert cli.main([*command, "lab://x", str(tmp_path)]) != 0
+    places = [str(tmp_path)] if "OUT" not in command[-1] else []
+    assert cli.main([*(part.replace("OUT", str(tmp_path)) for part in command), "lab://x", *places]) != 0
     assert seen.last == (WHOLE - SIZES["b"], WHOLE - SIZES["b"])
 
 
