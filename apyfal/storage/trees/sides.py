@@ -15,7 +15,15 @@ from apyfal.storage.trees.filters import Filter
 from apyfal.storage.trees.names import bad_name, clashing, has_directories
 from apyfal.storage.url import Location, parse
 
-__all__ = ["Tree", "list_destination", "list_source", "path_on_disk", "require_apart", "take_out_misplaced"]
+__all__ = [
+    "Tree",
+    "list_destination",
+    "list_source",
+    "path_on_disk",
+    "require_apart",
+    "require_two_trees",
+    "take_out_misplaced",
+]
 
 
 @dataclass
@@ -136,6 +144,29 @@ def require_apart(source: Location, destination: Location) -> None:
             f"cannot synchronize {str(source)!r} with {str(destination)!r}: one is in the other, or they are the same;"
             " expected two places apart"
         )
+
+
+def require_two_trees(source: Tree, destination: Tree) -> None:
+    """Refuse trees of stores of which one is in the other, though their addresses differ: seen by an object of both.
+
+    Raises
+    ------
+    ParameterError
+        An object has the same path, size, time and ETag in both stores, and another place in the two trees.
+    """
+    if source.on_disk or destination.on_disk:
+        return
+    known = {info.path: (name, info) for name, info in source.files.items()}
+    for name, info in destination.files.items():
+        of_source, before = known.get(info.path, (name, info))
+        stated = before.etag is not None or before.mtime is not None
+        same = (before.size, before.etag, before.mtime) == (info.size, info.etag, info.mtime)
+        if of_source != name and stated and same:
+            one, other = str(source.at(of_source)), str(destination.at(name))
+            raise ParameterError(
+                f"cannot synchronize {str(source.top)!r} with {str(destination.top)!r}: {one!r} and {other!r} seem to"
+                " be the same object (of the same path, size, time and ETag); expected two places apart"
+            )
 
 
 def _real_path(location: Location) -> str | None:

@@ -29,6 +29,7 @@ from apyfal.storage.trees.sides import (
     list_source,
     path_on_disk,
     require_apart,
+    require_two_trees,
     take_out_misplaced,
 )
 from apyfal.storage.url import parse
@@ -147,6 +148,7 @@ def sync(
     require_apart(source, destination)
     here = list_source(source, chosen, follow_links=follow_links)
     there = list_destination(destination, chosen)
+    require_two_trees(here, there)
     report = SyncReport() if report is None else report
     problems = take_out_misplaced(here, there)
     if problems and not keep_going:

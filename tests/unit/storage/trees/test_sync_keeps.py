@@ -16,6 +16,7 @@ from trees import TREE, content, fill
 from apyfal import storage
 from apyfal.exceptions import InvalidURL, ParameterError, StorageError
 from apyfal.storage.handler import ObjectInfo
+from apyfal.storage.mounting import table
 from apyfal.storage.trees.filters import Filter
 
 
@@ -157,6 +158,40 @@ def test_two_names_of_one_store_may_be_one_tree(tmp_path: Path) -> None:
     finally:
         storage.unmount("one")
         storage.unmount("two")
+
+
+@pytest.mark.parametrize("delete", [False, True])
+@pytest.mark.parametrize(
+    ("source", "destination"), [("b/in", "b"), ("b", "b/in"), ("b/in/d", "b/in"), ("b/in", "b/in/d")]
+)
+def test_one_store_at_two_addresses_may_be_one_tree(
+    store: MemoryHandler, source: str, destination: str, delete: bool
+) -> None:
+    other = MemoryHandler()
+    other.objects = store.objects  # as of one server with two names
+    table.table.attach("again", other)
+    try:
+        fill("lab://b/in", TREE)
+        with pytest.raises(ParameterError, match="seem to be the same object"):
+            storage.sync(f"lab://{source}", f"again://{destination}", delete=delete)
+        assert content("lab://b") == {f"in/{name}": data for name, data in TREE.items()}
+        assert storage.sync("lab://b/in", "again://b/in", delete=delete).same == len(TREE)  # it is the same: fine
+        assert storage.sync("lab://b/in", "again://b/out", delete=delete).copied.keys() == TREE.keys()
+    finally:
+        table.table.unmount("again")
+
+
+def test_a_mirror_in_another_store_is_no_part_of_its_source(store: MemoryHandler) -> None:
+    other = MemoryHandler()
+    table.table.attach("again", other)
+    try:
+        fill("lab://b/in", TREE)
+        for _ in range(2):
+            storage.sync("lab://b", "again://b", delete=True)
+            storage.sync("lab://b/in", "again://b", delete=True)
+        assert content("again://b") == TREE
+    finally:
+        table.table.unmount("again")
 
 
 # -- names ------------------------------------------------------------------------------------------------------------
