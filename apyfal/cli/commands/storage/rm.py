@@ -154,6 +154,13 @@ def _remove(files: Sequence[str], *, keep_going: bool) -> list[Exception]:
     return failed
 
 
+class _Stopped(Exception):
+    """Ends `shutil.rmtree` with an error, which is none that it handles."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
 def _remove_tree(url: str, *, keep_going: bool) -> list[Exception]:
     failed: list[Exception] = []
 
@@ -162,16 +169,19 @@ def _remove_tree(url: str, *, keep_going: bool) -> list[Exception]:
         if not isinstance(error, OSError):
             raise error
         if not keep_going:  # the system's error has the last part of the path alone
-            raise storage_error(error.errno or 0, f"cannot remove: {error.strerror}", path) from error
+            raise _Stopped(storage_error(error.errno or 0, f"cannot remove: {error.strerror}", path)) from error
         failed.append(AcceleratorException(f"cannot remove {path!r}: {error.strerror}"))
 
     location = parse(url)
-    with not_too_deep(location):
-        if location.is_local:
-            shutil.rmtree(location.path, onerror=note)
-        else:
-            with resolve(location) as target:
-                shutil.rmtree(target.path, onerror=note)
+    try:
+        with not_too_deep(location):
+            if location.is_local:
+                shutil.rmtree(location.path, onerror=note)
+            else:
+                with resolve(location) as target:
+                    shutil.rmtree(target.path, onerror=note)
+    except _Stopped as stopped:
+        raise stopped.error from stopped.__cause__
     return failed
 
 
