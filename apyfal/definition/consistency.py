@@ -196,6 +196,8 @@ def check_elements(stated: Declaration, dtype: np.dtype, error: type[Configurati
     """Raise `error` if the kernel cannot take elements of this type."""
     if dtype.hasobject:
         raise error(f"accelerator {stated.name!r} cannot take elements of type {dtype}: they are Python objects")
+    if not dtype.itemsize:
+        raise error(f"accelerator {stated.name!r} cannot take elements of type {dtype}: they have no bytes")
     if stated.dtypes and dtype not in stated.dtypes:
         names = ", ".join(sorted(str(known) for known in stated.dtypes))
         given = element_name(dtype)

@@ -173,6 +173,14 @@ def test_a_fixed_size_that_is_not_whole(nbytes: int, dtype: str) -> None:
     assert define(output=OutputSize("bytes", 16), out_dtype=np.dtype(dtype)).bind().outputs[0].nbytes(5) == 16
 
 
+@pytest.mark.parametrize("dtype", [[], "V0"])
+@pytest.mark.parametrize("given", [{}, {"output": OutputSize("bytes", 32)}, {"output": REPORTED}])
+def test_elements_of_no_bytes(given: dict[str, Any], dtype: Any) -> None:
+    arguments = "src, dst, report" if "output" in given and given["output"] is REPORTED else "src, dst"
+    with pytest.raises(ParameterError, match="they have no bytes"):
+        define(arguments, **given).bind(np.dtype(dtype))
+
+
 def test_what_it_is_in_a_line() -> None:
     accelerator = define("src, dst, a", parameters={"a": Parameter("a", "int8", 1)}, driver="opencl", summary="adds")
     assert repr(accelerator) == "x(a=1) on opencl: adds"
