@@ -138,8 +138,7 @@ def require_apart(source: Location, destination: Location) -> None:
             one, other = here.path, there.path
     if not same or one is None or other is None:
         return
-    first, second = f"{one.rstrip('/')}/", f"{other.rstrip('/')}/"
-    if first.startswith(second) or second.startswith(first):
+    if _overlap(one, other):
         raise ParameterError(
             f"cannot synchronize {str(source)!r} with {str(destination)!r}: one is in the other, or they are the same;"
             " expected two places apart"
@@ -156,9 +155,13 @@ def require_two_trees(source: Tree, destination: Tree) -> None:
     """
     if source.on_disk or destination.on_disk:
         return
-    known = {info.path: (name, info) for name, info in source.files.items()}
+    with resolve(source.top) as here, resolve(destination.top) as there:
+        if not _overlap(here.path, there.path):
+            return  # no object of one could be in the other
+    known = {info.path: name for name, info in source.files.items()}
     for name, info in destination.files.items():
-        of_source, before = known.get(info.path, (name, info))
+        of_source = known.get(info.path, name)
+        before = source.files.get(of_source, info)
         stated = before.etag is not None or before.mtime is not None
         same = (before.size, before.etag, before.mtime) == (info.size, info.etag, info.mtime)
         if of_source != name and stated and same:
@@ -167,6 +170,12 @@ def require_two_trees(source: Tree, destination: Tree) -> None:
                 f"cannot synchronize {str(source.top)!r} with {str(destination.top)!r}: {one!r} and {other!r} seem to"
                 " be the same object (of the same path, size, time and ETag); expected two places apart"
             )
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Return whether one directory is the other, or in it."""
+    first, second = f"{one.rstrip('/')}/", f"{other.rstrip('/')}/"
+    return first.startswith(second) or second.startswith(first)
 
 
 def _real_path(location: Location) -> str | None:
