@@ -26,14 +26,7 @@ Note = Callable[[str, object], None]
 class OneStore:
     """One store that is tested: what it can do, and where the tests may write.
 
-    Attributes
-    ----------
-    writable, lists, exclusive
-        What the store can do; what it cannot must raise `UnsupportedByStore`.
-    awkward_keys
-        Names to be kept as they are, without those that the store's documentation rules out.
-    large
-        Bytes of the largest object.
+    The attributes that a subclass may change are explained in `apyfal.testing.storage.StorageConformance`.
     """
 
     writable = True
