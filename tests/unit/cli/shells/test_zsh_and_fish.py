@@ -1,8 +1,9 @@
 """Tab in Zsh and Fish themselves, on a terminal: what is completed reaches the program as it is named, and is not run.
 
-Each test types a line, Tab and Enter. A program in the place of ``apyfal`` answers the shell's questions with the real
-one, and else writes its arguments down. Debian's packages ``zsh`` and ``fish``: without them the tests are skipped,
-except where ``APYFAL_CI`` is set, as ``.ci/run`` does, which also installs them.
+Each test types a line, Tab and Enter. A program in the place of ``apyfal`` lets the real one answer the shell's
+questions, in the environment that the shell gave it (forked from a process that has imported it: a shell asks several
+times for a Tab), and else writes its arguments down. Debian's packages ``zsh`` and ``fish``: without them the tests are
+skipped, except where ``APYFAL_CI`` is set, as ``.ci/run`` does, which also installs them.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ import select
 import shutil
 import struct
 import subprocess
-import sys
 import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import forked
 import pytest
 
 import apyfal.cli as cli
@@ -90,12 +91,54 @@ def program_of(shell: str) -> str:
     return found
 
 
+class Answers:
+    """What ``apyfal`` says to a shell: the program in its place leaves its environment in a folder, and waits there."""
+
+    PROGRAM = """#!/bin/sh
+[ -n "$_APYFAL_COMPLETE" ] || {{
+    printf '%s\\0' "$@" > {folder}/words.new
+    exec mv {folder}/words.new {folder}/words
+}}
+question=$(mktemp -d {folder}/question.XXXXXX) || exit
+mkfifo "$question/answer"
+env -0 > "$question/environment"
+echo "$question" > {folder}/questions
+exec cat "$question/answer"
+"""
+
+    def __init__(self, folder: Path) -> None:
+        self.words, self._questions = folder / "words", folder / "questions"
+        os.mkfifo(self._questions)
+        programs = folder / "programs"
+        programs.mkdir()
+        (programs / "apyfal").write_text(self.PROGRAM.format(folder=folder))
+        (programs / "apyfal").chmod(0o755)
+        self.path = str(programs)
+        self._thread = threading.Thread(target=self._answer)
+        self._thread.start()
+
+    def _answer(self) -> None:
+        with self._questions.open("r+b", buffering=0) as questions:  # for writing, too: so that it never ends
+            while line := questions.readline().strip():
+                question = Path(os.fsdecode(line))
+                pairs = os.fsdecode((question / "environment").read_bytes()).split("\0")[:-1]
+                environment = dict(pair.split("=", 1) for pair in pairs)
+                answer = forked.run([], Path(environment["PWD"]), environment)
+                (question / "answer").write_bytes(answer.output)
+
+    def close(self) -> None:
+        """Answer no more."""
+        with self._questions.open("r+b", buffering=0) as questions:
+            questions.write(b"\n")
+            self._thread.join()
+
+
 class Session:
     """A shell on a terminal, its words to ``apyfal`` and all that it has printed."""
 
     def __init__(self, shell: str, folder: Path) -> None:
-        self.work, home, programs = folder / "work", folder / "home", folder / "programs"
-        for place in (self.work, home, programs):
+        self.work, home = folder / "work", folder / "home"
+        for place in (self.work, home):
             place.mkdir()
         for name in IN_STORE:
             (folder / "files/b" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -103,18 +146,16 @@ class Session:
         for name in ("plain.raw", *(name for typed, name in NAMES.items() if typed.isalnum())):
             (self.work / name).touch()
         (home / "accelerator.conf").write_text(CONFIGURATION.format(files=folder / "files"))
-        self.home, self._words = home, folder / "words"
-        code = "from apyfal.cli import main; main()"
-        program = f'#!/bin/sh\n[ -z "$_APYFAL_COMPLETE" ] || exec {sys.executable} -c "{code}"\n'
-        program += f"printf '%s\\0' \"$@\" > {self._words}.new; mv {self._words}.new {self._words}\n"
-        (programs / "apyfal").write_text(program)
-        (programs / "apyfal").chmod(0o755)
+        self.home = home
+        self._answers = Answers(folder)
+        self._words = self._answers.words
         environment = {name: text for name, text in os.environ.items() if not name.startswith(("ZDOT", "XDG_"))}
-        environment |= {"HOME": str(home), "PATH": f"{programs}:{os.environ['PATH']}", "TERM": "xterm"}
+        environment |= {"HOME": str(home), "PATH": f"{self._answers.path}:{os.environ['PATH']}", "TERM": "xterm"}
         environment |= {"PYTHONPATH": str(Path(cli.__file__).parents[2]), "APYFAL_COMPLETE_STORES": "50s"}
         environment |= {"LC_ALL": "C.UTF-8"}
         script = subprocess.run(
-            [programs / "apyfal"],
+            [Path(self._answers.path) / "apyfal"],
+            cwd=folder,
             env={**environment, "_APYFAL_COMPLETE": f"{shell}_source"},
             capture_output=True,
             text=True,
@@ -171,6 +212,7 @@ class Session:
         self._ended.set()
         self._reader.join()
         os.close(self._leader)
+        self._answers.close()
 
 
 @pytest.fixture(scope="module", params=SHELLS)
