@@ -27,6 +27,7 @@ def test_a_skip_is_a_failure_where_nothing_may_be_missing(tmp_path: Path, strict
         (tmp_path / f"{name}.py").write_text(f"import pytest\n{text}\n")
     env = {name: value for name, value in os.environ.items() if name != "APYFAL_NO_SKIPS"}
     env |= {"PYTHONPATH": str(TESTS), "APYFAL_MAY_LACK": "pandas no_module_that_is_needed"}
+    env |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # none is needed, and some import much
     env |= {"APYFAL_NO_SKIPS": str(tmp_path)} if strict else {}
     command = [sys.executable, "-m", "pytest", "-q", "-c", os.devnull, "-p", "no:cacheprovider", "-p", "no_skips"]
     done = subprocess.run(
