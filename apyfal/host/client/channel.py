@@ -99,7 +99,7 @@ class Channel:
         self._stream = stream
         if isinstance(pieces, list) and len(pieces) == 1 and len(pieces[0]) == nbytes <= WINDOW:
             return self._submit_small(stream, head, pieces, alive)
-        with network_errors():
+        with network_errors:
             if nbytes > WINDOW:
                 self.connection.send(head)
                 self._await_credit(stream, nbytes, alive)
@@ -120,7 +120,7 @@ class Channel:
         self, stream: int, head: bytes, pieces: list[memoryview], alive: Callable[[], None]
     ) -> ChannelReply:
         """Submit a job whose body is one piece that is sent at once; the same as `submit`, in fewer steps."""
-        with network_errors(), self._errors:
+        try:
             try:
                 self.connection.send(head + frames.data_header(stream, len(pieces[0])), pieces)
             except StoreUnavailable:
@@ -129,6 +129,9 @@ class Channel:
             kind, payload = self._next_frame(stream, alive)
             if kind == FrameType.RESULT:
                 return ChannelReply(self, stream, frames.parse_result(payload))
+        except (OSError, FrameError):
+            with network_errors, self._errors:  # entered for errors only: each job would pay for it
+                raise
         raise HostError(f"{self.connection.name}: a frame of type {kind} came, and no result")
 
     def _await_credit(self, stream: int, nbytes: int, alive: Callable[[], None]) -> None:
@@ -165,7 +168,7 @@ class Channel:
 
     def _next(self, stream: int, alive: Callable[[], None]) -> tuple[int, bytes]:
         """Return the type and the payload of the next frame of a stream. Raises what an ERROR says."""
-        with network_errors(), self._errors:
+        with network_errors, self._errors:
             return self._next_frame(stream, alive)
 
     def _next_frame(self, stream: int, alive: Callable[[], None]) -> tuple[int, bytes]:
@@ -205,7 +208,7 @@ class Channel:
         `left` says how many there are before; 0: a header is next.
         """
         done, connection = 0, self.connection
-        with network_errors(), self._errors:
+        try:
             while done < len(out):
                 while not left:
                     header = frames.parse_header(connection.read_exactly(HEADER_NBYTES), FROM_SERVER)
@@ -221,6 +224,9 @@ class Channel:
                     raise ConnectionError("the output ended early")
                 done += count
                 left -= count
+        except (OSError, FrameError):
+            with network_errors, self._errors:
+                raise
         return left
 
     def close(self) -> None:
@@ -247,7 +253,7 @@ class ChannelReply:
         self._left = result.nbytes
         self._in_frame = 0
         self._asked = result.nbytes <= WINDOW
-        self._on_release: Callable[[bool], None] = lambda usable: None
+        self._on_release: Callable[[bool], None] = _nothing
 
     def on_release(self, call: Callable[[bool], None]) -> None:
         """Call `call` at the end; its argument tells whether the channel can be used again."""
@@ -265,7 +271,7 @@ class ChannelReply:
             return
         if not self._asked:
             self._asked = True
-            with network_errors():
+            with network_errors:
                 self._channel.connection.send(frames.credit_frame(self._stream, self._left))
         self._in_frame = self._channel.read_body(self._stream, out, self._in_frame)
         self._left -= len(out)
@@ -275,11 +281,11 @@ class ChannelReply:
         usable = not self._left
         if usable and succeeded and self._result.nbytes > _RELEASE_FROM:
             try:
-                with network_errors():
+                with network_errors:
                     self._channel.connection.send(frames.release_frame(self._stream))
             except (ConnectionError, TimeoutError):
                 usable = False  # the host frees the output after some time
-        on_release, self._on_release = self._on_release, lambda usable: None
+        on_release, self._on_release = self._on_release, _nothing
         on_release(usable)
 
     def __enter__(self) -> ChannelReply:
@@ -289,6 +295,10 @@ class ChannelReply:
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close(kind is None)
+
+
+def _nothing(usable: bool) -> None:
+    """Do nothing at the end of a reply."""
 
 
 class ChannelPool:

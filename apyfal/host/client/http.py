@@ -137,7 +137,7 @@ class Host:
             The daemon cannot be reached, or the connection broke. It is not known whether the request was processed.
         """
         outgoing = self._outgoing(method, target, dict(headers or ()), json_body, body, length)
-        with network_errors():
+        with network_errors:
             connection, fresh = self._idle.lease(self.address, self._connect, careful=not outgoing.repeatable)
             try:
                 response = self._exchange(connection, outgoing)
@@ -227,7 +227,7 @@ class Host:
     def _open_channel(self) -> Channel | None:
         """Open a channel; ``None``: the host has none."""
         head = self._outgoing("GET", "/v1/channel", {"Connection": "Upgrade", "Upgrade": PROTOCOL}, None, (), None).head
-        with network_errors():
+        with network_errors:
             connection = self._connect()
             try:
                 connection.send(head)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
 from apyfal.exceptions import AcceleratorException, AuthenticationError, StorageError, TransferTimeout
 from apyfal.host.protocol.messages import JOB_HEADER, error_from
@@ -17,21 +16,27 @@ __all__ = ["HostResponse", "Refused", "SessionLost", "network_errors"]
 _MAX_JSON = 64 << 20
 
 
-@contextlib.contextmanager
-def network_errors() -> Iterator[None]:
-    """Convert network errors to `ConnectionError` or `TimeoutError`; pass on all others."""
-    try:
-        yield
-    except TransferTimeout as error:
-        raise TimeoutError(str(error)) from error
-    except AuthenticationError:
-        raise
-    except StorageError as error:
-        raise ConnectionError(str(error)) from error
-    except OSError as error:
-        if isinstance(error, ConnectionError | TimeoutError | AcceleratorException):
-            raise
-        raise ConnectionError(error.strerror or str(error)) from error
+class _NetworkErrors:
+    """Converts network errors to `ConnectionError` or `TimeoutError`; passes on all others."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is None or isinstance(error, AuthenticationError):
+            return
+        if isinstance(error, TransferTimeout):
+            raise TimeoutError(str(error)) from error
+        if isinstance(error, StorageError):
+            raise ConnectionError(str(error)) from error
+        if isinstance(error, OSError) and not isinstance(error, ConnectionError | TimeoutError | AcceleratorException):
+            raise ConnectionError(error.strerror or str(error)) from error
+
+
+#: a context manager without a state: each small job enters it several times
+network_errors: Final = _NetworkErrors()
 
 
 class Refused(Exception):
@@ -76,7 +81,7 @@ class HostResponse:
 
     def json(self) -> Any:
         """Read the body and parse it as JSON."""
-        with network_errors():
+        with network_errors:
             return json.loads(self._response.read(_MAX_JSON))
 
     def job(self) -> tuple[dict[str, Any], bool]:
@@ -89,7 +94,7 @@ class HostResponse:
         """Fill `out` with the next bytes of the body. Raises `ConnectionError` if the body ends before."""
         done = 0
         while done < len(out):
-            with network_errors():
+            with network_errors:
                 count = self._response.readinto(out[done:])
             if not count:
                 raise ConnectionError("the response ended early")
@@ -100,7 +105,7 @@ class HostResponse:
         buffer = memoryview(bytearray(4096))
         rest = b""
         while True:
-            with network_errors():
+            with network_errors:
                 count = self._response.readinto(buffer)
             if not count:
                 break

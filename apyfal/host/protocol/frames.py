@@ -277,11 +277,10 @@ def parse_result(payload: bytes) -> ResultFrame:
     nbytes, has_output = _RESULT.unpack_from(payload)
     if nbytes >= _MAX_BODY or has_output > 1 or (nbytes and not has_output):
         raise FrameError(f"RESULT: {nbytes} bytes, and {has_output} for whether there are any")
-    text = payload[_RESULT.size :]
-    found = _PLAIN.match(text) if len(text) <= _PLAIN_MOST else None
-    rest = None if found is None else _plain(text[found.end() :])
+    found = _PLAIN.match(payload, _RESULT.size) if len(payload) <= _PLAIN_MOST else None
+    rest = None if found is None else _plain(payload[found.end() :])
     if found is None or rest is None:
-        return ResultFrame(_document("RESULT", text), bool(has_output), nbytes)
+        return ResultFrame(_document("RESULT", payload[_RESULT.size :]), bool(has_output), nbytes)
     return ResultFrame({"id": found[1].decode(), **rest}, bool(has_output), nbytes)
 
 

@@ -304,17 +304,22 @@ class Connection:
         StoreUnavailable, TransferTimeout
             The peer closed, or sent nothing for the timeout.
         """
+        end = self._pos + count
+        if end <= self._end:  # it came with what was read before
+            data = bytes(memoryview(self._buffer)[self._pos : end])
+            self._pos = end
+            return data
         self._waited, self._window = 0.0, 0
         if count > len(self._buffer):
-            data = bytearray(count)
-            with memoryview(data) as view:
+            whole = bytearray(count)
+            with memoryview(whole) as view:
                 done = 0
                 while done < count:
                     received = self.receive_into(view[done:])
                     if not received:
                         raise StoreUnavailable(f"{self.name}: closed")
                     done += received
-            return bytes(data)
+            return bytes(whole)
         while self._end - self._pos < count:
             if not self._fill():
                 self.check_cancelled()
@@ -335,8 +340,12 @@ class Connection:
                 self._buffer.extend(bytes(len(self._buffer)))
             else:
                 raise StoreUnavailable(f"{self.name}: the head of the response is longer than {_MAX_HEAD} bytes")
-        with memoryview(self._buffer) as view, view[self._end :] as room:
-            count = self._receive(room, 0)
+        with memoryview(self._buffer) as view:
+            if not self._end:
+                count = self._receive(view, 0)
+            else:
+                with view[self._end :] as room:
+                    count = self._receive(room, 0)
         self._end += count
         return count
 
