@@ -56,6 +56,7 @@ from apyfal.host.server.transport.user_threads import UserThreads
 from apyfal.host.settings import Settings
 from apyfal.jobs.queue import Task
 from apyfal.log import get_logger
+from apyfal.memory import empty
 from apyfal.storage import providers
 from apyfal.storage.mounting import table
 from apyfal.storage.mounting.mount import MountSpec
@@ -445,8 +446,6 @@ def _prepare_run(
 
 
 def _allocate(nbytes: int) -> np.ndarray[Any, Any]:
-    from apyfal.memory import empty
-
     return empty((nbytes,), np.uint8)
 
 

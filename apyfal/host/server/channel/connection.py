@@ -86,7 +86,10 @@ class FrameConnection(asyncio.BufferedProtocol):
             return
         if not self._handler.may_submit():
             self._reader.held = True
-        self._guarded(lambda: self._reader.received(nbytes))
+        try:
+            self._reader.received(nbytes)
+        except FrameError as error:
+            self._handler.on_broken(error)
         if self._reader.held and not self._ended:
             self._transport.pause_reading()
 
@@ -99,15 +102,12 @@ class FrameConnection(asyncio.BufferedProtocol):
         if self._ended or not self._reader.held:
             return
         self._reader.held = False
-        self._guarded(self._reader.resume)
-        if not self._reader.held and not self._ended:
-            self._transport.resume_reading()
-
-    def _guarded(self, work: Any) -> None:
         try:
-            work()
+            self._reader.resume()
         except FrameError as error:
             self._handler.on_broken(error)
+        if not self._reader.held and not self._ended:
+            self._transport.resume_reading()
 
     # -- sending -------------------------------------------------------------------------------------------------------
     @property

@@ -10,7 +10,8 @@ import functools
 import itertools
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 from apyfal.exceptions import HostError, RunCancelled
 from apyfal.host.protocol.messages import error_document
@@ -320,9 +321,10 @@ class JobManager:
         """Store the result in the journal, then publish it."""
         output = job.output
         kept = None if output is None or not job.is_kept else output.tobytes()
-        if output is not None and kept is not None:  # no reason to keep pinned memory occupied
-            output.close()
-            output = job.output = Data.of_bytes(kept)
+        if output is not None and kept is not None:
+            if not output.is_bytes:  # no reason to keep pinned memory occupied
+                output.close()
+                output = job.output = Data.of_bytes(kept)
             self._kept += len(kept)
         elif output is not None:
             self._unfetched[job.user] += 1
@@ -346,21 +348,14 @@ class JobManager:
             self.bytes_out += job.output.nbytes
 
     # -- outputs -------------------------------------------------------------------------------------------------------
-    @contextlib.contextmanager
-    def output(self, job: Job | Entry) -> Iterator[Data | None]:
+    def output(self, job: Job | Entry) -> AbstractContextManager[Data | None]:
         """Provide the output of an ended job for the duration of the block; ``None`` if it is no longer kept."""
-        if isinstance(job, Job) and job.output is not None:
-            yield job.output
-            return
-        if isinstance(job, Entry) and job.output is not None:
-            yield Data.of_bytes(job.output)
-            return
-        saved = self._saved.open(job.id) if isinstance(job, Entry) else None
-        try:
-            yield saved
-        finally:
-            if saved is not None:
-                saved.close()
+        if isinstance(job, Job):
+            return contextlib.nullcontext(job.output)
+        if job.output is not None:
+            return contextlib.nullcontext(Data.of_bytes(job.output))
+        saved = self._saved.open(job.id)
+        return contextlib.nullcontext() if saved is None else contextlib.closing(saved)
 
     def release_output(self, job: Job | Entry) -> None:
         """Free an output that its client has received. Small outputs stay in the journal."""

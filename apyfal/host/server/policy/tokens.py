@@ -179,6 +179,7 @@ class TokenStore:
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
         self.path = Path(path) if path is not None else default_state_directory() / "tokens.json"
+        self._name = str(self.path)  # which each request looks up: a `Path` makes its text anew
         self._lock = threading.Lock()
         self._tokens: dict[str, Token] = {}
         self._version: tuple[int, int, int] | None = None
@@ -284,7 +285,7 @@ class TokenStore:
     def _current(self) -> dict[str, Token]:
         with self._lock:
             try:
-                status = os.stat(self.path)
+                status = os.stat(self._name)
             except FileNotFoundError:
                 self._tokens, self._known, self._version = {}, {}, None
                 return self._tokens

@@ -65,7 +65,8 @@ class Data:
         self.array = array
         self.file = file
         self.nbytes = array.nbytes if array is not None else os.fstat(file.fileno()).st_size if file is not None else 0
-        self.nbytes += sum(one.nbytes for one in more)
+        if more:
+            self.nbytes += sum(one.nbytes for one in more)
         self.digest: str | None = None
         self._share = share
         self._more = more
@@ -77,6 +78,11 @@ class Data:
         data = cls(array=np.frombuffer(content, np.uint8))
         data._content = content
         return data
+
+    @property
+    def is_bytes(self) -> bool:
+        """Return whether the content is what `of_bytes` was given, which counts against no quota."""
+        return self._content is not None and self._share is None
 
     @property
     def memory(self) -> int:
