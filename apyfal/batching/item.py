@@ -9,8 +9,16 @@ import numpy as np
 
 from apyfal.definition.types.composite import view_of
 from apyfal.device.zero_copy import flat_bytes
-from apyfal.exceptions import TransferCancelled
-from apyfal.pipeline.arrays import CONVERTED, check_target, element_shape, new_array, shape_of, source_array
+from apyfal.exceptions import ParameterError, TransferCancelled
+from apyfal.pipeline.arrays import (
+    CONVERTED,
+    check_target,
+    check_whole_elements,
+    element_shape,
+    new_array,
+    shape_of,
+    source_array,
+)
 from apyfal.pipeline.reports.job_report import JobReport
 from apyfal.storage import transfer
 from apyfal.storage.endpoints.factory import open_sink, source_at
@@ -201,16 +209,29 @@ class BatchItem:
         """Return what `apyfal.Accelerator.process` would return."""
         if call.make_result is not None:
             return call.result_of(view_of(data, call.outputs[0].dtype))
+        check_whole_elements(call.outputs[0], len(data))
         target = self.task.dst
         if isinstance(target, np.ndarray):
-            check_target(call.outputs[0], target, len(data))
-            target[...] = data.view(target.dtype).reshape(target.shape)
+            self._fill(call, target, data)
         else:  # a copy: a view that the caller keeps would keep the memory of the whole batch
             shape = None if self.array is None else element_shape(self.array, call.outputs[0].first)
             target = new_array(call.outputs[0], shape_of(call.outputs[0], len(data), shape))
             flat_bytes(target)[...] = data
         self._copied.append(("dst", len(data)))
         return target
+
+    @staticmethod
+    def _fill(call: BoundCall, target: NDArray[Any], data: NDArray[np.uint8]) -> None:
+        """Copy the output into the caller's array, or to its beginning if the kernel reports how much it writes."""
+        port = call.outputs[0]
+        check_target(port, target, None if port.size_reported else len(data))
+        if not port.size_reported:
+            target[...] = data.view(target.dtype).reshape(target.shape)
+            return
+        if len(data) > target.nbytes:
+            raise ParameterError(f"{port.name}: it has {target.nbytes} bytes, and the output has more")
+        elements = data.view(target.dtype)
+        target.flat[: len(elements)] = elements
 
     def settle(self, report: Report, *, device: str, driver: str) -> None:
         """Set the job's future, and fill its ``info_dict``."""

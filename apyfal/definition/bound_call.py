@@ -117,6 +117,11 @@ class CallOutput(CallPort):
     changed: bool = False
     shape: tuple[int, ...] | None = None
 
+    @property
+    def size_reported(self) -> bool:
+        """Whether only the kernel knows how many bytes it writes."""
+        return self.fixed_nbytes is None and self.rule.kind == "reported"
+
     def nbytes(self, nbytes: int) -> int | None:
         """Return the bytes of output for `nbytes` of input; ``None`` if only the kernel knows them.
 

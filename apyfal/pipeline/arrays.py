@@ -28,6 +28,7 @@ __all__ = [
     "as_elements",
     "check_target",
     "check_type_and_size",
+    "check_whole_elements",
     "each_of",
     "element_shape",
     "element_type_of",
@@ -217,6 +218,15 @@ def check_type_and_size(port: CallOutput, array: NDArray[Any] | DeviceArray, exp
         )
     if expected is not None and array.nbytes != expected:
         raise ParameterError(f"{port.name}: an array of {array.nbytes} bytes; this job's output has {expected}")
+
+
+def check_whole_elements(port: CallOutput, nbytes: int) -> None:
+    """Raise `ParameterError` if the `nbytes` that a kernel has written are no whole number of elements."""
+    if nbytes % port.dtype.itemsize:
+        raise ParameterError(
+            f"{port.name}: the output of {nbytes} bytes is not a whole number of {element_name(port.dtype)} elements "
+            f"({port.dtype.itemsize} bytes each)"
+        )
 
 
 def overlap(source: NDArray[Any] | None, target: NDArray[Any]) -> bool:

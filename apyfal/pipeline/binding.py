@@ -18,6 +18,7 @@ from apyfal.pipeline.arrays import (
     array_of,
     check_target,
     check_type_and_size,
+    check_whole_elements,
     element_shape,
     new_array,
     overlap,
@@ -269,7 +270,7 @@ class OutputBinding:
                     raise ParameterError(
                         f"{binding.port.name} and {port.name} overlap; expected the same memory or none in common"
                     )
-            if self._size is None and total:
+            if port.size_reported:
                 self._reason = self._reason or job.allow(port.name, _SIZE_UNKNOWN)
 
     def collides(self, other: OutputBinding) -> bool:
@@ -291,6 +292,17 @@ class OutputBinding:
     def in_place(self) -> bool:
         """Whether the device writes to `array`."""
         return self.array is not None and self._reason is None and self.array.nbytes > 0
+
+    def check_whole(self, consumed: int) -> None:
+        """Check the caller's array for the output of `consumed` bytes of input, whose number was not known before.
+
+        Raises
+        ------
+        ParameterError
+            The output is not as large as the array. If the kernel reports its size, it may be smaller.
+        """
+        if self.array is not None:
+            check_type_and_size(self.port, self.array, self.port.nbytes(consumed))
 
     def make(self, plan: Plan, port_plan: PortPlan) -> Output:
         """Return the output that the stages write."""
@@ -337,6 +349,8 @@ class OutputBinding:
         data = self._output.result()
         if self.resident is not None:
             return self.resident
+        if data is not None:
+            check_whole_elements(self.port, len(data))
         if self.port.fixed_nbytes is not None and data is not None:
             if self._sink is not None:
                 self._sink.write(data.data)

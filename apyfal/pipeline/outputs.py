@@ -197,7 +197,12 @@ class CopiedOutput(_RingOutput):
     def result(self) -> NDArray[np.uint8]:
         """Return the bytes that were written."""
         if not self._array.flags.c_contiguous:
-            self._array[...] = self._bytes.view(self._array.dtype).reshape(self._array.shape)
+            elements = self._bytes.view(self._array.dtype)
+            if self._done == len(self._bytes):
+                self._array[...] = elements.reshape(self._array.shape)
+            else:  # less than fits was written, as the kernel alone has known
+                count = self._done // self._array.itemsize
+                self._array.flat[:count] = elements[:count]
             self._report.copied(self._done, self._reason)  # the second copy of these bytes
         return self._bytes[: self._done]
 

@@ -259,6 +259,8 @@ def _run(
         decided.leave_resident(arguments, launcher)
     if total is None:
         job.call.check_size(stages.consumed)
+        for binding in decided.outputs:
+            binding.check_whole(stages.consumed)
     decided.leave(ends)
     return _result(decided.outputs)
 
