@@ -32,6 +32,8 @@ _STRUCT = "struct."
 
 _DRIVERS = ("emulator", "opencl", "rtl", "xdma", "xrt")
 _NEED_PROGRAM = ("opencl", "rtl", "xrt")
+#: Drivers with a kernel of apyfal's own for reference accelerators.
+_OWN_KERNELS = ("emulator", "opencl", "rtl")
 #: What every reference kernel in Verilog needs beside its own file.
 _RTL_PARTS = ("apf_control.sv",)
 #: The largest element, in bytes, that they compute with; all are integers.
@@ -228,6 +230,8 @@ def _define(name: str, base: Definition | None, section: Section) -> Definition:
         changes["halo"] = dict(parts("halo", lambda text, _: parse_halo(text)))
     changes.update(_sizes(section, changes, base))
     changes.update(_element_types(section, base, structs))
+    if base is not None and base.model is None and driver in _OWN_KERNELS and "program" not in section:
+        _check_written_type(section, base, changes)
     changes["parameters"] = _parameters(section, base, changes.get("arguments", ()), structs)
     _check_output_names(section, changes, base)
     if base is None:
@@ -334,6 +338,23 @@ def _element_types(section: Section, base: Definition | None, structs: Types) ->
         key = "in_dtype" if base is None or base.takes_input else "out_dtype"
         types.setdefault(key, read("dtype"))
     return types
+
+
+def _check_written_type(section: Section, base: Definition, changes: Mapping[str, Any]) -> None:
+    """Raise an error if a section states that a reference kernel writes another type than it does.
+
+    The kernel would write as many bytes as before: of a larger type, the rest of the output is what the memory had. A
+    kernel that writes bytes may write those of any type.
+    """
+    out = changes.get("out_dtype")
+    written = base.out_dtype or changes.get("in_dtype", base.in_dtype)
+    if out is None or (base.out_dtype is not None and base.out_dtype == np.uint8):
+        return
+    if written is not None and out == written:  # numpy takes None for float64
+        return
+    value = section["out_dtype" if "out_dtype" in section else "dtype"]
+    what = "the element type that it reads" if base.out_dtype is None else f"{element_name(base.out_dtype)} elements"
+    raise value.error(f"accelerator {base.name!r} writes {what}, not {element_name(out)}")
 
 
 def _options(section: Section, driver: str) -> dict[str, str]:

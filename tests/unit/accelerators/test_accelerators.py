@@ -203,6 +203,33 @@ def test_element_types() -> None:
         accelerators.resolve("loopback", {}, dtype="object")
     with pytest.raises(ConfigurationError, match="accelerator 'scale' cannot take elements of type complex64"):
         accelerators.resolve("scale", {}, dtype="complex64")
+
+
+@pytest.mark.parametrize("driver", ["emulator", "opencl", "rtl"])
+@pytest.mark.parametrize(
+    ("name", "types", "writes"),
+    [
+        ("scale", {"in_dtype": "uint8", "out_dtype": "float64"}, "the element type that it reads, not float64"),
+        ("scale", {"in_dtype": "int32", "out_dtype": "uint8"}, "the element type that it reads, not uint8"),
+        ("scale", {"out_dtype": "float64"}, "the element type that it reads, not float64"),
+        ("scale", {"dtype": "int32", "out_dtype": ">i4"}, "the element type that it reads, not >i4"),
+        ("histogram", {"out_dtype": "int8"}, "uint64 elements, not int8"),
+        ("histogram", {"out_dtype": "float64"}, "uint64 elements, not float64"),
+    ],
+)
+def test_a_kernel_writes_what_it_writes(name: str, types: dict[str, str], writes: str, driver: str) -> None:
+    """Not what is stated of it: the output would be other numbers, and what the memory had before."""
+    with pytest.raises(ConfigurationError, match=f"'out_dtype': accelerator '{name}' writes {writes}"):
+        accelerators.resolve(name, {}, driver=driver, **types)
+    own = accelerators.resolve(name, {}, driver="opencl", program="/opt/own.cl", **types)
+    assert own.out_dtype == np.dtype(types["out_dtype"])
+
+
+def test_a_stated_type_that_the_kernel_writes() -> None:
+    assert accelerators.resolve("scale", {}, dtype="int32", out_dtype="int32").out_dtype == np.int32
+    assert accelerators.resolve("histogram", {}, out_dtype="uint64").out_dtype == np.uint64
+    for name in ("gzip", "gunzip", "trng"):  # bytes, of which each element type has some
+        assert accelerators.resolve(name, {}, out_dtype="float32").out_dtype == np.float32
     with pytest.raises(ConfigurationError, match=r"argument 'dtype': .* is no element type"):
         accelerators.resolve("scale", {}, dtype=object())
 
