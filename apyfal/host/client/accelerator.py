@@ -32,12 +32,13 @@ from apyfal.host.client.small_job import small_job
 from apyfal.host.client.submission import Receiver, Sendable, Submission
 from apyfal.host.protocol.address import parse_address
 from apyfal.host.protocol.array_types import ArrayType
-from apyfal.host.protocol.messages import JobSpec, error_from, plain
+from apyfal.host.protocol.messages import JobSpec, error_from
+from apyfal.host.protocol.parameters import encode_parameters
 from apyfal.jobs.base import BaseAccelerator
 from apyfal.jobs.queue import Task
 from apyfal.jobs.submitter import JobSubmitter
 from apyfal.memory import empty
-from apyfal.units import parse_duration
+from apyfal.units import parse_duration, parse_size
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
@@ -149,7 +150,7 @@ class RemoteAccelerator(BaseAccelerator):
     def __init__(self, host: Host, options: Mapping[str, object], memory_limit: int | str | None = None) -> None:
         self._host = host
         self._options = dict(options)
-        self._memory_limit = memory_limit
+        self._memory_limit = None if memory_limit is None else parse_size(memory_limit)
         self._lock = threading.RLock()
         self._closed = False
         self._session = ""
@@ -170,9 +171,9 @@ class RemoteAccelerator(BaseAccelerator):
         """Configure the accelerator; see `apyfal.Accelerator.start`."""
         self._check_open()
         with self._lock:
-            self._start = (src, parameters)
             self._starts += 1
             self._run("start", src, None, parameters, info_dict=info_dict)
+            self._start = (src, parameters)
 
     def mount(self, storage_type: str, *, provider: str, **parameters: object) -> None:
         """Mount a store with the client's own account, for jobs of this session. The host removes it with the session.
@@ -251,11 +252,11 @@ class RemoteAccelerator(BaseAccelerator):
             src,
             dst,
             parameters,
-            copy=copy,
+            copy=bool(copy),
             info_dict=info_dict,
             timeout=None if timeout is None else parse_duration(timeout),
             progress=progress,
-            memory_limit=memory_limit if memory_limit is not None else self._memory_limit,
+            memory_limit=self._memory_limit if memory_limit is None else parse_size(memory_limit),
         )
 
     def empty(self, shape: Any, dtype: DTypeLike = float) -> NDArray[Any]:
@@ -309,7 +310,7 @@ class RemoteAccelerator(BaseAccelerator):
                             kind=kind,
                             src=source.origin,
                             dst=target.destination,
-                            parameters=plain(parameters),
+                            parameters=encode_parameters(parameters),
                             copy=copy,
                             timeout=timeout,
                             memory_limit=memory_limit,
@@ -361,7 +362,8 @@ class RemoteAccelerator(BaseAccelerator):
         timeout = keywords.get("timeout")
         batch = ClientBatch(together)
         seconds = None if timeout is None else parse_duration(timeout)
-        spec = batch.spec(plain({name: keywords[name] for name in keywords.keys() - _OF_PROCESS}), seconds)
+        own = {name: keywords[name] for name in keywords.keys() - _OF_PROCESS}
+        spec = batch.spec(encode_parameters(own), seconds)
         key, retry = secrets.token_hex(16), Retry(seconds)
         while True:
             session = self._session
