@@ -174,6 +174,11 @@ class Accelerator(BaseAccelerator):
         """Names of its outputs: the keys of ``dst={...}`` if there are several."""
         return tuple(port.name for port in self._definition.outputs)
 
+    @property
+    def reports_size(self) -> bool:
+        """Whether only its kernel knows the size of the output, so that an array as `dst` may be larger."""
+        return any((port.output or self._definition.output).kind == "reported" for port in self._definition.outputs)
+
     # -- configuration ------------------------------------------------------------------------------------------------
     def start(self, src: object = None, *, info_dict: dict[str, Any] | None = None, **parameters: object) -> None:
         """Configure the accelerator. It can be called again, with other values.

@@ -35,6 +35,7 @@ class Wire:
     """An accelerator that does nothing with its data: what is left is the way there and back."""
 
     outputs = ("dst",)
+    reports_size = False
 
     def __init__(self, accelerator: str | None = None, **_: Any) -> None:
         self._gives = accelerator == "gives"

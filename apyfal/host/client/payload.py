@@ -17,11 +17,11 @@ from apyfal.host.protocol.array_types import ArrayType, SharedArray
 from apyfal.host.protocol.messages import BodyPart, DestinationSpec, SourceSpec
 from apyfal.host.protocol.shared_memory import Region
 from apyfal.memory import empty, plain_array
-from apyfal.pipeline.arrays import array_of
+from apyfal.pipeline.arrays import array_of, element_type_of
 from apyfal.storage.endpoints.factory import Source, open_sink, open_source
 from apyfal.storage.url import StoragePath, is_file_object, parse
 
-__all__ = ["Copies", "InputPayload", "OutputPayload", "Readable"]
+__all__ = ["Copies", "InputPayload", "OutputPayload", "Readable", "check_received"]
 
 _CHUNK = 1 << 20
 #: below this size, a request on the socket costs less than the management of shared memory
@@ -71,6 +71,22 @@ def _room(pool: SharedPool, nbytes: int, copies: Copies) -> Region | None:
     return pool.take(nbytes) if copies.allowed and nbytes >= _SHARED_FROM else None
 
 
+def check_received(nbytes: int, array: np.ndarray[Any, Any], is_part: bool) -> None:
+    """Raise `HostError` if the host's output of `nbytes` is not that of an array, or (`is_part`) of its beginning."""
+    if nbytes > array.nbytes or (nbytes < array.nbytes and not is_part):
+        raise HostError(f"the host sent {nbytes} bytes for an array of {array.nbytes}")
+
+
+def _copy_front(target: np.ndarray[Any, Any], source: np.ndarray[Any, Any], nbytes: int | None) -> None:
+    """Copy the first `nbytes` (``None``: all) of an array to one of its type and shape."""
+    if nbytes is None:
+        np.copyto(target, source)
+        return
+    check_received(nbytes, target, is_part=True)
+    count = nbytes // target.itemsize
+    target.flat[:count] = source.reshape(-1)[:count]
+
+
 class InputPayload:
     """The input of a remote job. As a context manager, it closes what it has opened.
 
@@ -111,7 +127,7 @@ class InputPayload:
             return
         array = array_of(src)
         if array is not None:
-            self._take_array(array, pool)
+            self._take_array(array, pool, raw=element_type_of(src, array) is None)
             return
         source = self._stack.enter_context(open_source(src))
         if not source.seekable or source.size is None:
@@ -132,7 +148,8 @@ class InputPayload:
                 parts[str(name)] = BodyPart(url=payload.origin.url)
                 continue
             start = -(-end // _ALIGN) * _ALIGN
-            parts[str(name)] = BodyPart(offset=start, nbytes=payload.length, array=payload.origin.array)
+            array = None if payload.origin.raw else payload.origin.array
+            parts[str(name)] = BodyPart(offset=start, nbytes=payload.length, array=array)
             self._parts.append((start, payload))
             end = start + payload.length
         if not self._parts:
@@ -182,7 +199,7 @@ class InputPayload:
     ) -> None:
         self.close()
 
-    def _take_array(self, array: np.ndarray[Any, Any], pool: SharedPool | None) -> None:
+    def _take_array(self, array: np.ndarray[Any, Any], pool: SharedPool | None, *, raw: bool) -> None:
         kind = ArrayType.of(array)
         shared = None if pool is None else pool.locate(array)
         if shared is None and pool is not None and (region := _room(pool, array.nbytes, self._copies)) is not None:
@@ -191,14 +208,14 @@ class InputPayload:
             shared = SharedArray(region.name, 0, kind)
             np.copyto(region.array(shared), array)
         if shared is not None:
-            self.origin = SourceSpec(shared=shared)
+            self.origin = SourceSpec(shared=shared, raw=raw)
             return
         if not array.flags.c_contiguous:
             self._copies.add(array.nbytes, "src: not contiguous")
             array = np.ascontiguousarray(array)
         self._array = array
         self.length = array.nbytes
-        self.origin = SourceSpec(body=True, array=kind)
+        self.origin = SourceSpec(body=True, array=kind, raw=raw)
 
     def _spooled(self, source: Source) -> Source:
         """Copy a source that can be read only once to a temporary file, so that it can be sent again."""
@@ -287,9 +304,16 @@ class OutputPayload:
             The job as the host describes it.
         """
         described = document.get("output")
-        if described is None:
+        if (
+            self._parts and described is not None and described.get("parts") is None
+        ):  # of an accelerator with one output
+            (only,) = self._parts.values()
+            return only.receive(response, document)
+        part = None if described is None or described.get("part") is not True else int(described["nbytes"])
+        if described is None or (part is not None and self.destination is not None and self.destination.shared):
             if self._array is not None and self._region is not None:
-                np.copyto(self._array, self._region.array(SharedArray(self._region.name, 0, ArrayType.of(self._array))))
+                shared = self._region.array(SharedArray(self._region.name, 0, ArrayType.of(self._array)))
+                _copy_front(self._array, shared, part)
             return self._dst if self._array is not None else document.get("result")
         if described.get("region") is not None:
             return self._shared_result(described)
@@ -302,7 +326,7 @@ class OutputPayload:
             self._store(response, nbytes)
             return document.get("result")
         if self._array is not None:
-            self._fill(response, self._array, nbytes)
+            self._fill(response, self._array, nbytes, is_part=part is not None)
             return self._dst
         kind = ArrayType.parse({"dtype": described["dtype"], "shape": described["shape"]}, "the response")
         result = empty(kind.shape, kind.dtype)
@@ -344,13 +368,14 @@ class OutputPayload:
         return region.array(SharedArray(region.name, 0, kind), on_release=lambda: pool.give(region))
 
     @staticmethod
-    def _fill(response: Readable, array: np.ndarray[Any, Any], nbytes: int) -> None:
-        if array.nbytes != nbytes:
-            raise HostError(f"the host sent {nbytes} bytes for an array of {array.nbytes}")
-        target = array if array.flags.c_contiguous else np.empty(array.shape, array.dtype)
+    def _fill(response: Readable, array: np.ndarray[Any, Any], nbytes: int, *, is_part: bool = False) -> None:
+        check_received(nbytes, array, is_part)
+        target = array
+        if not array.flags.c_contiguous:
+            target = np.ascontiguousarray(array) if is_part else np.empty(array.shape, array.dtype)
         if nbytes:
             flat: np.ndarray[Any, Any] = target.reshape(-1).view(np.uint8)
-            response.readinto(flat.data)
+            response.readinto(flat.data[:nbytes])
         if target is not array:
             np.copyto(array, target)
 

@@ -8,8 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from apyfal.exceptions import HostError
-from apyfal.host.client.payload import Copies, OutputPayload, Readable
+from apyfal.host.client.payload import Copies, OutputPayload, Readable, check_received
 from apyfal.host.client.shared_pool import SharedPool
 from apyfal.host.protocol.array_types import ArrayType
 from apyfal.host.protocol.messages import DestinationSpec, JobSpec, SourceSpec
@@ -62,10 +61,9 @@ class SmallJob:
             except TypeError:  # no list of numbers
                 kind = ArrayType.parse({"dtype": described["dtype"], "shape": described["shape"]}, "the response")
             result = empty(kind.shape, kind.dtype)
-        if result.nbytes != nbytes:
-            raise HostError(f"the host sent {nbytes} bytes for an array of {result.nbytes}")
+        check_received(nbytes, result, described.get("part") is True)
         if nbytes:
-            response.readinto(_bytes_of(result))
+            response.readinto(_bytes_of(result)[:nbytes])
         return result
 
 

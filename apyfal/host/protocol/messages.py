@@ -95,7 +95,8 @@ class BodyPart:
 class SourceSpec:
     """The input of a job: a URL, the request's body (an array, or bytes of a file), or shared memory.
 
-    Several inputs are in `parts`, by name. Those without URL lie in the body, which is then an array of bytes.
+    Several inputs are in `parts`, by name. Those without URL lie in the body, which is then an array of bytes. A `raw`
+    source is an array of bytes whose element type is not known: a client's ``bytes``.
     """
 
     url: str | None = None
@@ -103,13 +104,14 @@ class SourceSpec:
     body: bool = False
     array: ArrayType | None = None
     shared: SharedArray | None = None
+    raw: bool = False
 
     @classmethod
     def parse(cls, value: object) -> SourceSpec | None:
         """Parse the JSON that `document` returns."""
         if value is None:
             return None
-        document = parse_object(value, "src", {"url", "parts", "body", "array", "shared"})
+        document = parse_object(value, "src", {"url", "parts", "body", "array", "shared", "raw"})
         parts = None if "parts" not in document else BodyPart.parse_all(document["parts"], "src: parts")
         kinds = document.keys() & {"url", "body", "shared"}
         if parts is not None and not kinds:
@@ -120,20 +122,23 @@ class SourceSpec:
             raise ParameterError("src: parts: expected URLs, or places in a body that is an array")
         if "url" in document:
             return cls(url=parse_text(document["url"], "src: url"))
+        if not isinstance(raw := document.get("raw", False), bool):
+            raise ParameterError("src: raw: expected true or false")
         if "shared" in document:
-            return cls(shared=SharedArray.parse(document["shared"], "src"))
+            return cls(shared=SharedArray.parse(document["shared"], "src"), raw=raw)
         if document["body"] is not True:
             raise ParameterError("src: body: expected true")
         array = None if document.get("array") is None else ArrayType.parse(document["array"], "src")
-        return cls(body=True, array=array, parts=parts)
+        return cls(body=True, array=array, parts=parts, raw=raw)
 
     def document(self) -> dict[str, Any]:
         """Return the JSON form."""
         if self.url is not None:
             return {"url": self.url}
+        more = {"raw": True} if self.raw else {}
         if self.shared is not None:
-            return {"shared": self.shared.document()}
-        document: dict[str, Any] = {"body": True} if self.body else {}
+            return {"shared": self.shared.document(), **more}
+        document: dict[str, Any] = {"body": True, **more} if self.body else {}
         if self.array is not None:
             document["array"] = self.array.document()
         if self.parts is not None:

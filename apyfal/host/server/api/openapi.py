@@ -136,7 +136,7 @@ SCHEMAS: dict[str, Any] = {
                         "type": "object",
                         "required": ["shared"],
                         "additionalProperties": False,
-                        "properties": {"shared": {"$ref": "#/components/schemas/Shared"}},
+                        "properties": {"shared": {"$ref": "#/components/schemas/Shared"}, "raw": {"type": "boolean"}},
                     },
                 ]
             },

@@ -99,7 +99,8 @@ def run_batch(
     """
     runs = job.spec.batch or ()
     count = info["jobs"] = sum(run.count for run in runs)
-    if len(accelerator.outputs) != 1:  # their results do not fit into one body
+    # Results of several outputs do not fit into one body, nor do arrays that are written in part.
+    if len(accelerator.outputs) != 1 or (accelerator.reports_size and any(run.dst is not None for run in runs)):
         job.batch = [BatchResult("alone")] * count
         return
     if job.data is None or job.data.array is None:

@@ -113,11 +113,13 @@ class Executor:
         if not job.description or not spec.copy or data is None or data.array is None:
             return None  # its data is copied, which counts where copies are refused
         source_type = ArrayType.of(data.array)
-        if spec.src is None or spec.src.array != source_type:
-            return None  # bytes of a file: their number is not in the description
+        if spec.src is None or spec.src.array != source_type or spec.src.raw:
+            return None  # bytes of a file, whose number is not in the description, or that have no element type
         share: Share | None = None
         try:
             accelerator = job.session.accelerator(self.open_accelerator)
+            if accelerator.reports_size:
+                return None  # it may write less than the array
             share = self.memory.share(job.user, source_type.nbytes + kind.nbytes)
             source, target = (
                 self.allocate(one.nbytes).view(one.dtype).reshape(one.shape) for one in (source_type, kind)
@@ -152,12 +154,15 @@ class Executor:
             short = _is_short(job)
             if short and job.cancelled:
                 raise RunCancelled("the job was cancelled")
+            # An array that the kernel does not fill ends with what the host's memory had before: data of another user.
+            measured = accelerator.reports_size
+            told = info if job.wants_info else {} if measured else None
             try:
                 result = accelerator.process(
                     self._source(job),
                     dst,
                     copy=spec.copy,
-                    info_dict=info if job.wants_info else None,
+                    info_dict=told,
                     timeout=spec.timeout,
                     # without it, a small job can take the accelerator's shorter path
                     progress=None if short else lambda done, total: _progress(job, done, total),
@@ -174,6 +179,8 @@ class Executor:
                 _take_results(job, result)
             else:
                 _take_result(job, result, target, info)
+                if told is not None and measured:
+                    _leave_rest(job, result, told["bytes_out"])
         finally:
             if info:
                 info.pop("timeline", None)
@@ -202,12 +209,13 @@ class Executor:
         if src.parts is not None:
             return {name: self._input(job, part) for name, part in src.parts.items()}
         if src.shared is not None:
-            return _region_of(job, src.shared.region).array(src.shared)
+            shared = _region_of(job, src.shared.region).array(src.shared)
+            return _untyped(shared) if src.raw else shared
         if job.data is None:
             raise ParameterError("src: the request had no body")
         if job.data.array is None:
             return job.data.file
-        return job.data.array if src.array is not None else job.data.array.data  # bytes of a file have no element type
+        return job.data.array if src.array is not None and not src.raw else _untyped(job.data.array)
 
     def _input(self, job: Job, part: BodyPart) -> object:
         """Return one of several inputs: a URL, an array in the body, or bytes of a file in the body."""
@@ -331,6 +339,15 @@ def _take_result(job: Job, result: object, target: Data | None, info: dict[str, 
         job.result = plain(result)
 
 
+def _leave_rest(job: Job, result: object, nbytes: int) -> None:
+    """Send only the first `nbytes` of the destination array, those that the kernel has written."""
+    if not isinstance(result, np.ndarray) or result.nbytes <= nbytes:
+        return
+    job.written = nbytes
+    if job.output is not None:
+        job.output = Data(array=np.ascontiguousarray(result).reshape(-1).view(np.uint8)[:nbytes])
+
+
 def _take_results(job: Job, result: object) -> None:
     """Keep those of several outputs that are arrays. They are sent back one after the other."""
     arrays = result if isinstance(result, dict) else {}
@@ -343,6 +360,11 @@ def _take_results(job: Job, result: object) -> None:
         offset += array.nbytes
     first, *more = arrays.values()
     job.output = Data(array=first, more=more)
+
+
+def _untyped(array: np.ndarray[Any, Any]) -> memoryview:
+    """Return memory without an element type: bytes, as those of a file."""
+    return array.reshape(-1).view(np.uint8).data
 
 
 def _region_of(job: Job, name: str) -> Region:

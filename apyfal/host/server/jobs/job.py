@@ -115,6 +115,8 @@ class Job:
         For several outputs: offset and type of each within `output`.
     output_region
         The shared memory that holds the output instead.
+    written
+        Bytes at the beginning of the destination array, which the kernel did not fill; ``None``: it is whole.
     batch
         For a batch: what became of each of its jobs, in order.
     progress
@@ -146,6 +148,7 @@ class Job:
     output_type: ArrayType | None = None
     output_parts: dict[str, Any] | None = None
     output_region: str | None = None
+    written: int | None = None
     batch: list[BatchResult] | None = None
     progress: tuple[int, int | None] | None = None
     began: bool = False
@@ -171,8 +174,11 @@ class Job:
     def document(self) -> dict[str, Any]:
         """Return the job as the JSON object that clients see."""
         output: dict[str, Any] | None = None
-        if self.output is not None or self.output_region is not None:
-            output = {"nbytes": 0 if self.output is None else self.output.nbytes, "region": self.output_region}
+        if self.output is not None or self.output_region is not None or self.written is not None:
+            nbytes = self.output.nbytes if self.output is not None else self.written or 0
+            output = {"nbytes": nbytes, "region": self.output_region}
+            if self.written is not None:
+                output["part"] = True
             if self.output_type is not None:
                 output.update(self.output_type.document())
             if self.output_parts is not None:
@@ -198,7 +204,7 @@ class Job:
     def describe(self) -> None:
         """Fix the answer, for the journal. For clients, the job has not ended before `end`."""
         output, kind = self.output, self.output_type
-        more = (self.result, self.error, self.batch, self.output_parts, self.output_region)
+        more = (self.result, self.error, self.batch, self.output_parts, self.output_region, self.written)
         if self.state != "done" or self.info or output is None or kind is None or more != _NOTHING_MORE:
             self.answer = json.dumps(self.document())
         else:  # most answers of small jobs differ in the id only
@@ -236,7 +242,7 @@ class Job:
         return self.ended
 
 
-_NOTHING_MORE = (None,) * 5
+_NOTHING_MORE = (None,) * 6
 
 
 @functools.lru_cache(maxsize=256)

@@ -27,6 +27,8 @@ class LocalAccelerator(Protocol):
 
     @property
     def outputs(self) -> tuple[str, ...]: ...
+    @property
+    def reports_size(self) -> bool: ...
 
     def start(self, src: object = None, *, info_dict: dict[str, Any] | None = None, **parameters: Any) -> Any:
         """Configure the accelerator."""
