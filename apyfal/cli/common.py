@@ -8,8 +8,10 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from textwrap import indent
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -37,6 +39,7 @@ __all__ = [
     "named_host",
     "print_error",
     "print_json",
+    "print_json_list",
     "print_of_host",
     "print_rows",
     "use_host",
@@ -225,6 +228,15 @@ def print_json(document: object) -> None:
     click.echo(json.dumps(document, indent=2, default=_plain))
 
 
+def print_json_list(documents: Iterable[object]) -> None:
+    """Print a list as `print_json` does, without holding all of it."""
+    separator = "[\n"
+    for document in documents:
+        click.echo(separator + indent(json.dumps(document, indent=2, default=_plain), "  "), nl=False)
+        separator = ",\n"
+    click.echo("[]" if separator == "[\n" else "\n]")
+
+
 def _plain(item: Any) -> object:
     return item.tolist() if hasattr(item, "tolist") else str(item)
 
@@ -240,9 +252,11 @@ def print_of_host(settings: Settings, host: str | None, what: str) -> None:
         click.echo(line)
 
 
-def print_rows(rows: Sequence[Sequence[str]], *, header: Sequence[str] = ()) -> None:
-    """Print columns as wide as they need to be, in upper case the `header`."""
-    lines = [[name.upper() for name in header], *rows] if header and rows else list(rows)
-    widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
-    for line in lines:
+def print_rows(rows: Collection[Sequence[str]], *, header: Sequence[str] = ()) -> None:
+    """Print columns as wide as they need to be, in upper case the `header`. The rows are read twice."""
+    titles = [[name.upper() for name in header]] if header and rows else []
+    widths: list[int] = []
+    for line in chain(titles, rows):
+        widths = [max(len(cell), width) for cell, width in zip(line, widths or [0] * len(line), strict=True)]
+    for line in chain(titles, rows):
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

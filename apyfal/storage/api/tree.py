@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from apyfal.exceptions import AcceleratorException, ParameterError, StorageError
 from apyfal.storage.api.namespace import child, not_too_deep
@@ -14,6 +14,7 @@ from apyfal.storage.flow.retry import retry_call
 from apyfal.storage.handler import Handler, ObjectInfo
 from apyfal.storage.local import atomic
 from apyfal.storage.mounting.table import MountedPath, resolve
+from apyfal.storage.packed import Packed
 from apyfal.storage.stores.file import info_of
 from apyfal.storage.url import Location, redact
 
@@ -45,8 +46,11 @@ class Item(NamedTuple):
     info: ObjectInfo | None = None
 
 
-def tree(top: Location, *, follow_links: bool = True) -> Iterator[Item]:
+def tree(top: Location, *, follow_links: bool = True, sizes_only: bool = False) -> Iterator[Item]:
     """List all that is below a directory, in the order of names within each directory of a disk.
+
+    Of a store without real directories, the listing is complete when the first item is there. It is held packed: some
+    40 bytes an object, or some 5 with `sizes_only`.
 
     Parameters
     ----------
@@ -54,6 +58,8 @@ def tree(top: Location, *, follow_links: bool = True) -> Iterator[Item]:
         The directory.
     follow_links
         Whether links to directories on this machine's disks are followed; if not, they are items with a problem.
+    sizes_only
+        Whether the caller needs no more of what the listing says than the sizes.
 
     Raises
     ------
@@ -61,10 +67,10 @@ def tree(top: Location, *, follow_links: bool = True) -> Iterator[Item]:
         The top cannot be listed. A directory below that cannot be is an item with that problem.
     """
     with not_too_deep(top):
-        yield from _tree(top, follow_links)
+        yield from _tree(top, follow_links, sizes_only)
 
 
-def _tree(top: Location, follow_links: bool) -> Iterator[Item]:
+def _tree(top: Location, follow_links: bool, sizes_only: bool) -> Iterator[Item]:
     if top.is_local:
         yield from _local(top, top.path, "", follow_links, ())
         return
@@ -75,9 +81,11 @@ def _tree(top: Location, follow_links: bool) -> Iterator[Item]:
             else:
                 yield from _directory(target, top, target.path, "")
             return
-        listed = retry_call(target.handler, partial(_all, target.handler, target.path), f"cannot list {str(top)!r}")
+        listing = partial(_all, target.handler, target.path, sizes_only)
+        listed = retry_call(target.handler, listing, f"cannot list {str(top)!r}")
         prefix = len(target.path if not target.path or target.path.endswith("/") else target.path + "/")
-        for info in listed:
+        for row in listed.drain():
+            info = ObjectInfo(*row)
             yield _item(target, top, info, info.path[prefix:])
 
 
@@ -135,8 +143,28 @@ def names_below(top: Location, depth: int | None = None) -> list[str]:
     return sorted(names)
 
 
-def _all(handler: Handler, path: str) -> list[ObjectInfo]:
-    return list(handler.list(path, recursive=True))
+def _all(handler: Handler, path: str, sizes_only: bool) -> Packed[tuple[Any, ...]]:
+    """List what is below a directory: the fields of each `ObjectInfo`."""
+    found: Packed[tuple[Any, ...]] = Packed(tuple)
+    for info in handler.list(path, recursive=True):
+        if sizes_only:
+            found.append((info.path, info.size, None, None, {}, True, None, None, info.is_directory))
+        else:
+            found.append(
+                (
+                    info.path,
+                    info.size,
+                    info.etag,
+                    info.mtime,
+                    dict(info.checksums),
+                    info.ranges,
+                    info.encoding,
+                    info.version,
+                    info.is_directory,
+                    info.metadata,
+                )
+            )
+    return found
 
 
 def _item(target: MountedPath, top: Location, info: ObjectInfo, name: str) -> Item:

@@ -6,12 +6,36 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 from apyfal.exceptions import StorageError
+from apyfal.storage.packed import Packed
 
 __all__ = ["PageGuard"]
 
 #: Number of consecutive pages without a name after which the listing is an error. Stores can send some, when they have
 #: searched through many removed objects.
 _EMPTY_PAGES = 1000
+
+
+class _Names:
+    """Tells whether a name is a new one. As long as names come in order, it holds them packed."""
+
+    def __init__(self) -> None:
+        self._last: str | None = None
+        self._in_order: Packed[tuple[str, ...]] = Packed(tuple)
+        self._seen: set[str] | None = None
+
+    def add(self, name: str) -> bool:
+        if self._seen is None:
+            if self._last is None or name > self._last:
+                self._last = name
+                self._in_order.append((name,))
+                return True
+            if name == self._last:
+                return False
+            self._seen = {one for (one,) in self._in_order.drain()}
+        if name in self._seen:
+            return False
+        self._seen.add(name)
+        return True
 
 
 class PageGuard:
@@ -34,7 +58,7 @@ class PageGuard:
         self._prefix = prefix
         self._recursive = recursive
         self._tokens: set[str] = set()
-        self._seen: set[str] = set()
+        self._objects, self._directories = _Names(), _Names()  # a page has each kind in order
         self._fresh = 0
         self._named = 0
         self._empty = 0
@@ -78,11 +102,9 @@ class PageGuard:
         """
         self._named += 1
         self._page_last = name
-        if name in self._seen:
-            return False
-        self._seen.add(name)
-        self._fresh += 1
-        return True
+        is_new = (self._directories if name.endswith("/") else self._objects).add(name)
+        self._fresh += is_new
+        return is_new
 
     def in_order(self, *groups: Sequence[str]) -> None:
         """Check that names are in order, also after those of earlier pages. For stores that continue after a name.

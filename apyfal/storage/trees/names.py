@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from apyfal.exceptions import ParameterError
 from apyfal.storage.mounting.table import resolve
+from apyfal.storage.packed import Sorter
 from apyfal.storage.url import parse, redact
 
-__all__ = ["bad_name", "clashing", "has_directories"]
+__all__ = ["Folders", "above", "bad_name", "clashing", "has_directories"]
 
 
 def has_directories(url: str) -> bool:
@@ -18,6 +20,40 @@ def has_directories(url: str) -> bool:
         return True
     with resolve(location) as target:
         return target.is_hierarchical
+
+
+def above(name: str) -> Iterator[str]:
+    """Yield the paths of the directories that a path is in, the deepest first."""
+    cut = name.rfind("/")
+    while cut > 0:
+        yield name[:cut]
+        cut = name.rfind("/", 0, cut)
+
+
+class Folders:
+    """Directories to remove: each once, those that are in others before these."""
+
+    def __init__(self) -> None:
+        self._found: Sorter[tuple[Any, ...]] = Sorter(tuple, lambda row: row)
+        self._added: set[str] = set()  # the ones that were added last: most files share them with the next
+
+    def add(self, path: str) -> None:
+        """Add a directory."""
+        self._found.add((-len(path), path))
+
+    def add_with_those_above(self, name: str, top: str = "") -> None:
+        """Add a directory with all that it is in, up to `top` and without it."""
+        every = {f"{top}/{one}" if top else one for one in (name, *above(name)) if one}
+        for one in every - self._added:
+            self.add(one)
+        self._added = every
+
+    def __iter__(self) -> Iterator[str]:
+        last = None
+        for _, path in self._found:
+            if path != last:
+                yield path
+            last = path
 
 
 def bad_name(name: str, *, on_disk: bool) -> str | None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+from itertools import chain, islice
 
 from apyfal.exceptions import NotADirectory, ObjectNotFound
 from apyfal.storage.api.namespace import child, rmdir, stat_at
 from apyfal.storage.api.tree import require_removable, tree
 from apyfal.storage.batch.many import remove_listed
 from apyfal.storage.local import atomic
-from apyfal.storage.trees.names import has_directories
+from apyfal.storage.packed import Packed
+from apyfal.storage.trees.names import Folders, has_directories
 from apyfal.storage.trees.sides import path_on_disk
-from apyfal.storage.url import parse
+from apyfal.storage.url import Location, parse
 
 __all__ = ["rmtree"]
 
@@ -49,25 +51,36 @@ def rmtree(url: object) -> None:
         with atomic.translating("remove the tree", path):
             shutil.rmtree(path)
         return
-    items = list(tree(location, follow_links=False))
-    for item in items:
-        if item.problem is not None:
-            raise item.problem
-    if not items and not stat_at(location).is_directory:
-        raise NotADirectory(f"{what}: it is no directory", path=location.shown_path)
-    # a mark such as `x//` is an object, and none that `rmdir` of `x` removes
-    files = [item.location for item in items if not item.is_directory or item.location.path.endswith("//")]
-    for begin in range(0, len(files), _BATCH):
-        for error in remove_listed(files[begin : begin + _BATCH]):
+    files, folders = _listed(location, what)
+    waiting = files.drain()
+    while some := [Location(location.scheme, place) for (place,) in islice(waiting, _BATCH)]:
+        for error in remove_listed(some):
             if error is not None:
                 raise error
-    names = {item.name for item in items if item.is_directory}
-    if has_directories(location.url):
-        for item in items:
-            parts = item.name.split("/")[: None if item.is_directory else -1]
-            names.update("/".join(parts[:end]) for end in range(1, len(parts) + 1))
-    for name in [*sorted(names, key=len, reverse=True), ""]:
+    for name in chain(folders, [""]):
         place = child(location, name) if name else location
         # most directories of stores are only names, and an object may have the same
         with contextlib.suppress(ObjectNotFound, NotADirectory):
             rmdir(place.url.rstrip("/"))
+
+
+def _listed(location: Location, what: str) -> tuple[Packed[tuple[str, ...]], Folders]:
+    """Return the paths of files and objects, and the names of directories; raise if anything cannot be listed."""
+    files: Packed[tuple[str, ...]] = Packed(tuple)
+    folders = Folders()
+    real = has_directories(location.url)
+    empty = True
+    for item in tree(location, follow_links=False, sizes_only=True):
+        if item.problem is not None:
+            raise item.problem
+        empty = False
+        # a mark such as `x//` is an object, and none that `rmdir` of `x` removes
+        if not item.is_directory or item.location.path.endswith("//"):
+            files.append((item.location.path,))
+        if item.is_directory:
+            folders.add(item.name)
+        if real:
+            folders.add_with_those_above(item.name if item.is_directory else item.name.rpartition("/")[0])
+    if empty and not stat_at(location).is_directory:
+        raise NotADirectory(f"{what}: it is no directory", path=location.shown_path)
+    return files, folders

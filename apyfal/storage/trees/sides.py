@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from apyfal.exceptions import AcceleratorException, InvalidURL, NotADirectory, ObjectNotFound, ParameterError
@@ -12,7 +11,7 @@ from apyfal.storage.api.tree import tree
 from apyfal.storage.handler import ObjectInfo
 from apyfal.storage.mounting.table import resolve
 from apyfal.storage.trees.filters import Filter
-from apyfal.storage.trees.names import bad_name, clashing, has_directories
+from apyfal.storage.trees.names import above, bad_name, clashing, has_directories
 from apyfal.storage.url import Location, parse
 
 __all__ = [
@@ -58,15 +57,8 @@ class Tree:
         """Return the paths of all directories below the top, the empty ones too."""
         found = set(self.directories)
         for name in [*self.files, *self.directories]:
-            found.update(_above(name))
+            found.update(above(name))
         return found
-
-
-def _above(name: str) -> Iterable[str]:
-    cut = name.rfind("/")
-    while cut > 0:
-        yield name[:cut]
-        cut = name.rfind("/", 0, cut)
 
 
 def list_source(top: Location, chosen: Filter, *, follow_links: bool) -> Tree:
@@ -217,11 +209,11 @@ def take_out_misplaced(source: Tree, destination: Tree) -> list[Exception]:
         del source.files[name]
     folders = destination.folders()
     for name in list(source.files):
-        in_the_way = next((one for one in (name, *_above(name)) if one in destination.problems), None)
+        in_the_way = next((one for one in (name, *above(name)) if one in destination.problems), None)
         if in_the_way is not None:
             refuse(name, str(destination.problems[in_the_way]))
         elif name in folders:
             refuse(name, "there is a directory of this name")
-        elif (file := next((one for one in _above(name) if one in destination.files), None)) is not None:
+        elif (file := next((one for one in above(name) if one in destination.files), None)) is not None:
             refuse(name, f"{file!r} is a file there, and no directory")
     return problems

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime, timezone
+from itertools import islice
+from typing import NamedTuple
 
 import click
 
@@ -12,7 +15,7 @@ from apyfal.cli.common import (
     Settings,
     common_options,
     print_error,
-    print_json,
+    print_json_list,
     print_rows,
     use_host,
 )
@@ -22,10 +25,45 @@ from apyfal.exceptions import NotADirectory, StorageError
 from apyfal.storage.api.namespace import entries
 from apyfal.storage.api.tree import tree
 from apyfal.storage.handler import ObjectInfo
+from apyfal.storage.packed import Packed
 from apyfal.storage.url import parse
 from apyfal.units import format_size
 
 __all__ = ["command"]
+
+#: Objects that are looked up at once.
+_BATCH = 1000
+
+
+class _Line(NamedTuple):
+    """What is printed of one file, object or directory."""
+
+    name: str
+    size: int | None = None
+    mtime: float | None = None
+    etag: str | None = None
+    is_directory: bool = False
+
+    @classmethod
+    def of(cls, name: str, info: ObjectInfo) -> _Line:
+        return cls(name, info.size, info.mtime, info.etag, info.is_directory)
+
+
+class _Rows:
+    """Lines as the columns of a table, made each time that they are read."""
+
+    def __init__(self, found: Packed[_Line], human_readable: bool) -> None:
+        self._found = found
+        self._human_readable = human_readable
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def __iter__(self) -> Iterator[list[str]]:
+        return (_row(line, self._human_readable) for line in self._found)
+
+    def __contains__(self, row: object) -> bool:
+        return any(one == row for one in self)
 
 
 @click.command(cls=Command, name="ls")
@@ -43,63 +81,65 @@ def command(settings: Settings, /, *, url: str, long: bool, human_readable: bool
     """
     left: list[Exception] = []
     use_host(settings, url)
-    found: list[tuple[str, ObjectInfo]]
+    found: Packed[_Line] = Packed(_Line._make)
     matching = matches(url)
     if recursive:
-        found = [one for top in (matching or [url]) for one in _below(top, left, look_up=long or settings.json)]
+        for top in matching or [url]:
+            found.extend(_below(top, left, look_up=long or settings.json))
     elif matching is not None:
-        found = [(one, storage.stat(one)) for one in matching]
+        found.extend(_Line.of(one, storage.stat(one)) for one in matching)
     else:
         try:
-            found = entries(parse(url))
+            found.extend(_Line.of(name, info) for name, info in entries(parse(url)))
         except NotADirectory:
-            found = [(url, storage.stat(url))]
+            found.append(_Line.of(url, storage.stat(url)))
     if settings.json:
-        print_json([_document(name, info) for name, info in found])
+        print_json_list(_document(line) for line in found)
     elif long:
-        rows = [_row(name, info, human_readable) for name, info in found]
-        print_rows(rows, header=("size", "modified", "etag", "name"))
+        print_rows(_Rows(found, human_readable), header=("size", "modified", "etag", "name"))
     else:
-        for name, info in found:
-            click.echo(_shown(name, info))
+        for line in found:
+            click.echo(_shown(line))
     if left:
         for error in left:
             print_error(error, as_json=settings.json)
         raise StorageError(f"{len(left)} of {len(left) + len(found)} are no files")
 
 
-def _below(url: str, left: list[Exception], *, look_up: bool) -> list[tuple[str, ObjectInfo]]:
+def _below(url: str, left: list[Exception], *, look_up: bool) -> Iterator[_Line]:
     """List a file, or all that is below a directory; with `look_up`, with size, time and ETag."""
     info = storage.stat(url)
     if not info.is_directory:
-        return [(url, info)]
-    items = list(tree(parse(url), follow_links=False))
-    left += [item.problem for item in items if item.problem is not None]
-    named = [item for item in items if item.problem is None]
-    if look_up:
-        infos = storage.stat_many([item.location.url for item in named])
-    else:
-        infos = [ObjectInfo(item.name, None, is_directory=item.is_directory) for item in named]
-    return [(item.name, one) for item, one in zip(named, infos, strict=True)]
+        yield _Line.of(url, info)
+        return
+    items = tree(parse(url), follow_links=False, sizes_only=True)
+    while some := list(islice(items, _BATCH)):
+        left += [item.problem for item in some if item.problem is not None]
+        named = [item for item in some if item.problem is None]
+        if look_up:
+            infos = storage.stat_many([item.location.url for item in named])
+            yield from map(_Line.of, (item.name for item in named), infos)
+        else:
+            yield from (_Line(item.name, is_directory=item.is_directory) for item in named)
 
 
-def _shown(name: str, info: ObjectInfo) -> str:
-    return f"{name}/" if info.is_directory else name
+def _shown(line: _Line) -> str:
+    return f"{line.name}/" if line.is_directory else line.name
 
 
-def _document(name: str, info: ObjectInfo) -> dict[str, object]:
+def _document(line: _Line) -> dict[str, object]:
     return {
-        "name": name,
-        "directory": info.is_directory,
-        "size": info.size,
-        "mtime": info.mtime,
-        "etag": info.etag,
+        "name": line.name,
+        "directory": line.is_directory,
+        "size": line.size,
+        "mtime": line.mtime,
+        "etag": line.etag,
     }
 
 
-def _row(name: str, info: ObjectInfo, human_readable: bool) -> list[str]:
+def _row(line: _Line, human_readable: bool) -> list[str]:
     when = "-"
-    if info.mtime is not None:
-        when = datetime.fromtimestamp(info.mtime, timezone.utc).strftime("%Y-%m-%d %H:%M:%SZ")
-    size = "-" if info.size is None else format_size(info.size) if human_readable else str(info.size)
-    return [size, when, info.etag or "-", _shown(name, info)]
+    if line.mtime is not None:
+        when = datetime.fromtimestamp(line.mtime, timezone.utc).strftime("%Y-%m-%d %H:%M:%SZ")
+    size = "-" if line.size is None else format_size(line.size) if human_readable else str(line.size)
+    return [size, when, line.etag or "-", _shown(line)]

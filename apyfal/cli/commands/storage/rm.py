@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable
+from itertools import chain, islice
 from typing import NamedTuple
 
 import click
 
 from apyfal import storage
-from apyfal.cli.common import Command, Settings, common_options, print_error, print_json, use_host
+from apyfal.cli.common import Command, Settings, common_options, print_error, print_json_list, use_host
 from apyfal.cli.completion import complete_path
 from apyfal.cli.selection import matches
 from apyfal.exceptions import AcceleratorException, ObjectNotFound, ParameterError, StorageError
@@ -18,7 +19,8 @@ from apyfal.storage.api.namespace import not_too_deep
 from apyfal.storage.api.tree import require_removable, tree
 from apyfal.storage.local.atomic import storage_error
 from apyfal.storage.mounting.table import resolve
-from apyfal.storage.trees.names import has_directories
+from apyfal.storage.packed import Packed, repeated
+from apyfal.storage.trees.names import Folders, has_directories
 from apyfal.storage.url import parse, redact
 
 __all__ = ["command"]
@@ -41,12 +43,14 @@ def command(settings: Settings, /, *, urls: tuple[str, ...], recursive: bool, dr
     directory. Of a link, the link is removed, and not what it leads to.
     """
     use_host(settings, *urls)
-    chosen = _Chosen([], [], [])
-    for one in dict.fromkeys(one for url in urls for one in (matches(url) or [url])):
+    chosen = _Chosen(Packed(tuple), [], Folders())
+    named = list(dict.fromkeys(one for url in urls for one in (matches(url) or [url])))
+    for one in named:
         _choose(one, chosen, recursive=recursive)
-    files = list(dict.fromkeys(chosen.files))
+    files = chosen.files if len(named) == 1 else _each_once(chosen.files)
+    removed = chain((url for (url,) in files), chosen.trees)
     if dry_run:
-        _show(settings, [*files, *chosen.trees])
+        _show(settings, removed)
         return
     failed = _remove(files, keep_going=keep_going)
     for path in chosen.trees:
@@ -59,7 +63,7 @@ def command(settings: Settings, /, *, urls: tuple[str, ...], recursive: bool, dr
         total = "" if chosen.trees else f" of {len(files)}"
         raise StorageError(f"{len(failed)}{total} could not be removed")
     if settings.json:
-        _show(settings, [*files, *chosen.trees])
+        _show(settings, removed)
 
 
 class _Chosen(NamedTuple):
@@ -75,9 +79,19 @@ class _Chosen(NamedTuple):
         Directories of stores, which are removed last: real ones, or those that objects of their own may mark.
     """
 
-    files: list[str]
+    files: Packed[tuple[str, ...]]
     trees: list[str]
-    marks: list[str]
+    marks: Folders
+
+
+def _each_once(files: Packed[tuple[str, ...]]) -> Packed[tuple[str, ...]]:
+    """Leave out what is there for a second time."""
+    again = repeated(url for (url,) in files)
+    if not any(again):
+        return files
+    found: Packed[tuple[str, ...]] = Packed(tuple)
+    found.extend(row for row, is_again in zip(files, again, strict=True) if not is_again)
+    return found
 
 
 def _choose(url: str, chosen: _Chosen, *, recursive: bool) -> None:
@@ -85,40 +99,47 @@ def _choose(url: str, chosen: _Chosen, *, recursive: bool) -> None:
     files = chosen.files
     location = parse(url)
     if location.is_local and os.path.islink(location.path.rstrip("/") or "/"):
-        files.append(url.rstrip("/"))
+        files.append((url.rstrip("/"),))
         return
     if not recursive:
         info = storage.stat(url)
         if info.is_directory:
             raise ParameterError(f"{redact(url)!r} is a directory: -r removes it with all that is below it")
-        files.append(url)
+        files.append((url,))
         return
     if location.is_local:
         require_removable(location)
-        (chosen.trees if storage.stat(url).is_directory else files).append(url)
+        if storage.stat(url).is_directory:
+            chosen.trees.append(url)
+        else:
+            files.append((url,))
         return
     require_removable(location)
     if has_directories(url):
         _choose_below_real(url, chosen)
         return
-    if not url.endswith("/") and _is_object(url):
-        files.append(url)
+    is_object = not url.endswith("/") and _is_object(url)
+    if is_object:
+        files.append((url,))
     folder = url if url.endswith("/") else f"{url}/"
-    below = list(tree(parse(folder), follow_links=False))
-    if not below and url not in files:
-        storage.stat(url)  # a directory's mark alone, or nothing at all, which is an error
-    for item in below:
+    empty = True
+    for item in tree(parse(folder), follow_links=False, sizes_only=True):
         if item.problem is not None:
             raise item.problem
-        is_mark = item.is_directory and not item.location.path.endswith("//")  # `rmdir` removes `x/`, and no `x//`
-        (chosen.marks if is_mark else files).append(item.location.url)
-    chosen.marks.append(folder)
+        empty = False
+        if item.is_directory and not item.location.path.endswith("//"):
+            chosen.marks.add(item.location.url)  # `rmdir` removes `x/`, and no `x//`
+        else:
+            files.append((item.location.url,))
+    if empty and not is_object:
+        storage.stat(url)  # a directory's mark alone, or nothing at all, which is an error
+    chosen.marks.add(folder)
 
 
 def _choose_below_real(url: str, chosen: _Chosen) -> None:
     """Choose a file, or a directory with all that is below it, of a store that has real directories."""
     if not storage.stat(url).is_directory:
-        chosen.files.append(url)
+        chosen.files.append((url,))
         return
     location = parse(url)
     with resolve(location) as target:
@@ -126,15 +147,13 @@ def _choose_below_real(url: str, chosen: _Chosen) -> None:
             chosen.trees.append(url)
             return
     top = url.rstrip("/")
-    folders = {""}
-    for item in tree(location, follow_links=False):
+    chosen.marks.add(top)
+    for item in tree(location, follow_links=False, sizes_only=True):
         if item.problem is not None:
             raise item.problem
         if not item.is_directory:
-            chosen.files.append(item.location.url)
-        parts = (item.name if item.is_directory else item.name.rpartition("/")[0]).split("/")
-        folders.update("/".join(parts[:depth]) for depth in range(1, len(parts) + 1))
-    chosen.marks.extend(f"{top}/{name}" if name else top for name in folders)
+            chosen.files.append((item.location.url,))
+        chosen.marks.add_with_those_above(item.name if item.is_directory else item.name.rpartition("/")[0], top)
 
 
 def _is_object(url: str) -> bool:
@@ -144,12 +163,12 @@ def _is_object(url: str) -> bool:
         return False
 
 
-def _remove(files: Sequence[str], *, keep_going: bool) -> list[Exception]:
+def _remove(files: Packed[tuple[str, ...]], *, keep_going: bool) -> list[Exception]:
     """Remove files and objects; return the errors, if that is to go on."""
     failed: list[Exception] = []
-    for begin in range(0, len(files), _BATCH):
-        part = files[begin : begin + _BATCH]
-        outcomes = storage.remove_many(part, return_exceptions=keep_going)
+    waiting = (url for (url,) in files)
+    while some := list(islice(waiting, _BATCH)):
+        outcomes = storage.remove_many(some, return_exceptions=keep_going)
         failed += [error for error in outcomes if error is not None]
     return failed
 
@@ -185,10 +204,10 @@ def _remove_tree(url: str, *, keep_going: bool) -> list[Exception]:
     return failed
 
 
-def _remove_marks(marks: Sequence[str], *, keep_going: bool) -> list[Exception]:
+def _remove_marks(marks: Folders, *, keep_going: bool) -> list[Exception]:
     """Remove the objects that mark directories, the deepest first; most directories of stores have none."""
     failed: list[Exception] = []
-    for url in sorted(set(marks), key=len, reverse=True):
+    for url in marks:
         try:
             storage.rmdir(url.rstrip("/"))
         except ObjectNotFound:
@@ -200,9 +219,9 @@ def _remove_marks(marks: Sequence[str], *, keep_going: bool) -> list[Exception]:
     return failed
 
 
-def _show(settings: Settings, removed: Sequence[str]) -> None:
+def _show(settings: Settings, removed: Iterable[str]) -> None:
     if settings.json:
-        print_json([redact(url) for url in removed])
+        print_json_list(redact(url) for url in removed)
     else:
         for url in removed:
             click.echo(redact(url))

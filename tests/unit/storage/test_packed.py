@@ -1,0 +1,144 @@
+"""Long lists in little memory, and the commands over trees that hold their listings so."""
+
+from __future__ import annotations
+
+import random
+import tracemalloc
+from collections.abc import Callable, Iterator
+from itertools import chain
+from typing import Any
+
+import pytest
+from memory_store import MemoryHandler
+
+from apyfal import storage
+from apyfal.storage.api.tree import tree
+from apyfal.storage.handler import ObjectInfo
+from apyfal.storage.http.paging import PageGuard
+from apyfal.storage.mounting import table
+from apyfal.storage.packed import Packed, Sorter, repeated
+from apyfal.storage.url import parse
+
+MANY = 30_000
+#: Bytes an object that a listing may take at its peak, and what does not grow with it. As objects it takes about 800.
+EACH, FIXED = 120, 2 << 20
+
+
+class Endless(MemoryHandler):
+    """A bucket of `MANY` objects that exist only while they are listed, and end when they are removed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.removed = 0
+
+    def list(self, path: str, *, recursive: bool = False) -> Iterator[ObjectInfo]:
+        if recursive:
+            for number in range(self.removed, MANY):
+                yield ObjectInfo(f"b/t/{number:09}", 1, f'"{number:032}"', 1e9 + number)
+        elif self.removed < MANY:
+            yield ObjectInfo("b/t/000", 1)
+
+    def remove(self, path: str) -> None:
+        with self.lock:
+            self.removed += not path.endswith("/")
+
+
+@pytest.fixture
+def endless() -> Iterator[Endless]:
+    handler = Endless()
+    table.table.attach("lab", handler)
+    yield handler
+    table.table.unmount("lab")
+
+
+def peak(run: Callable[[], Any]) -> int:
+    tracemalloc.start()
+    try:
+        run()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 100])
+def test_rows_come_back_as_they_were(count: int) -> None:
+    rows = [(f"n\udcff\x00/{n}\U0001f600", n or None, float(n), {"md5": bytes([n])}, n % 2 == 0) for n in range(count)]
+    packed: Packed[tuple[Any, ...]] = Packed(tuple, block=8)
+    packed.extend(rows)
+    assert len(packed) == count
+    assert list(packed) == rows == list(packed)
+    assert list(chain.from_iterable(packed.blocks())) == rows
+    assert list(packed.drain()) == rows
+    assert len(packed) == 0
+    assert list(packed) == []
+
+
+def test_rows_are_of_one_length() -> None:
+    packed: Packed[tuple[Any, ...]] = Packed(tuple, block=2)
+    packed.append((1, 2))
+    with pytest.raises(ValueError, match="zip"):
+        packed.append((1,))
+
+
+@pytest.mark.parametrize("order", ["sorted", "reversed", "random", "two"])
+def test_sorted(monkeypatch: pytest.MonkeyPatch, order: str) -> None:
+    monkeypatch.setattr("apyfal.storage.packed._RUN", 16)
+    numbers = [n // 3 for n in range(500)]
+    if order == "reversed":
+        numbers.reverse()
+    elif order == "random":
+        random.Random(3).shuffle(numbers)
+    elif order == "two":
+        numbers += numbers
+    rows = [(number, place) for place, number in enumerate(numbers)]
+    sorter: Sorter[tuple[int, ...]] = Sorter(tuple, lambda row: row[0])
+    for row in rows:
+        sorter.add(row)
+    assert list(sorter) == sorted(rows) == list(sorter)
+    assert list(repeated(map(str, numbers))) == [number in numbers[:place] for place, number in enumerate(numbers)]
+
+
+@pytest.mark.parametrize("disorder", [0, 1, 50])
+def test_a_listing_has_each_name_once_in_whatever_order(disorder: int) -> None:
+    names = [f"p/{n:05}" for n in range(3000)] + [f"p/d{n:05}/" for n in range(50)]
+    choose = random.Random(disorder)
+    for _ in range(disorder):
+        names.insert(choose.randrange(len(names)), choose.choice(names))
+    guard, seen = PageGuard("p"), set[str]()
+    for name in names:
+        assert guard.is_new(name) is (name not in seen)
+        seen.add(name)
+    guard.end_of_page(more=False)
+
+
+def test_a_listing_in_order_holds_no_names_as_objects() -> None:
+    guard = PageGuard("p")
+
+    def run() -> None:
+        for number in range(MANY):
+            assert guard.is_new(f"p/{number:09}")
+
+    assert peak(run) < MANY * 20 + FIXED
+
+
+@pytest.mark.parametrize("sizes_only", [True, False])
+def test_the_listing_of_a_tree_is_held_packed(endless: Endless, sizes_only: bool) -> None:
+    found = 0
+
+    def run() -> None:
+        nonlocal found
+        for item in tree(parse("lab://b/t"), sizes_only=sizes_only):
+            assert item.name == f"{found:09}"
+            assert item.info is not None
+            assert item.info.size == 1
+            assert item.info.mtime == (None if sizes_only else 1e9 + found)
+            assert item.info.etag == (None if sizes_only else f'"{found:032}"')
+            found += 1
+
+    assert peak(run) < MANY * EACH + FIXED
+    assert found == MANY
+
+
+def test_a_tree_is_removed_in_little_memory(endless: Endless) -> None:
+    assert peak(lambda: storage.rmtree("lab://b/t")) < MANY * EACH + FIXED
+    assert endless.removed == MANY
