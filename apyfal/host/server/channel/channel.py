@@ -13,7 +13,7 @@ from typing import Any
 from apyfal.exceptions import AcceleratorException, AuthenticationError, HostError, ParameterError
 from apyfal.host.protocol import frames
 from apyfal.host.protocol.frames import WINDOW, FrameError, FrameHeader, FrameType, JobFrame
-from apyfal.host.server.channel.connection import JOINED, FrameConnection
+from apyfal.host.server.channel.connection import FrameConnection
 from apyfal.host.server.channel.context import ChannelContext
 from apyfal.host.server.channel.stream import Stream
 from apyfal.host.server.jobs.admission import checked_key, described_job, text_of
@@ -263,13 +263,7 @@ class Channel:
                     return
                 if output is not None and nbytes:
                     head += frames.data_header(stream.number, nbytes)
-                    if nbytes <= JOINED:
-                        connection.write(head + output.tobytes())
-                    else:
-                        pieces = output.pieces(WINDOW)
-                        connection.write_behind(head, next(pieces))
-                        for piece in pieces:
-                            connection.write(piece)
+                    connection.write(head, *((output.tobytes(),) if output.is_bytes else output.pieces(WINDOW)))
                 else:
                     connection.write(head)
         except Exception as error:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Any, Protocol
 
 from apyfal.host.protocol.frame_reader import FrameHandler, FrameReader
 from apyfal.host.protocol.frames import FROM_CLIENT, FrameError
+from apyfal.host.server.channel.socket_writer import SocketWriter
 
-__all__ = ["JOINED", "ChannelHandler", "FrameConnection"]
+__all__ = ["ChannelHandler", "FrameConnection"]
 
 #: bytes that wait in this process to be sent before results are held back
 _HIGH_WATER = 64 << 10
-#: bytes of data that are copied, to be sent in one call with the head before them
-JOINED = 64 << 10
+#: and those with which results are sent again
+_LOW_WATER = _HIGH_WATER // 4
 
 
 class ChannelHandler(FrameHandler, Protocol):
@@ -57,6 +59,7 @@ class FrameConnection(asyncio.BufferedProtocol):
         self._handler = handler
         self._reader = FrameReader(FROM_CLIENT, handler, scratch)
         self._scratch = scratch
+        self._writer: SocketWriter | None = None
         self._writable: asyncio.Event = asyncio.Event()
         self._writable.set()
         self._written = 0
@@ -67,9 +70,12 @@ class FrameConnection(asyncio.BufferedProtocol):
 
     def take_over(self) -> None:
         """Receive from now on what the transport receives. Its reading is paused."""
-        self._transport.set_write_buffer_limits(high=_HIGH_WATER)
-        self._transport.set_protocol(self)
-        self._transport.resume_reading()
+        transport = self._transport
+        transport.set_write_buffer_limits(high=_HIGH_WATER)
+        transport.set_protocol(self)
+        if transport.get_extra_info("sslcontext") is None and not transport.get_write_buffer_size():
+            self._writer = SocketWriter(transport.get_extra_info("socket"), self._on_sent, self.abort)
+        transport.resume_reading()
 
     # -- receiving -----------------------------------------------------------------------------------------------------
     @property
@@ -115,20 +121,34 @@ class FrameConnection(asyncio.BufferedProtocol):
         """Return whether more can be sent at once."""
         return self._writable.is_set()
 
-    def write(self, data: bytes | memoryview) -> None:
-        """Send bytes, or keep a copy of them until they can be sent."""
-        if not self._ended and not self._lost:
-            self._written += len(data)
-            self._transport.write(data)
+    def write(self, *pieces: bytes | memoryview) -> None:
+        """Send pieces of bytes one after the other, in one call. They must not change until they are sent."""
+        if self._ended or self._lost:
+            return
+        self._written += sum(map(len, pieces))
+        if self._writer is not None:
+            self._writer.write(*pieces)
+            if self._writer.waiting > _HIGH_WATER:
+                self.pause_writing()
+        elif sys.version_info >= (3, 11) and self._transport.get_extra_info("sslcontext") is not None:
+            self._transport.writelines(pieces)  # one packet, of a record for each
+        else:
+            for piece in pieces:
+                self._transport.write(piece)
 
     def write_behind(self, head: bytes, data: memoryview) -> None:
-        """Send `head` and `data`, the head in one call with the beginning of the data: otherwise it is a packet that
-        wakes the peer up for 12 bytes.
-        """
-        first = min(len(data), JOINED)
-        self.write(b"".join((head, data[:first])))
-        if first < len(data):
-            self.write(data[first:])
+        """Send `head` and `data` in one call: otherwise the head is a packet that wakes the peer up for 12 bytes."""
+        self.write(head, data)
+
+    def _on_sent(self) -> None:
+        """Go on with what waited for the socket."""
+        writer = self._writer
+        if writer is None:
+            return
+        if writer.waiting <= _LOW_WATER and not self.is_writable:
+            self.resume_writing()
+        if self._ended and not writer.waiting:
+            self._transport.close()
 
     async def drain(self) -> None:
         """Wait until more can be sent. Raises `ConnectionError` if the connection is lost."""
@@ -138,7 +158,7 @@ class FrameConnection(asyncio.BufferedProtocol):
 
     def stalled_for(self, now: float) -> float:
         """Return the seconds for which the peer has received nothing of what waits to be sent."""
-        waiting = self._transport.get_write_buffer_size()
+        waiting = self._transport.get_write_buffer_size() if self._writer is None else self._writer.waiting
         sent = self._written - waiting
         if not waiting or sent != self._progress:
             self._progress, self._progress_at = sent, now
@@ -156,7 +176,10 @@ class FrameConnection(asyncio.BufferedProtocol):
             return
         self.write(last)
         self._ended = self._reader.held = True
-        self._transport.close()
+        if self._writer is not None and self._writer.waiting:
+            self._transport.pause_reading()  # `_on_sent` closes it
+        else:
+            self._transport.close()
 
     def abort(self) -> None:
         """Close the connection at once."""
@@ -176,5 +199,7 @@ class FrameConnection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost = True
+        if self._writer is not None:
+            self._writer.close()
         self._writable.set()
         self._handler.on_lost()
