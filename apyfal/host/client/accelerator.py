@@ -26,6 +26,7 @@ from apyfal.exceptions import (
 )
 from apyfal.host.client.batch import ClientBatch, split
 from apyfal.host.client.http import RETRY_FOR, Host, Retry, SessionLost
+from apyfal.host.client.local_ends import LocalEndFailed
 from apyfal.host.client.payload import Copies, InputPayload, OutputPayload
 from apyfal.host.client.shared_pool import SharedPool
 from apyfal.host.client.small_job import small_job
@@ -317,7 +318,13 @@ class RemoteAccelerator(BaseAccelerator):
                         )
                         wants_info = info_dict is not None
                         submission = Submission(self._host, key, spec, retry, progress, wants_info=wants_info)
-                        document, result = self._ask(session, submission, source, target)
+                        try:
+                            document, result = self._ask(session, submission, source, target)
+                        except SessionLost:
+                            target.require_untouched()
+                            raise
+            except LocalEndFailed as failed:
+                raise failed.error from None
             except SessionLost:
                 self._renew(session, restart=kind != "start")
                 retry.pause("the host does not keep the session", None)

@@ -7,21 +7,22 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from apyfal.exceptions import CopyRefused, HostError, ParameterError
+from apyfal.host.client.local_ends import Readable, ReceivingFile, local_end
 from apyfal.host.client.shared_pool import SharedPool
 from apyfal.host.protocol.array_types import ArrayType, SharedArray
 from apyfal.host.protocol.messages import BodyPart, DestinationSpec, SourceSpec
 from apyfal.host.protocol.shared_memory import Region
 from apyfal.memory import empty, plain_array
 from apyfal.pipeline.arrays import array_of, element_type_of
-from apyfal.storage.endpoints.factory import Source, open_sink, open_source
+from apyfal.storage.endpoints.factory import Source, open_source
 from apyfal.storage.url import StoragePath, is_file_object, parse
 
-__all__ = ["Copies", "InputPayload", "OutputPayload", "Readable", "check_received"]
+__all__ = ["Copies", "InputPayload", "OutputPayload", "check_received"]
 
 _CHUNK = 1 << 20
 #: below this size, a request on the socket costs less than the management of shared memory
@@ -30,13 +31,6 @@ _SHARED_FROM = 256 << 10
 _ALIGN = 4096
 _INTO_SHARED = "put into memory that is shared with the host, where arrays of Accelerator.empty are already"
 _OUT_OF_SHARED = "taken out of memory that is shared with the host, where arrays of Accelerator.empty are already"
-
-
-class Readable(Protocol):
-    """A response whose body is a job's output."""
-
-    def readinto(self, out: memoryview) -> None:
-        """Fill `out` with the next bytes."""
 
 
 class Copies:
@@ -172,7 +166,8 @@ class InputPayload:
             buffer = memoryview(bytearray(min(_CHUNK, self.length)))
             offset = 0
             while offset < self.length:
-                count = self._source.pread(buffer[: self.length - offset], offset)
+                with local_end():
+                    count = self._source.pread(buffer[: self.length - offset], offset)
                 if not count:
                     raise ParameterError(f"{self._source.name} became shorter while it was being sent")
                 yield buffer[:count]
@@ -255,6 +250,7 @@ class OutputPayload:
         self._array: np.ndarray[Any, Any] | None = None
         self._region: Region | None = None
         self._parts: dict[str, OutputPayload] = {}
+        self._file = ReceivingFile(dst)
         self.destination: DestinationSpec | None = None
         if isinstance(dst, StoragePath):
             dst = dst.location.url
@@ -323,7 +319,7 @@ class OutputPayload:
             return self._receive_parts(response, described["parts"])
         nbytes = int(described["nbytes"])
         if self.destination is not None and self.destination.data:
-            self._store(response, nbytes)
+            self._file.receive(response, nbytes)
             return document.get("result")
         if self._array is not None:
             self._fill(response, self._array, nbytes, is_part=part is not None)
@@ -344,6 +340,12 @@ class OutputPayload:
             output = self._parts.get(name) or OutputPayload(None, None, None, self._copies)
             results[name] = output.receive(response, {"output": described})
         return {name: result for name, result in results.items() if result is not None} or None
+
+    def require_untouched(self) -> None:
+        """Raise `HostError` if files have got data that they cannot take back, so that the job must not run again."""
+        for output in (self, *self._parts.values()):
+            if output._file.is_touched:
+                raise HostError("the host lost the job's output while it was received, and dst has a part of it")
 
     def close(self) -> None:
         """Return shared memory that does not belong to the result."""
@@ -378,13 +380,3 @@ class OutputPayload:
             response.readinto(flat.data[:nbytes])
         if target is not array:
             np.copyto(array, target)
-
-    def _store(self, response: Readable, nbytes: int) -> None:
-        buffer = memoryview(bytearray(min(_CHUNK, max(1, nbytes))))
-        with open_sink(self._dst, nbytes) as sink:
-            left = nbytes
-            while left:
-                piece = buffer[: min(len(buffer), left)]
-                response.readinto(piece)
-                sink.write(piece)
-                left -= len(piece)

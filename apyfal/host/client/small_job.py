@@ -8,7 +8,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from apyfal.host.client.payload import Copies, OutputPayload, Readable, check_received
+from apyfal.host.client.local_ends import Readable
+from apyfal.host.client.payload import Copies, OutputPayload, check_received
 from apyfal.host.client.shared_pool import SharedPool
 from apyfal.host.protocol.array_types import ArrayType
 from apyfal.host.protocol.messages import DestinationSpec, JobSpec, SourceSpec

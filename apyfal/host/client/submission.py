@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from apyfal.exceptions import AcceleratorException, RunCancelled
 from apyfal.host.client.channel import BY_HTTP, ChannelReply
 from apyfal.host.client.http import Host, HostResponse, Refused, Retry, SessionLost
-from apyfal.host.client.payload import Readable
+from apyfal.host.client.local_ends import Readable
 from apyfal.host.protocol.frames import NO_INFO
 from apyfal.host.protocol.messages import JOB_HEADER, KEY_HEADER, JobSpec
 

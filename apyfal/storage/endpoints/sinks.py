@@ -34,10 +34,13 @@ class Sink(ABC):
         For messages and progress bars; holds no secret.
     connections
         How many pieces of `submit` at once are worth it; 0: each is written before the call returns.
+    takes_back
+        Whether `abort` leaves the destination as it was; a pipe keeps what it has got.
     """
 
     name: str
     connections: int = 0
+    takes_back: bool = True
 
     @abstractmethod
     def write(self, data: memoryview) -> None:
@@ -82,6 +85,7 @@ class LocalSink(Sink):
     def __init__(self, path: str, size: int | None = None, exclusive: bool = False) -> None:
         self.name = path
         self._writer = atomic.LocalWriter(path, size=size, exclusive=exclusive)
+        self.takes_back = not self._writer.direct
 
     def write(self, data: memoryview) -> None:
         """Append to the unfinished file."""
@@ -204,6 +208,7 @@ class FileObjectSink(Sink):
         with contextlib.suppress(AttributeError, OSError):
             if file.seekable():
                 self._start = file.tell()
+        self.takes_back = self._start is not None
         self._ended = False
 
     def write(self, data: memoryview) -> None:

@@ -182,3 +182,45 @@ def test_a_start_that_was_refused_changes_nothing(
         there.start(a=b"2")
     there._renew(there._session, restart=True)
     np.testing.assert_array_equal(there.process(VALUES), VALUES * 3)
+
+
+class Failing(io.BytesIO):
+    """A file whose second call fails."""
+
+    def __init__(self, error: BaseException, count: int = 0) -> None:
+        super().__init__(bytes(count))
+        self._error = error
+        self._calls = 0
+
+    def _count(self) -> None:
+        self._calls += 1
+        if self._calls > 1:
+            raise self._error
+
+    def readinto(self, out: Any, /) -> int:
+        self._count()
+        return super().readinto(out)
+
+    def write(self, data: Any, /) -> int:
+        self._count()
+        return super().write(data)
+
+
+@pytest.mark.parametrize(
+    "error", [BrokenPipeError(32, "Broken pipe"), TimeoutError("mine"), ValueError("mine")], ids=repr
+)
+@pytest.mark.parametrize("end", ["src", "one of src", "dst"])
+@pytest.mark.parametrize("options", [{"accelerator": "loopback"}], ids=str)
+def test_a_file_of_the_client_that_fails(
+    both: tuple[apyfal.Accelerator, ...], end: str, error: Exception, options: dict[str, Any]
+) -> None:
+    """Its own error, at once: not as if the host could not be reached."""
+    _, there = both
+    data = np.zeros(4 << 20, np.uint8)
+    src: object = data if end == "dst" else Failing(error, data.nbytes)
+    if end == "one of src":
+        src = {"src": src}
+    with pytest.raises(type(error)) as raised:
+        there.process(src, Failing(error) if end == "dst" else None)
+    assert raised.value is error
+    np.testing.assert_array_equal(there.process(data), data)

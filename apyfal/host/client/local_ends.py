@@ -1,0 +1,95 @@
+"""The files of a client at the ends of a remote job: they get each byte once; their errors are not the network's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from apyfal.storage.endpoints.factory import open_sink
+
+__all__ = ["LocalEndFailed", "Readable", "ReceivingFile", "local_end"]
+
+_CHUNK = 1 << 20
+
+
+class Readable(Protocol):
+    """A response whose body is a job's output."""
+
+    def readinto(self, out: memoryview) -> None:
+        """Fill `out` with the next bytes."""
+
+
+class LocalEndFailed(Exception):
+    """A file of the client raised a `ConnectionError` or a `TimeoutError`, after which asking the host again is no use.
+
+    Attributes
+    ----------
+    error
+        What it raised.
+    """
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+@contextmanager
+def local_end() -> Iterator[None]:
+    """Raise `LocalEndFailed` for errors of a file that look like those of a connection."""
+    try:
+        yield
+    except (ConnectionError, TimeoutError) as error:
+        raise LocalEndFailed(error) from error
+
+
+class ReceivingFile:
+    """A path or open file that receives a job's output, in several attempts if the connection breaks.
+
+    What it got in an attempt that failed is taken back. If that is not possible (a pipe), the next attempt goes on
+    behind it.
+
+    Parameters
+    ----------
+    dst
+        The path, or the open file.
+    """
+
+    def __init__(self, dst: object) -> None:
+        self._dst = dst
+        self._kept = 0  # bytes that cannot be taken back
+        self._stored = False
+
+    @property
+    def is_touched(self) -> bool:
+        """Whether the file has got data that it cannot take back."""
+        return self._stored or self._kept > 0
+
+    def receive(self, response: Readable, nbytes: int) -> None:
+        """Write the `nbytes` of a response to the file; only read them if it has them all."""
+        buffer = memoryview(bytearray(min(_CHUNK, max(1, nbytes))))
+        sink = None
+        if not self._stored:
+            with local_end():
+                sink = open_sink(self._dst, nbytes)
+        try:
+            start = 0
+            while start < nbytes:
+                piece = buffer[: min(len(buffer), nbytes - start)]
+                response.readinto(piece)
+                new = piece[max(0, self._kept - start) :]
+                start += len(piece)
+                if sink is None or not len(new):
+                    continue
+                if not sink.takes_back:
+                    self._kept = start
+                with local_end():
+                    sink.write(new)
+        except BaseException:
+            if sink is not None:
+                sink.abort()
+            raise
+        if sink is not None:
+            with local_end():
+                sink.commit()
+            self._stored = True
