@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from threading import Lock
 from typing import TypeAlias
@@ -69,10 +70,15 @@ class ProgressSum:
         total is not known.
     """
 
-    def __init__(self, progress: ProgressCallback | None, sizes: Sequence[int | None]) -> None:
+    def __init__(self, progress: ProgressCallback | None, sizes: Iterable[int | None]) -> None:
         self._progress = progress
-        self._parts = [(0, size) for size in sizes]
-        self._done, self._total, self._unknown = 0, sum(size or 0 for size in sizes), list(sizes).count(None)
+        # of a part that has not begun, or has ended, its size is all that is kept (-1: not known)
+        known = () if progress is None else (-1 if size is None else size for size in sizes)
+        self._sizes = array("q", known)
+        self._ended = bytearray(len(self._sizes))
+        self._under_way: dict[int, tuple[int, int | None]] = {}
+        self._done, self._unknown = 0, sum(size < 0 for size in self._sizes)
+        self._total = sum(self._sizes) + self._unknown
         self._lock = Lock()
 
     def part(self, number: int) -> ProgressCallback | None:
@@ -82,7 +88,7 @@ class ProgressSum:
 
         def update(done: int, total: int | None) -> None:
             with self._lock:
-                known = self._parts[number][1] if total is None else total
+                known = self._part(number)[1] if total is None else total
                 self._put(number, done, known if known is None else max(done, known))
 
         return update
@@ -90,19 +96,36 @@ class ProgressSum:
     def finished(self, number: int) -> None:
         """Count a transfer as complete. Some report no bytes: there is nothing to move, or the store moves it."""
         with self._lock:
-            done, total = self._parts[number]
-            whole = done if total is None else total
-            self._put(number, whole, whole)
+            if self._progress is not None:
+                done, total = self._part(number)
+                whole = done if total is None else total
+                self._put(number, whole, whole)
+                self._end(number, whole)
 
     def failed(self, number: int) -> None:
         """Take a failed transfer out of the total."""
         with self._lock:
-            self._put(number, 0, 0)
+            if self._progress is not None:
+                self._put(number, 0, 0)
+                self._end(number, 0)
+
+    def _part(self, number: int) -> tuple[int, int | None]:
+        """Return the bytes done and the size of one transfer."""
+        found = self._under_way.get(number)
+        if found is not None:
+            return found
+        size = self._sizes[number]
+        return size if self._ended[number] else 0, None if size < 0 else size
+
+    def _end(self, number: int, size: int) -> None:
+        self._sizes[number] = size
+        self._ended[number] = True
+        self._under_way.pop(number, None)
 
     def _put(self, number: int, done: int, total: int | None) -> None:
         """Change one transfer, and call `progress` with the totals; the lock is held."""
-        before, known = self._parts[number]
-        self._parts[number] = done, total
+        before, known = self._part(number)
+        self._under_way[number] = done, total
         self._done += done - before
         self._total += (total or 0) - (known or 0)
         self._unknown += (total is None) - (known is None)

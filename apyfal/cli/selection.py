@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, overload
+from itertools import islice
+from typing import NamedTuple
 
 from apyfal import storage
 from apyfal.exceptions import AcceleratorException, InvalidURL, ObjectNotFound, ParameterError
@@ -14,15 +15,18 @@ from apyfal.storage.api.tree import Item, tree
 from apyfal.storage.flow.retry import retry_call
 from apyfal.storage.handler import ObjectInfo
 from apyfal.storage.mounting.table import resolve
-from apyfal.storage.trees.names import bad_name, clashing, has_directories
+from apyfal.storage.packed import Packed
+from apyfal.storage.trees.names import bad_name, clashes, has_directories
 from apyfal.storage.url import Location, parse, redact
 
-__all__ = ["Pair", "Selection", "matches", "parent_of", "select"]
+__all__ = ["Block", "Pair", "Selection", "matches", "parent_of", "select"]
 
 #: Cannot be listed, and their addresses have a ``?`` of their own.
 _WEB = ("http", "https")
 #: Objects that are looked up at once.
 _SIDE_BY_SIDE = 8
+#: Objects that are looked up, or copied, before the next ones are taken into memory.
+_BLOCK = 8 << 10
 
 
 class Pair(NamedTuple):
@@ -32,40 +36,51 @@ class Pair(NamedTuple):
     destination: str
 
 
-class _Pairs(Sequence[Pair]):
-    """Pairs that are made when they are asked for: their texts take as much memory as all that is kept of an object."""
+class _Row(NamedTuple):
+    """What is kept of an object: the parts of its location, the name of its copy, and its size in bytes if known."""
 
-    def __init__(self, folder: str, names: list[str], locations: list[tuple[Location, Location]]) -> None:
-        self._folder = folder
-        self._names = names
-        self._locations = locations
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    @overload
-    def __getitem__(self, index: int) -> Pair: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Pair]: ...
-
-    def __getitem__(self, index: int | slice) -> Pair | list[Pair]:
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
-        return Pair(self._locations[index][0].url, self._folder + self._names[index])
+    scheme: str
+    path: str
+    name: str
+    size: int | None = None
 
 
-class Selection(NamedTuple):
-    """What a command's sources name.
+class _Found(NamedTuple):
+    """What is kept of an item until all are known."""
+
+    scheme: str
+    path: str
+    name: str
+    size: int | None
+    is_directory: bool
+
+
+class Block(NamedTuple):
+    """Some objects to copy.
 
     Attributes
     ----------
+    first
+        Number of the first of them.
     pairs
-        The objects to copy, and where to.
+        The objects, and where to.
     locations
         The same, parsed.
     sizes
         Their sizes in bytes, from listings; ``None``: not known.
+    """
+
+    first: int
+    pairs: list[Pair]
+    locations: list[tuple[Location, Location]]
+    sizes: list[int | None]
+
+
+class Selection:
+    """What a command's sources name.
+
+    Attributes
+    ----------
     folders
         Empty directories, which are made at a destination that has directories.
     marks
@@ -76,13 +91,107 @@ class Selection(NamedTuple):
         What has no place at the destination, or shares it with another, each as the error that says why.
     """
 
-    pairs: Sequence[Pair]
-    locations: list[tuple[Location, Location]]
-    sizes: list[int | None]
-    folders: list[str]
-    marks: list[str]
-    left: list[Exception]
-    problems: list[Exception]
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._rows: Packed[_Row] = Packed(_Row._make)
+        self._folders: Packed[tuple[str, ...]] = Packed(tuple)
+        self._marks: Packed[tuple[str, ...]] = Packed(tuple)
+        self.left: list[Exception] = []
+        self.problems: list[Exception] = []
+
+    def __len__(self) -> int:
+        """Return the number of objects to copy."""
+        return len(self._rows)
+
+    @property
+    def folders(self) -> Iterator[str]:
+        """Names of empty directories at the destination."""
+        return (self._folder + name for (name,) in self._folders)
+
+    @property
+    def marks(self) -> Iterator[str]:
+        """URLs of marks at the destination."""
+        return (self._folder + name for (name,) in self._marks)
+
+    @property
+    def sizes(self) -> Iterator[int | None]:
+        """Sizes of the objects in bytes; ``None``: not known."""
+        return (row.size for row in self._rows)
+
+    @property
+    def pairs(self) -> Iterator[Pair]:
+        """The objects, and where to."""
+        return map(self._pair, self._rows)
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield the objects, some thousands at a time."""
+        rows, first = iter(self._rows), 0
+        while some := list(islice(rows, _BLOCK)):
+            pairs = [self._pair(row) for row in some]
+            places = [(Location(row.scheme, row.path), parse(self._folder + row.name)) for row in some]
+            yield Block(first, pairs, places, [row.size for row in some])
+            first += len(some)
+
+    def place(self, found: Iterable[_Found], destination: str, *, distinct: bool) -> None:
+        """Give each item its place; what has none, or shares it with another, is a problem.
+
+        Parameters
+        ----------
+        found
+            The items.
+        destination
+            As the user wrote it.
+        distinct
+            Whether all names are known to differ.
+        """
+        on_disk = has_directories(destination)
+        refused: list[tuple[int, Exception]] = []
+        for item in found:
+            if item.is_directory and not on_disk:
+                # of empty directories, a store has those that an object marks
+                if _is_marked(Location(item.scheme, item.path)):
+                    self._marks.append((f"{item.name}/" if item.name else "",))
+                continue
+            if item.is_directory and (not item.name or not bad_name(item.name, on_disk=True)):
+                self._folders.append((item.name,))
+                continue
+            try:
+                if bad := bad_name(item.name, on_disk=on_disk):
+                    # who wrote the source's names does not choose places on this machine
+                    source = redact(Location(item.scheme, item.path).url)
+                    raise InvalidURL(f"{source!r}: a copy named {item.name!r} would not be in {destination!r}: {bad}")
+                parse(self._folder + item.name)
+                self._rows.append(_Row(item.scheme, item.path, item.name, item.size))
+            except (AcceleratorException, OSError) as error:
+                refused.append((len(self._rows), error))
+        if on_disk or not distinct:
+            refused += self._take_out(destination, on_disk=on_disk)
+        self.problems += [error for _, error in sorted(refused, key=lambda one: one[0])]
+
+    def _take_out(self, destination: str, *, on_disk: bool) -> Iterator[tuple[int, Exception]]:
+        """Leave out what clashes with others; yield a number to sort by and the error of each."""
+        out = bytearray(len(self._rows))
+        files = ((row.name, Location(row.scheme, row.path).url) for row in self._rows)
+        misplaced: list[Exception] = []
+        for clash in clashes(files, (name for (name,) in self._folders), on_disk=on_disk):
+            out[clash.number] = True
+            if not clash.is_name_shared:
+                misplaced.append(clash.error())
+            elif clash.source != clash.other:
+                both = f"{redact(clash.other)!r} and {redact(clash.source)!r}"
+                yield clash.number, ParameterError(f"{both} would both become {clash.name!r} in {destination!r}")
+        yield from ((len(out) + 1, error) for error in misplaced)
+        if any(out):
+            rows: Packed[_Row] = Packed(_Row._make)
+            rows.extend(row for row, is_out in zip(self._rows.drain(), out, strict=True) if not is_out)
+            self._rows = rows
+
+    def name_alone(self, source: Location) -> None:
+        """Take one object, whose copy has the name of the destination."""
+        self._rows.append(_Row(source.scheme, source.path, ""))
+
+    def _pair(self, row: _Row) -> Pair:
+        return Pair(Location(row.scheme, row.path).url, self._folder + row.name)
 
 
 def matches(url: str) -> list[str] | None:
@@ -123,109 +232,102 @@ def select(sources: Sequence[str], destination: str, *, recursive: bool, follow_
     ParameterError
         A pattern matches directories alone, or a source is an object and a directory.
     """
-    items: list[Item] = []
     into = len(sources) > 1 or destination.endswith("/") or _is_local_directory(destination)
+    items = _Items(recursive, follow_links)
     for source in sources:
+        items.take(source)
+    if not into and not items.into:
+        alone = Selection(destination)
+        alone.name_alone(items.first)
+        return alone
+    selected = Selection(destination if destination.endswith("/") else f"{destination}/")
+    selected.left += items.problems
+    selected.place(items.found.drain(), destination, distinct=len(sources) == 1 and not items.matched)
+    return selected
+
+
+class _Items:
+    """What the sources name, one source after the other.
+
+    Attributes
+    ----------
+    found
+        The objects and empty directories.
+    problems
+        Of what is neither.
+    into
+        Whether the destination must be a directory.
+    matched
+        Whether there was a pattern.
+    """
+
+    def __init__(self, recursive: bool, follow_links: bool) -> None:
+        self._recursive = recursive
+        self._follow_links = follow_links
+        self.found: Packed[_Found] = Packed(_Found._make)
+        self.problems: list[Exception] = []
+        self.into = self.matched = False
+        self.first = Location("file", "")
+
+    def take(self, source: str) -> None:
+        """Look a source up, and add what it names; see `select` for the errors."""
         found = matches(source)
-        into = into or found is not None
+        is_pattern = found is not None
+        if is_pattern:
+            self.into = self.matched = True
         named = [source] if found is None else found
-        look = recursive or found is not None
+        look = self._recursive or is_pattern
+        only_directories = True
         with ThreadPoolExecutor(_SIDE_BY_SIDE) as threads:
-            infos = list(threads.map(_looked_up, named)) if look else [None]
-            both = list(threads.map(_has_more_below, named)) if recursive else [False] * len(named)
-        for one, info, is_both in zip(named, infos, both, strict=True):
-            if isinstance(info, Exception):
-                if found is None:
-                    raise info
-                items.append(Item(parse(one), _name(one), info))
-                continue
-            is_directory = info is not None and info.is_directory
-            if not is_directory:
-                if is_both and found is None:
-                    raise ParameterError(
-                        f"{redact(one)!r} is an object and a directory: expected {redact(one) + '/'!r} for what is "
-                        "below it, or no -r for the object"
-                    )
-                items.append(Item(parse(one), _name(one), info=info))
-            if recursive and (is_directory or is_both):  # without, a pattern means the objects among what matches
-                into = True
-                top = parse(one + "/" if is_both else one)
-                items += list(tree(top, follow_links=follow_links)) or [Item(top, "", is_directory=True)]
-        if (
-            found is not None
-            and not recursive
-            and all(isinstance(one, ObjectInfo) and one.is_directory for one in infos)
-        ):
+            for begin in range(0, len(named), _BLOCK):
+                some = named[begin : begin + _BLOCK]
+                infos = list(threads.map(_looked_up, some)) if look else [None] * len(some)
+                both = list(threads.map(_has_more_below, some)) if self._recursive else [False] * len(some)
+                for one, info, is_both in zip(some, infos, both, strict=True):
+                    only_directories &= isinstance(info, ObjectInfo) and info.is_directory
+                    self._take(one, info, is_both=is_both, is_pattern=is_pattern)
+        if is_pattern and not self._recursive and only_directories:
             raise ParameterError(f"{source!r} matches directories alone: -r copies what is below them")
-    if not into:
-        only = items[0].location
-        return Selection([Pair(only.url, destination)], [(only, parse(destination))], [None], [], [], [], [])
-    return _placed(items, destination)
 
-
-def _placed(items: list[Item], destination: str) -> Selection:
-    """Give each item its place; what has none, or shares it with another, is a problem. It empties the list."""
-    folder = destination if destination.endswith("/") else f"{destination}/"
-    on_disk = has_directories(destination)
-    folders: list[str] = []
-    marks: list[str] = []
-    left: list[Exception] = []
-    problems: list[Exception] = []
-    taken: dict[str, str] = {}
-    found: dict[str, tuple[Location, Location, int | None]] = {}
-    items.reverse()
-    while items:  # what a listing says of an object takes more memory than all that is kept of it
-        item = items.pop()
-        source = item.location.url
-        if item.problem is not None:
-            left.append(item.problem)
-            continue
-        if item.is_directory:
-            if not on_disk:
-                # of empty directories, a store has those that an object marks
-                if _is_marked(item):
-                    marks.append(f"{folder}{item.name}/" if item.name else folder)
-                continue
-            if not item.name or not bad_name(item.name, on_disk=True):
-                folders.append(folder + item.name)
-                continue
-        try:
-            if bad := bad_name(item.name, on_disk=on_disk):
-                # who wrote the source's names does not choose places on this machine
-                raise InvalidURL(
-                    f"{redact(source)!r}: a copy named {item.name!r} would not be in {destination!r}: {bad}"
+    def _take(self, one: str, info: ObjectInfo | Exception | None, *, is_both: bool, is_pattern: bool) -> None:
+        if isinstance(info, Exception):
+            if not is_pattern:
+                raise info
+            self.problems.append(info)
+            return
+        is_directory = info is not None and info.is_directory
+        if not is_directory:
+            if is_both and not is_pattern:
+                raise ParameterError(
+                    f"{redact(one)!r} is an object and a directory: expected {redact(one) + '/'!r} for what is below"
+                    " it, or no -r for the object"
                 )
-            place = parse(folder + item.name)
-            if taken.setdefault(item.name, source) != source:
-                both = f"{redact(taken[item.name])!r} and {redact(source)!r}"
-                raise ParameterError(f"{both} would both become {item.name!r} in {destination!r}")
-            if item.name not in found or item.info is not None:
-                found[item.name] = item.location, place, None if item.info is None else item.info.size
-        except (AcceleratorException, OSError) as error:
-            problems.append(error)
-    if on_disk:
-        problems += clashing(taken, [one.removeprefix(folder) for one in folders])
-    names = list(taken)
-    del taken
-    chosen = [found[name] for name in names]
-    del found
-    locations = [(location, place) for location, place, _ in chosen]
-    return Selection(
-        _Pairs(folder, names, locations),
-        locations,
-        [size for _, _, size in chosen],
-        folders,
-        marks,
-        left,
-        problems,
-    )
+            self._add(Item(parse(one), _name(one), info=info))
+        if self._recursive and (is_directory or is_both):  # without, a pattern means the objects among what matches
+            self.into = True
+            top = parse(one + "/" if is_both else one)
+            empty = True
+            for item in tree(top, follow_links=self._follow_links, sizes_only=True):
+                empty = False
+                self._add(item)
+            if empty:
+                self._add(Item(top, "", is_directory=True))
+
+    def _add(self, item: Item) -> None:
+        if item.problem is not None:
+            self.problems.append(item.problem)
+            return
+        if not self.found:
+            self.first = item.location
+        size = None if item.info is None else item.info.size
+        self.found.append(_Found(item.location.scheme, item.location.path, item.name, size, item.is_directory))
 
 
-def _is_marked(item: Item) -> bool:
+def _is_marked(directory: Location) -> bool:
     """Whether an empty directory is there in a store by an object that marks it."""
-    if item.location.is_local:
+    if directory.is_local:
         return False
-    with resolve(item.location) as target:
+    with resolve(directory) as target:
         return not target.is_hierarchical and target.above_objects is None
 
 

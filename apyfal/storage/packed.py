@@ -19,7 +19,7 @@ Row = TypeVar("Row", bound="tuple[Any, ...]")
 #: Rows that are packed together.
 _BLOCK = 1024
 #: Rows that are sorted at once, and those of each such run that are unpacked while the runs are merged.
-_RUN = 32 << 10
+_RUN = 8 << 10
 _RUN_BLOCK = 256
 
 

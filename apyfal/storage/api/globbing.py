@@ -6,6 +6,7 @@ import glob as local_glob
 import os
 import re
 from collections.abc import Iterator
+from itertools import chain
 
 from apyfal.exceptions import AccessDenied, NotADirectory, ObjectNotFound
 from apyfal.storage.api.namespace import child, entries, exists_at, not_too_deep
@@ -103,22 +104,27 @@ def _below(base: Location, parts: list[str]) -> Iterator[Location]:
     if only_directories:
         parts = parts[:-1]
     matching = re.compile(_expression(parts), re.DOTALL)
-    names: set[str] = set()
+    found: set[str] = set()
     directories: set[str] = {""}
+    empty = True
+    items = tree(base, sizes_only=True)
     try:
-        items = list(tree(base))
+        first = next(items, None)
     except (ObjectNotFound, NotADirectory):
         return
-    for item in items:
+    for item in chain([] if first is None else [first], items):
         if item.problem is not None and item.is_directory:
             raise item.problem
+        empty = False
         name = item.name.rstrip("/")  # of a mark, the directory
-        names.add(name)
         if item.is_directory:
             directories.add(name)
+        elif not only_directories and name and matching.fullmatch(name):
+            found.add(name)
         directories.update(name[: cut.start()] for cut in _CUT.finditer(name))
-    for name in sorted(directories) if only_directories else names | directories:
-        if (name or (only_directories and names)) and matching.fullmatch(name):
+    found.update(name for name in directories if matching.fullmatch(name))
+    for name in found:
+        if name or (only_directories and not empty):
             yield child(base, f"{name}/" if only_directories and name else name)
 
 

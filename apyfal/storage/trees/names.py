@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from apyfal.exceptions import ParameterError
 from apyfal.storage.mounting.table import resolve
 from apyfal.storage.packed import Sorter
 from apyfal.storage.url import parse, redact
 
-__all__ = ["Folders", "above", "bad_name", "clashing", "has_directories"]
+__all__ = ["Clash", "Folders", "above", "bad_name", "clashes", "has_directories"]
 
 
 def has_directories(url: str) -> bool:
@@ -74,34 +74,65 @@ def bad_name(name: str, *, on_disk: bool) -> str | None:
     return None
 
 
-def clashing(taken: dict[str, str], directories: Iterable[str]) -> list[Exception]:
-    """Find names that would be a file and a directory on a disk, and take the files out of `taken`.
+class Clash(NamedTuple):
+    """A file that cannot have its name.
+
+    Attributes
+    ----------
+    number
+        Which of the files it is.
+    name
+        Its path below the top.
+    source
+        What would become it.
+    other
+        What becomes a file of the same name, or needs a directory of this name.
+    is_name_shared
+        Which of the two it is.
+    """
+
+    number: int
+    name: str
+    source: str
+    other: str
+    is_name_shared: bool
+
+    def error(self) -> ParameterError:
+        """Return the error for a file where another one needs a directory."""
+        return ParameterError(
+            f"{redact(self.source)!r}: a copy named {self.name!r} would be a file where {redact(self.other)!r} needs a"
+            " directory"
+        )
+
+
+def clashes(files: Iterable[tuple[str, str]], directories: Iterable[str], *, on_disk: bool) -> Iterator[Clash]:
+    """Find files with the name of an earlier one, and on a disk those that would be directories, too.
+
+    A file that is there twice, with the same source, is such a clash: of the source with itself.
 
     Parameters
     ----------
-    taken
-        Name of each file below the top, to what becomes it.
+    files
+        Name of each file below the top, and what becomes it.
     directories
         Names of empty directories.
-
-    Returns
-    -------
-    list of Exception
-        One for each file that was taken out.
+    on_disk
+        Whether directories are real ones there.
     """
-    needed = {one: one for one in directories}
-    for name, source in taken.items():
-        cut = name.rfind("/")
-        while cut > 0 and name[:cut] not in needed:  # those above are there already
-            needed[name[:cut]] = source
-            cut = name.rfind("/", 0, cut)
-    found: list[Exception] = []
-    for name in sorted(needed.keys() & taken.keys()):
-        source = taken.pop(name)
-        found.append(
-            ParameterError(
-                f"{redact(source)!r}: a copy named {name!r} would be a file where {redact(needed[name])!r} needs a"
-                " directory"
-            )
-        )
-    return found
+    # name by name, what is below a directory follows it at once: "a", "a/b", "a-"
+    sorter: Sorter[tuple[Any, ...]] = Sorter(tuple, lambda row: row[0].split("/"))
+    for number, (name, source) in enumerate(files):
+        sorter.add((name, number, source))
+    if on_disk:
+        for name in directories:
+            sorter.add((name, -1, name))
+    file, number, source, found = "", -1, "", True
+    for name, place, other in sorter:
+        if place >= 0 and number >= 0 and name == file:
+            yield Clash(place, name, other, source, is_name_shared=True)
+            continue
+        if on_disk and not found and (name == file or name.startswith(f"{file}/")):
+            yield Clash(number, file, source, other, is_name_shared=False)
+            found = True
+        if place >= 0:
+            file, number, source, found = name, place, other, False

@@ -11,7 +11,7 @@ from apyfal.storage.api.tree import tree
 from apyfal.storage.handler import ObjectInfo
 from apyfal.storage.mounting.table import resolve
 from apyfal.storage.trees.filters import Filter
-from apyfal.storage.trees.names import above, bad_name, clashing, has_directories
+from apyfal.storage.trees.names import above, bad_name, clashes, has_directories
 from apyfal.storage.url import Location, parse
 
 __all__ = [
@@ -203,10 +203,10 @@ def take_out_misplaced(source: Tree, destination: Tree) -> list[Exception]:
             refuse(name, str(error))
     if not destination.on_disk:
         return problems
-    taken = {name: str(source.at(name)) for name in source.files}
-    problems += clashing(taken, source.directories)
-    for name in source.files.keys() - taken.keys():
-        del source.files[name]
+    files = [(name, str(source.at(name))) for name in source.files]
+    for clash in clashes(files, source.directories, on_disk=True):
+        problems.append(clash.error())
+        del source.files[clash.name]
     folders = destination.folders()
     for name in list(source.files):
         in_the_way = next((one for one in (name, *above(name)) if one in destination.problems), None)

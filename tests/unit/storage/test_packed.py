@@ -6,12 +6,15 @@ import random
 import tracemalloc
 from collections.abc import Callable, Iterator
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import pytest
 from memory_store import MemoryHandler
 
 from apyfal import storage
+from apyfal.cli.progress import ProgressSum
+from apyfal.cli.selection import select
 from apyfal.storage.api.tree import tree
 from apyfal.storage.handler import ObjectInfo
 from apyfal.storage.http.paging import PageGuard
@@ -142,3 +145,32 @@ def test_the_listing_of_a_tree_is_held_packed(endless: Endless, sizes_only: bool
 def test_a_tree_is_removed_in_little_memory(endless: Endless) -> None:
     assert peak(lambda: storage.rmtree("lab://b/t")) < MANY * EACH + FIXED
     assert endless.removed == MANY
+
+
+def test_what_copy_chooses_is_held_packed(endless: Endless, tmp_path: Path) -> None:
+    """Also on a disk, where each name is compared with the others."""
+
+    def run() -> None:
+        found = 0
+        for block in select(["lab://b/t"], str(tmp_path / "out"), recursive=True).blocks():
+            assert block.pairs[0].destination == f"{tmp_path}/out/{found:09}"
+            found += len(block.pairs)
+            assert sum(size or 0 for size in block.sizes) == len(block.pairs)
+        assert found == MANY
+
+    assert peak(run) < MANY * EACH + 8 * FIXED
+
+
+def test_the_sum_of_progress_keeps_a_size_of_each_part() -> None:
+    seen: list[tuple[int, int | None]] = []
+
+    def run() -> None:
+        shown = ProgressSum(lambda done, total: seen.append((done, total)), (1000 for _ in range(MANY)))
+        for number in range(MANY):
+            if (update := shown.part(number)) is not None:
+                update(500, 1000)
+            shown.finished(number)
+            del seen[:-1]
+
+    assert peak(run) < MANY * 20 + FIXED
+    assert seen == [(1000 * MANY, 1000 * MANY)]

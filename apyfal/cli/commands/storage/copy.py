@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from itertools import chain
 
 import click
 
 from apyfal import storage
-from apyfal.cli.common import Command, Settings, common_options, print_error, print_json, use_host
+from apyfal.cli.common import Command, Settings, common_options, print_error, print_json, print_json_list, use_host
 from apyfal.cli.completion import complete_path
 from apyfal.cli.progress import ProgressSum, progress_bar
-from apyfal.cli.selection import Pair, Selection, parent_of, select
+from apyfal.cli.selection import Block, Selection, parent_of, select
 from apyfal.exceptions import AcceleratorException, ParameterError, StorageError
 from apyfal.storage.batch.copies import copy_each
 from apyfal.storage.flow.cancel import CancelToken
@@ -27,6 +27,8 @@ __all__ = ["command"]
 
 #: Objects that are copied at once: small ones wait for their stores nearly all the time.
 _SIDE_BY_SIDE = 8
+#: Directories that are known to be there.
+_REMEMBERED = 8 << 10
 
 
 @click.command(cls=Command, name="copy")
@@ -79,21 +81,20 @@ def command(
     selected = select(sources, destination, recursive=recursive, follow_links=follow_links)
     if selected.problems and not keep_going:
         raise _first(selected.problems)
-    chosen = selected.pairs
     _make_folders(selected, destination)
-    description = sources[0] if len(chosen) == 1 else f"{len(chosen)} objects"
+    description = sources[0] if len(selected) == 1 else f"{len(selected)} objects"
     with progress_bar(description, enabled=settings.progress) as progress:
         shown = ProgressSum(progress, selected.sizes)
         failed = _copy_all(selected, shown, preserve=preserve, keep_going=keep_going, metadata=stated)
     for mark in selected.marks:
         storage.open(mark, "wb").close()
     if settings.json:
-        _print([one for one in chosen if one not in failed], destination)
+        _print(selected, failed, destination)
     problems = [*selected.problems, *selected.left, *failed.values()]
     if problems:
         for error in problems:
             print_error(error, as_json=settings.json)
-        every = len(chosen) + len(selected.problems) + len(selected.left)
+        every = len(selected) + len(selected.problems) + len(selected.left)
         raise StorageError(f"{len(problems)} of {every} could not be copied")
 
 
@@ -105,9 +106,12 @@ def _first(problems: Sequence[Exception]) -> Exception:
     return error
 
 
-def _print(done: Sequence[Pair], destination: str) -> None:
-    documents = [one._asdict() for one in done]
-    print_json(documents[0] if len(done) == 1 and done[0].destination == destination else documents)
+def _print(selected: Selection, failed: Mapping[int, Exception], destination: str) -> None:
+    done = (pair._asdict() for number, pair in enumerate(selected.pairs) if number not in failed)
+    if len(selected) - len(failed) == 1 and (only := next(done))["destination"] == destination:
+        print_json(only)
+        return
+    print_json_list(pair._asdict() for number, pair in enumerate(selected.pairs) if number not in failed)
 
 
 def _copy_piped(settings: Settings, source: str, destination: str, metadata: ObjectMetadata | None) -> None:
@@ -126,9 +130,14 @@ def _make_folders(selected: Selection, destination: str) -> None:
     """Make the directories that the copies go into, if there are directories at the destination."""
     if not has_directories(destination):
         return
-    wanted = {parent_of(one.destination) for one in selected.pairs if one.destination != destination}
-    for folder in sorted(wanted.union(selected.folders) - {""}):
-        storage.makedirs(folder, exist_ok=True)
+    made: set[str] = set()
+    inside = (parent_of(one.destination) for one in selected.pairs if one.destination != destination)
+    for folder in chain(inside, selected.folders):
+        if folder and folder not in made:
+            storage.makedirs(folder, exist_ok=True)
+            if len(made) == _REMEMBERED:
+                made.clear()
+            made.add(folder)
 
 
 def _copy_all(
@@ -138,65 +147,85 @@ def _copy_all(
     preserve: bool,
     keep_going: bool,
     metadata: ObjectMetadata | None,
-) -> dict[Pair, Exception]:
+) -> dict[int, Exception]:
     """Copy several at once. A failure, or an interrupt, ends those under way and lets no other begin.
 
     Returns
     -------
     dict
-        With `keep_going`, the errors of those that failed; none of them ends anything.
+        With `keep_going`, the errors of those that failed, by their numbers; none of them ends anything.
     """
-    chosen = selected.pairs
     cancel = CancelToken()
-    failed: dict[Pair, Exception] = {}
-
-    def copy(number: int) -> None:
-        source, destination = chosen[number]
-        with cancel.scope() if len(chosen) > 1 else contextlib.nullcontext():
+    failed: dict[int, Exception] = {}
+    for block in selected.blocks():
+        copies = _Copies(block, shown, preserve=preserve, metadata=metadata, cancel=cancel)
+        if len(selected) == 1:  # in this thread, where a signal ends it at once, also while a pipe gives nothing
             try:
-                written = storage.copy(source, destination, progress=shown.part(number), metadata=metadata)
-            except BaseException:
-                shown.failed(number)
-                raise
-        shown.finished(number)
-        if preserve and (mtime := storage.stat(source).mtime) is not None:
-            nanoseconds = round(mtime * 1e9)
-            os.utime(written, ns=(nanoseconds, nanoseconds))
+                copies.copy(0)
+            except (AcceleratorException, OSError) as error:
+                if not keep_going:
+                    raise
+                failed[0] = error
+            return failed
 
-    if len(chosen) == 1:  # in this thread, where a signal ends it at once, also while a pipe gives nothing
-        try:
-            copy(0)
-        except (AcceleratorException, OSError) as error:
-            if not keep_going:
-                raise
-            failed[chosen[0]] = error
-        return failed
+        def one_by_one(numbers: Sequence[int], copies: _Copies = copies) -> None:
+            for number, error in _copy_by_threads(copies.cancellable, numbers, cancel, keep_going).items():
+                failed[copies.block.first + number] = error
 
-    def copied(done: Sequence[tuple[int, ObjectInfo]]) -> None:
-        for number, info in done:
-            if (update := shown.part(number)) is not None:
-                update(info.size or 0, info.size)
-            shown.finished(number)
-
-    def one_by_one(numbers: Sequence[int]) -> None:
-        failed.update(_copy_by_threads(copy, {number: chosen[number] for number in numbers}, cancel, keep_going))
-
-    copy_each(
-        selected.locations,
-        selected.sizes,
-        metadata=metadata,
-        copied=copied,
-        one_by_one=one_by_one,
-    )
+        copy_each(block.locations, block.sizes, metadata=metadata, copied=copies.copied, one_by_one=one_by_one)
     return failed
 
 
+class _Copies:
+    """Copies of some objects, by their numbers in the block."""
+
+    def __init__(
+        self,
+        block: Block,
+        shown: ProgressSum,
+        *,
+        preserve: bool,
+        metadata: ObjectMetadata | None,
+        cancel: CancelToken,
+    ) -> None:
+        self.block = block
+        self._shown = shown
+        self._preserve = preserve
+        self._metadata = metadata
+        self._cancel = cancel
+
+    def copy(self, number: int) -> None:
+        source, destination = self.block.pairs[number]
+        shown = self.block.first + number
+        try:
+            written = storage.copy(source, destination, progress=self._shown.part(shown), metadata=self._metadata)
+        except BaseException:
+            self._shown.failed(shown)
+            raise
+        self._shown.finished(shown)
+        if self._preserve and (mtime := storage.stat(source).mtime) is not None:
+            nanoseconds = round(mtime * 1e9)
+            os.utime(written, ns=(nanoseconds, nanoseconds))
+
+    def cancellable(self, number: int) -> None:
+        with self._cancel.scope():
+            self.copy(number)
+
+    def copied(self, done: Sequence[tuple[int, ObjectInfo]]) -> None:
+        """Count copies that were made together."""
+        for number, info in done:
+            shown = self.block.first + number
+            if (update := self._shown.part(shown)) is not None:
+                update(info.size or 0, info.size)
+            self._shown.finished(shown)
+
+
 def _copy_by_threads(
-    copy: Callable[[int], None], chosen: Mapping[int, Pair], cancel: CancelToken, keep_going: bool
-) -> dict[Pair, Exception]:
-    failed: dict[Pair, Exception] = {}
+    copy: Callable[[int], None], chosen: Sequence[int], cancel: CancelToken, keep_going: bool
+) -> dict[int, Exception]:
+    failed: dict[int, Exception] = {}
     with ThreadPoolExecutor(_SIDE_BY_SIDE, thread_name_prefix="apyfal-copy") as threads:
-        copies = {threads.submit(copy, number): pair for number, pair in chosen.items()}
+        copies = {threads.submit(copy, number): number for number in chosen}
         try:
             for done in as_completed(copies):
                 try:
