@@ -16,6 +16,7 @@ import pytest
 from apyfal.exceptions import KernelError
 from apyfal.host.protocol.array_types import ArrayType
 from apyfal.host.protocol.messages import JobSpec
+from apyfal.host.server.jobs import manager as manager_module
 from apyfal.host.server.jobs.execution import Executor
 from apyfal.host.server.jobs.job import Job
 from apyfal.host.server.jobs.manager import JobManager
@@ -80,6 +81,11 @@ def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Journal]
     opened = Journal(tmp_path / "jobs.sqlite", log=log)
     yield opened
     opened.close()
+
+
+@pytest.fixture(autouse=True)
+def _a_busy_machine_makes_no_job_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manager_module, "_BRIEF", 5.0)
 
 
 def make(journal: Journal, executor: NoThread, directory: Path) -> JobManager:
