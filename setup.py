@@ -15,6 +15,7 @@ import ctypes
 import os
 import sys
 import sysconfig
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy
@@ -69,7 +70,21 @@ compile_args += ["-Wno-unused-parameter", "-Wno-missing-field-initializers"]
 
 
 class Checked(build_ext):
-    """Refuses an extension without its modules, or without a part of csrc/: importing apyfal would be what fails."""
+    """Compiles the sources of the extension side by side, as setuptools does only with several extensions.
+
+    Refuses one without its modules, or without a part of csrc/: importing apyfal would be what fails.
+    """
+
+    def build_extensions(self):
+        compile_some = self.compiler.compile
+
+        def compile_all(sources, **options):
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                objects = pool.map(lambda source: compile_some([source], **options), sources)
+                return [name for names in objects for name in names]
+
+        self.compiler.compile = compile_all
+        super().build_extensions()
 
     def build_extension(self, ext):
         super().build_extension(ext)
