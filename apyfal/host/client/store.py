@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 import threading
@@ -9,8 +10,9 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 from urllib.parse import quote
 
-from apyfal.exceptions import StorageError, StoreUnavailable
+from apyfal.exceptions import ObjectChanged, StorageError, StoreUnavailable
 from apyfal.host.client.http import Host, HostResponse, Refused
+from apyfal.host.protocol.messages import ENTRY_HEADER
 from apyfal.storage.handler import Handler, Limits, ObjectInfo, RangeReader, Upload
 from apyfal.storage.mounting import table
 from apyfal.storage.providers import HOST_SCHEME
@@ -45,7 +47,6 @@ class RemoteStore(Handler):
         return _info(self._json("GET", "stat", path))
 
     def read(self, path: str, start: int, stop: int | None, version_of: ObjectInfo | None) -> RangeReader:
-        info = self.describe(path)
         try:
             response = self._host.request(
                 "GET", _target("object", path), headers={"Accept": "application/octet-stream"}
@@ -54,6 +55,13 @@ class RemoteStore(Handler):
             raise refused.error() from None
         except OSError as error:
             raise _unavailable(self._host, error) from error
+        try:
+            info = _sent_with(response) or self.describe(path)
+            if version_of is not None and version_of.etag not in (None, info.etag):
+                raise ObjectChanged(f"host://{path} changed while it was being read", path=path)
+        except BaseException:
+            response.close()
+            raise
         return _Reader(response, info)
 
     def put(self, path: str, data: memoryview, checksum: bytes | None, *, exclusive: bool = False) -> ObjectInfo:
@@ -167,6 +175,16 @@ class _Upload(Upload):
 
 def _target(operation: str, path: str) -> str:
     return f"/v1/storage/{operation}?url={quote(f'host://{path}', safe='')}"
+
+
+def _sent_with(response: HostResponse) -> ObjectInfo | None:
+    """Return how the host describes the object that it sends; ``None``: it does not, as older ones."""
+    header = response.header(ENTRY_HEADER)
+    try:
+        info = None if header is None else _info(json.loads(header))
+    except (ValueError, KeyError, TypeError):
+        return None
+    return info if info is not None and info.size == response.length else None
 
 
 def _info(document: dict[str, Any]) -> ObjectInfo:

@@ -21,6 +21,7 @@ from apyfal.host.protocol.fields import parse_count, parse_object, parse_region,
 
 __all__ = [
     "DEFAULT_PORT",
+    "ENTRY_HEADER",
     "JOB_HEADER",
     "KEY_HEADER",
     "MAX_BATCH",
@@ -37,6 +38,8 @@ DEFAULT_PORT = 7391
 #: header that carries the job if the body carries data, in requests and in responses
 JOB_HEADER = "Apyfal-Job"
 KEY_HEADER = "Idempotency-Key"
+#: header that describes the object whose content is the body, in responses
+ENTRY_HEADER = "Apyfal-Entry"
 
 #: jobs in one batch
 MAX_BATCH = 256

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from host.support.daemon import RunningDaemon
 
 from apyfal import cli, storage
-from apyfal.exceptions import AccessDenied, ObjectExists, ObjectNotFound, StoreUnavailable
-from apyfal.host.client.http import Host, Refused
+from apyfal.exceptions import AccessDenied, ObjectChanged, ObjectExists, ObjectNotFound, StoreUnavailable
+from apyfal.host.client.http import Host, HostResponse, Refused
 from apyfal.host.client.store import RemoteStore, attach_host
 from apyfal.host.protocol.address import HostAddress
+from apyfal.host.protocol.messages import ENTRY_HEADER
 from apyfal.storage.mounting import table
 
 
@@ -94,6 +97,82 @@ def test_a_failed_write_leaves_the_file_as_it_was(daemon: RunningDaemon, attache
     with pytest.raises(RuntimeError):
         write()
     assert (daemon.shared / "kept").read_bytes() == b"before"
+
+
+class Requests:
+    """Counts a host's requests, and changes what its responses say of an object."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, said: Callable[[str | None], str | None]) -> None:
+        self.targets: list[str] = []
+        request, header = Host.request, HostResponse.header
+
+        def counted(host: Host, method: str, target: str, **more: Any) -> HostResponse:
+            self.targets.append(target.partition("?")[0].rpartition("/")[2])
+            return request(host, method, target, **more)
+
+        def changed(response: HostResponse, name: str) -> str | None:
+            found = header(response, name)
+            return said(found) if name == ENTRY_HEADER else found
+
+        monkeypatch.setattr(Host, "request", counted)
+        monkeypatch.setattr(HostResponse, "header", changed)
+
+
+NAMES = ["plain", "a b&+é.txt", "/".join(["é" * 120] * 6)]  # the last one is longer than a header
+
+
+@pytest.mark.parametrize("name", NAMES, ids=["plain", "odd", "long"])
+def test_an_object_is_loaded_with_one_request(
+    daemon: RunningDaemon, attached: None, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    content = np.arange(1000, dtype=np.uint16)
+    (daemon.shared / name).parent.mkdir(parents=True, exist_ok=True)
+    (daemon.shared / name).write_bytes(content.tobytes())
+    store = RemoteStore(daemon.host(daemon.token()))
+    requests = Requests(monkeypatch, lambda said: said)
+    with store.read(name, 0, None, None) as reader:
+        assert requests.targets == (["object"] if len(name) < 100 else ["object", "stat"])
+        assert reader.info == store.describe(name)
+    store.close()
+    requests.targets.clear()
+    assert np.array_equal(storage.load(f"host://{name}", np.uint16), content)
+    assert requests.targets == (["object"] if len(name) < 100 else ["object", "stat"])
+
+
+@pytest.mark.parametrize("said", [None, "", "no JSON", "[]", "{}", '{"size": 3}', "another size"])
+def test_a_host_that_does_not_describe_what_it_sends(
+    daemon: RunningDaemon, attached: None, monkeypatch: pytest.MonkeyPatch, said: str | None
+) -> None:
+    def changed(found: str | None) -> str | None:
+        assert found is not None
+        return json.dumps({**json.loads(found), "size": 4095}) if said == "another size" else said
+
+    content = np.random.default_rng(4).integers(0, 256, 4096, np.uint8)
+    (daemon.shared / "told").write_bytes(content.tobytes())
+    requests = Requests(monkeypatch, changed)
+    assert np.array_equal(storage.load("host://told"), content)
+    assert requests.targets == ["object", "stat"]
+
+
+def test_another_version_is_not_read(daemon: RunningDaemon) -> None:
+    store = RemoteStore(daemon.host(daemon.token()))
+    (daemon.shared / "version").write_bytes(b"before")
+    before = store.describe("version")
+    with store.read("version", 0, None, before) as reader:
+        assert reader.info == before
+    (daemon.shared / "version").write_bytes(b"afterwards")
+    with pytest.raises(ObjectChanged, match="version"):
+        store.read("version", 0, None, before)
+    with store.read("version", 0, None, store.describe("version")) as reader:
+        assert reader.readinto(memoryview(bytearray(100))) == 10
+    store.close()
+
+
+def test_a_directory_and_nothing_cannot_be_loaded(daemon: RunningDaemon, attached: None) -> None:
+    (daemon.shared / "directory").mkdir(exist_ok=True)
+    for name in ("directory", "no-such-file"):
+        with pytest.raises(ObjectNotFound, match=name):
+            storage.load(f"host://{name}")
 
 
 def test_command_line(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import mmap
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 from aiohttp import web
 
 from apyfal.exceptions import ObjectNotFound, ParameterError
+from apyfal.host.protocol.messages import ENTRY_HEADER
 from apyfal.host.server.api.context import RouteContext
 from apyfal.host.server.api.routes import BINARY, DONE, OBJECT, OCTETS, Body, RouteParameter, route
 from apyfal.host.server.policy.limits import COPY_BUFFERS, MAX_LISTED
@@ -28,6 +30,8 @@ __all__ = ["StorageRoutes"]
 
 _T = TypeVar("_T")
 _PIECE = 4 << 20
+#: bytes of a header that any proxy passes on
+_LONGEST_HEADER = 4 << 10
 
 _URL = RouteParameter("url", {"type": "string", "minLength": 1, "maxLength": 8192}, "A storage URL.", required=True)
 _SESSION = RouteParameter("session", {"type": "string"}, "A session of yours, whose mounts the URL may name.")
@@ -109,14 +113,17 @@ class StorageRoutes:
         access="storage:read",
         summary="Read an object",
         parameters=(_URL, _SESSION),
-        answers={200: Body("Its content.", BINARY)},
+        answers={200: Body("Its content.", BINARY, {ENTRY_HEADER: "The object as JSON, if that is short."})},
     )
     async def read_storage(self, request: web.Request) -> web.StreamResponse:
         """Send an object's content: through pinned memory, or through a spool file if it is large."""
         url = self._admitted(request)
-        data = await self._in_thread(request, functools.partial(self._fetch, url, caller().name))
+        data, entry = await self._in_thread(request, functools.partial(self._fetch, url, caller().name))
+        headers = {"Content-Type": OCTETS}
+        if len(text := json.dumps(entry)) <= _LONGEST_HEADER:
+            headers[ENTRY_HEADER] = text
         try:
-            response = web.StreamResponse(headers={"Content-Type": OCTETS})
+            response = web.StreamResponse(headers=headers)
             await self._context.bodies.send(response, request, data)
         finally:
             data.close()
@@ -251,7 +258,8 @@ class StorageRoutes:
         if max(done, total or 0) > self._context.settings.max_body:
             raise TooLarge(f"an object of more than {self._context.settings.max_body} bytes: this host copies none")
 
-    def _fetch(self, url: str, user: str) -> Data:
+    def _fetch(self, url: str, user: str) -> tuple[Data, dict[str, Any]]:
+        """Read an object; return its content, and the description of the version that was read."""
         with self._table.resolve(parse(url)) as target:
             info = retry_call(
                 target.handler, lambda: target.handler.describe(target.path), f"cannot look up {target.location}"
@@ -259,7 +267,7 @@ class StorageRoutes:
             if info.is_directory:
                 raise ObjectNotFound(f"{url} is a directory")
             if info.size is None or info.encoding is not None or info.size > self._context.bodies.spool_above:
-                return self._fetch_spooled(target.handler, target.path, info, user)
+                return self._fetch_spooled(target.handler, target.path, info, user), _entry(info)
             bodies = self._context.bodies
             share = bodies.memory.share(user, info.size)
             try:
@@ -268,7 +276,7 @@ class StorageRoutes:
             except BaseException:
                 share.close()
                 raise
-            return Data(array=memory, share=share)
+            return Data(array=memory, share=share), _entry(info)
 
     def _store(self, url: str, data: Data, exclusive: bool) -> dict[str, Any]:
         with self._table.resolve(parse(url)) as target:
