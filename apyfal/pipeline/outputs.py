@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -22,11 +24,78 @@ if TYPE_CHECKING:
     from apyfal.pipeline.reports.report import Report
     from apyfal.storage.endpoints.factory import Sink
 
-__all__ = ["ArrayOutput", "CopiedOutput", "FixedOutput", "GrowingOutput", "Output", "PartsOutput", "SinkOutput"]
+__all__ = [
+    "ArrayOutput",
+    "CopiedOutput",
+    "FixedOutput",
+    "GrowingOutput",
+    "Output",
+    "PartsOutput",
+    "SinkOutput",
+    "WatchedArray",
+    "current_watch",
+    "watched",
+]
+
+
+class WatchedArray(NamedTuple):
+    """An array that jobs write, and what is called after each of its parts, with the bytes that are final from its
+    beginning on.
+    """
+
+    array: NDArray[Any]
+    produced: Callable[[int], None]
+
+    def is_memory_of(self, array: NDArray[Any] | None) -> bool:
+        """Return whether `array` has the same bytes in the same order."""
+        return (
+            array is not None
+            and array.flags.c_contiguous
+            and array.nbytes == self.array.nbytes
+            and array.ctypes.data == self.array.ctypes.data
+        )
+
+
+_thread = threading.local()
+
+
+def current_watch() -> WatchedArray | None:
+    """Return the array that the calling thread's jobs are watched for."""
+    watch: WatchedArray | None = getattr(_thread, "watch", None)
+    return watch
+
+
+@contextlib.contextmanager
+def watched(array: NDArray[Any], produced: Callable[[int], None]) -> Iterator[None]:
+    """Learn, while a job of the calling thread runs in the ``with`` block, how much of its destination is final.
+
+    Parameters
+    ----------
+    array
+        The job's destination, C-contiguous.
+    produced
+        Called in the calling thread, in order, with the number of bytes from the beginning of `array` that the job does
+        not change any more. Not every job calls it: not one whose output is complete only at the end. What it raises
+        fails the job.
+    """
+    before = current_watch()
+    _thread.watch = WatchedArray(array, produced)
+    try:
+        yield
+    finally:
+        _thread.watch = before
 
 
 class Output(ABC):
-    """One output of a job. One thread asks for regions, another stores them, both in the order of the chunks."""
+    """One output of a job. One thread asks for regions, another stores them, both in the order of the chunks.
+
+    Attributes
+    ----------
+    final
+        Bytes from the beginning of the caller's array that are not changed any more; 0: not known.
+    """
+
+    final = 0
 
     @abstractmethod
     def region_for(self, chunk: Chunk) -> BufferRegion:
@@ -58,7 +127,9 @@ class ArrayOutput(Output):
         return self._region.part(start, self._port.nbytes(chunk.nbytes) or 0)
 
     def store(self, index: int, region: BufferRegion, nbytes: int) -> None:
-        """Do nothing: the bytes are where they belong."""
+        """Count the bytes, which are where they belong."""
+        if region.offset - self._region.offset == self.final:
+            self.final += nbytes
 
     def result(self) -> NDArray[np.uint8] | None:
         """Return the array's bytes; none if they are on the device."""
@@ -191,6 +262,8 @@ class CopiedOutput(_RingOutput):
         with self._report.span("store", index):
             self._bytes[self._done : end] = region.bytes[:nbytes]
         self._done = end
+        if self._array.flags.c_contiguous:
+            self.final = end
         self._report.copied(nbytes, self._reason)
         self._ring.release(region)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from os import PathLike
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,6 +19,7 @@ from apyfal.pipeline.binding import JobContext, OutputBinding
 from apyfal.pipeline.decision import decide
 from apyfal.pipeline.direct import DirectJob
 from apyfal.pipeline.inputs import Input, NoInput, ZippedInput
+from apyfal.pipeline.outputs import Output, current_watch
 from apyfal.pipeline.reports.report import Report
 from apyfal.pipeline.rows import RowJob
 from apyfal.pipeline.stages import StagePipeline
@@ -246,7 +248,8 @@ def _run(
     with context.borrow_launcher(job.call) as launcher:
         source = _zipped(job, inputs)
         progress = _progress(arguments, report, total)
-        stages = StagePipeline(job.call, launcher, source, outputs, control, report, progress, decided.changed)
+        stored = _watcher(decided.outputs, outputs)
+        stages = StagePipeline(job.call, launcher, source, outputs, control, report, progress, decided.changed, stored)
         report.add("prepare", 0, built)
         try:
             if plan.single:
@@ -284,6 +287,22 @@ def _progress(arguments: JobArguments, report: Report, total: int | None) -> Cal
         progress(done, total)
 
     return report_progress
+
+
+def _watcher(bindings: Sequence[OutputBinding], outputs: Sequence[Output]) -> Callable[[], None] | None:
+    """Return what reports the final bytes of the array that the calling thread watches; ``None``: no output has it."""
+    watch = current_watch()
+    if watch is None:
+        return None
+    for binding, output in zip(bindings, outputs, strict=True):
+        if watch.is_memory_of(binding.array):
+            return partial(_report_final, output, watch.produced)
+    return None
+
+
+def _report_final(output: Output, produced: Callable[[int], None]) -> None:
+    if output.final:
+        produced(output.final)
 
 
 def _result(bindings: Sequence[OutputBinding]) -> Any:

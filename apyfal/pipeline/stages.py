@@ -116,6 +116,8 @@ class StagePipeline:
     changed
         Inputs that the kernel changes in place: number of the input, number of the output that it works on, and why
         the data is copied from one to the other.
+    stored
+        Called after each chunk was stored; ``None``: nobody asked.
 
     Attributes
     ----------
@@ -133,6 +135,7 @@ class StagePipeline:
         report: Report,
         progress: Callable[[int], None] | None,
         changed: Sequence[tuple[int, int, str]] = (),
+        stored: Callable[[], None] | None = None,
     ) -> None:
         self._changed = changed
         self._unsent = {number for number, _, _ in changed}
@@ -143,6 +146,7 @@ class StagePipeline:
         self._control = control
         self._report = report
         self._progress = progress
+        self._stored = stored
         self.consumed = 0
         self._in_flight: deque[Waitable] = deque()  # in the order in which they were started
 
@@ -342,3 +346,5 @@ class StagePipeline:
         self.consumed += finished.read
         if self._progress is not None:
             self._progress(self.consumed)
+        if self._stored is not None:
+            self._stored()
