@@ -12,7 +12,8 @@ from typing import Any, Final, NoReturn
 from apyfal.exceptions import AuthenticationError, HostError, StoreUnavailable
 from apyfal.host.client.response import Refused, network_errors
 from apyfal.host.protocol import frames
-from apyfal.host.protocol.frames import FROM_SERVER, HEADER_NBYTES, MAX_DATA, WINDOW, FrameError, FrameType
+from apyfal.host.protocol.frame_reader import Framing
+from apyfal.host.protocol.frames import FROM_SERVER, HEADER_NBYTES, WINDOW, FrameError, FrameType
 from apyfal.host.protocol.messages import error_from
 from apyfal.storage.http.connection import Connection
 
@@ -149,7 +150,7 @@ class Channel:
         iterables may use the memory of a piece for the next one.
         """
         together: list[memoryview] = [memoryview(head)] if head else []
-        size, keeps, framing = len(head), isinstance(pieces, list), _Framing(stream, nbytes)
+        size, keeps, framing = len(head), isinstance(pieces, list), Framing(stream, nbytes)
         for piece in pieces:
             if together and (size + len(piece) > _GATHERED or len(together) >= _PIECES):
                 self._send(together)
@@ -355,30 +356,3 @@ class _ProtocolErrors:
     ) -> None:
         if isinstance(value, FrameError):
             raise HostError(f"{self._name}: it does not keep to the protocol: {value}") from value
-
-
-class _Framing:
-    """Puts a body of known size into frames whose sizes do not depend on those of its pieces."""
-
-    def __init__(self, stream: int, nbytes: int) -> None:
-        self._stream = stream
-        self._left = nbytes
-        self._in_frame = 0
-
-    def of(self, piece: memoryview) -> list[memoryview]:
-        """Return the next piece, with the headers of the frames that begin in it."""
-        parts = []
-        while piece:
-            if not self._in_frame:
-                self._in_frame = min(self._left, MAX_DATA)
-                parts.append(memoryview(frames.data_header(self._stream, self._in_frame)))
-            part, piece = piece[: self._in_frame], piece[self._in_frame :]
-            self._in_frame -= len(part)
-            self._left -= len(part)
-            parts.append(part)
-        return parts
-
-    def end(self) -> None:
-        """Check that the whole body was given."""
-        if self._left:
-            raise HostError(f"a body ended {self._left} bytes early")

@@ -1,13 +1,24 @@
-"""Takes frames apart as their bytes arrive, in pieces of any size, and puts bodies at their final address. No I/O."""
+"""Takes frames apart as their bytes arrive, in pieces of any size, and puts bodies at their final address; and makes
+frames of a body. No I/O.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Final, Protocol
 
-from apyfal.host.protocol.frames import HEADER_NBYTES, FrameHeader, FrameType, Limits, parse_header
+from apyfal.exceptions import HostError
+from apyfal.host.protocol.frames import (
+    HEADER_NBYTES,
+    MAX_DATA,
+    FrameHeader,
+    FrameType,
+    Limits,
+    data_header,
+    parse_header,
+)
 
-__all__ = ["FrameHandler", "FrameReader"]
+__all__ = ["FrameHandler", "FrameReader", "Framing"]
 
 #: bytes received at once, unless they go to their final address
 SCRATCH: Final = 64 << 10
@@ -126,3 +137,36 @@ class FrameReader:
         if self._place is not None:
             self._place = self._place[nbytes:] if self._left else None
         self._handler.on_data(self._stream, nbytes)
+
+
+class Framing:
+    """Puts a body of known size into frames whose sizes do not depend on those of its pieces.
+
+    Parameters
+    ----------
+    stream, nbytes
+        The stream of the body, and its size.
+    """
+
+    def __init__(self, stream: int, nbytes: int) -> None:
+        self._stream = stream
+        self._left = nbytes
+        self._in_frame = 0
+
+    def of(self, piece: memoryview) -> list[memoryview]:
+        """Return the next piece, with the headers of the frames that begin in it."""
+        parts = []
+        while piece:
+            if not self._in_frame:
+                self._in_frame = min(self._left, MAX_DATA)
+                parts.append(memoryview(data_header(self._stream, self._in_frame)))
+            part, piece = piece[: self._in_frame], piece[self._in_frame :]
+            self._in_frame -= len(part)
+            self._left -= len(part)
+            parts.append(part)
+        return parts
+
+    def end(self) -> None:
+        """Check that the whole body was given. Raises `HostError`."""
+        if self._left:
+            raise HostError(f"a body ended {self._left} bytes early")
