@@ -93,7 +93,8 @@ class BaseAccelerator(JobRunner):
             from their names to these.
         dst
             Where the output goes: one of the same kinds; ``None``: a new array of the host. For an accelerator with
-            several outputs: a mapping from their names; outputs that it leaves out become new arrays.
+            several outputs: a mapping from their names; outputs that it leaves out become new arrays. An array's
+            content is not defined if the job fails.
         copy
             ``False``: raise `CopyRefused` instead of copying what cannot be used in place.
         info_dict

@@ -136,7 +136,7 @@ def channels(data: bytes) -> None:
     if not data:
         return
     token = served.tokens[data[0] % len(served.tokens)]
-    head = "GET /v1/channel HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: apyfal-channel/1\r\n"
+    head = f"GET /v1/channel HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: {frames.OFFERED}\r\n"
     with socket.create_connection(("127.0.0.1", served.port), timeout=_HANG) as connection:
         connection.sendall(f"{head}Authorization: Bearer {token}\r\n\r\n".encode())
         answer = b""

@@ -5,10 +5,12 @@ from __future__ import annotations
 from fuzz.stores import OPERATIONS
 
 from apyfal.host.protocol.frames import (
+    EARLY,
     credit_frame,
     data_header,
     error_frame,
     job_frame,
+    output_frame,
     ping_frame,
     release_frame,
     result_frame,
@@ -46,6 +48,9 @@ _CHANNEL_JOBS = [
      b"abcdefgh"),
     ('{"src":{"body":true},"dst":{"data":true}}', b"abc"), ('{"src":{"url":"host://x"},"dst":{"url":"host://c"}}', b""),
 ]  # fmt: skip
+_EARLY_JOB = (
+    '{"src":{"body":true,"array":{"dtype":"|u1","shape":[4]}},"dst":{"array":{"dtype":"|u1","shape":[2097152]}}}'
+)
 
 
 def _channel_job(stream: int, job: str, body: bytes) -> bytes:
@@ -134,6 +139,9 @@ SEEDS: dict[str, list[bytes]] = {
         b"\x01" + credit_frame(3, 1 << 20) + ping_frame() + release_frame(3) + data_header(2, 3) + b"abc",
         b"\x0b" + (result_frame(2, '{"state":"done"}', 4) or b"") + data_header(2, 4) + b"abcd" + ping_frame(),
         b"\x40" + error_frame(0, 401, {"error": {"type": "AccessDenied", "message": "m"}}, 3) + error_frame(9, 503, {}),
+        b"\x07" + output_frame(2, 4) + data_header(2, 4) + b"abcd" + (result_frame(2, '{"state":"done"}', 4) or b""),
+        b"\x09" + output_frame(2, 4) + (result_frame(2, '{"state":"failed"}', None) or b"") + output_frame(4, 1 << 61),
+        b"\x02" + (job_frame(1, "k", "s" * 32, _EARLY_JOB, 0, EARLY) or b"") + credit_frame(1, 2 << 20),
         b"\x03" + data_header(1, 1 << 24) + bytes(100), b"\x01" + bytes(12), b"\x01\x01\0\0\0\0\0\0\1\xff\xff\xff\xff",
     ],
     "journal": [b"0" * 15 + b"-" + b"1" * 16, b"\0SQLite format 3\0" + bytes(84), b"\0rubbish", b"x"],
@@ -182,6 +190,7 @@ SEEDS: dict[str, list[bytes]] = {
         b"\0" + b"".join(_channel_job(1 + number, job, body) for number, (job, body) in enumerate(_CHANNEL_JOBS)),
         *(b"\0" + _channel_job(1, job, body) for job, body in _CHANNEL_JOBS),
         b"\0" + _channel_job(1, _CHANNEL_JOBS[0][0], bytes(4096)) + release_frame(1) + ping_frame(),
+        b"\0" + (job_frame(1, "k", "S" * 32, _EARLY_JOB, 4, EARLY) or b"") + data_header(1, 4) + b"abcd",
         b"\0" + (job_frame(3, "k", "S" * 32, "{}", 2 << 20) or b"") + data_header(3, 4) + b"abcd",
         b"\1" + ping_frame() + credit_frame(1, 4), b"\2" + bytes(40), b"\3\1", b"\4" + release_frame(9),
     ],

@@ -24,14 +24,14 @@ from apyfal.exceptions import AcceleratorException
 from apyfal.host.protocol.address import parse_address
 from apyfal.host.protocol.frame_reader import SCRATCH, FrameReader
 from apyfal.host.protocol.frames import (
-    FROM_CLIENT,
-    FROM_SERVER,
+    PROTOCOLS,
     FrameError,
     FrameHeader,
     FrameType,
     parse_credit,
     parse_error,
     parse_job,
+    parse_output,
     parse_result,
 )
 from apyfal.host.protocol.messages import JobSpec, error_from
@@ -167,6 +167,7 @@ class _Payloads:
         FrameType.RESULT: parse_result,
         FrameType.ERROR: parse_error,
         FrameType.CREDIT: parse_credit,
+        FrameType.OUTPUT: parse_output,
     }
 
     def __init__(self) -> None:
@@ -191,7 +192,7 @@ class _Payloads:
 def frames(data: bytes) -> None:
     """What each side of a channel sends, in pieces of any size: the same frames come of it."""
     width = 1 + data[0] if data else 1
-    for known in (FROM_CLIENT, FROM_SERVER):
+    for known in [side for protocol in PROTOCOLS.values() for side in (protocol.from_client, protocol.from_server)]:
         outcomes = []
         for step in (width, SCRATCH):
             handler = _Payloads()

@@ -316,8 +316,13 @@ class RemoteAccelerator(BaseAccelerator):
                             timeout=timeout,
                             memory_limit=memory_limit,
                         )
+                        early = target.early
+                        if early is not None and source.overlaps(early):
+                            early = None
                         wants_info = info_dict is not None
-                        submission = Submission(self._host, key, spec, retry, progress, wants_info=wants_info)
+                        submission = Submission(
+                            self._host, key, spec, retry, progress, wants_info=wants_info, early=early
+                        )
                         try:
                             document, result = self._ask(session, submission, source, target)
                         except SessionLost:

@@ -13,7 +13,7 @@ from apyfal.exceptions import AuthenticationError, HostError, StoreUnavailable
 from apyfal.host.client.response import Refused, network_errors
 from apyfal.host.protocol import frames
 from apyfal.host.protocol.frame_reader import Framing
-from apyfal.host.protocol.frames import FROM_SERVER, HEADER_NBYTES, WINDOW, FrameError, FrameType
+from apyfal.host.protocol.frames import EARLY, HEADER_NBYTES, WINDOW, FrameError, FrameType
 from apyfal.host.protocol.messages import error_from
 from apyfal.storage.http.connection import Connection
 
@@ -41,10 +41,13 @@ class Channel:
     ----------
     connection
         A connection whose HTTP has ended with status 101; owned by this object from now on.
+    protocol
+        What both sides speak on it.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, protocol: frames.Protocol) -> None:
         self.connection = connection
+        self._protocol = protocol
         self._errors = _ProtocolErrors(connection.name)
         self._stream = 0
         self.used_at = time.monotonic()
@@ -63,6 +66,7 @@ class Channel:
         nbytes: int,
         alive: Callable[[], None],
         flags: int = 0,
+        early: memoryview | None = None,
     ) -> ChannelReply | None:
         """Submit a job and wait for its end.
 
@@ -76,6 +80,9 @@ class Channel:
             Called whenever the host says that it is alive, and the job has not ended.
         flags
             Flags of the JOB frame.
+        early
+            Where the whole output belongs, if it may arrive while the job still runs. What is there after an error is
+            not defined. ``None``: the output comes after the result.
 
         Returns
         -------
@@ -94,6 +101,8 @@ class Channel:
             The host broke the protocol.
         """
         stream = self._stream + 1
+        if early is not None and self._protocol.has_early_output:
+            flags |= EARLY
         head = frames.job_frame(stream, key, session, text, nbytes, flags)
         if head is None:
             return None
@@ -110,12 +119,58 @@ class Channel:
             except StoreUnavailable:
                 self._explain()
                 raise
+        return self._await_result(stream, alive, early if flags & EARLY else None)
+
+    def _await_result(self, stream: int, alive: Callable[[], None], early: memoryview | None) -> ChannelReply:
+        """Wait for the result of a job, and receive the output that comes before it."""
         kind, payload = self._next(stream, alive)
+        if kind == FrameType.OUTPUT and early is not None:
+            with network_errors, self._errors:
+                return self._receive_early(stream, frames.parse_output(payload), alive, early)
         if kind != FrameType.RESULT:
             raise HostError(f"{self.connection.name}: a frame of type {kind} came, and no result")
         with self._errors:
             result = frames.parse_result(payload)
         return ChannelReply(self, stream, result)
+
+    def _receive_early(self, stream: int, nbytes: int, alive: Callable[[], None], out: memoryview) -> ChannelReply:
+        """Receive an output of `nbytes` while its job runs, and then its result; after a failure that comes at once."""
+        if nbytes != len(out):
+            raise FrameError(f"OUTPUT of {nbytes} bytes: expected {len(out)}")
+        connection, done = self.connection, 0
+        connection.send(frames.credit_frame(stream, nbytes))
+        while True:
+            header = frames.parse_header(connection.read_exactly(HEADER_NBYTES), self._protocol.from_server)
+            if header.type == FrameType.DATA and header.stream == stream:
+                if header.nbytes > nbytes - done:
+                    raise FrameError(f"DATA of {header.nbytes} bytes: {nbytes - done} of the output are left")
+                done += self._fill(out[done : done + header.nbytes])
+                continue
+            payload = connection.read_exactly(header.nbytes) if header.nbytes else b""
+            if header.type == FrameType.PING:
+                alive()
+            elif header.type == FrameType.ERROR and header.stream in (0, stream):
+                self._raise(header.stream, frames.parse_error(payload))
+            elif header.type == FrameType.RESULT and header.stream == stream:
+                break
+            else:
+                raise FrameError(f"a frame of type {header.type}, stream {header.stream}: expected DATA or RESULT")
+        result = frames.parse_result(payload)
+        if result.document.get("state") != "done":
+            return ChannelReply(self, stream, result)
+        if done != nbytes or result.nbytes != nbytes:
+            raise FrameError(f"RESULT with {result.nbytes} bytes: {done} of an output of {nbytes} came before it")
+        return ChannelReply(self, stream, result, received=True)
+
+    def _fill(self, out: memoryview) -> int:
+        """Receive all of `out`; return its size."""
+        done = 0
+        while done < len(out):
+            count = self.connection.receive_into(out[done:])
+            if not count:
+                raise ConnectionError("the output ended early")
+            done += count
+        return done
 
     def _submit_small(
         self, stream: int, head: bytes, pieces: list[memoryview], alive: Callable[[], None]
@@ -175,7 +230,7 @@ class Channel:
     def _next_frame(self, stream: int, alive: Callable[[], None]) -> tuple[int, bytes]:
         connection = self.connection
         while True:
-            header = frames.parse_header(connection.read_exactly(HEADER_NBYTES), FROM_SERVER)
+            header = frames.parse_header(connection.read_exactly(HEADER_NBYTES), self._protocol.from_server)
             if header.type == FrameType.DATA:
                 raise FrameError(f"DATA on stream {header.stream} came before its result")
             payload = connection.read_exactly(header.nbytes) if header.nbytes else b""
@@ -212,7 +267,7 @@ class Channel:
         try:
             while done < len(out):
                 while not left:
-                    header = frames.parse_header(connection.read_exactly(HEADER_NBYTES), FROM_SERVER)
+                    header = frames.parse_header(connection.read_exactly(HEADER_NBYTES), self._protocol.from_server)
                     if header.type == FrameType.PING:
                         continue
                     if header.type == FrameType.ERROR:
@@ -239,6 +294,13 @@ class ChannelReply:
     """The result of a job, whose output has not been read. As a context manager, it frees the output on the host if the
     block succeeded, and the channel for another job if everything was read.
 
+    Parameters
+    ----------
+    channel, stream, result
+        The end of the job.
+    received
+        Whether the output came before `result`, and is where it belongs. `readinto` of the whole then does nothing.
+
     Attributes
     ----------
     status
@@ -247,11 +309,12 @@ class ChannelReply:
 
     status = 200
 
-    def __init__(self, channel: Channel, stream: int, result: frames.ResultFrame) -> None:
+    def __init__(self, channel: Channel, stream: int, result: frames.ResultFrame, *, received: bool = False) -> None:
         self._channel = channel
         self._stream = stream
         self._result = result
-        self._left = result.nbytes
+        self._received = received
+        self._left = 0 if received else result.nbytes
         self._in_frame = 0
         self._asked = result.nbytes <= WINDOW
         self._on_release: Callable[[bool], None] = _nothing
@@ -266,6 +329,10 @@ class ChannelReply:
 
     def readinto(self, out: memoryview) -> None:
         """Fill `out` with the next bytes of the output. Raises `ConnectionError` if it ends before."""
+        if self._received:
+            if len(out) != self._result.nbytes:
+                raise ConnectionError("the output was received as a whole")
+            return
         if len(out) > self._left:
             raise ConnectionError("the output ended early")
         if not len(out):

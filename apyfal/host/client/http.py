@@ -32,7 +32,7 @@ from apyfal.host.client.channel import BY_HTTP, Channel, ChannelPool, ChannelRep
 from apyfal.host.client.response import HostResponse, Refused, SessionLost, network_errors
 from apyfal.host.protocol import tls
 from apyfal.host.protocol.address import HostAddress
-from apyfal.host.protocol.frames import PROTOCOL
+from apyfal.host.protocol.frames import OFFERED, PROTOCOLS
 from apyfal.host.protocol.messages import error_from
 from apyfal.host.protocol.proof import CHALLENGE_HEADER, PROOF_HEADER, address_of, hash_of, proof_of
 from apyfal.storage.http.connection import Connection
@@ -171,6 +171,7 @@ class Host:
         nbytes: int,
         alive: Callable[[], None],
         flags: int = 0,
+        early: memoryview | None = None,
     ) -> ChannelReply | None:
         """Submit a job on a data channel, and wait for its end; see `Channel.submit`.
 
@@ -178,7 +179,7 @@ class Host:
         ----------
         pieces
             Returns the pieces of the body, for each attempt.
-        key, session, text, nbytes, alive, flags
+        key, session, text, nbytes, alive, flags, early
             As for `Channel.submit`.
 
         Returns
@@ -198,7 +199,7 @@ class Host:
             if channel is None and (channel := self._open_channel()) is None:
                 return None
             try:
-                reply = self._exchange_frames(channel, key, session, text, pieces(), nbytes, alive, flags)
+                reply = self._exchange_frames(channel, key, session, text, pieces(), nbytes, alive, flags, early)
             except Refused as refused:
                 self._channels.give(channel, usable=True)
                 if refused.status == BY_HTTP and "job" not in refused.document:
@@ -226,7 +227,7 @@ class Host:
 
     def _open_channel(self) -> Channel | None:
         """Open a channel; ``None``: the host has none."""
-        head = self._outgoing("GET", "/v1/channel", {"Connection": "Upgrade", "Upgrade": PROTOCOL}, None, (), None).head
+        head = self._outgoing("GET", "/v1/channel", {"Connection": "Upgrade", "Upgrade": OFFERED}, None, (), None).head
         with network_errors:
             connection = self._connect()
             try:
@@ -235,8 +236,12 @@ class Host:
             except BaseException:
                 connection.close()
                 raise
-        if response is None:
-            return Channel(connection)
+        if isinstance(response, str):
+            protocol = PROTOCOLS.get(response)
+            if protocol is None:
+                connection.close()
+                raise HostError(f"{self.address}: it speaks {response!r}: expected one of {OFFERED}")
+            return Channel(connection, protocol)
         response.on_release(lambda usable: connection.close())
         with HostResponse(response) as reply:
             if reply.status in (401, 429, 503):

@@ -15,6 +15,7 @@ from apyfal.exceptions import CopyRefused, HostError, ParameterError
 from apyfal.host.client.local_ends import Readable, ReceivingFile, local_end
 from apyfal.host.client.shared_pool import SharedPool
 from apyfal.host.protocol.array_types import ArrayType, SharedArray
+from apyfal.host.protocol.frames import WINDOW
 from apyfal.host.protocol.messages import BodyPart, DestinationSpec, SourceSpec
 from apyfal.host.protocol.shared_memory import Region
 from apyfal.memory import empty, plain_array
@@ -31,6 +32,11 @@ _SHARED_FROM = 256 << 10
 _ALIGN = 4096
 _INTO_SHARED = "put into memory that is shared with the host, where arrays of Accelerator.empty are already"
 _OUT_OF_SHARED = "taken out of memory that is shared with the host, where arrays of Accelerator.empty are already"
+
+
+def _bytes_of(array: np.ndarray[Any, Any]) -> memoryview:
+    flat: np.ndarray[Any, Any] = array.reshape(-1).view(np.uint8)
+    return flat.data
 
 
 class Copies:
@@ -160,8 +166,7 @@ class InputPayload:
             yield from part.pieces()
             done = start + (part.length or 0)
         if self._array is not None:
-            flat: np.ndarray[Any, Any] = self._array.reshape(-1).view(np.uint8)
-            yield flat.data
+            yield _bytes_of(self._array)
         elif self._source is not None and self.length:
             buffer = memoryview(bytearray(min(_CHUNK, self.length)))
             offset = 0
@@ -181,6 +186,13 @@ class InputPayload:
         if self.origin is not None and self.origin.shared is not None:
             return self.origin.shared.array.nbytes
         return self.length
+
+    def overlaps(self, memory: memoryview) -> bool:
+        """Return whether the body may be in `memory`: what is received there would change the next attempt."""
+        array = self._array
+        if array is not None and np.may_share_memory(array, np.frombuffer(memory, np.uint8)):
+            return True
+        return any(part.overlaps(memory) for _, part in self._parts)
 
     def close(self) -> None:
         """Close all files that were opened."""
@@ -272,6 +284,19 @@ class OutputPayload:
             if array is None:
                 raise ParameterError(f"dst: expected a URL, path, file object or array, not {type(dst).__name__}")
             self._take_array(array, pool)
+
+    @property
+    def early(self) -> memoryview | None:
+        """Where the output can be received while the job still runs: into the caller's array; ``None``: nowhere.
+
+        A smaller output comes together with its result.
+        """
+        array = self._array
+        if array is None or array.nbytes <= WINDOW or not array.flags.c_contiguous:
+            return None
+        if self.destination is None or self.destination.shared is not None:
+            return None
+        return _bytes_of(array)
 
     def _take_array(self, array: np.ndarray[Any, Any], pool: SharedPool | None) -> None:
         if not array.flags.writeable:
@@ -376,7 +401,6 @@ class OutputPayload:
         if not array.flags.c_contiguous:
             target = np.ascontiguousarray(array) if is_part else np.empty(array.shape, array.dtype)
         if nbytes:
-            flat: np.ndarray[Any, Any] = target.reshape(-1).view(np.uint8)
-            response.readinto(flat.data[:nbytes])
+            response.readinto(_bytes_of(target)[:nbytes])
         if target is not array:
             np.copyto(array, target)

@@ -60,6 +60,8 @@ class Submission:
         Whether the host is to report what it did.
     text
         `spec` as JSON; ``None``: it is made here.
+    early
+        Where the output may be received while the job still runs; see `Channel.submit`.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Submission:
         *,
         wants_info: bool = True,
         text: str | None = None,
+        early: memoryview | None = None,
     ) -> None:
         self._flags = 0 if wants_info else NO_INFO
         self._host = host
@@ -79,6 +82,7 @@ class Submission:
         self._spec = spec
         self._text = spec.text() if text is None else text
         self._retry = retry
+        self._early = early
         self._progress = progress
         self._cancelled = False
 
@@ -145,8 +149,9 @@ class Submission:
 
     def _submit(self, session: str, source: Sendable) -> HostResponse | ChannelReply:
         if self._progress is None:
+            nbytes, check = source.length or 0, self._retry.check
             reply = self._host.submit(
-                self._key, session, self._text, source.pieces, source.length or 0, self._retry.check, self._flags
+                self._key, session, self._text, source.pieces, nbytes, check, self._flags, self._early
             )
             if reply is not None:
                 return reply

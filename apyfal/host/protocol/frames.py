@@ -1,7 +1,8 @@
 """The frames of the data channel: their headers, their payloads, and the limits of each type.
 
-A channel is an HTTP/1.1 connection after ``Upgrade: apyfal-channel/1`` (RFC 9110, section 7.8). From then on, both
+A channel is an HTTP/1.1 connection after ``Upgrade: apyfal-channel/2`` (RFC 9110, section 7.8). From then on, both
 sides send frames: a header of 12 bytes in network byte order (type, flags, reserved, stream, size), and a payload.
+``apyfal-channel/1`` is the same without `EARLY` and OUTPUT.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from enum import IntEnum
 from typing import Any, Final, NamedTuple
 
 __all__ = [
+    "EARLY",
     "FROM_CLIENT",
     "FROM_SERVER",
     "HEADER_NBYTES",
@@ -23,7 +25,8 @@ __all__ = [
     "MAX_JOB",
     "MAX_RESULT",
     "NO_INFO",
-    "PROTOCOL",
+    "OFFERED",
+    "PROTOCOLS",
     "STREAMS",
     "WINDOW",
     "ErrorFrame",
@@ -32,24 +35,25 @@ __all__ = [
     "FrameType",
     "JobFrame",
     "Limits",
+    "Protocol",
     "ResultFrame",
     "chosen_protocol",
     "credit_frame",
     "data_header",
     "error_frame",
     "job_frame",
+    "output_frame",
     "parse_credit",
     "parse_error",
     "parse_header",
     "parse_job",
+    "parse_output",
     "parse_result",
     "ping_frame",
     "release_frame",
     "result_frame",
 ]
 
-#: name and version in the ``Upgrade`` field of HTTP
-PROTOCOL: Final = "apyfal-channel/1"
 #: bytes of a body that follows its JOB or RESULT at once; a larger one waits for CREDIT
 WINDOW: Final = 1 << 20
 #: streams that can be open on one channel
@@ -62,8 +66,9 @@ _MAX_ERROR: Final = 32 << 10
 #: bytes of a body: as for the counts in messages
 _MAX_BODY = 1 << 62
 
-#: flag of a JOB: its result need not have `info`
+#: flags of a JOB: its result need not have `info`; its output may come while it still runs, after an OUTPUT
 NO_INFO: Final = 1
+EARLY: Final = 2
 
 #: the beginning of a job's JSON that says nothing but its id, its state and its output: such results of small jobs
 #: differ in their ids only, and are parsed once
@@ -75,6 +80,7 @@ _JOB = struct.Struct("!QBB")
 _RESULT = struct.Struct("!QB")
 _ERROR = struct.Struct("!HH")
 _CREDIT = struct.Struct("!Q")
+_OUTPUT = struct.Struct("!Q")
 
 HEADER_NBYTES: Final = _HEADER.size
 
@@ -93,6 +99,7 @@ class FrameType(IntEnum):
     ERROR = 5
     RELEASE = 6
     PING = 7
+    OUTPUT = 8
 
 
 class Limits(NamedTuple):
@@ -111,17 +118,50 @@ _BOTH: Mapping[int, Limits] = {
     FrameType.CREDIT: Limits(_CREDIT.size, _CREDIT.size),
     FrameType.PING: Limits(0, 0, False),
 }
-#: the frames that each side may send
-FROM_CLIENT: Mapping[int, Limits] = {
+_FROM_CLIENT_1: Mapping[int, Limits] = {
     **_BOTH,
     FrameType.JOB: Limits(_JOB.size, MAX_JOB, flags=NO_INFO),
     FrameType.RELEASE: Limits(0, 0),
 }
-FROM_SERVER: Mapping[int, Limits] = {
+_FROM_SERVER_1: Mapping[int, Limits] = {
     **_BOTH,
     FrameType.RESULT: Limits(_RESULT.size, MAX_RESULT),
     FrameType.ERROR: Limits(_ERROR.size, _MAX_ERROR, None),
 }
+#: the frames that each side may send, in the newest protocol
+FROM_CLIENT: Mapping[int, Limits] = {
+    **_FROM_CLIENT_1,
+    FrameType.JOB: Limits(_JOB.size, MAX_JOB, flags=NO_INFO | EARLY),
+}
+FROM_SERVER: Mapping[int, Limits] = {
+    **_FROM_SERVER_1,
+    FrameType.OUTPUT: Limits(_OUTPUT.size, _OUTPUT.size),
+}
+
+
+class Protocol(NamedTuple):
+    """A version of the protocol: its name in the ``Upgrade`` field of HTTP, and the frames that each side may send."""
+
+    name: str
+    from_client: Mapping[int, Limits]
+    from_server: Mapping[int, Limits]
+
+    @property
+    def has_early_output(self) -> bool:
+        """Return whether jobs can have the flag `EARLY`."""
+        return FrameType.OUTPUT in self.from_server
+
+
+#: by name, the newest first
+PROTOCOLS: Mapping[str, Protocol] = {
+    one.name: one
+    for one in (
+        Protocol("apyfal-channel/2", FROM_CLIENT, FROM_SERVER),
+        Protocol("apyfal-channel/1", _FROM_CLIENT_1, _FROM_SERVER_1),
+    )
+}
+#: the names, as a client offers them
+OFFERED: Final = ", ".join(PROTOCOLS)
 
 
 class FrameHeader(NamedTuple):
@@ -169,9 +209,10 @@ class ErrorFrame:
     document: dict[str, Any]
 
 
-def chosen_protocol(offered: str) -> str | None:
-    """Return the protocol to use, of those in an ``Upgrade`` field; ``None``: none is known here."""
-    return PROTOCOL if PROTOCOL in [one.strip().lower() for one in offered.split(",")] else None
+def chosen_protocol(offered: str) -> Protocol | None:
+    """Return the newest protocol of those in an ``Upgrade`` field; ``None``: none is known here."""
+    names = [one.strip().lower() for one in offered.split(",")]
+    return next((protocol for name, protocol in PROTOCOLS.items() if name in names), None)
 
 
 # -- headers -----------------------------------------------------------------------------------------------------------
@@ -183,7 +224,7 @@ def parse_header(data: bytes | bytearray | memoryview, known: Mapping[int, Limit
     data, offset
         The header, at this offset.
     known
-        The frames that the peer may send: `FROM_CLIENT` or `FROM_SERVER`.
+        The frames that the peer may send: see `Protocol`.
 
     Raises
     ------
@@ -308,6 +349,19 @@ def parse_credit(payload: bytes) -> int:
     (nbytes,) = _CREDIT.unpack(payload)
     if not 0 < nbytes < _MAX_BODY:
         raise FrameError(f"CREDIT of {nbytes} bytes: expected 1 or more")
+    return int(nbytes)
+
+
+def output_frame(stream: int, nbytes: int) -> bytes:
+    """Return the frame that announces an output of `nbytes`, which comes while its job still runs."""
+    return _frame(FrameType.OUTPUT, stream, _OUTPUT.pack(nbytes))
+
+
+def parse_output(payload: bytes) -> int:
+    """Return the size of the output that an OUTPUT frame announces. Raises `FrameError`."""
+    (nbytes,) = _OUTPUT.unpack(payload)
+    if not 0 < nbytes < _MAX_BODY:
+        raise FrameError(f"OUTPUT of {nbytes} bytes: expected 1 or more")
     return int(nbytes)
 
 

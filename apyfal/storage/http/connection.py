@@ -275,24 +275,26 @@ class Connection:
         Response or None
             ``None``: the body may be sent. Else the response that came instead of leave.
         """
-        return self._await(100, method)
+        found = self._await(100, method)
+        return found if isinstance(found, Response) else None
 
-    def await_upgrade(self, method: str) -> Response | None:
+    def await_upgrade(self, method: str) -> Response | str:
         """Wait for another protocol, after a head with ``Upgrade`` (RFC 9110, section 7.8).
 
         Returns
         -------
-        Response or None
-            ``None``: what follows is in that protocol. Else the response that came instead.
+        Response or str
+            The name of the protocol of all that follows, in lower case. Else the response that came instead.
         """
-        return self._await(101, method)
+        found = self._await(101, method)
+        return found if isinstance(found, Response) else found.get("upgrade", "").strip().lower()
 
-    def _await(self, wanted: int, method: str) -> Response | None:
-        """Skip interim responses until the wanted one (``None``) or the final response."""
+    def _await(self, wanted: int, method: str) -> Response | dict[str, str]:
+        """Skip interim responses until the wanted one, whose fields are returned, or the final response."""
         while True:
             status, headers, persistent = self._read_head()
             if status == wanted:
-                return None
+                return headers
             if status >= 200:
                 return Response(self, method, status, headers, persistent)
 

@@ -102,7 +102,7 @@ def test_a_host_without_channels_is_asked_by_http() -> None:
         for _ in range(2):  # the second time nothing is asked
             assert host.submit("k", "s", "{}", list, 0, lambda: None) is None
         thread.join()
-    assert b"Upgrade: apyfal-channel/1\r\n" in asked[0]
+    assert b"Upgrade: apyfal-channel/2, apyfal-channel/1\r\n" in asked[0]
 
 
 def test_a_channel_that_the_host_closed_is_replaced(
@@ -191,11 +191,12 @@ def test_a_host_that_stops_sends_what_ends_and_tells_the_rest(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("fields", "status"),
     [
-        (("Connection: Upgrade", "Upgrade: apyfal-channel/2"), 426),
+        (("Connection: Upgrade", "Upgrade: apyfal-channel/3"), 426),
         (("Connection: Upgrade", "Upgrade: websocket"), 426),
         (("Connection: Upgrade",), 426),
         (("Upgrade: apyfal-channel/1",), 426),
         (("Connection: keep-alive, Upgrade", "Upgrade: apyfal-channel/9, apyfal-channel/1"), 101),
+        (("Connection: Upgrade", "Upgrade: apyfal-channel/2"), 101),
         (("Connection: Upgrade", "Upgrade: apyfal-channel/1", "Content-Length: 5"), 400),
     ],
 )
@@ -204,7 +205,7 @@ def test_the_upgrade(daemon: RunningDaemon, token: str, fields: tuple[str, ...],
     opened.close()
     assert head.startswith(f"HTTP/1.1 {status} ".encode()), head
     if status == 426:
-        assert b"Upgrade: apyfal-channel/1" in head
+        assert b"Upgrade: apyfal-channel/2, apyfal-channel/1\r\n" in head
 
 
 def test_who_may_open_a_channel(daemon: RunningDaemon) -> None:

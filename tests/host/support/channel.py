@@ -10,11 +10,11 @@ from typing import Any
 from host.support.daemon import RunningDaemon
 
 from apyfal.host.protocol import frames
-from apyfal.host.protocol.frames import FROM_SERVER, HEADER_NBYTES, PROTOCOL, FrameType
+from apyfal.host.protocol.frames import FROM_SERVER, HEADER_NBYTES, OFFERED, FrameType
 
 
 def upgrade(
-    daemon: RunningDaemon, token: str | None, *fields: str, protocol: str = PROTOCOL, version: str = "1.1"
+    daemon: RunningDaemon, token: str | None, *fields: str, protocol: str = OFFERED, version: str = "1.1"
 ) -> tuple[socket.socket, bytes]:
     """Ask for a channel; the connection and the head of the answer."""
     opened = socket.create_connection(("127.0.0.1", daemon.port), 30)
@@ -34,12 +34,14 @@ def upgrade(
 class RawChannel:
     """A channel on which a test sends what it likes."""
 
-    def __init__(self, daemon: RunningDaemon, token: str, timeout: float = 30) -> None:
-        self.socket, head = upgrade(daemon, token)
+    def __init__(
+        self, daemon: RunningDaemon, token: str, timeout: float = 30, protocol: str = "apyfal-channel/2"
+    ) -> None:
+        self.socket, head = upgrade(daemon, token, protocol=protocol)
         if not head.startswith(b"HTTP/1.1 101 "):
             self.socket.close()
             raise AssertionError(head)
-        assert f"upgrade: {PROTOCOL}" in head.decode().lower()
+        assert f"upgrade: {protocol}" in head.decode().lower()
         self.socket.settimeout(timeout)
         self._file = self.socket.makefile("rb")
 

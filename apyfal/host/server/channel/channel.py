@@ -17,6 +17,7 @@ from apyfal.host.server.channel.connection import FrameConnection
 from apyfal.host.server.channel.context import ChannelContext
 from apyfal.host.server.channel.stream import Stream
 from apyfal.host.server.jobs.admission import checked_key, described_job, text_of
+from apyfal.host.server.jobs.early_output import EarlyOutput
 from apyfal.host.server.jobs.job import KEPT_IN_JOURNAL, Job
 from apyfal.host.server.policy.limits import CHANNEL_IDLE_TIMEOUT, OUTPUTS_OF_USER
 from apyfal.host.server.records.journal import Entry
@@ -48,6 +49,8 @@ class Channel:
         The connection.
     user, authorization, peer
         Who opened it, with which ``Authorization`` field and from which address.
+    protocol
+        What it speaks.
     on_lost
         Called with the channel when its connection is closed.
     """
@@ -59,6 +62,7 @@ class Channel:
         user: User,
         authorization: str | None,
         peer: str | None,
+        protocol: frames.Protocol,
         on_lost: Callable[[Channel], None],
     ) -> None:
         self._context = context
@@ -69,27 +73,34 @@ class Channel:
         self._peer = peer
         self._streams: dict[int, Stream] = {}
         self._dropped: dict[int, int] = {}  # bytes to come of bodies of streams that were refused
+        self._late_credit: dict[int, int] = {}  # bytes of outputs that ended early, because their jobs failed
         self._newest = 0
         self._held_back: deque[Stream] = deque()  # streams whose jobs have ended, while the peer does not read
         self._unreleased: dict[int, Job | Entry] = {}
         self._pinged = self._loop.time()
-        self.connection = FrameConnection(transport, self, context.scratch)
+        self.connection = FrameConnection(transport, self, context.scratch, protocol.from_client)
 
     # -- frames --------------------------------------------------------------------------------------------------------
     def on_frame(self, header: FrameHeader, payload: bytes) -> None:
         """Handle a frame without data."""
         if header.type == FrameType.JOB:
-            self._submit(header.stream, frames.parse_job(payload), not header.flags & frames.NO_INFO)
+            self._submit(header.stream, frames.parse_job(payload), header.flags)
         elif header.type == FrameType.CREDIT:
-            stream = self._streams.get(header.stream)
-            if stream is None:
-                raise FrameError(f"CREDIT on stream {header.stream}, which has no output under way")
-            stream.grant(frames.parse_credit(payload))
+            self._grant(header.stream, frames.parse_credit(payload))
         elif header.type == FrameType.RELEASE:
             job = self._unreleased.pop(header.stream, None)
             if job is None:
                 raise FrameError(f"RELEASE on stream {header.stream}, which has no output to free")
             self._context.manager.release_output(job)
+
+    def _grant(self, number: int, nbytes: int) -> None:
+        stream = self._streams.get(number)
+        if stream is not None:
+            stream.grant(nbytes)
+        elif self._late_credit.get(number, 0) >= nbytes:
+            self._late_credit[number] -= nbytes
+        else:
+            raise FrameError(f"CREDIT on stream {number}, which has no output under way")
 
     def place(self, stream: int, nbytes: int) -> memoryview | None:
         """Return where a piece of a body goes."""
@@ -129,7 +140,7 @@ class Channel:
             self.connection.go_on()
 
     # -- jobs ----------------------------------------------------------------------------------------------------------
-    def _submit(self, number: int, frame: JobFrame, wants_info: bool) -> None:
+    def _submit(self, number: int, frame: JobFrame, flags: int) -> None:
         """Begin a stream: check its job, and let its body come."""
         if number <= self._newest:
             raise FrameError(f"JOB on stream {number}: expected a number above {self._newest}")
@@ -139,7 +150,7 @@ class Channel:
         self._context.turns.count(self.user.name)
         began = time.perf_counter()
         try:
-            stream = self._begin(number, frame, wants_info)
+            stream = self._begin(number, frame, flags)
             if frame.nbytes <= WINDOW:
                 self._make_room(stream)
         except AuthenticationError as error:
@@ -154,7 +165,7 @@ class Channel:
             self.connection.hold()
             self._context.turns.then(self._go_on)
 
-    def _begin(self, number: int, frame: JobFrame, wants_info: bool) -> Stream:
+    def _begin(self, number: int, frame: JobFrame, flags: int) -> Stream:
         context = self._context
         user = context.readmit(self.authorization, self.user)
         checked_key(frame.key)
@@ -167,7 +178,10 @@ class Channel:
         elif context.bodies.goes_to_file(frame.nbytes, src.array):
             raise _ByHttp(f"a body of {frame.nbytes} bytes goes to a file: send it by HTTP")
         stream = Stream(number, frame.key, frame.nbytes, user, session, described)
-        stream.wants_info = wants_info
+        stream.wants_info = not flags & frames.NO_INFO
+        dst = described.spec.dst
+        if flags & frames.EARLY and dst is not None and dst.array is not None and dst.array.nbytes > WINDOW:
+            stream.early = EarlyOutput(dst.array.nbytes, functools.partial(self._announce, stream))
         self._streams[number] = stream
         if frame.nbytes > WINDOW:
             stream.task = self._loop.create_task(self._make_large_room(stream))
@@ -220,6 +234,7 @@ class Channel:
                 stream.key,
                 stream.body(digest),
                 wants_info=stream.wants_info,
+                early=stream.early,
             )
         except Exception as error:
             self._give_up(stream, error)
@@ -230,11 +245,58 @@ class Channel:
         else:
             self._ended(stream)
 
+    # -- outputs of jobs that run --------------------------------------------------------------------------------------
+    def _announce(self, stream: Stream) -> None:
+        """Announce the output of a job that runs, once, and let the client have it."""
+        job, early, connection = stream.job, stream.early, self.connection
+        if not isinstance(job, Job) or job.ended or early is None or stream.is_early or connection.ended:
+            return
+        if self._held_back or not connection.is_writable:
+            return  # with the next piece, or the result
+        stream.is_early = True
+        connection.write(frames.output_frame(stream.number, early.nbytes))
+        stream.announce(early.nbytes, self._loop.time())
+        stream.task = self._loop.create_task(self._send_early(stream, job, early))
+
+    async def _send_early(self, stream: Stream, job: Job, early: EarlyOutput) -> None:
+        """Send an output as it is made, and the result behind it. Cancelled if the job fails."""
+        connection, sent = self.connection, 0
+        try:
+            while sent < early.nbytes:
+                piece = await early.piece(sent, WINDOW)
+                count = await stream.credit(len(piece), self._loop)
+                await connection.drain()
+                connection.write_behind(frames.data_header(stream.number, count), piece[:count])
+                sent += count
+            await early.ended()
+            await connection.drain()
+        except Exception as error:
+            if not connection.ended:
+                get_logger().error("a channel ends in the middle of an output", exc_info=error)
+                connection.abort()
+            return
+        head = frames.result_frame(stream.number, text_of(job), sent)
+        if head is None:
+            self._refer(stream, job)
+            return
+        connection.write(head)
+        self._finish(stream, job, sent)
+
     # -- results -------------------------------------------------------------------------------------------------------
     def _ended(self, stream: Stream) -> None:
         """Send the result of a stream whose job has ended, or keep it back until the client reads."""
         if self.connection.ended:
             return
+        if stream.is_early and stream.early is not None and stream.job is not None and stream.job.state == "done":
+            stream.early.end()
+            return
+        if stream.is_early and stream.task is not None:
+            stream.task.cancel()
+            self.connection.detach()
+            self._late_credit[stream.number] = stream.ungranted  # the client may just be granting it
+            if len(self._late_credit) > frames.STREAMS:
+                del self._late_credit[next(iter(self._late_credit))]
+        stream.forget_early()
         if self._held_back or not self.connection.is_writable:
             self._held_back.append(stream)
         else:
@@ -296,6 +358,7 @@ class Channel:
     def _finish(self, stream: Stream, job: Job | Entry, nbytes: int | None) -> None:
         """End a stream whose result was sent."""
         self._streams.pop(stream.number, None)
+        stream.forget_early()
         self._context.observe(_OPERATION, 200, time.perf_counter() - stream.began)
         if nbytes and nbytes > KEPT_IN_JOURNAL:
             self._unreleased[stream.number] = job
@@ -306,6 +369,7 @@ class Channel:
         """Let the client fetch a result by HTTP whose description is too long for a frame."""
         document = {"error": {"type": "HostError", "message": "the result is large: fetch it by HTTP"}, "job": job.id}
         self._streams.pop(stream.number, None)
+        stream.forget_early()
         self.connection.write(frames.error_frame(stream.number, BY_HTTP, document))
 
     # -- refusals ------------------------------------------------------------------------------------------------------

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from apyfal.host.protocol.frame_reader import FrameHandler, FrameReader
-from apyfal.host.protocol.frames import FROM_CLIENT, FrameError
+from apyfal.host.protocol.frames import FrameError, Limits
 from apyfal.host.server.channel.socket_writer import SocketWriter
 
 __all__ = ["ChannelHandler", "FrameConnection"]
@@ -46,6 +47,8 @@ class FrameConnection(asyncio.BufferedProtocol):
         Receives its frames.
     scratch
         Memory to receive into, which all connections share.
+    known
+        The frames that the peer may send.
 
     Attributes
     ----------
@@ -53,11 +56,13 @@ class FrameConnection(asyncio.BufferedProtocol):
         When something arrived last, in seconds of the loop's clock.
     """
 
-    def __init__(self, transport: Any, handler: ChannelHandler, scratch: bytearray) -> None:
+    def __init__(
+        self, transport: Any, handler: ChannelHandler, scratch: bytearray, known: Mapping[int, Limits]
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._transport = transport
         self._handler = handler
-        self._reader = FrameReader(FROM_CLIENT, handler, scratch)
+        self._reader = FrameReader(known, handler, scratch)
         self._scratch = scratch
         self._writer: SocketWriter | None = None
         self._writable: asyncio.Event = asyncio.Event()
@@ -139,6 +144,11 @@ class FrameConnection(asyncio.BufferedProtocol):
     def write_behind(self, head: bytes, data: memoryview) -> None:
         """Send `head` and `data` in one call: otherwise the head is a packet that wakes the peer up for 12 bytes."""
         self.write(head, data)
+
+    def detach(self) -> None:
+        """Copy what waits to be sent, at most a piece of an output and heads: its memory is not counted any more."""
+        if self._writer is not None:
+            self._writer.detach()
 
     def _on_sent(self) -> None:
         """Go on with what waited for the socket."""

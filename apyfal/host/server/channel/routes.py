@@ -9,7 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from apyfal.exceptions import ConfigurationError, HostError, ParameterError
-from apyfal.host.protocol.frames import PROTOCOL, chosen_protocol
+from apyfal.host.protocol.frames import OFFERED, Protocol, chosen_protocol
 from apyfal.host.server.api.problems import problem
 from apyfal.host.server.api.routes import OBJECT, Body, RouteParameter, route
 from apyfal.host.server.channel.channel import Channel
@@ -43,11 +43,13 @@ class Channels:
     def __len__(self) -> int:
         return len(self._open)
 
-    def open(self, transport: Any, user: User, authorization: str | None, peer: str | None) -> Channel:
+    def open(
+        self, transport: Any, user: User, authorization: str | None, peer: str | None, protocol: Protocol
+    ) -> Channel:
         """Return a channel over a connection. Raises `Conflict` if the host is stopping."""
         if self._stopping:
             raise Conflict("the host is stopping")
-        channel = Channel(self.context, transport, user, authorization, peer, self.discard)
+        channel = Channel(self.context, transport, user, authorization, peer, protocol, self.discard)
         self._open.add(channel)
         return channel
 
@@ -104,7 +106,7 @@ class ChannelRoutes:
         access=ACCESS,
         summary="Turn the connection into a channel for jobs",
         parameters=(
-            RouteParameter("Upgrade", {"type": "string"}, f"The protocols of the client: {PROTOCOL}.", "header"),
+            RouteParameter("Upgrade", {"type": "string"}, f"The protocols of the client: {OFFERED}.", "header"),
         ),
         answers={
             101: Body("Frames follow; see the documentation of the data channel."),
@@ -116,8 +118,8 @@ class ChannelRoutes:
         protocol = chosen_protocol(request.headers.get("Upgrade", ""))
         tokens = [one.strip().lower() for one in request.headers.get("Connection", "").split(",")]
         if protocol is None or "upgrade" not in tokens or request.version < (1, 1):
-            refused = problem(ParameterError(f"Upgrade: expected {PROTOCOL}"), 426)
-            refused.headers.update({"Upgrade": PROTOCOL, "Connection": "Upgrade"})
+            refused = problem(ParameterError(f"Upgrade: expected {OFFERED}"), 426)
+            refused.headers.update({"Upgrade": OFFERED, "Connection": "Upgrade"})
             return refused
         retired, transport = request.protocol, request.transport
         if transport is None:
@@ -126,8 +128,9 @@ class ChannelRoutes:
             raise ParameterError("nothing may follow a request for an upgrade before its answer")
         if transport.is_reading():
             transport.pause_reading()  # what follows belongs to the channel
-        channel = self._channels.open(transport, caller(), request.headers.get("Authorization"), request.remote)
-        response = web.StreamResponse(status=101, headers={"Upgrade": protocol, "Connection": "Upgrade"})
+        authorization = request.headers.get("Authorization")
+        channel = self._channels.open(transport, caller(), authorization, request.remote, protocol)
+        response = web.StreamResponse(status=101, headers={"Upgrade": protocol.name, "Connection": "Upgrade"})
         try:
             await response.prepare(request)
             await response.write_eof()

@@ -64,6 +64,10 @@ class SocketWriter:
         if self._pieces:
             self._watch()
 
+    def detach(self) -> None:
+        """Copy what waits, so that its memory can be freed."""
+        self._pieces = deque([bytes(piece) for piece in self._pieces])
+
     def close(self) -> None:
         """Send nothing more."""
         self._unwatch()

@@ -10,6 +10,7 @@ import numpy as np
 
 from apyfal.host.protocol.frames import FrameError
 from apyfal.host.server.jobs.admission import DescribedJob
+from apyfal.host.server.jobs.early_output import EarlyOutput
 from apyfal.host.server.jobs.job import Job
 from apyfal.host.server.jobs.sessions import Session
 from apyfal.host.server.policy.quotas import Share
@@ -39,6 +40,10 @@ class Stream:
         The job, once it was submitted.
     wants_info
         Whether the client needs the report (`info`) of the job.
+    early
+        The output while the job runs, if the client takes it then; ``None``: it waits for the result.
+    is_early
+        Whether that output was announced, so that the result follows it.
     task
         What goes on for this stream beside the event loop's own work.
     is_receiving
@@ -59,6 +64,8 @@ class Stream:
         self.described = job
         self.job: Job | Entry | None = None
         self.wants_info = True
+        self.early: EarlyOutput | None = None
+        self.is_early = False
         self.task: asyncio.Task[None] | None = None
         self.waits_for_credit_since: float | None = None
         self.began = time.perf_counter()
@@ -125,22 +132,33 @@ class Stream:
             self._share.close()
             self._share = None
         self._memory = None
+        self.forget_early()
 
     # -- the output ----------------------------------------------------------------------------------------------------
+    def forget_early(self) -> None:
+        """Send nothing more of the output before the result."""
+        if self.early is not None:
+            self.early.drop()
+        self.early, self.is_early = None, False
+
     def announce(self, nbytes: int, now: float) -> None:
         """Wait for credit for an output of `nbytes`."""
         self._total, self.waits_for_credit_since = nbytes, now
 
     def grant(self, nbytes: int) -> None:
         """Let `nbytes` more of the output be sent. Raises `FrameError`."""
-        left = self._total - self._granted
-        if nbytes > left:
-            raise FrameError(f"CREDIT of {nbytes} bytes on stream {self.number}: it waits for {left}")
+        if nbytes > self.ungranted:
+            raise FrameError(f"CREDIT of {nbytes} bytes on stream {self.number}: it waits for {self.ungranted}")
         self._granted += nbytes
         self._credit += nbytes
         self.waits_for_credit_since = None
         if self._credited is not None:
             self._credited.set()
+
+    @property
+    def ungranted(self) -> int:
+        """Return how many bytes of an announced output the client has not asked for."""
+        return self._total - self._granted
 
     async def credit(self, nbytes: int, clock: asyncio.AbstractEventLoop) -> int:
         """Wait for credit; return how many of `nbytes` may be sent now."""

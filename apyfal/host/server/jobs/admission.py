@@ -12,6 +12,7 @@ from typing import Any
 
 from apyfal.exceptions import ParameterError
 from apyfal.host.protocol.messages import JobSpec
+from apyfal.host.server.jobs.early_output import EarlyOutput
 from apyfal.host.server.jobs.job import Job, fingerprint
 from apyfal.host.server.jobs.manager import JobManager
 from apyfal.host.server.jobs.sessions import Session, Sessions
@@ -103,6 +104,7 @@ class Admission:
         data: Data | None,
         *,
         wants_info: bool = True,
+        early: EarlyOutput | None = None,
     ) -> Job | Entry:
         """Submit a job; see `JobManager.submit`. Takes ownership of `data`, also if an error is raised."""
         try:
@@ -116,6 +118,7 @@ class Admission:
                 user.grant,
                 wants_info=wants_info,
                 description=described.text,
+                early=early,
             )
             known = self.manager.submit(job, mark)
             if known is job:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -158,17 +159,18 @@ class Executor:
             measured = accelerator.reports_size
             told = info if job.wants_info else {} if measured else None
             try:
-                result = accelerator.process(
-                    self._source(job),
-                    dst,
-                    copy=spec.copy,
-                    info_dict=told,
-                    timeout=spec.timeout,
-                    # without it, a small job can take the accelerator's shorter path
-                    progress=None if short else lambda done, total: _progress(job, done, total),
-                    memory_limit=self._limit_of_rings(spec.memory_limit),
-                    **spec.parameters,
-                )
+                with _received_early(job, None if measured else dst):
+                    result = accelerator.process(
+                        self._source(job),
+                        dst,
+                        copy=spec.copy,
+                        info_dict=told,
+                        timeout=spec.timeout,
+                        # without it, a small job can take the accelerator's shorter path
+                        progress=None if short else lambda done, total: _progress(job, done, total),
+                        memory_limit=self._limit_of_rings(spec.memory_limit),
+                        **spec.parameters,
+                    )
             except BaseException:
                 if target is not None:
                     target.close()
@@ -310,6 +312,14 @@ def _is_short(job: Job) -> bool:
     if src is None or src.parts is not None or data is None or data.array is None or data.nbytes > _SHORT:
         return False
     return dst is None or dst.array is not None
+
+
+def _received_early(job: Job, dst: object) -> contextlib.AbstractContextManager[None]:
+    """Let the client have the output while the job runs, if it asked for that."""
+    early, job.early = job.early, None  # an ended job must not keep the memory
+    if early is None or not isinstance(dst, np.ndarray):
+        return contextlib.nullcontext()
+    return early.made_in(dst)
 
 
 def _progress(job: Job, done: int, total: int | None) -> None:

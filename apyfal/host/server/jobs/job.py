@@ -16,6 +16,7 @@ import numpy as np
 from apyfal.exceptions import HostError
 from apyfal.host.protocol.array_types import ArrayType
 from apyfal.host.protocol.messages import JobSpec
+from apyfal.host.server.jobs.early_output import EarlyOutput
 from apyfal.host.server.jobs.sessions import Session
 from apyfal.host.server.policy.tokens import NOTHING, Grant
 from apyfal.host.server.transport.bodies import Data
@@ -131,6 +132,8 @@ class Job:
         `spec` in its canonical form, for jobs that are alike; empty: not known.
     rest
         What is left to do of a job that has begun on the event loop.
+    early
+        Who receives the output while the job runs; ``None``: nobody.
     """
 
     user: str
@@ -160,6 +163,7 @@ class Job:
     wants_info: bool = True
     description: str = ""
     rest: Callable[[], None] | None = None
+    early: EarlyOutput | None = None
     _waiting: list[asyncio.Future[None]] = field(default_factory=list)
     _following: list[Callable[[], None]] = field(default_factory=list)
 
@@ -214,6 +218,7 @@ class Job:
         """Mark the job as ended, and wake everything that waits for it."""
         self.ended = True
         self.ended_at = time.monotonic()
+        self.early = None
         waiting, self._waiting = self._waiting, []
         for future in waiting:
             _wake(future)

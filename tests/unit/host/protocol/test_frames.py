@@ -12,12 +12,15 @@ from hypothesis import strategies as st
 
 from apyfal.host.protocol.frame_reader import SCRATCH, FrameReader
 from apyfal.host.protocol.frames import (
+    EARLY,
     FROM_CLIENT,
     FROM_SERVER,
     HEADER_NBYTES,
     MAX_DATA,
     MAX_JOB,
     MAX_RESULT,
+    OFFERED,
+    PROTOCOLS,
     FrameError,
     FrameHeader,
     FrameType,
@@ -30,6 +33,7 @@ from apyfal.host.protocol.frames import (
     parse_error,
     parse_header,
     parse_job,
+    parse_output,
     parse_result,
     ping_frame,
     release_frame,
@@ -161,16 +165,30 @@ def raw(kind: int, stream: int = 1, nbytes: int = 0, flags: int = 0, reserved: i
     ("data", "known", "line"),
     [
         (raw(0), FROM_CLIENT, "a frame of type 0: expected JOB 1, DATA 2, CREDIT 3, RELEASE 6, PING 7"),
-        (raw(255), FROM_SERVER, "a frame of type 255: expected DATA 2, CREDIT 3, RESULT 4, ERROR 5, PING 7"),
+        (raw(255), FROM_SERVER, "a frame of type 255: expected DATA 2, CREDIT 3, RESULT 4, ERROR 5, PING 7, OUTPUT 8"),
         (raw(FrameType.RESULT, nbytes=9), FROM_CLIENT, "a frame of type 4: expected JOB 1"),
         (raw(FrameType.ERROR, nbytes=4), FROM_CLIENT, "a frame of type 5: expected JOB 1"),
         (raw(FrameType.JOB, nbytes=20), FROM_SERVER, "a frame of type 1: expected DATA 2"),
         (raw(FrameType.RELEASE), FROM_SERVER, "a frame of type 6: expected DATA 2"),
         (
-            raw(FrameType.JOB, nbytes=20, flags=3),
+            raw(FrameType.JOB, nbytes=20, flags=4),
             FROM_CLIENT,
-            "JOB: flags 3 and reserved field 0: expected 0 to 1, and 0",
+            "JOB: flags 4 and reserved field 0: expected 0 to 3, and 0",
         ),
+        (
+            raw(FrameType.JOB, nbytes=20, flags=EARLY),
+            PROTOCOLS["apyfal-channel/1"].from_client,
+            "JOB: flags 2 and reserved field 0: expected 0 to 1, and 0",
+        ),
+        (
+            raw(FrameType.OUTPUT, nbytes=8),
+            PROTOCOLS["apyfal-channel/1"].from_server,
+            "a frame of type 8: expected DATA 2, CREDIT 3, RESULT 4, ERROR 5, PING 7",
+        ),
+        (raw(FrameType.OUTPUT, nbytes=8), FROM_CLIENT, "a frame of type 8: expected JOB 1"),
+        (raw(FrameType.OUTPUT, nbytes=7), FROM_SERVER, "OUTPUT of 7 bytes: expected 8"),
+        (raw(FrameType.OUTPUT, stream=0, nbytes=8), FROM_SERVER, "OUTPUT on stream 0: expected 1 or more"),
+        (raw(FrameType.OUTPUT, nbytes=8, flags=1), FROM_SERVER, "OUTPUT: flags 1 and reserved field 0: expected 0"),
         (raw(FrameType.DATA, nbytes=1, reserved=9), FROM_CLIENT, "DATA: flags 0 and reserved field 9: expected 0"),
         (raw(FrameType.JOB, stream=0, nbytes=20), FROM_CLIENT, "JOB on stream 0: expected 1 or more"),
         (raw(FrameType.DATA, stream=0, nbytes=1), FROM_SERVER, "DATA on stream 0: expected 1 or more"),
@@ -212,6 +230,8 @@ def test_a_malformed_header_is_refused_before_its_payload_arrives(data: bytes, k
         (parse_error, struct.pack("!HH", 400, 0) + b"{", "ERROR: expected a JSON object"),
         (parse_credit, bytes(8), "CREDIT of 0 bytes: expected 1 or more"),
         (parse_credit, b"\xff" * 8, "CREDIT of 18446744073709551615 bytes"),
+        (parse_output, bytes(8), "OUTPUT of 0 bytes: expected 1 or more"),
+        (parse_output, b"\xff" * 8, "OUTPUT of 18446744073709551615 bytes"),
     ],
 )
 def test_a_malformed_payload_is_refused(parse: object, payload: bytes, line: str) -> None:
@@ -223,15 +243,18 @@ def test_a_malformed_payload_is_refused(parse: object, payload: bytes, line: str
     ("offered", "chosen"),
     [
         ("apyfal-channel/1", "apyfal-channel/1"),
-        ("apyfal-channel/2, Apyfal-Channel/1", "apyfal-channel/1"),
-        ("apyfal-channel/2", None),
+        ("apyfal-channel/3, Apyfal-Channel/1", "apyfal-channel/1"),
+        ("apyfal-channel/1, Apyfal-Channel/2", "apyfal-channel/2"),
+        (OFFERED, "apyfal-channel/2"),
+        ("apyfal-channel/3", None),
         ("websocket", None),
         ("apyfal-channel", None),
         ("", None),
     ],
 )
 def test_the_version_is_agreed_upon(offered: str, chosen: str | None) -> None:
-    assert chosen_protocol(offered) == chosen
+    protocol = chosen_protocol(offered)
+    assert (None if protocol is None else protocol.name) == chosen
 
 
 _ANSWER = {

@@ -9,12 +9,14 @@ import os
 import socket
 import sys
 import tracemalloc
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
+from apyfal.host.protocol.frames import FROM_CLIENT
 from apyfal.host.server.channel import socket_writer
 from apyfal.host.server.channel.connection import FrameConnection
 
@@ -60,7 +62,7 @@ async def connected() -> AsyncIterator[Both]:
     transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=ours)
     transport.pause_reading()
     handler: Any = Handler()
-    connection = FrameConnection(transport, handler, bytearray(1 << 16))
+    connection = FrameConnection(transport, handler, bytearray(1 << 16), FROM_CLIENT)
     connection.take_over()
     try:
         yield Both(connection, handler, peer)
@@ -131,6 +133,21 @@ def test_what_waits_is_not_copied() -> None:
             assert tracemalloc.get_traced_memory()[1] - before < 256 << 10
         finally:
             tracemalloc.stop()
+
+    run(test)
+
+
+def test_memory_of_what_waits_can_be_freed() -> None:
+    async def test(both: Both) -> None:
+        data = content(LARGE)
+        expected, kept = data.tobytes(), weakref.ref(data)
+        both.connection.write_behind(b"head", data.data)
+        both.connection.write(b"the next head")
+        del data
+        assert kept() is not None
+        both.connection.detach()
+        assert kept() is None
+        assert await both.received(LARGE + 17) == b"head" + expected + b"the next head"
 
     run(test)
 
@@ -266,7 +283,7 @@ def test_over_tls_pieces_are_not_joined_either() -> None:
     async def main() -> None:
         secure: Any = _Secure()
         handler: Any = Handler()
-        connection = FrameConnection(secure, handler, bytearray(1))
+        connection = FrameConnection(secure, handler, bytearray(1), FROM_CLIENT)
         connection.take_over()
         head, data = b"head", content(1 << 20).data
         connection.write_behind(head, data)
