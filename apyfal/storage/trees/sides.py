@@ -3,31 +3,54 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from apyfal.exceptions import AcceleratorException, InvalidURL, NotADirectory, ObjectNotFound, ParameterError
 from apyfal.storage.api.namespace import child, stat_at
 from apyfal.storage.api.tree import tree
-from apyfal.storage.handler import ObjectInfo
 from apyfal.storage.mounting.table import resolve
+from apyfal.storage.packed import Sorter
 from apyfal.storage.trees.filters import Filter
-from apyfal.storage.trees.names import above, bad_name, clashes, has_directories
+from apyfal.storage.trees.names import bad_name, has_directories
 from apyfal.storage.url import Location, parse
 
 __all__ = [
+    "DIRECTORY",
+    "FILE",
+    "PROBLEM",
+    "Entry",
     "Tree",
     "list_destination",
     "list_source",
+    "no_place",
     "path_on_disk",
     "require_apart",
     "require_two_trees",
-    "take_out_misplaced",
 ]
 
 
-@dataclass
+class Entry(NamedTuple):
+    """What is below a directory: its path from there, its kind, and what the listing says of a file.
+
+    Attributes
+    ----------
+    kind
+        `FILE`, `DIRECTORY` (an empty one) or `PROBLEM` (see `Tree.problems`).
+    """
+
+    name: str
+    kind: int
+    size: int | None = None
+    etag: str | None = None
+    mtime: float | None = None
+
+
+FILE, DIRECTORY, PROBLEM = range(3)
+
+
 class Tree:
-    """What is below one directory.
+    """What is below one directory, held compressed.
 
     Attributes
     ----------
@@ -35,34 +58,40 @@ class Tree:
         The directory.
     on_disk
         Whether directories are real ones here.
-    files
-        Path below the top to what the listing says.
-    directories
-        Paths of empty directories.
     problems
         Path to why it is no file, or cannot be listed: a broken link, a pipe, a directory without permission.
     """
 
-    top: Location
-    on_disk: bool
-    files: dict[str, ObjectInfo] = field(default_factory=dict)
-    directories: set[str] = field(default_factory=set)
-    problems: dict[str, Exception] = field(default_factory=dict)
+    def __init__(self, top: Location, *, on_disk: bool) -> None:
+        self.top = top
+        self.on_disk = on_disk
+        self.problems: dict[str, Exception] = {}
+        self._entries: Sorter[Entry] = Sorter(Entry._make, lambda one: (one.name.split("/"), one.kind))
+
+    def add(self, entry: Entry) -> None:
+        """Add an entry."""
+        self._entries.add(entry)
+
+    def __iter__(self) -> Iterator[Entry]:
+        """Yield all entries, name by name, so that what is in a directory follows it: ``a``, ``a/b``, ``a-``."""
+        return iter(self._entries)
 
     def at(self, name: str) -> Location:
         """Give the location of a path below the top."""
         return child(self.top, name)
 
-    def folders(self) -> set[str]:
-        """Return the paths of all directories below the top, the empty ones too."""
-        found = set(self.directories)
-        for name in [*self.files, *self.directories]:
-            found.update(above(name))
-        return found
 
-
-def list_source(top: Location, chosen: Filter, *, follow_links: bool) -> Tree:
+def list_source(
+    top: Location, chosen: Filter, destination: Location, *, follow_links: bool
+) -> tuple[Tree, list[Exception]]:
     """List what is to be copied.
+
+    Returns
+    -------
+    Tree
+        What can have its place at the destination, by its name.
+    list of Exception
+        An error for each file that cannot.
 
     Raises
     ------
@@ -72,7 +101,28 @@ def list_source(top: Location, chosen: Filter, *, follow_links: bool) -> Tree:
     _require_below_bucket(top)
     if top.path.strip("/") and not stat_at(top).is_directory:
         raise NotADirectory(f"cannot synchronize {str(top)!r}: it is a file; expected a directory (copy is for files)")
-    return _listed(Tree(top, has_directories(top.url)), chosen, follow_links=follow_links)
+    found = Tree(top, on_disk=has_directories(top.url))
+    on_disk = has_directories(destination.url)
+    problems: list[Exception] = []
+
+    def has_place(name: str) -> bool:
+        why = bad_name(name, on_disk=on_disk)  # who wrote the source's names does not choose places on this machine
+        if why is None:
+            try:
+                parse(child(destination, name).url)
+            except AcceleratorException as error:
+                why = str(error)
+        if why is not None:
+            problems.append(no_place(found, destination, name, why))
+        return why is None
+
+    _list(found, chosen, has_place, follow_links=follow_links)
+    return found, problems
+
+
+def no_place(source: Tree, destination: Location, name: str, why: str) -> ParameterError:
+    """Return the error for a file that cannot have its name at the destination."""
+    return ParameterError(f"{str(source.at(name))!r} has no place in {str(destination)!r} as {name!r}: {why}")
 
 
 def list_destination(top: Location, chosen: Filter) -> Tree:
@@ -84,27 +134,28 @@ def list_destination(top: Location, chosen: Filter) -> Tree:
         The bucket does not exist, it is a file, or its listing failed.
     """
     _require_below_bucket(top)
-    there = Tree(top, has_directories(top.url))
+    there = Tree(top, on_disk=has_directories(top.url))
     try:
-        return _listed(there, chosen, follow_links=False)
+        _list(there, chosen, lambda name: True, follow_links=False)
     except ObjectNotFound:
         if not there.on_disk:
             raise
         return Tree(top, on_disk=True)
+    return there
 
 
-def _listed(found: Tree, chosen: Filter, *, follow_links: bool) -> Tree:
+def _list(found: Tree, chosen: Filter, has_place: Callable[[str], bool], *, follow_links: bool) -> None:
     for item in tree(found.top, follow_links=follow_links):
         if item.problem is not None:
             if not chosen.excludes(item.name):
                 found.problems[item.name] = item.problem
+                found.add(Entry(item.name, PROBLEM))
         elif not chosen.takes(item.name):
             continue
         elif item.is_directory:
-            found.directories.add(item.name)
-        elif item.info is not None:
-            found.files[item.name] = item.info
-    return found
+            found.add(Entry(item.name, DIRECTORY))
+        elif item.info is not None and has_place(item.name):
+            found.add(Entry(item.name, FILE, item.info.size, item.info.etag, item.info.mtime))
 
 
 def _require_below_bucket(top: Location) -> None:
@@ -150,18 +201,33 @@ def require_two_trees(source: Tree, destination: Tree) -> None:
     with resolve(source.top) as here, resolve(destination.top) as there:
         if not _overlap(here.path, there.path):
             return  # no object of one could be in the other
-    known = {info.path: name for name, info in source.files.items()}
-    for name, info in destination.files.items():
-        of_source = known.get(info.path, name)
-        before = source.files.get(of_source, info)
-        stated = before.etag is not None or before.mtime is not None
-        same = (before.size, before.etag, before.mtime) == (info.size, info.etag, info.mtime)
-        if of_source != name and stated and same:
-            one, other = str(source.at(of_source)), str(destination.at(name))
+        inside, outside = f"{there.path.rstrip('/')}/", f"{here.path.rstrip('/')}/"
+    if inside == outside:
+        return  # what has one path has one name
+    if inside.startswith(outside):
+        pairs = _of_one_path(source, destination, inside[len(outside) :])
+    else:
+        pairs = ((one, other) for other, one in _of_one_path(destination, source, outside[len(inside) :]))
+    for one, other in pairs:
+        stated = one.etag is not None or one.mtime is not None
+        if one.name != other.name and stated and one[2:] == other[2:]:
+            first, second = str(source.at(one.name)), str(destination.at(other.name))
             raise ParameterError(
-                f"cannot synchronize {str(source.top)!r} with {str(destination.top)!r}: {one!r} and {other!r} seem to"
-                " be the same object (of the same path, size, time and ETag); expected two places apart"
+                f"cannot synchronize {str(source.top)!r} with {str(destination.top)!r}: {first!r} and {second!r} seem"
+                " to be the same object (of the same path, size, time and ETag); expected two places apart"
             )
+
+
+def _of_one_path(outer: Tree, inner: Tree, folder: str) -> Iterator[tuple[Entry, Entry]]:
+    """Yield the files of both trees with the same path in their stores; `folder` is where one is in the other."""
+    within = (one for one in outer if one.kind == FILE and one.name.startswith(folder))
+    wanted = next(within, None)
+    for other in inner:
+        name = (folder + other.name).split("/")
+        while wanted is not None and wanted.name.split("/") < name:
+            wanted = next(within, None)
+        if wanted is not None and other.kind == FILE and wanted.name.split("/") == name:
+            yield wanted, other
 
 
 def _overlap(one: str, other: str) -> bool:
@@ -181,39 +247,3 @@ def path_on_disk(location: Location) -> str | None:
         return location.path
     with resolve(location) as target:
         return target.path if target.on_this_machine else None
-
-
-def take_out_misplaced(source: Tree, destination: Tree) -> list[Exception]:
-    """Take out of `source` what cannot have its place at the destination; return an error for each."""
-    problems: list[Exception] = []
-
-    def refuse(name: str, why: str) -> None:
-        del source.files[name]
-        problems.append(
-            ParameterError(f"{str(source.at(name))!r} has no place in {str(destination.top)!r} as {name!r}: {why}")
-        )
-
-    for name in list(source.files):
-        try:
-            if why := bad_name(name, on_disk=destination.on_disk):
-                refuse(name, why)  # who wrote the source's names does not choose places on this machine
-                continue
-            parse(destination.at(name).url)
-        except AcceleratorException as error:
-            refuse(name, str(error))
-    if not destination.on_disk:
-        return problems
-    files = [(name, str(source.at(name))) for name in source.files]
-    for clash in clashes(files, source.directories, on_disk=True):
-        problems.append(clash.error())
-        del source.files[clash.name]
-    folders = destination.folders()
-    for name in list(source.files):
-        in_the_way = next((one for one in (name, *above(name)) if one in destination.problems), None)
-        if in_the_way is not None:
-            refuse(name, str(destination.problems[in_the_way]))
-        elif name in folders:
-            refuse(name, "there is a directory of this name")
-        elif (file := next((one for one in above(name) if one in destination.files), None)) is not None:
-            refuse(name, f"{file!r} is a file there, and no directory")
-    return problems

@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from threading import Lock
 from typing import Any
 
@@ -23,6 +24,7 @@ from apyfal.storage.handler import ObjectInfo
 from apyfal.storage.metadata import ObjectMetadata
 from apyfal.storage.trees.comparing import differs, differs_in_content, is_changed
 from apyfal.storage.trees.filters import Filter
+from apyfal.storage.trees.plan import Plan, Work, make_plan
 from apyfal.storage.trees.sides import (
     Tree,
     list_destination,
@@ -30,7 +32,6 @@ from apyfal.storage.trees.sides import (
     path_on_disk,
     require_apart,
     require_two_trees,
-    take_out_misplaced,
 )
 from apyfal.storage.url import parse
 
@@ -38,6 +39,8 @@ __all__ = ["SyncReport", "sync"]
 
 #: How often a file is copied that is written to at the same time.
 _ATTEMPTS = 3
+#: Files that are compared and copied before the next ones are taken into memory.
+_BLOCK = 8 << 10
 #: Files that are deleted between two checks for failures.
 _REMOVED = 1000
 
@@ -68,6 +71,14 @@ class SyncReport:
     bytes: int = 0
     left: list[Exception] = field(default_factory=list)
     nothing_deleted: bool = False
+
+    def add_copied(self, name: str, reason: str) -> None:
+        """Note a file that was copied. A subclass can hold less than all names."""
+        self.copied[name] = reason
+
+    def add_deleted(self, name: str) -> None:
+        """Note a path that was deleted. A subclass can hold less than all names."""
+        self.deleted.append(name)
 
 
 def sync(
@@ -136,7 +147,8 @@ def sync(
 
     Notes
     -----
-    Memory: about 1 KiB a file for the two listings, and the buffers of `concurrency` copies (at most 64 MiB each).
+    Memory: some 100 bytes a file for the two listings, what the report holds of each that is copied or deleted, and the
+    buffers of `concurrency` copies (at most 64 MiB each).
     """
     if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
         raise ParameterError(f"sync: concurrency is {concurrency!r}; expected a number of at least 1")
@@ -146,20 +158,22 @@ def sync(
     if destination.is_local and stated is not None:
         raise ParameterError(f"sync: {str(destination)!r} is local, and a local file keeps no metadata")
     require_apart(source, destination)
-    here = list_source(source, chosen, follow_links=follow_links)
+    here, problems = list_source(source, chosen, destination, follow_links=follow_links)
     there = list_destination(destination, chosen)
     require_two_trees(here, there)
+    plan = make_plan(here, there, checksum=checksum, delete=delete)
     report = SyncReport() if report is None else report
-    problems = take_out_misplaced(here, there)
+    problems += plan.problems
     if problems and not keep_going:
         error = problems[0]
         if len(problems) > 1:
             error.args = (f"{error} (and {len(problems) - 1} more)", *error.args[1:])
         raise error
     report.left += [*problems, *here.problems.values()]
-    _Run(here, there, report, checksum, dry_run, keep_going, stated, progress).copy(concurrency)
+    report.same += plan.same
+    _Run(here, there, plan, report, checksum, dry_run, keep_going, stated, progress).copy(concurrency)
     if delete:
-        _delete(here, there, report, dry_run=dry_run, keep_going=keep_going)
+        _delete(there, plan, report, dry_run=dry_run, keep_going=keep_going)
     return report
 
 
@@ -170,6 +184,7 @@ class _Run:
         self,
         here: Tree,
         there: Tree,
+        plan: Plan,
         report: SyncReport,
         checksum: bool,
         dry_run: bool,
@@ -179,6 +194,7 @@ class _Run:
     ) -> None:
         self._here = here
         self._there = there
+        self._plan = plan
         self._report = report
         self._checksum = checksum
         self._dry_run = dry_run
@@ -187,31 +203,37 @@ class _Run:
         self._progress = progress
         self._made: set[str] = set()
         self._lock = Lock()
-        self._total: int | None = 0
+        self._total = plan.total
         self._done = 0
+        self._files: dict[str, Work] = {}  # those that are copied now
 
     def copy(self, concurrency: int) -> None:
         """Compare and copy everything; make empty directories."""
-        names = list(self._names_to_visit())
+        waiting = iter(self._plan.work)
+        while some := list(islice(waiting, _BLOCK)):
+            self._files = {work.name: work for work in some}
+            self._copy_these(list(self._files), concurrency)
+        if self._there.on_disk and not self._dry_run:
+            for (name,) in self._plan.folders:
+                self._make_directory(self._there.at(name).url)
+
+    def _copy_these(self, names: list[str], concurrency: int) -> None:
         together = [name for name in names if not self._dry_run and self._is_sure(name)]
         sure = set(together)
         self._visit_all([name for name in names if name not in sure], concurrency)
         again: list[str] = []
         copy_each(
             [(self._here.at(name), self._there.at(name)) for name in together],
-            [self._here.files[name].size for name in together],
+            [self._files[name].size for name in together],
             metadata=self._metadata,
             copied=lambda done: again.extend(self._check([(together[number], info) for number, info in done])),
             one_by_one=lambda numbers: self._visit_all([together[number] for number in numbers], concurrency),
         )
         self._visit_all(again, concurrency)
-        if self._there.on_disk and not self._dry_run:
-            for name in sorted(self._here.directories):
-                self._make_directory(self._there.at(name).url)
 
     def _is_sure(self, name: str) -> bool:
         """Return whether the listings alone show that a file must be copied."""
-        info, there = self._here.files[name], self._there.files.get(name)
+        info, there = self._files[name].here, self._files[name].there
         if self._there.on_disk:
             return False  # its directory must be made first
         if there is None:
@@ -271,32 +293,17 @@ class _Run:
         """Count the bytes of a file that is done, instead of its size in the listing; the lock is held."""
         self._done += moved
         if self._total is not None:
-            self._total += moved - (self._here.files[name].size or 0)
+            self._total += moved - (self._files[name].size or 0)
         if self._progress is not None:
             self._progress(self._done, self._total)
 
-    def _names_to_visit(self) -> Iterator[str]:
-        """Leave out what does not differ by its listing, at the cost of no thread."""
-        if self._checksum:
-            self._total = None
-            return iter(list(self._here.files))
-        names = []
-        for name in self._here.files:
-            if self._difference(name) is None:
-                self._report.same += 1
-            else:
-                names.append(name)
-                size = self._here.files[name].size
-                self._total = None if self._total is None or size is None else self._total + size
-        return iter(names)
-
     def _difference(self, name: str) -> str | None:
-        source, there = self._here.files[name], self._there.files.get(name)
+        source, there = self._files[name].here, self._files[name].there
         return "new" if there is None else differs(source, there, keeps_time=self._there.top.is_local)
 
     def _visit(self, name: str) -> None:
         source, destination = self._here.at(name), self._there.at(name)
-        info, there = self._here.files[name], self._there.files.get(name)
+        info, there = self._files[name].here, self._files[name].there
         reason = self._difference(name)
         if there is not None and (info.size is None or there.size is None or info.mtime is None or there.mtime is None):
             # listings of this store do not say what a look-up does
@@ -315,7 +322,7 @@ class _Run:
 
     def _report_copy(self, name: str, reason: str, info: ObjectInfo) -> None:
         with self._lock:
-            self._report.copied[name] = reason
+            self._report.add_copied(name, reason)
             self._report.bytes += info.size or 0
             self._move(name, info.size or 0)
 
@@ -344,29 +351,25 @@ class _Run:
                 self._made.add(url)
 
 
-def _delete(here: Tree, there: Tree, report: SyncReport, *, dry_run: bool, keep_going: bool) -> None:
+def _delete(there: Tree, plan: Plan, report: SyncReport, *, dry_run: bool, keep_going: bool) -> None:
     """Delete what only the destination has, if nothing was left."""
-    extra = sorted(there.files.keys() - here.files.keys())
-    folders = here.folders()
-    empty = there.directories - folders if there.on_disk else set()
     report.left += there.problems.values()
     if report.left:
-        report.nothing_deleted = bool(extra or empty)
+        report.nothing_deleted = bool(plan.extra or plan.empty)
         return
-    for begin in range(0, len(extra), _REMOVED):
-        names = extra[begin : begin + _REMOVED]
+    waiting = (name for (name,) in plan.extra)
+    while names := list(islice(waiting, _REMOVED)):
         outcomes = [None] * len(names) if dry_run else remove_listed([there.at(name) for name in names])
-        report.deleted += [name for name, error in zip(names, outcomes, strict=True) if error is None]
+        for name, error in zip(names, outcomes, strict=True):
+            if error is None:
+                report.add_deleted(name)
         failed = [error for error in outcomes if error is not None]
         if failed and not keep_going:
             raise failed[0]
         report.left += failed
-    if not there.on_disk:
-        return
-    was_in = Tree(there.top, True, {name: there.files[name] for name in extra}, empty).folders() - folders
-    for name in sorted(was_in, key=len, reverse=True):
-        if name in empty and not dry_run:
-            report.deleted.append(f"{name}/")
+    for _, name, was_empty in plan.emptied:
+        if was_empty and not dry_run:
+            report.add_deleted(f"{name}/")
         _done(partial(_rmdir, there.at(name).url), report, dry_run=dry_run, keep_going=keep_going)
 
 

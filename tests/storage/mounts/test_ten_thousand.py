@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(900)]
 
 COUNT = 10_000
 FEW = 1_000
-#: KiB by which memory may grow from few files to all: two listings of about 1 KiB a file, and what allocators keep.
+#: KiB by which memory may grow from few files to all: what is held of each, at most 2 KiB, and what allocators keep.
 GROWTH = 2 * (COUNT - FEW) + (24 << 10)
 #: Objects of the commands that are killed (two pages of a listing), how often, and what each writes before.
 KILLED = 1_200

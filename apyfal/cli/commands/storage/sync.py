@@ -10,6 +10,7 @@ from apyfal.cli.completion import complete_path
 from apyfal.cli.progress import progress_bar
 from apyfal.exceptions import StorageError
 from apyfal.storage.metadata import ObjectMetadata
+from apyfal.storage.packed import Packed
 from apyfal.units import format_size
 
 __all__ = ["command"]
@@ -63,7 +64,7 @@ def command(
     ('*.tmp', '.git') or, with a '/', of a path ('2026/**'). What is left is named, and the exit status is not 0.
     """
     use_host(settings, source, destination)
-    report = storage.SyncReport()
+    report = _Report()
     complete = False
     try:
         with progress_bar(source, enabled=settings.progress and not dry_run) as progress:
@@ -84,7 +85,7 @@ def command(
             )
         complete = True
     finally:
-        if complete or report.copied:  # what was done before an error counts, too
+        if complete or len(report.names):  # what was done before an error counts, too
             _print(settings, report, listed=verbose or dry_run, dry_run=dry_run)
     if report.left:
         for error in report.left:
@@ -93,11 +94,26 @@ def command(
         raise StorageError(f"{len(report.left)} could not be copied or deleted, or are no files{nothing}")
 
 
-def _print(settings: Settings, report: storage.SyncReport, *, listed: bool, dry_run: bool) -> None:
+class _Report(storage.SyncReport):
+    """Holds names compressed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: Packed[tuple[str, ...]] = Packed(tuple)
+        self.deletions: Packed[tuple[str, ...]] = Packed(tuple)
+
+    def add_copied(self, name: str, reason: str) -> None:
+        self.names.append((name, reason))
+
+    def add_deleted(self, name: str) -> None:
+        self.deletions.append((name,))
+
+
+def _print(settings: Settings, report: _Report, *, listed: bool, dry_run: bool) -> None:
     if settings.json:
         document = {
-            "copied": [{"name": name, "reason": reason} for name, reason in report.copied.items()],
-            "deleted": report.deleted,
+            "copied": [{"name": name, "reason": reason} for name, reason in report.names],
+            "deleted": [name for (name,) in report.deletions],
             "same": report.same,
             "bytes": report.bytes,
             "left": len(report.left),
@@ -106,15 +122,15 @@ def _print(settings: Settings, report: storage.SyncReport, *, listed: bool, dry_
         print_json(document)
         return
     if listed:
-        for name, reason in report.copied.items():
+        for name, reason in report.names:
             click.echo(f"copy {name} ({reason})")
-        for name in report.deleted:
+        for (name,) in report.deletions:
             click.echo(f"delete {name}")
     if not settings.quiet:
         would = "would be " if dry_run else ""
-        parts = [f"{len(report.copied)} {would}copied ({format_size(report.bytes)})", f"{report.same} the same"]
-        if report.deleted:
-            parts.append(f"{len(report.deleted)} {would}deleted")
+        parts = [f"{len(report.names)} {would}copied ({format_size(report.bytes)})", f"{report.same} the same"]
+        if report.deletions:
+            parts.append(f"{len(report.deletions)} {would}deleted")
         if report.left:
             parts.append(f"{len(report.left)} left")
         click.echo(", ".join(parts))

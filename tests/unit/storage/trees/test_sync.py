@@ -201,3 +201,32 @@ def test_bad_input(
     assert captured.out == ""
     assert len(captured.err.splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("how", [{}, {"checksum": True}, {"dry_run": True}])
+def test_all_blocks_of_files_are_seen(
+    places: tuple[str, str], monkeypatch: pytest.MonkeyPatch, how: dict[str, bool]
+) -> None:
+    monkeypatch.setattr("apyfal.storage.trees.sync._BLOCK", 3)
+    source, destination = places
+    more = {f"more/{number % 3}/{number}": b"x" * number for number in range(20)}
+    fill(source, more)
+    seen: list[tuple[int, int | None]] = []
+    report = storage.sync(source, destination, progress=lambda done, total: seen.append((done, total)), **how)
+    assert report.copied == dict.fromkeys(TREE | more, "new")
+    assert report.bytes == sum(map(len, (TREE | more).values()))
+    assert seen[-1] == (report.bytes, None if how.get("checksum") else report.bytes)
+    if "dry_run" not in how:
+        assert content(destination) == TREE | more
+        assert storage.sync(source, destination, **how).same == len(TREE | more)
+
+
+def test_the_command_prints_what_a_report_has(places: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    source, destination = places
+    fill(destination, {"d/old": b"1", "older": b"2"})
+    report = storage.sync(source, destination, dry_run=True, delete=True)
+    assert cli.main(["sync", "--json", "--delete", source, destination]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert {one["name"]: one["reason"] for one in printed["copied"]} == report.copied
+    assert printed["deleted"] == report.deleted == ["d/old", "older"]
+    assert (printed["bytes"], printed["same"], printed["left"]) == (report.bytes, 0, 0)

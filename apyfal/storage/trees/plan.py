@@ -1,0 +1,273 @@
+"""What a synchronization has to do: two trees read side by side, name by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import groupby
+from typing import Any, NamedTuple
+
+from apyfal.storage.handler import ObjectInfo
+from apyfal.storage.packed import Packed, Sorter
+from apyfal.storage.trees.comparing import differs
+from apyfal.storage.trees.names import Clash, above
+from apyfal.storage.trees.sides import DIRECTORY, FILE, PROBLEM, Entry, Tree, no_place
+
+__all__ = ["Plan", "Work", "make_plan"]
+
+
+class Work(NamedTuple):
+    """A file to copy, or to compare, with what the listings say of it and of what is in its place."""
+
+    name: str
+    size: int | None
+    etag: str | None
+    mtime: float | None
+    is_there: bool
+    there_size: int | None = None
+    there_etag: str | None = None
+    there_mtime: float | None = None
+
+    @property
+    def here(self) -> ObjectInfo:
+        """The file."""
+        return ObjectInfo(self.name, self.size, self.etag, self.mtime)
+
+    @property
+    def there(self) -> ObjectInfo | None:
+        """What is in its place."""
+        return ObjectInfo(self.name, self.there_size, self.there_etag, self.there_mtime) if self.is_there else None
+
+
+class Plan:
+    """What there is to do.
+
+    Attributes
+    ----------
+    work
+        Files that differ by what the listings say, or all of them if contents are compared.
+    same
+        How many files do not differ.
+    total
+        Bytes of the files that differ; ``None`` if one of them has no known size, or if contents are compared.
+    folders
+        Empty directories of the source.
+    problems
+        What cannot have its place at the destination, each as the error that says why.
+    extra
+        Files that only the destination has, if they are to be deleted.
+    emptied
+        Directories of the destination that lose all that is in them, the deepest first: minus the length of the path,
+        the path, and whether it was empty before.
+    empty
+        How many of these were.
+    """
+
+    def __init__(self) -> None:
+        self.work: Packed[Work] = Packed(Work._make)
+        self.same = 0
+        self.total: int | None = 0
+        self.folders: Packed[tuple[str, ...]] = Packed(tuple)
+        self.problems: list[Exception] = []
+        self.extra: Packed[tuple[str, ...]] = Packed(tuple)
+        self.emptied: Sorter[tuple[Any, ...]] = Sorter(tuple, lambda row: row)
+        self.empty = 0
+
+
+def make_plan(here: Tree, there: Tree, *, checksum: bool, delete: bool) -> Plan:
+    """Compare the listings of source and destination.
+
+    Parameters
+    ----------
+    here, there
+        Source and destination.
+    checksum
+        Whether contents are compared.
+    delete
+        Whether what only the destination has is to be deleted.
+    """
+    plan = Plan()
+    if checksum:
+        plan.total = None
+    sources, destinations = _Names(one for one in here if one.kind != PROBLEM), _Names(there)
+    in_the_way = _InTheWay(there)
+    directories = _Directories(plan) if delete and there.on_disk else None
+    while True:
+        name = sources.name if destinations.parts is None or _first(sources, destinations) else destinations.name
+        if name is None:
+            break
+        one, other = sources.take(name), destinations.take(name)
+        in_the_way.enter(name, other)
+        file = one.get(FILE)
+        if file is not None and there.on_disk:
+            error = _misplaced(here, there, file, one, other, sources, destinations, in_the_way)
+            if error is not None:
+                plan.problems.append(error)
+                file = None
+        if DIRECTORY in one:
+            plan.folders.append((name,))
+        if file is not None:
+            _compare(plan, file, other.get(FILE), checksum=checksum, keeps_time=there.top.is_local)
+        elif delete and FILE in other:
+            plan.extra.append((name,))
+        if directories is not None:
+            directories.enter(name, DIRECTORY in one, DIRECTORY in other)
+            if file is not None:
+                directories.keep()
+            elif FILE in other:
+                directories.lose()
+    if directories is not None:
+        directories.close("")
+    return plan
+
+
+def _compare(plan: Plan, file: Entry, there: Entry | None, *, checksum: bool, keeps_time: bool) -> None:
+    work = Work(file.name, file.size, file.etag, file.mtime, there is not None)
+    if there is not None:
+        work = work._replace(there_size=there.size, there_etag=there.etag, there_mtime=there.mtime)
+    if not checksum and work.there is not None and differs(work.here, work.there, keeps_time=keeps_time) is None:
+        plan.same += 1
+        return
+    plan.work.append(work)
+    plan.total = None if plan.total is None or file.size is None else plan.total + file.size
+
+
+class _Names:
+    """The entries of a tree, name by name, with a look at the next name.
+
+    Attributes
+    ----------
+    name, parts
+        The next name, and its parts; ``None``: there is no more.
+    """
+
+    def __init__(self, entries: Iterable[Entry]) -> None:
+        self._groups = groupby(entries, lambda entry: entry.name)
+        self._next()
+
+    def _next(self) -> None:
+        name, entries = next(self._groups, (None, ()))
+        self.name: str | None = name
+        self.parts = None if name is None else name.split("/")
+        self._entries = {entry.kind: entry for entry in entries}
+
+    def take(self, name: str) -> dict[int, Entry]:
+        """Return the entries of this name by their kinds, if it is the next, and go on."""
+        if name != self.name:
+            return {}
+        found = self._entries
+        self._next()
+        return found
+
+    def is_below(self, name: str) -> bool:
+        """Whether the next name is in a directory of this name."""
+        return self.name is not None and self.name.startswith(f"{name}/")
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether the next name is that of an empty directory alone."""
+        return FILE not in self._entries
+
+
+def _first(one: _Names, other: _Names) -> bool:
+    """Whether the next name of the first tree is not after that of the second, which has one."""
+    return one.parts is not None and other.parts is not None and one.parts <= other.parts
+
+
+class _InTheWay:
+    """What is no directory at the destination, of the paths that the present one is in, and of itself."""
+
+    def __init__(self, there: Tree) -> None:
+        self._there = there
+        self._stack: list[tuple[str, bool]] = []
+
+    def enter(self, name: str, entries: dict[int, Entry]) -> None:
+        """Go on to the next name; the entries are those of the destination."""
+        while self._stack and not name.startswith(f"{self._stack[-1][0]}/"):
+            self._stack.pop()
+        if PROBLEM in entries or FILE in entries:
+            self._stack.append((name, PROBLEM in entries))
+
+    def problem(self) -> Exception | None:
+        """Return why nothing can be in this place."""
+        return next((self._there.problems[name] for name, is_problem in self._stack[::-1] if is_problem), None)
+
+    def file_above(self, name: str) -> str | None:
+        """Return the file that is where a directory is needed."""
+        return next((one for one, is_problem in self._stack[::-1] if not is_problem and one != name), None)
+
+
+def _misplaced(
+    here: Tree,
+    there: Tree,
+    file: Entry,
+    one: dict[int, Entry],
+    other: dict[int, Entry],
+    sources: _Names,
+    destinations: _Names,
+    in_the_way: _InTheWay,
+) -> Exception | None:
+    """Return the error for a file that cannot have its place on a disk; `one` and `other` are those of its name."""
+    name = file.name
+    if DIRECTORY in one or sources.is_below(name):
+        needs = name if DIRECTORY in one or sources.name is None else sources.name
+        if DIRECTORY not in one and not sources.is_directory:
+            needs = str(here.at(needs))
+        return Clash(0, name, str(here.at(name)), needs, is_name_shared=False).error()
+    problem = in_the_way.problem()
+    if problem is not None:
+        return no_place(here, there.top, name, str(problem))
+    if DIRECTORY in other or destinations.is_below(name):
+        return no_place(here, there.top, name, "there is a directory of this name")
+    above_it = in_the_way.file_above(name)
+    if above_it is not None:
+        return no_place(here, there.top, name, f"{above_it!r} is a file there, and no directory")
+    return None
+
+
+class _Directory:
+    """A directory of the destination or the source, while its names are read."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.is_kept = self.loses = self.was_empty = False
+
+
+class _Directories:
+    """Finds the directories of the destination that lose all that is in them."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._open: list[_Directory] = [_Directory("")]
+
+    def enter(self, name: str, is_source: bool, is_destination: bool) -> None:
+        """Go on to the next name; say whether it is an empty directory of the source, or of the destination."""
+        self.close(name)
+        wanted = [*above(name)][::-1]
+        if is_source or is_destination:
+            wanted.append(name)
+        for one in wanted:
+            if len(one) > len(self._open[-1].name):
+                self._open.append(_Directory(one))
+        if is_source:
+            self.keep()
+        if is_destination:
+            self.lose()
+            self._open[-1].was_empty = True
+
+    def keep(self) -> None:
+        """Note a file that stays, or comes."""
+        self._open[-1].is_kept = True
+
+    def lose(self) -> None:
+        """Note a file that goes."""
+        self._open[-1].loses = True
+
+    def close(self, name: str) -> None:
+        """Close the directories that this name is not in; all of them if it is empty."""
+        while len(self._open) > 1 and not name.startswith(f"{self._open[-1].name}/"):
+            ended = self._open.pop()
+            self._open[-1].is_kept |= ended.is_kept
+            self._open[-1].loses |= ended.loses
+            if ended.loses and not ended.is_kept:
+                self._plan.emptied.add((-len(ended.name), ended.name, ended.was_empty))
+                self._plan.empty += ended.was_empty
