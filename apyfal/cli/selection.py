@@ -68,12 +68,15 @@ class Block(NamedTuple):
         The same, parsed.
     sizes
         Their sizes in bytes, from listings; ``None``: not known.
+    is_placed
+        Whether `pairs` has the very names of the copies. If not, the copy goes into a directory of this name.
     """
 
     first: int
     pairs: list[Pair]
     locations: list[tuple[Location, Location]]
     sizes: list[int | None]
+    is_placed: bool
 
 
 class Selection:
@@ -93,6 +96,7 @@ class Selection:
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
+        self._is_placed = True
         self._rows: Packed[_Row] = Packed(_Row._make)
         self._folders: Packed[tuple[str, ...]] = Packed(tuple)
         self._marks: Packed[tuple[str, ...]] = Packed(tuple)
@@ -129,7 +133,7 @@ class Selection:
         while some := list(islice(rows, _BLOCK)):
             pairs = [self._pair(row) for row in some]
             places = [(Location(row.scheme, row.path), parse(self._folder + row.name)) for row in some]
-            yield Block(first, pairs, places, [row.size for row in some])
+            yield Block(first, pairs, places, [row.size for row in some], self._is_placed)
             first += len(some)
 
     def place(self, found: Iterable[_Found], destination: str, *, distinct: bool) -> None:
@@ -189,6 +193,7 @@ class Selection:
     def name_alone(self, source: Location) -> None:
         """Take one object, whose copy has the name of the destination."""
         self._rows.append(_Row(source.scheme, source.path, ""))
+        self._is_placed = False
 
     def _pair(self, row: _Row) -> Pair:
         return Pair(Location(row.scheme, row.path).url, self._folder + row.name)

@@ -16,6 +16,7 @@ from apyfal.cli.completion import complete_path
 from apyfal.cli.progress import ProgressSum, progress_bar
 from apyfal.cli.selection import Block, Selection, parent_of, select
 from apyfal.exceptions import AcceleratorException, ParameterError, StorageError
+from apyfal.storage.api.copying import copy_to
 from apyfal.storage.batch.copies import copy_each
 from apyfal.storage.flow.cancel import CancelToken
 from apyfal.storage.handler import ObjectInfo
@@ -197,8 +198,13 @@ class _Copies:
     def copy(self, number: int) -> None:
         source, destination = self.block.pairs[number]
         shown = self.block.first + number
+        progress = self._shown.part(shown)
         try:
-            written = storage.copy(source, destination, progress=self._shown.part(shown), metadata=self._metadata)
+            if self.block.is_placed:  # what is a directory there is not copied into
+                start, end = self.block.locations[number]
+                written = copy_to(start, end, progress=progress, metadata=self._metadata)
+            else:
+                written = storage.copy(source, destination, progress=progress, metadata=self._metadata)
         except BaseException:
             self._shown.failed(shown)
             raise

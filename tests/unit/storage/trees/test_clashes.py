@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from memory_store import MemoryHandler
-from trees import content
+from trees import content, fill
 
 from apyfal import cli
 from apyfal.cli.selection import select
@@ -110,3 +110,15 @@ def test_all_blocks_are_copied(
     captured = capsys.readouterr()
     assert captured.out.count('"destination"') == 49
     assert "1 of 50 could not be copied" in captured.err
+
+
+@pytest.mark.parametrize("kind", ["disk", "store"])
+def test_a_directory_of_a_files_name_is_not_copied_into(
+    store: MemoryHandler, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    source = "lab://b/in" if kind == "store" else str(tmp_path / "in")
+    fill(source, {"a": b"1", "d/b": b"2", "d/c": b"3"})
+    (tmp_path / "out/d/b").mkdir(parents=True)
+    assert cli.main(["copy", "-rk", source, str(tmp_path / "out")]) == 1
+    assert "1 of 3 could not be copied" in capsys.readouterr().err
+    assert content(str(tmp_path / "out")) == {"a": b"1", "d/c": b"3"}
