@@ -5,7 +5,8 @@ from __future__ import annotations
 import posixpath
 import re
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import groupby, islice
 from typing import Any, NamedTuple
 
 from apyfal import storage
@@ -19,14 +20,17 @@ from apyfal.exceptions import (
 )
 from apyfal.storage.api.tree import tree
 from apyfal.storage.handler import ObjectInfo
+from apyfal.storage.packed import Packed, Sorter, repeated
 from apyfal.storage.trees.names import has_directories
 from apyfal.storage.url import parse, redact
 
-__all__ = ["Many", "Named", "Outcome", "find_sources", "has_fields", "make_folders", "place_outputs", "run_all"]
+__all__ = ["Job", "Many", "Named", "Outcome", "find_sources", "has_fields", "make_folders", "place_outputs", "run_all"]
 
 #: What braces in ``-o`` stand for.
 FIELDS = ("name", "stem", "suffix", "parent", "path", "index")
 _FIELD = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+#: Files that are looked up at once.
+_BATCH = 1000
 #: Jobs that are submitted and not done, without ``--jobs``: enough that small ones travel together.
 _UNDER_WAY = 256
 
@@ -47,6 +51,14 @@ class Named(NamedTuple):
     url: str
     path: str
     size: int | None = None
+
+
+class Job(NamedTuple):
+    """One job: a source's URL and size in bytes if known, and where the output goes."""
+
+    source: str
+    size: int | None
+    destination: str | None
 
 
 class Outcome(NamedTuple):
@@ -76,16 +88,15 @@ class Many(NamedTuple):
 
     Attributes
     ----------
-    sources, destinations
-        One for each job; ``None``: the job's output is its result.
+    jobs
+        Source and destination of each; no destination: the job's output is its result.
     at_once
         Jobs under way at most; ``None``: as many as are of use.
     keep_going
         Whether a job that fails leaves the others alone.
     """
 
-    sources: Sequence[Named]
-    destinations: Sequence[str | None]
+    jobs: Packed[Job]
     at_once: int | None
     keep_going: bool
 
@@ -95,7 +106,7 @@ def has_fields(template: str) -> bool:
     return any(found[1] in FIELDS for found in _FIELD.finditer(template))
 
 
-def find_sources(urls: Sequence[str], *, recursive: bool) -> list[Named]:
+def find_sources(urls: Sequence[str], *, recursive: bool) -> Packed[Named]:
     """List the files and objects that URLs, patterns and, if `recursive`, directories name, each once.
 
     Raises
@@ -105,20 +116,23 @@ def find_sources(urls: Sequence[str], *, recursive: bool) -> list[Named]:
     StorageError
         Something below a directory is no file: a broken link, a pipe.
     """
-    found: dict[str, Named] = {}
+    found: Packed[Named] = Packed(Named._make)
     for url in urls:
         named = matches(url)
         if named is None:
-            below = _below(url, storage.stat(url)) if recursive else [Named(url, _name_of(url))]
+            found.extend(_below(url, storage.stat(url)) if recursive else [Named(url, _name_of(url))])
         else:
-            below = _matched(named, recursive=recursive)
-        for source in below:
-            found.setdefault(source.url, source)
+            found.extend(_matched(named, recursive=recursive))
     if not found:
         raise ObjectNotFound(
             f"no files: {', '.join(redact(url) for url in urls)}", path=redact(urls[0]) if urls else ""
         )
-    return list(found.values())
+    again = repeated(source.url for source in found)
+    if not any(again):
+        return found
+    once: Packed[Named] = Packed(Named._make)
+    once.extend(source for source, is_again in zip(found.drain(), again, strict=True) if not is_again)
+    return once
 
 
 def _name_of(url: str) -> str:
@@ -127,9 +141,11 @@ def _name_of(url: str) -> str:
 
 def _matched(urls: Sequence[str], *, recursive: bool) -> Iterator[Named]:
     """List the files among what matches a pattern and, if `recursive`, those below its directories."""
-    for url, info in zip(urls, storage.stat_many(urls), strict=True):
-        if recursive or not info.is_directory:
-            yield from _below(url, info)
+    for begin in range(0, len(urls), _BATCH):
+        some = urls[begin : begin + _BATCH]
+        for url, info in zip(some, storage.stat_many(some), strict=True):
+            if recursive or not info.is_directory:
+                yield from _below(url, info)
 
 
 def _below(url: str, info: ObjectInfo) -> Iterator[Named]:
@@ -137,15 +153,15 @@ def _below(url: str, info: ObjectInfo) -> Iterator[Named]:
     if not info.is_directory:
         yield Named(url, _name_of(url), info.size)
         return
-    for item in tree(parse(url)):
+    for item in tree(parse(url), sizes_only=True):
         if item.problem is not None:
             raise item.problem
         if not item.is_directory:
             yield Named(item.location.url, item.name, None if item.info is None else item.info.size)
 
 
-def place_outputs(sources: Sequence[Named], template: str | None) -> list[str | None]:
-    """Return where the output of each source goes.
+def place_outputs(sources: Collection[Named], template: str | None) -> Packed[Job]:
+    """Return a job for each source, with the place of its output.
 
     Parameters
     ----------
@@ -163,24 +179,44 @@ def place_outputs(sources: Sequence[Named], template: str | None) -> list[str | 
     InvalidURL
         A source's name would not be below the destination, or cannot be a file's.
     """
+    jobs: Packed[Job] = Packed(Job._make)
     if template is None:
-        return [None] * len(sources)
-    taken: dict[str, str] = {}
-    inputs = {source.url for source in sources}
+        jobs.extend(Job(source.url, source.size, None) for source in sources)
+        return jobs
     for index, source in enumerate(sources):
         if "" in source.path.split("/") and has_directories(template):
             raise InvalidURL(f"{redact(source.url)!r}: its name has an empty part, which a directory cannot hold")
         place = _filled(template, source, index)
-        if place in taken:
-            raise ParameterError(
-                f"{redact(taken[place])!r} and {redact(source.url)!r} would both be written to {redact(place)!r}: "
+        parse(place)
+        jobs.append(Job(source.url, source.size, place))
+    _require_distinct(jobs)
+    return jobs
+
+
+def _require_distinct(jobs: Packed[Job]) -> None:
+    """Refuse destinations that are sources, or those of other jobs."""
+    if len(jobs) < 1:
+        return
+    used: Sorter[tuple[Any, ...]] = Sorter(tuple, lambda row: row[:2])
+    for number, job in enumerate(jobs):
+        used.add((job.source, -1, ""))
+        used.add((job.destination, number, job.source))
+    errors: list[tuple[int, ParameterError]] = []
+    for place, group in groupby(used, lambda row: row[0]):
+        (_, first, source), *others = islice(group, 2)
+        if first < 0:
+            for _, number, _ in others:
+                if number >= 0:
+                    error = ParameterError(f"{redact(place)!r} is a source, too, and would be replaced")
+                    errors.append((number, error))
+        for _, number, other in others if first >= 0 else ():
+            error = ParameterError(
+                f"{redact(source)!r} and {redact(other)!r} would both be written to {redact(place)!r}: "
                 f"expected fields in -o that tell them apart, of {', '.join(f'{{{field}}}' for field in FIELDS)}"
             )
-        if place in inputs:
-            raise ParameterError(f"{redact(place)!r} is a source, too, and would be replaced")
-        parse(place)
-        taken[place] = source.url
-    return list(taken)
+            errors.append((number, error))
+    if errors:
+        raise min(errors, key=lambda one: one[0])[1]
 
 
 def _filled(template: str, source: Named, index: int) -> str:
@@ -214,15 +250,15 @@ def _filled(template: str, source: Named, index: int) -> str:
     return _FIELD.sub(fill, template)
 
 
-def make_folders(destinations: Sequence[str | None]) -> None:
+def make_folders(jobs: Packed[Job]) -> None:
     """Make the directories that the outputs go into, where directories are real."""
-    places = [place for place in destinations if place is not None]
+    first = next((job.destination for job in jobs), None)
     try:
-        if not places or not has_directories(places[0]):
+        if first is None or not has_directories(first):
             return
     except InvalidURL:  # a name that a host may know; here, each job says that nobody does
         return
-    for folder in sorted({parent_of(place) for place in places} - {""}):
+    for folder in sorted({parent_of(job.destination) for job in jobs if job.destination is not None} - {""}):
         storage.makedirs(folder, exist_ok=True)
 
 
@@ -245,23 +281,23 @@ def run_all(submit: Callable[..., Any], many: Many, keywords: Mapping[str, objec
         started are cancelled.
     """
     limit = many.at_once or _UNDER_WAY
-    waiting: deque[tuple[Named, str | None, dict[str, Any], Any]] = deque()
+    waiting: deque[tuple[Job, dict[str, Any], Any]] = deque()
 
     def next_outcome() -> Outcome:
-        source, destination, info, future = waiting.popleft()
+        job, info, future = waiting.popleft()
         try:
-            return Outcome(source.url, destination, future.result(), info, None)
+            return Outcome(job.source, job.destination, future.result(), info, None)
         except (AcceleratorException, OSError) as error:
             if not many.keep_going:
                 raise
-            return Outcome(source.url, destination, None, info, error)
+            return Outcome(job.source, job.destination, None, info, error)
 
     try:
-        for source, destination in zip(many.sources, many.destinations, strict=True):
+        for job in many.jobs:
             if len(waiting) >= limit:
                 yield next_outcome()
             info: dict[str, Any] = {}
-            waiting.append((source, destination, info, submit(source.url, destination, info_dict=info, **keywords)))
+            waiting.append((job, info, submit(job.source, job.destination, info_dict=info, **keywords)))
         while waiting:
             yield next_outcome()
     finally:

@@ -14,7 +14,7 @@ import apyfal
 from apyfal import storage
 from apyfal.accelerator import LOCAL
 from apyfal.accelerators import resolve
-from apyfal.cli.commands.many_jobs import Many, find_sources, has_fields, make_folders, place_outputs, run_all
+from apyfal.cli.commands.many_jobs import Job, Many, find_sources, has_fields, make_folders, place_outputs, run_all
 from apyfal.cli.common import Command, Settings, common_options, key_values, print_error, print_json
 from apyfal.cli.completion import complete_accelerator, complete_driver, complete_path
 from apyfal.cli.progress import ProgressSum, progress_bar
@@ -22,6 +22,7 @@ from apyfal.cli.selection import matches
 from apyfal.cli.trace import write_trace
 from apyfal.config.configuration import host_ip_of
 from apyfal.exceptions import ObjectNotFound, StorageError, did_you_mean
+from apyfal.storage.packed import Packed
 from apyfal.storage.url import redact
 from apyfal.units import format_duration, format_size, parse_duration
 
@@ -184,7 +185,7 @@ def _is_several(sources: tuple[str, ...], outputs: tuple[str, ...]) -> bool:
 
 def _planned(sources: tuple[str, ...], output: str | None, recursive: bool, jobs: int | None, keep_going: bool) -> Many:
     found = find_sources(sources, recursive=recursive)
-    return Many(found, place_outputs(found, output), jobs, keep_going)
+    return Many(place_outputs(found, output), jobs, keep_going)
 
 
 def _run_several(
@@ -197,24 +198,16 @@ def _run_several(
     verbose: bool,
 ) -> None:
     """Run several jobs; print each result, and what failed."""
-    every = len(many.sources)
+    every = len(many.jobs)
     if resume:
-        if many.destinations[0] is None:
-            raise click.UsageError("--resume goes by the outputs that are there: expected -o")
-        there = [
-            not isinstance(one, ObjectNotFound) for one in storage.stat_many(many.destinations, return_exceptions=True)
-        ]
-        left = [index for index, is_there in enumerate(there) if not is_there]
-        many = many._replace(
-            sources=[many.sources[index] for index in left], destinations=[many.destinations[index] for index in left]
-        )
-    make_folders(many.destinations)
+        many = many._replace(jobs=_not_done(many.jobs))
+    make_folders(many.jobs)
     done, failed, bytes_in, bytes_out, began = 0, 0, 0, 0, time.monotonic()
     documents: list[dict[str, Any]] = []
     with progress_bar(
-        f"{len(many.sources)} jobs", enabled=settings.progress, remark=lambda: f"{done} of {len(many.sources)}"
+        f"{len(many.jobs)} jobs", enabled=settings.progress, remark=lambda: f"{done} of {len(many.jobs)}"
     ) as progress:
-        shown = ProgressSum(progress, [source.size for source in many.sources])
+        shown = ProgressSum(progress, (job.size for job in many.jobs))
         for number, outcome in enumerate(run_all(card.process_submit, many, keywords)):
             if outcome.error is not None:
                 failed += 1
@@ -245,14 +238,26 @@ def _run_several(
         print_json(documents)
     if verbose:
         seconds = time.monotonic() - began
-        skipped = f", {every - len(many.sources)} were there" if resume else ""
+        skipped = f", {every - len(many.jobs)} were there" if resume else ""
         click.echo(
             f"{done} jobs{skipped}, {format_size(bytes_in)} in, {format_size(bytes_out)} out,"
             f" {format_duration(seconds)}, {done / max(seconds, 1e-9):.0f} a second",
             err=True,
         )
     if failed:
-        raise StorageError(f"{failed} of {len(many.sources)} jobs failed")
+        raise StorageError(f"{failed} of {len(many.jobs)} jobs failed")
+
+
+def _not_done(jobs: Packed[Job]) -> Packed[Job]:
+    """Return the jobs whose output is not there."""
+    left: Packed[Job] = Packed(Job._make)
+    for some in jobs.blocks():
+        places = [job.destination for job in some if job.destination is not None]
+        if len(places) < len(some):
+            raise click.UsageError("--resume goes by the outputs that are there: expected -o")
+        found = storage.stat_many(places, return_exceptions=True)
+        left.extend(job for job, info in zip(some, found, strict=True) if isinstance(info, ObjectNotFound))
+    return left
 
 
 def _destinations(outputs: tuple[str, ...], names: list[str] | None) -> Mapping[str, str] | str | None:

@@ -18,7 +18,7 @@ from memory_store import MemoryHandler
 
 from apyfal import cli
 from apyfal.cli.commands.many_jobs import Named, find_sources, place_outputs
-from apyfal.exceptions import AcceleratorException
+from apyfal.exceptions import AcceleratorException, ParameterError
 from apyfal.storage.mounting import table
 
 FILES = {
@@ -148,7 +148,22 @@ def test_names_that_a_disk_takes_for_one_are_refused(store: MemoryHandler, direc
 
 def test_no_parent_is_no_empty_part() -> None:
     sources = [Named("in/x", "x"), Named("in/a/x", "a/x")]
-    assert place_outputs(sources, "lab://b/{parent}/{stem}") == ["lab://b/x", "lab://b/a/x"]
+    jobs = place_outputs(sources, "lab://b/{parent}/{stem}")
+    assert [(job.source, job.destination) for job in jobs] == [("in/x", "lab://b/x"), ("in/a/x", "lab://b/a/x")]
+
+
+@pytest.mark.parametrize(
+    ("names", "template", "part"),
+    [
+        (["a/x", "b/y", "b/x", "a/y"], "out/{name}", "'in/a/x' and 'in/b/x' would both be written to 'out/x'"),
+        (["x", "a/x", "y", "b/y"], "in/{name}", "'in/x' is a source, too"),
+        (["a/x", "b/x", "c"], "in/{name}", "'in/a/x' and 'in/b/x' would both be written to 'in/x'"),
+        (["a/x", "x", "b/x"], "in/{name}", "'in/x' is a source, too"),
+    ],
+)
+def test_the_first_source_without_a_place_is_named(names: list[str], template: str, part: str) -> None:
+    with pytest.raises(ParameterError, match=part):
+        place_outputs([Named(f"in/{name}", name) for name in names], template)
 
 
 def test_the_first_failure_ends_it_or_all_others_are_done(
@@ -211,4 +226,4 @@ def test_killed_at_random_moments_and_resumed(tmp_path: Path) -> None:
 
 def test_sources_are_found_once(directory: Path) -> None:
     found = find_sources(["in/1.bin", "in/*.bin", "in"], recursive=True)
-    assert len({one.url for one in found}) == len(found)
+    assert len({one.url for one in found}) == len(found) == len(list(found))

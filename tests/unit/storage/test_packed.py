@@ -13,6 +13,7 @@ import pytest
 from memory_store import MemoryHandler
 
 from apyfal import storage
+from apyfal.cli.commands.many_jobs import Job, find_sources, place_outputs
 from apyfal.cli.progress import ProgressSum
 from apyfal.cli.selection import select
 from apyfal.storage.api.tree import tree
@@ -157,6 +158,16 @@ def test_what_copy_chooses_is_held_packed(endless: Endless, tmp_path: Path) -> N
             found += len(block.pairs)
             assert sum(size or 0 for size in block.sizes) == len(block.pairs)
         assert found == MANY
+
+    assert peak(run) < MANY * EACH + 8 * FIXED
+
+
+def test_the_jobs_of_a_tree_are_held_packed(endless: Endless) -> None:
+    def run() -> None:
+        jobs = place_outputs(find_sources(["lab://b/t"], recursive=True), "lab://b/o/{path}")
+        assert len(jobs) == MANY
+        for number, job in enumerate(jobs):
+            assert job == Job(f"lab://b/t/{number:09}", 1, f"lab://b/o/{number:09}")
 
     assert peak(run) < MANY * EACH + 8 * FIXED
 

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import click
 
 from apyfal import storage
-from apyfal.cli.common import Command, Settings, common_options, print_json, use_host
+from apyfal.cli.common import Command, Settings, common_options, print_json_list, use_host
 from apyfal.cli.completion import complete_path
 from apyfal.cli.progress import ProgressSum, progress_bar
 from apyfal.cli.selection import matches
 from apyfal.exceptions import ParameterError
 from apyfal.storage.api.copying import place_of_copy
+from apyfal.storage.packed import Packed
+from apyfal.storage.trees.names import clashes
 from apyfal.storage.url import parse, redact
 
 __all__ = ["command"]
+
+#: Objects that are looked up at once.
+_BATCH = 1000
 
 
 @click.command(cls=Command, name="mv")
@@ -39,21 +44,23 @@ def command(settings: Settings, /, *, urls: tuple[str, ...]) -> None:
             raise ParameterError(f"{destination!r} is no directory: expected one for several files")
         destination = destination if destination.endswith("/") else f"{destination}/"
     named = [one for one, _ in found]
-    places: dict[str, str] = {}
-    for one in named:
-        place = place_of_copy(parse(one), parse(destination)).url
-        if places.setdefault(place, one) != one:
-            raise ParameterError(f"{redact(places[place])!r} and {redact(one)!r} would both become {redact(place)!r}")
-    moved = []
+    places = ((place_of_copy(parse(one), parse(destination)).url, one) for one in named)
+    for clash in clashes(places, (), on_disk=False):
+        if clash.source != clash.other:
+            both = f"{redact(clash.other)!r} and {redact(clash.source)!r}"
+            raise ParameterError(f"{both} would both become {redact(clash.name)!r}")
+    moved: Packed[tuple[str, ...]] = Packed(tuple)
     with progress_bar(named[0] if len(named) == 1 else f"{len(named)} objects", enabled=settings.progress) as progress:
-        shown = ProgressSum(progress, _sizes(named) if progress is not None else [None] * len(named))
+        shown = ProgressSum(progress, _sizes(named))
         for number, one in enumerate(named):
             moved.append((one, storage.move(one, destination, progress=shown.part(number))))
             shown.finished(number)
     if settings.json:
-        print_json([{"source": redact(one), "destination": redact(place)} for one, place in moved])
+        print_json_list({"source": redact(one), "destination": redact(place)} for one, place in moved)
 
 
-def _sizes(urls: Sequence[str]) -> list[int | None]:
-    """Return the size of each in bytes; ``None``: not known."""
-    return [None if isinstance(one, Exception) else one.size for one in storage.stat_many(urls, return_exceptions=True)]
+def _sizes(urls: Sequence[str]) -> Iterator[int | None]:
+    """Yield the size of each in bytes; ``None``: not known."""
+    for begin in range(0, len(urls), _BATCH):
+        for info in storage.stat_many(urls[begin : begin + _BATCH], return_exceptions=True):
+            yield None if isinstance(info, Exception) else info.size
