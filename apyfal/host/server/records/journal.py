@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from apyfal.host.server.policy.limits import JOURNAL_LIMIT
+from apyfal.host.server.records.known_keys import KnownKeys
 from apyfal.host.server.records.logged_database import LoggedDatabase, Schema
 from apyfal.host.server.records.mapped_log import MappedLog
 from apyfal.host.server.records.retention import Retention
@@ -63,6 +64,9 @@ _SCHEMA: Final = Schema(
     together=(_ENTER, _RUN, _FINISH, _FINISH_ALONE),
 )
 _KNOWN: Final = "SELECT 1 FROM jobs WHERE user = ? AND key = ?"
+_KEYS: Final = "SELECT number, user, key FROM jobs WHERE number > ? ORDER BY number LIMIT ?"
+#: rows of one query of all keys
+_KEYS_AT_ONCE: Final = 10_000
 _ENTRIES: Final = (
     "SELECT id, user, key, fingerprint, coalesce(state, CASE began WHEN 0 THEN 'queued' ELSE 'running' END), "
     "answer, output FROM jobs LEFT JOIN answers USING (number)"
@@ -130,10 +134,20 @@ class Journal:
         try:
             self._retention = Retention(self.database, limit)
             self.database.start(self._retention.recount)
-            self._last = self.database.read("SELECT max(number) FROM jobs")[0][0] or 0
+            self._keys = KnownKeys()  # of all jobs, and of those that were forgotten since
+            self._last = self._read_keys()
         except BaseException:
             self.database.abandon()
             raise
+
+    def _read_keys(self) -> int:
+        """Learn the keys of all jobs; return the last job's number."""
+        last = 0
+        while rows := self.database.read(_KEYS, (last, _KEYS_AT_ONCE)):
+            for _, user, key in rows:
+                self._keys.add((user, key))
+            last = rows[-1][0]
+        return last
 
     def close(self) -> None:
         """Commit all records, and close the file. What cannot be committed stays in the log for the next start."""
@@ -163,13 +177,15 @@ class Journal:
             That is not known now, as the database cannot be read or lacks what the log has.
         """
         self.database.recover()
-        if self.database.is_logging and (
-            self.database.is_waiting((user, key)) or self.database.read(_KNOWN, (user, key))
-        ):
-            raise sqlite3.IntegrityError("the user has a job with this key")
+        owned = (user, key)
+        if self._keys.may_have(owned):
+            if self.database.is_logging and (self.database.is_waiting(owned) or self.database.read(_KNOWN, owned)):
+                raise sqlite3.IntegrityError("the user has a job with this key")
+        else:
+            self._keys.add(owned)  # before it is written: it is known even if that fails in the middle
         number = max(self._last + 1, time.time_ns() // 1000)
         job_id = f"{number:015x}-{secrets.token_hex(8)}"
-        self.database.write(_ENTER, number, job_id, user, key, fingerprint, int(running), key=(user, key))
+        self.database.write(_ENTER, number, job_id, user, key, fingerprint, int(running), key=owned)
         self._last = number
         return job_id
 
