@@ -105,3 +105,36 @@ def test_files_of_many_lengths_are_no_jobs_of_one_kind(
             for nbytes in [4096] * 20 + [1, 2048, 4096, 4096, 2, 4096]:
                 data = random.integers(0, 1 + random.integers(1, 255), nbytes).astype(np.uint8)
                 np.testing.assert_array_equal(card.process(data), local.process(data))
+
+
+def test_a_body_that_was_to_be_copied_is_used_in_a_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The event loop is busy when such a job begins: a thread runs it, with the memory that its body has."""
+    monkeypatch.setattr(manager, "_BRIEF_JOBS", 1 << 30)  # the event loop runs none
+    monkeypatch.setattr(manager, "run_short", None)
+    allocated: list[int] = []
+    settings = Settings(
+        authorized_host_dirs=(str(tmp_path),), state_directory=tmp_path / "state", audit_log=tmp_path / "audit"
+    )
+    token = TokenStore(tmp_path / "state/tokens.json").create("alice")
+    random = np.random.default_rng(2)
+    with in_thread(lambda: Daemon(settings, [Listener(host="127.0.0.1")], config={})) as daemon:
+        bodies = daemon._channels.context.bodies
+        allocate = bodies.allocate
+
+        def counted(nbytes: int) -> Any:
+            allocated.append(nbytes)
+            return allocate(nbytes)
+
+        monkeypatch.setattr(bodies, "allocate", counted)
+        host = Host(parse_address(f"http://127.0.0.1:{daemon.ports[0]}"), token)
+        with RemoteAccelerator(host, {"accelerator": "scale"}) as card:
+            card.start(a=3)
+            for _ in range(20):
+                data = random.integers(0, 1000, 512).astype(np.float64)
+                np.testing.assert_array_equal(card.process(data), data * 3)
+            assert 4 <= len(allocated) < 20  # until one of the kind was prepared
+            before = len(allocated)
+            info: dict[str, Any] = {}
+            np.testing.assert_array_equal(card.process(data, info_dict=info), data * 3)
+            assert info["bytes_copied"] == 0  # who asks gets memory that the card takes
+            assert len(allocated) == before + 1

@@ -10,6 +10,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from apyfal.exceptions import AcceleratorException, AuthenticationError, HostError, ParameterError
 from apyfal.host.protocol import frames
 from apyfal.host.protocol.frames import WINDOW, FrameError, FrameHeader, FrameType, JobFrame
@@ -193,12 +195,18 @@ class Channel:
         if src is not None and src.body:
             share = self._context.bodies.memory.share(stream.user.name, stream.nbytes)
             try:
-                stream.receive(share, self._context.bodies.allocate(stream.nbytes))
+                stream.receive(share, self._memory_for(stream))
             except BaseException:
                 share.close()
                 raise
         if not stream.nbytes:
             self._hand_over(stream, None)
+
+    def _memory_for(self, stream: Stream) -> np.ndarray[Any, Any]:
+        """Return memory for a small body: pinned, unless its job will run on a copy of it."""
+        if not stream.wants_info and stream.session.short_runs.find(stream.described.text) is not None:
+            return np.empty(stream.nbytes, np.uint8)
+        return self._context.bodies.allocate(stream.nbytes)
 
     async def _make_large_room(self, stream: Stream) -> None:
         """Reserve memory for a large body, then let the client send it."""
