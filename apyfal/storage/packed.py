@@ -115,6 +115,8 @@ class Sorter(Generic[Row]):
         self._end = self._key(rows[-1])
 
     def __iter__(self) -> Iterator[Row]:
+        if not self._runs:
+            return iter(sorted(self._rows, key=self._key))
         if self._rows:
             self._close()
         return heapq.merge(*self._runs, key=self._key)

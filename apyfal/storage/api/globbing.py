@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from itertools import chain
 
 from apyfal.exceptions import AccessDenied, NotADirectory, ObjectNotFound
-from apyfal.storage.api.namespace import child, entries, exists_at, not_too_deep
+from apyfal.storage.api.namespace import child, exists_at, iter_entries, not_too_deep
 from apyfal.storage.api.tree import tree
 from apyfal.storage.handler import ObjectInfo
 from apyfal.storage.url import Location, parse
@@ -128,11 +128,11 @@ def _below(base: Location, parts: list[str]) -> Iterator[Location]:
             yield child(base, f"{name}/" if only_directories and name else name)
 
 
-def _listed(base: Location) -> list[tuple[str, ObjectInfo]]:
+def _listed(base: Location) -> Iterator[tuple[str, ObjectInfo]]:
     try:
-        return entries(base)
+        yield from iter_entries(base)
     except (ObjectNotFound, NotADirectory):
-        return []
+        return
 
 
 def _expression(parts: list[str]) -> str:

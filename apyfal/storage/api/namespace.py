@@ -18,6 +18,7 @@ import errno
 import os
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 from apyfal.exceptions import (
     IsADirectory,
@@ -31,6 +32,7 @@ from apyfal.storage.flow.retry import retry_call, retry_removal
 from apyfal.storage.handler import Handler, ObjectInfo
 from apyfal.storage.local import atomic
 from apyfal.storage.mounting.table import MountedPath, resolve
+from apyfal.storage.packed import Packed, Sorter
 from apyfal.storage.stores.file import describe, list_directory
 from apyfal.storage.url import Location, parse
 
@@ -39,9 +41,11 @@ __all__ = [
     "entries",
     "exists",
     "exists_at",
+    "iter_entries",
     "listdir",
     "makedirs",
     "not_too_deep",
+    "pack_listing",
     "remove",
     "rmdir",
     "stat",
@@ -176,39 +180,48 @@ def listdir(url: object) -> list[str]:
     ObjectNotFound, NotADirectory, AccessDenied, UnsupportedByStore, StorageError
         When it cannot be listed.
     """
-    return [name for name, _ in entries(parse(url))]
+    return [name for name, _ in iter_entries(parse(url))]
 
 
 def entries(location: Location) -> list[tuple[str, ObjectInfo]]:
     """List what is directly below a location, by name; see the module's model for what has which name."""
+    return list(iter_entries(location))
+
+
+def iter_entries(location: Location) -> Iterator[tuple[str, ObjectInfo]]:
+    """Yield what `entries` lists. Of a store, the listing is complete by then, and held packed."""
     if location.is_local:
         found = [(os.path.basename(info.path), info) for info in list_directory(location.path)]
-    else:
-        with resolve(location) as target:
-            found, is_there = _listed(target, location)
-            if not is_there and target.path.strip("/"):
-                _require_directory(target, location)
-    return sorted(found, key=lambda one: one[0])
+        yield from sorted(found, key=lambda one: one[0])
+        return
+    with resolve(location) as target:
+        listed, is_there = _listed(target, location)
+        if not is_there and target.path.strip("/"):
+            _require_directory(target, location)
+    for name, *fields in listed:
+        yield name, ObjectInfo(*fields)
 
 
-def _listed(target: MountedPath, location: Location) -> tuple[list[tuple[str, ObjectInfo]], bool]:
+def _listed(target: MountedPath, location: Location) -> tuple[Sorter[tuple[Any, ...]], bool]:
     """List what has a name here, and tell whether the store listed anything: what is marked by ``x//`` has no name."""
     top = _folder(target.path)
-    waiting, found = [target.path], []
+    waiting = [target.path]
+    found: Sorter[tuple[Any, ...]] = Sorter(tuple, lambda row: row[0])
     is_there = False
     while waiting:
         folder = waiting.pop()
         # the whole listing is repeated after a break: its pages belong together
-        listed = retry_call(target.handler, partial(_all, target.handler, folder), f"cannot list {str(location)!r}")
-        is_there = is_there or bool(listed)
-        for info in listed:
+        listing = partial(pack_listing, target.handler, folder)
+        for row in retry_call(target.handler, listing, f"cannot list {str(location)!r}").drain():
+            is_there = True
+            info = ObjectInfo(*row)
             name = info.path[len(top) :]
             if info.is_directory and name.strip("/"):
-                found.append((name.rstrip("/"), info))
+                found.add((name.rstrip("/"), *row))
             elif info.is_directory and not target.is_hierarchical and folder:
                 waiting.append(_folder(folder) + "/")  # what follows a second slash has its place here
             elif name:
-                found.append((name, info))
+                found.add((name, *row))
     return found, is_there
 
 
@@ -216,8 +229,30 @@ def _folder(path: str) -> str:
     return path if not path or path.endswith("/") else path + "/"
 
 
-def _all(handler: Handler, path: str) -> list[ObjectInfo]:
-    return list(handler.list(path))
+def pack_listing(
+    handler: Handler, path: str, *, recursive: bool = False, sizes_only: bool = False
+) -> Packed[tuple[Any, ...]]:
+    """List what is in or below a directory: the fields of each `ObjectInfo`, or of each only path and size."""
+    found: Packed[tuple[Any, ...]] = Packed(tuple)
+    for info in handler.list(path, recursive=recursive):
+        if sizes_only:
+            found.append((info.path, info.size, None, None, {}, True, None, None, info.is_directory))
+        else:
+            found.append(
+                (
+                    info.path,
+                    info.size,
+                    info.etag,
+                    info.mtime,
+                    dict(info.checksums),
+                    info.ranges,
+                    info.encoding,
+                    info.version,
+                    info.is_directory,
+                    info.metadata,
+                )
+            )
+    return found
 
 
 def walk(url: object) -> Iterator[tuple[str, list[str], list[str]]]:

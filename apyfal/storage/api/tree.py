@@ -6,15 +6,14 @@ import os
 import stat
 from collections.abc import Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from apyfal.exceptions import AcceleratorException, ParameterError, StorageError
-from apyfal.storage.api.namespace import child, not_too_deep
+from apyfal.storage.api.namespace import child, not_too_deep, pack_listing
 from apyfal.storage.flow.retry import retry_call
-from apyfal.storage.handler import Handler, ObjectInfo
+from apyfal.storage.handler import ObjectInfo
 from apyfal.storage.local import atomic
 from apyfal.storage.mounting.table import MountedPath, resolve
-from apyfal.storage.packed import Packed
 from apyfal.storage.stores.file import info_of
 from apyfal.storage.url import Location, redact
 
@@ -81,7 +80,7 @@ def _tree(top: Location, follow_links: bool, sizes_only: bool) -> Iterator[Item]
             else:
                 yield from _directory(target, top, target.path, "")
             return
-        listing = partial(_all, target.handler, target.path, sizes_only)
+        listing = partial(pack_listing, target.handler, target.path, recursive=True, sizes_only=sizes_only)
         listed = retry_call(target.handler, listing, f"cannot list {str(top)!r}")
         prefix = len(target.path if not target.path or target.path.endswith("/") else target.path + "/")
         for row in listed.drain():
@@ -141,30 +140,6 @@ def names_below(top: Location, depth: int | None = None) -> list[str]:
         parts = item.name.split("/")
         names.update("/".join(parts[:end]) for end in range(1, min(len(parts), depth or len(parts)) + 1))
     return sorted(names)
-
-
-def _all(handler: Handler, path: str, sizes_only: bool) -> Packed[tuple[Any, ...]]:
-    """List what is below a directory: the fields of each `ObjectInfo`."""
-    found: Packed[tuple[Any, ...]] = Packed(tuple)
-    for info in handler.list(path, recursive=True):
-        if sizes_only:
-            found.append((info.path, info.size, None, None, {}, True, None, None, info.is_directory))
-        else:
-            found.append(
-                (
-                    info.path,
-                    info.size,
-                    info.etag,
-                    info.mtime,
-                    dict(info.checksums),
-                    info.ranges,
-                    info.encoding,
-                    info.version,
-                    info.is_directory,
-                    info.metadata,
-                )
-            )
-    return found
 
 
 def _item(target: MountedPath, top: Location, info: ObjectInfo, name: str) -> Item:

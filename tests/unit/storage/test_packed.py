@@ -16,6 +16,7 @@ from apyfal import storage
 from apyfal.cli.commands.many_jobs import Job, find_sources, place_outputs
 from apyfal.cli.progress import ProgressSum
 from apyfal.cli.selection import select
+from apyfal.storage.api.namespace import iter_entries
 from apyfal.storage.api.tree import tree
 from apyfal.storage.handler import ObjectInfo
 from apyfal.storage.http.paging import PageGuard
@@ -36,11 +37,8 @@ class Endless(MemoryHandler):
         self.removed = 0
 
     def list(self, path: str, *, recursive: bool = False) -> Iterator[ObjectInfo]:
-        if recursive:
-            for number in range(self.removed, MANY):
-                yield ObjectInfo(f"b/t/{number:09}", 1, f'"{number:032}"', 1e9 + number)
-        elif self.removed < MANY:
-            yield ObjectInfo("b/t/000", 1)
+        for number in range(self.removed, MANY):
+            yield ObjectInfo(f"b/t/{number:09}", 1, f'"{number:032}"', 1e9 + number)
 
     def remove(self, path: str) -> None:
         with self.lock:
@@ -141,6 +139,17 @@ def test_the_listing_of_a_tree_is_held_packed(endless: Endless, sizes_only: bool
 
     assert peak(run) < MANY * EACH + FIXED
     assert found == MANY
+
+
+def test_a_folder_and_what_matches_in_it_are_held_packed(endless: Endless) -> None:
+    def run() -> None:
+        for number, (name, info) in enumerate(iter_entries(parse("lab://b/t"))):
+            assert (name, info.etag) == (f"{number:09}", f'"{number:032}"')
+        assert number == MANY - 1
+        for pattern in ("lab://b/t/*77", "lab://b/t/**/*77"):
+            assert len(storage.glob(pattern)) == MANY // 100
+
+    assert peak(run) < MANY * EACH + 4 * FIXED
 
 
 def test_a_tree_is_removed_in_little_memory(endless: Endless) -> None:

@@ -22,7 +22,7 @@ from apyfal.cli.common import (
 from apyfal.cli.completion import complete_path
 from apyfal.cli.selection import matches
 from apyfal.exceptions import NotADirectory, StorageError
-from apyfal.storage.api.namespace import entries
+from apyfal.storage.api.namespace import iter_entries
 from apyfal.storage.api.tree import tree
 from apyfal.storage.handler import ObjectInfo
 from apyfal.storage.packed import Packed
@@ -90,7 +90,7 @@ def command(settings: Settings, /, *, url: str, long: bool, human_readable: bool
         found.extend(_Line.of(one, storage.stat(one)) for one in matching)
     else:
         try:
-            found.extend(_Line.of(name, info) for name, info in entries(parse(url)))
+            found.extend(_Line.of(name, info) for name, info in iter_entries(parse(url)))
         except NotADirectory:
             found.append(_Line.of(url, storage.stat(url)))
     if settings.json:
