@@ -19,7 +19,6 @@ from apyfal.storage.metadata import ObjectMetadata
 
 __all__ = [
     "BulkRemoval",
-    "CheckedRemoval",
     "Handler",
     "Limits",
     "MetadataHandler",
@@ -271,15 +270,6 @@ class BulkRemoval(Protocol):
         Returns the errors, by path, of objects that are not removed or not known to be. Raises `StoreUnavailable` or
         `TransferTimeout` if nothing is known, and another `StorageError` if the store refuses the whole request.
         """
-
-
-@runtime_checkable
-class CheckedRemoval(BulkRemoval, Protocol):
-    """A store of which each object has to be looked up before it is removed with others."""
-
-    @abstractmethod
-    def is_removed_together(self, path: str) -> bool:
-        """Return whether an object exists and `remove_together` removes all of it; asks the store, with one attempt."""
 
 
 class MetadataHandler(Handler):

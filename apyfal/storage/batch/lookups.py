@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections import deque
 from collections.abc import Iterable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from apyfal._core import transport
 from apyfal.exceptions import ObjectNotFound, StorageError, TransferCancelled
-from apyfal.storage.batch.lanes import MOST_THREADS, in_threads
 from apyfal.storage.batch.native import NativeExchanges
 from apyfal.storage.flow.retry import TRANSIENT, retry_call
-from apyfal.storage.handler import BulkRemoval, CheckedRemoval
+from apyfal.storage.handler import BulkRemoval
 from apyfal.storage.http.exchanges import ExchangeHandler, Exchanges, LookUpHandler, Replay
 
 if TYPE_CHECKING:
@@ -135,8 +131,6 @@ class BulkRemovals:
     ) -> Iterable[int]:
         """Return the items that may exist, and add the others to `left`."""
         handler = target.handler
-        if isinstance(handler, CheckedRemoval):
-            return self._checked(handler, named, most, cancel, left)
         if self._present or (isinstance(handler, BulkRemoval) and handler.tells_missing):
             return named
         look_ups = NativeLookUps(self._locations)
@@ -146,29 +140,6 @@ class BulkRemovals:
         infos: list[Any] = [None] * len(self._locations)
         left += look_ups.run(target, list(named), most, cancel, infos)
         return [index for index in named if infos[index] is not None]
-
-    @staticmethod
-    def _checked(handler: Any, named: dict[int, str], most: int, cancel: CancelToken, left: list[int]) -> Iterable[int]:
-        """Look up each item, several at once."""
-        waiting = deque(named.items())
-        found: set[int] = set()
-
-        def look_up() -> None:
-            with cancel.scope():
-                while waiting and not cancel.is_set():
-                    try:
-                        index, path = waiting.popleft()
-                    except IndexError:
-                        return
-                    with contextlib.suppress(StorageError):  # it is told for each item
-                        if retry_call(handler, partial(handler.is_removed_together, path), f"cannot remove {path!r}"):
-                            found.add(index)
-
-        if named:
-            in_threads("batch", max(1, min(most, MOST_THREADS, len(named))), look_up, cancel)
-        cancel.check()
-        left += [index for index in named if index not in found]
-        return [index for index in named if index in found]
 
     def _remove(self, handler: Any, indexes: list[int], paths: list[str], results: list[Any]) -> None:
         """Remove items with one request; `_RefusedTogether` if the store does no such thing."""

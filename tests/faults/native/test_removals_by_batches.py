@@ -1,4 +1,4 @@
-"""Removals by batches (Azure, Google) and by bulk (Swift): what a response does not confirm is an error of its item.
+"""Removals by batches (Azure, Google): what a response does not confirm is an error of its item.
 
 A scripted server speaks the requests of each store, and answers the one for many objects as the test says.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import logging
 import re
 import threading
@@ -38,7 +37,6 @@ class Server(BaseHTTPRequestHandler):
     kind: str
     edit: Edit | None
     asked: list[str]
-    bulk: bool
 
     def log_message(self, format: str, *arguments: object) -> None:
         """Say nothing."""
@@ -47,8 +45,6 @@ class Server(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
-        self.send_header("X-Storage-Url", f"http://{self.headers['Host']}/v1/AUTH_a")
-        self.send_header("X-Auth-Token", "t")
         self.end_headers()
         if self.command != "HEAD":
             with contextlib.suppress(OSError):  # the client has had enough
@@ -58,17 +54,13 @@ class Server(BaseHTTPRequestHandler):
         path = urlsplit(target).path
         if self.kind == "gs":
             return unquote(path.removeprefix("/storage/v1/b/").replace("/o/", "/", 1))
-        return unquote(path.removeprefix("/v1/AUTH_a/" if self.kind == "swift" else "/"))
+        return unquote(path.removeprefix("/"))
 
     def remove(self, path: str) -> int:
         if path not in self.objects:
             return 404
         self.objects.remove(path)
         return 202 if self.kind == "az" else 204
-
-    def do_GET(self) -> None:
-        most = {"bulk_delete": {"max_deletes_per_request": 10}} if self.bulk else {}
-        self.answer(200, "application/json", json.dumps(most).encode())
 
     def do_HEAD(self) -> None:
         self.asked.append("HEAD")
@@ -81,10 +73,7 @@ class Server(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.asked.append("POST")
         body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-        if self.kind == "swift":
-            paths = [unquote(line) for line in body.splitlines()]
-        else:
-            paths = [self.path_of(target) for target in re.findall(r"^DELETE (\S+) HTTP", body, re.MULTILINE)]
+        paths = [self.path_of(target) for target in re.findall(r"^DELETE (\S+) HTTP", body, re.MULTILINE)]
         edit = type(self).edit
         answer = edit(dict.fromkeys(paths, 0)) if edit is not None else None
         if answer is None:
@@ -94,15 +83,6 @@ class Server(BaseHTTPRequestHandler):
 
 def said(kind: str, statuses: dict[str, int], ids: list[object] | None = None) -> Answer:
     """Write the response of a store to a request for many objects."""
-    if kind == "swift":
-        found = list(statuses.values())
-        errors = [[f"/{path}", f"{status} No"] for path, status in statuses.items() if status not in (204, 404)]
-        document = {"Number Deleted": found.count(204), "Number Not Found": found.count(404), "Errors": errors}
-        return (
-            200,
-            "application/json",
-            json.dumps({**document, "Response Status": "200 OK", "Response Body": ""}).encode(),
-        )
     form = "{}" if kind == "az" else "<response-{}>"
     parts = [
         f"--b\r\nContent-Type: application/http\r\nContent-ID: {form.format(number)}\r\n\r\n"
@@ -121,8 +101,6 @@ class Store:
         given: dict[str, Any] = {"endpoint_url": url, "anonymous": True}
         if kind == "az":
             given["account"] = "a"
-        if kind == "swift":
-            given = {"endpoint_url": f"{url}/auth/v1.0", "client_id": "a", "secret_id": "b"}
         storage.mount(self.mount, provider=kind, **given)
         self.urls = [f"{self.mount}://bucket/{number}" for number in range(COUNT)]
         self.port = url.rpartition(":")[2]
@@ -133,12 +111,12 @@ class Store:
         return {path: others.get(f"_{path.partition('/')[2]}", self.done) for path in paths}
 
 
-@pytest.fixture(params=["az", "gs", "swift"])
+@pytest.fixture(params=["az", "gs"])
 def store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     """Run the server of one kind, with its objects."""
     monkeypatch.setattr("apyfal.storage.flow.retry._BASE_DELAY", 0.001)
     objects = {f"bucket/{number}" for number in range(COUNT)} | {"bucket/kept"}
-    members = {"objects": objects, "kind": request.param, "edit": None, "asked": [], "bulk": True}
+    members = {"objects": objects, "kind": request.param, "edit": None, "asked": []}
     handler = type("Handler", (Server,), members)
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
@@ -180,7 +158,6 @@ def test_what_is_refused_is_an_error_of_its_item(store: Store) -> None:
 def broken(store: Store, how: str, paths: dict[str, int]) -> Answer:
     """Write a response that contradicts the request."""
     status, kind, body = said(store.kind, store.all(paths))
-    document = json.loads(body) if store.kind == "swift" else None
     some = dict(list(store.all(paths).items())[:-1])
     if how == "no end":
         return status, kind, body[:-6]
@@ -190,15 +167,6 @@ def broken(store: Store, how: str, paths: dict[str, int]) -> Answer:
         return status, kind, body + b" " * (5 << 20)
     if how == "another type":
         return status, "text/html", b"<html>"
-    if document is not None:
-        document |= {
-            "too few": {"Number Deleted": COUNT - 1},
-            "too many": {"Number Deleted": COUNT + 1},
-            "another's": {"Number Deleted": COUNT - 1, "Errors": [["bucket/kept", "403 Forbidden"]]},
-            "twice": {"Number Deleted": COUNT - 2, "Errors": [["bucket/1", "403 No"], ["/bucket/1", "403 No"]]},
-            "odd": {"Number Deleted": "many", "Errors": {"a": 1}},
-        }[how]
-        return status, kind, json.dumps(document).encode()
     if how == "too few":
         return said(store.kind, some)
     ids: dict[str, list[object]] = {
@@ -251,20 +219,12 @@ def test_a_server_without_such_requests_is_asked_for_each(
     assert f"{COUNT} objects are removed one by one" in caplog.text
 
 
-def test_a_cluster_that_says_it_has_none_is_not_asked(store: Store) -> None:
-    if store.kind == "swift":
-        store.server.bulk = False
-        assert storage.remove_many(store.urls) == [None] * COUNT
-        assert store.server.asked.count("HEAD") == store.server.asked.count("DELETE") == COUNT
-        assert "POST" not in store.server.asked
-
-
 def test_more_than_a_request_takes(store: Store) -> None:
     many = [f"bucket/many/{number}" for number in range(270)]
     store.server.objects |= set(many)
     assert set(storage.remove_many([f"{store.mount}://{path}" for path in many])) == {None}
     assert not store.server.objects & set(many)
-    assert store.server.asked.count("POST") == {"az": 2, "gs": 3, "swift": 27}[store.kind]
+    assert store.server.asked.count("POST") == {"az": 2, "gs": 3}[store.kind]
 
 
 @pytest.mark.parametrize("name", ["a/../kept", "./kept", "x\\..\\kept", "..", "folder/"])

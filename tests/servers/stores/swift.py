@@ -1,8 +1,8 @@
 """A real OpenStack Swift on one node: proxy, account, container and object servers, about 4 s to start.
 
 It offers what a provider's cluster does: v1 authentication (Swift's own tempauth), Keystone v3 tokens (Swift's own
-``authtoken`` and ``keystoneauth`` filters, asking `servers.tokens.keystone`, a stand-in), static large objects, bulk
-deletion, and the S3 interface. Debian packages: ``swift swift-proxy swift-account swift-container swift-object
+``authtoken`` and ``keystoneauth`` filters, asking `servers.tokens.keystone`, a stand-in), static large objects
+and the S3 interface. Debian packages: ``swift swift-proxy swift-account swift-container swift-object
 memcached python3-keystonemiddleware``.
 """
 
@@ -94,7 +94,7 @@ workers = 0
 user = {user}
 swift_dir = {directory}/etc
 [pipeline:main]
-pipeline = catch_errors cache bulk tempurl s3api authtoken keystoneauth tempauth slo dlo versioned_writes proxy-server
+pipeline = catch_errors cache tempurl s3api authtoken keystoneauth tempauth slo dlo versioned_writes proxy-server
 [app:proxy-server]
 use = egg:swift#proxy
 allow_account_management = true
@@ -133,8 +133,6 @@ use = egg:swift#memcache
 memcache_servers = {host}:{memcached}
 [filter:tempurl]
 use = egg:swift#tempurl
-[filter:bulk]
-use = egg:swift#bulk
 [filter:s3api]
 use = egg:swift#s3api
 force_swift_request_proxy_log = false

@@ -10,19 +10,15 @@ with the object as metadata, since the ETag of an SLO is none of its content.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import ClassVar
 from urllib.parse import unquote
 
-from apyfal.exceptions import ChecksumMismatch, ObjectExists, StorageError
+from apyfal.exceptions import ChecksumMismatch, ObjectExists
 from apyfal.storage.handler import ObjectInfo, RangeReader
 from apyfal.storage.metadata import ObjectMetadata, require_fields
-from apyfal.storage.stores.request_batch import is_plain
 from apyfal.storage.stores.rest import split_path
 from apyfal.storage.stores.swift.client import SwiftObjects, target_of
 from apyfal.storage.stores.swift.metadata import CRC_HEADER, headers_of
-from apyfal.storage.stores.swift.removal import MOST_REMOVED, most_of_cluster, remove_together
 from apyfal.storage.stores.swift.segments import SwiftUpload
 
 __all__ = ["SwiftHandler"]
@@ -30,10 +26,6 @@ __all__ = ["SwiftHandler"]
 
 class SwiftHandler(SwiftObjects):
     """One account of an OpenStack Swift cluster; its parameters are those of `SwiftObjects`."""
-
-    most_removed: ClassVar[int] = MOST_REMOVED
-    tells_missing: ClassVar[bool] = False
-    _most_of_cluster: int | None = None  # asked for once
 
     def path_of(self, url: str) -> str | None:
         """Path of the object with this full address, ``https://domain/v1/project/container/object``."""
@@ -120,17 +112,3 @@ class SwiftHandler(SwiftObjects):
         """Return whether an object has segments that go away with it."""
         head, _ = self._ask("HEAD", target_of(*split_path(self.scheme, path)), path, "remove")
         return head.headers.get("x-static-large-object", "").lower() == "true"
-
-    def can_remove_together(self, path: str) -> bool:
-        """Return whether an object can be removed by a request for many."""
-        return is_plain(path)
-
-    def is_removed_together(self, path: str) -> bool:
-        """Return whether the cluster removes many objects at once, and this one exists and has no segments."""
-        if self._most_of_cluster is None:
-            self._most_of_cluster = most_of_cluster(self)
-        return self._most_of_cluster > 1 and not self._is_large(path)
-
-    def remove_together(self, paths: Sequence[str]) -> dict[str, StorageError]:
-        """Remove objects of one container; see `apyfal.storage.stores.swift.removal`."""
-        return remove_together(self, paths, self._most_of_cluster or 0)
