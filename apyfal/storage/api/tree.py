@@ -14,6 +14,7 @@ from apyfal.storage.flow.retry import retry_call
 from apyfal.storage.handler import ObjectInfo
 from apyfal.storage.local import atomic
 from apyfal.storage.mounting.table import MountedPath, resolve
+from apyfal.storage.packed import Sorter
 from apyfal.storage.stores.file import info_of
 from apyfal.storage.url import Location, redact
 
@@ -176,35 +177,40 @@ def _directory(target: MountedPath, top: Location, path: str, name: str) -> Iter
 
 def _local(top: Location, folder: str, name: str, follow: bool, above: tuple[tuple[int, int], ...]) -> Iterator[Item]:
     """List one directory; `above` are device and inode of those on the way to it, so that no loop is entered."""
+    names: Sorter[tuple[str, ...]] = Sorter(tuple, lambda row: row[0])
+    empty = True
     with atomic.translating("list", folder):
         status = os.stat(folder)
         with os.scandir(folder) as scan:
-            entries = sorted(scan, key=lambda entry: entry.name)
+            for entry in scan:
+                names.add((entry.name,))
+                empty = False
     above = (*above, (status.st_dev, status.st_ino))
-    if not entries and name:
+    if empty and name:
         yield Item(child(top, name), name, is_directory=True)
-    for entry in entries:
-        below = f"{name}/{entry.name}" if name else entry.name
+    for (own,) in names:
+        below = f"{name}/{own}" if name else own
+        path = os.path.join(folder, own)
         location = child(top, below)
         problem: Exception | None = None
         is_directory = False
         info: ObjectInfo | None = None
         try:
-            with atomic.translating("look up", entry.path):
-                found = os.stat(entry.path)
+            with atomic.translating("look up", path):
+                found = os.stat(path)
             if stat.S_ISDIR(found.st_mode):
-                if entry.is_symlink() and not follow:
-                    problem = StorageError(f"{entry.path!r} is a link to a directory, and links are not followed")
+                if not follow and os.path.islink(path):
+                    problem = StorageError(f"{path!r} is a link to a directory, and links are not followed")
                 elif (found.st_dev, found.st_ino) in above:
-                    problem = StorageError(f"{entry.path!r} is a link to a directory that it is in")
+                    problem = StorageError(f"{path!r} is a link to a directory that it is in")
                 else:
                     is_directory = True
-                    yield from _local(top, entry.path, below, follow, above)
+                    yield from _local(top, path, below, follow, above)
                     continue
             elif not stat.S_ISREG(found.st_mode):
-                problem = StorageError(f"{entry.path!r} is a pipe, socket or device, and no file")
+                problem = StorageError(f"{path!r} is a pipe, socket or device, and no file")
             else:
-                info = info_of(entry.path, found)
+                info = info_of(path, found)
         except AcceleratorException as error:
             problem = error
         yield Item(location, below, problem, is_directory, info)

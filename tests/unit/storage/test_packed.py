@@ -141,6 +141,19 @@ def test_the_listing_of_a_tree_is_held_packed(endless: Endless, sizes_only: bool
     assert found == MANY
 
 
+def test_a_large_directory_of_a_disk_is_held_packed(tmp_path: Path) -> None:
+    count = 20_000
+    for number in range(count):
+        (tmp_path / f"{number:09}").touch()
+
+    def run() -> None:
+        for number, item in enumerate(tree(parse(str(tmp_path)))):
+            assert item.name == f"{number:09}"
+        assert number == count - 1
+
+    assert peak(run) < count * 30 + 2 * FIXED
+
+
 def test_a_folder_and_what_matches_in_it_are_held_packed(endless: Endless) -> None:
     def run() -> None:
         for number, (name, info) in enumerate(iter_entries(parse("lab://b/t"))):
