@@ -105,7 +105,9 @@ def list_source(
     on_disk = has_directories(destination.url)
     problems: list[Exception] = []
 
-    def has_place(name: str) -> bool:
+    def has_place(name: str, is_directory: bool) -> bool:
+        if is_directory and not on_disk:
+            return True  # none is made
         why = bad_name(name, on_disk=on_disk)  # who wrote the source's names does not choose places on this machine
         if why is None:
             try:
@@ -136,7 +138,7 @@ def list_destination(top: Location, chosen: Filter) -> Tree:
     _require_below_bucket(top)
     there = Tree(top, on_disk=has_directories(top.url))
     try:
-        _list(there, chosen, lambda name: True, follow_links=False)
+        _list(there, chosen, lambda name, is_directory: True, follow_links=False)
     except ObjectNotFound:
         if not there.on_disk:
             raise
@@ -144,7 +146,7 @@ def list_destination(top: Location, chosen: Filter) -> Tree:
     return there
 
 
-def _list(found: Tree, chosen: Filter, has_place: Callable[[str], bool], *, follow_links: bool) -> None:
+def _list(found: Tree, chosen: Filter, has_place: Callable[[str, bool], bool], *, follow_links: bool) -> None:
     for item in tree(found.top, follow_links=follow_links):
         if item.problem is not None:
             if not chosen.excludes(item.name):
@@ -153,8 +155,9 @@ def _list(found: Tree, chosen: Filter, has_place: Callable[[str], bool], *, foll
         elif not chosen.takes(item.name):
             continue
         elif item.is_directory:
-            found.add(Entry(item.name, DIRECTORY))
-        elif item.info is not None and has_place(item.name):
+            if has_place(item.name, True):
+                found.add(Entry(item.name, DIRECTORY))
+        elif item.info is not None and has_place(item.name, False):
             found.add(Entry(item.name, FILE, item.info.size, item.info.etag, item.info.mtime))
 
 

@@ -231,6 +231,24 @@ def test_names_without_a_place_on_a_disk(
     assert sorted(os.listdir(tmp_path)) == ["elsewhere", "out"]
 
 
+@pytest.mark.parametrize("mark", ["../evil/", "x/../../evil/", "x//evil/", "../../evil/"])
+def test_a_mark_makes_no_directory_elsewhere(store: MemoryHandler, tmp_path: Path, mark: str) -> None:
+    store.store(f"b/in/{mark}", b"")
+    store.store("b/in/x/good/", b"")
+    out = tmp_path / "o" / "out"
+    with pytest.raises(ParameterError, match=r"empty part|'\.\.'"):
+        storage.sync("lab://b/in", out)
+    assert not out.exists()
+    assert len(storage.sync("lab://b/in", out, keep_going=True).left) == 1
+    assert [str(one.relative_to(tmp_path)) for one in sorted(tmp_path.rglob("*"))] == [
+        "o",
+        "o/out",
+        "o/out/x",
+        "o/out/x/good",
+    ]
+    assert storage.sync("lab://b/in", "lab://c/out").left == []  # where no directory is made
+
+
 def test_what_a_link_leads_to_is_not_replaced(tmp_path: Path) -> None:
     fill(str(tmp_path), {"in/x": b"1", "precious": b"2", "out/y": b"3"})
     os.symlink(tmp_path / "precious", tmp_path / "out/x")
