@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
 from collections.abc import Callable
@@ -232,16 +233,18 @@ def test_fewer_bytes_than_announced_leave_nothing(store: Hostile, connect: Conne
     check_nothing(store)
 
 
+@pytest.mark.parametrize("by", ["options", "scope"])
 @pytest.mark.parametrize("fault", ["change", "stall"])
-def test_cancelling_is_prompt_and_leaves_nothing(store: Hostile, connect: Connect, fault: str) -> None:
-    """While it waits for the store, and while all goes well."""
+def test_cancelling_is_prompt_and_leaves_nothing(store: Hostile, connect: Connect, fault: str, by: str) -> None:
+    """While it waits for the store, and while all goes well; by its own token, and by that of all copies of a tree."""
     cancel = CancelToken()
     store.faults.append(Fault(fault, at_part(3), at=-10_000, times=-1))
-    options = TransferOptions(part_size=PART, concurrency=2, cancel=cancel)
+    options = TransferOptions(part_size=PART, concurrency=2, cancel=cancel if by == "options" else None)
     handler = connect(timeout=60.0)
 
     def write() -> None:
-        with MultipartWriter(handler, "b/new", options=options) as writing:
+        scope = cancel.scope() if by == "scope" else contextlib.nullcontext()
+        with scope, MultipartWriter(handler, "b/new", options=options) as writing:
             while True:
                 writing.write(memoryview(DATA))
 

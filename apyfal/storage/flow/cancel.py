@@ -7,7 +7,7 @@ from typing import Protocol
 
 from apyfal.exceptions import TransferCancelled
 
-__all__ = ["CancelToken", "Interruptible", "current_cancel"]
+__all__ = ["CancelToken", "Interruptible", "current_cancel", "shielded"]
 
 
 class Interruptible(Protocol):
@@ -119,3 +119,8 @@ def current_cancel() -> CancelToken | None:
     """Return the `CancelToken` whose `CancelToken.scope` the calling thread is in."""
     found: CancelToken | None = getattr(_thread, "cancel", None)
     return found
+
+
+def shielded() -> Scope:
+    """Return a scope in which nothing is cancelled: to remove what a transfer, which perhaps was cancelled, leaves."""
+    return CancelToken().scope()

@@ -11,6 +11,7 @@ from typing import Any
 
 from apyfal.exceptions import StorageError, TransferCancelled
 from apyfal.storage.checksums import combine, crc_function, digest_bytes
+from apyfal.storage.flow.cancel import shielded
 from apyfal.storage.flow.concurrency import AdaptiveConcurrency
 from apyfal.storage.flow.metadata import kept_metadata, metadata_argument
 from apyfal.storage.flow.options import Progress, TransferOptions
@@ -419,7 +420,8 @@ class MultipartWriter:
         tries = Retrying(self._mount_limits.quota, self._options.attempts, None)
         while True:
             try:
-                upload.abort()
+                with shielded():  # the caller's own scope may be cancelled, too
+                    upload.abort()
                 return
             except StorageError as error:
                 try:

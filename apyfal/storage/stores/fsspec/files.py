@@ -9,7 +9,7 @@ import uuid
 from typing import IO, Any
 
 from apyfal.exceptions import ObjectNotFound, StorageError
-from apyfal.storage.flow.cancel import current_cancel
+from apyfal.storage.flow.cancel import current_cancel, shielded
 from apyfal.storage.handler import ObjectInfo, RangeReader, Upload
 from apyfal.storage.stores.fsspec.client import FsspecFiles
 from apyfal.storage.stores.fsspec.quirks import BLOCK
@@ -157,10 +157,11 @@ class FileUpload(Upload):
             if isinstance(self._file, tempfile.SpooledTemporaryFile):  # what would send all of it on being closed
                 tempfile.SpooledTemporaryFile.close(self._file)
                 return
-            with contextlib.suppress(StorageError):
-                self._close()
-            with contextlib.suppress(ObjectNotFound):
-                self._files.remove(self._temporary)
+            with shielded():
+                with contextlib.suppress(StorageError):
+                    self._close()
+                with contextlib.suppress(ObjectNotFound):
+                    self._files.remove(self._temporary)
 
     def _close(self) -> None:
         if self._file is not None:

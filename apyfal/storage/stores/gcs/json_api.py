@@ -22,6 +22,7 @@ from apyfal.exceptions import (
     StoreUnavailable,
     UnsupportedByStore,
 )
+from apyfal.storage.flow.cancel import shielded
 from apyfal.storage.handler import Limits, ObjectInfo, RangeReader, Upload
 from apyfal.storage.http.answers import read_json, understood
 from apyfal.storage.http.origin import Origin
@@ -403,5 +404,6 @@ class _Composition(Upload):
 
     def abort(self) -> None:
         """Remove the parts, those included whose answer was lost."""
-        for info in list(self._handler.list(self._folder, recursive=True)):
-            self._handler._ask("DELETE", object_target(info.path), info.path, "remove", accept=(200, 204, 404))
+        with shielded():
+            for info in list(self._handler.list(self._folder, recursive=True)):
+                self._handler._ask("DELETE", object_target(info.path), info.path, "remove", accept=(200, 204, 404))

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import unquote, urlencode
 
 from apyfal.exceptions import ObjectChanged, UnsupportedByStore
+from apyfal.storage.flow.cancel import shielded
 from apyfal.storage.handler import Limits, ObjectInfo
 from apyfal.storage.http.answers import hexadecimal, read_json, understood
 from apyfal.storage.http.paging import PageGuard
@@ -178,9 +179,10 @@ class SwiftObjects(RestHandler):
         return [name for name in names if name.partition("/")[2].startswith(SEGMENT_PREFIX)]
 
     def remove_segments(self, names: builtins.list[str]) -> None:
-        """Remove segments that no manifest refers to any more."""
-        for name in names:
-            self._ask("DELETE", target_of(*split_path(self.scheme, name)), name, "remove", accept=(204, 404))
+        """Remove segments that no manifest refers to any more, also those of a transfer that was cancelled."""
+        with shielded():
+            for name in names:
+                self._ask("DELETE", target_of(*split_path(self.scheme, name)), name, "remove", accept=(204, 404))
 
     def list(self, path: str, *, recursive: bool = False) -> Iterator[ObjectInfo]:
         """List containers, or what is below ``container/prefix``."""

@@ -9,6 +9,7 @@ import uuid
 from typing import Any
 
 from apyfal.exceptions import ChecksumMismatch, ObjectExists, ObjectNotFound, StorageError
+from apyfal.storage.flow.cancel import shielded
 from apyfal.storage.handler import ObjectInfo, Upload
 from apyfal.storage.metadata import ObjectMetadata
 from apyfal.storage.stores.swift.client import SEGMENT_PREFIX, SwiftObjects
@@ -101,11 +102,12 @@ class SwiftUpload(Upload):
 
     def abort(self) -> None:
         """Remove every segment, those included whose answer was lost."""
-        try:
-            found = [info.path for info in self._store.list(f"{self._container}/{self._prefix}", recursive=True)]
-        except ObjectNotFound:
-            return
-        self._store.remove_segments(found)
+        with shielded():
+            try:
+                found = [info.path for info in self._store.list(f"{self._container}/{self._prefix}", recursive=True)]
+            except ObjectNotFound:
+                return
+            self._store.remove_segments(found)
         with self._lock:
             self._segments.clear()
 
