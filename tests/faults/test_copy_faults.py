@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import base64
+import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from awscrt import checksums
 from faults.conftest import DATA, OPTIONS, PART, patience
 from servers.web.hostile import Answer, Fault, Hostile, Request, error
 
-from apyfal.exceptions import AccessDenied, ChecksumMismatch, ObjectChanged, StorageError, StoreUnavailable
+from apyfal.exceptions import (
+    AccessDenied,
+    ChecksumMismatch,
+    ObjectChanged,
+    StorageError,
+    StoreUnavailable,
+    TransferCancelled,
+)
+from apyfal.storage.handler import Handler
+from apyfal.storage.stores.file import FileHandler
+from apyfal.storage.stores.fsspec.handler import FsspecHandler
 from apyfal.storage.stores.s3.handler import S3Handler
-from apyfal.storage.transfer import TransferOptions, copy
+from apyfal.storage.transfer import CancelToken, TransferOptions, copy
 
 Connect = Callable[..., S3Handler]
 PLACES = pytest.mark.parametrize("place", [0, 2, 4], ids=["first", "middle", "last"])
@@ -198,3 +210,50 @@ def test_a_large_copy_is_tried_as_often_as_any_request(
     assert len(store.hit) == 5
     assert [request.method for request in store.requests].count("POST") == 1
     check_nothing(store)
+
+
+def _to_a_disk(tmp_path: Path) -> tuple[Handler, str]:
+    return FileHandler(), str(tmp_path / "copy")
+
+
+def _to_a_filesystem(tmp_path: Path) -> tuple[Handler, str]:
+    made = FsspecHandler(protocol="memory")
+    made.makedirs("first")
+    return made, "first/copy"
+
+
+@pytest.mark.parametrize("to", [_to_a_disk, _to_a_filesystem])
+@pytest.mark.parametrize("ends", ["an error", "a signal"])
+def test_parts_that_wait_for_one_that_failed_end(
+    store: Hostile, connect: Connect, tmp_path: Path, to: Callable[[Path], tuple[Handler, str]], ends: str
+) -> None:
+    """Where a file's parts go is known with the first one, or after the one before it."""
+    destination, path = to(tmp_path)
+    cancel = CancelToken()
+
+    def refuse(request: Request) -> Answer:
+        if ends == "a signal":
+            cancel.set()
+        return error(403, "AccessDenied")
+
+    # the first part is silent for so long that the others wait for their places
+    store.faults.append(Fault("stall", reading(0), at=100))
+    going_on = Fault("change", lambda request: request.start is not None and request.start < PART, times=-1, act=refuse)
+    store.faults.append(going_on)
+    options = TransferOptions(part_size=PART, concurrency=3, cancel=cancel)
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            copy(connect(timeout=1.0), "b/data", destination, path, options=options)
+        except BaseException as found:
+            failed.append(found)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(30)
+    assert not thread.is_alive(), "it waits for ever"
+    assert isinstance(failed[0], AccessDenied if ends == "an error" else (TransferCancelled, AccessDenied))
+    assert list(tmp_path.iterdir()) == []
+    if isinstance(destination, FsspecHandler):
+        assert list(destination.list("first", recursive=True)) == []

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 
 from apyfal.exceptions import ObjectChanged, StorageError
+from apyfal.storage.flow.cancel import current_cancel
 from apyfal.storage.handler import Handler, Limits, ObjectInfo, RangeReader, Upload
 from apyfal.storage.local import atomic, direct_io
 from apyfal.storage.local.copy import copy_file
@@ -195,12 +196,15 @@ class _FileUpload(Upload):
             self._known.notify_all()
 
     def _offset(self, number: int, length: int) -> int:
+        cancel = current_cancel()
         with self._known:
             if self._part_size is None and number == 1:
                 self._part_size = length
                 self._known.notify_all()
             while self._part_size is None and not self._writer.closed:
-                self._known.wait()
+                self._known.wait(0.1)  # the first part may have failed: nothing but the cancellation says so
+                if cancel is not None:
+                    cancel.check()
             if self._part_size is None:
                 raise StorageError(f"the upload to {self._path!r} was aborted", path=self._path)
             return (number - 1) * self._part_size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+from dataclasses import replace
 from typing import Any
 
 from apyfal.exceptions import UnsupportedByStore
@@ -105,10 +106,11 @@ def copy(
         with ObjectStream(source, info, options) as opened:
             target = _writer(destination, destination_path, opened.size, exclusive, metadata, like, progress, options)
             return _pass_on(opened, target)
-    target = _writer(destination, destination_path, info.size, exclusive, metadata, like, progress, options)
+    # One token for both ends: a part that fails ends those of its siblings that wait for it at the destination.
     cancel = options.own_cancel()
+    options = replace(options, cancel=cancel)
     try:
-        with target:
+        with _writer(destination, destination_path, info.size, exclusive, metadata, like, progress, options) as target:
             _Relay(source, info, target, options, cancel).copy()
             return target.commit()
     finally:
