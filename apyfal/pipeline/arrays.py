@@ -77,6 +77,8 @@ def source_array(data: object) -> tuple[NDArray[Any] | None, bool]:
         raise ParameterError(f"{data!r} is in a card's memory, not the host's; expected .get(), which brings it here")
     try:
         array = _seen_as_array(data)
+        if array is None and not hasattr(data, "__array__") and hasattr(data, "__cuda_array_interface__"):
+            raise ParameterError(f"{type(data).__name__}: its memory is a GPU's; expected a copy in the host's memory")
         if array is not None or not hasattr(data, "__array__"):
             return array, False
         array = np.asarray(data)

@@ -12,6 +12,7 @@ import mmap
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -226,6 +227,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "mask": (lambda: np.ma.MaskedArray(VALUES, mask=VALUES % 2), r"a masked array: its mask would be lost; expected"),
     "pinned mask": (lambda: np.ma.MaskedArray(pinned(VALUES), mask=VALUES % 2), r"a masked array: its mask would be"),
     "objects": (lambda: np.array([1, None], dtype=object), "object"),
+    "a GPU's memory": (
+        lambda: SimpleNamespace(__cuda_array_interface__={"shape": (3,), "typestr": "<i4", "data": (16, False)}),
+        "SimpleNamespace: its memory is a GPU's; expected a copy in the host's memory",
+    ),
     "text": (lambda: array.array("u" if sys.version_info < (3, 13) else "w", "abc"), "<U1"),
 }
 
