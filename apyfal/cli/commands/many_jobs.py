@@ -5,8 +5,8 @@ from __future__ import annotations
 import posixpath
 import re
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from itertools import groupby, islice
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any, NamedTuple
 
 from apyfal import storage
@@ -160,7 +160,7 @@ def _below(url: str, info: ObjectInfo) -> Iterator[Named]:
             yield Named(item.location.url, item.name, None if item.info is None else item.info.size)
 
 
-def place_outputs(sources: Collection[Named], template: str | None) -> Packed[Job]:
+def place_outputs(sources: Iterable[Named], template: str | None) -> Packed[Job]:
     """Return a job for each source, with the place of its output.
 
     Parameters
@@ -203,18 +203,20 @@ def _require_distinct(jobs: Packed[Job]) -> None:
         used.add((job.destination, number, job.source))
     errors: list[tuple[int, ParameterError]] = []
     for place, group in groupby(used, lambda row: row[0]):
-        (_, first, source), *others = islice(group, 2)
+        rows = iter(group)
+        _, first, source = next(rows)
+        # a source that was named several times is there as often
+        other = next((row for row in rows if row[1] >= 0), None)
+        if other is None:
+            continue
         if first < 0:
-            for _, number, _ in others:
-                if number >= 0:
-                    error = ParameterError(f"{redact(place)!r} is a source, too, and would be replaced")
-                    errors.append((number, error))
-        for _, number, other in others if first >= 0 else ():
+            error = ParameterError(f"{redact(place)!r} is a source, too, and would be replaced")
+        else:
             error = ParameterError(
-                f"{redact(source)!r} and {redact(other)!r} would both be written to {redact(place)!r}: "
+                f"{redact(source)!r} and {redact(other[2])!r} would both be written to {redact(place)!r}: "
                 f"expected fields in -o that tell them apart, of {', '.join(f'{{{field}}}' for field in FIELDS)}"
             )
-            errors.append((number, error))
+        errors.append((other[1], error))
     if errors:
         raise min(errors, key=lambda one: one[0])[1]
 

@@ -159,6 +159,7 @@ def test_no_parent_is_no_empty_part() -> None:
         (["x", "a/x", "y", "b/y"], "in/{name}", "'in/x' is a source, too"),
         (["a/x", "b/x", "c"], "in/{name}", "'in/a/x' and 'in/b/x' would both be written to 'in/x'"),
         (["a/x", "x", "b/x"], "in/{name}", "'in/x' is a source, too"),
+        (["x", "x", "a/x"], "in/{name}", "'in/x' is a source, too"),
     ],
 )
 def test_the_first_source_without_a_place_is_named(names: list[str], template: str, part: str) -> None:
