@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -137,14 +136,14 @@ def test_results_that_nobody_reads_are_bounded(
     daemon: RunningDaemon, mallory: Mallory, alice: Callable[[], None]
 ) -> None:
     """Results wait as jobs, not as bytes in this process, and the connection is closed."""
-    before = resident(daemon)
+    before = daemon.resident()
     found = mallory.channels(3)
     for channel in found:
         for stream in range(1, 250):  # more than the system keeps of a connection
             with contextlib.suppress(ConnectionError):
                 channel.send(mallory.job(stream, 60_000), frames.data_header(stream, 60_000), bytes(60_000))
     alice()
-    assert resident(daemon) - before < 200 * MIB
+    assert daemon.resident() - before < 200 * MIB
     deadline = time.monotonic() + 30
     while channels_of(daemon) > 1 and time.monotonic() < deadline:  # alice's
         time.sleep(0.1)
@@ -165,10 +164,10 @@ def test_a_flood_of_small_jobs_on_many_channels(mallory: Mallory, alice: Callabl
 
 
 def test_many_idle_channels(daemon: RunningDaemon, mallory: Mallory, alice: Callable[[], None]) -> None:
-    before = resident(daemon)
+    before = daemon.resident()
     mallory.channels(500)
     alice()
-    assert resident(daemon) - before < 32 * MIB
+    assert daemon.resident() - before < 32 * MIB
     alice()
 
 
@@ -244,13 +243,6 @@ def test_turns() -> None:
 
 def test_a_window_fits_into_one_frame() -> None:
     assert WINDOW <= frames.MAX_DATA
-
-
-def resident(daemon: RunningDaemon) -> int:
-    assert daemon.process is not None
-    found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{daemon.process.pid}/status").read_text())
-    assert found is not None
-    return int(found[1]) << 10
 
 
 def channels_of(daemon: RunningDaemon) -> int:

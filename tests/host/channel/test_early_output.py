@@ -327,6 +327,31 @@ def test_credit_of_one_byte_at_a_time(slow: RunningDaemon) -> None:
         assert document["state"] == "done"
 
 
+@pytest.mark.parametrize("flags", [0, EARLY])
+def test_outputs_of_cut_connections_are_freed_at_once(daemon: RunningDaemon, flags: int) -> None:
+    """Not when the garbage is collected: until then they would not be counted, and the host's memory would be full."""
+    data, token = _random(NBYTES), daemon.token()
+
+    def cut(host: Host, session: str, number: int) -> None:
+        key = f"cut-{flags}-{number}"
+        with RawChannel(daemon, token) as channel:
+            _send(channel, session, data, flags=flags, key=key)
+            assert channel.frame()[0] == (FrameType.OUTPUT if flags else FrameType.RESULT)
+            channel.send(frames.credit_frame(1, NBYTES))
+            _piece(channel)
+        while _state(host, key) == "running":
+            time.sleep(0.01)
+        host.json("DELETE", f"/v1/jobs/{host.json('GET', f'/v1/jobs?key={key}')['jobs'][0]['id']}/output")
+
+    with _session(daemon, token) as (host, session):
+        for number in range(4):
+            cut(host, session, number)
+        before = daemon.resident()
+        for number in range(4, 16):
+            cut(host, session, number)
+        assert daemon.resident() - before < 6 * NBYTES
+
+
 def test_more_credit_than_the_output_has(slow: RunningDaemon) -> None:
     token = slow.token()
     with _session(slow, token) as (_, session), RawChannel(slow, token) as channel:

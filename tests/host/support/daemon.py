@@ -107,6 +107,12 @@ class RunningDaemon:
     def audit(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.directory / "audit.log").read_text().splitlines()]
 
+    def resident(self) -> int:
+        """Return the bytes of memory that its process has."""
+        assert self.process is not None
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.partition("VmRSS:")[2].split()[0]) << 10
+
     def errors(self) -> str:
         return (self.directory / "stderr").read_text()
 

@@ -298,8 +298,8 @@ class Channel:
         if stream.is_early and stream.early is not None and stream.job is not None and stream.job.state == "done":
             stream.early.end()
             return
-        if stream.is_early and stream.task is not None:
-            stream.task.cancel()
+        if stream.is_early:
+            stream.cancel()
             self.connection.detach()
             self._late_credit[stream.number] = stream.ungranted  # the client may just be granting it
             if len(self._late_credit) > frames.STREAMS:

@@ -126,13 +126,18 @@ class Stream:
 
     def close(self) -> None:
         """Free a body that has not arrived wholly, and end the task."""
-        if self.task is not None:
-            self.task.cancel()
+        self.cancel()
         if self._share is not None:
             self._share.close()
             self._share = None
         self._memory = None
         self.forget_early()
+
+    def cancel(self) -> None:
+        """End the task, and let go of it: what it holds would stay until a collection of garbage finds the cycle."""
+        task, self.task = self.task, None
+        if task is not None:
+            task.cancel()
 
     # -- the output ----------------------------------------------------------------------------------------------------
     def forget_early(self) -> None:
