@@ -18,6 +18,7 @@ from apyfal.host.client.accelerator import RemoteAccelerator
 from apyfal.host.client.http import Host, Refused
 from apyfal.host.protocol import tls
 from apyfal.host.protocol.address import HostAddress
+from apyfal.host.protocol.messages import JOB_HEADER, KEY_HEADER
 from apyfal.host.server.daemon import Daemon, Listener
 from apyfal.host.server.policy.tokens import TokenStore
 from apyfal.host.settings import Settings
@@ -154,3 +155,31 @@ def test_errors_of_a_job_with_a_large_body_are_its_own(small: RunningDaemon) -> 
         for _ in range(2):
             with pytest.raises(AcceleratorException, match="gzip"):
                 gunzip.process(np.zeros(NBYTES, np.uint8))
+
+
+def test_the_memory_of_a_body_is_free_when_its_job_is_forgotten(tmp_path: Path) -> None:
+    """Nothing else of a request holds it: timers that were cancelled stay for a minute, with the request's context."""
+    nbytes = 8 << 20
+    body = np.ones(nbytes, np.uint8)
+    job = {"src": {"body": True, "array": {"dtype": "|u1", "shape": [nbytes]}}}
+    with running(tmp_path) as daemon, contextlib.closing(daemon.host(daemon.token())) as host:
+        session = host.json("POST", "/v1/sessions", {"accelerator": "loopback"})["id"]
+
+        def run(number: int) -> None:
+            headers = {
+                KEY_HEADER: f"k{number}",
+                JOB_HEADER: json.dumps(job),
+                "Content-Type": "application/octet-stream",
+            }
+            target = f"/v1/sessions/{session}/jobs?wait=30"
+            with host.request("POST", target, headers=headers, body=[body.data], length=nbytes) as response:
+                document = response.json()
+            assert document["state"] == "done"
+            host.json("DELETE", f"/v1/jobs/{document['id']}/output")
+
+        for number in range(4):
+            run(number)
+        before = daemon.resident()
+        for number in range(4, 20):
+            run(number)
+        assert daemon.resident() - before < 6 * nbytes

@@ -88,7 +88,7 @@ class ArrivingDigest:
         """Return the digest, after all bytes have arrived."""
         if self._work is not None:
             await self._work
-        rest = self._memory[self._begun :]
+        rest, self._memory = self._memory[self._begun :], memoryview(b"")
         if len(rest) <= _BLOCK:
             self._digest.update(rest)
         else:

@@ -92,11 +92,16 @@ class _Receiver(asyncio.BufferedProtocol):
     def _finish(self, error: Exception | None) -> None:
         if self.received.done():
             return
-        self._out = memoryview(b"")
+        # Cancelled timers keep the request's context, and so this object, for a minute: it must not keep the body.
+        self._out, self._moved = memoryview(b""), _ignore
         if error is None:
             self.received.set_result(None)
         else:
             self.received.set_exception(error)
+
+
+def _ignore(nbytes: int) -> None:
+    """Do nothing with the bytes that have arrived."""
 
 
 #: for the request of the current task: the receiver of its body, and whether the client was told to send it
