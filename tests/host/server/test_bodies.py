@@ -157,8 +157,9 @@ def test_errors_of_a_job_with_a_large_body_are_its_own(small: RunningDaemon) -> 
                 gunzip.process(np.zeros(NBYTES, np.uint8))
 
 
-def test_the_memory_of_a_body_is_free_when_its_job_is_forgotten(tmp_path: Path) -> None:
-    """Nothing else of a request holds it: timers that were cancelled stay for a minute, with the request's context."""
+@pytest.mark.parametrize("is_cut", [False, True], ids=["body", "cut output"])
+def test_memory_is_free_when_its_job_is_forgotten(tmp_path: Path, is_cut: bool) -> None:
+    """Timers that were cancelled stay for a minute, with their request's context; errors until garbage is collected."""
     nbytes = 8 << 20
     body = np.ones(nbytes, np.uint8)
     job = {"src": {"body": True, "array": {"dtype": "|u1", "shape": [nbytes]}}}
@@ -175,6 +176,12 @@ def test_the_memory_of_a_body_is_free_when_its_job_is_forgotten(tmp_path: Path) 
             with host.request("POST", target, headers=headers, body=[body.data], length=nbytes) as response:
                 document = response.json()
             assert document["state"] == "done"
+            if is_cut:
+                with socket.create_connection(("127.0.0.1", daemon.port)) as cut:
+                    lines = [f"GET /v1/jobs/{document['id']} HTTP/1.1", "Host: x", "Accept: application/octet-stream"]
+                    cut.sendall("\r\n".join([*lines, f"Authorization: Bearer {host._token}", "\r\n"]).encode())
+                    assert cut.recv(100).startswith(b"HTTP/1.1 200 ")
+                time.sleep(0.05)
             host.json("DELETE", f"/v1/jobs/{document['id']}/output")
 
         for number in range(4):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import os
+import traceback
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -267,10 +269,18 @@ class Bodies:
         response.content_length = data.nbytes
         await response.prepare(request)
         with _Watch(request, self._settings.stall_timeout) as watch:
-            async for piece in self.pieces(data):
-                await response.write(piece)
-                watch.moved()
-            await response.write_eof()
+            piece = memoryview(b"")
+            try:
+                async with contextlib.aclosing(self.pieces(data)) as pieces:
+                    async for piece in pieces:
+                        await response.write(piece)
+                        watch.moved()
+                await response.write_eof()
+            except BaseException as error:
+                traceback.clear_frames(error.__traceback__)  # the server keeps the error for some time, not the memory
+                raise
+            finally:
+                del piece
 
     async def pieces(self, data: Data) -> AsyncGenerator[memoryview, None]:
         """Yield the content of `data` in pieces to be sent; those of a file are read in another thread."""
