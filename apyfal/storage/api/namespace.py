@@ -163,7 +163,7 @@ def rmdir(url: object) -> None:
         above = target.above_objects
         if above is not None and above != "a bucket":
             raise IsADirectory(f"{what}: it is {above}", path=target.path)
-        if entries(location):
+        if next(iter_entries(location), None) is not None:
             raise atomic.storage_error(errno.ENOTEMPTY, "cannot remove: the directory is not empty", str(location))
         if target.is_hierarchical:
             retry_removal(target.handler, lambda: target.handler.rmdir(target.path), what)
