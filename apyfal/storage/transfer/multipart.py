@@ -377,7 +377,9 @@ class MultipartWriter:
         with self._cancel.scope():
             while self._upload is None:
                 try:
-                    with self._mount_limits.connections.turn(self._cancel):
+                    # Not cancelled in between: without the answer, nobody could remove what the store has begun.
+                    with self._mount_limits.connections.turn(self._cancel), shielded():
+                        self._cancel.check()
                         self._upload = self._handler.upload(
                             self._path, size=self._size, exclusive=self._exclusive, **keywords
                         )

@@ -146,6 +146,7 @@ class Hostile:
         self._lock = threading.RLock()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self._open: set[socket.socket] = set()
+        self._accepted: set[int] = set()  # ports of clients
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._accept, name="hostile", daemon=True)
         self._thread.start()
@@ -170,6 +171,12 @@ class Hostile:
 
     def reset(self) -> None:
         """Forget everything, the connections included: what an earlier test's transfer still asks does not count."""
+        # connections are accepted in their order: before this one, all that an earlier test's transfer has begun
+        with socket.create_connection(self._listener.getsockname()[:2]) as last:
+            port, deadline = last.getsockname()[1], time.monotonic() + 10
+            while port not in self._accepted and time.monotonic() < deadline:
+                time.sleep(0.0005)
+        self._accepted.clear()
         with self._lock:
             self._generation += 1
             for sock in self._open:
@@ -197,9 +204,10 @@ class Hostile:
     def _accept(self) -> None:
         while not self._ended.is_set():
             try:
-                sock, _ = self._listener.accept()
+                sock, address = self._listener.accept()
             except OSError:
                 return
+            self._accepted.add(address[1])
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with self._lock:
                 self._open.add(sock)
