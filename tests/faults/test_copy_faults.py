@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from awscrt import checksums
 from faults.conftest import DATA, OPTIONS, PART, patience
 from servers.web.hostile import Answer, Fault, Hostile, Request, error
 
+import apyfal.storage as st
 from apyfal.exceptions import (
     AccessDenied,
     ChecksumMismatch,
@@ -257,3 +258,51 @@ def test_parts_that_wait_for_one_that_failed_end(
     assert list(tmp_path.iterdir()) == []
     if isinstance(destination, FsspecHandler):
         assert list(destination.list("first", recursive=True)) == []
+
+
+def buckets_made(store: Hostile) -> list[str]:
+    return [
+        request.path for request in store.requests if request.method == "PUT" and "/" not in request.path.strip("/")
+    ]
+
+
+@pytest.fixture
+def lab(store: Hostile) -> Iterator[str]:
+    st.mount("lab", provider="s3", client_id="a", secret_id="b", endpoint_url=store.endpoint_url, config={})
+    yield "lab://b"
+    st.unmount("lab")
+
+
+def test_a_recursive_copy_makes_no_bucket(store: Hostile, lab: str, tmp_path: Path) -> None:
+    (tmp_path / "tree/below").mkdir(parents=True)
+    (tmp_path / "tree/below/file").write_bytes(b"data")
+    store.put("b/tree/below/file", b"data")
+    store.requests.clear()
+    files = st.filesystem()
+    files.cp(f"{lab}/tree", f"{lab}/copy", recursive=True)
+    files.put(str(tmp_path / "tree"), f"{lab}/put", recursive=True)
+    assert store.objects["b/copy/below/file"].data == store.objects["b/put/below/file"].data == b"data"
+    assert not buckets_made(store)
+
+
+@pytest.mark.parametrize("status", [200, 403])
+def test_a_directory_of_a_bucket_needs_no_right_to_make_buckets(store: Hostile, lab: str, status: int) -> None:
+    """Most accounts have none; pandas, pyarrow and others make the directory before they write a file."""
+
+    def on_bucket(request: Request) -> bool:
+        return request.path.strip("/") == "b"
+
+    refused = error(403, "AccessDenied")
+    store.faults.append(Fault("change", lambda r: on_bucket(r) and r.method == "PUT", times=-1, act=lambda _: refused))
+    told = Answer(status) if status == 200 else refused
+    store.faults.append(Fault("change", lambda r: on_bucket(r) and r.method != "PUT", times=-1, act=lambda _: told))
+    st.makedirs(f"{lab}/some/directory", exist_ok=True)
+    st.filesystem().makedirs(f"{lab}/some/directory", exist_ok=True)
+    assert not buckets_made(store)
+    with pytest.raises(AccessDenied):
+        st.makedirs(lab, exist_ok=True)
+
+
+def test_a_directory_of_no_bucket_makes_the_bucket(store: Hostile, lab: str) -> None:
+    st.makedirs("lab://other/directory", exist_ok=True)
+    assert buckets_made(store)

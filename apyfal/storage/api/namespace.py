@@ -21,6 +21,7 @@ from functools import partial
 from typing import Any
 
 from apyfal.exceptions import (
+    AccessDenied,
     IsADirectory,
     NotADirectory,
     ObjectExists,
@@ -292,7 +293,23 @@ def makedirs(url: object, exist_ok: bool = False) -> None:
     with resolve(location) as target:
         if target.above_objects == "the root of a store":
             return  # it is there
+        if _has_bucket_of(target, location):
+            return
         retry_call(target.handler, lambda: target.handler.makedirs(target.path), f"cannot make {str(location)!r}")
+
+
+def _has_bucket_of(target: MountedPath, location: Location) -> bool:
+    """Return whether the bucket exists in which a directory is only a name: to make it again may not be allowed."""
+    if target.is_hierarchical or target.above_objects is not None:
+        return False
+    handler, bucket = target.handler, target.path.partition("/")[0]
+    try:
+        retry_call(handler, lambda: handler.describe(bucket), f"cannot make {str(location)!r}")
+    except ObjectNotFound:
+        return False
+    except AccessDenied:
+        pass  # a store says that of a bucket that is there
+    return True
 
 
 @contextlib.contextmanager

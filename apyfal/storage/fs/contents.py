@@ -18,6 +18,7 @@ from apyfal.storage.batch.many import load_each, save_each
 from apyfal.storage.batch.ranges import Part, read_parts
 from apyfal.storage.endpoints.factory import open_sink, open_source
 from apyfal.storage.fs.names import Names, exists_with_magic
+from apyfal.storage.mounting.table import resolve
 from apyfal.storage.url import parse
 
 __all__ = ["Contents", "as_array"]
@@ -202,7 +203,7 @@ class Contents(Names):
         """Copy one file, or make the directory that `path1` is."""
         path1, path2 = self._strip_protocol(path1), self._strip_protocol(path2)
         if self.isdir(path1):
-            self.makedirs(path2, exist_ok=True)
+            self._make_directory(path2)
             return
         self._make_parents(path2)
         copying.copy(path1, path2)
@@ -227,7 +228,7 @@ class Contents(Names):
         """Copy one local file, or make the directory that `lpath` is."""
         rpath = self._strip_protocol(rpath)
         if os.path.isdir(lpath):
-            self.makedirs(rpath, exist_ok=True)
+            self._make_directory(rpath)
             return
         self._make_parents(rpath)
         if mode == "create":
@@ -237,6 +238,15 @@ class Contents(Names):
                     file.write(buffer[:count])
             return
         copying.copy(os.path.abspath(lpath), rpath, progress=_reporting(callback))
+
+    def _make_directory(self, path: str) -> None:
+        """Make a directory if there are such at its place; a copy never makes a bucket."""
+        location = parse(path)
+        if not location.is_local:
+            with resolve(location) as target:
+                if not target.is_hierarchical:
+                    return
+        namespace.makedirs(location.url, exist_ok=True)
 
     def _make_parents(self, path: str) -> None:
         location = parse(self._parent(path) or ".")
