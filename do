@@ -25,7 +25,8 @@ usage: ./do VERB [arguments]
 TEXT
 }
 
-# Half of what a test does is wait: for a card of known speed, a process, a time limit.
+# Half of what a test does is wait: for a card of known speed, a process, a time limit. Each process begins with a part of the
+# tests in their order, and takes from others when it has none left, so that few need the same fixtures of a module.
 QUICK_PROCESSES=$(($(nproc) * 3 / 2 + 1))
 QUICK=(tests/unit tests/lifetime tests/drivers -m 'not vendor and not server and not slow')
 
@@ -72,7 +73,7 @@ shift || true
 case $verb in
     build) build "$@" ;;
     test) "$PYTHON" -m pytest "$@" ;;
-    quick) "$PYTHON" -m pytest -q -n "$QUICK_PROCESSES" --maxprocesses 8 "${QUICK[@]}" "$@" ;;
+    quick) "$PYTHON" -m pytest -q -n "$QUICK_PROCESSES" --maxprocesses 8 --dist worksteal "${QUICK[@]}" "$@" ;;
     lint) lint ;;
     format) ruff format && c_sources | xargs clang-format -i ;;
     types) mypy && pyright ;;
