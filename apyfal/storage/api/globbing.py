@@ -6,6 +6,7 @@ import glob as local_glob
 import os
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import chain
 
 from apyfal.exceptions import AccessDenied, NotADirectory, ObjectNotFound
@@ -107,21 +108,22 @@ def _below(base: Location, parts: list[str]) -> Iterator[Location]:
     found: set[str] = set()
     directories: set[str] = {""}
     empty = True
-    items = tree(base, sizes_only=True)
-    try:
-        first = next(items, None)
-    except (ObjectNotFound, NotADirectory):
-        return
-    for item in chain([] if first is None else [first], items):
-        if item.problem is not None and item.is_directory:
-            raise item.problem
-        empty = False
-        name = item.name.rstrip("/")  # of a mark, the directory
-        if item.is_directory:
-            directories.add(name)
-        elif not only_directories and name and matching.fullmatch(name):
-            found.add(name)
-        directories.update(name[: cut.start()] for cut in _CUT.finditer(name))
+    # An error's traceback keeps what this function has, and the listing, if open, would keep the mount.
+    with closing(tree(base, sizes_only=True)) as items:
+        try:
+            first = next(items, None)
+        except (ObjectNotFound, NotADirectory):
+            return
+        for item in chain([] if first is None else [first], items):
+            if item.problem is not None and item.is_directory:
+                raise item.problem
+            empty = False
+            name = item.name.rstrip("/")  # of a mark, the directory
+            if item.is_directory:
+                directories.add(name)
+            elif not only_directories and name and matching.fullmatch(name):
+                found.add(name)
+            directories.update(name[: cut.start()] for cut in _CUT.finditer(name))
     found.update(name for name in directories if matching.fullmatch(name))
     for name in found:
         if name or (only_directories and not empty):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -46,11 +46,11 @@ class Item(NamedTuple):
     info: ObjectInfo | None = None
 
 
-def tree(top: Location, *, follow_links: bool = True, sizes_only: bool = False) -> Iterator[Item]:
+def tree(top: Location, *, follow_links: bool = True, sizes_only: bool = False) -> Generator[Item, None, None]:
     """List all that is below a directory, in the order of names within each directory of a disk.
 
     Of a store without real directories, the listing is complete when the first item is there. It is held packed: some
-    40 bytes an object, or some 5 with `sizes_only`.
+    40 bytes an object, or some 5 with `sizes_only`. It uses the mount until it is read to its end, or closed.
 
     Parameters
     ----------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from apyfal import storage
 from apyfal.exceptions import AccessDenied
+from apyfal.storage.mounting import table
 
 
 @pytest.fixture
@@ -37,6 +39,15 @@ def closed(tmp_path: Path) -> Iterator[Path]:
 def test_what_cannot_be_listed_is_an_error(closed: Path, pattern: str) -> None:
     with pytest.raises(AccessDenied, match=r"cannot list .*shut/': permission denied"):
         storage.glob(f"{closed}/{pattern}")
+
+
+@pytest.mark.parametrize("pattern", ["**", "**/x", "*/x"])
+def test_an_error_leaves_the_mount_to_others(closed: Path, pattern: str) -> None:
+    storage.mount("shut", provider="file", root=str(closed), config={})
+    with pytest.raises(AccessDenied) as kept:
+        storage.glob(f"shut://{pattern}")
+    table.table.unmount("shut", timeout=0.1)  # also while the error, with all that its traceback holds, is there
+    assert kept.value.errno == errno.EACCES
 
 
 @pytest.mark.parametrize("pattern", ["open/*", "open/**", "o*/x", "*"])
