@@ -27,7 +27,7 @@ TEXT
 
 # Half of what a test does is wait: for a card of known speed, a process, a time limit. Each process begins with a part of the
 # tests in their order, and takes from others when it has none left, so that few need the same fixtures of a module.
-QUICK_PROCESSES=$(($(nproc) * 3 / 2 + 1))
+QUICK_PROCESSES=$(($(nproc) * 2 + 1))
 QUICK=(tests/unit tests/lifetime tests/drivers -m 'not vendor and not server and not slow')
 
 build() {
