@@ -1,6 +1,7 @@
 """A store that is some milliseconds away: every answer begins that much after its request, as over a network.
 
-``python _distant.py SECONDS BYTES`` prints its port, and serves until its standard input ends: any name is an object of
+``python -m support.distant SECONDS BYTES`` prints its port, and serves until its standard input ends: any name is an
+object of
 so many bytes, all equal to the number that the name ends in, modulo 256; what is put is forgotten, and refused if it is
 something else than would be read.
 """
@@ -10,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
+
+from support.store_process import in_own_process, serve
 
 ETAG = '"distant"'
 
@@ -86,24 +88,12 @@ def _head(status: int, length: int, more: str = "") -> bytes:
     ).encode()
 
 
-async def serve(delay: float, nbytes: int) -> None:
-    """Listen on a free port, print it, and answer until standard input ends."""
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Connection(delay, nbytes), "127.0.0.1", 0)
-    print(server.sockets[0].getsockname()[1], flush=True)
-    await loop.run_in_executor(None, sys.stdin.read)
-
-
 @contextlib.contextmanager
 def distant(delay: float, nbytes: int) -> Iterator[str]:
     """Run the store in a process of its own; yields its URL."""
-    command = [sys.executable, __file__, str(delay), str(nbytes)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        if process.stdout is None or process.stdin is None:
-            raise RuntimeError("the store has no pipes")
-        yield f"http://127.0.0.1:{int(process.stdout.readline())}"
-        process.stdin.close()
+    with in_own_process("support.distant", delay, nbytes) as url:
+        yield url
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(float(sys.argv[1]), int(sys.argv[2])))
+    asyncio.run(serve(lambda: Connection(float(sys.argv[1]), int(sys.argv[2]))))

@@ -1,6 +1,7 @@
 """A store that makes its objects and its listings as they are asked for, S3's way, and forgets what is written.
 
-``python listed.py BYTES SECOND`` prints its port, and serves until its standard input ends; the second of a minute is
+``python -m support.listed BYTES SECOND`` prints its port, and serves until its standard input ends; the second of a
+minute is
 when its objects were written. The bucket ``b`` has the folders
 ``1000``, ``10000``, ...: as many objects as the name says, 1,000 a folder, each of so many bytes. Every other folder is
 empty. A folder whose last object is removed is empty when it is looked at for the next time.
@@ -12,10 +13,11 @@ import asyncio
 import contextlib
 import hashlib
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from support.store_process import in_own_process, serve
 
 PAGE = 1000
 
@@ -117,25 +119,13 @@ def _head(status: int, body: bytes, more: str = "", length: int | None = None) -
     return f"HTTP/1.1 {status} OK\r\nContent-Length: {length}\r\n{more}\r\n".encode() + body
 
 
-async def serve(nbytes: int, second: int) -> None:
-    """Listen on a free port, print it, and answer until standard input ends."""
-    loop = asyncio.get_running_loop()
-    emptied: set[str] = set()
-    server = await loop.create_server(lambda: Connection(nbytes, second, emptied), "127.0.0.1", 0)
-    print(server.sockets[0].getsockname()[1], flush=True)
-    await loop.run_in_executor(None, sys.stdin.read)
-
-
 @contextlib.contextmanager
 def listed(nbytes: int, second: int) -> Iterator[str]:
     """Run the store in a process of its own; yields its URL."""
-    command = [sys.executable, __file__, str(nbytes), str(second)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        if process.stdout is None or process.stdin is None:
-            raise RuntimeError("the store has no pipes")
-        yield f"http://127.0.0.1:{int(process.stdout.readline())}"
-        process.stdin.close()
+    with in_own_process("support.listed", nbytes, second) as url:
+        yield url
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(int(sys.argv[1]), int(sys.argv[2])))
+    _emptied_folders: set[str] = set()
+    asyncio.run(serve(lambda: Connection(int(sys.argv[1]), int(sys.argv[2]), _emptied_folders)))
