@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,9 +18,9 @@ from apyfal.host.server.jobs.early_output import EarlyOutput
 MIB = 1 << 20
 
 
-def _looped(check: Callable[[], object]) -> None:
+def _looped(check: Callable[[], Coroutine[Any, Any, None]]) -> None:
     async def run() -> None:
-        await asyncio.wait_for(check(), 20)  # type: ignore[arg-type]  # a coroutine
+        await asyncio.wait_for(check(), 20)
 
     asyncio.run(run())
 
