@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from apyfal.doctor.finding import Finding
+from apyfal.exceptions import ParameterError
 from apyfal.log import redact, redact_text
 from apyfal.units import format_duration, format_size
 
@@ -108,6 +109,8 @@ def check_address(url: str) -> Iterator[Finding]:
     """
     try:
         import ssl
+
+        from apyfal.storage.http.tls import client_context
     except ImportError:
         return  # which another check says
     try:
@@ -119,8 +122,12 @@ def check_address(url: str) -> Iterator[Finding]:
     if not host or parts.scheme not in ("http", "https"):
         yield Finding("network", "problem", f"{shown} is no http or https URL", "apyfal doctor https://the.store")
         return
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(host, port, timeout=_TIMEOUT)
+    connection = http.client.HTTPConnection(host, port, timeout=_TIMEOUT)
+    if parts.scheme == "https":
+        try:
+            connection = http.client.HTTPSConnection(host, port, timeout=_TIMEOUT, context=client_context())
+        except ParameterError:
+            return  # which another check says
     began = time.time()
     try:
         connection.request("HEAD", parts.path or "/")

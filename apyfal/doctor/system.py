@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from importlib import metadata
 
 from apyfal.doctor.finding import Finding
+from apyfal.exceptions import ParameterError
 
 __all__ = ["check_extras", "check_python", "check_tls"]
 
@@ -61,6 +62,8 @@ def check_tls() -> Iterator[Finding]:
     """Say which TLS library Python has, and whether it trusts any authority."""
     try:
         import ssl
+
+        from apyfal.storage.http.tls import client_context
     except ImportError as error:
         yield Finding(
             "system",
@@ -69,7 +72,11 @@ def check_tls() -> Iterator[Finding]:
             "install OpenSSL's library (apt install libssl3), or a Python that was built with it",
         )
         return
-    context = ssl.create_default_context()
+    try:
+        context = client_context()
+    except ParameterError as error:
+        yield Finding("system", "problem", str(error), "the path of a bundle that exists, or no such variable")
+        return
     paths = ssl.get_default_verify_paths()
     if context.cert_store_stats()["x509_ca"] or paths.capath:
         yield Finding("system", "ok", f"TLS by {ssl.OPENSSL_VERSION}")

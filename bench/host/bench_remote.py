@@ -117,7 +117,7 @@ class Machine:
         self.token = TokenStore(Path(self.directory) / "state" / "tokens.json").create("bench")
         certificate, _ = tls.ensure_certificate(Path(self.directory) / "state", ["127.0.0.1"])
         self.fingerprint = tls.fingerprint_of(certificate)
-        self.context = tls.client_context(self.fingerprint)
+        self.context = tls.pinning_context()
         self.array, self.target = apyfal.empty(nbytes, np.uint8), apyfal.empty(nbytes, np.uint8)
         self.array.reshape(-1, 256)[:] = np.arange(256, dtype=np.uint8)  # each piece another: what is lost would show
         self.array[::4096] = np.arange(nbytes // 4096) % 251

@@ -38,6 +38,7 @@ from apyfal.host.protocol.proof import CHALLENGE_HEADER, PROOF_HEADER, address_o
 from apyfal.storage.http.connection import Connection
 from apyfal.storage.http.idle import IdleConnections
 from apyfal.storage.http.response import Response
+from apyfal.storage.http.tls import client_context
 
 __all__ = ["RETRY_FOR", "Host", "HostResponse", "Outgoing", "Refused", "Retry", "SessionLost"]
 
@@ -98,7 +99,9 @@ class Host:
         self._fields = [f"Host: {address.authority}"]
         if token is not None:
             self._fields.append(f"Authorization: Bearer {token}")
-        self._context = tls.client_context(address.fingerprint) if address.secure else None
+        self._context: ssl.SSLContext | None = None
+        if address.secure:
+            self._context = client_context() if address.fingerprint is None else tls.pinning_context()
         self._idle = IdleConnections(_KEPT)
         self._channels = ChannelPool()
         self._speaks_frames = True

@@ -20,10 +20,10 @@ from pathlib import Path
 from apyfal.exceptions import ConfigurationError, HostError, ParameterError
 
 __all__ = [
-    "client_context",
     "ensure_certificate",
     "fingerprint_of",
     "parse_fingerprint",
+    "pinning_context",
     "server_context",
     "verify_pin",
 ]
@@ -147,23 +147,11 @@ def parse_fingerprint(text: str) -> str:
     return digits
 
 
-def client_context(fingerprint: str | None = None, authorities: str | os.PathLike[str] | None = None) -> ssl.SSLContext:
-    """Return a client's TLS context.
-
-    Parameters
-    ----------
-    fingerprint
-        Fingerprint of the only certificate to accept. Call `verify_pin` on each connection before anything is sent.
-    authorities
-        PEM file of authorities to trust instead of the system's.
-    """
-    if fingerprint is None:
-        context = ssl.create_default_context(cafile=authorities)
-    else:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        # `verify_pin` checks the certificate, more strictly than an authority would
-        context.verify_mode = ssl.CERT_NONE
+def pinning_context() -> ssl.SSLContext:
+    """Return a client's TLS context that accepts any certificate: call `verify_pin` on each connection first."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE  # `verify_pin` is more strict than an authority would be
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
     return context

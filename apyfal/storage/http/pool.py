@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
+import os
 import random
 import socket
 import ssl
@@ -59,7 +59,7 @@ class ConnectionPool:
     verify
         Of TLS. ``True``: trust the system's and certifi's authorities, or instead of certifi's those of the file or
         directory in ``AWS_CA_BUNDLE``, ``REQUESTS_CA_BUNDLE``, ``CURL_CA_BUNDLE``, ``SSL_CERT_FILE`` or
-        ``SSL_CERT_DIR``. A path: trust that bundle only. ``False``: accept any certificate.
+        ``SSL_CERT_DIR``. A path (``~`` is the home): trust that bundle only. ``False``: accept any certificate.
     proxy
         URL of an HTTP proxy for all requests, ``"none"`` for no proxy; default: as in the environment
         (``https_proxy``, ``all_proxy``, ``no_proxy`` with names, addresses and networks, each perhaps with a port).
@@ -79,9 +79,7 @@ class ConnectionPool:
         proxy: str | None = None,
     ) -> None:
         self.timeouts = timeouts or Timeouts()
-        self._verify = verify
-        with contextlib.suppress(ParameterError):  # then it is the path of a bundle
-            self._verify = parse_boolean(verify)
+        self._verify = _authorities_of(verify)
         self._proxy = None if proxy is None or proxy == "none" else parse_proxy(proxy)
         self._ask_environment = proxy is None
         self._known_proxies: dict[Origin, Proxy | None] = {}
@@ -330,6 +328,15 @@ def request_head(
     if text.count("\n") != len(lines) - 1 or text.count("\r") != len(lines) - 1:
         raise ParameterError("a path or header must not contain line breaks")
     return (text + "\r\n\r\n").encode("latin-1")
+
+
+def _authorities_of(verify: str | bool) -> str | bool:
+    """Return `verify` as a truth or as an absolute path: a relative one means what it means now."""
+    try:
+        return parse_boolean(verify)
+    except ParameterError:
+        path = str(verify)
+        return os.path.abspath(os.path.expanduser(path)) if path else path
 
 
 def _shown(origin: Origin, target: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
 import ssl
 from functools import lru_cache
@@ -17,12 +18,14 @@ from functools import lru_cache
 from apyfal._core import tls as native
 from apyfal.exceptions import AcceleratorException, ParameterError
 
-__all__ = ["is_native", "secured"]
+__all__ = ["client_context", "is_native", "secured"]
 
 _LOG = logging.getLogger(__name__)
 
 #: Variables that name a bundle of certificate authorities to trust besides the system's; the first that is set counts.
 _CA_VARIABLES = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+#: Names of the certificates in a directory, as ``openssl rehash`` gives them: OpenSSL looks at no others.
+_HASHED = re.compile(r"[0-9a-f]{8}\.\d+")
 #: A directory without authorities: a context made with it has all other settings, but trusts nobody.
 _NOWHERE = os.devnull
 _Trusted = tuple[tuple[str, str], ...]
@@ -71,6 +74,19 @@ def is_native(verify: bool | str) -> bool:
     return _native_context(verify, _trusted_by_environment() if verify is True else ()) is not None
 
 
+def client_context() -> ssl.SSLContext:
+    """Return the context of Python's `ssl` by which servers are accepted if no bundle is given: with ``verify=True``.
+
+    Not to be changed: others have the same.
+
+    Raises
+    ------
+    ParameterError
+        A bundle that the environment names cannot be read.
+    """
+    return _context(True, _trusted_by_environment())
+
+
 # -- Python's context -------------------------------------------------------------------------------------------------
 @lru_cache(maxsize=16)
 def _context(verify: bool | str, trusted: _Trusted) -> ssl.SSLContext:
@@ -97,11 +113,8 @@ def _context(verify: bool | str, trusted: _Trusted) -> ssl.SSLContext:
         if not trusted and (bundle := _certifi()) is not None:
             context.load_verify_locations(bundle)
     else:
-        try:
-            folder = os.path.isdir(verify)
-            context = ssl.create_default_context(capath=verify) if folder else ssl.create_default_context(cafile=verify)
-        except OSError as error:
-            raise _no_bundle("verify", verify, error) from None
+        context = ssl.create_default_context(capath=_NOWHERE)  # without a place, it would trust the system's
+        _load_authorities(context, verify, "verify")
     return _hardened(context)
 
 
@@ -130,27 +143,43 @@ def _trusted_by_environment() -> _Trusted:
 
 
 def _load_authorities(context: ssl.SSLContext, path: str, name: str) -> None:
-    """Trust the authorities in a file, or in a directory of files that are named by their hash."""
+    """Trust the authorities in a file, or in directories of files that are named by their hash."""
     try:
         for file, folder in _locations(path, name):
             context.load_verify_locations(cafile=file, capath=folder)
+    except ssl.SSLError as error:
+        raise _no_bundle(name, path, "it has no certificate" if error.reason else "it is damaged") from None
     except OSError as error:
-        raise _no_bundle(name, path, error) from None
+        raise _no_bundle(name, path, error.strerror or str(error)) from None
 
 
 def _locations(path: str, name: str) -> list[tuple[str | None, str | None]]:
-    """Return the files and directories that a variable names, as pairs of which one is ``None``."""
-    if os.path.isdir(path):
-        return [(None, path)]
+    """Return the files and directories that a variable or `verify` names, as pairs of which one is ``None``.
+
+    Raises
+    ------
+    ParameterError
+        It names directories in which OpenSSL would find nothing, and say nothing.
+    """
     if name == "SSL_CERT_DIR":  # which lists directories as PATH does, and may name some that are not there
-        return [(None, folder) for folder in path.split(os.pathsep) if os.path.isdir(folder)]
-    return [(path, None)]
+        folders = [folder for folder in path.split(os.pathsep) if os.path.isdir(folder)]
+        if not folders:
+            raise _no_bundle(name, path, "there is no such directory")
+        return [(None, folder) for folder in folders]
+    if not os.path.isdir(path):
+        return [(path, None)]
+    if not any(_HASHED.fullmatch(file) for file in os.listdir(path)):
+        raise _no_bundle(name, path, "no file in this directory has the name of its hash")
+    return [(None, path)]
 
 
-def _no_bundle(name: str, path: str, error: OSError) -> ParameterError:
+def _no_bundle(name: str, path: str, why: str) -> ParameterError:
+    others = "" if name == "SSL_CERT_DIR" else "a file in PEM format, or "
+    if name == "verify":
+        others = f"true, false, {others}"
     return ParameterError(
-        f"{name}={path!r} is no bundle of certificates: {error.strerror or error}; expected a file in PEM format or a"
-        " directory of such files"
+        f"{name}={path!r} is no bundle of certificates: {why}; expected {others}a directory of files in PEM format,"
+        " after 'openssl rehash'"
     )
 
 

@@ -15,7 +15,11 @@ import pytest
 from servers.certificates import issue
 
 import apyfal.storage as st
-from apyfal.exceptions import ParameterError, StorageError
+from apyfal.doctor.network import check_address
+from apyfal.doctor.system import check_tls
+from apyfal.exceptions import HostError, ParameterError, StorageError
+from apyfal.host.client.http import Host
+from apyfal.host.protocol.address import HostAddress
 from apyfal.storage.http.origin import Origin
 from apyfal.storage.http.pool import ConnectionPool, Timeouts
 from apyfal.storage.http.proxy import Proxy, environment_proxy, parse_proxy
@@ -145,10 +149,13 @@ class _Hello(BaseHTTPRequestHandler):
     def log_message(self, *args: object) -> None: ...
 
     def do_GET(self) -> None:
+        self.do_HEAD()
+        self.wfile.write(b"hello")
+
+    def do_HEAD(self) -> None:
         self.send_response(200)
         self.send_header("Content-Length", "5")
         self.end_headers()
-        self.wfile.write(b"hello")
 
 
 class _Quiet(ThreadingHTTPServer):
@@ -219,6 +226,87 @@ def test_bundles_that_cannot_be_read(
     pool = ConnectionPool(verify=str(path) if variable == "verify" else True)
     with pytest.raises(ParameterError, match=rf"{variable}=.*bundle\.pem"):
         pool.request("GET", Origin("https", "127.0.0.1", _port(secure)), "/")
+
+
+@pytest.mark.parametrize("names", ["{0}", "{1}/none", "{1}/none:{0}", " "])
+def test_directories_that_are_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, secure: tuple[str, Path], names: str
+) -> None:
+    """OpenSSL passes over them, and the system's authorities would be left."""
+    monkeypatch.setenv("SSL_CERT_DIR", names.format(secure[1], tmp_path))
+    with pytest.raises(ParameterError, match=r"SSL_CERT_DIR=.*no such directory"):
+        _get(secure[0])
+
+
+@pytest.mark.parametrize("variable", [*VARIABLES[:-1], "verify"])
+def test_directories_without_names_of_hashes(
+    monkeypatch: pytest.MonkeyPatch, secure: tuple[str, Path], variable: str
+) -> None:
+    if variable != "verify":
+        monkeypatch.setenv(variable, str(secure[1].parent))
+    pool = ConnectionPool(verify=str(secure[1].parent) if variable == "verify" else True)
+    with pytest.raises(ParameterError, match=rf"{variable}=.*openssl rehash"):
+        pool.request("GET", Origin("https", "127.0.0.1", _port(secure)), "/")
+
+
+@pytest.mark.parametrize("verify", ["", " ", "fasle"])
+def test_verify_that_names_nothing(monkeypatch: pytest.MonkeyPatch, secure: tuple[str, Path], verify: str) -> None:
+    """It means neither the authorities of the environment nor none at all."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(secure[1]))
+    pool = ConnectionPool(verify=verify)
+    with pytest.raises(ParameterError, match=r"verify=.*expected true, false"):
+        pool.request("GET", Origin("https", "127.0.0.1", _port(secure)), "/")
+
+
+@pytest.mark.parametrize("verify", ["~/ca.pem", "ca.pem"])
+def test_verify_in_the_home_and_relative(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, secure: tuple[str, Path], verify: str
+) -> None:
+    monkeypatch.setenv("HOME", str(secure[1].parent))
+    monkeypatch.chdir(secure[1].parent)
+    pool = ConnectionPool(verify=verify)
+    monkeypatch.chdir(tmp_path)
+    origin = Origin("https", "127.0.0.1", _port(secure))
+    assert pool.request("GET", origin, "/x").read() == b"hello"
+    pool.close()
+
+
+@pytest.mark.parametrize("variable", VARIABLES)
+def test_the_environment_adds_nothing_to_a_bundle(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, secure: tuple[str, Path], variable: str
+) -> None:
+    shutil.copy(secure[1], tmp_path / "ca.pem")
+    subprocess.run(["openssl", "rehash", str(tmp_path)], check=True, capture_output=True)
+    (tmp_path / "another").mkdir()
+    monkeypatch.setenv(variable, str(tmp_path))
+    pool = ConnectionPool(verify=str(issue(tmp_path / "another", "server", ["127.0.0.1"])))
+    with pytest.raises(StorageError, match="certificate is not accepted"):
+        pool.request("GET", Origin("https", "127.0.0.1", _port(secure)), "/")
+
+
+def test_hosts_are_accepted_by_the_same_authorities(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, secure: tuple[str, Path]
+) -> None:
+    address = HostAddress("127.0.0.1", _port(secure))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
+    with pytest.raises(ParameterError, match=r"SSL_CERT_FILE=.*none\.pem"):
+        Host(address, None)
+    monkeypatch.delenv("SSL_CERT_FILE")
+    with pytest.raises(HostError, match="certificate is not accepted"), Host(address, None).request("GET", "/"):
+        pass
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(secure[1]))
+    with Host(address, None).request("GET", "/") as response:
+        assert response.status == 200
+
+
+def test_the_doctor_trusts_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, secure: tuple[str, Path]) -> None:
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(secure[1]))
+    assert {one.state for one in [*check_tls(), *check_address(secure[0])]} == {"ok"}
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "none"))
+    (found,) = check_tls()
+    assert found.state == "problem"
+    assert "SSL_CERT_DIR" in str(found)
+    assert not list(check_address(secure[0]))
 
 
 def _port(secure: tuple[str, Path]) -> int:
