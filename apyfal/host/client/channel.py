@@ -375,6 +375,7 @@ class ChannelPool:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._idle: list[Channel] = []
+        self._closed = False
         self._process = os.getpid()
 
     def take(self) -> Channel | None:
@@ -383,7 +384,7 @@ class ChannelPool:
             with self._lock:
                 if self._process != os.getpid():
                     self._process = os.getpid()
-                    self.close()
+                    self._close_idle()
                 channel = self._idle.pop() if self._idle else None
             if channel is None:
                 return None
@@ -393,16 +394,21 @@ class ChannelPool:
             channel.close()
 
     def give(self, channel: Channel, usable: bool) -> None:
-        """Keep a channel for the next job, or close it."""
+        """Keep a channel for the next job, or close it; after `close`, close it."""
         channel.used_at = time.monotonic()
         with self._lock:
-            if usable and len(self._idle) < _KEPT and not channel.is_spent:
+            if usable and not self._closed and len(self._idle) < _KEPT and not channel.is_spent:
                 self._idle.append(channel)
                 return
         channel.close()
 
     def close(self) -> None:
-        """Close the channels that are not in use."""
+        """Close the channels that are not in use, and the others as they are given back."""
+        with self._lock:
+            self._closed = True
+            self._close_idle()
+
+    def _close_idle(self) -> None:
         with self._lock:
             idle, self._idle = self._idle, []
         for channel in idle:

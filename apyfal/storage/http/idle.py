@@ -33,6 +33,7 @@ class IdleConnections:
         # Reentrant: a collection of garbage in here may free an object whose end sends a request.
         self._lock = threading.RLock()
         self._idle: dict[Hashable, list[Connection]] = {}
+        self._closed = False
         self._process = os.getpid()
         weakref.finalize(self, _close_all, self._idle)
 
@@ -98,11 +99,14 @@ class IdleConnections:
             connection.close()
 
     def keep(self, connections: Iterable[Connection]) -> None:
-        """Keep connections that were leased and are usable; close those that are too many."""
+        """Keep connections that were leased and are usable; close those that are too many, and all after `close`."""
         now = time.monotonic()
         surplus: list[Connection] = []
         with self._lock:
             for connection in connections:
+                if self._closed:
+                    surplus.append(connection)
+                    continue
                 connection.idle_since = now
                 kept = self._idle.setdefault(connection.key, [])
                 kept.append(connection)
@@ -112,8 +116,9 @@ class IdleConnections:
             connection.close()
 
     def close(self) -> None:
-        """Close the idle connections. Those in use are closed or kept as they are given back."""
+        """Close the idle connections, and those in use as they are given back."""
         with self._lock:
+            self._closed = True
             _close_all(self._idle)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from apyfal.host.client.channel import ChannelPool
 from apyfal.storage.http.idle import IdleConnections
 
 
@@ -66,3 +67,17 @@ def test_what_is_one_too_many_is_closed() -> None:
     assert len(idle) == 2
     idle.give_back(connections[3], False)
     assert connections[3].closed
+
+
+@pytest.mark.parametrize("is_channel", [False, True])
+def test_what_is_given_back_after_the_end_is_closed(is_channel: bool) -> None:
+    """A job that was cancelled gives its connection back when its accelerator was stopped already."""
+    pool: Any = ChannelPool() if is_channel else IdleConnections(8)
+    pool.close()
+    late: Any = Kept(0)
+    late.is_spent = False
+    if is_channel:
+        pool.give(late, True)
+    else:
+        pool.give_back(late, True)
+    assert late.closed
