@@ -18,7 +18,6 @@ import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -28,7 +27,7 @@ os.chdir(ROOT)
 
 
 #: Headers are named from csrc/, those that users see without their folder.
-INCLUDES = ["csrc", "csrc/include", numpy.get_include()]
+INCLUDES = ["csrc", "csrc/include"]
 
 
 def switch(name):
@@ -38,11 +37,7 @@ def switch(name):
 # Floating-point results are those of numpy, so no fused multiply-adds where the source has a product and a sum.
 compile_args = ["-std=gnu11", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Wextra"]
 link_args = []
-macros = [
-    ("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"),
-    ("NPY_TARGET_VERSION", "NPY_1_25_API_VERSION"),
-    ("_GNU_SOURCE", "1"),
-]
+macros = [("_GNU_SOURCE", "1")]
 #: One wheel for CPython 3.12 and all that follow: the limited API (PEP 384) has all that is used since 3.12. Builds
 #: without the interpreter's lock have none of it (before PEP 803), and get a wheel of their own.
 LIMITED = sys.version_info >= (3, 12) and not sysconfig.get_config_var("Py_GIL_DISABLED")

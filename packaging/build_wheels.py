@@ -110,7 +110,7 @@ def toolchain(scratch: Path) -> dict[str, str]:
 
 def build(python: str, out: Path, scratch: Path, env: dict[str, str]) -> Path:
     """Build and audit one wheel."""
-    tools = environment(python, scratch / "build", "build", "setuptools>=77", "Cython>=3.1", "numpy>=2.0")
+    tools = environment(python, scratch / "build", "build", "setuptools>=77", "Cython>=3.1")
     raw, repaired = scratch / "raw", scratch / "repaired"
     source = clone(scratch / "source")
     run(tools, "-m", "build", "-q", "--wheel", "--no-isolation", "--outdir", raw, source, env=env)

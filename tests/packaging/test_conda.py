@@ -30,5 +30,5 @@ def test_the_recipe_agrees_with_the_package() -> None:
     assert len(dependencies) == 4
     assert listed(conda, "\n  run:", "\ntests:") == {*dependencies, f"python>={python[1]}"}
     build = listed(project, "\nrequires = [", "]\n")
-    assert len(build) == 3
+    assert len(build) == 2
     assert listed(conda, "\n  host:", "\n  run:") == build
