@@ -26,14 +26,16 @@ __all__ = ["COMMAND", "Done", "run"]
 COMMAND = "import sys; from apyfal.cli import main; sys.exit(main())"
 
 _SERVER = """
-import importlib, json, os, socket, sys
+import gc, importlib, json, os, socket, sys
 import apyfal.accelerator, apyfal.cli.shells
 for module, _ in apyfal.cli.COMMANDS.values():
     importlib.import_module(module)
+gc.freeze()  # else the collection with which a run ends writes to, and so copies, all of the memory that is shared
 server = socket.socket(fileno=int(sys.argv[1]))
 while True:
     message, descriptors, _, _ = socket.recv_fds(server, 1 << 17, 3)
     if not message:
+        server.close()
         sys.exit()
     child = os.fork()
     if not child:
