@@ -6,6 +6,7 @@ What is freed under a method shows as a crash, as memory of another owner, or in
 from __future__ import annotations
 
 import gc
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -23,7 +24,8 @@ from apyfal._core.run import SYNC_FROM, SYNC_TO, Arguments
 from apyfal.exceptions import AcceleratorException
 
 PAGE = 4096
-SECONDS = 0.15
+#: Longer where a sanitizer sees what is wrong and does no harm yet, and everything is slow.
+SECONDS = 0.15 if "APYFAL_SANITIZED" in os.environ else 0.05
 #: Within which each succeeds once, however busy the machine is.
 PATIENCE = 30.0
 

@@ -24,7 +24,7 @@ from apyfal.storage.mounting import table
 from apyfal.storage.packed import Packed, Sorter, repeated
 from apyfal.storage.url import parse
 
-MANY = 15_000
+MANY = 6_000
 #: Bytes an object that a listing may take at its peak, and what does not grow with it. As objects it takes about 800.
 EACH, FIXED = 120, 2 << 20
 
@@ -142,7 +142,7 @@ def test_the_listing_of_a_tree_is_held_packed(endless: Endless, sizes_only: bool
 
 
 def test_a_large_directory_of_a_disk_is_held_packed(tmp_path: Path) -> None:
-    count = 10_000
+    count = 4_000
     for number in range(count):
         (tmp_path / f"{number:09}").touch()
 
