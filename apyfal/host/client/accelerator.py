@@ -20,6 +20,7 @@ from apyfal.exceptions import (
     AcceleratorException,
     ClosedError,
     ConfigurationError,
+    HostError,
     JobRejected,
     ParameterError,
     RunCancelled,
@@ -34,7 +35,7 @@ from apyfal.host.client.submission import Receiver, Sendable, Submission
 from apyfal.host.protocol.address import parse_address
 from apyfal.host.protocol.array_types import ArrayType
 from apyfal.host.protocol.messages import JobSpec, error_from
-from apyfal.host.protocol.parameters import encode_parameters
+from apyfal.host.protocol.values import encode_parameters, value_of
 from apyfal.jobs.base import BaseAccelerator
 from apyfal.jobs.queue import Task
 from apyfal.jobs.submitter import JobSubmitter
@@ -341,7 +342,10 @@ class RemoteAccelerator(BaseAccelerator):
                 output = result.nbytes if isinstance(result, np.ndarray) else 1
                 self._learn(max(src.nbytes, output), time.monotonic() - began)
             if info_dict is not None:
-                info: dict[str, Any] = dict(document.get("info") or {}, host=str(self._host.address))
+                said = value_of(document, "info") or {}
+                if not isinstance(said, dict):
+                    raise HostError("the host's answer is malformed: expected an object that says what the job did")
+                info: dict[str, Any] = {**said, "host": str(self._host.address)}
                 copies.fill(info)
                 seconds = info.setdefault("seconds", {})
                 seconds["network"] = max(0.0, time.monotonic() - began - float(seconds.get("total", 0.0)))

@@ -12,6 +12,7 @@ from apyfal.exceptions import AcceleratorException, HostError, ParameterError
 from apyfal.host.client.local_ends import Readable
 from apyfal.host.protocol.array_types import ArrayType
 from apyfal.host.protocol.messages import BatchRun, JobSpec, SourceSpec, error_from
+from apyfal.host.protocol.values import value_of
 from apyfal.jobs.queue import Task
 from apyfal.memory import empty, plain_array
 
@@ -91,15 +92,18 @@ class ClientBatch:
         """Receive all outputs, each at its final address."""
         self._results = []
         for task, described in zip(self._tasks, _each(document), strict=False):
-            result = described.get("result")
+            result = value_of(described, "result")
             output = described.get("output")
+            if output is None and described.get("state") == "done" and task.dst is not None:
+                raise HostError("the jobs ran, but the host, which is an older version, did not send their arrays")
             if output is not None:
                 if response is None:
                     raise HostError("the jobs ran, but the host does not have their outputs any more")
-                result = self._place(task, ArrayType.parse(output, "the response"))
-                if result.nbytes:
-                    response.readinto(result.reshape(-1).view(np.uint8).data)
-                self.largest_nbytes = max(self.largest_nbytes, result.nbytes)
+                array = self._place(task, ArrayType.parse(output, "the response"))
+                if array.nbytes:
+                    response.readinto(array.reshape(-1).view(np.uint8).data)
+                self.largest_nbytes = max(self.largest_nbytes, array.nbytes)
+                result = array if result is None else result
             self._results.append(result)
 
     @staticmethod

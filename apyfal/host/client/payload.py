@@ -18,6 +18,7 @@ from apyfal.host.protocol.array_types import ArrayType, SharedArray
 from apyfal.host.protocol.frames import WINDOW
 from apyfal.host.protocol.messages import BodyPart, DestinationSpec, SourceSpec
 from apyfal.host.protocol.shared_memory import Region
+from apyfal.host.protocol.values import value_of
 from apyfal.memory import empty, plain_array
 from apyfal.pipeline.arrays import array_of, element_type_of
 from apyfal.storage.endpoints.factory import Source, open_source
@@ -331,11 +332,15 @@ class OutputPayload:
             (only,) = self._parts.values()
             return only.receive(response, document)
         part = None if described is None or described.get("part") is not True else int(described["nbytes"])
+        if described is None and (self._awaits_data or any(one._awaits_data for one in self._parts.values())):
+            raise HostError(
+                "the job ran, but the host did not send what belongs into dst; expected dst=..., no mapping"
+            )
         if described is None or (part is not None and self.destination is not None and self.destination.shared):
             if self._array is not None and self._region is not None:
                 shared = self._region.array(SharedArray(self._region.name, 0, ArrayType.of(self._array)))
                 _copy_front(self._array, shared, part)
-            return self._dst if self._array is not None else document.get("result")
+            return self._result(document)
         if described.get("region") is not None:
             return self._shared_result(described)
         if response is None:
@@ -345,14 +350,25 @@ class OutputPayload:
         nbytes = int(described["nbytes"])
         if self.destination is not None and self.destination.data:
             self._file.receive(response, nbytes)
-            return document.get("result")
+            return value_of(document, "result")
         if self._array is not None:
             self._fill(response, self._array, nbytes, is_part=part is not None)
-            return self._dst
+            return self._result(document)
         kind = ArrayType.parse({"dtype": described["dtype"], "shape": described["shape"]}, "the response")
         result = empty(kind.shape, kind.dtype)
         self._fill(response, result, nbytes)
         return result
+
+    @property
+    def _awaits_data(self) -> bool:
+        """Return whether the destination is an array or a file that the response's body fills."""
+        destination = self.destination
+        return destination is not None and (destination.data or destination.array is not None)
+
+    def _result(self, document: Mapping[str, Any]) -> Any:
+        """Return result parameters if there are any, as a card of this machine does; else the caller's array."""
+        result = value_of(document, "result")
+        return self._dst if result is None and self._array is not None else result
 
     def _as_part(self) -> BodyPart:
         there = self.destination

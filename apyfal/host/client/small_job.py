@@ -13,6 +13,7 @@ from apyfal.host.client.payload import Copies, OutputPayload, check_received
 from apyfal.host.client.shared_pool import SharedPool
 from apyfal.host.protocol.array_types import ArrayType
 from apyfal.host.protocol.messages import DestinationSpec, JobSpec, SourceSpec
+from apyfal.host.protocol.values import value_of
 from apyfal.memory import empty
 
 __all__ = ["SmallJob", "small_job"]
@@ -65,6 +66,8 @@ class SmallJob:
         check_received(nbytes, result, described.get("part") is True)
         if nbytes:
             response.readinto(_bytes_of(result)[:nbytes])
+        if document.get("result") is not None:  # result parameters, besides the array
+            return value_of(document, "result")
         return result
 
 

@@ -6,7 +6,6 @@ Both sides import this module, and nothing else of each other. Version 1 of the 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,7 +30,6 @@ __all__ = [
     "SourceSpec",
     "error_document",
     "error_from",
-    "plain",
 ]
 
 DEFAULT_PORT = 7391
@@ -46,7 +44,6 @@ MAX_BATCH = 256
 _FIELDS = {"kind", "src", "dst", "parameters", "copy", "timeout", "memory_limit", "batch"}
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 _MAX_MESSAGE = 2000
-_PLAIN = (bool, int, str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,27 +337,6 @@ class JobSpec:
     def text(self) -> str:
         """Return `document` in canonical form, for the header and for fingerprints."""
         return _CANONICAL.encode(self.document())
-
-
-def plain(value: object) -> Any:
-    """Return `value` in a form that JSON can hold: numpy numbers as Python's, bytes in hexadecimal, NaN as ``None``."""
-    if value is None or isinstance(value, _PLAIN):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if type(value) is dict:  # the most frequent type first: isinstance checks of the abstract class are slow
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, np.generic):
-        return plain(value.item())
-    if isinstance(value, np.ndarray):
-        return [plain(item) for item in value.tolist()]
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(item) for item in value]
-    return str(value)
 
 
 def error_document(error: BaseException) -> dict[str, Any]:

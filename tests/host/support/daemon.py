@@ -208,6 +208,7 @@ def _main() -> None:
     faulthandler.enable()
     import logging
 
+    from host.support.odd_results import register_results
     from host.support.url_cases import Names
 
     from apyfal.accelerators import model
@@ -238,6 +239,7 @@ def _main() -> None:
 
     model("both", inputs=("x", "y"), outputs=("low", "high"), dtype="uint8", chunking="elements")(both)
     model("negative", dtype="int16", chunking="elements")(negative)
+    register_results()
     get_logger().addHandler(logging.StreamHandler())  # a test that makes the daemon log a traceback fails
 
     async def serve() -> None:

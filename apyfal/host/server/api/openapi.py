@@ -115,7 +115,13 @@ SCHEMAS: dict[str, Any] = {
             "state": {"enum": ["queued", "running", "done", "failed", "cancelled", "interrupted"]},
             "ran": {"type": ["boolean", "null"], "description": "null: not known, the host stopped while it ran"},
             "info": {"type": "object"},
-            "result": {"type": ["object", "null"]},
+            "result": {
+                "description": "NaN and infinities are the texts NaN, Infinity, -Infinity; bytes are hexadecimal text"
+            },
+            "exact": {
+                "type": "object",
+                "description": "result and info in a form that keeps what JSON does not have, if they have such",
+            },
             "output": {"anyOf": [{"type": "null"}, {"type": "object"}]},
             "progress": {"type": ["object", "null"]},
             "error": {"anyOf": [{"type": "null"}, {"type": "object"}]},

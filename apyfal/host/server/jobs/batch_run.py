@@ -9,7 +9,8 @@ import numpy as np
 
 from apyfal.exceptions import ParameterError, RunCancelled
 from apyfal.host.protocol.array_types import ArrayType
-from apyfal.host.protocol.messages import BatchRun, plain
+from apyfal.host.protocol.messages import BatchRun
+from apyfal.host.protocol.values import describe_value
 from apyfal.host.server.jobs.job import BatchResult, Job
 from apyfal.host.server.jobs.sessions import LocalAccelerator
 from apyfal.host.server.transport.bodies import Data
@@ -110,7 +111,7 @@ def run_batch(
     tasks = list(_tasks(job.data.array, runs, dict(keywords), allocate))
     run_tasks(accelerator, tasks)
     job.batch = [_result(task) for task in tasks]
-    arrays = [task.result for task in tasks if isinstance(task.result, np.ndarray)]
+    arrays = [array for task in tasks if (array := _output(task)) is not None]
     if arrays:
         job.output = Data(array=arrays[0], more=arrays[1:])
 
@@ -133,9 +134,25 @@ def _tasks(
             start = end
 
 
+def _output(task: BatchTask) -> np.ndarray[Any, Any] | None:
+    """Return the array that the client gets; also besides result parameters, if it gave one."""
+    if task.error is not None:
+        return None
+    if isinstance(task.result, np.ndarray):
+        return task.result
+    return task.dst if isinstance(task.dst, np.ndarray) else None
+
+
 def _result(task: BatchTask) -> BatchResult:
     if task.error is not None:
         return BatchResult("failed", error=task.error)
     if isinstance(task.result, np.ndarray):
         return BatchResult("done", ArrayType.of(task.result))
-    return BatchResult("done", result=plain(task.result))
+    try:
+        result, exact = describe_value(task.result, "the result")
+    except ParameterError as error:
+        task.error = error
+        return BatchResult("failed", error=error)
+    array = _output(task)
+    kind = None if array is None else ArrayType.of(array)
+    return BatchResult("done", kind, result, None if exact is None else {"result": exact})

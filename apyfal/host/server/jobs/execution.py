@@ -12,8 +12,9 @@ import numpy as np
 
 from apyfal.exceptions import AcceleratorException, ParameterError, RunCancelled
 from apyfal.host.protocol.array_types import ArrayType, SharedArray
-from apyfal.host.protocol.messages import BodyPart, plain
+from apyfal.host.protocol.messages import BodyPart
 from apyfal.host.protocol.shared_memory import Region
+from apyfal.host.protocol.values import describe_value
 from apyfal.host.server.jobs.batch_run import RunTasks, run_batch, run_one_by_one
 from apyfal.host.server.jobs.job import KEPT_IN_JOURNAL, Job
 from apyfal.host.server.jobs.sessions import LocalAccelerator, NotFound, OpenAccelerator
@@ -109,6 +110,7 @@ class Executor:
             or kind.nbytes > KEPT_IN_JOURNAL
             or job.output_region is not None
             or job.output_parts is not None
+            or job.result is not None
         ):
             return None
         if not job.description or not spec.copy or data is None or data.array is None:
@@ -180,6 +182,8 @@ class Executor:
             if len(accelerator.outputs) > 1:
                 _take_results(job, result)
             else:
+                if isinstance(dst, dict) and result is not None and not isinstance(result, np.ndarray):
+                    target = _part_beside(dst)  # of an accelerator with result parameters
                 _take_result(job, result, target, info)
                 if told is not None and measured:
                     _leave_rest(job, result, told["bytes_out"])
@@ -189,7 +193,9 @@ class Executor:
                 # a path is a driver library of the operator: do not show it to the client
                 if os.sep in str(info.get("driver")):
                     info["driver"] = os.path.basename(info["driver"])
-                job.info = plain(info)
+                job.info, exact = describe_value(info, "info_dict")
+                if exact is not None:
+                    job.exact["info"] = exact
 
     def _admit(self, job: Job, url: str, *, write: bool = False) -> str:
         return self.url_policy.admit(url, job.session.mounts, job.grant, write=write, user=job.user)
@@ -334,7 +340,7 @@ def _take_result(job: Job, result: object, target: Data | None, info: dict[str, 
         if target.file is not None:
             target = Data(file=target.file)
         job.output = target
-        job.output_type = None if dst is None else dst.array
+        job.output_type = None if target.array is None else ArrayType.of(target.array)
     elif isinstance(result, np.ndarray) and (dst is None or dst.shared is None):
         job.output_type = ArrayType.of(result)
         region = None if dst is None or dst.memory is None else _region_of(job, dst.memory)
@@ -346,7 +352,15 @@ def _take_result(job: Job, result: object, target: Data | None, info: dict[str, 
         else:
             job.output = Data(array=result)
     if not isinstance(result, np.ndarray):
-        job.result = plain(result)
+        job.result, exact = describe_value(result, "the result")
+        if exact is not None:
+            job.exact["result"] = exact
+
+
+def _part_beside(dst: dict[str, object]) -> Data | None:
+    """Return the client's array that was filled besides result parameters; ``None``: it gave none."""
+    array = next((one for one in dst.values() if isinstance(one, np.ndarray)), None)
+    return None if array is None else Data(array=array)
 
 
 def _leave_rest(job: Job, result: object, nbytes: int) -> None:

@@ -77,8 +77,8 @@ class BatchResult:
         ``done``, ``failed``, or ``alone``: it has not run, and has to be submitted alone.
     output
         Type of its output.
-    result
-        Its result, if that is no array.
+    result, exact
+        Its result, if that is no array, and its exact form; see `Job`.
     error
         The document of its error; before `JobManager` has described it, the error itself.
     """
@@ -86,6 +86,7 @@ class BatchResult:
     state: str
     output: ArrayType | None = None
     result: Any = None
+    exact: dict[str, Any] | None = None
     error: Any = None
 
     def document(self) -> dict[str, Any]:
@@ -94,7 +95,9 @@ class BatchResult:
         if self.output is not None:
             document["output"] = self.output.document()
         return document | {
-            name: value for name, value in (("result", self.result), ("error", self.error)) if value is not None
+            name: value
+            for name, value in (("result", self.result), ("exact", self.exact), ("error", self.error))
+            if value is not None
         }
 
 
@@ -110,6 +113,9 @@ class Job:
         Assigned by the journal.
     state
         ``queued``, ``running``, ``done``, ``failed``, ``cancelled`` or ``interrupted``.
+    result, exact
+        The result in its plain form; of the result and of `info`, by name, the exact forms of those that need one: see
+        `apyfal.host.protocol.values`.
     data, output
         The data of the request, and the data of the response.
     output_parts
@@ -146,6 +152,7 @@ class Job:
     state: str = "queued"
     info: dict[str, Any] = field(default_factory=dict)
     result: Any = None
+    exact: dict[str, Any] = field(default_factory=dict)
     error: dict[str, Any] | None = None
     output: Data | None = None
     output_type: ArrayType | None = None
@@ -188,7 +195,9 @@ class Job:
             if self.output_parts is not None:
                 output["parts"] = self.output_parts
         done, total = self.progress or (0, None)
-        document = {} if self.batch is None else {"batch": _runs(self.batch)}
+        document: dict[str, Any] = {} if self.batch is None else {"batch": _runs(self.batch)}
+        if self.exact:
+            document["exact"] = self.exact
         return {
             **document,
             "id": self.id,
@@ -271,12 +280,19 @@ def _runs(results: list[BatchResult]) -> list[dict[str, Any]]:
     runs: list[dict[str, Any]] = []
     last: BatchResult | None = None
     for result in results:
-        if last == result:
+        if last is not None and _are_alike(last, result):
             runs[-1]["count"] += 1
         else:
             runs.append({"count": 1, **result.document()})
         last = result
     return runs
+
+
+def _are_alike(one: BatchResult, other: BatchResult) -> bool:
+    """Return whether two results are the same as JSON: 1, 1.0 and true are equal in Python, as are 0.0 and -0.0."""
+    if one != other:
+        return False
+    return one.result is None or json.dumps([one.result, one.exact]) == json.dumps([other.result, other.exact])
 
 
 def _wake(future: asyncio.Future[None]) -> None:

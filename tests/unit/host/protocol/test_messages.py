@@ -8,7 +8,7 @@ import pytest
 from apyfal import exceptions
 from apyfal.exceptions import AcceleratorException, HostError, ParameterError
 from apyfal.host.protocol.array_types import ArrayType, SharedArray
-from apyfal.host.protocol.messages import DestinationSpec, JobSpec, SourceSpec, error_document, error_from, plain
+from apyfal.host.protocol.messages import DestinationSpec, JobSpec, SourceSpec, error_document, error_from
 from apyfal.host.server.policy.refusals import TooMany
 
 ARRAY = ArrayType(np.dtype("<f4"), (2, 3))
@@ -93,11 +93,6 @@ def test_errors_of_the_host_s_own_become_their_nearest_public_class() -> None:
     assert isinstance(error_from(None), AcceleratorException)
     assert "secret" not in error_document(KeyError("secret"))["message"]
     assert "Signature" not in error_document(HostError("https://b/k?X-Amz-Signature=1"))["message"]
-
-
-def test_plain_values() -> None:
-    value = {"a": np.float32(1.5), "b": np.arange(2), "c": b"\xff", "d": float("nan"), "e": (1, {2}), "f": None}
-    assert plain(value) == {"a": 1.5, "b": [0, 1], "c": "ff", "d": None, "e": [1, [2]], "f": None}
 
 
 BYTES = {"dtype": "|u1", "shape": [4]}
