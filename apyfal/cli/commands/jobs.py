@@ -77,7 +77,8 @@ def _target(job: str) -> str:
 
 
 def _row(job: dict[str, Any]) -> list[str]:
-    done, total = job["progress"]["done"], job["progress"]["total"]
+    progress = job.get("progress") or {}  # there is none of a job that an earlier daemon left
+    done, total = progress.get("done", 0), progress.get("total")
     shown = format_size(done) if total is None else f"{format_size(done)} of {format_size(total)}"
     reason = (job.get("error") or {}).get("message") or ""
     return [job["id"], job["state"], shown if done or total else "-", str(reason)]

@@ -295,7 +295,7 @@ class Host:
 
     def _refusal(self, reply: HostResponse) -> Exception:
         document: Any = {}
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(HostError):  # from something between, for example
             document = reply.json()
         if not isinstance(document, dict):
             document = {}
@@ -331,7 +331,7 @@ class Host:
         with HostResponse(response) as reply:
             if reply.status in (401, 429):
                 raise self._refusal(reply)
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(HostError):
                 reply.json()
         proof = reply.header(PROOF_HEADER) or ""
         expected = proof_of(hash_of(known["secret"]), nonce, peer)

@@ -7,13 +7,14 @@ from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, Final
 
-from apyfal.exceptions import AcceleratorException, AuthenticationError, StorageError, TransferTimeout
+from apyfal.exceptions import AcceleratorException, AuthenticationError, HostError, StorageError, TransferTimeout
 from apyfal.host.protocol.messages import JOB_HEADER, error_from
 from apyfal.storage.http.response import Response
 
 __all__ = ["HostResponse", "Refused", "SessionLost", "network_errors"]
 
 _MAX_JSON = 64 << 20
+_MALFORMED = "the host's answer is malformed"
 
 
 class _NetworkErrors:
@@ -80,14 +81,17 @@ class HostResponse:
         return self._response.headers.get(name.lower())
 
     def json(self) -> Any:
-        """Read the body and parse it as JSON."""
+        """Read the body and parse it as JSON. Raises `HostError` if it is none."""
         with network_errors:
-            return json.loads(self._response.read(_MAX_JSON))
+            text = self._response.read(_MAX_JSON)
+        return _parsed(text)
 
     def job(self) -> tuple[dict[str, Any], bool]:
-        """Return the job that the response describes, and whether the body is its output."""
+        """Return the job that the response describes, and whether the body is its output. Raises `HostError`."""
         header = self.header(JOB_HEADER)
-        document: dict[str, Any] = self.json() if header is None else json.loads(header)
+        document = self.json() if header is None else _parsed(header)
+        if not isinstance(document, dict):
+            raise HostError(f"{_MALFORMED}: expected a job")
         return document, header is not None
 
     def readinto(self, out: memoryview) -> None:
@@ -125,3 +129,10 @@ class HostResponse:
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _parsed(text: bytes | str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise HostError(f"{_MALFORMED}: expected JSON") from None

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 from urllib.parse import quote
 
-from apyfal.exceptions import ObjectChanged, StorageError, StoreUnavailable
+from apyfal.exceptions import HostError, ObjectChanged, StorageError, StoreUnavailable
 from apyfal.host.client.http import Host, HostResponse, Refused
 from apyfal.host.protocol.messages import ENTRY_HEADER
 from apyfal.storage.handler import Handler, Limits, ObjectInfo, RangeReader, Upload
@@ -182,20 +182,23 @@ def _sent_with(response: HostResponse) -> ObjectInfo | None:
     header = response.header(ENTRY_HEADER)
     try:
         info = None if header is None else _info(json.loads(header))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, RecursionError, HostError):
         return None
     return info if info is not None and info.size == response.length else None
 
 
-def _info(document: dict[str, Any]) -> ObjectInfo:
-    return ObjectInfo(
-        path=document["path"],
-        size=document["size"],
-        etag=document["etag"],
-        mtime=document["mtime"],
-        ranges=False,
-        is_directory=document["is_directory"],
-    )
+def _info(document: Any) -> ObjectInfo:
+    try:
+        return ObjectInfo(
+            path=document["path"],
+            size=document["size"],
+            etag=document["etag"],
+            mtime=document["mtime"],
+            ranges=False,
+            is_directory=document["is_directory"],
+        )
+    except (KeyError, TypeError):
+        raise HostError("the host's answer is malformed: expected the description of an object") from None
 
 
 def _unavailable(host: Host, error: OSError) -> StoreUnavailable:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from apyfal.exceptions import AcceleratorException, RunCancelled
+from apyfal.exceptions import AcceleratorException, HostError, RunCancelled
 from apyfal.host.client.channel import BY_HTTP, ChannelReply
 from apyfal.host.client.http import Host, HostResponse, Refused, Retry, SessionLost
 from apyfal.host.client.local_ends import Readable
@@ -116,6 +116,8 @@ class Submission:
                     job_id, lost = self._recalled(), False
                 with self._submit(session, source) if job_id is None else self._wait_for(job_id) as response:
                     document, has_body = response.job()
+                    if not all(isinstance(document.get(name), str) for name in ("id", "state")):
+                        raise HostError("the host's answer is malformed: expected the job's id and state")
                     if response.status == 202:
                         job_id = document["id"]
                         self._retry.check()
@@ -199,13 +201,22 @@ class Submission:
                 if name == "event":
                     event = value
                 elif name == "data" and event == "progress":
-                    state = json.loads(value)
-                    progress(state["done"], state["total"])
+                    progress(*_progress_of(value))
                 elif name == "data" and event == "end":
-                    state = json.loads(value).get("progress") or {}
-                    if state.get("done"):
-                        progress(state["done"], state["total"])
+                    done, total = _progress_of(value, "progress")
+                    if done:
+                        progress(done, total)
 
     def _release(self, job_id: str) -> None:
         with contextlib.suppress(OSError, AcceleratorException):  # otherwise the host frees the output after some time
             self._host.json("DELETE", f"/v1/jobs/{job_id}/output")
+
+
+def _progress_of(text: str, key: str | None = None) -> tuple[int, int | None]:
+    """Return bytes and total of a JSON object, or of the object at its `key`, if that is there."""
+    try:
+        document = json.loads(text)
+        document = document if key is None else document.get(key) or {"done": 0, "total": None}
+        return document["done"], document["total"]
+    except (ValueError, RecursionError, AttributeError, KeyError, TypeError):
+        raise HostError("the host's answer is malformed: expected the progress of a job") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from host.support.daemon import RunningDaemon, running
 
 import apyfal
 from apyfal.cli import main
-from apyfal.exceptions import RunCancelled
+from apyfal.exceptions import HostError, RunCancelled
 from apyfal.host.client.accelerator import RemoteAccelerator
 
 
@@ -77,6 +78,24 @@ def test_cancel(
             ran.result(timeout=60)
         assert [one["state"] for one in listed(capsys, str(queued[0]["id"]), *host)] == ["cancelled"]
     assert (tmp_path / "runs.log").read_text().split() == ["1"]
+
+
+def test_a_job_that_an_earlier_daemon_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(tmp_path, counting=True, workers=1) as slow:
+        monkeypatch.setenv("APYFAL_TOKEN", slow.token("alice"))
+        with RemoteAccelerator(slow.host(os.environ["APYFAL_TOKEN"]), {"accelerator": "counting"}) as card:
+            ran = card.process_submit(number=1, seconds=60.0)
+            while not (tmp_path / "runs.log").exists():
+                time.sleep(0.01)
+            (job,) = listed(capsys, "--host", slow.url)
+            slow.stop(signal.SIGKILL)
+            slow.start()
+            assert main(["jobs", str(job["id"]), "--host", slow.url]) == 0
+            assert "the host stopped while the job was running" in capsys.readouterr().out
+            with pytest.raises(HostError, match="the host stopped while the job was running"):
+                ran.result(timeout=60)
 
 
 @pytest.mark.parametrize("what", ["devices", "accelerators"])
