@@ -224,21 +224,23 @@ def named_host(settings: Settings, host: str | None) -> Iterator[Host]:
 
 
 def print_json(document: object) -> None:
-    """Print one JSON document; arrays become lists, other objects their text."""
-    click.echo(json.dumps(document, indent=2, default=_plain))
+    """Print one JSON document; see `apyfal.host.protocol.values.plain` for what JSON does not have."""
+    click.echo(_json_text(document))
 
 
 def print_json_list(documents: Iterable[object]) -> None:
     """Print a list as `print_json` does, without holding all of it."""
     separator = "[\n"
     for document in documents:
-        click.echo(separator + indent(json.dumps(document, indent=2, default=_plain), "  "), nl=False)
+        click.echo(separator + indent(_json_text(document), "  "), nl=False)
         separator = ",\n"
     click.echo("[]" if separator == "[\n" else "\n]")
 
 
-def _plain(item: Any) -> object:
-    return item.tolist() if hasattr(item, "tolist") else str(item)
+def _json_text(document: object) -> str:
+    from apyfal.host.protocol.values import plain
+
+    return json.dumps(plain(document), indent=2, allow_nan=False)
 
 
 def print_of_host(settings: Settings, host: str | None, what: str) -> None:

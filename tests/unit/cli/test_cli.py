@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 
 import apyfal
@@ -180,6 +182,16 @@ def test_an_error_is_one_line(card: type[FakeAccelerator], capsys: pytest.Captur
     assert cli.main(["process", "-a", "sha3", "x", "--json"]) == 1
     document = json.loads(capsys.readouterr().err)
     assert document == {"error": {"type": "KernelError", "message": "card 0: the run ended in an error", "status": 1}}
+
+
+def test_json_has_what_json_cannot_say_as_text(
+    card: type[FakeAccelerator], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = {"a": math.nan, "b": [-math.inf, np.float32("inf")], "c": b"\xff", 1: (10**5000, (1 << 53) + 1)}
+    monkeypatch.setattr(card, "process", lambda *_, **__: values)
+    assert cli.main(["process", "-a", "sha3", "in.bin", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)["result"]
+    assert found == {"a": "NaN", "b": ["-Infinity", "Infinity"], "c": "ff", "1": [hex(10**5000), (1 << 53) + 1]}
 
 
 def test_a_defect_says_so(card: type[FakeAccelerator], capsys: pytest.CaptureFixture[str]) -> None:
