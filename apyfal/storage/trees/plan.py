@@ -104,7 +104,11 @@ def make_plan(here: Tree, there: Tree, *, checksum: bool, delete: bool) -> Plan:
                 plan.problems.append(error)
                 file = None
         if DIRECTORY in one:
-            plan.folders.append((name,))
+            why = in_the_way.reason(name, is_directory=True) if there.on_disk else None
+            if why is None:
+                plan.folders.append((name,))
+            else:
+                plan.problems.append(no_place(here, there.top, name, why))
         if file is not None:
             _compare(plan, file, other.get(FILE), checksum=checksum, keeps_time=there.top.is_local)
         elif delete and FILE in other:
@@ -187,13 +191,17 @@ class _InTheWay:
         if PROBLEM in entries or FILE in entries:
             self._stack.append((name, PROBLEM in entries))
 
-    def problem(self) -> Exception | None:
-        """Return why nothing can be in this place."""
-        return next((self._there.problems[name] for name, is_problem in self._stack[::-1] if is_problem), None)
-
-    def file_above(self, name: str) -> str | None:
-        """Return the file that is where a directory is needed."""
-        return next((one for one, is_problem in self._stack[::-1] if not is_problem and one != name), None)
+    def reason(self, name: str, *, is_directory: bool) -> str | None:
+        """Say why the present name can be no file, or no directory; ``None``: nothing is in the way."""
+        for path, is_problem in self._stack[::-1]:
+            if is_problem:
+                return str(self._there.problems[path])
+        for path, _ in self._stack[::-1]:
+            if path != name:
+                return f"{path!r} is a file there, and no directory"
+            if is_directory:
+                return "there is a file of this name"
+        return None
 
 
 def _misplaced(
@@ -213,15 +221,10 @@ def _misplaced(
         if DIRECTORY not in one and not sources.is_directory:
             needs = str(here.at(needs))
         return Clash(0, name, str(here.at(name)), needs, is_name_shared=False).error()
-    problem = in_the_way.problem()
-    if problem is not None:
-        return no_place(here, there.top, name, str(problem))
-    if DIRECTORY in other or destinations.is_below(name):
-        return no_place(here, there.top, name, "there is a directory of this name")
-    above_it = in_the_way.file_above(name)
-    if above_it is not None:
-        return no_place(here, there.top, name, f"{above_it!r} is a file there, and no directory")
-    return None
+    why = in_the_way.reason(name, is_directory=False)
+    if why is None and (DIRECTORY in other or destinations.is_below(name)):
+        why = "there is a directory of this name"
+    return None if why is None else no_place(here, there.top, name, why)
 
 
 class _Directory:

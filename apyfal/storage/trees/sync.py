@@ -5,9 +5,8 @@ from __future__ import annotations
 import errno
 import os
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import islice
 from threading import Lock
 from typing import Any
@@ -215,7 +214,12 @@ class _Run:
             self._copy_these(list(self._files), concurrency)
         if self._there.on_disk and not self._dry_run:
             for (name,) in self._plan.folders:
-                self._make_directory(self._there.at(name).url)
+                try:
+                    self._make_directory(self._there.at(name).url)
+                except (AcceleratorException, OSError) as error:
+                    if not self._keep_going:
+                        raise
+                    self._report.left.append(error)
 
     def _copy_these(self, names: list[str], concurrency: int) -> None:
         together = [name for name in names if not self._dry_run and self._is_sure(name)]
@@ -368,29 +372,22 @@ def _delete(there: Tree, plan: Plan, report: SyncReport, *, dry_run: bool, keep_
             raise failed[0]
         report.left += failed
     for _, name, was_empty in plan.emptied:
-        if was_empty and not dry_run:
+        is_gone = dry_run or _remove_directory(there.at(name).url, report, keep_going=keep_going)
+        if is_gone and was_empty:
             report.add_deleted(f"{name}/")
-        _done(partial(_rmdir, there.at(name).url), report, dry_run=dry_run, keep_going=keep_going)
 
 
-def _done(work: Callable[[], None], report: SyncReport, *, dry_run: bool, keep_going: bool) -> bool:
-    if dry_run:
-        return True
+def _remove_directory(url: str, report: SyncReport, *, keep_going: bool) -> bool:
+    """Remove a directory that has lost all that counts; return whether it was removed."""
     try:
-        work()
+        rmdir(url)
     except ObjectNotFound:
         return False  # somebody else was faster
     except (AcceleratorException, OSError) as error:
+        if isinstance(error, StorageError) and error.errno == errno.ENOTEMPTY:
+            return False  # it holds what does not count here
         if not keep_going:
             raise
         report.left.append(error)
         return False
     return True
-
-
-def _rmdir(url: str) -> None:
-    try:
-        rmdir(url)
-    except StorageError as error:
-        if error.errno != errno.ENOTEMPTY:  # it holds what does not count here
-            raise

@@ -86,8 +86,16 @@ def test_a_plan_is_that_of_each_name_with_each(tmp_path: Path, monkeypatch: pyte
             refused[name] = "there is a directory of this name"
         elif any(is_in(name, other) for other in there.files):
             refused[name] = "is a file there, and no directory"
-    assert len(plan.problems) == len(refused)
-    for name, why in refused.items():
+    no_directories: dict[str, str] = {}
+    for name in here.directories:
+        if any(other == name or is_in(name, other) for other in there.problems):
+            no_directories[name] = ": no '"
+        elif any(is_in(name, other) for other in there.files):
+            no_directories[name] = "is a file there, and no directory"
+        elif name in there.files:
+            no_directories[name] = "there is a file of this name"
+    assert len(plan.problems) == len(refused) + len(no_directories)
+    for name, why in [*refused.items(), *no_directories.items()]:
         shown = repr(str(tmp_path / "in" / name))
         assert any(str(one).startswith(shown) and why in str(one) for one in plan.problems), name
 
@@ -101,7 +109,7 @@ def test_a_plan_is_that_of_each_name_with_each(tmp_path: Path, monkeypatch: pyte
         assert work.is_there is (work.name in there.files)
         if work.there is not None:
             assert (work.there.size, work.there.mtime) == there.files[work.name]
-    assert {name for (name,) in plan.folders} == here.directories
+    assert {name for (name,) in plan.folders} == here.directories - no_directories.keys()
 
     extra = there.files.keys() - left
     kept = folders(left, here.directories)

@@ -14,10 +14,72 @@ from memory_store import MemoryHandler
 from trees import TREE, content, fill
 
 from apyfal import storage
-from apyfal.exceptions import InvalidURL, ParameterError, StorageError
+from apyfal.exceptions import AccessDenied, InvalidURL, ParameterError, StorageError
 from apyfal.storage.handler import ObjectInfo
 from apyfal.storage.mounting import table
 from apyfal.storage.trees.filters import Filter
+
+
+# -- directories ------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", ["a", "a/b"])
+@pytest.mark.parametrize("how", [{}, {"dry_run": True}, {"delete": True}])
+def test_an_empty_directory_where_a_file_is(tmp_path: Path, name: str, how: dict[str, bool]) -> None:
+    """It is seen before anything is copied, and no more than what is left if the rest is copied."""
+    source, destination = tmp_path / "in", tmp_path / "out"
+    fill(str(source), {"z": b"1"})
+    (source / name).mkdir(parents=True)
+    fill(str(destination), {"a": b"file"})
+    with pytest.raises(ParameterError, match=r"in/a(/b)?' has no place .* a(' is a)? file"):
+        storage.sync(source, destination, **how)  # type: ignore[arg-type]
+    assert content(str(destination)) == {"a": b"file"}
+    report = storage.sync(source, destination, keep_going=True, **how)  # type: ignore[arg-type]
+    assert report.copied == {"z": "new"}
+    assert [type(one) for one in report.left] == [ParameterError]
+    assert content(str(destination)) == {"a": b"file"} | ({} if "dry_run" in how else {"z": b"1"})
+
+
+def test_a_directory_that_cannot_be_made_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, destination = tmp_path / "in", tmp_path / "out"
+    for name in ("a", "b"):
+        (source / name).mkdir(parents=True)
+    destination.mkdir()
+    made = os.makedirs
+
+    def makedirs(name: str, mode: int = 0o777, exist_ok: bool = False) -> None:
+        if str(name).endswith("/a"):
+            raise PermissionError(13, "Permission denied", name)
+        made(name, mode, exist_ok)
+
+    monkeypatch.setattr(os, "makedirs", makedirs)
+    with pytest.raises(AccessDenied, match="out/a"):
+        storage.sync(source, destination)
+    report = storage.sync(source, destination, keep_going=True)
+    assert [type(one) for one in report.left] == [AccessDenied]
+    assert (destination / "b").is_dir()
+
+
+def test_a_dry_run_names_the_empty_directories_that_would_go(tmp_path: Path) -> None:
+    source, destination = tmp_path / "in", tmp_path / "out"
+    fill(str(source), {"z": b"1"})
+    (destination / "e/f").mkdir(parents=True)
+    dry = storage.sync(source, destination, delete=True, dry_run=True)
+    assert dry.deleted == ["e/f/"]
+    assert storage.sync(source, destination, delete=True).deleted == dry.deleted
+    assert not (destination / "e").exists()
+
+
+def test_a_directory_that_is_not_deleted_is_not_in_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, destination = tmp_path / "in", tmp_path / "out"
+    fill(str(source), {"z": b"1"})
+    (destination / "e").mkdir(parents=True)
+
+    def rmdir(name: str) -> None:
+        raise PermissionError(13, "Permission denied", name)
+
+    monkeypatch.setattr(os, "rmdir", rmdir)
+    report = storage.sync(source, destination, delete=True, keep_going=True)
+    assert report.deleted == []
+    assert [type(one) for one in report.left] == [AccessDenied]
 
 
 # -- never deleted ----------------------------------------------------------------------------------------------------
