@@ -61,6 +61,10 @@ class Copies:
         self._nbytes += nbytes
         self._reasons.append(reason)
 
+    def count(self, nbytes: int) -> None:
+        """Count bytes that a copy has moved which was added with none, as their number was not known."""
+        self._nbytes += nbytes
+
     def fill(self, info: dict[str, Any]) -> None:
         """Add these copies to those that the host reports."""
         info["bytes_copied"] = info.get("bytes_copied", 0) + self._nbytes
@@ -74,18 +78,14 @@ def _room(pool: SharedPool, nbytes: int, copies: Copies) -> Region | None:
 
 def check_received(nbytes: int, array: np.ndarray[Any, Any], is_part: bool) -> None:
     """Raise `HostError` if the host's output of `nbytes` is not that of an array, or (`is_part`) of its beginning."""
-    if nbytes > array.nbytes or (nbytes < array.nbytes and not is_part):
+    if nbytes > array.nbytes or (nbytes < array.nbytes and (not is_part or nbytes % array.itemsize)):
         raise HostError(f"the host sent {nbytes} bytes for an array of {array.nbytes}")
 
 
-def _copy_front(target: np.ndarray[Any, Any], source: np.ndarray[Any, Any], nbytes: int | None) -> None:
-    """Copy the first `nbytes` (``None``: all) of an array to one of its type and shape."""
-    if nbytes is None:
-        np.copyto(target, source)
-        return
-    check_received(nbytes, target, is_part=True)
-    count = nbytes // target.itemsize
-    target.flat[:count] = source.reshape(-1)[:count]
+def _require_no_mapping(value: object) -> None:
+    """Raise the error of a card of this machine for a mapping within a mapping, which would be taken for one array."""
+    if isinstance(value, Mapping):
+        parse(value)
 
 
 class InputPayload:
@@ -142,6 +142,7 @@ class InputPayload:
         parts = {}
         end = 0
         for name, one in src.items():
+            _require_no_mapping(one)
             payload = self._stack.enter_context(InputPayload(one, None, self._copies))
             if payload.origin is None:
                 raise ParameterError(f"src: {name!r}: expected a URL, path, file object or array, not None")
@@ -272,6 +273,8 @@ class OutputPayload:
                 self._region = region
                 self.destination = DestinationSpec(memory=region.name)
         elif isinstance(dst, Mapping):
+            for one in dst.values():
+                _require_no_mapping(one)
             self._parts = {str(name): OutputPayload(one, None, None, copies) for name, one in dst.items()}
             self.destination = DestinationSpec(parts={name: part._as_part() for name, part in self._parts.items()})
         elif isinstance(dst, np.ndarray):
@@ -308,12 +311,12 @@ class OutputPayload:
         shared = None if pool is None else pool.locate(array)
         if shared is None and pool is not None and (region := _room(pool, array.nbytes, self._copies)) is not None:
             self._region = region
-            self._copies.add(array.nbytes, f"dst: {_OUT_OF_SHARED}")
+            self._copies.add(0, f"dst: {_OUT_OF_SHARED}")
             shared = SharedArray(region.name, 0, kind)
         if shared is not None:
             self.destination = DestinationSpec(shared=shared)
         elif not array.flags.c_contiguous:
-            self._copies.add(array.nbytes, "dst: not contiguous")
+            self._copies.add(0, "dst: not contiguous")
 
     def receive(self, response: Readable | None, document: dict[str, Any]) -> Any:
         """Store the job's output at its destination, and return the result of `process`.
@@ -339,7 +342,7 @@ class OutputPayload:
         if described is None or (part is not None and self.destination is not None and self.destination.shared):
             if self._array is not None and self._region is not None:
                 shared = self._region.array(SharedArray(self._region.name, 0, ArrayType.of(self._array)))
-                _copy_front(self._array, shared, part)
+                self._copy(shared, self._array.nbytes if part is None else part)
             return self._result(document)
         if described.get("region") is not None:
             return self._shared_result(described)
@@ -410,13 +413,23 @@ class OutputPayload:
         kind = ArrayType.parse({"dtype": described["dtype"], "shape": described["shape"]}, "the response")
         return region.array(SharedArray(region.name, 0, kind), on_release=lambda: pool.give(region))
 
-    @staticmethod
-    def _fill(response: Readable, array: np.ndarray[Any, Any], nbytes: int, *, is_part: bool = False) -> None:
+    def _fill(self, response: Readable, array: np.ndarray[Any, Any], nbytes: int, *, is_part: bool = False) -> None:
         check_received(nbytes, array, is_part)
-        target = array
-        if not array.flags.c_contiguous:
-            target = np.ascontiguousarray(array) if is_part else np.empty(array.shape, array.dtype)
+        target = array if array.flags.c_contiguous else np.empty(array.shape, array.dtype)
         if nbytes:
             response.readinto(_bytes_of(target)[:nbytes])
         if target is not array:
-            np.copyto(array, target)
+            self._copy(target, nbytes)
+
+    def _copy(self, source: np.ndarray[Any, Any], nbytes: int) -> None:
+        """Copy what has arrived elsewhere into the caller's array."""
+        array = self._array
+        if array is None:
+            return
+        check_received(nbytes, array, is_part=True)
+        if nbytes == array.nbytes:
+            np.copyto(array, source)
+        else:
+            count = nbytes // array.itemsize
+            array.flat[:count] = source.reshape(-1)[:count]
+        self._copies.count(nbytes)
