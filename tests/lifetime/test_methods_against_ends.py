@@ -26,7 +26,7 @@ from apyfal.exceptions import AcceleratorException
 PAGE = 4096
 #: Longer where a sanitizer sees what is wrong and does no harm yet, and everything is slow.
 SECONDS = 0.15 if "APYFAL_SANITIZED" in os.environ else 0.05
-#: Within which each succeeds once, however busy the machine is.
+#: Within which each succeeds once, however busy the machine is. Until then all go on: what one ends, others make anew.
 PATIENCE = 30.0
 
 
@@ -40,7 +40,7 @@ def against(*works: Callable[[], object], never: bool = False) -> None:
         gate.wait()
         began = time.monotonic()
         patience = SECONDS if never else PATIENCE
-        while (passed := time.monotonic() - began) < SECONDS or (not succeeded[number] and passed < patience):
+        while (passed := time.monotonic() - began) < SECONDS or (not (raised or all(succeeded)) and passed < patience):
             try:
                 work()
             except AcceleratorException:
