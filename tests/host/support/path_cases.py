@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 from pathlib import Path
 
 #: content of the file that every permitted row leads to
@@ -128,9 +129,9 @@ def snapshot(base: Path) -> dict[str, tuple[int, bytes | str]]:
             path = os.path.join(directory, name)
             status = os.lstat(path)
             content: bytes | str = b""
-            if os.path.islink(path):
+            if stat.S_ISLNK(status.st_mode):
                 content = os.readlink(path)
-            elif os.path.isfile(path):
+            elif stat.S_ISREG(status.st_mode):
                 with open(path, "rb") as file:
                     content = file.read()
             found[path] = (status.st_mode, content)
