@@ -44,7 +44,7 @@ class SavedOutputs:
         self._directory.mkdir(mode=0o700, exist_ok=True)
         temporary = self._directory / f"{job_id}.part"
         try:
-            with open(temporary, "xb", opener=_private, buffering=0) as file:
+            with open(temporary, "xb", opener=_private) as file:  # buffered: it writes all of a piece, or raises
                 for piece in data.pieces(_PIECE):
                     if time.monotonic() > until:
                         raise TimeoutError

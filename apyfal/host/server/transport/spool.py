@@ -37,8 +37,14 @@ class SpoolFile(io.FileIO):
         self._reserve = reserve
 
     def write(self, data: Any, /) -> int:
-        """Append data. Raises `TooLarge` at the limit of the file, `TooMany` at that of the user, `TooBusy` at that of
-        the disk.
+        """Append all of the data.
+
+        Raises
+        ------
+        TooLarge, TooMany, TooBusy
+            The limit of the file, of the user, or of the disk is reached.
+        OSError
+            The disk is full all the same.
         """
         nbytes = memoryview(data).nbytes
         end = self.tell() + nbytes
@@ -47,7 +53,10 @@ class SpoolFile(io.FileIO):
         if end > self._share.held:
             require_free_space(self.fileno(), nbytes, self._reserve)
             self._share.take(end - self._share.held)
-        return super().write(data) or 0
+        done = super().write(data) or 0
+        while done < nbytes:  # a disk that is just full takes a part, and no more the next time
+            done += super().write(memoryview(data).cast("B")[done:]) or 0
+        return nbytes
 
     def close(self) -> None:
         """Free the file and its share of the quota. Idempotent."""
