@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import math
+import numbers
 import re
 from collections.abc import Iterable, Sequence
 from html import escape
+from typing import Any
 
 from apyfal.exceptions import ParameterError, did_you_mean
 
 __all__ = [
+    "LONGEST",
     "format_duration",
     "format_size",
     "html_table",
@@ -27,6 +29,11 @@ for _power, _letter in enumerate("KMGTP", start=1):
 _SIZE_BY_FOLDED = {unit.casefold(): factor for unit, factor in _SIZE_UNITS.items()}
 
 _DURATION_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+
+#: longest duration in seconds, 100 years: within the range of every timer, clock and calendar
+LONGEST = 36_500 * 86_400
+#: digits of a number in a text, from which on it is not read
+_DIGITS = 400
 
 #: how a text says yes or no, in lower case
 _BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
@@ -74,11 +81,11 @@ def parse_size(value: str | int) -> int:
     ParameterError
         `value` is no size, is negative, or is not a whole number of bytes.
     """
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, (int, numbers.Integral)) and not isinstance(value, bool):
         if value < 0:
             raise ParameterError(f"{value} is not a size: expected 0 or more bytes")
-        return value
-    match = _QUANTITY.fullmatch(value) if isinstance(value, str) else None
+        return int(value)
+    match = _quantity(value)
     if match is None:
         raise ParameterError(f"{str(value)!r} is not a size: expected bytes, or text like '64KiB', '256MiB', '1.5GB'")
     number, unit = match.groups()
@@ -113,13 +120,11 @@ def parse_duration(value: str | float) -> float:
     Raises
     ------
     ParameterError
-        `value` is no duration, is negative, or is not finite.
+        `value` is no duration, is negative, or is more than `LONGEST`.
     """
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        if not math.isfinite(value) or value < 0:
-            raise ParameterError(f"{value} is not a duration: expected 0 or more seconds")
-        return float(value)
-    match = _QUANTITY.fullmatch(value) if isinstance(value, str) else None
+    if isinstance(value, (int, float, numbers.Real)) and not isinstance(value, bool):
+        return _in_range(value, value)
+    match = _quantity(value)
     if match is None:
         raise ParameterError(f"{str(value)!r} is not a duration: expected seconds, or text like '500ms', '30s', '5min'")
     number, unit = match.groups()
@@ -128,7 +133,19 @@ def parse_duration(value: str | float) -> float:
         raise ParameterError(
             f"{str(value)!r} is not a duration: unknown unit {unit!r}{did_you_mean(unit, _DURATION_UNITS)}"
         )
-    return float(number) * factor
+    return _in_range(float(number) * factor, value)
+
+
+def _quantity(value: object) -> re.Match[str] | None:
+    """Return number and unit of a text; ``None``: it is none, or no number of a size that anything has."""
+    return _QUANTITY.fullmatch(value) if isinstance(value, str) and len(value) <= _DIGITS else None
+
+
+def _in_range(seconds: Any, said: object) -> float:
+    if 0 <= seconds <= LONGEST:  # NaN is not
+        return float(seconds)
+    text = str(said) if not isinstance(said, int) or said.bit_length() < 64 else f"a number of {said.bit_length()} bits"
+    raise ParameterError(f"{text} is not a duration: expected 0 seconds or more, and 36500d (100 years) at most")
 
 
 def format_size(size: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import math
 import threading
 import time
 import weakref
@@ -191,7 +192,10 @@ def test_cancelled_jobs() -> None:
         source, *targets = scale.put(_values()), *(scale.device_empty(1000, "int32") for _ in range(3))
         jobs = [scale.enqueue(src, dst) for src, dst in zip([source, *targets], targets, strict=False)]
         with pytest.raises(RunTimeout, match=r"accelerator 'scale' did not end within 0\.01 s; it stays queued"):
-            jobs[-1].result(0.01)
+            jobs[-1].result("10ms")
+        for timeout in (-1, math.nan, math.inf, True, "x", 1e10, 10**400, b"1"):
+            with pytest.raises(ParameterError, match="is not a duration"):
+                jobs[-1].result(timeout)  # type: ignore[arg-type]  # that is what is tested
         scale._context.device.control("run_latency", 0)  # of the runs behind the first
         jobs[0].cancel()
         for job in jobs:

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+from decimal import Decimal
+from fractions import Fraction
+
+import numpy as np
 import pytest
 
 from apyfal.exceptions import ParameterError
@@ -22,13 +26,35 @@ from apyfal.units import format_duration, format_size, parse_duration, parse_siz
         ("1PB", 10**15),
         (12345678901234567890, 12345678901234567890),
         ("12345678901234567891", 12345678901234567891),
+        (np.int64(5), 5),
+        (np.uint64(1 << 63), 1 << 63),
     ],
 )
 def test_parse_size(text: str | int, size: int) -> None:
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "MiB", "-1", "1 2", "1e3", "0x10", "1.0001B", "٣", True, None, 1.5, b"1", -1])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "MiB",
+        "-1",
+        "1 2",
+        "1e3",
+        "0x10",
+        "1.0001B",
+        "٣",
+        True,
+        None,
+        1.5,
+        b"1",
+        -1,
+        np.int64(-1),
+        np.float32(2),
+        "9" * 5000,
+    ],
+)
 def test_parse_size_refuses(text: object) -> None:
     with pytest.raises(ParameterError, match="is not a size"):
         parse_size(text)  # type: ignore[arg-type]  # that is what is tested
@@ -50,15 +76,26 @@ def test_size_unit_is_suggested() -> None:
         ("2h", 7200.0),
         (3, 3.0),
         (0.25, 0.25),
+        (np.int64(3), 3.0),
+        (np.float32(0.25), 0.25),
+        (Fraction(1, 4), 0.25),
+        ("36500d", 3153600000.0),
+        (0, 0.0),
+        (-0.0, 0.0),
     ],
 )
 def test_parse_duration(text: str | float, seconds: float) -> None:
     assert parse_duration(text) == pytest.approx(seconds)
 
 
-@pytest.mark.parametrize("text", ["", "s", "-1", "5 parsecs", float("nan"), float("inf"), -1, False, None])
+@pytest.mark.parametrize(
+    "text",
+    ["", "s", "-1", "5 parsecs", float("nan"), float("inf"), -1, False, None, np.bool_(True), b"1", [1], "inf", "1e3",
+     "36501d", 1e10, 1e300, 10**400, -(10**400), "9" * 400, "9" * 5000, np.float32("nan"), np.int64(-1),
+     1j, Decimal(1)],
+)  # fmt: skip
 def test_parse_duration_refuses(text: object) -> None:
-    with pytest.raises(ParameterError, match="is not a duration"):
+    with pytest.raises(ParameterError, match=r"is not a duration: .*expected|is not a duration: unknown unit"):
         parse_duration(text)  # type: ignore[arg-type]  # that is what is tested
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from apyfal.device.waiting import cancel
 from apyfal.exceptions import AcceleratorException, KernelError, RunTimeout
+from apyfal.units import parse_duration
 
 if TYPE_CHECKING:
     from apyfal.device.model_adapter import ModelErrors
@@ -59,13 +60,13 @@ class QueuedJob:
         """Return, without waiting, whether the job has ended: successfully, with an error, or cancelled."""
         return self.ended()
 
-    def result(self, timeout: float | None = None) -> Any:
+    def result(self, timeout: float | str | None = None) -> Any:
         """Wait for the job's end, and return its result.
 
         Parameters
         ----------
         timeout
-            Seconds; ``None``: no limit. After a timeout the job stays in the queue.
+            Seconds, or text (``"2min"``); ``None``: no limit. After a timeout the job stays in the queue.
 
         Returns
         -------
@@ -77,12 +78,15 @@ class QueuedJob:
         ------
         RunTimeout
             The job did not end within `timeout`.
+        ParameterError
+            `timeout` is no duration.
         RunCancelled, KernelError, DeviceLost, DriverError
             The job failed; or an earlier job failed whose result it uses, and this is that job's error.
         """
-        if not self.ended(timeout):
+        seconds = None if timeout is None else parse_duration(timeout)
+        if not self.ended(seconds):
             raise RunTimeout(
-                f"a queued job of accelerator {self._accelerator!r} did not end within {timeout:g} s; it stays queued"
+                f"a queued job of accelerator {self._accelerator!r} did not end within {seconds:g} s; it stays queued"
             )
         if self._error is not None:
             raise self._error.with_traceback(None)

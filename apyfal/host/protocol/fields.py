@@ -29,8 +29,8 @@ def parse_seconds(value: object, what: str) -> float | None:
     if value is None:
         return None
     # NaN fails the comparison too
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_TIMEOUT:
-        raise ParameterError(f"{what}: expected a positive number of seconds, {MAX_TIMEOUT} (30 days) at most")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_TIMEOUT:
+        raise ParameterError(f"{what}: expected a number of seconds from 0 to {MAX_TIMEOUT} (30 days)")
     return float(value)
 
 

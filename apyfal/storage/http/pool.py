@@ -20,7 +20,7 @@ from apyfal.storage.http.origin import Origin
 from apyfal.storage.http.proxy import Proxy, parse_proxy, proxy_variable
 from apyfal.storage.http.response import Response
 from apyfal.storage.http.tls import is_native, secured
-from apyfal.units import parse_boolean
+from apyfal.units import LONGEST, parse_boolean
 
 __all__ = ["ConnectionPool", "Timeouts", "request_head"]
 
@@ -42,8 +42,9 @@ class Timeouts(NamedTuple):
         """From a mount's parameters; ``None`` means the default."""
         stall = cls().stall if stall is None else stall
         connect = min(cls().connect, stall) if connect is None else connect
-        if stall <= 0 or connect <= 0:
-            raise ParameterError(f"timeouts must be positive, not {stall:g} and {connect:g}")
+        for name, seconds in (("timeout", stall), ("connect_timeout", connect)):
+            if not 0 < seconds <= LONGEST:
+                raise ParameterError(f"{name}: {seconds:g} s: expected more than 0, and {LONGEST} (100 years) at most")
         return cls(connect, stall)
 
 

@@ -6,6 +6,7 @@ import collections.abc
 import contextlib
 import inspect
 import math
+import numbers
 import os
 import re
 import types
@@ -53,13 +54,13 @@ _OF_THIS_MACHINE = {
 def _whole_number(value: object) -> int:
     if isinstance(value, str) and re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", value, re.ASCII):
         return int(value)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
+    if isinstance(value, int | numbers.Integral) and not isinstance(value, bool):
+        return int(value)
     raise ParameterError(f"expected a whole number, not {value!r}")
 
 
 def _number(value: object) -> float:
-    if isinstance(value, str | int | float) and not isinstance(value, bool):
+    if isinstance(value, str | int | float | numbers.Real) and not isinstance(value, bool):
         with contextlib.suppress(ValueError, OverflowError):
             number = float(value)
             if math.isfinite(number):

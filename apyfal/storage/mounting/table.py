@@ -24,6 +24,7 @@ from apyfal.storage.mounting.authority import lends_credentials
 from apyfal.storage.mounting.mount import Mount, MountedPath, MountInfo, MountSpec
 from apyfal.storage.mounting.parameters import accepted, checked, takes_anything
 from apyfal.storage.url import Location, ask_mounts
+from apyfal.units import parse_duration
 
 __all__ = ["MountInfo", "MountTable", "MountedPath", "mount", "mounts", "resolve", "snapshot", "table", "unmount"]
 
@@ -108,7 +109,7 @@ class MountTable:
         if old is not None:
             old.close_when_idle()
 
-    def unmount(self, storage_type: str, *, timeout: float = 30.0) -> None:
+    def unmount(self, storage_type: str, *, timeout: float | str = 30.0) -> None:
         """Forget a mount and close its connections, once the transfers and files that use it have ended.
 
         Parameters
@@ -116,20 +117,23 @@ class MountTable:
         storage_type
             The mount's name.
         timeout
-            Seconds to wait for them. New ones are refused meanwhile.
+            Seconds, or text (``"2min"``), to wait for them. New ones are refused meanwhile.
 
         Raises
         ------
         MountError
             When there is no such mount, or it is still in use after `timeout`; it then stays mounted.
+        ParameterError
+            `timeout` is no duration.
         """
+        seconds = parse_duration(timeout)
         name = providers.canonical(storage_type.lower())
         mounted = self._find(name)
         if mounted is None:
             raise MountError(f"{storage_type!r} is not mounted{did_you_mean(name, self.mounts())}")
-        if users := mounted.close_within(timeout):
+        if users := mounted.close_within(seconds):
             raise MountError(
-                f"cannot unmount {name!r}: {users} of its files and transfers still run after {timeout:g} s"
+                f"cannot unmount {name!r}: {users} of its files and transfers still run after {seconds:g} s"
             )
         with self._lock:
             for known in (self._mounts, self._automatic):

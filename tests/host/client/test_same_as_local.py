@@ -5,15 +5,17 @@ from __future__ import annotations
 import array
 import gzip
 import io
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
-from host.support.daemon import RunningDaemon
+from host.support.daemon import RunningDaemon, register_hanging
 
 import apyfal
-from apyfal.exceptions import AcceleratorException
+from apyfal.definition import registry
+from apyfal.exceptions import AcceleratorException, RunTimeout
 
 VALUES = np.arange(12, dtype=np.float32)
 SOURCES: dict[str, Callable[[], Any]] = {
@@ -53,6 +55,12 @@ TARGETS: dict[str, Callable[[], Any]] = {
     "unknown output": lambda: {"other": np.zeros(12, np.float32)},
     "output too short": lambda: {"dst": np.zeros(11, np.float32)},
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def defined() -> None:
+    if registry.find("hangs") is None:
+        register_hanging()
 
 
 @pytest.fixture(params=["tcp", "unix"])
@@ -115,6 +123,43 @@ def test_parameters(both: tuple[apyfal.Accelerator, ...], value: object, options
         assert there[0] is apyfal.exceptions.ParameterError
     else:
         assert there == here
+
+
+TIMES = [
+    0,
+    0.0,
+    -1,
+    math.nan,
+    math.inf,
+    True,
+    False,
+    "0",
+    "5s",
+    "x",
+    "",
+    b"5",
+    1e10,
+    10**400,
+    np.int64(60),
+    np.float32(60),
+]
+
+
+@pytest.mark.parametrize("timeout", TIMES, ids=str)
+@pytest.mark.parametrize("way", ["process", "prepare", "call", "submit", "map"])
+@pytest.mark.parametrize("options", [{"accelerator": "hangs"}], ids=str)
+def test_time_limits(both: tuple[apyfal.Accelerator, ...], way: str, timeout: Any, options: dict[str, Any]) -> None:
+    """No time at all ends a job that takes longer; what is no time is the same error."""
+    ways: dict[str, Callable[[apyfal.Accelerator], Callable[..., Any]]] = {
+        "process": lambda card: card.process,
+        "prepare": lambda card: lambda src, dst, timeout: card.prepare(src, dst, timeout=timeout)(),
+        "call": lambda card: lambda src, dst, timeout: card.prepare(src, dst)(timeout=timeout),
+        "submit": lambda card: lambda src, dst, timeout: card.process_submit(src, dst, timeout=timeout).result(60),
+        "map": lambda card: lambda src, dst, timeout: list(card.process_map([src] * 3, timeout=timeout))[-1],
+    }
+    here, there = (outcome(ways[way](card), np.zeros(8, np.uint8), None, timeout=timeout) for card in both)
+    assert there == here
+    assert (here[0] is RunTimeout) == (timeout in (0, "0") and not isinstance(timeout, bool))
 
 
 def jobs_of(card: apyfal.Accelerator) -> Callable[..., Any]:

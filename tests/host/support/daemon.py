@@ -204,6 +204,16 @@ def negative(src: np.ndarray, dst: np.ndarray) -> None:
     np.negative(src, out=dst)
 
 
+def register_hanging() -> None:
+    """Define ``hangs``, whose jobs take a tenth of a second."""
+    from apyfal.accelerators import model
+
+    @model("hangs", dtype="uint8", chunking="elements")
+    def hangs(src: np.ndarray, dst: np.ndarray) -> None:
+        time.sleep(0.1)
+        dst[:] = src
+
+
 def _main() -> None:
     faulthandler.enable()
     import logging
@@ -240,6 +250,7 @@ def _main() -> None:
     model("both", inputs=("x", "y"), outputs=("low", "high"), dtype="uint8", chunking="elements")(both)
     model("negative", dtype="int16", chunking="elements")(negative)
     register_results()
+    register_hanging()
     get_logger().addHandler(logging.StreamHandler())  # a test that makes the daemon log a traceback fails
 
     async def serve() -> None:

@@ -328,7 +328,9 @@ def test_values_survive_pickle_and_copy(file: Path) -> None:
 
 
 # -- anything at all --------------------------------------------------------------------------------------------------
-TEXTS = st.text(st.sampled_from(" \t\r\n[]=;#.\"'%~$\\abcé_-\x00\u2028") | st.characters(exclude_categories=["Cs"]), max_size=200)
+TEXTS = st.text(
+    st.sampled_from(" \t\r\n[]=;#.\"'%~$\\abcé_-\x00\u2028") | st.characters(exclude_categories=["Cs"]), max_size=200
+)
 
 
 @given(TEXTS)

@@ -179,7 +179,7 @@ SCHEMAS: dict[str, Any] = {
             },
             "parameters": {"type": "object"},
             "copy": {"type": "boolean"},
-            "timeout": {"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": MAX_TIMEOUT},
+            "timeout": {"type": ["number", "null"], "minimum": 0, "maximum": MAX_TIMEOUT},
             "memory_limit": {"type": ["integer", "string", "null"], "minimum": 0},
             "batch": {"anyOf": [{"type": "null"}, _BATCH]},
         },

@@ -58,8 +58,9 @@ def test_jobs_there_and_back(src: SourceSpec | None, dst: DestinationSpec | None
         {"dst": {"shared": {"region": "x", "array": {"dtype": "<f4", "shape": []}}}}, {"dst": {}},
         {"dst": {"shared": {"region": "0" * 32, "offset": -1, "array": {"dtype": "<f4", "shape": []}}}},
         {"kind": "start", "dst": {"data": True}}, {"parameters": []}, {"parameters": {"not a name": 1}},
-        {"parameters": {"src": 1}}, {"parameters": {"info_dict": {}}}, {"copy": 1}, {"timeout": 0}, {"timeout": "1"},
-        {"timeout": float("inf")}, {"timeout": True}, {"memory_limit": -1}, {"memory_limit": 1.5},
+        {"parameters": {"src": 1}}, {"parameters": {"info_dict": {}}}, {"copy": 1}, {"timeout": -1}, {"timeout": "1"},
+        {"timeout": float("inf")}, {"timeout": float("nan")}, {"timeout": True}, {"memory_limit": -1},
+        {"memory_limit": 1.5},
     ],
 )  # fmt: skip
 def test_malformed_jobs(document: object) -> None:

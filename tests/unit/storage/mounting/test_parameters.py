@@ -5,10 +5,12 @@ from __future__ import annotations
 import typing
 from typing import Any
 
+import numpy as np
 import pytest
 
 from apyfal.exceptions import AcceleratorException, ParameterError
 from apyfal.storage import providers
+from apyfal.storage.http.pool import Timeouts
 from apyfal.storage.mounting.parameters import accepted, checked
 from apyfal.storage.stores.fsspec.handler import FsspecHandler
 from apyfal.units import parse_boolean
@@ -68,6 +70,24 @@ def test_booleans_of_filesystems(value: str) -> None:
     pytest.importorskip("webdav4")
     with pytest.raises(AcceleratorException, match="'trust_env': expected true or false"):
         FsspecHandler(protocol="webdav", endpoint_url="http://127.0.0.1:9", trust_env=value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "taken"),
+    [
+        ("timeout", np.float32(0.5), 0.5), ("timeout", np.int64(3), 3.0), ("max_concurrency", np.int64(3), 3),
+    ],
+)  # fmt: skip
+def test_numbers_of_numpy(name: str, value: object, taken: object) -> None:
+    assert read("s3", name, value) == taken
+
+
+@pytest.mark.parametrize("seconds", [0, -1, 1e10, 1e300])
+def test_time_limits_that_no_connection_can_have(seconds: float) -> None:
+    with pytest.raises(ParameterError, match=r"^timeout: .* s: expected more than 0, and .* at most$"):
+        Timeouts.of(seconds)
+    with pytest.raises(ParameterError, match=r"^connect_timeout: .* s: expected more than 0, and .* at most$"):
+        Timeouts.of(None, seconds)
 
 
 @pytest.mark.parametrize(

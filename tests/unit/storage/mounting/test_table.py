@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import concurrent.futures
+import math
 import multiprocessing
 import os
 import pickle
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from memory_store import MemoryHandler
 
-from apyfal.exceptions import AcceleratorException, ConfigurationError, InvalidURL, MountError
+from apyfal.exceptions import AcceleratorException, ConfigurationError, InvalidURL, MountError, ParameterError
 from apyfal.storage.mounting.table import MountedPath, MountTable, Snapshot, table
 from apyfal.storage.url import parse
 
@@ -149,6 +151,14 @@ def test_unmount_in_use_fails_and_changes_nothing(mounts: MountTable, memory_pro
         handler = target.handler
         assert used(mounts, "memory://x")[0] is handler
     mounts.unmount("memory", timeout=0)
+
+
+@pytest.mark.parametrize("timeout", [-1, math.nan, math.inf, True, "x", 1e300, 10**400, b"1", None])
+def test_unmount_refuses_odd_times(mounts: MountTable, memory_provider: str, timeout: Any) -> None:
+    mounts.mount("memory")
+    with pytest.raises(ParameterError, match="is not a duration"):
+        mounts.unmount("memory", timeout=timeout)
+    mounts.unmount("memory", timeout="1ms")
 
 
 def test_unmount_waits_and_lets_nothing_new_in(mounts: MountTable, memory_provider: str) -> None:
