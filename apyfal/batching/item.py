@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from apyfal.batching.packing import Packer, Place
+    from apyfal.batching.packing import BatchSlot, Packer
     from apyfal.definition.bound_call import BoundCall
     from apyfal.device.regions import BufferRegion
     from apyfal.pipeline.reports.report import Report
@@ -106,7 +106,7 @@ class BatchItem:
         self.task = task
         self.array, is_converted = source_array(task.src)
         self.is_stored = task.dst is not None and not isinstance(task.dst, np.ndarray)
-        self.place: Place | None = None
+        self.place: BatchSlot | None = None
         self.arrived = False
         self.produced = 0
         self.ended = False
@@ -132,7 +132,9 @@ class BatchItem:
             memory.view(array.dtype).reshape(array.shape)[...] = array
         self._copied.append(("src", place.nbytes))
 
-    def take(self, data: memoryview | None, packer: Packer, inputs: BufferRegion, room: Place | None = None) -> None:
+    def take(
+        self, data: memoryview | None, packer: Packer, inputs: BufferRegion, room: BatchSlot | None = None
+    ) -> None:
         """Copy the job's object, which was received elsewhere, to its place in the batch; ``None``: it is empty.
 
         `room` is a place that was meant for it.
@@ -143,7 +145,7 @@ class BatchItem:
             self._copied.append(("src", place.nbytes))
         self.arrived = True
 
-    def take_placed(self, place: Place) -> None:
+    def take_placed(self, place: BatchSlot) -> None:
         """Accept the job's object, which was received at a place in the batch."""
         self.place = place
         self.arrived = True
@@ -154,7 +156,7 @@ class BatchItem:
         inputs: BufferRegion,
         first: Callable[[Handler, str], RangeReader] | None = None,
         options: TransferOptions | None = None,
-        room: Place | None = None,
+        room: BatchSlot | None = None,
     ) -> None:
         """Receive the job's file or object at its place in the batch.
 

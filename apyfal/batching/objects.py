@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from apyfal.batching.fan_out import StorageFanOut
     from apyfal.batching.item import BatchItem
-    from apyfal.batching.packing import Packer, Place
+    from apyfal.batching.packing import BatchSlot, Packer
     from apyfal.device.regions import BufferRegion
     from apyfal.storage.flow.options import TransferOptions
     from apyfal.storage.http.exchanges import Exchanges
@@ -83,7 +83,7 @@ class _Reads(NativeReads):
         self._packer = packer
         self._inputs = inputs
         self._likely = likely
-        self.guessed: dict[int, Place] = {}  #: places of the likely size, by index
+        self.guessed: dict[int, BatchSlot] = {}  #: places of the likely size, by index
 
     def _outs(self, indexes: list[int]) -> list[NDArray[np.uint8] | None] | None:
         return [self._place(index) for index in indexes] if self._likely else super()._outs(indexes)

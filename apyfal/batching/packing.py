@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from apyfal._core.device import DeviceInfo
     from apyfal.definition.bound_call import BoundCall
 
-__all__ = ["BATCH_NBYTES", "SMALL_NBYTES", "Packer", "Place"]
+__all__ = ["BATCH_NBYTES", "SMALL_NBYTES", "BatchSlot", "Packer"]
 
 #: Largest input of a job in a batch, in bytes. At 10 GB/s, the transfer of more takes longer (25 us) than starting it
 #: (5 to 20 us).
@@ -25,7 +25,7 @@ _PAGE = 4096
 _POSITIONAL = frozenset({"state", "report", "offset", "skip", "first", "last"})
 
 
-class Place(NamedTuple):
+class BatchSlot(NamedTuple):
     """Where one job's data is, in bytes: offset and size of its input, offset and capacity of its output."""
 
     start: int
@@ -75,7 +75,7 @@ class Packer:
         self._out_nbytes: dict[int, int | None] = {}  # by bytes of input: jobs of a batch tend to be of one size
         self.used = self.out_used = 0
 
-    def place(self, nbytes: int, room: Place | None = None) -> Place | None:
+    def place(self, nbytes: int, room: BatchSlot | None = None) -> BatchSlot | None:
         """Return a place for a job with `nbytes` of input; ``None``: there is no space, or the job cannot be batched.
 
         A place that is not filled is harmless: a run over it has an output that nobody reads. `room` is one that was
@@ -87,7 +87,7 @@ class Packer:
         if out_nbytes is None:
             return None
         if room is not None and nbytes <= room.nbytes and out_nbytes <= room.out_nbytes:
-            return Place(room.start, nbytes, room.out_start, out_nbytes)
+            return BatchSlot(room.start, nbytes, room.out_start, out_nbytes)
         with self._lock:
             if self.merged:
                 start, out_start = self.used, self.out_used
@@ -98,7 +98,7 @@ class Packer:
             if self._out_capacity is not None and out_start + out_nbytes > self._out_capacity:
                 return None
             self.used, self.out_used = start + nbytes, out_start + out_nbytes
-        return Place(start, nbytes, out_start, out_nbytes)
+        return BatchSlot(start, nbytes, out_start, out_nbytes)
 
     def _output_nbytes(self, nbytes: int) -> int | None:
         """Return the bytes that a job's output needs; ``None``: the job cannot be batched."""

@@ -31,7 +31,7 @@ from apyfal.log import redact_text
 __all__ = [
     "LOCAL",
     "Command",
-    "Settings",
+    "CommonOptions",
     "common_options",
     "exit_status",
     "host_option",
@@ -64,7 +64,7 @@ _STATUS: tuple[tuple[tuple[type[BaseException], ...], int], ...] = (
 
 
 @dataclass
-class Settings:
+class CommonOptions:
     """The options that every command has.
 
     Attributes
@@ -100,7 +100,7 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
-        settings = ctx.ensure_object(Settings)
+        settings = ctx.ensure_object(CommonOptions)
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()
@@ -138,19 +138,19 @@ def print_error(error: Exception, *, as_json: bool) -> None:
 def _set(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
     def callback(ctx: click.Context, _: click.Parameter, value: Any) -> None:
         if value:
-            setattr(ctx.ensure_object(Settings), name, value)
+            setattr(ctx.ensure_object(CommonOptions), name, value)
 
     return callback
 
 
 def _set_config(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
     if value is not None:
-        ctx.ensure_object(Settings).config = value
+        ctx.ensure_object(CommonOptions).config = value
         os.environ["APYFAL_CONFIG_FILE"] = value  # for what reads the configuration by itself, such as mounts
 
 
 def common_options(function: _Function) -> _Function:
-    """Add the options of `Settings` to a command; they come as the context's object."""
+    """Add the options of `CommonOptions` to a command; they come as the context's object."""
     flag: dict[str, Any] = {"is_flag": True, "expose_value": False}
     for option in (
         click.option("--debug", **flag, callback=_set("debug"), help="Show the traceback of an error."),
@@ -186,7 +186,7 @@ def key_values(texts: Iterable[str], option: str) -> dict[str, str]:
     return found
 
 
-def use_host(settings: Settings, *urls: str) -> None:
+def use_host(settings: CommonOptions, *urls: str) -> None:
     """Let ``host://`` in `urls` mean the files of the host that the configuration's ``[host]`` section names."""
     if not any(url.startswith("host://") for url in urls):
         return
@@ -204,7 +204,7 @@ def host_option(function: _Function) -> _Function:
 
 
 @contextlib.contextmanager
-def named_host(settings: Settings, host: str | None) -> Iterator[Host]:
+def named_host(settings: CommonOptions, host: str | None) -> Iterator[Host]:
     """Open the host of ``--host``, or that of the configuration.
 
     Raises
@@ -243,7 +243,7 @@ def _json_text(document: object) -> str:
     return json.dumps(plain(document), indent=2, allow_nan=False)
 
 
-def print_of_host(settings: Settings, host: str | None, what: str) -> None:
+def print_of_host(settings: CommonOptions, host: str | None, what: str) -> None:
     """Print the ``devices`` or ``accelerators`` of a host, as it describes them."""
     with named_host(settings, host) as there:
         found = there.json("GET", f"/v1/{what}")[what]

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 from apyfal.exceptions import RunTimeout
 
-__all__ = ["Aborted", "Channel", "JobControl"]
+__all__ = ["Aborted", "JobControl", "StageQueue"]
 
 Item = TypeVar("Item")
 
@@ -101,7 +101,7 @@ class JobControl:
         return left
 
 
-class Channel(Generic[Item]):
+class StageQueue(Generic[Item]):
     """A queue from one stage to the next.
 
     Parameters

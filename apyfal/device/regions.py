@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from apyfal._core.device import TO_DEVICE
-from apyfal.device.control import Channel, JobControl
+from apyfal.device.control import JobControl, StageQueue
 from apyfal.device.zero_copy import flat_bytes
 from apyfal.exceptions import UnsupportedByDriver
 from apyfal.memory import empty
@@ -182,7 +182,7 @@ class Chunk(NamedTuple):
     companions: tuple[Chunk, ...] = ()
 
 
-class BufferRing(Channel[BufferRegion]):
+class BufferRing(StageQueue[BufferRegion]):
     """Pinned buffers of one size that the stages of a job use in turn. Each is allocated when it is first needed.
 
     Parameters

@@ -1,4 +1,4 @@
-"""Settings of the operator of a host: the ``[security]`` section, and arguments of ``apyfal serve``."""
+"""HostSettings of the operator of a host: the ``[security]`` section, and arguments of ``apyfal serve``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from apyfal.exceptions import ConfigurationError
 from apyfal.host.server.policy import limits
 from apyfal.host.server.policy.tokens import default_state_directory
 
-__all__ = ["Settings", "default_socket"]
+__all__ = ["HostSettings", "default_socket"]
 
 
 def default_socket() -> Path:
@@ -27,7 +27,7 @@ def default_socket() -> Path:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class HostSettings:
     """The daemon's settings. Sizes in bytes, durations in seconds.
 
     Attributes
@@ -103,7 +103,7 @@ class Settings:
     keep_outputs: float = 300.0
 
     @classmethod
-    def load(cls, config: ConfigSource = None, **arguments: object) -> Settings:
+    def load(cls, config: ConfigSource = None, **arguments: object) -> HostSettings:
         """Read the ``[security]`` section of a configuration. `arguments` that are not ``None`` override it.
 
         Raises

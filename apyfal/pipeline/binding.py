@@ -24,7 +24,7 @@ from apyfal.pipeline.arrays import (
     overlap,
     shape_of,
 )
-from apyfal.pipeline.chunking import DEFAULT_MEMORY_LIMIT, Plan, PortPlan
+from apyfal.pipeline.chunking import DEFAULT_MEMORY_LIMIT, ChunkPlan, PortPlan
 from apyfal.pipeline.inputs import ArrayInput, CopiedInput, Input, ParallelRangeInput, StreamInput
 from apyfal.pipeline.outputs import (
     ArrayOutput,
@@ -180,7 +180,7 @@ class InputBinding:
         source = self.array if self.resident is None else self.resident
         return None if source is None else element_shape(source, self.port.dtype)
 
-    def make(self, plan: Plan, port_plan: PortPlan) -> Input:
+    def make(self, plan: ChunkPlan, port_plan: PortPlan) -> Input:
         """Return the input that the stages read."""
         job, source, array = self._job, self._source, self.array
         device, bank = job.context.device, job.kernels[0].bank(self.port.index)
@@ -304,12 +304,12 @@ class OutputBinding:
         if self.array is not None:
             check_type_and_size(self.port, self.array, self.port.nbytes(consumed))
 
-    def make(self, plan: Plan, port_plan: PortPlan) -> Output:
+    def make(self, plan: ChunkPlan, port_plan: PortPlan) -> Output:
         """Return the output that the stages write."""
         self._output = self._make(plan, port_plan)
         return self._output
 
-    def _make(self, plan: Plan, port_plan: PortPlan) -> Output:
+    def _make(self, plan: ChunkPlan, port_plan: PortPlan) -> Output:
         job, port, array, sink = self._job, self.port, self.array, self._sink
         device, bank = job.context.device, job.kernels[-1].bank(port.index)
         if self._region is not None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from apyfal._core.device import DeviceInfo
     from apyfal.definition.bound_call import BoundCall, CallInput, CallPort
 
-__all__ = ["DEFAULT_MEMORY_LIMIT", "Plan", "PortPlan", "make_plan"]
+__all__ = ["DEFAULT_MEMORY_LIMIT", "ChunkPlan", "PortPlan", "make_plan"]
 
 #: Bytes of pinned memory for the rings of one job, by default.
 DEFAULT_MEMORY_LIMIT = 256 << 20
@@ -63,7 +63,7 @@ class PortPlan(NamedTuple):
         return max(_DEPTH, self.connections + _EXTRA)
 
 
-class Plan(NamedTuple):
+class ChunkPlan(NamedTuple):
     """How a job is cut.
 
     Attributes
@@ -109,7 +109,7 @@ def make_plan(
     *,
     memory_limit: int | None,
     device_memory: int | None = None,
-) -> Plan:
+) -> ChunkPlan:
     """Choose the chunk size, and with it the size of the rings.
 
     Parameters
@@ -151,7 +151,7 @@ def _plan(
     outputs: Sequence[PortPlan],
     memory_limit: int | None,
     device_memory: int | None,
-) -> Plan:
+) -> ChunkPlan:
     limit = DEFAULT_MEMORY_LIMIT if memory_limit is None else memory_limit
     total = inputs[0].nbytes if inputs else 0
     if call.granularity is None:
@@ -179,10 +179,12 @@ def _plan(
         return _single(total)
     # Chunks that grow are for one input only: several inputs are cut alike, and some may not arrive in ranges.
     grows = len(inputs) == 1 and inputs[0].connections and not chunk % (_FIRST * granularity)
-    return Plan(chunk, chunk // _FIRST if grows else chunk, single=False)
+    return ChunkPlan(chunk, chunk // _FIRST if grows else chunk, single=False)
 
 
-def _uncut(call: BoundCall, inputs: Sequence[PortPlan], outputs: Sequence[PortPlan], memory_limit: int | None) -> Plan:
+def _uncut(
+    call: BoundCall, inputs: Sequence[PortPlan], outputs: Sequence[PortPlan], memory_limit: int | None
+) -> ChunkPlan:
     """Plan the one run of a kernel whose input must not be cut."""
     total = inputs[0].nbytes if inputs else 0
     unknown = [port_plan.port.name for port_plan in inputs if port_plan.nbytes is None]
@@ -200,8 +202,8 @@ def _uncut(call: BoundCall, inputs: Sequence[PortPlan], outputs: Sequence[PortPl
     return _single(total)
 
 
-def _single(total: int) -> Plan:
-    return Plan(total, total, single=True)
+def _single(total: int) -> ChunkPlan:
+    return ChunkPlan(total, total, single=True)
 
 
 def _all_resident(inputs: Sequence[PortPlan], outputs: Sequence[PortPlan]) -> bool:

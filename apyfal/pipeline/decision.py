@@ -18,7 +18,7 @@ from apyfal.exceptions import ParameterError
 from apyfal.pipeline.arguments import Ends, JobArguments
 from apyfal.pipeline.arrays import CONVERTED
 from apyfal.pipeline.binding import InputBinding, JobContext, OutputBinding
-from apyfal.pipeline.chunking import Plan, PortPlan, make_plan
+from apyfal.pipeline.chunking import ChunkPlan, PortPlan, make_plan
 from apyfal.pipeline.direct import DirectCall, keep
 from apyfal.pipeline.reports.report import Report, Span
 
@@ -53,7 +53,7 @@ class Decision:
     input_plans: list[PortPlan]
     output_plans: list[PortPlan]
     changed: list[tuple[int, int, str]]
-    plan: Plan
+    plan: ChunkPlan
 
     def leave(self, ends: Ends) -> None:
         """Leave what was decided behind for the next job, if this one is a single run without a copy."""

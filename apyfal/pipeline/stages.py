@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from apyfal._core.device import FROM_DEVICE, TO_DEVICE
 from apyfal.definition.grammar import STATUS_DONE, STATUS_FULL
-from apyfal.device.control import Aborted, Channel, JobControl
+from apyfal.device.control import Aborted, JobControl, StageQueue
 from apyfal.device.waiting import GRACE_SECONDS, POLL_SECONDS, Waitable, cancel, wait
 from apyfal.exceptions import KernelError
 from apyfal.memory import current_meter, metered
@@ -46,7 +46,7 @@ class OrderedSection(Generic[_Item]):
         Where the items come from.
     """
 
-    def __init__(self, control: JobControl, channel: Channel[_Item]) -> None:
+    def __init__(self, control: JobControl, channel: StageQueue[_Item]) -> None:
         self._control = control
         self._channel = channel
         self._numbering = threading.Lock()
@@ -172,9 +172,9 @@ class StagePipeline:
     # -- many chunks: threads for each stage --------------------------------------------------------------------------
     def run_stages(self) -> None:
         """Do the job with all stages at once; the calling thread stores."""
-        fetched: Channel[Chunk] = Channel(self._control, _QUEUED)
-        started: Channel[_Started] = Channel(self._control, _QUEUED)
-        finished: Channel[_Finished] = Channel(self._control, _QUEUED)
+        fetched: StageQueue[Chunk] = StageQueue(self._control, _QUEUED)
+        started: StageQueue[_Started] = StageQueue(self._control, _QUEUED)
+        finished: StageQueue[_Finished] = StageQueue(self._control, _QUEUED)
         to_start, to_finish = OrderedSection(self._control, fetched), OrderedSection(self._control, started)
         threads: list[threading.Thread] = []
         try:
@@ -199,7 +199,7 @@ class StagePipeline:
         self,
         name: str,
         count: int,
-        channel: Channel[Any],
+        channel: StageQueue[Any],
         work: Callable[[Callable[[Any], None]], None],
         threads: list[threading.Thread],
     ) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from apyfal.exceptions import ProgramError
 
-__all__ = ["Interface", "Kernel", "Port", "find_interfaces", "parse_header"]
+__all__ = ["Interface", "Kernel", "ModulePort", "find_interfaces", "parse_header"]
 
 _DECLARATION = re.compile(
     r"\bVL_(IN|OUT|INOUT)(8|16|64|W|)\(&?(\w+),\s*([0-9]{1,6}),\s*([0-9]{1,6})(?:,\s*([0-9]{1,6}))?\)"
@@ -37,7 +37,7 @@ _RESETS = ("ap_rst_n", "aresetn", "rst_n", "ap_rst", "reset", "rst")
 
 
 @dataclass(frozen=True, slots=True)
-class Port:
+class ModulePort:
     """One port of the top module.
 
     Attributes
@@ -71,7 +71,7 @@ class Interface:
 
     name: str
     kind: str
-    signals: dict[str, Port]
+    signals: dict[str, ModulePort]
 
     @property
     def data_bits(self) -> int:
@@ -87,26 +87,26 @@ class Kernel:
     """A design as a kernel: its clocks, resets and interfaces."""
 
     top: str
-    clock: Port
-    clock2: Port | None
-    resets: tuple[Port, ...]
+    clock: ModulePort
+    clock2: ModulePort | None
+    resets: tuple[ModulePort, ...]
     control: Interface | None
     memories: tuple[Interface, ...]
     sources: tuple[Interface, ...]
     sinks: tuple[Interface, ...]
-    others: tuple[Port, ...] = field(default=())
+    others: tuple[ModulePort, ...] = field(default=())
 
 
-def parse_header(text: str) -> list[Port]:
+def parse_header(text: str) -> list[ModulePort]:
     """Return the ports that Verilator's header of the top module declares."""
     ports = []
     for match in _DECLARATION.finditer(text):
         direction, _, name, high, low, _ = match.groups()
-        ports.append(Port(name, abs(int(high) - int(low)) + 1, direction != "IN"))
+        ports.append(ModulePort(name, abs(int(high) - int(low)) + 1, direction != "IN"))
     return ports
 
 
-def _groups(ports: Iterable[Port]) -> dict[str, dict[str, Port]]:
+def _groups(ports: Iterable[ModulePort]) -> dict[str, dict[str, ModulePort]]:
     """Return prefix to signals of everything that may be an interface."""
     known = {
         *_READ_NEEDS.split(),
@@ -116,7 +116,7 @@ def _groups(ports: Iterable[Port]) -> dict[str, dict[str, Port]]:
         *_STREAM_NEEDS.split(),
     }
     known |= set(_STREAM_MAY.split())
-    found: dict[str, dict[str, Port]] = {}
+    found: dict[str, dict[str, ModulePort]] = {}
     for port in ports:
         prefix, _, signal = port.name.rpartition("_")
         if prefix and signal.lower() in known:
@@ -124,7 +124,7 @@ def _groups(ports: Iterable[Port]) -> dict[str, dict[str, Port]]:
     return found
 
 
-def find_interfaces(top: str, ports: list[Port]) -> Kernel:
+def find_interfaces(top: str, ports: list[ModulePort]) -> Kernel:
     """Tell the interfaces of a kernel from its ports.
 
     Raises
@@ -167,7 +167,7 @@ def find_interfaces(top: str, ports: list[Port]) -> Kernel:
     return Kernel(top, clock, clock2, resets, control, tuple(memories), tuple(sources), tuple(sinks), others)
 
 
-def _complete(top: str, prefix: str, signals: dict[str, Port], needs: str) -> None:
+def _complete(top: str, prefix: str, signals: dict[str, ModulePort], needs: str) -> None:
     missing = [signal for signal in needs.split() if signal not in signals]
     if missing:
         raise ProgramError(

@@ -10,7 +10,7 @@ from apyfal.exceptions import ConfigurationError, did_you_mean
 from apyfal.rtl.build import build
 from apyfal.rtl.glue import PROTOCOLS
 from apyfal.rtl.ports import Kernel
-from apyfal.rtl.registers import Place, find_places, protocol_of
+from apyfal.rtl.registers import ArgumentRegister, find_places, protocol_of
 from apyfal.rtl.sources import find_sources
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def make_program(definition: Definition) -> bytes:
     arguments = [(argument.name, argument.name in buffers) for argument in definition.arguments]
     structs = {name: one.composite.itemsize for name, one in definition.parameters.items() if one.composite is not None}
 
-    def places_in(kernel: Kernel) -> list[Place]:
+    def places_in(kernel: Kernel) -> list[ArgumentRegister]:
         return find_places(kernel, sources, arguments, options.get("registers", ""), structs)
 
     simulator, kernel = build(

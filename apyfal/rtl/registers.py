@@ -19,13 +19,13 @@ from apyfal.exceptions import ConfigurationError, ParameterError, ProgramError, 
 from apyfal.rtl.ports import Kernel
 from apyfal.rtl.sources import Sources
 
-__all__ = ["Place", "find_places", "protocol_of"]
+__all__ = ["ArgumentRegister", "find_places", "protocol_of"]
 
 _COMMENT = re.compile(r"^\s*//\s*0x([0-9a-fA-F]+)\s*:\s*Data signal of (\w+)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ArgumentRegister:
     """Where one argument goes.
 
     Attributes
@@ -57,7 +57,7 @@ def find_places(
     arguments: Sequence[tuple[str, bool]],
     registers: str,
     structs: Mapping[str, int] = MappingProxyType({}),
-) -> list[Place]:
+) -> list[ArgumentRegister]:
     """Return the place of each argument.
 
     Parameters
@@ -100,16 +100,16 @@ def find_places(
             places.append(_of_struct(kernel, name, place, structs[name]))
             continue
         if place.kind == "any":
-            place = Place("scalar32", place.where)
+            place = ArgumentRegister("scalar32", place.where)
         if place.kind == "bytes":
             raise ConfigurationError(
                 f"kernel {kernel.top!r} has registers of {32 * place.words} bits for argument {name!r}; expected a "
                 f"struct or vector of {4 * place.words} bytes in the definition"
             )
         if is_buffer and place.kind.startswith("scalar"):
-            place = Place("buffer", place.where)
+            place = ArgumentRegister("buffer", place.where)
         elif not is_buffer and place.kind == "buffer":
-            place = Place("scalar64", place.where)
+            place = ArgumentRegister("scalar64", place.where)
         elif not is_buffer and place.kind in ("source", "sink"):
             raise ConfigurationError(f"argument {name!r} is a number, and cannot be the stream of that name")
         places.append(place)
@@ -117,11 +117,11 @@ def find_places(
     return places
 
 
-def _of_struct(kernel: Kernel, name: str, place: Place, nbytes: int) -> Place:
+def _of_struct(kernel: Kernel, name: str, place: ArgumentRegister, nbytes: int) -> ArgumentRegister:
     """Return the place of a struct, if the registers that are known for it hold it."""
     if place.kind in ("source", "sink"):
         raise ConfigurationError(f"argument {name!r} is a struct or vector, and cannot be the stream of that name")
-    found = Place("bytes", place.where, nbytes)
+    found = ArgumentRegister("bytes", place.where, nbytes)
     if place.kind != "any" and place.words != found.words:
         raise ParameterError(
             f"kernel {kernel.top!r} has registers of {32 * place.words} bits for argument {name!r}; the definition has "
@@ -130,7 +130,7 @@ def _of_struct(kernel: Kernel, name: str, place: Place, nbytes: int) -> Place:
     return found
 
 
-def _check_registers(kernel: Kernel, names: Sequence[str], places: Sequence[Place]) -> None:
+def _check_registers(kernel: Kernel, names: Sequence[str], places: Sequence[ArgumentRegister]) -> None:
     """Raise an error if a register cannot be written, or belongs to two arguments."""
     owners: dict[int, str] = {}
     for name, place in zip(names, places, strict=True):
@@ -153,21 +153,21 @@ def _check_registers(kernel: Kernel, names: Sequence[str], places: Sequence[Plac
                 raise ConfigurationError(f"arguments {other!r} and {name!r} share the register at {offset:#x}")
 
 
-def _stream(kernel: Kernel, name: str) -> Place | None:
+def _stream(kernel: Kernel, name: str) -> ArgumentRegister | None:
     for kind, interfaces in (("source", kernel.sources), ("sink", kernel.sinks)):
         for number, interface in enumerate(interfaces):
             if interface.name == name:
-                return Place(kind, number)
+                return ArgumentRegister(kind, number)
     # A kernel with one stream of a direction needs no name for it.
     if name == "src" and len(kernel.sources) == 1 and not kernel.memories:
-        return Place("source", 0)
+        return ArgumentRegister("source", 0)
     if name == "dst" and len(kernel.sinks) == 1 and not kernel.memories:
-        return Place("sink", 0)
+        return ArgumentRegister("sink", 0)
     return None
 
 
-def _configured(kernel: Kernel, registers: str) -> dict[str, Place]:
-    found: dict[str, Place] = {}
+def _configured(kernel: Kernel, registers: str) -> dict[str, ArgumentRegister]:
+    found: dict[str, ArgumentRegister] = {}
     for text in filter(None, (part.strip() for part in registers.split(","))):
         name, _, rest = text.partition(":")
         where, _, kind = rest.partition(":")
@@ -177,7 +177,9 @@ def _configured(kernel: Kernel, registers: str) -> dict[str, Place]:
             continue
         try:
             offset = int(where, 0)
-            found[name] = _of_bits(int(kind), offset) if kind not in ("", "buffer") else Place(kind or "any", offset)
+            found[name] = (
+                _of_bits(int(kind), offset) if kind not in ("", "buffer") else ArgumentRegister(kind or "any", offset)
+            )
         except ValueError:
             streams = ", ".join(each.name for each in (*kernel.sources, *kernel.sinks)) or "none"
             raise ConfigurationError(
@@ -192,17 +194,17 @@ def _configured(kernel: Kernel, registers: str) -> dict[str, Place]:
     return found
 
 
-def _of_bits(bits: int, offset: int) -> Place:
+def _of_bits(bits: int, offset: int) -> ArgumentRegister:
     """Return the place of a scalar; `ValueError` if no register has so many bits."""
     if bits % 32 or not 32 <= bits <= 8 * MAX_VALUE_BYTES:
         raise ValueError(bits)
     return _of_words(bits // 32, offset)
 
 
-def _of_words(words: int, offset: int) -> Place:
+def _of_words(words: int, offset: int) -> ArgumentRegister:
     if words > 2:
-        return Place("bytes", offset, 4 * words)
-    return Place("scalar64" if words == 2 else "scalar32", offset)
+        return ArgumentRegister("bytes", offset, 4 * words)
+    return ArgumentRegister("scalar64" if words == 2 else "scalar32", offset)
 
 
 def protocol_of(kernel: str, files: Sequence[Path]) -> str | None:
@@ -227,9 +229,9 @@ def _read_metadata(path: Path) -> ElementTree.Element:
         raise ProgramError(f"{path}: {error}") from None
 
 
-def _of_metadata(kernel: Kernel, files: Sequence[Path]) -> dict[str, Place]:
+def _of_metadata(kernel: Kernel, files: Sequence[Path]) -> dict[str, ArgumentRegister]:
     """Return the arguments of ``kernel.xml``; addressQualifier 0 is a scalar, 1 memory, 4 a stream (UG1393)."""
-    found: dict[str, Place] = {}
+    found: dict[str, ArgumentRegister] = {}
     for path in files:
         for argument in _read_metadata(path).iter("arg"):
             name, qualifier = argument.get("name", ""), argument.get("addressQualifier", "0")
@@ -242,13 +244,13 @@ def _of_metadata(kernel: Kernel, files: Sequence[Path]) -> dict[str, Place]:
                 offset, size = int(argument.get("offset", "x"), 0), int(argument.get("size", "0x4"), 0)
             except ValueError:
                 continue
-            found[name] = Place("buffer", offset) if qualifier == "1" else _of_words(-(-size // 4), offset)
+            found[name] = ArgumentRegister("buffer", offset) if qualifier == "1" else _of_words(-(-size // 4), offset)
     return found
 
 
-def _of_comments(files: Sequence[Path]) -> dict[str, Place]:
+def _of_comments(files: Sequence[Path]) -> dict[str, ArgumentRegister]:
     """Return the registers of a module that high-level synthesis wrote: a name comes once for each 32 bits."""
-    found: dict[str, Place] = {}
+    found: dict[str, ArgumentRegister] = {}
     times: Counter[str] = Counter()
     for path in files:
         text = path.read_text(errors="replace")

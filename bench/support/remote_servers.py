@@ -67,11 +67,11 @@ def daemon_process(directory: str, wire: bool) -> None:
 
     from apyfal.host.server.daemon import Daemon, Listener
     from apyfal.host.server.process import stay_prompt
-    from apyfal.host.settings import Settings
+    from apyfal.host.settings import HostSettings
 
     async def serve() -> None:
         path = Path(directory)
-        settings = Settings(
+        settings = HostSettings(
             authorized_host_dirs=(directory,),
             state_directory=path / "state",
             audit_log=path / "audit",

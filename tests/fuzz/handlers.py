@@ -20,7 +20,7 @@ from apyfal.host.server import daemon as daemon_module
 from apyfal.host.server.daemon import Daemon, Listener
 from apyfal.host.server.policy.egress import EgressPolicy
 from apyfal.host.server.policy.tokens import TokenStore
-from apyfal.host.settings import Settings
+from apyfal.host.settings import HostSettings
 
 __all__ = ["ROUTES", "channels", "handlers"]
 
@@ -64,7 +64,7 @@ class _Served:
             tokens.create("carol", ("storage:read",)),
             tokens.create("dave", directories=[inside], accelerators=["loopback"], mounts=[]),
         ]
-        settings = Settings(
+        settings = HostSettings(
             authorized_host_dirs=(str(shared),), state_directory=self.directory, audit_log=self.directory / "audit",
             request_rate=1_000_000, memory_limit=64 << 20, disk_limit=64 << 20, max_body=1 << 20, disk_reserve=0,
             host_quota=1 << 20, session_timeout=5.0, keep_jobs=5.0, keep_outputs=5.0, stop_timeout=1.0,

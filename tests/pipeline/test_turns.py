@@ -14,7 +14,7 @@ import pytest
 import apyfal
 from apyfal._core.device import TO_DEVICE
 from apyfal.definition import registry
-from apyfal.device.control import Aborted, Channel, JobControl
+from apyfal.device.control import Aborted, JobControl, StageQueue
 from apyfal.device.launcher import KernelLauncher
 from apyfal.device.regions import BufferRegion
 from apyfal.device.waiting import wait
@@ -102,7 +102,7 @@ def test_the_first_run_that_fails_is_the_cause(data: np.ndarray, monkeypatch: py
 
 def test_turns_end_with_the_channel_and_with_a_failure() -> None:
     control = JobControl()
-    channel: Channel[str] = Channel(control, 3)
+    channel: StageQueue[str] = StageQueue(control, 3)
     for item in "abc":
         channel.put(item)
     channel.end()

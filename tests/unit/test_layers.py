@@ -157,6 +157,17 @@ def test_every_folder_says_its_idea(name: str) -> None:
     assert ast.get_docstring(ast.parse(init.read_text())), f"{name} has no sentence at the top of its __init__.py"
 
 
+def test_a_class_has_a_name_of_its_own() -> None:
+    """One word, one meaning: who greps for a public class finds one."""
+    places: dict[str, list[str]] = {}
+    for module, path in MODULES.items():
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(module)
+    assert len(places) > 100
+    assert {name: modules for name, modules in places.items() if len(modules) > 1} == {}
+
+
 def test_importing_apyfal_is_light() -> None:
     heavy = "boto3 botocore requests urllib3 http.client aiohttp fsspec rich click multiprocessing importlib.metadata"
     code = f"import sys, apyfal; print(*sorted(set({heavy.split()!r}) & set(sys.modules)))"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from apyfal.config.authority import rule_of
 from apyfal.config.schema import KINDS, Key
-from apyfal.host.settings import _DURATIONS, _SIZES, Settings
+from apyfal.host.settings import _DURATIONS, _SIZES, HostSettings
 from apyfal.storage.mounting.parameters import _LIMITS, accepted, takes_anything
 from apyfal.storage.providers import BUILT_IN, handler_factory
 from apyfal.units import format_duration, format_size
@@ -85,7 +85,7 @@ def _cell(text: str) -> str:
 
 
 def _default(name: str, key: Key) -> str:
-    fields = {field.name: field.default for field in dataclasses.fields(Settings)}
+    fields = {field.name: field.default for field in dataclasses.fields(HostSettings)}
     if name == "authorized_host_dirs":
         return "`~/shared`"
     if name == "state_directory":

@@ -8,7 +8,7 @@ from apyfal.accelerators import available
 from apyfal.cli.common import (
     LOCAL,
     Command,
-    Settings,
+    CommonOptions,
     common_options,
     exit_status,
     host_option,
@@ -28,7 +28,7 @@ __all__ = ["command"]
 @host_option
 @common_options
 @click.pass_obj
-def command(settings: Settings, /, *, host: str | None) -> None:
+def command(settings: CommonOptions, /, *, host: str | None) -> None:
     """List the accelerators that can be run: the reference ones, plugins, and those of the configuration.
 
     With --host, those of another machine that the token may use.
@@ -46,7 +46,7 @@ def command(settings: Settings, /, *, host: str | None) -> None:
         click.get_current_context().exit(exit_status(problems[0]))
 
 
-def _print(settings: Settings, found: list[Definition]) -> None:
+def _print(settings: CommonOptions, found: list[Definition]) -> None:
     if settings.json:
         print_json(
             [

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import click
 
-from apyfal.cli.common import Command, Settings, common_options, print_json, print_rows
+from apyfal.cli.common import Command, CommonOptions, common_options, print_json, print_rows
 from apyfal.cli.completion import complete_path
 from apyfal.config import report
 from apyfal.config.configuration import FILE_NAME, Configuration
@@ -27,7 +27,7 @@ def command() -> None:
 @command.command(cls=Command, name="show")
 @common_options
 @click.pass_obj
-def _show(settings: Settings, /) -> None:
+def _show(settings: CommonOptions, /) -> None:
     """Say which files are in force, whose they are, and what of them does not count and why.
 
     Exit status 2 if the file in force cannot be read.
@@ -55,7 +55,7 @@ def _show(settings: Settings, /) -> None:
 @_FILE
 @common_options
 @click.pass_obj
-def _trust(settings: Settings, /, *, file: str) -> None:
+def _trust(settings: CommonOptions, /, *, file: str) -> None:
     """Trust FILE, by default the working directory's, with its present content.
 
     A trusted file may name programs and libraries, files outside of its directory, and addresses that get your
@@ -72,7 +72,7 @@ def _trust(settings: Settings, /, *, file: str) -> None:
 @_FILE
 @common_options
 @click.pass_obj
-def _untrust(settings: Settings, /, *, file: str) -> None:
+def _untrust(settings: CommonOptions, /, *, file: str) -> None:
     """Trust FILE, by default the working directory's, no longer."""
     known = TrustStore().untrust(file)
     if settings.json:

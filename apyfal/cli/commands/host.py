@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from apyfal.cli.common import Command, Settings, common_options, print_json, print_rows
+from apyfal.cli.common import Command, CommonOptions, common_options, print_json, print_rows
 
 __all__ = ["command"]
 
@@ -25,7 +25,7 @@ def _check(ctx: click.Context) -> None:
     """
     from apyfal.host.server.check import check
 
-    options = ctx.ensure_object(Settings)
+    options = ctx.ensure_object(CommonOptions)
     findings = check(options.config)
     if options.json:
         print_json([{"what": found.what, "state": found.state, "text": found.text} for found in findings])

@@ -9,7 +9,7 @@ import click
 
 from apyfal.cli.common import (
     Command,
-    Settings,
+    CommonOptions,
     common_options,
     host_option,
     named_host,
@@ -28,7 +28,7 @@ __all__ = ["cancel", "command"]
 @host_option
 @common_options
 @click.pass_obj
-def command(settings: Settings, /, *, ids: tuple[str, ...], host: str | None) -> None:
+def command(settings: CommonOptions, /, *, ids: tuple[str, ...], host: str | None) -> None:
     """List your newest jobs on a host, or the JOBs of these ids; those of all users, for an administrator.
 
     The host is that of --host, or of [host] in the configuration; a token is taken from $APYFAL_TOKEN or from there.
@@ -46,7 +46,7 @@ def command(settings: Settings, /, *, ids: tuple[str, ...], host: str | None) ->
 @host_option
 @common_options
 @click.pass_obj
-def cancel(settings: Settings, /, *, ids: tuple[str, ...], host: str | None) -> None:
+def cancel(settings: CommonOptions, /, *, ids: tuple[str, ...], host: str | None) -> None:
     """Cancel JOBs on a host that wait or run; 'apyfal jobs' lists their ids.
 
     Each is tried, and those that could not be cancelled (unknown, of somebody else, ended) are named at the end.

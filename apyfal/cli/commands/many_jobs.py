@@ -24,7 +24,17 @@ from apyfal.storage.packed import Packed, Sorter, repeated
 from apyfal.storage.trees.names import has_directories
 from apyfal.storage.url import parse, redact
 
-__all__ = ["Job", "Many", "Named", "Outcome", "find_sources", "has_fields", "make_folders", "place_outputs", "run_all"]
+__all__ = [
+    "JobFiles",
+    "Many",
+    "Named",
+    "Outcome",
+    "find_sources",
+    "has_fields",
+    "make_folders",
+    "place_outputs",
+    "run_all",
+]
 
 #: What braces in ``-o`` stand for.
 FIELDS = ("name", "stem", "suffix", "parent", "path", "index")
@@ -53,7 +63,7 @@ class Named(NamedTuple):
     size: int | None = None
 
 
-class Job(NamedTuple):
+class JobFiles(NamedTuple):
     """One job: a source's URL and size in bytes if known, and where the output goes."""
 
     source: str
@@ -96,7 +106,7 @@ class Many(NamedTuple):
         Whether a job that fails leaves the others alone.
     """
 
-    jobs: Packed[Job]
+    jobs: Packed[JobFiles]
     at_once: int | None
     keep_going: bool
 
@@ -160,7 +170,7 @@ def _below(url: str, info: ObjectInfo) -> Iterator[Named]:
             yield Named(item.location.url, item.name, None if item.info is None else item.info.size)
 
 
-def place_outputs(sources: Iterable[Named], template: str | None) -> Packed[Job]:
+def place_outputs(sources: Iterable[Named], template: str | None) -> Packed[JobFiles]:
     """Return a job for each source, with the place of its output.
 
     Parameters
@@ -179,21 +189,21 @@ def place_outputs(sources: Iterable[Named], template: str | None) -> Packed[Job]
     InvalidURL
         A source's name would not be below the destination, or cannot be a file's.
     """
-    jobs: Packed[Job] = Packed(Job._make)
+    jobs: Packed[JobFiles] = Packed(JobFiles._make)
     if template is None:
-        jobs.extend(Job(source.url, source.size, None) for source in sources)
+        jobs.extend(JobFiles(source.url, source.size, None) for source in sources)
         return jobs
     for index, source in enumerate(sources):
         if "" in source.path.split("/") and has_directories(template):
             raise InvalidURL(f"{redact(source.url)!r}: its name has an empty part, which a directory cannot hold")
         place = _filled(template, source, index)
         parse(place)
-        jobs.append(Job(source.url, source.size, place))
+        jobs.append(JobFiles(source.url, source.size, place))
     _require_distinct(jobs)
     return jobs
 
 
-def _require_distinct(jobs: Packed[Job]) -> None:
+def _require_distinct(jobs: Packed[JobFiles]) -> None:
     """Refuse destinations that are sources, or those of other jobs."""
     if len(jobs) < 1:
         return
@@ -252,7 +262,7 @@ def _filled(template: str, source: Named, index: int) -> str:
     return _FIELD.sub(fill, template)
 
 
-def make_folders(jobs: Packed[Job]) -> None:
+def make_folders(jobs: Packed[JobFiles]) -> None:
     """Make the directories that the outputs go into, where directories are real."""
     first = next((job.destination for job in jobs), None)
     try:
@@ -283,7 +293,7 @@ def run_all(submit: Callable[..., Any], many: Many, keywords: Mapping[str, objec
         started are cancelled.
     """
     limit = many.at_once or _UNDER_WAY
-    waiting: deque[tuple[Job, dict[str, Any], Any]] = deque()
+    waiting: deque[tuple[JobFiles, dict[str, Any], Any]] = deque()
 
     def next_outcome() -> Outcome:
         job, info, future = waiting.popleft()

@@ -14,8 +14,8 @@ import apyfal
 from apyfal import storage
 from apyfal.accelerator import LOCAL
 from apyfal.accelerators import resolve
-from apyfal.cli.commands.many_jobs import Job, Many, find_sources, has_fields, make_folders, place_outputs, run_all
-from apyfal.cli.common import Command, Settings, common_options, key_values, print_error, print_json
+from apyfal.cli.commands.many_jobs import JobFiles, Many, find_sources, has_fields, make_folders, place_outputs, run_all
+from apyfal.cli.common import Command, CommonOptions, common_options, key_values, print_error, print_json
 from apyfal.cli.completion import complete_accelerator, complete_driver, complete_path
 from apyfal.cli.progress import ProgressSum, progress_bar
 from apyfal.cli.selection import matches
@@ -80,7 +80,7 @@ _DATA = "the output is data: expected -o URL, or -o - for standard output"
 @common_options
 @click.pass_obj
 def command(
-    settings: Settings,
+    settings: CommonOptions,
     /,
     *,
     sources: tuple[str, ...],
@@ -192,7 +192,7 @@ def _run_several(
     card: apyfal.Accelerator,
     many: Many,
     keywords: Mapping[str, object],
-    settings: Settings,
+    settings: CommonOptions,
     *,
     resume: bool,
     verbose: bool,
@@ -248,9 +248,9 @@ def _run_several(
         raise StorageError(f"{failed} of {len(many.jobs)} jobs failed")
 
 
-def _not_done(jobs: Packed[Job]) -> Packed[Job]:
+def _not_done(jobs: Packed[JobFiles]) -> Packed[JobFiles]:
     """Return the jobs whose output is not there."""
-    left: Packed[Job] = Packed(Job._make)
+    left: Packed[JobFiles] = Packed(JobFiles._make)
     for some in jobs.blocks():
         places = [job.destination for job in some if job.destination is not None]
         if len(places) < len(some):
@@ -306,7 +306,7 @@ def _opened(given: Mapping[str, str] | str | None, standard: object) -> Any:
     return standard if given == "-" else given
 
 
-def _print_result(result: dict[str, Any], info: dict[str, Any], settings: Settings, *, to_stderr: bool) -> None:
+def _print_result(result: dict[str, Any], info: dict[str, Any], settings: CommonOptions, *, to_stderr: bool) -> None:
     """Print result parameters; not where the data goes."""
     if settings.json and not to_stderr:
         print_json({"result": result, "info": info})

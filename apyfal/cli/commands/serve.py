@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from apyfal.cli.common import Command, Settings, common_options
+from apyfal.cli.common import Command, CommonOptions, common_options
 from apyfal.exceptions import ConfigurationError, ParameterError
 
 if TYPE_CHECKING:
     from apyfal.host.server.daemon import Daemon, Listener
-    from apyfal.host.settings import Settings as HostSettings
+    from apyfal.host.settings import HostSettings
 
 __all__ = ["command"]
 
@@ -36,7 +36,7 @@ __all__ = ["command"]
 @common_options
 @click.pass_obj
 def command(
-    options: Settings,
+    options: CommonOptions,
     addresses: tuple[str, ...],
     unix: Path | None,
     no_unix: bool,
@@ -50,8 +50,7 @@ def command(
     try:
         from apyfal.host.server.daemon import Daemon
         from apyfal.host.server.process import serve
-        from apyfal.host.settings import Settings as HostSettings
-        from apyfal.host.settings import default_socket
+        from apyfal.host.settings import HostSettings, default_socket
     except ImportError as error:
         raise ConfigurationError(f"the daemon needs {error.name}: pip install 'apyfal[host]'") from error
     settings = HostSettings.load(options.config)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from apyfal.cli.common import Command, Settings, common_options, print_json, print_rows
+from apyfal.cli.common import Command, CommonOptions, common_options, print_json, print_rows
 from apyfal.cli.completion import complete_accelerator, complete_mount
 from apyfal.host.server.policy.tokens import SCOPES, Token, TokenStore
 from apyfal.units import parse_duration
@@ -59,7 +59,7 @@ def command() -> None:
 @common_options
 @click.pass_obj
 def _create(
-    options: Settings,
+    options: CommonOptions,
     user: str,
     scopes: tuple[str, ...],
     accelerators: tuple[str, ...],
@@ -86,7 +86,7 @@ def _create(
 @command.command(cls=Command, name="list")
 @common_options
 @click.pass_obj
-def _list(options: Settings) -> None:
+def _list(options: CommonOptions) -> None:
     """List the tokens, without their secrets."""
     now = time.time()
     tokens = _store(options).list()
@@ -112,15 +112,15 @@ def _list(options: Settings) -> None:
 @click.argument("token_id", metavar="ID")
 @common_options
 @click.pass_obj
-def _revoke(options: Settings, token_id: str) -> None:
+def _revoke(options: CommonOptions, token_id: str) -> None:
     """Revoke the token with this ID; running daemons refuse it at once."""
     token = _store(options).revoke(token_id)
     if options.json:
         print_json(_document(token, time.time()))
 
 
-def _store(options: Settings) -> TokenStore:
-    from apyfal.host.settings import Settings as HostSettings
+def _store(options: CommonOptions) -> TokenStore:
+    from apyfal.host.settings import HostSettings
 
     return TokenStore(HostSettings.load(options.config).state_directory / "tokens.json")
 

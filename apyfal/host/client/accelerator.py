@@ -28,7 +28,7 @@ from apyfal.exceptions import (
 from apyfal.host.client.batch import ClientBatch, split
 from apyfal.host.client.http import RETRY_FOR, Host, Retry, SessionLost
 from apyfal.host.client.local_ends import LocalEndFailed
-from apyfal.host.client.payload import Copies, InputPayload, OutputPayload
+from apyfal.host.client.payload import CopyCounter, InputPayload, OutputPayload
 from apyfal.host.client.shared_pool import SharedPool
 from apyfal.host.client.small_job import small_job
 from apyfal.host.client.submission import Receiver, Sendable, Submission
@@ -297,7 +297,7 @@ class RemoteAccelerator(BaseAccelerator):
         retry = Retry(timeout)
         is_plain = kind == "process" and info_dict is None and progress is None and memory_limit is None
         while True:
-            session, pool, copies = self._session, self._pool, Copies(copy)
+            session, pool, copies = self._session, self._pool, CopyCounter(copy)
             try:
                 small = small_job(src, dst, pool, copy, timeout, parameters) if is_plain else None
                 if small is not None:

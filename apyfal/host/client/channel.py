@@ -17,7 +17,7 @@ from apyfal.host.protocol.frames import EARLY, HEADER_NBYTES, WINDOW, FrameError
 from apyfal.host.protocol.messages import error_from
 from apyfal.storage.http.connection import Connection
 
-__all__ = ["BY_HTTP", "Channel", "ChannelPool", "ChannelReply"]
+__all__ = ["BY_HTTP", "ChannelPool", "ChannelReply", "ClientChannel"]
 
 #: status of a job that has to be submitted, or whose result has to be fetched, by HTTP
 BY_HTTP: Final = 421
@@ -34,7 +34,7 @@ _KEPT = 16
 _LAST = (1 << 32) - 1
 
 
-class Channel:
+class ClientChannel:
     """One channel to a host. Used by one thread at a time.
 
     Parameters
@@ -309,7 +309,9 @@ class ChannelReply:
 
     status = 200
 
-    def __init__(self, channel: Channel, stream: int, result: frames.ResultFrame, *, received: bool = False) -> None:
+    def __init__(
+        self, channel: ClientChannel, stream: int, result: frames.ResultFrame, *, received: bool = False
+    ) -> None:
         self._channel = channel
         self._stream = stream
         self._result = result
@@ -374,11 +376,11 @@ class ChannelPool:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._idle: list[Channel] = []
+        self._idle: list[ClientChannel] = []
         self._closed = False
         self._process = os.getpid()
 
-    def take(self) -> Channel | None:
+    def take(self) -> ClientChannel | None:
         """Return a channel that is still open; ``None``: there is none."""
         while True:
             with self._lock:
@@ -393,7 +395,7 @@ class ChannelPool:
                 return channel
             channel.close()
 
-    def give(self, channel: Channel, usable: bool) -> None:
+    def give(self, channel: ClientChannel, usable: bool) -> None:
         """Keep a channel for the next job, or close it; after `close`, close it."""
         channel.used_at = time.monotonic()
         with self._lock:

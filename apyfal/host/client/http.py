@@ -28,7 +28,7 @@ from apyfal.exceptions import (
     RunTimeout,
     StorageError,
 )
-from apyfal.host.client.channel import BY_HTTP, Channel, ChannelPool, ChannelReply
+from apyfal.host.client.channel import BY_HTTP, ChannelPool, ChannelReply, ClientChannel
 from apyfal.host.client.response import HostResponse, Refused, SessionLost, network_errors
 from apyfal.host.protocol import tls
 from apyfal.host.protocol.address import HostAddress
@@ -176,14 +176,14 @@ class Host:
         flags: int = 0,
         early: memoryview | None = None,
     ) -> ChannelReply | None:
-        """Submit a job on a data channel, and wait for its end; see `Channel.submit`.
+        """Submit a job on a data channel, and wait for its end; see `ClientChannel.submit`.
 
         Parameters
         ----------
         pieces
             Returns the pieces of the body, for each attempt.
         key, session, text, nbytes, alive, flags, early
-            As for `Channel.submit`.
+            As for `ClientChannel.submit`.
 
         Returns
         -------
@@ -224,11 +224,11 @@ class Host:
                 reply.on_release(partial(self._channels.give, channel))
             return reply
 
-    def _exchange_frames(self, channel: Channel, *job: Any) -> ChannelReply | None:
-        """Send a job and receive the head of its result; see `Channel.submit`."""
+    def _exchange_frames(self, channel: ClientChannel, *job: Any) -> ChannelReply | None:
+        """Send a job and receive the head of its result; see `ClientChannel.submit`."""
         return channel.submit(*job)
 
-    def _open_channel(self) -> Channel | None:
+    def _open_channel(self) -> ClientChannel | None:
         """Open a channel; ``None``: the host has none."""
         head = self._outgoing("GET", "/v1/channel", {"Connection": "Upgrade", "Upgrade": OFFERED}, None, (), None).head
         with network_errors:
@@ -244,7 +244,7 @@ class Host:
             if protocol is None:
                 connection.close()
                 raise HostError(f"{self.address}: it speaks {response!r}: expected one of {OFFERED}")
-            return Channel(connection, protocol)
+            return ClientChannel(connection, protocol)
         response.on_release(lambda usable: connection.close())
         with HostResponse(response) as reply:
             if reply.status in (401, 429, 503):

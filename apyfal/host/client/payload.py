@@ -24,7 +24,7 @@ from apyfal.pipeline.arrays import array_of, element_type_of
 from apyfal.storage.endpoints.factory import Source, open_source
 from apyfal.storage.url import StoragePath, is_file_object, parse
 
-__all__ = ["Copies", "InputPayload", "OutputPayload", "check_received"]
+__all__ = ["CopyCounter", "InputPayload", "OutputPayload", "check_received"]
 
 _CHUNK = 1 << 20
 #: below this size, a request on the socket costs less than the management of shared memory
@@ -40,7 +40,7 @@ def _bytes_of(array: np.ndarray[Any, Any]) -> memoryview:
     return flat.data
 
 
-class Copies:
+class CopyCounter:
     """Counts the copies that a client makes of a job's arrays.
 
     Parameters
@@ -71,7 +71,7 @@ class Copies:
         info["copy_reasons"] = [*info.get("copy_reasons", ()), *self._reasons]
 
 
-def _room(pool: SharedPool, nbytes: int, copies: Copies) -> Region | None:
+def _room(pool: SharedPool, nbytes: int, copies: CopyCounter) -> Region | None:
     """Return free shared memory to copy an array of `nbytes` through; ``None``: not worthwhile, or none is free."""
     return pool.take(nbytes) if copies.allowed and nbytes >= _SHARED_FROM else None
 
@@ -108,7 +108,7 @@ class InputPayload:
         Size of the body in bytes; ``None``: there is no body.
     """
 
-    def __init__(self, src: object, pool: SharedPool | None, copies: Copies) -> None:
+    def __init__(self, src: object, pool: SharedPool | None, copies: CopyCounter) -> None:
         self._stack = ExitStack()
         self._copies = copies
         self.origin: SourceSpec | None = None
@@ -257,7 +257,7 @@ class OutputPayload:
         Description of the output in the job.
     """
 
-    def __init__(self, dst: object, pool: SharedPool | None, expected: int | None, copies: Copies) -> None:
+    def __init__(self, dst: object, pool: SharedPool | None, expected: int | None, copies: CopyCounter) -> None:
         self._dst = dst
         self._copies = copies
         self._pool = pool

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from apyfal.host.client.local_ends import Readable
-from apyfal.host.client.payload import Copies, OutputPayload, check_received
+from apyfal.host.client.payload import CopyCounter, OutputPayload, check_received
 from apyfal.host.client.shared_pool import SharedPool
 from apyfal.host.protocol.array_types import ArrayType
 from apyfal.host.protocol.messages import DestinationSpec, JobSpec, SourceSpec
@@ -55,7 +55,7 @@ class SmallJob:
         """Receive the output; see `OutputPayload.receive`."""
         described, result = document.get("output"), self._dst
         if described is None or response is None or described.get("region") or described.get("parts"):
-            return OutputPayload(result, None, None, Copies(allowed=True)).receive(response, document)
+            return OutputPayload(result, None, None, CopyCounter(allowed=True)).receive(response, document)
         nbytes = int(described["nbytes"])
         if result is None:
             try:

@@ -61,7 +61,7 @@ class Submission:
     text
         `spec` as JSON; ``None``: it is made here.
     early
-        Where the output may be received while the job still runs; see `Channel.submit`.
+        Where the output may be received while the job still runs; see `ClientChannel.submit`.
     """
 
     def __init__(

@@ -12,8 +12,8 @@ from apyfal.host.protocol.frames import (
     HEADER_NBYTES,
     MAX_DATA,
     FrameHeader,
+    FrameLimits,
     FrameType,
-    Limits,
     data_header,
     parse_header,
 )
@@ -60,7 +60,7 @@ class FrameReader:
         If true, frames are not handled, but kept until `resume`. A handler may set it.
     """
 
-    def __init__(self, known: Mapping[int, Limits], handler: FrameHandler, scratch: bytearray) -> None:
+    def __init__(self, known: Mapping[int, FrameLimits], handler: FrameHandler, scratch: bytearray) -> None:
         self._known = known
         self._handler = handler
         self._scratch = scratch

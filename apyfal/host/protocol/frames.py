@@ -32,9 +32,9 @@ __all__ = [
     "ErrorFrame",
     "FrameError",
     "FrameHeader",
+    "FrameLimits",
     "FrameType",
     "JobFrame",
-    "Limits",
     "Protocol",
     "ResultFrame",
     "chosen_protocol",
@@ -102,7 +102,7 @@ class FrameType(IntEnum):
     OUTPUT = 8
 
 
-class Limits(NamedTuple):
+class FrameLimits(NamedTuple):
     """Smallest and largest payload of one type of frame, whether its stream is 0, not 0, or either (``None``), and the
     flags that it may have.
     """
@@ -113,29 +113,29 @@ class Limits(NamedTuple):
     flags: int = 0
 
 
-_BOTH: Mapping[int, Limits] = {
-    FrameType.DATA: Limits(1, MAX_DATA),
-    FrameType.CREDIT: Limits(_CREDIT.size, _CREDIT.size),
-    FrameType.PING: Limits(0, 0, False),
+_BOTH: Mapping[int, FrameLimits] = {
+    FrameType.DATA: FrameLimits(1, MAX_DATA),
+    FrameType.CREDIT: FrameLimits(_CREDIT.size, _CREDIT.size),
+    FrameType.PING: FrameLimits(0, 0, False),
 }
-_FROM_CLIENT_1: Mapping[int, Limits] = {
+_FROM_CLIENT_1: Mapping[int, FrameLimits] = {
     **_BOTH,
-    FrameType.JOB: Limits(_JOB.size, MAX_JOB, flags=NO_INFO),
-    FrameType.RELEASE: Limits(0, 0),
+    FrameType.JOB: FrameLimits(_JOB.size, MAX_JOB, flags=NO_INFO),
+    FrameType.RELEASE: FrameLimits(0, 0),
 }
-_FROM_SERVER_1: Mapping[int, Limits] = {
+_FROM_SERVER_1: Mapping[int, FrameLimits] = {
     **_BOTH,
-    FrameType.RESULT: Limits(_RESULT.size, MAX_RESULT),
-    FrameType.ERROR: Limits(_ERROR.size, _MAX_ERROR, None),
+    FrameType.RESULT: FrameLimits(_RESULT.size, MAX_RESULT),
+    FrameType.ERROR: FrameLimits(_ERROR.size, _MAX_ERROR, None),
 }
 #: the frames that each side may send, in the newest protocol
-FROM_CLIENT: Mapping[int, Limits] = {
+FROM_CLIENT: Mapping[int, FrameLimits] = {
     **_FROM_CLIENT_1,
-    FrameType.JOB: Limits(_JOB.size, MAX_JOB, flags=NO_INFO | EARLY),
+    FrameType.JOB: FrameLimits(_JOB.size, MAX_JOB, flags=NO_INFO | EARLY),
 }
-FROM_SERVER: Mapping[int, Limits] = {
+FROM_SERVER: Mapping[int, FrameLimits] = {
     **_FROM_SERVER_1,
-    FrameType.OUTPUT: Limits(_OUTPUT.size, _OUTPUT.size),
+    FrameType.OUTPUT: FrameLimits(_OUTPUT.size, _OUTPUT.size),
 }
 
 
@@ -143,8 +143,8 @@ class Protocol(NamedTuple):
     """A version of the protocol: its name in the ``Upgrade`` field of HTTP, and the frames that each side may send."""
 
     name: str
-    from_client: Mapping[int, Limits]
-    from_server: Mapping[int, Limits]
+    from_client: Mapping[int, FrameLimits]
+    from_server: Mapping[int, FrameLimits]
 
     @property
     def has_early_output(self) -> bool:
@@ -216,7 +216,9 @@ def chosen_protocol(offered: str) -> Protocol | None:
 
 
 # -- headers -----------------------------------------------------------------------------------------------------------
-def parse_header(data: bytes | bytearray | memoryview, known: Mapping[int, Limits], offset: int = 0) -> FrameHeader:
+def parse_header(
+    data: bytes | bytearray | memoryview, known: Mapping[int, FrameLimits], offset: int = 0
+) -> FrameHeader:
     """Parse and check the header of a frame.
 
     Parameters

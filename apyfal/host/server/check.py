@@ -18,16 +18,16 @@ from apyfal.host.server.policy import linux_sandbox
 from apyfal.host.server.policy.allowed_directories import AllowedDirectories
 from apyfal.host.server.policy.egress import EgressPolicy
 from apyfal.host.server.policy.tokens import TokenStore
-from apyfal.host.settings import Settings, default_socket
+from apyfal.host.settings import HostSettings, default_socket
 from apyfal.units import format_size
 
-__all__ = ["Finding", "check"]
+__all__ = ["CheckResult", "check"]
 
 _LITTLE_SPACE = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckResult:
     """The result of one check.
 
     Attributes
@@ -45,7 +45,7 @@ class Finding:
     text: str
 
 
-def check(config: ConfigSource = None) -> list[Finding]:
+def check(config: ConfigSource = None) -> list[CheckResult]:
     """Check everything that a daemon with this configuration needs. Problems become findings, not exceptions.
 
     Raises
@@ -53,9 +53,9 @@ def check(config: ConfigSource = None) -> list[Finding]:
     ConfigurationError
         The configuration itself cannot be read.
     """
-    settings = Settings.load(config)
-    found: list[Finding] = []
-    steps: list[tuple[str, Callable[[Settings], Iterator[Finding]]]] = [
+    settings = HostSettings.load(config)
+    found: list[CheckResult] = []
+    steps: list[tuple[str, Callable[[HostSettings], Iterator[CheckResult]]]] = [
         ("directories", _directories),
         ("outbound", _outbound),
         ("tokens", _tokens),
@@ -68,84 +68,84 @@ def check(config: ConfigSource = None) -> list[Finding]:
         try:
             found += step(settings)
         except (AcceleratorException, OSError) as error:
-            found.append(Finding(name, "wrong", " ".join(str(error).split())))
+            found.append(CheckResult(name, "wrong", " ".join(str(error).split())))
     return found
 
 
-def _directories(settings: Settings) -> Iterator[Finding]:
+def _directories(settings: HostSettings) -> Iterator[CheckResult]:
     if linux_sandbox.have_openat2():
-        yield Finding("openat2", "ok", "paths are resolved by the kernel")
+        yield CheckResult("openat2", "ok", "paths are resolved by the kernel")
     else:
-        yield Finding("openat2", "warning", "not in this kernel: paths are resolved step by step")
+        yield CheckResult("openat2", "warning", "not in this kernel: paths are resolved step by step")
     with AllowedDirectories(settings.authorized_host_dirs) as allowed:
         if allowed.landlocked:
-            yield Finding(
+            yield CheckResult(
                 "Landlock",
                 "ok",
                 f"version {linux_sandbox.landlock_version()} restricts the threads that open host:// files",
             )
         else:
-            yield Finding("Landlock", "warning", "not in this kernel: the resolver alone guards host://")
+            yield CheckResult("Landlock", "warning", "not in this kernel: the resolver alone guards host://")
         for directory in allowed.directories:
             mode = os.stat(directory).st_mode
             if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
-                yield Finding("host://", "warning", f"{directory}: anybody on this machine can write there")
+                yield CheckResult("host://", "warning", f"{directory}: anybody on this machine can write there")
             else:
-                yield Finding("host://", "ok", directory)
+                yield CheckResult("host://", "ok", directory)
 
 
-def _outbound(settings: Settings) -> Iterator[Finding]:
+def _outbound(settings: HostSettings) -> Iterator[CheckResult]:
     EgressPolicy(settings.private_endpoints)
     allowed = ", ".join(settings.private_endpoints) or "none"
-    yield Finding("outbound", "ok", f"private endpoints that clients may reach: {allowed}")
+    yield CheckResult("outbound", "ok", f"private endpoints that clients may reach: {allowed}")
 
 
-def _tokens(settings: Settings) -> Iterator[Finding]:
+def _tokens(settings: HostSettings) -> Iterator[CheckResult]:
     store = TokenStore(settings.state_directory / "tokens.json")
     valid = [token for token in store.list() if token.state(time.time()) == "valid"]
     if not valid:
-        yield Finding("tokens", "warning", "none: only this user can use the host; see apyfal token create")
+        yield CheckResult("tokens", "warning", "none: only this user can use the host; see apyfal token create")
         return
     if stat.S_IMODE(store.path.stat().st_mode) & 0o077:
-        yield Finding("tokens", "wrong", f"{store.path} can be read by others: chmod 600")
+        yield CheckResult("tokens", "wrong", f"{store.path} can be read by others: chmod 600")
         return
-    yield Finding("tokens", "ok", f"{len(valid)} valid, of {len({token.user for token in valid})} users")
+    yield CheckResult("tokens", "ok", f"{len(valid)} valid, of {len({token.user for token in valid})} users")
 
 
-def _certificate(settings: Settings) -> Iterator[Finding]:
+def _certificate(settings: HostSettings) -> Iterator[CheckResult]:
     certificate = settings.state_directory / "certificate.pem"
     if certificate.exists():
-        yield Finding("certificate", "ok", f"its own: sha256={tls.fingerprint_of(certificate)}")
+        yield CheckResult("certificate", "ok", f"its own: sha256={tls.fingerprint_of(certificate)}")
     else:
-        yield Finding("certificate", "ok", "none yet: made when it listens beyond this machine")
+        yield CheckResult("certificate", "ok", "none yet: made when it listens beyond this machine")
 
 
-def _state(settings: Settings) -> Iterator[Finding]:
+def _state(settings: HostSettings) -> Iterator[CheckResult]:
     directory = settings.state_directory
     existing = next(path for path in (directory, *directory.parents) if path.exists())
     free = shutil.disk_usage(existing).free
     state = "ok" if free > _LITTLE_SPACE else "warning"
-    yield Finding("state", state, f"{directory}: {format_size(free)} free")
+    yield CheckResult("state", state, f"{directory}: {format_size(free)} free")
 
 
-def _devices(_: Settings) -> Iterator[Finding]:
+def _devices(_: HostSettings) -> Iterator[CheckResult]:
     from apyfal.device.listing import devices
 
     listing = devices()
     for device in listing:
-        yield Finding("device", "ok", str(device))
+        yield CheckResult("device", "ok", str(device))
     for driver, reason in listing.unavailable.items():
-        yield Finding("device", "warning", f"{driver}: {reason}")
+        yield CheckResult("device", "warning", f"{driver}: {reason}")
 
 
-def _daemon(_: Settings) -> Iterator[Finding]:
+def _daemon(_: HostSettings) -> Iterator[CheckResult]:
     path = default_socket()
     if not path.exists():
-        yield Finding("daemon", "warning", f"not running: nothing at {path}")
+        yield CheckResult("daemon", "warning", f"not running: nothing at {path}")
         return
     host = Host(HostAddress(unix=str(path), secure=False), None)
     try:
         state = host.json("GET", "/health")["state"]
     finally:
         host.close()
-    yield Finding("daemon", "ok" if state == "ok" else "warning", f"{path}: {state}")
+    yield CheckResult("daemon", "ok" if state == "ok" else "warning", f"{path}: {state}")

@@ -53,7 +53,7 @@ from apyfal.host.server.transport.bodies import Bodies
 from apyfal.host.server.transport.connections import Acceptor, Connections
 from apyfal.host.server.transport.threads import Threads
 from apyfal.host.server.transport.user_threads import UserThreads
-from apyfal.host.settings import Settings
+from apyfal.host.settings import HostSettings
 from apyfal.jobs.queue import Task
 from apyfal.log import get_logger
 from apyfal.memory import empty
@@ -82,7 +82,7 @@ class Daemon:
     Parameters
     ----------
     settings
-        Settings of the operator.
+        HostSettings of the operator.
     listeners
         Addresses to listen on.
     config
@@ -102,7 +102,7 @@ class Daemon:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: HostSettings,
         listeners: list[Listener],
         *,
         config: Any = None,
@@ -361,7 +361,7 @@ class Daemon:
         """
         try:
             configuration = Configuration.load(self._config)
-            settings = Settings.load(configuration)
+            settings = HostSettings.load(configuration)
             directories = AllowedDirectories(settings.authorized_host_dirs)
             egress = EgressPolicy(settings.private_endpoints, self._egress.own_ports)
         except ConfigurationError as error:
@@ -423,7 +423,7 @@ async def _send_no_continue(request: web.Request) -> None:
     """Send no ``100 Continue``: the handler does that when it wants the body."""
 
 
-def _fields_of(configuration: Configuration, settings: Settings) -> SessionFields:
+def _fields_of(configuration: Configuration, settings: HostSettings) -> SessionFields:
     return SessionFields(configuration, settings.client_drivers, settings.client_programs)
 
 

@@ -16,10 +16,10 @@ from apyfal.storage.handler import ObjectInfo
 from apyfal.storage.mounting.table import resolve
 from apyfal.storage.url import Location
 
-__all__ = ["Part", "read_parts"]
+__all__ = ["ByteRange", "read_parts"]
 
 
-class Part(NamedTuple):
+class ByteRange(NamedTuple):
     """Bytes `start` to `stop` of a file or object, as in a slice: negative numbers count from its end."""
 
     location: Location
@@ -27,7 +27,7 @@ class Part(NamedTuple):
     stop: int | None
 
 
-def read_parts(parts: Sequence[Part]) -> list[bytes | Exception]:
+def read_parts(parts: Sequence[ByteRange]) -> list[bytes | Exception]:
     """Read parts, several at once; return the bytes or the error of each.
 
     All parts of one object are of one version, since each object is looked up once before its parts are read.

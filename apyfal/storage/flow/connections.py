@@ -15,13 +15,13 @@ from itertools import repeat, starmap
 from apyfal.storage.flow.cancel import CancelToken
 from apyfal.storage.handler import RangeReader
 
-__all__ = ["Connections"]
+__all__ = ["ConnectionLimiter"]
 
 #: Seconds after which a thread that waits for its turn checks whether it was cancelled.
 _LOOK = 0.1
 
 
-class Connections:
+class ConnectionLimiter:
     """The turns of a mount's transfers: each request that moves data takes one, and gives it back when it has ended.
 
     No thread can wait for ever. A request that has a turn ends by itself, since it moves a bounded number of bytes from
@@ -247,5 +247,5 @@ def _begin_afresh() -> None:
 
 _UNLIMITED = contextlib.nullcontext()
 _thread = threading.local()
-_limited: weakref.WeakSet[Connections] = weakref.WeakSet()
+_limited: weakref.WeakSet[ConnectionLimiter] = weakref.WeakSet()
 os.register_at_fork(after_in_child=_begin_afresh)  # before a second thread of the child can be there

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from apyfal.exceptions import ChecksumMismatch, ObjectNotFound, StorageError, StoreUnavailable, TransferTimeout
 from apyfal.storage.flow.cancel import CancelToken, current_cancel
-from apyfal.storage.flow.connections import Connections
+from apyfal.storage.flow.connections import ConnectionLimiter
 from apyfal.storage.handler import Handler
 
 __all__ = ["Bandwidth", "Memory", "MountLimits", "RetryQuota", "Retrying", "limits_for", "retry_call", "retry_removal"]
@@ -131,7 +131,7 @@ class MountLimits:
         self.quota = RetryQuota()
         self.bandwidth = Bandwidth(handler.bandwidth) if handler.bandwidth else None
         self.memory = Memory(handler.memory_limit or 256 << 20)
-        self.connections = Connections(handler.max_concurrency)
+        self.connections = ConnectionLimiter(handler.max_concurrency)
         #: the rate of one connection, in bytes a second, as last seen; part sizes follow it
         self.connection_rate = 0.0
 

@@ -15,7 +15,7 @@ from apyfal.exceptions import UnsupportedByStore
 from apyfal.storage.api import copying, namespace, opening
 from apyfal.storage.api.tree import has_links, names_below
 from apyfal.storage.batch.many import load_each, save_each
-from apyfal.storage.batch.ranges import Part, read_parts
+from apyfal.storage.batch.ranges import ByteRange, read_parts
 from apyfal.storage.endpoints.factory import open_sink, open_source
 from apyfal.storage.fs.names import Names, exists_with_magic
 from apyfal.storage.mounting.table import resolve
@@ -162,7 +162,7 @@ class Contents(Names):
         if not len(begins) == len(stops) == len(paths):
             raise ValueError(f"cat_ranges: {len(paths)} paths, {len(begins)} starts and {len(stops)} ends")
         locations = [parse(self._strip_protocol(one)) for one in paths]
-        found = read_parts([Part(*one) for one in zip(locations, begins, stops, strict=True)])
+        found = read_parts([ByteRange(*one) for one in zip(locations, begins, stops, strict=True)])
         if on_error != "return":
             first_error(found)
         return found

@@ -10,9 +10,9 @@ from apyfal.storage.handler import ObjectInfo
 from apyfal.storage.packed import Packed, Sorter
 from apyfal.storage.trees.comparing import differs
 from apyfal.storage.trees.names import Clash, above
-from apyfal.storage.trees.sides import DIRECTORY, FILE, PROBLEM, Entry, Tree, no_place
+from apyfal.storage.trees.sides import DIRECTORY, FILE, PROBLEM, Tree, TreeEntry, no_place
 
-__all__ = ["Plan", "Work", "make_plan"]
+__all__ = ["SyncPlan", "Work", "make_plan"]
 
 
 class Work(NamedTuple):
@@ -38,7 +38,7 @@ class Work(NamedTuple):
         return ObjectInfo(self.name, self.there_size, self.there_etag, self.there_mtime) if self.is_there else None
 
 
-class Plan:
+class SyncPlan:
     """What there is to do.
 
     Attributes
@@ -73,7 +73,7 @@ class Plan:
         self.empty = 0
 
 
-def make_plan(here: Tree, there: Tree, *, checksum: bool, delete: bool) -> Plan:
+def make_plan(here: Tree, there: Tree, *, checksum: bool, delete: bool) -> SyncPlan:
     """Compare the listings of source and destination.
 
     Parameters
@@ -85,7 +85,7 @@ def make_plan(here: Tree, there: Tree, *, checksum: bool, delete: bool) -> Plan:
     delete
         Whether what only the destination has is to be deleted.
     """
-    plan = Plan()
+    plan = SyncPlan()
     if checksum:
         plan.total = None
     sources, destinations = _Names(one for one in here if one.kind != PROBLEM), _Names(there)
@@ -124,7 +124,7 @@ def make_plan(here: Tree, there: Tree, *, checksum: bool, delete: bool) -> Plan:
     return plan
 
 
-def _compare(plan: Plan, file: Entry, there: Entry | None, *, checksum: bool, keeps_time: bool) -> None:
+def _compare(plan: SyncPlan, file: TreeEntry, there: TreeEntry | None, *, checksum: bool, keeps_time: bool) -> None:
     work = Work(file.name, file.size, file.etag, file.mtime, there is not None)
     if there is not None:
         work = work._replace(there_size=there.size, there_etag=there.etag, there_mtime=there.mtime)
@@ -144,7 +144,7 @@ class _Names:
         The next name, and its parts; ``None``: there is no more.
     """
 
-    def __init__(self, entries: Iterable[Entry]) -> None:
+    def __init__(self, entries: Iterable[TreeEntry]) -> None:
         self._groups = groupby(entries, lambda entry: entry.name)
         self._next()
 
@@ -154,7 +154,7 @@ class _Names:
         self.parts = None if name is None else name.split("/")
         self._entries = {entry.kind: entry for entry in entries}
 
-    def take(self, name: str) -> dict[int, Entry]:
+    def take(self, name: str) -> dict[int, TreeEntry]:
         """Return the entries of this name by their kinds, if it is the next, and go on."""
         if name != self.name:
             return {}
@@ -184,7 +184,7 @@ class _InTheWay:
         self._there = there
         self._stack: list[tuple[str, bool]] = []
 
-    def enter(self, name: str, entries: dict[int, Entry]) -> None:
+    def enter(self, name: str, entries: dict[int, TreeEntry]) -> None:
         """Go on to the next name; the entries are those of the destination."""
         while self._stack and not name.startswith(f"{self._stack[-1][0]}/"):
             self._stack.pop()
@@ -207,9 +207,9 @@ class _InTheWay:
 def _misplaced(
     here: Tree,
     there: Tree,
-    file: Entry,
-    one: dict[int, Entry],
-    other: dict[int, Entry],
+    file: TreeEntry,
+    one: dict[int, TreeEntry],
+    other: dict[int, TreeEntry],
     sources: _Names,
     destinations: _Names,
     in_the_way: _InTheWay,
@@ -238,7 +238,7 @@ class _Directory:
 class _Directories:
     """Finds the directories of the destination that lose all that is in them."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: SyncPlan) -> None:
         self._plan = plan
         self._open: list[_Directory] = [_Directory("")]
 

@@ -19,8 +19,8 @@ __all__ = [
     "DIRECTORY",
     "FILE",
     "PROBLEM",
-    "Entry",
     "Tree",
+    "TreeEntry",
     "list_destination",
     "list_source",
     "no_place",
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 
-class Entry(NamedTuple):
+class TreeEntry(NamedTuple):
     """What is below a directory: its path from there, its kind, and what the listing says of a file.
 
     Attributes
@@ -66,13 +66,13 @@ class Tree:
         self.top = top
         self.on_disk = on_disk
         self.problems: dict[str, Exception] = {}
-        self._entries: Sorter[Entry] = Sorter(Entry._make, lambda one: (one.name.split("/"), one.kind))
+        self._entries: Sorter[TreeEntry] = Sorter(TreeEntry._make, lambda one: (one.name.split("/"), one.kind))
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: TreeEntry) -> None:
         """Add an entry."""
         self._entries.add(entry)
 
-    def __iter__(self) -> Iterator[Entry]:
+    def __iter__(self) -> Iterator[TreeEntry]:
         """Yield all entries, name by name, so that what is in a directory follows it: ``a``, ``a/b``, ``a-``."""
         return iter(self._entries)
 
@@ -151,14 +151,14 @@ def _list(found: Tree, chosen: Filter, has_place: Callable[[str, bool], bool], *
         if item.problem is not None:
             if not chosen.excludes(item.name):
                 found.problems[item.name] = item.problem
-                found.add(Entry(item.name, PROBLEM))
+                found.add(TreeEntry(item.name, PROBLEM))
         elif not chosen.takes(item.name):
             continue
         elif item.is_directory:
             if has_place(item.name, True):
-                found.add(Entry(item.name, DIRECTORY))
+                found.add(TreeEntry(item.name, DIRECTORY))
         elif item.info is not None and has_place(item.name, False):
-            found.add(Entry(item.name, FILE, item.info.size, item.info.etag, item.info.mtime))
+            found.add(TreeEntry(item.name, FILE, item.info.size, item.info.etag, item.info.mtime))
 
 
 def _require_below_bucket(top: Location) -> None:
@@ -221,7 +221,7 @@ def require_two_trees(source: Tree, destination: Tree) -> None:
             )
 
 
-def _of_one_path(outer: Tree, inner: Tree, folder: str) -> Iterator[tuple[Entry, Entry]]:
+def _of_one_path(outer: Tree, inner: Tree, folder: str) -> Iterator[tuple[TreeEntry, TreeEntry]]:
     """Yield the files of both trees with the same path in their stores; `folder` is where one is in the other."""
     within = (one for one in outer if one.kind == FILE and one.name.startswith(folder))
     wanted = next(within, None)

@@ -23,7 +23,7 @@ from apyfal.storage.handler import ObjectInfo
 from apyfal.storage.metadata import ObjectMetadata
 from apyfal.storage.trees.comparing import differs, differs_in_content, is_changed
 from apyfal.storage.trees.filters import Filter
-from apyfal.storage.trees.plan import Plan, Work, make_plan
+from apyfal.storage.trees.plan import SyncPlan, Work, make_plan
 from apyfal.storage.trees.sides import (
     Tree,
     list_destination,
@@ -183,7 +183,7 @@ class _Run:
         self,
         here: Tree,
         there: Tree,
-        plan: Plan,
+        plan: SyncPlan,
         report: SyncReport,
         checksum: bool,
         dry_run: bool,
@@ -355,7 +355,7 @@ class _Run:
                 self._made.add(url)
 
 
-def _delete(there: Tree, plan: Plan, report: SyncReport, *, dry_run: bool, keep_going: bool) -> None:
+def _delete(there: Tree, plan: SyncPlan, report: SyncReport, *, dry_run: bool, keep_going: bool) -> None:
     """Delete what only the destination has, if nothing was left."""
     report.left += there.problems.values()
     if report.left:

@@ -20,16 +20,16 @@ from __future__ import annotations
 
 from apyfal.testing.storage.access import Access
 from apyfal.testing.storage.base import PART, OneStore
-from apyfal.testing.storage.copies import Copies
-from apyfal.testing.storage.names import Names
+from apyfal.testing.storage.copies import CopiedObjects
+from apyfal.testing.storage.names import NamedObjects
 from apyfal.testing.storage.objects import WholeObjects
 from apyfal.testing.storage.opened import OpenedObjects
-from apyfal.testing.storage.threads import Threads
+from apyfal.testing.storage.threads import ConcurrentUse
 
 __all__ = ["PART", "OneStore", "StorageConformance"]
 
 
-class StorageConformance(WholeObjects, OpenedObjects, Names, Copies, Access, Threads):
+class StorageConformance(WholeObjects, OpenedObjects, NamedObjects, CopiedObjects, Access, ConcurrentUse):
     """Tests of one store; subclass it and give it a `place` fixture, the URL of a bucket or directory.
 
     Attributes

@@ -13,7 +13,7 @@ from apyfal.testing.handlers import pattern
 from apyfal.testing.storage.base import PART, Note, OneStore
 
 
-class Copies(OneStore):
+class CopiedObjects(OneStore):
     """Tests of `copy`."""
 
     def test_copy_inside(self, folder: str, record_property: Note) -> None:

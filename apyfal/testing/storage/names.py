@@ -15,7 +15,7 @@ from apyfal.testing.handlers import pattern
 from apyfal.testing.storage.base import Note, OneStore
 
 
-class Names(OneStore):
+class NamedObjects(OneStore):
     """Tests of names, listings, directories and removing."""
 
     def test_awkward_names(self, folder: str) -> None:

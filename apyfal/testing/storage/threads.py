@@ -11,7 +11,7 @@ from apyfal.testing.handlers import pattern
 from apyfal.testing.storage.base import OneStore
 
 
-class Threads(OneStore):
+class ConcurrentUse(OneStore):
     """Tests of use from several threads."""
 
     def test_concurrent_use(self, folder: str) -> None:

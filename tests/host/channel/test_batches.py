@@ -18,7 +18,7 @@ import apyfal
 from apyfal.exceptions import AcceleratorException, HostError
 from apyfal.host.client import http
 from apyfal.host.client.accelerator import RemoteAccelerator
-from apyfal.host.client.channel import Channel, ChannelReply
+from apyfal.host.client.channel import ChannelReply, ClientChannel
 from apyfal.host.protocol.address import parse_address
 from apyfal.host.protocol.messages import MAX_BATCH
 
@@ -119,7 +119,7 @@ class Forgetful(http.Host):
     lost = 0
     random = random.Random(4)
 
-    def _exchange_frames(self, channel: Channel, *job: Any) -> ChannelReply | None:
+    def _exchange_frames(self, channel: ClientChannel, *job: Any) -> ChannelReply | None:
         reply = super()._exchange_frames(channel, *job)
         assert reply is not None
         if self.daemon is not None and "batch" in reply.job()[0]:

@@ -25,7 +25,7 @@ from apyfal.host.protocol.address import parse_address
 from apyfal.host.protocol.frames import STREAMS, WINDOW, FrameType
 from apyfal.host.server.daemon import Daemon, Listener
 from apyfal.host.server.policy.tokens import TokenStore
-from apyfal.host.settings import Settings
+from apyfal.host.settings import HostSettings
 from apyfal.storage.http.connection import Connection
 
 
@@ -48,7 +48,7 @@ def test_arrays_of_all_sizes_there_and_back(daemon: RunningDaemon, token: str, t
     sizes = [1, 4096, 65536, 65537, WINDOW - 1, WINDOW, WINDOW + 1, 5_000_001]
     with contextlib.ExitStack() as stack:
         if secure:
-            settings = Settings(state_directory=tmp_path, audit_log=tmp_path / "audit")
+            settings = HostSettings(state_directory=tmp_path, audit_log=tmp_path / "audit")
             certificate, key = tls.ensure_certificate(tmp_path, ["127.0.0.1"])
             listener = Listener(host="127.0.0.1", tls=tls.server_context(certificate, key))
             stack.enter_context(in_thread(lambda: Daemon(settings, [listener], config={})))

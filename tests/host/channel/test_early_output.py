@@ -20,7 +20,7 @@ from host.support.daemon import RunningDaemon, in_thread, running
 
 from apyfal.exceptions import AcceleratorException, HostError, RunTimeout
 from apyfal.host.client.accelerator import RemoteAccelerator
-from apyfal.host.client.channel import Channel
+from apyfal.host.client.channel import ClientChannel
 from apyfal.host.client.http import Host
 from apyfal.host.protocol import frames
 from apyfal.host.protocol.address import parse_address
@@ -28,7 +28,7 @@ from apyfal.host.protocol.frames import EARLY, PROTOCOLS, WINDOW, FrameType
 from apyfal.host.server.channel import routes
 from apyfal.host.server.daemon import Daemon, Listener
 from apyfal.host.server.policy.tokens import TokenStore
-from apyfal.host.settings import Settings
+from apyfal.host.settings import HostSettings
 
 MIB = 1 << 20
 NBYTES = 24 * MIB  # several chunks
@@ -116,9 +116,9 @@ def _state(host: Host, key: str) -> str:
 @pytest.mark.parametrize("nbytes", [WINDOW, WINDOW + 1, 5_000_001, NBYTES + 3])
 def test_arrays_arrive_whole(daemon: RunningDaemon, monkeypatch: pytest.MonkeyPatch, nbytes: int) -> None:
     came: list[int] = []
-    receive = Channel._receive_early
+    receive = ClientChannel._receive_early
     monkeypatch.setattr(
-        Channel,
+        ClientChannel,
         "_receive_early",
         lambda self, stream, size, *rest: (came.append(size), receive(self, stream, size, *rest))[1],
     )
@@ -143,7 +143,7 @@ def test_arrays_arrive_whole(daemon: RunningDaemon, monkeypatch: pytest.MonkeyPa
 def test_a_destination_that_is_the_source_is_not_received_early(slow: RunningDaemon) -> None:
     """An attempt after a lost connection sends the source again: it must be as it was."""
     with _remote(slow) as card, pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(Channel, "_receive_early", lambda *_: pytest.fail("it was"))
+        monkeypatch.setattr(ClientChannel, "_receive_early", lambda *_: pytest.fail("it was"))
         array = _random(NBYTES)
         expected = array.copy()
         assert card.process(array, array) is array
@@ -211,16 +211,16 @@ def test_a_client_whose_connection_breaks_gets_the_whole_output(
 ) -> None:
     data, target = _random(NBYTES), np.zeros(NBYTES, np.uint8)
     broken: list[int] = []
-    fill = Channel._fill
+    fill = ClientChannel._fill
 
-    def once(self: Channel, out: memoryview) -> int:
+    def once(self: ClientChannel, out: memoryview) -> int:
         if len(broken) == 2:
             return fill(self, out)
         broken.append(len(out))
         socket.socket.shutdown(self.connection._sock, socket.SHUT_RDWR)
         raise ConnectionError("cut")
 
-    monkeypatch.setattr(Channel, "_fill", once)
+    monkeypatch.setattr(ClientChannel, "_fill", once)
     with _remote(slow) as card:
         card.process(data[:3])  # a channel is open
         card.process(data, target)
@@ -234,8 +234,8 @@ def test_a_card_that_fails_midway(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     _card(monkeypatch, "compute_bandwidth=32MiB,fail_run=3")
     data, target = _random(NBYTES), np.zeros(NBYTES, np.uint8)
     came: list[int] = []
-    fill = Channel._fill
-    monkeypatch.setattr(Channel, "_fill", lambda self, out: (came.append(len(out)), fill(self, out))[1])
+    fill = ClientChannel._fill
+    monkeypatch.setattr(ClientChannel, "_fill", lambda self, out: (came.append(len(out)), fill(self, out))[1])
     with running(tmp_path) as daemon, _remote(daemon) as card:
         with pytest.raises(AcceleratorException):
             card.process(data, target)
@@ -406,7 +406,7 @@ def test_a_client_that_does_not_ask_is_sent_the_result_first(slow: RunningDaemon
 
 def test_this_client_and_an_old_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(routes, "chosen_protocol", lambda offered: _OLD if _OLD.name in offered else None)
-    settings = Settings(state_directory=tmp_path, audit_log=tmp_path / "audit")
+    settings = HostSettings(state_directory=tmp_path, audit_log=tmp_path / "audit")
     listener = Listener(host="127.0.0.1")
     data, target = _random(NBYTES), np.zeros(NBYTES, np.uint8)
     with in_thread(lambda: Daemon(settings, [listener], config={})):

@@ -16,7 +16,7 @@ from host.support.daemon import RunningDaemon, in_thread
 from apyfal.host.server.api.routes import PUBLIC
 from apyfal.host.server.daemon import Daemon, Listener
 from apyfal.host.server.policy.tokens import SCOPES
-from apyfal.host.settings import Settings
+from apyfal.host.settings import HostSettings
 
 #: routes that anybody may call; a change here is a decision about safety
 PUBLIC_ROUTES = {("GET", "/health"), ("GET", "/openapi.json")}
@@ -37,7 +37,7 @@ class Forgetful(Daemon):
 
 
 def forgetful_in(directory: Path) -> AbstractContextManager[Forgetful]:
-    settings = Settings(
+    settings = HostSettings(
         authorized_host_dirs=(str(directory),), state_directory=directory / "state", audit_log=directory / "audit"
     )
     return in_thread(lambda: Forgetful(settings, [Listener(host="127.0.0.1")]))

@@ -19,7 +19,7 @@ from apyfal.host.client.http import Host, Refused
 from apyfal.host.protocol.address import parse_address
 from apyfal.host.server.daemon import Daemon, Listener
 from apyfal.host.server.jobs.disclosure import Disclosure
-from apyfal.host.settings import Settings
+from apyfal.host.settings import HostSettings
 
 CANARY = "canary"
 
@@ -77,7 +77,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Daemon, P
         "accelerator.wrong": {"kernel": "canary-kernel"},
         "process.loopback": {"timeout": "canary-timeout"},
     }
-    settings = Settings(
+    settings = HostSettings(
         authorized_host_dirs=(str(shared),), state_directory=directory / "state", audit_log=directory / "audit",
         max_sessions_of_user=100, client_drivers=("opencl",),
     )  # fmt: skip

@@ -30,7 +30,7 @@ from apyfal.host.protocol.address import HostAddress
 from apyfal.host.server.daemon import Daemon, Listener
 from apyfal.host.server.policy import limits
 from apyfal.host.server.policy.tokens import TokenStore
-from apyfal.host.settings import Settings
+from apyfal.host.settings import HostSettings
 
 MIB = 1 << 20
 #: seconds that a job may take however short it is when all is quiet: the machine that runs the tests has other work
@@ -353,7 +353,7 @@ def with_tls(home: Path, **settings: Any) -> Iterator[tuple[Daemon, Callable[[st
     state = home / "state"
     certificate, key = tls.ensure_certificate(state, ["127.0.0.1"])
     listener = Listener(host="127.0.0.1", tls=tls.server_context(certificate, key))
-    given = Settings(authorized_host_dirs=(str(home),), state_directory=state, audit_log=home / "audit", **settings)
+    given = HostSettings(authorized_host_dirs=(str(home),), state_directory=state, audit_log=home / "audit", **settings)
     with in_thread(lambda: Daemon(given, [listener], config={})) as daemon:
         address = HostAddress("127.0.0.1", daemon.ports[0], None, True, tls.fingerprint_of(certificate))
         yield daemon, lambda user: Host(address, TokenStore(state / "tokens.json").create(user))

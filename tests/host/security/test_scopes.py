@@ -18,7 +18,7 @@ from apyfal.host.client.http import Host, Refused
 from apyfal.host.protocol.address import parse_address
 from apyfal.host.server.daemon import Daemon, Listener
 from apyfal.host.server.policy.tokens import SCOPES, TokenStore
-from apyfal.host.settings import Settings
+from apyfal.host.settings import HostSettings
 
 SETS = [frozenset(some) for count in range(1, 5) for some in itertools.combinations(SCOPES, count)]
 #: kinds of URLs, and whether the scopes of storage govern them
@@ -71,7 +71,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     (directory / "shared" / "alice" / "out").symlink_to("../bob")
     web = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Nothing)
     threading.Thread(target=web.serve_forever, daemon=True).start()
-    settings = Settings(
+    settings = HostSettings(
         authorized_host_dirs=(str(directory / "shared"),),
         state_directory=directory / "state",
         audit_log=directory / "audit",

@@ -21,7 +21,7 @@ from apyfal.host.protocol.address import HostAddress
 from apyfal.host.protocol.messages import JOB_HEADER, KEY_HEADER
 from apyfal.host.server.daemon import Daemon, Listener
 from apyfal.host.server.policy.tokens import TokenStore
-from apyfal.host.settings import Settings
+from apyfal.host.settings import HostSettings
 
 NBYTES = 3_000_001
 
@@ -47,7 +47,7 @@ def host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Host]:
         certificate, key = tls.ensure_certificate(state, ["127.0.0.1"])
         listener = Listener(host="127.0.0.1", tls=tls.server_context(certificate, key))
         address = HostAddress("127.0.0.1", fingerprint=tls.fingerprint_of(certificate))
-    settings = Settings(authorized_host_dirs=(str(tmp_path),), state_directory=state, audit_log=tmp_path / "audit")
+    settings = HostSettings(authorized_host_dirs=(str(tmp_path),), state_directory=state, audit_log=tmp_path / "audit")
     with in_thread(lambda: Daemon(settings, [listener], config={})) as daemon:
         port = daemon.ports[0]
         with contextlib.closing(

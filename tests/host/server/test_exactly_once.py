@@ -17,7 +17,7 @@ from host.support.daemon import RunningDaemon, running
 from apyfal.exceptions import HostError
 from apyfal.host.client import http
 from apyfal.host.client.accelerator import RemoteAccelerator
-from apyfal.host.client.channel import Channel, ChannelReply
+from apyfal.host.client.channel import ChannelReply, ClientChannel
 from apyfal.host.protocol.address import parse_address
 from apyfal.storage.http.connection import Connection
 from apyfal.storage.http.response import Response
@@ -38,7 +38,7 @@ class ForgetfulHost(http.Host):
             raise ConnectionResetError("lost on the way back")
         return response
 
-    def _exchange_frames(self, channel: Channel, *job: Any) -> ChannelReply | None:
+    def _exchange_frames(self, channel: ClientChannel, *job: Any) -> ChannelReply | None:
         reply = super()._exchange_frames(channel, *job)
         if self.daemon is not None:
             daemon, self.daemon = self.daemon, None
@@ -68,7 +68,7 @@ class LossyHost(http.Host):
             raise ConnectionResetError("lost on the way back")
         return response
 
-    def _exchange_frames(self, channel: Channel, *job: Any) -> ChannelReply | None:
+    def _exchange_frames(self, channel: ClientChannel, *job: Any) -> ChannelReply | None:
         chance = self.random.random()
         if chance < 0.05:
             channel.close()

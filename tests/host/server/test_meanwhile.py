@@ -24,7 +24,7 @@ from apyfal.host.protocol.address import parse_address
 from apyfal.host.server.daemon import Daemon, Listener
 from apyfal.host.server.policy import limits
 from apyfal.host.server.policy.tokens import TokenStore
-from apyfal.host.settings import Settings
+from apyfal.host.settings import HostSettings
 
 MOUNT = {"provider": "s3", "anonymous": True, "region": "us-east-1", "root": "b"}
 JOB = {"src": {"body": True, "array": {"dtype": "|u1", "shape": [6]}}}
@@ -128,7 +128,7 @@ def test_a_look_at_the_machine_that_hangs_is_its_user_s_own(
         "mounts": "apyfal.host.server.policy.url_policy.UrlPolicy.operator_mounts",
     }[what]
     monkeypatch.setattr(where, hang)
-    settings = Settings(
+    settings = HostSettings(
         authorized_host_dirs=(str(tmp_path),), state_directory=tmp_path / "state", audit_log=tmp_path / "audit"
     )
     tokens = TokenStore(tmp_path / "state/tokens.json")

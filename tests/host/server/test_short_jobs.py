@@ -18,7 +18,7 @@ from apyfal.host.protocol.address import parse_address
 from apyfal.host.server.daemon import Daemon, Listener
 from apyfal.host.server.jobs import manager
 from apyfal.host.server.policy.tokens import TokenStore
-from apyfal.host.settings import Settings
+from apyfal.host.settings import HostSettings
 
 
 def test_short_jobs_of_one_kind_run_on_the_event_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,7 +31,7 @@ def test_short_jobs_of_one_kind_run_on_the_event_loop(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(manager, "run_short", counted)
     monkeypatch.setattr(manager, "_BRIEF", 60.0)  # whatever else this machine does
-    settings = Settings(
+    settings = HostSettings(
         authorized_host_dirs=(str(tmp_path),), state_directory=tmp_path / "state", audit_log=tmp_path / "audit"
     )
     token = TokenStore(tmp_path / "state/tokens.json").create("alice")
@@ -70,7 +70,7 @@ def test_jobs_that_may_not_be_copied_have_a_thread(tmp_path: Path, monkeypatch: 
     here: list[Any] = []
     monkeypatch.setattr(manager, "run_short", lambda *arguments: here.append(arguments))
     monkeypatch.setattr(manager, "_BRIEF", 60.0)
-    settings = Settings(
+    settings = HostSettings(
         authorized_host_dirs=(str(tmp_path),), state_directory=tmp_path / "state", audit_log=tmp_path / "audit"
     )
     token = TokenStore(tmp_path / "state/tokens.json").create("alice")
@@ -89,7 +89,7 @@ def test_files_of_many_lengths_are_no_jobs_of_one_kind(
 ) -> None:
     """How long a file is stands in no description of a job, and how long an output is may depend on the data."""
     monkeypatch.setattr(manager, "_BRIEF", 60.0)
-    settings = Settings(
+    settings = HostSettings(
         authorized_host_dirs=(str(tmp_path),), state_directory=tmp_path / "state", audit_log=tmp_path / "audit"
     )
     token = TokenStore(tmp_path / "state/tokens.json").create("alice")
@@ -112,7 +112,7 @@ def test_a_body_that_was_to_be_copied_is_used_in_a_thread(tmp_path: Path, monkey
     monkeypatch.setattr(manager, "_BRIEF_JOBS", 1 << 30)  # the event loop runs none
     monkeypatch.setattr(manager, "run_short", None)
     allocated: list[int] = []
-    settings = Settings(
+    settings = HostSettings(
         authorized_host_dirs=(str(tmp_path),), state_directory=tmp_path / "state", audit_log=tmp_path / "audit"
     )
     token = TokenStore(tmp_path / "state/tokens.json").create("alice")

@@ -225,7 +225,7 @@ def _main() -> None:
     from apyfal.host.server.daemon import Daemon, Listener
     from apyfal.host.server.policy import egress, linux_sandbox
     from apyfal.host.server.process import stay_prompt
-    from apyfal.host.settings import Settings
+    from apyfal.host.settings import HostSettings
     from apyfal.log import get_logger
 
     options = json.loads(sys.argv[1])
@@ -240,7 +240,7 @@ def _main() -> None:
     for name in ("authorized_host_dirs", "private_endpoints"):
         if name in given:
             given[name] = tuple(given[name])
-    settings = Settings.load(
+    settings = HostSettings.load(
         {},
         **{"authorized_host_dirs": (str(directory / "shared"),), **given},
         state_directory=directory / "state",

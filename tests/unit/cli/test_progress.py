@@ -70,7 +70,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
     made = Seen()
     for name in ("storage.copy", "storage.mv", "storage.sync", "process"):
         monkeypatch.setattr(f"apyfal.cli.commands.{name}.progress_bar", made.bar)
-    monkeypatch.setattr("apyfal.cli.common.Settings.progress", property(lambda self: True))
+    monkeypatch.setattr("apyfal.cli.common.CommonOptions.progress", property(lambda self: True))
     return made
 
 

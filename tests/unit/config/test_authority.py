@@ -21,7 +21,7 @@ from apyfal.config.ini import Value, is_secret
 from apyfal.config.trust import TrustStore
 from apyfal.exceptions import ConfigurationError
 from apyfal.host.client.accelerator import open_host
-from apyfal.host.settings import Settings
+from apyfal.host.settings import HostSettings
 from apyfal.storage import providers
 from apyfal.storage.mounting.parameters import accepted, shown
 from apyfal.storage.mounting.table import MountTable
@@ -198,7 +198,7 @@ def test_a_strangers_directory_names_no_sources_and_no_directories_of_includes(
 def test_a_daemon_does_not_take_its_settings_from_a_strangers_directory(place: Path) -> None:
     write(place, "[security]\nauthorized_host_dirs = /\n")
     with pytest.raises(ConfigurationError, match="authorized_host_dirs"):
-        Settings.load()
+        HostSettings.load()
 
 
 # -- hosts and their tokens -------------------------------------------------------------------------------------------

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from apyfal.exceptions import ConfigurationError, ParameterError
-from apyfal.rtl.ports import Kernel, Port, find_interfaces
-from apyfal.rtl.registers import Place, find_places
+from apyfal.rtl.ports import Kernel, ModulePort, find_interfaces
+from apyfal.rtl.registers import ArgumentRegister, find_places
 from apyfal.rtl.sources import Sources
 
 _LITE = "awvalid awready awaddr wvalid wready wdata wstrb bvalid bready bresp"
@@ -32,11 +32,13 @@ _XML = """<kernel name="k"><args>
 
 
 def _kernel() -> Kernel:
-    ports = [Port(f"s_axi_control_{name}", _WIDTHS.get(name, 1), name in _OUT) for name in _LITE.split()]
-    return find_interfaces("k", [Port("ap_clk", 1, False), *ports])
+    ports = [ModulePort(f"s_axi_control_{name}", _WIDTHS.get(name, 1), name in _OUT) for name in _LITE.split()]
+    return find_interfaces("k", [ModulePort("ap_clk", 1, False), *ports])
 
 
-def _places(folder: Path, registers: str = "", nbytes: int | None = 12, *, files: str = "comments") -> list[Place]:
+def _places(
+    folder: Path, registers: str = "", nbytes: int | None = 12, *, files: str = "comments"
+) -> list[ArgumentRegister]:
     """The places of a buffer, of an argument that is a struct unless `nbytes` is None, and of a number."""
     source, metadata = folder / "k.v", folder / "kernel.xml"
     source.write_text(_COMMENTS if files == "comments" else "")
@@ -59,7 +61,11 @@ def _places(folder: Path, registers: str = "", nbytes: int | None = 12, *, files
 )
 def test_registers_of_structs(tmp_path: Path, registers: str, nbytes: int, files: str) -> None:
     places = _places(tmp_path, registers, nbytes, files=files)
-    assert places == [Place("buffer", 0x10), Place("bytes", 0x1C, nbytes), Place("scalar32", 0x2C)]
+    assert places == [
+        ArgumentRegister("buffer", 0x10),
+        ArgumentRegister("bytes", 0x1C, nbytes),
+        ArgumentRegister("scalar32", 0x2C),
+    ]
     assert [str(place) for place in places] == ["buffer 16", f"bytes 28 {nbytes}", "scalar32 44"]
 
 

@@ -13,7 +13,7 @@ import pytest
 from memory_store import MemoryHandler
 
 from apyfal import storage
-from apyfal.cli.commands.many_jobs import Job, find_sources, place_outputs
+from apyfal.cli.commands.many_jobs import JobFiles, find_sources, place_outputs
 from apyfal.cli.progress import ProgressSum
 from apyfal.cli.selection import select
 from apyfal.storage.api.namespace import iter_entries
@@ -189,7 +189,7 @@ def test_the_jobs_of_a_tree_are_held_packed(endless: Endless) -> None:
         jobs = place_outputs(find_sources(["lab://b/t"], recursive=True), "lab://b/o/{path}")
         assert len(jobs) == MANY
         for number, job in enumerate(jobs):
-            assert job == Job(f"lab://b/t/{number:09}", 1, f"lab://b/o/{number:09}")
+            assert job == JobFiles(f"lab://b/t/{number:09}", 1, f"lab://b/o/{number:09}")
 
     assert peak(run) < MANY * EACH + 8 * FIXED
 

@@ -15,7 +15,7 @@ import numpy as np
 import apyfal
 from apyfal.cli.bars import Bar, svg_bars, text_bars
 from apyfal.cli.commands.machine.places import Measurement, measure_place
-from apyfal.cli.common import Command, Settings, common_options, print_json, print_rows
+from apyfal.cli.common import Command, CommonOptions, common_options, print_json, print_rows
 from apyfal.cli.completion import complete_accelerator, complete_driver, complete_path
 from apyfal.exceptions import KernelError
 from apyfal.log import redact_text
@@ -51,7 +51,7 @@ _SMALL_JOBS = 200  # in one measurement of it
 @common_options
 @click.pass_obj
 def command(
-    settings: Settings,
+    settings: CommonOptions,
     /,
     *,
     urls: tuple[str, ...],

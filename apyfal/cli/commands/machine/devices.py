@@ -10,7 +10,7 @@ import apyfal
 from apyfal.cli.common import (
     LOCAL,
     Command,
-    Settings,
+    CommonOptions,
     common_options,
     host_option,
     print_json,
@@ -28,7 +28,7 @@ __all__ = ["command"]
 @host_option
 @common_options
 @click.pass_obj
-def command(settings: Settings, /, *, driver: str | None, host: str | None) -> None:
+def command(settings: CommonOptions, /, *, driver: str | None, host: str | None) -> None:
     """List the devices of all drivers, what each can do, and the drivers that cannot be used here.
 
     With --host, those of another machine, by their names alone.

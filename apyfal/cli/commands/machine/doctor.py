@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import click
 
-from apyfal.cli.common import Command, Settings, common_options, print_json
+from apyfal.cli.common import Command, CommonOptions, common_options, print_json
 from apyfal.doctor.diagnosis import diagnose
 
 __all__ = ["command"]
@@ -19,7 +19,7 @@ _MARKS = {"ok": ("ok", "green"), "note": ("--", "yellow"), "problem": ("!!", "re
 @click.option("-v", "--verbose", is_flag=True, help="Show what is in order, too.")
 @common_options
 @click.pass_obj
-def command(settings: Settings, /, *, urls: tuple[str, ...], verbose: bool) -> None:
+def command(settings: CommonOptions, /, *, urls: tuple[str, ...], verbose: bool) -> None:
     """Look at this machine: memory, cards, files, credentials, network; say what is wrong and what mends it.
 
     A URL (https://...) is asked for its head: whether it can be reached, and whether its clock agrees with this one's.

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import click
 
-from apyfal.cli.common import Command, Settings, common_options, print_json, print_rows
+from apyfal.cli.common import Command, CommonOptions, common_options, print_json, print_rows
 from apyfal.definition.declared import C_TYPES, c_type
 from apyfal.device.interface import KernelArgument, KernelInterface, read_interface
 from apyfal.exceptions import ProgramError
@@ -27,7 +27,7 @@ _MAX_PROGRAM = 1 << 30
 @click.option("--build", metavar="OPTIONS", default="", help="Options of OpenCL's compiler.")
 @common_options
 @click.pass_obj
-def command(settings: Settings, /, *, program: str, device: str | None, build: str) -> None:
+def command(settings: CommonOptions, /, *, program: str, device: str | None, build: str) -> None:
     """Show the kernels of PROGRAM, a storage URL of OpenCL source, of a binary or of an xclbin.
 
     Several sources are given with commas between them. For each kernel a section for accelerator.conf follows. What the

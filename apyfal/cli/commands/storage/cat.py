@@ -7,7 +7,7 @@ import sys
 import click
 
 from apyfal import storage
-from apyfal.cli.common import Command, Settings, common_options, use_host
+from apyfal.cli.common import Command, CommonOptions, common_options, use_host
 from apyfal.cli.completion import complete_path
 from apyfal.cli.selection import matches
 
@@ -18,7 +18,7 @@ __all__ = ["command"]
 @click.argument("urls", nargs=-1, required=True, metavar="URL...", shell_complete=complete_path)
 @common_options
 @click.pass_obj
-def command(settings: Settings, /, *, urls: tuple[str, ...]) -> None:
+def command(settings: CommonOptions, /, *, urls: tuple[str, ...]) -> None:
     """Write what is in each URL (a storage URL, path or pattern) to standard output, in this order.
 
     All names are looked up before anything is written. If one cannot be read, the command ends there.

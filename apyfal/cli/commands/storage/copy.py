@@ -11,7 +11,7 @@ from itertools import chain
 import click
 
 from apyfal import storage
-from apyfal.cli.common import Command, Settings, common_options, print_error, print_json, print_json_list, use_host
+from apyfal.cli.common import Command, CommonOptions, common_options, print_error, print_json, print_json_list, use_host
 from apyfal.cli.completion import complete_path
 from apyfal.cli.progress import ProgressSum, progress_bar
 from apyfal.cli.selection import Block, Selection, parent_of, select
@@ -50,7 +50,7 @@ _REMEMBERED = 8 << 10
 @common_options
 @click.pass_obj
 def command(
-    settings: Settings,
+    settings: CommonOptions,
     /,
     *,
     urls: tuple[str, ...],
@@ -115,7 +115,7 @@ def _print(selected: Selection, failed: Mapping[int, Exception], destination: st
     print_json_list(pair._asdict() for number, pair in enumerate(selected.pairs) if number not in failed)
 
 
-def _copy_piped(settings: Settings, source: str, destination: str, metadata: ObjectMetadata | None) -> None:
+def _copy_piped(settings: CommonOptions, source: str, destination: str, metadata: ObjectMetadata | None) -> None:
     with progress_bar(source, enabled=settings.progress) as progress:
         storage.copy(
             sys.stdin.buffer if source == "-" else source,

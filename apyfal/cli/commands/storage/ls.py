@@ -12,7 +12,7 @@ import click
 from apyfal import storage
 from apyfal.cli.common import (
     Command,
-    Settings,
+    CommonOptions,
     common_options,
     print_error,
     print_json_list,
@@ -73,7 +73,7 @@ class _Rows:
 @click.option("-R", "--recursive", is_flag=True, help="All that is below, by its path.")
 @common_options
 @click.pass_obj
-def command(settings: Settings, /, *, url: str, long: bool, human_readable: bool, recursive: bool) -> None:
+def command(settings: CommonOptions, /, *, url: str, long: bool, human_readable: bool, recursive: bool) -> None:
     """List what is directly below URL: a bucket, a prefix, a directory (by default the working directory).
 
     A pattern lists what matches it. With -R, what is no file (a broken link, a pipe) is named at the end, and the exit

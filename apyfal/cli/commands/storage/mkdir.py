@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from apyfal import storage
-from apyfal.cli.common import Command, Settings, common_options, print_json, use_host
+from apyfal.cli.common import Command, CommonOptions, common_options, print_json, use_host
 from apyfal.cli.completion import complete_path
 from apyfal.storage.url import redact
 
@@ -17,7 +17,7 @@ __all__ = ["command"]
 @click.option("-p", "--exist-ok", is_flag=True, help="No error if it is there.")
 @common_options
 @click.pass_obj
-def command(settings: Settings, /, *, urls: tuple[str, ...], exist_ok: bool) -> None:
+def command(settings: CommonOptions, /, *, urls: tuple[str, ...], exist_ok: bool) -> None:
     """Make each URL, a directory with its parents or a bucket.
 
     In a bucket, directories are only names: there is nothing to make, and nothing is.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from apyfal import storage
-from apyfal.cli.common import Command, Settings, common_options, print_json, print_rows
+from apyfal.cli.common import Command, CommonOptions, common_options, print_json, print_rows
 from apyfal.storage.mounting.table import MountInfo
 
 __all__ = ["command"]
@@ -14,7 +14,7 @@ __all__ = ["command"]
 @click.command(cls=Command, name="mounts")
 @common_options
 @click.pass_obj
-def command(settings: Settings, /) -> None:
+def command(settings: CommonOptions, /) -> None:
     """List the mounted storage: URL scheme, provider, root, and each parameter, without secrets, and who said it."""
     found = storage.mounts().values()
     if settings.json:

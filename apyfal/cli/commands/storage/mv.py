@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import click
 
 from apyfal import storage
-from apyfal.cli.common import Command, Settings, common_options, print_json_list, use_host
+from apyfal.cli.common import Command, CommonOptions, common_options, print_json_list, use_host
 from apyfal.cli.completion import complete_path
 from apyfal.cli.progress import ProgressSum, progress_bar
 from apyfal.cli.selection import matches
@@ -28,7 +28,7 @@ _BATCH = 1000
 @click.argument("urls", nargs=-1, metavar="SOURCE... DESTINATION", shell_complete=complete_path)
 @common_options
 @click.pass_obj
-def command(settings: Settings, /, *, urls: tuple[str, ...]) -> None:
+def command(settings: CommonOptions, /, *, urls: tuple[str, ...]) -> None:
     """Move each SOURCE (a storage URL, path or pattern) to DESTINATION.
 
     Within a local file system it is renamed. Elsewhere it is copied, and removed if it is still what was copied: if

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import click
 
 from apyfal import storage
-from apyfal.cli.common import Command, Settings, common_options, print_error, print_json_list, use_host
+from apyfal.cli.common import Command, CommonOptions, common_options, print_error, print_json_list, use_host
 from apyfal.cli.completion import complete_path
 from apyfal.cli.selection import matches
 from apyfal.exceptions import AcceleratorException, ObjectNotFound, ParameterError, StorageError
@@ -36,7 +36,9 @@ _BATCH = 1000
 @click.option("-k", "--keep-going", is_flag=True, help="Go on past what cannot be removed, and sum up at the end.")
 @common_options
 @click.pass_obj
-def command(settings: Settings, /, *, urls: tuple[str, ...], recursive: bool, dry_run: bool, keep_going: bool) -> None:
+def command(
+    settings: CommonOptions, /, *, urls: tuple[str, ...], recursive: bool, dry_run: bool, keep_going: bool
+) -> None:
     """Remove each URL: a file, an object, or a pattern such as 's3://lab/*.tmp'.
 
     Nothing is removed before every name was looked up. Never a bucket, a store's root, a disk's root or the working
@@ -219,7 +221,7 @@ def _remove_marks(marks: Folders, *, keep_going: bool) -> list[Exception]:
     return failed
 
 
-def _show(settings: Settings, removed: Iterable[str]) -> None:
+def _show(settings: CommonOptions, removed: Iterable[str]) -> None:
     if settings.json:
         print_json_list(redact(url) for url in removed)
     else:

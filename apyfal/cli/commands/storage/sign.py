@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from apyfal import storage
-from apyfal.cli.common import Command, Settings, common_options, print_json
+from apyfal.cli.common import Command, CommonOptions, common_options, print_json
 from apyfal.cli.completion import complete_path
 from apyfal.storage.url import redact
 
@@ -20,7 +20,7 @@ __all__ = ["command"]
 @click.option("--method", default="GET", show_default=True, help="What it is for: GET, HEAD, PUT or DELETE.")
 @common_options
 @click.pass_obj
-def command(settings: Settings, /, *, urls: tuple[str, ...], expires: str, method: str) -> None:
+def command(settings: CommonOptions, /, *, urls: tuple[str, ...], expires: str, method: str) -> None:
     """Print a web address for each URL of an object, by which whoever has it can read or write the object.
 
     It cannot be taken back before it expires: show it to nobody else. S3, OSS, Google Cloud Storage with an HMAC key,

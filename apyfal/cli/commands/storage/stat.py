@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from apyfal import storage
-from apyfal.cli.common import Command, Settings, common_options, print_json, use_host
+from apyfal.cli.common import Command, CommonOptions, common_options, print_json, use_host
 from apyfal.cli.completion import complete_path
 from apyfal.cli.selection import matches
 from apyfal.storage.handler import ObjectInfo
@@ -22,7 +22,7 @@ __all__ = ["command"]
 @click.argument("urls", nargs=-1, required=True, metavar="URL...", shell_complete=complete_path)
 @common_options
 @click.pass_obj
-def command(settings: Settings, /, *, urls: tuple[str, ...]) -> None:
+def command(settings: CommonOptions, /, *, urls: tuple[str, ...]) -> None:
     """Show size, time, ETag, version, checksums and metadata of each URL: a storage URL, path or pattern."""
     use_host(settings, *urls)
     found = [(one, storage.stat(one)) for url in urls for one in (matches(url) or [url])]

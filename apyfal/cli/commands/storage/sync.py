@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from apyfal import storage
-from apyfal.cli.common import Command, Settings, common_options, print_error, print_json, use_host
+from apyfal.cli.common import Command, CommonOptions, common_options, print_error, print_json, use_host
 from apyfal.cli.completion import complete_path
 from apyfal.cli.progress import progress_bar
 from apyfal.exceptions import StorageError
@@ -40,7 +40,7 @@ __all__ = ["command"]
 @common_options
 @click.pass_obj
 def command(
-    settings: Settings,
+    settings: CommonOptions,
     /,
     *,
     source: str,
@@ -109,7 +109,7 @@ class _Report(storage.SyncReport):
         self.deletions.append((name,))
 
 
-def _print(settings: Settings, report: _Report, *, listed: bool, dry_run: bool) -> None:
+def _print(settings: CommonOptions, report: _Report, *, listed: bool, dry_run: bool) -> None:
     if settings.json:
         document = {
             "copied": [{"name": name, "reason": reason} for name, reason in report.names],

@@ -13,7 +13,7 @@ from apyfal.host.server.policy.url_policy import UrlPolicy
 from apyfal.host.server.transport.bodies import Bodies
 from apyfal.host.server.transport.request import caller
 from apyfal.host.server.transport.user_threads import UserThreads
-from apyfal.host.settings import Settings
+from apyfal.host.settings import HostSettings
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -43,7 +43,7 @@ class RouteContext:
         Run calls that would block the event loop.
     """
 
-    settings: Settings
+    settings: HostSettings
     audit: AuditLog
     sessions: Sessions
     url_policy: UrlPolicy

@@ -22,7 +22,7 @@ from apyfal.host.server.jobs.admission import (
 from apyfal.host.server.jobs.job import Conflict, Job
 from apyfal.host.server.jobs.manager import JobManager
 from apyfal.host.server.policy.limits import JOBS_LISTED
-from apyfal.host.server.records.journal import Entry
+from apyfal.host.server.records.journal import JournalEntry
 from apyfal.host.server.transport.bodies import Data
 from apyfal.host.server.transport.request import MAX_JSON, caller, read_json
 
@@ -142,7 +142,7 @@ class JobRoutes:
         from aiohttp import web
 
         job = self._find(request)
-        if isinstance(job, Entry):
+        if isinstance(job, JournalEntry):
             raise Conflict(f"the job is {job.state} already")
         self._manager.cancel(job)
         self._context.audit.write("job cancelled", user=caller().name, job=job.id)
@@ -206,10 +206,10 @@ class JobRoutes:
         data = await self._context.bodies.receive(request, spec.src.array, digest=keyed)
         return described, data
 
-    def _find(self, request: web.Request) -> Job | Entry:
+    def _find(self, request: web.Request) -> Job | JournalEntry:
         return self._manager.get(caller().scope_of_view, request.match_info["job"])
 
-    async def _answer(self, request: web.Request, job: Job | Entry, wait: float) -> web.StreamResponse:
+    async def _answer(self, request: web.Request, job: Job | JournalEntry, wait: float) -> web.StreamResponse:
         from aiohttp import web
 
         if isinstance(job, Job) and not await job.wait(wait):

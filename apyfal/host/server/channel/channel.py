@@ -22,11 +22,11 @@ from apyfal.host.server.jobs.admission import checked_key, described_job, text_o
 from apyfal.host.server.jobs.early_output import EarlyOutput
 from apyfal.host.server.jobs.job import KEPT_IN_JOURNAL, Job
 from apyfal.host.server.policy.limits import CHANNEL_IDLE_TIMEOUT, OUTPUTS_OF_USER
-from apyfal.host.server.records.journal import Entry
+from apyfal.host.server.records.journal import JournalEntry
 from apyfal.host.server.transport.request import User
 from apyfal.log import get_logger
 
-__all__ = ["BY_HTTP", "Channel"]
+__all__ = ["BY_HTTP", "ServerChannel"]
 
 #: status of a job that has to be submitted, or whose result has to be fetched, by HTTP
 BY_HTTP = 421
@@ -40,7 +40,7 @@ class _ByHttp(HostError):
     """This job or result does not fit into frames, or goes to a file."""
 
 
-class Channel:
+class ServerChannel:
     """The server's side of one channel. Used on the event loop.
 
     Parameters
@@ -65,7 +65,7 @@ class Channel:
         authorization: str | None,
         peer: str | None,
         protocol: frames.Protocol,
-        on_lost: Callable[[Channel], None],
+        on_lost: Callable[[ServerChannel], None],
     ) -> None:
         self._context = context
         self._on_lost = on_lost
@@ -78,7 +78,7 @@ class Channel:
         self._late_credit: dict[int, int] = {}  # bytes of outputs that ended early, because their jobs failed
         self._newest = 0
         self._held_back: deque[Stream] = deque()  # streams whose jobs have ended, while the peer does not read
-        self._unreleased: dict[int, Job | Entry] = {}
+        self._unreleased: dict[int, Job | JournalEntry] = {}
         self._pinged = self._loop.time()
         self.connection = FrameConnection(transport, self, context.scratch, protocol.from_client)
 
@@ -341,7 +341,7 @@ class Channel:
             return
         self._finish(stream, job, nbytes)
 
-    async def _send(self, stream: Stream, job: Job | Entry) -> None:
+    async def _send(self, stream: Stream, job: Job | JournalEntry) -> None:
         """Send a large output as the client grants credit for it."""
         connection, sent = self.connection, 0
         try:
@@ -363,7 +363,7 @@ class Channel:
             return
         self._finish(stream, job, sent)
 
-    def _finish(self, stream: Stream, job: Job | Entry, nbytes: int | None) -> None:
+    def _finish(self, stream: Stream, job: Job | JournalEntry, nbytes: int | None) -> None:
         """End a stream whose result was sent."""
         self._streams.pop(stream.number, None)
         stream.forget_early()
@@ -373,7 +373,7 @@ class Channel:
             if len(self._unreleased) > OUTPUTS_OF_USER:  # it is freed after some time, as if nobody had fetched it
                 del self._unreleased[next(iter(self._unreleased))]
 
-    def _refer(self, stream: Stream, job: Job | Entry) -> None:
+    def _refer(self, stream: Stream, job: Job | JournalEntry) -> None:
         """Let the client fetch a result by HTTP whose description is too long for a frame."""
         document = {"error": {"type": "HostError", "message": "the result is large: fetch it by HTTP"}, "job": job.id}
         self._streams.pop(stream.number, None)

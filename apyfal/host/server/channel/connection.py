@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from apyfal.host.protocol.frame_reader import FrameHandler, FrameReader
-from apyfal.host.protocol.frames import FrameError, Limits
+from apyfal.host.protocol.frames import FrameError, FrameLimits
 from apyfal.host.server.channel.socket_writer import SocketWriter
 
 __all__ = ["ChannelHandler", "FrameConnection"]
@@ -57,7 +57,7 @@ class FrameConnection(asyncio.BufferedProtocol):
     """
 
     def __init__(
-        self, transport: Any, handler: ChannelHandler, scratch: bytearray, known: Mapping[int, Limits]
+        self, transport: Any, handler: ChannelHandler, scratch: bytearray, known: Mapping[int, FrameLimits]
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._transport = transport

@@ -12,7 +12,7 @@ from apyfal.exceptions import ConfigurationError, HostError, ParameterError
 from apyfal.host.protocol.frames import OFFERED, Protocol, chosen_protocol
 from apyfal.host.server.api.problems import problem
 from apyfal.host.server.api.routes import OBJECT, Body, RouteParameter, route
-from apyfal.host.server.channel.channel import Channel
+from apyfal.host.server.channel.channel import ServerChannel
 from apyfal.host.server.channel.context import ACCESS, ChannelContext
 from apyfal.host.server.jobs.job import Conflict
 from apyfal.host.server.transport.request import User, caller
@@ -37,7 +37,7 @@ class Channels:
     def __init__(self, context: ChannelContext, stall_timeout: float) -> None:
         self.context = context
         self._stall_timeout = stall_timeout
-        self._open: set[Channel] = set()
+        self._open: set[ServerChannel] = set()
         self._stopping = False
 
     def __len__(self) -> int:
@@ -45,15 +45,15 @@ class Channels:
 
     def open(
         self, transport: Any, user: User, authorization: str | None, peer: str | None, protocol: Protocol
-    ) -> Channel:
+    ) -> ServerChannel:
         """Return a channel over a connection. Raises `Conflict` if the host is stopping."""
         if self._stopping:
             raise Conflict("the host is stopping")
-        channel = Channel(self.context, transport, user, authorization, peer, protocol, self.discard)
+        channel = ServerChannel(self.context, transport, user, authorization, peer, protocol, self.discard)
         self._open.add(channel)
         return channel
 
-    def discard(self, channel: Channel) -> None:
+    def discard(self, channel: ServerChannel) -> None:
         """Forget a channel whose connection is closed."""
         self._open.discard(channel)
 

@@ -14,7 +14,7 @@ from apyfal.host.server.jobs.early_output import EarlyOutput
 from apyfal.host.server.jobs.job import Job
 from apyfal.host.server.jobs.sessions import Session
 from apyfal.host.server.policy.quotas import Share
-from apyfal.host.server.records.journal import Entry
+from apyfal.host.server.records.journal import JournalEntry
 from apyfal.host.server.transport.bodies import HASHED_AT_ONCE, Data, received
 from apyfal.host.server.transport.payload_digest import ArrivingDigest
 from apyfal.host.server.transport.request import User
@@ -62,7 +62,7 @@ class Stream:
         self.user = user
         self.session = session
         self.described = job
-        self.job: Job | Entry | None = None
+        self.job: Job | JournalEntry | None = None
         self.wants_info = True
         self.early: EarlyOutput | None = None
         self.is_early = False

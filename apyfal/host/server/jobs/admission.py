@@ -16,7 +16,7 @@ from apyfal.host.server.jobs.early_output import EarlyOutput
 from apyfal.host.server.jobs.job import Job, fingerprint
 from apyfal.host.server.jobs.manager import JobManager
 from apyfal.host.server.jobs.sessions import Session, Sessions
-from apyfal.host.server.records.journal import Entry
+from apyfal.host.server.records.journal import JournalEntry
 from apyfal.host.server.transport.bodies import Data
 from apyfal.host.server.transport.request import User, parse_json
 
@@ -56,14 +56,14 @@ def described_job(text: str) -> DescribedJob:
     return described
 
 
-def document_of(job: Job | Entry) -> dict[str, Any]:
+def document_of(job: Job | JournalEntry) -> dict[str, Any]:
     """Return a job as the JSON object that clients see."""
     if isinstance(job, Job):
         return job.document()
     return job.answer or {"id": job.id, "state": job.state}
 
 
-def text_of(job: Job | Entry) -> str:
+def text_of(job: Job | JournalEntry) -> str:
     """Return `document_of` as text; that of an ended job is at hand."""
     return job.text() if isinstance(job, Job) else json.dumps(document_of(job))
 
@@ -105,7 +105,7 @@ class Admission:
         *,
         wants_info: bool = True,
         early: EarlyOutput | None = None,
-    ) -> Job | Entry:
+    ) -> Job | JournalEntry:
         """Submit a job; see `JobManager.submit`. Takes ownership of `data`, also if an error is raised."""
         try:
             mark = fingerprint(described.text, session.options_text, data)

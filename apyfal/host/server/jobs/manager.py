@@ -24,7 +24,7 @@ from apyfal.host.server.jobs.short_runs import ShortRun
 from apyfal.host.server.policy.limits import KEPT_IN_MEMORY, OUTPUTS_OF_USER, RESERVED_WORKERS
 from apyfal.host.server.policy.refusals import TooMany
 from apyfal.host.server.records.group_commit import GroupCommit
-from apyfal.host.server.records.journal import NOT_RUN, Entry, Journal
+from apyfal.host.server.records.journal import NOT_RUN, Journal, JournalEntry
 from apyfal.host.server.transport.bodies import Data
 from apyfal.host.server.transport.threads import Threads
 from apyfal.log import get_logger
@@ -93,7 +93,7 @@ class JobManager:
         self.bytes_out = 0
 
     # -- accepting -----------------------------------------------------------------------------------------------------
-    def submit(self, job: Job, print_: str) -> Job | Entry:
+    def submit(self, job: Job, print_: str) -> Job | JournalEntry:
         """Accept a job, once for each key. It starts at once if a worker is free.
 
         Parameters
@@ -105,7 +105,7 @@ class JobManager:
 
         Returns
         -------
-        Job or Entry
+        Job or JournalEntry
             `job`, or the ended job to which its user gave the same key, possibly before a restart of the daemon.
 
         Raises
@@ -155,7 +155,7 @@ class JobManager:
         else:
             self._threads.begin(job)
 
-    def _enter(self, job: Job, print_: str, at_once: bool) -> Job | Entry:
+    def _enter(self, job: Job, print_: str, at_once: bool) -> Job | JournalEntry:
         """Enter a job in the journal, and start or queue it."""
         try:
             job.id = self._journal.enter(job.user, job.key, print_, running=at_once)
@@ -179,7 +179,7 @@ class JobManager:
         """Write all records to the journal now, before a client gets a response."""
         self._commits.commit()
 
-    def _known(self, user: str, key: str, print_: str) -> Job | Entry:
+    def _known(self, user: str, key: str, print_: str) -> Job | JournalEntry:
         self.commit()
         found = self.find(user, key)
         if found is None:
@@ -191,14 +191,14 @@ class JobManager:
             raise Conflict("the same job is running already", found.id)
         return found
 
-    def find(self, user: str, key: str) -> Job | Entry | None:
+    def find(self, user: str, key: str) -> Job | JournalEntry | None:
         """Return the job of `user` with this key: waiting, running, ended, or from before a restart of the daemon."""
         entry = self._journal.find(user, key)
         return None if entry is None else self._jobs.get(entry.id, entry)
 
-    def get(self, user: str | None, job_id: str) -> Job | Entry:
+    def get(self, user: str | None, job_id: str) -> Job | JournalEntry:
         """Return a job of `user` (``None``: of any user). Raises `NotFound`."""
-        found: Job | Entry | None = self._jobs.get(job_id) or self._journal.get(job_id)
+        found: Job | JournalEntry | None = self._jobs.get(job_id) or self._journal.get(job_id)
         if found is None or (user is not None and found.user != user):
             raise NotFound("no such job")
         return found
@@ -348,7 +348,7 @@ class JobManager:
             self.bytes_out += job.output.nbytes
 
     # -- outputs -------------------------------------------------------------------------------------------------------
-    def output(self, job: Job | Entry) -> AbstractContextManager[Data | None]:
+    def output(self, job: Job | JournalEntry) -> AbstractContextManager[Data | None]:
         """Provide the output of an ended job for the duration of the block; ``None`` if it is no longer kept."""
         if isinstance(job, Job):
             return contextlib.nullcontext(job.output)
@@ -357,9 +357,9 @@ class JobManager:
         saved = self._saved.open(job.id)
         return contextlib.nullcontext() if saved is None else contextlib.closing(saved)
 
-    def release_output(self, job: Job | Entry) -> None:
+    def release_output(self, job: Job | JournalEntry) -> None:
         """Free an output that its client has received. Small outputs stay in the journal."""
-        if isinstance(job, Entry):
+        if isinstance(job, JournalEntry):
             self._saved.remove(job.id)
             self._commits.open()
             self._journal.release(job.id)
@@ -386,7 +386,7 @@ class JobManager:
         held = [job for job in self._jobs.values() if job.output is not None and not job.is_kept]
         return [job for job in held if job.output is not None and not self._saved.save(job.id, job.output, until)]
 
-    def lost_outputs(self) -> list[Entry]:
+    def lost_outputs(self) -> list[JournalEntry]:
         """List the jobs whose outputs were lost with an earlier daemon. Called once, at startup."""
         lost = []
         for entry in self._journal.held():

@@ -1,7 +1,7 @@
 """All limits on the resources that a client, or anyone who can connect, can use.
 
-Those in capitals with a field in `apyfal.host.settings.Settings` are defaults that the operator can change; the others
-are fixed. `docs/security.md` lists for each what it bounds, and the test that checks it.
+Those in capitals with a field in `apyfal.host.settings.HostSettings` are defaults that the operator can change; the
+others are fixed. `docs/security.md` lists for each what it bounds, and the test that checks it.
 """
 
 from __future__ import annotations

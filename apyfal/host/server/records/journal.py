@@ -26,7 +26,7 @@ from apyfal.host.server.records.logged_database import LoggedDatabase, Schema
 from apyfal.host.server.records.mapped_log import MappedLog
 from apyfal.host.server.records.retention import Retention
 
-__all__ = ["NOT_RUN", "Entry", "Journal"]
+__all__ = ["NOT_RUN", "Journal", "JournalEntry"]
 
 _TABLES: Final = """
 CREATE TABLE IF NOT EXISTS jobs (
@@ -79,7 +79,7 @@ _UNKNOWN = "the host stopped while the job was running: it will not be run again
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class JournalEntry:
     """One job in the journal.
 
     Attributes
@@ -153,11 +153,11 @@ class Journal:
         """Commit all records, and close the file. What cannot be committed stays in the log for the next start."""
         self.database.close()
 
-    def find(self, user: str, key: str) -> Entry | None:
+    def find(self, user: str, key: str) -> JournalEntry | None:
         """Return the job of `user` with idempotency key `key`; ``None``: there is none."""
         return self._one("user = ? AND key = ?", (user, key))
 
-    def get(self, job_id: str) -> Entry | None:
+    def get(self, job_id: str) -> JournalEntry | None:
         """Return a job by its id; ``None``: there is none."""
         return self._one("number = ? AND id = ?", (_number(job_id), job_id))
 
@@ -237,11 +237,11 @@ class Journal:
         """Record that the daemon no longer holds the job's output."""
         self.database.write(_RELEASE, _number(job_id))
 
-    def held(self) -> list[Entry]:
+    def held(self) -> list[JournalEntry]:
         """List the jobs whose outputs a daemon held in memory. After a restart, only saved outputs remain of these."""
         return self._all("held")
 
-    def recover(self) -> list[Entry]:
+    def recover(self) -> list[JournalEntry]:
         """Mark the jobs that an earlier daemon left unfinished as ``interrupted``, and return them. Called once, at
         startup.
         """
@@ -257,13 +257,13 @@ class Journal:
         """Remove the oldest outputs and jobs that ended before the given times; see `Retention.forget`."""
         return self._retention.forget(outputs_before, jobs_before)
 
-    def _one(self, condition: str, values: tuple[str | int, ...]) -> Entry | None:
+    def _one(self, condition: str, values: tuple[str | int, ...]) -> JournalEntry | None:
         return next(iter(self._all(condition, values)), None)
 
-    def _all(self, condition: str, values: tuple[str | int, ...] = ()) -> list[Entry]:
+    def _all(self, condition: str, values: tuple[str | int, ...] = ()) -> list[JournalEntry]:
         self.database.bring_in()
         return [
-            Entry(job_id, user, key, fingerprint, state, None if answer is None else json.loads(answer), output)
+            JournalEntry(job_id, user, key, fingerprint, state, None if answer is None else json.loads(answer), output)
             for job_id, user, key, fingerprint, state, answer, output in self.database.read(
                 f"{_ENTRIES} WHERE {condition} ORDER BY number", values
             )

@@ -21,7 +21,7 @@ from apyfal.host.server.transport.request import caller
 from apyfal.host.server.transport.spool import SpoolFile
 from apyfal.host.server.transport.threads import in_thread
 from apyfal.host.server.transport.zero_copy_body import can_receive_into, receive_into, send_continue
-from apyfal.host.settings import Settings
+from apyfal.host.settings import HostSettings
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -195,7 +195,7 @@ class Bodies:
     """
 
     def __init__(
-        self, settings: Settings, memory: Quota, disk: Quota, allocate: Callable[[int], np.ndarray[Any, Any]]
+        self, settings: HostSettings, memory: Quota, disk: Quota, allocate: Callable[[int], np.ndarray[Any, Any]]
     ) -> None:
         self._settings = settings
         self.memory = memory

@@ -23,7 +23,7 @@ from apyfal.storage.http.pool import ConnectionPool
 from apyfal.storage.stores.rest import iso_time
 from apyfal.units import whole_number
 
-__all__ = ["AUTH_TYPES", "Authenticator", "Identity", "Session"]
+__all__ = ["AUTH_TYPES", "Authenticator", "Identity", "SwiftSession"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ AUTH_TYPES = ("v1", "v3password", "v3applicationcredential")
 _MARGIN = 60.0
 
 
-class Session(NamedTuple):
+class SwiftSession(NamedTuple):
     """A token and the address of the account that it is for."""
 
     token: str
@@ -125,9 +125,9 @@ class Authenticator:
         self._client = client
         self._identity = identity
         self._lock = threading.Lock()
-        self._session: Session | None = None
+        self._session: SwiftSession | None = None
 
-    def session(self, *, refused: str | None = None) -> Session:
+    def session(self, *, refused: str | None = None) -> SwiftSession:
         """Return a session that should be valid; never the one with the token that was just `refused`."""
         with self._lock:
             kept = self._session
@@ -137,7 +137,7 @@ class Authenticator:
                 _LOG.debug("swift: token obtained at %s", kept.origin)
             return kept
 
-    def _login(self) -> Session:
+    def _login(self) -> SwiftSession:
         identity = self._identity
         session = self._login_v1() if identity.auth_type == "v1" else self._login_v3()
         if identity.storage_url:
@@ -145,7 +145,7 @@ class Authenticator:
             session = session._replace(origin=origin, prefix=prefix.rstrip("/"))
         return session
 
-    def _login_v1(self) -> Session:
+    def _login_v1(self) -> SwiftSession:
         headers = [("X-Auth-User", self._identity.user), ("X-Auth-Key", self._identity.secret)]
         answer, _ = self._ask("GET", "", headers, b"", (200, 204))
         try:
@@ -157,9 +157,9 @@ class Authenticator:
             ) from None
         lifetime = whole_number(answer.get("x-auth-token-expires", ""))
         expires = None if lifetime is None else time.time() + lifetime
-        return Session(token, origin, prefix.rstrip("/"), expires)
+        return SwiftSession(token, origin, prefix.rstrip("/"), expires)
 
-    def _login_v3(self) -> Session:
+    def _login_v3(self) -> SwiftSession:
         identity = self._identity
         content = json.dumps({"auth": _v3_login(identity)}).encode()
         path = "/auth/tokens" if identity.auth_url.rstrip("/").endswith("/v3") else "/v3/auth/tokens"
@@ -167,7 +167,7 @@ class Authenticator:
         answer, body = self._ask("POST", path, headers, content, (201,))
         try:
             token = json.loads(body)["token"]
-            return Session(answer["x-subject-token"], *self._endpoint(token), iso_time(token.get("expires_at")))
+            return SwiftSession(answer["x-subject-token"], *self._endpoint(token), iso_time(token.get("expires_at")))
         except MountError:
             raise
         except (ValueError, KeyError, TypeError) as error:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from apyfal.host.client.local_ends import LocalEndFailed, ReceivingFile
-from apyfal.host.client.payload import Copies, OutputPayload
+from apyfal.host.client.payload import CopyCounter, OutputPayload
 
 DATA = bytes(range(256)) * (3 << 12)  # three pieces
 
@@ -106,7 +106,7 @@ def test_a_named_pipe(tmp_path: Path) -> None:
 def test_several_outputs() -> None:
     """The connection breaks within the second one."""
     low, high = io.BytesIO(), Pipe()
-    output = OutputPayload({"low": low, "high": high}, None, None, Copies(allowed=True))
+    output = OutputPayload({"low": low, "high": high}, None, None, CopyCounter(allowed=True))
     half = len(DATA) // 2
     parts = {"low": {"nbytes": half}, "high": {"nbytes": len(DATA) - half}}
     document = {"output": {"nbytes": len(DATA), "parts": parts}}

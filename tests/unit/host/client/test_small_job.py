@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from apyfal.exceptions import HostError, ParameterError
-from apyfal.host.client.payload import Copies, InputPayload, OutputPayload
+from apyfal.host.client.payload import CopyCounter, InputPayload, OutputPayload
 from apyfal.host.client.small_job import small_job
 from apyfal.host.protocol.messages import JobSpec
 
@@ -38,7 +38,7 @@ def test_it_is_described_as_any_other(
     dst = np.zeros_like(src) if given else None
     small = small_job(src, dst, None, copy, timeout, {})
     assert small is not None
-    copies = Copies(copy)
+    copies = CopyCounter(copy)
     with InputPayload(src, None, copies) as source, OutputPayload(dst, None, source.nbytes, copies) as target:
         spec = JobSpec(src=source.origin, dst=target.destination, copy=copy, timeout=timeout)
         assert (small.text, small.spec, small.length) == (spec.text(), spec, source.length)

@@ -17,7 +17,7 @@ from memory_store import MemoryHandler
 import apyfal.storage as st
 from apyfal.exceptions import StorageError, TransferCancelled
 from apyfal.storage.flow.cancel import CancelToken
-from apyfal.storage.flow.connections import Connections
+from apyfal.storage.flow.connections import ConnectionLimiter
 from apyfal.storage.flow.retry import limits_for
 from apyfal.storage.handler import Limits, ObjectInfo, RangeReader
 from apyfal.storage.mounting.table import table as mounts
@@ -273,7 +273,7 @@ def test_a_failure_gives_the_turn_back(lab: Callable[[int | None], Counting], ca
 
 
 def test_waiting_ends_when_it_is_cancelled() -> None:
-    limits = Connections(1)
+    limits = ConnectionLimiter(1)
     held: list[object] = []
     limits.take(None, held)
     cancel = CancelToken()
@@ -289,7 +289,7 @@ def test_waiting_ends_when_it_is_cancelled() -> None:
 
 
 def test_turns_go_to_who_waits_longest() -> None:
-    limits = Connections(1)
+    limits = ConnectionLimiter(1)
     held: list[object] = []
     limits.take(None, held)
     order: list[int] = []
@@ -311,7 +311,7 @@ def test_turns_go_to_who_waits_longest() -> None:
 
 
 def test_a_child_does_not_wait_for_its_parents_transfers() -> None:
-    limits = Connections(1)
+    limits = ConnectionLimiter(1)
     held: list[object] = []
     limits.take(None, held)
     limits._lock.acquire()  # as another thread of the parent may hold it

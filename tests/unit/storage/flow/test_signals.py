@@ -18,7 +18,7 @@ from memory_store import MemoryHandler
 import apyfal
 from apyfal.exceptions import StoreUnavailable
 from apyfal.storage.flow.cancel import CancelToken
-from apyfal.storage.flow.connections import Connections
+from apyfal.storage.flow.connections import ConnectionLimiter
 from apyfal.storage.flow.retry import limits_for
 from apyfal.storage.handler import RangeReader
 from apyfal.storage.transfer import download, stream, upload
@@ -58,7 +58,7 @@ def interrupted(work: Callable[[], object], line: int) -> bool:
     return left <= 0
 
 
-def require_free(limits: Connections, line: int) -> None:
+def require_free(limits: ConnectionLimiter, line: int) -> None:
     assert (limits._turns, limits._streams, list(limits._waiting)) == (set(), set(), []), line
     found: list[bool] = []
     other = threading.Thread(target=lambda: found.append(limits._lock.acquire(blocking=False)))
@@ -68,27 +68,27 @@ def require_free(limits: Connections, line: int) -> None:
     limits._begin()
 
 
-def _turn(limits: Connections, _: RangeReader) -> None:
+def _turn(limits: ConnectionLimiter, _: RangeReader) -> None:
     with limits.turn(CancelToken()):
         pass
 
 
-def _nested(limits: Connections, _: RangeReader) -> None:
+def _nested(limits: ConnectionLimiter, _: RangeReader) -> None:
     with limits.turn(None), limits.turn(None):
         pass
 
 
-def _turns(limits: Connections, _: RangeReader) -> None:
+def _turns(limits: ConnectionLimiter, _: RangeReader) -> None:
     with limits.turns(3, None) as count:
         assert count == 2
 
 
-def _opened(limits: Connections, reader: RangeReader) -> None:
+def _opened(limits: ConnectionLimiter, reader: RangeReader) -> None:
     with limits.opened(lambda: reader, None) as opened, limits.turn(None, taken=True):
         opened.readinto(memoryview(bytearray(1)))
 
 
-def _failing(limits: Connections, _: RangeReader) -> None:
+def _failing(limits: ConnectionLimiter, _: RangeReader) -> None:
     def begin() -> RangeReader:
         raise StoreUnavailable("down")
 
@@ -96,16 +96,16 @@ def _failing(limits: Connections, _: RangeReader) -> None:
         limits.opened(begin, None)
 
 
-def _stream(limits: Connections, reader: RangeReader) -> None:
+def _stream(limits: ConnectionLimiter, reader: RangeReader) -> None:
     with limits.stream(reader):
         pass
 
 
 @pytest.mark.parametrize("work", [_turn, _nested, _turns, _opened, _failing, _stream])
-def test_every_line_of_a_turn(work: Callable[[Connections, RangeReader], None]) -> None:
+def test_every_line_of_a_turn(work: Callable[[ConnectionLimiter, RangeReader], None]) -> None:
     handler = MemoryHandler()
     handler.store("b/x", b"x")
-    limits = Connections(2)
+    limits = ConnectionLimiter(2)
     line = 1
     while interrupted(lambda: work(limits, handler.read("b/x", 0, None, None)), line):
         gc.collect()

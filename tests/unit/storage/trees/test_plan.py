@@ -11,7 +11,7 @@ import pytest
 
 from apyfal.exceptions import StorageError
 from apyfal.storage.trees.plan import make_plan
-from apyfal.storage.trees.sides import DIRECTORY, FILE, PROBLEM, Entry, Tree
+from apyfal.storage.trees.sides import DIRECTORY, FILE, PROBLEM, Tree, TreeEntry
 from apyfal.storage.url import parse
 
 #: Some sort before "/", and some behind it.
@@ -56,9 +56,9 @@ class Side:
 
     def tree(self, top: Path, choose: random.Random) -> Tree:
         tree = Tree(parse(str(top)), on_disk=True)
-        entries = [Entry(name, FILE, size, None, mtime) for name, (size, mtime) in self.files.items()]
-        entries += [Entry(name, DIRECTORY) for name in self.directories]
-        entries += [Entry(name, PROBLEM) for name in self.problems]
+        entries = [TreeEntry(name, FILE, size, None, mtime) for name, (size, mtime) in self.files.items()]
+        entries += [TreeEntry(name, DIRECTORY) for name in self.directories]
+        entries += [TreeEntry(name, PROBLEM) for name in self.problems]
         choose.shuffle(entries)
         for entry in entries:
             tree.add(entry)
@@ -130,7 +130,7 @@ def test_two_trees_and_their_plan_are_held_compressed(tmp_path: Path, same: bool
     def listed(name: str, mtime: float) -> Tree:
         tree = Tree(parse(str(tmp_path / name)), on_disk=True)
         for number in range(count):
-            tree.add(Entry(f"{number // 100:04}/{number:08}", FILE, 100, f'"{number:032}"', mtime + number / 7))
+            tree.add(TreeEntry(f"{number // 100:04}/{number:08}", FILE, 100, f'"{number:032}"', mtime + number / 7))
         return tree
 
     tracemalloc.start()
