@@ -214,8 +214,8 @@ class Batch(Generic[_Task]):
                     in_flight.popleft()
                 if size_reported:
                     read, item.produced, status = launcher.read_report()
-                    if status != STATUS_DONE or read != nbytes:
-                        item.place = None
+                    if status != STATUS_DONE or read != nbytes or item.produced > out_nbytes:
+                        item.place = None  # it goes on, or fails, alone
             while in_flight:
                 wait(in_flight[0], self._control)
                 in_flight.popleft()

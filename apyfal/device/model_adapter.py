@@ -49,6 +49,10 @@ class ModelErrors:
         return None
 
 
+#: What a report has before a run: otherwise that of the run before, or what the memory had, could be taken for its own.
+_UNWRITTEN = 2**64 - 1
+
+
 def adapt_model(function: Callable[..., object], call: BoundCall, errors: ModelErrors) -> Callable[..., None]:
     """Return a function for `apyfal._core.model.register_model` that calls `function` with arrays.
 
@@ -74,6 +78,7 @@ def adapt_model(function: Callable[..., object], call: BoundCall, errors: ModelE
     # Of those that several runs write into, the first run clears none: it does not know that it is the first.
     cleared = {port.name for port in call.outputs if call.starts_at_zero(port) and call.granularity is None}
     sources = {port.name for port in call.inputs}
+    report = next((place for place, (name, _) in enumerate(arguments) if name == "report"), None)
 
     def run(*values: Any) -> None:
         positional: list[Any] = []
@@ -92,8 +97,14 @@ def adapt_model(function: Callable[..., object], call: BoundCall, errors: ModelE
                 positional.append(value)
         value = None
         _clear(arguments, values, cleared, sources)
+        if report is not None:
+            _array(values[report], dtypes["report"])[:] = _UNWRITTEN
         try:
             _check_returned(function(*positional, **named), positional, named)
+            if report is not None and _UNWRITTEN in _array(values[report], dtypes["report"])[:3].tolist():
+                raise ValueError(
+                    "the model has not written its report; expected report[:3] = bytes consumed, bytes produced, status"
+                )
         except BaseException as error:
             positional.clear()
             named.clear()

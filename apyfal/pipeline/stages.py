@@ -313,19 +313,32 @@ class StagePipeline:
         consumed = 0
         while True:
             read, produced, status = self._launcher.read_report()
+            fault = self._fault_of(read, produced, status, chunk.nbytes - consumed, outputs[0].nbytes)
+            if fault is not None:
+                raise KernelError(f"kernel {self._call.kernel!r} {fault}")
             consumed += read
-            if status not in (STATUS_DONE, STATUS_FULL):
-                raise KernelError(f"kernel {self._call.kernel!r} reported status {status}")
             with self._report.span("from_device", chunk.number):
                 read_back = self._read_back(chunk, outputs, produced)
             yield _Finished(chunk.number, read_back, read)
             if status == STATUS_DONE:
                 return
-            if not read and not produced:
-                raise KernelError(f"kernel {self._call.kernel!r} neither reads nor writes any more")
             outputs = self._output_regions(chunk)
             with self._report.span("compute", chunk.number):
                 wait(self._launcher.start(chunk, outputs, skip=consumed), self._control)
+
+    def _fault_of(self, read: int, produced: int, status: int, left: int, capacity: int) -> str | None:
+        """Say what is wrong with the report of a run over `left` bytes, with room for `capacity`; ``None``: nothing."""
+        if status not in (STATUS_DONE, STATUS_FULL):
+            return f"reported status {status}"
+        if read > left:
+            return f"reported {read} bytes consumed, and had {left}"
+        if produced > capacity:
+            return f"reported {produced} bytes produced, and had room for {capacity}"
+        if status == STATUS_DONE:
+            return None if read == left else f"reported that it is done, and {read} bytes consumed of {left}"
+        if all(argument.name != "skip" for argument in self._call.arguments):
+            return "reported that dst is full, and takes no argument 'skip' to go on"
+        return None if read or produced else "neither reads nor writes any more"
 
     def _read_back(
         self, chunk: Chunk, outputs: tuple[BufferRegion, ...], produced: int | None = None
