@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import warnings
 from collections import deque
@@ -223,7 +224,8 @@ class ResultIterator(Iterator[Any]):
         """Cancel jobs that have not started. No more results are yielded."""
         self._abandon = None
         self._cancel()
-        self._results.close()
+        with contextlib.suppress(ValueError):  # another thread is in it, and finds its job cancelled
+            self._results.close()
 
     def __del__(self) -> None:
         if (abandon := self._abandon) is not None:
@@ -345,7 +347,7 @@ def map_jobs(
             del future
 
     def cancel() -> None:
-        for future, _ in pending:
+        for future, _ in [*pending]:  # also while another thread takes from it
             future.cancel()
 
     def results() -> Generator[Any, None, None]:

@@ -136,6 +136,30 @@ def test_a_map_starts_at_once_and_leaving_it_early_drops_the_rest(opened: Open, 
     assert written(names) < 60
 
 
+def test_a_map_is_closed_while_another_thread_reads_it(opened: Open, source: str, tmp_path: Path) -> None:
+    names = targets(tmp_path, 200)
+    ends: list[BaseException] = []
+    with opened("slow") as one:
+        results = one.process_map([source] * 200, names)
+
+        def read() -> None:
+            try:
+                while True:
+                    next(results)
+            except (CancelledError, StopIteration) as end:
+                ends.append(end)
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        deadline = time.monotonic() + PATIENCE
+        while not written(names) and time.monotonic() < deadline:
+            time.sleep(0.005)
+        results.close()
+        reader.join(PATIENCE)
+    assert len(ends) == 1
+    assert written(names) < 200
+
+
 @pytest.mark.parametrize(
     ("srcs", "dsts", "text"),
     [
