@@ -91,10 +91,7 @@ def make_plan(here: Tree, there: Tree, *, checksum: bool, delete: bool) -> SyncP
     sources, destinations = _Names(one for one in here if one.kind != PROBLEM), _Names(there)
     in_the_way = _InTheWay(there)
     directories = _Directories(plan) if delete and there.on_disk else None
-    while True:
-        name = sources.name if destinations.parts is None or _first(sources, destinations) else destinations.name
-        if name is None:
-            break
+    while (name := _next_name(sources, destinations)) is not None:
         one, other = sources.take(name), destinations.take(name)
         in_the_way.enter(name, other)
         file = one.get(FILE)
@@ -172,9 +169,11 @@ class _Names:
         return FILE not in self._entries
 
 
-def _first(one: _Names, other: _Names) -> bool:
-    """Whether the next name of the first tree is not after that of the second, which has one."""
-    return one.parts is not None and other.parts is not None and one.parts <= other.parts
+def _next_name(one: _Names, other: _Names) -> str | None:
+    """Return the next name of the two trees; ``None``: there is no more."""
+    if one.parts is None or (other.parts is not None and other.parts < one.parts):
+        return other.name
+    return one.name
 
 
 class _InTheWay:
