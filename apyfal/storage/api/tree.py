@@ -95,7 +95,8 @@ def require_removable(location: Location) -> None:
     Raises
     ------
     ParameterError
-        It is a bucket, the root of a store, a mount or a local file system, a home, or holds the working directory.
+        It is a bucket, the root of a store, a mount or a local file system, a home, or holds the working directory. Or
+        its path ends in ``.`` or ``..``, as for `rm`.
     """
     shown = redact(str(location))
     if location.is_local:
@@ -109,6 +110,8 @@ def require_removable(location: Location) -> None:
 
 
 def _require_removable_path(path: str, shown: str) -> None:
+    if path.rstrip("/").rpartition("/")[2] in (".", ".."):
+        raise ParameterError(f"{shown!r} ends in '.' or '..': expected the name of the directory that is to be removed")
     path = os.path.realpath(path)
     here = os.path.realpath(os.curdir)
     home = os.path.realpath(os.path.expanduser("~"))

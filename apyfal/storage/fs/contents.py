@@ -11,7 +11,7 @@ import numpy as np
 from fsspec.callbacks import DEFAULT_CALLBACK
 from fsspec.spec import AbstractBufferedFile
 
-from apyfal.exceptions import UnsupportedByStore
+from apyfal.exceptions import InvalidURL, UnsupportedByStore
 from apyfal.storage.api import copying, namespace, opening
 from apyfal.storage.api.tree import has_links, names_below
 from apyfal.storage.batch.many import load_each, save_each
@@ -21,7 +21,7 @@ from apyfal.storage.fs.names import Names, exists_with_magic
 from apyfal.storage.mounting.table import resolve
 from apyfal.storage.url import parse
 
-__all__ = ["Contents", "as_array"]
+__all__ = ["Contents", "as_array", "first_error"]
 
 #: Most bytes of files that are in memory as arrays before they become `bytes`, one group of files at a time.
 _GROUP = 512
@@ -41,6 +41,7 @@ class Contents(Names):
         **kwargs: Any,
     ) -> None:
         """Copy files, and with `recursive` what is below directories."""
+        _refuse_empty(self._strip_protocol(path2))
         if exists_with_magic(self, path1) or (recursive and _has_links(path1)):
             path1, path2 = _pairs(self, path1, path2, recursive, maxdepth)
         super().copy(path1, path2, recursive=recursive, maxdepth=maxdepth, on_error=on_error, **kwargs)
@@ -55,8 +56,9 @@ class Contents(Names):
         **kwargs: Any,
     ) -> None:
         """Copy files to local paths, and with `recursive` what is below directories."""
+        _refuse_empty(lpath)
         if isinstance(lpath, str) and (exists_with_magic(self, rpath) or (recursive and _has_links(rpath))):
-            rpath, lpath = _pairs(self, rpath, os.path.abspath(lpath), recursive, maxdepth)
+            rpath, lpath = _pairs(self, rpath, _absolute(lpath), recursive, maxdepth)
         super().get(rpath, lpath, recursive=recursive, callback=callback, maxdepth=maxdepth, **kwargs)
 
     def put(
@@ -69,11 +71,13 @@ class Contents(Names):
         **kwargs: Any,
     ) -> None:
         """Copy local files, and with `recursive` what is below directories."""
+        _refuse_empty(lpath)
+        _refuse_empty(self._strip_protocol(rpath))
         if isinstance(rpath, str) and isinstance(lpath, (str, os.PathLike)):
             literal = has_magic(os.fspath(lpath)) and os.path.exists(lpath)
             if literal or (recursive and _has_links(lpath)):
                 slash = "/" if os.fspath(lpath).endswith("/") else ""
-                lpath, rpath = _pairs(self, os.path.abspath(lpath) + slash, rpath, recursive, maxdepth)
+                lpath, rpath = _pairs(self, _absolute(lpath).rstrip("/") + slash, rpath, recursive, maxdepth)
         super().put(lpath, rpath, recursive=recursive, callback=callback, maxdepth=maxdepth, **kwargs)
 
     # -- content ------------------------------------------------------------------------------------------------------
@@ -92,7 +96,7 @@ class Contents(Names):
         if not kwargs.pop("autocommit", True):
             self.start_transaction()  # raises: there are no transactions
         text = {key: kwargs.pop(key) for key in ("encoding", "errors", "newline") if key in kwargs}
-        path = self._strip_protocol(path)
+        path = self._strip_protocol(path) if "r" in mode and "+" not in mode else self._of_file(path, "write")
         return opening.open(path, mode, block_size or -1, **text)
 
     def _open(
@@ -169,7 +173,7 @@ class Contents(Names):
 
     def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> None:
         """Write a whole file; ``mode="create"`` fails if it exists."""
-        path = self._strip_protocol(path)
+        path = self._of_file(path, "write")
         self._make_parents(path)
         if mode == "create":
             with opening.open(path, "xb") as file:
@@ -180,10 +184,12 @@ class Contents(Names):
 
     def pipe(self, path: Any, value: Any = None, **kwargs: Any) -> None:
         """Write a file, or several at once from a mapping of their paths; see fsspec."""
+        for one in path if isinstance(path, dict) else [path]:
+            self._of_file(one, "write")  # fsspec takes the '/' away
         if not isinstance(path, dict) or len(path) == 1 or kwargs.get("mode", "overwrite") != "overwrite":
             super().pipe(path, value, **kwargs)
             return
-        names = [self._strip_protocol(one) for one in path]
+        names = [self._of_file(one, "write") for one in path]
         for name in names:
             self._make_parents(name)
         first_error(save_each([(parse(name), as_array(data)) for name, data in zip(names, path.values(), strict=True)]))
@@ -191,7 +197,6 @@ class Contents(Names):
     def touch(self, path: str, truncate: bool = True, **kwargs: Any) -> None:
         """Make an empty file, with its directories; without `truncate`, only if it does not exist."""
         if truncate or not self.exists(path):
-            self._make_parents(path)
             self.pipe_file(path, b"")
             return
         location = parse(self._strip_protocol(path))
@@ -201,10 +206,11 @@ class Contents(Names):
 
     def cp_file(self, path1: str, path2: str, **kwargs: Any) -> None:
         """Copy one file, or make the directory that `path1` is."""
-        path1, path2 = self._strip_protocol(path1), self._strip_protocol(path2)
+        path1 = self._strip_protocol(path1)
         if self.isdir(path1):
-            self._make_directory(path2)
+            self._make_directory(self._strip_protocol(path2))
             return
+        path2 = self._of_file(path2, "write")
         self._make_parents(path2)
         copying.copy(path1, path2)
 
@@ -215,29 +221,30 @@ class Contents(Names):
         target = outfile if outfile is not None else lpath
         rpath = self._strip_protocol(rpath)
         if not hasattr(target, "write"):
+            target = _absolute(target)
             if self.isdir(rpath):
                 os.makedirs(target, exist_ok=True)
                 return
-            os.makedirs(os.path.dirname(os.path.abspath(target)), exist_ok=True)
-            target = os.path.abspath(target)
+            os.makedirs(os.path.dirname(target), exist_ok=True)
         copying.copy(rpath, target, progress=_reporting(callback))
 
     def put_file(
         self, lpath: str, rpath: str, callback: Any = DEFAULT_CALLBACK, mode: str = "overwrite", **kwargs: Any
     ) -> None:
         """Copy one local file, or make the directory that `lpath` is."""
-        rpath = self._strip_protocol(rpath)
+        lpath = _absolute(lpath)
         if os.path.isdir(lpath):
-            self._make_directory(rpath)
+            self._make_directory(self._strip_protocol(rpath))
             return
+        rpath = self._of_file(rpath, "write")
         self._make_parents(rpath)
         if mode == "create":
-            with open_source(os.path.abspath(lpath)) as source, opening.open(rpath, "xb") as file:
+            with open_source(lpath) as source, opening.open(rpath, "xb") as file:
                 buffer = memoryview(bytearray(1 << 20))
                 while count := source.readinto(buffer):
                     file.write(buffer[:count])
             return
-        copying.copy(os.path.abspath(lpath), rpath, progress=_reporting(callback))
+        copying.copy(lpath, rpath, progress=_reporting(callback))
 
     def _make_directory(self, path: str) -> None:
         """Make a directory if there are such at its place; a copy never makes a bucket."""
@@ -294,6 +301,17 @@ def _pairs(
 def _has_links(path: Any) -> bool:
     """Return whether there are links to directories below a local directory; fsspec does not follow them."""
     return isinstance(path, (str, os.PathLike)) and has_links(parse(Contents._strip_protocol(path) or "."))
+
+
+def _absolute(path: Any) -> str:
+    """Return the absolute path of a local file, which is no URL; ``..`` stays, since a link may be before it."""
+    return os.path.join(os.getcwd(), os.fspath(path))
+
+
+def _refuse_empty(paths: Any) -> None:
+    """Refuse an empty path, which fsspec takes for the working directory or the root."""
+    if "" in (paths if isinstance(paths, list) else [paths]):
+        raise InvalidURL("an empty text is no storage URL or path; expected '.' for the working directory")
 
 
 def _reporting(callback: Any) -> Callable[[int, int | None], None] | None:

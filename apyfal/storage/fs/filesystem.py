@@ -1,8 +1,8 @@
 """apyfal's storage as a filesystem of fsspec, so that pandas, pyarrow, zarr, xarray, dask and the like use it.
 
 A path is a storage URL behind ``apyfal://``: ``apyfal://s3://bucket/key``, ``apyfal://my_storage://key``,
-``apyfal:///a/file``. As everywhere in fsspec, a ``/`` at the end of a path means nothing, so an object whose name ends
-in one is out of reach.
+``apyfal:///a/file``. As everywhere in fsspec, paths are named without a ``/`` at the end, so an object whose name ends
+in one is out of reach. What is read or listed may have one; what is written, moved or removed is then a directory.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from apyfal.exceptions import UnsupportedByStore
 from apyfal.storage.aio.awaiting import awaited
 from apyfal.storage.aio.gathering import Gathered, Tell
 from apyfal.storage.batch.many import load_each, save_each, stat_each
-from apyfal.storage.fs.contents import Contents, as_array
+from apyfal.storage.fs.contents import as_array
+from apyfal.storage.fs.moving import Moves
 from apyfal.storage.fs.names import described
 from apyfal.storage.mounting import table
 from apyfal.storage.url import Location, parse
@@ -77,7 +78,7 @@ def _in_thread(name: str) -> Any:
     return method
 
 
-class ApyfalFileSystem(Contents):
+class ApyfalFileSystem(Moves):
     """All storage URLs as one filesystem. A pickle of it contains the mounts of this process, including their secrets.
 
     The functions without a leading ``_`` work in the calling thread. The coroutines, which have one, do not block the
@@ -128,7 +129,7 @@ class ApyfalFileSystem(Contents):
 
     async def _pipe_file(self, path: str, value: Any, mode: str = "overwrite", **kwargs: Any) -> None:
         """Write a whole file."""
-        location = parse(self._strip_protocol(path))
+        location = parse(self._of_file(path, "write"))
         if mode == "create" or location.is_local:  # the directory may have to be made
             await awaited(partial(self.pipe_file, path, value, mode=mode))
         else:

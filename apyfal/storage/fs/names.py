@@ -11,16 +11,23 @@ from typing import Any
 
 from fsspec.asyn import AsyncFileSystem
 
-from apyfal.exceptions import IsADirectory, ParameterError, UnsupportedByStore
+from apyfal.exceptions import (
+    InvalidURL,
+    IsADirectory,
+    NotADirectory,
+    ObjectNotFound,
+    ParameterError,
+    UnsupportedByStore,
+)
 from apyfal.storage.api import namespace
 from apyfal.storage.api.tree import require_removable
 from apyfal.storage.batch.many import remove_listed, stat_each
 from apyfal.storage.handler import ObjectInfo
 from apyfal.storage.local import atomic
 from apyfal.storage.mounting import table
-from apyfal.storage.url import StoragePath, parse
+from apyfal.storage.url import StoragePath, parse, redact
 
-__all__ = ["Names", "described", "exists_with_magic", "is_link"]
+__all__ = ["Names", "described", "ends_in_slash", "exists_with_magic", "is_link"]
 
 _PROTOCOL = "apyfal://"
 
@@ -44,10 +51,25 @@ class Names(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no types
             # one name for one file: a URL of a local file is its path
             text = parse(text).path
         elif separator and "/" not in scheme:
+            if rest.endswith("//") and rest.strip("/"):
+                raise InvalidURL(
+                    f"{redact(text)!r} ends in more than one '/', which no path of fsspec does: expected a name"
+                    " without, or a function of apyfal.storage"
+                )
             return scheme + separator + rest.rstrip("/")
         elif ":" in text:
             parse(text)  # refuses a mount's name whose "//" became "/" when somebody joined paths
         return text.rstrip("/") or ("/" if text else "")
+
+    @classmethod
+    def _of_file(cls, path: Any, what: str) -> str:
+        """Return the path of a file that is to be written or removed: one that ends in ``/`` is that of a directory."""
+        stripped: str = cls._strip_protocol(path)
+        if ends_in_slash(path):
+            raise IsADirectory(
+                f"cannot {what} {redact(stripped) + '/'!r}: what ends in '/' is a directory; expected a file's name"
+            )
+        return stripped
 
     def unstrip_protocol(self, name: str) -> str:
         """Put ``apyfal://`` before a path."""
@@ -173,7 +195,7 @@ class Names(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no types
 
     def rm_file(self, path: str) -> None:
         """Remove a file or object."""
-        namespace.remove(self._strip_protocol(path))
+        namespace.remove(self._of_file(path, "remove"))
 
     def expand_path(
         self,
@@ -196,24 +218,36 @@ class Names(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no types
     def rm(self, path: Any, recursive: bool = False, maxdepth: int | None = None) -> None:
         """Remove files; with `recursive`, also directories and everything below them. Of a link, remove the link.
 
-        It never removes a bucket, the root of a store or disk, a home directory, or a directory that contains the
-        working directory: use `rmdir` for those.
+        A path that ends in ``/`` is that of a directory, also beside an object of the same name. It never removes a
+        bucket, the root of a store or disk, a home directory, or a directory that contains the working directory: use
+        `rmdir` for those.
         """
+        given = [path] if isinstance(path, (str, os.PathLike)) else list(path)
+        if not recursive:
+            for one in given:
+                if not has_magic(os.fspath(one)):
+                    self._of_file(one, "remove")
         tops = self.expand_path(path, maxdepth=None if recursive else maxdepth)
         if not recursive:
             self._rm_files(tops)
             return
         files: dict[str, None] = {}
         directories: set[str] = set()
+        only_below = {self._strip_protocol(one) for one in given if ends_in_slash(one)}
+        only_below -= {self._strip_protocol(one) for one in given if not ends_in_slash(one)}
         for top in tops:
-            if is_link(top) or (parse(top).is_local and not self.isdir(top)):
+            if top in only_below and not is_link(top):
+                self._require_directory(top)
+            elif is_link(top) or (parse(top).is_local and not self.isdir(top)):
                 files[top] = None
                 continue
             require_removable(parse(top))
-            if not parse(top).is_local and self.isfile(top):
+            if top not in only_below and not parse(top).is_local and self.isfile(top):
                 files[top] = None  # beside what is below a prefix of its name
             if self.isdir(top):
                 directories.add(top)
+            elif top not in files and top not in only_below and next(self._below(top, 1), None) is None:
+                raise ObjectNotFound(f"cannot remove {redact(top)!r}: there is no such object or directory", path=top)
             for one in self._below(top, maxdepth):
                 name = str(one["name"])
                 if one["type"] == "directory" and not is_link(name):
@@ -231,6 +265,12 @@ class Names(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no types
                 with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                     self.rmdir(name)
 
+    def _require_directory(self, path: str) -> None:
+        """Refuse what is not a directory, with or without a file of the same name."""
+        if not self.isdir(path) and not (self.isfile(path) and self.ls(path) != [self.info(path)]):
+            kind = NotADirectory if self.exists(path) else ObjectNotFound
+            raise kind(f"cannot remove {redact(path) + '/'!r}: there is no such directory")
+
     def _rm_files(self, paths: list[str]) -> None:
         """Remove files and links. If one of them is a directory or does not exist, remove nothing."""
         locations = [parse(one) for one in paths]
@@ -243,6 +283,12 @@ class Names(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no types
         for error in remove_listed(locations):
             if error is not None:
                 raise error
+
+
+def ends_in_slash(path: Any) -> bool:
+    """Return whether a path, which is not the root of anything, ends in ``/``."""
+    text = path.location.url if isinstance(path, StoragePath) else os.fspath(path)
+    return bool(text.endswith("/") and text.removeprefix(_PROTOCOL).strip("/"))
 
 
 def exists_with_magic(fs: Names, path: Any) -> bool:

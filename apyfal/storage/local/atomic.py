@@ -147,6 +147,20 @@ def _has_writer(descriptor: int) -> bool:
     return False
 
 
+def _require_place(path: str) -> None:
+    """Raise what the system says to a path with ``.`` or ``..`` in it.
+
+    `os.path.realpath` takes these away also behind a file, and behind what does not exist.
+    """
+    try:
+        os.stat(path)
+    except FileNotFoundError:
+        folder, name = os.path.split(path.rstrip("/"))
+        if name in (".", ".."):
+            raise
+        os.stat(folder or ".")
+
+
 class LocalWriter:
     """One local file being written; nothing is visible before `commit`.
 
@@ -268,6 +282,8 @@ class LocalWriter:
             return True
         if self._exclusive and os.path.lexists(self.path):
             raise FileExistsError(errno.EEXIST, "File exists")
+        if "/." in self.path:
+            _require_place(self.path)
         # strict would refuse a destination that does not exist yet; a cycle shows in the stat below (ELOOP)
         self._target = os.path.realpath(self.path)
         try:

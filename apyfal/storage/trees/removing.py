@@ -34,7 +34,8 @@ def rmtree(url: object) -> None:
     Raises
     ------
     ParameterError
-        It is a bucket, the root of a store, a mount or a file system, a home, or holds the working directory.
+        It is a bucket, the root of a store, a mount or a file system, a home, or holds the working directory. Or its
+        path ends in ``.`` or ``..``.
     NotADirectory
         It is a file, an object or a link.
     ObjectNotFound, AccessDenied, UnsupportedByStore, StorageError
