@@ -8,10 +8,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from apyfal import startup
 
-from apyfal import _moved
-from apyfal.memory import empty, empty_like, is_pinned
+startup.end_by_signal()  # before all that takes a while
+
+from typing import TYPE_CHECKING, Any  # noqa: E402
+
+from apyfal import _moved  # noqa: E402
+from apyfal.memory import empty, empty_like, is_pinned  # noqa: E402
 
 _moved.install()
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import click
 
-from apyfal.cli.interruption import interruptible
+from apyfal.cli.interruption import ended_by_signals, interruptible
 from apyfal.exceptions import did_you_mean
 from apyfal.log import redact_text
 
@@ -55,7 +55,8 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command = importlib.import_module(COMMANDS[cmd_name][0]).command
+        with ended_by_signals():
+            command = importlib.import_module(COMMANDS[cmd_name][0]).command
         if not isinstance(command, click.Command):
             raise TypeError(f"{COMMANDS[cmd_name][0]}.command is no click command")
         return command

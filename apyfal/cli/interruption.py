@@ -5,14 +5,18 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import NoReturn
 
-__all__ = ["interruptible"]
+from apyfal import startup
+
+__all__ = ["ended_by_signals", "interruptible"]
 
 #: Seconds for what an interrupted command undoes, such as an upload that its store must forget.
 GRACE = 30
+
+#: what handles the signals of a command that its process ends with; ``None``: there is none
+_handler: Callable[[int, FrameType | None], None] | None = None
 
 
 @contextlib.contextmanager
@@ -34,24 +38,54 @@ def interruptible(*, ends_the_process: bool) -> Iterator[None]:
         yield
         return
 
-    def interrupted(number: int, _: FrameType | None) -> NoReturn:
+    global _handler
+    over = False
+
+    def interrupted(number: int, _: FrameType | None) -> None:
         if ends_the_process:
             for each in (*former, signal.SIGALRM):
                 signal.signal(each, signal.SIG_DFL)
             signal.alarm(GRACE)
+        if over:
+            return  # the process ends already: an exception would only be printed
         if number == signal.SIGINT:
             raise KeyboardInterrupt
         raise SystemExit(128 + number)
 
     found = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     former = {number: handler for number, handler in found.items() if handler not in (signal.SIG_IGN, None)}
-    if ends_the_process and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    if ends_the_process and (
+        signal.getsignal(signal.SIGINT) is signal.default_int_handler or startup.is_ended_by_signal()
+    ):
         former[signal.SIGINT] = signal.default_int_handler
+    if ends_the_process:
+        _handler = interrupted
     for number in former:
         signal.signal(number, interrupted)
     try:
         yield
     finally:
+        over = True
         if not ends_the_process:
             for number, handler in former.items():
                 signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Let signals end the process at once while a command is imported: it has nothing to undo.
+
+    Python prints an exception of a signal that comes while a module is freed or a lock of the imports is dropped, and
+    then goes on.
+    """
+    if threading.current_thread() is not threading.main_thread() or _handler is None:
+        yield
+        return
+    ours = [each for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) is _handler]
+    for number in ours:
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, _handler)
