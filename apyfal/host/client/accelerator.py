@@ -48,9 +48,9 @@ if TYPE_CHECKING:
 __all__ = ["RemoteAccelerator", "open_host", "open_remote"]
 
 _WORKERS = 4
-#: keywords of `process` that are no parameters of the accelerator
+#: keywords of `process` that are not parameters of the accelerator
 _OF_PROCESS = frozenset({"copy", "info_dict", "timeout", "progress", "memory_limit", "report"})
-#: seconds that a batch of small jobs may take: it ends as a whole
+#: seconds that a batch of small jobs may take: all of its jobs end together
 _LONGEST_BATCH = 0.1
 #: keys of a definition that a client may send; ``program`` only if the host's operator lists it
 _SAID_BY_CLIENTS = frozenset({"dtype", "in_dtype", "out_dtype", "program"})
@@ -131,9 +131,9 @@ def open_remote(
 class RemoteAccelerator(BaseAccelerator):
     """An open accelerator on another machine.
 
-    URLs are passed on, and their data does not pass through this machine. Arrays, files and file objects are sent and
-    received. Each job has its own idempotency key, so that the host runs it once even if a broken connection makes the
-    client ask again.
+    URLs are sent to the host by name: their data does not pass through this machine. Arrays, files and file objects are
+    sent and received. Each job has its own idempotency key, so that the host runs it once even if a broken connection
+    makes the client ask again.
 
     Parameters
     ----------

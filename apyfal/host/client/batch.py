@@ -1,4 +1,4 @@
-"""Small jobs of a remote accelerator that travel as one: their arrays one after the other in one body."""
+"""Small jobs of a remote accelerator, submitted as one job: their arrays follow each other in one body."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["ClientBatch", "split"]
 
 
 def split(tasks: list[Task]) -> tuple[list[Task], list[Task]]:
-    """Return the tasks that can travel together, and those that run alone: with files, URLs or a report."""
+    """Return the tasks that can be in one batch, and those that run alone: those with files, URLs or a report."""
     together: list[Task] = []
     alone: list[Task] = []
     for task in tasks:

@@ -26,9 +26,10 @@ _RELEASE_FROM = 64 << 10
 #: bytes of pieces that are sent in one system call
 _GATHERED = 240 << 10
 _PIECES = 512
-#: a channel that was idle for so long is not used again: the host may be closing it
+#: seconds of idleness after which a channel is not used again: the host may be closing it
 _MAX_IDLE = 60.0
-#: one that was in use just now is not looked at: if the host has closed it, the job is sent again, on another
+#: seconds for which a channel that was in use is taken without a check. If the host has closed it, the job is sent
+#: again on another one
 _FRESH = 0.05
 _KEPT = 16
 _LAST = (1 << 32) - 1
@@ -77,7 +78,7 @@ class ClientChannel:
         pieces, nbytes
             The pieces of its body, and their size in bytes.
         alive
-            Called whenever the host says that it is alive, and the job has not ended.
+            Called whenever the host shows that it is alive while the job has not ended.
         flags
             Flags of the JOB frame.
         early
@@ -134,7 +135,7 @@ class ClientChannel:
         return ChannelReply(self, stream, result)
 
     def _receive_early(self, stream: int, nbytes: int, alive: Callable[[], None], out: memoryview) -> ChannelReply:
-        """Receive an output of `nbytes` while its job runs, and then its result; after a failure that comes at once."""
+        """Receive an output of `nbytes` while its job runs, then its result, which cuts the output of a failed job."""
         if nbytes != len(out):
             raise FrameError(f"OUTPUT of {nbytes} bytes: expected {len(out)}")
         connection, done = self.connection, 0
@@ -299,7 +300,7 @@ class ChannelReply:
     channel, stream, result
         The end of the job.
     received
-        Whether the output came before `result`, and is where it belongs. `readinto` of the whole then does nothing.
+        Whether the output came before `result`, and is already at its destination. Then `readinto` does nothing.
 
     Attributes
     ----------
@@ -333,7 +334,7 @@ class ChannelReply:
         """Fill `out` with the next bytes of the output. Raises `ConnectionError` if it ends before."""
         if self._received:
             if len(out) != self._result.nbytes:
-                raise ConnectionError("the output was received as a whole")
+                raise ConnectionError("the output was already received at its destination")
             return
         if len(out) > self._left:
             raise ConnectionError("the output ended early")
@@ -347,7 +348,7 @@ class ChannelReply:
         self._left -= len(out)
 
     def close(self, succeeded: bool = False) -> None:
-        """Give the channel back. `succeeded`: the host need not keep the output."""
+        """Return the channel. `succeeded`: the host need not keep the output."""
         usable = not self._left
         if usable and succeeded and self._result.nbytes > _RELEASE_FROM:
             try:

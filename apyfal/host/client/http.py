@@ -249,7 +249,7 @@ class Host:
         with HostResponse(response) as reply:
             if reply.status in (401, 429, 503):
                 raise self._refusal(reply)
-        self._speaks_frames = False  # an older host, or something between that passes on nothing but HTTP
+        self._speaks_frames = False  # an older host, or a proxy that forwards HTTP only
         return None
 
     def close(self) -> None:
@@ -295,7 +295,7 @@ class Host:
 
     def _refusal(self, reply: HostResponse) -> Exception:
         document: Any = {}
-        with contextlib.suppress(HostError):  # from something between, for example
+        with contextlib.suppress(HostError):  # a proxy's, for example
             document = reply.json()
         if not isinstance(document, dict):
             document = {}

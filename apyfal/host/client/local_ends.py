@@ -1,4 +1,4 @@
-"""The files of a client at the ends of a remote job: they get each byte once; their errors are not the network's."""
+"""A client's files in a remote job: each byte is written once, and their errors are not taken for network errors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Readable(Protocol):
 
 
 class LocalEndFailed(Exception):
-    """A file of the client raised a `ConnectionError` or a `TimeoutError`, after which asking the host again is no use.
+    """A file of the client raised a `ConnectionError` or a `TimeoutError`: asking the host again would not help.
 
     Attributes
     ----------
@@ -46,8 +46,7 @@ def local_end() -> Iterator[None]:
 class ReceivingFile:
     """A path or open file that receives a job's output, in several attempts if the connection breaks.
 
-    What it got in an attempt that failed is taken back. If that is not possible (a pipe), the next attempt goes on
-    behind it.
+    What a failed attempt wrote is removed. If that is not possible (a pipe), the next attempt continues behind it.
 
     Parameters
     ----------
@@ -62,11 +61,11 @@ class ReceivingFile:
 
     @property
     def is_touched(self) -> bool:
-        """Whether the file has got data that it cannot take back."""
+        """Whether data was written that cannot be removed."""
         return self._stored or self._kept > 0
 
     def receive(self, response: Readable, nbytes: int) -> None:
-        """Write the `nbytes` of a response to the file; only read them if it has them all."""
+        """Write the `nbytes` of a response to the file. If the file already has all of them, only read them."""
         buffer = memoryview(bytearray(min(_CHUNK, max(1, nbytes))))
         sink = None
         if not self._stored:

@@ -55,7 +55,7 @@ class SharedPool:
     def take(self, nbytes: int) -> Region | None:
         """Return a region of at least `nbytes`, for exclusive use until `give`.
 
-        ``None``: the host has no memory to share, or cannot be asked now. The data is then sent through the socket.
+        ``None``: the host has no memory to share, or cannot be asked now. Send the data through the socket then.
 
         Raises
         ------

@@ -178,7 +178,7 @@ def _target(operation: str, path: str) -> str:
 
 
 def _sent_with(response: HostResponse) -> ObjectInfo | None:
-    """Return how the host describes the object that it sends; ``None``: it does not, as older ones."""
+    """Return the description that the host sent with an object; ``None``: there is none (older hosts send none)."""
     header = response.header(ENTRY_HEADER)
     try:
         info = None if header is None else _info(json.loads(header))

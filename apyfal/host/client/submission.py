@@ -1,4 +1,4 @@
-"""One job, requested from a host by its key until the host has answered, however often the connection breaks."""
+"""One job, submitted under one key until the host has answered, however often the connection breaks."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ class Submission:
         """Find the job by its key on a host that does not know the session: after a restart, the host remembers ended
         jobs.
 
-        So a lost response can still be fetched. Its references to shared memory are valid on this side.
+        Thus a lost response can still be fetched. Its references to shared memory are valid on this side.
         """
         with self._host.request("GET", f"/v1/jobs?key={self._key}") as response:
             jobs = response.json()["jobs"]

@@ -1,4 +1,4 @@
-"""Checks of the values in a message's JSON. Each error names what it is about, and what was expected."""
+"""Checks of the values in a message's JSON. Each error names the field and what was expected."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def parse_seconds(value: object, what: str) -> float | None:
 
 
 def parse_count(value: object, what: str) -> int:
-    """Return `value` if it is a whole number from 0 on. Raises `ParameterError` otherwise."""
+    """Return `value` if it is a whole number, 0 or more. Raises `ParameterError` otherwise."""
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 62:
         raise ParameterError(f"{what}: expected a whole number, 0 or more")
     return value

@@ -1,5 +1,5 @@
-"""Takes frames apart as their bytes arrive, in pieces of any size, and puts bodies at their final address; and makes
-frames of a body. No I/O.
+"""Parse frames as their bytes arrive, in pieces of any size, receive bodies at their final address, and divide a body
+into frames. No I/O.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ __all__ = ["FrameHandler", "FrameReader", "Framing"]
 
 #: bytes received at once, unless they go to their final address
 SCRATCH: Final = 64 << 10
-#: bytes of a body from which they are received at their final address, and most of them at once: other connections wait
-#: at most for one copy of these (about 0.2 ms)
+#: size of a body, in bytes, from which it is received at its final address, and the most bytes received at once: other
+#: connections wait at most for one copy of these (about 0.2 ms)
 _DIRECT_FROM = 16 << 10
 _SLICE = 1 << 20
 
@@ -32,17 +32,17 @@ class FrameHandler(Protocol):
     """Receives what a `FrameReader` has found. The methods may raise `FrameError`."""
 
     def on_frame(self, header: FrameHeader, payload: bytes) -> None:
-        """Handle a frame that is no DATA frame."""
+        """Handle a frame that is not a DATA frame."""
 
     def place(self, stream: int, nbytes: int) -> memoryview | None:
-        """Return where the next `nbytes` of a stream's body go; ``None``: nowhere, they are dropped."""
+        """Return the memory for the next `nbytes` of a stream's body; ``None``: discard them."""
 
     def on_data(self, stream: int, nbytes: int) -> None:
-        """Handle the arrival of `nbytes` of a body, at their place."""
+        """Handle the arrival of `nbytes` of a body, in the memory that `place` returned."""
 
 
 class FrameReader:
-    """Takes the frames of one connection apart.
+    """Parses the frames of one connection.
 
     Parameters
     ----------
@@ -73,11 +73,11 @@ class FrameReader:
 
     @property
     def amid(self) -> bool:
-        """Return whether the beginning of a frame has arrived, and not its end."""
+        """Return whether a frame has arrived in part."""
         return bool(self._rest) or self._left > 0
 
     def get_buffer(self) -> memoryview:
-        """Return where the next bytes of the connection go. `received` follows, before this is called again."""
+        """Return the memory for the next bytes of the connection. Call `received` before calling this again."""
         self._direct = self._left >= _DIRECT_FROM and self._place is not None and not self._rest
         if self._direct and self._place is not None:
             return self._place[:_SLICE]
@@ -98,7 +98,7 @@ class FrameReader:
             self._rest += arrived[done:]
 
     def resume(self) -> None:
-        """Handle what has arrived, until it is all done or `held` is set. Raises `FrameError`."""
+        """Handle what has arrived, until nothing is left or `held` is set. Raises `FrameError`."""
         if self.held or not self._rest:
             return
         rest, self._rest = self._rest, bytearray()
@@ -106,7 +106,7 @@ class FrameReader:
         self._rest += memoryview(rest)[done:]
 
     def _handle(self, data: memoryview) -> int:
-        """Handle whole frames and pieces of bodies; return how many bytes they had."""
+        """Handle complete frames and pieces of bodies; return the number of bytes consumed."""
         done, end = 0, len(data)
         while done < end and not self.held:
             if self._left:
@@ -140,7 +140,7 @@ class FrameReader:
 
 
 class Framing:
-    """Puts a body of known size into frames whose sizes do not depend on those of its pieces.
+    """Divides a body of known size into frames, whose sizes do not depend on those of its pieces.
 
     Parameters
     ----------

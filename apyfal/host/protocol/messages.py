@@ -1,6 +1,6 @@
 """Messages between client and daemon, as JSON: jobs, their state, and errors.
 
-Both sides import this module, and nothing else of each other. Version 1 of the protocol is everything below ``/v1``.
+Both sides import this package, and nothing else of each other. Version 1 of the protocol is everything below ``/v1``.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class BodyPart:
     url
         Storage URL; or
     offset, nbytes
-        position of an input in the request's body. The response states the position of an output without URL.
+        Position of an input in the request's body. The response states the position of an output without URL.
     array
         Type and shape of an array; ``None``: bytes of a file, or a new array.
     """

@@ -37,10 +37,10 @@ _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL if hasattr(
 _TICKET_BYTES = 64
 _MAX_REQUEST = 256
 _TIMEOUT = 5.0
-#: Connections of one local user, and of all, that may wait with a ticket that they have not sent: each is a descriptor.
+#: Connections of one local user, and of all, that have not sent their ticket yet: each takes a descriptor.
 _WAITING_OF_USER = 16
 _WAITING = 64
-#: Seconds without new connections after there was no descriptor for one.
+#: Seconds for which no connection is accepted after the process had no descriptor for one.
 _PAUSE = 0.5
 _CREDENTIALS = struct.Struct("iII")  # struct ucred, socket(7): pid, uid, gid
 

@@ -1,8 +1,8 @@
-"""Values as JSON that mean the same on the other machine: parameters on their way there, results on their way back.
+"""Values as JSON that mean the same on the other machine: a job's parameters, and its results.
 
 JSON has neither NaN and infinities nor bytes, tuples and numbers of numpy. A result therefore has two forms. Any client
-can read the plain one. Where it says less than the value, the exact one says the rest: a value that JSON has stands for
-itself, others are a list of the name of their type and their content.
+can read the plain form. If that form loses something, the exact form is sent with it. There, values that JSON has stand
+for themselves, and every other value is a list of the name of its type and its content.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from apyfal.exceptions import HostError, ParameterError
 __all__ = ["decode_value", "describe_value", "encode_parameters", "plain", "value_of"]
 
 _PLAIN: Final = (bool, int, str)
-#: bits of a number up to which any Python writes and reads its digits: `sys.set_int_max_str_digits` takes no fewer than
-#: 640 digits
+#: bits of a number up to which any Python can write and read its digits: `sys.set_int_max_str_digits` permits limits of
+#: 640 digits and more
 _DIGITS_BITS: Final = 2048
 #: how deep a result may be nested: far below the recursion limits of `json` and of this module
 _DEEPEST: Final = 64
@@ -37,7 +37,7 @@ def encode_parameters(parameters: Mapping[str, object]) -> dict[str, Any]:
     """Return the JSON form of parameters.
 
     Numbers of numpy become Python's, arrays lists, structs objects. Infinities, NaN, and numbers of hundreds of digits
-    become text, which definitions take for numbers.
+    become text, which definitions accept as numbers.
 
     Raises
     ------
@@ -173,7 +173,7 @@ def _exact(value: object, what: str, levels: int) -> Any:
 
 
 def _exact_array(value: np.ndarray[Any, Any] | np.generic, what: str) -> list[str]:
-    """Return an array or a number of numpy in the format of .npy files, which says its type, shape and order."""
+    """Encode an array or a number of numpy in the .npy format, which states its type, shape and order."""
     content = io.BytesIO()
     try:
         np.lib.format.write_array(content, np.asarray(value), allow_pickle=False)
@@ -185,12 +185,12 @@ def _exact_array(value: np.ndarray[Any, Any] | np.generic, what: str) -> list[st
 
 
 def decode_value(document: object) -> Any:
-    """Return the value whose exact form is `document`, which another machine has sent.
+    """Return the value of an exact form that another machine has sent.
 
     Raises
     ------
     HostError
-        It is no exact form of a value.
+        `document` is not the exact form of a value.
     """
     try:
         return _decoded(document, _DEEPEST)

@@ -82,7 +82,7 @@ class Daemon:
     Parameters
     ----------
     settings
-        HostSettings of the operator.
+        The operator's settings.
     listeners
         Addresses to listen on.
     config
@@ -180,7 +180,7 @@ class Daemon:
             self._disclosure.text,
         )
         self.routes: list[Route] = declared(
-            # the router asks them in this order: what is called most comes first
+            # the router tries them in this order: the routes that are called most come first
             JobRoutes(context, self._manager, admission),
             SessionRoutes(context, shared, self.close_session),
             StorageRoutes(context, self._table, self._ledger),

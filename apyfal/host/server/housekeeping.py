@@ -1,4 +1,4 @@
-"""What the daemon does again and again, step by step: a step that fails is logged and keeps no other from its turn."""
+"""Periodic work of the daemon, in steps: a step that fails is logged, and the other steps still run."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ async def keep_house(steps: Mapping[str, Step], interval: float) -> None:
     Parameters
     ----------
     steps
-        By what each does, for the log. An ``OSError`` or a database's error, which a full disk causes, is logged when
-        it first comes and when it is over; any other exception is a fault of the program's and ends the task.
+        The functions to call, by a description for the log. An ``OSError`` or a database's error, which a full disk
+        causes, is logged when it first occurs and when it is over; any other exception is a bug and ends the task.
     interval
         Seconds between two rounds.
     """

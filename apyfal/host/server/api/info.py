@@ -32,7 +32,7 @@ class InfoRoutes:
     threads
         Run the functions that list devices and mounts, since a vendor's library may take long, or hang.
     shown
-        Returns a line about this host with everything removed that a client must not read.
+        Returns a line about this host without what a client must not read.
     """
 
     def __init__(

@@ -62,7 +62,7 @@ class JobRoutes:
     Parameters
     ----------
     context, manager, admission
-        The daemon's route context, its job manager, and what accepts jobs for that.
+        The daemon's route context, its job manager, and the admission in front of the manager.
     """
 
     def __init__(self, context: RouteContext, manager: JobManager, admission: Admission) -> None:

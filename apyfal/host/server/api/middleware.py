@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AuthMiddleware"]
 
-#: seconds after a request during which its user counts as active, and after which a request delays no others: see
+#: seconds after a request during which its user counts as active; seconds after which a request delays no others: see
 #: `apyfal.host.server.jobs.fair_queue.RoundRobin`
 _PRESENT = 0.05
 _PATIENCE = 0.005
@@ -69,7 +69,7 @@ class AuthMiddleware:
     audit
         Log of decisions.
     connections
-        Told the user of each connection; makes a new handler for a connection whose handler was replaced.
+        Records the user of each connection; makes a new handler for a connection whose handler was replaced.
     request_rate
         Requests per second of one user.
     observe
@@ -185,13 +185,13 @@ class AuthMiddleware:
             return problem(error, 500)
 
     def readmit(self, authorization: str | None, user: User, access: str) -> User:
-        """Check a request on a connection that `user` has opened as if it had come alone: its token, scope and rate.
+        """Check a request on a connection that `user` opened like a separate request: its token, scope and rate.
 
         Parameters
         ----------
         authorization
-            The ``Authorization`` field with which the connection was opened; ``None``: it had none, and the socket
-            says whose it is.
+            The ``Authorization`` field with which the connection was opened; ``None``: there was none, and the
+            socket identifies the user.
         user
             The user at that time.
         access
@@ -229,7 +229,7 @@ class AuthMiddleware:
         return status, document, max(1.0, error.retry_after) if isinstance(error, Limited) else 0.0
 
     def _log(self, error: BaseException, who: str, user: User | None, operation: str | None, peer: str | None) -> None:
-        """Write an audit line if the error is a refusal, and no mistake in the request."""
+        """Write an audit line if the error is a refusal, not a mistake in the request."""
         refusals = exceptions.AccessDenied | exceptions.AuthenticationError | JobRejected | TooLarge
         if isinstance(error, refusals):
             self._refusals.write(
@@ -242,9 +242,8 @@ class AuthMiddleware:
             )
 
     async def _take_slowly(self, limiter: RateLimiter, address: str) -> None:
-        """Count a request without a valid token. If the rate is exceeded, the response is delayed, by more the more
-        responses to the same address are already delayed. So each address causes a bounded number of responses per
-        second.
+        """Count a request without a valid token. Above the rate, delay the response; the delay grows with the number of
+        delayed responses to the same address, so that each address causes a bounded number of responses per second.
         """
         try:
             limiter.take(address)

@@ -1,4 +1,4 @@
-"""How an error is answered: its HTTP status and its document."""
+"""The response to an error: its HTTP status and its document."""
 
 from __future__ import annotations
 

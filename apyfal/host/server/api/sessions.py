@@ -159,7 +159,7 @@ class SessionRoutes:
         if len(own) >= REGIONS_OF_USER:
             raise TooMany(f"{len(own)} pieces of memory are shared with you, as many as a user may have")
         memory = self._context.bodies.memory
-        # the other half of the user's share is for data that is not in shared memory
+        # half of the user's share is for data that is not in shared memory
         if sum(own) + nbytes > memory.limit // 2:
             raise TooMany(f"{sum(own)} bytes of memory are shared with you, and half of the host's is for others")
         memory.take(session.user, nbytes)

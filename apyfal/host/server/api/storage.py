@@ -254,7 +254,7 @@ class StorageRoutes:
         return await self._context.threads.run(request, caller().name, work)
 
     def _bounded(self, done: int, total: int | None) -> None:
-        """Raise `TooLarge` if an object is larger than this host accepts: before the copy, or as soon as it shows."""
+        """Raise `TooLarge` if an object exceeds what this host accepts: before the copy, or as soon as that shows."""
         if max(done, total or 0) > self._context.settings.max_body:
             raise TooLarge(f"an object of more than {self._context.settings.max_body} bytes: this host copies none")
 
@@ -321,7 +321,7 @@ def _entries(found: Iterable[ObjectInfo]) -> list[dict[str, Any]]:
 
 
 def _said(request: web.Request) -> str:
-    """Return the URL as the client named it, for the audit log: names of mounts in this process mean nothing there."""
+    """Return the URL as the client named it, for the audit log, where this process's names of mounts mean nothing."""
     return request.query.get("url", "")
 
 

@@ -1,4 +1,4 @@
-"""One channel: the jobs that a client submits on it, their bodies, and their results as they end."""
+"""One channel: the jobs that a client submits on it, their bodies, and each result as soon as its job ends."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = ["BY_HTTP", "ServerChannel"]
 BY_HTTP = 421
 #: the operation of a job on a channel, in the audit log and the metrics
 _OPERATION = "submit_job_on_channel"
-#: seconds between two signs of life while jobs are under way
+#: seconds between two PING frames while jobs are in flight
 _PING = 10.0
 
 
@@ -74,8 +74,8 @@ class ServerChannel:
         self.authorization = authorization
         self._peer = peer
         self._streams: dict[int, Stream] = {}
-        self._dropped: dict[int, int] = {}  # bytes to come of bodies of streams that were refused
-        self._late_credit: dict[int, int] = {}  # bytes of outputs that ended early, because their jobs failed
+        self._dropped: dict[int, int] = {}  # bytes that will still arrive, of bodies whose jobs were refused
+        self._late_credit: dict[int, int] = {}  # bytes of outputs that were cut off because their jobs failed
         self._newest = 0
         self._held_back: deque[Stream] = deque()  # streams whose jobs have ended, while the peer does not read
         self._unreleased: dict[int, Job | JournalEntry] = {}
@@ -143,7 +143,7 @@ class ServerChannel:
 
     # -- jobs ----------------------------------------------------------------------------------------------------------
     def _submit(self, number: int, frame: JobFrame, flags: int) -> None:
-        """Begin a stream: check its job, and let its body come."""
+        """Begin a stream: check its job, and accept its body."""
         if number <= self._newest:
             raise FrameError(f"JOB on stream {number}: expected a number above {self._newest}")
         if len(self._streams) + len(self._dropped) >= frames.STREAMS:
@@ -162,7 +162,7 @@ class ServerChannel:
             self._streams.pop(number, None)
             self._refuse(number, frame.text, error, began)
             if 0 < frame.nbytes <= WINDOW:
-                self._dropped[number] = frame.nbytes  # these follow, because the client does not wait
+                self._dropped[number] = frame.nbytes  # these bytes follow, because the client does not wait
         if self._context.turns.spent(self.user.name) and not self.connection.ended:
             self.connection.hold()
             self._context.turns.then(self._go_on)
@@ -190,7 +190,7 @@ class ServerChannel:
         return stream
 
     def _make_room(self, stream: Stream) -> None:
-        """Let a small body come, which follows at once; submit a job without one."""
+        """Accept a small body, which follows at once, or submit a job without a body."""
         src = stream.described.spec.src
         if src is not None and src.body:
             share = self._context.bodies.memory.share(stream.user.name, stream.nbytes)
@@ -221,7 +221,7 @@ class ServerChannel:
             self._give_up(stream, error)
             return
         stream.receive(share, memory)
-        self.connection.received_at = self._loop.time()  # the client was not to send before now
+        self.connection.received_at = self._loop.time()  # the client must not send before now
         self.connection.write(frames.credit_frame(stream.number, stream.nbytes))
 
     async def _hash(self, stream: Stream) -> None:
@@ -255,7 +255,7 @@ class ServerChannel:
 
     # -- outputs of jobs that run --------------------------------------------------------------------------------------
     def _announce(self, stream: Stream) -> None:
-        """Announce the output of a job that runs, once, and let the client have it."""
+        """Announce the output of a running job, once, and start to send it."""
         job, early, connection = stream.job, stream.early, self.connection
         if not isinstance(job, Job) or job.ended or early is None or stream.is_early or connection.ended:
             return
@@ -267,7 +267,7 @@ class ServerChannel:
         stream.task = self._loop.create_task(self._send_early(stream, job, early))
 
     async def _send_early(self, stream: Stream, job: Job, early: EarlyOutput) -> None:
-        """Send an output as it is made, and the result behind it. Cancelled if the job fails."""
+        """Send an output while it is produced, then the result. Cancelled if the job fails."""
         connection, sent = self.connection, 0
         try:
             while sent < early.nbytes:
@@ -292,7 +292,7 @@ class ServerChannel:
 
     # -- results -------------------------------------------------------------------------------------------------------
     def _ended(self, stream: Stream) -> None:
-        """Send the result of a stream whose job has ended, or keep it back until the client reads."""
+        """Send the result of a stream whose job has ended, or hold it back until the client reads."""
         if self.connection.ended:
             return
         if stream.is_early and stream.early is not None and stream.job is not None and stream.job.state == "done":
@@ -311,7 +311,7 @@ class ServerChannel:
             self._answer(stream)
 
     def on_writable(self) -> None:
-        """Send the results that were kept back."""
+        """Send the results that were held back."""
         while self._held_back and self.connection.is_writable:
             self._answer(self._held_back.popleft())
 
@@ -370,11 +370,11 @@ class ServerChannel:
         self._context.observe(_OPERATION, 200, time.perf_counter() - stream.began)
         if nbytes and nbytes > KEPT_IN_JOURNAL:
             self._unreleased[stream.number] = job
-            if len(self._unreleased) > OUTPUTS_OF_USER:  # it is freed after some time, as if nobody had fetched it
+            if len(self._unreleased) > OUTPUTS_OF_USER:  # it is freed later, like an output that nobody fetched
                 del self._unreleased[next(iter(self._unreleased))]
 
     def _refer(self, stream: Stream, job: Job | JournalEntry) -> None:
-        """Let the client fetch a result by HTTP whose description is too long for a frame."""
+        """Tell the client to fetch by HTTP a result whose description is too long for a frame."""
         document = {"error": {"type": "HostError", "message": "the result is large: fetch it by HTTP"}, "job": job.id}
         self._streams.pop(stream.number, None)
         stream.forget_early()
@@ -412,7 +412,7 @@ class ServerChannel:
         self.connection.end(frames.error_frame(0, status, document))
 
     def on_lost(self) -> None:
-        """Free what only this channel holds. Jobs that were submitted go on: their client can ask for them again."""
+        """Free what only this channel holds. Submitted jobs continue: their client can ask for them again."""
         for stream in self._streams.values():
             stream.close()
         self._streams.clear()
@@ -425,7 +425,7 @@ class ServerChannel:
         return bool(self._streams) or not self.connection.is_writable
 
     def look(self, now: float, stall_timeout: float) -> None:
-        """Close a connection that stalls or is idle; give a sign of life while jobs are under way."""
+        """Close a connection that stalls or is idle; send a PING while jobs are in flight."""
         connection = self.connection
         if connection.stalled_for(now) > stall_timeout:
             connection.abort()

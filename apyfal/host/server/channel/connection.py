@@ -1,4 +1,4 @@
-"""One connection that carries frames: receives them, sends them with back-pressure, and knows what has stalled."""
+"""One connection that carries frames: receives them, sends them with back-pressure, and detects stalls."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from apyfal.host.server.channel.socket_writer import SocketWriter
 
 __all__ = ["ChannelHandler", "FrameConnection"]
 
-#: bytes that wait in this process to be sent before results are held back
+#: bytes waiting to be sent in this process above which results are held back
 _HIGH_WATER = 64 << 10
-#: and those with which results are sent again
+#: and those at which results are sent again
 _LOW_WATER = _HIGH_WATER // 4
 
 
@@ -74,7 +74,7 @@ class FrameConnection(asyncio.BufferedProtocol):
         self.received_at = self._loop.time()
 
     def take_over(self) -> None:
-        """Receive from now on what the transport receives. Its reading is paused."""
+        """Receive from now on what the transport receives. Reading is paused at first."""
         transport = self._transport
         transport.set_write_buffer_limits(high=_HIGH_WATER)
         transport.set_protocol(self)
@@ -146,12 +146,12 @@ class FrameConnection(asyncio.BufferedProtocol):
         self.write(head, data)
 
     def detach(self) -> None:
-        """Copy what waits to be sent, at most a piece of an output and heads: its memory is not counted any more."""
+        """Copy what waits to be sent, a piece of an output and headers at most: its memory is no longer counted."""
         if self._writer is not None:
             self._writer.detach()
 
     def _on_sent(self) -> None:
-        """Go on with what waited for the socket."""
+        """Continue with what waited for the socket."""
         writer = self._writer
         if writer is None:
             return
@@ -167,7 +167,7 @@ class FrameConnection(asyncio.BufferedProtocol):
             raise ConnectionError("the channel is closed")
 
     def stalled_for(self, now: float) -> float:
-        """Return the seconds for which the peer has received nothing of what waits to be sent."""
+        """Return for how many seconds the peer has taken nothing of what waits to be sent."""
         waiting = self._transport.get_write_buffer_size() if self._writer is None else self._writer.waiting
         sent = self._written - waiting
         if not waiting or sent != self._progress:
@@ -177,7 +177,7 @@ class FrameConnection(asyncio.BufferedProtocol):
     # -- end -----------------------------------------------------------------------------------------------------------
     @property
     def ended(self) -> bool:
-        """Return whether nothing more is received and sent."""
+        """Return whether the connection no longer receives and sends."""
         return self._ended or self._lost
 
     def end(self, last: bytes) -> None:
@@ -197,7 +197,7 @@ class FrameConnection(asyncio.BufferedProtocol):
         self._transport.abort()
 
     def eof_received(self) -> None:
-        """Let the transport close: nobody waits for results on a connection that is closed at the other end."""
+        """Let the transport close: the peer has closed its end, so it waits for no results."""
 
     def pause_writing(self) -> None:
         self._writable.clear()

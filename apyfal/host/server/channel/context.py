@@ -21,12 +21,12 @@ ACCESS = "process"
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """What stands in front of every request, for those on a channel; see `AuthMiddleware`.
+    """The checks that `AuthMiddleware` makes for each request, for jobs on a channel.
 
     Attributes
     ----------
     readmit
-        Checks a request on a connection that was opened with this ``Authorization`` field by this user.
+        Checks a job on a connection that this user opened with this ``Authorization`` field.
     is_valid
         Returns whether that field is still valid.
     refusal
@@ -54,9 +54,9 @@ class ChannelContext:
     gate
         Must be set before the first channel is opened.
     scratch
-        What arrives on any channel is received here, unless it is a body.
+        Memory into which all channels receive everything but bodies.
     turns
-        Whose jobs are next.
+        Bounds the jobs of one user in one iteration of the event loop.
     """
 
     def __init__(self, admission: Admission, bodies: Bodies) -> None:
@@ -77,7 +77,7 @@ class ChannelContext:
         return self.gate
 
     def readmit(self, authorization: str | None, user: User) -> User:
-        """Check a job on a channel as every other request."""
+        """Check a job on a channel like any other request."""
         return self._gate().readmit(authorization, user, ACCESS)
 
     def refusal(

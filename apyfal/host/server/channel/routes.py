@@ -19,7 +19,7 @@ from apyfal.host.server.transport.request import User, caller
 
 __all__ = ["ChannelRoutes", "Channels"]
 
-#: seconds between looks whether all results are sent, when the daemon stops
+#: seconds between two checks whether all results are sent, when the daemon stops
 _LOOK = 0.02
 
 
@@ -127,7 +127,7 @@ class ChannelRoutes:
         if request.can_read_body or getattr(retired, "_message_tail", None):
             raise ParameterError("nothing may follow a request for an upgrade before its answer")
         if transport.is_reading():
-            transport.pause_reading()  # what follows belongs to the channel
+            transport.pause_reading()  # the following bytes belong to the channel
         authorization = request.headers.get("Authorization")
         channel = self._channels.open(transport, caller(), authorization, request.remote, protocol)
         response = web.StreamResponse(status=101, headers={"Upgrade": protocol.name, "Connection": "Upgrade"})

@@ -1,4 +1,4 @@
-"""Sends from where the data is: what waits for a slow peer stays in its own memory, and is not put into a buffer."""
+"""Sends data from its own memory: what waits for a slow peer is not copied into a buffer."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ __all__ = ["SocketWriter"]
 
 #: most pieces of one system call (IOV_MAX)
 _PIECES = 1024
-#: bytes of the first call for what is longer: the peer receives them while the rest is on its way into the socket
+#: bytes of the first call for longer data: the peer receives them while the rest goes into the socket
 _FIRST = 64 << 10
-#: seconds until a socket is tried again for which the process had no descriptor left
+#: seconds until a socket is tried again after the process had no descriptor left
 _RETRY = 0.02
 
 
@@ -28,7 +28,7 @@ class SocketWriter:
     Parameters
     ----------
     shown
-        The socket as its transport shows it, which is not for TLS.
+        The socket as its transport shows it. Not for TLS.
     on_sent
         Called when something was sent that had waited.
     on_broken
@@ -46,7 +46,7 @@ class SocketWriter:
         self._on_broken = on_broken
         self._loop = asyncio.get_running_loop()
         self._pieces: deque[bytes | memoryview] = deque()
-        self._watched: Any = None  # the socket under another number: the loop lets nobody else watch a transport's
+        self._watched: Any = None  # a duplicate: the loop lets nobody else watch a transport's descriptor
         self._retry: asyncio.TimerHandle | None = None
         self.waiting = 0
 
@@ -65,7 +65,7 @@ class SocketWriter:
             self._watch()
 
     def detach(self) -> None:
-        """Copy what waits, so that its memory can be freed."""
+        """Copy the waiting data, so that its memory can be freed."""
         self._pieces = deque([bytes(piece) for piece in self._pieces])
 
     def close(self) -> None:
@@ -75,7 +75,7 @@ class SocketWriter:
         self.waiting = 0
 
     def _front(self, nbytes: int) -> list[bytes | memoryview]:
-        """Return what comes next, at most `nbytes` of it."""
+        """Return the next waiting pieces, at most `nbytes` bytes."""
         front: list[bytes | memoryview] = []
         for piece in itertools.islice(self._pieces, _PIECES):
             front.append(piece if len(piece) <= nbytes else memoryview(piece)[:nbytes])
@@ -85,7 +85,7 @@ class SocketWriter:
         return front
 
     def _send(self, pieces: Sequence[bytes | memoryview]) -> bool:
-        """Send what comes next; return whether the socket has taken it all."""
+        """Send the next pieces; return whether the socket took all of them."""
         nbytes = sum(map(len, pieces))
         try:
             sent = os.writev(self._shown.fileno(), pieces)
@@ -104,7 +104,7 @@ class SocketWriter:
         return sent == nbytes
 
     def _go_on(self) -> None:
-        """Send what waits, as far as the socket takes it now."""
+        """Send waiting data, as much as the socket takes now."""
         before = self.waiting
         self._send(self._front(before))
         if not self._pieces:

@@ -32,7 +32,7 @@ class Stream:
     key, nbytes
         The job's idempotency key, and the size of its body.
     user, session, described
-        Who submits what, and where.
+        Who submits which job, and in which session.
 
     Attributes
     ----------
@@ -41,16 +41,15 @@ class Stream:
     wants_info
         Whether the client needs the report (`info`) of the job.
     early
-        The output while the job runs, if the client takes it then; ``None``: it waits for the result.
+        The output of the running job, if the client takes it early; ``None``: the output follows the result.
     is_early
         Whether that output was announced, so that the result follows it.
     task
-        What goes on for this stream beside the event loop's own work.
+        The asyncio task of this stream: it reserves memory, hashes the body or sends the output.
     is_receiving
         Whether the client may send the body, or the rest of it.
     waits_for_credit_since
-        When the output was announced that is too large to be sent unasked; ``None``: there is none, or it is being
-        sent.
+        When an output was announced that is sent only with credit; ``None``: there is none, or it is being sent.
     began
         Seconds of the performance counter at which the JOB arrived.
     """
@@ -79,7 +78,7 @@ class Stream:
 
     # -- the body ------------------------------------------------------------------------------------------------------
     def receive(self, share: Share, memory: np.ndarray[Any, Any]) -> None:
-        """Let the body arrive in `memory`. Takes ownership of `share`."""
+        """Accept the body into `memory`. Takes ownership of `share`."""
         self._share, self._memory, self._view = share, memory, memory.data
         if self.nbytes > HASHED_AT_ONCE:
             self._digest = ArrivingDigest(self._view)
@@ -90,7 +89,7 @@ class Stream:
         return self._memory is not None and self._arrived < self.nbytes
 
     def place(self, nbytes: int) -> memoryview:
-        """Return where the next `nbytes` of the body go. Raises `FrameError`."""
+        """Return the memory for the next `nbytes` of the body. Raises `FrameError`."""
         if self._memory is None:
             raise FrameError(f"DATA on stream {self.number}, which has no body under way")
         left = self.nbytes - self._placed
@@ -100,7 +99,7 @@ class Stream:
         return self._view[start : self._placed]
 
     def arrived(self, nbytes: int) -> bool:
-        """Count what has arrived; return whether the body is complete."""
+        """Count `nbytes` that have arrived; return whether the body is complete."""
         self._arrived += nbytes
         if self._digest is not None:
             self._digest.arrived(self._arrived)
@@ -125,7 +124,7 @@ class Stream:
         return received(memory, None if src is None else src.array, share, digest)
 
     def close(self) -> None:
-        """Free a body that has not arrived wholly, and end the task."""
+        """Free an incomplete body, and end the task."""
         self.cancel()
         if self._share is not None:
             self._share.close()
@@ -134,14 +133,14 @@ class Stream:
         self.forget_early()
 
     def cancel(self) -> None:
-        """End the task, and let go of it: what it holds would stay until a collection of garbage finds the cycle."""
+        """End and forget the task: otherwise its data would stay until the garbage collector finds the cycle."""
         task, self.task = self.task, None
         if task is not None:
             task.cancel()
 
     # -- the output ----------------------------------------------------------------------------------------------------
     def forget_early(self) -> None:
-        """Send nothing more of the output before the result."""
+        """Stop sending the output before the result."""
         if self.early is not None:
             self.early.drop()
         self.early, self.is_early = None, False
@@ -151,7 +150,7 @@ class Stream:
         self._total, self.waits_for_credit_since = nbytes, now
 
     def grant(self, nbytes: int) -> None:
-        """Let `nbytes` more of the output be sent. Raises `FrameError`."""
+        """Permit `nbytes` more of the output to be sent. Raises `FrameError`."""
         if nbytes > self.ungranted:
             raise FrameError(f"CREDIT of {nbytes} bytes on stream {self.number}: it waits for {self.ungranted}")
         self._granted += nbytes
@@ -162,7 +161,7 @@ class Stream:
 
     @property
     def ungranted(self) -> int:
-        """Return how many bytes of an announced output the client has not asked for."""
+        """Return the bytes of an announced output for which the client has not granted credit."""
         return self._total - self._granted
 
     async def credit(self, nbytes: int, clock: asyncio.AbstractEventLoop) -> int:

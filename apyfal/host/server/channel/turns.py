@@ -1,4 +1,4 @@
-"""Whose frames are handled next: jobs of a user wait for the next iteration of the event loop after a few."""
+"""A bound on the jobs that one user submits in one iteration of the event loop; further ones wait for the next."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Turns"]
 class Turns:
     """Bounds the jobs that one user's channels may submit in one iteration of the event loop. Used on the event loop.
 
-    So a user with many channels, each full of jobs, delays the frames and requests of others by a few jobs only.
+    Thus a user with many channels, each full of jobs, delays the frames and requests of others by a few jobs only.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""How a job enters: its description parsed, its key, session and accelerator checked, whatever way it came."""
+"""Accept jobs, from requests and from channels: parse the description, check key, session and accelerator."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _parsed(text: str) -> DescribedJob:
 def described_job(text: str) -> DescribedJob:
     """Parse a job's JSON. It is parsed once for many small jobs that differ only in their data."""
     described = _parsed(text)
-    if described.spec.parameters:  # parameters belong to one job, whatever the accelerator does with them
+    if described.spec.parameters:  # parameters belong to one job: the accelerator may change them
         own = copy.deepcopy(described.spec.parameters)
         return DescribedJob(dataclasses.replace(described.spec, parameters=own), described.text)
     return described
@@ -64,7 +64,7 @@ def document_of(job: Job | JournalEntry) -> dict[str, Any]:
 
 
 def text_of(job: Job | JournalEntry) -> str:
-    """Return `document_of` as text; that of an ended job is at hand."""
+    """Return `document_of` as text, which an ended job has already."""
     return job.text() if isinstance(job, Job) else json.dumps(document_of(job))
 
 

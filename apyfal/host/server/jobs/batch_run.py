@@ -1,4 +1,4 @@
-"""Runs the small jobs of a batch: each has its own source, output and error, and all of them one place in the queue."""
+"""Run the small jobs of a batch: each has its own source, output and error; all share one place in the queue."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class BatchTask:
     src, dst, keywords
         The arguments of `process`.
     result, error
-        What came of it.
+        What the job returned or raised.
     """
 
     __slots__ = ("_done", "dst", "error", "keywords", "result", "src")
@@ -126,7 +126,7 @@ def _tasks(
     for run in runs:
         for _ in range(run.count):
             end = start + run.src.nbytes
-            # a source of its own: a view may begin at an address that its type does not allow
+            # a copy: a view may begin at an address that is not aligned for its type
             piece = body[start:end]
             aligned = piece if piece.ctypes.data % run.src.dtype.alignment == 0 else piece.copy()
             src = aligned.view(run.src.dtype).reshape(run.src.shape)
@@ -135,7 +135,7 @@ def _tasks(
 
 
 def _output(task: BatchTask) -> np.ndarray[Any, Any] | None:
-    """Return the array that the client gets; also besides result parameters, if it gave one."""
+    """Return the array that the client receives. With result parameters, it is the client's array if there is one."""
     if task.error is not None:
         return None
     if isinstance(task.result, np.ndarray):

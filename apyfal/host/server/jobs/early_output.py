@@ -1,4 +1,4 @@
-"""The output of a job that still runs: what is final of it, from its beginning, for a client that takes it already."""
+"""The output of a running job: the part that is final, from its beginning, for a client that takes it early."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = ["EarlyOutput"]
 
 
 class EarlyOutput:
-    """The beginning of one job's output. The worker that runs the job never waits for who receives it.
+    """The beginning of one job's output. The worker that runs the job never waits for the receiver.
 
     Made on the event loop, where all methods but `made_in` are called.
 
     Parameters
     ----------
     nbytes
-        Size of the whole output.
+        Size of the complete output.
     begun
         Called on the event loop whenever more of it is final.
     """
@@ -35,7 +35,7 @@ class EarlyOutput:
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self._ended = False
-        self._lock = threading.Lock()  # of what follows, which the worker changes
+        self._lock = threading.Lock()  # guards the following, which the worker changes
         self._view: memoryview | None = None
         self._final = 0
         self._woken = False
@@ -44,7 +44,7 @@ class EarlyOutput:
     # -- the worker ----------------------------------------------------------------------------------------------------
     @contextlib.contextmanager
     def made_in(self, array: np.ndarray[Any, Any]) -> Iterator[None]:
-        """Have what a job writes to `array` in the ``with`` block received."""
+        """Within the ``with`` block, send what a job writes to `array`."""
         flat: np.ndarray[Any, Any] = array.reshape(-1).view(np.uint8)
         with self._lock:
             self._view = None if self._dropped else flat.data
@@ -53,7 +53,7 @@ class EarlyOutput:
 
     def _produced(self, nbytes: int) -> None:
         with self._lock:
-            if nbytes < self._final:  # what was sent cannot be taken back
+            if nbytes < self._final:  # the bytes that were sent cannot be replaced
                 raise HostError("the job began again after a part of its output was sent")
             self._final = nbytes
             if self._woken or self._dropped:
@@ -72,7 +72,7 @@ class EarlyOutput:
         self._begun()
 
     async def piece(self, start: int, most: int) -> memoryview:
-        """Wait until more than `start` bytes are final; return those behind them, at most so many."""
+        """Wait until more than `start` bytes are final; return up to `most` of the bytes from `start` on."""
         while True:
             with self._lock:
                 view, final = self._view, self._final
@@ -82,7 +82,7 @@ class EarlyOutput:
             await self._changed.wait()
 
     def end(self) -> None:
-        """Have all of it sent: the job has succeeded."""
+        """Make the rest available: the job has succeeded."""
         with self._lock:
             self._final = self.nbytes
         self._ended = True
@@ -95,11 +95,11 @@ class EarlyOutput:
             await self._changed.wait()
 
     def drop(self) -> None:
-        """Keep the memory no longer: nobody receives what is left."""
+        """Release the memory: nobody receives the rest."""
         with self._lock:
             self._dropped, self._view = True, None
         self._begun = _ignore
 
 
 def _ignore() -> None:
-    """Do nothing: instead of a callback whose owner has gone."""
+    """Do nothing: replaces a callback whose owner is gone."""

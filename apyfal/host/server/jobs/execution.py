@@ -41,7 +41,7 @@ PrepareRun = Callable[[LocalAccelerator, object, object, dict[str, Any]], Prepar
 def prepare_none(
     accelerator: LocalAccelerator, src: object, dst: object, keywords: dict[str, Any]
 ) -> PreparedRun | None:
-    """Prepare no job: `PrepareRun` of accelerators whose start may wait."""
+    """Prepare no job: the `PrepareRun` for accelerators whose start may wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ class Executor:
         ):
             return None
         if not job.description or not spec.copy or data is None or data.array is None:
-            return None  # its data is copied, which counts where copies are refused
+            return None  # its data is copied, which copy=False forbids
         source_type = ArrayType.of(data.array)
         if spec.src is None or spec.src.array != source_type or spec.src.raw:
             return None  # bytes of a file, whose number is not in the description, or that have no element type
@@ -168,7 +168,7 @@ class Executor:
                         copy=spec.copy,
                         info_dict=told,
                         timeout=spec.timeout,
-                        # without it, a small job can take the accelerator's shorter path
+                        # without it, a small job can take the accelerator's fast path
                         progress=None if short else lambda done, total: _progress(job, done, total),
                         memory_limit=self._limit_of_rings(spec.memory_limit),
                         **spec.parameters,
@@ -201,8 +201,8 @@ class Executor:
         return self.url_policy.admit(url, job.session.mounts, job.grant, write=write, user=job.user)
 
     def _limit_of_rings(self, asked: int | str | None) -> int | None:
-        """Return the limit for a job's ring buffers; ``None``: the default, which fits. Memory that grows with the data
-        is charged to the quota.
+        """Return the limit for a job's ring buffers; ``None``: the default is small enough. Memory that grows with the
+        data is charged to the quota.
         """
         if asked is None and self.ring_limit >= DEFAULT_MEMORY_LIMIT:
             return None
@@ -321,7 +321,7 @@ def _is_short(job: Job) -> bool:
 
 
 def _received_early(job: Job, dst: object) -> contextlib.AbstractContextManager[None]:
-    """Let the client have the output while the job runs, if it asked for that."""
+    """Make the output available to the client while the job runs, if it asked for that."""
     early, job.early = job.early, None  # an ended job must not keep the memory
     if early is None or not isinstance(dst, np.ndarray):
         return contextlib.nullcontext()
@@ -358,7 +358,7 @@ def _take_result(job: Job, result: object, target: Data | None, info: dict[str, 
 
 
 def _part_beside(dst: dict[str, object]) -> Data | None:
-    """Return the client's array that was filled besides result parameters; ``None``: it gave none."""
+    """Return the client's array, which was filled besides result parameters; ``None``: there is none."""
     array = next((one for one in dst.values() if isinstance(one, np.ndarray)), None)
     return None if array is None else Data(array=array)
 

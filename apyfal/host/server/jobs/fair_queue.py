@@ -1,4 +1,4 @@
-"""Which user's request or job is next: users take turns, so that one user cannot fill the queue for the others."""
+"""Choose whose request or job is next: users take turns, so that one user cannot delay all others."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class FairQueue(Generic[_T]):
     def __init__(self, limit: int, limit_of_user: int) -> None:
         self._limit = limit
         self._limit_of_user = limit_of_user
-        self._waiting: dict[str, deque[_T]] = {}  # in the order of turns: the user served last is at the end
+        self._waiting: dict[str, deque[_T]] = {}  # in the order of service: the user served last is at the end
         self._length = 0
 
     def __len__(self) -> int:
@@ -50,7 +50,7 @@ class FairQueue(Generic[_T]):
         return user in self._waiting
 
     def take(self, may: Callable[[str], bool] = lambda user: True) -> _T | None:
-        """Remove and return the oldest job of the next user for whom `may` is true; ``None``: there is none."""
+        """Remove and return the oldest job of the next user for whom `may` returns true; ``None``: there is none."""
         for user in self._waiting:
             if not may(user):
                 continue
@@ -63,7 +63,7 @@ class FairQueue(Generic[_T]):
         return None
 
     def remove(self, user: str, item: _T) -> bool:
-        """Remove a job that is still waiting; return whether it was."""
+        """Remove a job if it is still waiting; return whether it was."""
         own = self._waiting.get(user)
         if own is None or item not in own:
             return False
@@ -99,7 +99,7 @@ class RateLimiter:
             raise TooMany("too many requests", (1 - level) / self._rate)
         self._levels[name] = (level - 1, now)
         if len(self._levels) > self._MAX_NAMES:
-            del self._levels[next(iter(self._levels))]  # the name that has been idle the longest
+            del self._levels[next(iter(self._levels))]  # the name that has been idle for the longest time
 
 
 class RoundRobin:
@@ -122,7 +122,7 @@ class RoundRobin:
         self._present = present
         self._patience = patience
         self._seen: dict[str, float] = {}  # time at which a request of each user was last let through, latest last
-        self._holding: dict[str, int] = {}  # the last request of each user, until it is answered
+        self._holding: dict[str, int] = {}  # the last request of each user, until its response is sent
         self._waiting: dict[str, deque[asyncio.Future[int]]] = {}  # in the order of turns
         self._count = 0
 

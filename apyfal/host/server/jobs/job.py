@@ -69,7 +69,7 @@ def fingerprint(text: str, options: object, data: Data | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """What became of one job of a batch.
+    """The outcome of one job of a batch.
 
     Attributes
     ----------
@@ -123,23 +123,23 @@ class Job:
     output_region
         The shared memory that holds the output instead.
     written
-        Bytes at the beginning of the destination array, which the kernel did not fill; ``None``: it is whole.
+        Bytes that the kernel wrote at the beginning of the destination array; ``None``: it filled the array.
     batch
-        For a batch: what became of each of its jobs, in order.
+        For a batch: the outcome of each of its jobs, in order.
     progress
         Bytes processed and total bytes, set by the worker.
     began, ended
-        Whether the job has started and ended; with ``_at``: when, in seconds of the monotonic clock.
+        Whether the job has started, and has ended. ``began_at``, ``ended_at``: when, in seconds of the monotonic clock.
     answer
         The job as JSON, once it has ended.
     wants_info
         Whether its client needs `info`.
     description
-        `spec` in its canonical form, for jobs that are alike; empty: not known.
+        `spec` in its canonical form, to recognize jobs of one kind; empty: not known.
     rest
-        What is left to do of a job that has begun on the event loop.
+        The rest of a job that was begun on the event loop: waits for its end, in a worker thread.
     early
-        Who receives the output while the job runs; ``None``: nobody.
+        The output while the job runs, for its client; ``None``: the client does not take it early.
     """
 
     user: str
@@ -215,7 +215,7 @@ class Job:
         return self.answer if self.ended else json.dumps(self.document())
 
     def describe(self) -> None:
-        """Fix the answer, for the journal. For clients, the job has not ended before `end`."""
+        """Set `answer`, for the journal. Clients see the end of the job only after `end`."""
         output, kind = self.output, self.output_type
         more = (self.result, self.error, self.batch, self.output_parts, self.output_region, self.written)
         if self.state != "done" or self.info or output is None or kind is None or more != _NOTHING_MORE:
@@ -261,7 +261,7 @@ _NOTHING_MORE = (None,) * 6
 
 @functools.lru_cache(maxsize=256)
 def _like(began: bool, nbytes: int, kind: ArrayType, progress: tuple[int, int | None] | None) -> str:
-    """Return the answer of a job that has an array as output and nothing else to say, from its state on."""
+    """Return the answer of a job whose only result is an array, from the key ``state`` on."""
     done, total = progress or (0, None)
     document = {
         "state": "done",
@@ -276,7 +276,7 @@ def _like(began: bool, nbytes: int, kind: ArrayType, progress: tuple[int, int | 
 
 
 def _runs(results: list[BatchResult]) -> list[dict[str, Any]]:
-    """Return the JSON form of a batch's results: equal ones, one after the other, once with their number."""
+    """Return the JSON form of a batch's results: adjacent equal ones once, with their count."""
     runs: list[dict[str, Any]] = []
     last: BatchResult | None = None
     for result in results:

@@ -32,8 +32,8 @@ from apyfal.log import get_logger
 __all__ = ["KEPT_IN_JOURNAL", "JobManager"]
 
 _REMEMBERED = 4096
-#: most seconds that a brief job takes; number of brief jobs of a session after which the event loop waits for the end
-#: of the next one, if nothing else runs or waits; most seconds of that wait
+#: longest duration of a brief job in seconds; number of consecutive brief jobs of a session after which the event loop
+#: waits for the end of the next one, if nothing else runs or waits; longest such wait in seconds
 _BRIEF = 0.001
 _BRIEF_JOBS = 4
 _PATIENCE = 0.0005
@@ -79,7 +79,7 @@ class JobManager:
         self._threads: Threads[Job] = Threads(executor.run, self._ended)
         self._workers = workers
         self._running: set[Job] = set()
-        self._here: Job | None = None  # the job that the event loop runs itself once it is recorded
+        self._here: Job | None = None  # the job that the event loop runs itself once it is in the journal
         self._jobs: dict[str, Job] = {}
         self._trim_at = _REMEMBERED
         self._kept = 0  # bytes of small outputs kept in memory as well as in the journal
@@ -135,7 +135,7 @@ class JobManager:
             try:
                 self._commits.settle(alone=alone)
             finally:
-                is_here = short is not None and self._here is None  # `_begin` has left it to this
+                is_here = short is not None and self._here is None  # `_begin` leaves this job to the event loop
                 self._here = None
                 if short is not None and is_here:
                     self._run_here(job, short, _PATIENCE if alone else 0.0)
@@ -322,7 +322,7 @@ class JobManager:
         output = job.output
         kept = None if output is None or not job.is_kept else output.tobytes()
         if output is not None and kept is not None:
-            if not output.is_bytes:  # no reason to keep pinned memory occupied
+            if not output.is_bytes:  # it needs no pinned memory
                 output.close()
                 output = job.output = Data.of_bytes(kept)
             self._kept += len(kept)
@@ -332,7 +332,7 @@ class JobManager:
         self._commits.open()
         held = output is not None and kept is None
         self._journal.finish(job.id, job.state, job.answer, kept, held=held, user=job.user)
-        # if the journal could not store it, at least the clients that wait now get it
+        # if the journal could not store it, at least the clients that are waiting get it
         self._commits.then(lambda _: self._told(job))
 
     def _told(self, job: Job) -> None:

@@ -61,9 +61,9 @@ class Session:
     options_text
         `options` as text, for fingerprints of jobs.
     brief
-        How many of its last jobs were brief, one after the other; below 0 after one that was not.
+        Number of consecutive brief jobs up to now; negative after a job that was not brief.
     short_runs
-        What the event loop runs itself.
+        Prepared jobs that the event loop runs itself.
     """
 
     user: str

@@ -1,7 +1,7 @@
-"""Short jobs of a kind that came often: prepared once, so that the event loop can start them itself.
+"""Short jobs of one kind that are frequent: prepared once, so that the event loop can start them itself.
 
-To wait for a thread that waits for a job costs several times what a short run takes. So if jobs of a session are alike
-but for their data, one is prepared with arrays of its own.
+Waiting for a thread that waits for a job costs several times what a short run takes. So if jobs of a session differ
+only in their data, one is prepared with its own arrays, into which each job's data is copied.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from apyfal.host.server.policy.quotas import Share
 
 __all__ = ["PreparedRun", "ShortRun", "ShortRuns"]
 
-#: jobs of a kind, one after the other, after which one is prepared
+#: number of jobs of a kind after which one is prepared
 _OFTEN: Final = 4
 #: kinds that a session keeps
 _KINDS: Final = 4
@@ -32,7 +32,7 @@ class PreparedRun(Protocol):
         ...
 
     def begin(self, seconds: float) -> Callable[[], None] | None:
-        """Start it and wait up to `seconds`. ``None``: it has ended; otherwise what waits for its end."""
+        """Start it, wait up to `seconds`. Return ``None`` if it has ended, else a function that waits for its end."""
         ...
 
 
@@ -44,14 +44,14 @@ class ShortRun:
     prepared, source, target
         The prepared job, and its arrays.
     share
-        What the arrays count against; owned by this object.
+        Share of a quota that the arrays count against; owned by this object.
 
     Attributes
     ----------
     kind
         Type and shape of the output.
     is_busy
-        Whether a job has begun that a thread waits for.
+        Whether a job is running, for which a thread waits.
     """
 
     def __init__(
@@ -75,14 +75,14 @@ class ShortRun:
         Returns
         -------
         callable or None
-            ``None``: it has ended. Otherwise what waits for its end, in another thread.
+            ``None``: it has ended. Otherwise a function that waits for its end; call it in another thread.
 
         Raises
         ------
         ParameterError
             `source` has another shape than the preparation's.
         """
-        if source.shape != self._source.shape:  # which numpy would repeat to fill it
+        if source.shape != self._source.shape:  # numpy would broadcast it
             raise ParameterError(f"an array of shape {source.shape}; this job was prepared for {self._source.shape}")
         np.copyto(self._source, source, casting="no")
         return self._prepared.begin(seconds)
@@ -105,7 +105,7 @@ class ShortRuns:
         self._count = 0
 
     def find(self, description: str) -> ShortRun | None:
-        """Return what runs jobs of this description now; ``None``: nothing does."""
+        """Return the prepared run for jobs of this description, if it is free; ``None``: there is none."""
         found = self._kinds.get(description)
         return found if found is not None and not found.is_busy and found.is_current else None
 
@@ -119,7 +119,7 @@ class ShortRuns:
         )
 
     def keep(self, description: str, run: ShortRun | None) -> None:
-        """Use `run` from now on; ``None``: there is none for this kind, and it is not to be prepared again."""
+        """Use `run` for jobs of this kind; ``None``: the kind cannot be prepared, and is not tried again."""
         replaced = self._kinds.pop(description, None)
         if replaced is not None:
             replaced.close()

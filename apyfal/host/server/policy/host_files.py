@@ -22,7 +22,7 @@ _PART = re.compile(r"\.apyfal-[0-9a-f]{16}\.part")
 
 
 def is_part(name: str) -> bool:
-    """Return whether only the host gives files this name: to one that is being written."""
+    """Return whether this is the name of an incomplete file, which only the host gives."""
     return _PART.fullmatch(name) is not None
 
 
@@ -80,7 +80,7 @@ class PendingFile:
     """A file being written below an allowed directory, under a temporary name in the directory of its final name.
 
     Created by `AllowedDirectories.create`. If the ``with`` block ends without `commit`, the file is removed. It is
-    locked (flock) while it is written, so that nobody takes it for what a killed process left.
+    locked (flock) while it is written, so that it is not mistaken for a file that a killed process left.
 
     Parameters
     ----------
@@ -152,7 +152,7 @@ class PendingFile:
 
     def _commit_counted(self, claim: Claim | None) -> HostEntry:
         if self._temporary is not None:
-            os.fsync(self.fd)  # can take long and needs no path: not in the thread that others wait for
+            os.fsync(self.fd)  # can take long and needs no path: not in the thread, which others wait for
         if self._temporary is None or claim is None:
             entry: HostEntry = self._in_thread(self._commit)
             return entry

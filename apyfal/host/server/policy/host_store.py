@@ -45,7 +45,7 @@ class HostStore(Handler):
     reserve
         Bytes of a file system that must stay free.
     account
-        Whose quota written files count against; ``None``: nobody's.
+        The account whose quota written files count against; ``None``: they count against no quota.
     """
 
     scheme: ClassVar[str] = "host"
@@ -107,7 +107,7 @@ class HostStore(Handler):
     def list(self, path: str, *, recursive: bool = False) -> Iterator[ObjectInfo]:
         """List a directory in the order of names. `recursive` yields only files, and follows no link to a directory.
 
-        So each directory is listed once, regardless of the number of links to it.
+        Thus each directory is listed once, whatever the number of links to it.
         """
         cancel = current_cancel()
         for entry in self._directories.scan(path):

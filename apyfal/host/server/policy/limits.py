@@ -105,7 +105,7 @@ MAX_JOBS_OF_USER: Final = 256
 #: open sessions: of all users, of one user
 MAX_SESSIONS: Final = 256
 MAX_SESSIONS_OF_USER: Final = 32
-#: mounts of one session, and the largest `timeout` of one, in seconds: so long its store may keep a thread waiting
+#: mounts of one session, and the largest `timeout` of one, in seconds: its store can keep a thread waiting that long
 MOUNTS_OF_SESSION: Final = 16
 MAX_MOUNT_TIMEOUT: Final = 300.0
 #: regions of shared memory of one user; each uses a file descriptor

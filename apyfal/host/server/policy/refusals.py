@@ -1,4 +1,4 @@
-"""Reasons to refuse a request independently of its content: a limit, a size, a peer that stalls."""
+"""Reasons to refuse a request that do not depend on its content: a limit, a size, a peer that stalls."""
 
 from __future__ import annotations
 

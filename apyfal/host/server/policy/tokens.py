@@ -179,11 +179,11 @@ class TokenStore:
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
         self.path = Path(path) if path is not None else default_state_directory() / "tokens.json"
-        self._name = str(self.path)  # which each request looks up: a `Path` makes its text anew
+        self._name = str(self.path)  # text, since each request looks it up, and `Path` would build it anew
         self._lock = threading.Lock()
         self._tokens: dict[str, Token] = {}
         self._version: tuple[int, int, int] | None = None
-        self._known: dict[str, Token] = {}  # by what was presented, since the file was read
+        self._known: dict[str, Token] = {}  # tokens by the text that was presented, since the file was read
 
     def create(
         self,

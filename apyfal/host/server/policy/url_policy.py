@@ -188,13 +188,13 @@ class UrlPolicy:
         )
 
     def replace(self, directories: AllowedDirectories, egress: EgressPolicy) -> None:
-        """Decide by these from now on. Mounts of sessions keep the egress policy that they were made with."""
+        """Use these directories and this egress policy from now on. Mounts of sessions keep their egress policy."""
         with self._lock:
             self._directories, self._egress = directories, egress
             limited, self._limited = self._limited, {}
             schemes, self._schemes = self._schemes, {}
         for scheme in schemes.values():
-            self._table.detach(scheme)  # transfers that use it go on to their end
+            self._table.detach(scheme)  # transfers that use it run to their end
         for allowed in limited.values():
             allowed.close()
 
@@ -250,7 +250,7 @@ class UrlPolicy:
         return SessionMount(name, internal, "" if root is None else f"{root.strip('/')}/", f"{root} {said}")
 
     def unmount(self, mount: SessionMount) -> None:
-        """Remove a session's mount. Transfers that use it still end."""
+        """Remove a session's mount. Transfers that use it run to their end."""
         self._table.detach(mount.internal)
 
 

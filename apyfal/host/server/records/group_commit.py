@@ -1,4 +1,4 @@
-"""One commit for the records of many jobs: of one event loop iteration, or of a longer time if a log keeps them."""
+"""One commit for the records of many jobs: those of one iteration of the event loop, or more if a log keeps them."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ __all__ = ["GroupCommit"]
 
 #: seconds until records that are in the log are committed
 _DELAY = 0.1
-#: seconds until a commit that failed is tried again, if nothing is written before
+#: seconds until a failed commit is tried again, unless something is written before
 _RETRY = 1.0
 
 
 class GroupCommit:
     """Groups writes to the journal's database, so that many jobs cost one commit. Used on the event loop.
 
-    No job may start and no client may get a response before the journal has the record. So each writer registers with
-    `then` what to do next. If the journal has a log, the next `settle` does it; the commit comes later.
+    No job may start and no client may get a response before the journal has the record. So each writer registers a
+    callback by `then`. If the journal has a log, the next `settle` calls it; the commit comes later.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ class GroupCommit:
         self._following.append(call)
 
     def settle(self, *, alone: bool = False) -> None:
-        """Make the calls registered with `then` if all writes are kept already; otherwise make them after the commit.
+        """Call the callbacks of `then` if all writes are kept already; otherwise call them after the commit.
 
         The commit is made now if the writer is `alone`, else at the end of this iteration.
         """
@@ -81,7 +81,7 @@ class GroupCommit:
         self._cancel()
 
     def _flush(self) -> None:
-        """Commit, and make the calls registered with `then`."""
+        """Commit, and call the callbacks of `then`."""
         self._cancel()
         if not self._open:
             return

@@ -174,7 +174,7 @@ class Journal:
         sqlite3.IntegrityError
             `user` already has a job with this key.
         sqlite3.Error
-            That is not known now, as the database cannot be read or lacks what the log has.
+            Whether there is one is not known: the database cannot be read, or lacks what the log has.
         """
         self.database.recover()
         owned = (user, key)
@@ -182,7 +182,7 @@ class Journal:
             if self.database.is_logging and (self.database.is_waiting(owned) or self.database.read(_KNOWN, owned)):
                 raise sqlite3.IntegrityError("the user has a job with this key")
         else:
-            self._keys.add(owned)  # before it is written: it is known even if that fails in the middle
+            self._keys.add(owned)  # before the write, so that the key is known even if the write fails half-way
         number = max(self._last + 1, time.time_ns() // 1000)
         job_id = f"{number:015x}-{secrets.token_hex(8)}"
         self.database.write(_ENTER, number, job_id, user, key, fingerprint, int(running), key=owned)

@@ -1,4 +1,4 @@
-"""Which keys are certainly new: what a new job has to know, without a look into the database."""
+"""Which keys are certainly new, so that a new job needs no query of the database (a one-hash Bloom filter)."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Final
 
 __all__ = ["KnownKeys"]
 
-#: one for each place of the table, a power of two: of 100,000 keys that are new, 5,000 seem known
+#: bytes of the table, one for each hash: with 100,000 keys in it, about 5 of 100 new keys seem known
 _NBYTES: Final = 1 << 21
 
 
 class KnownKeys:
-    """A set of keys that has all that were added, and perhaps others. Used from one thread.
+    """A set that contains all keys that were added, and perhaps others. Used from one thread.
 
     Parameters
     ----------

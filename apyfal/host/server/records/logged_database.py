@@ -1,14 +1,14 @@
-"""A SQLite database whose writes are kept before they are committed: each goes to a log in mapped memory first.
+"""A SQLite database with a write-ahead log in mapped memory: each write survives the process before it is committed.
 
-There it outlives the process at once, so that many writes share one commit. What a killed process left in the log is
-written to the database at the next start.
+Thus many writes can share one commit. What a killed process left in the log is written to the database at the next
+start.
 
 SQLite is in WAL mode without a sync at each commit: a killed process loses nothing; a power failure can lose the last
 moments. The sync of a checkpoint happens in another thread.
 
-After an error (no room, a quota, the disk), SQLite may have undone any part of the transaction. So whatever is in the
-log is then written anew from there before anything is read or committed, and the log begins anew only after a commit
-that had all of it. A commit fails if writes that only its transaction had are gone.
+After an error (no space, a quota, the disk), SQLite may have undone any part of the transaction. So everything in the
+log is written again before anything is read or committed, and the log is cleared only after a commit that contained all
+of it. A commit fails if writes are lost that were not in the log.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _WAL_PAGES = 16384
 
 
 class Schema(NamedTuple):
-    """What a `LoggedDatabase` holds, and how it is written.
+    """The tables of a `LoggedDatabase`, and its statements.
 
     Attributes
     ----------
@@ -57,13 +57,13 @@ class Schema(NamedTuple):
 def _fails(
     method: Callable[Concatenate[LoggedDatabase, _Arguments], _Result],
 ) -> Callable[Concatenate[LoggedDatabase, _Arguments], _Result]:
-    """Expect any error of SQLite, even of a query, to have undone the transaction."""
+    """Decorate a method: any error of SQLite in it, even of a query, is taken to have undone the transaction."""
 
     @functools.wraps(method)
     def call(self: LoggedDatabase, /, *args: _Arguments.args, **keywords: _Arguments.kwargs) -> _Result:
         try:
             return method(self, *args, **keywords)
-        except sqlite3.IntegrityError:  # undoes its own statement only
+        except sqlite3.IntegrityError:  # this error undoes its own statement only
             raise
         except sqlite3.Error as error:
             self._fail(error)
@@ -80,7 +80,7 @@ class LoggedDatabase:
     path
         The file; created with mode 0600.
     schema
-        Its tables, and the writes to them.
+        Its tables and writes.
     log
         Where writes are kept until they are committed; owned by this object from now on. ``None``: nowhere, only a
         commit keeps them.
@@ -95,7 +95,7 @@ class LoggedDatabase:
         self._path = os.fspath(path)
         self._log = log
         self._writes = schema.writes
-        #: the same for rows that the database may have already
+        #: the same, for rows that may be in the database already
         self._again = {
             kind: text.replace("INSERT INTO", "INSERT OR REPLACE INTO") for kind, text in self._writes.items()
         }
@@ -237,7 +237,7 @@ class LoggedDatabase:
         *values, text, blob
             The values of its statement, in this order. `text` may have any length and any characters.
         key
-            What `is_waiting` knows the row by until it is executed; ``None``: nothing.
+            Key by which `is_waiting` finds the row until it is executed; ``None``: no key.
         """
         is_logged = False
         row: list[Any] = list(values)
@@ -279,13 +279,13 @@ class LoggedDatabase:
 
     @_fails
     def read(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
-        """Return the rows of a query of what the database has; `bring_in` completes that."""
+        """Return the rows of a query. If waiting writes matter, which it does not see, call `bring_in` before."""
         self._in_transaction()  # a query outside of one locks the file and reads its head each time
         return self._database.execute(query, values).fetchall()
 
     @_fails
     def change(self, statement: str, rows: Iterable[Sequence[Any]]) -> None:
-        """Execute a statement for each row of values, in the transaction but without the log: what may be lost."""
+        """Execute a statement for each row of values, in the transaction only: the log lacks it, so it may be lost."""
         self._in_transaction()
         self._database.executemany(statement, rows)
 
@@ -313,21 +313,21 @@ class LoggedDatabase:
 
     # -- errors --------------------------------------------------------------------------------------------------------
     def _fail(self, error: sqlite3.Error) -> None:
-        """Take it that the transaction lacks anything that was written in it."""
+        """Assume that the transaction may lack anything that was written in it."""
         self._is_behind = self._is_failing = True
         if self._has_unlogged:
             self._failure = error
         self._forget_waiting()  # the log has these
 
     def _catch_up(self) -> None:
-        """Begin the transaction anew, with what the log has."""
+        """Begin the transaction again, with everything in the log."""
         if self._database.in_transaction:
             self._database.execute("ROLLBACK")
         self._forget_waiting()
         if self._log is not None:
             self._database.execute("BEGIN IMMEDIATE")
             for kind, head, *rest in self._log.records():
-                values: list[Any] = head.decode().split(_SEPARATOR)  # columns have types of their own
+                values: list[Any] = head.decode().split(_SEPARATOR)  # the columns have types
                 if rest:
                     values.append(rest[0].decode())
                 # a process that was killed after a commit may not have cleared the log: the last record of a key counts

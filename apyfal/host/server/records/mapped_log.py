@@ -28,7 +28,7 @@ _MAGIC = b"apyfal-1"
 #: bytes of the record, and its checksum, which covers the header's number
 _RECORD = struct.Struct("=II")
 _FIELD = struct.Struct("=I")
-#: by the number of fields: that number, and the size of each
+#: structures by the number of fields: that number, and the size of each field
 _SIZES = [struct.Struct(f"={count + 1}I") for count in range(8)]
 
 
@@ -54,7 +54,7 @@ class MappedLog:
             try:
                 os.posix_fallocate(descriptor, 0, _NBYTES)  # otherwise a full disk would kill the process with SIGBUS
             except OSError:
-                if is_new:  # a file with a size is one that may have records
+                if is_new:  # a file that is not empty may have records
                     os.ftruncate(descriptor, 0)
                 raise
             self._memory = mmap.mmap(descriptor, _NBYTES)
@@ -79,7 +79,7 @@ class MappedLog:
                 break
             end = start + nbytes
             yield _fields(content)
-        self._end = end  # not before: a reader that stops half-way must not have the rest overwritten
+        self._end = end  # not earlier: if a reader stops half-way, the rest must not be overwritten
 
     def append(self, fields: Sequence[bytes]) -> bool:
         """Append a record of at most seven fields; return whether there was room for it."""
@@ -116,7 +116,8 @@ def open_log(path: Path) -> MappedLog | None:
     Raises
     ------
     ConfigurationError
-        There is one, which cannot be used. What it has is in no other file; read later, it would replace newer records.
+        There is a log that cannot be used. Its records may be in no other file; if it were read later, it would replace
+        newer records.
     """
     try:
         return MappedLog(path)

@@ -1,4 +1,4 @@
-"""What the journal forgets: the oldest outputs and jobs, by their age, and of users with too many bytes."""
+"""What the journal forgets: the oldest outputs and jobs, by age, and those of users with too many bytes."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Retention:
         """Count a job that has ended, whose answer and output have `nbytes`, and make room for it."""
         self._cleared = min(self._cleared, number - 1)
         self._count(user, _ROW + nbytes)
-        with contextlib.suppress(sqlite3.Error):  # the next one to end tries again
+        with contextlib.suppress(sqlite3.Error):  # the next job that ends tries again
             while self._bytes[user] > share_of_user(self._limit) and self._drop_oldest(user):
                 pass
             while self._total > self._limit and self._drop_oldest(self._bytes.most_common(1)[0][0]):

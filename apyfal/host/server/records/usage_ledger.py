@@ -149,11 +149,11 @@ class UsageLedger:
                 raise StorageError(f"the host cannot record a file: {error}") from error
 
     def _end(self, name: str, path: bytes) -> None:
-        """Take note that a temporary file has its final name, or is removed. Otherwise it stays for the next start."""
+        """Record that a temporary file has its final name, or is removed. Otherwise the next start handles it."""
         if _found(name, path) != 0:
             return
         with self._lock:
-            try:  # by its path too: another one may have its number already
+            try:  # also by its path, because another file may have its inode number already
                 self._database.execute("DELETE FROM parts WHERE file = ? AND path = ?", (name, path))
             except sqlite3.Error as error:  # the next start finds that it is gone
                 get_logger().error("the ledger of host:// cannot be written: %s", error)
@@ -181,7 +181,7 @@ class UsageLedger:
         """Record a file whose `nbytes` are counted already, before it has its final name."""
         name = _name(status)
         with self._lock:
-            self._drop(name)  # a file that somebody else removed, and whose inode number this one got
+            self._drop(name)  # of a file that somebody else removed, whose inode number this file has now
             self._placing.add(name)
             try:
                 self._database.execute("INSERT INTO files VALUES (?, ?, ?, ?)", (name, user, os.fsencode(path), nbytes))
@@ -207,7 +207,7 @@ class UsageLedger:
                 del self._held[user]
 
     def _look(self, user: str) -> bool:
-        """Compare the ledger with a user's files, if the last time is long ago; return whether that was done."""
+        """Compare the ledger with a user's files, unless that was done recently; return whether it was done now."""
         now = time.monotonic()
         with self._lock:
             if now - self._looked.get(user, -_LOOK) < _LOOK:
@@ -218,7 +218,7 @@ class UsageLedger:
             if _found(name, path) in (nbytes, None):
                 continue
             with self._lock:
-                # Again: it may have got its name meanwhile, or another file its number.
+                # Check again: it may have got its name meanwhile, or another file its inode number.
                 row = self._database.execute("SELECT user, path FROM files WHERE file = ?", (name,)).fetchone()
                 actual = _found(name, path)
                 if row != (user, path) or name in self._placing or actual in (nbytes, None):
@@ -319,7 +319,7 @@ def _name(status: os.stat_result) -> str:
 
 
 def _found(name: str, path: bytes) -> int | None:
-    """Return what the file counts that has this name and path; 0: it is gone; ``None``: that cannot be told."""
+    """Return the bytes that the file with this name and path counts as; 0: it is gone; ``None``: unknown."""
     try:
         status = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -330,7 +330,7 @@ def _found(name: str, path: bytes) -> int | None:
 
 
 def _remove_part(name: str, path: bytes) -> bool:
-    """Remove a temporary file that nobody writes any more. Returns whether the file may have another name.
+    """Remove a temporary file that nobody writes any longer. Returns whether the file may have another name.
 
     Raises `BlockingIOError` if somebody writes it, and `OSError`.
     """

@@ -190,7 +190,7 @@ class Bodies:
     Attributes
     ----------
     spool_above
-        Size in bytes from which data goes to a file. Smaller data goes there too if the user's share of the memory is
+        Size in bytes from which data goes to a file. Smaller data goes there, too, if the user's share of the memory is
         used up.
     """
 
@@ -283,7 +283,7 @@ class Bodies:
                 del piece
 
     async def pieces(self, data: Data) -> AsyncGenerator[memoryview, None]:
-        """Yield the content of `data` in pieces to be sent; those of a file are read in another thread."""
+        """Yield the content of `data` in pieces to send; pieces of a file are read in another thread."""
         if data.array is not None:
             for piece in data.pieces(_CHUNK):
                 yield piece

@@ -92,7 +92,7 @@ class Threads(Generic[_T]):
     def _back(self) -> None:
         self._woken = False  # before the list is read: a job that ends from here on wakes the loop again
         while True:
-            try:  # by `popleft`, whose failure is a step between two `append`: what comes later sees `_woken` as it is
+            try:  # `popleft` fails between two `append`s, so whatever is appended later sees the current `_woken`
                 job, failure = self._done.popleft()
             except IndexError:
                 return

@@ -1,5 +1,5 @@
-"""Threads for users' calls to stores, which can take long. Each user has a few, so that users do not wait for each
-other.
+"""Threads for users' calls to stores, which can take long. Each user has a few, so that users do not wait for one
+another.
 """
 
 from __future__ import annotations

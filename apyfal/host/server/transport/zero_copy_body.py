@@ -129,7 +129,7 @@ def send_continue(request: web.Request) -> None:
 
 def waits_in_vain(request: web.Request) -> bool:
     """Return whether a client may still wait for ``100 Continue``. It may then send the body or not (RFC 9110, section
-    10.1.1), so the connection must end after the response.
+    10.1.1), so the connection must be closed after the response.
     """
     return _expects_continue(request) and not _continued.get() and not request.content.is_eof()
 
