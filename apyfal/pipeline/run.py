@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from os import PathLike
+from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from apyfal.device.control import Aborted, JobControl
 from apyfal.device.sharing.device_array import DeviceArray
 from apyfal.device.waiting import RunGroup, cancel
-from apyfal.exceptions import KernelError, ParameterError
+from apyfal.exceptions import KernelError, ParameterError, RunTimeout, StorageError
 from apyfal.pipeline.arguments import Ends, JobArguments
 from apyfal.pipeline.arrays import keeps_memory
 from apyfal.pipeline.binding import JobContext, OutputBinding
@@ -23,6 +25,7 @@ from apyfal.pipeline.outputs import Output, current_watch
 from apyfal.pipeline.reports.report import Report
 from apyfal.pipeline.rows import RowJob
 from apyfal.pipeline.stages import StagePipeline
+from apyfal.storage.flow.cancel import CancelToken, current_cancel
 
 if TYPE_CHECKING:
     from apyfal.device.context import DeviceContext
@@ -66,7 +69,8 @@ def process(
         ends = Ends.of(context, arguments)
         if context.definition.chunking.kind == "rows" and not uncut:
             report = Report() if report is None else report
-            in_rows = _run_in_rows(context, arguments, ends, control, report)
+            with _waiting_for_storage(ends, control):
+                in_rows = _run_in_rows(context, arguments, ends, control, report)
             if in_rows is not None:
                 return in_rows
         found = ends.direct(context) if arguments.progress is None else None
@@ -75,7 +79,7 @@ def process(
             placed.run_once(control, report)
             return placed.result(), max(found.bytes_in, found.bytes_out)
         report = Report() if report is None else report
-        with ExitStack() as stack:
+        with _waiting_for_storage(ends, control), ExitStack() as stack:
             result = _run(context, arguments, ends, control, report, stack)
             start = report.now()
             stack.close()  # destinations are put in place here
@@ -95,6 +99,33 @@ def process(
             report.run_details = control.run_details
             if arguments.info is not None:
                 report.fill(arguments.info, device=context.info["name"], driver=context.definition.driver)
+
+
+@contextmanager
+def _waiting_for_storage(ends: Ends, control: JobControl) -> Iterator[None]:
+    """End what the block waits for in storage if the job fails, is stopped, or has reached its deadline."""
+    both = zip((*ends.sources, *ends.dsts), (*ends.arrays[0], *ends.arrays[1]), strict=True)
+    if all(array is not None or one is None or isinstance(one, DeviceArray) for one, array in both):
+        yield
+        return
+    token = CancelToken(current_cancel())
+    timer = None
+    try:
+        with token.scope(), control.on_failure(token.set):
+            if control.deadline is not None:
+                late = RunTimeout("the job did not end within its timeout")
+                timer = threading.Timer(max(0.0, control.deadline - monotonic()), control.fail, [late])
+                timer.daemon = True
+                timer.start()
+            yield
+    except StorageError:
+        if token.is_set():
+            control.check()  # raises what it was cancelled for
+        raise
+    finally:
+        if timer is not None:
+            timer.cancel()
+        token.detach()
 
 
 def _run_in_rows(

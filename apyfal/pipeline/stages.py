@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from apyfal._core.device import FROM_DEVICE, TO_DEVICE
@@ -14,6 +14,7 @@ from apyfal.device.control import Aborted, JobControl, StageQueue
 from apyfal.device.waiting import GRACE_SECONDS, POLL_SECONDS, Waitable, cancel, wait
 from apyfal.exceptions import KernelError
 from apyfal.memory import current_meter, metered
+from apyfal.storage.flow.cancel import current_cancel
 from apyfal.threads import start_threads
 
 if TYPE_CHECKING:
@@ -205,11 +206,11 @@ class StagePipeline:
     ) -> None:
         """Start the threads of a stage. The last one that ends marks the end of the channel to the next stage."""
         working = [None] * count
-        meter = current_meter()
+        meter, token = current_meter(), current_cancel()
 
         def body() -> None:
             try:
-                with metered(meter):
+                with metered(meter), nullcontext() if token is None else token.scope():
                     work(channel.put)
                 working.pop()
                 if not working:
