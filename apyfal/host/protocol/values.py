@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import copy
 import io
+import json
 import math
 import numbers
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,15 @@ import numpy as np
 
 from apyfal.exceptions import HostError, ParameterError
 
-__all__ = ["decode_value", "describe_value", "encode_parameters", "plain", "value_of"]
+__all__ = [
+    "LONGEST_BESIDE_OUTPUT",
+    "decode_value",
+    "describe_value",
+    "encode_parameters",
+    "plain",
+    "require_short",
+    "value_of",
+]
 
 _PLAIN: Final = (bool, int, str)
 #: bits of a number up to which any Python can write and read its digits: `sys.set_int_max_str_digits` permits limits of
@@ -28,6 +37,8 @@ _DIGITS_BITS: Final = 2048
 #: how deep a result may be nested: far below the recursion limits of `json` and of this module
 _DEEPEST: Final = 64
 _COLLECTIONS: Final[Mapping[str, type]] = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
+#: bytes of results as JSON beside an output, which travel in the head of a response
+LONGEST_BESIDE_OUTPUT: Final = 64 << 10
 _MALFORMED: Final = "the host's result is malformed"
 _EXPECTED: Final = "expected numbers, text, bytes, arrays, and lists, tuples, sets and mappings of such"
 
@@ -147,6 +158,20 @@ def describe_value(value: object, what: str) -> tuple[Any, Any]:
     """
     exact = _exact(value, what, _DEEPEST)
     return plain(value), None if _is_plain(value) else exact
+
+
+def require_short(forms: object, what: str) -> None:
+    """Refuse forms of results that are too long for the head of a response whose body is an output.
+
+    Raises
+    ------
+    ParameterError
+        They are more than `LONGEST_BESIDE_OUTPUT` bytes.
+    """
+    if (nbytes := len(json.dumps(forms))) > LONGEST_BESIDE_OUTPUT:
+        raise ParameterError(
+            f"{what}: {nbytes} bytes as JSON; expected {LONGEST_BESIDE_OUTPUT} at most beside an output, or no dst"
+        )
 
 
 def _exact(value: object, what: str, levels: int) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from host.support.daemon import RunningDaemon, running
-from host.support.odd_results import REFUSED, VALUES, register_results
+from host.support.odd_results import LARGE, REFUSED, VALUES, register_results
 
 import apyfal
 from apyfal.definition import registry
@@ -104,6 +104,20 @@ def test_an_array_beside_results_is_filled(cards: tuple[apyfal.Accelerator, ...]
             results = [card.process(source(7, length), array, **WAYS[way]) for array in arrays]
         assert results == [{"value": 1, "number": 7}] * len(arrays)
         assert {int(array.min()) for array in arrays} == {7}
+
+
+def test_a_large_result_beside_an_array_is_one_error(cards: tuple[apyfal.Accelerator, ...]) -> None:
+    here, there = cards
+    large = source(len(VALUES) + len(REFUSED))
+    assert there.process(large) == here.process(large) == {"value": LARGE, "number": large[0]}
+    for options in WAYS.values():
+        with pytest.raises(
+            ParameterError, match=r"^the result: \d+ bytes as JSON; expected 65536 at most beside an output"
+        ):
+            there.process(large, np.zeros(8, np.uint8), **options)
+    arrays = [np.zeros(8, np.uint8) for _ in range(100)]
+    with pytest.raises(ParameterError, match=r"^the results?: \d+ bytes as JSON; expected 65536 at most"):
+        list(there.process_map([large] * 100, arrays))
 
 
 def test_a_file_beside_results_is_never_left_empty(cards: tuple[apyfal.Accelerator, ...], tmp_path: Path) -> None:

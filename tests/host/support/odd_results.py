@@ -12,7 +12,7 @@ import numpy as np
 from apyfal.accelerators import model
 from apyfal.definition import registry
 
-__all__ = ["REFUSED", "VALUES", "register_results"]
+__all__ = ["LARGE", "REFUSED", "VALUES", "register_results"]
 
 POINT = np.array([(1, 2.5)], [("x", "<i4"), ("y", ">f8")])
 VALUES: list[Any] = [
@@ -27,12 +27,13 @@ VALUES: list[Any] = [
     np.zeros((2, 0)), POINT, np.array(["a", "bc"]), [np.float16(1.5), (np.array([1]),)],
     1 << 2047, 1 << 2048,
 ]  # fmt: skip
-#: what cannot be sent; numbered after the others
+#: what cannot be sent, and what cannot be beside an output; numbered after the others
+LARGE = b"q" * 100_000
 REFUSED: list[Any] = [Decimal("1.5"), object, np.array([None]), [[[Decimal(1)]]]]
 
 
 def _finish(output: np.ndarray) -> dict[str, object]:
-    value = [*VALUES, *REFUSED][int(output[0])]
+    value = [*VALUES, *REFUSED, LARGE][int(output[0])]
     return {"value": value, "number": int(output[0])}
 
 

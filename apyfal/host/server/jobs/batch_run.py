@@ -10,7 +10,7 @@ import numpy as np
 from apyfal.exceptions import ParameterError, RunCancelled
 from apyfal.host.protocol.array_types import ArrayType
 from apyfal.host.protocol.messages import BatchRun
-from apyfal.host.protocol.values import describe_value
+from apyfal.host.protocol.values import describe_value, require_short
 from apyfal.host.server.jobs.job import BatchResult, Job
 from apyfal.host.server.jobs.sessions import LocalAccelerator
 from apyfal.host.server.transport.bodies import Data
@@ -110,10 +110,12 @@ def run_batch(
         raise RunCancelled("the job was cancelled")
     tasks = list(_tasks(job.data.array, runs, dict(keywords), allocate))
     run_tasks(accelerator, tasks)
-    job.batch = [_result(task) for task in tasks]
+    results = [_result(task) for task in tasks]
     arrays = [array for task in tasks if (array := _output(task)) is not None]
     if arrays:
+        require_short([[one.result, one.exact] for one in results if one.result is not None], "the results")
         job.output = Data(array=arrays[0], more=arrays[1:])
+    job.batch = results
 
 
 def _tasks(

@@ -14,7 +14,7 @@ from apyfal.exceptions import AcceleratorException, ParameterError, RunCancelled
 from apyfal.host.protocol.array_types import ArrayType, SharedArray
 from apyfal.host.protocol.messages import BodyPart
 from apyfal.host.protocol.shared_memory import Region
-from apyfal.host.protocol.values import describe_value
+from apyfal.host.protocol.values import describe_value, require_short
 from apyfal.host.server.jobs.batch_run import RunTasks, run_batch, run_one_by_one
 from apyfal.host.server.jobs.job import KEPT_IN_JOURNAL, Job
 from apyfal.host.server.jobs.sessions import LocalAccelerator, NotFound, OpenAccelerator
@@ -355,6 +355,8 @@ def _take_result(job: Job, result: object, target: Data | None, info: dict[str, 
         job.result, exact = describe_value(result, "the result")
         if exact is not None:
             job.exact["result"] = exact
+        if job.output is not None and result is not None:
+            require_short([job.result, exact], "the result")
 
 
 def _part_beside(dst: dict[str, object]) -> Data | None:
