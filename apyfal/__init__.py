@@ -8,14 +8,10 @@
 
 from __future__ import annotations
 
-from apyfal import startup
+from typing import TYPE_CHECKING, Any
 
-startup.end_by_signal()  # before all that takes a while
-
-from typing import TYPE_CHECKING, Any  # noqa: E402
-
-from apyfal import _moved  # noqa: E402
-from apyfal.memory import empty, empty_like, is_pinned  # noqa: E402
+from apyfal import _moved
+from apyfal.memory import empty, empty_like, is_pinned
 
 _moved.install()
 

@@ -8,8 +8,6 @@ import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-from apyfal import startup
-
 __all__ = ["ended_by_signals", "interruptible"]
 
 #: Seconds for what an interrupted command undoes, such as an upload that its store must forget.
@@ -54,9 +52,7 @@ def interruptible(*, ends_the_process: bool) -> Iterator[None]:
 
     found = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     former = {number: handler for number, handler in found.items() if handler not in (signal.SIG_IGN, None)}
-    if ends_the_process and (
-        signal.getsignal(signal.SIGINT) is signal.default_int_handler or startup.is_ended_by_signal()
-    ):
+    if ends_the_process and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         former[signal.SIGINT] = signal.default_int_handler
     if ends_the_process:
         _handler = interrupted

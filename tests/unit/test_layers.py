@@ -26,7 +26,7 @@ TREE = Path(__file__).parents[2]  # the package may be elsewhere: an installed w
 #: Folders by level. Of the modules at the top, `BASE` is the room ``base``, the others ``apyfal``; ``apyfal.storage``
 #: itself, which users import, stands above the folders that its functions come from.
 ROOMS = (
-    "_core startup",
+    "_core",
     "base",
     "config host/protocol storage/local storage",
     "definition/expressions definition/types",
