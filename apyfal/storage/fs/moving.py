@@ -61,7 +61,7 @@ class Moves(Contents):
 
     def _require_movable(self, path: Any, recursive: bool) -> None:
         """Refuse a path that ends in ``/`` and is that of a file, or of a file and of a directory."""
-        if not ends_in_slash(path) or has_magic(os.fspath(path)):
+        if not ends_in_slash(path) or has_magic(self._strip_protocol(path)):
             return
         if not recursive:
             self._of_file(path, "move")

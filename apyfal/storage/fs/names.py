@@ -210,6 +210,12 @@ class Names(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no types
             path = self._strip_protocol(path)
             below = self.find(path, maxdepth=maxdepth, withdirs=True) if recursive and self.isdir(path) else []
             return sorted({path, *below})
+        if not isinstance(path, (str, os.PathLike)):
+            path = list(path)
+            if literal := [one for one in path if exists_with_magic(self, one)]:
+                parts = [*literal, [one for one in path if one not in literal]]
+                found = [self.expand_path(one, recursive, maxdepth, assume_literal, **kwargs) for one in parts if one]
+                return sorted(set().union(*found))
         if assume_literal:
             kwargs["assume_literal"] = True  # older releases of fsspec do not have it
         expanded: list[str] = super().expand_path(path, recursive=recursive, maxdepth=maxdepth, **kwargs)
@@ -225,9 +231,9 @@ class Names(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no types
         given = [path] if isinstance(path, (str, os.PathLike)) else list(path)
         if not recursive:
             for one in given:
-                if not has_magic(os.fspath(one)):
+                if not has_magic(self._strip_protocol(one)):
                     self._of_file(one, "remove")
-        tops = self.expand_path(path, maxdepth=None if recursive else maxdepth)
+        tops = self.expand_path(given, maxdepth=None if recursive else maxdepth)
         if not recursive:
             self._rm_files(tops)
             return

@@ -101,6 +101,34 @@ def test_more_slashes_at_the_end_name_nothing_in_a_store(
     assert store.objects == before
 
 
+@pytest.mark.parametrize("recursive", [False, True])
+def test_a_name_that_exists_is_no_pattern_in_a_list_either(
+    fs: ApyfalFileSystem, store: MemoryHandler, recursive: bool
+) -> None:
+    for key in ("b/x*", "b/x1", "b/[x]1", "b/y1", "b/y2", "b/z"):
+        store.store(key, key.encode())
+    assert fs.expand_path(["mem://b/x*", "mem://b/y*", "mem://b/z"], recursive=recursive) == [
+        f"mem://b/{name}" for name in ("x*", "y1", "y2", "z")
+    ]
+    fs.rm(["mem://b/x*", "mem://b/y*"], recursive=recursive)
+    assert sorted(store.objects) == ["b/[x]1", "b/x1", "b/z"]
+    fs.mv(["mem://b/[x]1"], "mem://b/moved/", recursive=recursive)
+    assert sorted(store.objects) == ["b/moved/[x]1", "b/x1", "b/z"]
+
+
+def test_names_of_other_types(fs: ApyfalFileSystem, store: MemoryHandler) -> None:
+    for name in "abcdefg":
+        store.store(f"b/{name}", b"1")
+    fs.rm(storage.Path("mem://b/a"))
+    fs.rm(iter(["mem://b/b"]))
+    fs.rm(("mem://b/c",), recursive=True)
+    fs.mv(storage.Path("mem://b/d"), "mem://b/moved/")
+    for path in (storage.Path("mem://b/e/"), iter(["mem://b/e/"])):
+        with pytest.raises(StorageError):
+            fs.rm(path)
+    assert sorted(store.objects) == ["b/e", "b/f", "b/g", "b/moved/d"]
+
+
 def test_slashes_behind_the_root_are_the_root(fs: ApyfalFileSystem, store: MemoryHandler) -> None:
     store.store("b/x", b"1")
     for url in ("mem://", "mem:///", "mem:////"):
