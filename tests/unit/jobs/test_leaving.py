@@ -122,9 +122,9 @@ def test_leaving_waits_for_the_jobs_of_a_map_that_nobody_reads(opened: Open, sou
 
 
 def test_a_map_starts_at_once_and_leaving_it_early_drops_the_rest(opened: Open, source: str, tmp_path: Path) -> None:
-    names = targets(tmp_path, 60)
+    names = targets(tmp_path, 400)  # more than the first batches hold
     with opened("slow") as one:
-        results = one.process_map([source] * 60, names)
+        results = one.process_map([source] * 400, names)
         deadline = time.monotonic() + PATIENCE
         while not written(names) and time.monotonic() < deadline:
             time.sleep(0.005)
@@ -133,14 +133,14 @@ def test_a_map_starts_at_once_and_leaving_it_early_drops_the_rest(opened: Open, 
             del results
             break
         gc.collect()
-    assert written(names) < 60
+    assert written(names) < 400
 
 
 def test_a_map_is_closed_while_another_thread_reads_it(opened: Open, source: str, tmp_path: Path) -> None:
-    names = targets(tmp_path, 200)
+    names = targets(tmp_path, 400)
     ends: list[BaseException] = []
     with opened("slow") as one:
-        results = one.process_map([source] * 200, names)
+        results = one.process_map([source] * 400, names)
 
         def read() -> None:
             try:
@@ -157,7 +157,7 @@ def test_a_map_is_closed_while_another_thread_reads_it(opened: Open, source: str
         results.close()
         reader.join(PATIENCE)
     assert len(ends) == 1
-    assert written(names) < 200
+    assert written(names) < 400
 
 
 @pytest.mark.parametrize(
