@@ -17,6 +17,8 @@ _MAX_JOBS = 256
 #: Seconds that a card works on one batch at most, as far as earlier jobs tell. Jobs of a batch end together and are not
 #: cancelled alone; the transfers that a batch saves are far below this.
 _LONGEST = 0.02
+#: Jobs in the first batch, which tells how long the card works on each, if a job alone took longer than that.
+_FIRST = 4
 #: Types of parameters whose text tells them apart.
 _PLAIN = (bool, int, float, str, np.generic)
 
@@ -29,6 +31,7 @@ class BatchSizePolicy:
     def __init__(self) -> None:
         self._value = 1
         self._in_time = _MAX_JOBS
+        self._is_measured = False
 
     def __call__(self, waiting: int = _MAX_JOBS) -> int:
         """Return how many of `waiting` jobs to take."""
@@ -44,12 +47,14 @@ class BatchSizePolicy:
         seconds
             That it took in all: the card's part was no longer.
         """
-        self._in_time = max(self._in_time, _jobs_in_time(seconds))
+        before = self._in_time if self._is_measured else _FIRST
+        self._in_time = max(before, _jobs_in_time(seconds))
         self._take(nbytes)
 
     def learn_of_batch(self, nbytes: int, seconds: float) -> None:
         """Learn from a batch: `nbytes` of its largest job, and `seconds` that the card worked on each."""
         self._in_time = _jobs_in_time(seconds)
+        self._is_measured = True
         self._take(nbytes)
 
     def _take(self, nbytes: int) -> None:

@@ -46,6 +46,16 @@ def test_a_slow_store_alone_makes_no_smaller_batches() -> None:
     assert settled(policy, 32, 20e-6) == 256
 
 
+def test_no_batch_is_large_before_one_was_measured() -> None:
+    policy = BatchSizePolicy()
+    for _ in range(8):
+        policy.learn(32, 0.5)
+    assert policy() == 4
+    for _ in range(8):
+        policy.learn(32, 1e-3)
+    assert policy() == 20  # they took no longer, whatever it was
+
+
 def test_slow_jobs_end_one_by_one_and_can_be_cancelled() -> None:
     ran, go = [], threading.Event()
 
