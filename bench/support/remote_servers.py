@@ -66,7 +66,7 @@ def daemon_process(directory: str, wire: bool) -> None:
     import asyncio
 
     from apyfal.host.server.daemon import Daemon, Listener
-    from apyfal.host.server.process import stay_prompt
+    from apyfal.host.server.process import limit_pauses
     from apyfal.host.settings import HostSettings
 
     async def serve() -> None:
@@ -89,7 +89,7 @@ def daemon_process(directory: str, wire: bool) -> None:
         )
 
         def ready() -> None:
-            stay_prompt()
+            limit_pauses()
             print(PORT_LINE, daemon.ports[0], daemon.ports[1], flush=True)
 
         await daemon.run(ready)

@@ -205,7 +205,7 @@ def frames(data: bytes) -> None:
                     room[:count] = left[:count]
                     reader.received(count)
                     left = left[count:]
-                handler.found.append(reader.amid)
+                handler.found.append(reader.is_mid_frame)
             except FrameError as error:
                 handler.found.append(str(error))
             outcomes.append(handler.found)

@@ -27,7 +27,7 @@ from apyfal.exceptions import (
 )
 from apyfal.host.client.batch import ClientBatch, split
 from apyfal.host.client.http import RETRY_FOR, Host, Retry, SessionLost
-from apyfal.host.client.local_ends import LocalEndFailed
+from apyfal.host.client.local_files import LocalFileFailed
 from apyfal.host.client.payload import CopyCounter, InputPayload, OutputPayload
 from apyfal.host.client.shared_pool import SharedPool
 from apyfal.host.client.small_job import small_job
@@ -302,7 +302,7 @@ class RemoteAccelerator(BaseAccelerator):
                 small = small_job(src, dst, pool, copy, timeout, parameters) if is_plain else None
                 if small is not None:
                     submission = Submission(self._host, key, small.spec, retry, None, wants_info=False, text=small.text)
-                    document, result = self._ask(session, submission, small, small)
+                    document, result = self._run_submission(session, submission, small, small)
                 else:
                     with (
                         InputPayload(src, pool, copies) as source,
@@ -325,11 +325,11 @@ class RemoteAccelerator(BaseAccelerator):
                             self._host, key, spec, retry, progress, wants_info=wants_info, early=early
                         )
                         try:
-                            document, result = self._ask(session, submission, source, target)
+                            document, result = self._run_submission(session, submission, source, target)
                         except SessionLost:
                             target.require_untouched()
                             raise
-            except LocalEndFailed as failed:
+            except LocalFileFailed as failed:
                 raise failed.error from None
             except SessionLost:
                 self._renew(session, restart=kind != "start")
@@ -342,10 +342,10 @@ class RemoteAccelerator(BaseAccelerator):
                 output = result.nbytes if isinstance(result, np.ndarray) else 1
                 self._learn(max(src.nbytes, output), time.monotonic() - began)
             if info_dict is not None:
-                said = value_of(document, "info") or {}
-                if not isinstance(said, dict):
+                reported = value_of(document, "info") or {}
+                if not isinstance(reported, dict):
                     raise HostError("the host's answer is malformed: expected an object that says what the job did")
-                info: dict[str, Any] = {**said, "host": str(self._host.address)}
+                info: dict[str, Any] = {**reported, "host": str(self._host.address)}
                 copies.fill(info)
                 seconds = info.setdefault("seconds", {})
                 seconds["network"] = max(0.0, time.monotonic() - began - float(seconds.get("total", 0.0)))
@@ -355,15 +355,15 @@ class RemoteAccelerator(BaseAccelerator):
                 raise failure
             return result
 
-    def _ask(
+    def _run_submission(
         self, session: str, submission: Submission, source: Sendable, target: Receiver
     ) -> tuple[dict[str, Any], Any]:
-        """Submit a job that `stop` cancels, and wait for its end; see `Submission.ask`."""
+        """Submit a job that `stop` cancels, and wait for its end; see `Submission.run`."""
         with self._lock:
             self._check_open()
             self._active.add(submission)
         try:
-            return submission.ask(session, source, target)
+            return submission.run(session, source, target)
         finally:
             with self._lock:
                 self._active.discard(submission)
@@ -384,7 +384,9 @@ class RemoteAccelerator(BaseAccelerator):
         while True:
             session = self._session
             try:
-                document, _ = self._ask(session, Submission(self._host, key, spec, retry, None), batch, batch)
+                document, _ = self._run_submission(
+                    session, Submission(self._host, key, spec, retry, None), batch, batch
+                )
             except SessionLost:
                 self._renew(session, restart=True)
                 retry.pause("the host does not keep the session", None)

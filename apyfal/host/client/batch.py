@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from apyfal.exceptions import AcceleratorException, HostError, ParameterError
-from apyfal.host.client.local_ends import Readable
+from apyfal.host.client.local_files import Readable
 from apyfal.host.protocol.array_types import ArrayType
 from apyfal.host.protocol.messages import BatchRun, JobSpec, SourceSpec, error_from
 from apyfal.host.protocol.values import value_of

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from apyfal.exceptions import CopyRefused, HostError, ParameterError
-from apyfal.host.client.local_ends import Readable, ReceivingFile, local_end
+from apyfal.host.client.local_files import Readable, ReceivingFile, local_file_errors
 from apyfal.host.client.shared_pool import SharedPool
 from apyfal.host.protocol.array_types import ArrayType, SharedArray
 from apyfal.host.protocol.frames import WINDOW
@@ -173,7 +173,7 @@ class InputPayload:
             buffer = memoryview(bytearray(min(_CHUNK, self.length)))
             offset = 0
             while offset < self.length:
-                with local_end():
+                with local_file_errors():
                     count = self._source.pread(buffer[: self.length - offset], offset)
                 if not count:
                     raise ParameterError(f"{self._source.name} became shorter while it was being sent")

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from apyfal.host.client.local_ends import Readable
+from apyfal.host.client.local_files import Readable
 from apyfal.host.client.payload import CopyCounter, OutputPayload, check_received
 from apyfal.host.client.shared_pool import SharedPool
 from apyfal.host.protocol.array_types import ArrayType

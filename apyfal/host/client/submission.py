@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from apyfal.exceptions import AcceleratorException, HostError, RunCancelled
 from apyfal.host.client.channel import BY_HTTP, ChannelReply
 from apyfal.host.client.http import Host, HostResponse, Refused, Retry, SessionLost
-from apyfal.host.client.local_ends import Readable
+from apyfal.host.client.local_files import Readable
 from apyfal.host.protocol.frames import NO_INFO
 from apyfal.host.protocol.messages import JOB_HEADER, KEY_HEADER, JobSpec
 
@@ -86,7 +86,7 @@ class Submission:
         self._progress = progress
         self._cancelled = False
 
-    def ask(self, session: str, source: Sendable, output: Receiver) -> tuple[dict[str, Any], Any]:
+    def run(self, session: str, source: Sendable, output: Receiver) -> tuple[dict[str, Any], Any]:
         """Submit the job, repeatedly if necessary, and wait until it has ended.
 
         Parameters
@@ -113,7 +113,7 @@ class Submission:
                 raise RunCancelled("the accelerator was stopped")
             try:
                 if lost:
-                    job_id, lost = self._recalled(), False
+                    job_id, lost = self._find_by_key(), False
                 with self._submit(session, source) if job_id is None else self._wait_for(job_id) as response:
                     document, has_body = response.job()
                     if not all(isinstance(document.get(name), str) for name in ("id", "state")):
@@ -144,10 +144,10 @@ class Submission:
             return document, result
 
     def cancel(self) -> None:
-        """Ask the host to cancel the job. `ask`, in another thread, then returns a cancelled job."""
+        """Ask the host to cancel the job. `run`, in another thread, then returns a cancelled job."""
         self._cancelled = True
         with contextlib.suppress(OSError, AcceleratorException, SessionLost):  # otherwise the job ends with its session
-            self._host.json("DELETE", f"/v1/jobs/{self._recalled()}")
+            self._host.json("DELETE", f"/v1/jobs/{self._find_by_key()}")
 
     def _submit(self, session: str, source: Sendable) -> HostResponse | ChannelReply:
         if self._progress is None:
@@ -169,7 +169,7 @@ class Submission:
             self._follow(job_id, self._progress)
         return self._host.request("GET", f"/v1/jobs/{job_id}?wait={_WAIT}", headers={"Accept": _OCTETS})
 
-    def _recalled(self) -> str:
+    def _find_by_key(self) -> str:
         """Find the job by its key on a host that does not know the session: after a restart, the host remembers ended
         jobs.
 

@@ -72,7 +72,7 @@ class FrameReader:
         self.held = False
 
     @property
-    def amid(self) -> bool:
+    def is_mid_frame(self) -> bool:
         """Return whether a frame has arrived in part."""
         return bool(self._rest) or self._left > 0
 

@@ -27,7 +27,7 @@ from apyfal.host.server.api.sessions import SessionRoutes
 from apyfal.host.server.api.storage import StorageRoutes
 from apyfal.host.server.channel.context import ChannelContext, Gate
 from apyfal.host.server.channel.routes import ChannelRoutes, Channels
-from apyfal.host.server.housekeeping import Step, keep_house
+from apyfal.host.server.housekeeping import Step, run_periodically
 from apyfal.host.server.jobs.admission import Admission
 from apyfal.host.server.jobs.batch_run import BatchTask, run_one_by_one
 from apyfal.host.server.jobs.disclosure import Disclosure, urls_of
@@ -253,9 +253,9 @@ class Daemon:
     def _describe_error(self, job: Job, failure: BaseException) -> dict[str, str]:
         urls, mounts = urls_of(job.spec), job.session.mounts
         options = (str(value) for value in job.session.options.values())
-        said = "\n".join([*urls, *options, *(mount.said for mount in mounts.values())])
+        client_text = "\n".join([*urls, *options, *(mount.client_text for mount in mounts.values())])
         operators = [url for url in urls if self._url_policy.names_operator_mount(url, mounts)]
-        return self._disclosure.error(failure, said, mounts, operators)
+        return self._disclosure.error(failure, client_text, mounts, operators)
 
     def _open(self, accelerator: str | None = None, **options: Any) -> Any:
         from apyfal.accelerator import LOCAL, Accelerator
@@ -293,7 +293,7 @@ class Daemon:
             for listener in self.listeners:
                 acceptors += await self._listen(runner, listener)
             self._handle_signals()
-            housekeeping = asyncio.create_task(keep_house(self._housekeeping(), _HOUSEKEEPING))
+            housekeeping = asyncio.create_task(run_periodically(self._housekeeping(), _HOUSEKEEPING))
             self._state = "ok"
             self._audit.write("started", listeners=len(acceptors), landlock=self._directories.landlocked)
             ready()
@@ -382,7 +382,7 @@ class Daemon:
     def _housekeeping(self) -> dict[str, Step]:
         return {
             "idle sessions": self._end_idle_sessions,
-            "channels": self._channels.look,
+            "channels": self._channels.close_stalled,
             "outputs": lambda: self._manager.expire_outputs(self.settings.keep_outputs),
             "old jobs": self._forget_jobs,
             "journal": self._tidy_journal,

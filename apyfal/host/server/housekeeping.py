@@ -8,12 +8,12 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from apyfal.log import get_logger
 
-__all__ = ["keep_house"]
+__all__ = ["run_periodically"]
 
 Step = Callable[[], Awaitable[None] | None]
 
 
-async def keep_house(steps: Mapping[str, Step], interval: float) -> None:
+async def run_periodically(steps: Mapping[str, Step], interval: float) -> None:
     """Take all `steps` every `interval` seconds, until cancelled.
 
     Parameters

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from apyfal.host.server.daemon import Daemon
 from apyfal.log import get_logger
 
-__all__ = ["serve", "stay_prompt"]
+__all__ = ["limit_pauses", "serve"]
 
 #: seconds after which a busy thread yields the interpreter: Python's default of 5 ms would delay each job whose worker
 #: returns from the card while the event loop is busy
@@ -36,7 +36,7 @@ def serve(daemon_of: Callable[[], Daemon], ready: Callable[[Daemon], None]) -> N
         daemon = daemon_of()
 
         def started() -> None:
-            stay_prompt()
+            limit_pauses()
             ready(daemon)
 
         await daemon.run(started)
@@ -46,7 +46,7 @@ def serve(daemon_of: Callable[[], Daemon], ready: Callable[[Daemon], None]) -> N
     asyncio.run(main())
 
 
-def stay_prompt() -> None:
+def limit_pauses() -> None:
     """Prevent long pauses by threads and the garbage collector. Called when all modules are loaded."""
     sys.setswitchinterval(_SWITCH_INTERVAL)
     gc.collect()

@@ -14,7 +14,7 @@ from host.support.daemon import RunningDaemon, running
 
 from apyfal.host.protocol import frames
 from apyfal.host.protocol.frames import STREAMS, WINDOW, FrameType
-from apyfal.host.server.channel.turns import Turns
+from apyfal.host.server.channel.throttle import JobThrottle
 
 MIB = 1 << 20
 
@@ -228,13 +228,13 @@ def test_turns() -> None:
     import asyncio
 
     async def check() -> None:
-        turns, called = Turns(2), []
+        throttle, called = JobThrottle(2), []
         for _ in range(2):
-            assert not turns.spent("a")
-            turns.count("a")
-        assert turns.spent("a")
-        assert not turns.spent("b")
-        turns.then(lambda: called.append(turns.spent("a")))
+            assert not throttle.is_exhausted("a")
+            throttle.count("a")
+        assert throttle.is_exhausted("a")
+        assert not throttle.is_exhausted("b")
+        throttle.call_later(lambda: called.append(throttle.is_exhausted("a")))
         await asyncio.sleep(0)
         assert called == [False]
 

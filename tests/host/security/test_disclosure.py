@@ -185,7 +185,7 @@ def test_what_is_hidden_and_what_is_said() -> None:
     }
     for text, shown in table.items():
         assert hides.text(text) == shown
-        assert hides.text(text, said=text) == text
+        assert hides.text(text, client_text=text) == text
     error = StoreUnavailable("minio.inside:9000 has gone")
     assert (
         hides.error(error, operators=["lab://x"])["message"]

@@ -224,7 +224,7 @@ def _main() -> None:
     from apyfal.accelerators import model
     from apyfal.host.server.daemon import Daemon, Listener
     from apyfal.host.server.policy import egress, linux_sandbox
-    from apyfal.host.server.process import stay_prompt
+    from apyfal.host.server.process import limit_pauses
     from apyfal.host.settings import HostSettings
     from apyfal.log import get_logger
 
@@ -258,7 +258,7 @@ def _main() -> None:
         daemon = Daemon(settings, listeners, config={}, open_accelerator=Counting if counting else None)
 
         def ready() -> None:
-            stay_prompt()
+            limit_pauses()
             print(f"port {daemon.ports[0]}", flush=True)
 
         await daemon.run(ready)

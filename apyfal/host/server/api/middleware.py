@@ -39,8 +39,8 @@ from apyfal.host.server.policy.refusals import Limited, Stalled, TooLarge, TooMa
 from apyfal.host.server.policy.tokens import EVERYTHING, Token, TokenStore
 from apyfal.host.server.policy.url_policy import SessionMount
 from apyfal.host.server.transport.connections import Connections, address_key
-from apyfal.host.server.transport.request import User, let_in, subject
-from apyfal.host.server.transport.zero_copy_body import hand_over, waits_in_vain
+from apyfal.host.server.transport.request import User, set_caller, subject
+from apyfal.host.server.transport.zero_copy_body import hand_over, may_wait_for_continue
 from apyfal.log import get_logger
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class AuthMiddleware:
                 else:
                     response = await self._admit(request, handler, rule)
                 status = response.status
-                if waits_in_vain(request) and not response.prepared:
+                if may_wait_for_continue(request) and not response.prepared:
                     response.force_close()
                 await hand_over(request, response, self._connections.successor)
                 return response
@@ -146,7 +146,7 @@ class AuthMiddleware:
                 if user is None:
                     await self._take_slowly(self._failures, address)
                     return self._refuse(request, 401, "a valid token is needed", None)
-                let_in(user)
+                set_caller(user)
                 self._connections.authenticated(request.protocol, user.name)
                 self._requests.take(user.name)
                 if rule is None:
@@ -219,13 +219,13 @@ class AuthMiddleware:
         user: User,
         operation: str,
         peer: str | None,
-        said: str = "",
+        client_text: str = "",
         mounts: Mapping[str, SessionMount] | None = None,
     ) -> tuple[int, dict[str, object], float]:
         """Return the status, the document and the seconds to wait for a request that was refused, and log it."""
         self._log(error, user.name, user, operation, peer)
         status = 401 if isinstance(error, exceptions.AuthenticationError) else status_of(error)
-        document = problem_document(error, self._disclosure.error(error, said, mounts))
+        document = problem_document(error, self._disclosure.error(error, client_text, mounts))
         return status, document, max(1.0, error.retry_after) if isinstance(error, Limited) else 0.0
 
     def _log(self, error: BaseException, who: str, user: User | None, operation: str | None, peer: str | None) -> None:
@@ -257,7 +257,9 @@ class AuthMiddleware:
 
     def _described(self, request: web.Request, error: BaseException) -> dict[str, str]:
         named = subject()
-        return self._disclosure.error(error, f"{request.url.human_repr()}\n{named.said}", named.mounts, named.operators)
+        return self._disclosure.error(
+            error, f"{request.url.human_repr()}\n{named.client_text}", named.mounts, named.operators
+        )
 
     def _unknown(self, request: web.Request, user: User) -> web.StreamResponse:
         """Answer a request whose path or method has no route. A route that was added without a rule ends here too."""

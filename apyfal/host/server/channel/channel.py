@@ -132,14 +132,14 @@ class ServerChannel:
 
     def may_submit(self) -> bool:
         """Return whether frames may be handled now."""
-        if not self._context.turns.spent(self.user.name):
+        if not self._context.throttle.is_exhausted(self.user.name):
             return True
-        self._context.turns.then(self._go_on)
+        self._context.throttle.call_later(self._resume)
         return False
 
-    def _go_on(self) -> None:
+    def _resume(self) -> None:
         if self.may_submit():
-            self.connection.go_on()
+            self.connection.resume()
 
     # -- jobs ----------------------------------------------------------------------------------------------------------
     def _submit(self, number: int, frame: JobFrame, flags: int) -> None:
@@ -149,7 +149,7 @@ class ServerChannel:
         if len(self._streams) + len(self._dropped) >= frames.STREAMS:
             raise FrameError(f"JOB on stream {number}: {frames.STREAMS} are open, as many as a channel may have")
         self._newest = number
-        self._context.turns.count(self.user.name)
+        self._context.throttle.count(self.user.name)
         began = time.perf_counter()
         try:
             stream = self._begin(number, frame, flags)
@@ -163,9 +163,9 @@ class ServerChannel:
             self._refuse(number, frame.text, error, began)
             if 0 < frame.nbytes <= WINDOW:
                 self._dropped[number] = frame.nbytes  # these bytes follow, because the client does not wait
-        if self._context.turns.spent(self.user.name) and not self.connection.ended:
+        if self._context.throttle.is_exhausted(self.user.name) and not self.connection.ended:
             self.connection.hold()
-            self._context.turns.then(self._go_on)
+            self._context.throttle.call_later(self._resume)
 
     def _begin(self, number: int, frame: JobFrame, flags: int) -> Stream:
         context = self._context
@@ -249,7 +249,7 @@ class ServerChannel:
             return
         stream.job = job
         if isinstance(job, Job) and not job.ended:
-            job.then(functools.partial(self._ended, stream))
+            job.add_done_callback(functools.partial(self._ended, stream))
         else:
             self._ended(stream)
 
@@ -387,12 +387,14 @@ class ServerChannel:
         self._streams.pop(stream.number, None)
         self._refuse(stream.number, stream.described.text, error, stream.began, stream)
 
-    def _refuse(self, number: int, said: str, error: BaseException, began: float, stream: Stream | None = None) -> None:
+    def _refuse(
+        self, number: int, client_text: str, error: BaseException, began: float, stream: Stream | None = None
+    ) -> None:
         """Answer a job that was not accepted."""
         if not isinstance(error, AcceleratorException):
             get_logger().error("request failed", exc_info=error)
         mounts = None if stream is None else stream.session.mounts
-        status, document, wait = self._context.refusal(error, self.user, _OPERATION, self._peer, said, mounts)
+        status, document, wait = self._context.refusal(error, self.user, _OPERATION, self._peer, client_text, mounts)
         if isinstance(error, _ByHttp):
             status = BY_HTTP
         self._context.observe(_OPERATION, status, time.perf_counter() - began)
@@ -424,7 +426,7 @@ class ServerChannel:
         """Return whether a result is being sent, or about to be."""
         return bool(self._streams) or not self.connection.is_writable
 
-    def look(self, now: float, stall_timeout: float) -> None:
+    def close_if_stalled(self, now: float, stall_timeout: float) -> None:
         """Close a connection that stalls or is idle; send a PING while jobs are in flight."""
         connection = self.connection
         if connection.stalled_for(now) > stall_timeout:
@@ -432,7 +434,9 @@ class ServerChannel:
             return
         if connection.ended:
             return
-        waits = connection.amid or bool(self._dropped) or any(one.is_receiving for one in self._streams.values())
+        waits = (
+            connection.is_mid_frame or bool(self._dropped) or any(one.is_receiving for one in self._streams.values())
+        )
         credit = [since for one in self._streams.values() if (since := one.waits_for_credit_since) is not None]
         silent = now - connection.received_at
         if (waits and silent > stall_timeout) or (credit and now - min(credit) > stall_timeout):

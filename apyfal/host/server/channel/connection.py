@@ -23,7 +23,7 @@ class ChannelHandler(FrameHandler, Protocol):
     """What a `FrameConnection` reports to, besides frames."""
 
     def may_submit(self) -> bool:
-        """Return whether frames may be handled now; otherwise the handler calls `go_on` later."""
+        """Return whether frames may be handled now; otherwise the handler calls `resume` later."""
         ...
 
     def on_broken(self, error: FrameError) -> None:
@@ -84,9 +84,9 @@ class FrameConnection(asyncio.BufferedProtocol):
 
     # -- receiving -----------------------------------------------------------------------------------------------------
     @property
-    def amid(self) -> bool:
+    def is_mid_frame(self) -> bool:
         """Return whether a frame has begun to arrive."""
-        return self._reader.amid and not self._reader.held
+        return self._reader.is_mid_frame and not self._reader.held
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return memoryview(self._scratch) if self._ended else self._reader.get_buffer()
@@ -105,10 +105,10 @@ class FrameConnection(asyncio.BufferedProtocol):
             self._transport.pause_reading()
 
     def hold(self) -> None:
-        """Handle no more frames until `go_on`."""
+        """Handle no more frames until `resume`."""
         self._reader.held = True
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """Handle the frames that were held."""
         if self._ended or not self._reader.held:
             return

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from apyfal.host.protocol.frame_reader import SCRATCH
-from apyfal.host.server.channel.turns import Turns
+from apyfal.host.server.channel.throttle import JobThrottle
 from apyfal.host.server.jobs.admission import Admission
 from apyfal.host.server.jobs.manager import JobManager
 from apyfal.host.server.policy.url_policy import SessionMount
@@ -55,7 +55,7 @@ class ChannelContext:
         Must be set before the first channel is opened.
     scratch
         Memory into which all channels receive everything but bodies.
-    turns
+    throttle
         Bounds the jobs of one user in one iteration of the event loop.
     """
 
@@ -63,7 +63,7 @@ class ChannelContext:
         self.admission = admission
         self.bodies = bodies
         self.scratch = bytearray(SCRATCH)
-        self.turns = Turns()
+        self.throttle = JobThrottle()
         self.gate: Gate | None = None
 
     @property
@@ -86,11 +86,11 @@ class ChannelContext:
         user: User,
         operation: str,
         peer: str | None,
-        said: str = "",
+        client_text: str = "",
         mounts: Mapping[str, SessionMount] | None = None,
     ) -> tuple[int, dict[str, object], float]:
         """Log a refusal; return its status, document and the seconds to wait."""
-        return self._gate().refusal(error, user, operation, peer, said, mounts)
+        return self._gate().refusal(error, user, operation, peer, client_text, mounts)
 
     def observe(self, operation: str, status: int, seconds: float) -> None:
         """Count a job for the metrics."""

@@ -57,7 +57,7 @@ class Channels:
         """Forget a channel whose connection is closed."""
         self._open.discard(channel)
 
-    def look(self) -> None:
+    def close_stalled(self) -> None:
         """Close channels that stall, are idle, or whose token is no longer valid. Called about once a second."""
         now = asyncio.get_running_loop().time()
         valid: dict[str | None, bool] = {}
@@ -68,11 +68,11 @@ class Channels:
                 except ConfigurationError:  # the token file is broken: nobody is let in
                     valid[channel.authorization] = False
             if valid[channel.authorization]:
-                channel.look(now, self._stall_timeout)
+                channel.close_if_stalled(now, self._stall_timeout)
             elif not channel.connection.ended:
                 channel.end(401, {"error": {"type": "AuthenticationError", "message": "a valid token is needed"}})
             else:
-                channel.look(now, self._stall_timeout)
+                channel.close_if_stalled(now, self._stall_timeout)
 
     async def stop(self, timeout: float) -> None:
         """Open no more channels, send the results of jobs that have ended, and close all."""

@@ -91,14 +91,14 @@ class Disclosure:
         found -= {*names, *registry.names()}  # names that clients may use are not secret
         self._values = tuple(sorted((text for text in found if len(text) >= _SHORTEST), key=len, reverse=True))
 
-    def text(self, text: str, said: str = "", mounts: Mapping[str, SessionMount] | None = None) -> str:
+    def text(self, text: str, client_text: str = "", mounts: Mapping[str, SessionMount] | None = None) -> str:
         """Return `text` with everything hidden that the client must not read.
 
         Parameters
         ----------
         text
             The message of an error, or a line about this host.
-        said
+        client_text
             What the client has sent, as text. Whatever occurs in it stays readable.
         mounts
             Mounts of the client's session. Their names in this process are replaced by the client's names.
@@ -107,12 +107,12 @@ class Disclosure:
             text = text.replace(f"{mount.internal}://{mount.root}", f"{mount.name}://")
         text = _INTERNAL.sub("host://", text)
         for value in self._values:
-            if value in text and value not in said:
+            if value in text and value not in client_text:
                 text = text.replace(value, _HIDDEN)
 
         def shown(match: re.Match[str]) -> str:
             found = match[0].rstrip(".:")
-            if found in said or found.startswith("host://"):
+            if found in client_text or found.startswith("host://"):
                 return match[0]
             return _HIDDEN + match[0][len(found) :]
 
@@ -123,7 +123,7 @@ class Disclosure:
     def error(
         self,
         error: BaseException,
-        said: str = "",
+        client_text: str = "",
         mounts: Mapping[str, SessionMount] | None = None,
         operators: Iterable[str] = (),
     ) -> dict[str, str]:
@@ -133,7 +133,7 @@ class Disclosure:
         ----------
         error
             The error.
-        said, mounts
+        client_text, mounts
             As for `text`.
         operators
             URLs of the request that belong to the operator's mounts.
@@ -146,7 +146,7 @@ class Disclosure:
         if urls and sentence is not None:
             get_logger().info("%s: %s", urls, error)
             return {**document, "message": f"{urls}: {sentence}"}
-        return {**document, "message": self.text(document["message"], said, mounts)}
+        return {**document, "message": self.text(document["message"], client_text, mounts)}
 
 
 def _spellings(text: str) -> set[str]:

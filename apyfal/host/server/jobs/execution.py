@@ -183,10 +183,10 @@ class Executor:
                 _take_results(job, result)
             else:
                 if isinstance(dst, dict) and result is not None and not isinstance(result, np.ndarray):
-                    target = _part_beside(dst)  # of an accelerator with result parameters
+                    target = _filled_array(dst)  # of an accelerator with result parameters
                 _take_result(job, result, target, info)
                 if told is not None and measured:
-                    _leave_rest(job, result, told["bytes_out"])
+                    _trim_output(job, result, told["bytes_out"])
         finally:
             if info:
                 info.pop("timeline", None)
@@ -359,13 +359,13 @@ def _take_result(job: Job, result: object, target: Data | None, info: dict[str, 
             require_short([job.result, exact], "the result")
 
 
-def _part_beside(dst: dict[str, object]) -> Data | None:
+def _filled_array(dst: dict[str, object]) -> Data | None:
     """Return the client's array, which was filled besides result parameters; ``None``: there is none."""
     array = next((one for one in dst.values() if isinstance(one, np.ndarray)), None)
     return None if array is None else Data(array=array)
 
 
-def _leave_rest(job: Job, result: object, nbytes: int) -> None:
+def _trim_output(job: Job, result: object, nbytes: int) -> None:
     """Send only the first `nbytes` of the destination array, those that the kernel has written."""
     if not isinstance(result, np.ndarray) or result.nbytes <= nbytes:
         return

@@ -235,7 +235,7 @@ class Job:
         for call in following:
             call()
 
-    def then(self, call: Callable[[], None]) -> None:
+    def add_done_callback(self, call: Callable[[], None]) -> None:
         """Call `call` when the job, which has not ended, ends."""
         self._following.append(call)
 

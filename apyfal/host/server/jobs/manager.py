@@ -93,14 +93,14 @@ class JobManager:
         self.bytes_out = 0
 
     # -- accepting -----------------------------------------------------------------------------------------------------
-    def submit(self, job: Job, print_: str) -> Job | JournalEntry:
+    def submit(self, job: Job, digest: str) -> Job | JournalEntry:
         """Accept a job, once for each key. It starts at once if a worker is free.
 
         Parameters
         ----------
         job
             The job. If it is new, the manager owns its data from now on.
-        print_
+        digest
             The job's fingerprint.
 
         Returns
@@ -123,14 +123,16 @@ class JobManager:
             raise TooMany(
                 f"{self._unfetched[job.user]} outputs of yours wait, as many as a user may have; fetch or free some"
             )
-        at_once = self._may_run(job.user) and not (self._queue.has(job.user) if self._crowded else len(self._queue))
+        at_once = self._may_run(job.user) and not (
+            self._queue.has(job.user) if self._all_workers_busy else len(self._queue)
+        )
         alone = at_once and not self._running
         brief = at_once and job.session.brief >= _BRIEF_JOBS
         short = job.session.short_runs.find(job.description) if brief and not job.wants_info else None
         self._here = None if short is None else job
         self._commits.open(alone=alone)
         try:
-            entered = self._enter(job, print_, at_once)
+            entered = self._enter(job, digest, at_once)
         finally:
             try:
                 self._commits.settle(alone=alone)
@@ -138,12 +140,12 @@ class JobManager:
                 is_here = short is not None and self._here is None  # `_begin` leaves this job to the event loop
                 self._here = None
                 if short is not None and is_here:
-                    self._run_here(job, short, _PATIENCE if alone else 0.0)
+                    self._run_on_loop(job, short, _PATIENCE if alone else 0.0)
         if alone and brief and short is None and entered is job and not job.ended:
             self._threads.await_end(_PATIENCE)
         return entered
 
-    def _run_here(self, job: Job, run: ShortRun, patience: float) -> None:
+    def _run_on_loop(self, job: Job, run: ShortRun, patience: float) -> None:
         """Run a job that the journal has recorded, or begin it and let a thread wait for its end."""
         failure: BaseException | None = None
         try:
@@ -155,12 +157,12 @@ class JobManager:
         else:
             self._threads.begin(job)
 
-    def _enter(self, job: Job, print_: str, at_once: bool) -> Job | JournalEntry:
+    def _enter(self, job: Job, digest: str, at_once: bool) -> Job | JournalEntry:
         """Enter a job in the journal, and start or queue it."""
         try:
-            job.id = self._journal.enter(job.user, job.key, print_, running=at_once)
+            job.id = self._journal.enter(job.user, job.key, digest, running=at_once)
         except sqlite3.IntegrityError:
-            return self._known(job.user, job.key, print_)
+            return self._known(job.user, job.key, digest)
         if at_once:
             self._claim(job)
         else:
@@ -169,7 +171,7 @@ class JobManager:
             except BaseException:
                 self._journal.strike(job.id)
                 raise
-            self._commits.then(lambda kept: None if kept else self._give_up(job))
+            self._commits.add_callback(lambda kept: None if kept else self._give_up(job))
         self._jobs[job.id] = job
         job.session.active += 1
         self._trim()
@@ -179,13 +181,13 @@ class JobManager:
         """Write all records to the journal now, before a client gets a response."""
         self._commits.commit()
 
-    def _known(self, user: str, key: str, print_: str) -> Job | JournalEntry:
+    def _known(self, user: str, key: str, digest: str) -> Job | JournalEntry:
         self.commit()
         found = self.find(user, key)
         if found is None:
             raise Conflict("the job with this key was just forgotten; use another key")
         entry = self._journal.find(user, key)
-        if entry is not None and entry.fingerprint != print_:
+        if entry is not None and entry.fingerprint != digest:
             raise KeyReused(f"idempotency key {key!r} was used for another job")
         if isinstance(found, Job) and not found.ended:
             raise Conflict("the same job is running already", found.id)
@@ -234,7 +236,7 @@ class JobManager:
         job.began = True
         self._running.add(job)
         self._idle.clear()
-        self._commits.then(functools.partial(self._begin, job))
+        self._commits.add_callback(functools.partial(self._begin, job))
 
     def _begin(self, job: Job, kept: bool) -> None:
         if not kept:
@@ -256,12 +258,12 @@ class JobManager:
         job.state = "failed"
         job.error = {"type": HostError.__name__, "message": _NOT_KEPT}
         job.describe()
-        self._told(job)
+        self._publish(job)
         if not self._running:
             self._idle.set()
 
     @property
-    def _crowded(self) -> bool:
+    def _all_workers_busy(self) -> bool:
         """Return whether every worker has a job."""
         return len(self._running) >= self._workers
 
@@ -269,7 +271,7 @@ class JobManager:
         """Return whether a job of `user` may start now: on a free worker, or as the user's only one on a reserved
         worker.
         """
-        if not self._crowded:
+        if not self._all_workers_busy:
             return True
         if len(self._running) >= self._workers + RESERVED_WORKERS:
             return False
@@ -333,9 +335,9 @@ class JobManager:
         held = output is not None and kept is None
         self._journal.finish(job.id, job.state, job.answer, kept, held=held, user=job.user)
         # if the journal could not store it, at least the clients that are waiting get it
-        self._commits.then(lambda _: self._told(job))
+        self._commits.add_callback(lambda _: self._publish(job))
 
-    def _told(self, job: Job) -> None:
+    def _publish(self, job: Job) -> None:
         """Publish the result."""
         self.finished[job.state] += 1
         if job.data is not None:

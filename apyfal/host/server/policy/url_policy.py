@@ -56,14 +56,14 @@ class SessionMount:
         The client's name of the mount, and its name in this process.
     root
         Prefix of all paths.
-    said
+    client_text
         The client's own text about the location, which may be shown in its error messages.
     """
 
     name: str
     internal: str
     root: str = ""
-    said: str = ""
+    client_text: str = ""
 
 
 class UrlPolicy:
@@ -246,8 +246,8 @@ class UrlPolicy:
         handler = restricted_handler(MountSpec(name, known.name, parameters=wanted), self._egress)
         internal = f"client-{secrets.token_hex(8)}"
         self._table.attach(internal, handler)
-        said = " ".join(str(given[key]) for key in ("endpoint_url", "auth_url", "storage_url") if key in given)
-        return SessionMount(name, internal, "" if root is None else f"{root.strip('/')}/", f"{root} {said}")
+        client_text = " ".join(str(given[key]) for key in ("endpoint_url", "auth_url", "storage_url") if key in given)
+        return SessionMount(name, internal, "" if root is None else f"{root.strip('/')}/", f"{root} {client_text}")
 
     def unmount(self, mount: SessionMount) -> None:
         """Remove a session's mount. Transfers that use it run to their end."""

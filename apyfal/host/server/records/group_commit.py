@@ -22,7 +22,7 @@ class GroupCommit:
     """Groups writes to the journal's database, so that many jobs cost one commit. Used on the event loop.
 
     No job may start and no client may get a response before the journal has the record. So each writer registers a
-    callback by `then`. If the journal has a log, the next `settle` calls it; the commit comes later.
+    callback by `add_callback`. If the journal has a log, the next `settle` calls it; the commit comes later.
 
     Parameters
     ----------
@@ -50,12 +50,12 @@ class GroupCommit:
             self._is_late = self._database.is_kept
             self._timer = loop.call_later(_DELAY, self._flush) if self._is_late else loop.call_soon(self._flush)
 
-    def then(self, call: Callable[[bool], None]) -> None:
+    def add_callback(self, call: Callable[[bool], None]) -> None:
         """Call `call` once the writes are kept or have failed; its argument tells whether they are kept."""
         self._following.append(call)
 
     def settle(self, *, alone: bool = False) -> None:
-        """Call the callbacks of `then` if all writes are kept already; otherwise call them after the commit.
+        """Call the callbacks of `add_callback` if all writes are kept already; otherwise call them after the commit.
 
         The commit is made now if the writer is `alone`, else at the end of this iteration.
         """
@@ -81,7 +81,7 @@ class GroupCommit:
         self._cancel()
 
     def _flush(self) -> None:
-        """Commit, and call the callbacks of `then`."""
+        """Commit, and call the callbacks of `add_callback`."""
         self._cancel()
         if not self._open:
             return

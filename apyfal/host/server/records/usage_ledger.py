@@ -128,7 +128,7 @@ class UsageLedger:
                 if own + nbytes <= self.limit:
                     self._held[user] += nbytes
                     return
-            if attempt or not self._look(user):
+            if attempt or not self._check_files(user):
                 break
         raise TooMany(
             f"host://: {nbytes} bytes: you keep {own} there, and a user may keep {self.limit}; remove some files"
@@ -206,7 +206,7 @@ class UsageLedger:
             if self._held[user] <= 0:
                 del self._held[user]
 
-    def _look(self, user: str) -> bool:
+    def _check_files(self, user: str) -> bool:
         """Compare the ledger with a user's files, unless that was done recently; return whether it was done now."""
         now = time.monotonic()
         with self._lock:

@@ -26,10 +26,10 @@ __all__ = [
     "User",
     "caller",
     "is_local",
-    "let_in",
     "parse_json",
     "read_json",
     "read_object",
+    "set_caller",
     "subject",
 ]
 
@@ -61,7 +61,7 @@ class Subject:
 
     Attributes
     ----------
-    said
+    client_text
         The client's JSON body as text.
     mounts
         Mounts of the session that the request names.
@@ -69,7 +69,7 @@ class Subject:
         URLs in the request that belong to the operator's mounts.
     """
 
-    said: str = ""
+    client_text: str = ""
     mounts: Mapping[str, SessionMount] = field(default_factory=dict)
     operators: tuple[str, ...] = ()
 
@@ -84,7 +84,7 @@ def subject() -> Subject:
     return _subject.get(None) or Subject()
 
 
-def let_in(user: User) -> None:
+def set_caller(user: User) -> None:
     """Record the caller of the request that the current task handles."""
     _caller.set(user)
     _subject.set(Subject())
@@ -114,7 +114,7 @@ async def read_json(request: web.Request) -> Any:
             await asyncio.wait_for(_read_rest(request, text), JSON_TIMEOUT)
         except asyncio.TimeoutError:
             raise Stalled("the request stalled") from None
-    subject().said = text.decode("utf-8", "replace")
+    subject().client_text = text.decode("utf-8", "replace")
     return parse_json(bytes(text))
 
 

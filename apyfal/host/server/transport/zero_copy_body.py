@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from aiohttp import web
 
-__all__ = ["can_receive_into", "hand_over", "receive_into", "send_continue", "waits_in_vain"]
+__all__ = ["can_receive_into", "hand_over", "may_wait_for_continue", "receive_into", "send_continue"]
 
 #: bytes received in one iteration of the event loop: other requests wait at most for one copy of these (about 0.2 ms)
 _SLICE = 1 << 20
@@ -127,7 +127,7 @@ def send_continue(request: web.Request) -> None:
         _continued.set(True)
 
 
-def waits_in_vain(request: web.Request) -> bool:
+def may_wait_for_continue(request: web.Request) -> bool:
     """Return whether a client may still wait for ``100 Continue``. It may then send the body or not (RFC 9110, section
     10.1.1), so the connection must be closed after the response.
     """

@@ -89,7 +89,7 @@ def recorded(data: bytes, sizes: Sequence[int] = (), known: object = FROM_CLIENT
     while reader.held:
         reader.held = False
         reader.resume()
-    assert not reader.amid
+    assert not reader.is_mid_frame
     return recorder
 
 

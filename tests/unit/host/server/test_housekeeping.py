@@ -15,7 +15,7 @@ import pytest
 
 from apyfal.host.protocol.audit import AuditLog
 from apyfal.host.server.daemon import Daemon
-from apyfal.host.server.housekeeping import Step, keep_house
+from apyfal.host.server.housekeeping import Step, run_periodically
 
 PARTS = ("idle", "close_session", "look", "expire_outputs", "forget", "checkpoint")
 
@@ -33,7 +33,7 @@ def daemon_of(parts: dict[str, Step], audit: AuditLog) -> Daemon:
 
     fake = SimpleNamespace(
         _sessions=SimpleNamespace(idle=idle), close_session=part("close_session"), _audit=audit,
-        _channels=SimpleNamespace(look=part("look")),
+        _channels=SimpleNamespace(close_stalled=part("look")),
         _journal=SimpleNamespace(database=SimpleNamespace(checkpoint=part("checkpoint"))),
         _manager=SimpleNamespace(expire_outputs=part("expire_outputs"), forget=part("forget")),
         settings=SimpleNamespace(session_timeout=1, keep_outputs=1, keep_jobs=1),
@@ -45,7 +45,7 @@ def daemon_of(parts: dict[str, Step], audit: AuditLog) -> Daemon:
 
 def rounds(steps: dict[str, Step], enough: asyncio.Event) -> None:
     async def main() -> None:
-        task = asyncio.create_task(keep_house(steps, 0.001))
+        task = asyncio.create_task(run_periodically(steps, 0.001))
         waiting = asyncio.create_task(enough.wait())
         await asyncio.wait({task, waiting}, timeout=30, return_when=asyncio.FIRST_COMPLETED)
         assert enough.is_set()
@@ -122,4 +122,4 @@ def test_a_fault_of_the_programs_ends_it() -> None:
         raise TypeError("a mistake")
 
     with pytest.raises(TypeError, match="a mistake"):
-        asyncio.run(keep_house({"a step": step}, 0.001))
+        asyncio.run(run_periodically({"a step": step}, 0.001))

@@ -80,7 +80,7 @@ def test_answered_jobs_are_known_once_there_is_room(
         commits.open()
         job = journal.enter("alice", key, "print", running=True)
         journal.finish(job, "done", "{}", b"x" * 10_000, user="alice")
-        commits.then(lambda kept: told.update({key: kept}))
+        commits.add_callback(lambda kept: told.update({key: kept}))
         commits.settle()
 
     async def main() -> None:
@@ -152,12 +152,12 @@ def test_no_job_starts_whose_record_went_with_the_transaction_of_another(
                 job = journal.enter("alice", key, "print", running=True)
                 if key in "bc":
                     journal.finish(job, "done", "{}", b"x" * 1_000_000, user="alice")
-                commits.then(lambda kept, key=key: told.update({key: kept}))  # type: ignore[misc]  # mypy knows no defaults in lambdas
+                commits.add_callback(lambda kept, key=key: told.update({key: kept}))  # type: ignore[misc]  # mypy knows no defaults in lambdas
                 commits.settle()
             await asyncio.sleep(0.01)
         commits.open()
         journal.enter("alice", "after", "print", running=True)
-        commits.then(lambda kept: told.update(after=kept))
+        commits.add_callback(lambda kept: told.update(after=kept))
         commits.close()
 
     asyncio.run(main())

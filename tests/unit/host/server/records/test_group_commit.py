@@ -36,14 +36,14 @@ def test_nobody_is_told_before_the_journal_has_it(journals: tuple[Journal, Journ
             commits.open()
             journal.enter("alice", key, "print", running=True)
             assert crashed.find("alice", key) is None
-            commits.then(lambda kept, key=key: told.append((key, kept, crashed.find("alice", key) is not None)))  # type: ignore[misc]  # mypy knows no defaults in lambdas
+            commits.add_callback(lambda kept, key=key: told.append((key, kept, crashed.find("alice", key) is not None)))  # type: ignore[misc]  # mypy knows no defaults in lambdas
         assert told == []
         await asyncio.sleep(0)
         assert told == [("a", True, True), ("b", True, True), ("c", True, True)]
         # Those who cannot wait for the end of the turn get the same at once, and only once.
         commits.open()
         journal.enter("alice", "d", "print")
-        commits.then(lambda kept: told.append(("d", kept, crashed.find("alice", "d") is not None)))
+        commits.add_callback(lambda kept: told.append(("d", kept, crashed.find("alice", "d") is not None)))
         commits.commit()
         await asyncio.sleep(0)
         assert told[3:] == [("d", True, True)]
@@ -81,13 +81,13 @@ def test_a_journal_that_cannot_be_written_is_said(
         commits = GroupCommit(journal.database)
         commits.open()
         journal.enter("alice", "a", "print")
-        commits.then(told.append)
+        commits.add_callback(told.append)
         with monkeypatch.context() as patch, caplog.at_level(logging.ERROR, "apyfal"):
             patch.setattr(journal.database, "commit", full)
             await asyncio.sleep(0)
         commits.open()  # with room again, what comes next is kept
         journal.enter("alice", "b", "print")
-        commits.then(told.append)
+        commits.add_callback(told.append)
         await asyncio.sleep(0)
 
     asyncio.run(turn())
@@ -134,7 +134,7 @@ def test_with_a_log_many_turns_share_a_commit(tmp_path: Path, monkeypatch: pytes
         for number in range(5):
             commits.open()
             journal.enter("alice", str(number), "print", running=True)
-            commits.then(told.append)
+            commits.add_callback(told.append)
             assert len(told) == number
             commits.settle()
             assert told == [True] * (number + 1), "at once"
@@ -171,7 +171,7 @@ def test_with_a_log_a_full_disk_loses_nothing_that_was_told(
     def write(commits: GroupCommit, key: str) -> None:
         commits.open()
         journal.enter("alice", key, "print", running=True)
-        commits.then(lambda kept: told.append((key, kept)))
+        commits.add_callback(lambda kept: told.append((key, kept)))
         commits.settle()
 
     async def turns() -> None:
@@ -206,7 +206,7 @@ def test_a_full_log_is_a_commit_at_the_end_of_the_turn(tmp_path: Path) -> None:
         commits.open()
         job = journal.enter("alice", "key", "print", running=True)
         journal.finish(job, "done", "x" * (5 << 20))
-        commits.then(told.append)
+        commits.add_callback(told.append)
         commits.settle()
         assert told == []
         await asyncio.sleep(0)

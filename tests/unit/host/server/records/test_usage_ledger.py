@@ -320,7 +320,7 @@ def test_a_killed_daemon_leaves_only_what_is_complete_and_counts(
         names = [f"x{number}" for number in range(complete)]
         assert sorted(one.name for one in shared.iterdir()) == [other.name, *names]
         alice = store(directories, again)
-        again._look("alice")
+        again._check_files("alice")
         assert again.held_by("alice") == 8 * KIB * complete
         assert [info.path for info in alice.list("")] == names
         for name in names:
@@ -340,7 +340,7 @@ def test_what_a_killed_daemon_left_counts_as_long_as_it_cannot_be_removed(
             if held:
                 failing(patch, "unlink", lambda name: str(name).endswith(".part'"))
             again = UsageLedger(path, LIMIT)
-        again._look("alice")
+        again._check_files("alice")
         assert again.held_by("alice") == held
         assert len(list(shared.iterdir())) == held // (8 * KIB)
         again.close()
@@ -398,7 +398,7 @@ def test_a_look_does_not_forget_what_gets_its_name_meanwhile(
                 claim.placed(status, None)
 
     monkeypatch.setattr(os, "lstat", lstat)
-    ledger._look("alice")
+    ledger._check_files("alice")
     assert calls
     assert ledger.held_by("alice") == 8 * KIB
     ledger.forget(status)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from apyfal.storage.endpoints.factory import open_sink
 
-__all__ = ["LocalEndFailed", "Readable", "ReceivingFile", "local_end"]
+__all__ = ["LocalFileFailed", "Readable", "ReceivingFile", "local_file_errors"]
 
 _CHUNK = 1 << 20
 
@@ -20,7 +20,7 @@ class Readable(Protocol):
         """Fill `out` with the next bytes."""
 
 
-class LocalEndFailed(Exception):
+class LocalFileFailed(Exception):
     """A file of the client raised a `ConnectionError` or a `TimeoutError`: asking the host again would not help.
 
     Attributes
@@ -35,12 +35,12 @@ class LocalEndFailed(Exception):
 
 
 @contextmanager
-def local_end() -> Iterator[None]:
-    """Raise `LocalEndFailed` for errors of a file that look like those of a connection."""
+def local_file_errors() -> Iterator[None]:
+    """Raise `LocalFileFailed` for errors of a file that look like those of a connection."""
     try:
         yield
     except (ConnectionError, TimeoutError) as error:
-        raise LocalEndFailed(error) from error
+        raise LocalFileFailed(error) from error
 
 
 class ReceivingFile:
@@ -69,7 +69,7 @@ class ReceivingFile:
         buffer = memoryview(bytearray(min(_CHUNK, max(1, nbytes))))
         sink = None
         if not self._stored:
-            with local_end():
+            with local_file_errors():
                 sink = open_sink(self._dst, nbytes)
         try:
             start = 0
@@ -82,13 +82,13 @@ class ReceivingFile:
                     continue
                 if not sink.takes_back:
                     self._kept = start
-                with local_end():
+                with local_file_errors():
                     sink.write(new)
         except BaseException:
             if sink is not None:
                 sink.abort()
             raise
         if sink is not None:
-            with local_end():
+            with local_file_errors():
                 sink.commit()
             self._stored = True

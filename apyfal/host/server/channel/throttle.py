@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 from apyfal.host.server.policy.limits import CHANNEL_JOBS_AT_ONCE
 
-__all__ = ["Turns"]
+__all__ = ["JobThrottle"]
 
 
-class Turns:
+class JobThrottle:
     """Bounds the jobs that one user's channels may submit in one iteration of the event loop. Used on the event loop.
 
     Thus a user with many channels, each full of jobs, delays the frames and requests of others by a few jobs only.
@@ -34,13 +34,13 @@ class Turns:
         if self._taken[user] * 2 > self._at_once:  # a wake-up for each job of a slow client would cost too much
             self._schedule()
 
-    def spent(self, user: str) -> bool:
+    def is_exhausted(self, user: str) -> bool:
         """Return whether further jobs of `user` have to wait for the next iteration."""
         return self._taken[user] >= self._at_once if user in self._taken else False
 
-    def then(self, go_on: Callable[[], None]) -> None:
-        """Call `go_on` in the next iteration, in the order of these calls."""
-        self._waiting.append(go_on)
+    def call_later(self, callback: Callable[[], None]) -> None:
+        """Call `callback` in the next iteration, in the order of these calls."""
+        self._waiting.append(callback)
         self._schedule()
 
     def _schedule(self) -> None:
@@ -52,5 +52,5 @@ class Turns:
         self._scheduled = False
         self._taken.clear()
         waiting, self._waiting = self._waiting, []
-        for go_on in waiting:
-            go_on()
+        for callback in waiting:
+            callback()

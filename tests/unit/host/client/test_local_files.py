@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from apyfal.host.client.local_ends import LocalEndFailed, ReceivingFile
+from apyfal.host.client.local_files import LocalFileFailed, ReceivingFile
 from apyfal.host.client.payload import CopyCounter, OutputPayload
 
 DATA = bytes(range(256)) * (3 << 12)  # three pieces
@@ -120,6 +120,6 @@ def test_several_outputs() -> None:
 @pytest.mark.parametrize("error", [BrokenPipeError(32, "Broken pipe"), TimeoutError("mine"), ConnectionResetError("x")])
 def test_errors_of_the_file_are_not_the_networks(error: OSError) -> None:
     output = ReceivingFile(Pipe(error))
-    with pytest.raises(LocalEndFailed) as failed:
+    with pytest.raises(LocalFileFailed) as failed:
         output.receive(Cut(len(DATA)), len(DATA))
     assert failed.value.error is error
