@@ -121,9 +121,11 @@ def plain(value: object) -> Any:
     return str(value)
 
 
-def _is_plain(value: object) -> bool:
-    """Return whether `plain` and JSON change nothing about `value`."""
+def _is_plain(value: object, levels: int) -> bool:
+    """Return whether `plain` and JSON change nothing about `value`, of at most so many levels."""
     kind = type(value)
+    if not levels:
+        return False
     if value is None or kind is bool or kind is str:
         return True
     if isinstance(value, float):
@@ -131,8 +133,8 @@ def _is_plain(value: object) -> bool:
     if isinstance(value, int):
         return kind is int and value.bit_length() <= _DIGITS_BITS
     if isinstance(value, dict):
-        return kind is dict and all(type(key) is str and _is_plain(item) for key, item in value.items())
-    return isinstance(value, list) and kind is list and all(map(_is_plain, value))
+        return kind is dict and all(type(key) is str and _is_plain(item, levels - 1) for key, item in value.items())
+    return isinstance(value, list) and kind is list and all(_is_plain(item, levels - 1) for item in value)
 
 
 def _of_python(value: np.generic) -> object:
@@ -156,8 +158,8 @@ def describe_value(value: object, what: str) -> tuple[Any, Any]:
     ParameterError
         A value in `what` has no exact form.
     """
-    exact = _exact(value, what, _DEEPEST)
-    return plain(value), None if _is_plain(value) else exact
+    exact = None if _is_plain(value, _DEEPEST) else _exact(value, what, _DEEPEST)
+    return plain(value), exact
 
 
 def require_short(forms: object, what: str) -> None:
