@@ -143,8 +143,8 @@ class AcceleratorPoolExecutor(JobRunner, Executor):
     def prepare(self, src: object = None, dst: object = None, **keywords: Any) -> PreparedJob:
         """Check a job that is to run many times, each time on the first accelerator that is free.
 
-        It runs as `process` does: a shorter way over arrays in place is for a single `Accelerator`. The arguments are
-        those of `Accelerator.prepare`.
+        It runs as `process` does: the fast path over arrays in place exists for a single `Accelerator` only. The
+        arguments are those of `Accelerator.prepare`.
         """
         self._check_open()
         self._jobs.check(src, dst, keywords)

@@ -1,7 +1,7 @@
 """Several small jobs at once: their inputs in one pinned buffer, one transfer to the device, one transfer back.
 
 Starting a transfer costs about as much as moving 64 KiB, so jobs with the same parameters that wait at the same time
-are batched. Each keeps its own result and error: an error of the storage fails one job, and if the device refuses the
+are batched. Each keeps its own result and error: a storage error fails one job, and if the device refuses the
 batch, each job runs again alone. That is safe, because nothing is stored before the run has succeeded.
 """
 
@@ -37,7 +37,7 @@ __all__ = ["Batch"]
 
 _Task = TypeVar("_Task", bound=Batchable)
 
-#: Runs in flight, if each job is a run.
+#: Largest number of runs in flight if each job is a separate run.
 _IN_FLIGHT = 8
 
 
@@ -116,7 +116,7 @@ class Batch(Generic[_Task]):
             placed = [item for item in self._items if item.place is not None and not item.ended]
             if placed:
                 self._report.chunks = 1
-                # A power of two, so that few sizes of buffers are kept for the next batches.
+                # A power of two, so that buffers of few sizes have to be kept for the next batches.
                 with self._buffer(self._call.outputs[0], 1 << (self._packer.out_used - 1).bit_length()) as output:
                     self._compute(inputs, output, placed)
                     with self._report.span("store", 0):
@@ -198,7 +198,7 @@ class Batch(Generic[_Task]):
     def _compute_each(
         self, launcher: Launcher, inputs: BufferRegion, output: BufferRegion, placed: list[BatchItem]
     ) -> None:
-        """Give each job a run. If the kernel reports, each report is read before the next run overwrites it."""
+        """Run the jobs one by one. If the kernel reports, read each report before the next run overwrites it."""
         size_reported = self._call.size_reported
         in_flight: deque[Waitable] = deque()
         try:
@@ -229,5 +229,5 @@ class Batch(Generic[_Task]):
             output.sync(FROM_DEVICE, self._packer.out_used)
             return
         for item in placed:
-            if item.place is not None:  # only what the kernel wrote is copied
+            if item.place is not None:  # copy only what the kernel wrote
                 output.part(item.place.out_start, item.produced).sync(FROM_DEVICE, item.produced)

@@ -1,4 +1,4 @@
-"""The same work on many items in several threads, as many as the time that it waits is worth."""
+"""Call a function with many items, in a number of threads that follows from how long the calls wait."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ __all__ = ["FanOut", "StorageFanOut"]
 
 _Item = TypeVar("_Item")
 
-#: Seconds of processor time for one small file or object, roughly. Work that takes no longer than this does not wait,
-#: and more threads would only compete for the interpreter.
+#: Approximate processor time in seconds for one small file or object. Work that takes no longer than this does not
+#: wait for anything, and more threads would only compete for the interpreter.
 _CPU_SECONDS = 250e-6
 #: Small objects that are fetched, or stored, at once by each thread that runs batches.
 _MAX_WIDTH = 8
@@ -29,8 +29,8 @@ _MAX_WIDTH = 8
 class FanOut:
     """Calls a function with each of several items, in as many threads as are useful.
 
-    The number is learned from call to call: the fastest item of a call shows how long every item waits at least, 0.1 ms
-    for a local file, a round trip for an object of a store.
+    The number adapts from call to call: the fastest item of a call shows the least time for which every item waits
+    (0.1 ms for a local file, a round trip for an object of a store).
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ class FanOut:
         Raises
         ------
         Aborted, RunTimeout
-            As `control` says. Some of the items were not done.
+            The job failed, or its deadline passed. Some of the items were not done.
         """
         if not items:
             return
@@ -110,14 +110,14 @@ class FanOut:
 
 
 class StorageFanOut:
-    """How the data of an accelerator's batches is fetched and stored; each direction learns how many to move at once.
+    """Fetch and store the data of an accelerator's batches. For each direction, the number of threads adapts.
 
     Attributes
     ----------
     fetch, store
         The two directions.
     together
-        For objects that one call moves together.
+        For objects that one call transfers together.
     object_nbytes
         Likely size of the next object: that of all objects of the last batch that was received together; 0: they
         differed. A batch is received where it is needed if this is right, and copied there if not.

@@ -1,4 +1,4 @@
-"""One small job of a batch: its data into the batch's input buffer, its output from the output buffer."""
+"""One small job of a batch: moves its data into the batch's input buffer, and its output out of the output buffer."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ class BatchItem:
     ) -> None:
         """Copy the job's object, which was received elsewhere, to its place in the batch; ``None``: it is empty.
 
-        `room` is a place that was meant for it.
+        `room` is a place that was reserved for it.
         """
         self.place = place = packer.place(0 if data is None else len(data), room)
         if place is not None and data is not None:
@@ -161,12 +161,12 @@ class BatchItem:
         """Receive the job's file or object at its place in the batch.
 
         `first`, if given, replaces the first attempt: it returns a response that has been received already. `room` is a
-        place that was meant for it.
+        place that was reserved for it.
         """
 
         def allocate(nbytes: int) -> memoryview:
             place = packer.place(nbytes, room)
-            if place is None or self.place is not None:  # too large, or larger than the store said before
+            if place is None or self.place is not None:  # too large, or larger than the store stated before
                 raise _NoPlace
             self.place = place
             return inputs.bytes[place.start : place.start + nbytes].data
@@ -215,7 +215,7 @@ class BatchItem:
         target = self.task.dst
         if isinstance(target, np.ndarray):
             self._fill(call, target, data)
-        else:  # a copy: a view that the caller keeps would keep the memory of the whole batch
+        else:  # a copy, because a view would keep the memory of the complete batch alive
             shape = None if self.array is None else element_shape(self.array, call.outputs[0].first)
             target = new_array(call.outputs[0], shape_of(call.outputs[0], len(data), shape))
             flat_bytes(target)[...] = data

@@ -58,14 +58,14 @@ def split(
             together.append((item, location))
         else:
             alone.append(item)
-    # for a single object, the careful path is as fast, and receives it directly at its place
+    # for a single object, the general path is as fast, and receives it directly at its place
     return (together, alone) if len(together) > 1 else ([], list(items))
 
 
 class _Reads(NativeReads):
     """Reads objects to their places. Those that were received before a cancellation stay there.
 
-    If `likely` is the size of an object, it is received at its place; otherwise elsewhere, and copied there.
+    An object of `likely` bytes is received at its place; others are received elsewhere and copied there.
     """
 
     _guesses = True
@@ -83,10 +83,10 @@ class _Reads(NativeReads):
         self._packer = packer
         self._inputs = inputs
         self._likely = likely
-        self.guessed: dict[int, BatchSlot] = {}  #: places of the likely size, by index
+        self.guessed: dict[int, BatchSlot] = {}  #: places of the likely size, by index of the job
 
-    def _outs(self, indexes: list[int]) -> list[NDArray[np.uint8] | None] | None:
-        return [self._place(index) for index in indexes] if self._likely else super()._outs(indexes)
+    def _destinations(self, indexes: list[int]) -> list[NDArray[np.uint8] | None] | None:
+        return [self._place(index) for index in indexes] if self._likely else super()._destinations(indexes)
 
     def _place(self, index: int) -> NDArray[np.uint8] | None:
         place = self._packer.place(self._likely)
@@ -156,7 +156,7 @@ def _each(
     try:
         found: list[Exception | None] = run_each(locations, work, return_exceptions=True, bulk=native)
     except TransferCancelled:
-        return  # the whole batch ends with an error that is set elsewhere
+        return  # the batch ends; the error is set elsewhere
     except Exception as error:
         found = [error] * len(items)  # for all jobs that have not ended
     for item, one in zip(items, found, strict=True):

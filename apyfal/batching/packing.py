@@ -1,4 +1,4 @@
-"""Where the data of a batch is: all inputs one after the other in one buffer, all outputs in another."""
+"""The layout of a batch: all inputs one after the other in one buffer, all outputs in another."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Packer:
     capacity
         Bytes of input that fit.
     used, out_used
-        Bytes of input and of output that have been given away.
+        Bytes of input and of output that have been assigned to jobs.
     """
 
     def __init__(self, call: BoundCall, device: DeviceInfo) -> None:
@@ -67,7 +67,7 @@ class Packer:
             and not names & _POSITIONAL
         )
         self.possible = len(call.inputs) == len(call.outputs) == 1 and "import" in device["capabilities"]
-        # what depends on the sizes of one job's data, or is filled before its run, belongs to that job alone
+        # arguments that depend on the sizes of one job's data, or are filled before its run, belong to that job alone
         self.possible &= not call.needs_sources and all(output.initial is None for output in call.outputs)
         self._align = device["offset_align"] if "offset" in device["capabilities"] else _PAGE
         self.capacity = min(filter(None, (BATCH_NBYTES, call.chunk_limit, device["max_buffer"])))
@@ -78,8 +78,8 @@ class Packer:
     def place(self, nbytes: int, room: BatchSlot | None = None) -> BatchSlot | None:
         """Return a place for a job with `nbytes` of input; ``None``: there is no space, or the job cannot be batched.
 
-        A place that is not filled is harmless: a run over it has an output that nobody reads. `room` is one that was
-        given before and not used: its beginning is the place, if it is large enough.
+        A place that is not filled is harmless: the output of a run over it is not read. `room` is an unused place from
+        an earlier call: if it is large enough, its beginning becomes the place.
         """
         out_nbytes = self._out_nbytes.get(nbytes, -1)
         if out_nbytes == -1:

@@ -1,4 +1,4 @@
-"""Which jobs can be in one batch, and how many."""
+"""Decide which jobs can be in one batch, and how many."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from apyfal.batching.packing import BATCH_NBYTES, SMALL_NBYTES
 
 __all__ = ["BatchKeys", "BatchSizePolicy"]
 
-#: Jobs in one batch at most, however small.
+#: Largest number of jobs in one batch, however small.
 _MAX_JOBS = 256
-#: Seconds that a card works on one batch at most, as far as earlier jobs tell. Jobs of a batch end together and are not
-#: cancelled alone; the transfers that a batch saves are far below this.
+#: Longest time in seconds that a card works on one batch, estimated from earlier jobs. Jobs of a batch end together and
+#: are not cancelled alone; the transfers that a batch saves take far less time than this.
 _LONGEST = 0.02
 #: Jobs in the first batch, which tells how long the card works on each, if a job alone took longer than that.
 _FIRST = 4
-#: Types of parameters whose text tells them apart.
+#: Types of parameters for which equal text means equal values.
 _PLAIN = (bool, int, float, str, np.generic)
 
 
@@ -45,7 +45,7 @@ class BatchSizePolicy:
         nbytes
             Of its input or output, whichever is larger.
         seconds
-            That it took in all: the card's part was no longer.
+            The total time of the job: the card took no longer.
         """
         before = self._in_time if self._is_measured else _FIRST
         self._in_time = max(before, _jobs_in_time(seconds))
@@ -63,12 +63,12 @@ class BatchSizePolicy:
 
 
 def _jobs_in_time(seconds: float) -> int:
-    """Return how many jobs of `seconds` each a card can do in `_LONGEST`, but one at the least."""
+    """Return how many jobs of `seconds` each a card can do in `_LONGEST`; at least one."""
     return min(_MAX_JOBS, max(1, int(_LONGEST / seconds))) if seconds > 0 else _MAX_JOBS
 
 
 class BatchKeys:
-    """Tells which jobs, of those with the same keywords, can be in one batch.
+    """Decides which jobs, of those with the same keywords, can be in one batch.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ class BatchKeys:
         if keywords.get("copy", True) is True and not keywords.get("progress") and not keywords.get("memory_limit"):
             parameters = [(name, value) for name, value in keywords.items() if name != "info_dict"]
             if all(value is None or isinstance(value, _PLAIN) for _, value in parameters):
-                # As text: 1 and True are equal, and so are 0.0 and -0.0, but they are different arguments.
+                # Text, because 1 and True are equal, and so are 0.0 and -0.0, but they are different arguments.
                 self._parameters = tuple((name, repr(value)) for name, value in parameters)
 
     def __call__(self, src: object, dst: object) -> Hashable:

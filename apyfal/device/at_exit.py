@@ -22,13 +22,13 @@ class Stoppable(Protocol):
         """Close the device."""
 
 
-#: By `id`. A dictionary, not a `WeakSet`: another thread may register an owner while this one lists them.
+#: Weak references by `id`. Not a `WeakSet`: another thread may register an owner while this one lists them.
 _open: dict[int, weakref.ref[Stoppable]] = {}
 _exiting = False
 
 
 def register(owner: Stoppable) -> None:
-    """Call ``owner.stop()`` at exit if `owner` is still alive. It is not kept alive for that."""
+    """Call ``owner.stop()`` at exit if `owner` is still alive. This does not keep it alive."""
     key = id(owner)
     _open[key] = weakref.ref(owner, lambda gone: _open.pop(key, None))  # runs before another object can get this `id`
 

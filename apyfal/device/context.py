@@ -41,7 +41,7 @@ _KEPT_CALLS = 64
 
 
 def frozen(value: object) -> object:
-    """Return what is equal, and can be hashed, for values that mean the same argument.
+    """Return a hashable key that is equal for values that mean the same argument.
 
     With the text of numbers: 0.0 and -0.0 are equal, and so are 1 and True, but they are different arguments.
     """
@@ -75,9 +75,9 @@ class DeviceContext:
     loaded
         Device memory that `load` filled; ``None``: there is none.
     model_errors
-        What software models raised.
+        Exceptions that software models raised.
     direct
-        What `apyfal.pipeline.direct` keeps of earlier jobs for the next ones, by bound call and shapes.
+        Decisions of earlier jobs that `apyfal.pipeline.direct` reuses, by bound call and shapes.
 
     Raises
     ------
@@ -92,7 +92,7 @@ class DeviceContext:
     ) -> None:
         self.definition = definition
         self._read_program = read_program
-        self._build = ""  # as the device was opened; options of a shared one are another accelerator's
+        self._build = ""  # of the opening: a shared device may be another accelerator's
         if shared is not None:
             if definition.driver == "opencl":
                 self._build = definition.options.get("build", " ")
@@ -120,7 +120,7 @@ class DeviceContext:
 
     @property
     def starts_at_once(self) -> bool:
-        """Whether the start of a run waits for nothing: the software card's own threads run what may take long.
+        """Whether starting a run never waits: the software card runs everything that may take long in its own threads.
 
         Other drivers may wait for a transfer to the card, or in a vendor's library.
         """
@@ -145,7 +145,7 @@ class DeviceContext:
         key = (dtypes, *[(name, frozen(value)) for name, value in parameters.items()])
         try:
             return self._calls[key]
-        except (KeyError, TypeError):  # not bound yet, or a parameter that cannot be hashed
+        except (KeyError, TypeError):  # not bound yet, or a parameter is not hashable
             pass
         call = self.definition.bind(*dtypes, **parameters)
         with self._lock, contextlib.suppress(TypeError):
@@ -179,19 +179,19 @@ class DeviceContext:
 
         If the block raises, the launcher is dropped: a run may still use it.
         """
-        lent = self.take_launcher(call)
+        lent = self.acquire_launcher(call)
         yield lent
-        self.give_launcher(call, lent)
+        self.release_launcher(call, lent)
 
-    def take_launcher(self, call: BoundCall) -> Launcher:
-        """Return a launcher for a call; `give_launcher` keeps it for the next job."""
+    def acquire_launcher(self, call: BoundCall) -> Launcher:
+        """Return a launcher for a call; `release_launcher` keeps it for the next job."""
         with self._lock:
             spare = self._spare.setdefault(call, [])
             lent = spare.pop() if spare else None
         return self._new_launcher(call) if lent is None else lent
 
-    def give_launcher(self, call: BoundCall, lent: Launcher) -> None:
-        """Take back a launcher whose runs ended well, or are in the driver's queue."""
+    def release_launcher(self, call: BoundCall, lent: Launcher) -> None:
+        """Keep a launcher whose runs succeeded, or are in the driver's queue, for the next job."""
         with self._lock:
             spare = self._spare.get(call)
             if spare is not None:
@@ -242,7 +242,7 @@ class DeviceContext:
         return kernel
 
     def _check_declared(self, call: BoundCall) -> None:
-        """Compare a call with what the program declares, if the driver or the program's own metadata tell."""
+        """Compare a call with the program's declaration, if the driver or the program's metadata has one."""
         program, name = self._program, redact(self.definition.program or "")
         if program is None or self.definition.driver not in ("opencl", "xrt"):
             return
@@ -254,7 +254,7 @@ class DeviceContext:
                 kernels = interface_of_text(self.device.interface(program, name))
                 ask = None if b"\0" in program else lambda more: self.device.interface(program + more.encode(), name)
         except (ProgramError, UnsupportedByDriver):
-            return  # loading has worked: this is a program that does not tell
+            return  # loading has worked: this program has no declaration
         kernel = self.definition.kernel.partition(":")[0]
         for one in kernels:
             if one.name == kernel:
@@ -279,7 +279,7 @@ class DeviceContext:
         definition = self.definition
         name = definition.kernel
         if definition.model is not None and call is not None:
-            # One kernel for each combination of element types, which the emulator does not know.
+            # One kernel for each combination of element types: the emulator itself knows no types.
             name = f"{definition.name}({','.join(str(port.dtype) for port in (*call.inputs, *call.outputs))})"
             register_model(name, adapt_model(definition.model, call, self.model_errors))
         if definition.program is not None and self._program is None:
@@ -351,7 +351,7 @@ class DeviceContext:
         """Return the memory bank that the argument `name` must be in; 0 if it has none."""
         names = [argument.name for argument in self.definition.arguments]
         if name not in names or self._built_for_types:
-            return 0  # such drivers choose the place of memory themselves
+            return 0  # such drivers choose the memory bank themselves
         return self._kernel(None, None).bank(names.index(name))
 
     def close(self) -> None:

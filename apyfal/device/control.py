@@ -33,9 +33,9 @@ class JobControl:
     failed
         Whether `fail` was called.
     run_details
-        What the device said of each run (JSON), if its driver says anything.
+        What the driver reports of each run (JSON), if it reports anything.
     changed
-        Notified when the job fails, and by the stages when data moves on.
+        Condition that is notified when the job fails, and by the stages when data moves on.
     """
 
     def __init__(self, deadline: float | None = None) -> None:
@@ -72,7 +72,7 @@ class JobControl:
                 self._callbacks.remove(callback)
 
     def take_failure(self) -> BaseException | None:
-        """Return the error of `fail`, and forget it: its traceback keeps all local variables of its frames alive."""
+        """Return the error of `fail`, and forget it: its traceback keeps the local variables of its frames alive."""
         failure, self._failure = self._failure, None
         return failure
 
@@ -136,7 +136,7 @@ class StageQueue(Generic[Item]):
         items.clear()
 
     def end(self) -> None:
-        """Mark the end: no item is put after this."""
+        """Mark the end: no item follows."""
         with self._control.changed:
             self._ended = True
             self._control.changed.notify_all()

@@ -1,4 +1,4 @@
-"""What a program holds: its kernels, their arguments and work-groups; from its driver, or from an xclbin's metadata."""
+"""The interface of a program: kernels, arguments and work-groups, from its driver or from an xclbin's metadata."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LENGTH_AT, _SECTIONS_COUNT_AT, _SECTIONS_AT, _SECTION_SIZE, _METADATA = 304, 44
 #: Sections with the memory banks, which argument of which compute unit is connected to which, and the units.
 _BANKS, _CONNECTIONS, _UNITS = 6, 7, 8
 _SPACES = {0: "private", 1: "global", 2: "constant", 3: "local", 4: "stream"}
-#: Bytes of metadata that are read; those of real programs have less than 1 MiB.
+#: Largest metadata that is read, in bytes; that of real programs has less than 1 MiB.
 _MAX_METADATA = 64 << 20
 
 
@@ -50,11 +50,11 @@ class KernelInterface:
     Attributes
     ----------
     name, arguments
-        As the program has them.
+        Those of the program.
     work_group
         Work-items that the source requires in each dimension; empty: any.
     largest_group
-        Work-items of a work-group at most on this device; 0: not known.
+        Largest number of work-items in a work-group on this device; 0: not known.
     compute_units
         Names, for an xclbin.
     """
@@ -94,7 +94,7 @@ def read_interface(
 
 
 def interface_of_text(text: str) -> list[KernelInterface]:
-    """Return the kernels of what a driver says of a program, see ``interface`` in driver.h."""
+    """Return the kernels in a driver's description of a program, see ``interface`` in driver.h."""
     return [_of_document(one) for one in json.loads(text)]
 
 
@@ -137,7 +137,7 @@ def interface_of_xclbin(program: bytes, name: str) -> list[KernelInterface]:
 def check_compute_units(program: bytes, name: str, kernel: str) -> None:
     """Check the compute units that ``kernel = name:{unit,unit}`` chooses in an xclbin.
 
-    A kernel that is not there, and a damaged program, are left to the driver.
+    A missing kernel and a damaged program are reported by the driver instead.
 
     Parameters
     ----------

@@ -39,7 +39,7 @@ class Launcher(Protocol):
         """Start over one chunk."""
         ...
 
-    def take_moved(self) -> tuple[int, int]:
+    def take_bytes_moved(self) -> tuple[int, int]:
         """Return the bytes that runs have moved to the device and from it since the last call."""
         ...
 
@@ -50,24 +50,24 @@ class Launcher(Protocol):
         """Return what the kernel reported of its last run."""
         ...
 
-    #: Who has called `set_steps` last, if nothing else was set since then.
+    #: The `owner` of the last call of `set_steps`, if nothing else was set since then.
     steps_of: object
 
     @property
     def is_plain(self) -> bool:
-        """Whether all that changes from run to run over arrays of one size on the device is which arrays these are."""
+        """Whether runs over device arrays of one size differ only in the arrays."""
         ...
 
     def set_steps(self, owner: object, chunk: Chunk, outputs: Sequence[BufferRegion]) -> None:
         """Set the arguments of a job of one run over memory on the device, for `owner` alone."""
         ...
 
-    def place(self, inputs: Sequence[BufferObject], outputs: Sequence[BufferObject]) -> Steps:
-        """Replace that memory, from its beginning on, by other of the same sizes; return what starts the runs."""
+    def rebind(self, inputs: Sequence[BufferObject], outputs: Sequence[BufferObject]) -> Steps:
+        """Replace the memory of `set_steps` by other memory of the same sizes; return what starts the runs."""
         ...
 
-    def clear_ends(self) -> None:
-        """Drop the references to the memory of `place`."""
+    def unbind(self) -> None:
+        """Drop the references to the memory of `rebind`."""
 
 
 class KernelLauncher:
@@ -94,7 +94,7 @@ class KernelLauncher:
         self._changed = {port.index for port in call.inputs if port.changed}
         self._initial = {port.index: port for port in call.outputs if port.initial is not None}
         self._space = call.sizes.space
-        self._sizes: tuple[int, ...] | None = None  # of the run before, for which `_space_of_run` holds
+        self._sizes: tuple[int, ...] | None = None  # sizes of the previous run, for which `_space_of_run` is valid
         self._space_of_run: _Launch | None = None
         self._computed = [
             (index, argument.dtype, argument.name)
@@ -180,14 +180,14 @@ class KernelLauncher:
         """
         self.steps_of = None
         chunks = (chunk, *chunk.companions) if chunk.companions else (chunk,)
-        for index, one in zip(self._inputs, chunks, strict=False):  # a kernel without input has one chunk all the same
+        for index, one in zip(self._inputs, chunks, strict=False):  # a kernel without input has one chunk, too
             if one.region is not None and index not in self._changed:
                 moves = sync_to and not one.region.resident
                 self._set_buffer(index, one.region, one.nbytes, READS | SYNC_TO if moves else READS)
                 self._moved[0] += one.nbytes * moves
         for index, output in zip(self._outputs, outputs, strict=True):
             flags = SYNC_FROM if sync_from and not output.resident else 0
-            if index in self._cleared and self._begins(chunk, skip, chunks, output):
+            if index in self._cleared and self._is_first_run(chunk, skip, chunks, output):
                 flags |= self._clear(output)
             if (index in self._changed and sync_to and not output.resident) or (
                 index in self._initial and self._fill(index, chunk, output)
@@ -211,7 +211,7 @@ class KernelLauncher:
         if self._space is None and not self._computed:
             return None
         sizes = (chunk.offset, *[one.nbytes for one in chunks])
-        if sizes != self._sizes:  # most jobs of an accelerator have data of one size
+        if sizes != self._sizes:  # most jobs of an accelerator have data of the same size
             self._space_of_run = self._apply_sizes(chunks)
             self._sizes = sizes
         return self._space_of_run
@@ -219,7 +219,7 @@ class KernelLauncher:
     @property
     def is_plain(self) -> bool:
         """Whether nothing is written before a run, changed in place, or reported."""
-        return not self.begins_outputs and not self._changed and self._report is None
+        return not self.initializes_on_device and not self._changed and self._report is None
 
     def set_steps(self, owner: object, chunk: Chunk, outputs: Sequence[BufferRegion]) -> None:
         """Set the arguments of a job of one run over memory on the device; see `Launcher`."""
@@ -235,28 +235,28 @@ class KernelLauncher:
         self._ends = inputs, [(index, output.nbytes) for index, output in zip(self._outputs, outputs, strict=True)]
         return self._arguments, self._kernel, launch
 
-    def place(self, inputs: Sequence[BufferObject], outputs: Sequence[BufferObject]) -> Steps:
+    def rebind(self, inputs: Sequence[BufferObject], outputs: Sequence[BufferObject]) -> Steps:
         """Replace the memory of `set_steps`, and return what starts the run."""
-        self.place_inputs(inputs)
-        self.place_outputs(outputs)
+        self.rebind_inputs(inputs)
+        self.rebind_outputs(outputs)
         if self._steps is None:
             raise RuntimeError("no steps were set")
         return self._steps
 
-    def place_inputs(self, inputs: Sequence[BufferObject]) -> None:
+    def rebind_inputs(self, inputs: Sequence[BufferObject]) -> None:
         """Replace the input memory of `step`."""
         set_buffer = self._arguments.set_buffer
         for (index, nbytes), bo in zip(self._ends[0], inputs, strict=True):
             set_buffer(index, bo, 0, nbytes, READS)
 
-    def place_outputs(self, outputs: Sequence[BufferObject]) -> None:
+    def rebind_outputs(self, outputs: Sequence[BufferObject]) -> None:
         """Replace the output memory of `step`."""
         set_buffer = self._arguments.set_buffer
         for (index, nbytes), bo in zip(self._ends[1], outputs, strict=True):
             set_buffer(index, bo, 0, nbytes, 0)
 
-    def clear_ends(self) -> None:
-        """Drop the references to the memory of `place`."""
+    def unbind(self) -> None:
+        """Drop the references to the memory of `rebind`."""
         self.clear_regions()
 
     def clear_inputs(self) -> None:
@@ -270,12 +270,12 @@ class KernelLauncher:
             self._arguments.clear(index)
 
     @property
-    def fills_outputs(self) -> bool:
-        """Whether `set_chunk` writes initial values into the host's side of outputs, which each run needs anew."""
+    def initializes_on_host(self) -> bool:
+        """Whether `set_chunk` writes initial values into the host side of outputs, anew for each run."""
         return bool(self._initial)
 
     @property
-    def begins_outputs(self) -> bool:
+    def initializes_on_device(self) -> bool:
         """Whether `set_chunk` writes zeros or initial values into outputs on the device."""
         return bool(self._initial or self._cleared)
 
@@ -325,11 +325,11 @@ class KernelLauncher:
             values.update({f"{key}.{port.name}": number for key, number in numbers.items()})
             if not place:
                 values.update({**numbers, "offset": chunk.offset})
-        # of the job's sizes, those of the run count, and a parameter's own value wins
+        # the sizes of the run replace those of the job, and a parameter's own value replaces both
         return {**self._call.shape_values, **values, **self._call.values}
 
     def _fill(self, index: int, chunk: Chunk, output: BufferRegion) -> bool:
-        """Give an output its initial value before the first run into it; return whether the run has to bring it."""
+        """Give an output its initial value before the first run into it; return whether the run has to transfer it."""
         port = self._initial[index]
         if port.fixed_nbytes is not None and chunk.number:
             return False
@@ -341,15 +341,15 @@ class KernelLauncher:
         return True
 
     def _clear(self, output: BufferRegion) -> int:
-        """Make an output zero: now, if it is on the device, else by the flag of the run that is returned."""
+        """Clear an output: at once if it is on the device, otherwise by the flag for the run that is returned."""
         if not output.resident:
             return CLEAR
         self._moved[0] += output.write(None)
         return 0
 
     @staticmethod
-    def _begins(chunk: Chunk, skip: int, chunks: Sequence[Chunk], output: BufferRegion) -> bool:
-        """Return whether this is the first run into an output that is no input at the same time."""
+    def _is_first_run(chunk: Chunk, skip: int, chunks: Sequence[Chunk], output: BufferRegion) -> bool:
+        """Return whether this is the first run into an output that is not an input at the same time."""
         regions = [one.region for one in chunks if one.region is not None]
         return chunk.number == 0 and skip == 0 and not any(region.shares(output) for region in regions)
 
@@ -360,7 +360,7 @@ class KernelLauncher:
         for target, output in zip(self._call.outputs, outputs, strict=True):
             self._set(f"capacity.{target.name}", output.nbytes)
 
-    def take_moved(self) -> tuple[int, int]:
+    def take_bytes_moved(self) -> tuple[int, int]:
         """Return the bytes that runs have moved to the device and from it since the last call."""
         to_device, from_device = self._moved
         self._moved = [0, 0]

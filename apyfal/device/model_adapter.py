@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 __all__ = ["ModelErrors", "adapt_model"]
 
-#: Exceptions that are kept until their job asks for them. More runs than that are never in flight at once.
+#: Exceptions that are kept until their job asks for them; there are never more runs in flight.
 _MAX_KEPT = 64
 #: Characters of its text by which an exception is found again; the driver's message has room for more than that.
 _COMPARED = 100
 
 
 class ModelErrors:
-    """Exceptions that models raised on the emulator's threads, kept for the jobs that these failed.
+    """Exceptions that models raised on the emulator's threads, kept for the jobs that failed because of them.
 
     The emulator passes a failure on as text. `take` finds the exception by that text, so that the job's error can have
     it as its cause.
@@ -49,7 +49,7 @@ class ModelErrors:
         return None
 
 
-#: What a report has before a run: otherwise that of the run before, or what the memory had, could be taken for its own.
+#: Content of a report before a run: otherwise the report of the previous run could be taken for that of this one.
 _UNWRITTEN = 2**64 - 1
 
 
@@ -75,7 +75,7 @@ def adapt_model(function: Callable[..., object], call: BoundCall, errors: ModelE
     }
     arguments = [(argument.name, argument.dtype is None) for argument in call.arguments]
     composite = {one.name: one.dtype for one in call.arguments if one.dtype is not None and one.dtype.kind == "V"}
-    # Of those that several runs write into, the first run clears none: it does not know that it is the first.
+    # Outputs into which several runs write are not cleared here: a run does not know whether it is the first.
     cleared = {port.name for port in call.outputs if call.starts_at_zero(port) and call.granularity is None}
     sources = {port.name for port in call.inputs}
     report = next((place for place, (name, _) in enumerate(arguments) if name == "report"), None)
@@ -134,7 +134,7 @@ def _array(device_memory: Any, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
 
 
 def _check_returned(value: object, positional: list[Any], named: dict[str, Any]) -> None:
-    """Raise if a model returned its result instead of writing it into its output, or has not run at all.
+    """Raise if a model returned its result instead of writing it into its output, or did not run (a generator).
 
     Anything else is ignored, as are the output itself and views of it: ``np.multiply(src, 2, out=dst)``.
     """
@@ -167,9 +167,9 @@ def _clear_frames(error: BaseException) -> None:
 
 
 def _stand_in(error: BaseException) -> BaseException:
-    """Return an exception with the same class name and text, for the emulator, which keeps text alone.
+    """Return an exception with the same class name and text, for the emulator, which keeps only the text.
 
-    It drops the traceback of what it is given, and cannot take text that is not UTF-8.
+    The emulator drops the traceback of what it is given, and cannot take text that is not UTF-8.
     """
     name = type(error).__name__
     try:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BufferRegion", "BufferRing", "Chunk"]
 
-#: Bytes of zeros that are moved at a time to a device that cannot make them.
+#: Bytes of zeros that are transferred at a time to a device that cannot fill memory itself.
 _ZEROS = 1 << 20
 
 
@@ -125,9 +125,9 @@ class BufferRegion:
         return nbytes
 
     def write(self, data: NDArray[np.uint8] | None) -> int:
-        """Fill a resident region with bytes of the host, or with zeros (``None``); returns how many were moved.
+        """Fill a resident region with bytes of the host, or with zeros (``None``); return the bytes transferred.
 
-        The device makes the zeros if it can; then none are moved.
+        If the device can fill memory with zeros, nothing is transferred.
         """
         if self._array is not None:
             self._array.wait_unused()
@@ -149,7 +149,7 @@ class BufferRegion:
         return 0
 
     def shares(self, other: BufferRegion) -> bool:
-        """Return whether both may have memory in common."""
+        """Return whether the two regions may overlap in memory."""
         if self.resident or other.resident:
             return self.bo is other.bo
         return np.may_share_memory(self.bytes, other.bytes)
@@ -161,7 +161,7 @@ class Chunk(NamedTuple):
     Attributes
     ----------
     number
-        Which chunk of the job, from 0 on.
+        Index of the chunk in the job, from 0 on.
     region
         Memory whose first `nbytes` bytes are the data; ``None`` if the kernel takes no input.
     nbytes

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["GRACE_SECONDS", "POLL_SECONDS", "RunGroup", "Waitable", "cancel", "collect_cancelled", "wait"]
 
-#: Interval at which a wait for a run checks the rest of the job.
+#: Seconds between two checks of the rest of the job, while a run is awaited.
 POLL_SECONDS = 0.05
-#: Time that a cancelled run has to end, and a thread to leave, before the job returns without it.
+#: Seconds that a cancelled run has to end, and a thread to leave, before the job returns without it.
 GRACE_SECONDS = 1.0
 
 _lock = threading.Lock()
@@ -58,7 +58,7 @@ class RunGroup:
         RunTimeout
             They have not ended within `timeout` seconds.
         AcceleratorException
-            Of the first run that failed: those behind it had nothing to work on.
+            The error of the first run that failed: the later ones had no valid input.
         """
         failed = False
         try:
@@ -90,7 +90,7 @@ class RunGroup:
     def cancel(self) -> None:
         """Ask all runs to end, the last one first."""
         for run in self.runs[:0:-1]:
-            with suppress(AcceleratorException):  # where one cannot be stopped, none can
+            with suppress(AcceleratorException):  # if one cannot be cancelled, none can
                 run.cancel()
         self.runs[0].cancel()
 
@@ -132,7 +132,7 @@ def _ended(run: Waitable, control: JobControl) -> bool:
 def cancel(run: Waitable) -> None:
     """Cancel a run and wait up to `GRACE_SECONDS` for its end. Its error, if any, is ignored.
 
-    A run that has not ended then is kept for `collect_cancelled`: it counts as in flight until somebody waits for it.
+    A run that has not ended by then is kept for `collect_cancelled`: it counts as in flight until its end is awaited.
     """
     try:
         run.cancel()
@@ -145,7 +145,7 @@ def cancel(run: Waitable) -> None:
 
 
 def collect_cancelled() -> None:
-    """Let go of cancelled runs that have ended meanwhile, without waiting for others."""
+    """Release cancelled runs that have ended meanwhile, without waiting for others."""
     with _lock:
         _unfinished[:] = [run for run in _unfinished if not _has_ended(run)]
 

@@ -34,7 +34,7 @@ class BaseAccelerator(JobRunner):
     @property
     @abstractmethod
     def _submitter(self) -> JobSubmitter:
-        """What runs its jobs in the background."""
+        """Return what runs its jobs in the background."""
 
     @abstractmethod
     def start(self, src: object = None, *, info_dict: dict[str, Any] | None = None, **parameters: object) -> None:
@@ -127,15 +127,16 @@ class BaseAccelerator(JobRunner):
         ParameterError
             A parameter, type or size does not fit the accelerator.
         CopyRefused, RunTimeout, RunCancelled, KernelError, DeviceLost, StorageError
+            The job failed, or `copy` is ``False`` and data cannot be used in place.
         HostError, JobRejected, ConnectionError
-            On another machine: it failed, or stopped while the job ran, and then it is not known what was written; it
-            was too busy for a minute; it could not be reached for a minute.
+            The accelerator is on another machine. Its host failed, or stopped while the job ran, so that it is not
+            known what was written; it was too busy for a minute; or it could not be reached for a minute.
 
         Notes
         -----
-        A destination in a store or file is written as a whole, or stays as it was. Several are put in place one after
-        the other, when all of the job's work is done. The contents of an array given as `dst` are undefined if the job
-        fails.
+        A destination in a store or file is written completely, or stays as it was. Several destinations are replaced
+        one after the other, after all of the job's work is done. The contents of an array given as `dst` are undefined
+        if the job fails.
         """
         if report:
             return reported(
@@ -230,7 +231,7 @@ class BaseAccelerator(JobRunner):
         -------
         PreparedJob
             ``job()`` runs it, ``job(a=3)`` with another value, ``job.submit()`` in the background. It keeps the arrays
-            alive; see there.
+            alive; see `PreparedJob`.
 
         Raises
         ------
@@ -247,7 +248,7 @@ class BaseAccelerator(JobRunner):
         return PreparedJob(self, self.process, self._submit_call, src, dst, keywords, direct)
 
     def _direct(self, src: object, dst: object, **keywords: Any) -> Direct | None:
-        """Return the short way of a prepared job; ``None``: it has none."""
+        """Return the fast path of a prepared job; ``None``: it has none."""
         del src, dst, keywords
         return None
 

@@ -43,12 +43,12 @@ class _HasDLPack(Protocol):
     def __dlpack__(self) -> Callable[..., Any]: ...
 
 
-#: A URL or path, a file object, an array or what can be seen as one.
+#: A URL or path, a file object, an array, or an object that can be viewed as an array.
 Data: TypeAlias = (
     "str | PathLike[Any] | _Readable | _Writable | Buffer | _HasArray | _HasInterface | _HasDLPack | DeviceArray"
 )
 #: The same, or several by the names of inputs or outputs.
 JobData: TypeAlias = "Data | Mapping[str, Data | None] | None"
-#: A value of an accelerator's own parameter: no mapping and no function, so that a misspelt ``info_dict`` or
-#: ``progress`` is found.
+#: A value of an accelerator's own parameter. Not a mapping or function, so that type checkers find a misspelt
+#: ``info_dict`` or ``progress``.
 Parameter: TypeAlias = "str | SupportsIndex | SupportsFloat | np.generic | NDArray[Any] | Sequence[Any] | None"

@@ -1,4 +1,4 @@
-"""What a job gets where its caller says nothing: the values of the configuration, and those of `start`."""
+"""Defaults of jobs: the values of the configuration, and those of `start`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class JobDefaults:
     configuration
         Its sections ``[process.NAME]`` and ``[configuration.NAME]`` are read.
     memory_limit
-        Bytes, or text with a unit, that counts more than the configuration's; ``None``: not given.
+        Bytes, or text with a unit; overrides the configuration. ``None``: not given.
 
     Attributes
     ----------
@@ -76,7 +76,7 @@ class JobDefaults:
         return chosen
 
     def start(self, parameters: dict[str, object]) -> None:
-        """Let jobs have these from now on."""
+        """Use these parameters as defaults of jobs from now on."""
         self._started = parameters
 
     def complete(self, parameters: Mapping[str, object]) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Prepared jobs that a local device runs over the caller's arrays: registered, with a deadline, and nothing else."""
+"""Prepared jobs that a local device runs over the caller's arrays: only registration, deadline and the run."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ class _Accelerator(Protocol):
 
 
 class DirectRuns:
-    """The short way of a prepared job; see `apyfal.jobs.prepared.Direct`. Not for several threads at once.
+    """The fast path of a prepared job; see `apyfal.jobs.prepared.Direct`. Not for several threads at once.
 
     Parameters
     ----------
     job
-        What is run.
+        The job.
     accelerator
         Where it runs. The jobs in flight, `_active`, are those that its `stop` fails.
     process
-        Runs the job with other parameters, which are more than arguments of the kernel.
+        Runs the job if parameters change that are more than arguments of the kernel.
     parameters
         All parameters that were given for the job.
     timeout
@@ -79,7 +79,7 @@ class DirectRuns:
         report = None if info is None else Report()
         self._begins(control)
         try:
-            if self._accelerator._closed:  # after it was registered: a stop that does not see it has closed it
+            if self._accelerator._closed:  # after the registration: a `stop` that missed it has closed this
                 self._accelerator._check_open()
             job.run_again(control, report, scalars)
         finally:
@@ -94,7 +94,7 @@ class DirectRuns:
         return self._accelerator._starts == self._starts
 
     def make_ready(self) -> bool:
-        """Return whether `begin` can be called: nothing has to be done before a run."""
+        """Return whether `begin` can be called: whether nothing has to be done before a run."""
         return self._job.make_ready()
 
     def begin(self, seconds: float) -> Callable[[], None] | None:

@@ -17,7 +17,7 @@ __all__ = ["enqueue"]
 
 
 def enqueue(context: DeviceContext, arguments: JobArguments) -> QueuedJob:
-    """Queue a job; see `apyfal.Accelerator.enqueue`. The arrays that it writes raise its error, too."""
+    """Queue a job; see `apyfal.Accelerator.enqueue`. If it fails, the arrays that it writes raise its error, too."""
     queue = context.shared.queue
     with queue.turn():
         started = start(context, arguments)
@@ -50,6 +50,6 @@ def _fill(context: DeviceContext, report: Report, at: float, runs: RunGroup, inf
     """Write the report of a job that has ended into a caller's ``info_dict``."""
     report.run_details = [run.details for run in runs.runs if run.details is not None]
     measured = sum([run.seconds for run in runs.runs])
-    # by the device's clock if it has one: the host did not measure when the runs began and ended
+    # by the device's clock, if it has one, because the host did not measure when the runs began and ended
     report.spans.append(Span("compute", 0, at, at + measured if measured else report.now()))
     report.fill(info, device=context.info["name"], driver=context.definition.driver)

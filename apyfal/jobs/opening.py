@@ -1,4 +1,4 @@
-"""What `apyfal.Accelerator` needs to open: its definition, its program, its coefficients, a device that is shared."""
+"""What `apyfal.Accelerator` needs to open: its definition, program, coefficients, and shared device."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ def define(
     name, configuration, keys
         As for that function.
     driver, device
-        What the caller said; ``None``: nothing.
+        As given by the caller; ``None``: not given.
     shared
-        The device that it is for. Its driver is taken if neither caller nor configuration says another.
+        The device to share. Its driver is used unless the caller or the configuration states another.
     """
     where: dict[str, object] = {
         key: value for key, value in (("driver", driver), ("device", device)) if value is not None
@@ -74,7 +74,7 @@ def define(
     if shared is None or driver is not None or found.driver == shared.driver:
         return found
     if "driver" in configuration.section(f"accelerator.{name}" if name else "accelerator"):
-        return found  # what is wrong is said when it joins the device
+        return found  # the error is raised when it joins the device
     return resolve(name, configuration, driver=shared.driver, **keys)
 
 
@@ -98,7 +98,7 @@ def load_all(src: object) -> NDArray[Any]:
 
 
 def _program_reader(definition: Definition) -> Callable[[str], bytes]:
-    """Return what makes the bytes that the driver loads from the text of ``program``."""
+    """Return the function that turns the text of ``program`` into the bytes that the driver loads."""
     if definition.driver == "opencl":
         return lambda program: make_opencl(program, definition.options.get("build", ""), _read_program)
     if definition.driver != "rtl":

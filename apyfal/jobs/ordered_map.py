@@ -28,14 +28,14 @@ __all__ = [
 
 
 class Submitted(Protocol):
-    """What stands for a submitted job: a `concurrent.futures.Future`, or a `LightFuture`."""
+    """The future of a submitted job: a `concurrent.futures.Future`, or a `LightFuture`."""
 
     def result(self) -> Any: ...
     def cancel(self) -> bool: ...
 
 
 class ResultOrder:
-    """What the futures of one `map_jobs` share: a lock, and the future that the reader waits for."""
+    """The state that the futures of one `map_jobs` share: a lock, and the future that the reader waits for."""
 
     __slots__ = ("awaited", "changed", "lock")
 
@@ -46,10 +46,10 @@ class ResultOrder:
 
 
 class LightFuture:
-    """A future for one reader who takes results in order.
+    """A future for a single reader that takes results in order.
 
-    It costs a tenth of a `concurrent.futures.Future`, because all futures of an order share a lock. The methods do what
-    those of the same names do there.
+    It costs a tenth of a `concurrent.futures.Future`, because all futures of a `ResultOrder` share a lock. The methods
+    work like those of the same names there.
     """
 
     __slots__ = ("_cancelled", "_done", "_error", "_order", "_result", "_started")
@@ -89,7 +89,7 @@ class LightFuture:
 
     def _end(self) -> None:
         order = self._order
-        with order.lock:  # or the reader may miss it: without it, nothing orders `_done` here and `awaited` there
+        with order.lock:  # nothing else orders `_done` and `awaited`: the reader could miss the end
             self._done = True
             if order.awaited is self:
                 order.changed.notify_all()
@@ -109,7 +109,7 @@ class LightFuture:
             try:
                 raise self._error
             finally:
-                self._error = None  # kept, its traceback would keep all local variables of its frames alive
+                self._error = None  # if kept, its traceback would keep the local variables of its frames alive
         return self._result
 
 
@@ -310,7 +310,7 @@ def map_jobs(
     keywords
         Of `process`, for all jobs.
     ahead
-        Returns how many jobs may be submitted and not read, at the moment.
+        Returns how many submitted jobs may be unread at the moment.
     """
     order = ResultOrder()
     pending: deque[tuple[LightFuture, object]] = deque()

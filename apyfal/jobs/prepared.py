@@ -23,7 +23,7 @@ __all__ = ["Direct", "PreparedJob"]
 
 
 class Direct(Protocol):
-    """The short way of a job that a local device runs over the caller's arrays."""
+    """The fast path of a job that a local device runs over the caller's arrays."""
 
     def __call__(self, info: dict[str, Any] | None, deadline: float | None, changes: dict[str, object]) -> Any:
         """Run it, and return its result.
@@ -31,7 +31,7 @@ class Direct(Protocol):
         Parameters
         ----------
         info
-            Receives what was done; ``None``: nobody asked.
+            Receives the job's report; ``None``: no report.
         deadline
             Time of `time.monotonic`; ``None``: the accelerator's default.
         changes
@@ -51,13 +51,13 @@ class PreparedJob:
     owner
         The accelerator or pool.
     process, submit
-        Those of the accelerator: they run the job if there is no shorter way, and in the background.
+        The accelerator's functions, which run the job if there is no fast path, and in the background.
     src, dst
-        Where its data is and goes.
+        Source and destination of its data.
     keywords
         Parameters of the accelerator, and keywords of `process`, for every run.
     direct
-        The shorter way; ``None``: `process`.
+        The fast path; ``None``: use `process`.
 
     Attributes
     ----------
@@ -182,7 +182,7 @@ class PreparedJob:
 
     def run_by(self, process: Callable[..., Any], **keywords: Any) -> Any:
         """Run the job by the `process` of one device of a pool; the other arguments are those of a call."""
-        one = copy(self)  # with the same lock
+        one = copy(self)  # with the same lock as other calls
         one._process = process
         return one(**keywords)
 

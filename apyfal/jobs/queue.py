@@ -16,12 +16,12 @@ from apyfal.threads import start_threads
 
 __all__ = ["CallTask", "FutureLike", "Task", "TaskQueue", "Workers", "cancel_future"]
 
-#: Seconds that `Workers.stop` waits for threads whose jobs were cancelled.
+#: Seconds for which `Workers.stop` waits for threads whose jobs were cancelled.
 _STOP_SECONDS = 5.0
 
 
 class FutureLike(Protocol):
-    """What receives the end of a job: a `concurrent.futures.Future`, or a stand-in."""
+    """Receives the outcome of a job: a `concurrent.futures.Future`, or an object with these methods."""
 
     def set_running_or_notify_cancel(self) -> bool: ...
     def set_result(self, result: Any, /) -> None: ...
@@ -31,7 +31,7 @@ class FutureLike(Protocol):
 
 
 def cancel_future(future: FutureLike) -> bool:
-    """Cancel a future whose job was taken out of its queue, and wake who waits for it; return whether it is cancelled.
+    """Cancel the future of a job that was removed from its queue, and wake its waiters; return whether it is cancelled.
 
     `concurrent.futures.wait` and ``as_completed`` do not see a future that was only cancelled.
     """
@@ -85,7 +85,7 @@ class CallTask(Task):
 
 
 class TaskQueue:
-    """Jobs that wait for any of several threads, and the number of those that were taken and have not ended.
+    """Jobs that wait for one of several threads, and the number of jobs that were taken and have not ended.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ class TaskQueue:
         task
             The job.
         again
-            It was taken from this queue and has not ended: a closed queue takes it too.
+            Whether it was taken from this queue before and has not ended: then a closed queue accepts it, too.
 
         Raises
         ------
@@ -160,7 +160,7 @@ class TaskQueue:
             return tasks
 
     def end(self, count: int) -> None:
-        """Record that `count` of the tasks that were taken have ended, or were put again."""
+        """Record that `count` of the taken tasks have ended, or were put back."""
         with self._lock:
             self._running -= count
             self._here.count = 0

@@ -18,7 +18,7 @@ __all__ = ["BATCH_MEMORY", "JobSubmitter", "run_each"]
 #: Jobs at work at once: one on the device, the next being fetched, the last being stored.
 _WORKERS = 3
 
-#: Bytes of pinned memory for all batches that can be at work at once.
+#: Bytes of pinned memory for all batches that can run at once.
 BATCH_MEMORY = 4 * _WORKERS * BATCH_NBYTES
 
 
@@ -54,7 +54,7 @@ class JobSubmitter:
     Attributes
     ----------
     size
-        How many small jobs make a batch, at the moment.
+        How many small jobs form a batch at the moment.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class JobSubmitter:
         return future
 
     def call(self, function: Callable[..., Any], keywords: dict[str, Any]) -> Future[Any]:
-        """Call a function in turn with the jobs."""
+        """Queue a call of a function between the jobs."""
         future: Future[Any] = Future()
         self._put(CallTask(future, function, keywords))
         return future

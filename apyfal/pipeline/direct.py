@@ -145,7 +145,7 @@ class DirectCall:
         except IndexError:
             launcher = KernelLauncher(self.call, self._kernel, self.context.device, self._loaded)
         else:
-            if not launcher.fills_outputs:
+            if not launcher.initializes_on_host:
                 launcher.set_regions(inputs, outputs)
                 return launcher, launch
         return launcher, self.set(launcher, inputs, outputs)
@@ -289,7 +289,7 @@ class DirectJob:
 
     def _new_ready(self) -> _Ready:
         launcher, launch = self._direct.lend(self._inputs, self._outputs)
-        plain = not launcher.fills_outputs and not self._owned
+        plain = not launcher.initializes_on_host and not self._owned
         return _Ready(launcher, launch, launcher.runner(launch, POLL_SECONDS) if plain else None)
 
     def _run_with(
@@ -305,7 +305,7 @@ class DirectJob:
                 raise ParameterError("an array was resized after this job was prepared; expected one of its own job")
         if ready is None:
             ready = self._new_ready()
-        elif ready.launcher.fills_outputs:
+        elif ready.launcher.initializes_on_host:
             self._direct.set(ready.launcher, self._inputs, self._outputs)
         launcher = ready.launcher
         launcher.set_scalars(scalars)

@@ -247,7 +247,7 @@ def start(context: DeviceContext, arguments: JobArguments) -> StartedJob:
                     cancel(RunGroup(runs))
                 raise
             finally:
-                report.moved(*launcher.take_moved())
+                report.moved(*launcher.take_bytes_moved())
             launcher.clear_regions()
             decided.leave_resident(arguments, launcher)
         report.bytes_in = sum([one.nbytes or 0 for one in decided.inputs])
@@ -288,7 +288,7 @@ def _run(
             else:
                 stages.run_stages()
         finally:
-            report.moved(*launcher.take_moved())
+            report.moved(*launcher.take_bytes_moved())
         launcher.clear_regions()
         decided.leave_resident(arguments, launcher)
     if total is None:

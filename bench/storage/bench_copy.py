@@ -36,7 +36,7 @@ from support.peers import (
 )
 
 from apyfal import storage
-from apyfal.storage.batch.native import ways
+from apyfal.storage.batch.native import path_counts
 
 
 def benches(quick: bool) -> list[Bench]:
@@ -146,7 +146,7 @@ def tree(count: int) -> Bench:
         found = {path: stored.data for path, stored in kept.objects.items()}
         if found != {f"b/{number:06}": data[number].tobytes() for number in range(count)}:
             raise AssertionError("the copy is not the original")
-    ways.take()
+    path_counts.take()
     logs = [server.root.parent / "access.log" for server in (source, sink)]
     seen = [0, 0]
 
@@ -161,7 +161,7 @@ def tree(count: int) -> Bench:
 
     def check_native(_: object) -> None:
         check(_)
-        if (took := ways.take()) != {"native": 2 * count}:
+        if (took := path_counts.take()) != {"native": 2 * count}:
             raise AssertionError(f"not all objects took the native transport: {took}")
 
     bench.add("apyfal copy -r", lambda: copy_tree("s3.sink://sink/"), check_native, repeats=count)

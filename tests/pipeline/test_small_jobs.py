@@ -26,7 +26,7 @@ from apyfal.exceptions import (
     RunCancelled,
     RunTimeout,
 )
-from apyfal.storage.batch.native import ways
+from apyfal.storage.batch.native import path_counts
 
 KIB = 1 << 10
 COUNT = 300
@@ -185,14 +185,14 @@ def test_objects_are_fetched_side_by_side_with_one_request_each(store: Hostile) 
 
 def test_objects_travel_by_the_native_transport(store: Hostile) -> None:
     sources = [f"s3.many://b/{number}" for number in range(120)]
-    ways.take()
+    path_counts.take()
     with apyfal.Accelerator("loopback", emulator=BUSY) as accelerator:
         results = list(accelerator.process_map(sources))
-        assert ways.take()["native"] > 60
+        assert path_counts.take()["native"] > 60
         list(
             accelerator.process_map([np.frombuffer(result, "u1") for result in results], [f"{s}.out" for s in sources])
         )
-        assert ways.take()["native"] > 60
+        assert path_counts.take()["native"] > 60
     for number, result in enumerate(results):
         assert result.tobytes() == store.objects[f"b/{number}"].data == store.objects[f"b/{number}.out"].data
 
@@ -203,9 +203,9 @@ def test_copies_of_objects_are_counted(store: Hostile) -> None:
     infos: list[dict] = []
     with apyfal.Accelerator("loopback", emulator=BUSY) as accelerator:
         list(accelerator.process_map(sources))  # it knows that they are small
-        ways.take()
+        path_counts.take()
         list(accelerator.process_map(sources, info_list=infos))
-    native = ways.take()["native"]
+    native = path_counts.take()["native"]
     assert native > 60
     packed = " small, and packed with others into one transfer"
     for info in infos:

@@ -22,14 +22,14 @@ __all__ = ["ChainContext"]
 
 
 class ChainContext(DeviceContext):
-    """One device for all stages of a chain. A stage that is there twice has one kernel.
+    """One device for all stages of a chain. Equal stages share one kernel.
 
     Parameters
     ----------
     definition
         The chain.
     reader
-        Returns, for a stage's definition, what reads its program.
+        Returns, for a stage's definition, the function that reads its program.
     shared
         A device that is open already; ``None``: open one.
 

@@ -1,4 +1,4 @@
-"""Start the runs of a chain: all at once, each on what the one before it leaves on the device."""
+"""Start the runs of a chain at once: each reads what the previous stage leaves on the device."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ __all__ = ["ChainLauncher"]
 class ChainLauncher:
     """Starts the runs of a chain over one chunk after another. Not for several threads at once.
 
-    Between two stages is memory of the device, one piece for all chunks: the driver keeps the order of runs that use
-    the same memory. An output that begins at zero, or at a value, gets new memory for each chunk. A stage that works in
-    place does so where its output goes, and the stage before it writes there.
+    Two stages share one piece of device memory for all chunks, because the driver keeps the order of runs that use the
+    same memory. An output with an initial value (also zero) gets new memory for each chunk. A stage that works in place
+    does so in the memory of its output, and the stage before it writes there.
 
     Parameters
     ----------
     call
         The chain.
     launchers, kernels
-        Of its stages.
+        Those of its stages, in order.
     device
-        Where they run.
+        The device on which they run.
 
     Raises
     ------
@@ -72,10 +72,10 @@ class ChainLauncher:
     ) -> RunGroup:
         """Start the runs over one chunk; see `apyfal.device.launcher.KernelLauncher.start`.
 
-        Stages behind one that gives its output at the end of the job are started for the last chunk alone.
+        Stages after one that produces its output at the end of the job are started for the last chunk only.
         """
         self.steps_of = None
-        del skip  # it is for kernels that report their size, and no stage does
+        del skip  # `skip` is for kernels that report their size, and no stage does
         chunks = self._chunks(chunk)
         between = self._regions(chunks, outputs)
         last = len(self._calls) - 1
@@ -97,7 +97,7 @@ class ChainLauncher:
 
     @property
     def is_plain(self) -> bool:
-        """Whether all stages are, so that the memory between them stays the same; see `Launcher`."""
+        """Whether all stages are plain, so that the memory between them stays the same; see `Launcher`."""
         return all(launcher.is_plain for launcher in self._launchers)
 
     def set_steps(self, owner: object, chunk: Chunk, outputs: Sequence[BufferRegion]) -> None:
@@ -112,21 +112,21 @@ class ChainLauncher:
         self._steps = Steps(steps)
         self.steps_of = owner
 
-    def place(self, inputs: Sequence[BufferObject], outputs: Sequence[BufferObject]) -> Steps:
+    def rebind(self, inputs: Sequence[BufferObject], outputs: Sequence[BufferObject]) -> Steps:
         """Replace the memory of the first stage's inputs and of the last one's outputs; see `Launcher`."""
-        self._launchers[0].place_inputs(inputs)
-        self._launchers[-1].place_outputs(outputs)
+        self._launchers[0].rebind_inputs(inputs)
+        self._launchers[-1].rebind_outputs(outputs)
         if self._steps is None:
             raise RuntimeError("no steps were set")
         return self._steps
 
-    def clear_ends(self) -> None:
-        """Drop the references to the memory of `place`."""
+    def unbind(self) -> None:
+        """Drop the references to the memory of `rebind`."""
         self._launchers[0].clear_inputs()
         self._launchers[-1].clear_outputs()
 
     def _chunks(self, chunk: Chunk) -> list[Chunk]:
-        """Return the part of each stage's input that goes with a chunk of the first one's, without its memory."""
+        """Return, for a chunk of the first stage's input, the chunk of each stage's input, without its memory."""
         chunks = [chunk]
         for place, (before, call) in enumerate(zip(self._calls, self._calls[1:], strict=False), start=1):
             port, one = before.outputs[0], chunks[-1]
@@ -139,34 +139,36 @@ class ChainLauncher:
         return chunks
 
     def _regions(self, chunks: Sequence[Chunk], outputs: Sequence[BufferRegion]) -> list[BufferRegion]:
-        """Return the memory between each two stages."""
+        """Return the memory between each pair of stages."""
         regions: list[BufferRegion] = []
         behind = outputs[0]
         for place in reversed(range(1, len(chunks))):
             if not self._calls[place].inputs[0].changed:
-                behind = self._region(place - 1, chunks[place].nbytes, fresh=self._is_begun(place - 1, chunks))
+                behind = self._region(
+                    place - 1, chunks[place].nbytes, fresh=self._has_initial_values(place - 1, chunks)
+                )
             regions.append(behind)
         return regions[::-1]
 
-    def _is_begun(self, place: int, chunks: Sequence[Chunk]) -> bool:
+    def _has_initial_values(self, place: int, chunks: Sequence[Chunk]) -> bool:
         """Return whether the host writes first values to the output of stage `place`, or of in-place stages before."""
         begun = False
         while True:
             keeps = is_reduction(self._calls[place]) and chunks[place].number > 0
-            begun |= self._launchers[place].begins_outputs and not keeps
+            begun |= self._launchers[place].initializes_on_device and not keeps
             if not self._calls[place].inputs or not self._calls[place].inputs[0].changed:
                 return begun
             place -= 1
 
     def _region(self, place: int, nbytes: int, *, fresh: bool) -> BufferRegion:
         memory = self._memory[place]
-        if memory is None or memory.nbytes < nbytes or fresh:  # an earlier run may still use the old one
+        if memory is None or memory.nbytes < nbytes or fresh:  # an earlier run may still use the old memory
             memory = self._memory[place] = DeviceArray(self._device, max(nbytes, 1), np.uint8, self._banks[place])
         return BufferRegion.of(memory).part(0, nbytes)
 
-    def take_moved(self) -> tuple[int, int]:
+    def take_bytes_moved(self) -> tuple[int, int]:
         """Return the bytes that runs have moved to the device and from it since the last call."""
-        moved = [launcher.take_moved() for launcher in self._launchers]
+        moved = [launcher.take_bytes_moved() for launcher in self._launchers]
         return sum(to_device for to_device, _ in moved), sum(from_device for _, from_device in moved)
 
     def clear_regions(self) -> None:

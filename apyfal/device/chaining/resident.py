@@ -1,8 +1,8 @@
-"""Jobs of one run between device arrays, with everything decided that does not change from job to job.
+"""Jobs of one run between device arrays: what does not change from job to job is decided once.
 
-The first job of its kind goes through all of `apyfal.pipeline.run`. If that is one run of each kernel, with nothing to
-be written before, it leaves a `ResidentPlan` behind. A later job over arrays of the same shapes and types, with the
-same parameters, only puts its arrays into the arguments of launchers that are set already.
+The first job of its kind goes through all of `apyfal.pipeline.run`. If that is one run of each kernel, and nothing
+is written before the run, it leaves a `ResidentPlan`. A later job over arrays of the same shapes and types, with the
+same parameters, only replaces the arrays among the arguments of a launcher.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ __all__ = ["ResidentJob", "ResidentPlan"]
 
 
 def _arrays_of(context: DeviceContext, ports: Sequence[Port], value: object) -> list[DeviceArray] | None:
-    """Return the device arrays that a job has for inputs or outputs of these names.
+    """Return the device arrays that a job uses as inputs or outputs of these names.
 
     Returns
     -------
     list or None
-        ``None``: some are something else, are missing, or are on another device.
+        ``None``: some are not device arrays, are missing, or are on another device.
     """
     if isinstance(value, DeviceArray):
         return [value] if len(ports) == 1 and value.device is context.device else None
@@ -49,9 +49,9 @@ class ResidentJob(NamedTuple):
     Attributes
     ----------
     plan
-        What an earlier job of its kind has left behind; ``None``: none has.
+        What an earlier job of this kind has decided; ``None``: there was none.
     key
-        What all jobs of its kind have in common.
+        Equal for all jobs of one kind.
     sources, dsts
         Its arrays.
     """
@@ -90,14 +90,14 @@ class ResidentJob(NamedTuple):
 
 
 class ResidentPlan:
-    """What is the same for all jobs of one kind. Usable from any thread.
+    """The decisions that all jobs of one kind share. Usable from any thread.
 
     Parameters
     ----------
     call
         What is run, with the outputs' sizes.
     names
-        Of the outputs.
+        Names of the outputs.
     bytes_in
         Bytes of each input.
     bytes_out
@@ -131,15 +131,15 @@ class ResidentPlan:
             As `apyfal.device.waiting.wait` does.
         """
         inputs, outputs = [one.buffer()[0] for one in sources], [one.buffer()[0] for one in dsts]
-        launcher = context.take_launcher(self._call)
+        launcher = context.acquire_launcher(self._call)
         if launcher.steps_of is not self:
             launcher.set_steps(self, *self._chunk(sources, dsts))
         left = control.seconds_left()
-        runs = launcher.place(inputs, outputs).run(POLL_SECONDS if left is None or left > POLL_SECONDS else left)
+        runs = launcher.rebind(inputs, outputs).run(POLL_SECONDS if left is None or left > POLL_SECONDS else left)
         if runs is not None:
             wait(RunGroup(runs), control)
-        launcher.clear_ends()
-        context.give_launcher(self._call, launcher)
+        launcher.unbind()
+        context.release_launcher(self._call, launcher)
         for source in sources:
             if source.writer is not None:
                 source.settle()
@@ -149,12 +149,12 @@ class ResidentPlan:
     def start(self, context: DeviceContext, sources: Sequence[DeviceArray], dsts: Sequence[DeviceArray]) -> RunGroup:
         """Start the runs of a job without waiting for them."""
         inputs, outputs = [one.buffer()[0] for one in sources], [one.buffer()[0] for one in dsts]
-        launcher = context.take_launcher(self._call)
+        launcher = context.acquire_launcher(self._call)
         if launcher.steps_of is not self:
             launcher.set_steps(self, *self._chunk(sources, dsts))
-        runs = RunGroup(launcher.place(inputs, outputs).start())
-        launcher.clear_ends()
-        context.give_launcher(self._call, launcher)
+        runs = RunGroup(launcher.rebind(inputs, outputs).start())
+        launcher.unbind()
+        context.release_launcher(self._call, launcher)
         return runs
 
     def value(self, dsts: Sequence[DeviceArray]) -> Any:

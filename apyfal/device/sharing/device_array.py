@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["DeviceArray"]
 
 _TO_GET = "expected .get(), which brings it to the host"
-#: What `numpy.__dlpack_device__` says of memory of the host: kDLCPU of DLPack's header, number 0.
+#: Result of ``__dlpack_device__`` for host memory: kDLCPU of DLPack's header, device 0.
 _HOST = (1, 0)
 
 
@@ -48,7 +48,7 @@ class DeviceArray:
     own, it has a host side of the same size.
     """
 
-    __array_ufunc__ = None  # numpy's operators refuse it, instead of taking it for a number
+    __array_ufunc__ = None  # numpy's operators refuse it, instead of taking it for a scalar
 
     def __init__(self, device: Device, shape: int | Sequence[int], dtype: DTypeLike, bank: int = 0) -> None:
         self.dtype: np.dtype[Any] = np.dtype(dtype)
@@ -68,19 +68,19 @@ class DeviceArray:
         if "separate-memory" in device.info["capabilities"] and device.transfers:
             self._bo = device.alloc(max(self.nbytes, 1), bank)
         else:
-            block = empty(max(self.nbytes, 1), np.uint8)  # as a whole: its buffer object begins where it does
+            block = empty(max(self.nbytes, 1), np.uint8)  # all of it: its buffer object begins where the array does
             self._bo, _ = device.import_memory(block, bank=bank)
             self._memory = block[: self.nbytes]
 
     @classmethod
     def of(cls, array: NDArray[Any], device: Device, bank: int = 0) -> DeviceArray:
-        """Return a new one with the contents of an array of the host, of any layout."""
+        """Return a new device array with the contents of a host array of any layout."""
         plain = plain_array(array)
         made = cls(device, plain.shape, plain.dtype, bank)
         made.set(plain)
         return made
 
-    # -- what it is ---------------------------------------------------------------------------------------------------
+    # -- attributes ---------------------------------------------------------------------------------------------------
     @property
     def size(self) -> int:
         """Number of elements."""
@@ -112,7 +112,7 @@ class DeviceArray:
         return self._bo is None
 
     def buffer(self) -> tuple[BufferObject, NDArray[np.uint8] | None]:
-        """Return the memory, from its beginning on, and its host side if it has one.
+        """Return the buffer object of the memory, and its host side if it has one.
 
         Raises
         ------
@@ -221,7 +221,7 @@ class DeviceArray:
                 memory.view(self.dtype).reshape(self.shape)[...] = array
             bo.sync(TO_DEVICE, 0, self.nbytes)
         elif self.nbytes:
-            # drivers pin memory for writing: what is read-only goes through memory that is not
+            # drivers pin memory for writing: read-only data goes through writable memory
             usable = array.flags.c_contiguous and array.flags.writeable
             source = array if usable else empty(self.shape, self.dtype)
             if source is not array:
@@ -251,7 +251,7 @@ class DeviceArray:
     ) -> None:
         self.close()
 
-    # -- what others take it for --------------------------------------------------------------------------------------
+    # -- protocols of other libraries ---------------------------------------------------------------------------------
     def __array__(self, dtype: object = None, copy: object = None) -> NDArray[Any]:
         raise TypeError(f"a device array of {self.card!r} is not in the host's memory; {_TO_GET}")
 

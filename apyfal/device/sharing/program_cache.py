@@ -1,4 +1,4 @@
-"""Built OpenCL programs on disk, in ``$XDG_CACHE_HOME/apyfal/opencl``: where the driver keeps them, and how many.
+"""The cache of built OpenCL programs in ``$XDG_CACHE_HOME/apyfal/opencl``: its directory and its size limit.
 
 The driver reads and writes the entries (``csrc/drivers/opencl/kernel/cache.c``).
 """
@@ -15,7 +15,7 @@ from apyfal.units import parse_boolean
 
 __all__ = ["LIMIT", "trim_cache", "with_cache"]
 
-#: Bytes of all programs that are kept.
+#: Size limit of all cached programs, in bytes.
 LIMIT = 256 << 20
 
 _LOG = logging.getLogger(__name__)
@@ -46,6 +46,6 @@ def with_cache(driver: str, options: Mapping[str, str]) -> dict[str, str]:
 
 
 def trim_cache(driver: str, options: Mapping[str, str]) -> None:
-    """Remove what is beyond `LIMIT`, if a device with these options has a cache."""
+    """Remove programs above `LIMIT`, if a device with these options has a cache."""
     if (folder := with_cache(driver, options).get("cache")) is not None and driver == "opencl":
         evict(Path(folder), nbytes=LIMIT)

@@ -9,7 +9,7 @@ from typing import Protocol
 
 __all__ = ["MOST_QUEUED", "Queued", "RunQueue"]
 
-#: Most jobs in flight on one device. One more waits for the oldest, since each job keeps its memory until it has ended.
+#: Most jobs in flight on one device. Another job waits for the oldest, since each keeps its memory until it has ended.
 MOST_QUEUED = 64
 
 #: Seconds to wait for the oldest job before the others are checked again.
@@ -45,16 +45,16 @@ class RunQueue:
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Let only one thread at a time queue a job, so that the order here is that of the driver's queue."""
+        """Let one thread at a time queue a job, so that the order here is that of the driver's queue."""
         with self._queueing:
             self.collect()
-            while (oldest := self._in_the_way()) is not None:
+            while (oldest := self._oldest_if_full()) is not None:
                 oldest.ended(_LOOK)
                 self.collect(every=True)
             yield
 
-    def _in_the_way(self) -> Queued | None:
-        """Return the oldest job if there is no room for another one."""
+    def _oldest_if_full(self) -> Queued | None:
+        """Return the oldest job if no other job may be added; otherwise ``None``."""
         with self._lock:  # a thread that waits for a job discards it
             jobs = self._jobs
             return jobs[0][1] if len(jobs) >= MOST_QUEUED else None

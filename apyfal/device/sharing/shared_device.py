@@ -17,21 +17,21 @@ __all__ = ["SharedDevice"]
 
 
 class SharedDevice:
-    """A device that is closed when the last one who uses it leaves. All methods may be called from any thread.
+    """A device that is closed when its last user leaves. All methods may be called from any thread.
 
     Parameters
     ----------
     device
-        The open device. Who made this is its first user.
+        The open device. The creator of this object is its first user.
     driver, options
         The driver's name, as definitions have it, and the options with which the device was opened.
 
     Attributes
     ----------
     device, driver
-        These.
+        As given.
     queue
-        Jobs of all users that are in the device's queue.
+        The jobs of all users in the device's queue.
     """
 
     def __init__(self, device: Device, driver: str, options: Mapping[str, str]) -> None:
@@ -71,12 +71,12 @@ class SharedDevice:
             self._users += 1
 
     def leave(self) -> None:
-        """Be a user no more; the last one closes the device.
+        """Stop being a user; the last one closes the device.
 
         Raises
         ------
         BufferInUse
-            Runs are in flight on a device that would be closed: then the caller stays its user.
+            Runs are in flight on a device that would be closed. The caller stays its user.
         """
         with self._lock:
             if self._users == 1:

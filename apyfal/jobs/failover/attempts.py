@@ -33,7 +33,7 @@ class PooledTask(Task):
 
     @property
     def repeatable(self) -> bool:
-        """Whether the job can run again: its sources are as they were, whatever the lost device has written."""
+        """Whether the job can run again: its sources are unchanged, whatever the lost device has written."""
         sources, dsts = ([value for _, value in each_of(side)] for side in (self.src, self.dst))
         if any(is_file_object(value) for value in (*sources, *dsts)):
             return False
@@ -71,7 +71,7 @@ def _place(name: object) -> str:
 
 
 class Attempt:
-    """The future of a job on one device. The pool decides what its end means for the caller's future."""
+    """The future of one attempt on one device. The pool decides what its end means for the caller's future."""
 
     def __init__(
         self,

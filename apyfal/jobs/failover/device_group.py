@@ -1,4 +1,4 @@
-"""Equal accelerators that take jobs from one queue. If one is lost, it is taken out, and its jobs run on another."""
+"""Equal accelerators that take jobs from one queue. If one is lost, it is removed, and its jobs run on another."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class CardStatistics:
 
 
 class DeviceGroup:
-    """Runs each job on one of several open accelerators that is free.
+    """Runs each job on a free one of several open accelerators.
 
     Parameters
     ----------
@@ -80,11 +80,11 @@ class DeviceGroup:
     def __init__(self, accelerators: Sequence[BaseAccelerator], names: Sequence[str]) -> None:
         self.statistics = [CardStatistics(name) for name in names]
         self._accelerators = accelerators
-        self._closed = False  # takes no new jobs; those that it has are run to their end, on the devices that are left
+        self._closed = False  # after `close`: no new jobs; waiting ones still run, on the devices that are left
         self._stopped = False
         self._lock = threading.Lock()
         self._queue = TaskQueue(self._batch_limit)
-        # each calls its own function, and none a `process`
+        # tasks of `call`: each calls its own function, not `process`
         self._functions = Workers(_THREADS * len(accelerators), "function", partial(run_each, accelerators[0].process))
         self._threads: list[threading.Thread] = []
         for index in range(len(accelerators)):
@@ -109,7 +109,7 @@ class DeviceGroup:
 
     def check(self, src: object, dst: object, keywords: dict[str, Any]) -> None:
         """Raise the error that a job would raise before it runs, as far as that can be known."""
-        self._accelerators[0].prepare(src, dst, **keywords)  # all are equal: what one refuses, all refuse
+        self._accelerators[0].prepare(src, dst, **keywords)  # all accelerators are equal: what one refuses, all refuse
 
     def submit_prepared(self, job: PreparedJob, keywords: dict[str, Any]) -> Future[Any]:
         """Run a prepared job in the background."""
@@ -160,7 +160,7 @@ class DeviceGroup:
         while statistics.error is None and (taken := self._queue.take()):
             count = len(taken)
             tasks = [task for task in taken if isinstance(task, PooledTask)]
-            if statistics.error is not None:  # taken out while this thread waited: another device runs the jobs
+            if statistics.error is not None:  # removed while this thread waited: another device runs the jobs
                 for task in tasks:
                     self._run_again(task)
             else:
@@ -182,7 +182,7 @@ class DeviceGroup:
                 accelerator._submitter.run([*tasks])
             else:
                 run_each(accelerator.process, tasks)
-        except BaseException as error:  # of no job: the thread goes on, and nobody waits for ever
+        except BaseException as error:  # not a job's error: fail the jobs, whose callers wait, and continue
             for attempt in attempts:
                 attempt.set_exception(error)
 
@@ -216,7 +216,7 @@ class DeviceGroup:
         except ClosedError as error:
             if not cancel_future(task.caller_future):
                 task.caller_future.set_exception(error)
-        if all(one.error is not None for one in self.statistics):  # the last one failed meanwhile
+        if all(one.error is not None for one in self.statistics):  # the last device failed meanwhile
             self._fail_waiting(self.statistics[0].error or "")
 
     def _is_broken(self, index: int, error: BaseException) -> bool:
@@ -225,7 +225,7 @@ class DeviceGroup:
             return True
         if isinstance(error, (RunCancelled, RunTimeout, StoreUnavailable)) or not isinstance(error, DriverError):
             return False  # the job's error: its data, its parameters, its timeout
-        # It can be the error of either: ask the device.
+        # It can be an error of the job or of the device: ask the device.
         try:
             self._accelerators[index].empty(1, "u1")
         except (HostMemoryExhausted, MemoryError):

@@ -14,7 +14,7 @@ from apyfal.exceptions import TransferCancelled
 from apyfal.storage.aio.awaiting import in_thread
 from apyfal.storage.flow.cancel import CancelToken, current_cancel
 
-__all__ = ["Gathered", "Tell"]
+__all__ = ["Gathered", "OnResults"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -29,7 +29,7 @@ _ENOUGH = 16
 _MOST_CALLS = 32
 
 #: Called with results that are known before the call has ended: (number of the item, result or error) of each.
-Tell = Callable[[Sequence[tuple[int, Any]]], None]
+OnResults = Callable[[Sequence[tuple[int, Any]]], None]
 
 
 class _Group(Generic[Item]):
@@ -101,7 +101,7 @@ class Gathered(Generic[Item, Result]):
     """
 
     def __init__(
-        self, function: Callable[[Sequence[Item], Tell], Sequence[Result | Exception]], *, lends: bool
+        self, function: Callable[[Sequence[Item], OnResults], Sequence[Result | Exception]], *, lends: bool
     ) -> None:
         self._function = function
         self._lends = lends
@@ -164,12 +164,12 @@ class Gathered(Generic[Item, Result]):
         self._schedule(loop, state)
 
     def _run(self, loop: asyncio.AbstractEventLoop, group: _Group[Item]) -> Sequence[Result | Exception]:
-        def tell(results: Sequence[tuple[int, Any]]) -> None:
+        def on_results(results: Sequence[tuple[int, Any]]) -> None:
             self._call(loop, lambda: [self._settle(group, number, result) for number, result in results])
 
         with group.cancel.scope():
             group.cancel.check()
-            return self._function(group.items, tell)
+            return self._function(group.items, on_results)
 
     @staticmethod
     def _settle(group: _Group[Item], number: int, result: Any) -> None:

@@ -282,12 +282,12 @@ class _Copies:
         try:
             writes.run(route.destination, mine, _connections(route.destination), self._cancel, results)
         except TransferCancelled:
-            self._tell(group, found, results, copied)
+            self._report_copied(group, found, results, copied)
             raise
-        return self._tell(group, found, results, copied)
+        return self._report_copied(group, found, results, copied)
 
     @staticmethod
-    def _tell(group: list[int], found: list[Any], results: list[Any], copied: Copied) -> list[int]:
+    def _report_copied(group: list[int], found: list[Any], results: list[Any], copied: Copied) -> list[int]:
         told = [(number, one.info) for number, one, done in zip(group, found, results, strict=True) if done]
         if told:
             copied(told)

@@ -1,4 +1,4 @@
-"""Look up and remove many objects with few calls. Unusual responses are left to the careful path."""
+"""Look up and remove many objects with few calls. Unusual responses are left to the general path."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["BulkRemovals", "NativeLookUps"]
 
 
 class NativeLookUps(NativeExchanges):
-    """Look-ups of objects that exist; all others are left to the careful path."""
+    """Look-ups of objects that exist; all others are left to the general path."""
 
     _keeps_heads = _bodiless = True
 
@@ -55,11 +55,11 @@ class NativeLookUps(NativeExchanges):
             results[index] = self._handler.looked_up(self._paths[index], done.head(number))
         return results[index] is not None
 
-    def _again(self, replay: Replay) -> Any:
-        return None  # the careful path repeats the whole look-up
+    def _first_attempt(self, replay: Replay) -> Any:
+        return None  # the general path repeats the whole look-up
 
 
-class _RefusedTogether(Exception):
+class _BatchRefused(Exception):
     """A store refused to remove several objects with one request; none was removed."""
 
 
@@ -102,7 +102,7 @@ class BulkRemovals:
             else:
                 named[index] = path
         by_bucket: dict[str, dict[int, str]] = {}
-        for index in self._found(target, named, most, cancel, left):
+        for index in self._existing(target, named, most, cancel, left):
             path = named[index]
             by_bucket.setdefault(path.partition("/")[0], {})[index] = path
         with cancel.scope():
@@ -120,13 +120,13 @@ class BulkRemovals:
                 return some
             try:
                 self._remove(handler, some, [paths[index] for index in some], results)
-            except _RefusedTogether as refused:
+            except _BatchRefused as refused:
                 left = indexes[begin:]
                 _LOG.debug("%s: %d objects are removed one by one: %s", handler.scheme, len(left), refused)
                 return left
         return []
 
-    def _found(
+    def _existing(
         self, target: MountedPath, named: dict[int, str], most: int, cancel: CancelToken, left: list[int]
     ) -> Iterable[int]:
         """Return the items that may exist, and add the others to `left`."""
@@ -142,8 +142,8 @@ class BulkRemovals:
         return [index for index in named if infos[index] is not None]
 
     def _remove(self, handler: Any, indexes: list[int], paths: list[str], results: list[Any]) -> None:
-        """Remove items with one request; `_RefusedTogether` if the store does no such thing."""
-        errors = self._until_said(handler, paths, f"cannot remove {len(paths)} objects")
+        """Remove items with one request; `_BatchRefused` if the store does no such thing."""
+        errors = self._remove_retrying(handler, paths, f"cannot remove {len(paths)} objects")
         for index, path in zip(indexes, paths, strict=True):
             error = errors.get(path)
             if error is None or (self._present and isinstance(error, ObjectNotFound)):
@@ -153,7 +153,7 @@ class BulkRemovals:
             results[index] = error
 
     @staticmethod
-    def _until_said(handler: Any, paths: list[str], what: str) -> dict[str, StorageError]:
+    def _remove_retrying(handler: Any, paths: list[str], what: str) -> dict[str, StorageError]:
         """Remove objects, and repeat it for those with a temporary error; return the remaining errors by path.
 
         Not found after a failed attempt is a success, as for `apyfal.storage.flow.retry.retry_removal`.
@@ -173,7 +173,7 @@ class BulkRemovals:
                 raise
             except StorageError as error:
                 # without a removal before, each object can be asked for: none is missing because of this call
-                raise _RefusedTogether(str(error)) if was_first else error from error
+                raise _BatchRefused(str(error)) if was_first else error from error
             passing = {path: error for path, error in errors.items() if isinstance(error, TRANSIENT)}
             lasting.update(
                 (path, error)

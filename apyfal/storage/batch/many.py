@@ -214,15 +214,15 @@ def remove_many(urls: Iterable[object], *, return_exceptions: bool = False) -> l
 
 
 #: Called with results that are known before the others: (number of the item, result or error) of each.
-Tell = Callable[[Sequence[tuple[int, Any]]], object]
+OnResults = Callable[[Sequence[tuple[int, Any]]], object]
 
 
-class _Telling:
+class _ReportingBulk:
     """Does the work that is possible in bulk, and reports its results before the rest begins."""
 
-    def __init__(self, bulk: Bulk, tell: Tell) -> None:
+    def __init__(self, bulk: Bulk, on_results: OnResults) -> None:
         self._bulk = bulk
-        self._tell = tell
+        self._on_results = on_results
 
     def takes(self, target: MountedPath) -> bool:
         return self._bulk.takes(target)
@@ -233,36 +233,36 @@ class _Telling:
         left = self._bulk.run(target, indexes, most, cancel, results)
         if left:
             waiting = set(left)
-            self._tell([(index, results[index]) for index in indexes if index not in waiting])
+            self._on_results([(index, results[index]) for index in indexes if index not in waiting])
         return left
 
 
-def _run_told(
+def _run_reporting(
     locations: Sequence[Location],
     work: Callable[[int, TransferOptions], Result],
     bulk: Bulk,
-    tell: Tell | None,
+    on_results: OnResults | None,
 ) -> list[Result | Exception]:
-    """Do the work for each item; `tell` is called with results that are known before the others."""
+    """Do the work for each item; `on_results` is called with results that are known before the others."""
     if len(locations) < 2:
         return run_each(locations, work, return_exceptions=True)
-    if tell is None:
+    if on_results is None:
         return run_each(locations, work, return_exceptions=True, bulk=bulk)
 
-    def told(index: int, options: TransferOptions) -> Result:
+    def reporting_work(index: int, options: TransferOptions) -> Result:
         try:
             result = work(index, options)
         except Exception as error:
             if not isinstance(error, TransferCancelled):
-                tell([(index, error)])
+                on_results([(index, error)])
             raise
-        tell([(index, result)])
+        on_results([(index, result)])
         return result
 
-    return run_each(locations, told, return_exceptions=True, bulk=_Telling(bulk, tell))
+    return run_each(locations, reporting_work, return_exceptions=True, bulk=_ReportingBulk(bulk, on_results))
 
 
-def load_each(locations: Sequence[Location], tell: Tell | None = None) -> list[NDArray[Any] | Exception]:
+def load_each(locations: Sequence[Location], on_results: OnResults | None = None) -> list[NDArray[Any] | Exception]:
     """Read whole files or objects; return the array or the error of each."""
     kind = np.dtype(np.uint8)
     native = NativeReads(locations, None, kind)
@@ -270,10 +270,12 @@ def load_each(locations: Sequence[Location], tell: Tell | None = None) -> list[N
     def work(index: int, options: TransferOptions) -> NDArray[Any]:
         return load_with(options, locations[index].url, kind, first=native.first.pop(index, None))
 
-    return _run_told(locations, work, native, tell)
+    return _run_reporting(locations, work, native, on_results)
 
 
-def save_each(items: Sequence[tuple[Location, NDArray[Any]]], tell: Tell | None = None) -> list[Exception | None]:
+def save_each(
+    items: Sequence[tuple[Location, NDArray[Any]]], on_results: OnResults | None = None
+) -> list[Exception | None]:
     """Write arrays as whole files or objects; return the error of each, if any."""
     locations = [location for location, _ in items]
     native = NativeWrites(locations, [array for _, array in items], None)
@@ -281,12 +283,12 @@ def save_each(items: Sequence[tuple[Location, NDArray[Any]]], tell: Tell | None 
     def work(index: int, options: TransferOptions) -> None:
         save_with(options, locations[index].url, items[index][1], None, native.first.pop(index, None))
 
-    return _run_told(locations, work, native, tell)
+    return _run_reporting(locations, work, native, on_results)
 
 
-def stat_each(locations: Sequence[Location], tell: Tell | None = None) -> list[ObjectInfo | Exception]:
+def stat_each(locations: Sequence[Location], on_results: OnResults | None = None) -> list[ObjectInfo | Exception]:
     """Look up files, objects or directories; return the description or the error of each."""
-    return _run_told(locations, _of(locations, stat_at), NativeLookUps(locations), tell)
+    return _run_reporting(locations, _of(locations, stat_at), NativeLookUps(locations), on_results)
 
 
 def remove_listed(locations: Sequence[Location]) -> list[Exception | None]:

@@ -1,4 +1,4 @@
-"""Small objects by the native transport: which transfers go that way, and what is left for the careful one."""
+"""Small objects by the native transport: which transfers go that way, and what is left for the general path."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from apyfal.storage.url import Location
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["NativeExchanges", "NativeReads", "NativeWrites", "Ways", "is_moved_natively", "ways"]
+__all__ = ["NativeExchanges", "NativeReads", "NativeWrites", "PathCounts", "is_moved_natively", "path_counts"]
 
 #: Objects up to this size (bytes) are received by one request; larger ones may be worth several connections.
 LARGEST = FIRST_PART
 #: If a call has several origins, the native transport moves the objects of origins with at least this many, one origin
-#: after another; the careful path asks all others at once.
+#: after another; the general path asks all others at once.
 _WORTH_ITS_TURN = 64
 
 _NAMES = {
@@ -45,11 +45,11 @@ _NAMES = {
 }
 
 
-class Ways:
+class PathCounts:
     """Counts which way transfers of batches went, by name: for tests, and for who wonders about the speed.
 
     ``native``: by the native transport alone. ``answered``, ``broken``, ``stalled``: it received another answer than
-    the ordinary one, or a part of one, with which the careful path began. ``unfit``, ``not tried``: the careful path
+    the ordinary one, or a part of one, with which the general path began. ``unfit``, ``not tried``: the general path
     began anew. Those that the native transport is never asked for are not counted.
     """
 
@@ -71,7 +71,7 @@ class Ways:
         return dict(counts)
 
 
-ways = Ways()
+path_counts = PathCounts()
 
 
 def is_moved_natively(target: MountedPath) -> bool:
@@ -86,7 +86,7 @@ class NativeExchanges(ABC):
     Attributes
     ----------
     first
-        For the careful path: the first attempt at an item that has been tried.
+        For the general path: the first attempt at an item that has been tried.
     """
 
     #: Largest body of an answer without a place, in bytes.
@@ -157,7 +157,7 @@ class NativeExchanges(ABC):
                         handler.client,
                         origin,
                         heads,
-                        self._outs(group),
+                        self._destinations(group),
                         self._contents(group),
                         most=connections,
                         largest=self._largest,
@@ -169,7 +169,7 @@ class NativeExchanges(ABC):
                 group = [index for number, index in enumerate(group) if not self._take(done, number, index, results)]
                 if done.cancelled:
                     cancel.check()
-                ways.add(done.states)
+                path_counts.add(done.states)
             left += group
         left.sort()
         return left
@@ -180,7 +180,7 @@ class NativeExchanges(ABC):
             return self._finish(done, number, index, results)
         replay = done.replay(number)
         if replay is not None:
-            self.first[index] = self._again(replay)
+            self.first[index] = self._first_attempt(replay)
         return False
 
     @abstractmethod
@@ -191,7 +191,7 @@ class NativeExchanges(ABC):
     def _requests(self, handler: ExchangeHandler, indexes: list[int], paths: list[str]) -> list[tuple[Origin, bytes]]:
         """Return where the requests for items go, and their heads."""
 
-    def _outs(self, indexes: list[int]) -> list[NDArray[np.uint8] | None] | None:
+    def _destinations(self, indexes: list[int]) -> list[NDArray[np.uint8] | None] | None:
         """Return where the bodies of the answers go; ``None``: there are none, or into memory of the transport."""
         return None
 
@@ -201,11 +201,11 @@ class NativeExchanges(ABC):
 
     @abstractmethod
     def _finish(self, done: Exchanges, number: int, index: int, results: list[Any]) -> bool:
-        """Take an ordinary answer; ``False``: the careful path is to do it again."""
+        """Take an ordinary answer; ``False``: the general path is to do it again."""
 
     @abstractmethod
-    def _again(self, replay: Replay) -> Any:
-        """Return the careful path's first attempt, which begins with another answer."""
+    def _first_attempt(self, replay: Replay) -> Any:
+        """Return the general path's first attempt, which begins with another answer."""
 
 
 class NativeReads(NativeExchanges):
@@ -216,7 +216,7 @@ class NativeReads(NativeExchanges):
     locations, places, kind
         As `load_many` has them; `places` may be ``None``.
     largest
-        Largest object without a place, in bytes; a larger one is left to the careful path.
+        Largest object without a place, in bytes; a larger one is left to the general path.
     """
 
     def __init__(
@@ -240,7 +240,7 @@ class NativeReads(NativeExchanges):
     def _requests(self, handler: ExchangeHandler, indexes: list[int], paths: list[str]) -> list[tuple[Origin, bytes]]:
         return handler.requests_to_read(paths)
 
-    def _outs(self, indexes: list[int]) -> list[NDArray[np.uint8] | None] | None:
+    def _destinations(self, indexes: list[int]) -> list[NDArray[np.uint8] | None] | None:
         places = self._places
         return [None if places is None else _as_bytes(places[index]) for index in indexes]
 
@@ -254,7 +254,7 @@ class NativeReads(NativeExchanges):
             return False
         return True
 
-    def _again(self, replay: Replay) -> Any:
+    def _first_attempt(self, replay: Replay) -> Any:
         def read(handler: Handler, path: str) -> RangeReader:
             response = replay.response()
             if not is_exchange_handler(handler):  # mounted anew meanwhile
@@ -305,7 +305,7 @@ class NativeWrites(NativeExchanges):
     def _finish(self, done: Exchanges, number: int, index: int, results: list[Any]) -> bool:
         return True  # the result is None, as it is already
 
-    def _again(self, replay: Replay) -> Any:
+    def _first_attempt(self, replay: Replay) -> Any:
         def write(handler: Handler, path: str, size: int) -> ObjectInfo:
             response = replay.response()
             if not is_exchange_handler(handler):

@@ -18,7 +18,7 @@ from fsspec.transaction import Transaction
 
 from apyfal.exceptions import UnsupportedByStore
 from apyfal.storage.aio.awaiting import awaited
-from apyfal.storage.aio.gathering import Gathered, Tell
+from apyfal.storage.aio.gathering import Gathered, OnResults
 from apyfal.storage.batch.many import load_each, save_each, stat_each
 from apyfal.storage.fs.contents import as_array
 from apyfal.storage.fs.moving import Moves
@@ -55,9 +55,9 @@ class _NoTransaction(Transaction):  # type: ignore[misc]  # fsspec has no types
         )
 
 
-def _load(locations: Sequence[Location], tell: Tell) -> list[bytes | Exception]:
+def _load(locations: Sequence[Location], on_results: OnResults) -> list[bytes | Exception]:
     def tell_bytes(found: Sequence[tuple[int, Any]]) -> None:
-        tell([(number, one if isinstance(one, Exception) else one.tobytes()) for number, one in found])
+        on_results([(number, one if isinstance(one, Exception) else one.tobytes()) for number, one in found])
 
     return [one if isinstance(one, Exception) else one.tobytes() for one in load_each(locations, tell_bytes)]
 

@@ -37,7 +37,7 @@ MOST_CONNECTIONS = native.MOST_CONNECTIONS
 #: Answers that are not ordinary after which the transport begins no request any more: a store that answers so always
 #: (in chunks, say) is asked once more for these only.
 _MISTAKES = 8
-#: Statuses whose answer is final, or passes with time. After any other (a redirect, a refusal) the careful path asks
+#: Statuses whose answer is final, or passes with time. After any other (a redirect, a refusal) the general path asks
 #: anew, as it may have learned meanwhile where, when and with which keys.
 _REPLAYED = TRANSIENT_STATUSES | {200, 404, 410}
 
@@ -102,7 +102,7 @@ def is_exchange_handler(handler: object) -> TypeGuard[ExchangeHandler]:
 
 
 class Replay:
-    """An answer that was not ordinary, for the careful path to begin with.
+    """An answer that was not ordinary, for the general path to begin with.
 
     Parameters
     ----------
@@ -181,7 +181,7 @@ class Exchanges:
     most
         Connections at most.
     largest
-        Bytes of a body in memory of the pool; a larger one is for the careful path.
+        Bytes of a body in memory of the pool; a larger one is for the general path.
     cancel
         Ends the call.
     keep_heads

@@ -19,8 +19,8 @@ from servers.web.hostile import Fault, Hostile, Request, error
 
 from apyfal import storage
 from apyfal.exceptions import AccessDenied, IsADirectory, ObjectNotFound, TransferCancelled
-from apyfal.storage.aio.gathering import Gathered, Tell
-from apyfal.storage.batch.native import ways
+from apyfal.storage.aio.gathering import Gathered, OnResults
+from apyfal.storage.batch.native import path_counts
 from apyfal.storage.flow.cancel import CancelToken, current_cancel
 from apyfal.storage.fs.filesystem import _saves
 
@@ -35,7 +35,7 @@ def urls(store: Hostile) -> Iterator[list[str]]:
     storage.mount(name, client_id="key", secret_id="secret", endpoint_url=store.endpoint_url, timeout=60)
     for number, data in enumerate(OBJECTS):
         store.put(f"b/{number}", data)
-    ways.take()
+    path_counts.take()
     yield [f"{name}://b/{number}" for number in range(COUNT)]
     storage.unmount(name)
 
@@ -63,14 +63,14 @@ def test_it_is_asynchronous() -> None:
 def test_reads_look_ups_and_writes_of_one_turn_are_one_call(store: Hostile, urls: list[str]) -> None:
     fs = storage.filesystem(asynchronous=True)
     assert asyncio.run(every(fs._cat_file, urls)) == OBJECTS
-    assert ways.take() == {"native": COUNT}
+    assert path_counts.take() == {"native": COUNT}
     infos = asyncio.run(every(fs._info, urls))
     assert [info["size"] for info in infos] == [len(data) for data in OBJECTS]
-    assert ways.take() == {"native": COUNT}
+    assert path_counts.take() == {"native": COUNT}
     store.objects.clear()
     asyncio.run(every(lambda url: fs._pipe_file(url, OBJECTS[int(url.rpartition("/")[2])]), urls))
     assert [store.objects[f"b/{number}"].data for number in range(COUNT)] == OBJECTS
-    assert ways.take() == {"native": COUNT}
+    assert path_counts.take() == {"native": COUNT}
 
 
 def test_each_task_has_its_own_error(store: Hostile, urls: list[str]) -> None:
@@ -152,7 +152,7 @@ class Slow:
         self.go = threading.Event()
         self.cancelled = 0
 
-    def __call__(self, items: Sequence[int], tell: Tell) -> list[int | Exception]:
+    def __call__(self, items: Sequence[int], on_results: OnResults) -> list[int | Exception]:
         self.calls.append(list(items))
         cancel = current_cancel()
         assert cancel is not None
@@ -302,8 +302,8 @@ def test_what_was_cancelled_before_it_began_is_not_asked_for() -> None:
 def test_what_is_told_before_the_end_holds_nobody_up() -> None:
     go = threading.Event()
 
-    def work(items: Sequence[int], tell: Tell) -> list[int]:
-        tell([(0, items[0]), (2, ValueError("two"))])
+    def work(items: Sequence[int], on_results: OnResults) -> list[int]:
+        on_results([(0, items[0]), (2, ValueError("two"))])
         assert go.wait(10)
         return list(items)
 
@@ -323,7 +323,9 @@ def test_what_is_told_before_the_end_holds_nobody_up() -> None:
 
 def test_what_comes_while_a_long_call_is_under_way_is_not_held_up() -> None:
     slow = Slow()
-    gathered: Gathered[int, int] = Gathered(lambda items, tell: slow(items, tell) if 0 in items else items, lends=False)
+    gathered: Gathered[int, int] = Gathered(
+        lambda items, on_results: slow(items, on_results) if 0 in items else items, lends=False
+    )
 
     async def main() -> None:
         long = asyncio.create_task(gathered(0))
@@ -352,7 +354,7 @@ def test_an_object_that_stalls_holds_the_others_of_its_turn_not_up(store: Hostil
 
 
 def test_an_error_of_the_call_is_that_of_all() -> None:
-    def fail(items: Sequence[int], tell: Tell) -> list[int]:
+    def fail(items: Sequence[int], on_results: OnResults) -> list[int]:
         raise MemoryError("none")
 
     gathered: Gathered[int, int] = Gathered(fail, lends=False)
@@ -391,9 +393,9 @@ def test_a_cancelled_write_has_ended(store: Hostile, urls: list[str], monkeypatc
     data = bytearray(1000)
     save_all, ended = _saves._function, threading.Event()
 
-    def saves(items: Sequence[Any], tell: Tell) -> Sequence[Exception | None]:
+    def saves(items: Sequence[Any], on_results: OnResults) -> Sequence[Exception | None]:
         try:
-            return save_all(items, tell)
+            return save_all(items, on_results)
         finally:
             ended.set()
 

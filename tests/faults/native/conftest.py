@@ -13,7 +13,7 @@ from servers.certificates import issue
 from servers.web.hostile import Answer, Hostile, Request, hostile
 
 from apyfal import storage
-from apyfal.storage.batch.native import ways
+from apyfal.storage.batch.native import path_counts
 
 COUNT = 12
 SIZE = 20_000
@@ -59,7 +59,7 @@ def mount(store: Hostile, authority: tuple[Path, ssl.SSLContext], monkeypatch: p
         made.append(name)
         for number, data in enumerate(OBJECTS):
             store.put(f"b/{number}", data)
-        ways.take()
+        path_counts.take()
         return [f"{name}://b/{number}" for number in range(COUNT)]
 
     yield make

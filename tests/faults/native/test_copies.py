@@ -19,7 +19,7 @@ from apyfal import storage
 from apyfal.cli import main
 from apyfal.exceptions import AccessDenied, ObjectNotFound, StorageError, TransferCancelled
 from apyfal.storage.batch.copies import copy_each
-from apyfal.storage.batch.native import ways
+from apyfal.storage.batch.native import path_counts
 from apyfal.storage.flow.cancel import CancelToken
 from apyfal.storage.metadata import ObjectMetadata
 from apyfal.storage.url import parse
@@ -61,7 +61,7 @@ def schemes(
         made.extend(names)
         for number, data in enumerate(OBJECTS):
             store.put(f"b/t/{number}", data, content_type="text/odd", x_amz_meta_number=str(number))
-        ways.take()
+        path_counts.take()
         return names[0], names[1]
 
     yield make
@@ -97,7 +97,7 @@ def test_all_are_copied_with_their_metadata(
 ) -> None:
     assert copy_all(*schemes(), sizes=sizes) == []
     assert whole(there)
-    assert ways.take() == {"native": 2 * COUNT}
+    assert path_counts.take() == {"native": 2 * COUNT}
     assert {request.method for request in store.requests} == {"GET"}
     for request in there.requests:
         assert request.headers["content-type"] == "text/odd"
@@ -229,7 +229,7 @@ def test_trees_are_synchronized_by_few_calls(
     assert report.copied == {str(number): "new" for number in range(COUNT)}
     assert sorted(report.deleted) == sorted(f"old/{number}" for number in range(1200))
     assert not report.left
-    assert ways.take()["native"] >= 3 * COUNT - 1  # read, written, looked up
+    assert path_counts.take()["native"] >= 3 * COUNT - 1  # read, written, looked up
     assert there.objects[f"c/{HIT}"].data == b"changed", "what was written to meanwhile is copied again"
     assert [there.objects[f"c/{n}"].data for n in range(COUNT) if n != HIT] == [
         data for number, data in enumerate(OBJECTS) if number != HIT
@@ -257,7 +257,7 @@ def test_limits_of_the_mounts_hold(store: Hostile, there: Hostile, schemes: Call
 
         server.faults.append(Fault("change", times=-1, act=look))
     copy_all(*names)
-    assert ways.take() == {"native": 2 * COUNT}
+    assert path_counts.take() == {"native": 2 * COUNT}
     assert max(most.values()) <= 2
 
 

@@ -1,4 +1,4 @@
-"""The faults of reads over the native transport: the outcome of the careful path, and which way each one took."""
+"""The faults of reads over the native transport: the outcome of the general path, and which way each one took."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from servers.web.hostile import Answer, Fault, Hostile, Request, error
 
 from apyfal import storage
 from apyfal.exceptions import AcceleratorException, AccessDenied, ObjectChanged, StorageError, TransferCancelled
-from apyfal.storage.batch.native import NativeReads, ways
+from apyfal.storage.batch.native import NativeReads, path_counts
 from apyfal.storage.flow.cancel import CancelToken
 from apyfal.storage.mounting.table import table
 from apyfal.storage.url import parse
@@ -86,7 +86,7 @@ def test_what_passes(store: Hostile, mount: Mount, fault: str, pooled: bool) -> 
     assert [bytes(array) for array in found] == OBJECTS
     if out is not None:
         assert out.tobytes() == b"".join(OBJECTS)
-    took = ways.take()
+    took = path_counts.take()
     if way == "stalled":  # on a loaded machine others may stall, too
         assert took.keys() <= {"native", "stalled"}
         assert took["stalled"] >= 1
@@ -102,7 +102,7 @@ def test_a_stall_is_seen_though_the_call_pauses_for_signals(store: Hostile, moun
     urls = mount(timeout=timeout)
     store.faults.append(Fault("stall", first_hit, at=100))
     assert [bytes(array) for array in storage.load_many(urls)] == OBJECTS
-    took = ways.take()
+    took = path_counts.take()
     assert took.keys() <= {"native", "stalled"}  # a close by the server would be a break
     assert took["stalled"] >= 1
 
@@ -196,13 +196,13 @@ def test_what_lasts_is_the_careful_paths_error(
     urls = mount(timeout=0.4 if how["kind"] == "stall" else 10.0)
     store.faults.append(Fault(when=hit, times=-1, **how))
     native, asked = outcome(store, urls, out)
-    took = ways.take()
+    took = path_counts.take()
     whole = not out and fault in ("another length", "an empty object")  # which is another object then
     assert took["native"] == COUNT - (not whole) or how["kind"] == "stall"
     assert sum(took.values()) == COUNT
     monkeypatch.setattr(NativeReads, "takes", lambda self, target: False)
     careful, asked_carefully = outcome(store, mount(timeout=0.4 if how["kind"] == "stall" else 10.0), out)
-    assert ways.take() == {}
+    assert path_counts.take() == {}
     assert native == careful
     assert isinstance(native[HIT], bytes) == whole
     if fault not in REPEATED:
@@ -216,11 +216,11 @@ def test_a_flipped_bit_is_fetched_again_once(store: Hostile, mount: Mount) -> No
     stated = base64.b64encode(checksums.crc64nvme(OBJECTS[HIT]).to_bytes(8, "big")).decode()
     store.put(f"b/{HIT}", OBJECTS[HIT], x_amz_checksum_crc64nvme=stated)
     assert bytes(storage.load_many(urls)[HIT]) == OBJECTS[HIT]
-    assert ways.take() == {"native": COUNT}
+    assert path_counts.take() == {"native": COUNT}
     store.requests.clear()
     store.faults.append(Fault("flip", hit, at=600))
     assert bytes(storage.load_many(urls)[HIT]) == OBJECTS[HIT]
-    assert ways.take() == {"native": COUNT - 1, "answered": 1}
+    assert path_counts.take() == {"native": COUNT - 1, "answered": 1}
     assert sum(map(hit, store.requests)) == 2
 
 
@@ -230,14 +230,14 @@ def test_retries_stay_below_a_tenth_while_a_store_keeps_failing(store: Hostile, 
     found = storage.load_many(urls, return_exceptions=True)
     assert all(isinstance(one, StorageError) for one in found)
     assert len(store.requests) <= 1.1 * len(urls)
-    assert ways.take()["not tried"] > len(urls) // 2
+    assert path_counts.take()["not tried"] > len(urls) // 2
 
 
 def test_a_store_without_the_ordinary_answer_is_read_carefully(store: Hostile, mount: Mount) -> None:
     urls = mount() * 50
     store.faults.append(Fault("change", times=-1, edit=edited(x="y" * 20_000)["edit"]))
     assert [bytes(array) for array in storage.load_many(urls)] == OBJECTS * 50
-    counts = ways.take()
+    counts = path_counts.take()
     assert counts["not tried"] > len(urls) - 40
     assert len(store.requests) == len(urls) + counts["unfit"]
 
@@ -252,10 +252,10 @@ def test_the_region_is_learned_by_all(store: Hostile, mount: Mount) -> None:
 
     store.faults.append(Fault("change", times=-1, act=elsewhere))
     assert [bytes(array) for array in storage.load_many(urls)] == OBJECTS
-    ways.take()
+    path_counts.take()
     store.requests.clear()
     assert [bytes(array) for array in storage.load_many(urls)] == OBJECTS
-    assert ways.take() == {"native": COUNT}
+    assert path_counts.take() == {"native": COUNT}
     assert len(store.requests) == COUNT
 
 
@@ -274,7 +274,7 @@ def test_the_mounts_limit_of_connections(store: Hostile, mount: Mount, limit: in
     store.faults.append(Fault("change", times=-1, act=look))
     with ThreadPoolExecutor(calls) as threads:
         assert len(list(threads.map(lambda _: storage.load_many(urls), range(calls)))) == calls
-    assert ways.take() == {"native": calls * len(urls)}
+    assert path_counts.take() == {"native": calls * len(urls)}
     assert 0 < most <= limit
 
 
@@ -287,7 +287,7 @@ def test_limited_and_proxied_mounts_go_the_careful_way(
     urls = mount(**parameters)
     found = storage.load_many(urls, return_exceptions=True)
     assert "proxy" in parameters or [bytes(array) for array in found] == OBJECTS  # type: ignore[arg-type]
-    assert ways.take() == {}
+    assert path_counts.take() == {}
 
 
 def test_addresses_that_are_refused_get_no_connection(store: Hostile, mount: Mount) -> None:
@@ -341,7 +341,7 @@ def test_any_type_is_filled(store: Hostile, mount: Mount, dtype: str) -> None:
     out = np.zeros((COUNT, SIZE // np.dtype(dtype).itemsize), dtype)
     storage.load_many(urls, out)
     assert out.tobytes() == b"".join(OBJECTS)
-    assert ways.take() == {"native": COUNT}
+    assert path_counts.take() == {"native": COUNT}
 
 
 @pytest.mark.parametrize("size", [0, 1, 4095, 70_000, 8 << 20, (8 << 20) + 1])
@@ -350,11 +350,11 @@ def test_any_size(store: Hostile, mount: Mount, size: int) -> None:
     data = random.Random(size).randbytes(size)
     store.put("b/0", data)
     assert bytes(storage.load_many(urls[:2])[0]) == data
-    assert ways.take() == ({"native": 2} if size <= 8 << 20 else {"native": 1, "unfit": 1})
+    assert path_counts.take() == ({"native": 2} if size <= 8 << 20 else {"native": 1, "unfit": 1})
     out = [np.zeros(size, np.uint8), np.zeros(SIZE, np.uint8)]
     storage.load_many(urls[:2], out)
     assert out[0].tobytes() == data
-    assert ways.take() == {"native": 2 if 0 < size <= 8 << 20 else 1}
+    assert path_counts.take() == {"native": 2 if 0 < size <= 8 << 20 else 1}
 
 
 @pytest.mark.slow
@@ -377,7 +377,7 @@ def test_ten_thousand_transfers_with_one_connection_in_five_broken(store: Hostil
     store.faults.append(Chance("cut", lambda request: chance.random() < 0.2, times=-1))
     for _ in range(10_000 // len(urls) + 1):
         assert [bytes(array) for array in storage.load_many(urls)] == OBJECTS * 10
-    counts = ways.take()
+    counts = path_counts.take()
     assert len(store.hit) > 1900
     assert counts["broken"] > 1000
     assert counts["native"] > 5000

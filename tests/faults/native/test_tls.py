@@ -206,7 +206,7 @@ def asked(server: Server, host: str, verify: str | bool, stall: float = 20.0) ->
 
 
 def exchanged(server: Server, host: str, verify: str | bool, count: int = 1, stall: float = 20.0) -> list[bytes | None]:
-    """Return what the native transport receives; ``None`` for what it leaves to the careful path."""
+    """Return what the native transport receives; ``None`` for what it leaves to the general path."""
     pool = pool_for(server, verify, stall)
     origin = Origin("https", host, server.port)
     heads = [request_head("GET", origin, "/x", ())] * count

@@ -1,4 +1,4 @@
-"""Addresses on the web over the native transport: the outcome of the careful path, and which way each one took."""
+"""Addresses on the web over the native transport: the outcome of the general path, and which way each one took."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from servers.web.hostile import Answer, Fault, Hostile, Request, hostile
 from apyfal import storage
 from apyfal.exceptions import AccessDenied, ObjectNotFound
 from apyfal.storage.batch import native
-from apyfal.storage.batch.native import NativeReads, ways
+from apyfal.storage.batch.native import NativeReads, path_counts
 
 
 @pytest.fixture
@@ -24,9 +24,9 @@ def urls(store: Hostile) -> Iterator[list[str]]:
     """Objects of the store as plain addresses, which need no signature."""
     for number, data in enumerate(OBJECTS):
         store.put(f"b/{number}", data)
-    ways.take()
+    path_counts.take()
     yield [f"{store.endpoint_url}/b/{number}" for number in range(COUNT)]
-    ways.take()
+    path_counts.take()
 
 
 def hit(request: Request) -> bool:
@@ -37,7 +37,7 @@ def hit(request: Request) -> bool:
 def test_they_go_the_native_way(store: Hostile, urls: list[str], pooled: bool) -> None:
     out = None if pooled else np.zeros((COUNT, SIZE), np.uint8)
     assert [bytes(array) for array in storage.load_many(urls, out)] == OBJECTS
-    assert ways.take() == {"native": COUNT}
+    assert path_counts.take() == {"native": COUNT}
     assert len(store.requests) == COUNT
     assert {request.headers["accept-encoding"] for request in store.requests} == {"identity"}
     many = store.requests[0].headers
@@ -71,7 +71,7 @@ def test_what_passes(store: Hostile, urls: list[str], monkeypatch: pytest.Monkey
     how, way, requests = PASSING[fault]
     store.faults.append(Fault(when=hit, times=2 if fault == "redirect" else 1, **how))
     assert [bytes(array) for array in storage.load_many(urls)] == OBJECTS
-    assert ways.take() == {"native": COUNT - 1, way: 1}
+    assert path_counts.take() == {"native": COUNT - 1, way: 1}
     assert sum(map(hit, store.requests)) == requests
 
 
@@ -81,7 +81,7 @@ def test_what_lasts(
 ) -> None:
     store.faults.append(Fault(when=hit, times=-1, **said(Answer(status))))
     found = storage.load_many(urls, return_exceptions=True)
-    assert ways.take() == {"native": COUNT - 1, "answered": 1}
+    assert path_counts.take() == {"native": COUNT - 1, "answered": 1}
     assert type(found[HIT]) is kind
     monkeypatch.setattr(NativeReads, "takes", lambda self, target: False)
     assert str(storage.load_many(urls, return_exceptions=True)[HIT]) == str(found[HIT])
@@ -94,10 +94,10 @@ def test_servers_with_few_files_are_asked_all_at_once(
         other.put("b/x", b"other")
         mixed = [*urls, f"{other.endpoint_url}/b/x"]
         assert [bytes(array) for array in storage.load_many(mixed)] == [*OBJECTS, b"other"]
-        assert ways.take() == {}
+        assert path_counts.take() == {}
         monkeypatch.setattr(native, "_WORTH_ITS_TURN", COUNT)
         assert [bytes(array) for array in storage.load_many(mixed)] == [*OBJECTS, b"other"]
-        assert ways.take() == {"native": COUNT}
+        assert path_counts.take() == {"native": COUNT}
 
 
 def test_a_bad_address_is_its_own_error(store: Hostile, urls: list[str]) -> None:

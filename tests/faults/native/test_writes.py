@@ -1,4 +1,4 @@
-"""The faults of writes over the native transport: the outcome of the careful path, and which way each one took."""
+"""The faults of writes over the native transport: the outcome of the general path, and which way each one took."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from servers.web.hostile import Answer, Fault, Hostile, Request, error
 
 from apyfal import storage
 from apyfal.exceptions import TransferCancelled
-from apyfal.storage.batch.native import NativeWrites, ways
+from apyfal.storage.batch.native import NativeWrites, path_counts
 from apyfal.storage.flow.cancel import CancelToken
 
 ARRAYS = [np.frombuffer(data, np.int16) for data in OBJECTS]
@@ -58,7 +58,7 @@ def test_what_passes(store: Hostile, mount: Mount, fault: str) -> None:
     store.faults.append(Fault(when=hit, **how))
     assert storage.save_many(urls, ARRAYS) == [None] * COUNT
     assert written(store) == OBJECTS
-    took = ways.take()
+    took = path_counts.take()
     if way == "stalled":  # on a loaded machine others may stall, too
         assert took.keys() <= {"native", "stalled"}
         assert took["stalled"] >= 1
@@ -90,7 +90,7 @@ def test_what_lasts_is_the_careful_paths_error(
         found = storage.save_many(urls, ARRAYS, return_exceptions=True)
         assert [index for index, one in enumerate(found) if one is not None] == [HIT]
         told.append((type(found[HIT]), re.sub(r"id R\d+|native\d+", "", str(found[HIT]))))
-        took = ways.take()
+        took = path_counts.take()
         assert (took.get("native", 0) == COUNT - 1) is (way == "native")
         monkeypatch.setattr(NativeWrites, "takes", lambda self, target: False)
     assert told[0] == told[1]
@@ -102,7 +102,7 @@ def test_the_headers_are_those_of_one_write(store: Hostile, mount: Mount, checks
     urls = [f"{url}.csv" for url in mount(checksum=checksum, sse="AES256", requester_pays=True)]
     metadata = {"cache_control": "no-store", "user": {"run": "7"}}
     storage.save_many(urls, ARRAYS, metadata=metadata)
-    assert ways.take() == {"native": COUNT}
+    assert path_counts.take() == {"native": COUNT}
     many = store.requests[HIT].headers
     storage.save(urls[HIT], ARRAYS[HIT], metadata=metadata)
     one = store.requests[-1].headers
@@ -135,7 +135,7 @@ def test_any_array(store: Hostile, mount: Mount, array: object, native: bool) ->
     urls = mount()
     storage.save_many(urls[:1], [array])  # type: ignore[list-item]
     assert store.objects["b/0"].data == np.ascontiguousarray(np.asarray(array)).tobytes()
-    assert ways.take() == ({"native": 1} if native else {})
+    assert path_counts.take() == ({"native": 1} if native else {})
 
 
 def test_objects_in_an_array_are_an_error_of_its_item(store: Hostile, mount: Mount) -> None:
