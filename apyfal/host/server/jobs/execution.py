@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
-from apyfal.exceptions import AcceleratorException, ParameterError, RunCancelled
+from apyfal.exceptions import AcceleratorException, ParameterError, RunCancelled, TransferCancelled
 from apyfal.host.protocol.array_types import ArrayType, SharedArray
 from apyfal.host.protocol.messages import BodyPart
 from apyfal.host.protocol.shared_memory import Region
@@ -161,7 +161,7 @@ class Executor:
             measured = accelerator.reports_size
             told = info if job.wants_info else {} if measured else None
             try:
-                with _received_early(job, None if measured else dst):
+                with _received_early(job, None if measured else dst), _interruptible(job):
                     result = accelerator.process(
                         self._source(job),
                         dst,
@@ -326,6 +326,18 @@ def _received_early(job: Job, dst: object) -> contextlib.AbstractContextManager[
     if early is None or not isinstance(dst, np.ndarray):
         return contextlib.nullcontext()
     return early.made_in(dst)
+
+
+@contextlib.contextmanager
+def _interruptible(job: Job) -> Iterator[None]:
+    """Let who cancels the job end what it waits for in storage."""
+    try:
+        with job.token.scope():
+            yield
+    except TransferCancelled:
+        if job.cancelled:
+            raise RunCancelled("the job was cancelled") from None
+        raise
 
 
 def _progress(job: Job, done: int, total: int | None) -> None:

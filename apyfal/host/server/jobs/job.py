@@ -20,6 +20,7 @@ from apyfal.host.server.jobs.early_output import EarlyOutput
 from apyfal.host.server.jobs.sessions import Session
 from apyfal.host.server.policy.tokens import NOTHING, Grant
 from apyfal.host.server.transport.bodies import Data
+from apyfal.storage.flow.cancel import CancelToken
 
 __all__ = ["KEPT_IN_JOURNAL", "BatchResult", "Conflict", "Job", "KeyReused", "fingerprint"]
 
@@ -140,6 +141,8 @@ class Job:
         The rest of a job that was begun on the event loop: waits for its end, in a worker thread.
     early
         The output while the job runs, for its client; ``None``: the client does not take it early.
+    token
+        Set when the job is cancelled: ends what it waits for in storage.
     """
 
     user: str
@@ -171,6 +174,7 @@ class Job:
     description: str = ""
     rest: Callable[[], None] | None = None
     early: EarlyOutput | None = None
+    token: CancelToken = field(default_factory=CancelToken)
     _waiting: list[asyncio.Future[None]] = field(default_factory=list)
     _following: list[Callable[[], None]] = field(default_factory=list)
 

@@ -210,10 +210,13 @@ class JobManager:
         return [job for job in self._jobs.values() if user is None or job.user == user]
 
     def cancel(self, job: Job) -> None:
-        """Cancel a job: at once if it waits, at its next chunk if it runs. Raises `Conflict` if it has ended."""
+        """Cancel a job: at once if it waits, also for storage, or else at its next chunk. Raises `Conflict` if it has
+        ended.
+        """
         if job.ended:
             raise Conflict(f"the job is {job.state} already")
         job.cancelled = True
+        job.token.set()
         if self._queue.remove(job.user, job):
             job.state = "cancelled"
             self._end(job)
