@@ -1,7 +1,7 @@
-"""Long lists in little memory: rows of a few values, compressed some hundreds at a time, and the same rows sorted.
+"""Long lists in little memory: rows of a few values, compressed in blocks of some hundreds; and such rows sorted.
 
-A listing of a million objects takes a gigabyte as Python objects. Its names are much alike, so that it takes some
-megabytes here: 2 to 25 bytes a name, by how much of it is random, and 17 for an ETag.
+A listing of a million objects takes a gigabyte as Python objects. Its names are similar, so that it takes some
+megabytes here: 2 to 25 bytes for each name, depending on how much of it is random, and 17 for an ETag.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ __all__ = ["Packed", "Sorter", "repeated"]
 
 Row = TypeVar("Row", bound="tuple[Any, ...]")
 
-#: Rows that are packed together.
+#: Rows that are compressed together.
 _BLOCK = 1024
-#: Rows that are sorted at once, and those of each such run that are unpacked while the runs are merged.
+#: Rows of a sorted run, and rows of each run that are decompressed at a time while the runs are merged.
 _RUN = 8 << 10
 _RUN_BLOCK = 256
 
@@ -29,9 +29,9 @@ class Packed(Generic[Row]):
     Parameters
     ----------
     make
-        Makes a row of its values: a named tuple's ``_make``. They must be what `pickle` takes.
+        Makes a row from its values: the ``_make`` of a named tuple. `pickle` must be able to store the values.
     block
-        Number of rows that are packed together; as many are in memory as Python objects.
+        Number of rows that are compressed together; as many are in memory as Python objects.
     """
 
     def __init__(self, make: Callable[[Iterable[Any]], Row], *, block: int = _BLOCK) -> None:
@@ -46,7 +46,7 @@ class Packed(Generic[Row]):
         self._last.append(row)
         self._count += 1
         if len(self._last) == self._block:
-            # by columns, which are alike
+            # by columns, whose values are similar
             self._packed.append(zlib.compress(pickle.dumps(list(zip(*self._last, strict=True)), 5), 1))
             self._last = []
 
@@ -89,7 +89,7 @@ class Sorter(Generic[Row]):
     make
         As for `Packed`.
     key
-        By what rows are sorted.
+        Returns the sort key of a row.
     """
 
     def __init__(self, make: Callable[[Iterable[Any]], Row], key: Callable[[Row], Any]) -> None:
@@ -123,7 +123,7 @@ class Sorter(Generic[Row]):
 
 
 def repeated(texts: Iterable[str]) -> bytearray:
-    """Tell of each text, by a 1, that it was there before."""
+    """Return for each text 1 if it occurred before, otherwise 0."""
     count = 0
     sorter: Sorter[tuple[Any, ...]] = Sorter(tuple, lambda row: row[0])
     for text in texts:

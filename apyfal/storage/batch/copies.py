@@ -32,10 +32,10 @@ __all__ = ["Copied", "copy_each"]
 #: Size of a group (bytes, count). Two groups are in memory at once.
 _GROUP_NBYTES = 16 << 20
 _GROUP = 512
-#: Largest object of unknown size (bytes). A larger one is copied by itself.
+#: Largest object in bytes that is received without knowing its size before. A larger one is copied separately.
 _UNKNOWN = 64 << 10
 
-#: Called with the copies that were made: the numbers of pairs, and the version of each source.
+#: Called with the copies that were made: the indexes of the pairs, and the version of each source.
 Copied = Callable[[list[tuple[int, "ObjectInfo"]]], object]
 
 
@@ -103,7 +103,7 @@ def copy_each(
 def _sorted(
     pairs: Sequence[tuple[Location, Location]], sizes: Sequence[int | None]
 ) -> tuple[list[tuple[_Route, list[int]]], list[int]]:
-    """Return the numbers of pairs by their stores, and the numbers of those that are copied by themselves."""
+    """Return the indexes of the pairs grouped by their stores, and those of the pairs that are copied one by one."""
     known: dict[tuple[str, str], tuple[_Route, list[int]] | None] = {}
     found: dict[tuple[int, int], tuple[_Route, list[int]]] = {}
     left: list[int] = []
@@ -122,7 +122,7 @@ def _sorted(
 def _group(
     source: Location, destination: Location, found: dict[tuple[int, int], tuple[_Route, list[int]]]
 ) -> tuple[_Route, list[int]] | None:
-    """Return the group of a pair; ``None``: it is copied by itself."""
+    """Return the group of a pair; ``None``: copy it separately."""
     web = ("http", "https")  # each address can belong to another mount
     if source.is_local or destination.is_local or source.scheme in web or destination.scheme in web:
         return None
@@ -133,7 +133,7 @@ def _group(
     except AcceleratorException:
         for target in opened:
             target.release()
-        return None  # copying this pair by itself reports the error
+        return None  # copying this pair separately reports the error
     start, end = opened
     key = id(start.handler), id(end.handler)
     if key not in found and is_moved_natively(start) and is_moved_natively(end) and not start.same_store_as(end):
@@ -267,7 +267,7 @@ class _Copies:
         return results
 
     def _write(self, group: list[int], found: list[Any], copied: Copied) -> list[int]:
-        """Write the objects that were read; return the numbers of those that are left."""
+        """Write the objects that were read; return the indexes of those that are left."""
         route = self._route
         mine = [place for place, one in enumerate(found) if one is not None]
         options = TransferOptions(cancel=self._cancel)

@@ -1,4 +1,4 @@
-"""Threads that work through items of several stores at once, within each mount's limit of connections."""
+"""Threads that process items of several stores at once, within each mount's limit of connections."""
 
 from __future__ import annotations
 
@@ -22,38 +22,38 @@ __all__ = ["MOST_THREADS", "Bulk", "in_threads", "run_each"]
 
 Result = TypeVar("Result")
 
-#: Threads of one call at most, whatever the number of stores. Items of different stores wait for each other's turn.
+#: Most threads of one call, whatever the number of stores. Above this, items of different stores share the threads.
 MOST_THREADS = 32
-#: Items that are done in bulk at once: their errors are seen to before the next ones.
+#: Most items in one bulk call: its errors are handled before the next call.
 _BULK = 2048
-#: Local files at once: more would only wait for the same disk.
+#: Most local files at once: more would only wait for the same disk.
 _LOCAL = 8
 
 
 class Bulk(Protocol):
-    """Does many items of one mount in one call, if possible."""
+    """Processes many items of one mount in one call, if possible."""
 
     def takes(self, target: MountedPath) -> bool:
-        """Whether items of this mount can be done so."""
+        """Whether items of this mount can be processed in bulk."""
         raise NotImplementedError
 
     def run(
         self, target: MountedPath, indexes: Sequence[int], most: int, cancel: CancelToken, results: list[Any]
     ) -> Sequence[int]:
-        """Do items over up to `most` connections, put what is done into `results`, and return what is left."""
+        """Process items over up to `most` connections, put their outcomes into `results`, and return the items left."""
         raise NotImplementedError
 
 
 @dataclass
 class _Lane:
-    """The items of one mount, and how many of them may be under way.
+    """The items of one mount, and how many of them may be in progress.
 
     Attributes
     ----------
     limit, most
-        Items at once, and connections at once if they are done in bulk.
+        Items at once; connections at once for bulk calls.
     waiting, bulk
-        Items that are done one by one; those to be tried in bulk before.
+        Items to process one by one; items to try in bulk first.
     """
 
     limit: int
@@ -83,7 +83,7 @@ class _Run(Generic[Result]):
         self._lock = threading.Lock()
 
     def work(self) -> None:
-        """Do items until there is none that may be begun."""
+        """Process items until none may be started."""
         with self._cancel.scope():
             while (claimed := self._claim()) is not None:
                 lane, index = claimed
@@ -102,7 +102,7 @@ class _Run(Generic[Result]):
                         lane.busy -= 1
 
     def work_in_bulk(self, lane: _Lane, bulk: Bulk) -> None:
-        """Do the next items of a mount in bulk; what is left of them waits to be done one by one."""
+        """Process the next items of a mount in bulk; those that are left are processed one by one."""
         indexes = [lane.bulk.popleft() for _ in range(min(_BULK, len(lane.bulk)))]
         if lane.target is None or not indexes:
             return
@@ -121,7 +121,7 @@ class _Run(Generic[Result]):
                 return None
             free = [lane for lane in self._lanes if lane.waiting and lane.busy < lane.limit]
             if not free:
-                return None  # those under way take what is left: each thread claims again after its item
+                return None  # the running threads take the rest: each claims again after its item
             lane = min(free, key=lambda one: one.busy / one.limit)
             lane.busy += 1
             return lane, lane.waiting.popleft()
@@ -143,13 +143,13 @@ def run_each(
     Parameters
     ----------
     locations
-        What the items are; decides which may run together.
+        Locations of the items; items of one mount share its limit.
     work
-        Does one item, within the calling scope's cancellation.
+        Processes one item; the cancellation of the calling scope applies.
     return_exceptions
         ``True``: an item's error is its result, and the others go on. ``False``: the first error ends the others.
     bulk
-        Is asked first to do the items of a mount.
+        Is called first, to process items of a mount in bulk; ``None``: no bulk calls.
 
     Raises
     ------
@@ -180,7 +180,7 @@ def run_each(
 
 
 def _work_in_bulk(run: _Run[Any], lanes: list[_Lane], bulk: Bulk, cancel: CancelToken) -> None:
-    """Do the next items of each of these mounts in bulk, all mounts at once."""
+    """Process the next items of each of these mounts in bulk, all mounts at once."""
     if len(lanes) < 2:
         for lane in lanes:
             run.work_in_bulk(lane, bulk)
@@ -190,7 +190,7 @@ def _work_in_bulk(run: _Run[Any], lanes: list[_Lane], bulk: Bulk, cancel: Cancel
 
 
 def _work_by_threads(run: _Run[Any], lanes: list[_Lane], cancel: CancelToken) -> None:
-    """Do all items that wait to be done one by one."""
+    """Process all items that wait to be processed one by one."""
     for lane in lanes:
         lane.limit = min(lane.limit, MOST_THREADS)
         lane.options = replace(lane.options, max_concurrency=max(1, lane.limit // max(1, len(lane.waiting))))
@@ -251,7 +251,7 @@ def _lanes(
                     lane.target = target
             else:
                 target.release()
-            if location.scheme not in ("http", "https"):  # of which each may be another mount's object
+            if location.scheme not in ("http", "https"):  # web addresses: each may belong to another mount
                 by_scheme[location.scheme] = lane
         (lane.waiting if lane.target is None else lane.bulk).append(index)
     return list(lanes.values()), refused

@@ -60,7 +60,7 @@ class NativeLookUps(NativeExchanges):
 
 
 class _BatchRefused(Exception):
-    """A store refused to remove several objects with one request; none was removed."""
+    """The store refused to remove several objects with one request; none was removed."""
 
 
 class BulkRemovals:
@@ -73,7 +73,7 @@ class BulkRemovals:
     keep_errors
         Whether the error of an item becomes its result; otherwise it ends the call.
     present
-        Whether a listing has just named all of them. If not, they are looked up first, since a store reports success
+        Whether a listing has just named all of them. If not, they are looked up first, because a store reports success
         for removing an object that does not exist.
     """
 
@@ -112,7 +112,7 @@ class BulkRemovals:
         return left
 
     def _remove_all(self, handler: Any, paths: dict[int, str], results: list[Any]) -> list[int]:
-        """Remove items of one bucket, with as few requests as it takes; return those that are left."""
+        """Remove items of one bucket with as few requests as possible; return those that are left."""
         indexes = list(paths)
         for begin in range(0, len(indexes), handler.most_removed):
             some = indexes[begin : begin + handler.most_removed]
@@ -142,7 +142,7 @@ class BulkRemovals:
         return [index for index in named if infos[index] is not None]
 
     def _remove(self, handler: Any, indexes: list[int], paths: list[str], results: list[Any]) -> None:
-        """Remove items with one request; `_BatchRefused` if the store does no such thing."""
+        """Remove items with one request; `_BatchRefused` if the store does not support that."""
         errors = self._remove_retrying(handler, paths, f"cannot remove {len(paths)} objects")
         for index, path in zip(indexes, paths, strict=True):
             error = errors.get(path)
@@ -154,7 +154,7 @@ class BulkRemovals:
 
     @staticmethod
     def _remove_retrying(handler: Any, paths: list[str], what: str) -> dict[str, StorageError]:
-        """Remove objects, and repeat it for those with a temporary error; return the remaining errors by path.
+        """Remove objects; try again for those with a temporary error. Return the remaining errors by path.
 
         Not found after a failed attempt is a success, as for `apyfal.storage.flow.retry.retry_removal`.
         """
@@ -172,7 +172,7 @@ class BulkRemovals:
                 passing = {}
                 raise
             except StorageError as error:
-                # without a removal before, each object can be asked for: none is missing because of this call
+                # nothing was removed before, so each object can be removed alone: none is missing because of this call
                 raise _BatchRefused(str(error)) if was_first else error from error
             passing = {path: error for path, error in errors.items() if isinstance(error, TRANSIENT)}
             lasting.update(

@@ -76,7 +76,7 @@ def load_many(
     out
         Arrays to fill, one an item; or one array whose first dimension counts the items. They must not overlap.
     dtype
-        How the bytes are seen, without `out`.
+        Element type of the arrays, without `out`.
     return_exceptions
         ``True``: the error of an item takes the place of its array, and the others go on. ``False``: the first error
         ends the call.
@@ -84,15 +84,15 @@ def load_many(
     Returns
     -------
     list of ndarray
-        In the order of `urls`, owned by the caller. Memory beyond these arrays is that of the connections.
+        In the order of `urls`, owned by the caller. Further memory is needed for the connections only.
 
     Raises
     ------
     ParameterError
-        `out` does not fit, or an item of `urls` is no name. Nothing has been read then.
+        `out` does not fit, or an item of `urls` is not a URL or path. Nothing has been read then.
     StorageError
-        The errors of `load`, which name the object. The content of `out` is undefined then, that of an item with
-        an error likewise.
+        As for `load`; the message names the object. The content of `out` is undefined then; with
+        `return_exceptions`, only that of items with errors.
     """
     locations = _parsed(urls, "load_many")
     kind = np.dtype(dtype)
@@ -118,7 +118,7 @@ def save_many(
     Parameters
     ----------
     urls
-        Storage URLs and paths. None may be there twice.
+        Storage URLs and paths, each only once.
     arrays
         What to write, one an item. They must not change before this returns.
     metadata
@@ -134,9 +134,9 @@ def save_many(
     Raises
     ------
     ParameterError
-        The numbers of names and arrays differ, or a name is there twice. Nothing has been written then.
+        The numbers of URLs and arrays differ, or a URL occurs twice. Nothing has been written then.
     StorageError
-        The errors of `save`. Each object is then whole or as it was; those that were complete before stay.
+        As for `save`. Each object is then complete or unchanged; objects that were completed before stay.
     """
     locations = _parsed(urls, "save_many")
     _require_distinct(locations, "save_many")
@@ -190,7 +190,7 @@ def remove_many(urls: Iterable[object], *, return_exceptions: bool = False) -> l
     Parameters
     ----------
     urls
-        Storage URLs and paths. None may be there twice.
+        Storage URLs and paths, each only once.
     return_exceptions
         As for `load_many`.
 
@@ -202,7 +202,7 @@ def remove_many(urls: Iterable[object], *, return_exceptions: bool = False) -> l
     Raises
     ------
     ParameterError
-        A name is there twice. Nothing has been removed then.
+        A URL occurs twice. Nothing has been removed then.
     ObjectNotFound, IsADirectory, AccessDenied, UnsupportedByStore, StorageError
         One of them cannot be removed, without `return_exceptions`. Others may have been removed by then.
     """
@@ -218,7 +218,7 @@ OnResults = Callable[[Sequence[tuple[int, Any]]], object]
 
 
 class _ReportingBulk:
-    """Does the work that is possible in bulk, and reports its results before the rest begins."""
+    """Processes items in bulk, and reports their results before the remaining items begin."""
 
     def __init__(self, bulk: Bulk, on_results: OnResults) -> None:
         self._bulk = bulk

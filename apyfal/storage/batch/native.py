@@ -1,4 +1,4 @@
-"""Small objects by the native transport: which transfers go that way, and what is left for the general path."""
+"""Transfer small objects with the native transport; leave the others to the general path in Python."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 __all__ = ["NativeExchanges", "NativeReads", "NativeWrites", "PathCounts", "is_moved_natively", "path_counts"]
 
-#: Objects up to this size (bytes) are received by one request; larger ones may be worth several connections.
+#: Objects up to this size (bytes) are received with one request; for larger ones, several connections may be faster.
 LARGEST = FIRST_PART
-#: If a call has several origins, the native transport moves the objects of origins with at least this many, one origin
-#: after another; the general path asks all others at once.
+#: If a call has several origins, the native transport serves those with at least this many objects, one origin after
+#: another; the general path serves all others at once.
 _WORTH_ITS_TURN = 64
 
 _NAMES = {
@@ -46,11 +46,11 @@ _NAMES = {
 
 
 class PathCounts:
-    """Counts which way transfers of batches went, by name: for tests, and for who wonders about the speed.
+    """Counts by which path the transfers of batches went, for tests and for investigations of speed.
 
-    ``native``: by the native transport alone. ``answered``, ``broken``, ``stalled``: it received another answer than
-    the ordinary one, or a part of one, with which the general path began. ``unfit``, ``not tried``: the general path
-    began anew. Those that the native transport is never asked for are not counted.
+    ``native``: by the native transport alone. ``answered``, ``broken``, ``stalled``: the native transport received an
+    unusual response, or a part of a response, and the general path continued with it. ``unfit``, ``not tried``: the
+    general path started from the beginning. Transfers that never use the native transport are not counted.
     """
 
     def __init__(self) -> None:
@@ -65,7 +65,7 @@ class PathCounts:
                     self._counts[name] += count
 
     def take(self) -> dict[str, int]:
-        """Return the counts, and begin at zero again."""
+        """Return the counts, and reset them to zero."""
         with self._lock:
             counts, self._counts = self._counts, Counter()
         return dict(counts)
@@ -81,20 +81,20 @@ def is_moved_natively(target: MountedPath) -> bool:
 
 
 class NativeExchanges(ABC):
-    """Items of one call, by the native transport.
+    """Transfers the items of one call with the native transport.
 
     Attributes
     ----------
     first
-        For the general path: the first attempt at an item that has been tried.
+        For the general path: by item, a function that replaces the first attempt, since that has been made.
     """
 
-    #: Largest body of an answer without a place, in bytes.
+    #: Largest response body without a destination, in bytes.
     _largest = 0
-    #: Whether the heads of the answers are needed; whether the answers have no bodies.
+    #: Whether the response heads are needed; whether the responses have no bodies.
     _keeps_heads = False
     _bodiless = False
-    #: Whether a body of another size than its place goes into memory of the pool.
+    #: Whether a body whose size differs from its destination's goes into memory of the pool.
     _guesses = False
 
     def __init__(self, locations: Sequence[Location]) -> None:
@@ -108,14 +108,14 @@ class NativeExchanges(ABC):
     def run(
         self, target: MountedPath, indexes: Sequence[int], most: int, cancel: CancelToken, results: list[Any]
     ) -> list[int]:
-        """Do the items `indexes` of one mount over up to `most` connections.
+        """Transfer the items `indexes` of one mount over up to `most` connections.
 
         Parameters
         ----------
         target
-            One path of that mount.
+            A path of that mount.
         results
-            Where what is done goes, by index.
+            Receives the results, by index.
 
         Returns
         -------
@@ -125,7 +125,7 @@ class NativeExchanges(ABC):
         Raises
         ------
         TransferCancelled
-            By `cancel`.
+            `cancel` was set.
         """
         handler = target.handler
         if not is_exchange_handler(handler):
@@ -175,7 +175,7 @@ class NativeExchanges(ABC):
         return left
 
     def _take(self, done: Exchanges, number: int, index: int, results: list[Any]) -> bool:
-        """Take what an exchange gave; whether that is all."""
+        """Take the result of an exchange; return whether the item is finished."""
         if done.states[number] == transport.DONE:
             return self._finish(done, number, index, results)
         replay = done.replay(number)
@@ -185,14 +185,14 @@ class NativeExchanges(ABC):
 
     @abstractmethod
     def _fits(self, index: int) -> bool:
-        """Whether an item is worth one request only."""
+        """Whether an item is small enough for a single request."""
 
     @abstractmethod
     def _requests(self, handler: ExchangeHandler, indexes: list[int], paths: list[str]) -> list[tuple[Origin, bytes]]:
-        """Return where the requests for items go, and their heads."""
+        """Return the origin and the head of the request for each item."""
 
     def _destinations(self, indexes: list[int]) -> list[NDArray[np.uint8] | None] | None:
-        """Return where the bodies of the answers go; ``None``: there are none, or into memory of the transport."""
+        """Return the destinations of the response bodies; ``None``: there are none, or the transport's own memory."""
         return None
 
     def _contents(self, indexes: list[int]) -> list[NDArray[np.uint8]] | None:
@@ -201,11 +201,11 @@ class NativeExchanges(ABC):
 
     @abstractmethod
     def _finish(self, done: Exchanges, number: int, index: int, results: list[Any]) -> bool:
-        """Take an ordinary answer; ``False``: the general path is to do it again."""
+        """Take a normal response; return ``False`` if the general path has to repeat the request."""
 
     @abstractmethod
     def _first_attempt(self, replay: Replay) -> Any:
-        """Return the general path's first attempt, which begins with another answer."""
+        """Return the first attempt for the general path: it starts with the unusual response."""
 
 
 class NativeReads(NativeExchanges):
@@ -257,7 +257,7 @@ class NativeReads(NativeExchanges):
     def _first_attempt(self, replay: Replay) -> Any:
         def read(handler: Handler, path: str) -> RangeReader:
             response = replay.response()
-            if not is_exchange_handler(handler):  # mounted anew meanwhile
+            if not is_exchange_handler(handler):  # mounted again meanwhile
                 return handler.read(path, 0, None, None)
             return handler.read_answered(path, response)
 
@@ -284,7 +284,7 @@ class NativeWrites(NativeExchanges):
         array = self._arrays[index]
         return (
             type(array) is np.ndarray
-            and array.flags.c_contiguous  # another one is copied, one at a time
+            and array.flags.c_contiguous  # other arrays are copied, one at a time
             and not array.dtype.hasobject
             and 0 < array.nbytes <= LARGEST
         )

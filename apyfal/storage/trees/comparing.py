@@ -16,20 +16,20 @@ __all__ = ["differs", "differs_in_content", "is_changed"]
 
 #: What a time in a `float` is off, and twice that (seconds): the float next to today's time is 2.4e-7 away.
 _EXACT = 1e-6
-#: Algorithms that stores state, the strongest first: a CRC says nothing against who wants two contents to have one.
+#: Checksums that stores state, the strongest first: a CRC does not detect contents that were made to collide.
 _STRONGEST_FIRST = ("sha256", "sha1", "md5", "crc64nvme", "crc32c", "crc32")
 _PIECE = 1 << 20
 
 
 def differs(source: ObjectInfo, there: ObjectInfo, *, keeps_time: bool) -> str | None:
-    """Say by what two files differ: ``"size"`` or ``"time"``; ``None``: by neither.
+    """Return how two files differ: ``"size"`` or ``"time"``; ``None``: in neither.
 
-    ``"content"``: their times do not tell, and what is in them has to be compared.
+    ``"content"``: their times decide nothing, and the contents have to be compared.
 
     Parameters
     ----------
     source, there
-        What listings say. What does not say its size or time is taken to differ.
+        Entries of the listings. A file without size or time in its listing is taken to differ.
     keeps_time
         Whether copies have the time of their source. If not, they have that of the copying, and a copy differs if it is
         older than its source.
@@ -41,14 +41,15 @@ def differs(source: ObjectInfo, there: ObjectInfo, *, keeps_time: bool) -> str |
     if keeps_time:
         return "time" if abs(source.mtime - there.mtime) > _EXACT else None
     if math.floor(source.mtime) == math.floor(there.mtime) and (source.mtime % 1 == 0 or there.mtime % 1 == 0):
-        return "content"  # whole seconds do not say which of two in the same second was first
+        return "content"  # whole seconds do not show which of two files in the same second is older
     return "time" if source.mtime > there.mtime else None
 
 
 def differs_in_content(source: Location, there: Location) -> bool:
     """Compare two files or objects of the same size by their content.
 
-    Checksums that both stores state are compared; if only one does, the other object is read; else both are.
+    Checksums that both stores state are compared. If only one store states one, the other object is read; otherwise
+    both are read.
 
     Raises
     ------
@@ -80,7 +81,7 @@ def _read_through(location: Location, hasher: Hasher) -> bytes:
 
 
 def is_changed(before: ObjectInfo, now: ObjectInfo) -> bool:
-    """Whether an object was written to since, where `before` may come from a listing, whose times can be finer."""
+    """Return whether an object was written to since `before`, which may come from a listing with finer times."""
     if before.size != now.size:
         return True
     if before.etag is not None and now.etag is not None and before.etag.strip('"') != now.etag.strip('"'):

@@ -1,4 +1,4 @@
-"""Patterns that say which files of a tree count."""
+"""Patterns that select the files of a tree."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ __all__ = ["Filter"]
 
 
 class Filter:
-    """Tells whether a file counts, by its path below the top.
+    """Decides by its path below the top whether a file is selected.
 
     Parameters
     ----------
     include
-        Patterns of which one must match; none: every file counts.
+        Patterns of which one must match; empty: every file is selected.
     exclude
         Patterns of which none may match.
 
-    A pattern without ``/`` is of the name of a file, or of one of the directories that it is in: ``*.bin``, ``.git``.
-    One with ``/`` is of the path of a file or directory from the top: ``2026/*.bin``, ``**/raw/*``. ``*``, ``?`` and
-    ``[...]`` match within a name, ``**`` any number of directories. Hidden names are as any other here.
+    A pattern without ``/`` applies to the name of a file, or of a directory that it is in: ``*.bin``, ``.git``.
+    One with ``/`` applies to the path of a file or directory from the top: ``2026/*.bin``, ``**/raw/*``. ``*``, ``?``
+    and ``[...]`` match within a name, ``**`` any number of directories. Hidden names are matched like any others.
 
     Raises
     ------
@@ -36,13 +36,13 @@ class Filter:
         self._exclude = [_compiled("exclude", one) for one in _texts("exclude", exclude)]
 
     def takes(self, name: str) -> bool:
-        """Whether the file of this path counts."""
+        """Return whether the file with this path is selected."""
         if self.excludes(name):
             return False
         return not self._include or any(one.fullmatch(path) for one in self._include for path in _paths(name))
 
     def excludes(self, name: str) -> bool:
-        """Whether the file or directory of this path matches a pattern of `exclude`."""
+        """Return whether the file or directory with this path matches a pattern of `exclude`."""
         return bool(self._exclude) and any(one.fullmatch(path) for one in self._exclude for path in _paths(name))
 
 

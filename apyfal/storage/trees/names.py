@@ -1,4 +1,4 @@
-"""Which names a tree's copy can have: what a disk cannot hold, and what two objects would share."""
+"""Which names the copies of a tree can have: not those that a disk cannot hold, or that two objects would share."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def above(name: str) -> Iterator[str]:
 
 
 class Folders:
-    """Directories to remove: each once, those that are in others before these."""
+    """Directories to remove, each once; subdirectories come before their parents."""
 
     def __init__(self) -> None:
         self._found: Sorter[tuple[Any, ...]] = Sorter(tuple, lambda row: row)
-        self._added: set[str] = set()  # the ones that were added last: most files share them with the next
+        self._added: set[str] = set()  # the last ones added: most files share them with the next file
 
     def add(self, path: str) -> None:
         """Add a directory."""
@@ -106,7 +106,7 @@ class Clash(NamedTuple):
 
 
 def clashes(files: Iterable[tuple[str, str]], directories: Iterable[str], *, on_disk: bool) -> Iterator[Clash]:
-    """Find files with the name of an earlier one, and on a disk those that would be directories, too.
+    """Find files that have the name of an earlier one and, on a disk, files that would also have to be directories.
 
     A file that is there twice, with the same source, is such a clash: of the source with itself.
 

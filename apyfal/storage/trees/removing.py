@@ -19,7 +19,7 @@ from apyfal.storage.url import Location, parse
 
 __all__ = ["rmtree"]
 
-#: Objects that are removed between two looks at what failed.
+#: Objects that are removed between two checks for failures.
 _BATCH = 1000
 
 
@@ -29,7 +29,8 @@ def rmtree(url: object) -> None:
     Parameters
     ----------
     url
-        Of a directory; in a store, all objects whose names go on with ``/``, and not the object of this name itself.
+        The directory. In a store, all objects are removed whose names continue with ``/``, but not an object with this
+        name.
 
     Raises
     ------
@@ -75,7 +76,7 @@ def _listed(location: Location, what: str) -> tuple[Packed[tuple[str, ...]], Fol
         if item.problem is not None:
             raise item.problem
         empty = False
-        # a mark such as `x//` is an object, and none that `rmdir` of `x` removes
+        # a mark such as `x//` is an object that `rmdir` of `x` does not remove
         if not item.is_directory or item.location.path.endswith("//"):
             files.append((item.location.path,))
         if item.is_directory:

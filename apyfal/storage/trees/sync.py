@@ -36,9 +36,9 @@ from apyfal.storage.url import parse
 
 __all__ = ["SyncReport", "sync"]
 
-#: How often a file is copied that is written to at the same time.
+#: Most attempts to copy a file that is written to at the same time.
 _ATTEMPTS = 3
-#: Files that are compared and copied before the next ones are taken into memory.
+#: Files that are compared and copied before the next ones are loaded into memory.
 _BLOCK = 8 << 10
 #: Files that are deleted between two checks for failures.
 _REMOVED = 1000
@@ -55,11 +55,11 @@ class SyncReport:
     deleted
         Paths that were deleted at the destination.
     same
-        How many files were left as they are, since they do not differ.
+        How many files were left unchanged, because they do not differ.
     bytes
         Bytes of what was copied.
     left
-        What could not be copied or deleted, or is no file, each as the error that says why.
+        What could not be copied or deleted, or is not a file: an error for each.
     nothing_deleted
         Whether files that the source does not have were left, since `left` is not empty.
     """
@@ -72,11 +72,11 @@ class SyncReport:
     nothing_deleted: bool = False
 
     def add_copied(self, name: str, reason: str) -> None:
-        """Note a file that was copied. A subclass can hold less than all names."""
+        """Record a file that was copied. A subclass can override this to keep fewer names."""
         self.copied[name] = reason
 
     def add_deleted(self, name: str) -> None:
-        """Note a path that was deleted. A subclass can hold less than all names."""
+        """Record a path that was deleted. A subclass can override this to keep fewer names."""
         self.deleted.append(name)
 
 
@@ -98,7 +98,7 @@ def sync(
 ) -> SyncReport:
     """Make a directory like another: copy the files that it lacks or that differ, several at once.
 
-    A copy is whole or not there, so that a call that was interrupted can be repeated: it copies what is missing.
+    Each copy is complete or does not exist, so an interrupted call can be repeated: it copies what is missing.
 
     Parameters
     ----------
@@ -114,14 +114,14 @@ def sync(
     dry_run
         Only find out what there is to do.
     keep_going
-        Go on past what cannot be copied; the report has the errors. Default: what has no place at the destination ends
-        the call before it begins, and the first error ends it. What is no file (a broken link, a pipe) is in the report
-        in any case.
+        Continue after files that cannot be copied; the report has the errors. By default, a file that cannot exist at
+        the destination ends the call before it copies anything, and the first error ends it. What is not a file (a
+        broken link, a pipe) is in the report in any case.
     include, exclude
-        Patterns of files that count, see `apyfal.storage.trees.filters.Filter`; the others are neither copied nor
+        Patterns that select files, see `apyfal.storage.trees.filters.Filter`; other files are neither copied nor
         deleted.
     follow_links
-        Whether links to local directories below `src` are followed. None is at the destination.
+        Whether links to local directories below `src` are followed. Links at the destination never are.
     concurrency
         Files that are compared and copied at once.
     metadata
@@ -129,7 +129,7 @@ def sync(
     progress
         Called with the bytes of the files that are done, and those of all that differ (``None`` with `checksum`).
     report
-        Filled as work goes on, so that it tells also what was done before an error.
+        Filled while the call runs, so that it also shows what was done before an error.
 
     Returns
     -------
@@ -139,7 +139,7 @@ def sync(
     Raises
     ------
     ParameterError
-        The trees overlap, two sources would become one file, or a pattern is none.
+        The trees overlap, two sources would become one file, or a pattern is malformed.
     ObjectNotFound, NotADirectory, AccessDenied, UnsupportedByStore, StorageError
         One of the two cannot be listed; nothing was done then. Or, without `keep_going`, a file cannot be copied; those
         that were done stay.
@@ -285,7 +285,7 @@ class _Run:
             cancel.detach()
 
     def _goes_on(self, name: str, error: BaseException, cancel: CancelToken) -> bool:
-        """Note that a file was not copied; return whether the others are."""
+        """Record that a file was not copied; return whether to continue with the others."""
         if not self._keep_going or cancel.is_set() or not isinstance(error, (AcceleratorException, OSError)):
             return False
         with self._lock:
@@ -356,7 +356,7 @@ class _Run:
 
 
 def _delete(there: Tree, plan: SyncPlan, report: SyncReport, *, dry_run: bool, keep_going: bool) -> None:
-    """Delete what only the destination has, if nothing was left."""
+    """Delete what only the destination has, unless something was left."""
     report.left += there.problems.values()
     if report.left:
         report.nothing_deleted = bool(plan.extra or plan.empty)
@@ -378,14 +378,14 @@ def _delete(there: Tree, plan: SyncPlan, report: SyncReport, *, dry_run: bool, k
 
 
 def _remove_directory(url: str, report: SyncReport, *, keep_going: bool) -> bool:
-    """Remove a directory that has lost all that counts; return whether it was removed."""
+    """Remove a directory all of whose selected files were removed; return whether it was removed."""
     try:
         rmdir(url)
     except ObjectNotFound:
-        return False  # somebody else was faster
+        return False  # it was removed by somebody else meanwhile
     except (AcceleratorException, OSError) as error:
         if isinstance(error, StorageError) and error.errno == errno.ENOTEMPTY:
-            return False  # it holds what does not count here
+            return False  # it holds files that the filter does not select
         if not keep_going:
             raise
         report.left.append(error)
