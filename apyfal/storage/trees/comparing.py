@@ -21,31 +21,31 @@ _STRONGEST_FIRST = ("sha256", "sha1", "md5", "crc64nvme", "crc32c", "crc32")
 _PIECE = 1 << 20
 
 
-def differs(source: ObjectInfo, there: ObjectInfo, *, keeps_time: bool) -> str | None:
+def differs(source: ObjectInfo, existing: ObjectInfo, *, keeps_time: bool) -> str | None:
     """Return how two files differ: ``"size"`` or ``"time"``; ``None``: in neither.
 
     ``"content"``: their times decide nothing, and the contents have to be compared.
 
     Parameters
     ----------
-    source, there
+    source, existing
         Entries of the listings. A file without size or time in its listing is taken to differ.
     keeps_time
         Whether copies have the time of their source. If not, they have that of the copying, and a copy differs if it is
         older than its source.
     """
-    if source.size is None or source.size != there.size:
+    if source.size is None or source.size != existing.size:
         return "size"
-    if source.mtime is None or there.mtime is None:
+    if source.mtime is None or existing.mtime is None:
         return "time"
     if keeps_time:
-        return "time" if abs(source.mtime - there.mtime) > _EXACT else None
-    if math.floor(source.mtime) == math.floor(there.mtime) and (source.mtime % 1 == 0 or there.mtime % 1 == 0):
+        return "time" if abs(source.mtime - existing.mtime) > _EXACT else None
+    if math.floor(source.mtime) == math.floor(existing.mtime) and (source.mtime % 1 == 0 or existing.mtime % 1 == 0):
         return "content"  # whole seconds do not show which of two files in the same second is older
-    return "time" if source.mtime > there.mtime else None
+    return "time" if source.mtime > existing.mtime else None
 
 
-def differs_in_content(source: Location, there: Location) -> bool:
+def differs_in_content(source: Location, destination: Location) -> bool:
     """Compare two files or objects of the same size by their content.
 
     Checksums that both stores state are compared. If only one store states one, the other object is read; otherwise
@@ -56,7 +56,7 @@ def differs_in_content(source: Location, there: Location) -> bool:
     StorageError
         One of them cannot be looked up or read.
     """
-    one, other = stat_at(source), stat_at(there)
+    one, other = stat_at(source), stat_at(destination)
     if one.size != other.size:
         return True
     stated = [{} if info.encoding is not None else info.checksums for info in (one, other)]
@@ -64,10 +64,10 @@ def differs_in_content(source: Location, there: Location) -> bool:
         if algorithm in stated[0] and algorithm in stated[1]:
             return bool(stated[0][algorithm] != stated[1][algorithm])
     for algorithm in _STRONGEST_FIRST:
-        for checksums, unread in ((stated[0], there), (stated[1], source)):
+        for checksums, unread in ((stated[0], destination), (stated[1], source)):
             if algorithm in checksums and (hasher := new_hasher(algorithm)) is not None:
                 return checksums[algorithm] != _read_through(unread, hasher)
-    return _read_through(source, hashlib.sha256()) != _read_through(there, hashlib.sha256())
+    return _read_through(source, hashlib.sha256()) != _read_through(destination, hashlib.sha256())
 
 
 def _read_through(location: Location, hasher: Hasher) -> bytes:

@@ -1,4 +1,4 @@
-"""What a synchronization has to do: two trees read side by side, name by name."""
+"""The plan of a synchronization: two trees, read side by side, name by name."""
 
 from __future__ import annotations
 
@@ -16,30 +16,32 @@ __all__ = ["SyncPlan", "Work", "make_plan"]
 
 
 class Work(NamedTuple):
-    """A file to copy, or to compare, with what the listings say of it and of what is in its place."""
+    """A file to copy or to compare: its entry in the source's listing, and that of the file in its place, if any."""
 
     name: str
     size: int | None
     etag: str | None
     mtime: float | None
-    is_there: bool
-    there_size: int | None = None
-    there_etag: str | None = None
-    there_mtime: float | None = None
+    exists: bool
+    existing_size: int | None = None
+    existing_etag: str | None = None
+    existing_mtime: float | None = None
 
     @property
-    def here(self) -> ObjectInfo:
-        """The file."""
+    def source(self) -> ObjectInfo:
+        """The file at the source."""
         return ObjectInfo(self.name, self.size, self.etag, self.mtime)
 
     @property
-    def there(self) -> ObjectInfo | None:
-        """What is in its place."""
-        return ObjectInfo(self.name, self.there_size, self.there_etag, self.there_mtime) if self.is_there else None
+    def existing(self) -> ObjectInfo | None:
+        """The file at the destination; ``None``: there is none."""
+        return (
+            ObjectInfo(self.name, self.existing_size, self.existing_etag, self.existing_mtime) if self.exists else None
+        )
 
 
 class SyncPlan:
-    """What there is to do.
+    """What a synchronization has to do.
 
     Attributes
     ----------
@@ -52,14 +54,14 @@ class SyncPlan:
     folders
         Empty directories of the source.
     problems
-        What cannot have its place at the destination, each as the error that says why.
+        An error for each file or directory that cannot exist at the destination.
     extra
         Files that only the destination has, if they are to be deleted.
     emptied
-        Directories of the destination that lose all that is in them, the deepest first: minus the length of the path,
+        Directories of the destination that lose all their content, the deepest first: minus the length of the path,
         the path, and whether it was empty before.
     empty
-        How many of these were.
+        How many of these were empty before.
     """
 
     def __init__(self) -> None:
@@ -73,13 +75,13 @@ class SyncPlan:
         self.empty = 0
 
 
-def make_plan(here: Tree, there: Tree, *, checksum: bool, delete: bool) -> SyncPlan:
+def make_plan(source: Tree, destination: Tree, *, checksum: bool, delete: bool) -> SyncPlan:
     """Compare the listings of source and destination.
 
     Parameters
     ----------
-    here, there
-        Source and destination.
+    source, destination
+        Their listings.
     checksum
         Whether contents are compared.
     delete
@@ -88,26 +90,26 @@ def make_plan(here: Tree, there: Tree, *, checksum: bool, delete: bool) -> SyncP
     plan = SyncPlan()
     if checksum:
         plan.total = None
-    sources, destinations = _Names(one for one in here if one.kind != PROBLEM), _Names(there)
-    in_the_way = _InTheWay(there)
-    directories = _Directories(plan) if delete and there.on_disk else None
+    sources, destinations = _Names(one for one in source if one.kind != PROBLEM), _Names(destination)
+    in_the_way = _InTheWay(destination)
+    directories = _Directories(plan) if delete and destination.on_disk else None
     while (name := _next_name(sources, destinations)) is not None:
         one, other = sources.take(name), destinations.take(name)
         in_the_way.enter(name, other)
         file = one.get(FILE)
-        if file is not None and there.on_disk:
-            error = _misplaced(here, there, file, one, other, sources, destinations, in_the_way)
+        if file is not None and destination.on_disk:
+            error = _misplaced(source, destination, file, one, other, sources, destinations, in_the_way)
             if error is not None:
                 plan.problems.append(error)
                 file = None
         if DIRECTORY in one:
-            why = in_the_way.reason(name, is_directory=True) if there.on_disk else None
+            why = in_the_way.reason(name, is_directory=True) if destination.on_disk else None
             if why is None:
                 plan.folders.append((name,))
             else:
-                plan.problems.append(no_place(here, there.top, name, why))
+                plan.problems.append(no_place(source, destination.top, name, why))
         if file is not None:
-            _compare(plan, file, other.get(FILE), checksum=checksum, keeps_time=there.top.is_local)
+            _compare(plan, file, other.get(FILE), checksum=checksum, keeps_time=destination.top.is_local)
         elif delete and FILE in other:
             plan.extra.append((name,))
         if directories is not None:
@@ -121,11 +123,15 @@ def make_plan(here: Tree, there: Tree, *, checksum: bool, delete: bool) -> SyncP
     return plan
 
 
-def _compare(plan: SyncPlan, file: TreeEntry, there: TreeEntry | None, *, checksum: bool, keeps_time: bool) -> None:
-    work = Work(file.name, file.size, file.etag, file.mtime, there is not None)
-    if there is not None:
-        work = work._replace(there_size=there.size, there_etag=there.etag, there_mtime=there.mtime)
-    if not checksum and work.there is not None and differs(work.here, work.there, keeps_time=keeps_time) is None:
+def _compare(plan: SyncPlan, file: TreeEntry, existing: TreeEntry | None, *, checksum: bool, keeps_time: bool) -> None:
+    work = Work(file.name, file.size, file.etag, file.mtime, existing is not None)
+    if existing is not None:
+        work = work._replace(existing_size=existing.size, existing_etag=existing.etag, existing_mtime=existing.mtime)
+    if (
+        not checksum
+        and work.existing is not None
+        and differs(work.source, work.existing, keeps_time=keeps_time) is None
+    ):
         plan.same += 1
         return
     plan.work.append(work)
@@ -179,8 +185,8 @@ def _next_name(one: _Names, other: _Names) -> str | None:
 class _InTheWay:
     """What is no directory at the destination, of the paths that the present one is in, and of itself."""
 
-    def __init__(self, there: Tree) -> None:
-        self._there = there
+    def __init__(self, destination: Tree) -> None:
+        self._destination = destination
         self._stack: list[tuple[str, bool]] = []
 
     def enter(self, name: str, entries: dict[int, TreeEntry]) -> None:
@@ -194,7 +200,7 @@ class _InTheWay:
         """Say why the present name can be no file, or no directory; ``None``: nothing is in the way."""
         for path, is_problem in self._stack[::-1]:
             if is_problem:
-                return str(self._there.problems[path])
+                return str(self._destination.problems[path])
         for path, _ in self._stack[::-1]:
             if path != name:
                 return f"{path!r} is a file there, and no directory"
@@ -204,8 +210,8 @@ class _InTheWay:
 
 
 def _misplaced(
-    here: Tree,
-    there: Tree,
+    source: Tree,
+    destination: Tree,
     file: TreeEntry,
     one: dict[int, TreeEntry],
     other: dict[int, TreeEntry],
@@ -218,12 +224,12 @@ def _misplaced(
     if DIRECTORY in one or sources.is_below(name):
         needs = name if DIRECTORY in one or sources.name is None else sources.name
         if DIRECTORY not in one and not sources.is_directory:
-            needs = str(here.at(needs))
-        return Clash(0, name, str(here.at(name)), needs, is_name_shared=False).error()
+            needs = str(source.at(needs))
+        return Clash(0, name, str(source.at(name)), needs, is_name_shared=False).error()
     why = in_the_way.reason(name, is_directory=False)
     if why is None and (DIRECTORY in other or destinations.is_below(name)):
         why = "there is a directory of this name"
-    return None if why is None else no_place(here, there.top, name, why)
+    return None if why is None else no_place(source, destination.top, name, why)
 
 
 class _Directory:

@@ -136,14 +136,14 @@ def list_destination(top: Location, chosen: Filter) -> Tree:
         The bucket does not exist, it is a file, or its listing failed.
     """
     _require_below_bucket(top)
-    there = Tree(top, on_disk=has_directories(top.url))
+    found = Tree(top, on_disk=has_directories(top.url))
     try:
-        _list(there, chosen, lambda name, is_directory: True, follow_links=False)
+        _list(found, chosen, lambda name, is_directory: True, follow_links=False)
     except ObjectNotFound:
-        if not there.on_disk:
+        if not found.on_disk:
             raise
         return Tree(top, on_disk=True)
-    return there
+    return found
 
 
 def _list(found: Tree, chosen: Filter, has_place: Callable[[str, bool], bool], *, follow_links: bool) -> None:
@@ -179,9 +179,9 @@ def require_apart(source: Location, destination: Location) -> None:
     """
     one, other, same = _real_path(source), _real_path(destination), True
     if one is None and other is None:
-        with resolve(source) as here, resolve(destination) as there:
-            same = here.may_be_same_store_as(there)
-            one, other = here.path, there.path
+        with resolve(source) as one_target, resolve(destination) as other_target:
+            same = one_target.may_be_same_store_as(other_target)
+            one, other = one_target.path, other_target.path
     if not same or one is None or other is None:
         return
     if _overlap(one, other):
@@ -201,10 +201,10 @@ def require_two_trees(source: Tree, destination: Tree) -> None:
     """
     if source.on_disk or destination.on_disk:
         return
-    with resolve(source.top) as here, resolve(destination.top) as there:
-        if not _overlap(here.path, there.path):
+    with resolve(source.top) as one_target, resolve(destination.top) as other_target:
+        if not _overlap(one_target.path, other_target.path):
             return  # no object of one could be in the other
-        inside, outside = f"{there.path.rstrip('/')}/", f"{here.path.rstrip('/')}/"
+        inside, outside = f"{other_target.path.rstrip('/')}/", f"{one_target.path.rstrip('/')}/"
     if inside == outside:
         return  # what has one path has one name
     if inside.startswith(outside):

@@ -157,10 +157,10 @@ def sync(
     if destination.is_local and stated is not None:
         raise ParameterError(f"sync: {str(destination)!r} is local, and a local file keeps no metadata")
     require_apart(source, destination)
-    here, problems = list_source(source, chosen, destination, follow_links=follow_links)
-    there = list_destination(destination, chosen)
-    require_two_trees(here, there)
-    plan = make_plan(here, there, checksum=checksum, delete=delete)
+    source_tree, problems = list_source(source, chosen, destination, follow_links=follow_links)
+    destination_tree = list_destination(destination, chosen)
+    require_two_trees(source_tree, destination_tree)
+    plan = make_plan(source_tree, destination_tree, checksum=checksum, delete=delete)
     report = SyncReport() if report is None else report
     problems += plan.problems
     if problems and not keep_going:
@@ -168,11 +168,11 @@ def sync(
         if len(problems) > 1:
             error.args = (f"{error} (and {len(problems) - 1} more)", *error.args[1:])
         raise error
-    report.left += [*problems, *here.problems.values()]
+    report.left += [*problems, *source_tree.problems.values()]
     report.same += plan.same
-    _Run(here, there, plan, report, checksum, dry_run, keep_going, stated, progress).copy(concurrency)
+    _Run(source_tree, destination_tree, plan, report, checksum, dry_run, keep_going, stated, progress).copy(concurrency)
     if delete:
-        _delete(there, plan, report, dry_run=dry_run, keep_going=keep_going)
+        _delete(destination_tree, plan, report, dry_run=dry_run, keep_going=keep_going)
     return report
 
 
@@ -181,8 +181,8 @@ class _Run:
 
     def __init__(
         self,
-        here: Tree,
-        there: Tree,
+        source_tree: Tree,
+        destination_tree: Tree,
         plan: SyncPlan,
         report: SyncReport,
         checksum: bool,
@@ -191,8 +191,8 @@ class _Run:
         metadata: ObjectMetadata | None,
         progress: Progress | None,
     ) -> None:
-        self._here = here
-        self._there = there
+        self._source = source_tree
+        self._destination = destination_tree
         self._plan = plan
         self._report = report
         self._checksum = checksum
@@ -212,10 +212,10 @@ class _Run:
         while some := list(islice(waiting, _BLOCK)):
             self._files = {work.name: work for work in some}
             self._copy_these(list(self._files), concurrency)
-        if self._there.on_disk and not self._dry_run:
+        if self._destination.on_disk and not self._dry_run:
             for (name,) in self._plan.folders:
                 try:
-                    self._make_directory(self._there.at(name).url)
+                    self._make_directory(self._destination.at(name).url)
                 except (AcceleratorException, OSError) as error:
                     if not self._keep_going:
                         raise
@@ -227,7 +227,7 @@ class _Run:
         self._visit_all([name for name in names if name not in sure], concurrency)
         again: list[str] = []
         copy_each(
-            [(self._here.at(name), self._there.at(name)) for name in together],
+            [(self._source.at(name), self._destination.at(name)) for name in together],
             [self._files[name].size for name in together],
             metadata=self._metadata,
             copied=lambda done: again.extend(self._check([(together[number], info) for number, info in done])),
@@ -237,18 +237,18 @@ class _Run:
 
     def _is_sure(self, name: str) -> bool:
         """Return whether the listings alone show that a file must be copied."""
-        info, there = self._files[name].here, self._files[name].there
-        if self._there.on_disk:
+        info, existing = self._files[name].source, self._files[name].existing
+        if self._destination.on_disk:
             return False  # its directory must be made first
-        if there is None:
+        if existing is None:
             return True
-        known = all(one is not None for one in (info.size, there.size, info.mtime, there.mtime))
+        known = all(one is not None for one in (info.size, existing.size, info.mtime, existing.mtime))
         return known and not self._checksum and self._difference(name) in ("size", "time")
 
     def _check(self, copies: list[tuple[str, ObjectInfo]]) -> list[str]:
         """Report copies that were made together; return those whose source was written to during the copy."""
         changed = []
-        found = stat_each([self._here.at(name) for name, _ in copies])
+        found = stat_each([self._source.at(name) for name, _ in copies])
         for (name, info), now in zip(copies, found, strict=True):
             if isinstance(now, Exception) or is_changed(info, now):
                 changed.append(name)
@@ -302,18 +302,20 @@ class _Run:
             self._progress(self._done, self._total)
 
     def _difference(self, name: str) -> str | None:
-        source, there = self._files[name].here, self._files[name].there
-        return "new" if there is None else differs(source, there, keeps_time=self._there.top.is_local)
+        source, existing = self._files[name].source, self._files[name].existing
+        return "new" if existing is None else differs(source, existing, keeps_time=self._destination.top.is_local)
 
     def _visit(self, name: str) -> None:
-        source, destination = self._here.at(name), self._there.at(name)
-        info, there = self._files[name].here, self._files[name].there
+        source, destination = self._source.at(name), self._destination.at(name)
+        info, existing = self._files[name].source, self._files[name].existing
         reason = self._difference(name)
-        if there is not None and (info.size is None or there.size is None or info.mtime is None or there.mtime is None):
+        if existing is not None and (
+            info.size is None or existing.size is None or info.mtime is None or existing.mtime is None
+        ):
             # listings of this store do not say what a look-up does
-            info, there = stat_at(source), stat_at(destination)
-            reason = differs(info, there, keeps_time=destination.is_local)
-        if there is not None and (reason == "content" or (self._checksum and reason != "size")):
+            info, existing = stat_at(source), stat_at(destination)
+            reason = differs(info, existing, keeps_time=destination.is_local)
+        if existing is not None and (reason == "content" or (self._checksum and reason != "size")):
             reason = "content" if differs_in_content(source, destination) else None
         if reason is None:
             with self._lock:
@@ -332,11 +334,12 @@ class _Run:
 
     def _copied(self, name: str, info: ObjectInfo) -> ObjectInfo:
         """Copy one file; return what it was."""
-        source, destination = self._here.at(name), self._there.at(name)
+        source, destination = self._source.at(name), self._destination.at(name)
         if (path := path_on_disk(destination)) is not None and os.path.islink(path):
             raise StorageError(f"{str(destination)!r} is a link: what it leads to is not replaced; expected a file")
-        if self._there.on_disk:
-            self._make_directory(self._there.at(name.rpartition("/")[0]).url if "/" in name else self._there.top.url)
+        if self._destination.on_disk:
+            folder = self._destination.at(name.rpartition("/")[0]) if "/" in name else self._destination.top
+            self._make_directory(folder.url)
         for _ in range(_ATTEMPTS):
             mtime = info.mtime if destination.is_local else None
             copy_to(source, destination, metadata=self._metadata, mtime=mtime)
@@ -355,15 +358,15 @@ class _Run:
                 self._made.add(url)
 
 
-def _delete(there: Tree, plan: SyncPlan, report: SyncReport, *, dry_run: bool, keep_going: bool) -> None:
+def _delete(destination_tree: Tree, plan: SyncPlan, report: SyncReport, *, dry_run: bool, keep_going: bool) -> None:
     """Delete what only the destination has, unless something was left."""
-    report.left += there.problems.values()
+    report.left += destination_tree.problems.values()
     if report.left:
         report.nothing_deleted = bool(plan.extra or plan.empty)
         return
     waiting = (name for (name,) in plan.extra)
     while names := list(islice(waiting, _REMOVED)):
-        outcomes = [None] * len(names) if dry_run else remove_listed([there.at(name) for name in names])
+        outcomes = [None] * len(names) if dry_run else remove_listed([destination_tree.at(name) for name in names])
         for name, error in zip(names, outcomes, strict=True):
             if error is None:
                 report.add_deleted(name)
@@ -372,7 +375,7 @@ def _delete(there: Tree, plan: SyncPlan, report: SyncReport, *, dry_run: bool, k
             raise failed[0]
         report.left += failed
     for _, name, was_empty in plan.emptied:
-        is_gone = dry_run or _remove_directory(there.at(name).url, report, keep_going=keep_going)
+        is_gone = dry_run or _remove_directory(destination_tree.at(name).url, report, keep_going=keep_going)
         if is_gone and was_empty:
             report.add_deleted(f"{name}/")
 

@@ -106,9 +106,9 @@ def test_a_plan_is_that_of_each_name_with_each(tmp_path: Path, monkeypatch: pyte
     assert plan.total == sum(here.files[name][0] for name in differ)
     for work in plan.work:
         assert (work.size, work.mtime) == here.files[work.name]
-        assert work.is_there is (work.name in there.files)
-        if work.there is not None:
-            assert (work.there.size, work.there.mtime) == there.files[work.name]
+        assert work.exists is (work.name in there.files)
+        if work.existing is not None:
+            assert (work.existing.size, work.existing.mtime) == there.files[work.name]
     assert {name for (name,) in plan.folders} == here.directories - no_directories.keys()
 
     extra = there.files.keys() - left
