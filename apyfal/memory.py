@@ -24,11 +24,11 @@ __all__ = ["Meter", "charge", "current_meter", "empty", "empty_like", "is_pinned
 class Meter(Protocol):
     """Counts the memory of a job that grows with its data (whole inputs and new outputs), and may refuse it."""
 
-    def take(self, count: int, /) -> None:
+    def reserve(self, count: int, /) -> None:
         """Count `count` bytes that are about to be allocated; raise to refuse them."""
 
-    def give(self, count: int, /) -> None:
-        """Take note that `count` bytes are not needed any more."""
+    def release(self, count: int, /) -> None:
+        """Record that `count` bytes are no longer needed."""
 
 
 _thread = threading.local()
@@ -44,7 +44,7 @@ def charge(count: int) -> None:
     """Count `count` bytes that are about to be allocated for a job; raises what the meter raises to refuse them."""
     meter = current_meter()
     if meter is not None:
-        meter.take(count)
+        meter.reserve(count)
 
 
 @contextlib.contextmanager

@@ -157,7 +157,7 @@ class DirectCall:
         first = chunks[0]._replace(companions=tuple(chunks[1:])) if chunks else Chunk(0, None, 0, 0, last=True)
         return launcher.set_chunk(first, outputs, sync_to=True, sync_from=True)
 
-    def give_back(self, launcher: KernelLauncher, launch: Any) -> None:
+    def release(self, launcher: KernelLauncher, launch: Any) -> None:
         """Take back a launcher whose run has ended well."""
         launcher.clear_regions()
         self._spare.append((launcher, launch))
@@ -226,7 +226,7 @@ class DirectJob:
         direct = self._direct
         launcher, launch = direct.lend(self._inputs, self._outputs)
         self._run(launcher, launch, control, report)
-        direct.give_back(launcher, launch)
+        direct.release(launcher, launch)
 
     def make_ready(self) -> bool:
         """Set all arguments now; return whether `begin` can be called, because nothing has to be done before a run."""

@@ -313,7 +313,7 @@ class GrowingOutput(_RingOutput):
                 grown[: self._done] = old[: self._done]
                 self._report.copied(self._done, self._reason)
             if self._all is not None and meter is not None:
-                meter.give(self._all.nbytes)
+                meter.release(self._all.nbytes)
             self._all = grown
         self._all[self._done : end] = data
         self._report.copied(len(data), self._reason)

@@ -381,7 +381,7 @@ class ChannelPool:
         self._closed = False
         self._process = os.getpid()
 
-    def take(self) -> ClientChannel | None:
+    def acquire(self) -> ClientChannel | None:
         """Return a channel that is still open; ``None``: there is none."""
         while True:
             with self._lock:
@@ -396,7 +396,7 @@ class ChannelPool:
                 return channel
             channel.close()
 
-    def give(self, channel: ClientChannel, usable: bool) -> None:
+    def release(self, channel: ClientChannel, usable: bool) -> None:
         """Keep a channel for the next job, or close it; after `close`, close it."""
         channel.used_at = time.monotonic()
         with self._lock:

@@ -196,7 +196,7 @@ class Host:
         """
         if not self._speaks_frames:
             return None
-        channel = self._channels.take()
+        channel = self._channels.acquire()
         fresh = channel is None
         while True:
             if channel is None and (channel := self._open_channel()) is None:
@@ -204,7 +204,7 @@ class Host:
             try:
                 reply = self._exchange_frames(channel, key, session, text, pieces(), nbytes, alive, flags, early)
             except Refused as refused:
-                self._channels.give(channel, usable=True)
+                self._channels.release(channel, usable=True)
                 if refused.status == BY_HTTP and "job" not in refused.document:
                     return None
                 raise
@@ -219,9 +219,9 @@ class Host:
                 channel.close()
                 raise
             if reply is None:
-                self._channels.give(channel, usable=True)
+                self._channels.release(channel, usable=True)
             else:
-                reply.on_release(partial(self._channels.give, channel))
+                reply.on_release(partial(self._channels.release, channel))
             return reply
 
     def _exchange_frames(self, channel: ClientChannel, *job: Any) -> ChannelReply | None:
@@ -290,7 +290,7 @@ class Host:
         except BaseException:
             connection.close()
             raise
-        response.on_release(partial(self._idle.give_back, connection))
+        response.on_release(partial(self._idle.release, connection))
         return response
 
     def _refusal(self, reply: HostResponse) -> Exception:

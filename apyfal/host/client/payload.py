@@ -73,7 +73,7 @@ class CopyCounter:
 
 def _room(pool: SharedPool, nbytes: int, copies: CopyCounter) -> Region | None:
     """Return free shared memory to copy an array of `nbytes` through; ``None``: not worthwhile, or none is free."""
-    return pool.take(nbytes) if copies.allowed and nbytes >= _SHARED_FROM else None
+    return pool.acquire(nbytes) if copies.allowed and nbytes >= _SHARED_FROM else None
 
 
 def check_received(nbytes: int, array: np.ndarray[Any, Any], is_part: bool) -> None:
@@ -212,7 +212,7 @@ class InputPayload:
         kind = ArrayType.of(array)
         shared = None if pool is None else pool.locate(array)
         if shared is None and pool is not None and (region := _room(pool, array.nbytes, self._copies)) is not None:
-            self._stack.callback(pool.give, region)
+            self._stack.callback(pool.release, region)
             self._copies.add(array.nbytes, f"src: {_INTO_SHARED}")
             shared = SharedArray(region.name, 0, kind)
             np.copyto(region.array(shared), array)
@@ -395,7 +395,7 @@ class OutputPayload:
         """Return shared memory that does not belong to the result."""
         region, self._region = self._region, None
         if region is not None and self._pool is not None:
-            self._pool.give(region)
+            self._pool.release(region)
 
     def __enter__(self) -> OutputPayload:
         return self
@@ -411,7 +411,7 @@ class OutputPayload:
             raise HostError("the host put the output into memory that it was not offered")
         self._region = None  # owned by the array from now on
         kind = ArrayType.parse({"dtype": described["dtype"], "shape": described["shape"]}, "the response")
-        return region.array(SharedArray(region.name, 0, kind), on_release=lambda: pool.give(region))
+        return region.array(SharedArray(region.name, 0, kind), on_release=lambda: pool.release(region))
 
     def _fill(self, response: Readable, array: np.ndarray[Any, Any], nbytes: int, *, is_part: bool = False) -> None:
         check_received(nbytes, array, is_part)

@@ -35,7 +35,7 @@ class SharedPool:
         self._host = host
         self._session = session
         self._socket_path = socket_path
-        # Reentrant: a garbage collection inside `take` can drop the last view of an array, which calls `give`.
+        # Reentrant: a garbage collection inside `acquire` can drop the last view of an array, which calls `release`.
         self._lock = threading.RLock()
         self._closed = False
         self._free: list[Region] = []
@@ -52,8 +52,8 @@ class SharedPool:
             return None
         return cls(host, document["id"], path)
 
-    def take(self, nbytes: int) -> Region | None:
-        """Return a region of at least `nbytes`, for exclusive use until `give`.
+    def acquire(self, nbytes: int) -> Region | None:
+        """Return a region of at least `nbytes`, for exclusive use until `release`.
 
         ``None``: the host has no memory to share, or cannot be asked now. Send the data through the socket then.
 
@@ -85,7 +85,7 @@ class SharedPool:
             self._mapped[region.name] = region
         return region
 
-    def give(self, region: Region) -> None:
+    def release(self, region: Region) -> None:
         """Return a region to the pool. A few regions are kept for reuse."""
         with self._lock:
             if self._closed:
@@ -122,8 +122,8 @@ class SharedPool:
             region.close()
 
     def empty(self, array: ArrayType) -> np.ndarray[Any, Any] | None:
-        """Return a new array in shared memory, returned to the pool with its last view; ``None`` as for `take`."""
-        region = self.take(array.nbytes)
+        """Return a new array in shared memory, returned to the pool with its last view; ``None`` as for `acquire`."""
+        region = self.acquire(array.nbytes)
         if region is None:
             return None
-        return region.array(SharedArray(region.name, 0, array), on_release=lambda: self.give(region))
+        return region.array(SharedArray(region.name, 0, array), on_release=lambda: self.release(region))

@@ -408,7 +408,7 @@ class Daemon:
         for mount in session.mounts.values():
             self._url_policy.unmount(mount)
         session.mounts.clear()
-        self._memory.give(session.user, sum(region.nbytes for region in session.regions.values()))
+        self._memory.release(session.user, sum(region.nbytes for region in session.regions.values()))
         self._stopping_sessions.begin(session)
 
     def _stopped(self, session: Session, failure: BaseException | None) -> None:

@@ -75,10 +75,10 @@ class ConnectionLimiter:
                 yield
             finally:
                 of_thread.discard(mark)
-                self.give_back(held)
+                self.release(held)
         finally:  # once more: a signal may have ended the first
             of_thread.discard(mark)
-            self.give_back(held)
+            self.release(held)
 
     def take(self, cancel: CancelToken | None, held: list[object]) -> None:
         """Wait for a turn.
@@ -88,7 +88,7 @@ class ConnectionLimiter:
         cancel
             Ends the waiting when it is set.
         held
-            Gets the mark of the turn before the turn is taken. The caller gives it to `give_back` whatever happens.
+            Gets the mark of the turn before the turn is taken. The caller gives it to `release` whatever happens.
         """
         limit = self.limit
         if limit is None:
@@ -119,11 +119,11 @@ class ConnectionLimiter:
                     self._turns.update(held)
                 yield len(held)
             finally:
-                self.give_back(held)
+                self.release(held)
         finally:  # once more: a signal may have ended the first
-            self.give_back(held)
+            self.release(held)
 
-    def give_back(self, held: list[object]) -> None:
+    def release(self, held: list[object]) -> None:
         """End turns. May be called again, and for turns that were not taken."""
         with self._lock:
             self._turns.difference_update(held)
@@ -137,12 +137,12 @@ class ConnectionLimiter:
         try:
             try:
                 self.take(cancel, held)
-                return _CountedReader(begin(), partial(self.give_back, held))
+                return _CountedReader(begin(), partial(self.release, held))
             except BaseException:
-                self.give_back(held)
+                self.release(held)
                 raise
         except BaseException:  # once more: a signal may have ended the first
-            self.give_back(held)
+            self.release(held)
             raise
 
     def stream(self, reader: RangeReader) -> RangeReader:

@@ -243,7 +243,7 @@ class Exchanges:
                 if self._transport.detach(slot) and not cancel.is_set():
                     usable.append(connection)
                 else:
-                    pool.give_back(connection, False)
+                    pool.release(connection, False)
             pool.keep(usable)
             self._leased.clear()
         self.states = self._transport.states()
@@ -258,7 +258,7 @@ class Exchanges:
                 return
             for slot in [slot for slot in self._leased if self._transport.lost(slot)]:
                 self._transport.detach(slot)
-                self._pool.give_back(self._leased.pop(slot), False)
+                self._pool.release(self._leased.pop(slot), False)
 
     def _connect(self, wanted: int) -> int:
         """Have as many connections as `wanted`; returns how many there are. Where one fails, the others must do."""
@@ -283,7 +283,7 @@ class Exchanges:
         for connection, fresh in found:
             descriptor = connection.descriptor()
             if descriptor is None:
-                self._pool.give_back(connection, False)
+                self._pool.release(connection, False)
                 continue
             self._leased[self._transport.attach(descriptor, not fresh, connection.session)] = connection
         return len(self._leased)

@@ -91,7 +91,7 @@ class IdleConnections:
                     connection.close()
         return found
 
-    def give_back(self, connection: Connection, usable: bool) -> None:
+    def release(self, connection: Connection, usable: bool) -> None:
         """Keep a connection that was leased, or close it if it is not usable or one too many."""
         if usable:
             self.keep([connection])

@@ -201,9 +201,9 @@ class ConnectionPool:
         """Return up to `most` connections that were kept, to be given back."""
         return self._idle.several(origin, most, careful=False)
 
-    def give_back(self, connection: Connection, usable: bool) -> None:
+    def release(self, connection: Connection, usable: bool) -> None:
         """Keep a connection that was leased for the next request, or close it."""
-        self._idle.give_back(connection, usable)
+        self._idle.release(connection, usable)
 
     def keep(self, connections: Iterable[Connection]) -> None:
         """Keep connections that were leased for the next requests."""
@@ -215,7 +215,7 @@ class ConnectionPool:
             connection.cancel.discard(connection)
             usable = usable and not connection.cancel.is_set()
             connection.cancel = None
-        self._idle.give_back(connection, usable)
+        self._idle.release(connection, usable)
 
     def close(self) -> None:
         """Close the idle connections. Those in use close as their transfers end."""

@@ -330,7 +330,7 @@ class MultipartWriter:
                 tries.failed(error, f"cannot write part {part.number} of {self._name!r}")
         tries.success()
         if part.buffer is not None:
-            self._buffers.give_back(part.buffer)
+            self._buffers.release(part.buffer)
         with self._changed:
             self._crcs[part.number] = (crc, len(part.data))
             self._sent += len(part.data)

@@ -120,7 +120,7 @@ class PartBuffers:
             check()
         return memoryview(bytearray(size))
 
-    def give_back(self, buffer: memoryview) -> None:
+    def release(self, buffer: memoryview) -> None:
         """Let `buffer` be used again."""
         with self._changed:
             self._free.append(buffer)

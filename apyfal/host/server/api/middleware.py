@@ -144,11 +144,11 @@ class AuthMiddleware:
             if rule is None or rule.access != PUBLIC:
                 user = self._identify(request)
                 if user is None:
-                    await self._take_slowly(self._failures, address)
+                    await self._count_with_delay(self._failures, address)
                     return self._refuse(request, 401, "a valid token is needed", None)
                 set_caller(user)
                 self._connections.authenticated(request.protocol, user.name)
-                self._requests.take(user.name)
+                self._requests.acquire(user.name)
                 if rule is None:
                     return self._unknown(request, user)
                 if rule.access not in user.scopes:
@@ -161,11 +161,11 @@ class AuthMiddleware:
                     self._turns.end(user.name, number)
             challenge = request.headers.get(CHALLENGE_HEADER)
             if challenge is None:
-                await self._take_slowly(self._public, address)
+                await self._count_with_delay(self._public, address)
                 return await handler(request)
             proof = self._prove(request, challenge)
             if proof is None:
-                await self._take_slowly(self._failures, address)
+                await self._count_with_delay(self._failures, address)
                 return self._refuse(request, 401, "a valid token is needed", None)
             response = await handler(request)
             response.headers[PROOF_HEADER] = proof
@@ -204,7 +204,7 @@ class AuthMiddleware:
         now = user if authorization is None else self._user_of(authorization)
         if now is None or now.name != user.name:
             raise exceptions.AuthenticationError("a valid token is needed")
-        self._requests.take(now.name)
+        self._requests.acquire(now.name)
         if access not in now.scopes:
             raise exceptions.AccessDenied(f"the token's scopes do not include {access}")
         return now
@@ -241,12 +241,12 @@ class AuthMiddleware:
                 peer=peer,
             )
 
-    async def _take_slowly(self, limiter: RateLimiter, address: str) -> None:
+    async def _count_with_delay(self, limiter: RateLimiter, address: str) -> None:
         """Count a request without a valid token. Above the rate, delay the response; the delay grows with the number of
         delayed responses to the same address, so that each address causes a bounded number of responses per second.
         """
         try:
-            limiter.take(address)
+            limiter.acquire(address)
         except TooMany:
             self._held_back[address] += 1
             await asyncio.sleep(min(TARPIT * self._held_back[address], MAX_TARPIT))

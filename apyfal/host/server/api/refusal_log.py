@@ -31,7 +31,7 @@ class RefusalLog:
     def write(self, who: str, **fields: object) -> None:
         """Write a line about a request of `who`, or only count it. The next line tells how many were left out."""
         try:
-            self._rate.take(who)
+            self._rate.acquire(who)
         except TooMany:
             if who in self._left_out or len(self._left_out) < _MAX_NAMES:
                 self._left_out[who] += 1

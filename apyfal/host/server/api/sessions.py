@@ -162,11 +162,11 @@ class SessionRoutes:
         # half of the user's share is for data that is not in shared memory
         if sum(own) + nbytes > memory.limit // 2:
             raise TooMany(f"{sum(own)} bytes of memory are shared with you, and half of the host's is for others")
-        memory.take(session.user, nbytes)
+        memory.reserve(session.user, nbytes)
         try:
             region = Region(nbytes)
         except BaseException:
-            memory.give(session.user, nbytes)
+            memory.release(session.user, nbytes)
             raise
         session.regions[region.name] = region
         return web.json_response({"name": region.name, "ticket": region.ticket, "nbytes": nbytes}, status=201)
@@ -184,6 +184,6 @@ class SessionRoutes:
         region = session.regions.pop(request.match_info["region"], None)
         if region is None:
             raise NotFound("no such shared memory in this session")
-        self._context.bodies.memory.give(session.user, region.nbytes)
+        self._context.bodies.memory.release(session.user, region.nbytes)
         await in_thread(region.close)  # unmapping a large region takes long
         return web.Response(status=204)

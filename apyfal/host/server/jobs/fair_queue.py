@@ -89,7 +89,7 @@ class RateLimiter:
         self._clock = clock
         self._levels: dict[str, tuple[float, float]] = {}
 
-    def take(self, name: str) -> None:
+    def acquire(self, name: str) -> None:
         """Count one event of `name`. Raises `TooMany` if it exceeds the rate."""
         now = self._clock()
         level, since = self._levels.pop(name, (self._burst, now))

@@ -41,7 +41,7 @@ class Quota:
         """Return the amount that a user holds."""
         return self._held.get(user, 0)
 
-    def take(self, user: str, count: int) -> None:
+    def reserve(self, user: str, count: int) -> None:
         """Reserve `count` for a user.
 
         Raises
@@ -67,7 +67,7 @@ class Quota:
             self._held[user] = own + count
             self._used += count
 
-    def give(self, user: str, count: int) -> None:
+    def release(self, user: str, count: int) -> None:
         """Return `count` of what was reserved."""
         with self._lock:
             own = self._held.get(user, 0) - count
@@ -80,7 +80,7 @@ class Quota:
     def share(self, user: str, count: int = 0) -> Share:
         """Return the share of one job or request of a user, with `count` already reserved."""
         share = Share(self, user)
-        share.take(count)
+        share.reserve(count)
         return share
 
 
@@ -106,31 +106,31 @@ class Share:
         self._lock = threading.Lock()
         self.held = 0
 
-    def take(self, count: int) -> None:
-        """Reserve `count` more. Raises the errors of `Quota.take`."""
+    def reserve(self, count: int) -> None:
+        """Reserve `count` more. Raises the errors of `Quota.reserve`."""
         with self._lock:
             if count:
-                self._quota.take(self._user, count)
+                self._quota.reserve(self._user, count)
                 self.held += count
 
-    def give(self, count: int) -> None:
+    def release(self, count: int) -> None:
         """Return `count` of the share."""
         with self._lock:
             count = min(count, self.held)
             if count:
-                self._quota.give(self._user, count)
+                self._quota.release(self._user, count)
                 self.held -= count
 
     def settle(self, count: int) -> None:
-        """Hold exactly `count` from now on. Raises the errors of `Quota.take` if that is more than before."""
+        """Hold exactly `count` from now on. Raises the errors of `Quota.reserve` if that is more than before."""
         if count > self.held:
-            self.take(count - self.held)
+            self.reserve(count - self.held)
         else:
-            self.give(self.held - count)
+            self.release(self.held - count)
 
     def close(self) -> None:
         """Return everything that is reserved. Idempotent."""
-        self.give(self.held)
+        self.release(self.held)
 
 
 def require_free_space(descriptor: int, nbytes: int, reserve: int) -> None:

@@ -52,7 +52,7 @@ class SpoolFile(io.FileIO):
             raise TooLarge(f"more than {self._limit} bytes, the largest that this host takes")
         if end > self._share.held:
             require_free_space(self.fileno(), nbytes, self._reserve)
-            self._share.take(end - self._share.held)
+            self._share.reserve(end - self._share.held)
         done = super().write(data) or 0
         while done < nbytes:  # a disk that is just full takes a part, and no more the next time
             done += super().write(memoryview(data).cast("B")[done:]) or 0

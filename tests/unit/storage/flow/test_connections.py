@@ -282,7 +282,7 @@ def test_waiting_ends_when_it_is_cancelled() -> None:
     with pytest.raises(TransferCancelled):
         limits.take(cancel, [])
     assert time.monotonic() - began < 5
-    limits.give_back(held)
+    limits.release(held)
     with limits.turn(None):
         assert len(limits._turns) == 1
     assert limits._turns == set()
@@ -304,7 +304,7 @@ def test_turns_go_to_who_waits_longest() -> None:
         threads[-1].start()
         while len(limits._waiting) <= number:
             time.sleep(0.001)
-    limits.give_back(held)
+    limits.release(held)
     for thread in threads:
         thread.join(SECONDS)
     assert order == list(range(8))
@@ -331,7 +331,7 @@ def test_a_child_does_not_wait_for_its_parents_transfers() -> None:
         os.kill(child, 9)
         os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(ended[1]) == 7
-    limits.give_back(held)
+    limits.release(held)
 
 
 def test_a_reader_that_is_closed_twice_counts_once(lab: Callable[[int | None], Counting]) -> None:

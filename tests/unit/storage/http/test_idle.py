@@ -65,7 +65,7 @@ def test_what_is_one_too_many_is_closed() -> None:
     idle.keep(connections)
     assert [one.closed for one in connections] == [True, True, False, False]
     assert len(idle) == 2
-    idle.give_back(connections[3], False)
+    idle.release(connections[3], False)
     assert connections[3].closed
 
 
@@ -76,8 +76,5 @@ def test_what_is_given_back_after_the_end_is_closed(is_channel: bool) -> None:
     pool.close()
     late: Any = Kept(0)
     late.is_spent = False
-    if is_channel:
-        pool.give(late, True)
-    else:
-        pool.give_back(late, True)
+    pool.release(late, True)
     assert late.closed

@@ -49,24 +49,24 @@ def test_rates_allow_bursts_and_recover() -> None:
     now = [0.0]
     limiter = RateLimiter(2.0, 3.0, clock=lambda: now[0])
     for _ in range(3):
-        limiter.take("alice")
+        limiter.acquire("alice")
     with pytest.raises(TooMany) as caught:
-        limiter.take("alice")
+        limiter.acquire("alice")
     assert caught.value.retry_after == pytest.approx(0.5)
-    limiter.take("bob")
+    limiter.acquire("bob")
     now[0] = 0.6
-    limiter.take("alice")
+    limiter.acquire("alice")
     now[0] = 1000.0
     for _ in range(3):
-        limiter.take("alice")
+        limiter.acquire("alice")
     with pytest.raises(TooMany):
-        limiter.take("alice")
+        limiter.acquire("alice")
 
 
 def test_rates_of_many_names_take_bounded_memory() -> None:
     limiter = RateLimiter(1.0, 1.0)
     for number in range(20_000):
-        limiter.take(str(number))
+        limiter.acquire(str(number))
     assert len(limiter._levels) <= RateLimiter._MAX_NAMES
 
 
