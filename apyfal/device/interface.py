@@ -180,7 +180,7 @@ def _number(text: str) -> int:
 
 
 def _connections(program: bytes) -> dict[str, dict[int, list[str]]]:
-    """Return the banks of each argument, by kernel and position; empty if the sections are not there or damaged."""
+    """Return the banks of each argument, by kernel and position; empty if the sections are missing or damaged."""
     found: dict[str, dict[int, list[str]]] = {}
     try:
         banks = [
@@ -202,7 +202,7 @@ def _connections(program: bytes) -> dict[str, dict[int, list[str]]]:
 
 
 def _section(program: bytes, wanted: int) -> bytes:
-    """Return a section of an xclbin whose header `_metadata` has checked; empty if it is not there or lies outside."""
+    """Return a section of an xclbin whose header `_metadata` has checked; empty if it is missing or lies outside."""
     (count,) = struct.unpack_from("<I", program, _SECTIONS_COUNT_AT)
     for section in range(min(count, (len(program) - _SECTIONS_AT) // _SECTION_SIZE)):
         at = _SECTIONS_AT + section * _SECTION_SIZE

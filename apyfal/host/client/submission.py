@@ -213,7 +213,7 @@ class Submission:
 
 
 def _progress_of(text: str, key: str | None = None) -> tuple[int, int | None]:
-    """Return bytes and total of a JSON object, or of the object at its `key`, if that is there."""
+    """Return bytes and total of a JSON object, or of the object at its `key`, if it has that key."""
     try:
         document = json.loads(text)
         document = document if key is None else document.get(key) or {"done": 0, "total": None}

@@ -122,7 +122,7 @@ def plain(value: object) -> Any:
 
 
 def _is_plain(value: object, levels: int) -> bool:
-    """Return whether `plain` and JSON change nothing about `value`, of at most so many levels."""
+    """Return whether `plain` and JSON leave `value` unchanged; false above `levels` levels."""
     kind = type(value)
     if not levels:
         return False

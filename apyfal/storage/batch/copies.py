@@ -64,7 +64,7 @@ def copy_each(
     """Copy many objects; a few calls copy all the small ones.
 
     Each copy is as `apyfal.storage.copy` makes it: of one version of the source, verified if its store states a
-    checksum, with the source's metadata, and either complete or not there.
+    checksum, with the source's metadata, and either complete or absent.
 
     Parameters
     ----------

@@ -108,7 +108,7 @@ class Clash(NamedTuple):
 def clashes(files: Iterable[tuple[str, str]], directories: Iterable[str], *, on_disk: bool) -> Iterator[Clash]:
     """Find files that have the name of an earlier one and, on a disk, files that would also have to be directories.
 
-    A file that is there twice, with the same source, is such a clash: of the source with itself.
+    A file that occurs twice with the same source is such a clash, too: of the source with itself.
 
     Parameters
     ----------

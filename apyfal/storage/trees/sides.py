@@ -1,4 +1,4 @@
-"""Both trees of a synchronization: what is there, and what cannot have its place at the destination."""
+"""Both trees of a synchronization: their entries, and the names that cannot exist at the destination."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = [
 
 
 class TreeEntry(NamedTuple):
-    """What is below a directory: its path from there, its kind, and what the listing says of a file.
+    """An entry below a directory: its path from there, its kind, and for a file what the listing states.
 
     Attributes
     ----------
@@ -59,7 +59,8 @@ class Tree:
     on_disk
         Whether directories are real ones here.
     problems
-        Path to why it is no file, or cannot be listed: a broken link, a pipe, a directory without permission.
+        For each path that is not a file or cannot be listed, the error: a broken link, a pipe, a directory without
+        permission.
     """
 
     def __init__(self, top: Location, *, on_disk: bool) -> None:
@@ -128,7 +129,7 @@ def no_place(source: Tree, destination: Location, name: str, why: str) -> Parame
 
 
 def list_destination(top: Location, chosen: Filter) -> Tree:
-    """List what is there; nothing, if there is no such directory. Links to directories are not followed.
+    """List the destination; empty if the directory does not exist. Links to directories are not followed.
 
     Raises
     ------
@@ -170,7 +171,7 @@ def _require_below_bucket(top: Location) -> None:
 
 
 def require_apart(source: Location, destination: Location) -> None:
-    """Refuse two trees of which one is, or is in, the other: what is copied or deleted would be a source.
+    """Refuse two trees of which one is the other, or inside it: sources would be overwritten or deleted.
 
     Raises
     ------
@@ -192,7 +193,7 @@ def require_apart(source: Location, destination: Location) -> None:
 
 
 def require_two_trees(source: Tree, destination: Tree) -> None:
-    """Refuse trees of stores of which one is in the other, though their addresses differ: seen by an object of both.
+    """Refuse trees of stores of which one is inside the other under another address: an object that both list shows it.
 
     Raises
     ------
@@ -222,7 +223,7 @@ def require_two_trees(source: Tree, destination: Tree) -> None:
 
 
 def _of_one_path(outer: Tree, inner: Tree, folder: str) -> Iterator[tuple[TreeEntry, TreeEntry]]:
-    """Yield the files of both trees with the same path in their stores; `folder` is where one is in the other."""
+    """Yield the files of both trees with the same path in their stores; `folder` is the path of one in the other."""
     within = (one for one in outer if one.kind == FILE and one.name.startswith(folder))
     wanted = next(within, None)
     for other in inner:
@@ -245,7 +246,7 @@ def _real_path(location: Location) -> str | None:
 
 
 def path_on_disk(location: Location) -> str | None:
-    """Return the path of what is on this machine's disks, mounts of them included; ``None`` for the rest."""
+    """Return the path of a location on this machine's disks, also by a mount; ``None`` for others."""
     if location.is_local:
         return location.path
     with resolve(location) as target:

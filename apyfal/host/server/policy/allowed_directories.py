@@ -216,7 +216,7 @@ class AllowedDirectories:
         """
         self._run(lambda: self._makedirs(path))
 
-    # -- in a confined thread ----------------------------------------------------------------------------------------
+    # -- in a confined thread ------------------------------------------------------------------------------------------
     def _run(self, operation: Callable[[], _T]) -> _T:
         return self._threads.submit(operation).result()
 

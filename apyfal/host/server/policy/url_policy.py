@@ -120,7 +120,7 @@ class UrlPolicy:
         write
             Whether the object is to be written or removed, not read or listed.
         user
-            Whose quota a file written below ``host://`` counts against; ``None``: nobody's.
+            Whose quota a file written below ``host://`` counts against; ``None``: no quota.
 
         Raises
         ------

@@ -41,7 +41,7 @@ class Schema(NamedTuple):
     version
         Number of the schema, which the file has, too.
     tables
-        Statements that create what is not there yet.
+        Statements that create missing tables.
     writes
         The statement of each kind of write. Those that insert begin with ``INSERT INTO``.
     together
