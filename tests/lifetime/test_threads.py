@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -155,6 +156,7 @@ def test_a_run_starts_with_each_argument_as_one_call_set_it(at_once: bool) -> No
             except ParameterError:
                 continue
             assert len(set(target.tolist())) == 1
+            time.sleep(1e-4)  # else it would always be the one that gets the lock of the arguments
 
     assert together(change, start) == []
     device.close()
