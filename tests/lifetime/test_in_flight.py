@@ -1,20 +1,21 @@
 """Whatever a program does while a run is in flight: an error or a wait, never a crash.
 
-Each case is a script of its own, since some end the interpreter. The card hangs or is slow, so that the run is surely
-in flight.
+Each case is a script in a process of its own, since some end the interpreter. The card hangs or is slow, so that the
+run is surely in flight.
 """
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import os
 import textwrap
 import time
 
+import forked
 import pytest
 
 PRELUDE = """
-import gc, os, sys, threading, time
+import faulthandler, gc, os, sys, threading, time
+faulthandler.enable()
 import numpy as np
 import apyfal
 from apyfal._core import errors
@@ -322,11 +323,8 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_never_a_crash(case):
-    script = PRELUDE + textwrap.dedent(CASES[case])
+def test_never_a_crash(tmp_path, case):
     start = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-X", "faulthandler", "-c", script], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert (done.returncode, done.stderr) == (0, "")
+    done = forked.run([], tmp_path, os.environ, code=PRELUDE + textwrap.dedent(CASES[case]), seconds=60)
+    assert (done.status, done.error.decode()) == (0, "")
     assert time.monotonic() - start < 40
