@@ -26,12 +26,16 @@ from apyfal.exceptions import AcceleratorException
 PAGE = 4096
 #: Longer where a sanitizer sees what is wrong and does no harm yet, and everything is slow.
 SECONDS = 0.15 if "APYFAL_SANITIZED" in os.environ else 0.05
-#: Within which each succeeds once, however busy the machine is. Until then all go on: what one ends, others make anew.
+#: Within which each succeeds once, however busy the machine is.
 PATIENCE = 30.0
 
 
 def against(*works: Callable[[], object], never: bool = False) -> None:
-    """Do each again and again in a thread of its own; only this library's errors may come, and not from every call."""
+    """Do each again and again in a thread of its own; only this library's errors may come, and not from every call.
+
+    The last one ends the object of the others, and makes it anew: it goes on until all have succeeded. They stop when
+    they have, since it may only succeed without them.
+    """
     gate = threading.Barrier(len(works))
     raised: list[BaseException] = []
     succeeded = [0] * len(works)
@@ -40,7 +44,10 @@ def against(*works: Callable[[], object], never: bool = False) -> None:
         gate.wait()
         began = time.monotonic()
         patience = SECONDS if never else PATIENCE
-        while (passed := time.monotonic() - began) < SECONDS or (not (raised or all(succeeded)) and passed < patience):
+        needed = range(len(works)) if number == len(works) - 1 else [number]
+        while (passed := time.monotonic() - began) < patience:
+            if passed >= SECONDS and (raised or all(succeeded[each] for each in needed)):
+                break
             try:
                 work()
             except AcceleratorException:
