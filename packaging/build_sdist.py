@@ -28,7 +28,7 @@ def main() -> None:
         scratch = Path(directory)
         source = clone(scratch / "source")
         run(sys.executable, "-m", "validate_pyproject", source / "pyproject.toml")
-        run(sys.executable, "-m", "build", "-q", "--sdist", "--outdir", scratch / "dist", source)
+        run(sys.executable, "-m", "build", "--sdist", "--outdir", scratch / "dist", source, quiet=True)
         (sdist,) = (scratch / "dist").glob("*.tar.gz")
         inside = environment(sys.executable, scratch / "build")
         plain = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}

