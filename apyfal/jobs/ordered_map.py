@@ -347,7 +347,7 @@ def map_jobs(
             del future
 
     def cancel() -> None:
-        for future, _ in [*pending]:  # also while another thread takes from it
+        for future, _ in pending.copy():  # also while another thread takes from it
             future.cancel()
 
     def results() -> Generator[Any, None, None]:
