@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 from collections.abc import Callable
@@ -55,6 +56,16 @@ def by_hand(src: np.ndarray, dst: np.ndarray) -> Callable[[], None]:
     xrt.RunSetArg(run, 2, ctypes.c_uint64(src.nbytes))
     sync, start, wait = xrt.BOSync, xrt.RunStart, xrt.RunWaitFor
     forever = ctypes.c_uint(0)
+
+    def close() -> None:
+        """XRT's own exit handlers may abort the process over what is still open."""
+        xrt.RunClose(run)
+        for buffer in (source, target):
+            xrt.BOFree(buffer)
+        xrt.KernelClose(kernel)
+        xrt.DeviceClose(device)
+
+    atexit.register(close)
 
     def job() -> None:
         sync(source, 0, size, none)
