@@ -212,9 +212,9 @@ class ResultIterator(Iterator[Any]):
         self._abandon: Callable[[], None] | None = abandon
         self._cancel = cancel
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> ResultIterator:
         self._abandon = None
-        return self._results
+        return self
 
     def __next__(self) -> Any:
         self._abandon = None

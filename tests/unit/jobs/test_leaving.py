@@ -136,6 +136,13 @@ def test_a_map_starts_at_once_and_leaving_it_early_drops_the_rest(opened: Open, 
     assert written(names) < 400
 
 
+def test_a_map_is_closed_before_it_is_read(opened: Open, source: str, tmp_path: Path) -> None:
+    names = targets(tmp_path, 400)
+    with opened("slow") as one:
+        iter(one.process_map([source] * 400, names)).close()
+    assert written(names) < 400
+
+
 def test_a_map_is_closed_while_another_thread_reads_it(opened: Open, source: str, tmp_path: Path) -> None:
     names = targets(tmp_path, 400)
     ends: list[BaseException] = []
