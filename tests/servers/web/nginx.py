@@ -88,6 +88,7 @@ http {{
     tcp_nodelay on;
     absolute_redirect off;
     keepalive_requests 100000;
+    keepalive_timeout 1h;
     client_max_body_size 0;
     server {{
         listen {host}:{port};
