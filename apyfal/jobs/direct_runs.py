@@ -12,7 +12,7 @@ from apyfal.pipeline.reports.report import Report
 
 if TYPE_CHECKING:
     from apyfal.definition.bound_call import BoundArgument
-    from apyfal.pipeline.direct import DirectJob
+    from apyfal.pipeline.direct import PlacedCall
 
 __all__ = ["DirectRuns"]
 
@@ -30,8 +30,8 @@ class DirectRuns:
 
     Parameters
     ----------
-    job
-        The job.
+    call
+        What is run, over the job's arrays.
     accelerator
         Where it runs. The jobs in flight, `_active`, are those that its `stop` fails.
     process
@@ -46,14 +46,14 @@ class DirectRuns:
 
     def __init__(
         self,
-        job: DirectJob,
+        call: PlacedCall,
         accelerator: _Accelerator,
         process: Callable[..., Any],
         parameters: Mapping[str, object],
         timeout: float | None,
         starts: int,
     ) -> None:
-        self._job = job
+        self._call = call
         self._accelerator = accelerator
         self._begins = accelerator._active.add
         self._ends = accelerator._active.discard
@@ -65,10 +65,10 @@ class DirectRuns:
 
     def __call__(self, info: dict[str, Any] | None, deadline: float | None, changes: dict[str, object]) -> Any:
         """Run the job; see `apyfal.jobs.prepared.Direct`."""
-        job, control = self._job, self._control
+        call, control = self._call, self._control
         scalars: Sequence[tuple[int, BoundArgument]] = ()
         if changes:
-            changed = job.scalars_of(changes)
+            changed = call.scalars_of(changes)
             if changed is None:
                 timeout = self._timeout if deadline is None else max(deadline - monotonic(), 0.0)
                 return self._process(info_dict=info, timeout=timeout, **{**self._parameters, **changes})
@@ -81,12 +81,12 @@ class DirectRuns:
         try:
             if self._accelerator._closed:  # after the registration: a `stop` that missed it has closed this
                 self._accelerator._check_open()
-            job.run_again(control, report, scalars)
+            call.run_again(control, report, scalars)
         finally:
             self._ends(control)
             if control.run_details or report is not None:
                 self._record(report, info)
-        return job.result() if job.value is None else job.value
+        return call.result() if call.value is None else call.value
 
     @property
     def is_current(self) -> bool:
@@ -95,10 +95,10 @@ class DirectRuns:
 
     def make_ready(self) -> bool:
         """Return whether `begin` can be called: whether nothing has to be done before a run."""
-        return self._job.make_ready()
+        return self._call.make_ready()
 
     def begin(self, seconds: float) -> Callable[[], None] | None:
-        """Start the job once, and wait up to `seconds` for its end; see `apyfal.pipeline.direct.DirectJob.begin`."""
+        """Start the job once, and wait up to `seconds` for its end; see `apyfal.pipeline.direct.PlacedCall.begin`."""
         control, timeout = self._control, self._timeout
         if timeout is not None:
             control.deadline = monotonic() + timeout
@@ -107,7 +107,7 @@ class DirectRuns:
         try:
             if self._accelerator._closed:
                 self._accelerator._check_open()
-            rest = self._job.begin(control, seconds)
+            rest = self._call.begin(control, seconds)
         except BaseException:
             self._ends(control)
             raise
@@ -127,4 +127,4 @@ class DirectRuns:
         details, self._control.run_details = self._control.run_details, []
         if report is not None and info is not None:
             report.run_details = details
-            self._job.fill(report, info)
+            self._call.fill(report, info)

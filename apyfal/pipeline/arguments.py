@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from apyfal.device.chaining.resident import ResidentJob
+from apyfal.device.chaining.resident import ResidentArguments
 from apyfal.device.sharing.device_array import DeviceArray
 from apyfal.exceptions import ParameterError, did_you_mean
 from apyfal.pipeline.arrays import as_elements, element_type_of, source_array
@@ -38,9 +38,9 @@ class JobArguments:
     memory_limit: int | None
     info: dict[str, Any] | None
 
-    def resident(self, context: DeviceContext) -> ResidentJob | None:
+    def resident(self, context: DeviceContext) -> ResidentArguments | None:
         """Return the job if all of its data is in arrays of this device; ``None``: some is elsewhere."""
-        return ResidentJob.of(context, self.src, self.dst, self.parameters, self.memory_limit)
+        return ResidentArguments.of(context, self.src, self.dst, self.parameters, self.memory_limit)
 
 
 class Ends(NamedTuple):
@@ -57,7 +57,7 @@ class Ends(NamedTuple):
     call
         The definition with the job's parameters and types.
     key
-        What `direct` finds this kind of job by; ``None``: some are no arrays of the caller's.
+        What `direct` finds this kind of job by; ``None``: some are not arrays of the caller's.
     """
 
     sources: Sequence[object]

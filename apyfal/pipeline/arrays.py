@@ -183,7 +183,7 @@ def as_elements(
 
 
 def element_shape(array: NDArray[Any] | DeviceArray, dtype: np.dtype[Any]) -> tuple[int, ...]:
-    """Return the shape of an array in elements of `dtype`: a vector's numbers are no axis of it."""
+    """Return the shape of an array in elements of `dtype`: a vector's numbers are not an axis of it."""
     return array.shape[:-1] if is_vector(dtype) and array.dtype == dtype.base else array.shape
 
 
@@ -223,7 +223,7 @@ def check_type_and_size(port: CallOutput, array: NDArray[Any] | DeviceArray, exp
 
 
 def check_whole_elements(port: CallOutput, nbytes: int) -> None:
-    """Raise `ParameterError` if the `nbytes` that a kernel has written are no whole number of elements."""
+    """Raise `ParameterError` if the `nbytes` that a kernel has written are not a whole number of elements."""
     if nbytes % port.dtype.itemsize:
         raise ParameterError(
             f"{port.name}: the output of {nbytes} bytes is not a whole number of {element_name(port.dtype)} elements "

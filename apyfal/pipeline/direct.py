@@ -2,7 +2,7 @@
 
 The first job of its kind goes through all of `apyfal.pipeline.run`. If that decides on one run without a copy, it
 leaves a `DirectCall` behind: later jobs with the same parameters, types and shapes only look at their arrays' memory.
-A `DirectJob` also has its arrays: `apyfal.Accelerator.prepare` returns it in a prepared job.
+A `PlacedCall` also has the arrays: `apyfal.Accelerator.prepare` keeps it in a prepared job.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from apyfal.device.control import JobControl
     from apyfal.pipeline.reports.report import Report
 
-__all__ = ["DirectCall", "DirectJob", "find", "keep", "key_of"]
+__all__ = ["DirectCall", "PlacedCall", "find", "keep", "key_of"]
 
 #: Kinds of jobs that are kept for one device.
 _KEPT = 64
@@ -104,8 +104,8 @@ class DirectCall:
         self.bytes_out = sum(self._new_nbytes)
         self._spare: deque[tuple[KernelLauncher, Any]] = deque()
 
-    def place(self, sources: Sequence[NDArray[Any]], targets: Sequence[NDArray[Any] | None]) -> DirectJob | None:
-        """Return the job over these arrays; ``None``: their memory must be copied, or is refused.
+    def place(self, sources: Sequence[NDArray[Any]], targets: Sequence[NDArray[Any] | None]) -> PlacedCall | None:
+        """Return the call over these arrays; ``None``: their memory must be copied, or is refused.
 
         Parameters
         ----------
@@ -136,7 +136,7 @@ class DirectCall:
                 array = target
             results.append(array)
             outputs.append(BufferRegion.over(array, device, bank, written=True))
-        return DirectJob(self, inputs, outputs, results, targets)
+        return PlacedCall(self, inputs, outputs, results, targets)
 
     def lend(self, inputs: Sequence[BufferRegion], outputs: Sequence[BufferRegion]) -> tuple[KernelLauncher, Any]:
         """Return a launcher with all arguments of a job set, and the index space."""
@@ -172,8 +172,8 @@ class _Ready:
     quick: Callable[[], Run | None] | None
 
 
-class DirectJob:
-    """One job of a `DirectCall` with its arrays, which it keeps alive. Not for several threads at once.
+class PlacedCall:
+    """A `DirectCall` over the arrays of one job, which it keeps alive. Not for several threads at once.
 
     Parameters
     ----------
@@ -211,7 +211,7 @@ class DirectJob:
         self.value: Any = None
         self._owned: list[tuple[NDArray[Any], int, int]] = []
 
-    def watch(self, arrays: Iterable[NDArray[Any]]) -> DirectJob:
+    def watch(self, arrays: Iterable[NDArray[Any]]) -> PlacedCall:
         """Have `run_again` refuse to run once one of these has moved, which numpy allows with ``refcheck=False``."""
         for array in arrays:
             owner = array

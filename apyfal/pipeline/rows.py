@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from apyfal.device.control import JobControl
     from apyfal.pipeline.reports.report import Report
 
-__all__ = ["RowJob"]
+__all__ = ["RowPipeline"]
 
 #: Bytes of a chunk, if more would fit. Each is copied on the host, and the copies stay in the processor's cache.
 _CHUNK = 8 << 20
@@ -106,8 +106,8 @@ def _read(name: str, source: Source, view: memoryview) -> None:
         done += count
 
 
-class RowJob:
-    """One job with ``chunking = rows``.
+class RowPipeline:
+    """Runs one job with ``chunking = rows``.
 
     Parameters
     ----------
@@ -254,7 +254,9 @@ class RowJob:
         elif row is not None:
             unit = row * first.dtype.itemsize
             if first.nbytes % unit:
-                raise ParameterError(f"{first.name}: {first.nbytes} bytes are no whole number of rows of {unit} bytes")
+                raise ParameterError(
+                    f"{first.name}: {first.nbytes} bytes are not a whole number of rows of {unit} bytes"
+                )
             count = first.nbytes // unit
         else:
             raise ParameterError(

@@ -19,18 +19,18 @@ from apyfal.pipeline.arguments import Ends, JobArguments
 from apyfal.pipeline.arrays import keeps_memory
 from apyfal.pipeline.binding import JobContext, OutputBinding
 from apyfal.pipeline.decision import decide
-from apyfal.pipeline.direct import DirectJob
+from apyfal.pipeline.direct import PlacedCall
 from apyfal.pipeline.inputs import Input, NoInput, ZippedInput
 from apyfal.pipeline.outputs import Output, current_watch
 from apyfal.pipeline.reports.report import Report
-from apyfal.pipeline.rows import RowJob
+from apyfal.pipeline.rows import RowPipeline
 from apyfal.pipeline.stages import StagePipeline
 from apyfal.storage.flow.cancel import CancelToken, current_cancel
 
 if TYPE_CHECKING:
     from apyfal.device.context import DeviceContext
 
-__all__ = ["StartedJob", "prepare", "process", "start"]
+__all__ = ["StartedRuns", "prepare", "process", "start"]
 
 
 def process(
@@ -139,23 +139,23 @@ def _run_in_rows(
     if any(isinstance(dst, DeviceArray) for dst in ends.dsts):
         return None
     with ExitStack() as stack:
-        job = RowJob(context, ends.call, sources, arrays, ends.dsts, arguments.memory_limit, stack)
-        if job.fits():
+        rows = RowPipeline(context, ends.call, sources, arrays, ends.dsts, arguments.memory_limit, stack)
+        if rows.fits():
             return None
 
         def run_chunk(chunk: dict[str, Any], part: Report) -> Any:
             one = replace(arguments, src=chunk, dst=None, copy=True, progress=None, memory_limit=None, info=None)
             return process(context, one, control, part, uncut=True)[0]
 
-        return job.run(run_chunk, control, report, copy=arguments.copy, progress=arguments.progress)
+        return rows.run(run_chunk, control, report, copy=arguments.copy, progress=arguments.progress)
 
 
-def prepare(context: DeviceContext, arguments: JobArguments, control: JobControl) -> DirectJob | None:
+def prepare(context: DeviceContext, arguments: JobArguments, control: JobControl) -> PlacedCall | None:
     """Check a job as far as that is possible without running it, and decide once what does not change.
 
     Returns
     -------
-    DirectJob or None
+    PlacedCall or None
         ``None``: it needs more than one run over the caller's arrays in place: `process` does it.
 
     Raises
@@ -176,8 +176,8 @@ def prepare(context: DeviceContext, arguments: JobArguments, control: JobControl
     return None if placed is None else placed.watch([*ends.arrays[0], *ends.arrays[1]])
 
 
-class StartedJob(NamedTuple):
-    """A job whose runs are all in the device's queue.
+class StartedRuns(NamedTuple):
+    """The runs of a job, all in the device's queue.
 
     Attributes
     ----------
@@ -198,7 +198,7 @@ class StartedJob(NamedTuple):
     report: Report
 
 
-def start(context: DeviceContext, arguments: JobArguments) -> StartedJob:
+def start(context: DeviceContext, arguments: JobArguments) -> StartedRuns:
     """Start all runs of a job between device arrays without waiting for any.
 
     Raises
@@ -210,7 +210,7 @@ def start(context: DeviceContext, arguments: JobArguments) -> StartedJob:
     resident = arguments.resident(context) if arguments.info is None else None
     if resident is not None and resident.plan is not None:
         queued = resident.plan.start(context, resident.sources, resident.dsts)
-        return StartedJob(queued, resident.sources, resident.dsts, resident.plan.value(resident.dsts), Report())
+        return StartedRuns(queued, resident.sources, resident.dsts, resident.plan.value(resident.dsts), Report())
     ends = Ends.of(context, arguments)
     definition = context.definition
     both = (("src", definition.inputs, ends.sources), ("dst", definition.outputs, ends.dsts))
@@ -255,7 +255,7 @@ def start(context: DeviceContext, arguments: JobArguments) -> StartedJob:
         report.add("prepare", 0, at)
         value = _result(decided.outputs)
     read, written = ([one for one in side if isinstance(one, DeviceArray)] for side in (ends.sources, ends.dsts))
-    return StartedJob(RunGroup(runs), read, written, value, report)
+    return StartedRuns(RunGroup(runs), read, written, value, report)
 
 
 def _run(

@@ -168,6 +168,15 @@ def test_a_class_has_a_name_of_its_own() -> None:
     assert {name: modules for name, modules in places.items() if len(modules) > 1} == {}
 
 
+def test_a_job_has_five_names() -> None:
+    """What stands for a job is a task, a call, a run, a job or a future, and `docs/architecture.md` says which."""
+    named = re.compile(r"^class ((?!_)\w*(?:Task|Call|Run|Job|Future)s?)\b", re.MULTILINE)
+    found = {name for path in MODULES.values() for name in named.findall(path.read_text())} | {"Run"}  # of `_core`
+    text = (TREE / "docs" / "architecture.md").read_text()
+    section = text[text.index("A job has five names") :].split("\n## ")[0]
+    assert found == set(re.findall(r"`(\w*(?:Task|Call|Run|Job|Future)s?)`", section)) - {"Future"}
+
+
 def test_importing_apyfal_is_light() -> None:
     heavy = "boto3 botocore requests urllib3 http.client aiohttp fsspec rich click multiprocessing importlib.metadata"
     code = f"import sys, apyfal; print(*sorted(set({heavy.split()!r}) & set(sys.modules)))"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from apyfal.device.context import DeviceContext
     from apyfal.device.control import JobControl
 
-__all__ = ["ResidentJob", "ResidentPlan"]
+__all__ = ["ResidentArguments", "ResidentPlan"]
 
 
 def _arrays_of(context: DeviceContext, ports: Sequence[Port], value: object) -> list[DeviceArray] | None:
@@ -43,8 +43,8 @@ def _arrays_of(context: DeviceContext, ports: Sequence[Port], value: object) -> 
     return found if len(found) == len(names) else None
 
 
-class ResidentJob(NamedTuple):
-    """A job all of whose data is in device arrays.
+class ResidentArguments(NamedTuple):
+    """The arguments of a job all of whose data is in device arrays.
 
     Attributes
     ----------
@@ -69,8 +69,8 @@ class ResidentJob(NamedTuple):
         dst: object,
         parameters: Mapping[str, object],
         memory_limit: int | None,
-    ) -> ResidentJob | None:
-        """Return a job of a context with these arguments of `process`; ``None``: some of its data is elsewhere."""
+    ) -> ResidentArguments | None:
+        """Return the arguments of `process` in this form; ``None``: some of the data is elsewhere."""
         definition = context.definition
         sources = _arrays_of(context, definition.inputs, src)
         dsts = None if sources is None else _arrays_of(context, definition.outputs, dst)

@@ -25,12 +25,12 @@ from apyfal.exceptions import (
     ParameterError,
     RunCancelled,
 )
-from apyfal.host.client.batch import ClientBatch, split
+from apyfal.host.client.batch import BatchPayload, split
 from apyfal.host.client.http import RETRY_FOR, Host, Retry, SessionLost
 from apyfal.host.client.local_files import LocalFileFailed
 from apyfal.host.client.payload import CopyCounter, InputPayload, OutputPayload
 from apyfal.host.client.shared_pool import SharedPool
-from apyfal.host.client.small_job import small_job
+from apyfal.host.client.small_payload import small_payload
 from apyfal.host.client.submission import Receiver, Sendable, Submission
 from apyfal.host.protocol.address import parse_address
 from apyfal.host.protocol.array_types import ArrayType
@@ -299,9 +299,9 @@ class RemoteAccelerator(BaseAccelerator):
         while True:
             session, pool, copies = self._session, self._pool, CopyCounter(copy)
             try:
-                small = small_job(src, dst, pool, copy, timeout, parameters) if is_plain else None
+                small = small_payload(src, dst, pool, copy, timeout, parameters) if is_plain else None
                 if small is not None:
-                    submission = Submission(self._host, key, small.spec, retry, None, wants_info=False, text=small.text)
+                    submission = Submission(self._host, key, small.spec, retry, None, wants_info=False)
                     document, result = self._run_submission(session, submission, small, small)
                 else:
                     with (
@@ -376,7 +376,7 @@ class RemoteAccelerator(BaseAccelerator):
         began = time.monotonic()
         keywords = together[0].keywords
         timeout = keywords.get("timeout")
-        batch = ClientBatch(together)
+        batch = BatchPayload(together)
         seconds = None if timeout is None else parse_duration(timeout)
         own = {name: keywords[name] for name in keywords.keys() - _OF_PROCESS}
         spec = batch.spec(encode_parameters(own), seconds)

@@ -11,12 +11,12 @@ import numpy as np
 from apyfal.exceptions import AcceleratorException, HostError, ParameterError
 from apyfal.host.client.local_files import Readable
 from apyfal.host.protocol.array_types import ArrayType
-from apyfal.host.protocol.messages import BatchRun, JobSpec, SourceSpec, error_from
+from apyfal.host.protocol.messages import BatchGroup, JobSpec, SourceSpec, error_from
 from apyfal.host.protocol.values import value_of
 from apyfal.jobs.queue import Task
 from apyfal.memory import empty, plain_array
 
-__all__ = ["ClientBatch", "split"]
+__all__ = ["BatchPayload", "split"]
 
 
 def split(tasks: list[Task]) -> tuple[list[Task], list[Task]]:
@@ -39,7 +39,7 @@ def _is_small(task: Task) -> bool:
     return isinstance(dst, np.ndarray) and dst.flags.writeable and dst.flags.c_contiguous and dst.nbytes > 0
 
 
-class ClientBatch:
+class BatchPayload:
     """Several small jobs, as the source and the destination of one submission.
 
     Parameters
@@ -58,7 +58,7 @@ class ClientBatch:
     def __init__(self, tasks: list[Task]) -> None:
         self._tasks = tasks
         self._sources = [np.ascontiguousarray(plain_array(task.src)) for task in tasks]  # type: ignore[arg-type]  # arrays
-        self._runs: list[BatchRun] = []
+        self._groups: list[BatchGroup] = []
         self.length = 0
         self.largest_nbytes = 1
         self._results: list[Any] = []
@@ -69,12 +69,12 @@ class ClientBatch:
             shape = task.src.shape if isinstance(task.src, np.ndarray) else source.shape
             mark = (source.dtype, shape, None if target is None else (target.dtype, target.shape))
             if mark == last:
-                self._runs[-1] = BatchRun(self._runs[-1].count + 1, kind, dst)
+                self._groups[-1] = BatchGroup(self._groups[-1].count + 1, kind, dst)
             else:
                 # numpy gives a scalar's array a shape of one element
                 kind = ArrayType(ArrayType.of(source).dtype, shape)
                 dst = None if target is None else ArrayType.of(target)
-                self._runs.append(BatchRun(1, kind, dst))
+                self._groups.append(BatchGroup(1, kind, dst))
                 last = mark
             self.length += source.nbytes
             self.largest_nbytes = max(self.largest_nbytes, source.nbytes)
@@ -82,7 +82,7 @@ class ClientBatch:
     def spec(self, parameters: Mapping[str, Any], timeout: float | None) -> JobSpec:
         """Describe all jobs as one."""
         body = SourceSpec(body=True, array=ArrayType(np.dtype(np.uint8), (self.length,)))
-        return JobSpec(src=body, parameters=parameters, timeout=timeout, batch=tuple(self._runs))
+        return JobSpec(src=body, parameters=parameters, timeout=timeout, batch=tuple(self._groups))
 
     def pieces(self) -> list[memoryview]:
         """Return the arrays' memory."""
@@ -148,8 +148,8 @@ class ClientBatch:
 def _each(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield what the host says of each job of a batch."""
     try:
-        for run in document["batch"]:
-            for _ in range(int(run["count"])):
-                yield run
+        for group in document["batch"]:
+            for _ in range(int(group["count"])):
+                yield group
     except (KeyError, TypeError, ValueError, ParameterError):
         raise HostError("the host's answer to a batch is malformed") from None

@@ -313,7 +313,7 @@ class Host:
         AuthenticationError
             The daemon does not know the token.
         HostError
-            The peer is no daemon, or it forwards the connection.
+            The peer is not a daemon, or it forwards the connection.
         """
         known = _TOKEN.fullmatch(token)
         if known is None:

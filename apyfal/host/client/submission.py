@@ -58,8 +58,6 @@ class Submission:
         Called with the bytes processed and the total (``None``: not known).
     wants_info
         Whether the host is to report what it did.
-    text
-        `spec` as JSON; ``None``: it is made here.
     early
         Where the output may be received while the job still runs; see `ClientChannel.submit`.
     """
@@ -73,14 +71,12 @@ class Submission:
         progress: Callable[[int, int | None], None] | None,
         *,
         wants_info: bool = True,
-        text: str | None = None,
         early: memoryview | None = None,
     ) -> None:
         self._flags = 0 if wants_info else NO_INFO
         self._host = host
         self._key = key
         self._spec = spec
-        self._text = spec.text() if text is None else text
         self._retry = retry
         self._early = early
         self._progress = progress
@@ -153,7 +149,7 @@ class Submission:
         if self._progress is None:
             nbytes, check = source.length or 0, self._retry.check
             reply = self._host.submit(
-                self._key, session, self._text, source.pieces, nbytes, check, self._flags, self._early
+                self._key, session, self._spec.text, source.pieces, nbytes, check, self._flags, self._early
             )
             if reply is not None:
                 return reply
@@ -161,7 +157,7 @@ class Submission:
         headers = {KEY_HEADER: self._key, "Accept": _OCTETS}
         if source.length is None:
             return self._host.request("POST", target, headers=headers, json_body=self._spec.document())
-        headers |= {JOB_HEADER: self._text, "Content-Type": _OCTETS}
+        headers |= {JOB_HEADER: self._spec.text, "Content-Type": _OCTETS}
         return self._host.request("POST", target, headers=headers, body=source.pieces(), length=source.length)
 
     def _wait_for(self, job_id: str) -> HostResponse:

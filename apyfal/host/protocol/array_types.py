@@ -44,11 +44,11 @@ class ArrayType:
         document = parse_object(value, what, _FIELDS)
         text, shape = document.get("dtype"), document.get("shape")
         if not isinstance(text, str) or not _DTYPE.fullmatch(text):
-            raise ParameterError(f"{what}: dtype {text!r} is no type of numbers")
+            raise ParameterError(f"{what}: dtype {text!r} is not a type of numbers")
         try:
             dtype = np.dtype(text)
         except TypeError:
-            raise ParameterError(f"{what}: dtype {text!r} is no type of numbers") from None
+            raise ParameterError(f"{what}: dtype {text!r} is not a type of numbers") from None
         if not isinstance(shape, list) or len(shape) > _MAX_DIMENSIONS:
             raise ParameterError(f"{what}: shape: expected a list of at most {_MAX_DIMENSIONS} numbers")
         result = cls(dtype, tuple(parse_count(length, f"{what}: shape") for length in shape))

@@ -44,7 +44,7 @@ def parse_count(value: object, what: str) -> int:
 def parse_region(value: object, what: str) -> str:
     """Return `value` if it is a name of shared memory. Raises `ParameterError` otherwise."""
     if not isinstance(value, str) or not _REGION.fullmatch(value):
-        raise ParameterError(f"{what}: {value!r} is no name of shared memory")
+        raise ParameterError(f"{what}: {value!r} is not a name of shared memory")
     return value
 
 

@@ -5,8 +5,10 @@ Both sides import this package, and nothing else of each other. Version 1 of the
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +26,7 @@ __all__ = [
     "JOB_HEADER",
     "KEY_HEADER",
     "MAX_BATCH",
-    "BatchRun",
+    "BatchGroup",
     "DestinationSpec",
     "JobSpec",
     "SourceSpec",
@@ -209,7 +211,7 @@ class DestinationSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class BatchRun:
+class BatchGroup:
     """Equal jobs of a batch, one after the other: how many, and the types of their source and destination.
 
     Attributes
@@ -225,19 +227,19 @@ class BatchRun:
     dst: ArrayType | None = None
 
     @classmethod
-    def parse_all(cls, value: object) -> tuple[BatchRun, ...]:
-        """Parse the JSON form of all runs of a batch."""
+    def parse_all(cls, value: object) -> tuple[BatchGroup, ...]:
+        """Parse the JSON form of all groups of a batch."""
         if not isinstance(value, list) or not 0 < len(value) <= MAX_BATCH:
-            raise ParameterError(f"job: batch: expected a list of 1 to {MAX_BATCH} runs of equal jobs")
-        runs = tuple(cls._parse(one) for one in value)
-        if (count := sum(run.count for run in runs)) > MAX_BATCH:
+            raise ParameterError(f"job: batch: expected a list of 1 to {MAX_BATCH} groups of equal jobs")
+        groups = tuple(cls._parse(one) for one in value)
+        if (count := sum(group.count for group in groups)) > MAX_BATCH:
             raise ParameterError(f"job: batch: {count} jobs: expected {MAX_BATCH} at most")
-        if len({run.src.dtype for run in runs}) > 1:
+        if len({group.src.dtype for group in groups}) > 1:
             raise ParameterError("job: batch: expected sources of one element type")
-        return runs
+        return groups
 
     @classmethod
-    def _parse(cls, value: object) -> BatchRun:
+    def _parse(cls, value: object) -> BatchGroup:
         document = parse_object(value, "job: batch", {"count", "src", "dst"})
         count = parse_count(document.get("count", 1), "job: batch: count")
         src = ArrayType.parse(document.get("src"), "job: batch: src")
@@ -252,7 +254,7 @@ class BatchRun:
         return document if self.dst is None else {**document, "dst": self.dst.document()}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots: `text` is made once
 class JobSpec:
     """One call of `start` or `process`, or several calls at once, as the client sends it.
 
@@ -266,7 +268,7 @@ class JobSpec:
     copy: bool = True
     timeout: float | None = None
     memory_limit: int | str | None = None
-    batch: tuple[BatchRun, ...] | None = None
+    batch: tuple[BatchGroup, ...] | None = None
 
     @classmethod
     def parse(cls, value: object) -> JobSpec:
@@ -299,9 +301,9 @@ class JobSpec:
         if kind == "start" and dst is not None:
             raise ParameterError("job: start has no dst")
         src = SourceSpec.parse(document.get("src"))
-        batch = None if document.get("batch") is None else BatchRun.parse_all(document["batch"])
+        batch = None if document.get("batch") is None else BatchGroup.parse_all(document["batch"])
         if batch is not None:
-            total = ArrayType(np.dtype(np.uint8), (sum(run.count * run.src.nbytes for run in batch),))
+            total = ArrayType(np.dtype(np.uint8), (sum(group.count * group.src.nbytes for group in batch),))
             if kind != "process" or dst is not None or src != SourceSpec(body=True, array=total):
                 raise ParameterError(
                     f"job: batch: expected src: an array of {total.nbytes} bytes in the body, and no dst"
@@ -317,6 +319,10 @@ class JobSpec:
             batch=batch,
         )
 
+    def own_parameters(self) -> dict[str, Any]:
+        """Return a copy of the parameters, for one run: the accelerator may change it."""
+        return deepcopy(dict(self.parameters)) if self.parameters else {}
+
     def document(self) -> dict[str, Any]:
         """Return the JSON form, without fields that have their default."""
         document: dict[str, Any] = {"kind": self.kind, "parameters": dict(self.parameters)}
@@ -331,11 +337,12 @@ class JobSpec:
         if self.memory_limit is not None:
             document["memory_limit"] = self.memory_limit
         if self.batch is not None:
-            document["batch"] = [run.document() for run in self.batch]
+            document["batch"] = [group.document() for group in self.batch]
         return document
 
+    @functools.cached_property
     def text(self) -> str:
-        """Return `document` in canonical form, for the header and for fingerprints."""
+        """`document` in canonical form, for the header and for fingerprints. Jobs of one kind have one text."""
         return _CANONICAL.encode(self.document())
 
 

@@ -139,7 +139,7 @@ def parse_fingerprint(text: str) -> str:
     Raises
     ------
     ParameterError
-        The text is no SHA-256 fingerprint.
+        The text is not a SHA-256 fingerprint.
     """
     digits = re.sub(r"^sha-?256[:=]", "", text.strip().lower()).replace(":", "")
     if not re.fullmatch(r"[0-9a-f]{64}", digits):

@@ -10,8 +10,6 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from apyfal.config.configuration import Configuration
 from apyfal.exceptions import ConfigurationError
 from apyfal.host.protocol.audit import AuditLog
@@ -29,16 +27,15 @@ from apyfal.host.server.channel.context import ChannelContext, Gate
 from apyfal.host.server.channel.routes import ChannelRoutes, Channels
 from apyfal.host.server.housekeeping import Step, run_periodically
 from apyfal.host.server.jobs.admission import Admission
-from apyfal.host.server.jobs.batch_run import BatchTask, run_one_by_one
 from apyfal.host.server.jobs.disclosure import Disclosure, urls_of
 from apyfal.host.server.jobs.execution import Executor
 from apyfal.host.server.jobs.job import Job
 from apyfal.host.server.jobs.manager import JobManager
 from apyfal.host.server.jobs.outputs import SavedOutputs
-from apyfal.host.server.jobs.sessions import LocalAccelerator, OpenAccelerator, Session, Sessions
-from apyfal.host.server.jobs.short_runs import PreparedRun
+from apyfal.host.server.jobs.sessions import OpenAccelerator, Session, Sessions
 from apyfal.host.server.listener import Listener
-from apyfal.host.server.metrics import Metrics
+from apyfal.host.server.local_jobs import allocate, devices, prepare_run, run_calls
+from apyfal.host.server.metrics import metrics_of
 from apyfal.host.server.policy.allowed_directories import AllowedDirectories
 from apyfal.host.server.policy.egress import EgressPolicy
 from apyfal.host.server.policy.host_store import HostStore
@@ -54,9 +51,7 @@ from apyfal.host.server.transport.connections import Acceptor, Connections
 from apyfal.host.server.transport.threads import Threads
 from apyfal.host.server.transport.user_threads import UserThreads
 from apyfal.host.settings import HostSettings
-from apyfal.jobs.queue import Task
 from apyfal.log import get_logger
-from apyfal.memory import empty
 from apyfal.storage import providers
 from apyfal.storage.mounting import table
 from apyfal.storage.mounting.mount import MountSpec
@@ -135,7 +130,7 @@ class Daemon:
         self._fields = _fields_of(self._configuration, settings)
         self._disclosure = Disclosure(self._configuration)
         self._memory = Quota("bytes of memory", settings.memory_limit)
-        bodies = Bodies(settings, self._memory, Quota("bytes of disk", settings.disk_limit), _allocate)
+        bodies = Bodies(settings, self._memory, Quota("bytes of disk", settings.disk_limit), allocate)
         journal = settings.state_directory / "jobs.sqlite"
         self._journal = Journal(journal, settings.journal_limit, open_log(journal.with_suffix(".log")))
         self._stopping_sessions: Threads[Session] = Threads(Session.stop, self._stopped)
@@ -146,19 +141,18 @@ class Daemon:
             executor=Executor(
                 self._url_policy,
                 self._open_accelerator,
-                _allocate,
+                allocate,
                 self._memory,
                 bodies.spool,
                 ring_limit(settings.memory_limit, settings.workers),
-                _run_tasks,
-                _prepare_run,
+                run_calls,
+                prepare_run,
             ),
             workers=settings.workers,
             limit=settings.max_jobs,
             limit_of_user=settings.max_jobs_of_user,
             describe_error=self._describe_error,
         )
-        self._metrics = self._make_metrics()
         memory_socket = next(
             (listener.unix.with_suffix(".memory") for listener in self.listeners if listener.unix), None
         )
@@ -167,13 +161,14 @@ class Daemon:
         self._threads = UserThreads()
         admission = Admission(self._sessions, self._manager)
         self._channels = Channels(ChannelContext(admission, bodies), settings.stall_timeout)
+        self._metrics = metrics_of(self._manager, self._sessions, self._channels, self._memory)
         context = RouteContext(
             settings, self._audit, self._sessions, self._url_policy, lambda: self._fields, bodies, self._threads
         )
         info = InfoRoutes(
             self._url_policy,
             self._accelerators,
-            _devices,
+            devices,
             lambda: self._state,
             self._metrics.text,
             self._threads,
@@ -231,24 +226,6 @@ class Daemon:
     def _serve_directories(self, directories: AllowedDirectories, user: str | None = None) -> HostStore:
         account = None if user is None else self._ledger.account(user)
         return HostStore(directories, self.settings.max_body, self.settings.disk_reserve, account)
-
-    def _make_metrics(self) -> Metrics:
-        engine, memory = self._manager, self._memory
-        return Metrics(
-            {
-                "apyfal_jobs_waiting": ("Waiting jobs", lambda: engine.waiting),
-                "apyfal_jobs_running": ("Running jobs", lambda: engine.running),
-                "apyfal_sessions": ("Open sessions", lambda: len(self._sessions)),
-                "apyfal_channels": ("Open data channels", lambda: len(self._channels)),
-                "apyfal_memory_bytes": ("Memory for bodies, outputs and shared memory", lambda: memory.used),
-            },
-            {
-                "apyfal_jobs": ("Jobs ended", lambda: dict(engine.finished)),
-                "apyfal_job_seconds": ("Run time of jobs", lambda: engine.seconds),
-                "apyfal_received_bytes": ("Bytes of jobs' inputs", lambda: engine.bytes_in),
-                "apyfal_sent_bytes": ("Bytes of jobs' outputs", lambda: engine.bytes_out),
-            },
-        )
 
     def _describe_error(self, job: Job, failure: BaseException) -> dict[str, str]:
         urls, mounts = urls_of(job.spec), job.session.mounts
@@ -425,34 +402,6 @@ async def _send_no_continue(request: web.Request) -> None:
 
 def _fields_of(configuration: Configuration, settings: HostSettings) -> SessionFields:
     return SessionFields(configuration, settings.client_drivers, settings.client_programs)
-
-
-def _run_tasks(accelerator: LocalAccelerator, tasks: list[BatchTask]) -> None:
-    """Run the jobs of a batch together, if the accelerator can do that."""
-    submitter = getattr(accelerator, "_submitter", None)
-    if submitter is None:
-        run_one_by_one(accelerator, tasks)
-    else:
-        submitter.run([Task(task, task.src, task.dst, task.keywords) for task in tasks])
-
-
-def _prepare_run(
-    accelerator: LocalAccelerator, src: object, dst: object, keywords: dict[str, Any]
-) -> PreparedRun | None:
-    """Prepare a job for the event loop, if the accelerator's card never makes it wait."""
-    prepare = getattr(accelerator, "_runs_at_once", None)
-    prepared: PreparedRun | None = None if prepare is None else prepare(src, dst, **keywords)
-    return prepared
-
-
-def _allocate(nbytes: int) -> np.ndarray[Any, Any]:
-    return empty((nbytes,), np.uint8)
-
-
-def _devices() -> list[Any]:
-    import apyfal
-
-    return list(apyfal.devices())
 
 
 def _quiet_logger() -> logging.Logger:

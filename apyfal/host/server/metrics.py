@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
-__all__ = ["Metrics"]
+    from apyfal.host.server.channel.routes import Channels
+    from apyfal.host.server.jobs.manager import JobManager
+    from apyfal.host.server.jobs.sessions import Sessions
+    from apyfal.host.server.policy.quotas import Quota
+
+__all__ = ["Metrics", "metrics_of"]
 
 #: upper limits in seconds of the times that are counted together; longer ones count in one more
 _LIMITS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
@@ -90,3 +95,22 @@ class Metrics:
         from prometheus_client import generate_latest
 
         return generate_latest(self._registry)
+
+
+def metrics_of(manager: JobManager, sessions: Sessions, channels: Channels, memory: Quota) -> Metrics:
+    """Return the metrics of a daemon with these parts."""
+    return Metrics(
+        {
+            "apyfal_jobs_waiting": ("Waiting jobs", lambda: manager.waiting),
+            "apyfal_jobs_running": ("Running jobs", lambda: manager.running),
+            "apyfal_sessions": ("Open sessions", lambda: len(sessions)),
+            "apyfal_channels": ("Open data channels", lambda: len(channels)),
+            "apyfal_memory_bytes": ("Memory for bodies, outputs and shared memory", lambda: memory.used),
+        },
+        {
+            "apyfal_jobs": ("Jobs ended", lambda: dict(manager.finished)),
+            "apyfal_job_seconds": ("Run time of jobs", lambda: manager.seconds),
+            "apyfal_received_bytes": ("Bytes of jobs' inputs", lambda: manager.bytes_in),
+            "apyfal_sent_bytes": ("Bytes of jobs' outputs", lambda: manager.bytes_out),
+        },
+    )

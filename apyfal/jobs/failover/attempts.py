@@ -16,7 +16,7 @@ from apyfal.storage.url import is_file_object, parse
 if TYPE_CHECKING:
     from apyfal.jobs.prepared import PreparedJob
 
-__all__ = ["Attempt", "PooledTask", "PreparedTask"]
+__all__ = ["AttemptFuture", "PooledTask", "PreparedTask"]
 
 
 class PooledTask(Task):
@@ -70,7 +70,7 @@ def _place(name: object) -> str:
     return os.path.realpath(location.path) if location.is_local else str(location)
 
 
-class Attempt:
+class AttemptFuture:
     """The future of one attempt on one device. The pool decides what its end means for the caller's future."""
 
     def __init__(

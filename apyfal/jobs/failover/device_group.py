@@ -22,7 +22,7 @@ from apyfal.exceptions import (
     StoreUnavailable,
 )
 from apyfal.jobs.base import BaseAccelerator
-from apyfal.jobs.failover.attempts import Attempt, PooledTask, PreparedTask
+from apyfal.jobs.failover.attempts import AttemptFuture, PooledTask, PreparedTask
 from apyfal.jobs.ordered_map import LightFuture, Pairs, map_jobs
 from apyfal.jobs.prepared import PreparedJob
 from apyfal.jobs.queue import CallTask, Task, TaskQueue, Workers, cancel_future
@@ -173,7 +173,7 @@ class DeviceGroup:
 
     def _run(self, index: int, tasks: list[PooledTask]) -> None:
         succeeded, failed = partial(self._succeeded, index), partial(self._failed, index)
-        attempts = [Attempt(task, succeeded, failed) for task in tasks]
+        attempts = [AttemptFuture(task, succeeded, failed) for task in tasks]
         for task, attempt in zip(tasks, attempts, strict=True):
             task.future = attempt
         accelerator = self._accelerators[index]

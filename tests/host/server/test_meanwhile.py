@@ -123,7 +123,7 @@ def test_a_look_at_the_machine_that_hangs_is_its_user_s_own(
         return []
 
     where = {
-        "devices": "apyfal.host.server.daemon._devices",
+        "devices": "apyfal.host.server.daemon.devices",
         "accelerators": "apyfal.host.server.daemon.Daemon._accelerators",
         "mounts": "apyfal.host.server.policy.url_policy.UrlPolicy.operator_mounts",
     }[what]

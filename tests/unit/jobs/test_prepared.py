@@ -28,7 +28,7 @@ from apyfal.exceptions import (
     RunCancelled,
     RunTimeout,
 )
-from apyfal.pipeline.direct import DirectJob
+from apyfal.pipeline.direct import PlacedCall
 
 
 @pytest.fixture
@@ -43,13 +43,13 @@ def direct_runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Which of the short ways each run took."""
     took: list[str] = []
     for name in ("run_once", "run_again"):
-        real: Callable[..., None] = getattr(DirectJob, name)
+        real: Callable[..., None] = getattr(PlacedCall, name)
 
-        def noted(job: DirectJob, *arguments: Any, name: str = name, real: Callable[..., None] = real) -> None:
+        def noted(job: PlacedCall, *arguments: Any, name: str = name, real: Callable[..., None] = real) -> None:
             took.append(name)
             real(job, *arguments)
 
-        monkeypatch.setattr(DirectJob, name, noted)
+        monkeypatch.setattr(PlacedCall, name, noted)
     return took
 
 
@@ -101,10 +101,10 @@ def test_one_call_into_the_core_starts_and_waits(scale: apyfal.Accelerator, monk
     job = scale.prepare(pinned([1, 2, 3]), pinned([0, 0, 0]), a=2)
     job()
     runs = job._direct
-    launcher = runs._job._ready.launcher
+    launcher = runs._call._ready.launcher
     monkeypatch.setattr(launcher, "_arguments", Counted(launcher._arguments))
-    ready = runs._job._ready
-    monkeypatch.setattr(runs._job, "_ready", replace(ready, quick=launcher.runner(ready.launch, 1.0)))
+    ready = runs._call._ready
+    monkeypatch.setattr(runs._call, "_ready", replace(ready, quick=launcher.runner(ready.launch, 1.0)))
     for _ in range(3):
         job()
     assert calls == ["run"] * 3

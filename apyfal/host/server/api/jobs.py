@@ -10,15 +10,7 @@ from apyfal.exceptions import ParameterError
 from apyfal.host.protocol.messages import JOB_HEADER, KEY_HEADER, JobSpec
 from apyfal.host.server.api.context import RouteContext
 from apyfal.host.server.api.routes import BINARY, DONE, OBJECT, OCTETS, Body, RouteParameter, route
-from apyfal.host.server.jobs.admission import (
-    KEY,
-    Admission,
-    DescribedJob,
-    checked_key,
-    described_job,
-    document_of,
-    text_of,
-)
+from apyfal.host.server.jobs.admission import KEY, Admission, checked_key, document_of, parse_spec, text_of
 from apyfal.host.server.jobs.job import Conflict, Job
 from apyfal.host.server.jobs.manager import JobManager
 from apyfal.host.server.policy.limits import JOBS_LISTED
@@ -97,8 +89,8 @@ class JobRoutes:
         user = caller()
         key = checked_key(request.headers.get(KEY_HEADER) or secrets.token_hex(16))
         session = self._admission.session(user, request.match_info["session"])
-        described, data = await self._read(request)
-        return await self._answer(request, self._admission.submit(user, session, described, key, data), wait)
+        spec, data = await self._read(request)
+        return await self._answer(request, self._admission.submit(user, session, spec, key, data), wait)
 
     @route(
         "GET",
@@ -191,20 +183,19 @@ class JobRoutes:
         return response
 
     # -- internals -----------------------------------------------------------------------------------------------------
-    async def _read(self, request: web.Request) -> tuple[DescribedJob, Data | None]:
+    async def _read(self, request: web.Request) -> tuple[JobSpec, Data | None]:
         """Return a job, and its data if that is the body."""
         if JOB_HEADER not in request.headers:
             spec = JobSpec.parse(await read_json(request))
             if spec.src is not None and spec.src.body:
                 raise ParameterError(f"src: a job whose body is its data comes in the header {JOB_HEADER}")
-            return DescribedJob(spec, spec.text()), None
-        described = described_job(request.headers[JOB_HEADER])
-        spec = described.spec
+            return spec, None
+        spec = parse_spec(request.headers[JOB_HEADER])
         if spec.src is None or not spec.src.body:
             raise ParameterError(f"a job in the header {JOB_HEADER} has its data in the body: src: expected body")
         keyed = KEY_HEADER in request.headers  # otherwise no other request can have the same key
         data = await self._context.bodies.receive(request, spec.src.array, digest=keyed)
-        return described, data
+        return spec, data
 
     def _find(self, request: web.Request) -> Job | JournalEntry:
         return self._manager.get(caller().scope_of_view, request.match_info["job"])

@@ -18,7 +18,7 @@ from apyfal.host.protocol.frames import WINDOW, FrameError, FrameHeader, FrameTy
 from apyfal.host.server.channel.connection import FrameConnection
 from apyfal.host.server.channel.context import ChannelContext
 from apyfal.host.server.channel.stream import Stream
-from apyfal.host.server.jobs.admission import checked_key, described_job, text_of
+from apyfal.host.server.jobs.admission import checked_key, parse_spec, text_of
 from apyfal.host.server.jobs.early_output import EarlyOutput
 from apyfal.host.server.jobs.job import KEPT_IN_JOURNAL, Job
 from apyfal.host.server.policy.limits import CHANNEL_IDLE_TIMEOUT, OUTPUTS_OF_USER
@@ -172,16 +172,16 @@ class ServerChannel:
         user = context.readmit(self.authorization, self.user)
         checked_key(frame.key)
         session = context.admission.session(user, frame.session)
-        described = described_job(frame.text)
-        src = described.spec.src
+        spec = parse_spec(frame.text)
+        src = spec.src
         if src is None or not src.body:
             if frame.nbytes:
                 raise ParameterError(f"a body of {frame.nbytes} bytes, for a job whose src is none: src: expected body")
         elif context.bodies.goes_to_file(frame.nbytes, src.array):
             raise _ByHttp(f"a body of {frame.nbytes} bytes goes to a file: send it by HTTP")
-        stream = Stream(number, frame.key, frame.nbytes, user, session, described)
+        stream = Stream(number, frame.key, frame.nbytes, user, session, spec)
         stream.wants_info = not flags & frames.NO_INFO
-        dst = described.spec.dst
+        dst = spec.dst
         if flags & frames.EARLY and dst is not None and dst.array is not None and dst.array.nbytes > WINDOW:
             stream.early = EarlyOutput(dst.array.nbytes, functools.partial(self._announce, stream))
         self._streams[number] = stream
@@ -191,7 +191,7 @@ class ServerChannel:
 
     def _make_room(self, stream: Stream) -> None:
         """Accept a small body, which follows at once, or submit a job without a body."""
-        src = stream.described.spec.src
+        src = stream.spec.src
         if src is not None and src.body:
             share = self._context.bodies.memory.share(stream.user.name, stream.nbytes)
             try:
@@ -204,7 +204,7 @@ class ServerChannel:
 
     def _memory_for(self, stream: Stream) -> np.ndarray[Any, Any]:
         """Return memory for a small body: pinned, unless its job will run on a copy of it."""
-        if not stream.wants_info and stream.session.short_runs.find(stream.described.text) is not None:
+        if not stream.wants_info and stream.session.short_runs.find(stream.spec.text) is not None:
             return np.empty(stream.nbytes, np.uint8)
         return self._context.bodies.allocate(stream.nbytes)
 
@@ -238,7 +238,7 @@ class ServerChannel:
             job = self._context.admission.submit(
                 stream.user,
                 stream.session,
-                stream.described,
+                stream.spec,
                 stream.key,
                 stream.body(digest),
                 wants_info=stream.wants_info,
@@ -385,7 +385,7 @@ class ServerChannel:
         stream.task = None
         stream.close()
         self._streams.pop(stream.number, None)
-        self._refuse(stream.number, stream.described.text, error, stream.began, stream)
+        self._refuse(stream.number, stream.spec.text, error, stream.began, stream)
 
     def _refuse(
         self, number: int, client_text: str, error: BaseException, began: float, stream: Stream | None = None

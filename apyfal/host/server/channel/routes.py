@@ -110,7 +110,7 @@ class ChannelRoutes:
         ),
         answers={
             101: Body("Frames follow; see the documentation of the data channel."),
-            426: Body("The protocol is not known, or this is no upgrade.", OBJECT),
+            426: Body("The protocol is not known, or this is not an upgrade.", OBJECT),
         },
     )
     async def open_channel(self, request: web.Request) -> web.StreamResponse:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from apyfal.host.protocol.frames import FrameError
-from apyfal.host.server.jobs.admission import DescribedJob
+from apyfal.host.protocol.messages import JobSpec
 from apyfal.host.server.jobs.early_output import EarlyOutput
 from apyfal.host.server.jobs.job import Job
 from apyfal.host.server.jobs.sessions import Session
@@ -31,7 +31,7 @@ class Stream:
         Its number on the channel.
     key, nbytes
         The job's idempotency key, and the size of its body.
-    user, session, described
+    user, session, spec
         Who submits which job, and in which session.
 
     Attributes
@@ -54,13 +54,13 @@ class Stream:
         Seconds of the performance counter at which the JOB arrived.
     """
 
-    def __init__(self, number: int, key: str, nbytes: int, user: User, session: Session, job: DescribedJob) -> None:
+    def __init__(self, number: int, key: str, nbytes: int, user: User, session: Session, spec: JobSpec) -> None:
         self.number = number
         self.key = key
         self.nbytes = nbytes
         self.user = user
         self.session = session
-        self.described = job
+        self.spec = spec
         self.job: Job | JournalEntry | None = None
         self.wants_info = True
         self.early: EarlyOutput | None = None
@@ -120,7 +120,7 @@ class Stream:
         self._memory, self._share, self._digest, self._view = None, None, None, memoryview(b"")
         if memory is None or share is None:
             return None
-        src = self.described.spec.src
+        src = self.spec.src
         return received(memory, None if src is None else src.array, share, digest)
 
     def close(self) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 import functools
 import json
 import re
@@ -20,7 +18,7 @@ from apyfal.host.server.records.journal import JournalEntry
 from apyfal.host.server.transport.bodies import Data
 from apyfal.host.server.transport.request import User, parse_json
 
-__all__ = ["KEY", "Admission", "DescribedJob", "checked_key", "described_job", "document_of", "text_of"]
+__all__ = ["KEY", "Admission", "checked_key", "document_of", "parse_spec", "text_of"]
 
 #: idempotency keys
 KEY = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
@@ -33,27 +31,10 @@ def checked_key(key: str) -> str:
     return key
 
 
-@dataclass(frozen=True, slots=True)
-class DescribedJob:
-    """A job as its client describes it, parsed and in canonical form."""
-
-    spec: JobSpec
-    text: str
-
-
 @functools.lru_cache(maxsize=256)
-def _parsed(text: str) -> DescribedJob:
-    spec = JobSpec.parse(parse_json(text))
-    return DescribedJob(spec, spec.text())
-
-
-def described_job(text: str) -> DescribedJob:
-    """Parse a job's JSON. It is parsed once for many small jobs that differ only in their data."""
-    described = _parsed(text)
-    if described.spec.parameters:  # parameters belong to one job: the accelerator may change them
-        own = copy.deepcopy(described.spec.parameters)
-        return DescribedJob(dataclasses.replace(described.spec, parameters=own), described.text)
-    return described
+def parse_spec(text: str) -> JobSpec:
+    """Parse a job's JSON: once for many small jobs that differ only in their data, which share what this returns."""
+    return JobSpec.parse(parse_json(text))
 
 
 def document_of(job: Job | JournalEntry) -> dict[str, Any]:
@@ -99,7 +80,7 @@ class Admission:
         self,
         user: User,
         session: Session,
-        described: DescribedJob,
+        spec: JobSpec,
         key: str,
         data: Data | None,
         *,
@@ -108,16 +89,15 @@ class Admission:
     ) -> Job | JournalEntry:
         """Submit a job; see `JobManager.submit`. Takes ownership of `data`, also if an error is raised."""
         try:
-            mark = fingerprint(described.text, session.options_text, data)
+            mark = fingerprint(spec.text, session.options_text, data)
             job = Job(
                 user.name,
                 session,
-                described.spec,
+                spec,
                 key,
                 data,
                 user.grant,
                 wants_info=wants_info,
-                description=described.text,
                 early=early,
             )
             known = self.manager.submit(job, mark)

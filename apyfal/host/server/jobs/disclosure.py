@@ -38,7 +38,7 @@ _SENTENCES: Mapping[type[BaseException], str] = {
     exceptions.ChecksumMismatch: "the data that arrived is damaged",
     exceptions.UnsupportedByStore: "the store cannot do that",
     exceptions.IsADirectory: "it is a directory",
-    exceptions.NotADirectory: "it is no directory",
+    exceptions.NotADirectory: "it is not a directory",
     exceptions.StorageError: "the store failed; see the host's log",
     exceptions.MountError: "the mount is not usable; see the host's log",
     exceptions.ConfigurationError: "the mount is not usable; see the host's log",

@@ -15,7 +15,7 @@ from apyfal.host.protocol.array_types import ArrayType, SharedArray
 from apyfal.host.protocol.messages import BodyPart
 from apyfal.host.protocol.shared_memory import Region
 from apyfal.host.protocol.values import describe_value, require_short
-from apyfal.host.server.jobs.batch_run import RunTasks, run_batch, run_one_by_one
+from apyfal.host.server.jobs.batch_run import RunCalls, run_batch
 from apyfal.host.server.jobs.job import KEPT_IN_JOURNAL, Job
 from apyfal.host.server.jobs.sessions import LocalAccelerator, NotFound, OpenAccelerator
 from apyfal.host.server.jobs.short_runs import PreparedRun, ShortRun
@@ -60,7 +60,7 @@ class Executor:
         Quota that the arrays of a job count against from their allocation on.
     spool
         Creates a temporary file for a user's output that the client wants as bytes of a file.
-    run_tasks
+    run_calls
         Runs the jobs of a batch on an accelerator.
     prepare_run
         Prepares a short job for the event loop.
@@ -74,7 +74,7 @@ class Executor:
     memory: Quota
     spool: Callable[[str], SpoolFile]
     ring_limit: int
-    run_tasks: RunTasks = run_one_by_one
+    run_calls: RunCalls
     prepare_run: PrepareRun = prepare_none
 
     def run(self, job: Job) -> None:
@@ -99,8 +99,8 @@ class Executor:
             raise
         if job.output is not None and job.output.memory:
             job.output.own(share)
-            if _is_short(job) and not job.wants_info and job.session.short_runs.is_wanted(job.description):
-                job.session.keep_short_run(job.description, self._short_run(job))
+            if _is_short(job) and not job.wants_info and job.session.short_runs.is_wanted(job.spec.text):
+                job.session.keep_short_run(job.spec.text, self._short_run(job))
 
     def _short_run(self, job: Job) -> ShortRun | None:
         """Prepare a job like this one, which has run, for the event loop; ``None``: that is not possible."""
@@ -113,11 +113,11 @@ class Executor:
             or job.result is not None
         ):
             return None
-        if not job.description or not spec.copy or data is None or data.array is None:
+        if not spec.copy or data is None or data.array is None:
             return None  # its data is copied, which copy=False forbids
         source_type = ArrayType.of(data.array)
         if spec.src is None or spec.src.array != source_type or spec.src.raw:
-            return None  # bytes of a file, whose number is not in the description, or that have no element type
+            return None  # bytes of a file, whose number is not in its text, or that have no element type
         share: Share | None = None
         try:
             accelerator = job.session.accelerator(self.open_accelerator)
@@ -132,7 +132,7 @@ class Executor:
                 "timeout": spec.timeout,
                 "memory_limit": self._limit_of_rings(spec.memory_limit),
             }
-            prepared = self.prepare_run(accelerator, source, target, {**options, **spec.parameters})
+            prepared = self.prepare_run(accelerator, source, target, {**options, **spec.own_parameters()})
             if prepared is not None:
                 return ShortRun(prepared, source, target, share)
         except AcceleratorException:
@@ -142,60 +142,59 @@ class Executor:
         return None
 
     def _run(self, job: Job) -> None:
-        accelerator = job.session.accelerator(self.open_accelerator)
-        spec = job.spec
         info: dict[str, Any] = {}
         try:
-            if spec.kind == "start":
-                accelerator.start(self._source(job), info_dict=info, **spec.parameters)
-                return
-            if spec.batch is not None:
-                options = {"timeout": spec.timeout, "memory_limit": self._limit_of_rings(spec.memory_limit)}
-                run_batch(job, accelerator, self._empty, self.run_tasks, {**options, **spec.parameters}, info)
-                return
-            dst, target = self._destination(job)
-            short = _is_short(job)
-            if short and job.cancelled:
-                raise RunCancelled("the job was cancelled")
-            # An array that the kernel does not fill ends with what the host's memory had before: data of another user.
-            measured = accelerator.reports_size
-            told = info if job.wants_info else {} if measured else None
-            try:
-                with _received_early(job, None if measured else dst), _interruptible(job):
-                    result = accelerator.process(
-                        self._source(job),
-                        dst,
-                        copy=spec.copy,
-                        info_dict=told,
-                        timeout=spec.timeout,
-                        # without it, a small job can take the accelerator's fast path
-                        progress=None if short else lambda done, total: _progress(job, done, total),
-                        memory_limit=self._limit_of_rings(spec.memory_limit),
-                        **spec.parameters,
-                    )
-            except BaseException:
-                if target is not None:
-                    target.close()
-                raise
-            if short and job.data is not None:
-                _progress(job, job.data.nbytes, job.data.nbytes)
-            if len(accelerator.outputs) > 1:
-                _take_results(job, result)
-            else:
-                if isinstance(dst, dict) and result is not None and not isinstance(result, np.ndarray):
-                    target = _filled_array(dst)  # of an accelerator with result parameters
-                _take_result(job, result, target, info)
-                if told is not None and measured:
-                    _trim_output(job, result, told["bytes_out"])
-        finally:
-            if info:
-                info.pop("timeline", None)
-                # a path is a driver library of the operator: do not show it to the client
-                if os.sep in str(info.get("driver")):
-                    info["driver"] = os.path.basename(info["driver"])
-                job.info, exact = describe_value(info, "info_dict")
-                if exact is not None:
-                    job.exact["info"] = exact
+            self._process(job, info)
+        except BaseException:
+            with contextlib.suppress(ParameterError):  # the job's own error comes before one of its report
+                _keep_report(job, info)
+            raise
+        _keep_report(job, info)
+
+    def _process(self, job: Job, info: dict[str, Any]) -> None:
+        accelerator = job.session.accelerator(self.open_accelerator)
+        spec = job.spec
+        if spec.kind == "start":
+            accelerator.start(self._source(job), info_dict=info, **spec.own_parameters())
+            return
+        if spec.batch is not None:
+            options = {"timeout": spec.timeout, "memory_limit": self._limit_of_rings(spec.memory_limit)}
+            run_batch(job, accelerator, self._empty, self.run_calls, {**options, **spec.own_parameters()}, info)
+            return
+        dst, target = self._destination(job)
+        short = _is_short(job)
+        if short and job.cancelled:
+            raise RunCancelled("the job was cancelled")
+        # An array that the kernel does not fill ends with what the host's memory had before: data of another user.
+        measured = accelerator.reports_size
+        told = info if job.wants_info else {} if measured else None
+        try:
+            with _received_early(job, None if measured else dst), _interruptible(job):
+                result = accelerator.process(
+                    self._source(job),
+                    dst,
+                    copy=spec.copy,
+                    info_dict=told,
+                    timeout=spec.timeout,
+                    # without it, a small job can take the accelerator's fast path
+                    progress=None if short else lambda done, total: _progress(job, done, total),
+                    memory_limit=self._limit_of_rings(spec.memory_limit),
+                    **spec.own_parameters(),
+                )
+        except BaseException:
+            if target is not None:
+                target.close()
+            raise
+        if short and job.data is not None:
+            _progress(job, job.data.nbytes, job.data.nbytes)
+        if len(accelerator.outputs) > 1:
+            _take_results(job, result)
+        else:
+            if isinstance(dst, dict) and result is not None and not isinstance(result, np.ndarray):
+                target = _filled_array(dst)  # of an accelerator with result parameters
+            _take_result(job, result, target, info)
+            if told is not None and measured:
+                _trim_output(job, result, told["bytes_out"])
 
     def _admit(self, job: Job, url: str, *, write: bool = False) -> str:
         return self.url_policy.admit(url, job.session.mounts, job.grant, write=write, user=job.user)
@@ -286,7 +285,7 @@ def run_short(job: Job, run: ShortRun, seconds: float) -> bool:
     try:
         rest = run.begin(job.data.array, seconds)
     except BaseException:
-        job.session.short_runs.drop(job.description)
+        job.session.short_runs.drop(job.spec.text)
         raise
     if rest is None:
         _take_short(job, run)
@@ -296,7 +295,7 @@ def run_short(job: Job, run: ShortRun, seconds: float) -> bool:
         try:
             rest()
         except BaseException:
-            job.session.short_runs.drop(job.description)
+            job.session.short_runs.drop(job.spec.text)
             raise
         _take_short(job, run)
         run.is_busy = False
@@ -310,6 +309,19 @@ def _take_short(job: Job, run: ShortRun) -> None:
     nbytes = 0 if job.data is None else job.data.nbytes
     job.progress = (nbytes, nbytes)
     job.output, job.output_type = Data.of_bytes(run.result()), run.kind
+
+
+def _keep_report(job: Job, info: dict[str, Any]) -> None:
+    """Set the report that the client sees. Raises `ParameterError` if the driver reports what cannot be sent."""
+    if not info:
+        return
+    info.pop("timeline", None)
+    # a path is a driver library of the operator: do not show it to the client
+    if os.sep in str(info.get("driver")):
+        info["driver"] = os.path.basename(info["driver"])
+    job.info, exact = describe_value(info, "info_dict")
+    if exact is not None:
+        job.exact["info"] = exact
 
 
 def _is_short(job: Job) -> bool:

@@ -79,7 +79,7 @@ class BatchResult:
     output
         Type of its output.
     result, exact
-        Its result, if that is no array, and its exact form; see `Job`.
+        Its result, if that is not an array, and its exact form; see `Job`.
     error
         The document of its error; before `JobManager` has described it, the error itself.
     """
@@ -135,8 +135,6 @@ class Job:
         The job as JSON, once it has ended.
     wants_info
         Whether its client needs `info`.
-    description
-        `spec` in its canonical form, to recognize jobs of one kind; empty: not known.
     rest
         The rest of a job that was begun on the event loop: waits for its end, in a worker thread.
     early
@@ -171,7 +169,6 @@ class Job:
     answer: str = ""
     cancelled: bool = False
     wants_info: bool = True
-    description: str = ""
     rest: Callable[[], None] | None = None
     early: EarlyOutput | None = None
     token: CancelToken = field(default_factory=CancelToken)
@@ -199,7 +196,7 @@ class Job:
             if self.output_parts is not None:
                 output["parts"] = self.output_parts
         done, total = self.progress or (0, None)
-        document: dict[str, Any] = {} if self.batch is None else {"batch": _runs(self.batch)}
+        document: dict[str, Any] = {} if self.batch is None else {"batch": _groups(self.batch)}
         if self.exact:
             document["exact"] = self.exact
         return {
@@ -279,17 +276,17 @@ def _like(began: bool, nbytes: int, kind: ArrayType, progress: tuple[int, int | 
     return json.dumps(document)[1:]
 
 
-def _runs(results: list[BatchResult]) -> list[dict[str, Any]]:
+def _groups(results: list[BatchResult]) -> list[dict[str, Any]]:
     """Return the JSON form of a batch's results: adjacent equal ones once, with their count."""
-    runs: list[dict[str, Any]] = []
+    groups: list[dict[str, Any]] = []
     last: BatchResult | None = None
     for result in results:
         if last is not None and _are_alike(last, result):
-            runs[-1]["count"] += 1
+            groups[-1]["count"] += 1
         else:
-            runs.append({"count": 1, **result.document()})
+            groups.append({"count": 1, **result.document()})
         last = result
-    return runs
+    return groups
 
 
 def _are_alike(one: BatchResult, other: BatchResult) -> bool:

@@ -128,7 +128,7 @@ class JobManager:
         )
         alone = at_once and not self._running
         brief = at_once and job.session.brief >= _BRIEF_JOBS
-        short = job.session.short_runs.find(job.description) if brief and not job.wants_info else None
+        short = job.session.short_runs.find(job.spec.text) if brief and not job.wants_info else None
         self._here = None if short is None else job
         self._commits.open(alone=alone)
         try:

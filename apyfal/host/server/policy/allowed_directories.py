@@ -110,7 +110,7 @@ class AllowedDirectories:
     Raises
     ------
     ConfigurationError
-        An allowed directory does not exist, or is no directory.
+        An allowed directory does not exist, or is not a directory.
     """
 
     def __init__(
@@ -167,8 +167,8 @@ class AllowedDirectories:
         Raises
         ------
         AccessDenied
-            The path is not below an allowed directory, or is no regular file. The error does not depend on whether it
-            exists.
+            The path is not below an allowed directory, or is not a regular file. The error does not depend on whether
+            it exists.
         ObjectNotFound
             The path is below an allowed directory, and does not exist.
         """
@@ -186,7 +186,7 @@ class AllowedDirectories:
         Raises
         ------
         AccessDenied, ObjectNotFound
-            As for `open`. A file raises `ObjectNotFound`, because it is no directory.
+            As for `open`. A file raises `ObjectNotFound`, because it is not a directory.
         TooLarge
             The directory has more than `limits.MAX_LISTED` names.
         """
@@ -396,7 +396,7 @@ class AllowedDirectories:
                 made = f"{made}/{name}"
             with self._resolved(root, made) as found:
                 if not stat.S_ISDIR(os.fstat(found).st_mode):
-                    raise ObjectExists(f"host://{path}: exists and is no directory")
+                    raise ObjectExists(f"host://{path}: exists and is not a directory")
 
         self._first(path, attempt)
 
@@ -416,7 +416,7 @@ def _open_root(directory: str) -> tuple[int, tuple[str, ...]]:
         descriptor = os.open(given, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise ConfigurationError(
-            f"[security] authorized_host_dirs: {directory!r} is no usable directory ({error.strerror})"
+            f"[security] authorized_host_dirs: {directory!r} is not a usable directory ({error.strerror})"
         ) from error
     resolved = os.path.realpath(given)
     return descriptor, (given, resolved) if given != resolved else (given,)

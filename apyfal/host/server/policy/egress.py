@@ -132,7 +132,7 @@ class EgressPolicy:
     Raises
     ------
     ConfigurationError
-        An entry of `private_endpoints` is no host name or address with an optional port.
+        An entry of `private_endpoints` is not a host name or address with an optional port.
     """
 
     def __init__(
@@ -194,14 +194,14 @@ class EgressPolicy:
         Raises
         ------
         AccessDenied
-            The text is no host name, or is an address in a decimal, octal, hexadecimal, short or zoned spelling.
+            The text is not a host name, or is an address in a decimal, octal, hexadecimal, short or zoned spelling.
         """
         shown = host if shown is None else shown
         if ":" in host:
             try:
                 address = ipaddress.IPv6Address(host)
             except ValueError:
-                _refuse(shown, "its host is no IPv6 address")
+                _refuse(shown, "its host is not an IPv6 address")
             if address.scope_id is not None:
                 _refuse(shown, "its address has a zone")
             return str(address)
@@ -279,7 +279,7 @@ def _private_endpoint(entry: str) -> tuple[str, int | None]:
             raise ValueError
         return EgressPolicy.check_host(host.removeprefix("[").removesuffix("]")), number
     except (AccessDenied, ValueError) as error:
-        raise ConfigurationError(f"[security] private_endpoints: {entry!r} is no host or host:port") from error
+        raise ConfigurationError(f"[security] private_endpoints: {entry!r} is not a host or host:port") from error
 
 
 def _is_own_address(address: str) -> bool:

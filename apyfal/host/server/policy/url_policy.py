@@ -131,7 +131,7 @@ class UrlPolicy:
         match = _URL.fullmatch(url)
         if match is None or not _encodable(url):
             raise NotAllowed(
-                f"{redact(url)!r} is no URL that a host takes: expected scheme://path in lower case, such as host://..."
+                f"{redact(url)!r} is not a URL that a host takes: expected scheme://path in lower case, such as host://..."
             )
         scheme, path = match.groups()
         if scheme in ("http", "https"):

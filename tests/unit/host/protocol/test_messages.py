@@ -39,7 +39,7 @@ SHARED = SharedArray("0" * 32, 64, ARRAY)
 def test_jobs_there_and_back(src: SourceSpec | None, dst: DestinationSpec | None) -> None:
     spec = JobSpec("process", src, dst, {"a": 1.5, "name": "x"}, False, 2.0, "1MiB")
     assert JobSpec.parse(spec.document()) == spec
-    assert "\n" not in spec.text()
+    assert "\n" not in spec.text
 
 
 @pytest.mark.parametrize(
@@ -111,9 +111,9 @@ def test_a_batch_there_and_back() -> None:
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        ({"batch": []}, "expected a list of 1 to 256 runs"),
-        ({"batch": {}}, "expected a list of 1 to 256 runs"),
-        ({"batch": [{"src": BYTES}] * 257}, "expected a list of 1 to 256 runs"),
+        ({"batch": []}, "expected a list of 1 to 256 groups"),
+        ({"batch": {}}, "expected a list of 1 to 256 groups"),
+        ({"batch": [{"src": BYTES}] * 257}, "expected a list of 1 to 256 groups"),
         ({"batch": [{"count": 257, "src": BYTES}]}, "257 jobs: expected 256 at most"),
         ({"batch": [{"count": 10**18, "src": BYTES}]}, "jobs: expected 256 at most"),
         ({"batch": [{"count": 0, "src": BYTES}]}, "expected 1 or more jobs"),
@@ -121,7 +121,7 @@ def test_a_batch_there_and_back() -> None:
         ({"batch": [{"count": True, "src": BYTES}]}, "count: expected a whole number"),
         ({"batch": [{"count": 3}]}, "batch: src: expected an object"),
         ({"batch": [{"count": 3, "src": {"dtype": "|u1", "shape": [0]}}]}, "a source that is not empty"),
-        ({"batch": [{"count": 3, "src": {"dtype": "|O", "shape": [4]}}]}, "is no type of numbers"),
+        ({"batch": [{"count": 3, "src": {"dtype": "|O", "shape": [4]}}]}, "is not a type of numbers"),
         ({"batch": [{"count": 3, "src": BYTES, "url": "s3://b"}]}, "unknown key 'url'"),
         ({"batch": [{"count": 2, "src": BYTES}, {"src": {"dtype": "<f4", "shape": [1]}}]}, "one element type"),
         ({"batch": [{"count": 2, "src": BYTES}]}, "expected src: an array of 8 bytes in the body"),

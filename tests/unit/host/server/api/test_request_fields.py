@@ -164,7 +164,7 @@ def test_no_client_names_directories_of_includes(key: str, value: object, progra
         ("loopback", "opencl", False, True),
         ("loopback", "xrt", False, False),
         ("loopback", "acme", False, True),
-        ("plugged", "/opt/acme/libacme.so", False, False),  # the operator's path is no name for a client
+        ("plugged", "/opt/acme/libacme.so", False, False),  # the operator's path is not a name for a client
         ("nothing", "opencl", False, True),
     ],
 )

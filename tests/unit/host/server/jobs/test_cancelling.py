@@ -40,6 +40,7 @@ def test_a_job_that_waits_for_a_store(tmp_path: Path) -> None:
             memory=Quota("memory", 1 << 30),
             spool=cast("Any", None),
             ring_limit=1 << 30,
+            run_calls=cast("Any", None),
         )
         journal = Journal(tmp_path / "jobs.sqlite")
         session = Session("alice", {})

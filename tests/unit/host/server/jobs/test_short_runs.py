@@ -28,7 +28,7 @@ from apyfal.host.server.records.journal import Journal
 from apyfal.host.server.records.mapped_log import MappedLog
 from apyfal.host.server.transport.bodies import Data
 
-KIND = "kind"
+KIND = JobSpec().text
 
 
 class Card:
@@ -104,8 +104,8 @@ def session_of(card: Card, quota: Quota | None = None) -> Session:
 
 def job_of(session: Session, key: object, first: int = 0, **options: Any) -> Job:
     data = Data(array=np.arange(first, first + 4, dtype=np.uint8))
-    options = {"wants_info": False, "description": KIND, **options}
-    return Job(session.user, session, JobSpec(), str(key), data, **options)
+    options = {"wants_info": False, "spec": JobSpec(), **options}
+    return Job(session.user, session, key=str(key), data=data, **options)
 
 
 def output_of(job: Job) -> list[int]:
@@ -213,7 +213,7 @@ def test_other_jobs_go_to_a_thread(why: str, journal: Journal, tmp_path: Path) -
         if why == "a report":
             options["wants_info"] = True
         elif why == "another kind":
-            options["description"] = "other"
+            options["spec"] = JobSpec(copy=False)
         elif why == "not brief":
             session.brief = 3
         else:

@@ -246,7 +246,7 @@ def test_unusable_directory_is_a_configuration_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     opened = descriptors()
     for wrong in ("missing", "file"):
-        with pytest.raises(ConfigurationError, match=r"authorized_host_dirs.*no usable directory"):
+        with pytest.raises(ConfigurationError, match=r"authorized_host_dirs.*not a usable directory"):
             AllowedDirectories([str(tmp_path), str(tmp_path / wrong)])
     assert descriptors() == opened
 

@@ -16,21 +16,21 @@ from apyfal.host.protocol.messages import DestinationSpec, JobSpec, SourceSpec
 from apyfal.host.protocol.values import value_of
 from apyfal.memory import empty
 
-__all__ = ["SmallJob", "small_job"]
+__all__ = ["SmallPayload", "small_payload"]
 
 #: bytes of a source up to which a request costs more than its data
 _SMALL: Final = 64 << 10
 
 
-class SmallJob:
-    """The source and the destination of one submission.
+class SmallPayload:
+    """The source and the destination of a small job, as one submission sends and receives them.
 
     Parameters
     ----------
     src, dst
         The arrays, C-contiguous; borrowed. `dst` is ``None``: the output is a new array.
-    spec, text
-        The job's description, and the same as JSON.
+    spec
+        The job's description.
 
     Attributes
     ----------
@@ -38,13 +38,12 @@ class SmallJob:
         Bytes of the source.
     """
 
-    __slots__ = ("_dst", "_src", "length", "spec", "text")
+    __slots__ = ("_dst", "_src", "length", "spec")
 
-    def __init__(self, src: np.ndarray[Any, Any], dst: np.ndarray[Any, Any] | None, spec: JobSpec, text: str) -> None:
+    def __init__(self, src: np.ndarray[Any, Any], dst: np.ndarray[Any, Any] | None, spec: JobSpec) -> None:
         self._src = src
         self._dst = dst
         self.spec = spec
-        self.text = text
         self.length = src.nbytes
 
     def pieces(self) -> list[memoryview]:
@@ -71,26 +70,26 @@ class SmallJob:
         return result
 
 
-def small_job(
+def small_payload(
     src: object,
     dst: object,
     pool: SharedPool | None,
     copy: bool,
     timeout: float | None,
     parameters: Mapping[str, object],
-) -> SmallJob | None:
-    """Return a job as a small one; ``None``: it is not small, has parameters, or uses memory shared with the host."""
+) -> SmallPayload | None:
+    """Return the payload of a small job; ``None``: it is not small, has parameters, or uses memory of the host."""
     if parameters or type(src) is not np.ndarray or not 0 < src.nbytes <= _SMALL or not src.flags.c_contiguous:
         return None
     if pool is not None and pool.locate(src) is not None:
         return None
     if dst is None:
-        return SmallJob(src, None, *_described(src.dtype, src.shape, None, None, copy, timeout))
+        return SmallPayload(src, None, _described(src.dtype, src.shape, None, None, copy, timeout))
     if type(dst) is not np.ndarray or not dst.flags.c_contiguous or not dst.flags.writeable:
         return None
     if pool is not None and pool.locate(dst) is not None:
         return None
-    return SmallJob(src, dst, *_described(src.dtype, src.shape, dst.dtype, dst.shape, copy, timeout))
+    return SmallPayload(src, dst, _described(src.dtype, src.shape, dst.dtype, dst.shape, copy, timeout))
 
 
 @functools.lru_cache(maxsize=256)
@@ -101,13 +100,12 @@ def _described(
     dst_shape: tuple[int, ...] | None,
     copy: bool,
     timeout: float | None,
-) -> tuple[JobSpec, str]:
+) -> JobSpec:
     src = SourceSpec(body=True, array=ArrayType.checked(dtype, shape))
     dst = None
     if dst_dtype is not None and dst_shape is not None:
         dst = DestinationSpec(array=ArrayType.checked(dst_dtype, dst_shape))
-    spec = JobSpec(src=src, dst=dst, copy=copy, timeout=timeout)
-    return spec, spec.text()
+    return JobSpec(src=src, dst=dst, copy=copy, timeout=timeout)
 
 
 @functools.lru_cache(maxsize=256, typed=True)

@@ -9,7 +9,7 @@ import pytest
 
 from apyfal.exceptions import HostError, ParameterError
 from apyfal.host.client.payload import CopyCounter, InputPayload, OutputPayload
-from apyfal.host.client.small_job import small_job
+from apyfal.host.client.small_payload import small_payload
 from apyfal.host.protocol.messages import JobSpec
 
 
@@ -36,12 +36,12 @@ def test_it_is_described_as_any_other(
     src: np.ndarray[Any, Any], given: bool, copy: bool, timeout: float | None
 ) -> None:
     dst = np.zeros_like(src) if given else None
-    small = small_job(src, dst, None, copy, timeout, {})
+    small = small_payload(src, dst, None, copy, timeout, {})
     assert small is not None
     copies = CopyCounter(copy)
     with InputPayload(src, None, copies) as source, OutputPayload(dst, None, source.nbytes, copies) as target:
         spec = JobSpec(src=source.origin, dst=target.destination, copy=copy, timeout=timeout)
-        assert (small.text, small.spec, small.length) == (spec.text(), spec, source.length)
+        assert (small.spec.text, small.spec, small.length) == (spec.text, spec, source.length)
         assert b"".join(small.pieces()) == b"".join(source.pieces())
     described = {"nbytes": src.nbytes, "region": None, "dtype": src.dtype.str, "shape": list(src.shape)}
     result = small.receive(Answer(src.tobytes()), {"output": described})
@@ -64,24 +64,24 @@ READ_ONLY.flags.writeable = False
     ],
 )  # fmt: skip
 def test_all_else_goes_the_long_way(src: object, dst: object, parameters: dict[str, object]) -> None:
-    assert small_job(src, dst, None, True, None, parameters) is None
+    assert small_payload(src, dst, None, True, None, parameters) is None
 
 
 @pytest.mark.parametrize("dtype", [object, "M8[s]", [("a", "<i4")], "U3"])
 def test_types_that_cannot_be_sent_are_refused(dtype: Any) -> None:
     with pytest.raises(ParameterError, match="cannot be sent to a host"):
-        small_job(np.zeros(2, dtype), None, None, True, None, {})
+        small_payload(np.zeros(2, dtype), None, None, True, None, {})
 
 
 def test_what_does_not_fit_is_said() -> None:
-    small = small_job(np.zeros(4, np.uint8), np.zeros(4, np.uint8), None, True, None, {})
+    small = small_payload(np.zeros(4, np.uint8), np.zeros(4, np.uint8), None, True, None, {})
     assert small is not None
     described = {"nbytes": 5, "region": None, "dtype": "|u1", "shape": [5]}
     with pytest.raises(HostError, match="5 bytes for an array of 4"):
         small.receive(Answer(bytes(5)), {"output": described})
     with pytest.raises(HostError, match="does not have its output"):
         small.receive(None, {"output": described})
-    other = small_job(np.zeros(4, np.uint8), None, None, True, None, {})
+    other = small_payload(np.zeros(4, np.uint8), None, None, True, None, {})
     assert other is not None
     assert other.receive(None, {"result": {"sum": 1}}) == {"sum": 1}
     parts = {"a": {"nbytes": 2, "dtype": "|u1", "shape": [2]}, "b": {"nbytes": 1, "dtype": "|u1", "shape": [1]}}
@@ -99,7 +99,7 @@ def test_what_does_not_fit_is_said() -> None:
     ids=str,
 )  # fmt: skip
 def test_a_new_array_of_no_type_or_shape_is_refused(described: dict[str, Any]) -> None:
-    small = small_job(np.zeros(4, np.uint8), None, None, True, None, {})
+    small = small_payload(np.zeros(4, np.uint8), None, None, True, None, {})
     assert small is not None
     good = {"nbytes": 4, "region": None, "dtype": "|u1", "shape": [4]}
     small.receive(Answer(bytes(4)), {"output": good})
