@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from os import PathLike
-from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from apyfal.device.control import Aborted, JobControl
@@ -26,6 +24,7 @@ from apyfal.pipeline.reports.report import Report
 from apyfal.pipeline.rows import RowPipeline
 from apyfal.pipeline.stages import StagePipeline
 from apyfal.storage.flow.cancel import CancelToken, current_cancel
+from apyfal.storage.flow.deadlines import deadlines
 
 if TYPE_CHECKING:
     from apyfal.device.context import DeviceContext
@@ -109,22 +108,20 @@ def _waiting_for_storage(ends: Ends, control: JobControl) -> Iterator[None]:
         yield
         return
     token = CancelToken(current_cancel())
-    timer = None
+    watched = None
     try:
         with token.scope(), control.on_failure(token.set):
             if control.deadline is not None:
                 late = RunTimeout("the job did not end within its timeout")
-                timer = threading.Timer(max(0.0, control.deadline - monotonic()), control.fail, [late])
-                timer.daemon = True
-                timer.start()
+                watched = deadlines.add(control.deadline, partial(control.fail, late))
             yield
     except StorageError:
         if token.is_set():
             control.check()  # raises what it was cancelled for
         raise
     finally:
-        if timer is not None:
-            timer.cancel()
+        if watched is not None:
+            deadlines.discard(watched)
         token.detach()
 
 
