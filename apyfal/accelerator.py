@@ -438,7 +438,7 @@ class Accelerator(BaseAccelerator):
         Raises
         ------
         ParameterError
-            It is no array, or there is no such port.
+            It is not an array, or there is no such port.
         DeviceMemoryExhausted
         """
         source = array_of(array)

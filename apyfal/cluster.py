@@ -1,7 +1,7 @@
 """Jobs on the workers of a Dask or Ray cluster. Each worker opens the accelerator once and keeps it, with its memory.
 
 Jobs travel as names, parameters and URLs, never as data: arrays and file objects are refused, because a cluster's
-scheduler is no place for gigabytes. Results (result parameters, arrays of jobs without destination) travel back.
+scheduler is not a place for gigabytes. Results (result parameters, arrays of jobs without destination) travel back.
 """
 
 from __future__ import annotations

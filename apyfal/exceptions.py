@@ -162,7 +162,7 @@ def _restored(
 
 
 class InvalidURL(StorageError, ValueError):
-    """The text is no storage URL, or its scheme is not known or not mounted."""
+    """The text is not a storage URL, or its scheme is not known or not mounted."""
 
 
 class MountError(StorageError, ValueError):

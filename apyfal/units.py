@@ -79,7 +79,7 @@ def parse_size(value: str | int) -> int:
     Raises
     ------
     ParameterError
-        `value` is no size, is negative, or is not a whole number of bytes.
+        `value` is not a size, is negative, or is not a whole number of bytes.
     """
     if isinstance(value, (int, numbers.Integral)) and not isinstance(value, bool):
         if value < 0:
@@ -120,7 +120,7 @@ def parse_duration(value: str | float) -> float:
     Raises
     ------
     ParameterError
-        `value` is no duration, is negative, or is more than `LONGEST`.
+        `value` is not a duration, is negative, or is more than `LONGEST`.
     """
     if isinstance(value, (int, float, numbers.Real)) and not isinstance(value, bool):
         return _in_range(value, value)

@@ -98,7 +98,7 @@ cdef class Buffer:
 
     @property
     def address(self):
-        """Where the memory begins; a multiple of 4096. It is no view: `close` and `resize` do not know of it."""
+        """Where the memory begins; a multiple of 4096. It is not a view: `close` and `resize` do not know of it."""
         cdef capi.apf_hold_info info
         self.look(&info)
         return <size_t> info.data

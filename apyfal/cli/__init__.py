@@ -58,7 +58,7 @@ class _Commands(click.Group):
         with ended_by_signals():
             command = importlib.import_module(COMMANDS[cmd_name][0]).command
         if not isinstance(command, click.Command):
-            raise TypeError(f"{COMMANDS[cmd_name][0]}.command is no click command")
+            raise TypeError(f"{COMMANDS[cmd_name][0]}.command is not a click command")
         return command
 
     def resolve_command(

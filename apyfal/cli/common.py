@@ -48,7 +48,7 @@ __all__ = [
 if TYPE_CHECKING:
     from apyfal.host.client.http import Host
 
-#: The host that is no host: this machine, also if the configuration names one.
+#: The host that is not a host: this machine, also if the configuration names one.
 LOCAL = "local"
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -210,7 +210,7 @@ def named_host(settings: CommonOptions, host: str | None) -> Iterator[Host]:
     Raises
     ------
     ConfigurationError, ParameterError
-        No host is named, or the text is no address of one.
+        No host is named, or the text is not an address of one.
     """
     from apyfal.host.client.accelerator import open_host
 

@@ -89,7 +89,7 @@ class Selection:
     marks
         Directories that are only marked by empty objects, which are made at a destination without directories.
     left
-        What is no file and left where it is (broken links, pipes), each as the error that says why.
+        What is not a file and is left where it is (broken links, pipes), each as the error that says why.
     problems
         What has no place at the destination, or shares it with another, each as the error that says why.
     """
@@ -200,7 +200,7 @@ class Selection:
 
 
 def matches(url: str) -> list[str] | None:
-    """List what matches a pattern; ``None`` if `url` is no pattern, or the name of something that is there.
+    """List what matches a pattern; ``None`` if `url` is not a pattern, or the name of something that is there.
 
     Raises
     ------

@@ -49,7 +49,7 @@ def content_of(file: Path) -> tuple[bytes, os.stat_result]:
     with os.fdopen(descriptor, "rb") as opened:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise ConfigurationError(f"cannot read configuration {str(file)!r}: it is no regular file")
+            raise ConfigurationError(f"cannot read configuration {str(file)!r}: it is not a regular file")
         content = opened.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
         raise ConfigurationError(f"configuration {str(file)!r}: expected at most {MAX_BYTES} bytes; it has more")

@@ -163,7 +163,9 @@ def _check_rows(stated: Declaration, rules: Sequence[OutputSize]) -> None:
         parameter = stated.parameters.get(name)
         if parameter is None or parameter.dtype not in SCALAR_TYPES or SCALAR_TYPES[parameter.dtype].kind not in "iu":
             known = [one for one, kind in stated.parameters.items() if kind.dtype in SCALAR_TYPES]
-            raise stated.error(f"chunking = {stated.chunking}: {name!r} is no whole number{did_you_mean(name, known)}")
+            raise stated.error(
+                f"chunking = {stated.chunking}: {name!r} is not a whole number{did_you_mean(name, known)}"
+            )
 
 
 def _check_scalars(stated: Declaration, used: set[str]) -> None:

@@ -183,7 +183,7 @@ def _alike(given: np.dtype, own: np.dtype) -> bool:
 
 def _number(name: str) -> np.dtype | None:
     known = C_TYPES.get(name)
-    # numpy's names are no types of C: 'int8' is a vector of eight there
+    # numpy's names are not types of C: 'int8' is a vector of eight there
     match = re.fullmatch(r"([a-z]+)(2|3|4|8|16)", name)
     if known is None and match is not None and match[1] in C_TYPES:
         known = parse_vector(f"{C_TYPES[match[1]].name}x{match[2]}")

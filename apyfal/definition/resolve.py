@@ -147,7 +147,7 @@ def _texts(keys: Mapping[str, object]) -> dict[str, object]:
             try:
                 dtype = np.dtype(value)  # type: ignore[call-overload]  # TypeError
             except TypeError:
-                raise ConfigurationError(f"argument {key!r}: {value!r} is no element type") from None
+                raise ConfigurationError(f"argument {key!r}: {value!r} is not an element type") from None
             if dtype.names is not None:  # a struct without a name gets that of the key
                 texts[f"{_STRUCT}{key}_struct"] = _struct_text(key, dtype)
                 texts[key] = f"{key}_struct"

@@ -68,8 +68,8 @@ class IndexSpace:
             if items % of_group:
                 raise ParameterError(
                     f"{what}: {'x'.join(map(str, size))} work-items in work-groups of {'x'.join(map(str, group))}: "
-                    f"{items} is no multiple of {of_group}; expected one, or 'round_up = yes' if the kernel compares "
-                    "its index with the size"
+                    f"{items} is not a multiple of {of_group}; expected one, or 'round_up = yes' if the kernel "
+                    "compares its index with the size"
                 )
         return offset, size, group
 
@@ -110,7 +110,7 @@ class SizeRules:
         Raises
         ------
         ConfigurationError
-            A name is none of these, a parameter is no whole number, or a chunk does not have what is named.
+            A name is none of these, a parameter is not a whole number, or a chunk does not have what is named.
         """
         known = known_names(parameters, inputs)
         used = set()

@@ -114,7 +114,7 @@ def interface_of_xclbin(program: bytes, name: str) -> list[KernelInterface]:
     try:
         root = ElementTree.fromstring(xml)
     except ElementTree.ParseError as error:
-        raise ProgramError(f"{name!r} is damaged: its metadata is no XML: {error}") from None
+        raise ProgramError(f"{name!r} is damaged: its metadata is not XML: {error}") from None
     kernels = []
     connected = _connections(program)
     for kernel in root.iter("kernel"):

@@ -118,7 +118,7 @@ def adapt_model(function: Callable[..., object], call: BoundCall, errors: ModelE
 
 
 def _clear(arguments: list[tuple[str, bool]], values: tuple[Any, ...], cleared: set[str], sources: set[str]) -> None:
-    """Set outputs to zero that are no inputs at the same time."""
+    """Set outputs to zero that are not inputs at the same time."""
     if not cleared:
         return
     views = {name: memoryview(value) for (name, is_buffer), value in zip(arguments, values, strict=True) if is_buffer}

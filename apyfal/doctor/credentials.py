@@ -139,7 +139,7 @@ def check_host() -> Iterator[Finding]:
         yield Finding(
             "credentials",
             "problem",
-            "host: $APYFAL_TOKEN is no token: expected apf_, 12 hexadecimal digits, _ and 43 characters",
+            "host: $APYFAL_TOKEN is not a token: expected apf_, 12 hexadecimal digits, _ and 43 characters",
             "export APYFAL_TOKEN=apf_..., without blanks or quotation marks",
         )
     else:

@@ -117,10 +117,10 @@ def check_address(url: str) -> Iterator[Finding]:
         shown, parts = redact(url), urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError as error:
-        yield Finding("network", "problem", f"an address is no URL: {error}", "apyfal doctor https://the.store")
+        yield Finding("network", "problem", f"an address is not a URL: {error}", "apyfal doctor https://the.store")
         return
     if not host or parts.scheme not in ("http", "https"):
-        yield Finding("network", "problem", f"{shown} is no http or https URL", "apyfal doctor https://the.store")
+        yield Finding("network", "problem", f"{shown} is not an http or https URL", "apyfal doctor https://the.store")
         return
     connection = http.client.HTTPConnection(host, port, timeout=_TIMEOUT)
     if parts.scheme == "https":

@@ -220,7 +220,7 @@ def _with_vhdl(sources: Sources, top: str, work: Path) -> Sources:
     entities = replace(sources, files=[]).modules()
     if top.lower() not in map(str.lower, entities):  # VHDL's names have no case
         raise ProgramError(
-            f"kernel {top!r} is no VHDL entity, which the top module has to be if any source is VHDL; "
+            f"kernel {top!r} is not a VHDL entity, which the top module has to be if any source is VHDL; "
             f"expected {', '.join(entities) or 'an entity'}"
         )
     command = ["ghdl", "--synth", "--std=08", "--out=verilog", *map(str, sources.vhdl), "-e", top]

@@ -95,7 +95,7 @@ def find_sources(program: str) -> Sources:
     Raises
     ------
     ProgramError
-        A file is not there, or is no source of a design.
+        A file is not there, or is not a source of a design.
     ConfigurationError
         An option of a file list is not known.
     """
@@ -135,7 +135,7 @@ def _add(sources: Sources, path: Path, depth: int = 0) -> None:
         sources.includes.append(path.parent)
     else:
         raise ProgramError(
-            f"{path} is no source of a design; expected {', '.join((*_VERILOG, *_VHDL, *_LISTS))} or kernel.xml"
+            f"{path} is not a source of a design; expected {', '.join((*_VERILOG, *_VHDL, *_LISTS))} or kernel.xml"
         )
 
 

@@ -219,7 +219,7 @@ def require_fields(able: Iterable[str], metadata: ObjectMetadata | None, path: s
 
 def _check_key(key: object) -> None:
     if not isinstance(key, str) or not _KEY.fullmatch(key):
-        raise ParameterError(f"metadata: user: {key!r} is no name: expected ASCII letters, digits, '-', '_' and '.'")
+        raise ParameterError(f"metadata: user: {key!r} is not a name: expected ASCII letters, digits, '-', '_' and '.'")
 
 
 def _check_text(name: str, value: object) -> None:

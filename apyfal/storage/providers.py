@@ -157,7 +157,7 @@ def handler_factory(provider: Provider) -> Callable[..., Handler]:
             f"storage provider {provider.name!r} cannot be loaded from {provider.target}: {error}"
         ) from error
     if not (issubclass(found, Handler) if isinstance(found, type) else callable(found)):
-        raise MountError(f"provider {provider.name!r}: {provider.target} is no apyfal.storage.handler.Handler")
+        raise MountError(f"provider {provider.name!r}: {provider.target} is not an apyfal.storage.handler.Handler")
     factory: Callable[..., Handler] = found
     return factory
 

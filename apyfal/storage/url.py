@@ -108,7 +108,7 @@ class StoragePath:
         """
         if not self._location.is_local:
             raise ParameterError(
-                f"{str(self._location)!r} is no local file; expected .open() or apyfal.storage.open instead of open()"
+                f"{str(self._location)!r} is not a local file; expected .open() or apyfal.storage.open, not open()"
             )
         return self._location.path
 
@@ -141,7 +141,7 @@ def parse(url: object) -> Location:
         path: str | bytes = os.fspath(url)
         return _local(os.fsdecode(path))
     raise ParameterError(
-        f"{_shown(url)} is no storage location; expected a URL or path as str, an os.PathLike or an open binary file"
+        f"{_shown(url)} is not a storage location; expected a URL or path as str, an os.PathLike or an open binary file"
     )
 
 
@@ -162,7 +162,7 @@ def _parse_text(text: str) -> Location:
         raise InvalidURL(f"{redact(text)!r} holds a NUL character")
     if scheme != "file" and _SURROGATE.search(path):
         raise InvalidURL(
-            f"{redact(text)!r} holds a lone surrogate, which stands for a byte of a file name that is no UTF-8; "
+            f"{redact(text)!r} holds a lone surrogate, which stands for a byte of a file name that is not UTF-8; "
             "expected UTF-8, as all names of stores are"
         )
     if scheme == "file":
@@ -185,14 +185,14 @@ def _absolute(path: str, text: str) -> str:
 
 def _local(text: str) -> Location:
     if not text:
-        raise InvalidURL("an empty text is no storage URL or path")
+        raise InvalidURL("an empty text is not a storage URL or path")
     if "\0" in text:
         raise InvalidURL(f"{redact(text)!r} holds a NUL character")
     before, separator, rest = text.partition("://")
     if separator and "/" not in before:
         shown = before + redact(f"http{separator}{rest}").removeprefix("http")
         raise InvalidURL(
-            f"{shown!r} is no URL: {before!r} is no scheme (a letter, then letters, digits and '+._-'); "
+            f"{shown!r} is not a URL: {before!r} is not a scheme (a letter, then letters, digits and '+._-'); "
             f"for a local file of this name write {'./' + shown!r}"
         )
     collapsed = _COLLAPSED.match(text)
@@ -201,7 +201,7 @@ def _local(text: str) -> Location:
         rest = shown[collapsed.end() :].lstrip("/")
         slashes = ":///" if collapsed[1].lower() == "file" else "://"
         raise InvalidURL(
-            f"{shown!r} is no URL: did you mean {collapsed[1].lower() + slashes + rest!r}? "
+            f"{shown!r} is not a URL: did you mean {collapsed[1].lower() + slashes + rest!r}? "
             "(URLs are given as str: a pathlib.Path folds their slashes; "
             f"a local file of this name is {'./' + shown!r})"
         )

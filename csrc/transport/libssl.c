@@ -11,7 +11,7 @@ static int look_up(void *library, apf_ssl_api *api, const char *path, apf_error 
     /* Some of them are in libcrypto, which was loaded with libssl. */
 #define LOOK_UP(result, name, parameters)                                                                              \
     *(void **)&api->name = dlsym(library, #name);                                                                      \
-    if (!api->name) return apf_fail(err, APF_NO_LIBRARY, 0, "%s is no OpenSSL 1.1.1 or 3: it has no " #name, path);
+    if (!api->name) return apf_fail(err, APF_NO_LIBRARY, 0, "%s is not an OpenSSL 1.1.1 or 3: it has no " #name, path);
     APF_SSL_FUNCTIONS(LOOK_UP)
 #undef LOOK_UP
     /* A Python may hold an OpenSSL of its own whose names all libraries see: this one would call into that. */

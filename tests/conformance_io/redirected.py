@@ -38,7 +38,7 @@ def redirect(patch: pytest.MonkeyPatch, directories: Sequence[str], url: str) ->
             name = os.fsdecode(path)
         except TypeError:
             return None
-        # as the test code means it: below the working directory, which is no link
+        # as the test code means it: below the working directory, which is not a link
         whole = name if name.startswith("/") else f"{os.getcwd()}/{name}"
         whole = os.path.normpath(whole)
         for number, prefix in enumerate(prefixes):

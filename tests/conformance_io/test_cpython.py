@@ -144,7 +144,7 @@ class TestFileIOS3(OnS3, Raw, test_fileio.AutoFileTests, unittest.TestCase):  # 
     testWarnings=_TYPES,
     testAbles=_FORWARD,
     testTruncate=_FORWARD,
-    testBytesOpen="a name of bytes is no URL",
+    testBytesOpen="a name of bytes is not a URL",
 )
 class TestOtherFileIOS3(OnS3, Raw, test_fileio.OtherFileTests, unittest.TestCase):  # type: ignore[misc]  # no types
     pass

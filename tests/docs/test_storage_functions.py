@@ -19,7 +19,7 @@ OS = (
     *("access", "chmod", "chown", "link", "listdir", "lstat", "makedirs", "mkdir", "readlink", "remove", "removedirs"),
     *("rename", "renames", "replace", "rmdir", "scandir", "stat", "symlink", "truncate", "unlink", "utime", "walk"),
 )
-#: Of os.path and shutil: what is no function of files.
+#: Of os.path and shutil: what is not a function of files.
 NO_FILES = {
     *("altsep", "curdir", "defpath", "devnull", "extsep", "pardir", "pathsep", "sep", "supports_unicode_filenames"),
     *("commonpath", "commonprefix", "expandvars", "normcase", "normpath", "sameopenfile", "samestat"),

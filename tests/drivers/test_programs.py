@@ -1,4 +1,4 @@
-"""Built programs are kept for the next process, and a cache that cannot be used is no error."""
+"""Built programs are kept for the next process, and a cache that cannot be used is not an error."""
 
 from __future__ import annotations
 

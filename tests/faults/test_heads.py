@@ -49,7 +49,7 @@ HEADS = {
     "a teapot": Head(418),
     "without length": Head(200, {"Content-Length": None}),
     "length 0": Head(200, {"Content-Length": "0"}),
-    "length that is no number": Head(200, {"Content-Length": "x"}),
+    "length that is not a number": Head(200, {"Content-Length": "x"}),
     "length below 0": Head(200, {"Content-Length": "-1"}),
     "two lengths": Head(200, {"Content-Length": f"{len(BODY)}, {len(BODY)}"}),
     "a length in another script": Head(200, {"Content-Length": "\u0661".encode().decode("latin-1")}),

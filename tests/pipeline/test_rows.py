@@ -111,7 +111,7 @@ def test_files_in_rows(tmp_path: Path) -> None:
         )
         source.write_bytes(grid.tobytes()[:-8])
         before = target.read_bytes()
-        with pytest.raises(ParameterError, match="76792 bytes are no whole number of rows of 256 bytes"):
+        with pytest.raises(ParameterError, match="76792 bytes are not a whole number of rows of 256 bytes"):
             card.process(data, target, width=64, memory_limit="32KiB")
         assert target.read_bytes() == before
     with _card() as card, pytest.raises(ParameterError, match="a file has no rows; expected chunking = rows:<elem"):
@@ -159,7 +159,7 @@ def test_what_cannot_be_done_is_one_line() -> None:
         ({"halo": "b: 1"}, "halo: no input 'b'"),
         ({"halo": "src: whole"}, "the first input, 'src', is the one that is cut"),
         ({"halo": "1", "chunking": "elements"}, "need chunking = rows, not elements"),
-        ({"chunking": "rows:w"}, "'w' is no whole number"),
+        ({"chunking": "rows:w"}, "'w' is not a whole number"),
         ({"chunking": "rows:2 *"}, "expected a number, a name"),
         ({"output": "32"}, "gives an output as many rows as its input has, not 32"),
         ({"arguments": "src, dst, state", "state": "8"}, "chunking = rows and a state do not go together"),

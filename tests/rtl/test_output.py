@@ -168,7 +168,9 @@ def test_vhdl_with_an_error_in_it(rtl: Designs, tmp_path: Path) -> None:  # noqa
 
 def test_vhdl_below_a_verilog_module(rtl: Designs) -> None:  # noqa: F811
     card = rtl(f"{HERE / 'crc32.sv'}, {HERE / 'vhdl' / 'invert.vhd'}", kernel="crc32", arguments="src, dst")
-    with pytest.raises(ProgramError, match=r"kernel 'crc32' is no VHDL entity, .* any source is VHDL; expected invert"):
+    with pytest.raises(
+        ProgramError, match=r"kernel 'crc32' is not a VHDL entity, .* any source is VHDL; expected invert"
+    ):
         card.process(b"1234")
 
 

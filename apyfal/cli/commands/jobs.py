@@ -72,7 +72,7 @@ def cancel(settings: CommonOptions, /, *, ids: tuple[str, ...], host: str | None
 def _target(job: str) -> str:
     """Return the request target of a job, of whatever text: it stays one part of a path."""
     if job in ("", ".", ".."):
-        raise click.UsageError(f"{job!r} is no job's id; 'apyfal jobs' lists them", click.get_current_context())
+        raise click.UsageError(f"{job!r} is not a job's id; 'apyfal jobs' lists them", click.get_current_context())
     return f"/v1/jobs/{quote(job, safe='')}"
 
 

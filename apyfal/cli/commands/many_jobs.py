@@ -124,7 +124,7 @@ def find_sources(urls: Sequence[str], *, recursive: bool) -> Packed[Named]:
     ObjectNotFound
         Nothing matches a pattern, or nothing is in a directory's place.
     StorageError
-        Something below a directory is no file: a broken link, a pipe.
+        Something below a directory is not a file: a broken link, a pipe.
     """
     found: Packed[Named] = Packed(Named._make)
     for url in urls:

@@ -97,7 +97,7 @@ class Expression:
                 raise ParameterError(f"{self.text!r}: {left} {symbol} 0")
             if symbol == "/" and left % right:
                 raise ParameterError(
-                    f"{self.text!r}: {left} / {right} is no whole number; expected a multiple of {right}, or '//'"
+                    f"{self.text!r}: {left} / {right} is not a whole number; expected a multiple of {right}, or '//'"
                 )
         return _OPERATORS[symbol](left, right)
 

@@ -130,7 +130,7 @@ def parse_struct(parts: Sequence[str], known: Types, name: str) -> np.dtype:
         match = _MEMBER.fullmatch(part)
         if match is None:
             raise ParameterError(
-                f"struct {name!r}: {part!r} is no member; expected '<name>: <type>', '<name>: <type>[<count>]', "
+                f"struct {name!r}: {part!r} is not a member; expected '<name>: <type>', '<name>: <type>[<count>]', "
                 "'<name>: <type> @ <offset>', 'packed' or '<size> bytes'"
             )
         member, kind = match[1], _member_type(match[2], known, name, match[1])

@@ -79,7 +79,7 @@ class QueuedJob:
         RunTimeout
             The job did not end within `timeout`.
         ParameterError
-            `timeout` is no duration.
+            `timeout` is not a duration.
         RunCancelled, KernelError, DeviceLost, DriverError
             The job failed; or an earlier job failed whose result it uses, and this is that job's error.
         """

@@ -292,7 +292,7 @@ def stat_each(locations: Sequence[Location], on_results: OnResults | None = None
 
 
 def remove_listed(locations: Sequence[Location]) -> list[Exception | None]:
-    """Remove files and objects that a listing has just named. It is no error if one has been removed meanwhile.
+    """Remove files and objects that a listing has just named. It is not an error if one has been removed meanwhile.
 
     Returns
     -------

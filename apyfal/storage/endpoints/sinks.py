@@ -80,7 +80,7 @@ class Sink(ABC):
 
 
 class LocalSink(Sink):
-    """A local file, replaced as a whole; what is no regular file is written directly."""
+    """A local file, replaced as a whole; what is not a regular file is written directly."""
 
     def __init__(self, path: str, size: int | None = None, exclusive: bool = False) -> None:
         self.name = path

@@ -36,7 +36,7 @@ class Source(ABC):
     size
         Bytes from the first to the last, or ``None`` if that is not known before the end.
     connections
-        How many calls of `receive` at once are worth it; 0: it is no remote object, or cannot be read in ranges.
+        How many calls of `receive` at once are worth it; 0: it is not a remote object, or cannot be read in ranges.
     seekable
         Whether `pread` works. It may then be called from several threads at once.
     path
@@ -95,7 +95,7 @@ class Source(ABC):
 
 
 class LocalSource(Source):
-    """A local file; what is no regular file is read front to back."""
+    """A local file; what is not a regular file is read front to back."""
 
     def __init__(self, path: str) -> None:
         self.name = path

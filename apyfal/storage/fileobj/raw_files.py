@@ -54,7 +54,7 @@ class AtomicFileProtocol(Protocol):
 
 
 def _no_descriptor(name: object, way: str) -> io.UnsupportedOperation:
-    return io.UnsupportedOperation(f"fileno: {name!r} is no local file and has no descriptor; {way}")
+    return io.UnsupportedOperation(f"fileno: {name!r} is not a local file and has no descriptor; {way}")
 
 
 def _shown(file: ObjectReader | ObjectWriter) -> str:

@@ -304,14 +304,14 @@ def _has_links(path: Any) -> bool:
 
 
 def _absolute(path: Any) -> str:
-    """Return the absolute path of a local file, which is no URL; ``..`` stays, since a link may be before it."""
+    """Return the absolute path of a local file, which is not a URL; ``..`` stays, since a link may be before it."""
     return os.path.join(os.getcwd(), os.fspath(path))
 
 
 def _refuse_empty(paths: Any) -> None:
     """Refuse an empty path, which fsspec takes for the working directory or the root."""
     if "" in (paths if isinstance(paths, list) else [paths]):
-        raise InvalidURL("an empty text is no storage URL or path; expected '.' for the working directory")
+        raise InvalidURL("an empty text is not a storage URL or path; expected '.' for the working directory")
 
 
 def _reporting(callback: Any) -> Callable[[int, int | None], None] | None:

@@ -132,7 +132,7 @@ class ApyfalPath(UPath):
         return pathlib.PurePosixPath(*names).match(str(path_pattern))
 
     def joinuri(self, uri: Any) -> UPath:
-        """Refuse: a storage URL is no address of the web, and its names hold ``?`` and ``#``."""
+        """Refuse: a storage URL is not an address of the web, and its names hold ``?`` and ``#``."""
         raise UnsupportedByStore(f"cannot resolve {redact(str(uri))!r} as the web does; expected path / name")
 
     def _copy_from(

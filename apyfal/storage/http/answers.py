@@ -21,7 +21,7 @@ def read_xml(body: bytes) -> Element:
     try:
         return fromstring(body)
     except (ParseError, ValueError, LookupError) as error:
-        raise StoreUnavailable(f"the store's answer is no XML: {error}") from None
+        raise StoreUnavailable(f"the store's answer is not XML: {error}") from None
 
 
 def read_json(body: bytes) -> Any:
@@ -29,7 +29,7 @@ def read_json(body: bytes) -> Any:
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise StoreUnavailable(f"the store's answer is no JSON: {error}") from None
+        raise StoreUnavailable(f"the store's answer is not JSON: {error}") from None
 
 
 @contextlib.contextmanager

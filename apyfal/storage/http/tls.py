@@ -178,7 +178,7 @@ def _no_bundle(name: str, path: str, why: str) -> ParameterError:
     if name == "verify":
         others = f"true, false, {others}"
     return ParameterError(
-        f"{name}={path!r} is no bundle of certificates: {why}; expected {others}a directory of files in PEM format,"
+        f"{name}={path!r} is not a bundle of certificates: {why}; expected {others}a directory of files in PEM format,"
         " after 'openssl rehash'"
     )
 

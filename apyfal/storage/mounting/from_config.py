@@ -82,7 +82,7 @@ def provider_of(name: str, configuration: Configuration, given: str | None = Non
             return provider
     near = did_you_mean(name, providers.names())
     if near.startswith("; did you mean"):
-        raise MountError(f"{name!r} is no storage provider{near} (for a name of your own, give provider=)")
+        raise MountError(f"{name!r} is not a storage provider{near} (for a name of your own, give provider=)")
     return providers.BUILT_IN["s3"]
 
 

@@ -70,7 +70,7 @@ class MountSpec:
     ambient
         Whether credentials and settings that are not given may be looked for on this machine: environment variables,
         profiles, token files, instance roles, proxies, ssh keys. ``False`` for a mount of somebody who is not this
-        process's user. It is no parameter: who writes parameters cannot set it.
+        process's user. It is not a parameter: who writes parameters cannot set it.
     """
 
     name: str
@@ -241,7 +241,7 @@ class MountedPath:
 
     @property
     def above_objects(self) -> str | None:
-        """What the path names if that is no object whatever the store holds (the root, a bucket); else ``None``."""
+        """What the path names if that is not an object whatever the store holds (the root, a bucket); else ``None``."""
         if self.provider in ("http", "https"):
             return None
         if not self.path.strip("/"):

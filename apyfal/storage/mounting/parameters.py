@@ -33,7 +33,7 @@ __all__ = [
 
 ARGUMENT = "argument"
 
-_INIT = "__init__"  # type checkers refuse `handler.__init__`, which is no method of an instance here
+_INIT = "__init__"  # type checkers refuse `handler.__init__`, which is not a method of an instance here
 
 #: what AWS's tools call the account and its secret, for the providers that have such keys
 _KEY_NAMES = {"access_key_id": "client_id", "secret_access_key": "secret_id"}

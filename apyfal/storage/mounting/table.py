@@ -124,7 +124,7 @@ class MountTable:
         MountError
             When there is no such mount, or it is still in use after `timeout`; it then stays mounted.
         ParameterError
-            `timeout` is no duration.
+            `timeout` is not a duration.
         """
         seconds = parse_duration(timeout)
         name = providers.canonical(storage_type.lower())

@@ -83,7 +83,9 @@ class Path(PurePath):
             The pattern is empty, a URL or begins with ``/``.
         """
         if not isinstance(pattern, str) or not pattern or pattern.startswith("/") or "://" in pattern:
-            raise ParameterError(f"{pattern!r} is no pattern below {str(self._location)!r}; expected text like '*.bin'")
+            raise ParameterError(
+                f"{pattern!r} is not a pattern below {str(self._location)!r}; expected text like '*.bin'"
+            )
         location = namespace.child(self._location, "x")
         if self.is_local:
             for found in sorted(local_glob.glob(local_glob.escape(location.path[:-1]) + pattern, recursive=True)):
@@ -150,13 +152,13 @@ class Path(PurePath):
         ObjectNotFound
             Without `parents`: there is no directory to make it in.
         ObjectExists
-            It exists; with `exist_ok`, it is no directory.
+            It exists; with `exist_ok`, it is not a directory.
         """
         above = self.parent
         if not parents and above.parent != above and not above.exists():
             raise ObjectNotFound(f"cannot make {str(self._location)!r}: there is no {str(above._location)!r}")
         if exist_ok and self.exists() and not self.is_dir():
-            raise ObjectExists(f"cannot make {str(self._location)!r}: it is no directory")
+            raise ObjectExists(f"cannot make {str(self._location)!r}: it is not a directory")
         namespace.makedirs(self, exist_ok)
 
     def rmdir(self) -> None:

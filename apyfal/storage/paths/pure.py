@@ -176,7 +176,7 @@ class PurePath(StoragePath):
         if not self.name:
             raise ParameterError(f"{str(self._location)!r} has no name")
         if not isinstance(name, str) or not name.strip("/") or _CUT.search(name) or (self.is_local and "/" in name):
-            raise ParameterError(f"{name!r} is no name")
+            raise ParameterError(f"{name!r} is not a name")
         return self._of((*self.parts[:-1], name))
 
     def with_stem(self: Self, stem: str) -> Self:
@@ -186,7 +186,7 @@ class PurePath(StoragePath):
     def with_suffix(self: Self, suffix: str) -> Self:
         """Return the path with another suffix; an empty one takes it away."""
         if suffix and (not suffix.startswith(".") or suffix == "." or "/" in suffix):
-            raise ParameterError(f"{suffix!r} is no suffix; expected '.' and a text")
+            raise ParameterError(f"{suffix!r} is not a suffix; expected '.' and a text")
         return self.with_name(self.stem + suffix)
 
     def is_relative_to(self, other: object) -> bool:
@@ -197,7 +197,7 @@ class PurePath(StoragePath):
     def relative_to(self, other: object) -> str:
         """Return the names below `other`, as a text that ``other / text`` takes.
 
-        It is no path: a key's names may begin with ``/``, which a relative path cannot.
+        It is not a path: a key's names may begin with ``/``, which a relative path cannot.
 
         Raises
         ------
@@ -218,9 +218,9 @@ class PurePath(StoragePath):
 def _joined(location: Location, name: object) -> Location:
     text = name._location.path if isinstance(name, PurePath) and name.is_local else name
     if not isinstance(text, str):
-        raise ParameterError(f"{name!r} is no name below {str(location)!r}; expected a text")
+        raise ParameterError(f"{name!r} is not a name below {str(location)!r}; expected a text")
     if re.match(r"[A-Za-z][A-Za-z0-9+._-]*://", text):
-        raise ParameterError(f"a URL is no name below {str(location)!r}; expected a text without a scheme")
+        raise ParameterError(f"a URL is not a name below {str(location)!r}; expected a text without a scheme")
     if location.scheme in _WEB and "?" in location.path:
         raise ParameterError(f"nothing is below {str(location)!r}, which has a query")
     if not text:

@@ -80,7 +80,7 @@ class RequestBatch:
             body = answer.read(_LARGEST)
         except StoreUnavailable:
             raise
-        except StorageError as error:  # what it did is not known, so it is no refusal
+        except StorageError as error:  # what it did is not known, so it is not a refusal
             raise StoreUnavailable(str(error)) from error
         finally:
             answer.close()

@@ -249,7 +249,7 @@ class HTTPHandler(Handler):
         try:
             url = urljoin(f"{origin}{target}", location).partition("#")[0]
         except ValueError:
-            raise InvalidURL(f"{origin.host} redirects to {redact(location)!r}, which is no URL") from None
+            raise InvalidURL(f"{origin.host} redirects to {redact(location)!r}, which is not a URL") from None
         there, path, _ = split_url(url)
         if origin.scheme == "https" and there.scheme == "http":
             raise InvalidURL(f"{origin.host} redirects from https to http at {there.host}: not followed")

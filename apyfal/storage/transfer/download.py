@@ -83,7 +83,7 @@ def download(
     have ended when this returns or raises.
     """
     if start < 0 or (stop is not None and stop < start):
-        raise ParameterError(f"{handler.shown(path)!r}: bytes {start} to {stop} are no range")
+        raise ParameterError(f"{handler.shown(path)!r}: bytes {start} to {stop} are not a range")
     if out is not None:
         out = byte_view(out)
     elif allocate is None:

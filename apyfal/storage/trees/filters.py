@@ -57,7 +57,7 @@ def _texts(what: str, patterns: Sequence[str]) -> list[str]:
     found = list(patterns)
     for one in found:
         if not isinstance(one, str) or not one.strip("/"):
-            raise ParameterError(f"{what}: {one!r} is no pattern; expected text such as '*.bin' or '2026/**'")
+            raise ParameterError(f"{what}: {one!r} is not a pattern; expected text such as '*.bin' or '2026/**'")
     return found
 
 
@@ -76,4 +76,4 @@ def _compiled(what: str, pattern: str) -> re.Pattern[str]:
     try:
         return re.compile(result, re.DOTALL)
     except re.error as error:
-        raise ParameterError(f"{what}: {pattern!r} is no pattern: {error}") from None
+        raise ParameterError(f"{what}: {pattern!r} is not a pattern: {error}") from None

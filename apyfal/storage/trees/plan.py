@@ -183,7 +183,7 @@ def _next_name(one: _Names, other: _Names) -> str | None:
 
 
 class _InTheWay:
-    """What is no directory at the destination, of the paths that the present one is in, and of itself."""
+    """What is not a directory at the destination, of the paths that the present one is in, and of itself."""
 
     def __init__(self, destination: Tree) -> None:
         self._destination = destination

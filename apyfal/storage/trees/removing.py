@@ -84,5 +84,5 @@ def _listed(location: Location, what: str) -> tuple[Packed[tuple[str, ...]], Fol
         if real:
             folders.add_with_those_above(item.name if item.is_directory else item.name.rpartition("/")[0])
     if empty and not stat_at(location).is_directory:
-        raise NotADirectory(f"{what}: it is no directory", path=location.shown_path)
+        raise NotADirectory(f"{what}: it is not a directory", path=location.shown_path)
     return files, folders

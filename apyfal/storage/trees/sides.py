@@ -97,7 +97,7 @@ def list_source(
     Raises
     ------
     ObjectNotFound, NotADirectory, AccessDenied, UnsupportedByStore, StorageError
-        It is no directory, or its listing failed.
+        It is not a directory, or its listing failed.
     """
     _require_below_bucket(top)
     if top.path.strip("/") and not stat_at(top).is_directory:

@@ -67,7 +67,7 @@ static int look_up(void *library, ocl_api *api, const char *path, apf_error *err
 {
 #define LOOK_UP(result, name, parameters)                                                                              \
     *(void **)&api->name = dlsym(library, #name);                                                                      \
-    if (!api->name) return apf_fail(err, APF_NO_LIBRARY, 0, "%s is no OpenCL library: it has no " #name, path);
+    if (!api->name) return apf_fail(err, APF_NO_LIBRARY, 0, "%s is not an OpenCL library: it has no " #name, path);
     OCL_FUNCTIONS(LOOK_UP)
 #undef LOOK_UP
 #define LOOK_UP(result, name, parameters) *(void **)&api->name = dlsym(library, #name);

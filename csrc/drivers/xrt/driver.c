@@ -214,7 +214,7 @@ static int xrt_bank_of(apf_drv_kernel *kernel, uint32_t index, uint32_t *bank, a
                         kernel->count, index);
     const xrt_parameter *parameter = &kernel->parameters[index];
     if (parameter->qualifier != XRT_ARG_GLOBAL && parameter->qualifier != XRT_ARG_CONSTANT)
-        return apf_fail(err, APF_ARGUMENT, 0, "argument %u of '%s' (%s %s) is no buffer", index, kernel->name,
+        return apf_fail(err, APF_ARGUMENT, 0, "argument %u of '%s' (%s %s) is not a buffer", index, kernel->name,
                         parameter->type, parameter->name);
     errno = 0;
     const int group = kernel->device->xrt->KernelArgGroupId(kernel->handle, (int)index);

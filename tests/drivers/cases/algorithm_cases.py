@@ -121,7 +121,7 @@ def what_the_kernel_declares_is_named() -> None:
             plain,
             {"local": "5, 1"},
             {"a": a.astype("int32")},
-            r"32 is no multiple of 5; expected one, or 'round_up = yes'",
+            r"32 is not a multiple of 5; expected one, or 'round_up = yes'",
         ),
         (plain, {"local": "1 << 9, 1"}, {"a": a.astype("int32")}, r"'<' at character 3"),
         (

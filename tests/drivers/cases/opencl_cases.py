@@ -368,7 +368,7 @@ def no_library() -> None:
 
 
 def another_library() -> None:
-    with pytest.raises(DriverUnavailable, match="is no OpenCL library: it has no clGetPlatformIDs"):
+    with pytest.raises(DriverUnavailable, match="is not an OpenCL library: it has no clGetPlatformIDs"):
         Device("opencl")
 
 

@@ -19,7 +19,7 @@ from fixtures.xrt import xclbin
 from fixtures.xrt.installation import Card
 
 PROGRAM = xclbin.xclbin()
-#: What XRT 2.13 says, and what newer ones say, below which the card is no emulation.
+#: What XRT 2.13 says, and what newer ones say, below which the card is not an emulation.
 EMULATED = os.environ.get("XCL_EMULATION_MODE") == "noop"
 NAME, VERSION = ("noop", "XRT 2.13.0") if EMULATED else ("AMD card", "XRT 2.25")
 CANCEL = {"cancel"} if EMULATED else set()
@@ -73,7 +73,7 @@ def the_library_says_who_it_is() -> None:
 
 def programs_are_checked_before_xrt_sees_them() -> None:
     with _driver().open() as device:
-        with _misses("PROGRAM", "'odd.bin' is no xclbin"):
+        with _misses("PROGRAM", "'odd.bin' is not an xclbin"):
             device.load(b"\x7fELF" + bytes(1000), "vadd", name="odd.bin")
         for size in range(8, len(PROGRAM), 37):
             with _misses("PROGRAM", "damaged|no xclbin"):
@@ -111,7 +111,7 @@ def arguments_have_their_banks() -> None:
     with _driver().open() as device:
         kernel = device.load(PROGRAM, "sum2")
         assert [device.bank(kernel, index) for index in range(3)] == [0, 1, 1]
-        with _misses("ARGUMENT", "argument 3 of 'sum2' .* is no buffer"):
+        with _misses("ARGUMENT", "argument 3 of 'sum2' .* is not a buffer"):
             device.bank(kernel, 3)
         with _misses("ARGUMENT", "no number 9"):
             device.bank(kernel, 9)

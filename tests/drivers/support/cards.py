@@ -319,7 +319,7 @@ CARDS = [
         failing=_xrt("fail"),
         losing=_xrt("lose"),
         moved=_moved_by_xrt,
-        bad_programs={b"xclbin1": "no xclbin", b"xclbin2\0" + bytes(600): "damaged"},
+        bad_programs={b"xclbin1": "not an xclbin", b"xclbin2\0" + bytes(600): "damaged"},
         vendor=True,
     ),
     *(

@@ -147,7 +147,7 @@ def test_a_failed_job_leaves_the_client_file_as_it_was(daemon: RunningDaemon, tm
     (tmp_path / "dst").write_bytes(b"before")
     gunzip = apyfal.Accelerator("gunzip", host_ip=daemon.unix)
     with gunzip, pytest.raises(apyfal.exceptions.AcceleratorException):
-        gunzip.process(b"this is no gzip stream", tmp_path / "dst")
+        gunzip.process(b"this is not a gzip stream", tmp_path / "dst")
     assert (tmp_path / "dst").read_bytes() == b"before"
     assert [file.name for file in tmp_path.iterdir()] == ["dst"]
 

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import pytest
 from host.support.daemon import RunningDaemon, running
 
-#: as JSON has them; text that is no JSON is sent as it is
+#: as JSON has them; text that is not JSON is sent as it is
 ODD = [
     *("null", "true", "false", "0", "1", "-1", "0.5", "-0.0", "1e30", "-1e30", "1e400", "NaN", "Infinity", "-Infinity"),
     *(

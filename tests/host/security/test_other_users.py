@@ -225,7 +225,7 @@ def test_another_account_reads_and_writes_nothing(open_daemon: RunningDaemon, cl
     host.close()
     memory = found.pop("memory")
     assert memory == ("PermissionError" if closed else "(b'no', [])")
-    if not closed:  # names of sockets are no secret
+    if not closed:  # names of sockets are not secret
         found = {name: what for name, what in found.items() if not name.startswith(f"list {daemon.directory}/run")}
     assert {name: what for name, what in found.items() if what not in ("PermissionError", "FileNotFoundError")} == {}
 

@@ -112,7 +112,7 @@ class Calls:
 
 
 def name_everywhere(host: Host, session: str, url: str) -> list[str]:
-    """Name a URL in every way that a client can; the answers that are no refusal."""
+    """Name a URL in every way that a client can; the answers that are not a refusal."""
     jobs = f"/v1/sessions/{session}/jobs?wait=20"
     taken = []
     signed = f"{url}{'&' if '?' in url else '?'}{SIGNED}"

@@ -221,7 +221,7 @@ def as_h11_reads(sent: bytes) -> tuple[list[tuple[str, bytes]], str]:
             if event is h11.NEED_DATA:
                 return found, "data"
             if isinstance(event, h11.Request):
-                target, body = event.target.decode().partition("#")[0], b""  # what follows # is no part of a URL
+                target, body = event.target.decode().partition("#")[0], b""  # what follows # is not a part of a URL
             elif isinstance(event, h11.Data):
                 body += event.data
             elif isinstance(event, h11.EndOfMessage):

@@ -54,7 +54,7 @@ class RawChannel:
         self.send(head, frames.data_header(stream, len(body)) + body if body else b"")
 
     def frame(self) -> tuple[int, int, bytes]:
-        """Return type, stream and payload of the next frame that is no PING."""
+        """Return type, stream and payload of the next frame that is not a PING."""
         while True:
             head = self._file.read(HEADER_NBYTES)
             if not head:

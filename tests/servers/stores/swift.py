@@ -100,7 +100,7 @@ use = egg:swift#proxy
 allow_account_management = true
 account_autocreate = true
 # The defaults are a cluster's, which has other nodes: after half a second without a connection, or ten errors in a
-# minute, the only node would be left alone for a minute. On a busy machine that is no sign of anything.
+# minute, the only node would be left alone for a minute. On a busy machine that is not a sign of anything.
 conn_timeout = 20
 node_timeout = 60
 error_suppression_limit = 1000000

@@ -238,7 +238,7 @@ def test_a_wrong_region(
 def test_a_broken_configuration(text: str, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     Path("accelerator.conf").write_text(text)
     if f"provider = {CANARY}" in text:
-        with pytest.raises(ConfigurationError, match="line 2"):  # a provider's name is no secret
+        with pytest.raises(ConfigurationError, match="line 2"):  # a provider's name is not a secret
             storage.load("bad://bucket/key")
         return
     told(lambda: storage.load("bad://bucket/key"), ConfigurationError, "accelerator.conf", *words)

@@ -171,7 +171,7 @@ def test_a_job_that_fails_writes_nothing(able: str) -> None:
     url = f"{able}/signed/of a job"
     storage.write_bytes(url, b"before")
     with pytest.raises(AcceleratorException), apyfal.Accelerator("gunzip") as card:
-        card.process(b"this is no gzip", storage.sign(url, method="PUT"))
+        card.process(b"this is not a gzip", storage.sign(url, method="PUT"))
     assert storage.read_bytes(url) == b"before"
 
 

@@ -1,7 +1,7 @@
 """One model of the tree: every function that says what is there says the same, and a recursive one moves all or tells.
 
 Odd keys (markers, an object and a directory of one name, ``//``, slashes in front, hidden names) on an S3 server, and
-odd files (links to directories, broken links, loops, pipes, names that are no UTF-8) on the local disk.
+odd files (links to directories, broken links, loops, pipes, names that are not UTF-8) on the local disk.
 """
 
 from __future__ import annotations

@@ -230,7 +230,7 @@ def test_a_stated_type_that_the_kernel_writes() -> None:
     assert accelerators.resolve("histogram", {}, out_dtype="uint64").out_dtype == np.uint64
     for name in ("gzip", "gunzip", "trng"):  # bytes, of which each element type has some
         assert accelerators.resolve(name, {}, out_dtype="float32").out_dtype == np.float32
-    with pytest.raises(ConfigurationError, match=r"argument 'dtype': .* is no element type"):
+    with pytest.raises(ConfigurationError, match=r"argument 'dtype': .* is not an element type"):
         accelerators.resolve("scale", {}, dtype=object())
 
 

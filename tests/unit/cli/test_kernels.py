@@ -56,7 +56,7 @@ def test_what_is_printed_is_a_configuration(tmp_path: Path, capsys: pytest.Captu
             "has no metadata that names its kernels",
         ),
         (xclbin.xclbin()[:600], "it has 600 bytes, its header says"),
-        (xclbin.xclbin().replace(b"<project", b"<projekt", 1), "its metadata is no XML"),
+        (xclbin.xclbin().replace(b"<project", b"<projekt", 1), "its metadata is not XML"),
         (xclbin.xclbin().replace(b"<?xml version", b"<!DOCTYPE x [", 1), "its metadata declares entities"),
     ],
 )

@@ -206,7 +206,7 @@ def test_ls_of_a_tree_names_what_is_no_file(directory: Path, capsys: pytest.Capt
     assert printed.out.splitlines() == ["e/y", "x"]
     assert "broken" in printed.err
     assert "up" in printed.err
-    assert "2 of 4 are no files" in printed.err
+    assert "2 of 4 are not files" in printed.err
     assert cli.main(["ls", "-R", "gone"]) == 3
     capsys.readouterr()
     assert cli.main(["ls", "-R", "other"]) == 0

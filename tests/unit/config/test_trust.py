@@ -184,9 +184,9 @@ def test_a_found_file_is_small_and_regular(file: Path) -> None:
     file.unlink()
     os.mkfifo(file)
     assert Configuration.load().file is None
-    with pytest.raises(ConfigurationError, match="no regular file"):
+    with pytest.raises(ConfigurationError, match="not a regular file"):
         content_of(file)  # as when it is exchanged in between; it does not hang
-    with pytest.raises(ConfigurationError, match="no regular file"):
+    with pytest.raises(ConfigurationError, match="not a regular file"):
         TrustStore().trust(file)
     file.unlink()
     with pytest.raises(ConfigurationError, match="cannot read"):

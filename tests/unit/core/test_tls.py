@@ -341,7 +341,7 @@ def test_sessions_leave_nothing(context: Context, theirs: ssl.SSLContext) -> Non
 
 @pytest.mark.parametrize(
     ("value", "told"),
-    [("none", "APYFAL_LIBSSL"), ("/nowhere/libssl.so", "no OpenSSL"), ("libc.so.6", "no OpenSSL 1.1.1 or 3")],
+    [("none", "APYFAL_LIBSSL"), ("/nowhere/libssl.so", "no OpenSSL"), ("libc.so.6", "is not an OpenSSL 1.1.1 or 3")],
 )
 def test_another_library_and_none(value: str, told: str) -> None:
     program = (

@@ -85,7 +85,7 @@ def test_vectors_in_structs_are_aligned_to_their_size() -> None:
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        (["a"], "'a' is no member; expected"),
+        (["a"], "'a' is not a member; expected"),
         (["a: int"], r"member 'a' has the unknown type 'int'; did you mean"),
         (["a: int32", "a: int8"], "member 'a' is there twice"),
         (["a: int32", "b: int8 @ 2"], "member 'b' at byte 2 overlaps; expected 4 or more"),
@@ -94,7 +94,7 @@ def test_vectors_in_structs_are_aligned_to_their_size() -> None:
         ([f"a{i}: int8" for i in range(65)], "has 65 members; expected 1 to 64"),
         (["a: int8[0]"], r"has no elements; expected \[1\] or more"),
         (["a: object"], "unknown type 'object'"),
-        (["a: int8; b: int8"], "is no member"),
+        (["a: int8; b: int8"], "is not a member"),
     ],
 )
 def test_wrong_structs(parts: list[str], message: str) -> None:

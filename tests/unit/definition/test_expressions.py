@@ -122,7 +122,7 @@ def test_wrong_text(text: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("width / 7", "640 / 7 is no whole number; expected a multiple of 7, or '//'"),
+        ("width / 7", "640 / 7 is not a whole number; expected a multiple of 7, or '//'"),
         ("width / _x1", "640 / 0"),
         ("n // (n - 7)", "7 // 0"),
         ("n % 0", "7 % 0"),

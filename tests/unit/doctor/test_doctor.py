@@ -171,7 +171,7 @@ def test_device_files_with_permission(tmp_path: Path) -> None:
         ({"GOOGLE_APPLICATION_CREDENTIALS": "aws"}, ("gs", "no credentials in JSON")),
         ({"AZURE_FEDERATED_TOKEN_FILE": "/nowhere"}, ("az", "/nowhere")),
         ({"OS_AUTH_URL": "https://127.0.0.1", "OS_USERNAME": "me"}, ("swift", "OS_AUTH_URL")),
-        ({"APYFAL_TOKEN": f"'{SECRET}'"}, ("host", "$APYFAL_TOKEN is no token")),
+        ({"APYFAL_TOKEN": f"'{SECRET}'"}, ("host", "$APYFAL_TOKEN is not a token")),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

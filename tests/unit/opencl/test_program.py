@@ -215,7 +215,7 @@ def test_a_backslash_at_the_end_of_a_file() -> None:
 
 
 # -- names of files ---------------------------------------------------------------------------------------------------
-#: Folders and files may be named like this; the last is no UTF-8.
+#: Folders and files may be named like this; the last is not UTF-8.
 NAMES = [
     *(
         "日本",

@@ -188,7 +188,7 @@ def test_one_clear_error(case, old, file):
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("this is no pair", "line 2"),
+        ("this is not a pair", "line 2"),
         ("drivr = emulator", "did you mean 'driver'"),
         ("[nowhere]", "nowhere"),
         ("driver = emulator\ndriver = xrt", "driver"),

@@ -65,7 +65,8 @@ def command(
     Within one store the store copies by itself; between two, the data is streamed in bounded memory. A copy that fails
     leaves its destination as it was. Names that two copies would share, or that the destination cannot hold, end the
     command before it begins; the first copy that fails ends it, and those that were done stay. With -k it goes on.
-    What is no file (a broken link, a pipe) is left and named at the end. In all these cases the exit status is not 0.
+    What is not a file (a broken link, a pipe) is left and named at the end. In all these cases the exit status is
+    not 0.
     """
     if len(urls) < 2:
         raise click.UsageError("expected SOURCE... and DESTINATION", click.get_current_context())
@@ -73,7 +74,7 @@ def command(
     stated = ObjectMetadata.parse(metadata)
     use_host(settings, *urls)
     if preserve and ("-" in urls or not parse(destination).is_local):
-        raise ParameterError(f"--preserve: {destination!r} is no local file, and only those can be given a time")
+        raise ParameterError(f"--preserve: {destination!r} is not a local file, and only those can be given a time")
     if "-" in urls:
         if len(sources) > 1:
             raise click.UsageError("'-' stands for one pipe: expected one SOURCE", click.get_current_context())

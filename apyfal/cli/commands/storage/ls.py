@@ -76,8 +76,8 @@ class _Rows:
 def command(settings: CommonOptions, /, *, url: str, long: bool, human_readable: bool, recursive: bool) -> None:
     """List what is directly below URL: a bucket, a prefix, a directory (by default the working directory).
 
-    A pattern lists what matches it. With -R, what is no file (a broken link, a pipe) is named at the end, and the exit
-    status is not 0; links to directories are not followed.
+    A pattern lists what matches it. With -R, what is not a file (a broken link, a pipe) is named at the end, and the
+    exit status is not 0; links to directories are not followed.
     """
     left: list[Exception] = []
     use_host(settings, url)
@@ -103,7 +103,7 @@ def command(settings: CommonOptions, /, *, url: str, long: bool, human_readable:
     if left:
         for error in left:
             print_error(error, as_json=settings.json)
-        raise StorageError(f"{len(left)} of {len(left) + len(found)} are no files")
+        raise StorageError(f"{len(left)} of {len(left) + len(found)} are not files")
 
 
 def _below(url: str, left: list[Exception], *, look_up: bool) -> Iterator[_Line]:

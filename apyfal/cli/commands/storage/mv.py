@@ -41,7 +41,7 @@ def command(settings: CommonOptions, /, *, urls: tuple[str, ...]) -> None:
     found = [(one, url) for url in sources for one in (matches(url) or [url])]
     if len(found) > 1 or any(one != url for one, url in found):
         if parse(destination).is_local and not os.path.isdir(parse(destination).path):
-            raise ParameterError(f"{destination!r} is no directory: expected one for several files")
+            raise ParameterError(f"{destination!r} is not a directory: expected one for several files")
         destination = destination if destination.endswith("/") else f"{destination}/"
     named = [one for one, _ in found]
     places = ((place_of_copy(parse(one), parse(destination)).url, one) for one in named)

@@ -91,7 +91,7 @@ def command(
         for error in report.left:
             print_error(error, as_json=settings.json)
         nothing = "; nothing was deleted" if report.nothing_deleted else ""
-        raise StorageError(f"{len(report.left)} could not be copied or deleted, or are no files{nothing}")
+        raise StorageError(f"{len(report.left)} could not be copied or deleted, or are not files{nothing}")
 
 
 class _Report(storage.SyncReport):

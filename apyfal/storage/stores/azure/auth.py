@@ -101,7 +101,7 @@ class SharedKey(Credential):
             self._key = base64.b64decode(key, validate=True)
         except (binascii.Error, ValueError):
             raise MountError(
-                "azure: secret_id is no account key; expected the Base64 text that the portal shows"
+                "azure: secret_id is not an account key; expected the Base64 text that the portal shows"
             ) from None
 
     def authorize(
@@ -224,7 +224,7 @@ def settings_of_connection(
     Raises
     ------
     MountError
-        For a text that is no connection string; it is not repeated, as it holds a key.
+        For a text that is not a connection string; it is not repeated, as it holds a key.
     """
     if not text:
         names = {"account": "AZURE_STORAGE_ACCOUNT", "key": "AZURE_STORAGE_KEY", "sas": "AZURE_STORAGE_SAS_TOKEN"}

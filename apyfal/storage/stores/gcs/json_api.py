@@ -310,7 +310,7 @@ class GSJsonHandler(RestHandler):
                 items = {found["name"]: found for found in page.get("items", ())}
                 prefixes = page.get("prefixes", [])
                 if "error" in page or not isinstance(prefixes, builtins.list):
-                    raise ValueError("it is an error, or has prefixes that are no list")
+                    raise ValueError("it is an error, or has prefixes that are not a list")
                 guard.page(items, prefixes)
                 token = page.get("nextPageToken") or ""
                 if not isinstance(token, str):

@@ -270,7 +270,7 @@ class S3Client:
         Raises
         ------
         InvalidURL
-            For what is no bucket, and would be asked for at a host that has nothing to do with it.
+            For what is not a bucket, and would be asked for at a host that has nothing to do with it.
         """
         if bucket in (".", ".."):  # in a path, what it would lead to is another bucket
             raise InvalidURL(f"{bucket!r} is not supported; expected the name of a bucket")

@@ -269,7 +269,7 @@ class S3Handler(MetadataHandler):
             response = self._s3.request("GET", info.path, query, what="look up the tags of")
             found = replace(found, tags=tags_from(parse_root(response.read(1 << 20))))
         if self._encryption or not (found.encryption or "").startswith("aws:kms"):
-            # the mount decides, or the bucket: what the bucket chose for one object is no wish of anybody's
+            # the mount decides, or the bucket: what the bucket chose for one object is not a wish of anybody's
             found = replace(found, encryption=None, encryption_key=None)
         return found.only(self.metadata_fields)
 

@@ -147,8 +147,8 @@ class S3Upload(Upload):
             headers["x-amz-mp-object-size"] = str(size)
         if self._exclusive:
             headers["if-none-match"] = "*"
-            # Ceph and older stores ignore that header here. Looking first is no guarantee there, but no overwriting of
-            # what has been there all along.
+            # Ceph and older stores ignore that header here. Looking first is not a guarantee there, but no overwriting
+            # of what has been there all along.
             self._refuse_existing()
         body = complete_body((number, *self._parts[number]) for number in sorted(self._parts))
         asked_before, self._asked = self._asked, True

@@ -167,7 +167,7 @@ def _decoded(text: str) -> str:
         if not ("%" in text or "+" in text) or (text.isascii() and " " not in text):
             return unquote_plus(text, errors="strict")
     except UnicodeDecodeError:
-        raise StoreUnavailable(f"a listing holds {text[:200]!r}, which is no UTF-8") from None
+        raise StoreUnavailable(f"a listing holds {text[:200]!r}, which is not UTF-8") from None
     raise StoreUnavailable(f"a listing holds {text[:200]!r}, which is not encoded as the store says")
 
 

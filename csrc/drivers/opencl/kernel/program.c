@@ -135,7 +135,7 @@ static int launch_shape(apf_drv_kernel *kernel, const ocl_options *options, cons
             return apf_fail(
                 err, APF_PROGRAM, 0,
                 "--global=%s: expected a number of work-items, or one of the arguments (%s), which '/N' may "
-                "divide; several dimensions, and counts that are no argument, are 'global = ...' in the definition",
+                "divide; several dimensions, and counts that are not an argument, are 'global = ...' in the definition",
                 options->global, names ? names : "");
     }
     return work_group(kernel, options, err);
@@ -385,7 +385,7 @@ int ocl_bank(apf_drv_kernel *kernel, uint32_t index, uint32_t *bank, apf_error *
                         kernel->count);
     const ocl_parameter *parameter = &kernel->parameters[index];
     if (parameter->space == 'p' || parameter->space == 'l')
-        return apf_fail(err, APF_ARGUMENT, 0, "argument %u (%s) of kernel '%s' is no buffer: %s", index,
+        return apf_fail(err, APF_ARGUMENT, 0, "argument %u (%s) of kernel '%s' is not a buffer: %s", index,
                         parameter->name, kernel->name, parameter->type);
     *bank = 0;
     return APF_OK;

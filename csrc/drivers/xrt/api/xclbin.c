@@ -55,7 +55,7 @@ int xrt_xclbin_read(xrt_xclbin *xclbin, const void *data, size_t size, const cha
     const uint8_t *bytes = data;
     memset(xclbin, 0, sizeof *xclbin);
     if (size < SECTIONS_AT || memcmp(bytes, "xclbin2", 8) != 0)
-        return apf_fail(err, APF_PROGRAM, 0, "'%s' is no xclbin: it does not begin with 'xclbin2'", name);
+        return apf_fail(err, APF_PROGRAM, 0, "'%s' is not an xclbin: it does not begin with 'xclbin2'", name);
     if (u64(bytes + LENGTH_AT) != size)
         return apf_fail(err, APF_PROGRAM, 0, "'%s' is damaged: it has %zu bytes, its header says %llu", name, size,
                         (unsigned long long)u64(bytes + LENGTH_AT));

@@ -100,7 +100,7 @@ def test_listing_a_file(tmp_path: Path, store: MemoryHandler) -> None:
 )
 def test_glob(root: str, pattern: str, expected: list[str]) -> None:
     if pattern == "d/**" and root.startswith("mem:"):
-        expected = expected[1:]  # the directory itself is no object
+        expected = expected[1:]  # the directory itself is not an object
     assert storage.glob(f"{root}/{pattern}") == [f"{root}/{name}" for name in expected]
 
 

@@ -94,7 +94,7 @@ BAD: list[tuple[str, Callable[[], object], type[Exception], str]] = [
     ("bytes", lambda: storage.stat_many(b"mem://b/k"), ParameterError, "in a list, not one bytes"),  # type: ignore[arg-type]
     ("a number", lambda: storage.stat_many(3), ParameterError, "in a list, not one int"),  # type: ignore[call-overload]
     ("a file", lambda: storage.load_many(["mem://b/k", io.BytesIO()]), ParameterError, "item 1 is an open file"),
-    ("no name", lambda: storage.stat_many(["mem://b/k", 3]), ParameterError, "item 1: 3 is no storage location"),
+    ("no name", lambda: storage.stat_many(["mem://b/k", 3]), ParameterError, "item 1: 3 is not a storage location"),
     ("no URL", lambda: storage.remove_many([""]), InvalidURL, "item 0: an empty text"),
     ("twice", lambda: storage.remove_many(["mem://b/k", "x", "mem://b/k"]), ParameterError, "items 0 and 2 are both"),
     ("saved twice", lambda: storage.save_many(["mem://b/k"] * 2, [FLAT, FLAT]), ParameterError, "items 0 and 1"),

@@ -203,5 +203,5 @@ def test_bad_file_objects(tmp_path: Path) -> None:
         open_source(closed)
     with (tmp_path / "f").open("wb") as file, pytest.raises(ParameterError, match="not opened to read"):
         open_source(file)
-    with pytest.raises(ParameterError, match="no storage location"):
+    with pytest.raises(ParameterError, match="not a storage location"):
         open_source(3)

@@ -87,7 +87,7 @@ def test_unknown_schemes(mounts: MountTable, memory_provider: str) -> None:
         ({"storage_type": ""}, "URL scheme"),
         ({"storage_type": "memory", "root": "a", "config": "/no/such/file"}, "/no/such/file"),
         ({"storage_type": "x", "provider": "broken"}, "no_such_module_at_all"),
-        ({"storage_type": "x", "provider": "wrong"}, "is no apyfal.storage.handler.Handler"),
+        ({"storage_type": "x", "provider": "wrong"}, "is not an apyfal.storage.handler.Handler"),
     ],
 )
 def test_bad_mounts(mounts: MountTable, memory_provider: str, arguments: dict[str, str], message: str) -> None:

@@ -118,7 +118,7 @@ def test_azure_identity_is_asked(parameters: dict[str, Any], credential: str, mo
     ("parameters", "message"),
     [
         ({}, "no account"),
-        ({"client_id": "lab", "secret_id": "not base64!"}, "no account key"),
+        ({"client_id": "lab", "secret_id": "not base64!"}, "not an account key"),
         ({"client_id": "lab", "sas": "sv=1"}, "no 'sig='"),
         ({"connection_string": "nonsense"}, "neither AccountName nor BlobEndpoint"),
     ],

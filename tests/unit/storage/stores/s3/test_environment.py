@@ -144,7 +144,7 @@ def test_given_keys_load_no_large_library(home: Path) -> None:
     assert found.stdout == "[]\n"
 
 
-# -- names that are no bucket's ----------------------------------------------------------------------------------------
+# -- names that are not a bucket's ------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     "path",
     [
