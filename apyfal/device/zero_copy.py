@@ -18,7 +18,7 @@ it is an error. Data from a file or a store is received in pinned memory, withou
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 
     from apyfal._core.device import DeviceInfo
 
-__all__ = ["flat_bytes", "reason_to_copy"]
+__all__ = ["MAY_WRITE", "flat_bytes", "reason_to_copy"]
+
+#: why an input is copied whatever its memory is like
+MAY_WRITE: Final = "the kernel may write to it: its argument is not const"
 
 
 def reason_to_copy(array: NDArray[Any], device: DeviceInfo, *, written: bool) -> str | None:

@@ -11,7 +11,7 @@ import numpy as np
 from apyfal.definition.types.composite import view_of
 from apyfal.device.regions import BufferRegion, BufferRing
 from apyfal.device.sharing.device_array import DeviceArray
-from apyfal.device.zero_copy import reason_to_copy
+from apyfal.device.zero_copy import MAY_WRITE, reason_to_copy
 from apyfal.exceptions import CopyRefused, ParameterError
 from apyfal.memory import charge, empty
 from apyfal.pipeline.arrays import (
@@ -163,7 +163,7 @@ class InputBinding:
         if self.array is not None:
             job, name = self._job, self.port.name
             if job.kernels[0].may_write(self.port.index) and not self.port.changed:
-                self._reason = job.allow(name, "the kernel may write to it: its argument is not const")
+                self._reason = job.allow(name, MAY_WRITE)
             else:
                 self._reason = job.reason_to_copy(name, self.array, written=False)
         ring = self._source is not None or self._reason is not None
@@ -172,7 +172,13 @@ class InputBinding:
     @property
     def in_place(self) -> bool:
         """Whether the device reads the caller's array, once `plan` has decided."""
-        return self.array is not None and self._reason is None and self.array.nbytes > 0
+        return self.is_direct and self._reason is None
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether a `DirectCall` can take arrays of this kind: in place, or copied as a whole."""
+        array = self.array
+        return array is not None and array.nbytes > 0 and (self._reason is None or array.flags.c_contiguous)
 
     @property
     def shape(self) -> tuple[int, ...] | None:
@@ -292,6 +298,15 @@ class OutputBinding:
     def in_place(self) -> bool:
         """Whether the device writes to `array`."""
         return self.array is not None and self._reason is None and self.array.nbytes > 0
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether a `DirectCall` can take arrays of this kind: in place, or copied as a whole."""
+        if self.in_place:
+            return True
+        array = self.array
+        converted = self.port.fixed_nbytes is not None or self._job.call.make_result is not None
+        return array is not None and array.nbytes > 0 and array.flags.c_contiguous and not converted
 
     def check_whole(self, consumed: int) -> None:
         """Check the caller's array for the output of `consumed` bytes of input, whose number was not known before.

@@ -56,13 +56,13 @@ class Decision:
     plan: ChunkPlan
 
     def leave(self, ends: Ends) -> None:
-        """Leave what was decided behind for the next job, if this one is a single run without a copy."""
+        """Leave what was decided behind for the next job, if this one is a single run over arrays."""
         job, call = self.job, self.job.call
         if ends.key is None or not self.plan.single or self.changed or call.size_reported:
             return
         if isinstance(call, ChainCall) or len(job.kernels) != 1:
             return  # its runs are started by a launcher of its own
-        if all(one.in_place for one in self.inputs) and all(one.in_place for one in self.outputs):
+        if all(one.is_direct for one in self.inputs) and all(one.is_direct for one in self.outputs):
             shapes = [one.array.shape for one in self.outputs if one.array is not None]
             nbytes = [one.nbytes or 0 for one in self.inputs]
             keep(job.context, ends.key, DirectCall(job.context, call, job.kernels[0], shapes, nbytes))

@@ -1,7 +1,8 @@
-"""Jobs of one run over arrays that the device uses in place, with everything that does not change decided once.
+"""Jobs of one run over arrays, with everything that does not change decided once.
 
-The first job of its kind goes through all of `apyfal.pipeline.run`. If that decides on one run without a copy, it
-leaves a `DirectCall` behind: later jobs with the same parameters, types and shapes only look at their arrays' memory.
+The first job of its kind goes through all of `apyfal.pipeline.run`. If that decides on one run, it leaves a
+`DirectCall` behind: later jobs with the same parameters, types and shapes only look at their arrays' memory. What the
+device cannot use in place is copied once, through pinned memory of the job's own.
 A `PlacedCall` also has the arrays: `apyfal.Accelerator.prepare` keeps it in a prepared job.
 """
 
@@ -11,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from apyfal.device.control import Aborted
 from apyfal.device.launcher import KernelLauncher
 from apyfal.device.regions import BufferRegion, Chunk
 from apyfal.device.waiting import POLL_SECONDS, wait
-from apyfal.device.zero_copy import reason_to_copy
+from apyfal.device.zero_copy import MAY_WRITE, flat_bytes, reason_to_copy
 from apyfal.exceptions import KernelError, ParameterError
 from apyfal.memory import charge, empty
 from apyfal.pipeline.arrays import overlap
@@ -40,6 +41,8 @@ __all__ = ["DirectCall", "PlacedCall", "find", "keep", "key_of"]
 
 #: Kinds of jobs that are kept for one device.
 _KEPT = 64
+#: Bytes that are copied for a job at most: more are worth the pipeline's stages, which hide the copies.
+_MOST_COPIED = 4 << 20
 
 
 def key_of(call: BoundCall, sources: Sequence[NDArray[Any] | None], targets: Sequence[NDArray[Any] | None]) -> Hashable:
@@ -65,7 +68,7 @@ def keep(context: DeviceContext, key: Hashable, direct: DirectCall | ResidentPla
 
 
 class DirectCall:
-    """What is the same for all jobs over arrays of the same shapes in place: the call, its kernel, banks and sizes.
+    """What is the same for all jobs of one run over arrays of the same shapes: the call, its kernel, banks and sizes.
 
     Usable from any thread.
 
@@ -96,47 +99,72 @@ class DirectCall:
         self.call = call
         self._kernel = kernel
         self._loaded = context.loaded
+        #: why the memory of an input is copied, whatever it is like
+        self._always_copied = [
+            MAY_WRITE if kernel.may_write(port.index) and not port.changed else None for port in call.inputs
+        ]
         self._in_banks = [kernel.bank(port.index) for port in call.inputs]
         self._out_banks = [kernel.bank(port.index) for port in call.outputs]
         self._new = [(shape, port.dtype.base) for shape, port in zip(shapes, call.outputs, strict=True)]
+        # outputs of a fixed size, and what results are made of, are converted on their way (`apyfal.pipeline.binding`)
+        self._may_copy_out = [port.fixed_nbytes is None and call.make_result is None for port in call.outputs]
         self._new_nbytes = [int(np.prod(shape, dtype=np.int64)) * dtype.itemsize for shape, dtype in self._new]
         self.bytes_in = sum(bytes_in)
         self.bytes_out = sum(self._new_nbytes)
         self._spare: deque[tuple[KernelLauncher, Any]] = deque()
 
-    def place(self, sources: Sequence[NDArray[Any]], targets: Sequence[NDArray[Any] | None]) -> PlacedCall | None:
-        """Return the call over these arrays; ``None``: their memory must be copied, or is refused.
+    def place(
+        self, sources: Sequence[NDArray[Any]], targets: Sequence[NDArray[Any] | None], *, copy: bool
+    ) -> PlacedCall | None:
+        """Return the call over these arrays; ``None``: their memory is refused, or may not be copied.
 
         Parameters
         ----------
         sources, targets
             Of the shapes and types that this was made for. A target of ``None`` becomes a new array.
+        copy
+            Whether memory may be copied.
         """
         context = self.context
         device, info = context.device, context.info
-        inputs = []
-        for array, bank in zip(sources, self._in_banks, strict=True):
-            if reason_to_copy(array, info, written=False) is not None:
+        left = _MOST_COPIED if copy else -1
+        inputs, copied_in, copied_out = [], [], []
+        for place, (array, bank) in enumerate(zip(sources, self._in_banks, strict=True)):
+            reason = self._always_copied[place] or reason_to_copy(array, info, written=False)
+            if reason is None:
+                inputs.append(BufferRegion.over(array, device, bank, written=False))
+            elif (left := left - array.nbytes) >= 0 and array.flags.c_contiguous:
+                region = BufferRegion.new(array.nbytes, device, bank)
+                inputs.append(region)
+                copied_in.append(_Copy(flat_bytes(array), region.bytes, f"{self.call.inputs[place].name}: {reason}"))
+            else:
                 return None
-            inputs.append(BufferRegion.over(array, device, bank, written=False))
         results: list[NDArray[Any]] = []
         outputs = []
         for place, (target, bank) in enumerate(zip(targets, self._out_banks, strict=True)):
+            reason = None
             if target is None:
                 charge(self._new_nbytes[place])
                 array = empty(*self._new[place])
-            elif (
-                not target.flags.writeable
-                or reason_to_copy(target, info, written=True) is not None
-                or any(overlap(source, target) for source in sources if source is not target)
-                or any(np.shares_memory(other, target) for other in results)
-            ):
-                return None
             else:
                 array = target
+                if (
+                    not target.flags.writeable
+                    or any(overlap(source, target) for source in sources if source is not target)
+                    or any(np.shares_memory(other, target) for other in results)
+                ):
+                    return None
+                reason = reason_to_copy(target, info, written=True)
             results.append(array)
-            outputs.append(BufferRegion.over(array, device, bank, written=True))
-        return PlacedCall(self, inputs, outputs, results, targets)
+            if reason is None:
+                outputs.append(BufferRegion.over(array, device, bank, written=True))
+            elif (left := left - array.nbytes) >= 0 and array.flags.c_contiguous and self._may_copy_out[place]:
+                region = BufferRegion.new(array.nbytes, device, bank)
+                outputs.append(region)
+                copied_out.append(_Copy(region.bytes, flat_bytes(array), f"{self.call.outputs[place].name}: {reason}"))
+            else:
+                return None
+        return PlacedCall(self, inputs, outputs, results, targets, copied_in, copied_out)
 
     def lend(self, inputs: Sequence[BufferRegion], outputs: Sequence[BufferRegion]) -> tuple[KernelLauncher, Any]:
         """Return a launcher with all arguments of a job set, and the index space."""
@@ -163,6 +191,14 @@ class DirectCall:
         self._spare.append((launcher, launch))
 
 
+class _Copy(NamedTuple):
+    """Bytes that are copied before or after each run, where to, and why."""
+
+    source: NDArray[np.uint8]
+    target: NDArray[np.uint8]
+    reason: str
+
+
 @dataclass(frozen=True, slots=True)
 class _Ready:
     """A launcher with all arguments of a job set; `quick` starts it and waits, if nothing has to be done before."""
@@ -185,6 +221,8 @@ class PlacedCall:
         The outputs' arrays.
     dsts
         The destinations as the caller gave them.
+    copied_in, copied_out
+        What `run_once` copies before and after the run.
 
     Attributes
     ----------
@@ -192,7 +230,18 @@ class PlacedCall:
         Of `result`, once it is known that it is the same for all runs.
     """
 
-    __slots__ = ("_direct", "_dsts", "_inputs", "_outputs", "_owned", "_ready", "_results", "value")
+    __slots__ = (
+        "_copied_in",
+        "_copied_out",
+        "_direct",
+        "_dsts",
+        "_inputs",
+        "_outputs",
+        "_owned",
+        "_ready",
+        "_results",
+        "value",
+    )
 
     def __init__(
         self,
@@ -201,8 +250,12 @@ class PlacedCall:
         outputs: list[BufferRegion],
         results: list[NDArray[Any]],
         dsts: Sequence[object],
+        copied_in: Sequence[_Copy] = (),
+        copied_out: Sequence[_Copy] = (),
     ) -> None:
         self._direct = direct
+        self._copied_in = copied_in
+        self._copied_out = copied_out
         self._inputs = inputs
         self._outputs = outputs
         self._results = results
@@ -222,11 +275,15 @@ class PlacedCall:
         return self
 
     def run_once(self, control: JobControl, report: Report | None) -> None:
-        """Run the job with a launcher that other jobs use too."""
+        """Run the job with a launcher that other jobs use too, and copy what is not used in place."""
         direct = self._direct
+        if self._copied_in:
+            _copy("fetch", self._copied_in, report)
         launcher, launch = direct.lend(self._inputs, self._outputs)
         self._run(launcher, launch, control, report)
         direct.release(launcher, launch)
+        if self._copied_out:
+            _copy("store", self._copied_out, report)
 
     def make_ready(self) -> bool:
         """Set all arguments now; return whether `begin` can be called, because nothing has to be done before a run."""
@@ -354,3 +411,13 @@ class PlacedCall:
         if make is None:
             self.value = result
         return result
+
+
+def _copy(stage: str, copies: Sequence[_Copy], report: Report | None) -> None:
+    start = 0.0 if report is None else report.now()
+    for source, target, _ in copies:
+        target[...] = source
+    if report is not None:
+        report.add(stage, 0, start)
+        for source, _, reason in copies:
+            report.copied(len(source), reason)

@@ -73,7 +73,8 @@ def process(
             if in_rows is not None:
                 return in_rows
         found = ends.direct(context) if arguments.progress is None else None
-        placed = None if found is None else found.place(*ends.arrays)
+        copy = arguments.copy and arguments.memory_limit is None  # a copy may be larger than the limit
+        placed = None if found is None else found.place(*ends.arrays, copy=copy)
         if placed is not None and found is not None:
             placed.run_once(control, report)
             return placed.result(), max(found.bytes_in, found.bytes_out)
@@ -169,7 +170,7 @@ def prepare(context: DeviceContext, arguments: JobArguments, control: JobControl
     found = ends.direct(context)
     if found is None or any(dst is None for dst in ends.dsts):
         return None
-    placed = found.place(*ends.arrays)
+    placed = found.place(*ends.arrays, copy=False)
     return None if placed is None else placed.watch([*ends.arrays[0], *ends.arrays[1]])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
@@ -291,7 +292,7 @@ def test_process_takes_the_short_way_for_equal_jobs_alone(scale: apyfal.Accelera
         (src, dst, {"a": 2}, 0),  # another value
         (src, dst, {"a": 2}, 1),
         (src, dst, {"a": "2"}, 0),  # equal, and another text
-        (np.arange(4100, dtype="i4")[1:2049], dst, {}, 0),  # the same shape, elsewhere in memory
+        (np.arange(4100, dtype="i4")[1:2049], dst, {}, 1),  # the same shape, elsewhere in memory: copied
         (src[1024:], dst[1024:], {}, 0),
         (src[:1024], src[1024:], {}, 1),  # the halves of one array
         (dst[::2], None, {}, 0),
@@ -311,6 +312,97 @@ def test_process_takes_the_short_way_for_equal_jobs_alone(scale: apyfal.Accelera
     read_only.flags.writeable = False
     with pytest.raises(ParameterError, match="read-only"):
         scale.process(src, read_only)
+
+
+@pytest.mark.parametrize("moved", ["input", "output", "both"])
+def test_what_is_copied_on_the_short_way(scale: apyfal.Accelerator, direct_runs: list[str], moved: str) -> None:
+    """Arrays that the card cannot use in place: the same values, counts and reasons as on the long way."""
+
+    def elsewhere(count: int) -> np.ndarray:
+        return apyfal.empty(count + 1, "i4")[1:]
+
+    src, dst = pinned(np.arange(2048)), pinned(np.zeros(2048))
+    if moved != "output":
+        src = elsewhere(2048)
+    if moved != "input":
+        dst = elsewhere(2048)
+    infos: list[dict[str, Any]] = [{}, {}, {}]
+    for number, info in enumerate(infos):
+        src[...] = np.arange(2048) + number
+        dst[...] = 0
+        assert scale.process(src, dst, info_dict=info, a=3) is dst
+        np.testing.assert_array_equal(dst, (np.arange(2048) + number) * 3)
+    assert direct_runs == ["run_once"] * 2
+    names = {"input": ["src"], "output": ["dst"], "both": ["src", "dst"]}[moved]
+    for info in infos:
+        assert info["bytes_copied"] == len(names) * 8192
+        assert [reason.split(":")[0] for reason in info["copy_reasons"]] == names
+        same = ("copy_reasons", "bytes_in", "bytes_out", "chunks", "bytes_to_device", "bytes_from_device")
+        assert {key: info.get(key) for key in same} == {key: infos[0].get(key) for key in same}
+    for info in infos[1:]:
+        assert (info["seconds"]["fetch"] > 0) is ("src" in names)
+        assert (info["seconds"]["store"] > 0) is ("dst" in names)
+    with pytest.raises(CopyRefused, match=f"{names[0]}: .* and copy=False"):
+        scale.process(src, dst, copy=False, a=3)
+    run = scale.prepare(src, dst, a=3)  # a prepared job copies, too, but not on the short way
+    del direct_runs[:]
+    np.testing.assert_array_equal(run(), (np.arange(2048) + 2) * 3)
+    assert direct_runs == ["run_once"]
+
+
+def test_what_takes_the_long_way_though_a_job_of_its_kind_was_direct(
+    scale: apyfal.Accelerator, direct_runs: list[str]
+) -> None:
+    count = (4 << 20) // 4 + 1
+    for src in (np.arange(count, dtype="i4"), np.arange(2 * 2048, dtype="i4")[::2]):
+        for _ in range(3):
+            np.testing.assert_array_equal(scale.process(src), src)
+    assert not direct_runs  # too large to be copied at once, not contiguous
+    src = np.arange(2048, dtype="i4")
+    for _ in range(2):
+        scale.process(src)
+    assert direct_runs == ["run_once"]
+    np.testing.assert_array_equal(scale.process(src, memory_limit="64 KiB"), src)  # may be smaller than the copy
+    assert direct_runs == ["run_once"]
+
+
+def test_read_only_sources_and_those_that_the_kernel_may_write_stay_as_they_are(direct_runs: list[str]) -> None:
+    @model("spoils", dtype="uint8", replace=True)
+    def spoils(src: np.ndarray, dst: np.ndarray) -> None:
+        dst[...] = src + 1
+        with contextlib.suppress(ValueError):  # read-only
+            src[...] = 0
+
+    read_only = np.frombuffer(bytes(range(200)), np.uint8)
+    writable = np.arange(200, dtype=np.uint8)
+    with apyfal.Accelerator("spoils") as card:
+        for src in (read_only, writable, pinned(np.arange(200), "u1")):
+            for _ in range(3):
+                np.testing.assert_array_equal(card.process(src), np.arange(200) + 1)
+                np.testing.assert_array_equal(src, np.arange(200))
+    assert direct_runs
+
+
+def test_a_failed_run_leaves_a_destination_that_is_copied_as_it_was(direct_runs: list[str]) -> None:
+    @model("fails", dtype="uint8", replace=True)
+    def fails(src: np.ndarray, dst: np.ndarray) -> None:
+        dst[...] = 9
+        if src[0]:
+            raise ZeroDivisionError("src[0] is 1")
+
+    src, dst = np.zeros(100, np.uint8), np.zeros(100, np.uint8)
+    with apyfal.Accelerator("fails") as card:
+        for _ in range(2):
+            card.process(src, dst)
+        src[0], dst[...] = 1, 5
+        with pytest.raises(KernelError) as caught:
+            card.process(src, dst)
+        assert isinstance(caught.value.__cause__, ZeroDivisionError)
+        assert set(dst) == {5}
+        src[0] = 0
+        card.process(src, dst)
+        assert set(dst) == {9}
+    assert len(direct_runs) == 3
 
 
 def test_loading_again_replaces_what_direct_jobs_use() -> None:
