@@ -46,10 +46,13 @@ _MOST_COPIED = 4 << 20
 
 
 def key_of(call: BoundCall, sources: Sequence[NDArray[Any] | None], targets: Sequence[NDArray[Any] | None]) -> Hashable:
-    """Return what all jobs that can share a `DirectCall` have in common: the bound call, shapes, types of outputs."""
+    """Return what all jobs that can share a `DirectCall` have in common: the bound call, shapes and types.
+
+    The call alone does not tell the types: a row of four numbers may be the dimension of an array, or one struct.
+    """
     return (
         call,
-        tuple([None if array is None else array.shape for array in sources]),
+        tuple([None if array is None else (array.shape, array.dtype) for array in sources]),
         tuple([None if array is None else (array.shape, array.dtype) for array in targets]),
     )
 

@@ -366,6 +366,30 @@ def test_what_takes_the_long_way_though_a_job_of_its_kind_was_direct(
     assert direct_runs == ["run_once"]
 
 
+@pytest.mark.parametrize("first", [0, 1], ids=["numbers first", "structs first"])
+def test_arrays_of_equal_shapes_and_other_types_are_jobs_of_other_kinds(first: int) -> None:
+    """Rows of four numbers and structs of four are vectors to a kernel, and there are four times as many structs."""
+
+    @model("sums", dtype=np.dtype(("f4", (4,))), out_dtype="float32", output="1/4x", replace=True)
+    def sums(src: np.ndarray, dst: np.ndarray) -> None:
+        dst[...] = src.reshape(-1, 4).sum(axis=1)
+
+    kinds = [np.ones((8, 4), "f4"), np.ones((8, 4), np.dtype([(name, "f4") for name in "xyzw"]))]
+    with apyfal.Accelerator("sums") as card:
+        for _ in range(3):
+            for src in (kinds[first], kinds[1 - first]):
+                for array in (src, pinned_as(src)):
+                    result = card.process(array)
+                    assert result.nbytes == array.nbytes // 4
+                    assert set(result.reshape(-1)) == {4.0}
+
+
+def pinned_as(values: np.ndarray) -> np.ndarray:
+    array = apyfal.empty(values.shape, values.dtype)
+    array[...] = values
+    return array
+
+
 def test_read_only_sources_and_those_that_the_kernel_may_write_stay_as_they_are(direct_runs: list[str]) -> None:
     @model("spoils", dtype="uint8", replace=True)
     def spoils(src: np.ndarray, dst: np.ndarray) -> None:
