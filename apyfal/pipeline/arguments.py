@@ -57,7 +57,7 @@ class Ends(NamedTuple):
     call
         The definition with the job's parameters and types.
     key
-        What `direct` finds this kind of job by; ``None``: some are not arrays of the caller's.
+        What `direct` finds this kind of job by; ``None``: some are not the caller's arrays.
     """
 
     sources: Sequence[object]

@@ -181,6 +181,11 @@ class InputBinding:
         return array is not None and array.nbytes > 0 and (self._reason is None or array.flags.c_contiguous)
 
     @property
+    def copied_nbytes(self) -> int:
+        """Bytes of the caller's array that are not used in place."""
+        return 0 if self.array is None or self.in_place else self.array.nbytes
+
+    @property
     def shape(self) -> tuple[int, ...] | None:
         """Shape of the data; ``None``: it has none, as files."""
         source = self.array if self.resident is None else self.resident
@@ -307,6 +312,11 @@ class OutputBinding:
         array = self.array
         converted = self.port.fixed_nbytes is not None or self._job.call.make_result is not None
         return array is not None and array.nbytes > 0 and array.flags.c_contiguous and not converted
+
+    @property
+    def copied_nbytes(self) -> int:
+        """Bytes of the caller's array that are not used in place."""
+        return 0 if self.array is None or self.in_place else self.array.nbytes
 
     def check_whole(self, consumed: int) -> None:
         """Check the caller's array for the output of `consumed` bytes of input, whose number was not known before.

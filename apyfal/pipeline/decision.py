@@ -19,7 +19,7 @@ from apyfal.pipeline.arguments import Ends, JobArguments
 from apyfal.pipeline.arrays import CONVERTED
 from apyfal.pipeline.binding import InputBinding, JobContext, OutputBinding
 from apyfal.pipeline.chunking import ChunkPlan, PortPlan, make_plan
-from apyfal.pipeline.direct import DirectCall, keep
+from apyfal.pipeline.direct import MOST_COPIED, DirectCall, find, keep
 from apyfal.pipeline.reports.report import Report, Span
 
 if TYPE_CHECKING:
@@ -59,6 +59,11 @@ class Decision:
         """Leave what was decided behind for the next job, if this one is a single run over arrays."""
         job, call = self.job, self.job.call
         if ends.key is None or not self.plan.single or self.changed or call.size_reported:
+            return
+        if find(job.context, ends.key) is not None or "import" not in job.context.info["capabilities"]:
+            return
+        copied = [one.copied_nbytes for one in self.inputs] + [one.copied_nbytes for one in self.outputs]
+        if sum(copied) > MOST_COPIED:
             return
         if isinstance(call, ChainCall) or len(job.kernels) != 1:
             return  # its runs are started by a launcher of its own

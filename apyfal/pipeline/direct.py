@@ -2,7 +2,7 @@
 
 The first job of its kind goes through all of `apyfal.pipeline.run`. If that decides on one run, it leaves a
 `DirectCall` behind: later jobs with the same parameters, types and shapes only look at their arrays' memory. What the
-device cannot use in place is copied once, through pinned memory of the job's own.
+device cannot use in place is copied once, through pinned memory that belongs to the job.
 A `PlacedCall` also has the arrays: `apyfal.Accelerator.prepare` keeps it in a prepared job.
 """
 
@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
     from apyfal.device.control import JobControl
     from apyfal.pipeline.reports.report import Report
 
-__all__ = ["DirectCall", "PlacedCall", "find", "keep", "key_of"]
+__all__ = ["MOST_COPIED", "DirectCall", "PlacedCall", "find", "keep", "key_of"]
 
 #: Kinds of jobs that are kept for one device.
 _KEPT = 64
 #: Bytes that are copied for a job at most: more are worth the pipeline's stages, which hide the copies.
-_MOST_COPIED = 4 << 20
+MOST_COPIED: Final = 4 << 20
 
 
 def key_of(call: BoundCall, sources: Sequence[NDArray[Any] | None], targets: Sequence[NDArray[Any] | None]) -> Hashable:
@@ -119,7 +119,7 @@ class DirectCall:
     def place(
         self, sources: Sequence[NDArray[Any]], targets: Sequence[NDArray[Any] | None], *, copy: bool
     ) -> PlacedCall | None:
-        """Return the call over these arrays; ``None``: their memory is refused, or may not be copied.
+        """Return the call over these arrays.
 
         Parameters
         ----------
@@ -127,47 +127,73 @@ class DirectCall:
             Of the shapes and types that this was made for. A target of ``None`` becomes a new array.
         copy
             Whether memory may be copied.
+
+        Returns
+        -------
+        PlacedCall or None
+            ``None``: the arrays are refused, may not be copied, are not contiguous, or are too large to be copied here.
         """
-        context = self.context
-        device, info = context.device, context.info
-        left = _MOST_COPIED if copy else -1
-        inputs, copied_in, copied_out = [], [], []
-        for place, (array, bank) in enumerate(zip(sources, self._in_banks, strict=True)):
-            reason = self._always_copied[place] or reason_to_copy(array, info, written=False)
-            if reason is None:
-                inputs.append(BufferRegion.over(array, device, bank, written=False))
-            elif (left := left - array.nbytes) >= 0 and array.flags.c_contiguous:
-                region = BufferRegion.new(array.nbytes, device, bank)
-                inputs.append(region)
-                copied_in.append(_Copy(flat_bytes(array), region.bytes, f"{self.call.inputs[place].name}: {reason}"))
-            else:
-                return None
+        info = self.context.info
+        in_reasons = [
+            always or reason_to_copy(array, info, written=False)
+            for array, always in zip(sources, self._always_copied, strict=True)
+        ]
+        out_reasons = [None if array is None else reason_to_copy(array, info, written=True) for array in targets]
+        is_copied = any(in_reasons) or any(out_reasons)
+        if is_copied and not (copy and self._may_copy(sources, targets, in_reasons, out_reasons)):
+            return None
         results: list[NDArray[Any]] = []
-        outputs = []
-        for place, (target, bank) in enumerate(zip(targets, self._out_banks, strict=True)):
-            reason = None
+        for place, target in enumerate(targets):
             if target is None:
                 charge(self._new_nbytes[place])
-                array = empty(*self._new[place])
-            else:
-                array = target
-                if (
-                    not target.flags.writeable
-                    or any(overlap(source, target) for source in sources if source is not target)
-                    or any(np.shares_memory(other, target) for other in results)
-                ):
-                    return None
-                reason = reason_to_copy(target, info, written=True)
-            results.append(array)
-            if reason is None:
-                outputs.append(BufferRegion.over(array, device, bank, written=True))
-            elif (left := left - array.nbytes) >= 0 and array.flags.c_contiguous and self._may_copy_out[place]:
-                region = BufferRegion.new(array.nbytes, device, bank)
-                outputs.append(region)
-                copied_out.append(_Copy(region.bytes, flat_bytes(array), f"{self.call.outputs[place].name}: {reason}"))
-            else:
+                results.append(empty(*self._new[place]))
+                continue
+            if (
+                not target.flags.writeable
+                or any(overlap(source, target) for source in sources if source is not target)
+                or any(np.shares_memory(other, target) for other in results)
+            ):
                 return None
+            results.append(target)
+        inputs, copied_in = self._regions(sources, in_reasons, self._in_banks, written=False)
+        outputs, copied_out = self._regions(results, out_reasons, self._out_banks, written=True)
         return PlacedCall(self, inputs, outputs, results, targets, copied_in, copied_out)
+
+    def _may_copy(
+        self,
+        sources: Sequence[NDArray[Any]],
+        targets: Sequence[NDArray[Any] | None],
+        in_reasons: Sequence[str | None],
+        out_reasons: Sequence[str | None],
+    ) -> bool:
+        """Return whether the arrays with a reason can be copied here, and charge the memory for that."""
+        arrays = [array for array, reason in zip(sources, in_reasons, strict=True) if reason is not None]
+        for target, reason, may_copy in zip(targets, out_reasons, self._may_copy_out, strict=True):
+            if target is not None and reason is not None:
+                if not may_copy:
+                    return False
+                arrays.append(target)
+        nbytes = sum([array.nbytes for array in arrays])
+        if nbytes > MOST_COPIED or not all(array.flags.c_contiguous for array in arrays):
+            return False
+        if self.call.granularity is None:  # as the pipeline does for data that is not cut
+            charge(nbytes)
+        return True
+
+    def _regions(
+        self, arrays: Sequence[NDArray[Any]], reasons: Sequence[str | None], banks: Sequence[int], *, written: bool
+    ) -> tuple[list[BufferRegion], list[_Copy]]:
+        """Return the arrays' memory on the device, and the copies between them and what stands for them there."""
+        device, regions, copies = self.context.device, [], []
+        for place, (array, reason, bank) in enumerate(zip(arrays, reasons, banks, strict=True)):
+            if reason is None:
+                regions.append(BufferRegion.over(array, device, bank, written=written))
+                continue
+            region = BufferRegion.new(array.nbytes, device, bank)
+            regions.append(region)
+            own, name = flat_bytes(array), (self.call.outputs if written else self.call.inputs)[place].name
+            copies.append(_Copy(*((region.bytes, own) if written else (own, region.bytes)), f"{name}: {reason}"))
+        return regions, copies
 
     def lend(self, inputs: Sequence[BufferRegion], outputs: Sequence[BufferRegion]) -> tuple[KernelLauncher, Any]:
         """Return a launcher with all arguments of a job set, and the index space."""
@@ -374,7 +400,9 @@ class PlacedCall:
         return ready
 
     def _run(self, launcher: KernelLauncher, launch: Any, control: JobControl, report: Report | None) -> None:
-        start = 0.0 if report is None else report.now()
+        start = 0.0
+        if report is not None:
+            start, report.bytes_in = report.now(), self._direct.bytes_in
         try:
             left = control.seconds_left()
             run = launcher.run(launch, POLL_SECONDS if left is None or left > POLL_SECONDS else left)
@@ -384,7 +412,7 @@ class PlacedCall:
             if report is not None:
                 report.add("compute", 0, start)
         if report is not None:
-            report.bytes_in, report.bytes_out, report.chunks = self._direct.bytes_in, self._direct.bytes_out, 1
+            report.bytes_out, report.chunks = self._direct.bytes_out, 1
             report.moved(*launcher.moved_of(self._inputs, self._outputs))
 
     def scalars_of(self, changes: Mapping[str, object]) -> list[tuple[int, BoundArgument]] | None:

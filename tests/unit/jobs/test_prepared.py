@@ -29,6 +29,7 @@ from apyfal.exceptions import (
     RunCancelled,
     RunTimeout,
 )
+from apyfal.memory import metered
 from apyfal.pipeline.direct import PlacedCall
 
 
@@ -354,11 +355,13 @@ def test_what_takes_the_long_way_though_a_job_of_its_kind_was_direct(
     scale: apyfal.Accelerator, direct_runs: list[str]
 ) -> None:
     count = (4 << 20) // 4 + 1
-    for src in (np.arange(count, dtype="i4"), np.arange(2 * 2048, dtype="i4")[::2]):
+    # by chance, numpy's own memory begins at a page, and is used in place: not behind the first element of the pool's
+    large, src = apyfal.empty(count + 1, "i4")[1:], apyfal.empty(2049, "i4")[1:]
+    large[...], src[...] = np.arange(count), np.arange(2048)
+    for other in (large, np.arange(2 * 2048, dtype="i4")[::2]):
         for _ in range(3):
-            np.testing.assert_array_equal(scale.process(src), src)
+            np.testing.assert_array_equal(scale.process(other), other)
     assert not direct_runs  # too large to be copied at once, not contiguous
-    src = np.arange(2048, dtype="i4")
     for _ in range(2):
         scale.process(src)
     assert direct_runs == ["run_once"]
@@ -390,6 +393,46 @@ def pinned_as(values: np.ndarray) -> np.ndarray:
     return array
 
 
+def test_copies_of_data_that_is_not_cut_are_charged_for_each_job(direct_runs: list[str]) -> None:
+    @model("whole", dtype="uint8", chunking="whole", replace=True)
+    def whole(src: np.ndarray, dst: np.ndarray) -> None:
+        dst[...] = src
+
+    charged: list[int] = []
+
+    class Counting:
+        def reserve(self, count: int) -> None:
+            charged.append(count)
+
+        def release(self, count: int) -> None:
+            pass
+
+    src, dst = apyfal.empty(4097, "u1")[1:], apyfal.empty(4097, "u1")[1:]
+    totals = []
+    with apyfal.Accelerator("whole") as card, metered(Counting()):
+        for _ in range(3):
+            charged.clear()
+            card.process(src, dst)
+            totals.append(sum(charged))
+    assert totals == [8192] * 3
+    assert len(direct_runs) == 2
+
+
+def test_what_is_too_large_to_be_copied_at_once_leaves_the_kept_decision_alone(scale: apyfal.Accelerator) -> None:
+    count = 5 << 18  # 5 MiB
+    whole = pinned(np.arange(count))
+    elsewhere = apyfal.empty(count + 1, "i4")[1:]
+    elsewhere[...] = whole
+    for _ in range(2):
+        np.testing.assert_array_equal(scale.process(elsewhere), whole)
+    assert not scale._context.direct
+    for _ in range(2):
+        scale.process(whole)
+    kept = dict(scale._context.direct)
+    scale.process(elsewhere)
+    assert list(map(id, scale._context.direct.values())) == list(map(id, kept.values()))
+
+
 def test_read_only_sources_and_those_that_the_kernel_may_write_stay_as_they_are(direct_runs: list[str]) -> None:
     @model("spoils", dtype="uint8", replace=True)
     def spoils(src: np.ndarray, dst: np.ndarray) -> None:
@@ -419,8 +462,10 @@ def test_a_failed_run_leaves_a_destination_that_is_copied_as_it_was(direct_runs:
         for _ in range(2):
             card.process(src, dst)
         src[0], dst[...] = 1, 5
+        info: dict[str, Any] = {}
         with pytest.raises(KernelError) as caught:
-            card.process(src, dst)
+            card.process(src, dst, info_dict=info)
+        assert (info["bytes_in"], info["bytes_out"]) == (100, 0)
         assert isinstance(caught.value.__cause__, ZeroDivisionError)
         assert set(dst) == {5}
         src[0] = 0

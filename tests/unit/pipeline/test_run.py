@@ -113,7 +113,8 @@ def test_raw_bytes_have_the_element_type_of_the_definition(kind):
 
 
 def test_misaligned_destination_is_copied(loopback):
-    src, dst, info = pinned(data_of(20 * MIB)), data_of(20 * MIB, 2), {}
+    src, dst, info = pinned(data_of(20 * MIB)), data_of(20 * MIB + 1, 2), {}
+    dst = dst[1:] if dst.ctypes.data % 4096 == 0 else dst[:-1]  # now and then, numpy's memory begins at a page
     assert loopback.process(src, dst, info_dict=info) is dst
     assert np.array_equal(src, dst)
     assert info["copy_reasons"] == ["dst: address not a multiple of 4096"]
