@@ -14,7 +14,7 @@ __all__ = ["Deadlines", "deadlines"]
 
 #: Seconds without a deadline after which the thread ends.
 _IDLE = 1.0
-#: Seconds until a call is tried again for which the system had no thread.
+#: Seconds until a call is tried again if the system had no thread for it.
 _AGAIN = 0.05
 
 
@@ -27,7 +27,7 @@ class Deadlines:
     def _begin(self) -> None:
         self._changed = threading.Condition()
         self._pending: dict[object, tuple[float, Callable[[], object]]] = {}
-        self._next = 0.0  # time at which the thread looks again, if there is one
+        self._next = 0.0  # when the watching thread looks again, if it runs
         self._is_watched = False
 
     def add(self, deadline: float, function: Callable[[], object]) -> object:
@@ -54,20 +54,22 @@ class Deadlines:
 
     def _watch(self) -> None:
         with self._changed:
-            while True:
-                now = monotonic()
-                self._call(now)
-                self._next = min([deadline for deadline, _ in self._pending.values()], default=now + _IDLE)
-                was_idle = not self._pending
-                self._changed.wait(max(self._next - now, _AGAIN if self._next <= now else 0.0))
-                if was_idle and not self._pending:
-                    self._is_watched = False
-                    return
+            try:
+                while True:
+                    now = monotonic()
+                    self._call(now)
+                    self._next = min([deadline for deadline, _ in self._pending.values()], default=now + _IDLE)
+                    was_idle = not self._pending
+                    self._changed.wait(max(self._next - now, _AGAIN if self._next <= now else 0.0))
+                    if was_idle and not self._pending:
+                        return
+            finally:  # also if there is no memory: the next `add` starts another thread
+                self._is_watched = False
 
     def _call(self, now: float) -> None:
         for key, (deadline, function) in list(self._pending.items()):
             if deadline <= now:
-                with contextlib.suppress(RuntimeError):  # no thread can be started: it is tried again
+                with contextlib.suppress(RuntimeError, MemoryError):  # no thread can be started: it is tried again
                     start_threads("deadline", 1, function)
                     del self._pending[key]
 

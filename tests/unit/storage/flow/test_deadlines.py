@@ -85,6 +85,26 @@ def test_a_call_for_which_there_is_no_thread_is_tried_again(monkeypatch: pytest.
     assert len(refused) == 3
 
 
+def test_an_error_of_the_watching_thread_costs_no_later_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    deadlines, called = Deadlines(), threading.Event()
+    seen: list[type[BaseException]] = []
+
+    def fail() -> float:
+        if not seen:
+            raise MemoryError
+        return monotonic()
+
+    monkeypatch.setattr(threading, "excepthook", lambda arguments: seen.append(arguments.exc_type))
+    monkeypatch.setattr(module, "monotonic", fail)
+    deadlines.add(monotonic(), lambda: None)
+    until = monotonic() + PATIENCE
+    while not seen and monotonic() < until:
+        sleep(0.01)
+    assert seen == [MemoryError]
+    deadlines.add(monotonic(), called.set)
+    assert called.wait(PATIENCE)
+
+
 def test_a_forked_child_has_deadlines_of_its_own() -> None:
     called = threading.Event()
     key = module.deadlines.add(monotonic() + PATIENCE, called.set)
@@ -92,6 +112,6 @@ def test_a_forked_child_has_deadlines_of_its_own() -> None:
     if not child:
         in_child = threading.Event()
         module.deadlines.add(monotonic(), in_child.set)
-        os._exit(0 if in_child.wait(PATIENCE) and len(module.deadlines._pending) == 0 else 1)
+        os._exit(0 if in_child.wait(PATIENCE) and key not in module.deadlines._pending else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     module.deadlines.discard(key)
