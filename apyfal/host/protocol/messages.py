@@ -254,7 +254,7 @@ class BatchGroup:
         return document if self.dst is None else {**document, "dst": self.dst.document()}
 
 
-@dataclass(frozen=True)  # without slots: `text` is made once
+@dataclass(frozen=True)  # no slots: `text` is kept in `__dict__`
 class JobSpec:
     """One call of `start` or `process`, or several calls at once, as the client sends it.
 
@@ -320,8 +320,11 @@ class JobSpec:
         )
 
     def own_parameters(self) -> dict[str, Any]:
-        """Return a copy of the parameters, for one run: the accelerator may change it."""
-        return deepcopy(dict(self.parameters)) if self.parameters else {}
+        """Return a copy of the parameters for one run: the accelerator may change them."""
+        try:
+            return deepcopy(dict(self.parameters)) if self.parameters else {}
+        except RecursionError:
+            raise ParameterError("job: parameters: they are nested too deeply") from None
 
     def document(self) -> dict[str, Any]:
         """Return the JSON form, without fields that have their default."""

@@ -19,13 +19,13 @@ __all__ = ["BatchOutcome", "RunCalls", "run_batch"]
 
 
 class BatchOutcome(Protocol):
-    """The end of a call, as a `concurrent.futures.Future` has it."""
+    """The outcome of a call, as a `concurrent.futures.Future` has it."""
 
     def result(self) -> Any:
         """Return the result, or raise the error; called once."""
 
 
-#: (accelerator, sources, destinations, keywords of `process`): makes all calls, and returns their ends in order
+#: (accelerator, sources, destinations, keywords of `process`): makes all calls, and returns their outcomes in order
 RunCalls = Callable[[LocalAccelerator, list[Any], list[Any], dict[str, Any]], Sequence[BatchOutcome]]
 
 
@@ -98,7 +98,17 @@ def _end_of(outcome: BatchOutcome, dst: np.ndarray[Any, Any] | None) -> tuple[Ba
         if isinstance(result, np.ndarray):
             return BatchResult("done", ArrayType.of(result)), result
         plain, exact = describe_value(result, "the result")
-    except Exception as error:
+    except BaseException as error:
+        _forget_frames(error)
         return BatchResult("failed", error=error), None
     kind = None if dst is None else ArrayType.of(dst)
     return BatchResult("done", kind, plain, None if exact is None else {"result": exact}), dst
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Drop the tracebacks of an error and of its causes: their frames keep all arrays of the batch alive."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
