@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import io
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -54,7 +55,7 @@ def live() -> dict[str, int]:
 
 def threads() -> set[str]:
     """Threads of jobs that are still there."""
-    return {thread.name for thread in threading.enumerate() if thread.name.startswith("apyfal")}
+    return {thread.name for thread in threading.enumerate() if re.match("apyfal-(?!deadlines)", thread.name)}
 
 
 def fails(accelerator: apyfal.Accelerator, src: object, dst: object, error: type[AcceleratorException]) -> None:

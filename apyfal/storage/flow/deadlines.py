@@ -13,7 +13,7 @@ from apyfal.threads import start_threads
 __all__ = ["Deadlines", "deadlines"]
 
 #: Seconds without a deadline after which the thread ends.
-_IDLE = 1.0
+_IDLE = 0.25
 #: Seconds until a call is tried again if the system had no thread for it.
 _AGAIN = 0.05
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -174,7 +175,7 @@ def test_an_exception_in_a_callback_ends_the_transfer(handler: S3Handler) -> Non
     with pytest.raises(ZeroDivisionError):
         download(handler, "b/data", memoryview(bytearray(len(DATA))), on_ready=fail, options=OPTIONS)
     # the store of this test has threads of its own
-    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("apyfal")] == []
+    assert [thread.name for thread in threading.enumerate() if re.match("apyfal-(?!deadlines)", thread.name)] == []
 
 
 def test_a_cancelled_transfer_does_not_begin(handler: S3Handler, store: Hostile) -> None:
