@@ -76,7 +76,7 @@ def programs_are_checked_before_xrt_sees_them() -> None:
         with _misses("PROGRAM", "'odd.bin' is not an xclbin"):
             device.load(b"\x7fELF" + bytes(1000), "vadd", name="odd.bin")
         for size in range(8, len(PROGRAM), 37):
-            with _misses("PROGRAM", "damaged|no xclbin"):
+            with _misses("PROGRAM", "damaged|not an xclbin"):
                 device.load(PROGRAM[:size], "vadd")
         rng = np.random.default_rng(3)
         for _ in range(300):
