@@ -101,7 +101,7 @@ def jobs(data: bytes) -> None:
         spec = JobSpec.parse(parse_json(data))
     except AcceleratorException:
         return
-    assert JobSpec.parse(json.loads(spec.text())).text() == spec.text()
+    assert JobSpec.parse(json.loads(spec.text)).text == spec.text
 
 
 def answers_of_a_host(data: bytes) -> None:
