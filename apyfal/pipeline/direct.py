@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -102,10 +103,12 @@ class DirectCall:
         self.call = call
         self._kernel = kernel
         self._loaded = context.loaded
-        #: why the memory of an input is copied, whatever it is like
-        self._always_copied = [
-            MAY_WRITE if kernel.may_write(port.index) and not port.changed else None for port in call.inputs
-        ]
+        #: by number of the input: why its memory is copied, whatever it is like
+        self._always_copied = {
+            place: MAY_WRITE
+            for place, port in enumerate(call.inputs)
+            if kernel.may_write(port.index) and not port.changed
+        }
         self._in_banks = [kernel.bank(port.index) for port in call.inputs]
         self._out_banks = [kernel.bank(port.index) for port in call.outputs]
         self._new = [(shape, port.dtype.base) for shape, port in zip(shapes, call.outputs, strict=True)]
@@ -134,10 +137,9 @@ class DirectCall:
             ``None``: the arrays are refused, may not be copied, are not contiguous, or are too large to be copied here.
         """
         info = self.context.info
-        in_reasons = [
-            always or reason_to_copy(array, info, written=False)
-            for array, always in zip(sources, self._always_copied, strict=True)
-        ]
+        in_reasons = [reason_to_copy(array, info, written=False) for array in sources]
+        if self._always_copied:
+            in_reasons = [self._always_copied.get(place, reason) for place, reason in enumerate(in_reasons)]
         out_reasons = [None if array is None else reason_to_copy(array, info, written=True) for array in targets]
         is_copied = any(in_reasons) or any(out_reasons)
         if is_copied and not (copy and self._may_copy(sources, targets, in_reasons, out_reasons)):
@@ -155,9 +157,14 @@ class DirectCall:
             ):
                 return None
             results.append(target)
-        inputs, copied_in = self._regions(sources, in_reasons, self._in_banks, written=False)
-        outputs, copied_out = self._regions(results, out_reasons, self._out_banks, written=True)
-        return PlacedCall(self, inputs, outputs, results, targets, copied_in, copied_out)
+        if is_copied:
+            inputs, copied_in = self._staged(sources, in_reasons, self._in_banks, written=False)
+            outputs, copied_out = self._staged(results, out_reasons, self._out_banks, written=True)
+            return PlacedCall(self, inputs, outputs, results, targets, copied_in, copied_out)
+        device = self.context.device
+        inputs = [BufferRegion.over(*each, written=False) for each in zip(sources, repeat(device), self._in_banks)]
+        outputs = [BufferRegion.over(*each, written=True) for each in zip(results, repeat(device), self._out_banks)]
+        return PlacedCall(self, inputs, outputs, results, targets)
 
     def _may_copy(
         self,
@@ -166,29 +173,27 @@ class DirectCall:
         in_reasons: Sequence[str | None],
         out_reasons: Sequence[str | None],
     ) -> bool:
-        """Return whether the arrays with a reason can be copied here, and charge the memory for that."""
+        """Return whether the arrays with a reason can be copied here."""
         arrays = [array for array, reason in zip(sources, in_reasons, strict=True) if reason is not None]
         for target, reason, may_copy in zip(targets, out_reasons, self._may_copy_out, strict=True):
             if target is not None and reason is not None:
                 if not may_copy:
                     return False
                 arrays.append(target)
-        nbytes = sum([array.nbytes for array in arrays])
-        if nbytes > MOST_COPIED or not all(array.flags.c_contiguous for array in arrays):
-            return False
-        if self.call.granularity is None:  # as the pipeline does for data that is not cut
-            charge(nbytes)
-        return True
+        total = sum([array.nbytes for array in arrays])
+        return total <= MOST_COPIED and all(array.flags.c_contiguous for array in arrays)
 
-    def _regions(
+    def _staged(
         self, arrays: Sequence[NDArray[Any]], reasons: Sequence[str | None], banks: Sequence[int], *, written: bool
     ) -> tuple[list[BufferRegion], list[_Copy]]:
-        """Return the arrays' memory on the device, and the copies between them and what stands for them there."""
+        """Return the memory that the device uses: the job's own where an array has a reason. And the copies."""
         device, regions, copies = self.context.device, [], []
         for place, (array, reason, bank) in enumerate(zip(arrays, reasons, banks, strict=True)):
             if reason is None:
                 regions.append(BufferRegion.over(array, device, bank, written=written))
                 continue
+            if self.call.granularity is None:  # as the pipeline does for data that is not cut
+                charge(array.nbytes)
             region = BufferRegion.new(array.nbytes, device, bank)
             regions.append(region)
             own, name = flat_bytes(array), (self.call.outputs if written else self.call.inputs)[place].name
