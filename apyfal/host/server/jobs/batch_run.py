@@ -105,10 +105,12 @@ def _end_of(outcome: BatchOutcome, dst: np.ndarray[Any, Any] | None) -> tuple[Ba
     return BatchResult("done", kind, plain, None if exact is None else {"result": exact}), dst
 
 
-def _forget_frames(error: BaseException | None) -> None:
+def _forget_frames(error: BaseException) -> None:
     """Drop the tracebacks of an error and of its causes: their frames keep all arrays of the batch alive."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        error.__traceback__ = None
-        error = error.__cause__ or error.__context__
+    found, seen = [error], {id(error)}
+    for one in found:
+        one.__traceback__ = None
+        for cause in (one.__cause__, one.__context__):
+            if cause is not None and id(cause) not in seen:
+                seen.add(id(cause))
+                found.append(cause)
