@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pinned import pinned
 
 import apyfal
 from apyfal import storage
@@ -52,12 +53,6 @@ class Sharing(Converting):
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return self.values
-
-
-def pinned(values: np.ndarray) -> np.ndarray:
-    memory = apyfal.empty(values.shape, values.dtype)
-    memory[...] = values
-    return memory
 
 
 def file_mapped(folder: Path) -> np.ndarray:

@@ -13,6 +13,7 @@ import time
 
 import numpy as np
 import pytest
+from pinned import pinned
 
 import apyfal
 from apyfal import accelerators
@@ -25,13 +26,6 @@ MIB = 1 << 20
 def data_of(nbytes: int, seed: int = 1) -> np.ndarray:
     """Random bytes in pageable, misaligned memory."""
     return np.random.default_rng(seed).integers(0, 256, nbytes + 16, dtype=np.uint8)[16:]
-
-
-def pinned(array: np.ndarray) -> np.ndarray:
-    """The same content in pinned memory."""
-    copy = apyfal.empty_like(array)
-    copy[...] = array
-    return copy
 
 
 @pytest.fixture(scope="module")
