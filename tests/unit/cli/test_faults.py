@@ -95,6 +95,8 @@ def test_a_signal_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) 
     command = [sys.executable, "-m", "apyfal", "copy", "-q", "pipe", "out"]
     environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[2])}
     with (
+        # for reading, too, so that this does not wait for the command, which wants a writer as soon as it looks
+        open(os.open(tmp_path / "pipe", os.O_RDWR), "wb", buffering=0) as pipe,
         subprocess.Popen(
             command,
             env=environment,
@@ -102,7 +104,6 @@ def test_a_signal_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) 
             text=True,
             preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
         ) as child,
-        open(tmp_path / "pipe", "wb", buffering=0) as pipe,
     ):
         pipe.write(b"x" * 1000)
         for _ in range(40):  # until the destination's temporary file is there, if it has a name at all
