@@ -28,7 +28,7 @@ from apyfal.exceptions import (
 )
 from apyfal.host.protocol.audit import without_secrets
 from apyfal.host.server.policy import linux_sandbox
-from apyfal.host.server.policy.host_files import HostEntry, PendingFile, entry_of, is_part
+from apyfal.host.server.policy.host_files import HeldFile, HostEntry, PendingFile, entry_of, is_part
 from apyfal.host.server.policy.limits import MAX_LISTED
 from apyfal.host.server.policy.path_resolver import MAX_LINKS, Resolver, kernel_resolve, walk_resolve
 from apyfal.host.server.policy.refusals import TooLarge
@@ -201,8 +201,14 @@ class AllowedDirectories:
         """
         return self._run(lambda: self._create(path, exclusive))
 
-    def remove(self, path: str) -> os.stat_result:
-        """Remove a regular file, or a symbolic link to one; return what was removed. Raises the errors of `open`."""
+    def remove(self, path: str) -> HeldFile:
+        """Remove a regular file, or a symbolic link to one. Raises the errors of `open`.
+
+        Returns
+        -------
+        HeldFile
+            What was removed. Close it once nothing is recorded of it.
+        """
         return self._run(lambda: self._remove(path))
 
     def makedirs(self, path: str) -> None:
@@ -368,15 +374,19 @@ class AllowedDirectories:
             relative = f"{head}/{target}" if head else target
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
 
-    def _remove(self, path: str) -> os.stat_result:
-        def attempt(root: int, relative: str) -> os.stat_result:
+    def _remove(self, path: str) -> HeldFile:
+        def attempt(root: int, relative: str) -> HeldFile:
             with self._resolved(root, relative) as found:
                 if not stat.S_ISREG(os.fstat(found).st_mode):
                     raise OSError(errno.EACCES, os.strerror(errno.EACCES))
             head, _, last = relative.rpartition("/")
             with self._resolved(root, head or ".") as parent:
-                removed = os.stat(last, dir_fd=parent, follow_symlinks=False)
-                os.unlink(last, dir_fd=parent)
+                removed = HeldFile(last, parent)
+                try:
+                    os.unlink(last, dir_fd=parent)
+                except BaseException:
+                    removed.close()
+                    raise
             return removed
 
         if not path:

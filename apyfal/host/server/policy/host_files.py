@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from apyfal.exceptions import ObjectExists, StorageError
 
-__all__ = ["Claim", "HostEntry", "PendingFile", "entry_of", "is_part"]
+__all__ = ["Claim", "HeldFile", "HostEntry", "PendingFile", "entry_of", "is_part"]
 
 _PART = re.compile(r"\.apyfal-[0-9a-f]{16}\.part")
 
@@ -76,6 +76,33 @@ def entry_of(path: str, found: os.stat_result, is_link: bool = False) -> HostEnt
     return HostEntry(path, 0 if is_directory else found.st_size, found.st_mtime_ns, found.st_ino, is_directory, is_link)
 
 
+class HeldFile:
+    """A file that is about to lose its name. As long as this is open, no other file gets its inode number.
+
+    What is recorded of the file by that number can thus be removed after the file, and is not that of another one.
+
+    Parameters
+    ----------
+    name, parent
+        Its name, which is not followed if it is a link, and the descriptor of its directory.
+
+    Attributes
+    ----------
+    status
+        As it was.
+    """
+
+    def __init__(self, name: str, parent: int) -> None:
+        self._fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        self.status = os.fstat(self._fd)
+
+    def close(self) -> None:
+        """Let the inode number be used again. It can be called again."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
 class PendingFile:
     """A file being written below an allowed directory, under a temporary name in the directory of its final name.
 
@@ -114,7 +141,7 @@ class PendingFile:
         self._name = name
         self._path = path
         self._exclusive = exclusive
-        self._replaced: os.stat_result | None = None
+        self._replaced: HeldFile | None = None
         self._temporary: str | None = f".apyfal-{secrets.token_hex(8)}.part"
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         self.fd = os.open(self._temporary, flags, 0o666, dir_fd=parent)
@@ -162,12 +189,15 @@ class PendingFile:
             entry = self._in_thread(self._commit)
         except BaseException:
             if self._has_its_name():
-                claim.placed(status, self._replaced)
+                self._record(claim, status)
             else:
                 claim.abandon(status)
             raise
-        claim.placed(status, self._replaced)
+        self._record(claim, status)
         return entry
+
+    def _record(self, claim: Claim, status: os.stat_result) -> None:
+        claim.placed(status, None if self._replaced is None else self._replaced.status)
 
     def _has_its_name(self) -> bool:
         return self._temporary is None
@@ -207,8 +237,11 @@ class PendingFile:
                 self._temporary = temporary
                 raise
         else:
+            if self._replaced is not None:  # by an attempt that failed
+                self._replaced.close()
+                self._replaced = None
             with contextlib.suppress(FileNotFoundError):
-                self._replaced = os.stat(self._name, dir_fd=self._parent, follow_symlinks=False)
+                self._replaced = HeldFile(self._name, self._parent)
             os.rename(temporary, self._name, src_dir_fd=self._parent, dst_dir_fd=self._parent)
             self._temporary = None
 
@@ -224,6 +257,8 @@ class PendingFile:
                     os.unlink(self._temporary, dir_fd=self._parent)
                 self._temporary = None
         finally:
+            if self._replaced is not None:
+                self._replaced.close()
             os.close(self._parent)
             os.close(self.fd)
             self.fd = -1

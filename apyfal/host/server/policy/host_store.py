@@ -101,8 +101,11 @@ class HostStore(Handler):
 
     def remove(self, path: str) -> None:
         removed = self._directories.remove(path)
-        if self._account is not None:
-            self._account.forget(removed)
+        try:
+            if self._account is not None:
+                self._account.forget(removed.status)
+        finally:
+            removed.close()
 
     def list(self, path: str, *, recursive: bool = False) -> Iterator[ObjectInfo]:
         """List a directory in the order of names. `recursive` yields only files, and follows no link to a directory.

@@ -159,7 +159,7 @@ def test_writing_through_an_inner_link_keeps_the_link(allowed: AllowedDirectorie
         pending.commit()
     assert (tree / "new_link").is_symlink()
     assert (tree / "a" / "fresh").read_bytes() == b"x"
-    allowed.remove("a/fresh")
+    allowed.remove("a/fresh").close()
     (tree / "new_link").unlink()
 
 
@@ -182,7 +182,7 @@ def test_exclusive_creation(allowed: AllowedDirectories, tree: Path) -> None:
         second.commit()
     first.close()
     second.close()
-    allowed.remove("only_once")
+    allowed.remove("only_once").close()
     assert not (tree / "only_once").exists()
 
 

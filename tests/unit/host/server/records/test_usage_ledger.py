@@ -168,6 +168,34 @@ def test_what_somebody_else_changed_is_noticed_before_more_is_refused(
     assert ledger.held_by("alice") == 52 * KIB
 
 
+@pytest.mark.parametrize("how", ["removed", "replaced"])
+def test_no_other_file_gets_the_number_of_one_that_is_still_counted(
+    how: str, directories: AllowedDirectories, ledger: UsageLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """File systems use the number of a removed file for the next one, whose record would be removed in its place."""
+    alice, shared = store(directories, ledger), Path(directories.directories[0])
+    at_once(alice, "x", 5 * KIB)
+    numbers: list[tuple[int, set[int]]] = []
+    forget = ledger.forget
+
+    def after_others(status: os.stat_result) -> None:
+        for number in range(20):
+            (shared / f"new{number}").touch()
+        numbers.append((status.st_ino, {one.stat().st_ino for one in shared.glob("new*")}))
+        forget(status)
+
+    monkeypatch.setattr(ledger, "forget", after_others)
+    if how == "removed":
+        alice.remove("x")
+    else:
+        at_once(alice, "x", 9 * KIB)
+    assert len(numbers) == 1
+    assert numbers[0][0] not in numbers[0][1]
+    assert ledger.held_by("alice") == (0 if how == "removed" else 12 * KIB)
+    links = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]  # but that of this listing
+    assert not [link for link in links if os.readlink(link).startswith(f"{shared}/")]
+
+
 def test_many_at_once_stay_within_the_limit(directories: AllowedDirectories, ledger: UsageLedger) -> None:
     alice = store(directories, ledger)
     refused = []
